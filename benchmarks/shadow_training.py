@@ -1,0 +1,481 @@
+"""Seconds per shadow model: a `pl.Trainer` loop, a bare PyTorch loop, and stacks of several sizes.
+
+    python benchmarks/shadow_training.py [--device cpu|cuda] [--epochs 50] [--rounds 3] [--markdown] [--quick]
+
+One run prints one table; its ratios compare times of this run alone. Three ways train the same shadow models
+(model k has the same initial weights and the same records in all of them) for the same number of optimiser steps:
+
+- `trainer loop`: one `pl.Trainer` for each model, written as a user would: automatic optimisation, a DataLoader
+  over a TensorDataset, torch's Adam as it comes; nothing is logged, which favours it.
+- `bare loop`: one plain PyTorch loop for each model, written for speed: records resident in one tensor, an order
+  drawn per epoch, `index_select`, fused Adam.
+- `stack K`: `Engine.train` of this package, K models at once, with all that it does around the steps.
+
+Records are synthetic (no time depends on their values), kept as uint8 by the stack as the package's loaders do and
+as float32 by the loops. After a warm-up the variants take turns, round after round, and the medians are printed.
+
+Floating-point operations of one model: epochs x records x the sum over matrices [in, out] of 2 in out for the
+forward pass, 2 in out for the gradient of the weights and, in all layers but the first, whose input needs no
+gradient, 2 in out for the gradient of the input. Activations, biases and Adam are not counted.
+
+Ends with exit code 1 where the final training losses differ between the variants: times of unequal work mean nothing.
+"""
+
+import argparse
+import gc
+import logging
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.models.mlp import MLP
+from mia_lightning.seeds import generator, isolated
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.trainer import TrainerSettings
+
+TakeOut = Callable[[], nn.Module]  # gives a trained network in eval mode: looked at once the clock has stopped
+Train = Callable[["Task", Sequence[int]], list[TakeOut]]
+
+SEED = 0
+LEARNING_RATE = 1e-3
+LARGEST_LOSS_RATIO = 1.25  # of the variants' final losses; they differ in the order of records alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """The sizes of one classification task."""
+
+    name: str
+    population: int
+    features: int
+    levels: int  # records take the whole values 0 to levels - 1
+    classes: int
+    hidden: tuple[int, ...]
+    activation: str
+    records: int
+    batch_size: int
+
+    @property
+    def network(self) -> str:
+        return "-".join(map(str, (self.features, *self.hidden, self.classes)))
+
+
+SETTINGS = (
+    Setting(
+        name="location",
+        population=5010,
+        features=446,
+        levels=2,
+        classes=30,
+        hidden=(128,),
+        activation="tanh",
+        records=1200,
+        batch_size=100,
+    ),
+    Setting(
+        name="digits",
+        population=1797,
+        features=64,
+        levels=17,
+        classes=10,
+        hidden=(128, 128),
+        activation="tanh",
+        records=300,
+        batch_size=50,
+    ),
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """A setting with its records and networks; model k is the same in every variant."""
+
+    setting: Setting
+    population: Population
+    make_network: Callable[[], nn.Module]
+    device: torch.device
+    epochs: int
+
+    def initial_network(self, k: int) -> nn.Module:
+        with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
+            return self.make_network()
+
+    def records(self, k: int) -> Tensor:
+        """Indices of the training records of model k."""
+        drawn = torch.randperm(len(self.population), generator=generator(SEED, "benchmark", "records", k))
+        return drawn[: self.setting.records]
+
+    def tensors(self, k: int) -> tuple[Tensor, Tensor]:
+        """Training records and labels of model k."""
+        index = self.records(k).to(self.population.device)
+        return self.population.records(index), self.population.label_N[index]
+
+    @torch.no_grad()
+    def loss(self, k: int, network: nn.Module) -> float:
+        """Mean cross-entropy of model k on its training records, in nats."""
+        x_M, label_M = self.tensors(k)
+        return float(nn.functional.cross_entropy(network.to(self.device)(x_M), label_M))
+
+
+def make_task(setting: Setting, device: torch.device, epochs: int) -> Task:
+    """Records drawn around a centre for each class: learnable, and not trivially so."""
+    numbers = generator(SEED, "benchmark", setting.name)
+    label_N = torch.randint(setting.classes, (setting.population,), generator=numbers)
+    centre_CF = torch.rand(setting.classes, setting.features, generator=numbers)
+    noise_NF = torch.rand(setting.population, setting.features, generator=numbers)
+    x_NF = ((centre_CF[label_N] + noise_NF) / 2 * (setting.levels - 1)).round()
+    population = make_population(
+        x_NF.to(torch.uint8),
+        label_N,
+        name=setting.name,
+        class_names=[str(c) for c in range(setting.classes)],
+        scale=1 / (setting.levels - 1),
+    ).to(device)
+    architecture = partial(MLP, hidden=setting.hidden, activation=setting.activation)
+    make_network = bind_shapes(architecture, population.input_shape, population.num_classes)
+    return Task(setting=setting, population=population, make_network=make_network, device=device, epochs=epochs)
+
+
+def operations(network: nn.Module, records: int, epochs: int) -> int:
+    """Floating-point operations of training `network`, matrix products alone (formula above)."""
+    sizes = [m.in_features * m.out_features for m in network.modules() if isinstance(m, nn.Linear)]
+    return epochs * records * (sum(6 * size for size in sizes) - 2 * sizes[0])
+
+
+class Classifier(pl.LightningModule):
+    """A classifier as a user of Lightning writes it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        x_B, label_B = batch
+        return nn.functional.cross_entropy(self.network(x_B), label_B)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
+
+
+def train_by_trainer(task: Task, models: Sequence[int]) -> list[TakeOut]:
+    """Variant (a)."""
+    trained: list[TakeOut] = []
+    for k in models:
+        x_M, label_M = (tensor.cpu() for tensor in task.tensors(k))
+        loader = DataLoader(
+            TensorDataset(x_M, label_M),
+            batch_size=task.setting.batch_size,
+            shuffle=True,
+            num_workers=0,
+            generator=generator(SEED, "benchmark", "trainer loop", k),
+        )
+        trainer = pl.Trainer(
+            accelerator=_accelerator(task.device),
+            devices=1,
+            max_epochs=task.epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        module = Classifier(task.initial_network(k))
+        trainer.fit(module, loader)
+        trained.append(module.network.eval)
+    return trained
+
+
+def train_by_bare_loop(task: Task, models: Sequence[int]) -> list[TakeOut]:
+    """Variant (b)."""
+    trained: list[TakeOut] = []
+    for k in models:
+        x_M, label_M = task.tensors(k)
+        network = task.initial_network(k).to(task.device).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+        numbers = generator(SEED, "benchmark", "bare loop", k, device=task.device)
+        for _ in range(task.epochs):
+            order_M = torch.randperm(len(x_M), generator=numbers, device=task.device)
+            for index_B in order_M.split(task.setting.batch_size):
+                logits_BC = network(x_M.index_select(0, index_B))
+                loss = nn.functional.cross_entropy(logits_BC, label_M.index_select(0, index_B))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+        trained.append(network.eval)
+    return trained
+
+
+def train_by_stack(task: Task, models: Sequence[int], size: int) -> list[TakeOut]:
+    """Variant (c): stacks of `size` models, one after another."""
+    engine = Engine(
+        seed=SEED, settings=TrainerSettings(accelerator=_accelerator(task.device), devices=1, progress_bar=False)
+    )
+    recipe = Recipe(
+        epochs=task.epochs,
+        batch_size=task.setting.batch_size,
+        optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
+        execution="stack",
+    )
+    trained: list[TakeOut] = []
+    for start in range(0, len(models), size):
+        part = models[start : start + size]
+        records_K = [task.records(k) for k in part]
+        stack = engine.train(task.make_network, task.population, records_K, recipe, role="shadow", models=part).stack
+        trained += [partial(stack.model, j) for j in range(len(part))]
+    return trained
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Variant:
+    """A way to train `num_models` models, with what was measured of it."""
+
+    name: str
+    task: Task
+    num_models: int
+    train: Train
+    seconds_R: list[float]
+    loss_K: list[float]
+
+    def warm_up(self) -> None:
+        self.train(replace(self.task, epochs=1), range(self.num_models))
+
+    def measure(self, compared: int) -> None:
+        """One round: seconds per model; final losses of the first `compared` models, which all variants train."""
+        gc.collect()
+        _synchronise(self.task.device)
+        start = time.perf_counter()
+        networks = self.train(self.task, range(self.num_models))
+        _synchronise(self.task.device)
+        self.seconds_R.append((time.perf_counter() - start) / self.num_models)
+        self.loss_K[:] = [self.task.loss(k, networks[k]()) for k in range(compared)]
+
+
+def make_variants(task: Task, sizes: Sequence[int], looped: int) -> list[Variant]:
+    """All variants of one setting; loops and small stacks train `looped` models a round, to average over starts."""
+    ways: list[tuple[str, int, Train]] = [
+        ("trainer loop (a)", looped, train_by_trainer),
+        ("bare loop (b)", looped, train_by_bare_loop),
+        *((f"stack {size}", max(looped, size), partial(train_by_stack, size=size)) for size in sizes),
+    ]
+    return [
+        Variant(name=name, task=task, num_models=count, train=train, seconds_R=[], loss_K=[])
+        for name, count, train in ways
+    ]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MatrixProduct:
+    """A float32 matrix product [m, k] x [k, n] and the rates that it reached."""
+
+    name: str
+    m: int
+    k: int
+    n: int
+    device: torch.device
+    rate_R: list[float]
+
+    def measure(self, at_least: float) -> None:
+        """One round, of `at_least` seconds: GFLOP/s."""
+        numbers = generator(SEED, "benchmark", "matrix product")
+        left = torch.randn(self.m, self.k, generator=numbers).to(self.device)
+        right = torch.randn(self.k, self.n, generator=numbers).to(self.device)
+        out = torch.mm(left, right)
+        repeats, seconds = 1, 0.0
+        while seconds < at_least:
+            repeats *= 2
+            _synchronise(self.device)
+            start = time.perf_counter()
+            for _ in range(repeats):
+                torch.mm(left, right, out=out)
+            _synchronise(self.device)
+            seconds = time.perf_counter() - start
+        self.rate_R.append(repeats * 2 * self.m * self.k * self.n / seconds / 1e9)
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rate_R)
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.m}, {self.k}] x [{self.k}, {self.n}]: {self.rate:.0f} GFLOP/s"
+
+
+def make_products(device: torch.device, largest: int) -> tuple[list[MatrixProduct], list[MatrixProduct]]:
+    """The first layers of the settings' networks at their batch sizes, and large square products."""
+    fitting = [
+        MatrixProduct(name=s.name, m=s.batch_size, k=s.features, n=s.hidden[0], device=device, rate_R=[])
+        for s in SETTINGS
+    ]
+    large = [
+        MatrixProduct(name="large", m=size, k=size, n=size, device=device, rate_R=[])
+        for size in (512, 1024, 2048, 4096)
+        if size <= largest
+    ]
+    return fitting, large
+
+
+HEADER = (
+    *("setting", "variant", "s / model", "min to max", "(a) / this", "(b) / this"),
+    *("GFLOP/s", "of large mm", "final loss"),
+)
+
+
+def rows(variants: Sequence[Variant], large_rate: float) -> list[tuple[str, ...]]:
+    """One row for each variant of one setting; ratios and rates are quotients of the times as printed."""
+    printed = [f"{statistics.median(variant.seconds_R):#.4g}" for variant in variants]
+    by_trainer, bare = float(printed[0]), float(printed[1])
+    table: list[tuple[str, ...]] = []
+    for variant, text in zip(variants, printed, strict=True):
+        task, seconds = variant.task, float(text)
+        rate = operations(task.make_network(), task.setting.records, task.epochs) / seconds / 1e9
+        table.append(
+            (
+                *(task.setting.name, variant.name, text),
+                f"{min(variant.seconds_R):#.3g} to {max(variant.seconds_R):#.3g}",
+                *(f"{by_trainer / seconds:.2f}", f"{bare / seconds:.2f}"),
+                *(f"{rate:.1f}", f"{100 * rate / large_rate:.1f} %"),
+                f"{statistics.median(variant.loss_K):#.3g}",
+            )
+        )
+    return table
+
+
+def render(table: Sequence[tuple[str, ...]], *, markdown: bool) -> str:
+    """The table as aligned text or as Markdown; the first two columns are words, the others numbers."""
+    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
+    is_word = [i < 2 for i in range(len(HEADER))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if word else cell.rjust(width)
+            for cell, width, word in zip(cells, widths, is_word, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |" if markdown else "  ".join(padded).rstrip()
+
+    rule = [
+        "-" * width if word or not markdown else "-" * (width - 1) + ":"
+        for width, word in zip(widths, is_word, strict=True)
+    ]
+    return "\n".join([line(HEADER), line(rule), *(line(row) for row in table)])
+
+
+def machine(device: torch.device) -> str:
+    """Processor, cores, threads and versions; the GPU where it is used."""
+    parts = [_processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
+    if device.type == "cuda":
+        parts.append(f"on {torch.cuda.get_device_name(device)}")
+    parts += [f"torch {torch.__version__}", f"pytorch-lightning {version('pytorch-lightning')}"]
+    parts.append(f"Python {platform.python_version()}")
+    if hasattr(os, "getloadavg"):
+        parts.append(f"load average before the run {os.getloadavg()[0]:.1f}")
+    return ", ".join(parts)
+
+
+def _processor() -> str:
+    description = Path("/proc/cpuinfo")
+    if description.is_file():
+        for line in description.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _accelerator(device: torch.device) -> str:
+    return "gpu" if device.type == "cuda" else "cpu"
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def unequal(variants: Sequence[Variant]) -> str | None:
+    """A sentence on variants of one setting that did not learn the same, or None."""
+    median = {variant.name: statistics.median(variant.loss_K) for variant in variants}
+    loss = {name: value if math.isfinite(value) else math.inf for name, value in median.items()}
+    least, most = min(loss, key=loss.__getitem__), max(loss, key=loss.__getitem__)
+    if math.isfinite(loss[most]) and loss[most] <= LARGEST_LOSS_RATIO * loss[least]:
+        return None
+    return (
+        f"{variants[0].task.setting.name}: the final loss of {most} is {loss[most]:.3g}, of {least} {loss[least]:.3g}; "
+        "the variants did not do the same work, so the times cannot be compared."
+    )
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Seconds per shadow model of a Trainer loop, a bare loop and stacks.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--epochs", type=int, default=None, help="of every model (default: 50)")
+    parser.add_argument("--rounds", type=int, default=None, help="of all variants in turn (default: 3)")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--quick", action="store_true", help="2 epochs, 1 round, stacks up to 4: a test of the script")
+    parsed = parser.parse_args(given)
+    if parsed.epochs is None:
+        parsed.epochs = 2 if parsed.quick else 50
+    if parsed.rounds is None:
+        parsed.rounds = 1 if parsed.quick else 3
+    if min(parsed.epochs, parsed.rounds) < 1:
+        parser.error("--epochs and --rounds must be at least 1")
+    if parsed.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, but torch sees no GPU; use --device cpu")
+    return parsed
+
+
+def main() -> int:
+    args = arguments()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on workers, once for each model
+    device = torch.device(args.device)
+    sizes, looped, product_seconds = ((1, 4), 2, 0.01) if args.quick else ((1, 4, 16, 64), 4, 0.3)
+    heading = machine(device)
+    tasks = [make_task(setting, device, args.epochs) for setting in SETTINGS]
+    variants_S = [make_variants(task, sizes, looped) for task in tasks]
+    fitting, large = make_products(device, largest=512 if args.quick else 4096)
+    for variants in variants_S:
+        for variant in variants:
+            variant.warm_up()
+    for _ in range(args.rounds):
+        for variants in variants_S:
+            for variant in variants:
+                variant.measure(looped)
+        for product in (*fitting, *large):
+            product.measure(product_seconds)
+    best = max(large, key=lambda product: product.rate)
+    print(f"{heading}\n")
+    print(f"float32 torch.mm: {'; '.join(map(str, (*fitting, best)))}\n")
+    table = [row for variants in variants_S for row in rows(variants, best.rate)]
+    print(f"{render(table, markdown=args.markdown)}\n")
+    for task in tasks:
+        setting = task.setting
+        one = operations(task.make_network(), setting.records, task.epochs)
+        print(
+            f"{setting.name}: {setting.network} {setting.activation} network, {setting.records} records, batch size "
+            f"{setting.batch_size}, Adam, {task.epochs} epochs: {one / 1e9:.3f} GFLOP a model."
+        )
+    rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
+    print(
+        f"Medians over {rounds}, variants in turn, after a warm-up; a variant trains at least {looped} models a round."
+    )
+    complaints = [complaint for variants in variants_S if (complaint := unequal(variants))]
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

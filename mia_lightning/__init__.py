@@ -1,0 +1,75 @@
+"""How much does a trained model give away about its training data?
+
+`mia_lightning.audit` runs a whole audit from Python; `mia-lightning` does the same from the command line.
+Nothing heavy is imported before it is used.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mia_lightning.attacks.loss import Loss as Loss
+    from mia_lightning.attacks.shokri import Shokri as Shokri
+    from mia_lightning.audit import audit as audit
+    from mia_lightning.datasets.population import Population as Population
+    from mia_lightning.datasets.population import make_population as make_population
+    from mia_lightning.errors import InputError as InputError
+    from mia_lightning.membership import Disjoint as Disjoint
+    from mia_lightning.membership import Given as Given
+    from mia_lightning.membership import Halves as Halves
+    from mia_lightning.reports.files import read_report as read_report
+    from mia_lightning.reports.files import save_report as save_report
+    from mia_lightning.reports.schema import AuditReport as AuditReport
+    from mia_lightning.reports.wandb import WandbReport as WandbReport
+    from mia_lightning.shadows.real import Real as Real
+    from mia_lightning.targets.existing import Checkpoint as Checkpoint
+    from mia_lightning.targets.trained import Trained as Trained
+    from mia_lightning.training.recipe import EarlyStopping as EarlyStopping
+    from mia_lightning.training.recipe import Recipe as Recipe
+    from mia_lightning.training.recipe import default_recipe as default_recipe
+    from mia_lightning.training.stack import Stack as Stack
+    from mia_lightning.training.trainer import TrainerSettings as TrainerSettings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "attacks.loss": ["Loss"],
+    "attacks.shokri": ["Shokri"],
+    "audit": ["audit"],
+    "datasets.population": ["Population", "make_population"],
+    "errors": ["InputError"],
+    "membership": ["Disjoint", "Given", "Halves"],
+    "reports.files": ["read_report", "save_report"],
+    "reports.schema": ["AuditReport"],
+    "reports.wandb": ["WandbReport"],
+    "shadows.real": ["Real"],
+    "targets.existing": ["Checkpoint"],
+    "targets.trained": ["Trained"],
+    "training.recipe": ["EarlyStopping", "Recipe", "default_recipe"],
+    "training.stack": ["Stack"],
+    "training.trainer": ["TrainerSettings"],
+}
+_HOME_OF = {name: f"mia_lightning.{home}" for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'mia_lightning' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: object) -> None:
+        # Importing the submodule `audit` would put the module in the place of the function.
+        super().__setattr__(name, value.audit if name == "audit" and isinstance(value, ModuleType) else value)
+
+
+sys.modules[__name__].__class__ = _Package

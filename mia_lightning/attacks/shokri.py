@@ -1,0 +1,176 @@
+"""The attack of Shokri et al., "Membership Inference Attacks Against Machine Learning Models" (2017), section V."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from mia_lightning.attacks.interface import Evidence
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.models.mlp import MLP
+from mia_lightning.seeds import generator
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.signals import Signals
+
+INPUTS = ("log_probabilities", "probabilities")
+
+
+def default_training() -> Recipe:
+    """How attack networks are trained unless the configuration says otherwise."""
+    return Recipe(epochs=30, batches_per_epoch=20, optimizer=partial(torch.optim.Adam, lr=3e-3, weight_decay=1e-4))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shokri:
+    """One attack network for each true class, trained on the shadow models' prediction vectors, in against out.
+
+    Attributes:
+        input: `log_probabilities`, or `probabilities` as in the paper.
+        hidden, activation: of the attack networks (`mia_lightning.models.mlp.MLP`).
+        training: of the attack networks; a fixed number of batches an epoch, so that all classes step together.
+    """
+
+    name: str = "shokri"
+    input: str = "log_probabilities"
+    hidden: Sequence[int] = (64,)
+    activation: str = "relu"
+    training: Recipe = field(default_factory=default_training)
+
+    def __post_init__(self) -> None:
+        if self.input not in INPUTS:
+            raise InputError(f"`attack.{self.name}.input` is {self.input!r}; it must be one of {', '.join(INPUTS)}.")
+        if any(width < 1 for width in self.hidden):
+            raise InputError(f"`attack.{self.name}.hidden` is {list(self.hidden)}; widths must be at least 1.")
+        if self.training.early_stopping is not None:
+            raise InputError(
+                f"`attack.{self.name}.training.early_stopping` is set, but attack networks have no held-out records; "
+                "leave it null and set the number of epochs."
+            )
+        self.training.check()
+        if self.training.batches_per_epoch is None:
+            raise InputError(
+                f"`attack.{self.name}.training.batches_per_epoch` is null; set it (and batch_size to null), so that "
+                "the networks of all classes take the same number of steps."
+            )
+
+    @property
+    def description(self) -> str:
+        return (
+            f"One network ({'-'.join(map(str, self.hidden)) or 'no'} hidden units) for each true class, on the vector "
+            f"of {self.input.replace('_', ' ')}, trained on shadow models; flags at a membership probability of 0.5."
+        )
+
+    def fit(self, shadows: Evidence, engine: Engine) -> "FittedShokri":
+        """Train the networks of all classes as one stack.
+
+        Raises:
+            InputError: no class has both in and out records among the shadows.
+        """
+        model_M, record_M = shadows.scored_KN.nonzero(as_tuple=True)
+        is_in_M = shadows.member_KN[model_M, record_M]
+        class_M = shadows.label_N[record_M]
+        x_MC = attack_input(shadows.signals, self.input)[model_M, record_M]
+        records_K, classes = [], []
+        for c in range(shadows.num_classes):
+            balanced = _balanced(is_in_M, class_M == c, engine.seed, self.name, c)
+            if len(balanced):
+                records_K.append(balanced)
+                classes.append(c)
+        if not classes:
+            raise InputError(
+                "No class has both members and non-members of shadow models, so attack=shokri has nothing to learn "
+                "from; raise `shadow.count` or `dataset.train_size`."
+            )
+        prediction_vectors = Population(
+            name=f"{self.name} prediction vectors",
+            x_N=x_MC,
+            label_N=is_in_M.long(),
+            class_names=("out", "in"),
+            mean=x_MC.mean(0),
+            std=x_MC.std(0, correction=0).clamp(min=1e-6),
+        )
+        make_network = bind_shapes(
+            partial(MLP, hidden=self.hidden, activation=self.activation), prediction_vectors.input_shape, 2
+        )
+        networks = engine.train(
+            make_network,
+            prediction_vectors,
+            records_K,
+            self.training,
+            role=f"attack/{self.name}",
+            models=classes,  # seeded by class, whichever other classes have a network
+        )
+        return FittedShokri(
+            input=self.input,
+            networks=networks,
+            prediction_vectors=prediction_vectors,
+            classes=tuple(classes),
+            num_classes=shadows.num_classes,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedShokri:
+    """The trained networks; `classes[j]` is the class of network j."""
+
+    input: str
+    networks: TrainedStack
+    prediction_vectors: Population
+    classes: tuple[int, ...]
+    num_classes: int
+    threshold: float = 0.5
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        missing = sorted(set(range(self.num_classes)) - set(self.classes))
+        failed = [self.classes[j] for j in (self.networks.failed_epoch_K >= 0).nonzero().flatten().tolist()]
+        remarks = []
+        if missing:
+            remarks.append(f"No shadow model has both members and non-members of the classes {missing}: scored 0.5.")
+        if failed:
+            remarks.append(f"The loss of the attack networks of the classes {failed} was not finite: scored 0.5.")
+        return tuple(remarks)
+
+    @torch.inference_mode()
+    def score(self, signals: Signals, label_N: Tensor) -> Tensor:
+        """Membership probability `[T, N]` in [0, 1], float64; 0.5 where the class has no network."""
+        x_TNC = attack_input(signals, self.input)
+        T, N, _ = x_TNC.shape
+        device = x_TNC.device
+        x = x_TNC.flatten(0, 1)
+        class_M = label_N.to(device).repeat(T)
+        score_M = torch.full((T * N,), 0.5, dtype=torch.float64, device=device)
+        rows_K = [(class_M == c).nonzero().squeeze(1) for c in self.classes]
+        row_KB = pad_sequence(rows_K, batch_first=True, padding_value=-1)
+        if row_KB.numel():
+            mean, std, dtype = self.prediction_vectors.mean, self.prediction_vectors.std, self.networks.stack.dtype
+            assert mean is not None
+            assert std is not None
+            x_KB = (x[row_KB.clamp(min=0)].to(dtype) - mean.to(dtype)) / std.to(dtype)
+            probability_KB = self.networks.stack(x_KB).double().softmax(-1)[..., 1]
+            usable_KB = (row_KB >= 0) & (self.networks.failed_epoch_K < 0).to(device)[:, None]
+            score_M[row_KB[usable_KB]] = probability_KB[usable_KB]
+        return score_M.view(T, N)
+
+
+def attack_input(signals: Signals, kind: str) -> Tensor:
+    """What the networks see, `[K, N, C]` float32: log probabilities or probabilities, the mean over views."""
+    vector_KNC = signals.log_probability_KANC.mean(1)
+    return vector_KNC if kind == "log_probabilities" else signals.log_probability_KANC.exp().mean(1)
+
+
+def _balanced(is_in_M: Tensor, of_class_M: Tensor, seed: int, *name: str | int) -> Tensor:
+    """Indices of equally many in- and out-observations of a class: the surplus of one side is left out at random."""
+    sides = [(of_class_M & side).nonzero().squeeze(1) for side in (is_in_M, ~is_in_M)]
+    size = min(len(side) for side in sides)
+    drawn = [
+        side[torch.randperm(len(side), generator=generator(seed, "attack", *name, "balance", j)).to(side.device)[:size]]
+        for j, side in enumerate(sides)
+    ]
+    return torch.cat(drawn).sort().values

@@ -1,0 +1,144 @@
+"""One published file, fetched over HTTP and checked: it is either there whole or not there."""
+
+import contextlib
+import fcntl
+import hashlib
+import http
+import http.client
+import io
+import os
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from mia_lightning.errors import InputError
+
+_ATTEMPTS = 5
+_BLOCK = 1 << 20
+
+
+def fetch(url: str, path: Path, *, sha256: str, timeout_s: float = 30.0) -> None:
+    """Download `url` to `path`, unless `path` is there already; the file appears whole and checked.
+
+    The bytes go to `<path>.part`, which a later call takes up where it stopped (HTTP Range); it is renamed
+    once its SHA-256 is right. Of several processes that fetch one file, one downloads and the others wait.
+
+    Args:
+        url: `http`, `https` or `file`.
+        path: its folder is made where it is missing.
+        sha256: of the whole file, in hexadecimal.
+        timeout_s: seconds without an answer after which the server counts as silent.
+
+    Raises:
+        InputError: the file cannot be downloaded or written, or is not the one expected.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = part.open("a+b")
+    except OSError as error:
+        raise InputError(
+            f"{path.name} cannot be downloaded to '{path.parent.absolute()}' ({error}): set dataset.root to "
+            "a folder that can be written"
+        ) from error
+    with handle:
+        _lock(handle)
+        if path.exists():  # another process was faster
+            part.unlink(missing_ok=True)
+            return
+        _fill(url, handle, path, sha256, timeout_s)
+        os.replace(part, path)
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Nothing, if the file is the published one.
+
+    Raises:
+        InputError: the file cannot be read, or its SHA-256 is another.
+    """
+    try:
+        with path.open("rb") as handle:
+            found = _sha256(handle)
+    except OSError as error:
+        raise InputError(f"'{path.absolute()}' cannot be read ({error}): make it readable") from error
+    if found != expected:
+        raise InputError(
+            f"'{path.absolute()}' is truncated or altered (SHA-256 {found}, expected {expected}): delete it "
+            "so that it is downloaded anew"
+        )
+
+
+def _fill(url: str, handle: io.BufferedRandom, path: Path, sha256: str, timeout_s: float) -> None:
+    """Bring the partial file to its whole, checked content; on failure what is sound of it stays."""
+    resumed = handle.seek(0, os.SEEK_END) > 0
+    if resumed and _sha256(handle) == sha256:  # the last run died just before it renamed the file
+        return
+    _receive(url, handle, path, timeout_s)
+    if resumed and _sha256(handle) != sha256:  # the old bytes were of something else
+        handle.truncate(0)
+        _receive(url, handle, path, timeout_s)
+    if (found := _sha256(handle)) != sha256:
+        handle.truncate(0)
+        raise InputError(
+            f"the file at {url} is not the published {path.name} (SHA-256 {found}, expected {sha256}): "
+            f"{_mend(path)}, or set dataset.url to a mirror"
+        )
+
+
+def _receive(url: str, handle: io.BufferedRandom, path: Path, timeout_s: float) -> None:
+    """Append the missing bytes; a broken connection is taken up again as long as each attempt brings some."""
+    failure: Exception | None = None
+    for _ in range(_ATTEMPTS):
+        before = handle.seek(0, os.SEEK_END)
+        try:
+            _stream(url, handle, timeout_s)
+            return
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            failure = error
+        if handle.seek(0, os.SEEK_END) <= before:
+            break
+    raise InputError(f"{path.name} could not be downloaded from {url} ({failure}): {_mend(path)}") from failure
+
+
+def _stream(url: str, handle: io.BufferedRandom, timeout_s: float) -> None:
+    start = handle.seek(0, os.SEEK_END)
+    request = urllib.request.Request(url, headers={"User-Agent": "mia-lightning"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if start and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is missing; whether it is the right content, the checksum tells
+        raise
+    with response:
+        resumes = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if start and not resumes:  # a server without ranges sends the whole file
+            handle.truncate(0)
+            start = 0
+        length = response.headers.get("Content-Length")
+        shutil.copyfileobj(response, handle, _BLOCK)
+    # A connection that closes early looks like the end of the file.
+    received = handle.seek(0, os.SEEK_END) - start
+    if length is not None and received < int(length):
+        raise ConnectionError(f"the connection broke after {received} of {length} bytes")
+
+
+def _mend(path: Path) -> str:
+    return (
+        f"put the file {path.name} into '{path.parent.absolute()}' by hand, or set dataset.root to the "
+        "folder that holds it"
+    )
+
+
+def _sha256(handle: io.BufferedRandom | io.BufferedReader) -> str:
+    handle.seek(0)
+    return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _lock(handle: io.BufferedRandom) -> None:
+    # Some network file systems have no locks; there the checksum still refuses the work of two writers.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX)

@@ -1,0 +1,287 @@
+"""The records that an audit is about, as one resident tensor."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+
+Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
+
+_KEPT_DTYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Population:
+    """Labelled records, resident on one device; everything else speaks of them by their index.
+
+    Attributes:
+        name: what reports call it.
+        x_N: `[N, *features]`, floating point, or integers (uint8 images stay uint8) that `records` turns to
+            floating point on the device: `(x * scale - mean) / std`.
+        label_N: int64 in `[0, num_classes)`.
+        class_names: one for each class, in the order of the labels.
+        scale, mean, std: public constants of the normalisation, never fitted on private records; `mean` and
+            `std` broadcast against one record.
+        member_N: bool, which records a given target was trained on, where the data says so
+            (`membership=given`).
+
+    Raises:
+        InputError: lengths, dtypes or devices that do not fit together, no records, fewer than two classes,
+            a label outside `[0, num_classes)`, a NaN or infinite value, `mean` or `std` that do not fit a
+            record.
+    """
+
+    name: str
+    x_N: Tensor
+    label_N: Tensor
+    class_names: tuple[str, ...]
+    scale: float = 1.0
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    member_N: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_population(self)
+
+    def __len__(self) -> int:
+        return self.x_N.shape[0]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one record."""
+        return tuple(self.x_N.shape[1:])
+
+    @property
+    def device(self) -> torch.device:
+        return self.x_N.device
+
+    def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`."""
+        x = self.x_N[index].to(dtype)
+        if self.scale != 1.0:
+            x = x * self.scale
+        if self.mean is not None:
+            x = x - self.mean.to(dtype)
+        if self.std is not None:
+            x = x / self.std.to(dtype)
+        return x
+
+    def to(self, device: torch.device | str) -> "Population":
+        """The same population on `device` (itself, if it is already there)."""
+        if self.device == torch.device(device):
+            return self
+        moved = {
+            name: value.to(device)
+            for name in ("x_N", "label_N", "mean", "std", "member_N")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the records and labels, in row order."""
+        digest = hashlib.sha256()
+        for tensor in (self.x_N, self.label_N):
+            digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def make_population(
+    x: Array,
+    label: Array,
+    *,
+    name: str = "data",
+    class_names: Sequence[str] | None = None,
+    member: Array | None = None,
+    scale: float = 1.0,
+    mean: Tensor | None = None,
+    std: Tensor | None = None,
+) -> Population:
+    """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
+
+    Args:
+        x: `[N, *features]`; float64 becomes float32, bool becomes uint8, uint16 to uint64 become int64, other
+            floating and integer types stay.
+        label: `[N]`, of any integer type.
+        name: what reports and error messages call the population.
+        class_names: one for each class; by default the numbers from 0 to the largest label, which must then be
+            below N.
+        member: bool `[N]`, which records a given target was trained on.
+        scale, mean, std: as in `Population`.
+
+    Raises:
+        InputError: a type that is no number, labels that are not integers, or what `Population` refuses.
+    """
+    name = str(name)
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable | None):
+        raise InputError(f"class_names of population {name!r} is {class_names!r}: give a list, one name for each class")
+    x_N, label_N = (
+        _as_tensor(x, f"x of population {name!r}"),
+        _as_tensor(label, f"label of population {name!r}"),
+    )
+    if label_N.is_floating_point():
+        dtype = getattr(label, "dtype", label_N.dtype)
+        raise InputError(
+            f"label of population {name!r} has dtype {dtype}: give class numbers of an integer type, "
+            "for instance by label.astype('int64')"
+        )
+    if class_names is None:
+        highest = int(label_N.max()) if label_N.numel() else 0
+        if highest >= max(2, label_N.numel()):
+            raise InputError(
+                f"label {highest} of population {name!r} would make {highest + 1} classes of {label_N.numel()} "
+                "records: number the classes from 0, or name them all in class_names"
+            )
+        class_names = [str(c) for c in range(highest + 1)]
+    return Population(
+        name=name,
+        x_N=x_N,
+        label_N=label_N.to(torch.int64),
+        class_names=tuple(str(each) for each in class_names),
+        scale=scale,
+        mean=mean,
+        std=std,
+        member_N=member
+        if isinstance(member, Tensor | None)
+        else torch.from_numpy(_as_array(member, f"member of population {name!r}")),
+    )
+
+
+def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
+    if isinstance(values, np.ndarray):
+        return values
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths
+        raise InputError(f"{what} is no array ({error}): give numbers in rows of equal length") from error
+
+
+def _as_tensor(values: Array, what: str) -> Tensor:
+    if not isinstance(values, Tensor):
+        values = _as_array(values, what)
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
+        # What torch cannot hold: long doubles, foreign byte order, negative strides, read-only memory.
+        if values.dtype.kind == "f" and values.dtype.itemsize > 4:
+            with np.errstate(over="ignore"):  # becomes infinite, which `Population` refuses
+                values = values.astype(np.float32)
+        elif values.dtype.kind == "u" and values.dtype.itemsize > 1:
+            values = values.astype(np.int64)
+        values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
+        values = torch.from_numpy(values)
+    if values.dtype in _KEPT_DTYPES:
+        return values
+    if values.is_complex() or values.is_quantized:
+        raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
+    if values.dtype == torch.bool:
+        return values.to(torch.uint8)
+    return values.to(torch.float32 if values.is_floating_point() else torch.int64)
+
+
+def _check_population(population: Population) -> None:
+    _check_shapes(population)
+    _check_labels(population)
+    _check_finite(population)
+    _check_normalisation(population)
+
+
+def _check_shapes(population: Population) -> None:
+    name, x_N, label_N, member_N = population.name, population.x_N, population.label_N, population.member_N
+    if x_N.ndim < 2 or math.prod(x_N.shape[1:]) == 0:
+        raise InputError(
+            f"x of population {name!r} has shape {tuple(x_N.shape)}: give it the shape [records, *features] "
+            "with at least one feature"
+        )
+    if label_N.shape != x_N.shape[:1]:
+        raise InputError(
+            f"population {name!r} has {len(x_N)} records in x but labels of shape {tuple(label_N.shape)}: "
+            "give one label for each record"
+        )
+    if len(x_N) == 0:
+        raise InputError(f"population {name!r} has no records: give it some of at least two classes")
+    if member_N is not None and (member_N.shape != label_N.shape or member_N.dtype != torch.bool):
+        raise InputError(
+            f"member of population {name!r} has shape {tuple(member_N.shape)} and dtype {member_N.dtype}: "
+            f"give one bool for each of the {len(x_N)} records"
+        )
+    others = (label_N, member_N, population.mean, population.std)
+    devices = {str(each.device) for each in (x_N, *others) if each is not None}
+    if len(devices) > 1:
+        raise InputError(
+            f"the tensors of population {name!r} lie on {' and '.join(sorted(devices))}: put them on one device"
+        )
+
+
+def _check_labels(population: Population) -> None:
+    name, label_N, num_classes = population.name, population.label_N, population.num_classes
+    if label_N.dtype != torch.int64:
+        raise InputError(f"label of population {name!r} has dtype {label_N.dtype}: give class numbers as int64")
+    if num_classes < 2:
+        raise InputError(
+            f"population {name!r} has {num_classes} class: membership is audited on a classifier, "
+            "so give records of at least two classes"
+        )
+    if len(set(population.class_names)) < num_classes:
+        twice = next(each for each in population.class_names if population.class_names.count(each) > 1)
+        raise InputError(f"class name {twice!r} of population {name!r} appears twice: give each class its own")
+    outside = (label_N < 0) | (label_N >= num_classes)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        raise InputError(
+            f"label {int(label_N[row])} of record {row} of population {name!r} is outside "
+            f"0 to {num_classes - 1}: number the classes from 0, or name them all in class_names"
+        )
+
+
+def _check_finite(population: Population) -> None:
+    x_N = population.x_N
+    if x_N.is_complex():
+        raise InputError(f"x of population {population.name!r} is complex: give real numbers")
+    if not x_N.is_floating_point() or bool(x_N.isfinite().all()):
+        return
+    row = int((~x_N.isfinite()).flatten(1).any(1).nonzero()[0])
+    place = (~x_N[row].isfinite()).nonzero()[0].tolist()
+    raise InputError(
+        f"record {row} of population {population.name!r} has the value "
+        f"{float(x_N[row][tuple(place)])} at feature {', '.join(map(str, place))}: "
+        f"replace or leave out what is not finite in {str(x_N.dtype).removeprefix('torch.')}"
+    )
+
+
+def _check_normalisation(population: Population) -> None:
+    name, shape = population.name, population.input_shape
+    if not math.isfinite(population.scale) or population.scale == 0:
+        raise InputError(f"scale {population.scale} of population {name!r} must be finite and not zero")
+    for what, value in (("mean", population.mean), ("std", population.std)):
+        if value is None:
+            continue
+        if not _broadcasts(value.shape, shape):
+            raise InputError(
+                f"{what} of population {name!r} has shape {tuple(value.shape)}, which does not broadcast "
+                f"against a record of shape {shape}: give one number, or one for each channel as [C, 1, 1]"
+            )
+        if not bool(value.isfinite().all()) or (what == "std" and not bool((value > 0).all())):
+            raise InputError(
+                f"{what} {value.flatten().tolist()} of population {name!r} must be finite"
+                + (" and above zero" if what == "std" else "")
+            )
+
+
+def _broadcasts(shape: tuple[int, ...], record: tuple[int, ...]) -> bool:
+    if len(shape) > len(record):
+        return False
+    return all(a in (1, b) for a, b in zip(reversed(shape), reversed(record), strict=False))

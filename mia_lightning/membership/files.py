@@ -1,0 +1,101 @@
+"""Membership from a file of rows, a mask or indices."""
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+
+
+def read_members(path: Path, num_records: int) -> tuple[Tensor, Tensor]:
+    """Members, and records listed as member or non-member, as bool masks `[N]`, from a file (see `Given.path`).
+
+    Raises:
+        InputError: the file is not there, is of no known form, or names a row twice or outside the population.
+    """
+    origin = f"`membership.path` {path}"
+    if not path.is_file():
+        raise InputError(f"{origin} is not a file; give a .npy mask or a .csv of row numbers.")
+    if path.suffix == ".npy":
+        return from_mask_or_rows(_load_array(path, origin), num_records, origin)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [[cell.strip() for cell in line] for line in csv.reader(file)]
+    except (UnicodeDecodeError, csv.Error, OSError) as error:
+        raise InputError(f"{origin} is not text ({error}); give a .npy mask or a .csv of row numbers.") from error
+    lines = [line for line in lines if any(line)]
+    if lines and lines[0] in (["row"], ["row", "member"]):
+        header, lines = lines[0], lines[1:]
+    else:
+        header = ["row"]
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header) or not all(cell.isdecimal() for cell in line) or line[1:] not in ([], ["0"], ["1"]):
+            raise InputError(
+                f"{origin} has {','.join(line)!r} as its entry {number}; expected {','.join(header)}, the row a number "
+                "from 0 and the member 0 or 1 (a header `row` or `row,member` may come first)."
+            )
+    row_M = torch.from_numpy(_whole([int(line[0]) for line in lines], num_records, origin))
+    listed_or_member, _ = from_mask_or_rows(row_M, num_records, origin)
+    if len(header) == 1:
+        return listed_or_member, torch.ones(num_records, dtype=torch.bool)
+    is_member_M = torch.tensor([line[1] == "1" for line in lines], dtype=torch.bool)
+    return torch.zeros(num_records, dtype=torch.bool).index_fill(0, row_M[is_member_M], True), listed_or_member
+
+
+def from_mask_or_rows(values: Any, num_records: int, origin: str) -> tuple[Tensor, Tensor]:
+    """Members, and all records, as bool masks `[N]`, from a bool mask or the members' row numbers.
+
+    Args:
+        values: anything that numpy takes for an array; not changed.
+        origin: what the error messages call it.
+
+    Raises:
+        InputError: neither a mask of N nor distinct whole numbers in [0, N).
+    """
+    try:
+        array = np.atleast_1d(np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{origin} is no array ({error}); give a bool mask or whole row numbers.") from error
+    every = torch.ones(num_records, dtype=torch.bool)
+    if array.dtype == np.bool_:
+        if array.shape != (num_records,):
+            raise InputError(
+                f"{origin} is a mask of shape {list(array.shape)}; it must be [{num_records}], one for each record."
+            )
+        return torch.from_numpy(array.copy()), every
+    if (array.size and array.dtype.kind not in "iu") or array.ndim != 1:
+        raise InputError(
+            f"{origin} has type {array.dtype} and shape {list(array.shape)}; give a bool mask or whole row numbers."
+        )
+    count_N = torch.bincount(torch.from_numpy(_whole(array.tolist(), num_records, origin)), minlength=num_records)
+    if bool((count_N > 1).any()):
+        raise InputError(
+            f"{origin} names row {int((count_N > 1).nonzero()[0])} more than once; name each row once (a mask has "
+            "type bool)."
+        )
+    return count_N > 0, every
+
+
+def _whole(rows: list[int], num_records: int, origin: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The row numbers as int64; they are compared as Python integers, which cannot overflow."""
+    outside = [row for row in rows if not 0 <= row < num_records]
+    if outside:
+        raise InputError(f"{origin} names row {outside[0]}; rows go from 0 to {num_records - 1}.")
+    return np.array(rows, dtype=np.int64)
+
+
+def _load_array(path: Path, origin: str) -> np.ndarray[Any, Any]:
+    try:
+        with path.open("rb") as file:  # numpy leaves a damaged archive open
+            array = np.load(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise InputError(f"{origin} cannot be read as a numpy array ({error}); write it with numpy.save.") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError(f"{origin} is an archive of several arrays; write one array with numpy.save.")
+    return array

@@ -1,0 +1,111 @@
+"""The plan of a team with a trained model: what it was trained on is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, reserve
+from mia_lightning.membership.files import from_mask_or_rows, read_members
+from mia_lightning.membership.matrices import Membership
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The target's members and non-members are known: the case of a team with a trained model.
+
+    They come from `path`, or, where that is None, from the population's own member column (`dataset=csv
+    dataset.member_column=...` or `dataset=npz dataset.member_key=...`), or from `member_N`.
+
+    Attributes:
+        path: `.npy` with a bool mask over the records or with member indices; `.csv` or `.txt` with a header
+            `row,member` (0 or 1; records that are not listed are neither) or with row numbers alone, one a
+            line, header `row` or none (listed records are members, all others non-members). Rows count from 0.
+        member_N: the same from Python: a bool mask, or int64 indices of the members.
+        shadow_source: `same` (shadows are complementary pairs over the target's records) or `pool` (pairs over
+            the records that are neither member nor non-member).
+        validation: records reserved for early stopping, drawn from those the shadows draw from.
+    """
+
+    path: str | Path | None = None
+    member_N: Tensor | Sequence[int] | None = field(default=None, repr=False)
+    shadow_source: str = "same"
+    validation: int = 0
+    draws_target: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_counts(None, self.validation)
+        if self.shadow_source not in ("same", "pool"):
+            raise InputError(f"`membership.shadow_source` is {self.shadow_source!r}; it must be same or pool.")
+        if self.path is not None and self.member_N is not None:
+            raise InputError("`membership.path` and `member_N` are both given; give one of them.")
+
+    def fill(self, population: Population, *, num_targets: int, num_shadows: int, seed: int) -> Membership:
+        """The plan; the targets (more than one only if trained here) share the given members.
+
+        Raises:
+            InputError: no source of membership, a file that cannot be read as one, no members or no
+                non-members, or too few records for the shadows.
+        """
+        check_even(num_shadows, "given")
+        N = len(population)
+        member_N, listed_N = self._read(population)
+        nonmember_N = listed_N & ~member_N
+        for group, mask in (("members", member_N), ("non-members", nonmember_N)):
+            if not bool(mask.any()):
+                raise InputError(
+                    f"{self._origin(population)} gives no {group} among the {N} records of {population.name}, so no "
+                    "attack can be measured; list records of both kinds."
+                )
+        source_N = listed_N if self.shadow_source == "same" else ~listed_N
+        if int(source_N.sum()) - self.validation < 2:
+            raise InputError(
+                f"`membership.shadow_source` is {self.shadow_source}, which leaves {int(source_N.sum())} records for "
+                f"the shadow models, of which {self.validation} (never members) are for validation; shadow models need "
+                "at least 2: list fewer records for shadow_source=pool, or lower `membership.validation`."
+            )
+        if self.shadow_source == "same" and self.validation >= int(nonmember_N.sum()):
+            raise InputError(
+                f"`membership.validation` is {self.validation}, but there are {int(nonmember_N.sum())} non-members to "
+                "take its records from, of which at least one must be left; lower it."
+            )
+        # Never a member: the target did train on those.
+        validation_N = reserve(source_N & ~member_N, self.validation, seed)
+        source_N = source_N.index_fill(0, validation_N, False)
+        listed_N = listed_N.index_fill(0, validation_N, False)
+        shadow_KN = pairs(source_N, num_shadows // 2, seed, "shadow").flatten(0, 1)
+        return Membership(
+            plan="given",
+            member_KN=torch.cat([member_N.expand(num_targets, N), shadow_KN]),
+            scored_KN=torch.cat([listed_N.expand(num_targets, N), source_N.expand(num_shadows, N)]),
+            num_targets=num_targets,
+            block_K=pair_blocks(num_targets, num_shadows),
+            validation_N=validation_N,
+        )
+
+    def _origin(self, population: Population) -> str:
+        if self.path is not None:
+            return f"`membership.path` {self.path}"
+        return "`member_N`" if self.member_N is not None else f"The member column of {population.name}"
+
+    def _read(self, population: Population) -> tuple[Tensor, Tensor]:
+        """Two bool masks: the members, and the records listed as either."""
+        N = len(population)
+        if self.path is not None:
+            member, listed = read_members(Path(str(self.path)), N)
+        elif self.member_N is not None:
+            member, listed = from_mask_or_rows(self.member_N, N, "`member_N`")
+        elif population.member_N is not None:
+            member, listed = population.member_N.cpu(), torch.ones(N, dtype=torch.bool)
+        else:
+            raise InputError(
+                f"membership=given needs to know the members, but {population.name} has no member column; set "
+                "`membership.path` to a file of rows, or name the column by `dataset.member_column` or "
+                "`dataset.member_key`."
+            )
+        return member, listed

@@ -1,0 +1,153 @@
+"""What a person typed wrong, in one sentence: the errors of Hydra and OmegaConf, translated.
+
+Hydra is imported inside the functions, so that Ctrl-C while it loads is caught by `main`.
+"""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mia_lightning.errors import InputError
+
+
+def config_directory() -> Path:
+    """The folder `conf`: inside an installed package, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def is_bad_input(error: Exception) -> bool:
+    """Whether the input is at fault: our own word for it, or Hydra's or OmegaConf's."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return isinstance(error, InputError | HydraException | OmegaConfBaseException)
+
+
+def translate(error: Exception) -> str:
+    """One sentence for an error of ours, of Hydra or of OmegaConf."""
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and not is_bad_input(error):  # a missing choice of Hydra is an OSError too
+        return about_folder(error)
+    text = str(error)
+    if "Config group override must be" in text:
+        return _about_choice(sys.argv[1:])
+    if match := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
+        group, choice = match.groups()
+        listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # of all folders on the search path, where Hydra says so
+        options = listed or sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+        known = (
+            f" is not one of the choices {', '.join(options)}{nearest(choice, options)}" if options else " is not known"
+        )
+        return f"{group}={choice}{known}."
+    if match := re.search(r"Could not override '([^']*)'", text):
+        key = match.group(1).split("@")[0]
+        known_keys = _known_keys()
+        if key in known_keys:
+            section = key.split(".")[0]
+            return (
+                f"there is no setting `{key}` in this configuration, since the choice of `{section}` or a deletion "
+                "leaves it out; see mia-lightning --help."
+            )
+        return f"there is no setting `{key}`{nearest(key, known_keys)}; see mia-lightning --help."
+    if isinstance(error, OverrideParseException):
+        return f"`{error.override}` cannot be read: {_first_sentence(error)}."
+    return f"{_first_sentence(error)}."
+
+
+def _about_choice(arguments: Sequence[str]) -> str:
+    """The first override of a group by what is no name."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            continue
+        override = OverridesParser.create().parse_override(argument)
+        group = override.key_or_group
+        value = override.value()
+        if isinstance(value, str | list) or override.is_sweep_override():
+            continue
+        if (config_directory() / group).is_dir():
+            choices = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+            return f"{argument} is no choice; choose from {', '.join(choices) or 'the files of that folder'}."
+        if group == "hydra":
+            return f"{argument} is no choice; leave it out."
+    return "a group is set to what is no name of a choice; see mia-lightning --help."
+
+
+def _known_keys() -> list[str]:
+    """Groups, and the dotted keys of the default configuration."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        config = OmegaConf.to_container(compose("config"), resolve=False)
+
+    def keys(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, dict):
+            return []
+        return [k for name, value in node.items() for k in (f"{prefix}{name}", *keys(value, f"{prefix}{name}."))]
+
+    return keys(config, "")
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
+    found = difflib.get_close_matches(word, words, n=1)
+    return f" (did you mean `{found[0]}`?)" if found else ""
+
+
+def _first_sentence(error: BaseException) -> str:
+    """The message of the innermost cause, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See https:"))]
+    return " ".join(useful[:3]).rstrip(".") if useful else type(error).__name__
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Hydra's own parser, with one sentence where argparse would print its usage."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{message}; settings are given as key=value, see mia-lightning --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
+
+
+def about_node(error: BaseException, place: str) -> str:
+    """Which node cannot be made, of which class, and the key that is at fault where that is known."""
+    text, sentence = str(error), _first_sentence(error)
+    inner = re.search(r"full_key: (\S+)", text)
+    if inner is not None and inner.group(1) != place:
+        place += "." + re.sub(r"(\d+)$", r"[\1]", inner.group(1))  # Hydra writes callbacks[0] as callbacks0
+    called = re.search(r"Error in call to target '([^']*)'", text)
+    name = called.group(1).rpartition(".")[2] if called is not None else ""
+    if match := re.search(r"unexpected keyword argument '(\w+)'", sentence):
+        sentence = f"there is no setting `{place}.{match.group(1)}`, since {name or 'it'} takes no {match.group(1)}"
+    elif match := re.search(r"missing \d+ required [\w-]+ arguments?: (.*)", sentence):
+        sentence = f"{name or 'it'} needs {match.group(1)}"
+    elif name and name not in sentence:
+        sentence = f"{name}: {sentence}"
+    return f"`{place}` cannot be made: {sentence}; see conf/{place.split('.')[0]} or mia-lightning --help."
+
+
+def about_folder(error: OSError) -> str:
+    """The run's folder cannot be made or written."""
+    reason, place = error.strerror or type(error).__name__, error.filename
+    return (
+        f"the folder of the run cannot be made or written ({reason}: {place}); set hydra.run.dir (in a sweep "
+        "hydra.sweep.dir) to one that can."
+    )

@@ -1,0 +1,233 @@
+"""From scores to the report."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.duplicates import count_across, duplicate_group
+from mia_lightning.datasets.population import Population
+from mia_lightning.membership import Membership
+from mia_lightning.metrics import (
+    TargetAccuracy,
+    accuracy_by_membership,
+    attack_figures,
+    mean_figures,
+    per_class_figures,
+)
+from mia_lightning.reports.schema import (
+    AttackSection,
+    AuditReport,
+    ClassFigures,
+    DatasetSection,
+    MembershipSection,
+    RunSection,
+    Scores,
+    ShadowSection,
+    TargetClass,
+    TargetSection,
+    TrainingCurves,
+)
+from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.signals import Signals
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttackOutcome:
+    """What an attack said of T targets: `score_TN` (float64, higher = more likely a member), `is_flagged_TN`."""
+
+    name: str
+    description: str
+    score_TN: Tensor
+    is_flagged_TN: Tensor
+
+
+def assemble(
+    *,
+    population: Population,
+    plan: Membership,
+    targets: TrainedStack,
+    target_signals: Signals,
+    shadows: TrainedStack,
+    shadow_signals: Signals,
+    shadow_source: str,
+    left_out: Sequence[int],
+    outcomes: Sequence[AttackOutcome],
+    engine: Engine,
+    config: Mapping[str, Any],
+) -> AuditReport:
+    """The report of a run; figures of several targets are means over them."""
+    population = population.to("cpu")
+    member_TN, nonmember_TN = plan.member_KN[plan.targets], plan.nonmember_KN[plan.targets]
+    duplicates = count_across(duplicate_group(population), member_TN[0], nonmember_TN[0])
+    warnings = list(engine.stages.remarks)
+    if duplicates:
+        warnings.append(
+            f"{duplicates} of {int(member_TN[0].sum())} members are also, value for value, among the non-members, "
+            "which no attack can tell apart."
+        )
+    return AuditReport(
+        run=_run_section(engine, config),
+        dataset=DatasetSection(
+            name=population.name,
+            num_records=len(population),
+            num_classes=population.num_classes,
+            class_names=population.class_names,
+            input_shape=population.input_shape,
+            fingerprint=population.fingerprint(),
+        ),
+        membership=MembershipSection(
+            plan=plan.plan,
+            num_members=int(member_TN[0].sum()),
+            num_nonmembers=int(nonmember_TN[0].sum()),
+            shadow_train_size=int(plan.member_KN[plan.shadows][0].sum()),
+            num_validation=len(plan.validation_N),
+            duplicates_across_boundary=duplicates,
+        ),
+        target=_target_section(population, plan, targets, target_signals),
+        shadow=_shadow_section(population, plan, shadows, shadow_signals, shadow_source, left_out),
+        attacks=tuple(_attack_section(outcome, population, plan) for outcome in outcomes),
+        warnings=tuple(warnings),
+        scores=_scores(outcomes, population, plan),
+        training_curves=_training_curves(engine),
+    )
+
+
+def _training_curves(engine: Engine) -> dict[str, TrainingCurves]:
+    return {
+        role: TrainingCurves(
+            train_loss_EK=train_loss_EK.double().numpy(),
+            validation_loss_EK=None if validation_loss_EK is None else validation_loss_EK.double().numpy(),
+        )
+        for role, (train_loss_EK, validation_loss_EK) in engine.losses.items()
+    }
+
+
+def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
+    packages = ("mia_lightning", "torch", "pytorch_lightning", "numpy")
+    versions = {name: importlib.metadata.version(name.replace("_", "-")) for name in packages}
+    return RunSection(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seed=engine.seed,
+        device=str(engine.device),
+        precision=str(engine.settings.precision),
+        versions={"python": platform.python_version(), **versions},
+        seconds={name: round(value, 3) for name, value in engine.stages.seconds.items()},
+        config=dict(config),
+    )
+
+
+def _accuracies(population: Population, plan: Membership, rows: slice, signals: Signals) -> list[TargetAccuracy]:
+    return [
+        accuracy_by_membership(log_probability_NC, population.label_N, member_N, nonmember_N, population.num_classes)
+        for log_probability_NC, member_N, nonmember_N in zip(
+            signals.log_probability_KANC[:, 0].cpu(),
+            plan.member_KN[rows],
+            plan.nonmember_KN[rows],
+            strict=True,
+        )
+    ]
+
+
+def _target_section(population: Population, plan: Membership, targets: TrainedStack, signals: Signals) -> TargetSection:
+    accuracies = _accuracies(population, plan, plan.targets, signals)
+    train, test = (float(np.mean([getattr(a, f"{part}_accuracy") for a in accuracies])) for part in ("train", "test"))
+    train_C, test_C = (
+        _defined_mean([getattr(a, f"{part}_accuracy_C") for a in accuracies]) for part in ("train", "test")
+    )
+    members_C = torch.stack([a.num_members_C for a in accuracies]).sum(0)
+    nonmembers_C = torch.stack([a.num_nonmembers_C for a in accuracies]).sum(0)
+    return TargetSection(
+        architecture=targets.architecture.name,
+        num_parameters=targets.architecture.num_parameters,
+        num_targets=plan.num_targets,
+        train_accuracy=train,
+        test_accuracy=test,
+        generalization_gap=train - test,
+        per_class=tuple(
+            TargetClass(
+                class_index=c,
+                class_name=name,
+                num_members=int(members_C[c]),
+                num_nonmembers=int(nonmembers_C[c]),
+                train_accuracy=_or_none(train_C[c]),
+                test_accuracy=_or_none(test_C[c]),
+                generalization_gap=_or_none(train_C[c] - test_C[c]),
+            )
+            for c, name in enumerate(population.class_names)
+        ),
+    )
+
+
+def _shadow_section(
+    population: Population,
+    plan: Membership,
+    shadows: TrainedStack,
+    signals: Signals,
+    source: str,
+    left_out: Sequence[int],
+) -> ShadowSection:
+    accuracies = _accuracies(population, plan, plan.shadows, signals)
+    return ShadowSection(
+        source=source,
+        architecture=shadows.architecture.name,
+        count=len(accuracies),
+        left_out=tuple(left_out),
+        train_accuracy=float(np.mean([a.train_accuracy for a in accuracies])),
+        test_accuracy=float(np.mean([a.test_accuracy for a in accuracies])),
+    )
+
+
+def _attack_section(outcome: AttackOutcome, population: Population, plan: Membership) -> AttackSection:
+    overall, per_class = [], []
+    for t in range(plan.num_targets):
+        scored_N = plan.scored_KN[t]
+        observed = (
+            outcome.score_TN[t][scored_N],
+            outcome.is_flagged_TN[t][scored_N],
+            plan.member_KN[t][scored_N],
+        )
+        overall.append(attack_figures(*observed))
+        per_class.append(per_class_figures(*observed, population.label_N[scored_N], population.num_classes))
+    return AttackSection(
+        name=outcome.name,
+        description=outcome.description,
+        num_targets=plan.num_targets,
+        overall=mean_figures(overall),
+        per_class=tuple(
+            ClassFigures(class_index=c, class_name=name, **dict(mean_figures([target[c] for target in per_class])))
+            for c, name in enumerate(population.class_names)
+        ),
+    )
+
+
+def _scores(outcomes: Sequence[AttackOutcome], population: Population, plan: Membership) -> Scores:
+    target_M, record_M = plan.scored_KN[plan.targets].nonzero(as_tuple=True)
+    repeated = len(outcomes)
+    return Scores(
+        attack=np.repeat(np.array([outcome.name for outcome in outcomes]), len(record_M)),
+        target=np.tile(target_M.numpy(), repeated),
+        record=np.tile(record_M.numpy(), repeated),
+        label=np.tile(population.label_N[record_M].numpy(), repeated),
+        is_member=np.tile(plan.member_KN[target_M, record_M].numpy(), repeated),
+        score=np.concatenate([outcome.score_TN[target_M, record_M].numpy() for outcome in outcomes]),
+        is_flagged=np.concatenate([outcome.is_flagged_TN[target_M, record_M].numpy() for outcome in outcomes]),
+    )
+
+
+def _defined_mean(values: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Mean over targets of those that are not NaN; NaN where all are."""
+    array = np.stack([value.double().numpy() for value in values])
+    count = np.isfinite(array).sum(axis=0)
+    total: np.ndarray[Any, np.dtype[np.float64]] = np.nansum(array, axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,104 @@
+"""The files of a run: all of them are written whole, and `report.json` last."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mia_lightning.atomic import write_whole
+from mia_lightning.errors import InputError
+from mia_lightning.reports.schema import SCHEMA, AuditReport, Scores
+from mia_lightning.reports.tables import per_class_rows
+
+REPORT = "report.json"
+
+
+def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
+    """Write the results of an audit into `folder`, which is made where it is absent.
+
+    `scores.parquet` (one row for each attack, target and record), `per_class.csv` (one row for each attack and
+    class), `figures/*.png`, `report.html` (interactive, self-contained) and `report.json`. An earlier
+    `report.json` of the folder is taken away first and the new one written last: where it stands, the other
+    files are complete and belong to it.
+
+    Returns:
+        The files, in the order in which they were written.
+
+    Raises:
+        InputError: the report has no scores.
+    """
+    if report.scores is None:
+        raise InputError(
+            f"The report carries no scores, as one read back from {REPORT} does not; "
+            "save the report that the audit returned."
+        )
+    # Heavy libraries are loaded only where there is something to draw.
+    from mia_lightning.reports.curves import attack_curves
+    from mia_lightning.reports.figures import png_figures
+    from mia_lightning.reports.html import html_page
+
+    folder = Path(folder)
+    (folder / REPORT).unlink(missing_ok=True)
+    curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
+    contents = {"scores.parquet": _parquet(report.scores), "per_class.csv": _csv(report)}
+    contents |= {f"figures/{name}": picture for name, picture in png_figures(report, curves).items()}
+    contents["report.html"] = html_page(report, curves).encode()
+    contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
+    return [write_whole(folder / name, content) for name, content in contents.items()]
+
+
+def read_report(path: Path) -> AuditReport:
+    """The report in `path`, a `report.json` or a folder with one; without scores and training curves.
+
+    Raises:
+        InputError: there is no such file, it is not JSON, or it is not a report of this version.
+    """
+    path = path / REPORT if path.is_dir() else path
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"There is no report at {path}; give the {REPORT} of a finished run.") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); give the {REPORT} of a finished run.") from None
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA:
+        raise InputError(f"{path} has the schema {found!r}; this version of mia_lightning reads {SCHEMA!r}.")
+    try:
+        return AuditReport.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path} is not a valid report: {first['msg']} at `{place}`; write it again by running the audit."
+        ) from None
+
+
+def _parquet(scores: Scores) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {
+            "attack": pa.array(scores.attack.tolist(), pa.string()).dictionary_encode(),
+            "target": scores.target,
+            "record": scores.record,
+            "label": scores.label,
+            "is_member": scores.is_member,
+            "score": scores.score,
+            "is_flagged": scores.is_flagged,
+        }
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return bytes(sink.getvalue())
+
+
+def _csv(report: AuditReport) -> bytes:
+    rows = per_class_rows(report)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["attack"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

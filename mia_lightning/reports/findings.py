@@ -1,0 +1,161 @@
+"""What a report says, in one place for the console, the page and the logger: rankings and sentences."""
+
+from math import sqrt
+
+from mia_lightning.metrics.figures import Figure, Figures
+from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
+
+FIGURE_NAMES = ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision")
+CHANCE_ERRORS = 3.5  # null standard errors within which an AUC is called chance
+
+
+def label(attack: AttackSection) -> str:
+    """The name of an attack with the defence that it met."""
+    if attack.defense is None:
+        return attack.name
+    return f"{attack.name} ({'adaptive, ' if attack.adaptive else ''}{attack.defense})"
+
+
+def figures_by_name(figures: Figures) -> dict[str, Figure]:
+    """All figures of one group, flat: `precision`, …, `auc`, …, `tpr_at_fpr_0.01`, …."""
+    flat = {name: getattr(figures, name) for name in FIGURE_NAMES}
+    return flat | {f"tpr_at_fpr_{fpr}": figure for fpr, figure in figures.tpr_at_fpr.items()}
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """The value as text; a dash where it is undefined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def title(name: str) -> str:
+    """The name of a figure as a reader writes it."""
+    if name.startswith("tpr_at_fpr_"):
+        return f"TPR at {percent(name.removeprefix('tpr_at_fpr_'))} FPR"
+    return {"auc": "AUC", "precision_balanced": "precision at 1:1"}.get(name, name.replace("_", " "))
+
+
+def percent(fpr: str) -> str:
+    """A false-positive rate as a percentage, unbreakable: "0.001" as "0.1 %"."""
+    return f"{float(fpr) * 100:g}\u00a0%"
+
+
+def strongest(report: AuditReport) -> AttackSection | None:
+    """The attack of highest overall AUC (the first of equals); None where no AUC is defined."""
+    defined = [attack for attack in report.attacks if attack.overall.auc.value is not None]
+    return max(defined, key=lambda attack: attack.overall.auc.value or 0.0, default=None)
+
+
+def most_exposed(attack: AttackSection, count: int | None = None) -> list[ClassFigures]:
+    """Classes in falling order of AUC, at most `count`; classes without an AUC are left out."""
+    defined = [figures for figures in attack.per_class if figures.auc.value is not None]
+    return sorted(defined, key=lambda figures: (-(figures.auc.value or 0.0), figures.class_index))[:count]
+
+
+def is_at_chance(figures: Figures, num_targets: int = 1) -> bool | None:
+    """Whether the AUC is within 3.5 null standard errors of one half, or below; None where it is undefined.
+
+    The null standard error is √((n₁ + n₀ + 1) / (12 n₁ n₀)), that of the Mann-Whitney statistic of one target:
+    several targets share records, so the mean of their AUCs need not be more certain than one of them.
+    """
+    if figures.auc.value is None:
+        return None
+    members, nonmembers = figures.num_members / num_targets, figures.num_nonmembers / num_targets
+    error = sqrt((members + nonmembers + 1) / (12 * members * nonmembers))
+    return figures.auc.value - 0.5 <= CHANCE_ERRORS * error
+
+
+def precision_at_prior(figures: Figures, prior: float) -> float | None:
+    """Precision that the attack's decisions would have if a share `prior` of the records were members.
+
+    From TPR (the recall) and FPR: prior · TPR / (prior · TPR + (1 − prior) · FPR). None where it is undefined.
+    """
+    balanced = figures.precision_balanced.value
+    if balanced is None:
+        return None
+    return prior * balanced / (prior * balanced + (1 - prior) * (1 - balanced))
+
+
+def headline(report: AuditReport) -> str:
+    """One short sentence: is there leakage?"""
+    attack = strongest(report)
+    if attack is None:
+        return "The leakage could not be measured"
+    if is_at_chance(attack.overall, report.target.num_targets):
+        return "No leakage found by these attacks"
+    return "Training records can be told from others"
+
+
+def verdict(report: AuditReport) -> list[str]:
+    """The result of the strongest attack in plain sentences."""
+    attack = strongest(report)
+    if attack is None:
+        return ["No attack has a defined AUC; the tables below give the reasons."]
+    figures = attack.overall
+    auc = figures.auc.value or 0.0
+    sentences = [
+        f"Given one record of the training data and one that is not, the strongest attack ({label(attack)}) "
+        f"ranks the former higher in {100 * auc:.0f} of 100 cases (AUC {auc:.3f}; 50 of 100 is guessing)."
+    ]
+    if figures.precision.value is not None and figures.recall.value is not None:
+        sentences.append(
+            f"Of the records that it calls members, {_share(figures.precision.value)} are (precision), where "
+            f"guessing gives {_share(figures.base_rate or 0.0)} (the base rate); "
+            f"it finds {_share(figures.recall.value)} of the members (recall)."
+        )
+    num_targets = report.target.num_targets
+    if is_at_chance(figures, num_targets):
+        each = "" if num_targets == 1 else " of each target"
+        sentences.append(
+            f"With {figures.num_members // num_targets:,} members and {figures.num_nonmembers // num_targets:,} "
+            f"non-members{each}, this AUC cannot be told from guessing."
+        )
+    return sentences
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}\u00a0%"
+
+
+def meaning(report: AuditReport) -> list[str]:
+    """What the figures of the strongest attack say, in plain sentences."""
+    attack = strongest(report)
+    sentences = []
+    if attack is not None:
+        for fpr, figure in attack.overall.tpr_at_fpr.items():
+            if figure.value is not None:
+                sentences.append(
+                    f"An attacker who may wrongly accuse at most {percent(fpr)} of the non-members still finds "
+                    f"{_share(figure.value)} of the members: the records that stand out most are the ones at risk."
+                )
+                break
+        rare = precision_at_prior(attack.overall, 0.01)
+        if rare is not None:
+            sentences.append(
+                f"Precision depends on how common members are among the records under suspicion. Here they are "
+                f"{_share(attack.overall.base_rate or 0.0)}; were they 1 in 100, the same decisions would be right "
+                f"for {_share(rare)} of the records that they call members."
+            )
+    target = report.target
+    sentences.append(
+        f"The target is right on {_share(target.train_accuracy)} of its training records and on "
+        f"{_share(target.test_accuracy)} of new ones, a generalisation gap of {target.generalization_gap:.3f}. "
+        "Overfitting is the usual source of leakage, not the only one."
+    )
+    return sentences
+
+
+def limits(report: AuditReport) -> list[str]:
+    """What the figures do not say."""
+    names = ", ".join(label(attack) for attack in report.attacks)
+    targets = "one target" if report.target.num_targets == 1 else f"{report.target.num_targets} targets"
+    several = len(report.attacks) > 1
+    return [
+        f"No upper bound: these are the attacks of this run ({names}). A stronger attack may find more, and a low "
+        "figure is no proof of privacy.",
+        f"No interval: the figures come from {targets}, trained on one draw of {report.dataset.name}; another "
+        "training run or another draw gives other figures."
+        + (" The strongest attack is the best on this very target, which flatters it." if several else ""),
+        "No average harm: a mean over all records hides the few that are found with certainty. Look at the "
+        "true-positive rate at low false-positive rates and at the most exposed classes.",
+        "Membership only: the attacks decide whether a record was used for training; they do not reveal it.",
+    ]

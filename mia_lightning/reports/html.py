@@ -1,0 +1,105 @@
+"""`report.html`: one self-contained page, opened from disk, that loads nothing from anywhere.
+
+plotly.js, style and script are written into the page, and its content security policy refuses the network.
+All text is escaped by jinja2; the figures travel as JSON in which `<` is escaped too.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from mia_lightning.metrics.figures import Figure
+from mia_lightning.reports import findings
+from mia_lightning.reports.curves import AttackCurves
+from mia_lightning.reports.figures import roc_edge
+from mia_lightning.reports.interactive import (
+    Plot,
+    leakage_vs_gap_plot,
+    precision_recall_plot,
+    roc_plot,
+    training_plot,
+)
+from mia_lightning.reports.schema import AttackSection, AuditReport
+
+
+def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
+    """The page for a report; `curves` has an entry for each attack's name."""
+    environment = Environment(
+        loader=PackageLoader("mia_lightning.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "show": findings.show,
+        "percent": findings.percent,
+        "attack_label": findings.label,
+        "moment": _moment,
+    }
+    strongest = findings.strongest(report)
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        findings=findings,
+        strongest=strongest,
+        rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),
+        gaps={group.class_index: group for group in report.target.per_class},
+        class_attacks=sorted(report.attacks, key=lambda attack: attack is not strongest),
+        missing=[_missing(attack) for attack in report.attacks],
+        missing_per_class={id(attack): _missing_per_class(attack) for attack in report.attacks},
+        identity=id,
+        plots=_plots(report, curves),
+        config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
+        plotly=Markup(_plotly_javascript()),
+    )
+
+
+def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str, Plot]:
+    """The figures by the id of their place in the page."""
+    plots = {
+        f"precision-recall-{place}": precision_recall_plot(attack, curves[attack.name])
+        for place, attack in enumerate(report.attacks)
+        if curves[attack.name].overall is not None
+    }
+    if plots:
+        plots["roc"] = roc_plot(report, curves, roc_edge(curves))
+        plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
+    for place, stage in enumerate((report.training_curves or {}).values()):
+        plots[f"training-{place}"] = training_plot(stage)
+    return plots
+
+
+def _missing(attack: AttackSection) -> list[tuple[str, str]]:
+    return _reasons(findings.figures_by_name(attack.overall).items())
+
+
+def _missing_per_class(attack: AttackSection) -> list[tuple[str, str]]:
+    """(classes, reason) for each reason why figures of classes are null or to be read with caution."""
+    reasons: dict[str, dict[str, None]] = {}
+    for group in attack.per_class:
+        for _, reason in _reasons(findings.figures_by_name(group).items()):
+            reasons.setdefault(reason, {})[group.class_name] = None
+    return [(", ".join(classes), reason) for reason, classes in reasons.items()]
+
+
+def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:
+    return [(findings.title(name), figure.reason) for name, figure in figures if figure.reason]
+
+
+def _moment(created: str) -> str:
+    """An ISO 8601 time as a reader writes it; as it stands where it is not one."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
+
+
+@cache
+def _plotly_javascript() -> str:
+    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")

@@ -1,0 +1,143 @@
+"""`report.json`: typed, versioned, and the same object that `mia_lightning.audit` returns."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
+
+from mia_lightning.metrics.figures import Figures
+
+SCHEMA: Literal["mia_lightning.report/1"] = "mia_lightning.report/1"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class RunSection(_Section):
+    """How the report came about."""
+
+    created: str  # ISO 8601, UTC
+    seed: int
+    device: str
+    precision: str
+    versions: dict[str, str]  # of python, mia_lightning, torch, pytorch_lightning
+    seconds: dict[str, float]  # by stage: target, shadow, attack/<name>
+    config: dict[str, Any]  # the resolved configuration; {} for a run from Python
+
+
+class DatasetSection(_Section):
+    name: str
+    num_records: int
+    num_classes: int
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    fingerprint: str  # SHA-256 of records and labels in row order
+
+
+class MembershipSection(_Section):
+    plan: str  # disjoint, halves, given
+    num_members: int  # of one target
+    num_nonmembers: int
+    shadow_train_size: int
+    num_validation: int
+    duplicates_across_boundary: int  # members of the first target that are also, value for value, a non-member
+
+
+class TargetClass(_Section):
+    """Accuracies are null for a class without members (train) or non-members (test)."""
+
+    class_index: int
+    class_name: str
+    num_members: int
+    num_nonmembers: int
+    train_accuracy: float | None
+    test_accuracy: float | None
+    generalization_gap: float | None
+
+
+class TargetSection(_Section):
+    """The model under attack; accuracies are means over targets where there are several."""
+
+    architecture: str
+    num_parameters: int
+    num_targets: int
+    train_accuracy: float
+    test_accuracy: float
+    generalization_gap: float  # train_accuracy - test_accuracy
+    per_class: tuple[TargetClass, ...]
+
+
+class ShadowSection(_Section):
+    source: str  # real
+    architecture: str
+    count: int
+    left_out: tuple[int, ...]  # shadow models that were no longer finite, and their complements
+    train_accuracy: float
+    test_accuracy: float
+
+
+class ClassFigures(Figures):
+    class_index: int
+    class_name: str
+
+
+class AttackSection(_Section):
+    """One attack against the target(s)."""
+
+    name: str
+    description: str  # one sentence: what it looks at ("log_probabilities"), its model, its threshold
+    defense: str | None = None  # output defence in place; null for none
+    adaptive: bool = False  # whether the attacker knew the defence and adapted
+    num_targets: int
+    overall: Figures
+    per_class: tuple[ClassFigures, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scores:
+    """One row for each attack, target and scored record; columns of equal length.
+
+    `score`: float64, higher = more likely a member, its scale the attack's own.
+    `is_flagged`: the attack's own decision "member", at an operating point never chosen on the target.
+    """
+
+    attack: np.ndarray[Any, np.dtype[np.str_]]
+    target: np.ndarray[Any, np.dtype[np.int64]]
+    record: np.ndarray[Any, np.dtype[np.int64]]
+    label: np.ndarray[Any, np.dtype[np.int64]]
+    is_member: np.ndarray[Any, np.dtype[np.bool_]]
+    score: np.ndarray[Any, np.dtype[np.float64]]
+    is_flagged: np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingCurves:
+    """Losses of one stack: `[E, K]` float64, epochs by models, NaN where a model had stopped.
+
+    `validation_loss_EK` is None where nothing was held out.
+    """
+
+    train_loss_EK: np.ndarray[Any, np.dtype[np.float64]]
+    validation_loss_EK: np.ndarray[Any, np.dtype[np.float64]] | None = None
+
+
+class AuditReport(_Section):
+    """What an audit found: the content of `report.json`, with the raw scores beside it.
+
+    `scores` and `training_curves` (by stack: "target", "shadow", "attack/shokri") are not part of the JSON:
+    the scores are `scores.parquet`; a report that was read back has neither.
+    """
+
+    schema_: Literal["mia_lightning.report/1"] = Field(default=SCHEMA, alias="schema")
+    run: RunSection
+    dataset: DatasetSection
+    membership: MembershipSection
+    target: TargetSection
+    shadow: ShadowSection
+    attacks: tuple[AttackSection, ...]
+    warnings: tuple[str, ...]
+    scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
+    training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None

@@ -1,0 +1,192 @@
+"""Weights & Biases: `logger=wandb`, offline unless asked otherwise.
+
+Nothing is asked at a prompt, nothing about the machine is recorded, and the process's environment is left as
+it was. A run is opened when the audit begins, so that one that was killed still shows; its content is logged
+when the audit ends (`wandb_content.py`).
+"""
+
+import netrc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+from mia_lightning.errors import InputError
+from mia_lightning.reports.logger import LoggedRun, NoRun
+from mia_lightning.reports.schema import AuditReport
+
+if TYPE_CHECKING:
+    import wandb
+
+MODES = ("offline", "online", "disabled")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbReport:
+    """Logs an audit to Weights & Biases.
+
+    Args:
+        mode: "offline" (files only, for `wandb sync`), "online" (needs an API key) or "disabled".
+        project: of wandb.
+        entity: user or team; None for the account's own.
+        name: of the run; None lets wandb choose.
+        group: runs to be shown together, such as the jobs of a sweep.
+        tags: of the run.
+        notes: of the run.
+
+    Raises:
+        InputError: `mode` is none of the three, or `project` is empty.
+    """
+
+    mode: str = "offline"
+    project: str = "mia_lightning"
+    entity: str | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: Sequence[str] = ()
+    notes: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"`logger.mode` (or WANDB_MODE) is {self.mode!r}; it must be offline, online or disabled.")
+        if not self.project:
+            raise InputError(f"`logger.project` is {self.project!r}; give the name of a wandb project.")
+
+    def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:
+        """Open a run whose files lie in `folder`/wandb; None is the current folder, as for wandb itself.
+
+        Raises:
+            InputError: `mode` is online without an API key, or wandb refuses the run.
+        """
+        if self.mode == "disabled":
+            return NoRun()
+        folder = folder or Path.cwd()
+        folder.mkdir(parents=True, exist_ok=True)
+        with _environment(folder):
+            import wandb
+
+            if self.mode == "online" and not _has_key(wandb.setup().settings):
+                raise InputError(
+                    "`logger.mode` is online and no wandb API key was found; run `wandb login`, set "
+                    "WANDB_API_KEY, or keep logger.mode=offline."
+                )
+            try:
+                run = wandb.init(
+                    mode="offline" if self.mode == "offline" else "online",
+                    dir=str(folder),
+                    project=self.project,
+                    entity=self.entity,
+                    name=self.name,
+                    group=self.group,
+                    tags=list(self.tags) or None,
+                    notes=self.notes,
+                    config=dict(config),
+                    reinit="create_new",  # never a run that somebody else has open in this process
+                    settings=_settings(),
+                )
+            except (wandb.Error, ValueError) as error:
+                sentence = " ".join(str(error).split())
+                raise InputError(
+                    f"wandb refused the run with the settings of `logger` ({sentence}); "
+                    "mend them, or use logger.mode=offline or logger=none."
+                ) from None
+        return _WandbRun(run, folder)
+
+
+class _WandbRun:
+    def __init__(self, run: "wandb.Run", folder: Path) -> None:
+        self._run: wandb.Run | None = run
+        self._folder = folder
+        self.location: str | None = run.url or str(Path(run.dir).parent)
+
+    def finish(self, report: AuditReport) -> None:
+        if self._run is None:
+            raise RuntimeError("This run is closed.")
+        from mia_lightning.reports.wandb_content import log_report
+
+        with _environment(self._folder):
+            log_report(self._run, report)
+            self._run.finish()
+        self._run = None
+
+    def abort(self, exit_code: int = 1) -> None:
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        # The error that ends the audit is the one to be seen, not what wandb makes of it.
+        with suppress(Exception), _environment(self._folder):
+            run.finish(exit_code=exit_code)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+def _settings() -> "wandb.Settings":
+    """Settings that keep to the run: no machine, no script, no packages, no output, no message."""
+    import wandb
+
+    settings: dict[str, Any] = {
+        "console": "off",
+        "disable_code": True,
+        "disable_git": True,
+        "host": "",
+        "silent": True,
+        "x_disable_machine_info": True,
+        "x_disable_meta": True,
+        "x_disable_stats": True,
+        "x_save_requirements": False,
+        # A killed run keeps what was logged up to a second before.
+        "x_transaction_log_flush_interval": 1,
+    }
+    return wandb.Settings(**{name: value for name, value in settings.items() if name in _known_settings()})
+
+
+def _known_settings() -> set[str]:
+    import wandb
+
+    return set(wandb.Settings.model_fields)
+
+
+def _has_key(settings: "wandb.Settings") -> bool:
+    """Whether wandb will find an account without asking: in the environment, its settings or a netrc file."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
+        return True
+    hosts = {urlsplit(settings.base_url).netloc}
+    if settings.base_url == wandb.Settings().base_url:
+        hosts.add("api.wandb.ai")
+    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        with suppress(OSError, netrc.NetrcParseError):
+            known = netrc.netrc(os.path.expanduser(path)).hosts if path else {}
+            if any(known[host][2] for host in hosts if host in known):
+                return True
+    return False
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """The variables that wandb reads from the environment alone, for as long as it is at work.
+
+    Its error reports go over the network even from an offline run, and tables are staged in the user's home
+    unless it is told where.
+    """
+    before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute() / "wandb" / "data"))
+    os.environ["WANDB_SILENT"] = "true"
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,121 @@
+"""A target that somebody has trained already: a module in memory, or the weights of one in a file."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import isolated
+from mia_lightning.training.architecture import inspect_architecture
+from mia_lightning.training.fit import TrainedStack
+from mia_lightning.training.layers import make_stackable
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.stack import Stack
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Existing:
+    """A trained `nn.Module`; it is copied, never changed."""
+
+    network: nn.Module
+    count: ClassVar[int] = 1
+    is_trained_here: ClassVar[bool] = False
+
+    def obtain(self, setup: Setup) -> TrainedStack:
+        """The module as a stack of one, in its own floating-point type.
+
+        Raises:
+            InputError: it does not give `[B, C]` on the population's records, or has weights that are not finite.
+        """
+        _check_finite(self.network, f"The module {type(self.network).__name__}")
+        network = copy.deepcopy(self.network).cpu()
+        own = inspect_architecture(lambda: copy.deepcopy(network), setup.population, trainable=False)
+        stack = Stack([make_stackable(copy.deepcopy(network), 0, "existing")], lambda: copy.deepcopy(network))
+        none = torch.full((1,), -1)
+        return TrainedStack(
+            stack=stack.to(setup.engine.device).eval(),
+            architecture=own,
+            execution="stack" if own.refusal is None else "loop",
+            failed_epoch_K=none,
+            stopped_epoch_K=none,
+            train_loss_EK=torch.empty(0, 1, dtype=torch.float64),
+            validation_loss_EK=None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """The weights of a trained network of the configured `model`.
+
+    Attributes:
+        path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` with a state dict (read without executing
+            anything; a Lightning checkpoint's `state_dict` is found by itself), or the `target.safetensors` that a run
+            with `save_models=true` and one target wrote.
+        prefix: what the names in the file start with and the model's do not ("model." in many checkpoints).
+    """
+
+    path: str | Path
+    prefix: str = ""
+    count: ClassVar[int] = 1
+    is_trained_here: ClassVar[bool] = False
+
+    def obtain(self, setup: Setup) -> TrainedStack:
+        """The network with these weights, as a stack of one.
+
+        Raises:
+            InputError: the file is not there, is damaged, or does not fit the model.
+        """
+        with isolated(0, "initialisation that is overwritten"):
+            network = setup.make_network()
+        try:
+            network.load_state_dict(_without_model_axis(_read_state(Path(str(self.path)), str(self.prefix)), network))
+        except RuntimeError as error:
+            first = " ".join(line.strip() for line in str(error).splitlines()[1:2]) or str(error)
+            raise InputError(
+                f"`target.path` {self.path} does not fit the model {type(network).__name__}: {first.rstrip('. ')}; set "
+                "`model` to the architecture that it was trained with, and `target.prefix` if its names have one."
+            ) from error
+        _check_finite(network, f"`target.path` {self.path}")
+        return Existing(network=network).obtain(setup)
+
+
+def _check_finite(network: nn.Module, what: str) -> None:
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor) and not bool(value.isfinite().all()):
+            raise InputError(
+                f"{what} has NaN or infinite values in `{name}`; give the weights of a training that did not diverge."
+            )
+
+
+def _without_model_axis(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The state of a network, also where the file holds a stack of one, whose tensors have a leading axis of 1."""
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    is_stack = bool(state) and all(tuple(value.shape) == (1, *shapes.get(name, ())) for name, value in state.items())
+    return {name: value[0] for name, value in state.items()} if is_stack else state
+
+
+def _read_state(path: Path, prefix: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise InputError(f"`target.path` {path} is not a file; give the weights of the trained model.")
+    state: Any
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
+    # torch.load has no error of its own: a damaged file ends in struct.error, IndexError, KeyError and others.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"`target.path` {path} cannot be read as weights alone ({reason}); save the state "
+            "dict, best as safetensors."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"`target.path` {path} holds no state dict; save `model.state_dict()`.")
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

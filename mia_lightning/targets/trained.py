@@ -1,0 +1,39 @@
+"""Targets that are trained here, on the records that the membership plan gives them."""
+
+import operator
+from dataclasses import dataclass
+from typing import ClassVar, SupportsIndex
+
+from mia_lightning.errors import InputError
+from mia_lightning.training.fit import TrainedStack
+from mia_lightning.training.setup import Setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A stack of `count` targets; figures are means over them."""
+
+    count: int = 1
+    is_trained_here: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        count: object = self.count  # of any type, from a configuration
+        if isinstance(count, bool) or not isinstance(count, SupportsIndex) or operator.index(count) < 1:
+            raise InputError(f"`target.count` is {count!r}; it must be a whole number of at least 1.")
+        object.__setattr__(self, "count", operator.index(count))  # an int of Python, also from numpy
+
+    def obtain(self, setup: Setup) -> TrainedStack:
+        """Train the targets.
+
+        Raises:
+            InputError: a target's loss became NaN or infinite.
+        """
+        trained = setup.train(setup.membership.targets, "target")
+        failed = (trained.failed_epoch_K >= 0).nonzero().flatten().tolist()
+        if failed:
+            epoch = int(trained.failed_epoch_K[failed[0]])
+            raise InputError(
+                f"The loss of target {failed[0]} was no longer finite in epoch {epoch}; lower "
+                "`training.optimizer.lr` or set `training.gradient_clip_norm`."
+            )
+        return trained

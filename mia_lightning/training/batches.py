@@ -1,0 +1,96 @@
+"""Which records each model of a stack sees at each optimiser step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import counter_hash
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+class StackBatches:
+    """Batches of record indices `[K, B]`, in an order of its own for each model and epoch.
+
+    Every model takes `batches_per_epoch` steps and divides its records over them as evenly as whole numbers
+    allow (batch sizes differ by at most one), so no record is dropped or repeated, and no batch is a crumb.
+    Where models differ in size, the shorter rows are padded with a record of the model's own, marked as not
+    real. The order of model k at epoch e is a function of (its key, e) alone.
+
+    Args:
+        records_K: for each model the indices of its training records, int64 `[n_k]`.
+        key_K: int64, the key of each model's order.
+        batches_per_epoch: the same for all models of the stack.
+        device: where the batches are made.
+
+    Yields:
+        `(index_KB, is_real_KB)`; `is_real_KB` is None where a batch has no padding.
+    """
+
+    def __init__(
+        self,
+        records_K: Sequence[Tensor],
+        key_K: Tensor,
+        *,
+        batches_per_epoch: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        count_K = torch.tensor([len(records) for records in records_K])
+        if int(count_K.min()) == 0:
+            raise InputError(
+                f"Model {int(count_K.argmin())} of the stack has no training records; give each model at least one."
+            )
+        self.epoch = 0
+        self.batches_per_epoch = batches_per_epoch
+        self.key_K = key_K.to(device)
+        self.count_K = count_K.to(device)
+        self.record_KM = torch.nn.utils.rnn.pad_sequence(list(records_K), batch_first=True).to(device)
+        start_SK = torch.arange(batches_per_epoch + 1)[:, None] * count_K // batches_per_epoch
+        size_SK = start_SK.diff(dim=0)
+        self.start_SK = start_SK.to(device)
+        self.width_S = size_SK.max(dim=1).values.tolist()
+        self.has_padding_S = (size_SK.min(dim=1).values < size_SK.max(dim=1).values).tolist()
+        self.smallest_batch = int(size_SK.min())
+
+    @property
+    def sampler(self) -> "StackBatches":
+        """Lightning tells the epoch to the `sampler` of a loader, on resuming too."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        order_KM = self._order()
+        last_K = self.count_K - 1
+        for s, (width, has_padding) in enumerate(zip(self.width_S, self.has_padding_S, strict=True)):
+            place_KB = self.start_SK[s][:, None] + torch.arange(width, device=order_KM.device)
+            is_real_KB = place_KB < self.start_SK[s + 1][:, None] if has_padding else None
+            yield order_KM.gather(1, place_KB.clamp(max=last_K[:, None])), is_real_KB
+
+    def _order(self) -> Tensor:
+        """Every model's records in this epoch's order, `[K, M]`; the places from `count_K` on are void."""
+        place_M = torch.arange(self.record_KM.shape[1], device=self.record_KM.device)
+        rank_KM = counter_hash(self.key_K[:, None], self.epoch, place_M)
+        rank_KM = rank_KM.masked_fill(place_M >= self.count_K[:, None], torch.iinfo(torch.int64).max)
+        return self.record_KM.gather(1, rank_KM.argsort(dim=1, stable=True))
+
+
+@dataclass(frozen=True, eq=False)
+class RecordBatches:
+    """The same records for every model, in order: int64 indices `[B]` at a time."""
+
+    index_N: Tensor
+    batch_size: int = 1024
+
+    def __len__(self) -> int:
+        return -(-len(self.index_N) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.index_N.split(self.batch_size))

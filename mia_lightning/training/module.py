@@ -1,0 +1,251 @@
+"""The LightningModule that trains a stack: one loop for targets, shadow models and attack networks."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.training.batches import Batch, RecordBatches, StackBatches
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.stack import Stack
+from mia_lightning.training.trainer import check_trainer
+
+
+class StackModule(pl.LightningModule):
+    """Trains K networks as one; `pl.Trainer.fit(module)` needs nothing else.
+
+    Args:
+        stack: the networks.
+        population: their records.
+        batches: which records each model sees at each step.
+        recipe: optimiser, schedule, clipping, early stopping.
+        execution: `stack` or `loop`.
+        validation_N: int64 indices of the records for early stopping; None for none.
+        role: prefix of logged metrics ("target", "shadow", ...).
+
+    After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `failed_epoch_K` is the epoch
+    at which a model's loss was first not finite, or -1.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        population: Population,
+        batches: StackBatches,
+        recipe: Recipe,
+        *,
+        execution: str = "stack",
+        validation_N: Tensor | None = None,
+        role: str = "stack",
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # per-model clipping; looped gradients
+        self.stack = stack
+        self.population = population
+        self.batches = batches
+        self.recipe = recipe
+        self.execution = execution
+        self.validation_N = validation_N
+        self.role = role
+        K = stack.num_models
+        self.train_loss_EK: list[Tensor] = []
+        self.validation_loss_EK: list[Tensor] = []
+        self.progress = {
+            "failed_epoch_K": torch.full((K,), -1),
+            "stopped_epoch_K": torch.full((K,), -1),
+            "best_loss_K": torch.full((K,), torch.inf, dtype=torch.float64),
+            "best_epoch_K": torch.full((K,), -1),
+        }
+        self.stopped_state: dict[str, Tensor] = {}
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        check_trainer(self.trainer)  # Lightning's first call: before its own, less helpful, refusals
+        return []
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.recipe.make_optimizer([p for p in self.stack.parameters() if p.requires_grad])
+        scheduler = self.recipe.make_scheduler(optimizer)
+        return optimizer if scheduler is None else ([optimizer], [scheduler])
+
+    def train_dataloader(self) -> StackBatches:
+        return self.batches
+
+    def val_dataloader(self) -> RecordBatches | list[Tensor]:
+        return [] if self.validation_N is None else RecordBatches(self.validation_N)
+
+    def on_fit_start(self) -> None:
+        self.population = self.population.to(self.device)
+        self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
+        self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
+        self.train_loss_EK = [loss_K.to(self.device) for loss_K in self.train_loss_EK]
+        self.validation_loss_EK = [loss_K.to(self.device) for loss_K in self.validation_loss_EK]
+
+    def on_train_epoch_start(self) -> None:
+        self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
+        self.weight_sum_K = torch.zeros_like(self.loss_sum_K)
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
+        index_KB, is_real_KB = batch
+        x = self.population.records(index_KB, self.stack.dtype)
+        label_KB = self.population.label_N[index_KB]
+        step = self.current_epoch * len(self.batches) + batch_index
+        accumulate = self.recipe.accumulate_batches
+        group = min(accumulate, len(self.batches) - batch_index // accumulate * accumulate)  # the last may be smaller
+        backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
+        loss_K = backward(x, label_KB, is_real_KB, step, 1.0 / group)
+        count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
+        self.loss_sum_K += loss_K * count_K
+        self.weight_sum_K += count_K
+        if (batch_index + 1) % accumulate == 0 or batch_index + 1 == len(self.batches):
+            self._optimizer_step()
+
+    def _optimizer_step(self) -> None:
+        if self.recipe.gradient_clip_norm is not None:
+            clip_each_model(
+                [p.grad for p in self.stack.parameters() if p.grad is not None],
+                self.recipe.gradient_clip_norm,
+            )
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if self.recipe.scheduler_interval == "step":
+            self._advance_schedule()
+
+    def _advance_schedule(self) -> None:
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
+
+    def _backward_stacked(
+        self, x: Tensor, label_KB: Tensor, is_real_KB: Tensor | None, step: int, share: float
+    ) -> Tensor:
+        logits_KBC = self.stack(x, step=step, is_real_KB=is_real_KB)
+        loss_K = mean_over_real(self.recipe.objective(logits_KBC, label_KB), is_real_KB)
+        self.manual_backward(loss_K.sum() * share)
+        return loss_K.detach()
+
+    def _backward_looped(
+        self, x: Tensor, label_KB: Tensor, is_real_KB: Tensor | None, step: int, share: float
+    ) -> Tensor:
+        """The same gradients, model by model, with the memory of one model's activations."""
+        stacked = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
+        loss_K = []
+        for k in range(self.stack.num_models):
+            state = self.stack.state_of(k)
+            leaves = {name: state[name].detach().requires_grad_() for name in stacked}
+            is_real_B = None if is_real_KB is None else is_real_KB[k]
+            logits_BC = self.stack.call_one({**state, **leaves}, x[k], step=step, is_real_B=is_real_B)
+            loss_B = self.recipe.objective(logits_BC[None], label_KB[k][None])
+            loss = mean_over_real(loss_B, None if is_real_B is None else is_real_B[None])[0]
+            gradients = torch.autograd.grad(loss * share, list(leaves.values()), allow_unused=True)
+            for parameter, gradient in zip(stacked.values(), gradients, strict=True):
+                if gradient is not None:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    parameter.grad[k] += gradient
+            loss_K.append(loss.detach())
+        return torch.stack(loss_K)
+
+    def on_train_epoch_end(self) -> None:
+        if self.recipe.scheduler_interval == "epoch":
+            self._advance_schedule()
+        loss_K = self.loss_sum_K / self.weight_sum_K.clamp(min=1)
+        self._note_failures(~loss_K.isfinite(), self.current_epoch)
+        self.train_loss_EK.append(self._while_running(loss_K))
+        self.log(f"{self.role}/train_loss/median", self.train_loss_EK[-1].nanmedian())
+        if self.validation_loss_EK:
+            self.log(f"{self.role}/validation_loss/median", self.validation_loss_EK[-1].nanmedian())
+            self._stop_where_no_better()
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, index_B: Tensor, batch_index: int) -> None:
+        x_B = self.population.records(index_B, self.stack.dtype)
+        logits_KBC = all_logits(self.stack, x_B, self.execution)
+        label_KB = self.population.label_N[index_B].expand(self.stack.num_models, -1)
+        self.validation_sum_K += self.recipe.objective(logits_KBC, label_KB).sum(1)
+
+    def on_validation_epoch_end(self) -> None:
+        assert self.validation_N is not None
+        loss_K = self.validation_sum_K / len(self.validation_N)
+        self.validation_loss_EK.append(self._while_running(loss_K))
+
+    def _stop_where_no_better(self) -> None:
+        stopping = self.recipe.early_stopping
+        if stopping is None:
+            return
+        loss_K, epoch = self.validation_loss_EK[-1], self.current_epoch
+        better_K = loss_K < self.progress["best_loss_K"] - stopping.min_delta
+        self.progress["best_loss_K"] = torch.where(better_K, loss_K, self.progress["best_loss_K"])
+        self.progress["best_epoch_K"] = self.progress["best_epoch_K"].masked_fill(better_K, epoch)
+        running_K = self.progress["stopped_epoch_K"] < 0
+        stop_K = running_K & (epoch - self.progress["best_epoch_K"] >= stopping.patience)
+        if not bool(stop_K.any()):
+            return
+        self.progress["stopped_epoch_K"] = self.progress["stopped_epoch_K"].masked_fill(stop_K, epoch)
+        for name, tensor in self.stack.state_dict().items():
+            kept = self.stopped_state.get(name, tensor)
+            self.stopped_state[name] = torch.where(
+                stop_K.view(-1, *(1 for _ in tensor.shape[1:])), tensor, kept
+            ).clone()
+        if not bool((running_K & ~stop_K).any()):
+            self.trainer.should_stop = True
+
+    def _note_failures(self, failed_K: Tensor, epoch: int) -> None:
+        # What becomes of a model after it stopped is discarded, and is no failure.
+        first_K = failed_K & (self.progress["failed_epoch_K"] < 0) & (self.progress["stopped_epoch_K"] < 0)
+        self.progress["failed_epoch_K"] = self.progress["failed_epoch_K"].masked_fill(first_K, epoch)
+
+    def _while_running(self, loss_K: Tensor) -> Tensor:
+        return loss_K.masked_fill(self.progress["stopped_epoch_K"] >= 0, torch.nan)
+
+    def on_train_end(self) -> None:
+        """Give every model that stopped early back the state it had then: later updates are discarded."""
+        # The last update of all may have broken a model whose loss was finite until then.
+        finite_PK = [p.detach().flatten(1).isfinite().all(1) for p in self.stack.parameters()]
+        self._note_failures(~torch.stack(finite_PK).all(0), len(self.train_loss_EK) - 1)
+        if not self.stopped_state:
+            return
+        stopped_K = self.progress["stopped_epoch_K"] >= 0
+        with torch.no_grad():
+            for name, tensor in self.stack.state_dict().items():
+                tensor[stopped_K] = self.stopped_state[name][stopped_K]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["stack_module"] = {
+            "progress": self.progress,
+            "stopped_state": self.stopped_state,
+            "train_loss_EK": self.train_loss_EK,
+            "validation_loss_EK": self.validation_loss_EK,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, value in checkpoint["stack_module"].items():
+            setattr(self, name, value)
+
+
+def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
+    """Mean loss of each model over its real records, `[K]`; 0 for a batch that has none."""
+    if is_real_KB is None:
+        return loss_KB.mean(1)
+    return loss_KB.masked_fill(~is_real_KB, 0.0).sum(1) / is_real_KB.sum(1).clamp(min=1)
+
+
+def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
+    norm_K = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
+
+
+def all_logits(stack: Stack, x_B: Tensor, execution: str) -> Tensor:
+    """Logits `[K, B, C]` of every model on the same records, by vmap or model by model."""
+    if execution == "stack":
+        logits_KBC: Tensor = stack(x_B, shared=True)
+        return logits_KBC
+    return torch.stack([stack.call_one(stack.state_of(k), x_B) for k in range(stack.num_models)])

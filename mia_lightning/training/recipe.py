@@ -1,0 +1,215 @@
+"""How a stack is trained: everything that a trained model depends on beside its data and its seed."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import generator
+
+MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """The loss of each record, `[K, B]`, in nats."""
+    return nn.functional.cross_entropy(logits_KBC.movedim(-1, 1), label_KB, reduction="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Stop a model when its validation loss has not fallen by `min_delta` for `patience` epochs.
+
+    Each model of a stack stops for itself and is what it was at that moment.
+    """
+
+    patience: int = 10
+    min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.patience) is not int or self.patience < 1:
+            raise InputError(f"`training.early_stopping.patience` is {self.patience!r}; it must be at least 1 epoch.")
+        if not self.min_delta >= 0:
+            raise InputError(f"`training.early_stopping.min_delta` is {self.min_delta}; it must not be negative.")
+
+
+def _early_stopping(fields: Mapping[str, Any]) -> EarlyStopping:
+    try:
+        return EarlyStopping(**fields)
+    except TypeError as error:
+        raise InputError(
+            f"`training.early_stopping` is {dict(fields)}; it takes `patience` and `min_delta`, as in "
+            "training.early_stopping={patience:10}."
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The `training` section of the configuration.
+
+    Attributes:
+        epochs: passes over a model's training records.
+        batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`.
+        batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
+        optimizer: makes the one optimiser of the stack from its parameters; it must act element by element.
+        scheduler: makes a learning-rate schedule from the optimiser, or None.
+        scheduler_interval: whether the schedule advances each epoch or each step.
+        gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
+        accumulate_batches: batches whose gradients are averaged for one optimiser step.
+        early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
+        execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto` (`stack`
+            where vmap accepts the architecture, else `loop`).
+        chunk: at most so many models are trained at once; None for all.
+        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`.
+    """
+
+    epochs: int
+    optimizer: MakeOptimizer
+    batch_size: int | None = None
+    batches_per_epoch: int | None = None
+    scheduler: MakeScheduler | None = None
+    scheduler_interval: Literal["epoch", "step"] | str = "epoch"
+    gradient_clip_norm: float | None = None
+    accumulate_batches: int = 1
+    early_stopping: EarlyStopping | None = None  # a mapping is turned into one
+    execution: Literal["auto", "stack", "loop"] | str = "auto"
+    chunk: int | None = None
+    objective: Objective = cross_entropy
+
+    def __post_init__(self) -> None:
+        if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping | Mapping):
+            raise InputError(
+                f"`training.early_stopping` is {self.early_stopping!r}; it must be null or like {{patience:10}}."
+            )
+        if isinstance(self.early_stopping, Mapping):
+            object.__setattr__(self, "early_stopping", _early_stopping(self.early_stopping))  # type: ignore[unreachable]
+        counts = ("epochs", "batch_size", "batches_per_epoch", "accumulate_batches", "chunk")
+        for name in counts:
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise InputError(f"`training.{name}` is {value!r}; it must be a whole number of at least 1.")
+        if (self.batch_size is None) == (self.batches_per_epoch is None):
+            raise InputError(
+                f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
+                f"{self.batches_per_epoch}; give exactly one of them."
+            )
+        if self.gradient_clip_norm is not None and not self.gradient_clip_norm > 0:
+            raise InputError(
+                f"`training.gradient_clip_norm` is {self.gradient_clip_norm}; it must be positive or null."
+            )
+        for name, allowed in (
+            ("execution", ("auto", "stack", "loop")),
+            ("scheduler_interval", ("epoch", "step")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"`training.{name}` is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}."
+                )
+
+    def steps_per_epoch(self, num_records: int) -> int:
+        """Number of batches into which a model's records are divided in each epoch."""
+        if self.batches_per_epoch is not None:
+            return self.batches_per_epoch
+        assert self.batch_size is not None
+        return max(1, math.ceil(num_records / self.batch_size))
+
+    def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
+        """The optimiser of a stack.
+
+        Raises:
+            InputError: it is no optimiser, or couples the elements of a parameter, hence the models.
+        """
+        _check_elementwise(_fused_where_possible(self.optimizer))
+        return _fused_where_possible(self.optimizer)(parameters)
+
+    def check(self) -> None:
+        """Raise what `make_optimizer` and `make_scheduler` would, on a few numbers."""
+        self.make_scheduler(self.make_optimizer([nn.Parameter(torch.zeros(1))]))
+
+    def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
+        """The schedule, or None.
+
+        Raises:
+            InputError: it is no schedule, or follows a metric, which would couple the models.
+        """
+        if self.scheduler is None:
+            return None
+        try:
+            scheduler = self.scheduler(optimizer)
+        except Exception as error:  # whatever a schedule raises on arguments that it cannot use
+            raise InputError(f"`training.scheduler` cannot be made: {_first_line(error)}.") from error
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise InputError(
+                "`training.scheduler` is ReduceLROnPlateau, which would let one model's loss set the learning rate "
+                "of all; use a schedule fixed beforehand, such as CosineAnnealingLR."
+            )
+        if not isinstance(scheduler, LRScheduler):
+            raise InputError(f"`training.scheduler` made a {type(scheduler).__name__}, not a torch LRScheduler.")
+        return scheduler
+
+
+def default_recipe() -> Recipe:
+    """How target and shadow models are trained unless the configuration says otherwise."""
+    return Recipe(epochs=100, batch_size=100, optimizer=partial(torch.optim.Adam, lr=5e-3))
+
+
+def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
+    """The same optimiser with torch's fused implementation, unless the caller chose one."""
+    kind = make_optimizer.func if isinstance(make_optimizer, partial) else make_optimizer
+    chosen = getattr(make_optimizer, "keywords", {})
+    if kind not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) or any(
+        chosen.get(name) is not None for name in ("fused", "foreach", "differentiable")
+    ):
+        return make_optimizer
+    return partial(make_optimizer, fused=True)  # type: ignore[call-arg]
+
+
+def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
+    """Refuse an optimiser under which two models in a stack move other than each alone."""
+    numbers = generator(0, "elementwise check")
+    start_K = torch.randn(2, 3, 4, generator=numbers, dtype=torch.float64)
+    gradient_SK = torch.randn(3, 2, 3, 4, generator=numbers, dtype=torch.float64)
+    # Scales far apart, so that any norm or statistic taken over both models shows.
+    gradient_SK[:, 1] *= 1e3
+
+    def moved(start: Tensor, gradient_S: Tensor) -> Tensor:
+        parameter = nn.Parameter(start.clone())
+        optimizer = make_optimizer([parameter])
+        if not isinstance(optimizer, Optimizer):
+            raise InputError(f"`training.optimizer` made a {type(optimizer).__name__}, not a torch Optimizer.")
+        for gradient in gradient_S:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        return parameter.detach() - start
+
+    try:
+        together = moved(start_K, gradient_SK)
+        alone = torch.stack([moved(start_K[k], gradient_SK[:, k]) for k in range(2)])
+    except InputError:
+        raise
+    except Exception as error:  # whatever a foreign optimiser raises: it cannot drive a stack
+        raise InputError(f"`training.optimizer` cannot drive a stack of models: {_first_line(error)}.") from error
+    # Displacements, in float64, so that a small learning rate hides nothing.
+    if not torch.allclose(together, alone, rtol=1e-6, atol=1e-6 * float(alone.abs().max())):
+        raise InputError(
+            f"`training.optimizer` ({_name(make_optimizer)}) does not act element by element, so models of a stack "
+            "would move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _name(factory: object) -> str:
+    while isinstance(factory, partial):
+        factory = factory.func
+    return getattr(factory, "__name__", repr(factory))

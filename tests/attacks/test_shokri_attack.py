@@ -1,0 +1,344 @@
+"""The per-class attack networks: what they find, what they must not find, and a slow loop."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from mia_lightning.attacks.interface import Evidence
+from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.shokri import FittedShokri, Shokri
+from mia_lightning.errors import InputError
+from mia_lightning.metrics import auc
+from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.signals import Signals
+from mia_lightning.training.trainer import TrainerSettings
+
+
+def engine(seed: int = 0, precision: str = "32") -> Engine:
+    return Engine(seed=seed, settings=TrainerSettings(accelerator="cpu", precision=precision))
+
+
+def attack(epochs: int = 6, **settings: object) -> Shokri:
+    training = Recipe(epochs=epochs, batches_per_epoch=5, optimizer=partial(torch.optim.Adam, lr=0.02))
+    return Shokri(hidden=(8,), training=training, **settings)
+
+
+def halves(num_models: int, num_records: int, random: torch.Generator) -> Tensor:
+    pairs = []
+    for _ in range(num_models // 2):
+        row_N = torch.zeros(num_records, dtype=torch.bool)
+        row_N[torch.randperm(num_records, generator=random)[: num_records // 2]] = True
+        pairs += [row_N, ~row_N]
+    return torch.stack(pairs)
+
+
+def simulate(
+    confidence: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    num_records: int = 300,
+    num_classes: int = 2,
+    num_models: int = 4,
+    views: int = 1,
+    seed: int = 0,
+) -> tuple[Evidence, Evidence]:
+    """Shadow models and one target whose true-class logit is `confidence(member, label, noise)`, each [K, 1, N]."""
+    random = torch.Generator().manual_seed(seed)
+    label_N = torch.randint(num_classes, (num_records,), generator=random)
+
+    def observe(member_KN: Tensor) -> Evidence:
+        logits = torch.randn(len(member_KN), views, num_records, num_classes, generator=random) * 0.1
+        noise = torch.randn(len(member_KN), views, num_records, generator=random)
+        logits[..., torch.arange(num_records), label_N] = confidence(member_KN[:, None], label_N, noise)
+        return Evidence(
+            signals=Signals(log_probability_KANC=logits.log_softmax(-1)),
+            member_KN=member_KN,
+            scored_KN=torch.ones_like(member_KN),
+            label_N=label_N,
+            num_classes=num_classes,
+        )
+
+    return observe(halves(num_models, num_records, random)), observe(halves(2, num_records, random)[:1])
+
+
+def noise_alone(member: Tensor, label_N: Tensor, noise: Tensor) -> Tensor:
+    return noise
+
+
+def planted(member: Tensor, label_N: Tensor, noise: Tensor) -> Tensor:
+    """Members of class 0 are more confident than non-members by 2, members of class 1 less, by as much."""
+    return 2.0 * (member == (label_N == 0)) + 0.7 * noise
+
+
+# --- what it finds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("input_kind", ["log_probabilities", "probabilities"])
+def test_networks_of_each_class_find_what_one_threshold_cannot_see(input_kind: str) -> None:
+    shadows, target = simulate(planted, num_records=800)
+    is_member_N = target.member_KN[0]
+    (loss_N,) = Loss().fit(shadows, engine()).score(target.signals, target.label_N)
+    n = len(is_member_N) // 2
+    assert abs(auc(loss_N, is_member_N) - 0.5) < 3.5 * sqrt((2 * n + 1) / (12 * n * n))
+    (score_N,) = attack(input=input_kind).fit(shadows, engine()).score(target.signals, target.label_N)
+    # The other logit adds noise of 0.1 to the difference, which is all that two classes show.
+    optimum = norm.cdf(2 / sqrt(2 * (0.7**2 + 0.1**2)))
+    for c in range(2):
+        of_class_N = target.label_N == c
+        found = auc(score_N[of_class_N], is_member_N[of_class_N])
+        assert 0.95 < found < optimum + 4 * sqrt(optimum * (1 - optimum) / 200)
+        flagged_N = score_N[of_class_N] >= 0.5
+        assert float((flagged_N == is_member_N[of_class_N]).double().mean()) > 0.85
+    assert auc(score_N, is_member_N) > 0.95
+
+
+def test_scores_are_probabilities_of_membership() -> None:
+    """Where networks are trained to the end, the score is the posterior at one member to one non-member."""
+    shadows, target = simulate(planted, num_records=800)
+    fitted = attack(epochs=20).fit(shadows, engine())
+    (score_N,) = fitted.score(target.signals, target.label_N)
+    assert score_N.dtype == torch.float64
+    assert float(score_N.min()) >= 0
+    assert float(score_N.max()) <= 1
+    assert fitted.threshold == 0.5
+    log_p = target.signals.log_probability_KANC[0, 0].double()
+    difference_N = log_p[torch.arange(800), target.label_N] - log_p[torch.arange(800), 1 - target.label_N]
+    sign_N = 1.0 - 2 * target.label_N
+    posterior_N = torch.sigmoid(sign_N * 2 * (difference_N - 1) / (0.7**2 + 0.1**2))
+    assert float((score_N - posterior_N).abs().mean()) < 0.05
+
+
+@pytest.mark.parametrize("num_models", [4, 8])
+@pytest.mark.parametrize("seed", range(3))
+def test_signals_without_membership_stay_at_chance(num_models: int, seed: int) -> None:
+    shadows, target = simulate(noise_alone, num_classes=3, num_models=num_models, num_records=400, seed=seed)
+    (score_N,) = attack().fit(shadows, engine(seed)).score(target.signals, target.label_N)
+    assert score_N.unique().numel() > 300
+    assert abs(auc(score_N, target.member_KN[0]) - 0.5) < 3.5 * sqrt(401 / (12 * 200 * 200))
+
+
+# --- balance and missing classes -------------------------------------------------------------------------
+
+
+class Recording(Engine):
+    """An engine that keeps what it was asked to train on."""
+
+    def train(self, make_network, population, records_K, recipe, **options) -> TrainedStack:  # type: ignore[no-untyped-def]
+        object.__setattr__(self, "asked", (population, records_K, options))
+        return super().train(make_network, population, records_K, recipe, **options)
+
+
+def unbalanced(seed: int = 0) -> tuple[Evidence, Evidence]:
+    """Noise; class 0 has nine members for each non-member, class 1 the reverse, class 2 as many of both."""
+    shadows, target = simulate(noise_alone, num_classes=3, num_records=600, seed=seed)
+    random = torch.Generator().manual_seed(seed)
+    share_N = torch.tensor([0.9, 0.1, 0.5])[shadows.label_N]
+    return replace(shadows, member_KN=torch.rand(4, 600, generator=random) < share_N), target
+
+
+def test_more_members_than_nonmembers_do_not_move_scores() -> None:
+    shadows, target = unbalanced()
+    (score_N,) = attack().fit(shadows, engine()).score(target.signals, target.label_N)
+    for c in range(3):
+        assert abs(float(score_N[target.label_N == c].mean()) - 0.5) < 0.06
+
+
+def test_each_network_sees_as_many_members_as_nonmembers_of_its_class_alone() -> None:
+    shadows, _ = unbalanced()
+    shadows = replace(shadows, scored_KN=torch.rand(4, 600, generator=torch.Generator().manual_seed(1)) < 0.8)
+    shadows = replace(shadows, member_KN=shadows.member_KN & shadows.scored_KN)
+    recording = Recording(seed=0, settings=TrainerSettings(accelerator="cpu"))
+    attack(epochs=1).fit(shadows, recording)
+    population, records_K, options = recording.asked
+    observed = shadows.scored_KN.nonzero().tolist()
+    assert len(population) == len(observed)
+    assert options["models"] == [0, 1, 2]
+    for c, rows in enumerate(records_K):
+        assert len(set(rows.tolist())) == len(rows)
+        drawn = [observed[row] for row in rows.tolist()]
+        assert all(shadows.label_N[n] == c for _, n in drawn)
+        is_in = [bool(shadows.member_KN[k, n]) for k, n in drawn]
+        assert population.label_N[rows].tolist() == [int(inside) for inside in is_in]
+        of_class = [bool(shadows.member_KN[k, n]) for k, n in observed if shadows.label_N[n] == c]
+        smaller_side = min(sum(of_class), len(of_class) - sum(of_class))
+        assert (sum(is_in), len(is_in) - sum(is_in)) == (smaller_side, smaller_side)
+        for (k, n), row in zip(drawn[:20], rows[:20].tolist(), strict=True):
+            assert torch.equal(population.x_N[row], shadows.signals.log_probability_KANC[k, 0, n])
+
+
+def without(shadows: Evidence, c: int, *, how: str) -> Evidence:
+    """The same, with a class that shadow models have only members of, or only non-members, or none."""
+    of_class_N = shadows.label_N == c
+    if how == "members":
+        return replace(shadows, member_KN=shadows.member_KN | of_class_N)
+    member_KN = shadows.member_KN & ~of_class_N
+    if how == "non-members":
+        return replace(shadows, member_KN=member_KN)
+    return replace(shadows, member_KN=member_KN, scored_KN=shadows.scored_KN & ~of_class_N)
+
+
+@pytest.mark.parametrize("how", ["members", "non-members", "none"])
+def test_a_class_without_both_sides_is_scored_one_half_and_named(how: str) -> None:
+    shadows, target = simulate(planted, num_classes=3)
+    fitted = attack(epochs=2).fit(without(shadows, 1, how=how), engine())
+    assert fitted.classes == (0, 2)
+    (score_N,) = fitted.score(target.signals, target.label_N)
+    assert score_N[target.label_N == 1].unique().tolist() == [0.5]
+    assert not bool((score_N[target.label_N != 1] == 0.5).any())
+    (remark,) = fitted.remarks
+    assert "members and non-members of the classes [1]" in remark
+    assert "0.5" in remark
+
+
+def test_a_network_that_failed_is_left_out_and_named() -> None:
+    shadows, target = simulate(planted, num_classes=3)
+    fitted = attack(epochs=2).fit(without(shadows, 0, how="none"), engine())
+    failed = replace(fitted, networks=replace(fitted.networks, failed_epoch_K=torch.tensor([-1, 0])))
+    (score_N,) = failed.score(target.signals, target.label_N)
+    assert score_N[target.label_N != 1].unique().tolist() == [0.5]
+    of_class_N = target.label_N == 1
+    assert torch.equal(score_N[of_class_N], fitted.score(target.signals, target.label_N)[0][of_class_N])
+    assert len(failed.remarks) == 2
+    assert "attack networks of the classes [2] was not finite" in failed.remarks[1]
+
+
+def test_no_class_with_both_sides_is_refused() -> None:
+    shadows, _ = simulate(planted)
+    for c in range(2):
+        shadows = without(shadows, c, how="members")
+    with pytest.raises(InputError, match=r"No class has both members and non-members .* raise `shadow.count`"):
+        attack().fit(shadows, engine())
+
+
+def test_targets_of_no_attacked_class_are_scored() -> None:
+    shadows, target = simulate(planted, num_classes=3)
+    fitted = attack(epochs=1).fit(without(shadows, 2, how="none"), engine())
+    of_class_N = target.label_N == 2
+    signals = Signals(log_probability_KANC=target.signals.log_probability_KANC[:, :, of_class_N])
+    assert fitted.score(signals, target.label_N[of_class_N]).unique().tolist() == [0.5]
+
+
+# --- what a network depends on ---------------------------------------------------------------------------
+
+
+def parameters_of_class(fitted: FittedShokri, c: int) -> list[Tensor]:
+    return list(fitted.networks.stack.state_of(fitted.classes.index(c)).values())
+
+
+def test_a_network_does_not_depend_on_which_other_classes_have_one() -> None:
+    shadows, _ = simulate(planted, num_classes=3)
+    fewer = without(shadows, 0, how="members")  # its observations stay, so the scale of the inputs does
+    fitted, other = (attack(epochs=3).fit(evidence, engine(precision="64")) for evidence in (shadows, fewer))
+    assert (fitted.classes, other.classes) == ((0, 1, 2), (1, 2))
+    for c in (1, 2):
+        for a, b in zip(parameters_of_class(fitted, c), parameters_of_class(other, c), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_networks_are_functions_of_the_runs_seed() -> None:
+    shadows, target = simulate(planted)
+    first, again, other = (
+        attack(epochs=1).fit(shadows, engine(seed)).score(target.signals, target.label_N) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other, atol=1e-3)
+
+
+def test_records_that_are_not_evidence_change_nothing() -> None:
+    shadows, target = simulate(planted)
+    scored_KN = torch.rand(4, 300, generator=torch.Generator().manual_seed(3)) < 0.6
+    shadows = replace(shadows, scored_KN=scored_KN, member_KN=shadows.member_KN & scored_KN)
+    log_probability_KANC = shadows.signals.log_probability_KANC.clone()
+    log_probability_KANC[:, 0][~scored_KN] = torch.tensor([-50.0, -1e-3])
+    altered = replace(shadows, signals=Signals(log_probability_KANC=log_probability_KANC))
+    fitted, other = (attack(epochs=1).fit(evidence, engine()) for evidence in (shadows, altered))
+    scores = [f.score(target.signals, target.label_N) for f in (fitted, other)]
+    assert torch.equal(*scores)
+
+
+# --- scoring ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["32", "64"])
+@pytest.mark.parametrize("input_kind", ["log_probabilities", "probabilities"])
+def test_scores_equal_a_slow_loop_over_single_networks(input_kind: str, precision: str) -> None:
+    shadows, target = simulate(planted, num_classes=3, views=2, num_records=90)
+    shadows = without(shadows, 1, how="none")
+    fitted = attack(epochs=2, input=input_kind).fit(shadows, engine(precision=precision))
+    assert fitted.networks.stack.dtype == (torch.float64 if precision == "64" else torch.float32)
+
+    def vector(evidence: Evidence, k: int, n: int) -> np.ndarray:
+        views = evidence.signals.log_probability_KANC[k, :, n].double().numpy()
+        return views.mean(0) if input_kind == "log_probabilities" else np.exp(views).mean(0)
+
+    seen = np.stack([vector(shadows, k, n) for k, n in shadows.scored_KN.nonzero().tolist()])
+    expected = []
+    for n, c in enumerate(target.label_N.tolist()):
+        if c == 1:
+            expected.append(0.5)
+            continue
+        network = fitted.networks.stack.model((0, 2).index(c))
+        x = (vector(target, 0, n) - seen.mean(0)) / seen.std(0)
+        with torch.no_grad():
+            logits = network(torch.tensor(x, dtype=fitted.networks.stack.dtype)[None])[0]
+        expected.append(float(logits.double().softmax(0)[1]))
+    (score_N,) = fitted.score(target.signals, target.label_N)
+    np.testing.assert_allclose(score_N.numpy(), expected, rtol=0, atol=2e-5)
+
+
+def test_the_order_of_the_targets_records_does_not_matter() -> None:
+    shadows, target = simulate(planted, num_classes=3)
+    fitted = attack(epochs=2).fit(shadows, engine(precision="64"))
+    (score_N,) = fitted.score(target.signals, target.label_N)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(4))
+    shuffled = Signals(log_probability_KANC=target.signals.log_probability_KANC[:, :, order])
+    torch.testing.assert_close(fitted.score(shuffled, target.label_N[order])[0], score_N[order], rtol=0, atol=1e-12)
+    # Nor do the other records: a record by itself gets the score that it has among them.
+    alone = Signals(log_probability_KANC=target.signals.log_probability_KANC[:, :, 17:18])
+    torch.testing.assert_close(fitted.score(alone, target.label_N[17:18])[0, 0], score_N[17], rtol=0, atol=1e-12)
+
+
+def test_several_targets_at_once_are_scored_as_each_alone() -> None:
+    shadows, _ = simulate(planted, num_classes=3)
+    fitted = attack(epochs=2).fit(shadows, engine(precision="64"))
+    together = fitted.score(shadows.signals, shadows.label_N)
+    assert together.shape == (4, 300)
+    for k in range(4):
+        alone = Signals(log_probability_KANC=shadows.signals.log_probability_KANC[k : k + 1])
+        torch.testing.assert_close(fitted.score(alone, shadows.label_N)[0], together[k], rtol=0, atol=1e-12)
+
+
+def test_a_constant_input_is_no_division_by_zero() -> None:
+    shadows, target = simulate(lambda member, label_N, noise: 0 * noise)
+    flat = Signals(log_probability_KANC=torch.full_like(shadows.signals.log_probability_KANC, -0.6931))
+    fitted = attack(epochs=1).fit(replace(shadows, signals=flat), engine())
+    score_TN = fitted.score(replace(flat, log_probability_KANC=flat.log_probability_KANC[:1]), target.label_N)
+    assert bool(score_TN.isfinite().all())
+
+
+# --- settings --------------------------------------------------------------------------------------------
+
+
+def test_the_description_says_which_input() -> None:
+    assert "the vector of log probabilities" in Shokri().description
+    assert "the vector of probabilities" in Shokri(input="probabilities").description
+    assert "64 hidden" in Shokri().description
+    assert Shokri().input == "log_probabilities"
+    assert tuple(Shokri().hidden) == (64,)
+
+
+def test_settings_that_cannot_be_used_are_refused() -> None:
+    with pytest.raises(InputError, match=r"`attack.shokri.input` is 'logits'; .* log_probabilities, probabilities"):
+        Shokri(input="logits")
+    by_size = Recipe(epochs=1, batch_size=10, optimizer=torch.optim.Adam)
+    with pytest.raises(InputError, match=r"`attack.mine.training.batches_per_epoch` is null; set it"):
+        Shokri(name="mine", training=by_size)
+    with pytest.raises(InputError, match="'sigmoid'"):
+        attack(activation="sigmoid").fit(simulate(planted)[0], engine())

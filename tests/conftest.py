@@ -1,0 +1,57 @@
+"""Fixtures that the whole suite shares: small populations, and guards against leaking global state."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.seeds import generator
+
+
+@pytest.fixture(autouse=True)
+def _nothing_leaks() -> Iterator[None]:
+    """A test leaves the global generator, the threads of torch and WANDB_* as it found them."""
+    environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    state, precision = torch.get_rng_state(), torch.get_float32_matmul_precision()
+    yield
+    torch.set_rng_state(state)
+    assert torch.get_float32_matmul_precision() == precision
+    assert {name: value for name, value in os.environ.items() if name.startswith("WANDB_")} == environment
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of the real data sets; the test is skipped where there is none."""
+    folder = Path(os.environ.get("MIA_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data sets in {folder} (or in $MIA_SHARED_DATA)")
+    return folder
+
+
+@pytest.fixture
+def blobs() -> Population:
+    """120 records of 6 features around 3 class centres, with overlap: quick to train on, not separable."""
+    numbers = generator(0, "blobs")
+    label_N = torch.arange(120) % 3
+    centre_C = torch.randn(3, 6, generator=numbers)
+    x_N = centre_C[label_N] + torch.randn(120, 6, generator=numbers)
+    return Population(name="blobs", x_N=x_N, label_N=label_N, class_names=("a", "b", "c"))
+
+
+@pytest.fixture
+def pictures() -> Population:
+    """60 images [2, 6, 6] as uint8, in 3 classes."""
+    numbers = generator(0, "pictures")
+    x_N = torch.randint(0, 256, (60, 2, 6, 6), generator=numbers, dtype=torch.uint8)
+    return Population(
+        name="pictures",
+        x_N=x_N,
+        label_N=torch.arange(60) % 3,
+        class_names=("a", "b", "c"),
+        scale=1 / 255,
+        mean=torch.full((2, 1, 1), 0.5),
+        std=torch.full((2, 1, 1), 0.25),
+    )

@@ -1,0 +1,42 @@
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+
+FOLDER = Path(__file__).parents[2] / "conf" / "dataset"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    node = OmegaConf.load(path)
+    content = OmegaConf.to_container(node)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_yaml_lists_every_parameter_of_the_loader(path: Path) -> None:
+    content = read(path)
+    target = content.pop("_target_")
+    assert target == f"mia_lightning.datasets.{path.stem}.load_{path.stem}"
+    content.pop("train_size")
+    parameters = inspect.signature(get_method(target)).parameters
+    assert set(content) == set(parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is not inspect.Parameter.empty:
+            assert content[name] == parameter.default, name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_first_line_is_the_command(path: Path) -> None:
+    assert path.read_text().startswith(f"# mia-lightning dataset={path.stem}")
+
+
+def test_root_of_location_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MIA_DATA", raising=False)
+    assert OmegaConf.load(FOLDER / "location.yaml").root == "data/location"
+    monkeypatch.setenv("MIA_DATA", "/mnt/sets")
+    assert OmegaConf.load(FOLDER / "location.yaml").root == "/mnt/sets/location"

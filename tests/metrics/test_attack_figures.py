@@ -1,0 +1,239 @@
+"""The figures of an attack: against scikit-learn, null with reasons, for each class, over targets."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from mia_lightning.errors import InputError
+from mia_lightning.metrics import Figure, Figures, attack_figures, mean_figures, per_class_figures
+from mia_lightning.metrics.roc import tpr_at_fpr
+from mia_lightning.seeds import generator
+
+NAMES = ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision")
+
+
+def group(n1, n0, seed=0):
+    """Noisy scores, a threshold at 0 and memberships of a group."""
+    is_member_N = torch.arange(n1 + n0) < n1
+    score_N = torch.randn(n1 + n0, generator=generator(seed, "group")) + is_member_N
+    return score_N, score_N > 0, is_member_N
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 1000))
+def test_defined_figures_equal_sklearn(n1, n0, seed):
+    score_N, is_flagged_N, is_member_N = group(n1, n0, seed)
+    is_flagged_N = is_flagged_N.clone()
+    is_flagged_N[0] = True
+    figures = attack_figures(score_N, is_flagged_N, is_member_N, max_fprs=(1.0,))
+    truth, flagged, score = is_member_N.numpy(), is_flagged_N.numpy(), score_N.numpy()
+    weight = [1 / n1 if member else 1 / n0 for member in truth]
+    expected = {
+        "precision": sklearn_metrics.precision_score(truth, flagged),
+        "precision_balanced": sklearn_metrics.precision_score(truth, flagged, sample_weight=weight),
+        "recall": sklearn_metrics.recall_score(truth, flagged),
+        "accuracy": sklearn_metrics.accuracy_score(truth, flagged),
+        "auc": sklearn_metrics.roc_auc_score(truth, score),
+        "average_precision": sklearn_metrics.average_precision_score(truth, score),
+    }
+    for name, value in expected.items():
+        assert getattr(figures, name).value == pytest.approx(value, abs=1e-12), name
+        assert getattr(figures, name).reason is None
+    counts = [getattr(figures, name).n for name in NAMES]
+    assert counts == [flagged.sum(), flagged.sum(), n1, n1 + n0, n1 + n0, n1 + n0]
+    assert (figures.num_members, figures.num_nonmembers) == (n1, n0)
+    assert figures.base_rate == n1 / (n1 + n0)
+    assert figures.tpr_at_fpr["1"].value == 1.0
+
+
+def test_balanced_precision_is_precision_in_a_balanced_group():
+    figures = attack_figures(*group(37, 37))
+    assert figures.precision_balanced == figures.precision
+
+
+@pytest.mark.parametrize(
+    ("n1", "n0", "reason"),
+    [(0, 0, "the group has no records"), (0, 5, "the group has no members"), (5, 0, "the group has no non-members")],
+)
+def test_a_group_of_one_kind_has_null_figures(n1, n0, reason):
+    figures = attack_figures(*group(n1, n0))
+    shown = [getattr(figures, name) for name in NAMES if name != "recall"] + list(figures.tpr_at_fpr.values())
+    assert {(figure.value, figure.reason) for figure in shown} == {(None, reason)}
+    assert list(figures.tpr_at_fpr) == ["0.01", "0.001"]
+    assert figures.auc.n == n1 + n0
+    if n1:
+        assert figures.recall.value is not None
+        assert figures.recall.n == n1
+    else:
+        assert figures.recall == Figure(value=None, n=0, reason=reason)
+    assert figures.base_rate == (n1 / (n1 + n0) if n1 + n0 else None)
+
+
+def test_nothing_flagged_leaves_precision_undefined():
+    score_N, is_flagged_N, is_member_N = group(10, 10)
+    figures = attack_figures(score_N, torch.zeros_like(is_flagged_N), is_member_N)
+    assert figures.precision == Figure(value=None, n=0, reason="the attack flagged no record")
+    assert figures.precision_balanced == figures.precision
+    assert figures.recall.value == 0.0
+    assert figures.accuracy.value == 0.5
+    assert figures.auc.value is not None
+
+
+@pytest.mark.parametrize(
+    ("n0", "defined", "cautious"),
+    [(1, False, False), (99, False, False), (100, True, True), (999, True, True), (1000, True, False)],
+)
+def test_tpr_at_fpr_needs_non_members(n0, defined, cautious):
+    score_N, is_flagged_N, is_member_N = group(50, n0)
+    figure = attack_figures(score_N, is_flagged_N, is_member_N, max_fprs=(0.01,)).tpr_at_fpr["0.01"]
+    assert figure.n == 50 + n0
+    if not defined:
+        assert figure.value is None
+        assert figure.reason == (
+            f"a false-positive rate of 0.01 needs at least 100 non-members, and the group has {n0}"
+        )
+        return
+    point = tpr_at_fpr(score_N, is_member_N, max_fpr=0.01)
+    assert figure.value == point.tpr
+    if cautious:
+        assert figure.reason.startswith(f"rests on {point.false_positives} false positive")
+        assert f"among {n0} non-members, where at least 1000" in figure.reason
+    else:
+        assert figure.reason is None
+
+
+def test_thresholds_on_the_number_of_non_members_do_not_suffer_from_rounding():
+    for n0 in (3, 7, 49, 107):  # 1 / 49 * 49 < 1 in floats
+        figures = attack_figures(*group(4, n0), max_fprs=(1 / n0,))
+        assert next(iter(figures.tpr_at_fpr.values())).value is not None
+        figures = attack_figures(*group(4, n0 - 1), max_fprs=(1 / n0,))
+        assert next(iter(figures.tpr_at_fpr.values())).value is None
+
+
+def test_infinite_scores_are_allowed():
+    score_N = torch.tensor([math.inf, 0.0, -math.inf, -math.inf])
+    figures = attack_figures(score_N, score_N > -1, torch.tensor([True, True, False, False]))
+    assert figures.auc.value == 1.0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 200), st.integers(1, 8), st.integers(0, 1000))
+def test_per_class_equals_filter_and_call(num_records, num_classes, seed):
+    random = generator(seed, "classes")
+    label_N = torch.randint(num_classes, (num_records,), generator=random)
+    is_member_N = torch.rand(num_records, generator=random) < 0.4
+    score_N = torch.randint(-4, 5, (num_records,), generator=random).double() + is_member_N
+    is_flagged_N = score_N > 1
+    columns = (score_N, is_flagged_N, is_member_N)
+    found = per_class_figures(*columns, label_N, num_classes, max_fprs=(0.1, 0.01))
+    assert len(found) == num_classes
+    for c, figures in enumerate(found):
+        expected = attack_figures(*(column_N[label_N == c] for column_N in columns), max_fprs=(0.1, 0.01))
+        assert figures == expected
+
+
+def test_mean_of_one_target_is_that_target():
+    figures = attack_figures(*group(20, 200))
+    assert mean_figures([figures]) is figures
+
+
+def test_mean_over_targets():
+    targets = [attack_figures(*group(20, 2000, seed=1)), attack_figures(*group(30, 1000, seed=2))]
+    mean = mean_figures(targets)
+    assert (mean.num_members, mean.num_nonmembers, mean.base_rate) == (50, 3000, 50 / 3050)
+    for name in NAMES:
+        first, second = (getattr(target, name) for target in targets)
+        figure = getattr(mean, name)
+        assert figure.value == pytest.approx((first.value + second.value) / 2)
+        assert figure.n == first.n + second.n
+        assert (figure.reason, figure.low, figure.high) == (None, None, None)
+    assert list(mean.tpr_at_fpr) == ["0.01", "0.001"]
+    assert mean.tpr_at_fpr["0.01"].reason is None
+    # Both rest on few non-members, each on its own number of them.
+    reason = mean.tpr_at_fpr["0.001"].reason
+    assert reason == f"for 2 of 2 targets such as: {targets[0].tpr_at_fpr['0.001'].reason}"
+
+
+def test_mean_says_for_how_many_targets_it_is_undefined():
+    score_N, is_flagged_N, is_member_N = group(20, 200)
+    with_flags = attack_figures(score_N, is_flagged_N, is_member_N)
+    without = attack_figures(score_N, torch.zeros_like(is_flagged_N), is_member_N)
+    mean = mean_figures([without, with_flags, with_flags])
+    assert mean.precision.value == with_flags.precision.value
+    assert mean.precision.n == 2 * with_flags.precision.n
+    assert mean.precision.reason == (
+        "the mean over the 2 of 3 targets for which it is defined (the attack flagged no record)"
+    )
+    assert mean.recall.value == pytest.approx(2 * with_flags.recall.value / 3)
+    # One caution that all targets share is kept once; one reason that all share stays as it is.
+    assert mean.tpr_at_fpr["0.01"].reason == with_flags.tpr_at_fpr["0.01"].reason
+    assert mean.tpr_at_fpr["0.001"] == with_flags.tpr_at_fpr["0.001"].model_copy(update={"n": 660})
+
+
+def test_mean_defined_for_no_target():
+    targets = [attack_figures(*group(5, 0)), attack_figures(*group(0, 5)), attack_figures(*group(0, 0))]
+    mean = mean_figures(targets)
+    assert mean.auc.value is None
+    assert mean.auc.n == 10
+    assert mean.auc.reason == ("defined for none of 3 targets, for the first because the group has no non-members")
+    assert mean_figures([targets[2], targets[2]]) == targets[2]
+
+
+def test_mean_of_a_caution_and_a_null():
+    sparse, sparser = attack_figures(*group(20, 200)), attack_figures(*group(20, 50))
+    reason = mean_figures([sparse, sparser]).tpr_at_fpr["0.01"].reason
+    assert "1 of 2 targets for which it is defined (a false-positive rate of 0.01 needs" in reason
+    assert f"; for 1 of 2 targets such as: {sparse.tpr_at_fpr['0.01'].reason}" in reason
+
+
+def test_figures_survive_json():
+    figures = attack_figures(*group(5, 2000))
+    assert Figures.model_validate_json(figures.model_dump_json()) == figures
+
+
+def test_mean_refusals():
+    with pytest.raises(InputError, match="`figures` is empty"):
+        mean_figures([])
+    one, other = attack_figures(*group(5, 5)), attack_figures(*group(5, 5), max_fprs=(0.1,))
+    with pytest.raises(InputError, match="the same rates"):
+        mean_figures([one, other])
+
+
+@pytest.mark.parametrize("max_fprs", [(0.0,), (1.5,), (-0.1,), (math.nan,)])
+def test_rates_that_no_report_can_hold_are_refused(max_fprs):
+    with pytest.raises(InputError, match=r"lie in \(0, 1\]"):
+        attack_figures(*group(5, 5), max_fprs=max_fprs)
+
+
+def test_a_rate_given_twice_is_refused():
+    with pytest.raises(InputError, match="holds a rate twice"):
+        attack_figures(*group(5, 5), max_fprs=(0.01, 0.01000000001))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score_N": torch.tensor([math.nan, 1.0])}, "NaN"),
+        ({"score_N": torch.zeros(3)}, "`score_N` has shape"),
+        ({"is_flagged_N": torch.tensor([1, 0])}, "`is_flagged_N` has shape .* torch.int64"),
+        ({"is_flagged_N": torch.tensor([True])}, "`is_flagged_N` has shape"),
+        ({"is_member_N": torch.tensor([1, 0])}, "`is_member_N` has dtype"),
+        ({"label_N": torch.tensor([0, 2])}, r"must lie in \[0, 1\]"),
+        ({"label_N": torch.tensor([-1, 0])}, "`label_N` runs from -1 to 0"),
+        ({"label_N": torch.tensor([0.0, 1.0])}, "torch.float32"),
+        ({"label_N": torch.tensor([0])}, r"`label_N` has shape \(1,\)"),
+    ],
+)
+def test_refusals_of_figures(change, message):
+    both = torch.tensor([True, False])
+    arguments = {"score_N": torch.zeros(2), "is_flagged_N": both, "is_member_N": both} | change
+    label_N = arguments.pop("label_N", torch.zeros(len(arguments["score_N"]), dtype=torch.int64))
+    with pytest.raises(InputError, match=message):
+        per_class_figures(**arguments, label_N=label_N, num_classes=2)
+    if "label_N" not in change:
+        with pytest.raises(InputError, match=message):
+            attack_figures(**arguments)

@@ -1,0 +1,67 @@
+"""The summary on the terminal, and the findings behind it."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from mia_lightning.reports import findings
+from mia_lightning.reports.console import render_summary
+from mia_lightning.reports.schema import AuditReport
+
+
+def _printed(report: AuditReport, width: int = 80) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), no_color=True)
+    console.print(render_summary(report))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_summary_fits_and_holds_the_figures(report: AuditReport) -> None:
+    lines = _printed(report)
+
+    assert max(map(len, lines)) <= 80
+    for attack in report.attacks:
+        row = next(line for line in lines if line.startswith(attack.name)).split()
+        figures = attack.overall
+        shown = [figures.precision, figures.recall, figures.accuracy, figures.auc]
+        assert row[1:5] == [f"{figure.value:.3f}" for figure in shown]
+        assert row[5:] == [f"{figures.tpr_at_fpr['0.01'].value:.3f}", "–"]
+    assert "Target: train accuracy 1.000, test accuracy 0.719, gap 0.281" in lines
+
+
+def test_the_three_most_exposed_classes_are_named(make_report) -> None:
+    report = make_report(class_names=("[red]a[/red]", "b", "c", "d", "e"))
+    ranked = sorted(report.attacks[0].per_class[:4], key=lambda group: -group.auc.value)[:3]
+    expected = ", ".join(f"{group.class_name} {group.auc.value:.2f}" for group in ranked)
+
+    assert f"Most exposed classes (AUC of shokri): {expected}" in " ".join(_printed(report, width=200))
+
+
+def test_nothing_measured_is_said_in_dashes(make_report) -> None:
+    report = make_report(class_names=("only",), per_class=0)
+    lines = _printed(report)
+
+    assert "shokri" in lines[3]
+    assert lines[3].split()[1:] == ["–"] * 6
+    assert not any("Most exposed" in line for line in lines)
+    assert findings.strongest(report) is None
+    assert findings.is_at_chance(report.attacks[0].overall) is None
+    assert findings.headline(report) == "The leakage could not be measured"
+
+
+def test_precision_at_a_prior_follows_from_the_rates(report: AuditReport) -> None:
+    figures = report.attacks[0].overall
+    rows = report.scores.attack == "shokri"
+    flagged, member = report.scores.is_flagged[rows], report.scores.is_member[rows]
+    tpr, fpr = flagged[member].mean(), flagged[~member].mean()
+
+    assert findings.precision_at_prior(figures, 0.01) == pytest.approx(0.01 * tpr / (0.01 * tpr + 0.99 * fpr))
+
+
+def test_a_defence_is_part_of_the_name(report: AuditReport) -> None:
+    attack = report.attacks[0]
+
+    assert findings.label(attack) == "shokri"
+    assert findings.label(attack.model_copy(update={"defense": "top1"})) == "shokri (top1)"
+    defended = attack.model_copy(update={"defense": "top1", "adaptive": True})
+    assert findings.label(defended) == "shokri (adaptive, top1)"

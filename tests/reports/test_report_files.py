@@ -1,0 +1,155 @@
+"""What stands in the files of a run, and that they are whole or absent."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mia_lightning.atomic import write_whole
+from mia_lightning.errors import InputError
+from mia_lightning.reports import figures as figures_module
+from mia_lightning.reports.files import read_report, save_report
+from mia_lightning.reports.schema import SCHEMA, AuditReport
+
+
+@pytest.fixture(scope="module")
+def folder(report: AuditReport, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "new"
+    save_report(report, folder)
+    return folder
+
+
+def test_files_of_a_run(report: AuditReport, tmp_path: Path) -> None:
+    written = save_report(report, tmp_path)
+
+    assert [str(path.relative_to(tmp_path)) for path in written] == [
+        "scores.parquet",
+        "per_class.csv",
+        "figures/precision_recall_shokri.png",
+        "figures/precision_recall_loss.png",
+        "figures/roc.png",
+        "figures/leakage_vs_gap.png",
+        "report.html",
+        "report.json",
+    ]
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
+
+
+def test_json_reads_back_as_the_same_report(report: AuditReport, folder: Path) -> None:
+    for path in (folder, folder / "report.json"):
+        back = read_report(path)
+        assert back.model_dump() == report.model_dump()
+        assert back.scores is back.training_curves is None
+
+
+def test_json_is_versioned_and_typed(folder: Path) -> None:
+    content = json.loads((folder / "report.json").read_text())
+
+    assert content["schema"] == SCHEMA
+    assert set(content) >= {"run", "dataset", "target", "attacks"}
+    figure = content["attacks"][0]["per_class"][3]["auc"]
+    assert set(figure) == {"value", "low", "high", "n", "reason"}
+    assert figure["value"] is None
+    assert figure["reason"]
+
+
+def test_parquet_has_a_row_for_each_attack_and_record(report: AuditReport, folder: Path) -> None:
+    table = pq.read_table(folder / "scores.parquet")
+
+    assert table.num_rows == len(report.scores.score) == 2 * 480
+    assert table.column_names == ["attack", "target", "record", "label", "is_member", "score", "is_flagged"]
+    for name in table.column_names:
+        np.testing.assert_array_equal(table[name].to_numpy(), getattr(report.scores, name))
+
+
+def test_csv_has_a_row_for_each_attack_and_class(report: AuditReport, folder: Path) -> None:
+    with (folder / "per_class.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    assert len(rows) == 8
+    second, last = rows[1], rows[7]
+    group = report.attacks[0].per_class[1]
+    assert (second["attack"], second["class_name"]) == ("shokri", "dog")
+    for name in ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision"):
+        assert float(second[name]) == getattr(group, name).value
+    assert float(second["train_accuracy"]) - float(second["test_accuracy"]) == float(second["generalization_gap"])
+    assert second["tpr_at_fpr_0.01"] == ""
+    assert "non-members" in second["tpr_at_fpr_0.01_reason"]
+    assert (last["attack"], last["auc"], last["train_accuracy"]) == ("loss", "", "")
+    assert "no members" in last["auc_reason"]
+
+
+def test_pictures_are_drawn(folder: Path) -> None:
+    for path in (folder / "figures").iterdir():
+        content = path.read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(content) > 15_000
+
+
+def test_pictures_take_any_name(make_report, tmp_path: Path) -> None:
+    names = ("$\\frac{", "_hidden", "two\nlines", "</script>", "x" * 99, "&amp;", "last")
+
+    assert len(save_report(make_report(class_names=names, per_class=40), tmp_path)) == 8
+    assert figures_module.file_name("../a b") == ".._a_b"
+
+
+def test_a_report_without_curves_is_still_written(make_report, tmp_path: Path) -> None:
+    report = make_report(class_names=("only",), per_class=0)
+
+    save_report(report, tmp_path)
+    assert "could not be measured" in (tmp_path / "report.html").read_text()
+
+
+def test_a_failure_leaves_no_report(report: AuditReport, tmp_path: Path, monkeypatch) -> None:
+    save_report(report, tmp_path)
+
+    write_bytes = Path.write_bytes
+
+    def disk_is_full(self: Path, content: bytes) -> int:
+        if "report.html" in self.name:
+            raise OSError("No space left on device")
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", disk_is_full)
+    with pytest.raises(OSError, match="No space"):
+        save_report(report, tmp_path)
+    assert not (tmp_path / "report.json").exists()
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path, monkeypatch) -> None:
+    path = write_whole(tmp_path / "deep" / "file", b"old")
+
+    monkeypatch.setattr("os.replace", lambda source, to: (_ for _ in ()).throw(OSError("killed")))
+    with pytest.raises(OSError, match="killed"):
+        write_whole(path, b"new")
+    assert [file.read_bytes() for file in path.parent.iterdir()] == [b"old"]
+
+
+def test_a_report_without_scores_is_refused(report: AuditReport, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="carries no scores"):
+        save_report(report.model_copy(update={"scores": None}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "There is no report at"),
+        ("{", "is not JSON"),
+        ("[]", "has the schema None"),
+        ('{"schema": "other/9"}', "has the schema 'other/9'"),
+        (f'{{"schema": "{SCHEMA}"}}', "is not a valid report: Field required at `run`"),
+        ("\udcff", "is not JSON"),
+    ],
+)
+def test_a_bad_report_is_refused_in_a_sentence(tmp_path: Path, content: str | None, sentence: str) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=sentence) as error:
+        read_report(tmp_path)
+    assert str(error.value).endswith(".")
+    assert "\n" not in str(error.value)

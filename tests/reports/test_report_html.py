@@ -1,0 +1,166 @@
+"""The page: self-contained, escaped, accessible, and with the report's numbers in it."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from mia_lightning.reports.curves import attack_curves
+from mia_lightning.reports.html import html_page
+from mia_lightning.reports.schema import AuditReport
+
+EVIL = "<script>alert(1)</script>"
+
+
+class _Page(HTMLParser):
+    """Tags with their attributes, the text outside scripts and styles, and the plots' JSON."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.plots = ""
+        self._inside = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = dict(attrs).get("id") or tag if tag in ("script", "style") else ""
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "plots":
+            self.plots += data
+        elif not self._inside:
+            self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def text(report: AuditReport) -> str:
+    return html_page(report, {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks})
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> _Page:
+    return _Page(text)
+
+
+def test_nothing_is_loaded(page: _Page) -> None:
+    loading = {"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "ping"}
+    for tag, attributes in page.tags:
+        assert tag not in ("iframe", "object", "embed", "base")
+        for name in loading & set(attributes):
+            assert attributes[name].startswith(("data:", "#")), (tag, attributes)
+    policy = next(attributes for tag, attributes in page.tags if "http-equiv" in attributes)["content"]
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert "connect-src" not in policy
+
+
+def test_style_loads_nothing(text: str) -> None:
+    style = text[text.index("<style>") : text.index("</style>")]
+
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_text_from_the_data_is_escaped(text: str, page: _Page) -> None:
+    assert EVIL not in text
+    assert EVIL in "".join(page.text)
+    assert sum(tag == "script" for tag, _ in page.tags) == 3
+
+
+def test_plots_hold_the_curves(report: AuditReport, page: _Page) -> None:
+    plots = json.loads(page.plots)
+
+    assert set(plots) == {
+        "precision-recall-0",
+        "precision-recall-1",
+        "roc",
+        "leakage-vs-gap",
+        "training-0",
+        "training-1",
+    }
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert set(plots) <= ids
+    decision = plots["precision-recall-0"]["data"][-1]
+    assert decision["x"] == [report.attacks[0].overall.recall.value]
+    assert decision["y"] == [report.attacks[0].overall.precision_balanced.value]
+    points = plots["leakage-vs-gap"]["data"][1]
+    assert points["y"] == sorted(
+        (float(f"{group.auc.value:.4g}") for group in report.attacks[1].per_class[:3]), reverse=True
+    )
+    assert "&lt;script&gt;" in "".join(points["hovertext"])
+    assert max(len(trace["x"]) for plot in plots.values() for trace in plot["data"]) <= 300
+
+
+def test_numbers_of_the_report_stand_in_the_page(report: AuditReport, page: _Page) -> None:
+    words = "".join(page.text)
+    overall = report.attacks[0].overall
+
+    for figure in (overall.auc, overall.precision, overall.recall, overall.average_precision):
+        assert f"{figure.value:.3f}" in words
+    assert "Training records can be told from others" in words
+    assert f"{100 * overall.auc.value:.0f} of 100 cases" in words
+    assert report.warnings[0] in words
+    assert "0.719" in words
+    assert "torch 2.14.1" in words
+    assert "shadows 20.5" in words
+    assert '"name": "made-up"' in words
+
+
+def test_reasons_stand_where_figures_are_missing(report: AuditReport, page: _Page) -> None:
+    words = "".join(page.text)
+
+    assert report.attacks[0].per_class[3].auc.reason in words
+    assert report.attacks[0].overall.tpr_at_fpr["0.001"].reason in words
+
+
+def test_the_menu_offers_each_class_that_has_a_curve(page: _Page) -> None:
+    menus = [attributes for tag, attributes in page.tags if tag == "select"]
+    labels = {attributes["for"] for tag, attributes in page.tags if tag == "label"}
+    options = [attributes["value"] for tag, attributes in page.tags if tag == "option"]
+
+    assert {menu["id"] for menu in menus} == labels
+    assert options == ["all", "0", "1", "2"] * 2
+
+
+def test_the_page_can_be_read_aloud(page: _Page) -> None:
+    assert ("html", {"lang": "en"}) in page.tags
+    headings = [tag for tag, _ in page.tags if tag in ("h1", "h2", "h3")]
+    assert headings[0] == "h1"
+    assert headings.count("h1") == 1
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in page.tags:
+        if attributes.get("role") == "img":
+            assert attributes["aria-label"]
+        if tag == "th":
+            assert attributes["scope"] in ("row", "col")
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
+
+
+def test_chance_is_called_chance(make_report) -> None:
+    report = make_report(shift=0.0)
+    curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
+    words = "".join(_Page(html_page(report, curves)).text)
+
+    assert "No leakage found by these attacks" in words
+    assert "cannot be told from guessing" in words
+
+
+def test_pooled_curves_say_so(make_report) -> None:
+    report = make_report(num_targets=3)
+    curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
+
+    assert "pooled over the targets" in html_page(report, curves)
+
+
+def test_a_time_of_another_form_stands_as_it_is(report: AuditReport) -> None:
+    run = report.run.model_copy(update={"created": "some day"})
+    curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
+
+    assert "some day" in html_page(report.model_copy(update={"run": run}), curves)

@@ -1,0 +1,322 @@
+"""What wandb holds, read back from the files of an offline run."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mia_lightning.errors import InputError
+from mia_lightning.reports.curves import attack_curves
+from mia_lightning.reports.logger import NoLogger, NoRun
+from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.tables import headline_scalars
+from mia_lightning.reports.wandb import WandbReport
+from mia_lightning.reports.wandb_content import ALL_RECORDS, MAX_ROWS, curve_rows
+
+CONF = Path(__file__).parents[2] / "conf" / "logger"
+
+
+@pytest.fixture(scope="module")
+def logged(report: AuditReport, tmp_path_factory) -> Iterator["_Logged"]:
+    """Two runs, one after the other."""
+    import wandb
+
+    services: list[dict[str, str]] = []
+    popen = subprocess.Popen
+
+    def recorded(command, *rest, **options):
+        if "wandb-core" in str(command[0]):
+            services.append(dict(options["env"]))
+        return popen(command, *rest, **options)
+
+    wandb.teardown()
+    with pytest.MonkeyPatch.context() as patch, _Proxy() as proxy:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            patch.delenv(name)
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"):
+            patch.setenv(name, proxy.address)
+        patch.setattr(subprocess, "Popen", recorded)
+        before = dict(os.environ)
+        folders = []
+        for number in range(2):
+            folder = tmp_path_factory.mktemp(f"job{number}")
+            config = {"seed": number, "attack": {"loss": {"threshold": 0.5}}}
+            with WandbReport(name=f"job {number}", tags=["a", "b"]).start(folder, config) as run:
+                run.finish(report)
+            assert run.location is not None
+            folders.append(Path(run.location))
+        after = dict(os.environ)
+        wandb.teardown()
+        names = {name for name in before | after if name.startswith("WANDB_")}
+        changed = {name: after.get(name, "") for name in names if before.get(name) != after.get(name)}
+        yield _Logged(folders, changed, proxy.connections, services)
+
+
+@dataclass(frozen=True)
+class _Logged:
+    """Folders of the runs, what is left in the environment, connections to a proxy, environments of the service."""
+
+    folders: list[Path]
+    changed: dict[str, str]
+    connections: int
+    services: list[dict[str, str]]
+
+
+class _Proxy:
+    """A listener that counts who calls."""
+
+    def __enter__(self) -> "_Proxy":
+        self.connections = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._listen)
+        self._thread.start()
+        return self
+
+    def _listen(self) -> None:
+        while True:
+            connection, _ = self._socket.accept()
+            with connection:
+                if connection.recv(4) == b"stop":
+                    return
+                self.connections += 1
+
+    def __exit__(self, *error: object) -> None:
+        with socket.create_connection(self._socket.getsockname()) as last:
+            last.sendall(b"stop")
+        self._thread.join()
+        self._socket.close()
+
+
+def _records(folder: Path) -> list[dict]:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
+    environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def records(logged) -> list[dict]:
+    return _records(logged.folders[0])
+
+
+@pytest.fixture(scope="module")
+def summary(records: list[dict]) -> dict:
+    entries = [record["summary"]["update"] for record in records if record["type"] == "summary"]
+    return {name: value for entry in entries for name, value in entry.items()}
+
+
+def test_summary_is_the_report(report: AuditReport, summary: dict) -> None:
+    expected = headline_scalars(report)
+
+    assert {name: summary[name] for name in expected} == expected
+    assert expected["leakage/loss/auc"] == report.attacks[1].overall.auc.value
+    assert expected["target/generalization_gap"] == 0.28125
+    assert "leakage/loss/tpr_at_fpr_0.01" in summary
+    assert "leakage/loss/tpr_at_fpr_0.001" not in summary
+
+
+def test_two_runs_each_close_well(logged) -> None:
+    folders = logged.folders
+
+    assert len(set(folders)) == 2
+    for number, folder in enumerate(folders):
+        entries = _records(folder)
+        run = next(entry["run"] for entry in entries if entry["type"] == "run")
+        assert run["config"]["update"]["seed"] == number
+        assert run["display_name"] == f"job {number}"
+        assert [entry["exit"]["exit_code"] for entry in entries if entry["type"] == "exit"] == [0]
+
+
+def test_environment_is_left_as_it_was(logged) -> None:
+    assert logged.changed == {}
+
+
+def test_nothing_is_sent(logged) -> None:
+    assert logged.connections == 0
+    # One service serves both runs; it would send error reports even from offline runs.
+    assert [service["WANDB_ERROR_REPORTING"] for service in logged.services] == ["false"]
+
+
+def test_nothing_about_the_machine_is_recorded(logged, records: list[dict]) -> None:
+    run = next(record["run"] for record in records if record["type"] == "run")
+
+    assert not run.get("host")
+    for path in logged.folders[0].rglob("*"):
+        assert path.name not in ("requirements.txt", "wandb-metadata.json")
+        if path.is_file():
+            assert b"pytest" not in path.read_bytes().replace(str(logged.folders[0].parents[2]).encode(), b"")
+
+
+def _table(folder: Path, summary: dict, key: str) -> dict:
+    return json.loads((folder / "files" / summary[f"{key}.path"]).read_text())
+
+
+def test_curves_are_those_of_the_scores(report: AuditReport, logged, summary: dict) -> None:
+    table = _table(logged.folders[0], summary, "precision_recall/curves")
+    assert table["columns"] == ["attack", "class", "recall", "precision", "precision_balanced"]
+    assert {(row[0], row[1]) for row in table["data"]} == {
+        (attack, name) for attack in ("shokri", "loss") for name in (ALL_RECORDS, *report.dataset.class_names[:3])
+    }
+    exact = attack_curves(report.scores, "shokri").overall
+    rows = [row[2:] for row in table["data"] if row[:2] == ["shokri", ALL_RECORDS]]
+    known = np.stack([exact.recall, exact.precision, exact.precision_balanced], axis=1)
+    assert all(np.isclose(known, row).all(axis=1).any() for row in rows)
+    np.testing.assert_allclose([rows[0], rows[-1]], known[[0, -1]])
+
+
+def test_per_class_table_is_the_report(report: AuditReport, logged, summary: dict) -> None:
+    table = _table(logged.folders[0], summary, "per_class")
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+
+    assert len(rows) == 8
+    found = {(row["attack"], row["class_index"]): row["auc"] for row in rows}
+    assert found == {
+        (attack.name, group.class_index): group.auc.value for attack in report.attacks for group in attack.per_class
+    }
+
+
+def test_figures_and_line_series_are_there(logged, summary: dict) -> None:
+    for key in ("roc", "leakage_vs_gap", "precision_recall/shokri/by_class", "shadow/training"):
+        figure = json.loads((logged.folders[0] / "files" / summary[f"{key}.path"]).read_text())
+        assert figure["data"]
+        assert '"--' not in json.dumps(figure)
+    menu = json.loads((logged.folders[0] / "files" / summary["precision_recall/loss/by_class.path"]).read_text())
+    assert len(menu["layout"]["updatemenus"][0]["buttons"]) == 5
+    assert summary["precision_recall/shokri_table.nrows"] == 400
+
+
+def test_training_curves_are_quantiles_over_epochs(report: AuditReport, records: list[dict]) -> None:
+    history = [record["history"]["item"] for record in records if record["type"] == "history"]
+    rows = [item for item in history if "shadow/epoch" in item]
+    loss_EK = report.training_curves["shadow"].train_loss_EK
+
+    assert [row["shadow/epoch"] for row in rows] == list(range(20))
+    np.testing.assert_allclose([row["shadow/train_loss/median"] for row in rows], np.nanmedian(loss_EK, axis=1))
+    np.testing.assert_allclose(
+        [row["shadow/train_loss/quantile_90"] for row in rows], np.nanquantile(loss_EK, 0.9, axis=1)
+    )
+    metrics = [record["metric"] for record in records if record["type"] == "metric"]
+    assert any(metric.get("step_metric") == "shadow/epoch" for metric in metrics)
+
+
+def test_rows_are_counted(make_report) -> None:
+    report = make_report(class_names=tuple(str(c) for c in range(150)), per_class=100)
+    curves = {name: attack_curves(report.scores, name) for name in ("shokri", "loss")}
+    rows = curve_rows(report, curves)
+
+    assert len(rows) <= MAX_ROWS
+    assert len({(row[0], row[1]) for row in rows}) == 300
+
+
+def test_of_too_many_curves_the_most_exposed_are_kept(report: AuditReport, monkeypatch) -> None:
+    monkeypatch.setattr("mia_lightning.reports.wandb_content.MAX_ROWS", 6)
+    curves = {name: attack_curves(report.scores, name) for name in ("shokri", "loss")}
+    rows = curve_rows(report, curves)
+    first = max(report.attacks[0].per_class[:3], key=lambda group: group.auc.value)
+
+    assert len(rows) == 6
+    assert [row[:2] for row in rows[::2]] == [
+        ["shokri", ALL_RECORDS],
+        ["loss", ALL_RECORDS],
+        ["shokri", first.class_name],
+    ]
+
+
+def test_an_error_closes_the_run_as_failed(tmp_path: Path) -> None:
+    import wandb
+
+    with pytest.raises(KeyError), WandbReport().start(tmp_path, {}) as run:
+        raise KeyError("training failed")
+    run.abort()
+    wandb.teardown()
+    assert run.location is not None
+    codes = [record["exit"]["exit_code"] for record in _records(Path(run.location)) if record["type"] == "exit"]
+    assert codes == [1]
+
+
+def test_a_closed_run_is_not_finished_again(tmp_path: Path, report: AuditReport) -> None:
+    run = WandbReport().start(tmp_path, {})
+    run.abort()
+    with pytest.raises(RuntimeError, match="closed"):
+        run.finish(report)
+
+
+@pytest.mark.parametrize("mode", ["shared", "", None])
+def test_an_unknown_mode_is_refused(mode: str | None) -> None:
+    with pytest.raises(InputError, match="must be offline, online or disabled"):
+        WandbReport(mode=mode)
+
+
+def test_an_empty_project_is_refused() -> None:
+    with pytest.raises(InputError, match=r"logger\.project"):
+        WandbReport(project="")
+
+
+def test_online_without_a_key_is_refused_at_once(tmp_path: Path, monkeypatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(InputError, match=r"no wandb API key was found; .*logger\.mode=offline"):
+        WandbReport(mode="online").start(tmp_path, {})
+
+
+def test_what_wandb_refuses_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"wandb refused the run .*project name"):
+        WandbReport(project="a/b").start(tmp_path, {})
+
+
+def test_netrc_is_a_key(tmp_path: Path, monkeypatch) -> None:
+    import wandb
+
+    from mia_lightning.reports.wandb import _has_key
+
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password secret\n")
+    assert not _has_key(wandb.Settings())
+    assert _has_key(wandb.Settings(base_url="https://wandb.example.org"))
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert _has_key(wandb.Settings())
+
+
+def test_disabled_and_none_keep_nothing(report: AuditReport, tmp_path: Path) -> None:
+    for logger in (WandbReport(mode="disabled"), NoLogger()):
+        with logger.start(tmp_path, {}) as run:
+            assert isinstance(run, NoRun)
+            assert run.location is None
+            run.finish(report)
+            run.abort()
+    assert not list(tmp_path.iterdir())
+
+
+def test_logger_none_does_not_load_wandb() -> None:
+    program = (
+        "import sys, pathlib; from mia_lightning.reports.logger import NoLogger; "
+        "NoLogger().start(pathlib.Path('.'), {}).abort(); "
+        "assert not {'wandb', 'matplotlib', 'plotly', 'pyarrow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_yaml_lists_every_parameter() -> None:
+    wandb_node = yaml.safe_load((CONF / "wandb.yaml").read_text())
+    none_node = yaml.safe_load((CONF / "none.yaml").read_text())
+
+    assert wandb_node.pop("_target_") == f"{WandbReport.__module__}.{WandbReport.__qualname__}"
+    assert list(wandb_node) == [field.name for field in fields(WandbReport)]
+    assert wandb_node.pop("mode") == "${oc.env:WANDB_MODE,offline}"
+    for name, value in wandb_node.items():
+        assert value == getattr(WandbReport(), name) or (value, name) == ([], "tags")
+    assert none_node == {"_target_": f"{NoLogger.__module__}.{NoLogger.__qualname__}"}

@@ -1,0 +1,108 @@
+"""The benchmark scripts run, and what they print hangs together; no time is asserted."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+VARIANTS = ["trainer loop (a)", "bare loop (b)", "stack 1", "stack 4"]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("shadow_training")
+
+
+@pytest.fixture(scope="module")
+def quick_run() -> subprocess.CompletedProcess[str]:
+    # One thread: on busy cores threads that wait for each other make the run many times longer.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCHMARKS / "shadow_training.py"), "--quick", "--markdown"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_quick_run_prints_one_table_with_a_row_for_each_setting_and_variant(
+    quick_run: subprocess.CompletedProcess[str], script: ModuleType
+) -> None:
+    assert quick_run.returncode == 0, quick_run.stderr
+    assert quick_run.stderr == ""
+    assert "threads, torch" in quick_run.stdout.splitlines()[0]
+    lines = [line for line in quick_run.stdout.splitlines() if line.startswith("|")]
+    header, rule, *body = lines
+    assert cells(header) == list(script.HEADER)
+    assert all(set(cell) <= set("-:") for cell in cells(rule))
+    assert [cells(line)[:2] for line in body] == [[s, v] for s in ("location", "digits") for v in VARIANTS]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_ratios_and_rates_are_the_quotients_of_the_printed_times(
+    quick_run: subprocess.CompletedProcess[str], script: ModuleType
+) -> None:
+    body = [cells(line) for line in quick_run.stdout.splitlines() if line.startswith("|")][2:]
+    for setting in script.SETTINGS:
+        rows = [row for row in body if row[0] == setting.name]
+        by_trainer, bare = float(rows[0][2]), float(rows[1][2])
+        task = script.make_task(setting, torch.device("cpu"), epochs=2)
+        work = script.operations(task.make_network(), setting.records, 2)
+        for row in rows:
+            seconds = float(row[2])
+            assert row[4] == f"{by_trainer / seconds:.2f}"
+            assert row[5] == f"{bare / seconds:.2f}"
+            assert row[6] == f"{work / seconds / 1e9:.1f}"
+            assert 0.0 < float(row[8]) < torch.tensor(float(setting.classes)).log()  # better than guessing
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) -> None:
+    setting = script.SETTINGS[index]
+    task = script.make_task(setting, torch.device("cpu"), epochs=1)
+    expected = script.operations(task.make_network(), setting.records, 1)
+    with FlopCounterMode(display=False) as counter:
+        script.train_by_bare_loop(task, [0])
+    assert counter.get_total_flops() == expected
+    with FlopCounterMode(display=False) as counter:
+        script.train_by_stack(task, [0, 1], size=2)
+    # Looking at the architecture, on two records, comes on top.
+    assert 2 * expected <= counter.get_total_flops() < 2 * expected * 1.02
+
+
+def test_every_variant_starts_from_the_same_networks(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(script, "LEARNING_RATE", 0.0)
+    task = script.make_task(script.SETTINGS[1], torch.device("cpu"), epochs=1)
+    by_stack = script.train_by_stack(task, [0, 1, 2], size=2)
+    for k, other in enumerate(script.train_by_bare_loop(task, [0, 1, 2])):
+        for name, tensor in other().state_dict().items():
+            torch.testing.assert_close(by_stack[k]().state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_variants_that_did_not_learn_the_same_are_named(script: ModuleType) -> None:
+    task = SimpleNamespace(setting=SimpleNamespace(name="location"))
+
+    def variant(name: str, *loss_K: float) -> SimpleNamespace:
+        return SimpleNamespace(name=name, task=task, loss_K=loss_K)
+
+    assert script.unequal([variant("a", 0.50), variant("b", 0.52)]) is None
+    for broken in (0.9, float("nan")):
+        complaint = script.unequal([variant("a", 0.50), variant("b", broken)])
+        assert complaint is not None
+        assert "location" in complaint
+        assert " b " in complaint
+
+
+def test_settings_that_cannot_be_run_are_refused(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script.arguments(["--rounds", "0"])
+    assert "at least 1" in capsys.readouterr().err
+    assert script.arguments(["--quick", "--epochs", "7"]).epochs == 7

@@ -1,0 +1,408 @@
+"""The command as a person runs it: exit codes, sentences, files.
+
+The main cases run in a subprocess; the many kinds of mistakes call `main` in this process, which spares the imports.
+"""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from mia_lightning.cli import main
+
+QUICK = ["logger=none", "shadow.count=4", "training.epochs=8", "dataset.train_size=60", "trainer.accelerator=cpu"]
+GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "logger", "attack"]
+FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
+QUICK_ATTACK = ["attack.shokri.training.epochs=3"]
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
+    command = [sys.executable, "-m", "mia_lightning", *arguments]
+    return subprocess.run(command, cwd=folder, env={**kept, **environment}, capture_output=True, text=True, timeout=300)
+
+
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    """`mia-lightning` in this process, in an empty folder."""
+
+    def run_here(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["mia-lightning", *arguments])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+        return Ended(code, *capsys.readouterr())
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # restored afterwards: main sets it
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    yield run_here
+    for name in ("my_package", "broken"):
+        sys.modules.pop(name, None)
+
+
+def refused(result: Ended | subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("mia-lightning: ")
+    assert "Traceback" not in result.stderr + result.stdout
+    assert len(result.stderr.strip().splitlines()) == 1
+    for part in parts:
+        assert part in result.stderr
+
+
+def reports(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.rglob("report.json"))]
+
+
+def test_a_run_leaves_all_its_files_and_prints_a_short_table(tmp_path: Path) -> None:
+    result = run(tmp_path, *QUICK, *QUICK_ATTACK, "hydra.run.dir=here", "save_models=true")
+    assert result.returncode == 0, result.stderr
+    folder = tmp_path / "here"
+    for name in ("report.json", "report.html", "scores.parquet", "per_class.csv", "config.yaml", "outcome.json"):
+        assert (folder / name).stat().st_size > 0, name
+    assert (folder / "target.safetensors").is_file()
+    assert (folder / "shadow.safetensors").is_file()
+    assert list((folder / "figures").glob("*.png"))
+    assert not list(folder.rglob("*.partial"))
+    assert json.loads((folder / "outcome.json").read_text()) == {"exit_code": 0, "reason": None}
+    (report,) = reports(tmp_path)
+    assert [attack["name"] for attack in report["attacks"]] == ["shokri", "loss"]
+    assert len(pq.read_table(folder / "scores.parquet")) == 2 * 120
+    with (folder / "per_class.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2 * 10
+    assert report["run"]["config"]["shadow"]["count"] == 4
+    assert "shokri" in result.stdout
+    assert "Results: " in result.stdout
+    assert "here/report.html" in result.stdout
+    assert max(len(line) for line in result.stdout.splitlines() if "Results" not in line) <= 100
+
+
+def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        result = call(*QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2")
+        assert result.returncode == 0, result.stderr
+    a, b, c = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in "abc")
+    assert a == b
+    assert a["score"] != c["score"]
+
+
+def test_a_sweep_runs_every_job_in_a_folder_of_its_own_and_exits_with_the_worst_code(
+    call: Call, tmp_path: Path
+) -> None:
+    result = call("-m", *QUICK, "attack=loss", "dataset.train_size=40,5000,50", "hydra.sweep.dir=sweep")
+    assert result.returncode == 2
+    assert "`dataset.train_size` is 5000" in result.stderr
+    assert re.findall(r"Job (\d): .*dataset.train_size=(\d+)", result.stdout) == [
+        ("0", "40"),
+        ("1", "5000"),
+        ("2", "50"),
+    ]
+    assert [report["membership"]["num_members"] for report in reports(tmp_path / "sweep")] == [40, 50]
+    outcomes = [json.loads((tmp_path / "sweep" / str(job) / "outcome.json").read_text()) for job in range(3)]
+    assert [outcome["exit_code"] for outcome in outcomes] == [0, 2, 0]
+    assert "5000" in outcomes[1]["reason"]
+
+
+def test_own_data_and_own_architecture_from_the_working_folder(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "my_package.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, input_shape, num_classes, width=4):\n"
+        "        super().__init__(nn.Linear(input_shape[0], width), nn.ReLU(), nn.Linear(width, num_classes))\n"
+    )
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "my.npz", x=rng.normal(size=(200, 5)), label=np.arange(200) % 3)
+    own = ["dataset=npz", "dataset.path=my.npz", "model=custom", "model._target_=my_package.Net", "+model.width=7"]
+    rest = ["logger=none", "shadow.count=2", "training.epochs=2", "attack=loss", "trainer.accelerator=cpu"]
+    result = call(*own, *rest)
+    assert result.returncode == 0, result.stderr
+    (report,) = reports(tmp_path)
+    assert report["target"]["architecture"] == "Net"
+    assert report["target"]["num_parameters"] == 5 * 7 + 7 + 7 * 3 + 3
+    assert report["dataset"]["name"] == "my"
+    assert report["membership"]["num_members"] == 50  # a quarter
+
+
+def test_membership_that_is_known(call: Call, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).permutation(1797)[:300]
+    lines = ["row,member", *(f"{row},{int(i < 120)}" for i, row in enumerate(rows))]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    given = ["membership=given", "membership.path=rows.csv"]
+    result = call(*QUICK, *given, "attack=loss", "save_models=true", "hydra.run.dir=first")
+    assert result.returncode == 0, result.stderr
+    (report,) = reports(tmp_path)
+    assert (report["membership"]["num_members"], report["membership"]["num_nonmembers"]) == (120, 180)
+    table = pq.read_table(tmp_path / "first" / "scores.parquet").to_pydict()
+    members = {record for record, is_member in zip(table["record"], table["is_member"], strict=True) if is_member}
+    assert members == set(rows[:120].tolist())
+
+
+def test_the_configuration_can_be_extended_by_a_folder_of_ones_own(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "attack").mkdir(parents=True)
+    (tmp_path / "mine" / "attack" / "yeom.yaml").write_text(
+        "# @package attack.yeom\n_target_: mia_lightning.attacks.loss.Loss\nname: yeom\n"
+    )
+    result = call("--config-dir", "mine", *QUICK, "attack=[loss,yeom]")
+    assert result.returncode == 0, result.stderr
+    (report,) = reports(tmp_path)
+    assert [attack["name"] for attack in report["attacks"]] == ["loss", "yeom"]
+
+
+def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) -> None:
+    result = run(tmp_path, *QUICK[1:], "attack=loss")
+    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.rglob("*.wandb"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["shadow.cont=3"], ["`shadow.cont`", "did you mean `shadow.count`?"]),
+        (["datset=digits"], ["`datset`", "did you mean `dataset`?"]),
+        (["dataset=digit"], ["dataset=digit", "csv, digits, location, npz", "did you mean `digits`?"]),
+        (["attack=[shokri,lira]"], ["attack=lira", "loss, shokri"]),
+        (["experiment=nothing"], ["experiment=nothing"]),
+        (["dataset.train_size=[1,"], ["dataset.train_size=[1,"]),
+        (["--no-such-flag"], ["--no-such-flag"]),
+        (["+extra.key=1"], ["`extra`"]),
+        (["model=custom"], ["`model._target_` is not set"]),
+        (["dataset=csv", "dataset.path=x.csv"], ["`dataset.label_column` is not set"]),
+        (["dataset=null"], ["dataset=null is no choice", "csv, digits, location, npz"]),
+        *(([f"{group}=null"], [f"{group}=null is no choice"]) for group in GROUPS),
+        (["attack=5"], ["attack=5 is no choice", "loss, shokri"]),
+        (["experiment=5"], ["experiment=5 is no choice"]),
+        (["hydra=null"], ["hydra=null"]),
+        (["~seed"], ["`seed` was deleted"]),
+        (["~save_models"], ["`save_models` was deleted"]),
+        (["~model"], ["`model` is empty", "cnn, custom, mlp"]),
+        (["~dataset"], ["`dataset` is empty", "csv, digits, location, npz"]),
+        (["~dataset._target_"], ["`dataset` has no `_target_`"]),
+        (["attack.loss=null"], ["`attack.loss` is empty"]),
+        (["~shadow.count", "shadow.count=3"], ["`shadow.count` in this configuration"]),
+        (["--resolve"], ["--resolve"]),
+        (["hydra.run.dir=in_the_way"], ["in_the_way", "set hydra.run.dir"]),
+        (["hydra.run.dir=in_the_way/below"], ["in_the_way", "set hydra.run.dir"]),
+        (["save_models=maybe"], ["`save_models` is 'maybe'", "true or false"]),
+        (["save_models=null"], ["`save_models` is None"]),
+        (["trainer.progress_bar=foo"], ["`trainer.progress_bar` is 'foo'"]),
+    ],
+)
+def test_mistakes_that_need_no_torch_are_one_sentence(
+    call: Call, tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    (tmp_path / "in_the_way").touch()
+    refused(call(*arguments), *parts)
+    assert not reports(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["model=custom", "model._target_=nowhere.Net"], ["`model`", "nowhere"]),
+        (["+model.depth=3"], ["`model` cannot be made", "depth"]),
+        (["+training.speed=3"], ["`training` cannot be made", "`training.speed`", "Recipe", "see conf/training"]),
+        (["+attack.shokri.training.speed=3"], ["`attack.shokri.training.speed`", "see conf/attack"]),
+        (
+            ["dataset._target_=mia_lightning.make_population"],
+            ["`dataset` cannot be made", "make_population needs 'x'"],
+        ),
+        (["dataset.train_size=1.5"], ["`dataset.train_size` is 1.5"]),
+        (["dataset.train_size=true"], ["`dataset.train_size` is True"]),
+        (["membership.train_size=abc"], ["`dataset.train_size` is 'abc'"]),
+        (["membership.validation=1.5"], ["`membership.validation` is 1.5"]),
+        (["membership=given", "membership.path=5"], ["`membership.path` 5 is not a file"]),
+        (["target=checkpoint", "target.path=5", "target.prefix=5", *FIRST_ROWS], ["`target.path` 5 is not a file"]),
+        (["shadow.count=true"], ["`shadow.count` is True"]),
+        (["target.count=true"], ["`target.count` is True"]),
+        (["training.optimizer._target_=torch.optim.Adafactor"], ["Adafactor", "element by element"]),
+        (["dataset=npz", "dataset.path=absent.npz"], ["absent.npz"]),
+        (["membership=given"], ["membership.path"]),
+        (["target=checkpoint", "target.path=x.pt"], ["membership=given"]),
+        (["attack=[]"], ["`attack` is empty"]),
+        (["shadow.count=many"], ["`shadow.count` is 'many'"]),
+        (["training.optimizer.lr=1e30", "model.activation=relu"], ["target 0 was no longer finite in epoch"]),
+    ],
+)
+def test_mistakes_in_values_are_one_sentence(
+    call: Call, tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    refused(call(*QUICK, *arguments), *parts)
+    assert not reports(tmp_path)
+
+
+@pytest.mark.parametrize("way", ["interrupted", "terminated", "killed"])
+def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, way: str) -> None:
+    (tmp_path / "watch.py").write_text(
+        "import pathlib\nimport pytorch_lightning as pl\n"
+        "class Started(pl.Callback):\n"
+        "    def on_train_epoch_end(self, trainer, module):\n        pathlib.Path('started').touch()\n"
+    )
+    arguments = [
+        *QUICK,
+        "training.epochs=1000000",
+        "trainer.callbacks=[{_target_:watch.Started}]",
+        "hydra.run.dir=here",
+    ]
+    sent, code = {
+        "interrupted": (signal.SIGINT, 130),
+        "terminated": (signal.SIGTERM, 143),
+        "killed": (signal.SIGKILL, -signal.SIGKILL),
+    }[way]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mia_lightning", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background ignores the signal, and its children would inherit that.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(sent)
+        _, printed = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == code
+    assert not reports(tmp_path)
+    assert not (tmp_path / "here" / "report.html").exists()
+    if way != "killed":
+        assert f"mia-lightning: {way}" in printed
+        assert "Traceback" not in printed
+        assert json.loads((tmp_path / "here" / "outcome.json").read_text()) == {"exit_code": code, "reason": way}
+
+
+def test_ctrl_c_while_hydra_is_imported_has_no_traceback(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from mia_lightning.cli import main\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'hydra':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 130
+    assert result.stderr.splitlines() == ["mia-lightning: interrupted; no report was written for this run."]
+
+
+def test_a_failing_run_leaves_no_report_of_an_earlier_one_in_its_folder(call: Call, tmp_path: Path) -> None:
+    quick = [*QUICK, "attack=loss", "hydra.run.dir=here", "shadow.count=2", "training.epochs=1"]
+    assert call(*quick).returncode == 0
+    assert reports(tmp_path)
+    refused(call(*quick, "dataset.train_size=5000"), "`dataset.train_size` is 5000")
+    assert not reports(tmp_path)
+    assert not (tmp_path / "here" / "report.html").exists()
+    assert json.loads((tmp_path / "here" / "outcome.json").read_text())["exit_code"] == 2
+
+
+def test_a_setting_without_effect_is_said_to_have_none(call: Call) -> None:
+    quick = [*QUICK, "attack=loss", "shadow.count=2", "training.epochs=1", "membership=halves"]
+    result = call(*quick, "~trainer.progress_bar")
+    assert result.returncode == 0, result.stderr
+    assert "mia-lightning: dataset.train_size has no effect under membership=halves" in result.stderr.splitlines()
+    silent = call(*(argument for argument in quick if "train_size" not in argument))
+    assert silent.returncode == 0
+    assert "no effect" not in silent.stderr
+
+
+def test_the_saved_target_of_a_run_is_a_checkpoint(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("row\n" + "".join(f"{row}\n" for row in range(60)))
+    quick = [*QUICK, "membership=given", "membership.path=rows.csv", "attack=loss", "shadow.count=2"]
+    assert call(*quick, "save_models=true", "hydra.run.dir=first").returncode == 0
+    result = call(*quick, "target=checkpoint", "target.path=first/target.safetensors", "hydra.run.dir=second")
+    assert result.returncode == 0, result.stderr
+    first, second = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in ("first", "second"))
+    assert first == second
+
+
+def test_early_stopping_from_the_command_line(call: Call, tmp_path: Path) -> None:
+    stopping = ["training.early_stopping={patience:2}", "membership.validation=50", "training.epochs=200"]
+    result = call(*QUICK, *stopping, "attack=loss")
+    assert result.returncode == 0, result.stderr
+    (report,) = reports(tmp_path)
+    assert report["membership"]["num_validation"] == 50
+
+
+def test_help_lists_choices_settings_and_examples(tmp_path: Path) -> None:
+    result = run(tmp_path, "--help")
+    assert result.returncode == 0
+    for part in (
+        "dataset: csv, digits, location, npz",
+        "membership: disjoint, given, halves",
+        "train_size:",
+        "Examples",
+    ):
+        assert part in result.stdout
+    assert run(tmp_path, "--version").stdout.startswith("mia-lightning 0.")
+
+
+def test_nothing_heavy_is_imported_for_help_or_a_mistake(tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from mia_lightning.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'pytorch_lightning', 'wandb', 'sklearn', 'pydantic', 'matplotlib'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))\n"
+    )
+    for argument in ("--help", "shadow.cont=3", "model=custom"):
+        command = [sys.executable, "-c", script, argument]
+        assert "heavy: []" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+
+def test_an_exit_in_the_middle_of_a_job_is_a_bug(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from mia_lightning.attacks.loss import Loss\n"
+        "class Broken(Loss):\n    def fit(self, shadows, engine):\n        raise SystemExit\n"
+    )
+    quick = [*QUICK, "shadow.count=2", "training.epochs=1", "attack=loss", "hydra.run.dir=here"]
+    assert call(*quick, "attack.loss._target_=broken.Broken").returncode == 1
+    assert json.loads((tmp_path / "here" / "outcome.json").read_text())["exit_code"] == 1
+
+
+def test_a_bug_keeps_its_traceback_and_exits_with_1(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(
+        "from mia_lightning.attacks.loss import Loss\n"
+        "class Broken(Loss):\n    def fit(self, shadows, engine):\n        raise RuntimeError('a bug')\n"
+    )
+    result = call(*QUICK, "attack=loss", "attack.loss._target_=broken.Broken", "hydra.run.dir=here")
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "a bug" in result.stderr
+    assert not reports(tmp_path)
+    assert json.loads((tmp_path / "here" / "outcome.json").read_text()) == {
+        "exit_code": 1,
+        "reason": "RuntimeError: a bug",
+    }

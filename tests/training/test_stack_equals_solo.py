@@ -1,0 +1,305 @@
+"""The first idea of the project: a model trained inside a stack is the model that would have been trained alone."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.models.cnn import CNN
+from mia_lightning.models.mlp import MLP
+from mia_lightning.seeds import generator
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.module import StackModule
+from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.trainer import TrainerSettings
+
+MODELS = 4
+SIZES = [24, 31, 29, 24]  # ragged; all in four batches of at most 8
+
+OPTIMIZERS = {
+    "sgd": partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-3),
+    "adamw": partial(torch.optim.AdamW, lr=3e-3),
+}
+
+
+class ResidualNorm(nn.Module):
+    """Batch normalisation over vectors and over images, a tied weight and a frozen parameter."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(input_shape[0], 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.flat_norm = nn.BatchNorm1d(4, momentum=None)
+        self.mix = nn.Linear(4, 4)
+        self.mix_again = nn.Linear(4, 4)
+        self.mix_again.weight = self.mix.weight
+        self.head = nn.Linear(4, num_classes)
+        self.head.bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.relu(self.norm(self.convolution(x))).mean((2, 3))
+        return self.head(self.mix_again(torch.tanh(self.mix(self.flat_norm(pooled)))))
+
+
+class DroppingImages(nn.Sequential):
+    """Element-wise and channel-wise dropout."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__(
+            nn.Conv2d(input_shape[0], 6, 3),
+            nn.Dropout2d(0.3),
+            nn.Flatten(),
+            nn.Dropout(0.5),
+            nn.Linear(6 * 16, num_classes),
+        )
+
+
+NETWORKS = {
+    "mlp": ("blobs", partial(MLP, hidden=[8])),
+    "mlp-dropout": ("blobs", partial(MLP, hidden=[8, 8], activation="relu", dropout=0.4)),
+    "cnn-batchnorm": ("pictures", partial(CNN, channels=[4, 4], hidden=8, kernel_size=3, batch_norm=True)),
+    "norms-tied-frozen": ("pictures", ResidualNorm),
+    "dropout2d": ("pictures", DroppingImages),
+}
+
+
+def records_of(population: Population, sizes: list[int] = SIZES) -> list[Tensor]:
+    order = [torch.randperm(len(population), generator=generator(k, "records")) for k in range(len(sizes))]
+    return [o[:size] for o, size in zip(order, sizes, strict=True)]
+
+
+def train(
+    network: str,
+    request: pytest.FixtureRequest,
+    optimizer: str = "sgd",
+    precision: str = "64",
+    models: list[int] | None = None,
+    **recipe: object,
+) -> TrainedStack:
+    population_name, make = NETWORKS[network]
+    population = request.getfixturevalue(population_name)
+    chosen = list(range(MODELS)) if models is None else models
+    every = records_of(population)
+    return Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=precision)).train(
+        bind_shapes(make, population.input_shape, population.num_classes),
+        population,
+        [every[k] for k in chosen],
+        Recipe(**{"epochs": 4, "batch_size": 8, "optimizer": OPTIMIZERS[optimizer], **recipe}),
+        role="shadow",
+        models=chosen,
+    )
+
+
+def assert_equal_stacks(one: TrainedStack, other: TrainedStack, tolerance: float) -> None:
+    left, right = one.stack.networks.state_dict(), other.stack.networks.state_dict()
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(
+            left[name], right[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("other", [{"chunk": 1}, {"chunk": 3}, {"execution": "loop"}], ids=["chunk1", "chunk3", "loop"])
+def test_chunks_and_loop_give_the_models_of_the_whole_stack(
+    network: str, optimizer: str, other: dict[str, object], request: pytest.FixtureRequest
+) -> None:
+    together = train(network, request, optimizer)
+    assert together.execution == "stack"
+    assert_equal_stacks(together, train(network, request, optimizer, **other), 1e-8)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_model_trained_alone_is_the_model_of_the_stack(
+    network: str, optimizer: str, request: pytest.FixtureRequest
+) -> None:
+    together = train(network, request, optimizer, gradient_clip_norm=0.5)
+    for k in range(MODELS):
+        alone = train(network, request, optimizer, models=[k], gradient_clip_norm=0.5)
+        for name, tensor in alone.stack.networks.state_dict().items():
+            torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("network", ["mlp", "mlp-dropout", "cnn-batchnorm"])
+def test_float32_agrees_as_far_as_the_order_of_summation_lets_a_model_agree_with_itself(
+    network: str, request: pytest.FixtureRequest
+) -> None:
+    exact = train(network, request, precision="64")
+    together, looped = (train(network, request, precision="32", execution=e) for e in ("stack", "loop"))
+    for name, tensor in exact.stack.networks.state_dict().items():
+        rounding = (looped.stack.networks.state_dict()[name].double() - tensor).abs().max()
+        difference = (together.stack.networks.state_dict()[name].double() - tensor).abs().max()
+        assert difference <= 10 * rounding + 1e-6, name
+
+
+@pytest.mark.parametrize("execution", ["stack", "loop"])
+def test_ragged_padding_changes_nothing_whatever_it_holds(
+    execution: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = train("cnn-batchnorm", request, execution=execution)
+    original = StackModule.training_step
+    padded = []
+
+    def step(self: StackModule, batch: tuple[Tensor, Tensor | None], batch_index: int) -> None:
+        _, is_real_KB = batch
+        if is_real_KB is not None:
+            padded.append(int((~is_real_KB).sum()))
+        population = self.population
+
+        class Poisoned:
+            label_N = population.label_N
+
+            def records(self, index: Tensor, dtype: torch.dtype) -> Tensor:
+                x = population.records(index, dtype)
+                if is_real_KB is not None:
+                    x[~is_real_KB] = 1e6
+                return x
+
+        self.population = Poisoned()  # type: ignore[assignment]
+        original(self, batch, batch_index)
+        self.population = population
+
+    monkeypatch.setattr(StackModule, "training_step", step)
+    after = train("cnn-batchnorm", request, execution=execution)
+    assert sum(padded) > 0
+    assert_equal_stacks(before, after, 0.0)
+
+
+def test_models_with_other_numbers_of_steps_train_apart_and_come_back_in_order(blobs: Population) -> None:
+    sizes = [40, 12, 41, 8]  # 5, 2, 6 and 1 steps of an epoch
+    recipe = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["sgd"])
+    engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu", precision="64"))
+    make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)
+    records = records_of(blobs, sizes)
+    together = engine.train(make, blobs, records, recipe, role="shadow")
+    for k in range(4):
+        alone = engine.train(make, blobs, [records[k]], recipe, role="shadow", models=[k])
+        for name, tensor in alone.stack.networks.state_dict().items():
+            torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(together.train_loss_EK[:, k], alone.train_loss_EK[:, 0])
+
+
+def test_an_ordinary_training_loop_gives_the_same_network(blobs: Population) -> None:
+    """Independent of the engine: torch.optim on one nn.Module, fed with the batches that the plan states."""
+    from mia_lightning.seeds import derive, isolated
+    from mia_lightning.training.batches import StackBatches
+
+    recipe = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["adamw"], gradient_clip_norm=0.3)
+    make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)
+    records = records_of(blobs)
+    trained = Engine(seed=3, settings=TrainerSettings(accelerator="cpu", precision="64")).train(
+        make, blobs, records, recipe, role="shadow"
+    )
+    k = 2
+    with isolated(3, "shadow", k, "initialisation"):
+        network = make().double()
+    optimizer = recipe.optimizer(network.parameters())
+    batches = StackBatches([records[k]], torch.tensor([derive(3, "shadow", k, "order")]), batches_per_epoch=4)
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        for index_KB, _ in batches:
+            loss = nn.functional.cross_entropy(network(blobs.x_N[index_KB[0]].double()), blobs.label_N[index_KB[0]])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 0.3)
+            optimizer.step()
+    taken = trained.stack.model(k)
+    assert type(taken) is MLP
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(taken.state_dict()[name], tensor, rtol=1e-8, atol=1e-8)
+
+
+def test_each_model_stops_early_for_itself_and_is_what_it_was_then(blobs: Population) -> None:
+    recipe = Recipe(
+        epochs=40,
+        batch_size=8,
+        optimizer=partial(torch.optim.Adam, lr=0.05),
+        early_stopping=EarlyStopping(patience=2),
+    )
+    held_out = torch.arange(90, 120)
+    records = [torch.arange(start, start + 30) for start in (0, 30, 60)]
+    engine = Engine(seed=5, settings=TrainerSettings(accelerator="cpu", precision="64"))
+    make = bind_shapes(partial(MLP, hidden=[16]), blobs.input_shape, 3)
+    together = engine.train(make, blobs, records, recipe, role="shadow", validation_N=held_out)
+    stopped = together.stopped_epoch_K.tolist()
+    assert len(set(stopped)) > 1
+    assert max(stopped) < 39
+    assert together.validation_loss_EK is not None
+    for k, epoch in enumerate(stopped):
+        alone = engine.train(make, blobs, [records[k]], recipe, role="shadow", models=[k], validation_N=held_out)
+        fixed = Recipe(epochs=epoch + 1, batch_size=8, optimizer=recipe.optimizer)
+        plain = engine.train(make, blobs, [records[k]], fixed, role="shadow", models=[k])
+        assert alone.stopped_epoch_K.tolist() == [epoch]
+        for name, tensor in plain.stack.networks.state_dict().items():
+            torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(alone.stack.networks.state_dict()[name][0], tensor[0], rtol=1e-8, atol=1e-8)
+        losses = together.validation_loss_EK[: epoch + 1, k]
+        assert epoch - int(losses.argmin()) == 2
+        assert together.train_loss_EK[epoch + 1 :, k].isnan().all()
+
+
+def test_a_model_that_breaks_in_its_very_last_update_is_reported(blobs: Population) -> None:
+    recipe = Recipe(epochs=1, batches_per_epoch=1, optimizer=partial(torch.optim.SGD, lr=1e38))
+    engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
+    make = bind_shapes(partial(MLP, hidden=[5], activation="relu"), blobs.input_shape, 3)
+    x_N = blobs.x_N.clone()
+    x_N[0] = 1e6
+    huge = Population(name="huge", x_N=x_N, label_N=blobs.label_N, class_names=blobs.class_names)
+    trained = engine.train(make, huge, [torch.arange(9), torch.arange(1, 9)], recipe, role="shadow")
+    finite = [all(bool(t[k].isfinite().all()) for t in trained.stack.networks.parameters()) for k in range(2)]
+    assert trained.train_loss_EK.isfinite().all()
+    assert [epoch < 0 for epoch in trained.failed_epoch_K.tolist()] == finite
+    assert not all(finite)
+
+
+def test_what_becomes_of_a_model_after_it_stopped_is_no_failure(blobs: Population) -> None:
+    """The learning rate explodes from epoch 4 on, when only the first model has stopped."""
+    engine = Engine(seed=5, settings=TrainerSettings(accelerator="cpu"))
+    make = bind_shapes(partial(MLP, hidden=[16], activation="relu"), blobs.input_shape, 3)
+    stopping = engine.train(
+        make,
+        blobs,
+        [torch.arange(start, start + 30) for start in (0, 30, 60)],
+        Recipe(
+            epochs=40,
+            batch_size=8,
+            optimizer=partial(torch.optim.Adam, lr=0.05),
+            scheduler=lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: 1.0 if epoch < 4 else 1e36),
+            early_stopping=EarlyStopping(patience=2),
+        ),
+        role="shadow",
+        validation_N=torch.arange(90, 120),
+    )
+    stopped_before = (stopping.stopped_epoch_K >= 0) & (stopping.stopped_epoch_K < 4)
+    assert 0 < int(stopped_before.sum()) < 3
+    assert ((stopping.failed_epoch_K < 0) == stopped_before).all()
+    for tensor in stopping.stack.networks.state_dict().values():
+        assert tensor[stopped_before].isfinite().all()
+
+
+def test_a_model_whose_loss_is_not_finite_does_not_touch_its_neighbours(blobs: Population) -> None:
+    poisoned = Population(
+        name="blobs",
+        x_N=torch.cat([blobs.x_N, torch.full((1, 6), 3e38)]),
+        label_N=torch.cat([blobs.label_N, torch.tensor([0])]),
+        class_names=blobs.class_names,
+    )
+    records = records_of(blobs)
+    with_poison = [*records[:2], torch.cat([records[2][:-1], torch.tensor([120])]), records[3]]
+    recipe = Recipe(epochs=3, batch_size=8, optimizer=partial(torch.optim.SGD, lr=1e3))
+    engine = Engine(seed=2, settings=TrainerSettings(accelerator="cpu"))
+    make = bind_shapes(partial(MLP, hidden=[5], activation="relu"), blobs.input_shape, 3)
+    calm = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["sgd"])
+    bad = engine.train(make, poisoned, with_poison, calm, role="shadow")
+    good = engine.train(make, poisoned, records, calm, role="shadow")
+    assert bad.failed_epoch_K.tolist() == [-1, -1, 0, -1]
+    assert good.failed_epoch_K.tolist() == [-1] * 4
+    for name, tensor in good.stack.networks.state_dict().items():
+        for k in (0, 1, 3):
+            torch.testing.assert_close(bad.stack.networks.state_dict()[name][k], tensor[k], rtol=1e-5, atol=1e-6)
+    assert engine.train(make, poisoned, records, recipe, role="shadow").failed_epoch_K.min() >= -1
