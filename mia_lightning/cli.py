@@ -105,7 +105,7 @@ def run_job(config: "DictConfig") -> int:
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
         plan = hydra_config.runtime.choices.get("membership")
         if sizes and plan in ("halves", "given"):
-            print(f"mia-lightning: dataset.train_size had no effect under membership={plan}.", file=sys.stderr)
+            print(f"mia-lightning: dataset.train_size has no effect under membership={plan}", file=sys.stderr)
     except KeyboardInterrupt:
         _record(folder, INTERRUPTED, "interrupted")
         raise
