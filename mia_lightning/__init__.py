@@ -12,19 +12,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mia_lightning.attacks.loss import Loss as Loss
     from mia_lightning.attacks.shokri import Shokri as Shokri
+    from mia_lightning.audit import attack as attack
     from mia_lightning.audit import audit as audit
+    from mia_lightning.audit import observe as observe
     from mia_lightning.datasets.population import Population as Population
     from mia_lightning.datasets.population import make_population as make_population
+    from mia_lightning.defenses.interface import Defense as Defense
+    from mia_lightning.defenses.l2 import L2 as L2
+    from mia_lightning.defenses.labels_only import LabelsOnly as LabelsOnly
+    from mia_lightning.defenses.rounding import Rounding as Rounding
+    from mia_lightning.defenses.temperature import Temperature as Temperature
+    from mia_lightning.defenses.top_k import TopK as TopK
     from mia_lightning.errors import InputError as InputError
     from mia_lightning.membership import Disjoint as Disjoint
     from mia_lightning.membership import Given as Given
     from mia_lightning.membership import Halves as Halves
+    from mia_lightning.observation import Observation as Observation
     from mia_lightning.reports.files import read_report as read_report
     from mia_lightning.reports.files import save_report as save_report
     from mia_lightning.reports.schema import AuditReport as AuditReport
     from mia_lightning.reports.wandb import WandbReport as WandbReport
+    from mia_lightning.shadows.marginal import Marginal as Marginal
+    from mia_lightning.shadows.model_based import ModelBased as ModelBased
+    from mia_lightning.shadows.noisy import Noisy as Noisy
     from mia_lightning.shadows.real import Real as Real
+    from mia_lightning.targets.amazon_ml import AmazonML as AmazonML
     from mia_lightning.targets.existing import Checkpoint as Checkpoint
+    from mia_lightning.targets.google_prediction import GooglePrediction as GooglePrediction
     from mia_lightning.targets.trained import Trained as Trained
     from mia_lightning.training.recipe import EarlyStopping as EarlyStopping
     from mia_lightning.training.recipe import Recipe as Recipe
@@ -37,15 +51,27 @@ __version__ = "0.1.0"
 _HOMES = {
     "attacks.loss": ["Loss"],
     "attacks.shokri": ["Shokri"],
-    "audit": ["audit"],
+    "audit": ["attack", "audit", "observe"],
     "datasets.population": ["Population", "make_population"],
+    "defenses.interface": ["Defense"],
+    "defenses.l2": ["L2"],
+    "defenses.labels_only": ["LabelsOnly"],
+    "defenses.rounding": ["Rounding"],
+    "defenses.temperature": ["Temperature"],
+    "defenses.top_k": ["TopK"],
     "errors": ["InputError"],
     "membership": ["Disjoint", "Given", "Halves"],
+    "observation": ["Observation"],
     "reports.files": ["read_report", "save_report"],
     "reports.schema": ["AuditReport"],
     "reports.wandb": ["WandbReport"],
+    "shadows.marginal": ["Marginal"],
+    "shadows.model_based": ["ModelBased"],
+    "shadows.noisy": ["Noisy"],
     "shadows.real": ["Real"],
+    "targets.amazon_ml": ["AmazonML"],
     "targets.existing": ["Checkpoint"],
+    "targets.google_prediction": ["GooglePrediction"],
     "targets.trained": ["Trained"],
     "training.recipe": ["EarlyStopping", "Recipe", "default_recipe"],
     "training.stack": ["Stack"],

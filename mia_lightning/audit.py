@@ -4,34 +4,34 @@ import copy
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Array, Population, make_population
+from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Membership, Plan
-from mia_lightning.metrics.model_free import model_free_warning
+from mia_lightning.membership import Disjoint, Plan
+from mia_lightning.observation import Observation, observe_models, split_defenses
 from mia_lightning.reports.assemble import AttackOutcome, assemble
 from mia_lightning.reports.files import save_report
 from mia_lightning.reports.logger import NoLogger, RunLogger
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, DefenseSection
+from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.existing import Existing
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
-from mia_lightning.training.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.progress import Stages
 from mia_lightning.training.recipe import Recipe, default_recipe
-from mia_lightning.training.setup import Setup
-from mia_lightning.training.signals import Signals, observe
+from mia_lightning.training.signals import Signals
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -42,8 +42,10 @@ def audit(
     model: Callable[..., nn.Module],
     membership: Plan | None = None,
     target: Target | nn.Module | None = None,
-    shadow: Real | None = None,
+    shadow: Real | Source | None = None,
     attacks: Sequence[Attack] | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -64,6 +66,8 @@ def audit(
         target: `Trained()` by default; a trained `nn.Module` is attacked as it is, with `membership=Given(...)`.
         shadow: number and source of the shadow models; 64 on real records by default.
         attacks: `Shokri()` and `Loss()` by default.
+        defenses: of the target, applied in this order.
+        adaptive: whether the attacker knows them and imitates them on the shadow models.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
         seed: all random draws are functions of it and of their names.
@@ -84,128 +88,205 @@ def audit(
         >>> report = mia.audit(x, label, model=Net, membership=mia.Disjoint(train_size=500))  # doctest: +SKIP
         >>> report.attacks[0].overall.auc.value  # doctest: +SKIP
     """
-    population = _as_population(data, label)
-    target = _as_target(target)
-    shadow = shadow or Real()
-    attacks = (Shokri(), Loss()) if attacks is None else attacks
-    membership = membership or Disjoint()
-    _check(target, membership, model, attacks, seed)
-    seed = operator.index(seed)
+    attacks = _checked_attacks(attacks)
     folder = None if output is None else Path(output)
-    stages = Stages(console)
-    with (logger or NoLogger()).start(folder, config or {}) as log, stages:
-        engine = Engine(seed=seed, settings=trainer or TrainerSettings(), stages=stages, folder=folder)
-        population = population.to(engine.device)
-        make_network = bind_shapes(model, population.input_shape, population.num_classes)
-        plan = membership.fill(population, num_targets=target.count, num_shadows=shadow.count, seed=seed)
-        if not membership.draws_target:
-            warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=seed)
-            if warning is not None:
-                stages.remark(warning)
-        for remark in plan.remarks:
-            stages.remark(remark)
-        setup = Setup(
-            engine=engine,
-            make_network=make_network,
-            architecture=inspect_architecture(make_network, population),
-            recipe=training or default_recipe(),
-            population=population,
-            membership=plan,
+    with (logger or NoLogger()).start(folder, config or {}) as log, Stages(console) as stages:
+        observation = _observe(
+            *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            stages=stages,
         )
-        with stages.clock("target"):
-            targets = target.obtain(setup)
-            target_signals = observe(targets, population)
-            _check_target(target_signals, plan)
-        with stages.clock("shadow"):
-            shadows = setup.train(plan.shadows, "shadow")
-            shadow_signals = observe(shadows, population)
-        failed_K = (shadows.failed_epoch_K >= 0) | ~_is_finite(shadow_signals, plan, plan.shadows)
-        kept_K = _kept(plan, failed_K, stages)
-        if not bool(kept_K.all()):
-            plan, shadows = plan.keep_shadows(kept_K), shadows.select(kept_K)
-            shadow_signals = shadow_signals.select(kept_K)
-
-        outcomes = [_run(attack, plan, population, target_signals, shadow_signals, engine) for attack in attacks]
-
-        report = assemble(
-            population=population,
-            plan=plan,
-            targets=targets,
-            target_signals=target_signals,
-            shadows=shadows,
-            shadow_signals=shadow_signals,
-            shadow_source=shadow.source,
-            left_out=(~kept_K).nonzero().flatten().tolist(),
-            outcomes=outcomes,
-            engine=engine,
-            config=config or {},
-        )
-        if folder is not None:
-            if save_models:
-                folder.mkdir(parents=True, exist_ok=True)
-                targets.stack.save(folder / "target.safetensors")
-                shadows.stack.save(folder / "shadow.safetensors")
-            save_report(report, folder)
+        report = _attack(observation, attacks, defenses, adaptive, folder, save_models, config or {})
         log.finish(report)
     return report
 
 
-def _is_finite(signals: Signals, plan: Membership, rows: slice) -> Tensor:
-    """bool `[K]`: whether a model's outputs are finite on all the records that are evidence about it."""
-    finite_KN = signals.log_probability_KANC.isfinite().all(-1).all(1).cpu()
-    return (finite_KN | ~plan.scored_KN[rows]).all(1)
+def observe(
+    data: Population | Array,
+    label: Array | None = None,
+    *,
+    model: Callable[..., nn.Module],
+    membership: Plan | None = None,
+    target: Target | nn.Module | None = None,
+    shadow: Real | Source | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
+    training: Recipe | None = None,
+    trainer: TrainerSettings | None = None,
+    seed: int = 0,
+    output: Path | str | None = None,
+    console: Console | None = None,
+) -> Observation:
+    """The expensive half of `audit`: train the models and ask them, once for any number of `attack` calls.
+
+    The arguments are those of `audit`; of `defenses` only those that change training matter here, and the others only
+    where the shadow records are made from the target's answers.
+
+    Raises:
+        InputError: as `audit`.
+    """
+    folder = None if output is None else Path(output)
+    with Stages(console) as stages:
+        return _observe(
+            *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            stages=stages,
+        )
 
 
-def _check_target(signals: Signals, plan: Membership) -> None:
-    broken = (~_is_finite(signals, plan, plan.targets)).nonzero().flatten().tolist()
-    if broken:
+def attack(
+    observation: Observation,
+    *,
+    attacks: Sequence[Attack] | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
+    output: Path | str | None = None,
+    save_models: bool = False,
+    logger: RunLogger | None = None,
+    console: Console | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> AuditReport:
+    """The cheap half of `audit`: run attacks on what was observed, behind output defences; no model is trained anew.
+
+    Raises:
+        InputError: as `audit`, and for defences that the observed models were not trained with.
+    """
+    attacks = _checked_attacks(attacks)
+    outputs, trainings = split_defenses(defenses)
+    if trainings != observation.training_defenses or (trainings and adaptive != observation.adaptive):
         raise InputError(
-            f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
-            "weights (`target.path`), or lower `training.optimizer.lr`."
+            "`defenses` asks for another training than that of the observed models; call mia_lightning.observe with "
+            "the same `defenses` and `adaptive`."
         )
-
-
-def _kept(plan: Membership, failed_K: Tensor, stages: Stages) -> Tensor:
-    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks."""
-    block_K = plan.block_K[plan.shadows]
-    kept_K = ~torch.isin(block_K, block_K[failed_K])
-    names = failed_K.nonzero().flatten().tolist()
-    if not bool(kept_K.any()):
+    if observation.synthesis is not None and outputs != observation.output_defenses:
         raise InputError(
-            f"The loss of {len(names)} of {len(failed_K)} shadow models was no longer finite, which leaves none to "
-            "learn from; lower `training.optimizer.lr` or set `training.gradient_clip_norm`."
+            f"The records of shadow={observation.shadow_source} were made from the target's answers, which `defenses` "
+            "changes; call mia_lightning.observe with the same `defenses`."
         )
-    if names:
-        stages.remark(
-            f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
-            "models are left out (a model's complement goes with it)."
-        )
-    return kept_K
+    folder = None if output is None else Path(output)
+    earlier = observation.engine
+    with (logger or NoLogger()).start(folder, config or {}) as log, Stages(console) as stages:
+        stages.remarks.extend(earlier.stages.remarks)
+        stages.seconds.update(earlier.stages.seconds)
+        engine = replace(earlier, stages=stages, folder=folder, losses=dict(earlier.losses))
+        observation = replace(observation, engine=engine)
+        report = _attack(observation, attacks, defenses, adaptive, folder, save_models, config or {})
+        log.finish(report)
+    return report
+
+
+def _observe(
+    data: Population | Array,
+    label: Array | None,
+    model: Callable[..., nn.Module],
+    membership: Plan | None,
+    target: Target | nn.Module | None,
+    shadow: Real | Source | None,
+    defenses: Sequence[Defense],
+    adaptive: bool,
+    training: Recipe | None,
+    trainer: TrainerSettings | None,
+    seed: int,
+    folder: Path | None,
+    *,
+    stages: Stages,
+) -> Observation:
+    population = _as_population(data, label)
+    target = _as_target(target)
+    membership = membership or Disjoint()
+    _check(target, membership, model, seed)
+    engine = Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), stages=stages, folder=folder)
+    return observe_models(
+        engine,
+        population,
+        model=model,
+        membership=membership,
+        target=target,
+        shadow=shadow or Real(),
+        recipe=training or default_recipe(),
+        defenses=defenses,
+        adaptive=adaptive,
+    )
+
+
+def _attack(
+    observation: Observation,
+    attacks: Sequence[Attack],
+    defenses: Sequence[Defense],
+    adaptive: bool,
+    folder: Path | None,
+    save_models: bool,
+    config: Mapping[str, Any],
+) -> AuditReport:
+    outputs, trainings = split_defenses(defenses)
+    outcomes, first = [], observation
+    target_signals = _answered(observation.target_signals, outputs)
+    for suffix, imitated, adapts in _attackers(outputs, trainings, adaptive):
+        shadow_signals = _answered(observation.shadow_signals, imitated)
+        if suffix:  # the training curves of a run are the first attacker's
+            observation = replace(observation, engine=replace(observation.engine, losses={}))
+        for each in attacks:
+            outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, shadow_signals)
+            outcomes.append(replace(outcome, adaptive=adapts and bool(defenses)))
+    defense = None
+    if defenses:
+        names = tuple(each.name for each in defenses)
+        described = ", ".join(each.describe() for each in defenses)
+        defense = DefenseSection(names=names, description=described, adaptive=adaptive)
+    report = assemble(first, target_signals=target_signals, outcomes=outcomes, defense=defense, config=config)
+    if folder is not None:
+        if save_models:
+            folder.mkdir(parents=True, exist_ok=True)
+            observation.targets.save(folder / "target.safetensors")
+            observation.shadows.save(folder / "shadow.safetensors")
+        save_report(report, folder)
+    return report
+
+
+def _attackers(
+    outputs: tuple[OutputDefense, ...], trainings: Sequence[Defense], adaptive: bool
+) -> list[tuple[str, tuple[OutputDefense, ...], bool]]:
+    """The attackers of a run: suffix of the attack's name, what they apply to the shadow models, whether they adapt.
+
+    What anybody sees of the answers (hidden classes, rounded digits) is always applied. Where more was done to them,
+    the attacker who does not know it and the one who does both cost nothing, and both are reported.
+    """
+    visible = tuple(each for each in outputs if each.is_visible)
+    if visible == outputs:
+        return [("", outputs, adaptive or not trainings)]
+    aware, unaware = (outputs, True), (visible, False)
+    if adaptive:
+        return [("", *aware), ("-unaware", *unaware)]
+    return [("", *unaware), ("-adaptive", outputs, not trainings)]
+
+
+def _answered(signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
+    """The signals as they look through the output defences."""
+    if not outputs:
+        return signals
+    log_probability_KANC = apply_all(outputs, signals.log_probability_KANC)
+    return replace(signals, log_probability_KANC=log_probability_KANC, channel=channel_of(outputs))
 
 
 def _run(
-    attack: Attack,
-    plan: Membership,
-    population: Population,
-    target_signals: Signals,
-    shadow_signals: Signals,
-    engine: Engine,
+    attack: Attack, name: str, observation: Observation, target_signals: Signals, shadow_signals: Signals
 ) -> AttackOutcome:
+    engine, population = observation.engine, observation.population
+    plan = observation.plan.columns(observation.shadow_columns)
     device = shadow_signals.log_probability_KANC.device
+    label_N = population.label_N.to(device)
     evidence = Evidence(
         signals=shadow_signals,
         member_KN=plan.member_KN[plan.shadows].to(device),
         scored_KN=plan.scored_KN[plan.shadows].to(device),
-        label_N=population.label_N.to(device),
+        label_N=label_N[observation.shadow_columns],
         num_classes=population.num_classes,
     )
-    with engine.stages.clock(f"attack/{attack.name}"):
+    with engine.stages.clock(f"attack/{name}"):
         fitted = attack.fit(evidence, engine)
-        score_TN = fitted.score(target_signals, evidence.label_N)
+        score_TN = fitted.score(target_signals, label_N[observation.target_columns])
     for remark in fitted.remarks:
-        engine.stages.remark(f"{attack.name}: {remark}")
+        engine.stages.remark(f"{name}: {remark}")
     return AttackOutcome(
-        name=attack.name,
+        name=name,
         description=attack.description,
         score_TN=score_TN.cpu(),
         is_flagged_TN=(score_TN >= fitted.threshold).cpu(),
@@ -228,7 +309,7 @@ def _as_target(target: Target | nn.Module | None) -> Target:
     return Existing(network=copy.deepcopy(target)) if isinstance(target, nn.Module) else target
 
 
-def _check(target: Target, membership: Plan, model: object, attacks: Sequence[Attack], seed: object) -> None:
+def _check(target: Target, membership: Plan, model: object, seed: object) -> None:
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
         raise InputError(f"`seed` is {seed!r}; it must be a whole number.")
     if isinstance(model, nn.Module) or not callable(model):
@@ -241,6 +322,11 @@ def _check(target: Target, membership: Plan, model: object, attacks: Sequence[At
             f"The target is trained already, but membership={type(membership).__name__.lower()} would draw its members "
             "at random; say what it was trained on by membership=given."
         )
+
+
+def _checked_attacks(attacks: Sequence[Attack] | None) -> Sequence[Attack]:
+    """The attacks, by default the two of the study that this began with."""
+    attacks = (Shokri(), Loss()) if attacks is None else attacks
     names = [attack.name for attack in attacks]
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
@@ -249,3 +335,4 @@ def _check(target: Target, membership: Plan, model: object, attacks: Sequence[At
         raise InputError("`attack` is empty; choose at least one, such as attack=[shokri,loss].")
     if len(set(names)) < len(names):
         raise InputError(f"`attack` has the names {names}; give each attack a `name` of its own.")
+    return attacks

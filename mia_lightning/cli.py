@@ -14,35 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
-from mia_lightning.mistakes import (
-    about_folder,
-    about_node,
-    check_flags,
-    config_directory,
-    is_bad_input,
-    nearest,
-    translate,
-)
+from mia_lightning.job import resolve, run
+from mia_lightning.mistakes import about_folder, check_flags, config_directory, is_bad_input, translate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mia_lightning.reports.schema import AuditReport
-
-SECTIONS = (
-    "seed",
-    "save_models",
-    "dataset",
-    "membership",
-    "model",
-    "target",
-    "shadow",
-    "attack",
-    "training",
-    "trainer",
-    "logger",
-)
-NODES = tuple(name for name in SECTIONS if name not in ("seed", "save_models", "attack"))
 BAD_INPUT = 2
 BUG = 1
 INTERRUPTED = 130
@@ -99,8 +76,7 @@ def run_job(config: "DictConfig") -> int:
         print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}")
     try:
         _forget_earlier_run(folder)
-        resolved = resolve(config)
-        run(resolved, folder)
+        code = _run(resolve(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
         plan = hydra_config.runtime.choices.get("membership")
@@ -121,119 +97,35 @@ def run_job(config: "DictConfig") -> int:
         _record(folder, BUG, f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return BUG
-    _record(folder, 0, None)
-    return 0
+    _record(folder, code, None if code == 0 else "some variants could not be run; comparison.json says why")
+    return code
 
 
-def resolve(config: "DictConfig") -> dict[str, Any]:
-    """The configuration as plain values, before anything heavy is imported.
+def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> int:
+    """An audit, a comparison of several, or a series of comparisons, as the configuration says."""
+    overrides = list(hydra_config.overrides.task)
+    if resolved.get("experiments") is not None or resolved.get("comparison") is not None:
+        from mia_lightning.experiment import run_experiment
 
-    Raises:
-        InputError: a value that must be given is missing, a section is unknown or absent, or a switch is no bool.
-    """
-    from omegaconf import OmegaConf
-
-    for name in NODES:  # before interpolations into them fail
-        if config.get(name) is None:
-            _check_node(None, name)
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise InputError(f"`{missing[0]}` is not set, and has no default; add {missing[0]}=... to the command.")
-    resolved = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(resolved, dict)
-    unknown = sorted(str(name) for name in resolved if name not in SECTIONS)
-    if unknown:
+        return run_experiment(resolved, overrides, folder)
+    if resolved.get("scale", "paper") != "paper":
         raise InputError(
-            f"there is no section `{unknown[0]}`{nearest(unknown[0], SECTIONS)}; the sections are "
-            f"{', '.join(SECTIONS)}."
+            f"`scale` is {resolved['scale']!r}, which only experiments have; add experiment=... or leave it."
         )
-    for name in ("seed", "save_models"):
-        if name not in resolved:
-            raise InputError(f"`{name}` was deleted, and the run needs it; leave ~{name} out.")
-    for name in NODES:
-        _check_node(resolved.get(name), name)
-    attacks = resolved.get("attack")
-    if attacks is not None and not isinstance(attacks, dict):
-        raise InputError(f"`attack` is {attacks!r}; choose attacks by their names, such as attack=[shokri,loss].")
-    for name, node in (attacks or {}).items():
-        _check_node(node, f"attack.{name}")
-    resolved["trainer"].setdefault("progress_bar", True)
-    for place, value in (
-        ("save_models", resolved["save_models"]),
-        ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
-    ):
-        if not isinstance(value, bool):
-            raise InputError(f"`{place}` is {value!r}; it must be true or false.")
-    return {str(name): value for name, value in resolved.items()}
-
-
-def _check_node(node: Any, place: str) -> None:
-    """A section must say what it makes."""
-    group = place.split(".")[0]
-    choices = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-    mend = f"choose one of {', '.join(choices)} by {group}=..."
-    if not isinstance(node, dict):
-        raise InputError(f"`{place}` is {'empty' if node is None else repr(node)}; {mend}.")
-    if not isinstance(node.get("_target_"), str):
-        raise InputError(f"`{place}` has no `_target_`, the name of what it makes; {mend}.")
-
-
-def run(resolved: dict[str, Any], folder: Path) -> "AuditReport":
-    """Instantiate what the resolved configuration names, audit, and print the summary."""
-    from omegaconf import OmegaConf
     from rich.console import Console
 
-    from mia_lightning.audit import audit
     from mia_lightning.reports.console import render_summary
 
     console = Console()
-    try:
-        write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
-    except OSError as error:
-        raise InputError(about_folder(error)) from error
-    dataset = {key: value for key, value in resolved["dataset"].items() if key != "train_size"}
-    make = _instantiate
-    report = audit(
-        make(dataset, "dataset"),
-        model=make(resolved["model"], "model", partial=True),
-        membership=make(resolved["membership"], "membership"),
-        target=make(resolved["target"], "target"),
-        shadow=make(resolved["shadow"], "shadow"),
-        attacks=[make(node, f"attack.{name}") for name, node in (resolved.get("attack") or {}).items()],
-        training=make(resolved["training"], "training"),
-        trainer=make(resolved["trainer"], "trainer"),
-        logger=make(resolved["logger"], "logger"),
-        seed=resolved["seed"],
-        save_models=resolved["save_models"],
-        output=folder,
-        console=console if resolved["trainer"]["progress_bar"] else None,
-        config=resolved,
-    )
-    console.print(render_summary(report))
+    console.print(render_summary(run(resolved, folder, console)))
     console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    return report
-
-
-def _instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
-    """`hydra.utils.instantiate`, with what is wrong with the node as an `InputError`."""
-    from hydra.errors import HydraException, InstantiationException
-    from hydra.utils import instantiate
-
-    try:
-        return instantiate(node, _convert_="all", **({"_partial_": True} if partial else {}))
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, InputError):
-            raise cause from error
-        if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError | HydraException):
-            raise InputError(about_node(error, place)) from error
-        raise  # a bug of what was called
+    return 0
 
 
 def _forget_earlier_run(folder: Path) -> None:
     """A run in the folder of an earlier one must not leave that one's result beside its own failure."""
     try:
-        for name in ("report.json", "report.html", "outcome.json"):
+        for name in ("report.json", "report.html", "comparison.json", "comparison.html", "outcome.json"):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(about_folder(error)) from error

@@ -24,7 +24,8 @@ from hydra.core.global_hydra import GlobalHydra
 from mia_lightning.cli import main
 
 QUICK = ["logger=none", "shadow.count=4", "training.epochs=8", "dataset.train_size=60", "trainer.accelerator=cpu"]
-GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "logger", "attack"]
+GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "logger", "attack", "defense"]
+DATASETS = "adult, cifar10, cifar100, csv, digits, images, location, mnist, npz, purchase, texas"
 FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
 QUICK_ATTACK = ["attack.shokri.training.epochs=3"]
 
@@ -188,7 +189,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
     [
         (["shadow.cont=3"], ["`shadow.cont`", "did you mean `shadow.count`?"]),
         (["datset=digits"], ["`datset`", "did you mean `dataset`?"]),
-        (["dataset=digit"], ["dataset=digit", "csv, digits, location, npz", "did you mean `digits`?"]),
+        (["dataset=digit"], ["dataset=digit", DATASETS, "did you mean `digits`?"]),
         (["attack=[shokri,lira]"], ["attack=lira", "loss, shokri"]),
         (["experiment=nothing"], ["experiment=nothing"]),
         (["dataset.train_size=[1,"], ["dataset.train_size=[1,"]),
@@ -196,15 +197,20 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["+extra.key=1"], ["`extra`"]),
         (["model=custom"], ["`model._target_` is not set"]),
         (["dataset=csv", "dataset.path=x.csv"], ["`dataset.label_column` is not set"]),
-        (["dataset=null"], ["dataset=null is no choice", "csv, digits, location, npz"]),
+        (["dataset=null"], ["dataset=null is no choice", DATASETS]),
         *(([f"{group}=null"], [f"{group}=null is no choice"]) for group in GROUPS),
         (["attack=5"], ["attack=5 is no choice", "loss, shokri"]),
         (["experiment=5"], ["experiment=5 is no choice"]),
         (["hydra=null"], ["hydra=null"]),
         (["~seed"], ["`seed` was deleted"]),
         (["~save_models"], ["`save_models` was deleted"]),
-        (["~model"], ["`model` is empty", "cnn, custom, mlp"]),
-        (["~dataset"], ["`dataset` is empty", "csv, digits, location, npz"]),
+        (["~defense.adaptive"], ["`defense` is {}"]),
+        (["defense.adaptive=maybe"], ["`defense.adaptive` is 'maybe'"]),
+        (["defense=top_kk"], ["did you mean `top_k`?"]),
+        (["defense=top_k", "defense.top_k=null"], ["`defense.top_k` is empty"]),
+        (["scale=small"], ["`scale` is 'small', which only experiments have"]),
+        (["~model"], ["`model` is empty", "cnn, custom"]),
+        (["~dataset"], ["`dataset` is empty", DATASETS]),
         (["~dataset._target_"], ["`dataset` has no `_target_`"]),
         (["attack.loss=null"], ["`attack.loss` is empty"]),
         (["~shadow.count", "shadow.count=3"], ["`shadow.count` in this configuration"]),
@@ -360,7 +366,7 @@ def test_help_lists_choices_settings_and_examples(tmp_path: Path) -> None:
     result = run(tmp_path, "--help")
     assert result.returncode == 0
     for part in (
-        "dataset: csv, digits, location, npz",
+        f"dataset: {DATASETS}",
         "membership: disjoint, given, halves",
         "train_size:",
         "Examples",

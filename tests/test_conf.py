@@ -11,7 +11,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from mia_lightning.attacks.shokri import Shokri, default_training
-from mia_lightning.cli import SECTIONS
+from mia_lightning.job import SECTIONS
 from mia_lightning.mistakes import config_directory
 from mia_lightning.training.recipe import Recipe, default_recipe
 
@@ -52,7 +52,7 @@ def test_every_choice_composes_and_lists_every_parameter(choice: str) -> None:
             continue
         target = get_object(node["_target_"])
         listed = {name for name in node if not name.startswith("_")}
-        taken = set(inspect.signature(target).parameters) - PASSED_BY_THE_FRAMEWORK - NOT_IN_YAML
+        taken = set(inspect.signature(target).parameters) - (PASSED_BY_THE_FRAMEWORK - listed) - NOT_IN_YAML
         assert listed - NOT_IN_SIGNATURE == taken - {"train_size"}, node["_target_"]
 
 
@@ -73,11 +73,19 @@ def test_every_file_says_a_command_that_uses_it(choice: str) -> None:
     assert any(line.startswith("# mia-lightning ") for line in lines[:4])
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "attack").glob("*.yaml")))
-def test_attacks_have_a_place_of_their_own_so_that_lists_work(name: str) -> None:
-    assert (CONF / "attack" / f"{name}.yaml").read_text().startswith(f"# @package attack.{name}\n")
-    assert list(composed(f"attack={name}").attack) == [name]
-    assert composed(f"attack={name}").attack[name].name == name
+@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith(("attack=", "defense="))])
+def test_attacks_and_defences_have_a_place_of_their_own_so_that_lists_work(choice: str) -> None:
+    group, name = choice.split("=")
+    assert (CONF / group / f"{name}.yaml").read_text().startswith(f"# @package {group}.{name}\n")
+    node = composed(choice)[group]
+    assert set(node) - {"adaptive"} == {name}
+    assert instantiate(node[name]).name == name
+
+
+def test_no_defence_is_the_default_and_several_keep_their_order() -> None:
+    assert composed().defense == {"adaptive": True}
+    assert list(composed("defense=[rounding,top_k]").defense) == ["adaptive", "rounding", "top_k"]
+    assert list(composed("defense=[top_k,rounding]").defense) == ["adaptive", "top_k", "rounding"]
 
 
 def test_the_sections_are_those_of_the_configuration() -> None:

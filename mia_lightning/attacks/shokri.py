@@ -14,9 +14,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
 from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.trained import TrainedStack
 
 INPUTS = ("log_probabilities", "probabilities")
 

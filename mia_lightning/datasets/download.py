@@ -7,32 +7,41 @@ import http
 import http.client
 import io
 import os
+import re
 import shutil
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mia_lightning.errors import InputError
 
 _ATTEMPTS = 5
 _BLOCK = 1 << 20
+_NAMES = {"sha256": "SHA-256", "md5": "MD5"}
 
 
-def fetch(url: str, path: Path, *, sha256: str, timeout_s: float = 30.0) -> None:
+def fetch(url: str, path: Path, *, checksum: str | None, timeout_s: float = 30.0) -> None:
     """Download `url` to `path`, unless `path` is there already; the file appears whole and checked.
 
     The bytes go to `<path>.part`, which a later call takes up where it stopped (HTTP Range); it is renamed
-    once its SHA-256 is right. Of several processes that fetch one file, one downloads and the others wait.
+    once its checksum is right. Of several processes that fetch one file, one downloads and the others wait.
 
     Args:
         url: `http`, `https` or `file`.
         path: its folder is made where it is missing.
-        sha256: of the whole file, in hexadecimal.
+        checksum: of the whole file, `sha256:<hexadecimal>` or `md5:<hexadecimal>`. None is for files whose
+            publisher gives no checksum: only the length that the server announces (Content-Length) is compared, so
+            the caller has to check the content, and what an earlier call left behind is not taken up, since
+            nothing could tell whether it is of the same file.
         timeout_s: seconds without an answer after which the server counts as silent.
 
     Raises:
-        InputError: the file cannot be downloaded or written, or is not the one expected.
+        InputError: the file cannot be downloaded or written, or is not the one expected, or `checksum` is not of
+            one of the two forms.
     """
+    expected = None if checksum is None else _parse(checksum)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,43 +56,93 @@ def fetch(url: str, path: Path, *, sha256: str, timeout_s: float = 30.0) -> None
         if path.exists():  # another process was faster
             part.unlink(missing_ok=True)
             return
-        _fill(url, handle, path, sha256, timeout_s)
+        if expected is None:
+            _receive_anew(url, handle, path, timeout_s)
+        else:
+            _fill(url, handle, path, expected, timeout_s)
         os.replace(part, path)
 
 
-def check_sha256(path: Path, expected: str) -> None:
+def check_file(path: Path, checksum: str) -> None:
     """Nothing, if the file is the published one.
 
+    Args:
+        path: of the file to read.
+        checksum: `sha256:<hexadecimal>` or `md5:<hexadecimal>`.
+
     Raises:
-        InputError: the file cannot be read, or its SHA-256 is another.
+        InputError: the file cannot be read, its checksum is another, or `checksum` is not of one of the two forms.
     """
+    expected = _parse(checksum)
     try:
         with path.open("rb") as handle:
-            found = _sha256(handle)
+            found = expected.found_in(handle)
     except OSError as error:
         raise InputError(f"'{path.absolute()}' cannot be read ({error}): make it readable") from error
-    if found != expected:
+    if found != expected.value:
         raise InputError(
-            f"'{path.absolute()}' is truncated or altered (SHA-256 {found}, expected {expected}): delete it "
+            f"'{path.absolute()}' is truncated or altered ({expected.said(found)}): delete it "
             "so that it is downloaded anew"
         )
 
 
-def _fill(url: str, handle: io.BufferedRandom, path: Path, sha256: str, timeout_s: float) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Checksum:
+    algorithm: str
+    value: str  # hexadecimal, in small letters
+
+    def found_in(self, handle: io.BufferedRandom | io.BufferedReader) -> str:
+        handle.seek(0)
+        return hashlib.file_digest(handle, lambda: _digest(self.algorithm)).hexdigest()
+
+    def fits(self, handle: io.BufferedRandom) -> bool:
+        return self.found_in(handle) == self.value
+
+    def said(self, found: str) -> str:
+        return f"{_NAMES[self.algorithm]} {found}, expected {self.value}"
+
+
+def _parse(checksum: str) -> _Checksum:
+    algorithm, _, value = str(checksum).partition(":")
+    value = value.lower()
+    if algorithm not in _NAMES or not re.fullmatch(f"[0-9a-f]{{{2 * _digest(algorithm).digest_size}}}", value):
+        raise InputError(
+            f"checksum {checksum!r} is not of the form sha256:<64 hexadecimal digits> or md5:<32 hexadecimal digits>: "
+            "write it so, as `sha256sum` or `md5sum` prints it for the file"
+        )
+    return _Checksum(algorithm=algorithm, value=value)
+
+
+def _digest(algorithm: str) -> Any:
+    # MD5 guards against accidents here; where it is the only one published, a FIPS build has to allow it.
+    return hashlib.new(algorithm, usedforsecurity=False)
+
+
+def _fill(url: str, handle: io.BufferedRandom, path: Path, expected: _Checksum, timeout_s: float) -> None:
     """Bring the partial file to its whole, checked content; on failure what is sound of it stays."""
     resumed = handle.seek(0, os.SEEK_END) > 0
-    if resumed and _sha256(handle) == sha256:  # the last run died just before it renamed the file
+    if resumed and expected.fits(handle):  # the last run died just before it renamed the file
         return
     _receive(url, handle, path, timeout_s)
-    if resumed and _sha256(handle) != sha256:  # the old bytes were of something else
+    if resumed and not expected.fits(handle):  # the old bytes were of something else
         handle.truncate(0)
         _receive(url, handle, path, timeout_s)
-    if (found := _sha256(handle)) != sha256:
+    if (found := expected.found_in(handle)) != expected.value:
         handle.truncate(0)
         raise InputError(
-            f"the file at {url} is not the published {path.name} (SHA-256 {found}, expected {sha256}): "
+            f"the file at {url} is not the published {path.name} ({expected.said(found)}): "
             f"{_mend(path)}, or set dataset.url to a mirror"
         )
+
+
+def _receive_anew(url: str, handle: io.BufferedRandom, path: Path, timeout_s: float) -> None:
+    """All or nothing: bytes that no checksum can vouch for are of no use to a later call."""
+    handle.truncate(0)
+    try:
+        _receive(url, handle, path, timeout_s)
+    except InputError:
+        handle.truncate(0)
+        raise
 
 
 def _receive(url: str, handle: io.BufferedRandom, path: Path, timeout_s: float) -> None:
@@ -131,11 +190,6 @@ def _mend(path: Path) -> str:
         f"put the file {path.name} into '{path.parent.absolute()}' by hand, or set dataset.root to the "
         "folder that holds it"
     )
-
-
-def _sha256(handle: io.BufferedRandom | io.BufferedReader) -> str:
-    handle.seek(0)
-    return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def _lock(handle: io.BufferedRandom) -> None:

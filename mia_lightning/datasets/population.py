@@ -71,7 +71,11 @@ class Population:
 
     def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`."""
-        x = self.x_N[index].to(dtype)
+        return self.normalised(self.x_N[index], dtype)
+
+    def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Records `[..., *features]` in the form of `x_N` as a network sees them."""
+        x = x.to(dtype)
         if self.scale != 1.0:
             x = x * self.scale
         if self.mean is not None:
@@ -90,6 +94,25 @@ class Population:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+    def part(self, columns: slice) -> "Population":
+        """The records in the slice, on the same device, sharing memory."""
+        member_N = None if self.member_N is None else self.member_N[columns]
+        return replace(self, x_N=self.x_N[columns], label_N=self.label_N[columns], member_N=member_N)
+
+    def chosen(self, chosen_N: Tensor) -> "Population":
+        """The records where the bool mask is True."""
+        member_N = None if self.member_N is None else self.member_N[chosen_N]
+        return replace(self, x_N=self.x_N[chosen_N], label_N=self.label_N[chosen_N], member_N=member_N)
+
+    def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
+        """The records of this population and after them M others of the same form, such as synthetic ones."""
+        return replace(
+            self,
+            x_N=torch.cat([self.x_N, x_M.to(self.x_N)]),
+            label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
+            member_N=None,
+        )
 
     def fingerprint(self) -> str:
         """SHA-256 of the records and labels, in row order."""

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, reserve
+from mia_lightning.membership.draws import check_counts, deal, reserve
 from mia_lightning.membership.matrices import Membership
 from mia_lightning.seeds import generator
 
@@ -32,11 +33,16 @@ class Disjoint:
     def __post_init__(self) -> None:
         check_counts(self.train_size, self.validation)
 
-    def fill(self, population: Population, *, num_targets: int, num_shadows: int, seed: int) -> Membership:
+    def fill(
+        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+    ) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
+        With `overlap`, that share of the targets' members and non-members is known to the attacker: these records join
+        the pool, and are no evidence about a target, for nobody needs to infer what is known.
+
         Raises:
-            InputError: the population is too small for the sizes.
+            InputError: the population is too small for the sizes, or the overlap leaves no evidence.
         """
         N = len(population)
         available = N - self.validation
@@ -60,15 +66,18 @@ class Disjoint:
         rest = every_N.index_fill(0, validation_N, False).nonzero().squeeze(1)
         order = rest[torch.randperm(available, generator=generator(seed, "membership", "disjoint"))]
         evidence, pool = order.split([2 * size, pool_size])
-        shadow_size = min(size, pool_size // 2)
         member_KN = torch.zeros(num_targets + num_shadows, N, dtype=torch.bool)
         scored_KN = torch.zeros_like(member_KN)
-        rows = [("target", t, evidence, size) for t in range(num_targets)]
-        rows += [("shadow", k, pool, shadow_size) for k in range(num_shadows)]
-        for row, (role, k, source, row_size) in enumerate(rows):
-            drawn = source[torch.randperm(len(source), generator=generator(seed, "membership", role, k))]
-            member_KN[row, drawn[:row_size]] = True
-            scored_KN[row, drawn[: 2 * row_size]] = True
+        for t in range(num_targets):
+            deal(member_KN[t], scored_KN[t], evidence, size, seed, "target", t)
+        known_N = _known(member_KN[:num_targets], scored_KN[:num_targets], overlap, seed)
+        scored_KN[:num_targets, known_N] = False
+        pool = torch.cat([pool, known_N.nonzero().squeeze(1)])
+        pool_size = len(pool)
+        shadow_size = min(size, pool_size // 2)
+        for k in range(num_shadows):
+            row = num_targets + k
+            deal(member_KN[row], scored_KN[row], pool, shadow_size, seed, "shadow", k)
         assert not bool((scored_KN[:num_targets].any(0) & scored_KN[num_targets:].any(0)).any())
         remarks: tuple[str, ...] = ()
         if shadow_size < size:
@@ -84,5 +93,23 @@ class Disjoint:
             num_targets=num_targets,
             block_K=torch.arange(num_targets + num_shadows),
             validation_N=validation_N,
+            known_N=known_N if overlap else None,
             remarks=remarks,
         )
+
+
+def _known(member_TN: Tensor, scored_TN: Tensor, overlap: float, seed: int) -> Tensor:
+    """Bool: the share `overlap` of the first target's members, and the same of its non-members."""
+    known_N = torch.zeros_like(member_TN[0])
+    for side, mask_N in (("in", member_TN[0]), ("out", scored_TN[0] & ~member_TN[0])):
+        index = mask_N.nonzero().squeeze(1)
+        count = round(overlap * len(index))
+        if count == len(index):
+            raise InputError(
+                f"`shadow.overlap` is {overlap}, which leaves none of the target's {len(index)} "
+                f"{'members' if side == 'in' else 'non-members'} to be inferred; lower it."
+            )
+        known_N[index[torch.randperm(len(index), generator=generator(seed, "membership", "overlap", side))[:count]]] = (
+            True
+        )
+    return known_N

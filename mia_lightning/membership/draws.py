@@ -29,6 +29,22 @@ def pairs(source_N: Tensor, num_pairs: int, seed: int, role: str) -> Tensor:
     return pairs
 
 
+def deal(member_N: Tensor, scored_N: Tensor, source: Tensor, size: int, seed: int, role: str, k: int) -> None:
+    """Fill a row of a plan with `size` members and as many non-members from `source`: a function of (seed, role, k)."""
+    drawn = source[torch.randperm(len(source), generator=generator(seed, "membership", role, k))]
+    member_N[drawn[:size]] = True
+    scored_N[drawn[: 2 * size]] = True
+
+
+def refuse_overlap(overlap: float, plan: str) -> None:
+    """Under plans whose shadow models train on the scored records themselves, an overlap has no meaning."""
+    if overlap:
+        raise InputError(
+            f"`shadow.overlap` is {overlap}, but under membership={plan} the shadow models draw from records that the "
+            "plan names; use membership=disjoint, or leave it 0."
+        )
+
+
 def check_counts(train_size: object, validation: object) -> None:
     """Refuse what is no number of records: bool and float too, which would count as one or be cut off later."""
     if train_size is not None and _whole(train_size, "dataset.train_size") < 1:

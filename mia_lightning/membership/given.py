@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, reserve
+from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, refuse_overlap, reserve
 from mia_lightning.membership.files import from_mask_or_rows, read_members
 from mia_lightning.membership.matrices import Membership
 
@@ -45,7 +45,9 @@ class Given:
         if self.path is not None and self.member_N is not None:
             raise InputError("`membership.path` and `member_N` are both given; give one of them.")
 
-    def fill(self, population: Population, *, num_targets: int, num_shadows: int, seed: int) -> Membership:
+    def fill(
+        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+    ) -> Membership:
         """The plan; the targets (more than one only if trained here) share the given members.
 
         Raises:
@@ -53,6 +55,7 @@ class Given:
                 non-members, or too few records for the shadows.
         """
         check_even(num_shadows, "given")
+        refuse_overlap(overlap, "given")
         N = len(population)
         member_N, listed_N = self._read(population)
         nonmember_N = listed_N & ~member_N

@@ -7,7 +7,7 @@ import torch
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, reserve
+from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, refuse_overlap, reserve
 from mia_lightning.membership.matrices import Membership
 
 
@@ -30,7 +30,9 @@ class Halves:
     def __post_init__(self) -> None:
         check_counts(None, self.validation)
 
-    def fill(self, population: Population, *, num_targets: int, num_shadows: int, seed: int) -> Membership:
+    def fill(
+        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+    ) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
         Raises:
@@ -43,6 +45,7 @@ class Halves:
                 f"records of {population.name}; leave at least 2."
             )
         check_even(num_shadows, "halves")
+        refuse_overlap(overlap, "halves")
         every_N = torch.ones(N, dtype=torch.bool)
         validation_N = reserve(every_N, self.validation, seed)
         evidence_N = every_N.index_fill(0, validation_N, False)

@@ -2,6 +2,9 @@
 
 `member_KN[k, i]`: model k trained on record i. `scored_KN[k, i]`: record i is evidence about model k. The
 non-members of model k are `scored & ~member`; records reserved for validation are false in both.
+
+Where shadow records are synthetic, the record axis is the real records followed by the synthetic ones, and the plan is
+filled in two calls: the rows of the targets first, those of the shadow models once their records exist.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +14,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.membership.draws import deal
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,11 +24,14 @@ class Membership:
 
     Attributes:
         plan: its name.
-        member_KN, scored_KN: bool, on the CPU; a member is always scored.
+        member_KN, scored_KN: bool, on the CPU; a member is always scored, but for those of a target whose membership
+            the attacker knows beforehand (`known_N`).
         num_targets: T.
         block_K: int64; models of one block (a complementary pair) must be left out together, since the others
             would give away by counting what one of them trained on.
         validation_N: int64 indices of the records for early stopping, of no model's evidence.
+        known_N: bool, records of the targets whose membership the attacker knows beforehand, so that they serve the
+            shadow models and are no evidence about a target; None for none.
         remarks: sentences on where the plan departs from what was asked.
     """
 
@@ -33,13 +41,17 @@ class Membership:
     num_targets: int
     block_K: Tensor
     validation_N: Tensor
+    known_N: Tensor | None = None
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.member_KN.dtype == self.scored_KN.dtype == torch.bool
         assert self.member_KN.shape == self.scored_KN.shape
         assert self.block_K.shape == self.member_KN.shape[:1]
-        assert not bool((self.member_KN & ~self.scored_KN).any()), "a member that is not scored"
+        unscored_KN = self.member_KN & ~self.scored_KN
+        if self.known_N is not None:
+            unscored_KN[self.targets] &= ~self.known_N
+        assert not bool(unscored_KN.any()), "a member that is not scored"
         assert not bool(self.scored_KN[:, self.validation_N].any()), "a validation record is evidence"
 
     @property
@@ -59,6 +71,60 @@ class Membership:
         rows = torch.cat([torch.ones(self.num_targets, dtype=torch.bool), kept_K])
         return replace(self, member_KN=self.member_KN[rows], scored_KN=self.scored_KN[rows], block_K=self.block_K[rows])
 
+    @property
+    def outside_N(self) -> Tensor:
+        """Bool: records that are no evidence about a target, nor for validation: what an attacker may hold."""
+        outside_N = ~(self.scored_KN | self.member_KN)[self.targets].any(0)
+        return outside_N.index_fill(0, self.validation_N, False)
+
+    def columns(self, columns: slice) -> "Membership":
+        """The plan over a slice of the record axis that holds all validation records or none."""
+        numbers = torch.arange(self.member_KN.shape[1])[columns]
+        return replace(
+            self,
+            member_KN=self.member_KN[:, columns],
+            scored_KN=self.scored_KN[:, columns],
+            validation_N=torch.isin(numbers, self.validation_N).nonzero().squeeze(1),
+            known_N=None if self.known_N is None else self.known_N[columns],
+        )
+
+    def with_synthetic(self, num_records: int, *, num_shadows: int, seed: int) -> "Membership":
+        """The second call: shadow models that share `num_records` further records, which follow the others.
+
+        Each draws members and, equal in number, non-members from them: as many as a target has members, or half of all.
+
+        Raises:
+            InputError: fewer than 2 records.
+        """
+        assert self.member_KN.shape[0] == self.num_targets, "the plan has shadow models already"
+        T, N = self.member_KN.shape
+        if num_records < 2:
+            raise InputError(
+                f"`shadow` made {num_records} record after duplicates were removed, and shadow models need at least 2; "
+                "ask for more records."
+            )
+        member_KN = torch.zeros(T + num_shadows, N + num_records, dtype=torch.bool)
+        scored_KN = torch.zeros_like(member_KN)
+        member_KN[:T, :N], scored_KN[:T, :N] = self.member_KN, self.scored_KN
+        target_size = int(self.member_KN[0].sum())
+        size = min(target_size, num_records // 2)
+        synthetic = N + torch.arange(num_records)
+        for k in range(num_shadows):
+            deal(member_KN[T + k], scored_KN[T + k], synthetic, size, seed, "shadow", k)
+        remark = (
+            f"There are {num_records} records for the shadow models, less than twice the target's {target_size}, so "
+            f"each trains on {size}."
+        )
+        known_N = self.known_N
+        return replace(
+            self,
+            member_KN=member_KN,
+            scored_KN=scored_KN,
+            block_K=torch.arange(T + num_shadows),
+            known_N=None if known_N is None else torch.nn.functional.pad(known_N, (0, num_records)),
+            remarks=(*self.remarks, remark) if size < target_size else self.remarks,
+        )
+
     def records_of(self, rows: slice) -> list[Tensor]:
         """Indices (int64) of the training records of each model in `rows`."""
         return [row.nonzero().squeeze(1) for row in self.member_KN[rows]]
@@ -74,4 +140,12 @@ class Plan(Protocol):
     @property
     def draws_target(self) -> bool: ...
 
-    def fill(self, population: Population, *, num_targets: int, num_shadows: int, seed: int) -> Membership: ...
+    def fill(
+        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+    ) -> Membership:
+        """The plan; `num_shadows` is 0 where the shadow records do not exist yet.
+
+        Args:
+            overlap: share of the targets' records that the attacker knows and trains shadow models on.
+        """
+        ...

@@ -21,50 +21,62 @@ from mia_lightning.metrics import (
     mean_figures,
     per_class_figures,
 )
+from mia_lightning.observation import Observation
 from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
     ClassFigures,
     DatasetSection,
+    DefenseSection,
     MembershipSection,
     RunSection,
     Scores,
     ShadowSection,
+    SynthesisClass,
+    SynthesisSection,
     TargetClass,
     TargetSection,
     TrainingCurves,
 )
-from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.shadows.interface import Synthesis
+from mia_lightning.targets.interface import Models
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AttackOutcome:
-    """What an attack said of T targets: `score_TN` (float64, higher = more likely a member), `is_flagged_TN`."""
+    """What an attack said of T targets on their records, and whether its attacker knew of their defences.
+
+    `score_TN`: float64, higher = more likely a member; `is_flagged_TN`: the attack's own decision.
+    """
 
     name: str
     description: str
     score_TN: Tensor
     is_flagged_TN: Tensor
+    adaptive: bool = False
 
 
 def assemble(
+    observation: Observation,
     *,
-    population: Population,
-    plan: Membership,
-    targets: TrainedStack,
     target_signals: Signals,
-    shadows: TrainedStack,
-    shadow_signals: Signals,
-    shadow_source: str,
-    left_out: Sequence[int],
     outcomes: Sequence[AttackOutcome],
-    engine: Engine,
+    defense: DefenseSection | None,
     config: Mapping[str, Any],
 ) -> AuditReport:
-    """The report of a run; figures of several targets are means over them."""
-    population = population.to("cpu")
-    member_TN, nonmember_TN = plan.member_KN[plan.targets], plan.nonmember_KN[plan.targets]
+    """The report of a run; figures of several targets are means over them.
+
+    Args:
+        observation: the models, and what the shadow models answered.
+        target_signals: what the targets answered, through their defences.
+    """
+    engine, whole = observation.engine, observation.population.to("cpu")
+    population = whole.part(observation.target_columns)
+    plan = observation.plan.columns(observation.target_columns)
+    nonmember_TN = plan.nonmember_KN[plan.targets]
+    member_TN = plan.member_KN[plan.targets] & plan.scored_KN[plan.targets]
     duplicates = count_across(duplicate_group(population), member_TN[0], nonmember_TN[0])
     warnings = list(engine.stages.remarks)
     if duplicates:
@@ -86,13 +98,17 @@ def assemble(
             plan=plan.plan,
             num_members=int(member_TN[0].sum()),
             num_nonmembers=int(nonmember_TN[0].sum()),
-            shadow_train_size=int(plan.member_KN[plan.shadows][0].sum()),
+            shadow_train_size=int(observation.plan.member_KN[plan.shadows][0].sum()),
             num_validation=len(plan.validation_N),
             duplicates_across_boundary=duplicates,
         ),
-        target=_target_section(population, plan, targets, target_signals),
-        shadow=_shadow_section(population, plan, shadows, shadow_signals, shadow_source, left_out),
-        attacks=tuple(_attack_section(outcome, population, plan) for outcome in outcomes),
+        target=_target_section(population, plan, observation.targets, target_signals),
+        shadow=_shadow_section(observation, whole),
+        defense=defense,
+        attacks=tuple(
+            _attack_section(outcome, population, plan, None if defense is None else defense.description)
+            for outcome in outcomes
+        ),
         warnings=tuple(warnings),
         scores=_scores(outcomes, population, plan),
         training_curves=_training_curves(engine),
@@ -135,7 +151,7 @@ def _accuracies(population: Population, plan: Membership, rows: slice, signals: 
     ]
 
 
-def _target_section(population: Population, plan: Membership, targets: TrainedStack, signals: Signals) -> TargetSection:
+def _target_section(population: Population, plan: Membership, targets: Models, signals: Signals) -> TargetSection:
     accuracies = _accuracies(population, plan, plan.targets, signals)
     train, test = (float(np.mean([getattr(a, f"{part}_accuracy") for a in accuracies])) for part in ("train", "test"))
     train_C, test_C = (
@@ -144,8 +160,8 @@ def _target_section(population: Population, plan: Membership, targets: TrainedSt
     members_C = torch.stack([a.num_members_C for a in accuracies]).sum(0)
     nonmembers_C = torch.stack([a.num_nonmembers_C for a in accuracies]).sum(0)
     return TargetSection(
-        architecture=targets.architecture.name,
-        num_parameters=targets.architecture.num_parameters,
+        architecture=targets.architecture_name,
+        num_parameters=targets.num_parameters,
         num_targets=plan.num_targets,
         train_accuracy=train,
         test_accuracy=test,
@@ -165,26 +181,53 @@ def _target_section(population: Population, plan: Membership, targets: TrainedSt
     )
 
 
-def _shadow_section(
-    population: Population,
-    plan: Membership,
-    shadows: TrainedStack,
-    signals: Signals,
-    source: str,
-    left_out: Sequence[int],
-) -> ShadowSection:
-    accuracies = _accuracies(population, plan, plan.shadows, signals)
+def _shadow_section(observation: Observation, whole: Population) -> ShadowSection:
+    """Accuracies are on the shadow models' own records, of their own labels."""
+    columns = observation.shadow_columns
+    plan = observation.plan.columns(columns)
+    accuracies = _accuracies(whole.part(columns), plan, plan.shadows, observation.shadow_signals)
     return ShadowSection(
-        source=source,
-        architecture=shadows.architecture.name,
+        source=observation.shadow_source,
+        architecture=observation.shadows.architecture_name,
         count=len(accuracies),
-        left_out=tuple(left_out),
+        left_out=observation.left_out,
+        synthesis=None if observation.synthesis is None else _synthesis_section(observation.synthesis, whole),
         train_accuracy=float(np.mean([a.train_accuracy for a in accuracies])),
         test_accuracy=float(np.mean([a.test_accuracy for a in accuracies])),
     )
 
 
-def _attack_section(outcome: AttackOutcome, population: Population, plan: Membership) -> AttackSection:
+def _synthesis_section(synthesis: Synthesis, population: Population) -> SynthesisSection:
+    """Numbers of records and queries; a class that was asked for and gave none has failed."""
+    yield_C = synthesis.yield_C.tolist()
+    wanted_C = None if synthesis.wanted_C is None else synthesis.wanted_C.tolist()
+    query_C = None if synthesis.query_C is None else synthesis.query_C.tolist()
+    num_records = len(synthesis.x_M)
+    return SynthesisSection(
+        num_records=num_records,
+        num_queries=synthesis.num_queries,
+        queries_per_record=synthesis.num_queries / num_records,
+        per_class=tuple(
+            SynthesisClass(
+                class_index=c,
+                class_name=name,
+                num_records=yield_C[c],
+                num_wanted=None if wanted_C is None else wanted_C[c],
+                num_queries=None if query_C is None else query_C[c],
+            )
+            for c, name in enumerate(population.class_names)
+        ),
+        failed_classes=tuple(
+            name
+            for c, name in enumerate(population.class_names)
+            if wanted_C is not None and wanted_C[c] > 0 and yield_C[c] == 0
+        ),
+    )
+
+
+def _attack_section(
+    outcome: AttackOutcome, population: Population, plan: Membership, defense: str | None
+) -> AttackSection:
     overall, per_class = [], []
     for t in range(plan.num_targets):
         scored_N = plan.scored_KN[t]
@@ -198,6 +241,8 @@ def _attack_section(outcome: AttackOutcome, population: Population, plan: Member
     return AttackSection(
         name=outcome.name,
         description=outcome.description,
+        defense=defense,
+        adaptive=outcome.adaptive,
         num_targets=plan.num_targets,
         overall=mean_figures(overall),
         per_class=tuple(

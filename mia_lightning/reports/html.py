@@ -20,6 +20,8 @@ from mia_lightning.reports.figures import roc_edge
 from mia_lightning.reports.interactive import (
     Plot,
     leakage_vs_gap_plot,
+    precision_by_records_plot,
+    precision_distribution_plot,
     precision_recall_plot,
     roc_plot,
     training_plot,
@@ -69,6 +71,8 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
     if plots:
         plots["roc"] = roc_plot(report, curves, roc_edge(curves))
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
+        plots["precision-by-class"] = precision_distribution_plot(report)
+        plots["precision-by-records"] = precision_by_records_plot(report)
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots

@@ -20,6 +20,7 @@ from mia_lightning.reports.curves import (
     precision_line,
     roc_line,
 )
+from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.findings import label, most_exposed, strongest
 from mia_lightning.reports.labels import label_places
 from mia_lightning.reports.schema import AttackSection, AuditReport, TrainingCurves
@@ -139,6 +140,45 @@ def leakage_vs_gap_plot(report: AuditReport) -> Plot:
             }
         )
     layout = _layout("generalisation gap of the class", "AUC of the class")
+    guessing = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": GUESSING}
+    return {"data": data, "layout": layout | {"shapes": [guessing]}}
+
+
+def precision_distribution_plot(report: AuditReport) -> Plot:
+    """Share of classes with at most so much precision (at one member for each non-member), a line for each attack."""
+    data = []
+    for place, attack in enumerate(report.attacks):
+        defined = [group.precision_balanced.value for group in attack.per_class]
+        precisions = [value for value in defined if value is not None]
+        if precisions:
+            xs, ys = distribution_line(precisions)
+            line = _line(np.array(xs), np.array(ys), label(attack), {"color": _series(place), "width": 2})
+            data.append(line | {"hovertemplate": _hover("at most %{x:.3f}: %{y:.0%} of the classes")})
+    layout = _layout("precision of the class at one member per non-member", "share of classes with at most that")
+    guessing = {"type": "line", "yref": "paper", "x0": 0.5, "x1": 0.5, "y0": 0, "y1": 1, "line": GUESSING}
+    return {"data": data, "layout": layout | {"shapes": [guessing]}}
+
+
+def precision_by_records_plot(report: AuditReport) -> Plot:
+    """Precision of each class (at one member for each non-member) over its number of training records."""
+    data = []
+    for place, attack in enumerate(report.attacks):
+        groups = [group for group in attack.per_class if group.precision_balanced.value is not None]
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(label(attack)),
+                "x": [group.num_members / attack.num_targets for group in groups],
+                "y": _digits(np.array([group.precision_balanced.value or 0.0 for group in groups])),
+                "hovertext": [plain(group.class_name) for group in groups],
+                "cliponaxis": False,
+                "marker": {"color": _series(place), "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 8},
+                "opacity": 0.85,
+                "hovertemplate": _hover("%{hovertext}<br>%{x:.0f} records, precision %{y:.3f}"),
+            }
+        )
+    layout = _layout("training records of the class", "precision of the class at one member per non-member")
     guessing = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": GUESSING}
     return {"data": data, "layout": layout | {"shapes": [guessing]}}
 

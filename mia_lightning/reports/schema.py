@@ -62,7 +62,7 @@ class TargetSection(_Section):
     """The model under attack; accuracies are means over targets where there are several."""
 
     architecture: str
-    num_parameters: int
+    num_parameters: int | None  # null where it is not known
     num_targets: int
     train_accuracy: float
     test_accuracy: float
@@ -70,11 +70,40 @@ class TargetSection(_Section):
     per_class: tuple[TargetClass, ...]
 
 
+class SynthesisClass(_Section):
+    """Null where the source does not work class by class."""
+
+    class_index: int
+    class_name: str
+    num_records: int  # of this label
+    num_wanted: int | None
+    num_queries: int | None  # asked of the target for it
+
+
+class SynthesisSection(_Section):
+    """How shadow records were made that are not real."""
+
+    num_records: int  # without exact duplicates
+    num_queries: int  # asked of the target, those of failed attempts too
+    queries_per_record: float
+    per_class: tuple[SynthesisClass, ...]
+    failed_classes: tuple[str, ...]  # wanted, and none was found
+
+
+class DefenseSection(_Section):
+    """Mitigations of the target."""
+
+    names: tuple[str, ...]
+    description: str
+    adaptive: bool  # whether the attacker of the plainly named attacks knows them
+
+
 class ShadowSection(_Section):
-    source: str  # real
+    source: str  # real, noisy, marginal, model_based
     architecture: str
     count: int
     left_out: tuple[int, ...]  # shadow models that were no longer finite, and their complements
+    synthesis: SynthesisSection | None = None  # null for real records
     train_accuracy: float
     test_accuracy: float
 
@@ -137,6 +166,7 @@ class AuditReport(_Section):
     membership: MembershipSection
     target: TargetSection
     shadow: ShadowSection
+    defense: DefenseSection | None = None  # null for none
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None

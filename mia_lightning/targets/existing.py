@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.training.architecture import inspect_architecture
-from mia_lightning.training.fit import TrainedStack
 from mia_lightning.training.layers import make_stackable
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack import Stack
+from mia_lightning.training.trained import TrainedStack
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,6 +25,7 @@ class Existing:
     network: nn.Module
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
+    takes_recipe: ClassVar[bool] = False
 
     def obtain(self, setup: Setup) -> TrainedStack:
         """The module as a stack of one, in its own floating-point type.
@@ -47,6 +48,10 @@ class Existing:
             validation_loss_EK=None,
         )
 
+    def train_shadows(self, setup: Setup) -> TrainedStack:
+        """Networks of the configured `model`, trained by the configured recipe."""
+        return setup.train(setup.membership.shadows, "shadow")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
@@ -63,6 +68,7 @@ class Checkpoint:
     prefix: str = ""
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
+    takes_recipe: ClassVar[bool] = False
 
     def obtain(self, setup: Setup) -> TrainedStack:
         """The network with these weights, as a stack of one.
@@ -82,6 +88,10 @@ class Checkpoint:
             ) from error
         _check_finite(network, f"`target.path` {self.path}")
         return Existing(network=network).obtain(setup)
+
+    def train_shadows(self, setup: Setup) -> TrainedStack:
+        """Networks of the configured `model`, trained by the configured recipe."""
+        return setup.train(setup.membership.shadows, "shadow")
 
 
 def _check_finite(network: nn.Module, what: str) -> None:

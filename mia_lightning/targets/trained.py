@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import ClassVar, SupportsIndex
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import TrainedStack
 from mia_lightning.training.setup import Setup
+from mia_lightning.training.trained import TrainedStack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +15,7 @@ class Trained:
 
     count: int = 1
     is_trained_here: ClassVar[bool] = True
+    takes_recipe: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         count: object = self.count  # of any type, from a configuration
@@ -37,3 +38,7 @@ class Trained:
                 "`training.optimizer.lr` or set `training.gradient_clip_norm`."
             )
         return trained
+
+    def train_shadows(self, setup: Setup) -> TrainedStack:
+        """Networks of the configured `model`, trained by the configured recipe."""
+        return setup.train(setup.membership.shadows, "shadow")

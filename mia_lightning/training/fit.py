@@ -21,42 +21,8 @@ from mia_lightning.training.module import StackModule
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.stack import MakeNetwork, Stack
+from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TrainedStack:
-    """Trained models, in eval mode, with how their training went.
-
-    Attributes:
-        stack: K models, on the device they were trained on.
-        architecture: what they are.
-        execution: `stack` or `loop`, as it was done.
-        failed_epoch_K: int64, the epoch (from 0) at which a model's loss was first not finite; -1 for none.
-        stopped_epoch_K: int64, the epoch after which a model was stopped early; -1 for none.
-        train_loss_EK, validation_loss_EK: float64 on the CPU; NaN after a model stopped.
-    """
-
-    stack: Stack
-    architecture: Architecture
-    execution: str
-    failed_epoch_K: Tensor
-    stopped_epoch_K: Tensor
-    train_loss_EK: Tensor
-    validation_loss_EK: Tensor | None
-
-    def select(self, kept_K: Tensor) -> "TrainedStack":
-        """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
-        validation = self.validation_loss_EK
-        return TrainedStack(
-            stack=Stack.concatenate([self.stack], order=kept_K.nonzero().squeeze(1)),
-            architecture=self.architecture,
-            execution=self.execution,
-            failed_epoch_K=self.failed_epoch_K[kept_K],
-            stopped_epoch_K=self.stopped_epoch_K[kept_K],
-            train_loss_EK=self.train_loss_EK[:, kept_K],
-            validation_loss_EK=None if validation is None else validation[:, kept_K],
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +150,13 @@ class Engine:
                 "training.chunk=1, or keep records apart."
             )
         module = StackModule(
-            Stack.build(make_network, models, seed=self.seed, role=role),
+            Stack.build(
+                make_network,
+                models,
+                seed=self.seed,
+                role=role,
+                training_records=lambda place: population.records(records_K[place].to(population.device)),
+            ),
             population,
             batches,
             recipe,

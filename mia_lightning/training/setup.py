@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.training.architecture import Architecture
-from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.stack import MakeNetwork
+from mia_lightning.training.trained import TrainedStack
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

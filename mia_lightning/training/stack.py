@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,15 @@ from mia_lightning.seeds import isolated
 from mia_lightning.training.layers import CounterDropout, MaskedBatchNorm, make_stackable
 
 MakeNetwork = Callable[[], nn.Module]
+
+
+@runtime_checkable
+class FitsToRecords(Protocol):
+    """A network that takes something of its inputs, such as their scale, from its own training records."""
+
+    def fit_to(self, x_N: Tensor) -> None:
+        """Called once, before training, with the network's training records `[N, *features]`, float32."""
+        ...
 
 
 class Stack(nn.Module):
@@ -43,12 +52,27 @@ class Stack(nn.Module):
         self._assign({**parameters, **buffers})
 
     @classmethod
-    def build(cls, make_network: MakeNetwork, models: Sequence[int], *, seed: int, role: str) -> "Stack":
-        """Freshly initialised networks; the weights of model k depend on (`seed`, `role`, k) and nothing else."""
+    def build(
+        cls,
+        make_network: MakeNetwork,
+        models: Sequence[int],
+        *,
+        seed: int,
+        role: str,
+        training_records: Callable[[int], Tensor] | None = None,
+    ) -> "Stack":
+        """Freshly initialised networks; the weights of model k depend on (`seed`, `role`, k) and nothing else.
+
+        Args:
+            training_records: the records of the network at a place of `models`, for networks with a method `fit_to`.
+        """
         networks = []
-        for k in models:
+        for place, k in enumerate(models):
             with isolated(seed, role, k, "initialisation"):
-                networks.append(make_stackable(make_network(), seed, role, k))
+                network = make_stackable(make_network(), seed, role, k)
+            if training_records is not None and isinstance(network, FitsToRecords):
+                network.fit_to(training_records(place))
+            networks.append(network)
         return cls(networks, make_network)
 
     @property

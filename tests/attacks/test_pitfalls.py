@@ -8,10 +8,10 @@ from torch import nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Disjoint
-from mia_lightning.training import signals as signals_module
-from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training import trained as trained_module
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.signals import observe
+from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -36,9 +36,9 @@ def test_signals_are_taken_in_eval_mode_even_of_a_stack_in_train_mode(trained: T
     trained.stack.train()
     before = {name: tensor.clone() for name, tensor in trained.stack.state_dict().items()}
     assert any("running_mean" in name for name in before)
-    first = observe(trained, blobs).log_probability_KANC
+    first = trained.observe(blobs).log_probability_KANC
     trained.stack.train()
-    second = observe(trained, blobs).log_probability_KANC
+    second = trained.observe(blobs).log_probability_KANC
     assert torch.equal(first, second)
     after = trained.stack.state_dict()
     assert before.keys() == after.keys()
@@ -47,7 +47,7 @@ def test_signals_are_taken_in_eval_mode_even_of_a_stack_in_train_mode(trained: T
 
 def test_signals_equal_the_log_softmax_of_each_single_model(trained: TrainedStack, blobs: Population) -> None:
     trained.stack.train()
-    observed = observe(trained, blobs)
+    observed = trained.observe(blobs)
     assert observed.log_probability_KANC.shape == (3, 1, 120, 3)
     assert observed.log_probability_KANC.dtype == torch.float32
     assert observed.channel == "full"
@@ -63,20 +63,18 @@ def test_a_records_signals_depend_neither_on_its_place_nor_on_its_neighbours(
     trained: TrainedStack, blobs: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained.stack.train()
-    observed = observe(trained, blobs).log_probability_KANC
+    observed = trained.observe(blobs).log_probability_KANC
     order = torch.randperm(120, generator=torch.Generator().manual_seed(0))
     shuffled = Population(
         name="shuffled", x_N=blobs.x_N[order], label_N=blobs.label_N[order], class_names=blobs.class_names
     )
-    torch.testing.assert_close(
-        observe(trained, shuffled).log_probability_KANC, observed[:, :, order], rtol=0, atol=1e-5
-    )
-    monkeypatch.setattr(signals_module, "_BATCH_NUMBERS", 3 * 128 * 7)  # seven records at a time, the last alone
-    torch.testing.assert_close(observe(trained, blobs).log_probability_KANC, observed, rtol=0, atol=1e-5)
+    torch.testing.assert_close(trained.observe(shuffled).log_probability_KANC, observed[:, :, order], rtol=0, atol=1e-5)
+    monkeypatch.setattr(trained_module, "_BATCH_NUMBERS", 3 * 128 * 7)  # seven records at a time, the last alone
+    torch.testing.assert_close(trained.observe(blobs).log_probability_KANC, observed, rtol=0, atol=1e-5)
 
 
 def test_labels_do_not_enter_signals(trained: TrainedStack, blobs: Population) -> None:
     relabelled = Population(
         name="relabelled", x_N=blobs.x_N, label_N=(blobs.label_N + 1) % 3, class_names=blobs.class_names
     )
-    assert torch.equal(observe(trained, relabelled).log_probability_KANC, observe(trained, blobs).log_probability_KANC)
+    assert torch.equal(trained.observe(relabelled).log_probability_KANC, trained.observe(blobs).log_probability_KANC)

@@ -16,9 +16,10 @@ from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import FittedShokri, Shokri
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
-from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mia_lightning.datasets.download import check_sha256, fetch
+from mia_lightning.datasets.download import check_file, fetch
 from mia_lightning.errors import InputError
 
 CONTENT = random.Random(0).randbytes(3_000_000)
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+CHECKSUM = f"sha256:{SHA256}"
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -85,8 +86,8 @@ def part(path: Path) -> Path:
     return path.with_name("file.tgz.part")
 
 
-def get(server: Server, path: Path) -> None:
-    fetch(server.url, path, sha256=SHA256, timeout_s=5)
+def get(server: Server, path: Path, checksum: str | None = CHECKSUM) -> None:
+    fetch(server.url, path, checksum=checksum, timeout_s=5)
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
 
@@ -142,7 +143,7 @@ def test_broken_connection_is_taken_up(server: Server, path: Path) -> None:
 def test_broken_connections_without_end_keep_what_came(server: Server, path: Path) -> None:
     server.break_after = 100_000
     with pytest.raises(InputError, match=r"the connection broke after 100000 of 2600000 bytes\): put the file"):
-        fetch(server.url, path, sha256=SHA256)
+        fetch(server.url, path, checksum=CHECKSUM)
     assert not path.exists()
     assert part(path).read_bytes() == CONTENT[:500_000]
     server.break_after = None
@@ -156,7 +157,7 @@ def test_wrong_content_is_refused_and_not_kept(server: Server, path: Path, conte
     found = hashlib.sha256(content).hexdigest()
     sentence = rf"is not the published file.tgz \(SHA-256 {found}, expected {SHA256}\): put the file .* mirror$"
     with pytest.raises(InputError, match=sentence):
-        fetch(server.url, path, sha256=SHA256)
+        fetch(server.url, path, checksum=CHECKSUM)
     assert not path.exists()
     server.content = CONTENT
     get(server, path)
@@ -169,14 +170,14 @@ def test_server_error(server: Server, path: Path) -> None:
         f"into '{path.parent}' by hand, or set dataset.root to the folder that holds it"
     )
     with pytest.raises(InputError, match=rf"^{re.escape(sentence)}$"):
-        fetch(server.url, path, sha256=SHA256)
+        fetch(server.url, path, checksum=CHECKSUM)
     assert server.asked == [None]
 
 
 def test_silent_server(server: Server, path: Path) -> None:
     server.silent = True
     with pytest.raises(InputError, match=r"could not be downloaded from http://127.* \(.*timed out.*\): put the"):
-        fetch(server.url, path, sha256=SHA256, timeout_s=0.2)
+        fetch(server.url, path, checksum=CHECKSUM, timeout_s=0.2)
 
 
 def test_offline(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,19 +186,19 @@ def test_offline(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}/file.tgz"
         with pytest.raises(InputError, match=rf"could not be downloaded from {url} \(.*refused.*\): put the file"):
-            fetch(url, path, sha256=SHA256)
+            fetch(url, path, checksum=CHECKSUM)
 
 
 @pytest.mark.parametrize("url", ["file.tgz", "gopher://x/file.tgz", "http://[1/file.tgz"])
 def test_url_of_no_use(path: Path, url: str) -> None:
     with pytest.raises(InputError, match=rf"could not be downloaded from {re.escape(url)} "):
-        fetch(url, path, sha256=SHA256)
+        fetch(url, path, checksum=CHECKSUM)
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
     with pytest.raises(InputError, match=r"file.tgz cannot be downloaded to .*/data' .*: set dataset.root to a folder"):
-        fetch("http://127.0.0.1:9/file.tgz", tmp_path / "data" / "file.tgz", sha256=SHA256)
+        fetch("http://127.0.0.1:9/file.tgz", tmp_path / "data" / "file.tgz", checksum=CHECKSUM)
 
 
 def test_of_several_at_once_one_downloads(server: Server, path: Path) -> None:
@@ -205,7 +206,7 @@ def test_of_several_at_once_one_downloads(server: Server, path: Path) -> None:
 
     def run() -> None:
         try:
-            fetch(server.url, path, sha256=SHA256)
+            fetch(server.url, path, checksum=CHECKSUM)
         except Exception as error:
             failures.append(error)
 
@@ -220,13 +221,58 @@ def test_of_several_at_once_one_downloads(server: Server, path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_md5(server: Server, path: Path) -> None:
+    get(server, path, f"md5:{MD5}")
+    check_file(path, f"md5:{MD5.upper()}")
+    other = "0" * 32
+    with pytest.raises(InputError, match=rf"is truncated or altered \(MD5 {MD5}, expected {other}\)"):
+        check_file(path, f"md5:{other}")
+    path.unlink()
+    with pytest.raises(InputError, match=rf"is not the published file.tgz \(MD5 {MD5}, expected {other}\)"):
+        fetch(server.url, path, checksum=f"md5:{other}")
+    assert not path.exists()
+
+
+def test_without_checksum_broken_connections_are_taken_up(server: Server, path: Path) -> None:
+    server.break_after = 1_250_000
+    get(server, path, None)
+    assert server.asked == [None, "bytes=1250000-", "bytes=2500000-"]
+
+
+def test_without_checksum_an_old_partial_file_is_not_taken_up(server: Server, path: Path) -> None:
+    start_with(path, b"?" * 1_000_000)
+    get(server, path, None)
+    assert server.asked == [None]
+
+
+def test_without_checksum_a_short_file_never_appears(server: Server, path: Path) -> None:
+    server.break_after = 100_000
+    with pytest.raises(InputError, match="the connection broke after 100000 of"):
+        fetch(server.url, path, checksum=None)
+    assert not path.exists()
+    assert part(path).read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "checksum", [SHA256, f"sha256:{MD5}", f"md5:{SHA256}", f"sha1:{MD5}", f"sha256:{SHA256[:-1]}g", f"{CHECKSUM}0", ""]
+)
+def test_checksum_of_another_form(server: Server, path: Path, checksum: str) -> None:
+    sentence = rf"checksum '{checksum}' is not of the form sha256:<64 .*> or md5:<32 .*>: write it so"
+    with pytest.raises(InputError, match=sentence):
+        fetch(server.url, path, checksum=checksum)
+    with pytest.raises(InputError, match=sentence):
+        check_file(path, checksum)
+    assert server.asked == []
+    assert not path.parent.exists()
+
+
 def test_checksum(tmp_path: Path) -> None:
     path = tmp_path / "file.tgz"
     path.write_bytes(CONTENT)
-    check_sha256(path, SHA256)
+    check_file(path, CHECKSUM)
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(InputError, match=r"file.tgz' is truncated or altered .*: delete it so that it is downloaded"):
-        check_sha256(path, SHA256)
+        check_file(path, CHECKSUM)
     path.unlink()
     with pytest.raises(InputError, match=r"file.tgz' cannot be read .*: make it readable"):
-        check_sha256(path, SHA256)
+        check_file(path, CHECKSUM)

@@ -67,7 +67,7 @@ def archive(content: bytes) -> bytes:
 
 @pytest.fixture
 def trusted(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(location, "ARCHIVE_SHA256", hashlib.sha256(archive).hexdigest())
+    monkeypatch.setattr(location, "ARCHIVE_CHECKSUM", f"sha256:{hashlib.sha256(archive).hexdigest()}")
 
 
 def check(population: location.Population, table: np.ndarray) -> None:
@@ -124,14 +124,14 @@ def changed(at: tuple[int, int], value: int) -> Callable[[np.ndarray], bytes]:
 
 
 MALFORMED: dict[str, tuple[Callable[[np.ndarray], bytes], str]] = {
-    "fewer records": (lambda table: as_csv(table[:-1]), "5009 records"),
-    "fewer columns": (lambda table: as_csv(table[:, :-1]), ".*446"),
-    "class 0": (changed((7, 0), 0), "classes 0 to 30"),
-    "class 31": (changed((7, 0), 31), "classes 1 to 31"),
-    "not binary": (changed((7, 5), 2), "the value 2 among the binary features"),
-    "not a number": (lambda table: as_csv(table).replace(b",0,", b",x,", 1), ".*'x'"),
-    "missing": (lambda table: as_csv(table).replace(b",0,", b",,", 1), ".*''"),
-    "empty": (lambda table: b"", "Empty CSV file"),
+    "fewer records": (lambda table: as_csv(table[:-1]), "it has 5,009 records"),
+    "fewer columns": (lambda table: as_csv(table[:, :-1]), "line 1 has 446 columns"),
+    "class 0": (changed((7, 0), 0), "line 8, column 1 has '\"0\"', not a class from 1 to 30"),
+    "class 31": (changed((7, 0), 31), "line 8, column 1 has '\"31\"', not a class from 1 to 30"),
+    "not binary": (changed((7, 5), 2), "line 8, column 6 has '2', not 0 or 1"),
+    "not a number": (lambda table: as_csv(table).replace(b",0,", b",x,", 1), r"line 1, column \d+ has 'x', not 0 or 1"),
+    "missing": (lambda table: as_csv(table).replace(b",0,", b",,", 1), r"line 1, column \d+ has '', not 0 or 1"),
+    "empty": (lambda table: b"", "it has 0 records"),
 }
 
 
@@ -139,6 +139,6 @@ MALFORMED: dict[str, tuple[Callable[[np.ndarray], bytes], str]] = {
 def test_extracted_file_of_another_form(case: str, tmp_path: Path, table: np.ndarray) -> None:
     make, found = MALFORMED[case]
     (tmp_path / "bangkok").write_bytes(make(table))
-    sentence = rf"bangkok' is not the published file of 5010 records, .* features \({found}.*\): delete it"
+    sentence = rf"bangkok' is not the published file of 5,010 records of .* features \({found}\): delete it"
     with pytest.raises(InputError, match=sentence):
         load_location(root=tmp_path)

@@ -32,6 +32,8 @@ def test_files_of_a_run(report: AuditReport, tmp_path: Path) -> None:
         "figures/precision_recall_loss.png",
         "figures/roc.png",
         "figures/leakage_vs_gap.png",
+        "figures/precision_by_class.png",
+        "figures/precision_by_records.png",
         "report.html",
         "report.json",
     ]
@@ -92,7 +94,7 @@ def test_pictures_are_drawn(folder: Path) -> None:
 def test_pictures_take_any_name(make_report, tmp_path: Path) -> None:
     names = ("$\\frac{", "_hidden", "two\nlines", "</script>", "x" * 99, "&amp;", "last")
 
-    assert len(save_report(make_report(class_names=names, per_class=40), tmp_path)) == 8
+    assert len(save_report(make_report(class_names=names, per_class=40), tmp_path)) == 10
     assert figures_module.file_name("../a b") == ".._a_b"
 
 

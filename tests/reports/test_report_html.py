@@ -3,11 +3,12 @@
 import json
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.html import html_page
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, DefenseSection, SynthesisSection
 
 EVIL = "<script>alert(1)</script>"
 
@@ -80,6 +81,8 @@ def test_plots_hold_the_curves(report: AuditReport, page: _Page) -> None:
         "precision-recall-1",
         "roc",
         "leakage-vs-gap",
+        "precision-by-class",
+        "precision-by-records",
         "training-0",
         "training-1",
     }
@@ -94,6 +97,39 @@ def test_plots_hold_the_curves(report: AuditReport, page: _Page) -> None:
     )
     assert "&lt;script&gt;" in "".join(points["hovertext"])
     assert max(len(trace["x"]) for plot in plots.values() for trace in plot["data"]) <= 300
+    defined = [group for group in report.attacks[0].per_class if group.precision_balanced.value is not None]
+    precisions = [group.precision_balanced.value for group in defined]
+    spread = plots["precision-by-class"]["data"][0]
+    for x, y in zip(spread["x"][2::2], spread["y"][2::2], strict=True):  # the upper end of each step
+        assert y == pytest.approx(np.mean([precision <= x + 1e-3 for precision in precisions]), abs=1e-3)
+    by_records = plots["precision-by-records"]["data"][0]
+    assert by_records["x"] == [group.num_members for group in defined]
+    assert by_records["y"] == pytest.approx(precisions, abs=1e-3)
+
+
+def test_defences_synthesis_and_unknown_architectures_are_said(report: AuditReport) -> None:
+    synthesis = SynthesisSection(
+        num_records=90,
+        num_queries=4500,
+        queries_per_record=50.0,
+        per_class=(),
+        failed_classes=("dog", "<i>cat"),
+    )
+    changed = report.model_copy(
+        update={
+            "defense": DefenseSection(names=("top_k",), description="top 3 classes", adaptive=False),
+            "shadow": report.shadow.model_copy(update={"source": "model_based", "synthesis": synthesis}),
+            "target": report.target.model_copy(update={"architecture": "unknown (service)", "num_parameters": None}),
+        }
+    )
+    text = html_page(changed, {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks})
+    for part in (
+        "top 3 classes; the attacker does not know it",
+        "90 records without duplicates, 4,500 queries to the target, 50.0 a record",
+        "no record of the classes dog, &lt;i&gt;cat",
+        "unknown (service), an unknown number of parameters",
+    ):
+        assert part in text
 
 
 def test_numbers_of_the_report_stand_in_the_page(report: AuditReport, page: _Page) -> None:

@@ -11,9 +11,10 @@ from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
 from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine, TrainedStack
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.module import StackModule
 from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
 MODELS = 4

@@ -1,0 +1,150 @@
+"""From the reports of several audits to their comparison."""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from mia_lightning.comparison.findings import Finding
+from mia_lightning.comparison.intervals import ESTIMAND, delong, draws, limits, rates_to
+from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
+from mia_lightning.reports.findings import label
+from mia_lightning.reports.schema import AttackSection, AuditReport, Scores
+
+_UNKNOWN = Estimate(value=None, low=None, high=None)
+
+
+def variant_of(name: str, report: AuditReport, folder: Path, x: float | None = None) -> Variant:
+    """One audit as a part of a comparison.
+
+    Args:
+        name: of the variant.
+        report: with its scores.
+        folder: of the report, relative to the comparison's.
+        x: where the variant stands on a numeric axis.
+    """
+    assert report.scores is not None, "a report that was read back has no scores"
+    synthesis = report.shadow.synthesis
+    return Variant(
+        name=name,
+        x=x,
+        folder=folder.as_posix(),
+        dataset=report.dataset.name,
+        num_classes=report.dataset.num_classes,
+        num_members=report.membership.num_members,
+        num_nonmembers=report.membership.num_nonmembers,
+        architecture=report.target.architecture,
+        shadow_source=report.shadow.source,
+        num_shadows=report.shadow.count,
+        queries_per_record=None if synthesis is None else synthesis.queries_per_record,
+        failed_classes=() if synthesis is None else synthesis.failed_classes,
+        defense=None if report.defense is None else report.defense.description,
+        train_accuracy=report.target.train_accuracy,
+        test_accuracy=report.target.test_accuracy,
+        generalization_gap=report.target.generalization_gap,
+        attacks=tuple(_attack(attack, report.scores) for attack in report.attacks),
+    )
+
+
+def skipped_variant(name: str, reason: str, x: float | None = None) -> Variant:
+    """A variant that could not be run."""
+    return Variant(name=name, x=x, skipped=reason)
+
+
+def compare(
+    variants: Sequence[Variant],
+    findings: Sequence[Finding],
+    *,
+    title: str,
+    question: str,
+    source: str,
+    command: str,
+    seconds: float,
+) -> ComparisonReport:
+    """The comparison, with every finding checked.
+
+    Raises:
+        InputError: a finding names a variant or an attack that there is none of.
+    """
+    packages = ("mia_lightning", "torch", "pytorch_lightning")
+    versions = {name: importlib.metadata.version(name.replace("_", "-")) for name in packages}
+    return ComparisonReport(
+        title=title,
+        question=question,
+        source=source,
+        command=command,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+        versions={"python": platform.python_version(), **versions},
+        estimand=ESTIMAND,
+        variants=tuple(variants),
+        statements=tuple(finding.check(variants) for finding in findings),
+    )
+
+
+def _attack(section: AttackSection, scores: Scores) -> VariantAttack:
+    rows = scores.attack == section.name
+    is_member, is_flagged = scores.is_member[rows], scores.is_flagged[rows]
+    num_targets = section.num_targets
+    counted = VariantAttack(
+        name=section.name,
+        label=label(section),
+        adaptive=section.adaptive,
+        true_positives=float((is_flagged & is_member).sum()) / num_targets,
+        false_positives=float((is_flagged & ~is_member).sum()) / num_targets,
+        num_members=int(is_member.sum()) // num_targets,
+        num_nonmembers=int((~is_member).sum()) // num_targets,
+        auc_logit_error=_auc_error(section, scores.score[rows], is_member, scores.target[rows]),
+        accuracy=_UNKNOWN,
+        precision=_UNKNOWN,
+        recall=_UNKNOWN,
+        auc=Estimate(value=section.overall.auc.value, low=None, high=None),
+        tpr_at_fpr={rate: figure.value for rate, figure in section.overall.tpr_at_fpr.items()},
+        per_class_precision=tuple(group.precision_balanced.value for group in section.per_class),
+        per_class_members=tuple(group.num_members // num_targets for group in section.per_class),
+    )
+    return counted.model_copy(update={figure: _estimate(counted, figure, section) for figure in FIGURES})
+
+
+def _estimate(attack: VariantAttack, figure: str, section: AttackSection) -> Estimate:
+    """The figure of all targets together, with its interval; a null one keeps the report's reason."""
+    reported = getattr(section.overall, figure)
+    if reported.value is None:
+        return Estimate(value=None, low=None, high=None, reason=reported.reason)
+    value = reported.value
+    if figure != "auc":
+        tpr, fpr = (
+            np.array([count / total])
+            for count, total in (
+                (attack.true_positives, attack.num_members),
+                (attack.false_positives, attack.num_nonmembers),
+            )
+        )
+        value = float(rates_to(figure, tpr, fpr, attack.num_members, attack.num_nonmembers)[0])
+    elif attack.auc_logit_error is None:
+        return Estimate(value=value, low=None, high=None, reason="no interval: perfect separation, or too few records")
+    low, high = limits(draws(attack, figure, "estimate"))
+    return Estimate(value=value, low=low, high=high)
+
+
+def _auc_error(
+    section: AttackSection,
+    score: np.ndarray[tuple[int], np.dtype[np.float64]],
+    is_member: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    target: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> float | None:
+    """Standard error on the logit scale; of several targets, which share records, the mean of theirs."""
+    errors = []
+    for t in range(section.num_targets):
+        of_target = target == t
+        members = is_member[of_target]
+        if min(members.sum(), (~members).sum()) < 2:
+            return None
+        area, variance = delong(score[of_target], members)
+        if not 0 < area < 1 or variance <= 0:
+            return None
+        errors.append(np.sqrt(variance) / (area * (1 - area)))
+    return float(np.mean(errors))

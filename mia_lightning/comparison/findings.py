@@ -1,0 +1,296 @@
+"""Findings of a paper as statements about a comparison, each held against its interval.
+
+A finding names variants, an attack and a figure (accuracy, precision, recall or auc; larger means more leakage), and
+`check` says whether it holds, does not, or cannot be decided by these records.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Protocol
+
+import numpy as np
+from scipy.stats import rankdata, spearmanr
+
+from mia_lightning.comparison.intervals import Numbers, draws, limits
+from mia_lightning.comparison.schema import FIGURES, Estimate, Statement, Variant, VariantAttack, Verdict
+from mia_lightning.errors import InputError
+
+_MOST_PERMUTED = 8
+
+
+class Finding(Protocol):
+    """What a comparison is to show."""
+
+    @property
+    def text(self) -> str: ...
+
+    def check(self, variants: Sequence[Variant]) -> Statement: ...
+
+
+class _NotRunError(Exception):
+    """Why a finding cannot be checked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Figure:
+    """What all findings have.
+
+    Attributes:
+        text: the finding, one sentence.
+        attack: by name.
+        figure: of the attack.
+    """
+
+    text: str
+    attack: str = "shokri"
+    figure: str = "precision"
+
+    def __post_init__(self) -> None:
+        if self.figure not in FIGURES:
+            raise InputError(
+                f"`comparison.findings` names the figure {self.figure!r}; it must be one of {', '.join(FIGURES)}."
+            )
+
+    def check(self, variants: Sequence[Variant]) -> Statement:
+        """The statement with its verdict.
+
+        Raises:
+            InputError: the finding names a variant or an attack that there is none of.
+        """
+        try:
+            return self._check(variants)
+        except _NotRunError as reason:
+            return Statement(text=self.text, verdict="not run", detail=str(reason))
+
+    def _check(self, variants: Sequence[Variant]) -> Statement:
+        raise AssertionError("each finding has its own")
+
+    def _attack_of(self, variant: Variant) -> VariantAttack:
+        if variant.skipped is not None:
+            raise _NotRunError(f"{variant.name} was not run: {variant.skipped}")
+        for attack in variant.attacks:
+            if attack.name == self.attack:
+                value = self._estimate(attack).value
+                if value is None:
+                    raise _NotRunError(f"{variant.name} has no {self.figure}: {self._estimate(attack).reason}")
+                return attack
+        raise _NotRunError(f"attack={self.attack} was not among the attacks on {variant.name}")
+
+    def _estimate(self, attack: VariantAttack) -> Estimate:
+        estimate: Estimate = getattr(attack, self.figure)
+        return estimate
+
+    def _value(self, attack: VariantAttack) -> float:
+        value = self._estimate(attack).value
+        assert value is not None
+        return value
+
+    def _draws(self, variant: Variant) -> Numbers:
+        return draws(self._attack_of(variant), self.figure, "finding", variant.name)
+
+    def _difference(self, minuend: Variant, subtrahend: Variant) -> tuple[float, float, float]:
+        """Value and limits of the first variant's figure minus the second's; their models are independent."""
+        value = self._value(self._attack_of(minuend)) - self._value(self._attack_of(subtrahend))
+        return (value, *limits(self._draws(minuend) - self._draws(subtrahend)))
+
+    def _ran(self, variants: Sequence[Variant], at_least: int) -> list[Variant]:
+        ran = [each for each in variants if each.skipped is None]
+        if len(ran) < at_least:
+            skipped = next((each for each in variants if each.skipped is not None), None)
+            reason = f": {skipped.name} was not run ({skipped.skipped})" if skipped is not None else ""
+            raise _NotRunError(f"{len(ran)} of {len(variants)} variants were run, and it takes {at_least}{reason}")
+        return ran
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rises(_Figure):
+    """The figure of the variant `last` is above that of `first`; by default of the first and last that were run."""
+
+    first: str | None = None
+    last: str | None = None
+    sign: int = 1
+
+    def _check(self, variants: Sequence[Variant]) -> Statement:
+        if self.first is None or self.last is None:
+            ran = self._ran(variants, 2)
+            first, last = ran[0], ran[-1]
+            between = ran
+        else:
+            first, last = _named(variants, self.first), _named(variants, self.last)
+            between = [first, last]
+        change, low, high = self._difference(last, first)
+        values = ", ".join(f"{each.name} {self._value(self._attack_of(each)):.3f}" for each in between)
+        ordered = (low, high) if self.sign > 0 else (-high, -low)
+        verdict: Verdict = "holds" if ordered[0] > 0 else "does not hold" if ordered[1] < 0 else "undecided"
+        return Statement(
+            text=self.text,
+            verdict=verdict,
+            detail=f"{values}; change {_signed(change, low, high)}",
+            estimate=change,
+            low=low,
+            high=high,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Falls(Rises):
+    """The figure of the variant `last` is below that of `first`."""
+
+    sign: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostsLittle(_Figure):
+    """The attacker loses at most `at_most` of the figure on `variant`, against `baseline`."""
+
+    baseline: str
+    variant: str
+    at_most: float = 0.1
+
+    def _check(self, variants: Sequence[Variant]) -> Statement:
+        baseline, variant = _named(variants, self.baseline), _named(variants, self.variant)
+        change, low, high = self._difference(variant, baseline)
+        verdict: Verdict = "holds" if low > -self.at_most else "does not hold" if high < -self.at_most else "undecided"
+        before, after = (self._value(self._attack_of(each)) for each in (baseline, variant))
+        return Statement(
+            text=self.text,
+            verdict=verdict,
+            detail=f"{before:.3f} to {after:.3f}: change {_signed(change, low, high)}",
+            estimate=change,
+            low=low,
+            high=high,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Above(_Figure):
+    """The figure is above `value` on each of the variants; by default on all that were run."""
+
+    variants: Sequence[str] | None = None
+    value: float = 0.5
+
+    def _check(self, variants: Sequence[Variant]) -> Statement:
+        estimates = self._estimates(variants)
+        if all(low > self.value for _, low, _ in estimates.values()):
+            verdict: Verdict = "holds"
+        elif any(high < self.value for _, _, high in estimates.values()):
+            verdict = "does not hold"
+        else:
+            verdict = "undecided"
+        return self._statement(estimates, verdict)
+
+    def _estimates(self, variants: Sequence[Variant]) -> dict[str, tuple[float, float, float]]:
+        named = self.variants
+        chosen = self._ran(variants, 1) if named is None else [_named(variants, name) for name in named]
+        return {each.name: (self._value(self._attack_of(each)), *limits(self._draws(each))) for each in chosen}
+
+    def _statement(self, estimates: dict[str, tuple[float, float, float]], verdict: Verdict) -> Statement:
+        detail = ", ".join(
+            f"{name} {value:.3f} [{low:.3f}, {high:.3f}]" for name, (value, low, high) in estimates.items()
+        )
+        lowest = min(estimates.values())
+        return Statement(
+            text=self.text, verdict=verdict, detail=detail, estimate=lowest[0], low=lowest[1], high=lowest[2]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearChance(Above):
+    """The figure is within `within` of `value`, what guessing gives, on each of the variants."""
+
+    within: float = 0.05
+
+    def _check(self, variants: Sequence[Variant]) -> Statement:
+        estimates = self._estimates(variants)
+        bottom, top = self.value - self.within, self.value + self.within
+        if all(bottom <= low and high <= top for _, low, high in estimates.values()):
+            verdict: Verdict = "holds"
+        elif any(high < bottom or low > top for _, low, high in estimates.values()):
+            verdict = "does not hold"
+        else:
+            verdict = "undecided"
+        return self._statement(estimates, verdict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowsGap(_Figure):
+    """Over the variants the figure rises with the generalisation gap (Spearman's rank correlation, permuted)."""
+
+    level: float = 0.05
+
+    def _check(self, variants: Sequence[Variant]) -> Statement:
+        ran = self._ran(variants, 3)
+        gap = np.array([each.generalization_gap for each in ran], dtype=float)
+        value = np.array([self._value(self._attack_of(each)) for each in ran])
+        correlation, above, below = rank_correlation(gap, value)
+        verdict: Verdict = "holds" if above <= self.level else "does not hold" if below <= self.level else "undecided"
+        return Statement(
+            text=self.text,
+            verdict=verdict,
+            detail=f"rank correlation {correlation:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
+            estimate=correlation,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassesFail:
+    """There are classes of which no shadow record could be synthesised."""
+
+    text: str
+    variant: str
+
+    def check(self, variants: Sequence[Variant]) -> Statement:
+        """The statement, with the classes by name.
+
+        Raises:
+            InputError: there is no such variant.
+        """
+        variant = _named(variants, self.variant)
+        if variant.skipped is not None:
+            return Statement(text=self.text, verdict="not run", detail=f"{variant.name}: {variant.skipped}")
+        failed = variant.failed_classes
+        detail = f"{len(failed)} of {variant.num_classes} classes" + (f": {', '.join(failed)}" if failed else "")
+        if variant.queries_per_record is not None:
+            detail += f"; {variant.queries_per_record:.0f} queries for each record"
+        return Statement(
+            text=self.text,
+            verdict="holds" if failed else "does not hold",
+            detail=detail,
+            estimate=float(len(failed)),
+        )
+
+
+def rank_correlation(x: Numbers, y: Numbers) -> tuple[float, float, float]:
+    """Spearman's rank correlation with its one-sided p-values, that it is as large, or as small, by chance.
+
+    Exact, by all permutations, for up to eight points; scipy's approximation for more.
+    """
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0, 1.0, 1.0
+    if len(x) > _MOST_PERMUTED:
+        above, below = (spearmanr(x, y, alternative=side) for side in ("greater", "less"))
+        return float(above.statistic), float(above.pvalue), float(below.pvalue)
+    ranks_x, ranks_y = rankdata(x) - (len(x) + 1) / 2, rankdata(y) - (len(y) + 1) / 2
+    orders = np.array(list(permutations(range(len(y)))))
+    products = ranks_y[orders] @ ranks_x
+    observed = float(ranks_y @ ranks_x)
+    correlation = observed / float(np.sqrt((ranks_x @ ranks_x) * (ranks_y @ ranks_y)))
+    tolerance = 1e-9 * len(x) ** 3
+    return (
+        correlation,
+        float((products >= observed - tolerance).mean()),
+        float((products <= observed + tolerance).mean()),
+    )
+
+
+def _named(variants: Sequence[Variant], name: str) -> Variant:
+    for variant in variants:
+        if variant.name == name:
+            return variant
+    names = ", ".join(each.name for each in variants)
+    raise InputError(f"`comparison.findings` names the variant {name!r}; the variants are {names}.")
+
+
+def _signed(change: float, low: float, high: float) -> str:
+    return f"{change:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")

@@ -1,0 +1,43 @@
+"""`comparison.html` and `index.html`: self-contained pages that load nothing from anywhere."""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+from mia_lightning.comparison.schema import FIGURES, ComparisonReport
+from mia_lightning.reports import findings
+
+
+def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, bytes]]) -> str:
+    """The page for a comparison; `pictures` are titles and PNG by file name."""
+    embedded = [(title, base64.b64encode(content).decode()) for title, content in pictures.values()]
+    return (
+        _environment()
+        .get_template("comparison.html.jinja")
+        .render(
+            report=report,
+            pictures=embedded,
+            figures=FIGURES,
+            has_queries=any(v.queries_per_record for v in report.variants),
+        )
+    )
+
+
+def index_page(comparisons: Sequence[tuple[str, ComparisonReport]]) -> str:
+    """The page that lists comparisons; each comes with the path of its folder, relative to the page."""
+    return _environment().get_template("index.html.jinja").render(comparisons=comparisons)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=ChoiceLoader(
+            [PackageLoader("mia_lightning.comparison", "."), PackageLoader("mia_lightning.reports", ".")]
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"show": findings.show, "percent": findings.percent}
+    return environment

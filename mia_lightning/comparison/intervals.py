@@ -1,0 +1,71 @@
+"""Intervals over records of what an attack achieves, and of differences between two audits.
+
+Every figure is represented by draws from its sampling distribution, so that differences need no formula of their own.
+Their estimand: these trained models, on other records of the same population.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+from scipy.stats import rankdata
+
+from mia_lightning.comparison.schema import VariantAttack
+from mia_lightning.seeds import derive
+
+Numbers = NDArray[np.float64]
+NUM_DRAWS = 10_000
+LEVEL = 0.95
+ESTIMAND = "95 % intervals over records: these trained models, other records of the same population"
+
+
+def rates_to(figure: str, tpr: Numbers, fpr: Numbers, num_members: int, num_nonmembers: int) -> Numbers:
+    """Precision, recall or accuracy from the rates of true and false positives."""
+    found, alarms = tpr * num_members, fpr * num_nonmembers
+    if figure == "precision":
+        return found / (found + alarms)
+    if figure == "recall":
+        return tpr
+    return (found + num_nonmembers - alarms) / (num_members + num_nonmembers)
+
+
+def draws(attack: VariantAttack, figure: str, *name: str | int) -> Numbers:
+    """`NUM_DRAWS` draws of a figure, seeded by name.
+
+    Both rates are drawn from the posterior of a binomial share under Jeffreys' prior, which keeps a width where a count
+    is 0 or complete; the AUC from a normal distribution on the logit scale (DeLong's variance).
+    """
+    generator = np.random.default_rng(derive(0, "interval", *name, attack.name, figure))
+    if figure == "auc":
+        value, error = attack.auc.value, attack.auc_logit_error
+        if value is None or error is None:
+            return np.full(NUM_DRAWS, np.nan if value is None else value)
+        drawn: Numbers = expit(generator.normal(logit(value), error, NUM_DRAWS))
+        return drawn
+    n1, n0 = attack.num_members, attack.num_nonmembers
+    tpr = generator.beta(attack.true_positives + 0.5, n1 - attack.true_positives + 0.5, NUM_DRAWS)
+    fpr = generator.beta(attack.false_positives + 0.5, n0 - attack.false_positives + 0.5, NUM_DRAWS)
+    return rates_to(figure, tpr, fpr, n1, n0)
+
+
+def limits(values: Numbers) -> tuple[float, float]:
+    """The central 95 % of the draws."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def delong(score: Numbers, is_member: NDArray[np.bool_]) -> tuple[float, float]:
+    """The AUC and its variance.
+
+    Args:
+        score: real, higher means more likely a member; ties count half.
+        is_member: with at least two members and two non-members.
+
+    Source: DeLong, DeLong and Clarke-Pearson (1988); the ranks of Sun and Xu (2014).
+    """
+    members, others = score[is_member], score[~is_member]
+    n1, n0 = len(members), len(others)
+    rank = rankdata(np.concatenate([members, others]))
+    placement_1 = (rank[:n1] - rankdata(members)) / n0  # share of non-members below each member
+    placement_0 = 1 - (rank[n1:] - rankdata(others)) / n1
+    variance = placement_1.var(ddof=1) / n1 + placement_0.var(ddof=1) / n0
+    return float(placement_1.mean()), float(variance)

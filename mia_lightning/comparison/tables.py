@@ -1,0 +1,62 @@
+"""A comparison on the terminal, and as CSV."""
+
+import csv
+import io
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate
+from mia_lightning.reports.findings import show
+
+_SIGNS = {"holds": "✓", "does not hold": "✗", "undecided": "?", "not run": "–"}
+_STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not run": "dim"}
+
+
+def render_comparison(report: ComparisonReport) -> Group:
+    """A row for each variant and attack, and the statements below; fits 100 columns, says nothing by colour alone."""
+    table = Table(title=report.title, title_justify="left", title_style="bold", pad_edge=False, box=None)
+    table.add_column("variant", overflow="fold", max_width=26)
+    table.add_column("attack", overflow="fold", max_width=18)
+    for name in ("train", "test", "accuracy", "precision", "recall", "AUC"):
+        table.add_column(name, justify="right")
+    for variant in report.variants:
+        for place, attack in enumerate(variant.attacks):
+            target = (variant.train_accuracy, variant.test_accuracy)
+            table.add_row(
+                Text(variant.name if place == 0 else ""),
+                Text(attack.name),
+                *(show(value) if place == 0 else "" for value in target),
+                *(show(getattr(attack, figure).value) for figure in FIGURES),
+            )
+    lines = [Text(f"{each.name}: not run: {each.skipped}", "yellow") for each in report.variants if each.skipped]
+    for statement in report.statements:
+        sign = f"{_SIGNS[statement.verdict]} {statement.verdict}: "
+        lines.append(Text.assemble((sign, _STYLES[statement.verdict]), f"{statement.text} ({statement.detail})"))
+    return Group(table, Text(), *lines)
+
+
+def comparison_csv(report: ComparisonReport) -> str:
+    """A row for each variant and attack."""
+    limits = [f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")]
+    of_variant = ["x", "dataset", "num_classes", "num_members", "num_nonmembers", "architecture", "shadow_source"]
+    of_variant += ["num_shadows", "defense", "train_accuracy", "test_accuracy", "generalization_gap", "skipped"]
+    rates = list(
+        dict.fromkeys(rate for variant in report.variants for attack in variant.attacks for rate in attack.tpr_at_fpr)
+    )
+    columns = ["variant", *of_variant, "attack", "adaptive", *limits, *(f"tpr_at_fpr_{rate}" for rate in rates)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    writer.writeheader()
+    for variant in report.variants:
+        shared = {"variant": variant.name, **{name: getattr(variant, name) for name in of_variant}}
+        for attack in variant.attacks:
+            row = {**shared, "attack": attack.name, "adaptive": attack.adaptive}
+            for figure in FIGURES:
+                estimate: Estimate = getattr(attack, figure)
+                row |= {figure: estimate.value, f"{figure}_low": estimate.low, f"{figure}_high": estimate.high}
+            writer.writerow({**row, **{f"tpr_at_fpr_{rate}": attack.tpr_at_fpr.get(rate) for rate in rates}})
+        if not variant.attacks:
+            writer.writerow(shared)
+    return text.getvalue()

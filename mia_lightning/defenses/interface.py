@@ -1,0 +1,84 @@
+"""What a defence is: a change to what a model answers, or to how it is trained.
+
+The mitigations of Shokri et al., "Membership Inference Attacks Against Machine Learning Models" (2017), section VIII.
+To add one, write `mia_lightning/defenses/<name>.py` with a frozen dataclass, and `conf/defense/<name>.yaml` that
+names it.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from mia_lightning.training.recipe import Recipe
+
+PROBABILITY_FLOOR = 1e-7
+"""What stands for a probability that an answer leaves out.
+
+Attacks need finite numbers, and what is hidden must tie. The value is about the step of float32 at 1, so it claims no
+more than a service's probabilities could have shown, and its logarithm, -16.1, is no outlier among those of networks.
+"""
+
+_SLICE_NUMBERS = 2**24  # 128 MiB in float64
+
+
+@runtime_checkable
+class OutputDefense(Protocol):
+    """Changes what a model answers, each record by itself; acts on what has been predicted already.
+
+    Attributes:
+        name: as in `conf/defense`.
+        is_visible: whether anybody who sees answers knows of it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_visible(self) -> bool: ...
+
+    def describe(self) -> str:
+        """A few words for a report, such as "top 3 classes"."""
+
+    def apply(self, log_probability: Tensor) -> Tensor:
+        """What is observed in place of `[..., C]`, in nats; float32 of the same shape, finite, not normalised."""
+
+
+@runtime_checkable
+class TrainingDefense(Protocol):
+    """Changes how a model is trained."""
+
+    @property
+    def name(self) -> str: ...
+
+    def describe(self) -> str:
+        """A few words for a report, such as "L2 penalty 0.001"."""
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """The recipe with the defence in it.
+
+        Raises:
+            InputError: the recipe cannot take it.
+        """
+
+
+Defense = OutputDefense | TrainingDefense
+
+
+def apply_all(defenses: Sequence[OutputDefense], log_probability: Tensor) -> Tensor:
+    """What is observed of `[..., C]`, in nats, behind the defences, the first of them nearest to the model."""
+    if not defenses:
+        return log_probability
+    C = log_probability.shape[-1]
+    parts = []
+    for part in log_probability.reshape(-1, C).split(max(1, _SLICE_NUMBERS // C)):
+        for defense in defenses:
+            part = defense.apply(part)
+        parts.append(part)
+    return torch.cat(parts).reshape(log_probability.shape)
+
+
+def channel_of(defenses: Sequence[OutputDefense]) -> str:
+    """How answers are observed, for `Signals.channel`: `full`, or the descriptions in order."""
+    return ", ".join(defense.describe() for defense in defenses) or "full"

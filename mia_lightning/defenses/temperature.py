@@ -1,0 +1,43 @@
+"""Answering with more entropy: Shokri et al. (2017), section VIII."""
+
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Temperature:
+    """Divides the logits by a temperature before the softmax; 1 changes nothing, more makes answers more alike.
+
+    Logarithms of probabilities serve as the logits, from which they differ by a constant for each record. The softmax
+    is the model's own, so this comes before defences that hide or round; after them it acts on what they left.
+
+    Attributes:
+        temperature: positive; the class of the largest probability stays so, up to ties in float32.
+    """
+
+    name: ClassVar[str] = "temperature"
+    is_visible: ClassVar[bool] = False
+
+    temperature: float = 5.0
+
+    def __post_init__(self) -> None:
+        t = self.temperature
+        if type(t) not in (int, float) or not 0 < t <= sys.float_info.max:
+            raise InputError(f"`defense.temperature.temperature` is {t!r}; it must be a finite number above 0.")
+
+    def describe(self) -> str:
+        return f"temperature {self.temperature:.12g}"
+
+    def apply(self, log_probability: Tensor) -> Tensor:
+        if self.temperature == 1:
+            return log_probability.float()
+        logits = log_probability.double()
+        # The largest becomes 0 beforehand, so that no temperature makes all of them infinite.
+        logits = (logits - logits.amax(-1, keepdim=True)) / float(self.temperature)
+        return logits.log_softmax(-1).clamp(min=torch.finfo(torch.float32).min).float()

@@ -1,0 +1,49 @@
+"""Answering the k most probable classes only: Shokri et al. (2017), section VIII."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mia_lightning.defenses.interface import PROBABILITY_FLOOR
+from mia_lightning.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK:
+    """Shows the k largest probabilities as they are, not renormalised, and hides the others.
+
+    A hidden probability is observed as `PROBABILITY_FLOOR`, or as the smallest that is shown where that is smaller
+    still, since it cannot have been above it. With k of at least C nothing changes. Applied twice is applied once.
+
+    Attributes:
+        k: classes that are shown; where probabilities tie at the border, those of lower index.
+    """
+
+    name: ClassVar[str] = "top_k"
+    is_visible: ClassVar[bool] = True
+
+    k: int = 3
+
+    def __post_init__(self) -> None:
+        if type(self.k) is not int or self.k < 1:
+            raise InputError(
+                f"`defense.top_k.k` is {self.k!r}; it must be a whole number of at least 1: a model shows some class."
+            )
+
+    def describe(self) -> str:
+        return f"top {self.k} {'class' if self.k == 1 else 'classes'}"
+
+    def apply(self, log_probability: Tensor) -> Tensor:
+        is_shown = is_among_largest(log_probability, self.k)
+        smallest_shown = log_probability.masked_fill(~is_shown, torch.inf).amin(-1, keepdim=True)
+        return torch.where(is_shown, log_probability, smallest_shown.clamp(max=math.log(PROBABILITY_FLOOR))).float()
+
+
+def is_among_largest(log_probability: Tensor, k: int) -> Tensor:
+    """bool `[..., C]`: the k largest along the last axis; of tied ones those of lower index."""
+    C = log_probability.shape[-1]
+    order = log_probability.sort(dim=-1, descending=True, stable=True).indices[..., : min(k, C)]
+    return torch.zeros_like(log_probability, dtype=torch.bool).scatter(-1, order, True)

@@ -1,0 +1,237 @@
+"""Experiments: several audits side by side, each a variant of one configuration, and what they say together."""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mia_lightning import job
+from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
+from mia_lightning.comparison.files import save_comparison, save_index
+from mia_lightning.comparison.schema import ComparisonReport, Variant
+from mia_lightning.comparison.tables import render_comparison
+from mia_lightning.errors import InputError
+from mia_lightning.mistakes import config_directory, is_bad_input, nearest, translate
+
+if TYPE_CHECKING:
+    from mia_lightning.datasets.population import Population
+    from mia_lightning.observation import Observation
+
+BAD_INPUT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """One audit of a comparison.
+
+    Attributes:
+        name, x: of the variant; x where it stands on a numeric axis, such as a number of classes.
+        resolved: its whole configuration.
+    """
+
+    name: str
+    x: float | None
+    resolved: dict[str, Any]
+
+
+def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: Path) -> int:
+    """Run the comparison, or the series of comparisons, that the configuration holds, and print what it found.
+
+    Args:
+        overrides: what was typed; it goes before what the experiment says, but not before what it varies.
+
+    Returns:
+        The exit code: 0, or 2 where a variant could not be run for another reason than data that is not there.
+
+    Raises:
+        InputError: settings that cannot be composed, or nothing at all could be run.
+    """
+    console = Console()
+    if resolved.get("experiments") is None:
+        comparison, code = _run_comparison(resolved, overrides, folder, console)
+        if all(variant.skipped for variant in comparison.variants):
+            raise InputError(comparison.variants[0].skipped or "")
+        console.print(render_comparison(comparison))
+        console.print(f"\nResults: {folder / 'comparison.html'}", highlight=False, soft_wrap=True)
+        return code
+    return _run_series(resolved["experiments"], overrides, folder, console)
+
+
+def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, console: Console) -> int:
+    """One comparison after another, and a page that lists them."""
+    kept = [each for each in overrides if _key(each) != "experiment"]
+    series = []
+    for entry in experiments:  # all are composed before the first is run: a mistake shows at once
+        own = [f"experiment={entry['experiment']}", *entry.get("set", ()), *kept]
+        series.append((re.sub(r"[^\w.-]+", "_", "_".join(own[: len(own) - len(kept)])[len("experiment=") :]), own))
+        plan(_compose(own), own)
+    done: list[tuple[Path, ComparisonReport]] = []
+    worst = 0
+    for number, (slug, own) in enumerate(series, 1):
+        console.rule(f"[{number}/{len(series)}] {' '.join(own)}", style="dim", align="left")
+        comparison, code = _run_comparison(_compose(own), own, folder / slug, console)
+        worst = max(worst, code)
+        done.append((folder / slug, comparison))
+        save_index(done, folder)
+        console.print(render_comparison(comparison))
+    if all(variant.skipped for _, comparison in done for variant in comparison.variants):
+        raise InputError(done[0][1].variants[0].skipped or "")
+    console.print(f"\nResults: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+    return worst
+
+
+def _run_comparison(
+    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console
+) -> tuple[ComparisonReport, int]:
+    """Run all variants; what several of them have in common is loaded and trained once."""
+    started = time.perf_counter()
+    planned = plan(resolved, overrides)
+    settings = resolved["comparison"]
+    findings = [
+        job.instantiate(node, f"comparison.findings[{i}]") for i, node in enumerate(settings.get("findings") or ())
+    ]
+    variants: list[Variant] = []
+    kept = _Kept()
+    code = 0
+    for number, each in enumerate(planned, 1):
+        console.print(f"[{number}/{len(planned)}] {each.name}", highlight=False, markup=False)
+        own = folder / re.sub(r"[^\w.-]+", "_", each.name)
+        population, reason = kept.population(each.resolved)
+        if population is None:
+            variants.append(skipped_variant(each.name, reason, each.x))
+            console.print(f"  not run: {reason}", style="yellow", highlight=False, markup=False)
+            continue
+        try:
+            observation = kept.observation(each.resolved, population, own, console)
+            report = job.attack(each.resolved, observation, own, console)
+        except Exception as error:
+            if not is_bad_input(error):
+                raise
+            code = BAD_INPUT
+            variants.append(skipped_variant(each.name, translate(error), each.x))
+            console.print(f"  not run: {translate(error)}", style="red", highlight=False, markup=False)
+            continue
+        variants.append(variant_of(each.name, report, own.relative_to(folder), each.x))
+    comparison = compare(
+        variants,
+        findings,
+        title=settings["title"],
+        question=settings["question"],
+        source=settings["source"],
+        command=" ".join(["mia-lightning", *overrides]),
+        seconds=time.perf_counter() - started,
+    )
+    save_comparison(comparison, folder)
+    return comparison, code
+
+
+class _Kept:
+    """The last data set and the last observed models: variants that share them stand one after another."""
+
+    def __init__(self) -> None:
+        self._population: tuple[str, Population] | None = None
+        self._observation: tuple[str, Observation] | None = None
+
+    def population(self, resolved: Mapping[str, Any]) -> "tuple[Population, str] | tuple[None, str]":
+        """The data set, or None with the reason why it cannot be had."""
+        key = _canonical({name: value for name, value in resolved["dataset"].items() if name != "train_size"})
+        if self._population is None or self._population[0] != key:
+            self._population = self._observation = None  # freed before the next is loaded
+            try:
+                self._population = (key, job.load(dict(resolved)))
+            except Exception as error:
+                if not is_bad_input(error):
+                    raise
+                return None, translate(error)
+        return self._population[1], ""
+
+    def observation(
+        self, resolved: dict[str, Any], population: "Population", folder: Path, console: Console
+    ) -> "Observation":
+        """The trained and observed models, taken over where nothing that they depend on differs."""
+        key = _canonical(depends_on(resolved))
+        if self._observation is None or self._observation[0] != key:
+            self._observation = None
+            self._observation = (key, job.observe(resolved, population, folder, console))
+        else:
+            console.print("  the models of the variant before serve this one, too", style="dim")
+        return self._observation[1]
+
+
+def depends_on(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that trained and observed models depend on.
+
+    Output defences are among them only where the shadow records are made from the target's answers.
+    """
+    from mia_lightning.observation import split_defenses
+
+    names = ("seed", "dataset", "membership", "model", "target", "shadow", "training", "trainer")
+    settings = {name: resolved[name] for name in names}
+    _, trainings = split_defenses(job.defenses_of(dict(resolved)))
+    nodes = {name: node for name, node in resolved["defense"].items() if name != "adaptive"}
+    asks = "real.Real" not in resolved["shadow"]["_target_"]
+    made = {name: node for name, node in nodes.items() if asks or name in {each.name for each in trainings}}
+    adaptive = resolved["defense"]["adaptive"] if trainings else None
+    return {**settings, "defense": made, "adaptive": adaptive}
+
+
+def plan(resolved: Mapping[str, Any], overrides: Sequence[str]) -> list[Planned]:
+    """The variants of a comparison, composed and resolved.
+
+    What was typed goes before what the scale sets, and may not touch what the experiment varies.
+
+    Raises:
+        InputError: an unknown scale, a comparison without variants, or a setting that the experiment varies.
+    """
+    comparison, scale = resolved["comparison"], resolved["scale"]
+    if not isinstance(comparison, Mapping):
+        raise InputError(
+            f"`comparison` is {comparison!r}; an experiment gives its title, question, source and variants."
+        )
+    scales = resolved.get("scales") or {}
+    if scale != "paper" and scale not in scales:
+        known = ", ".join(["paper", *scales])
+        raise InputError(f"`scale` is {scale!r}{nearest(str(scale), ['paper', *scales])}; this experiment has {known}.")
+    chosen = scales.get(scale) or {}
+    variants = chosen.get("variants") or comparison.get("variants")
+    if not variants:
+        raise InputError("`comparison.variants` is empty; give at least one, such as variants: {plain: {set: []}}.")
+    typed = [_key(each) for each in overrides]
+    planned = []
+    for name, variant in variants.items():
+        variant = variant or {}
+        varied = list(variant.get("set") or ())
+        clash = sorted({_key(each) for each in varied} & set(typed))
+        if clash:
+            raise InputError(
+                f"`{clash[0]}` is what this experiment varies; leave it out, or run without experiment=... ."
+            )
+        scaled = [each for each in chosen.get("set") or () if _key(each) not in (*typed, *map(_key, varied))]
+        config = _compose([*scaled, *varied, *overrides])
+        planned.append(Planned(name=str(name), x=variant.get("x"), resolved=config))
+    return planned
+
+
+def _compose(overrides: Sequence[str]) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    context: AbstractContextManager[Any] = nullcontext()
+    if not GlobalHydra.instance().is_initialized():  # a launcher's own process
+        context = initialize_config_dir(str(config_directory()), version_base="1.3")
+    with context:
+        return job.resolve(compose("config", overrides=list(overrides)))
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)

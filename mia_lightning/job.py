@@ -1,0 +1,197 @@
+"""One job: a configuration in, a report out. Nothing heavy is imported before there is work."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_lightning.atomic import write_whole
+from mia_lightning.errors import InputError
+from mia_lightning.mistakes import about_folder, about_node, config_directory, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from mia_lightning.datasets.population import Population
+    from mia_lightning.defenses.interface import Defense
+    from mia_lightning.observation import Observation
+    from mia_lightning.reports.schema import AuditReport
+
+SECTIONS = (
+    "seed",
+    "save_models",
+    "scale",
+    "dataset",
+    "membership",
+    "model",
+    "target",
+    "shadow",
+    "attack",
+    "defense",
+    "training",
+    "trainer",
+    "logger",
+    "scales",
+    "comparison",
+    "experiments",
+)
+# Those that name what they make.
+NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
+
+
+def resolve(config: "DictConfig") -> dict[str, Any]:
+    """The configuration as plain values, before anything heavy is imported.
+
+    Raises:
+        InputError: a value that must be given is missing, a section is unknown or absent, or a switch is no bool.
+    """
+    from omegaconf import OmegaConf
+
+    for name in NODES:  # before interpolations into them fail
+        if config.get(name) is None:
+            _check_node(None, name)
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError(f"`{missing[0]}` is not set, and has no default; add {missing[0]}=... to the command.")
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    unknown = sorted(str(name) for name in resolved if name not in SECTIONS)
+    if unknown:
+        raise InputError(
+            f"there is no section `{unknown[0]}`{nearest(unknown[0], SECTIONS)}; the sections are "
+            f"{', '.join(SECTIONS)}."
+        )
+    for name in ("seed", "save_models"):
+        if name not in resolved:
+            raise InputError(f"`{name}` was deleted, and the run needs it; leave ~{name} out.")
+    for name in NODES:
+        _check_node(resolved.get(name), name)
+    attacks = resolved.get("attack")
+    if attacks is not None and not isinstance(attacks, dict):
+        raise InputError(f"`attack` is {attacks!r}; choose attacks by their names, such as attack=[shokri,loss].")
+    for name, node in (attacks or {}).items():
+        _check_node(node, f"attack.{name}")
+    defense = resolved.get("defense")
+    if not isinstance(defense, dict) or "adaptive" not in defense:
+        raise InputError(f"`defense` is {defense!r}; choose defences by their names, such as defense=[top_k,rounding].")
+    for name, node in defense.items():
+        if name != "adaptive":
+            _check_node(node, f"defense.{name}")
+    resolved["trainer"].setdefault("progress_bar", True)
+    for place, value in (
+        ("save_models", resolved["save_models"]),
+        ("defense.adaptive", defense["adaptive"]),
+        ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
+    ):
+        if not isinstance(value, bool):
+            raise InputError(f"`{place}` is {value!r}; it must be true or false.")
+    return {str(name): value for name, value in resolved.items()}
+
+
+def _check_node(node: Any, place: str) -> None:
+    """A section must say what it makes."""
+    group = place.split(".")[0]
+    choices = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+    mend = f"choose one of {', '.join(choices)} by {group}=..."
+    if not isinstance(node, dict):
+        raise InputError(f"`{place}` is {'empty' if node is None else repr(node)}; {mend}.")
+    if not isinstance(node.get("_target_"), str):
+        raise InputError(f"`{place}` has no `_target_`, the name of what it makes; {mend}.")
+
+
+def run(resolved: dict[str, Any], folder: Path, console: "Console") -> "AuditReport":
+    """Instantiate what the resolved configuration names, and audit."""
+    from mia_lightning.audit import audit
+
+    keep_configuration(resolved, folder)
+    return audit(
+        load(resolved),
+        **_models(resolved),
+        **_attacks(resolved),
+        output=folder,
+        console=shown(console, resolved),
+        config=resolved,
+    )
+
+
+def observe(resolved: dict[str, Any], population: "Population", folder: Path, console: "Console") -> "Observation":
+    """The expensive half of a job."""
+    from mia_lightning.audit import observe as train_and_observe
+
+    return train_and_observe(
+        population, **_models(resolved), **_defenses(resolved), output=folder, console=shown(console, resolved)
+    )
+
+
+def attack(resolved: dict[str, Any], observation: "Observation", folder: Path, console: "Console") -> "AuditReport":
+    """The cheap half of a job."""
+    from mia_lightning.audit import attack as attack_observed
+
+    keep_configuration(resolved, folder)
+    return attack_observed(
+        observation, **_attacks(resolved), output=folder, console=shown(console, resolved), config=resolved
+    )
+
+
+def load(resolved: dict[str, Any]) -> "Population":
+    """The data set of the configuration."""
+    dataset = {key: value for key, value in resolved["dataset"].items() if key != "train_size"}
+    population: Population = instantiate(dataset, "dataset")
+    return population
+
+
+def shown(console: "Console", resolved: dict[str, Any]) -> "Console | None":
+    """The console, where progress is to be shown."""
+    return console if resolved["trainer"]["progress_bar"] else None
+
+
+def keep_configuration(resolved: dict[str, Any], folder: Path) -> None:
+    """Write config.yaml."""
+    from omegaconf import OmegaConf
+
+    try:
+        write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(resolved)).encode())
+    except OSError as error:
+        raise InputError(about_folder(error)) from error
+
+
+def defenses_of(resolved: dict[str, Any]) -> "list[Defense]":
+    """The defences of the configuration, in order."""
+    nodes = resolved["defense"].items()
+    return [instantiate(node, f"defense.{name}") for name, node in nodes if name != "adaptive"]
+
+
+def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
+    return {"defenses": defenses_of(resolved), "adaptive": resolved["defense"]["adaptive"]}
+
+
+def _models(resolved: dict[str, Any]) -> dict[str, Any]:
+    made = {
+        name: instantiate(resolved[name], name) for name in ("membership", "target", "shadow", "training", "trainer")
+    }
+    return {**made, "model": instantiate(resolved["model"], "model", partial=True), "seed": resolved["seed"]}
+
+
+def _attacks(resolved: dict[str, Any]) -> dict[str, Any]:
+    attacks = (resolved.get("attack") or {}).items()
+    return {
+        **_defenses(resolved),
+        "attacks": [instantiate(node, f"attack.{name}") for name, node in attacks],
+        "logger": instantiate(resolved["logger"], "logger"),
+        "save_models": resolved["save_models"],
+    }
+
+
+def instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
+    """`hydra.utils.instantiate`, with what is wrong with the node as an `InputError`."""
+    from hydra.errors import HydraException, InstantiationException
+    from hydra.utils import instantiate as make
+
+    try:
+        return make(node, _convert_="all", **({"_partial_": True} if partial else {}))
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, InputError):
+            raise cause from error
+        if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError | HydraException):
+            raise InputError(about_node(error, place)) from error
+        raise  # a bug of what was called

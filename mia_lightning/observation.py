@@ -1,0 +1,243 @@
+"""The expensive half of a run: plan, target, shadow records, shadow models, and what all of them answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, apply_all
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership, Plan
+from mia_lightning.metrics.model_free import model_free_warning
+from mia_lightning.shadows.interface import Source, Synthesis
+from mia_lightning.shadows.real import Real
+from mia_lightning.targets.interface import Models, Target
+from mia_lightning.targets.model_black_box import ModelBlackBox
+from mia_lightning.training.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Observation:
+    """Trained targets and shadow models with all that they answered; any number of attacks can read it.
+
+    The record axis is the real records, followed by the synthetic ones where shadow models train on such.
+
+    Attributes:
+        engine: what trained them, with the remarks, seconds and losses so far.
+        population: real and synthetic records.
+        num_real: how many of them are real.
+        plan: who trained on what, over the whole axis.
+        targets, target_signals: T targets, observed on the real records, without output defences.
+        shadows, shadow_signals: K shadow models, observed on the records of `shadow_columns`, likewise.
+        shadow_source: where the shadow records come from.
+        synthesis: how they were made; None for real ones.
+        left_out: numbers of the shadow models that were no longer finite, and their complements.
+        output_defenses: of the target, for shadow records that were made from its defended answers; else ().
+        training_defenses: with which the targets were trained.
+        adaptive: whether the shadow models were trained with them, too.
+    """
+
+    engine: Engine
+    population: Population
+    num_real: int
+    plan: Membership
+    targets: Models
+    target_signals: Signals
+    shadows: Models
+    shadow_signals: Signals
+    shadow_source: str
+    synthesis: Synthesis | None
+    left_out: tuple[int, ...]
+    output_defenses: tuple[OutputDefense, ...]
+    training_defenses: tuple[TrainingDefense, ...]
+    adaptive: bool
+
+    @property
+    def target_columns(self) -> slice:
+        """Where on the record axis the targets' records lie."""
+        return slice(0, self.num_real)
+
+    @property
+    def shadow_columns(self) -> slice:
+        """Where on the record axis the shadow models' records lie."""
+        return slice(0 if self.synthesis is None else self.num_real, len(self.population))
+
+
+def observe_models(
+    engine: Engine,
+    population: Population,
+    *,
+    model: Callable[..., nn.Module],
+    membership: Plan,
+    target: Target,
+    shadow: Real | Source,
+    recipe: Recipe,
+    defenses: Sequence[Defense],
+    adaptive: bool,
+) -> Observation:
+    """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
+
+    Raises:
+        InputError: settings that do not fit the records or each other, or a target that cannot be trained.
+    """
+    stages, seed = engine.stages, engine.seed
+    outputs, trainings = split_defenses(defenses)
+    if trainings and not target.takes_recipe:
+        raise InputError(
+            f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
+            "here; use target=trained, or leave the defence out."
+        )
+    population = population.to(engine.device)
+    N = len(population)
+    make_network = bind_shapes(model, population.input_shape, population.num_classes)
+    plan = _plan_of_real_records(membership, population, target, shadow, seed)
+    if not membership.draws_target:
+        warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=seed)
+        if warning is not None:
+            stages.remark(warning)
+    setup = Setup(
+        engine=engine,
+        make_network=make_network,
+        architecture=inspect_architecture(make_network, population),
+        recipe=_defended(recipe, trainings),
+        population=population,
+        membership=plan,
+    )
+    with stages.clock("target"):
+        targets = target.obtain(setup)
+        target_signals = targets.observe(population)
+        _check_target(target_signals, plan)
+
+    synthesis: Synthesis | None = None
+    channel: tuple[OutputDefense, ...] = ()
+    if not isinstance(shadow, Real):
+        channel = outputs
+        with stages.clock("synthesis"):
+            synthesis = _synthesise(shadow, setup, targets, channel)
+        population = population.followed_by(synthesis.x_M, synthesis.label_M)
+        plan = plan.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=seed)
+    for remark in plan.remarks:
+        stages.remark(remark)
+
+    columns = slice(0 if synthesis is None else N, len(population))
+    setup = replace(setup, population=population, membership=plan, recipe=setup.recipe if adaptive else recipe)
+    with stages.clock("shadow"):
+        shadows = target.train_shadows(setup)
+        shadow_signals = shadows.observe(population.part(columns))
+    failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, plan.columns(columns), plan.shadows)
+    kept_K = _kept(plan, failed_K, engine)
+    if not bool(kept_K.all()):
+        plan, shadows = plan.keep_shadows(kept_K), shadows.select(kept_K)
+        shadow_signals = shadow_signals.select(kept_K)
+    return Observation(
+        engine=engine,
+        population=population,
+        num_real=N,
+        plan=plan,
+        targets=targets,
+        target_signals=target_signals,
+        shadows=shadows,
+        shadow_signals=shadow_signals,
+        shadow_source=shadow.source,
+        synthesis=synthesis,
+        left_out=tuple((~kept_K).nonzero().flatten().tolist()),
+        output_defenses=channel,
+        training_defenses=trainings,
+        adaptive=adaptive,
+    )
+
+
+def split_defenses(
+    defenses: Sequence[Defense],
+) -> tuple[tuple[OutputDefense, ...], tuple[TrainingDefense, ...]]:
+    """Those that change answers and those that change training, each in the given order."""
+    outputs = tuple(each for each in defenses if isinstance(each, OutputDefense))
+    return outputs, tuple(each for each in defenses if isinstance(each, TrainingDefense))
+
+
+def _defended(recipe: Recipe, trainings: Sequence[TrainingDefense]) -> Recipe:
+    for defense in trainings:
+        recipe = defense.adapt(recipe)
+    return recipe
+
+
+def _plan_of_real_records(
+    membership: Plan, population: Population, target: Target, shadow: Real | Source, seed: int
+) -> Membership:
+    """The whole plan for real shadow records; the rows of the target alone for records that are made later."""
+    if isinstance(shadow, Real):
+        return membership.fill(
+            population, num_targets=target.count, num_shadows=shadow.count, seed=seed, overlap=shadow.overlap
+        )
+    if target.count > 1:
+        raise InputError(
+            f"`target.count` is {target.count}, but shadow={shadow.source} makes records by asking one target; set it "
+            "to 1, and sweep `seed` for more."
+        )
+    plan = membership.fill(population, num_targets=1, num_shadows=0, seed=seed)
+    if shadow.needs_records and not bool(plan.outside_N.any()):
+        raise InputError(
+            f"shadow={shadow.source} starts from records that are no evidence about the target, and "
+            f"membership={plan.plan} leaves none of the {len(population)}; use membership=disjoint, or "
+            "shadow=model_based."
+        )
+    return plan
+
+
+def _synthesise(source: Source, setup: Setup, targets: Models, channel: Sequence[OutputDefense]) -> Synthesis:
+    population, stages = setup.population, setup.engine.stages
+    outside_N = setup.membership.outside_N.to(population.device)
+    if bool(outside_N.any()):
+        known = population.chosen(outside_N)
+    else:
+        known = population
+        stages.remark(f"shadow={source.source}: the form of a record was read off the target's own records.")
+    target = ModelBlackBox(targets, population, channel=lambda log_probability: apply_all(channel, log_probability))
+    synthesis = source.synthesise(known, target, seed=setup.engine.seed)
+    for remark in synthesis.remarks:
+        stages.remark(f"shadow={source.source}: {remark}")
+    if channel:
+        stages.remark(
+            f"shadow={source.source}: the shadow records were made from the answers of the defended target "
+            f"({', '.join(defense.describe() for defense in channel)}), so another defence makes others."
+        )
+    return synthesis
+
+
+def _is_finite(signals: Signals, plan: Membership, rows: slice) -> Tensor:
+    """bool `[K]`: whether a model's outputs are finite on all the records that are evidence about it."""
+    finite_KN = signals.log_probability_KANC.isfinite().all(-1).all(1).cpu()
+    return (finite_KN | ~plan.scored_KN[rows]).all(1)
+
+
+def _check_target(signals: Signals, plan: Membership) -> None:
+    broken = (~_is_finite(signals, plan, plan.targets)).nonzero().flatten().tolist()
+    if broken:
+        raise InputError(
+            f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
+            "weights (`target.path`), or lower `training.optimizer.lr`."
+        )
+
+
+def _kept(plan: Membership, failed_K: Tensor, engine: Engine) -> Tensor:
+    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks."""
+    block_K = plan.block_K[plan.shadows]
+    kept_K = ~torch.isin(block_K, block_K[failed_K])
+    names = failed_K.nonzero().flatten().tolist()
+    if not bool(kept_K.any()):
+        raise InputError(
+            f"The loss of {len(names)} of {len(failed_K)} shadow models was no longer finite, which leaves none to "
+            "learn from; lower `training.optimizer.lr` or set `training.gradient_clip_norm`."
+        )
+    if names:
+        engine.stages.remark(
+            f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
+            "models are left out (a model's complement goes with it)."
+        )
+    return kept_K

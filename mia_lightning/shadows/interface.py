@@ -1,0 +1,64 @@
+"""Where shadow records come from that are not real (Shokri et al. 2017, section V-C).
+
+To add a source, write `mia_lightning/shadows/<name>.py` with a frozen dataclass that has `count`, `source`,
+`needs_records` and `synthesise`, and `conf/shadow/<name>.yaml` that names it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.targets.black_box import BlackBox
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Synthesis:
+    """Records made for shadow models.
+
+    Attributes:
+        x_M: `[M, *features]` in the form of the real records, without exact duplicates.
+        label_M: int64.
+        num_queries: asked of the target for them, those of failed attempts too.
+        yield_C: int64, records of each label.
+        wanted_C: int64, records that were to be made of each class; None where the source makes none by class.
+        query_C: int64, queries spent on each class; None likewise.
+        remarks: sentences for the report.
+    """
+
+    x_M: Tensor
+    label_M: Tensor
+    num_queries: int
+    yield_C: Tensor
+    wanted_C: Tensor | None = None
+    query_C: Tensor | None = None
+    remarks: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """A way to make shadow records.
+
+    Attributes:
+        count: K, the number of shadow models.
+        source: what configuration and reports call it.
+        needs_records: whether it starts from real records, or only from their form.
+    """
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def needs_records(self) -> bool: ...
+
+    def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
+        """Make the records.
+
+        Args:
+            known: what the attacker holds; never evidence about the target, where real records are needed.
+            target: asked for labels and confidences.
+        """
+        ...

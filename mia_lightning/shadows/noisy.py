@@ -1,0 +1,56 @@
+"""Shadow records that are noisy versions of the target's kind of records (Shokri et al. 2017, section V-C)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.shadows.domain import below, distinct, row_blocks
+from mia_lightning.shadows.interface import Synthesis
+from mia_lightning.shadows.labelled import labelled
+from mia_lightning.shadows.settings import check_label, share, whole
+from mia_lightning.targets.black_box import BlackBox
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noisy:
+    """Each real record with a share of its features changed: binary ones flipped, others those of another record.
+
+    Attributes:
+        count: K, the number of shadow models.
+        fraction: share of the features that change, a random choice for each record; rounded to whole features.
+        label: `target`, the class that the target predicts, or `own`, that of the real record.
+    """
+
+    count: int = 64
+    fraction: float = 0.1
+    label: str = "target"
+    source: ClassVar[str] = "noisy"
+    needs_records: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", whole("count", self.count))
+        share("fraction", self.fraction)
+        check_label(self.label)
+
+    def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
+        """The records of `known` with noise, in their order, without exact duplicates."""
+        x_NF = known.x_N.flatten(1)
+        N, F = x_NF.shape
+        key = torch.tensor(derive(seed, "shadow", "noisy"), device=known.device)
+        is_binary_F = ((x_NF == 0) | (x_NF == 1)).all(0)
+        num_changed = round(self.fraction * F)
+        noisy_NF = x_NF.clone()
+        for row_B in row_blocks(N, F, known.device):
+            feature_BI = distinct(key.expand_as(row_B), row_B, num_changed, F)
+            random_BI = counter_hash(key, row_B[:, None], feature_BI, 1)
+            # A record is not its own donor, so that what is redrawn is another record's value.
+            donor_BI = (row_B[:, None] + 1 + below(random_BI, max(1, N - 1))) % N
+            flipped_BI = 1 - x_NF[row_B[:, None], feature_BI]
+            noisy_NF[row_B[:, None], feature_BI] = torch.where(
+                is_binary_F[feature_BI], flipped_BI, x_NF[donor_BI, feature_BI]
+            )
+        x_N = noisy_NF.view(known.x_N.shape)
+        return labelled(x_N, known, target, own_N=known.label_N if self.label == "own" else None)

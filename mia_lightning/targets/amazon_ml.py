@@ -1,0 +1,64 @@
+"""A stand-in for Amazon Machine Learning: multinomial logistic regression by SGD after quantile binning.
+
+The service let its customers set the number of passes over the records and the amount of L2 regularisation; Shokri et
+al. (2017), section VI-C, use (10, 1e-6), its defaults, and (100, 1e-4). What it did not publish is assumed here: the
+number of bins, the batches and the learning rate, which are constant, and the form of the penalty, `l2 / 2` times the
+squared weights (biases included) beside the mean loss of a batch, so that each step of SGD also shrinks them by `l2`
+times the learning rate.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from mia_lightning.errors import InputError
+from mia_lightning.models.fitted import QuantileLogistic
+from mia_lightning.targets.in_process import InProcessService
+from mia_lightning.targets.service import Job, ServiceTarget, whole_number
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.stack import MakeNetwork
+
+_BINS = 10
+_BATCH_SIZE = 10
+_LEARNING_RATE = 0.04
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmazonML(ServiceTarget):
+    """Targets and shadow models trained by the service's logistic regression.
+
+    Attributes:
+        passes: over the training records, in an order shuffled anew for each; the paper uses 10 and 100.
+        l2: amount of regularisation; the paper uses 1e-6 and 1e-4.
+    """
+
+    passes: int = 10
+    l2: float = 1e-6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "passes", whole_number("passes", self.passes))
+        l2: object = self.l2  # of any type, from a configuration
+        if isinstance(l2, bool) or not isinstance(l2, int | float) or not math.isfinite(l2) or l2 < 0:
+            raise InputError(f"`target.l2` is {l2!r}; it must be a number of at least 0, such as 1e-6.")
+
+    def connect(self, engine: Engine) -> InProcessService:
+        """The service of this run with these settings: equal engines find equal services."""
+        recipe = Recipe(
+            epochs=self.passes,
+            batch_size=_BATCH_SIZE,
+            optimizer=partial(torch.optim.SGD, lr=_LEARNING_RATE, weight_decay=self.l2),
+        )
+        return InProcessService("amazon_ml", engine, choose=_network, recipe=recipe)
+
+
+def _network(job: Job) -> tuple[MakeNetwork, int | None]:
+    """Records of binary features alone need no bins, which saves most of the columns."""
+    is_binary = bool(((job.x_N == 0) | (job.x_N == 1)).all())
+    bins = None if is_binary else _BINS
+    make = partial(QuantileLogistic, bins=bins)
+    return bind_shapes(make, tuple(job.x_N.shape[1:]), job.num_classes), bins

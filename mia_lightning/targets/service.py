@@ -1,0 +1,244 @@
+"""Targets behind a prediction service: an endpoint that trains models on records, and one that answers for them.
+
+Shokri et al. (2017), section VI-C, attack models that a cloud service trained. The attacker's side of such a service
+is here, and it knows nothing but the two endpoints: plain tensors go in and come out, so that a service may be an
+object in this process or a server.
+"""
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, SupportsIndex
+
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+from mia_lightning.training.trained import TrainedStack
+
+# The least probability that an answer is taken for: a service may answer exactly 0, whose logarithm no attack could
+# use. It is the smallest normal float32 (-87.3 nats), so that what a service says above 0 in single precision is kept.
+PROBABILITY_FLOOR = torch.finfo(torch.float32).tiny
+_LARGEST_SUM_ERROR = 1e-3
+
+# Numbers in one request for predictions: bounds memory, not results.
+_REQUEST_NUMBERS = 2**22
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Job:
+    """One model to be trained.
+
+    Attributes:
+        name: of the job and of its model.
+        x_N: training records `[N, *features]`, in the population's own form.
+        label_N: int64.
+        num_classes: C.
+    """
+
+    name: str
+    x_N: Tensor
+    label_N: Tensor
+    num_classes: int
+
+
+class Service(Protocol):
+    """What a prediction service lets its customers do, and nothing else.
+
+    Attributes:
+        name: of the service.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def train(self, jobs: Iterable[Job]) -> list[str | None]:
+        """Train a model for each job; the names of the models, None for a job that failed."""
+        ...
+
+    def predict(self, model: str, x_B: Tensor) -> Tensor:
+        """The probabilities `[B, C]` that a model gives the classes of records in the form of its training records."""
+        ...
+
+
+class ServiceModels:
+    """K models that a service has trained, known by their answers alone.
+
+    Args:
+        service: which answers for them.
+        names: of the models; None for one that could not be trained.
+
+    Attributes:
+        num_queries: how often a model was asked about a record so far.
+    """
+
+    num_parameters: ClassVar[None] = None
+
+    def __init__(self, service: Service, names: Sequence[str | None], *, num_queries: int = 0) -> None:
+        self._service = service
+        self._names = tuple(names)
+        self.num_queries = num_queries
+
+    @property
+    def num_models(self) -> int:
+        return len(self._names)
+
+    @property
+    def architecture_name(self) -> str:
+        return f"unknown ({self._service.name})"
+
+    @property
+    def failed_epoch_K(self) -> Tensor:
+        """0 for the models that could not be trained; the service does not say when they failed."""
+        return torch.tensor([0 if name is None else -1 for name in self._names])
+
+    def observe(self, population: Population) -> Signals:
+        """The logarithms of what the service answers for every record, each probability raised to at least
+        `PROBABILITY_FLOOR`; NaN for a model that could not be trained.
+
+        Raises:
+            InputError: an answer is no probability distribution over the classes.
+        """
+        shape = (self.num_models, len(population), population.num_classes)
+        log_probability_KNC = torch.full(shape, torch.nan, device=population.device)
+        size = max(1, _REQUEST_NUMBERS // max(128, population.num_classes, population.x_N[0].numel()))
+        for k, name in enumerate(self._names):
+            if name is None:
+                continue
+            for start in range(0, len(population), size):
+                x_B = population.x_N[start : start + size]
+                probability_BC = self._service.predict(name, x_B)
+                self.num_queries += len(x_B)
+                _check_answer(probability_BC, (len(x_B), population.num_classes), start, self._service.name)
+                log_BC = probability_BC.double().clamp(PROBABILITY_FLOOR, 1.0).log()
+                log_probability_KNC[k, start : start + size] = log_BC.to(log_probability_KNC)
+        return Signals(log_probability_KANC=log_probability_KNC.unsqueeze(1))
+
+    def select(self, kept_K: Tensor) -> "ServiceModels":
+        """The models where the bool mask is True, with all queries so far; this object is not to be used again."""
+        names = [name for name, kept in zip(self._names, kept_K.tolist(), strict=True) if kept]
+        return ServiceModels(self._service, names, num_queries=self.num_queries)
+
+    def save(self, path: Path) -> None:
+        """Refuses: the weights never leave the service."""
+        raise InputError(
+            f"The models of target={self._service.name} cannot be saved to {path.name}, since their weights never "
+            "leave the service; set save_models=false."
+        )
+
+
+def _check_answer(probability_BC: object, shape: tuple[int, int], start: int, service: str) -> None:
+    """Refuse what is no distribution for each record; `start` is the number of the first."""
+
+    def refused(record: int, received: str) -> InputError:
+        return InputError(
+            f"The service {service} answered {received} for record {record}, which is no probability distribution over "
+            f"{shape[1]} classes; let its predict endpoint give {shape[1]} probabilities that add up to 1."
+        )
+
+    if not isinstance(probability_BC, Tensor):
+        raise refused(start, f"a {type(probability_BC).__name__} instead of a tensor")
+    if tuple(probability_BC.shape) != shape or not probability_BC.is_floating_point():
+        found = f"{str(probability_BC.dtype).removeprefix('torch.')} of shape {list(probability_BC.shape)}"
+        raise refused(start, f"{found} instead of floating-point numbers of shape {list(shape)}")
+    wide_BC = probability_BC.detach().double()
+    wrong_BC = ~wide_BC.isfinite() | (wide_BC < 0)
+    if bool(wrong_BC.any()):
+        row, column = wrong_BC.nonzero()[0].tolist()
+        raise refused(start + row, f"{float(wide_BC[row, column]):g} for class {column}")
+    wrong_B = (wide_BC.sum(1) - 1).abs() > _LARGEST_SUM_ERROR
+    if bool(wrong_B.any()):
+        row = int(wrong_B.nonzero()[0])
+        raise refused(start + row, f"probabilities that add up to {float(wide_BC[row].sum()):.6g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceTarget(ABC):
+    """`count` targets that a service trained, and shadow models of the same service.
+
+    Attributes:
+        count: T; figures are means over them.
+        shadows: `service` trains the shadow models through the service's own train endpoint, as Shokri et al. (2017)
+            do; `guessed` trains networks of the configured `model` by the configured recipe instead, which goes beyond
+            their experiments.
+    """
+
+    count: int = 1
+    shadows: Literal["service", "guessed"] | str = "service"
+    is_trained_here: ClassVar[bool] = True
+    takes_recipe: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "count", whole_number("count", self.count))  # an int of Python, also from numpy
+        if self.shadows not in ("service", "guessed"):
+            raise InputError(
+                f"`target.shadows` is {self.shadows!r}; it must be service (trained through the target's own train "
+                "endpoint) or guessed (networks of `model`)."
+            )
+
+    @abstractmethod
+    def connect(self, engine: Engine) -> Service:
+        """The service; one that runs in this process trains on the engine's device, from the run's seed."""
+
+    def obtain(self, setup: Setup) -> ServiceModels:
+        """Let the service train a model on each target's members.
+
+        Raises:
+            InputError: the service could not train one.
+        """
+        service = self.connect(setup.engine)
+        names = service.train(_jobs(setup, setup.membership.targets, "target"))
+        if None in names:
+            raise InputError(
+                f"The service {service.name} could not train target {names.index(None)} on its records; choose other "
+                "settings of `target`, or another `dataset`."
+            )
+        if self.shadows == "service":
+            remark = (
+                "the service trains targets and shadow models its own way, so `model` and `training` have no effect"
+            )
+        else:
+            remark = (
+                "the service trains targets its own way, so `model` and `training` have an effect on the shadow models "
+                "alone, whose architecture and recipe are guesses (target.shadows=guessed); this goes beyond the "
+                "experiments of Shokri et al. (2017), where the service trains the shadow models, too"
+            )
+        setup.engine.stages.remark(f"target={service.name}: {remark}.")
+        return ServiceModels(service, names)
+
+    def train_shadows(self, setup: Setup) -> ServiceModels | TrainedStack:
+        """Shadow models, through the endpoint that trained the targets or, where they are guessed, of `model`."""
+        if self.shadows == "guessed":
+            return setup.train(setup.membership.shadows, "shadow")
+        service = self.connect(setup.engine)
+        return ServiceModels(service, service.train(_jobs(setup, setup.membership.shadows, "shadow")))
+
+
+def _jobs(setup: Setup, rows: slice, role: str) -> Iterator[Job]:
+    """One after the other, since the records of all shadow models may be many times the population."""
+    population = setup.population
+    for k, index_n in enumerate(setup.membership.records_of(rows)):
+        index_n = index_n.to(population.device)
+        yield Job(
+            name=f"{role} {k}",
+            x_N=population.x_N[index_n],
+            label_N=population.label_N[index_n],
+            num_classes=population.num_classes,
+        )
+
+
+def whole_number(name: str, value: object) -> int:
+    """A setting of the target as an int of at least 1.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < 1:
+        raise InputError(f"`target.{name}` is {value!r}; it must be a whole number of at least 1.")
+    return operator.index(value)

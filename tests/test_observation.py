@@ -1,0 +1,250 @@
+"""Train once, attack many: what is observed once serves any attack, output defence and source of shadow records."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import mia_lightning as mia
+from mia_lightning.attacks.interface import Evidence
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.l2 import L2
+from mia_lightning.defenses.labels_only import LabelsOnly
+from mia_lightning.defenses.rounding import Rounding
+from mia_lightning.defenses.temperature import Temperature
+from mia_lightning.defenses.top_k import TopK
+from mia_lightning.models.mlp import MLP
+from mia_lightning.observation import Observation
+from mia_lightning.shadows.marginal import Marginal
+from mia_lightning.shadows.model_based import ModelBased
+from mia_lightning.shadows.noisy import Noisy
+from mia_lightning.targets.model_black_box import ModelBlackBox
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.signals import Signals
+
+RECIPE = mia.Recipe(epochs=8, batch_size=10, optimizer=partial(torch.optim.Adam, lr=0.02))
+QUICK = {
+    "model": partial(MLP, hidden=[8]),
+    "membership": mia.Disjoint(train_size=20),
+    "shadow": mia.Real(count=4),
+    "training": RECIPE,
+    "trainer": mia.TrainerSettings(accelerator="cpu"),
+}
+CLIMB = ModelBased(count=4, records_per_class=20, k_max=4, k_min=1, conf_min=0.5, iter_max=200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spy:
+    """Keeps what it is shown, and scores by the loss."""
+
+    seen: list[Evidence]
+    scored: list[Signals]
+    name: str = "spy"
+    description: str = "keeps what it is shown"
+    threshold: float = 0.0
+    remarks: tuple[str, ...] = ()
+
+    def fit(self, shadows: Evidence, engine: Engine) -> "Spy":
+        self.seen.append(shadows)
+        return self
+
+    def score(self, signals: Signals, label_N: Tensor) -> Tensor:
+        self.scored.append(signals)
+        return signals.log_probability_KANC[:, 0, :, 0].double()
+
+
+@pytest.fixture(scope="module")
+def bits() -> Population:
+    generator = torch.Generator().manual_seed(0)
+    x_N = torch.randint(0, 2, (160, 12), generator=generator).to(torch.uint8)
+    label_N = (x_N[:, :3].sum(1) >= 2).long() + (x_N[:, 3:6].sum(1) >= 2).long()
+    return Population(name="bits", x_N=x_N, label_N=label_N, class_names=("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def observed(bits: Population) -> Observation:
+    return mia.observe(bits, **QUICK)
+
+
+def scores(report: mia.AuditReport) -> np.ndarray:
+    assert report.scores is not None
+    return report.scores.score
+
+
+def test_observing_and_attacking_apart_is_the_audit(bits: Population, observed: Observation) -> None:
+    whole = mia.audit(bits, **QUICK)
+    apart = mia.attack(observed)
+    assert np.array_equal(scores(whole), scores(apart))
+    assert whole.warnings == apart.warnings
+    assert whole.target == apart.target
+    assert set(apart.run.seconds) == set(whole.run.seconds)
+    assert apart.training_curves.keys() == whole.training_curves.keys()
+
+
+@pytest.mark.parametrize(
+    "defenses",
+    [(TopK(k=1),), (LabelsOnly(),), (Rounding(digits=1),), (Temperature(temperature=5.0), Rounding(digits=2))],
+)
+def test_another_output_defence_trains_nothing_anew(
+    bits: Population, observed: Observation, monkeypatch: pytest.MonkeyPatch, defenses: tuple[mia.Defense, ...]
+) -> None:
+    expected = mia.audit(bits, **QUICK, attacks=[mia.Loss()], defenses=defenses)
+    monkeypatch.setattr(Engine, "train", lambda *_, **__: pytest.fail("something was trained"))
+    report = mia.attack(observed, attacks=[mia.Loss()], defenses=defenses)
+    assert np.array_equal(scores(report), scores(expected))
+    assert report.defense == expected.defense
+    assert report.defense is not None
+    assert report.defense.names == tuple(each.name for each in defenses)
+
+
+def test_shadow_models_are_seen_through_the_targets_channel_by_every_attacker(observed: Observation) -> None:
+    for adaptive in (True, False):
+        spy = Spy(seen=[], scored=[])
+        mia.attack(observed, attacks=[spy], defenses=[Rounding(digits=1)], adaptive=adaptive)
+        (shadows,), (target,) = spy.seen, spy.scored
+        for signals in (shadows.signals, target):
+            assert signals.channel == "rounded to 1 digit"
+            tenths = signals.log_probability_KANC.exp().double() * 10
+            is_tenth = (tenths - tenths.round()).abs() < 1e-5
+            assert bool((is_tenth | (tenths < 0.51)).all())  # what is rounded to 0 stands at half a digit
+    assert observed.target_signals.channel == "full"
+
+
+def test_what_nobody_sees_of_the_answers_is_imitated_by_the_adaptive_attacker_alone(observed: Observation) -> None:
+    spy = Spy(seen=[], scored=[])
+    report = mia.attack(observed, attacks=[spy], defenses=[Temperature(temperature=5.0)])
+    assert [(attack.name, attack.adaptive) for attack in report.attacks] == [("spy", True), ("spy-unaware", False)]
+    aware, unaware = (evidence.signals.log_probability_KANC for evidence in spy.seen)
+    assert torch.equal(unaware, observed.shadow_signals.log_probability_KANC)
+    torch.testing.assert_close(aware, (unaware / 5).log_softmax(-1))
+    for signals in spy.scored:
+        torch.testing.assert_close(
+            signals.log_probability_KANC, (observed.target_signals.log_probability_KANC / 5).log_softmax(-1)
+        )
+    other = mia.attack(observed, attacks=[spy], defenses=[Temperature(temperature=5.0)], adaptive=False)
+    assert [(attack.name, attack.adaptive) for attack in other.attacks] == [("spy", False), ("spy-adaptive", True)]
+
+
+def test_a_training_defence_is_on_the_target_and_where_the_attacker_adapts_on_the_shadow_models(
+    bits: Population, observed: Observation
+) -> None:
+    adaptive = mia.observe(bits, **QUICK, defenses=[L2(strength=0.05)])
+    unaware = mia.observe(bits, **QUICK, defenses=[L2(strength=0.05)], adaptive=False)
+    target = adaptive.target_signals.log_probability_KANC
+    assert torch.equal(target, unaware.target_signals.log_probability_KANC)
+    assert not torch.equal(target, observed.target_signals.log_probability_KANC)
+    plain = observed.shadow_signals.log_probability_KANC
+    assert torch.equal(unaware.shadow_signals.log_probability_KANC, plain)
+    assert not torch.equal(adaptive.shadow_signals.log_probability_KANC, plain)
+    report = mia.attack(unaware, defenses=[L2(strength=0.05)], adaptive=False)
+    assert report.defense is not None
+    assert not report.defense.adaptive
+    assert not report.attacks[0].adaptive
+    with pytest.raises(mia.InputError, match="another training"):
+        mia.attack(observed, defenses=[L2(strength=0.05)])
+    with pytest.raises(mia.InputError, match="another training"):
+        mia.attack(adaptive, defenses=[L2(strength=0.05)], adaptive=False)
+
+
+def test_a_training_defence_needs_a_target_that_is_trained_here(bits: Population) -> None:
+    settings = {**QUICK, "membership": mia.Given(member_N=torch.arange(40)), "target": MLP((12,), 3, hidden=[8])}
+    with pytest.raises(mia.InputError, match="defense=l2 changes how the target is trained"):
+        mia.audit(bits, **settings, defenses=[L2()])
+
+
+@pytest.mark.parametrize("shadow", [Noisy(count=4, fraction=0.2), Marginal(count=4), CLIMB])
+def test_synthetic_shadow_records_leave_the_target_as_it_is(
+    bits: Population, observed: Observation, shadow: mia.Noisy | mia.Marginal | mia.ModelBased
+) -> None:
+    other = mia.observe(bits, **{**QUICK, "shadow": shadow})
+    assert torch.equal(other.target_signals.log_probability_KANC, observed.target_signals.log_probability_KANC)
+    assert torch.equal(other.plan.member_KN[0, :160], observed.plan.member_KN[0])
+    assert other.synthesis is not None
+    M = len(other.synthesis.x_M)
+    assert other.shadow_signals.log_probability_KANC.shape == (4, 1, M, 3)
+    assert torch.equal(other.population.x_N[160:], other.synthesis.x_M)
+    report = mia.attack(other)
+    assert report.dataset == mia.attack(observed).dataset
+    assert report.shadow.source == shadow.source
+    assert report.shadow.synthesis is not None
+    assert report.shadow.synthesis.num_records == M
+    assert sum(row.num_records for row in report.shadow.synthesis.per_class) == M
+    assert len(report.scores.record) == 2 * 40
+    assert report.scores.record.max() < 160
+
+
+def test_noisy_records_come_from_records_that_are_no_evidence_about_the_target(bits: Population) -> None:
+    other = mia.observe(bits, **{**QUICK, "shadow": Noisy(count=2, fraction=0.0, label="own")})
+    assert other.synthesis is not None
+    outside_N = other.plan.columns(slice(0, 160)).outside_N
+    assert int(outside_N.sum()) == 120
+    known = set(map(tuple, bits.x_N[outside_N].tolist()))
+    assert set(map(tuple, other.synthesis.x_M.tolist())) == known
+    assert other.synthesis.num_queries == 0
+
+
+def test_the_answers_behind_an_output_defence_make_the_shadow_records(bits: Population) -> None:
+    settings = {**QUICK, "shadow": CLIMB}
+    plain = mia.observe(bits, **settings)
+    defended = mia.observe(bits, **settings, defenses=[TopK(k=1)])
+    assert defended.output_defenses == (TopK(k=1),)
+    assert any("made from the answers of the defended target" in remark for remark in defended.engine.stages.remarks)
+    mia.attack(defended, defenses=[TopK(k=1)])
+    with pytest.raises(mia.InputError, match="made from the target's answers"):
+        mia.attack(plain, defenses=[TopK(k=1)])
+
+
+def test_a_source_that_asks_one_target_refuses_several(bits: Population) -> None:
+    with pytest.raises(mia.InputError, match=r"`target.count` is 2, but shadow=noisy"):
+        mia.audit(bits, **{**QUICK, "shadow": Noisy(count=2), "target": mia.Trained(count=2)})
+
+
+def test_a_plan_that_leaves_no_other_records_has_nothing_to_add_noise_to(bits: Population) -> None:
+    with pytest.raises(mia.InputError, match="membership=halves leaves none of the 160"):
+        mia.audit(bits, **{**QUICK, "shadow": Noisy(count=2), "membership": mia.Halves()})
+
+
+def test_a_trained_module_can_be_attacked_without_any_other_records(bits: Population) -> None:
+    settings = {**QUICK, "membership": mia.Given(member_N=torch.arange(80)), "shadow": CLIMB}
+    torch.manual_seed(0)
+    module = MLP((12,), 3, hidden=[8])
+    report = mia.audit(bits, **settings, target=module)
+    assert any("the form of a record was read off the target's own records" in warning for warning in report.warnings)
+    assert report.membership.num_members == 80
+
+
+def test_known_records_are_left_out_of_the_evidence(bits: Population) -> None:
+    report = mia.audit(bits, **{**QUICK, "shadow": mia.Real(count=4, overlap=0.25)})
+    assert report.membership.num_members == report.membership.num_nonmembers == 15
+    assert len(report.scores.record) == 2 * 30
+
+
+def test_a_black_box_answers_as_the_model_and_counts(bits: Population, observed: Observation) -> None:
+    box = ModelBlackBox(observed.targets, bits)
+    expected_NC = observed.target_signals.log_probability_KANC[0, 0].exp()
+    torch.testing.assert_close(box.predict(bits.x_N), expected_NC)
+    assert (box.num_queries, box.num_classes) == (160, 3)
+    flat = ModelBlackBox(observed.targets, bits, channel=LabelsOnly().apply).predict(bits.x_N)
+    assert torch.equal(flat.argmax(1), expected_NC.argmax(1))
+    assert bool((flat.amax(1) == 1).all())
+
+
+def test_an_answer_does_not_depend_to_the_bit_on_what_is_asked_beside_it(
+    bits: Population, observed: Observation
+) -> None:
+    box = ModelBlackBox(observed.targets, bits)
+    many = box.predict(bits.x_N.repeat(7, 1))  # 1,120: more than two blocks
+    alone = torch.cat([box.predict(x[None]) for x in bits.x_N])
+    assert torch.equal(many, alone.repeat(7, 1))
+
+
+def test_a_chain_against_a_network_is_the_same_alone_and_in_a_batch(bits: Population, observed: Observation) -> None:
+    syntheses = [
+        replace(CLIMB, batch=batch).synthesise(bits, ModelBlackBox(observed.targets, bits), seed=0)
+        for batch in (1, 4096)
+    ]
+    assert torch.equal(syntheses[0].x_M, syntheses[1].x_M)
+    assert torch.equal(syntheses[0].query_C, syntheses[1].query_C)
