@@ -1,0 +1,96 @@
+"""A small vision transformer: Dosovitskiy et al., "An image is worth 16x16 words" (2021)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.errors import InputError
+from mia_lightning.models.images import check_positive, image_shape
+
+
+class VisionTransformer(nn.Module):
+    """Pre-norm encoder blocks on patches, and the mean of their outputs; logits `[B, C]`.
+
+    Attention is written as matrix products and a softmax, which a stack runs without a detour.
+
+    Args:
+        input_shape: (channels, height, width) of one record.
+        num_classes: C.
+        patch_size: side of a patch, which divides both sides of an image.
+        width: of a token.
+        depth: number of encoder blocks.
+        heads: of the attention; divides `width`.
+        mlp_ratio: hidden units of a block's two-layer network, as a multiple of `width`.
+        dropout: after attention and in the two-layer network.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_classes: int,
+        patch_size: int = 4,
+        width: int = 128,
+        depth: int = 4,
+        heads: int = 4,
+        mlp_ratio: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = image_shape(input_shape, "vit", least_side=1)
+        check_positive(patch_size=patch_size, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
+        if height % patch_size or breadth % patch_size:
+            raise InputError(
+                f"`model.patch_size` is {patch_size}, which does not divide both sides of {height} × {breadth} images."
+            )
+        if width % heads:
+            raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}.")
+        if not 0 <= dropout < 1:
+            raise InputError(f"`model.dropout` is {dropout}; it must be a share from 0 to below 1.")
+        self.patch = nn.Conv2d(channels, width, patch_size, patch_size)
+        num_tokens = (height // patch_size) * (breadth // patch_size)
+        self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
+        self.blocks = nn.Sequential(*(EncoderBlock(width, heads, mlp_ratio * width, dropout) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.logits = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).transpose(1, 2) + self.position
+        logits_BC: Tensor = self.logits(self.norm(self.blocks(tokens)).mean(1))
+        return logits_BC
+
+
+class EncoderBlock(nn.Module):
+    """Self-attention and a two-layer network, each beside an identity and after a normalisation."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = SelfAttention(width, heads)
+        self.dropout = nn.Dropout(dropout)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x)))
+        out: Tensor = x + self.mlp(self.norm_2(x))
+        return out
+
+
+class SelfAttention(nn.Module):
+    """Scaled dot-product attention of tokens `[B, L, width]` among themselves."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, L, width = x.shape
+        split = self.query_key_value(x).view(B, L, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        query, key, value = split[0], split[1], split[2]
+        weight = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
+        out: Tensor = self.output((weight @ value).transpose(1, 2).reshape(B, L, width))
+        return out
