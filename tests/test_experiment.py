@@ -1,0 +1,223 @@
+"""Experiments: variants composed from one configuration, trained once where they can be, and compared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from mia_lightning import experiment, job
+from mia_lightning.comparison.files import read_comparison
+from mia_lightning.errors import InputError
+from mia_lightning.mistakes import config_directory
+
+EXPERIMENTS = sorted(
+    str(path.relative_to(config_directory() / "experiment").with_suffix(""))
+    for path in (config_directory() / "experiment").glob("**/*.yaml")
+)
+TINY = [
+    "logger=none",
+    "trainer.accelerator=cpu",
+    "trainer.progress_bar=false",
+    "attack.shokri.training.epochs=2",
+]
+
+
+def resolved(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        return job.resolve(compose("config", overrides=list(overrides)))
+
+
+def run(folder: Path, *overrides: str) -> int:
+    return experiment.run_experiment(resolved(*overrides), overrides, folder)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder `conf` beside the data, with room for experiments of one's own."""
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    for path in config_directory().rglob("*.yaml"):
+        place = folder / path.relative_to(config_directory())
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(path.read_text())
+    for module in ("mia_lightning.experiment.config_directory", "mia_lightning.job.config_directory"):
+        monkeypatch.setattr(module, lambda: folder)
+    monkeypatch.setitem(globals(), "config_directory", lambda: folder)
+    return folder
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / "experiment" / f"{name}.yaml").write_text("# @package _global_\n" + text)
+
+
+DEFENCES = """
+comparison:
+  title: Defences
+  question: q
+  source: s
+  variants:
+    none: {set: []}
+    top 1: {set: [defense=top_k, defense.top_k.k=1]}
+    warm: {set: [defense=temperature]}
+    shorter: {x: 3, set: [training.epochs=3]}
+  findings:
+    - _target_: mia_lightning.comparison.findings.Above
+      text: Above chance.
+scales:
+  small:
+    set: [shadow.count=2, training.epochs=5, dataset.train_size=40]
+  tiny:
+    set: [shadow.count=2, training.epochs=2]
+    variants:
+      alone: {set: [dataset.train_size=30]}
+"""
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> None:
+    settings = resolved(f"experiment={name}", f"scale={scale}")
+    if settings["experiments"] is not None:
+        assert all(entry["experiment"] in EXPERIMENTS for entry in settings["experiments"])
+        return
+    planned = experiment.plan(settings, [f"experiment={name}", f"scale={scale}"])
+    assert planned
+    for i, node in enumerate(settings["comparison"]["findings"]):
+        job.instantiate(node, f"findings[{i}]")
+    for each in planned:
+        for part in ("model", "membership", "target", "shadow", "training"):
+            job.instantiate(each.resolved[part], part, partial=part == "model")
+        assert each.resolved["attack"]["shokri"]["input"] == "probabilities"
+
+
+def test_shadow_counts_and_sizes_are_those_of_the_paper() -> None:
+    counts = {"location": 60, "mnist": 50, "adult": 20, "purchase": 20, "texas": 10, "cifar10": 100, "cifar100": 100}
+    for name, count in counts.items():
+        first, *_ = experiment.plan(resolved(f"experiment=shokri2017/{name}"), [f"experiment=shokri2017/{name}"])
+        assert first.resolved["shadow"]["count"] == count, name
+        if name in ("mnist", "adult", "purchase", "texas"):
+            assert first.resolved["dataset"]["train_size"] == 10000
+    sizes = [
+        [
+            each.x
+            for each in experiment.plan(resolved(f"experiment=shokri2017/{name}"), [f"experiment=shokri2017/{name}"])
+        ]
+        for name in ("cifar10", "cifar100")
+    ]
+    assert sizes == [[2500, 5000, 10000, 15000], [4600, 10520, 19920, 29540]]
+
+
+def test_variants_that_share_their_models_train_once(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(mine, "defences", DEFENCES)
+    observed = []
+    observe = job.observe
+    monkeypatch.setattr(job, "observe", lambda *arguments: observed.append(1) or observe(*arguments))
+    assert run(tmp_path / "out", "experiment=defences", "scale=small", *TINY) == 0
+    assert len(observed) == 2  # none, top 1 and warm share theirs
+    comparison = read_comparison(tmp_path / "out")
+    assert [variant.name for variant in comparison.variants] == ["none", "top 1", "warm", "shorter"]
+    assert [variant.defense for variant in comparison.variants] == [None, "top 1 class", "temperature 5", None]
+    assert comparison.variants[0].test_accuracy == comparison.variants[1].test_accuracy
+    assert [attack.name for attack in comparison.variants[2].attacks][2:] == ["shokri-unaware", "loss-unaware"]
+    assert comparison.command.startswith("mia-lightning experiment=defences scale=small")
+    for variant in comparison.variants:
+        report = json.loads((tmp_path / "out" / str(variant.folder) / "report.json").read_text())
+        assert report["target"]["test_accuracy"] == variant.test_accuracy
+        assert report["run"]["config"]["shadow"]["count"] == 2
+    printed = capsys.readouterr().out
+    assert "[2/4] top 1" in printed
+    assert printed.count("the models of the variant before serve this one, too") == 2
+    assert "comparison.html" in printed
+
+
+def test_a_scale_can_have_variants_of_its_own_and_what_is_typed_goes_first(mine: Path) -> None:
+    write(mine, "defences", DEFENCES)
+    overrides = ["experiment=defences", "scale=tiny", "shadow.count=6"]
+    (only,) = experiment.plan(resolved(*overrides), overrides)
+    assert only.name == "alone"
+    assert only.resolved["dataset"]["train_size"] == 30
+    assert only.resolved["shadow"]["count"] == 6
+    assert only.resolved["training"]["epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "part"),
+    [
+        (["scale=smal"], "`scale` is 'smal' (did you mean `small`?); this experiment has paper, small, tiny"),
+        (["defense=top_k"], "`defense` is what this experiment varies"),
+        (["training.epochs=7"], "`training.epochs` is what this experiment varies"),
+        (["comparison.variants=null"], "`comparison.variants` is empty"),
+        (["comparison=5"], "`comparison` is 5"),
+    ],
+)
+def test_mistakes_of_an_experiment_are_said_before_anything_runs(mine: Path, overrides: list[str], part: str) -> None:
+    write(mine, "defences", DEFENCES)
+    typed = ["experiment=defences", *overrides]
+    with pytest.raises(InputError) as caught:
+        experiment.plan(resolved(*typed), typed)
+    assert part in str(caught.value)
+
+
+SERIES = """
+experiments:
+  - {experiment: defences, set: [dataset=digits]}
+  - {experiment: absent}
+"""
+ABSENT = """
+defaults:
+  - override /dataset: npz
+dataset:
+  path: nowhere.npz
+comparison:
+  title: Absent
+  question: q
+  source: s
+  variants:
+    alone: {set: []}
+  findings: []
+"""
+
+
+def test_a_series_runs_what_it_can_and_says_what_it_could_not(mine: Path, tmp_path: Path) -> None:
+    write(mine, "defences", DEFENCES)
+    write(mine, "absent", ABSENT)
+    write(mine, "series", SERIES)
+    typed = ["experiment=series", "scale=tiny", *TINY]
+    write(mine, "absent", ABSENT + "scales: {tiny: {set: []}}\n")
+    assert run(tmp_path / "out", *typed) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [entry["title"] for entry in summary] == ["Defences", "Absent"]
+    assert summary[0]["not_run"] == {}
+    assert "nowhere.npz" in summary[1]["not_run"]["alone"]
+    assert (tmp_path / "out" / summary[0]["folder"] / "comparison.html").is_file()
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_a_comparison_of_which_nothing_can_be_run_is_refused(mine: Path, tmp_path: Path) -> None:
+    write(mine, "absent", ABSENT)
+    with pytest.raises(InputError, match=r"nowhere.npz"):
+        run(tmp_path / "out", "experiment=absent", *TINY)
+
+
+def test_a_variant_that_fails_for_another_reason_is_said_and_costs_the_exit_code(mine: Path, tmp_path: Path) -> None:
+    write(mine, "defences", DEFENCES.replace("top_k.k=1", "top_k.k=0"))
+    assert run(tmp_path / "out", "experiment=defences", "scale=small", *TINY) == 2
+    skipped = {each.name: each.skipped for each in read_comparison(tmp_path / "out").variants}
+    assert "`defense.top_k.k` is 0" in str(skipped["top 1"])
+    assert skipped["none"] is None
+
+
+def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_shadow_records() -> None:
+    def key(*overrides: str) -> dict[str, Any]:
+        return experiment.depends_on(resolved(*overrides))
+
+    assert key() == key("defense=top_k") == key("defense=top_k", "defense.adaptive=false", "attack=loss")
+    assert key("shadow=noisy") != key("shadow=noisy", "defense=top_k")
+    assert key() != key("defense=l2")
+    assert key("defense=l2") != key("defense=l2", "defense.adaptive=false")
+    for other in ("seed=1", "model.dropout=0.1", "training.epochs=3", "shadow.count=3", "dataset.train_size=9"):
+        assert key() != key(other)
