@@ -1,16 +1,22 @@
 """Experiments: variants composed from one configuration, trained once where they can be, and compared."""
 
+import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from mia_lightning import experiment, job
 from mia_lightning.comparison.files import read_comparison
+from mia_lightning.comparison.schema import ComparisonReport, Variant
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.mistakes import config_directory
+from mia_lightning.seeds import generator
 
 EXPERIMENTS = sorted(
     str(path.relative_to(config_directory() / "experiment").with_suffix(""))
@@ -221,3 +227,64 @@ def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_
     assert key("defense=l2") != key("defense=l2", "defense.adaptive=false")
     for other in ("seed=1", "model.dropout=0.1", "training.epochs=3", "shadow.count=3", "dataset.train_size=9"):
         assert key() != key(other)
+
+
+def population_like(settings: dict[str, Any]) -> Population:
+    """A small population of the form of a data set of the study."""
+    name = settings["dataset"]["name"]
+    shape, num_classes = {
+        "adult": ((12,), 2),
+        "mnist": ((1, 8, 8), 10),
+        "cifar10": ((3, 8, 8), 10),
+        "cifar100": ((3, 8, 8), 10),
+    }.get(name, ((20,), min(int(settings["dataset"].get("num_classes", 5)), 10)))
+    numbers = generator(0, "population", name)
+    label_N = torch.arange(400) % num_classes
+    centre_C = torch.rand(num_classes, *shape, generator=numbers)
+    x_N = (torch.rand(400, *shape, generator=numbers) < centre_C[label_N]).to(torch.uint8)
+    return Population(name=name, x_N=x_N, label_N=label_N, class_names=tuple(str(c) for c in range(num_classes)))
+
+
+def shrunk(each: experiment.Planned) -> experiment.Planned:
+    settings = copy.deepcopy(each.resolved)
+    settings["dataset"]["train_size"] = settings["membership"]["train_size"] = 60
+    settings["training"]["epochs"] = min(settings["training"]["epochs"], 5)
+    settings["shadow"]["count"] = 2
+    if settings["shadow"]["_target_"].endswith("ModelBased"):
+        settings["shadow"] |= {"records_per_class": 10, "k_max": 4, "conf_min": 0.05, "iter_max": 100}
+    if settings["model"]["_target_"].endswith("CNN"):
+        settings["model"] |= {"channels": [4], "hidden": 8}
+    return dataclasses.replace(each, resolved=settings)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On small populations of the data sets' forms, with few epochs and models; all else is the experiment's own."""
+    plan = experiment.plan
+    monkeypatch.setattr(experiment, "plan", lambda *arguments: [shrunk(each) for each in plan(*arguments)])
+    monkeypatch.setattr(job, "load", population_like)
+    if name == "shokri2017/all":  # its parts run by themselves
+        settings = resolved(f"experiment={name}")
+        monkeypatch.setattr(experiment, "_run_comparison", lambda *_: (MADE, 0))
+        assert run(tmp_path, f"experiment={name}", "scale=small", *TINY) == 0
+        assert len(json.loads((tmp_path / "summary.json").read_text())) == len(settings["experiments"])
+        return
+    assert run(tmp_path, f"experiment={name}", "scale=small", *TINY) == 0
+    comparison = read_comparison(tmp_path)
+    assert not [variant.skipped for variant in comparison.variants if variant.skipped]
+    assert len(comparison.statements) == len(resolved(f"experiment={name}")["comparison"]["findings"])
+    assert (tmp_path / "comparison.html").stat().st_size > 10_000
+
+
+MADE = ComparisonReport(
+    title="made",
+    question="q",
+    source="s",
+    command="c",
+    created="2026-01-01T00:00:00+00:00",
+    seconds=1.0,
+    versions={},
+    estimand="e",
+    variants=(Variant(name="v"),),
+    statements=(),
+)

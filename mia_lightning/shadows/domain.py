@@ -73,8 +73,9 @@ def below(random: Tensor, bound: Tensor | int) -> Tensor:
 
 
 def row_blocks(num_rows: int, num_features: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The row numbers from 0, int64, in blocks that a random number for each of their features fits into memory for."""
-    return torch.arange(num_rows, device=device).split(max(1, _NUMBERS // num_features))
+    """The row numbers from 0, int64, in blocks for which memory holds a random number for each feature of each row."""
+    blocks: tuple[Tensor, ...] = torch.arange(num_rows, device=device).split(max(1, _NUMBERS // num_features))
+    return blocks
 
 
 def distinct(key_B: Tensor, step_B: Tensor, count: int, num_features: int) -> Tensor:

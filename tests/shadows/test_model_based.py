@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
@@ -69,7 +70,7 @@ def one_chain(
         else:
             rejected += 1
             if rejected > settings.rej_max:
-                k, rejected = max(settings.k_min, math.ceil(k / 2)), 0
+                k, rejected = max(min(settings.k_min, F), math.ceil(k / 2)), 0
         x = list(accepted)
         chosen: list[int] = []
         for i, last in enumerate(range(F - k, F)):
@@ -81,14 +82,27 @@ def one_chain(
     return None, settings.iter_max
 
 
-@pytest.mark.parametrize("known", [BITS, form([0] * 15 + [-3] * 5, [1] * 15 + [4] * 5, torch.int16)])
-def test_chains_in_a_batch_are_the_chains_of_the_algorithm(known: Population) -> None:
-    synthesis = SETTINGS.synthesise(known, LinearBox(20), seed=5)
+NUMBERS = form([0] * 15 + [-3] * 5, [1] * 15 + [4] * 5, torch.int16)
+
+
+@pytest.mark.parametrize(
+    ("known", "settings"),
+    [
+        (BITS, SETTINGS),
+        (NUMBERS, SETTINGS),
+        (NUMBERS, replace(SETTINGS, k_max=128, k_min=3)),  # more than the 20 features
+        (BITS, replace(SETTINGS, k_max=40, k_min=30, rej_max=0)),
+        (BITS, replace(SETTINGS, k_max=7, k_min=1, rej_max=0)),  # 7, 4, 2, 1
+        (BITS, replace(SETTINGS, conf_min=0.01, iter_max=3)),  # the wanted class is often not the predicted one
+    ],
+)
+def test_chains_in_a_batch_are_the_chains_of_the_algorithm(known: Population, settings: ModelBased) -> None:
+    synthesis = settings.synthesise(known, LinearBox(20), seed=5)
     box, expected, queries_C = LinearBox(20), [], [0, 0, 0]
     base = torch.tensor(derive(5, "shadow", "model_based"))
     for c in range(3):
         for j in range(12):
-            x, queries = one_chain(SETTINGS, Domain.of(known), box, int(counter_hash(base, c, j)), c)
+            x, queries = one_chain(settings, Domain.of(known), box, int(counter_hash(base, c, j)), c)
             queries_C[c] += queries
             if x is not None and (x, c) not in expected:
                 expected.append((x, c))
@@ -147,6 +161,26 @@ def test_images_keep_their_shape_and_floats_their_range() -> None:
     assert float(synthesis.x_M.min()) >= -1.5
     assert float(synthesis.x_M.max()) <= 2.5
     assert len(synthesis.x_M.unique()) > 20
+
+
+def test_whole_numbers_in_a_table_of_floats_stay_whole() -> None:
+    """A table has one type for all columns; what is binary or a count in it is so in the records found, too."""
+    x_N = torch.tensor([[0.0, 18, 0.5, 3, 1e30], [1, 21, -0.25, 3, -1e30], [1, 19, 0, 3, 0]])
+    known = Population(name="t", x_N=x_N, label_N=torch.tensor([0, 1, 2]), class_names=("a", "b", "c"))
+
+    class Flat(LinearBox):
+        def predict(self, x_B: Tensor) -> Tensor:
+            self.num_queries += len(x_B)
+            return torch.tensor([0.6, 0.2, 0.2]).expand(len(x_B), 3)
+
+    synthesis = replace(SETTINGS, records_per_class=500, conf_min=0.5).synthesise(known, Flat(5), seed=1)
+    x_M = synthesis.x_M
+    assert x_M.dtype == torch.float32
+    assert [sorted(x_M[:, f].unique().tolist()) for f in (0, 1, 3)] == [[0, 1], [18, 19, 20, 21], [3]]
+    assert len(x_M[:, 2].unique()) == len(x_M[:, 4].unique()) == len(x_M) == int(synthesis.yield_C[0])
+    for f, low, high in ((2, -0.25, 0.5), (4, -1e30, 1e30)):
+        assert kstest(x_M[:, f].double().numpy(), "uniform", (low, high - low)).pvalue > 5e-4
+    assert abs(float(x_M[:, 0].mean()) - 0.5) < 3.5 * 0.5 / math.sqrt(len(x_M))
 
 
 def sentences(synthesis: Synthesis) -> str:

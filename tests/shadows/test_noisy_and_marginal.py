@@ -1,10 +1,11 @@
 """Noisy and marginal shadow records against their definitions."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from scipy.stats import binom
+from scipy.stats import binom, chi2_contingency
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
@@ -66,7 +67,7 @@ def test_noise_changes_exactly_its_share_of_each_record() -> None:
     changed = before != after
     binary_F = torch.tensor([True] * 10 + [False] * 2 + [True] * 9)
     chosen_lower_N = changed.sum(1)
-    # Binary features always change where they are chosen; numbers may be redrawn as themselves.
+    # Binary features always change where they are chosen; another record's number may be the same.
     assert int(chosen_lower_N.max()) == 4
     assert bool((chosen_lower_N >= 2).all())
     assert bool((after[:, binary_F][changed[:, binary_F]] == 1 - before[:, binary_F][changed[:, binary_F]]).all())
@@ -89,6 +90,29 @@ def test_all_binary_records_flip_exactly_the_rounded_number() -> None:
         assert synthesis.x_M.dtype == torch.uint8
 
 
+def test_features_that_are_not_binary_take_the_value_of_another_record() -> None:
+    """Where no value occurs twice in a column, every chosen feature is another one's, and changes."""
+    x_N = torch.stack([torch.randperm(200, generator=torch.Generator().manual_seed(f)) for f in range(15)], 1)
+    population = Population(name="p", x_N=x_N / 8, label_N=torch.arange(200) % 2, class_names=("even", "odd"))
+    synthesis = Noisy(fraction=0.4, label="own").synthesise(population, SumBox(), seed=1)
+    assert ((synthesis.x_M != population.x_N).sum(1) == 6).all()
+    for f in range(15):
+        assert set(synthesis.x_M[:, f].tolist()) <= set(population.x_N[:, f].tolist())
+
+
+def test_one_known_record_can_only_flip() -> None:
+    x_N = torch.tensor([[0, 1, 7]])
+    population = Population(name="1", x_N=x_N, label_N=torch.tensor([0]), class_names=("even", "odd"))
+    assert Noisy(fraction=1.0).synthesise(population, SumBox(), seed=1).x_M.tolist() == [[1, 0, 7]]
+
+
+@pytest.mark.parametrize("source", [Noisy(fraction=0.3), Marginal()])
+def test_the_size_of_blocks_changes_nothing(source: Noisy | Marginal, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = source.synthesise(wide_known(), SumBox(), seed=1)
+    monkeypatch.setattr("mia_lightning.shadows.domain._NUMBERS", 150)
+    assert torch.equal(source.synthesise(wide_known(), SumBox(), seed=1).x_M, whole.x_M)
+
+
 def test_without_noise_the_records_are_themselves_but_for_duplicates() -> None:
     population = known()
     synthesis = Noisy(fraction=0.0).synthesise(population, SumBox(), seed=1)
@@ -108,23 +132,24 @@ def test_labels_are_the_targets_prediction_and_each_counts_as_a_query(source: No
 
 
 def test_marginal_frequencies_are_those_of_the_columns_and_columns_are_independent() -> None:
-    population = wide_known()
-    M = 20_000
+    """Family-wise 10⁻³: 44 binomial counts, the correlations of 34 columns, labels included, and one table."""
+    population, M = wide_known(), 20_000
+    bits = torch.randint(0, 2, (400, 12), generator=torch.Generator().manual_seed(2)).to(torch.int16)
+    population = replace(population, x_N=torch.cat([population.x_N, bits], 1))
     synthesis = Marginal(records=M, label="own").synthesise(population, SumBox(), seed=1)
-    M = len(synthesis.x_M)
-    assert M > 19_000
-    x_M = synthesis.x_M.double()
-    for f in (*range(10), *range(12, 21)):
-        p = float(population.x_N[:, f].double().mean())
-        low, high = binom.ppf([0.25e-3 / 40, 1 - 0.25e-3 / 40], M, p)
-        assert low <= float(x_M[:, f].sum()) <= high
-    for value in range(-3, 9):
-        p = float((population.x_N[:, 10] == value).double().mean())
-        low, high = binom.ppf([0.25e-3 / 40, 1 - 0.25e-3 / 40], M, p)
-        assert low <= int((x_M[:, 10] == value).sum()) <= high
-    correlation = torch.corrcoef(x_M.T)
-    assert float((correlation - torch.eye(21)).abs().max()) < 4.5 / math.sqrt(M)
-    assert abs(float(synthesis.label_M.double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(M)
+    assert len(synthesis.x_M) == M  # duplicates left out would favour the rare values
+    known_NF = torch.cat([population.x_N, population.label_N[:, None]], 1).long()
+    drawn_MF = torch.cat([synthesis.x_M, synthesis.label_M[:, None]], 1).long()
+    values = [(f, 1) for f in range(34) if f not in (10, 11)] + [(10, value) for value in range(-3, 9)]
+    for f, value in values:
+        p = float((known_NF[:, f] == value).double().mean())
+        low, high = binom.ppf([0.25e-3 / len(values), 1 - 0.25e-3 / len(values)], M, p)
+        assert low <= int((drawn_MF[:, f] == value).sum()) <= high
+    correlation = torch.corrcoef(drawn_MF.double().T)
+    assert float((correlation - torch.eye(34)).abs().max()) < 4.95 / math.sqrt(M)
+    table = [[int(((drawn_MF[:, 10] == a) & (drawn_MF[:, 11] == b)).sum()) for b in range(-3, 9)] for a in range(-3, 9)]
+    assert chi2_contingency(table).pvalue > 1e-5
+    assert synthesis.num_queries == 0
 
 
 def test_marginal_draws_as_many_as_are_known_unless_told() -> None:
