@@ -1,34 +1,83 @@
 """What an attack is: it learns from shadow models how members differ, and scores the records of a target.
 
-To add one, write `mia_lightning/attacks/<name>.py` with a frozen dataclass that has `name`, `description` and
-`fit`, and `conf/attack/<name>.yaml` that names it.
+To add one, write `mia_lightning/attacks/<name>.py` with a frozen dataclass that has `name`, `description`, `needs` and
+`fit`, and `conf/attack/<name>.yaml` that names it. Attacks never query a model: they read what was observed.
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from mia_lightning.errors import InputError
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
 
 
+class DoesNotApplyError(InputError):
+    """An attack that these shadow models, or this plan, cannot serve; `attack=all` leaves it out and says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an attack must be given beside the signals of the target.
+
+    Attributes:
+        shadows: shadow models of known membership, if only for the threshold.
+        population: records of the same distribution that are evidence about no model (`Evidence.population_N`).
+        out_models: the fewest shadow models that have not seen a record of the target's.
+        in_models: the fewest shadow models that have.
+    """
+
+    shadows: bool = True
+    population: bool = False
+    out_models: int = 0
+    in_models: int = 0
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """Shadow models observed on records of known membership.
+    """Shadow models observed on records, their membership known.
+
+    The record axis begins with the records that the targets are observed on, so that column n here and column n of a
+    target's signals are one record; synthetic shadow records, if any, follow.
 
     Attributes:
         signals: of K shadow models on N records.
-        member_KN, scored_KN: bool; model k trained on record i; record i is evidence about model k.
+        member_KN, scored_KN: bool; model k trained on record i; record i is evidence about model k. A model that did
+            not train on a record is an out-model of it whether scored or not.
+        block_K: int64; models of one block (complementary pairs) are left out together.
         label_N: int64, the true classes.
         num_classes: C.
+        target_scored_N: bool; the records that are evidence about a target (whether they are its members is unknown).
+        population_N: bool; records of which no target and no shadow model is a member, reserved for attacks; all False
+            where no attack asked for them.
+        plan: name of the membership plan, for messages.
     """
 
     signals: Signals
     member_KN: Tensor
     scored_KN: Tensor
+    block_K: Tensor
     label_N: Tensor
     num_classes: int
+    target_scored_N: Tensor
+    population_N: Tensor
+    plan: str = "disjoint"
+
+    @property
+    def num_models(self) -> int:
+        return self.member_KN.shape[0]
+
+    def select(self, kept_K: Tensor) -> "Evidence":
+        """The evidence of the models where the bool mask is True."""
+        return replace(
+            self,
+            signals=self.signals.select(kept_K),
+            member_KN=self.member_KN[kept_K],
+            scored_KN=self.scored_KN[kept_K],
+            block_K=self.block_K[kept_K],
+        )
 
 
 class FittedAttack(Protocol):
@@ -50,12 +99,29 @@ class FittedAttack(Protocol):
         ...
 
 
+@runtime_checkable
+class FittedReference(FittedAttack, Protocol):
+    """A fitted attack that compares a target with shadow models record by record, in closed form.
+
+    Any of the shadow models can then be the target while the others serve it.
+    """
+
+    def score_left_out(self, shadows: Evidence, row_T: Tensor) -> Tensor:
+        """`score_TN`, float64, of the shadow models `row_T` (int64), each compared with all models but its own block.
+
+        Settings that were learnt when the attack was fitted are kept: whoever calls this has fitted the attack on
+        models that `row_T` and their complements are not among, or learns nothing from the scores but a threshold.
+        """
+        ...
+
+
 class Attack(Protocol):
     """How an attack is set up.
 
     Attributes:
         name: what reports and folders call it.
         description: one sentence on what it looks at and how it decides.
+        needs: what must be there for it.
     """
 
     @property
@@ -64,4 +130,13 @@ class Attack(Protocol):
     @property
     def description(self) -> str: ...
 
-    def fit(self, shadows: Evidence, engine: Engine) -> FittedAttack: ...
+    @property
+    def needs(self) -> Needs: ...
+
+    def fit(self, shadows: Evidence, engine: Engine) -> FittedAttack:
+        """Learn from the shadow models.
+
+        Raises:
+            DoesNotApplyError: the evidence cannot serve this attack; the sentence names the mend.
+        """
+        ...
