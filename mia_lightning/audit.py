@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+import torch
 from torch import nn
 
-from mia_lightning.attacks.interface import Attack, Evidence
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs
+from mia_lightning.attacks.leave_one_out import Scored, score_each
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Array, Population, make_population
@@ -46,6 +48,7 @@ def audit(
     attacks: Sequence[Attack] | None = None,
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
+    skip_inapplicable: bool = False,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -68,6 +71,7 @@ def audit(
         attacks: `Shokri()` and `Loss()` by default.
         defenses: of the target, applied in this order.
         adaptive: whether the attacker knows them and imitates them on the shadow models.
+        skip_inapplicable: whether attacks that the plan cannot serve are left out, and said to be, or refused.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
         seed: all random draws are functions of it and of their names.
@@ -93,9 +97,12 @@ def audit(
     with (logger or NoLogger()).start(folder, config or {}) as log, Stages(console) as stages:
         observation = _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            needs=needs_of(attacks),
             stages=stages,
         )
-        report = _attack(observation, attacks, defenses, adaptive, folder, save_models, config or {})
+        report = _attack(
+            *(observation, attacks, defenses, adaptive, skip_inapplicable, folder, save_models, config or {})
+        )
         log.finish(report)
     return report
 
@@ -113,6 +120,7 @@ def observe(
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
+    needs: Needs | None = None,
     output: Path | str | None = None,
     console: Console | None = None,
 ) -> Observation:
@@ -121,6 +129,9 @@ def observe(
     The arguments are those of `audit`; of `defenses` only those that change training matter here, and the others only
     where the shadow records are made from the target's answers.
 
+    Args:
+        needs: what attacks will need (`needs_of`); by default what the default attacks need.
+
     Raises:
         InputError: as `audit`.
     """
@@ -128,6 +139,7 @@ def observe(
     with Stages(console) as stages:
         return _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            needs=needs,
             stages=stages,
         )
 
@@ -138,6 +150,7 @@ def attack(
     attacks: Sequence[Attack] | None = None,
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
+    skip_inapplicable: bool = False,
     output: Path | str | None = None,
     save_models: bool = False,
     logger: RunLogger | None = None,
@@ -168,7 +181,9 @@ def attack(
         stages.seconds.update(earlier.stages.seconds)
         engine = replace(earlier, stages=stages, folder=folder, losses=dict(earlier.losses))
         observation = replace(observation, engine=engine)
-        report = _attack(observation, attacks, defenses, adaptive, folder, save_models, config or {})
+        report = _attack(
+            *(observation, attacks, defenses, adaptive, skip_inapplicable, folder, save_models, config or {})
+        )
         log.finish(report)
     return report
 
@@ -187,6 +202,7 @@ def _observe(
     seed: int,
     folder: Path | None,
     *,
+    needs: Needs | None,
     stages: Stages,
 ) -> Observation:
     population = _as_population(data, label)
@@ -204,6 +220,18 @@ def _observe(
         recipe=training or default_recipe(),
         defenses=defenses,
         adaptive=adaptive,
+        wants_population=needs is not None and needs.population,
+    )
+
+
+def needs_of(attacks: Sequence[Attack]) -> Needs:
+    """What these attacks need together."""
+    needs = [each.needs for each in attacks]
+    return Needs(
+        shadows=any(each.shadows for each in needs),
+        population=any(each.population for each in needs),
+        out_models=max((each.out_models for each in needs), default=0),
+        in_models=max((each.in_models for each in needs), default=0),
     )
 
 
@@ -212,6 +240,7 @@ def _attack(
     attacks: Sequence[Attack],
     defenses: Sequence[Defense],
     adaptive: bool,
+    skip_inapplicable: bool,
     folder: Path | None,
     save_models: bool,
     config: Mapping[str, Any],
@@ -220,12 +249,20 @@ def _attack(
     outcomes, first = [], observation
     target_signals = _answered(observation.target_signals, outputs)
     for suffix, imitated, adapts in _attackers(outputs, trainings, adaptive):
-        shadow_signals = _answered(observation.shadow_signals, imitated)
+        evidence = _evidence(observation, _answered(observation.shadow_signals, imitated))
         if suffix:  # the training curves of a run are the first attacker's
             observation = replace(observation, engine=replace(observation.engine, losses={}))
         for each in attacks:
-            outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, shadow_signals)
+            try:
+                outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, evidence)
+            except DoesNotApplyError as error:
+                if not skip_inapplicable:
+                    raise
+                observation.engine.stages.remark(f"attack={each.name}{suffix} was not run: {error}")
+                continue
             outcomes.append(replace(outcome, adaptive=adapts and bool(defenses)))
+    if not outcomes:
+        raise InputError("None of the attacks can be run on these models: the remarks above say why.")
     defense = None
     if defenses:
         names = tuple(each.name for each in defenses)
@@ -266,30 +303,41 @@ def _answered(signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
     return replace(signals, log_probability_KANC=log_probability_KANC, channel=channel_of(outputs))
 
 
-def _run(
-    attack: Attack, name: str, observation: Observation, target_signals: Signals, shadow_signals: Signals
-) -> AttackOutcome:
-    engine, population = observation.engine, observation.population
-    plan = observation.plan.columns(observation.shadow_columns)
+def _evidence(observation: Observation, shadow_signals: Signals) -> Evidence:
+    plan, population = observation.plan, observation.population
     device = shadow_signals.log_probability_KANC.device
-    label_N = population.label_N.to(device)
-    evidence = Evidence(
+    population_N = torch.zeros(len(population), dtype=torch.bool).index_fill(0, plan.population_N, True)
+    return Evidence(
         signals=shadow_signals,
         member_KN=plan.member_KN[plan.shadows].to(device),
         scored_KN=plan.scored_KN[plan.shadows].to(device),
-        label_N=label_N[observation.shadow_columns],
+        block_K=plan.block_K[plan.shadows].to(device),
+        label_N=population.label_N.to(device),
         num_classes=population.num_classes,
+        target_scored_N=plan.scored_KN[plan.targets].any(0).to(device),
+        population_N=population_N.to(device),
+        plan=plan.plan,
     )
+
+
+def _run(
+    attack: Attack, name: str, observation: Observation, target_signals: Signals, evidence: Evidence
+) -> AttackOutcome:
+    engine, plan = observation.engine, observation.plan
     with engine.stages.clock(f"attack/{name}"):
-        fitted = attack.fit(evidence, engine)
-        score_TN = fitted.score(target_signals, label_N[observation.target_columns])
-    for remark in fitted.remarks:
+        if plan.leaves_one_out:
+            scored = score_each(attack, evidence, target_signals, engine, folds=observation.folds)
+        else:
+            fitted = attack.fit(evidence, engine)
+            score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
+            scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
+    for remark in scored.remarks:
         engine.stages.remark(f"{name}: {remark}")
     return AttackOutcome(
         name=name,
         description=attack.description,
-        score_TN=score_TN.cpu(),
-        is_flagged_TN=(score_TN >= fitted.threshold).cpu(),
+        score_TN=scored.score_TN.cpu(),
+        is_flagged_TN=scored.is_flagged_TN.cpu(),
     )
 
 

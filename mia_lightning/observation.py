@@ -14,6 +14,7 @@ from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.interface import Models, Target
+from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.fit import Engine
@@ -34,13 +35,15 @@ class Observation:
         num_real: how many of them are real.
         plan: who trained on what, over the whole axis.
         targets, target_signals: T targets, observed on the real records, without output defences.
-        shadows, shadow_signals: K shadow models, observed on the records of `shadow_columns`, likewise.
+        shadows, shadow_signals: K shadow models, observed on the whole record axis, likewise. Where every model is a
+            target once (`plan.leaves_one_out`) they are the targets.
         shadow_source: where the shadow records come from.
         synthesis: how they were made; None for real ones.
         left_out: numbers of the shadow models that were no longer finite, and their complements.
         output_defenses: of the target, for shadow records that were made from its defended answers; else ().
         training_defenses: with which the targets were trained.
         adaptive: whether the shadow models were trained with them, too.
+        folds: into which attacks that learn divide the models where every model is a target once.
     """
 
     engine: Engine
@@ -57,16 +60,12 @@ class Observation:
     output_defenses: tuple[OutputDefense, ...]
     training_defenses: tuple[TrainingDefense, ...]
     adaptive: bool
+    folds: int = 0
 
     @property
     def target_columns(self) -> slice:
         """Where on the record axis the targets' records lie."""
         return slice(0, self.num_real)
-
-    @property
-    def shadow_columns(self) -> slice:
-        """Where on the record axis the shadow models' records lie."""
-        return slice(0 if self.synthesis is None else self.num_real, len(self.population))
 
 
 def observe_models(
@@ -80,8 +79,12 @@ def observe_models(
     recipe: Recipe,
     defenses: Sequence[Defense],
     adaptive: bool,
+    wants_population: bool = False,
 ) -> Observation:
     """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
+
+    Args:
+        wants_population: whether an attack needs records that are evidence about no model.
 
     Raises:
         InputError: settings that do not fit the records or each other, or a target that cannot be trained.
@@ -96,7 +99,7 @@ def observe_models(
     population = population.to(engine.device)
     N = len(population)
     make_network = bind_shapes(model, population.input_shape, population.num_classes)
-    plan = _plan_of_real_records(membership, population, target, shadow, seed)
+    plan = _plan_of_real_records(membership, population, target, shadow, seed, wants_population)
     if not membership.draws_target:
         warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=seed)
         if warning is not None:
@@ -112,7 +115,8 @@ def observe_models(
     with stages.clock("target"):
         targets = target.obtain(setup)
         target_signals = targets.observe(population)
-        _check_target(target_signals, plan)
+        if not plan.leaves_one_out:
+            _check_target(target_signals, plan)
 
     synthesis: Synthesis | None = None
     channel: tuple[OutputDefense, ...] = ()
@@ -125,16 +129,20 @@ def observe_models(
     for remark in plan.remarks:
         stages.remark(remark)
 
-    columns = slice(0 if synthesis is None else N, len(population))
     setup = replace(setup, population=population, membership=plan, recipe=setup.recipe if adaptive else recipe)
-    with stages.clock("shadow"):
-        shadows = target.train_shadows(setup)
-        shadow_signals = shadows.observe(population.part(columns))
-    failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, plan.columns(columns), plan.shadows)
+    if plan.leaves_one_out:
+        shadows, shadow_signals = targets, target_signals
+    else:
+        with stages.clock("shadow"):
+            shadows = target.train_shadows(setup)
+            shadow_signals = shadows.observe(population)
+    failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, plan, plan.shadows)
     kept_K = _kept(plan, failed_K, engine)
     if not bool(kept_K.all()):
         plan, shadows = plan.keep_shadows(kept_K), shadows.select(kept_K)
         shadow_signals = shadow_signals.select(kept_K)
+        if plan.leaves_one_out:
+            targets, target_signals = shadows, shadow_signals
     return Observation(
         engine=engine,
         population=population,
@@ -150,6 +158,7 @@ def observe_models(
         output_defenses=channel,
         training_defenses=trainings,
         adaptive=adaptive,
+        folds=target.folds if isinstance(target, LeaveOneOut) else 0,
     )
 
 
@@ -168,19 +177,30 @@ def _defended(recipe: Recipe, trainings: Sequence[TrainingDefense]) -> Recipe:
 
 
 def _plan_of_real_records(
-    membership: Plan, population: Population, target: Target, shadow: Real | Source, seed: int
+    membership: Plan, population: Population, target: Target, shadow: Real | Source, seed: int, wants_population: bool
 ) -> Membership:
     """The whole plan for real shadow records; the rows of the target alone for records that are made later."""
     if isinstance(shadow, Real):
-        return membership.fill(
-            population, num_targets=target.count, num_shadows=shadow.count, seed=seed, overlap=shadow.overlap
+        plan = membership.fill(
+            population,
+            num_targets=target.count,
+            num_shadows=shadow.count,
+            seed=seed,
+            overlap=shadow.overlap,
+            wants_population=wants_population,
+        )
+        return plan.each_a_target() if isinstance(target, LeaveOneOut) else plan
+    if isinstance(target, LeaveOneOut):
+        raise InputError(
+            f"target=leave_one_out attacks the shadow models themselves, but shadow={shadow.source} makes records by "
+            "asking one target; use shadow=real."
         )
     if target.count > 1:
         raise InputError(
             f"`target.count` is {target.count}, but shadow={shadow.source} makes records by asking one target; set it "
             "to 1, and sweep `seed` for more."
         )
-    plan = membership.fill(population, num_targets=1, num_shadows=0, seed=seed)
+    plan = membership.fill(population, num_targets=1, num_shadows=0, seed=seed, wants_population=wants_population)
     if shadow.needs_records and not bool(plan.outside_N.any()):
         raise InputError(
             f"shadow={shadow.source} starts from records that are no evidence about the target, and "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, deal, reserve
+from mia_lightning.membership.draws import about_reserved, check_counts, deal, population_size, reserve
 from mia_lightning.membership.matrices import Membership
 from mia_lightning.seeds import generator
 
@@ -24,17 +24,26 @@ class Disjoint:
     Attributes:
         train_size: training records of a target; None for a quarter of the records.
         validation: records reserved for early stopping.
+        population: records reserved for attacks; None for a tenth where an attack needs them, else none.
     """
 
     train_size: int | None = None
     validation: int = 0
+    population: int | None = None
     draws_target: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_counts(self.train_size, self.validation)
+        check_counts(self.train_size, self.validation, self.population)
 
     def fill(
-        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+        self,
+        population: Population,
+        *,
+        num_targets: int,
+        num_shadows: int,
+        seed: int,
+        overlap: float = 0.0,
+        wants_population: bool = False,
     ) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
@@ -45,25 +54,28 @@ class Disjoint:
             InputError: the population is too small for the sizes, or the overlap leaves no evidence.
         """
         N = len(population)
-        available = N - self.validation
+        num_population = population_size(self.population, wants_population, N)
+        available = N - self.validation - num_population
         size = available // 4 if self.train_size is None else self.train_size
         pool_size = available - 2 * size
         if available < 4:
             raise InputError(
-                f"`membership.validation` is {self.validation}, which leaves {max(0, available)} of the {N} records of "
-                f"{population.name}; membership=disjoint needs at least 4: a member and a non-member of the target, "
-                "and 2 for the shadow models."
+                f"{about_reserved(self.validation, num_population)}, which leaves {max(0, available)} of the {N} "
+                f"records of {population.name}; membership=disjoint needs at least 4: a member and a non-member of the "
+                "target, and 2 for the shadow models."
             )
         if pool_size < 2:
             largest = (available - 2) // 2
             raise InputError(
-                f"`dataset.train_size` is {size}, but the {N} records of {population.name} (of which {self.validation} "
-                f"are for validation) allow at most {largest}: the target needs {size} members and as many "
-                "non-members, and the shadow models at least 2 other records."
+                f"`dataset.train_size` is {size}, but the {N} records of {population.name} (of which {N - available} "
+                f"are for validation or population) allow at most {largest}: the target needs {size} members and as "
+                "many non-members, and the shadow models at least 2 other records."
             )
         every_N = torch.ones(N, dtype=torch.bool)
-        validation_N = reserve(every_N, self.validation, seed)
-        rest = every_N.index_fill(0, validation_N, False).nonzero().squeeze(1)
+        validation_N = reserve(every_N, self.validation, seed, "validation")
+        rest_N = every_N.index_fill(0, validation_N, False)
+        population_N = reserve(rest_N, num_population, seed, "population")
+        rest = rest_N.index_fill(0, population_N, False).nonzero().squeeze(1)
         order = rest[torch.randperm(available, generator=generator(seed, "membership", "disjoint"))]
         evidence, pool = order.split([2 * size, pool_size])
         member_KN = torch.zeros(num_targets + num_shadows, N, dtype=torch.bool)
@@ -93,6 +105,7 @@ class Disjoint:
             num_targets=num_targets,
             block_K=torch.arange(num_targets + num_shadows),
             validation_N=validation_N,
+            population_N=population_N,
             known_N=known_N if overlap else None,
             remarks=remarks,
         )

@@ -10,23 +10,32 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
 
 
-def reserve(candidate_N: Tensor, count: int, seed: int) -> Tensor:
-    """Sorted int64 indices of `count` random candidates."""
+def reserve(candidate_N: Tensor, count: int, seed: int, role: str) -> Tensor:
+    """Sorted int64 indices of `count` random candidates: a function of (seed, role)."""
     index = candidate_N.nonzero().squeeze(1)
-    return (
-        index[torch.randperm(len(index), generator=generator(seed, "membership", "validation"))[:count]].sort().values
-    )
+    return index[torch.randperm(len(index), generator=generator(seed, "membership", role))[:count]].sort().values
 
 
-def pairs(source_N: Tensor, num_pairs: int, seed: int, role: str) -> Tensor:
-    """Complementary pairs of rows, bool `[num_pairs, 2, N]`; pair j is a function of (seed, role, j) alone."""
+def population_size(setting: int | None, wanted: bool, num_records: int) -> int:
+    """Records to be reserved for attacks: what was set, or else a tenth where an attack wants them."""
+    if setting is not None:
+        return setting
+    return max(1, num_records // 10) if wanted else 0
+
+
+def blocks(source_N: Tensor, num_blocks: int, width: int, seed: int, role: str) -> Tensor:
+    """Blocks of rows that partition the records, bool `[num_blocks, width, N]`: with a width of 2, complementary pairs.
+
+    Block j is a function of (seed, role, width, j) alone; its rows differ in size by at most one.
+    """
     index = source_N.nonzero().squeeze(1)
-    pairs = torch.zeros(num_pairs, 2, len(source_N), dtype=torch.bool)
-    for j in range(num_pairs):
-        order = index[torch.randperm(len(index), generator=generator(seed, "membership", role, "pair", j))]
-        pairs[j, 0, order[: len(index) // 2]] = True
-        pairs[j, 1, order[len(index) // 2 :]] = True
-    return pairs
+    blocks_JWN = torch.zeros(num_blocks, width, len(source_N), dtype=torch.bool)
+    ends = [w * len(index) // width for w in range(width + 1)]
+    for j in range(num_blocks):
+        order = index[torch.randperm(len(index), generator=generator(seed, "membership", role, "block", width, j))]
+        for w in range(width):
+            blocks_JWN[j, w, order[ends[w] : ends[w + 1]]] = True
+    return blocks_JWN
 
 
 def deal(member_N: Tensor, scored_N: Tensor, source: Tensor, size: int, seed: int, role: str, k: int) -> None:
@@ -45,12 +54,19 @@ def refuse_overlap(overlap: float, plan: str) -> None:
         )
 
 
-def check_counts(train_size: object, validation: object) -> None:
+def about_reserved(validation: int, population: int) -> str:
+    """The settings that take records away from members and non-members, for the start of a sentence."""
+    beside = f" and `membership.population` {population}" if population else ""
+    return f"`membership.validation` is {validation}{beside}"
+
+
+def check_counts(train_size: object, validation: object, population: object, section: str = "dataset") -> None:
     """Refuse what is no number of records: bool and float too, which would count as one or be cut off later."""
-    if train_size is not None and _whole(train_size, "dataset.train_size") < 1:
-        raise InputError(f"`dataset.train_size` is {train_size}; it must be at least 1.")
-    if _whole(validation, "membership.validation") < 0:
-        raise InputError(f"`membership.validation` is {validation}; it must be a number of records, 0 for none.")
+    if train_size is not None and _whole(train_size, f"{section}.train_size") < 1:
+        raise InputError(f"`{section}.train_size` is {train_size}; it must be at least 1.")
+    for name, count in (("validation", validation), ("population", 0 if population is None else population)):
+        if _whole(count, f"membership.{name}") < 0:
+            raise InputError(f"`membership.{name}` is {count}; it must be a number of records, 0 for none.")
 
 
 def _whole(value: object, setting: str) -> int:
@@ -59,13 +75,12 @@ def _whole(value: object, setting: str) -> int:
     return operator.index(value)
 
 
-def check_even(num_shadows: int, plan: str) -> None:
-    if num_shadows % 2:
-        raise InputError(
-            f"`shadow.count` is {num_shadows}, but membership={plan} trains complementary pairs; give an even number."
-        )
+def check_whole_blocks(num_shadows: int, width: int, plan: str) -> None:
+    if num_shadows % width:
+        kind = "complementary pairs; give an even number" if width == 2 else f"blocks of {width}; give a multiple of it"
+        raise InputError(f"`shadow.count` is {num_shadows}, but membership={plan} trains {kind}.")
 
 
-def pair_blocks(num_targets: int, num_shadows: int) -> Tensor:
-    """Blocks of targets, each by itself, followed by complementary pairs of shadows: int64 `[T + K]`."""
-    return torch.cat([torch.arange(num_targets), num_targets + torch.arange(num_shadows) // 2])
+def block_numbers(num_targets: int, num_shadows: int, width: int) -> Tensor:
+    """Blocks of targets, each by itself, followed by whole blocks of shadows: int64 `[T + K]`."""
+    return torch.cat([torch.arange(num_targets), num_targets + torch.arange(num_shadows) // width])

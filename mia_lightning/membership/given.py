@@ -10,7 +10,16 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, refuse_overlap, reserve
+from mia_lightning.membership.draws import (
+    about_reserved,
+    block_numbers,
+    blocks,
+    check_counts,
+    check_whole_blocks,
+    population_size,
+    refuse_overlap,
+    reserve,
+)
 from mia_lightning.membership.files import from_mask_or_rows, read_members
 from mia_lightning.membership.matrices import Membership
 
@@ -30,23 +39,33 @@ class Given:
         shadow_source: `same` (shadows are complementary pairs over the target's records) or `pool` (pairs over
             the records that are neither member nor non-member).
         validation: records reserved for early stopping, drawn from those the shadows draw from.
+        population: records reserved for attacks, from those that are neither member nor non-member where these are
+            enough and of no other use, else like `validation`; None for a tenth where an attack needs them, else none.
     """
 
     path: str | Path | None = None
     member_N: Tensor | Sequence[int] | None = field(default=None, repr=False)
     shadow_source: str = "same"
     validation: int = 0
+    population: int | None = None
     draws_target: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_counts(None, self.validation)
+        check_counts(None, self.validation, self.population)
         if self.shadow_source not in ("same", "pool"):
             raise InputError(f"`membership.shadow_source` is {self.shadow_source!r}; it must be same or pool.")
         if self.path is not None and self.member_N is not None:
             raise InputError("`membership.path` and `member_N` are both given; give one of them.")
 
     def fill(
-        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+        self,
+        population: Population,
+        *,
+        num_targets: int,
+        num_shadows: int,
+        seed: int,
+        overlap: float = 0.0,
+        wants_population: bool = False,
     ) -> Membership:
         """The plan; the targets (more than one only if trained here) share the given members.
 
@@ -54,7 +73,7 @@ class Given:
             InputError: no source of membership, a file that cannot be read as one, no members or no
                 non-members, or too few records for the shadows.
         """
-        check_even(num_shadows, "given")
+        check_whole_blocks(num_shadows, 2, "given")
         refuse_overlap(overlap, "given")
         N = len(population)
         member_N, listed_N = self._read(population)
@@ -66,29 +85,39 @@ class Given:
                     "attack can be measured; list records of both kinds."
                 )
         source_N = listed_N if self.shadow_source == "same" else ~listed_N
-        if int(source_N.sum()) - self.validation < 2:
+        # Reserved records are never members: the target did train on those. Records of no other use go first.
+        candidate_N = source_N & ~member_N
+        wanted = population_size(self.population, wants_population, int(candidate_N.sum()))
+        spare_N = ~(listed_N | source_N)
+        from_spare = int(spare_N.sum()) >= wanted
+        num_reserved = self.validation + (0 if from_spare else wanted)
+        if int(source_N.sum()) - num_reserved < 2:
             raise InputError(
                 f"`membership.shadow_source` is {self.shadow_source}, which leaves {int(source_N.sum())} records for "
-                f"the shadow models, of which {self.validation} (never members) are for validation; shadow models need "
-                "at least 2: list fewer records for shadow_source=pool, or lower `membership.validation`."
+                f"the shadow models, of which {num_reserved} (never members) are for validation or population; shadow "
+                "models need at least 2: list fewer records for shadow_source=pool, or lower `membership.validation`."
             )
-        if self.shadow_source == "same" and self.validation >= int(nonmember_N.sum()):
+        if self.shadow_source == "same" and num_reserved >= int(nonmember_N.sum()):
             raise InputError(
-                f"`membership.validation` is {self.validation}, but there are {int(nonmember_N.sum())} non-members to "
-                "take its records from, of which at least one must be left; lower it."
+                f"{about_reserved(self.validation, num_reserved - self.validation)}, but there are "
+                f"{int(nonmember_N.sum())} non-members to take these records from, of which at least one must be left; "
+                "lower it."
             )
-        # Never a member: the target did train on those.
-        validation_N = reserve(source_N & ~member_N, self.validation, seed)
-        source_N = source_N.index_fill(0, validation_N, False)
-        listed_N = listed_N.index_fill(0, validation_N, False)
-        shadow_KN = pairs(source_N, num_shadows // 2, seed, "shadow").flatten(0, 1)
+        validation_N = reserve(candidate_N, self.validation, seed, "validation")
+        candidate_N = candidate_N.index_fill(0, validation_N, False)
+        population_N = reserve(spare_N if from_spare else candidate_N, wanted, seed, "population")
+        reserved_N = torch.cat([validation_N, population_N])
+        source_N = source_N.index_fill(0, reserved_N, False)
+        listed_N = listed_N.index_fill(0, reserved_N, False)
+        shadow_KN = blocks(source_N, num_shadows // 2, 2, seed, "shadow").flatten(0, 1)
         return Membership(
             plan="given",
             member_KN=torch.cat([member_N.expand(num_targets, N), shadow_KN]),
             scored_KN=torch.cat([listed_N.expand(num_targets, N), source_N.expand(num_shadows, N)]),
             num_targets=num_targets,
-            block_K=pair_blocks(num_targets, num_shadows),
+            block_K=block_numbers(num_targets, num_shadows, 2),
             validation_N=validation_N,
+            population_N=population_N,
         )
 
     def _origin(self, population: Population) -> str:

@@ -1,4 +1,4 @@
-"""The plan of LiRA and RMIA: complementary pairs of models over one population."""
+"""The plan of LiRA and RMIA: blocks of models that partition one population, by default complementary pairs."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,55 +7,93 @@ import torch
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, check_even, pair_blocks, pairs, refuse_overlap, reserve
+from mia_lightning.membership.draws import (
+    about_reserved,
+    block_numbers,
+    blocks,
+    check_counts,
+    check_whole_blocks,
+    population_size,
+    refuse_overlap,
+    reserve,
+)
 from mia_lightning.membership.matrices import Membership
 
 
 @dataclass(frozen=True, kw_only=True)
 class Halves:
-    """Complementary pairs of rows over all records (Carlini et al. 2022, section V; Zarifzadeh et al. 2024).
+    """Blocks of b rows that partition the records (b = 2: Carlini et al. 2022, section V; Zarifzadeh et al. 2024).
 
-    Pair j, a function of (seed, j) alone, splits the records into two rows of floor(N / 2) and ceil(N / 2)
-    members. The targets are first rows of pairs of their own; their complements are left out, since the shadow
-    models would give the target's membership away by counting. The shadows are whole pairs, so every record is
-    in exactly half of them, member of the target or not.
+    Block j, a function of (seed, j) alone, splits the records at random into b rows that differ in size by at most
+    one. The targets are first rows of blocks of their own, the rest of which is left out, since the shadow models would
+    give the target's membership away by counting. The shadows are whole blocks, so every record is in exactly one of b
+    of them, member of the target or not.
 
     Attributes:
+        train_size: training records of a model, to the nearest whole number of models in a block; None for a half.
         validation: records reserved for early stopping.
+        population: records reserved for attacks; None for a tenth where an attack needs them, else none.
     """
 
+    train_size: int | None = None
     validation: int = 0
+    population: int | None = None
     draws_target: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_counts(None, self.validation)
+        check_counts(self.train_size, self.validation, self.population, "membership")
 
     def fill(
-        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+        self,
+        population: Population,
+        *,
+        num_targets: int,
+        num_shadows: int,
+        seed: int,
+        overlap: float = 0.0,
+        wants_population: bool = False,
     ) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
         Raises:
-            InputError: an odd number of shadows, or fewer than 2 records beside the validation records.
+            InputError: shadows that are no whole number of blocks, fewer than 2 records beside the reserved ones, or
+                too few of them for `train_size`.
         """
         N = len(population)
-        if N - self.validation < 2:
+        num_population = population_size(self.population, wants_population, N)
+        left = N - self.validation - num_population
+        if left < 2:
             raise InputError(
-                f"`membership.validation` is {self.validation}, which leaves {max(0, N - self.validation)} of the {N} "
-                f"records of {population.name}; leave at least 2."
+                f"{about_reserved(self.validation, num_population)}, which leaves {max(0, left)} of the {N} records of "
+                f"{population.name}; leave at least 2."
             )
-        check_even(num_shadows, "halves")
+        width = self._width(left, population.name)
+        check_whole_blocks(num_shadows, width, "halves")
         refuse_overlap(overlap, "halves")
         every_N = torch.ones(N, dtype=torch.bool)
-        validation_N = reserve(every_N, self.validation, seed)
-        evidence_N = every_N.index_fill(0, validation_N, False)
-        target_TN = pairs(evidence_N, num_targets, seed, "target")[:, 0]
-        shadow_KN = pairs(evidence_N, num_shadows // 2, seed, "shadow").flatten(0, 1)
+        validation_N = reserve(every_N, self.validation, seed, "validation")
+        rest_N = every_N.index_fill(0, validation_N, False)
+        population_N = reserve(rest_N, num_population, seed, "population")
+        evidence_N = rest_N.index_fill(0, population_N, False)
+        target_TN = blocks(evidence_N, num_targets, width, seed, "target")[:, 0]
+        shadow_KN = blocks(evidence_N, num_shadows // width, width, seed, "shadow").flatten(0, 1)
         return Membership(
             plan="halves",
             member_KN=torch.cat([target_TN, shadow_KN]),
             scored_KN=evidence_N.expand(num_targets + num_shadows, N),
             num_targets=num_targets,
-            block_K=pair_blocks(num_targets, num_shadows),
+            block_K=block_numbers(num_targets, num_shadows, width),
             validation_N=validation_N,
+            population_N=population_N,
         )
+
+    def _width(self, num_records: int, name: str) -> int:
+        """b, the number of models that partition the records."""
+        if self.train_size is None:
+            return 2
+        if 2 * self.train_size > num_records:
+            raise InputError(
+                f"`membership.train_size` is {self.train_size}, but the {num_records} records of {name} that are not "
+                f"reserved allow at most {num_records // 2}: a model needs at least as many non-members as members."
+            )
+        return round(num_records / self.train_size)

@@ -1,13 +1,13 @@
 """Who trained on what: two boolean matrices, and nothing else keeps a second copy of that truth.
 
 `member_KN[k, i]`: model k trained on record i. `scored_KN[k, i]`: record i is evidence about model k. The
-non-members of model k are `scored & ~member`; records reserved for validation are false in both.
+non-members of model k are `scored & ~member`; records reserved for validation or as population are false in both.
 
 Where shadow records are synthetic, the record axis is the real records followed by the synthetic ones, and the plan is
 filled in two calls: the rows of the targets first, those of the shadow models once their records exist.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -30,8 +30,11 @@ class Membership:
         block_K: int64; models of one block (a complementary pair) must be left out together, since the others
             would give away by counting what one of them trained on.
         validation_N: int64 indices of the records for early stopping, of no model's evidence.
+        population_N: int64 indices of the records that are reserved for attacks, likewise.
         known_N: bool, records of the targets whose membership the attacker knows beforehand, so that they serve the
             shadow models and are no evidence about a target; None for none.
+        leaves_one_out: whether every model is a target once while the models outside its block are its shadows; the
+            rows of the targets are then those of the shadow models.
         remarks: sentences on where the plan departs from what was asked.
     """
 
@@ -41,7 +44,9 @@ class Membership:
     num_targets: int
     block_K: Tensor
     validation_N: Tensor
+    population_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     known_N: Tensor | None = None
+    leaves_one_out: bool = False
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -53,6 +58,7 @@ class Membership:
             unscored_KN[self.targets] &= ~self.known_N
         assert not bool(unscored_KN.any()), "a member that is not scored"
         assert not bool(self.scored_KN[:, self.validation_N].any()), "a validation record is evidence"
+        assert not bool(self.scored_KN[:, self.population_N].any()), "a record of the population is evidence"
 
     @property
     def targets(self) -> slice:
@@ -60,7 +66,7 @@ class Membership:
 
     @property
     def shadows(self) -> slice:
-        return slice(self.num_targets, None)
+        return slice(0 if self.leaves_one_out else self.num_targets, None)
 
     @property
     def nonmember_KN(self) -> Tensor:
@@ -68,8 +74,34 @@ class Membership:
 
     def keep_shadows(self, kept_K: Tensor) -> "Membership":
         """The plan without the shadow models where the bool mask is False."""
-        rows = torch.cat([torch.ones(self.num_targets, dtype=torch.bool), kept_K])
-        return replace(self, member_KN=self.member_KN[rows], scored_KN=self.scored_KN[rows], block_K=self.block_K[rows])
+        before = 0 if self.leaves_one_out else self.num_targets
+        rows = torch.cat([torch.ones(before, dtype=torch.bool), kept_K])
+        return replace(
+            self,
+            member_KN=self.member_KN[rows],
+            scored_KN=self.scored_KN[rows],
+            block_K=self.block_K[rows],
+            num_targets=int(kept_K.sum()) if self.leaves_one_out else self.num_targets,
+        )
+
+    def each_a_target(self) -> "Membership":
+        """The plan in which every shadow model of this one, which has no targets, is a target too.
+
+        Raises:
+            InputError: models share no evidence, as under `disjoint`, or fewer than two blocks.
+        """
+        assert self.num_targets == 0
+        if self.plan != "halves":
+            raise InputError(
+                f"target=leave_one_out makes every model a target once, for which all must be drawn from the same "
+                f"records, and membership={self.plan} gives the target records of its own; use membership=halves."
+            )
+        if len(self.block_K.unique()) < 2:
+            raise InputError(
+                f"target=leave_one_out has {len(self.block_K)} models in one block, which leaves no shadow model for "
+                "any of them; raise `shadow.count`."
+            )
+        return replace(self, num_targets=len(self.block_K), leaves_one_out=True)
 
     @property
     def outside_N(self) -> Tensor:
@@ -78,13 +110,14 @@ class Membership:
         return outside_N.index_fill(0, self.validation_N, False)
 
     def columns(self, columns: slice) -> "Membership":
-        """The plan over a slice of the record axis that holds all validation records or none."""
+        """The plan over a slice of the record axis that holds all reserved records or none."""
         numbers = torch.arange(self.member_KN.shape[1])[columns]
         return replace(
             self,
             member_KN=self.member_KN[:, columns],
             scored_KN=self.scored_KN[:, columns],
             validation_N=torch.isin(numbers, self.validation_N).nonzero().squeeze(1),
+            population_N=torch.isin(numbers, self.population_N).nonzero().squeeze(1),
             known_N=None if self.known_N is None else self.known_N[columns],
         )
 
@@ -141,11 +174,19 @@ class Plan(Protocol):
     def draws_target(self) -> bool: ...
 
     def fill(
-        self, population: Population, *, num_targets: int, num_shadows: int, seed: int, overlap: float = 0.0
+        self,
+        population: Population,
+        *,
+        num_targets: int,
+        num_shadows: int,
+        seed: int,
+        overlap: float = 0.0,
+        wants_population: bool = False,
     ) -> Membership:
         """The plan; `num_shadows` is 0 where the shadow records do not exist yet.
 
         Args:
             overlap: share of the targets' records that the attacker knows and trains shadow models on.
+            wants_population: whether an attack needs records that are evidence about no model.
         """
         ...

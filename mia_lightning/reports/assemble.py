@@ -183,9 +183,8 @@ def _target_section(population: Population, plan: Membership, targets: Models, s
 
 def _shadow_section(observation: Observation, whole: Population) -> ShadowSection:
     """Accuracies are on the shadow models' own records, of their own labels."""
-    columns = observation.shadow_columns
-    plan = observation.plan.columns(columns)
-    accuracies = _accuracies(whole.part(columns), plan, plan.shadows, observation.shadow_signals)
+    plan = observation.plan
+    accuracies = _accuracies(whole, plan, plan.shadows, observation.shadow_signals)
     return ShadowSection(
         source=observation.shadow_source,
         architecture=observation.shadows.architecture_name,

@@ -1,0 +1,64 @@
+"""Every model of a stack a target once, the models outside its block its shadow models.
+
+Attacks in closed form compare each target with all models but its own block; what is learnt (attack networks,
+thresholds, settings) is learnt once for each fold of whole blocks, on the models of the other folds, so that no target
+is scored by what has seen it or its complement.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mia_lightning.attacks.interface import Attack, Evidence, FittedReference
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.signals import Signals
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scored:
+    """What an attack says of T targets.
+
+    Attributes:
+        score_TN: float64, higher means more likely a member.
+        is_flagged_TN: bool, the attack's own decision.
+        remarks: sentences for the report, each once.
+    """
+
+    score_TN: Tensor
+    is_flagged_TN: Tensor
+    remarks: tuple[str, ...]
+
+
+def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Engine, *, folds: int) -> Scored:
+    """Score every model of the evidence as a target.
+
+    Args:
+        signals: of the same K models, as the target shows them (through its defences).
+
+    Raises:
+        DoesNotApplyError: as `attack.fit`.
+    """
+    K, N = evidence.member_KN.shape
+    score_KN = torch.empty(K, N, dtype=torch.float64, device=evidence.member_KN.device)
+    is_flagged_KN = torch.empty(K, N, dtype=torch.bool, device=score_KN.device)
+    remarks: dict[str, None] = {}
+    for fold_K in fold_masks(evidence.block_K, folds):
+        fitted = attack.fit(evidence.select(~fold_K), engine)
+        if isinstance(fitted, FittedReference):
+            score_TN = fitted.score_left_out(evidence, signals, fold_K.nonzero().squeeze(1))
+        else:
+            score_TN = fitted.score(signals.select(fold_K), evidence.label_N)
+        score_KN[fold_K] = score_TN
+        is_flagged_KN[fold_K] = score_TN >= fitted.threshold
+        remarks.update(dict.fromkeys(fitted.remarks))
+    return Scored(score_TN=score_KN, is_flagged_TN=is_flagged_KN, remarks=tuple(remarks))
+
+
+def fold_masks(block_K: Tensor, folds: int) -> Iterator[Tensor]:
+    """Bool masks `[K]` that divide the models into at most `folds` groups of whole blocks, as even as can be."""
+    numbers, place_K = block_K.unique(return_inverse=True)
+    folds = min(folds, len(numbers))
+    for f in range(folds):
+        yield place_K % folds == f
