@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 import torch
+from rich.console import Console
 from torch import nn
 
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs
@@ -23,7 +23,7 @@ from mia_lightning.membership import Disjoint, Plan
 from mia_lightning.observation import Observation, observe_models, split_defenses
 from mia_lightning.reports.assemble import AttackOutcome, assemble
 from mia_lightning.reports.files import save_report
-from mia_lightning.reports.logger import NoLogger, RunLogger
+from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.schema import AuditReport, DefenseSection
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
@@ -94,7 +94,7 @@ def audit(
     """
     attacks = _checked_attacks(attacks)
     folder = None if output is None else Path(output)
-    with (logger or NoLogger()).start(folder, config or {}) as log, Stages(console) as stages:
+    with _started(logger, folder, config) as log, Stages(console) as stages:
         observation = _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
             needs=needs_of(attacks),
@@ -176,7 +176,7 @@ def attack(
         )
     folder = None if output is None else Path(output)
     earlier = observation.engine
-    with (logger or NoLogger()).start(folder, config or {}) as log, Stages(console) as stages:
+    with _started(logger, folder, config) as log, Stages(console) as stages:
         stages.remarks.extend(earlier.stages.remarks)
         stages.seconds.update(earlier.stages.seconds)
         engine = replace(earlier, stages=stages, folder=folder, losses=dict(earlier.losses))
@@ -207,8 +207,9 @@ def _observe(
 ) -> Observation:
     population = _as_population(data, label)
     target = _as_target(target)
-    membership = membership or Disjoint()
-    _check(target, membership, model, seed)
+    membership = Disjoint() if membership is None else membership
+    shadow = Real() if shadow is None else shadow
+    _check(target, membership, shadow, model, seed)
     engine = Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), stages=stages, folder=folder)
     return observe_models(
         engine,
@@ -216,7 +217,7 @@ def _observe(
         model=model,
         membership=membership,
         target=target,
-        shadow=shadow or Real(),
+        shadow=shadow,
         recipe=training or default_recipe(),
         defenses=defenses,
         adaptive=adaptive,
@@ -357,7 +358,25 @@ def _as_target(target: Target | nn.Module | None) -> Target:
     return Existing(network=copy.deepcopy(target)) if isinstance(target, nn.Module) else target
 
 
-def _check(target: Target, membership: Plan, model: object, seed: object) -> None:
+def _started(logger: RunLogger | None, folder: Path | None, config: Mapping[str, Any] | None) -> LoggedRun:
+    logger = NoLogger() if logger is None else logger
+    _check_kind("logger", logger, "start")
+    return logger.start(folder, config or {})
+
+
+def _check_kind(place: str, made: object, needed: str) -> None:
+    """Refuse an object of another kind, as a mistyped `_target_` makes it."""
+    if not hasattr(made, needed):
+        raise InputError(
+            f"`{place}` is a {type(made).__name__}, which has no `{needed}`; choose one of those in conf/{place}, or "
+            "write one like them."
+        )
+
+
+def _check(target: Target, membership: Plan, shadow: Real | Source, model: object, seed: object) -> None:
+    _check_kind("target", target, "obtain")
+    _check_kind("membership", membership, "fill")
+    _check_kind("shadow", shadow, "source")
     if isinstance(seed, bool) or not hasattr(seed, "__index__"):
         raise InputError(f"`seed` is {seed!r}; it must be a whole number.")
     if isinstance(model, nn.Module) or not callable(model):

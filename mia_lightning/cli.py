@@ -7,6 +7,7 @@ friends when a job starts, so that `--help` and a mistyped override answer at on
 import contextlib
 import json
 import os
+import shutil
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,10 @@ from mia_lightning.mistakes import about_folder, check_flags, config_directory, 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+RESULTS = (
+    *("report.json", "report.html", "scores.parquet", "per_class.csv", "target.safetensors", "shadow.safetensors"),
+    *("comparison.json", "comparison.html", "comparison.csv", "summary.json", "index.html", "outcome.json"),
+)
 BAD_INPUT = 2
 BUG = 1
 INTERRUPTED = 130
@@ -125,8 +130,9 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> int:
 def _forget_earlier_run(folder: Path) -> None:
     """A run in the folder of an earlier one must not leave that one's result beside its own failure."""
     try:
-        for name in ("report.json", "report.html", "comparison.json", "comparison.html", "outcome.json"):
+        for name in RESULTS:
             (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "figures", ignore_errors=True)
     except OSError as error:
         raise InputError(about_folder(error)) from error
 

@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one sentence that names the value, where it came from and the mend. The command line
     prints it and exits with 2; any other exception is a bug and keeps its traceback.
     """
+
+
+class DataNotThereError(InputError):
+    """A data set is neither on disk nor to be had from the network; in a comparison what needs it is left out."""

@@ -16,7 +16,7 @@ from mia_lightning.comparison.assemble import compare, skipped_variant, variant_
 from mia_lightning.comparison.files import save_comparison, save_index
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.mistakes import config_directory, is_bad_input, nearest, translate
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
     """
     console = Console()
     if resolved.get("experiments") is None:
-        comparison, code = _run_comparison(resolved, overrides, folder, console)
+        comparison, code = _run_comparison(resolved, overrides, folder, console, _Kept())
         if all(variant.skipped for variant in comparison.variants):
             raise InputError(comparison.variants[0].skipped or "")
         console.print(render_comparison(comparison))
@@ -73,9 +73,10 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
         plan(_compose(own), own)
     done: list[tuple[Path, ComparisonReport]] = []
     worst = 0
+    shared = _Kept()
     for number, (slug, own) in enumerate(series, 1):
         console.rule(f"[{number}/{len(series)}] {' '.join(own)}", style="dim", align="left")
-        comparison, code = _run_comparison(_compose(own), own, folder / slug, console)
+        comparison, code = _run_comparison(_compose(own), own, folder / slug, console, shared)
         worst = max(worst, code)
         done.append((folder / slug, comparison))
         save_index(done, folder)
@@ -87,7 +88,7 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
 
 
 def _run_comparison(
-    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console
+    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console, kept: "_Kept"
 ) -> tuple[ComparisonReport, int]:
     """Run all variants; what several of them have in common is loaded and trained once."""
     started = time.perf_counter()
@@ -97,25 +98,22 @@ def _run_comparison(
         job.instantiate(node, f"comparison.findings[{i}]") for i, node in enumerate(settings.get("findings") or ())
     ]
     variants: list[Variant] = []
-    kept = _Kept()
     code = 0
     for number, each in enumerate(planned, 1):
         console.print(f"[{number}/{len(planned)}] {each.name}", highlight=False, markup=False)
         own = folder / re.sub(r"[^\w.-]+", "_", each.name)
-        population, reason = kept.population(each.resolved)
-        if population is None:
-            variants.append(skipped_variant(each.name, reason, each.x))
-            console.print(f"  not run: {reason}", style="yellow", highlight=False, markup=False)
-            continue
         try:
+            population = kept.population(each.resolved)
             observation = kept.observation(each.resolved, population, own, console)
             report = job.attack(each.resolved, observation, own, console)
         except Exception as error:
             if not is_bad_input(error):
                 raise
-            code = BAD_INPUT
+            is_absent = isinstance(error, DataNotThereError)
+            code = code if is_absent else BAD_INPUT
             variants.append(skipped_variant(each.name, translate(error), each.x))
-            console.print(f"  not run: {translate(error)}", style="red", highlight=False, markup=False)
+            style = "yellow" if is_absent else "red"
+            console.print(f"  not run: {translate(error)}", style=style, highlight=False, markup=False)
             continue
         variants.append(variant_of(each.name, report, own.relative_to(folder), each.x))
     comparison = compare(
@@ -132,24 +130,36 @@ def _run_comparison(
 
 
 class _Kept:
-    """The last data set and the last observed models: variants that share them stand one after another."""
+    """The last data set and the last observed models: variants that share them stand one after another.
+
+    A data set that is not there is looked for once, since a network that does not answer takes its time.
+    """
 
     def __init__(self) -> None:
         self._population: tuple[str, Population] | None = None
         self._observation: tuple[str, Observation] | None = None
+        self._absent: dict[str, DataNotThereError] = {}
 
-    def population(self, resolved: Mapping[str, Any]) -> "tuple[Population, str] | tuple[None, str]":
-        """The data set, or None with the reason why it cannot be had."""
-        key = _canonical({name: value for name, value in resolved["dataset"].items() if name != "train_size"})
+    def population(self, resolved: Mapping[str, Any]) -> "Population":
+        """The data set.
+
+        Raises:
+            DataNotThereError: it is neither on disk nor to be had.
+            InputError: it cannot be used.
+        """
+        settings = {name: value for name, value in resolved["dataset"].items() if name != "train_size"}
+        key = _canonical(settings)
+        place = _canonical([settings["_target_"], settings.get("root"), settings.get("path")])
+        if place in self._absent:
+            raise self._absent[place]
         if self._population is None or self._population[0] != key:
             self._population = self._observation = None  # freed before the next is loaded
             try:
                 self._population = (key, job.load(dict(resolved)))
-            except Exception as error:
-                if not is_bad_input(error):
-                    raise
-                return None, translate(error)
-        return self._population[1], ""
+            except DataNotThereError as error:
+                self._absent[place] = error
+                raise
+        return self._population[1]
 
     def observation(
         self, resolved: dict[str, Any], population: "Population", folder: Path, console: Console

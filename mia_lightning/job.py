@@ -78,6 +78,13 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
             _check_node(node, f"defense.{name}")
     resolved["trainer"].setdefault("progress_bar", True)
     for place, value in (
+        ("seed", resolved["seed"]),
+        ("shadow.count", resolved["shadow"].get("count", 1)),
+        ("dataset.train_size", resolved["dataset"].get("train_size")),
+    ):
+        if isinstance(value, str | bool | float):
+            raise InputError(f"`{place}` is {value!r}; it must be a whole number.")
+    for place, value in (
         ("save_models", resolved["save_models"]),
         ("defense.adaptive", defense["adaptive"]),
         ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
@@ -194,4 +201,4 @@ def instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
             raise cause from error
         if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError | HydraException):
             raise InputError(about_node(error, place)) from error
-        raise  # a bug of what was called
+        raise cause from error  # a bug of what was called

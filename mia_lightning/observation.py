@@ -201,6 +201,11 @@ def _plan_of_real_records(
             "to 1, and sweep `seed` for more."
         )
     plan = membership.fill(population, num_targets=1, num_shadows=0, seed=seed, wants_population=wants_population)
+    if len(plan.validation_N) and not shadow.needs_records:
+        raise InputError(
+            f"`membership.validation` is {len(plan.validation_N)}, but shadow={shadow.source} is the attacker who has "
+            "no real records, and its shadow models would stop early on those; set it to 0, or use another `shadow`."
+        )
     if shadow.needs_records and not bool(plan.outside_N.any()):
         raise InputError(
             f"shadow={shadow.source} starts from records that are no evidence about the target, and "

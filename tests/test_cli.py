@@ -256,6 +256,25 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["attack=[]"], ["`attack` is empty"]),
         (["shadow.count=many"], ["`shadow.count` is 'many'"]),
         (["training.optimizer.lr=1e30", "model.activation=relu"], ["target 0 was no longer finite in epoch"]),
+        (["trainer.options=5"], ["`trainer.options` is 5", "deterministic"]),
+        (["trainer.options={logger:foo}"], ["`trainer.options.logger` is 'foo'"]),
+        (["trainer.callbacks=5"], ["`trainer.callbacks` is 5"]),
+        (["training.gradient_clip_norm=abc"], ["`training.gradient_clip_norm` is 'abc'"]),
+        (["training.scheduler=5"], ["`training.scheduler` is 5", "`_target_`"]),
+        (
+            [
+                "training.scheduler={_target_:torch.optim.lr_scheduler.OneCycleLR,_partial_:true,max_lr:0.1,"
+                "total_steps:1}"
+            ],
+            ["`training.scheduler` has no further step at epoch 1 of target"],
+        ),
+        (["model.hidden=7"], ["`model.hidden` is 7"]),
+        (["model.dropout=x"], ["`model.dropout` is 'x'"]),
+        (["attack.shokri.hidden=[x]"], ["`attack.shokri.hidden` is ['x']"]),
+        (["attack.shokri.activation=foo"], ["`attack.shokri.activation` is 'foo'"]),
+        (["attack=shokri", "attack.shokri.training.optimizer.lr=1e30"], ["all 10 attack networks", "lower"]),
+        (["membership._target_=builtins.dict"], ["`membership` cannot be made"]),
+        (["logger._target_=collections.OrderedDict"], ["`logger` is a OrderedDict, which has no `start`"]),
     ],
 )
 def test_mistakes_in_values_are_one_sentence(
@@ -412,3 +431,24 @@ def test_a_bug_keeps_its_traceback_and_exits_with_1(call: Call, tmp_path: Path) 
         "exit_code": 1,
         "reason": "RuntimeError: a bug",
     }
+
+
+def test_options_of_the_trainer_need_no_plus(call: Call, tmp_path: Path) -> None:
+    assert call(*QUICK, "trainer.options={deterministic:true}", "hydra.run.dir=here").returncode == 0
+    assert (tmp_path / "here" / "report.json").is_file()
+
+
+def test_a_bug_in_what_a_configuration_names_keeps_its_traceback(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def load(name):\n    raise RuntimeError('a bug of mine')\n")
+    done = call(*QUICK, "dataset._target_=mine.load", "hydra.run.dir=here")
+    assert done.returncode == 1
+    assert "RuntimeError: a bug of mine" in done.stderr
+    assert "Traceback" in done.stderr
+
+
+def test_nothing_of_an_earlier_run_stands_beside_a_failure(call: Call, tmp_path: Path) -> None:
+    assert call(*QUICK, "save_models=true", "hydra.run.dir=here").returncode == 0
+    assert call(*QUICK, "training.scheduler=5", "hydra.run.dir=here").returncode == 2
+    left = {path.name for path in (tmp_path / "here").iterdir()}
+    assert not left & {"report.json", "scores.parquet", "per_class.csv", "figures", "target.safetensors"}
+    assert "outcome.json" in left

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from rich.console import Console
 
 from mia_lightning import experiment, job
 from mia_lightning.comparison.files import read_comparison
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.mistakes import config_directory
 from mia_lightning.seeds import generator
 
@@ -288,3 +289,32 @@ MADE = ComparisonReport(
     variants=(Variant(name="v"),),
     statements=(),
 )
+
+
+def test_data_that_cannot_be_used_costs_the_exit_code_and_absent_data_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def load(settings: dict[str, Any]) -> Population:
+        asked.append(settings["dataset"]["name"])
+        if settings["dataset"]["name"] == "location":
+            raise DataNotThereError("location could not be downloaded")
+        raise InputError("the archive is truncated")
+
+    monkeypatch.setattr(job, "load", load)
+    kept, resolved_ = experiment._Kept(), resolved("experiment=shokri2017/epochs", "scale=small")
+    for _ in range(3):
+        with pytest.raises(DataNotThereError):
+            kept.population(resolved_)
+    assert asked == ["location"]  # looked for once
+    console = Console(quiet=True)
+    comparison, code = experiment._run_comparison(
+        resolved_, ["experiment=shokri2017/epochs", "scale=small"], tmp_path / "absent", console, kept
+    )
+    assert (code, asked) == (0, ["location"])
+    assert all("could not be downloaded" in str(variant.skipped) for variant in comparison.variants)
+    overrides = ["experiment=shokri2017/mnist", "scale=small"]
+    comparison, code = experiment._run_comparison(resolved(*overrides), overrides, tmp_path / "bad", console, kept)
+    assert code == 2
+    assert "truncated" in str(comparison.variants[0].skipped)

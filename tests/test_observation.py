@@ -248,3 +248,29 @@ def test_a_chain_against_a_network_is_the_same_alone_and_in_a_batch(bits: Popula
     ]
     assert torch.equal(syntheses[0].x_M, syntheses[1].x_M)
     assert torch.equal(syntheses[0].query_C, syntheses[1].query_C)
+
+
+def test_shadow_models_of_an_attacker_without_records_do_not_stop_early_on_real_ones(bits: Population) -> None:
+    settings = {**QUICK, "shadow": CLIMB, "membership": mia.Disjoint(train_size=20, validation=10)}
+    with pytest.raises(mia.InputError, match=r"`membership\.validation` is 10, but shadow=model_based"):
+        mia.audit(bits, **settings)
+
+
+def test_a_query_of_a_service_is_one_query_there(bits: Population) -> None:
+    observed = mia.observe(bits, **{**QUICK, "target": mia.GooglePrediction(), "shadow": Noisy(count=2)})
+    before = observed.targets.num_queries
+    box = ModelBlackBox(observed.targets, bits)
+    one, many = box.predict(bits.x_N[:1]), box.predict(bits.x_N)
+    assert (box.num_queries, observed.targets.num_queries - before) == (161, 161)
+    assert torch.equal(one[0], many[0])
+
+
+def test_shadow_records_that_equal_records_of_the_target_are_told(bits: Population) -> None:
+    twice = replace(bits, x_N=bits.x_N[torch.arange(160) // 2])
+    report = mia.audit(twice, **QUICK)
+    plan = mia.observe(twice, **QUICK).plan
+    target_N, shadow_N = plan.scored_KN[plan.targets].any(0), plan.scored_KN[plan.shadows].any(0)
+    equal_NN = (twice.x_N[:, None] == twice.x_N).all(-1)
+    twins = int((equal_NN[shadow_N][:, target_N]).any(1).sum())
+    assert twins > 0
+    assert any(f"{twins} of the {int(shadow_N.sum())} records of the shadow models" in w for w in report.warnings)

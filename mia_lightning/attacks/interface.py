@@ -106,8 +106,11 @@ class FittedReference(FittedAttack, Protocol):
     Any of the shadow models can then be the target while the others serve it.
     """
 
-    def score_left_out(self, shadows: Evidence, row_T: Tensor) -> Tensor:
+    def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """`score_TN`, float64, of the shadow models `row_T` (int64), each compared with all models but its own block.
+
+        Args:
+            signals: what those T models show as targets, where it is other than what they show as shadow models.
 
         Settings that were learnt when the attack was fitted are kept: whoever calls this has fitted the attack on
         models that `row_T` and their complements are not among, or learns nothing from the scores but a threshold.

@@ -47,7 +47,7 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     for fold_K in fold_masks(evidence.block_K, folds):
         fitted = attack.fit(evidence.select(~fold_K), engine)
         if isinstance(fitted, FittedReference):
-            score_TN = fitted.score_left_out(evidence, signals, fold_K.nonzero().squeeze(1))
+            score_TN = fitted.score_left_out(evidence, fold_K.nonzero().squeeze(1), signals.select(fold_K))
         else:
             score_TN = fitted.score(signals.select(fold_K), evidence.label_N)
         score_KN[fold_K] = score_TN

@@ -1,5 +1,6 @@
 """The attack of Shokri et al., "Membership Inference Attacks Against Machine Learning Models" (2017), section V."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -8,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from mia_lightning.attacks.interface import Evidence
+from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.mlp import MLP
+from mia_lightning.models.mlp import ACTIVATIONS, MLP, check_widths
 from mia_lightning.seeds import generator
 from mia_lightning.training.architecture import bind_shapes
 from mia_lightning.training.fit import Engine
@@ -19,6 +20,7 @@ from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trained import TrainedStack
 
+UNKNOWN = math.nextafter(0.5, 0.0)  # nothing speaks for a member, and a record is flagged from 0.5 on
 INPUTS = ("log_probabilities", "probabilities")
 
 
@@ -46,8 +48,11 @@ class Shokri:
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise InputError(f"`attack.{self.name}.input` is {self.input!r}; it must be one of {', '.join(INPUTS)}.")
-        if any(width < 1 for width in self.hidden):
-            raise InputError(f"`attack.{self.name}.hidden` is {list(self.hidden)}; widths must be at least 1.")
+        check_widths(f"attack.{self.name}.hidden", self.hidden)
+        if self.activation not in ACTIVATIONS:
+            raise InputError(
+                f"`attack.{self.name}.activation` is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
+            )
         if self.training.early_stopping is not None:
             raise InputError(
                 f"`attack.{self.name}.training.early_stopping` is set, but attack networks have no held-out records; "
@@ -59,6 +64,10 @@ class Shokri:
                 f"`attack.{self.name}.training.batches_per_epoch` is null; set it (and batch_size to null), so that "
                 "the networks of all classes take the same number of steps."
             )
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
 
     @property
     def description(self) -> str:
@@ -107,6 +116,11 @@ class Shokri:
             role=f"attack/{self.name}",
             models=classes,  # seeded by class, whichever other classes have a network
         )
+        if bool((networks.failed_epoch_K >= 0).all()):
+            raise InputError(
+                f"The loss of all {len(classes)} attack networks of attack={self.name} was no longer finite; lower "
+                f"`attack.{self.name}.training.optimizer.lr`."
+            )
         return FittedShokri(
             input=self.input,
             networks=networks,
@@ -133,20 +147,25 @@ class FittedShokri:
         failed = [self.classes[j] for j in (self.networks.failed_epoch_K >= 0).nonzero().flatten().tolist()]
         remarks = []
         if missing:
-            remarks.append(f"No shadow model has both members and non-members of the classes {missing}: scored 0.5.")
+            remarks.append(
+                f"No shadow model has both members and non-members of the classes {missing}: scored 0.5, not flagged."
+            )
         if failed:
-            remarks.append(f"The loss of the attack networks of the classes {failed} was not finite: scored 0.5.")
+            remarks.append(
+                f"The loss of the attack networks of the classes {failed} was not finite: scored 0.5, not flagged."
+            )
         return tuple(remarks)
 
     @torch.inference_mode()
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
-        """Membership probability `[T, N]` in [0, 1], float64; 0.5 where the class has no network."""
+        """Membership probability `[T, N]` in [0, 1], float64; the number next below 0.5, hence no flag, where the class
+        has no network."""
         x_TNC = attack_input(signals, self.input)
         T, N, _ = x_TNC.shape
         device = x_TNC.device
         x = x_TNC.flatten(0, 1)
         class_M = label_N.to(device).repeat(T)
-        score_M = torch.full((T * N,), 0.5, dtype=torch.float64, device=device)
+        score_M = torch.full((T * N,), UNKNOWN, dtype=torch.float64, device=device)
         rows_K = [(class_M == c).nonzero().squeeze(1) for c in self.classes]
         row_KB = pad_sequence(rows_K, batch_first=True, padding_value=-1)
         if row_KB.numel():

@@ -6,17 +6,18 @@ A finding names variants, an attack and a figure (accuracy, precision, recall or
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Protocol
 
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from mia_lightning.comparison.intervals import Numbers, draws, limits
+from mia_lightning.comparison.intervals import LEVEL, Numbers, draws, limits
 from mia_lightning.comparison.schema import FIGURES, Estimate, Statement, Variant, VariantAttack, Verdict
 from mia_lightning.errors import InputError
 
 _MOST_PERMUTED = 8
+_FEWEST_RANKED = 4  # with three, even the clearest order has a one-sided p-value of 1/6
 
 
 class Finding(Protocol):
@@ -105,7 +106,10 @@ class _Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Rises(_Figure):
-    """The figure of the variant `last` is above that of `first`; by default of the first and last that were run."""
+    """The figure of the variant `last` is above that of `first`, and no step between two neighbours goes against it.
+
+    By default from the first to the last of those that were run; the steps against it are judged together (Bonferroni).
+    """
 
     first: str | None = None
     last: str | None = None
@@ -123,14 +127,27 @@ class Rises(_Figure):
         values = ", ".join(f"{each.name} {self._value(self._attack_of(each)):.3f}" for each in between)
         ordered = (low, high) if self.sign > 0 else (-high, -low)
         verdict: Verdict = "holds" if ordered[0] > 0 else "does not hold" if ordered[1] < 0 else "undecided"
+        against = self._steps_against(between) if verdict == "holds" else []
+        if against:
+            verdict = "does not hold"
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"{values}; change {_signed(change, low, high)}",
+            detail="; ".join([values, f"change {_signed(change, low, high)}", *against]),
             estimate=change,
             low=low,
             high=high,
         )
+
+    def _steps_against(self, between: Sequence[Variant]) -> list[str]:
+        """Neighbours between which the figure clearly goes the other way."""
+        steps = list(pairwise(between))
+        level = 1 - (1 - LEVEL) / max(1, len(steps))
+        against = []
+        for one, other in steps:
+            if limits(self.sign * (self._draws(other) - self._draws(one)), level)[1] < 0:
+                against.append(f"but from {one.name} to {other.name} it goes the other way")
+        return against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +237,7 @@ class FollowsGap(_Figure):
     level: float = 0.05
 
     def _check(self, variants: Sequence[Variant]) -> Statement:
-        ran = self._ran(variants, 3)
+        ran = self._ran(variants, _FEWEST_RANKED)
         gap = np.array([each.generalization_gap for each in ran], dtype=float)
         value = np.array([self._value(self._attack_of(each)) for each in ran])
         correlation, above, below = rank_correlation(gap, value)

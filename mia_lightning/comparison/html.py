@@ -20,8 +20,18 @@ def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, 
             pictures=embedded,
             figures=FIGURES,
             has_queries=any(v.queries_per_record for v in report.variants),
+            remarks=_remarks(report),
         )
     )
+
+
+def _remarks(report: ComparisonReport) -> dict[str, list[str]]:
+    """What the reports of the variants warn of, each once, with the names of the variants."""
+    remarks: dict[str, list[str]] = {}
+    for variant in report.variants:
+        for remark in variant.remarks:
+            remarks.setdefault(remark, []).append(variant.name)
+    return remarks
 
 
 def index_page(comparisons: Sequence[tuple[str, ComparisonReport]]) -> str:

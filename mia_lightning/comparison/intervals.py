@@ -47,9 +47,9 @@ def draws(attack: VariantAttack, figure: str, *name: str | int) -> Numbers:
     return rates_to(figure, tpr, fpr, n1, n0)
 
 
-def limits(values: Numbers) -> tuple[float, float]:
-    """The central 95 % of the draws."""
-    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+def limits(values: Numbers, level: float = LEVEL) -> tuple[float, float]:
+    """The central share `level` of the draws."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

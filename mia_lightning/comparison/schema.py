@@ -59,9 +59,11 @@ class Variant(_Section):
     architecture: str | None = None
     shadow_source: str | None = None
     num_shadows: int | None = None
+    shadow_train_size: int | None = None
     queries_per_record: float | None = None  # of synthetic shadow records
     failed_classes: tuple[str, ...] = ()  # of which no record could be synthesised
     defense: str | None = None
+    remarks: tuple[str, ...] = ()  # the warnings of its report
     train_accuracy: float | None = None
     test_accuracy: float | None = None
     generalization_gap: float | None = None

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mia_lightning.datasets.population import Population, make_population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 
 _MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 _TRUE, _FALSE = ["1", "true"], ["0", "false"]
@@ -74,7 +74,7 @@ class _Table:
 
     def __init__(self, file: Path, delimiter: str) -> None:
         if not file.is_file():
-            raise InputError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
+            raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
         self.file, self.delimiter, self.place = file, delimiter, f"'{file.absolute()}'"
         try:
             header = next(self._rows(), (1, []))[1]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 
 _ATTEMPTS = 5
 _BLOCK = 1 << 20
@@ -38,28 +38,36 @@ def fetch(url: str, path: Path, *, checksum: str | None, timeout_s: float = 30.0
         timeout_s: seconds without an answer after which the server counts as silent.
 
     Raises:
-        InputError: the file cannot be downloaded or written, or is not the one expected, or `checksum` is not of
-            one of the two forms.
+        DataNotThereError: the file cannot be downloaded.
+        InputError: it cannot be written, or is not the one expected, or `checksum` is not of one of the two forms.
     """
     expected = None if checksum is None else _parse(checksum)
     part = path.with_name(f"{path.name}.part")
+    is_new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = part.open("a+b")
+        handle = _open_locked(part)
     except OSError as error:
         raise InputError(
             f"{path.name} cannot be downloaded to '{path.parent.absolute()}' ({error}): set dataset.root to "
             "a folder that can be written"
         ) from error
     with handle:
-        _lock(handle)
         if path.exists():  # another process was faster
             part.unlink(missing_ok=True)
             return
-        if expected is None:
-            _receive_anew(url, handle, path, timeout_s)
-        else:
-            _fill(url, handle, path, expected, timeout_s)
+        try:
+            if expected is None:
+                _receive_anew(url, handle, path, timeout_s)
+            else:
+                _fill(url, handle, path, expected, timeout_s)
+        except InputError:
+            if handle.seek(0, os.SEEK_END) == 0:  # nothing to take up
+                part.unlink(missing_ok=True)
+                if is_new:
+                    with contextlib.suppress(OSError):  # another process is at work there
+                        path.parent.rmdir()
+            raise
         os.replace(part, path)
 
 
@@ -157,7 +165,7 @@ def _receive(url: str, handle: io.BufferedRandom, path: Path, timeout_s: float) 
             failure = error
         if handle.seek(0, os.SEEK_END) <= before:
             break
-    raise InputError(f"{path.name} could not be downloaded from {url} ({failure}): {_mend(path)}") from failure
+    raise DataNotThereError(f"{path.name} could not be downloaded from {url} ({failure}): {_mend(path)}") from failure
 
 
 def _stream(url: str, handle: io.BufferedRandom, timeout_s: float) -> None:
@@ -192,7 +200,14 @@ def _mend(path: Path) -> str:
     )
 
 
-def _lock(handle: io.BufferedRandom) -> None:
-    # Some network file systems have no locks; there the checksum still refuses the work of two writers.
-    with contextlib.suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX)
+def _open_locked(part: Path) -> io.BufferedRandom:
+    """The partial file, for one process at a time; one that was renamed or removed while we waited is opened anew."""
+    while True:
+        handle = part.open("a+b")
+        # Some network file systems have no locks; there the checksum still refuses the work of two writers.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle.fileno()), part.stat()):
+                return handle
+        handle.close()

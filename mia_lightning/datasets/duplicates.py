@@ -1,5 +1,6 @@
 """Records that occur more than once: a member's twin among the non-members is no clean non-member."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+
+_DIGEST_BYTES = 32
+_BLOCK_NUMBERS = 2**22  # bounds memory, not results
 
 
 def duplicate_group(population: Population) -> Tensor:
@@ -25,8 +29,24 @@ def count_across(group_N: Tensor, member_N: Tensor, nonmember_N: Tensor) -> int:
 
 
 def _items(x_N: Tensor) -> Any:
-    """One opaque item of bytes for each record: sorted as a whole, whatever the number of features."""
-    rows = x_N.flatten(1).cpu().contiguous()
-    if rows.is_floating_point():
-        rows = rows + 0.0  # -0.0 is 0.0
-    return rows.view(torch.uint8).numpy().view(np.dtype((np.void, rows.shape[1] * rows.element_size()))).ravel()
+    """One opaque item of bytes for each record, sorted as a whole: its own bytes, or a 256-bit digest of more.
+
+    A data set of many features is never copied, and digests of different records do not meet in practice.
+    """
+    rows = x_N.flatten(1)
+    if rows.shape[1] * rows.element_size() <= _DIGEST_BYTES:
+        items = _bytes(rows)
+    else:
+        blocks = rows.split(max(1, _BLOCK_NUMBERS // rows.shape[1]))
+        digests = [
+            hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for block in blocks for row in _bytes(block)
+        ]
+        items = np.frombuffer(b"".join(digests), np.uint8).reshape(len(rows), _DIGEST_BYTES)
+    return items.view(np.dtype((np.void, items.shape[1]))).ravel()
+
+
+def _bytes(rows_BF: Tensor) -> Any:
+    rows_BF = rows_BF.cpu().contiguous()
+    if rows_BF.is_floating_point():
+        rows_BF = rows_BF + 0.0  # -0.0 is 0.0
+    return rows_BF.view(torch.uint8).numpy()

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mia_lightning.datasets.population import Population, make_population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -94,7 +94,9 @@ def _opened(place: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
         yield _names_in_folder(place), lambda name: _read_file(place / name)
         return
     if not place.is_file():
-        raise InputError(f"'{place.absolute()}' is not there: set dataset.path to a folder or a .zip file of images")
+        raise DataNotThereError(
+            f"'{place.absolute()}' is not there: set dataset.path to a folder or a .zip file of images"
+        )
     try:
         archive = zipfile.ZipFile(place)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
@@ -179,7 +181,13 @@ def _decode_all(
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         first = _decode(place, read, size, mode, paths[0])
-        x_N = np.empty((len(paths), *first.shape), np.uint8)
+        try:
+            x_N = np.empty((len(paths), *first.shape), np.uint8)
+        except MemoryError as error:
+            raise InputError(
+                f"the {len(paths)} images in '{place.absolute()}' with {first.shape[1]} x {first.shape[2]} pixels need "
+                f"{len(paths) * first.size / 2**30:.0f} GiB of memory: set dataset.size to a smaller one"
+            ) from error
         for number, path in enumerate(paths):
             image = _decode(place, read, size, mode, path)
             if image.shape != first.shape:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population, make_population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 
 
 def load_npz(
@@ -68,7 +68,7 @@ def load_npz(
 def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays by the name of the argument that names their key."""
     if not file.is_file():
-        raise InputError(f"'{file.absolute()}' is not a file: set dataset.path to the .npz file")
+        raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the .npz file")
     try:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             for argument, key in keys.items():
@@ -87,7 +87,8 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
         ValueError,
         TypeError,
         EOFError,
-        NotImplementedError,
+        RuntimeError,  # an encrypted archive, a method of compression that is not known
+        MemoryError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:

@@ -14,6 +14,7 @@ from mia_lightning.errors import InputError
 
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 
+_FINGERPRINT_RECORDS = 4096  # at once: bounds memory, not the result
 _KEPT_DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -119,7 +120,8 @@ class Population:
         digest = hashlib.sha256()
         for tensor in (self.x_N, self.label_N):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            for block in tensor.split(_FINGERPRINT_RECORDS):
+                digest.update(block.cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()
 
 
@@ -203,6 +205,8 @@ def _as_tensor(values: Array, what: str) -> Tensor:
             with np.errstate(over="ignore"):  # becomes infinite, which `Population` refuses
                 values = values.astype(np.float32)
         elif values.dtype.kind == "u" and values.dtype.itemsize > 1:
+            if values.size and values.max() > np.iinfo(np.int64).max:
+                raise InputError(f"{what} holds {values.max()}: give numbers below 2**63")
             values = values.astype(np.int64)
         values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
         values = torch.from_numpy(values)

@@ -18,6 +18,19 @@ def activation_named(name: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
+def check_widths(setting: str, widths: object) -> None:
+    """Refuse what is no list of whole numbers of at least 1."""
+    is_list = isinstance(widths, Sequence) and not isinstance(widths, str)
+    if not is_list or any(type(width) is not int or width < 1 for width in widths):  # type: ignore[attr-defined]
+        raise InputError(f"`{setting}` is {widths!r}; it must be a list of whole numbers of at least 1, such as [128].")
+
+
+def check_dropout(dropout: object) -> None:
+    """Refuse what is no probability below 1."""
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
+        raise InputError(f"`model.dropout` is {dropout!r}; it must be at least 0 and below 1.")
+
+
 class MLP(nn.Sequential):
     """Fully connected network from flattened records to logits `[B, C]`.
 
@@ -37,10 +50,8 @@ class MLP(nn.Sequential):
         activation: str = "tanh",
         dropout: float = 0.0,
     ) -> None:
-        if any(width < 1 for width in hidden):
-            raise InputError(f"`model.hidden` is {list(hidden)}; widths must be at least 1.")
-        if not 0.0 <= dropout < 1.0:
-            raise InputError(f"`model.dropout` is {dropout}; it must be at least 0 and below 1.")
+        check_widths("model.hidden", hidden)
+        check_dropout(dropout)
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         width = prod(input_shape)
         for i, wider in enumerate(hidden):

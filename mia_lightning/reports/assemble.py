@@ -77,13 +77,15 @@ def assemble(
     plan = observation.plan.columns(observation.target_columns)
     nonmember_TN = plan.nonmember_KN[plan.targets]
     member_TN = plan.member_KN[plan.targets] & plan.scored_KN[plan.targets]
-    duplicates = count_across(duplicate_group(population), member_TN[0], nonmember_TN[0])
+    group_N = duplicate_group(whole)
+    duplicates = count_across(group_N[observation.target_columns], member_TN[0], nonmember_TN[0])
     warnings = list(engine.stages.remarks)
     if duplicates:
         warnings.append(
             f"{duplicates} of {int(member_TN[0].sum())} members are also, value for value, among the non-members, "
             "which no attack can tell apart."
         )
+    warnings.extend(_twins(observation.plan, group_N))
     return AuditReport(
         run=_run_section(engine, config),
         dataset=DatasetSection(
@@ -113,6 +115,20 @@ def assemble(
         scores=_scores(outcomes, population, plan),
         training_curves=_training_curves(engine),
     )
+
+
+def _twins(plan: Membership, group_N: Tensor) -> list[str]:
+    """Plans that keep targets and shadow models apart do so record by record; equal records are told."""
+    target_N, shadow_N = plan.scored_KN[plan.targets].any(0), plan.scored_KN[plan.shadows].any(0)
+    if bool((target_N & shadow_N).any()):
+        return []
+    twins = count_across(group_N, shadow_N, target_N)
+    if not twins:
+        return []
+    return [
+        f"{twins} of the {int(shadow_N.sum())} records of the shadow models equal, value for value, a record that is "
+        "evidence about the target."
+    ]
 
 
 def _training_curves(engine: Engine) -> dict[str, TrainingCurves]:

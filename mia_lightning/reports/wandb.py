@@ -55,6 +55,9 @@ class WandbReport:
             raise InputError(f"`logger.mode` (or WANDB_MODE) is {self.mode!r}; it must be offline, online or disabled.")
         if not self.project:
             raise InputError(f"`logger.project` is {self.project!r}; give the name of a wandb project.")
+        tags: object = self.tags
+        if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
+            raise InputError(f"`logger.tags` is {tags!r}; give a list of words, such as logger.tags=[nightly].")
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:
         """Open a run whose files lie in `folder`/wandb; None is the current folder, as for wandb itself.

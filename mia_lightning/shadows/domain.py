@@ -78,6 +78,18 @@ def row_blocks(num_rows: int, num_features: int, device: torch.device) -> tuple[
     return blocks
 
 
+def binary_features(x_NF: Tensor) -> Tensor:
+    """Bool `[F]`: features that take the values 0 and 1, or one of them where all features of all records do.
+
+    A constant column is binary among binary ones (a place that nobody visited), and no more than constant among numbers
+    (the black corner of a picture).
+    """
+    in_range_F = ((x_NF == 0) | (x_NF == 1)).all(0)
+    if bool(in_range_F.all()):
+        return in_range_F
+    return in_range_F & (x_NF.amin(0) != x_NF.amax(0))
+
+
 def distinct(key_B: Tensor, step_B: Tensor, count: int, num_features: int) -> Tensor:
     """`count` distinct numbers below `num_features` for each row, int64 `[B, count]`, all subsets equally likely.
 

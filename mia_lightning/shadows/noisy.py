@@ -7,7 +7,7 @@ import torch
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import counter_hash, derive
-from mia_lightning.shadows.domain import below, distinct, row_blocks
+from mia_lightning.shadows.domain import below, binary_features, distinct, row_blocks
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.shadows.labelled import labelled
 from mia_lightning.shadows.settings import check_label, share, whole
@@ -40,7 +40,7 @@ class Noisy:
         x_NF = known.x_N.flatten(1)
         N, F = x_NF.shape
         key = torch.tensor(derive(seed, "shadow", "noisy"), device=known.device)
-        is_binary_F = ((x_NF == 0) | (x_NF == 1)).all(0)
+        is_binary_F = binary_features(x_NF)
         num_changed = round(self.fraction * F)
         noisy_NF = x_NF.clone()
         for row_B in row_blocks(N, F, known.device):

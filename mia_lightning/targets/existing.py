@@ -78,14 +78,14 @@ class Checkpoint:
         """
         with isolated(0, "initialisation that is overwritten"):
             network = setup.make_network()
-        try:
-            network.load_state_dict(_without_model_axis(_read_state(Path(str(self.path)), str(self.prefix)), network))
-        except RuntimeError as error:
-            first = " ".join(line.strip() for line in str(error).splitlines()[1:2]) or str(error)
+        state = _without_model_axis(_read_state(Path(str(self.path)), str(self.prefix)), network)
+        difference = _first_difference(state, network.state_dict())
+        if difference:
             raise InputError(
-                f"`target.path` {self.path} does not fit the model {type(network).__name__}: {first.rstrip('. ')}; set "
-                "`model` to the architecture that it was trained with, and `target.prefix` if its names have one."
-            ) from error
+                f"`target.path` {self.path} does not fit the model {type(network).__name__}: {difference}; set `model` "
+                "to the architecture that it was trained with, and `target.prefix` if its names have one."
+            )
+        network.load_state_dict(state)
         _check_finite(network, f"`target.path` {self.path}")
         return Existing(network=network).obtain(setup)
 
@@ -100,6 +100,19 @@ def _check_finite(network: nn.Module, what: str) -> None:
             raise InputError(
                 f"{what} has NaN or infinite values in `{name}`; give the weights of a training that did not diverge."
             )
+
+
+def _first_difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
+    """The first tensor, in the model's order, that the file lacks or has in another shape; else the first of no use."""
+    for name, value in wanted.items():
+        if name not in found:
+            other = next((each for each in found if each.endswith(name)), None) or next(iter(found), None)
+            beside = f" (it has `{other}`)" if other is not None else ""
+            return f"it has no `{name}`{beside}"
+        if found[name].shape != value.shape:
+            return f"`{name}` is {list(found[name].shape)} in the file and {list(value.shape)} in the model"
+    unknown = [name for name in found if name not in wanted]
+    return f"the model has no `{unknown[0]}`" if unknown else ""
 
 
 def _without_model_axis(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

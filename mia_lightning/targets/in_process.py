@@ -10,6 +10,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
 from mia_lightning.targets.service import Job
+from mia_lightning.targets.steady import steadily
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.progress import Stages
 from mia_lightning.training.recipe import Recipe
@@ -80,8 +81,9 @@ class InProcessService:
             raise InputError(f"The service {self._name} has no model {model!r}; ask for one that its training named.")
         trained, k = self._models[model]
         stack = trained.stack.eval()
+        state = stack.state_of(k)
         with torch.inference_mode():
-            logits_BC = stack.call_one(stack.state_of(k), x_B.to(stack.device, stack.dtype))
+            logits_BC = steadily(lambda x_B: stack.call_one(state, x_B), x_B.to(stack.device, stack.dtype))
             return logits_BC.double().softmax(-1).to(x_B.device)
 
     def _check(self, job: Job, taken: set[str | None]) -> None:

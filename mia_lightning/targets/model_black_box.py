@@ -8,17 +8,16 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.targets.interface import Models
-
-# Records are evaluated in batches of exactly this size: with another, the last bits of an answer would depend on which
-# other records are asked beside it, and a chain of queries could take another way.
-_BATCH = 512
+from mia_lightning.targets.steady import steadily
+from mia_lightning.training.trained import TrainedStack
 
 
 class ModelBlackBox:
     """The first of `models` (`mia_lightning.targets.black_box.BlackBox`).
 
     Args:
-        models: of which the first is asked.
+        models: of which the first is asked. One that is evaluated here answers in batches of one size; of others, which
+            may count what they are asked, nothing is asked beside the records themselves.
         population: says the form of a record, and its normalisation.
         channel: what the output defences make of log-probabilities `[..., C]`.
     """
@@ -37,12 +36,12 @@ class ModelBlackBox:
     def predict(self, x_B: Tensor) -> Tensor:
         """Probabilities `[B, C]` float32 for records `[B, *features]` in the form of the population's `x_N`."""
         self.num_queries += len(x_B)
-        form = self._population
-        label = torch.zeros(_BATCH, dtype=torch.int64, device=form.device)
-        answers = []
-        for block in x_B.to(form.x_N).split(_BATCH):
-            padded = torch.cat([block, block[:1].expand(_BATCH - len(block), *block.shape[1:])])
-            records = replace(form, x_N=padded, label_N=label, member_N=None)
-            answer = self._channel(self._models.observe(records).log_probability_KANC[0, 0])
-            answers.append(answer[: len(block)].exp())
-        return torch.cat(answers).to(x_B.device)
+        records = x_B.to(self._population.x_N)
+        is_local = isinstance(self._models, TrainedStack)
+        answer_BC = steadily(self._answer, records) if is_local else self._answer(records)
+        return answer_BC.to(x_B.device)
+
+    def _answer(self, x_B: Tensor) -> Tensor:
+        label_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
+        records = replace(self._population, x_N=x_B, label_N=label_B, member_N=None)
+        return self._channel(self._models.observe(records).log_probability_KANC[0, 0]).exp()

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +37,31 @@ class Architecture:
 
 
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
-    """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names."""
+    """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names.
+
+    One that takes anything by name (`**kwargs`) is tried with both, then with `num_classes`, as the models of
+    torchvision need it, then with neither: it is called for this.
+    """
     try:
         takes = inspect.signature(make).parameters
     except (TypeError, ValueError):  # a builtin without a signature takes nothing by name
         return make
-    anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-    offered = {"input_shape": input_shape, "num_classes": num_classes}
-    filled = {name: value for name, value in offered.items() if anything or name in takes}
-    return lambda: make(**filled)
+    offered: dict[str, object] = {"input_shape": input_shape, "num_classes": num_classes}
+    named = {name: value for name, value in offered.items() if name in takes}
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
+        return partial(make, **named)
+    for filled in (offered, {"num_classes": num_classes, **named}, named):
+        try:
+            with isolated(0, "which names it takes"):
+                make(**filled)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                break
+        except Exception:  # the user's own code: said where the network is made for use
+            break
+        else:
+            return partial(make, **filled)
+    return partial(make, **named)
 
 
 def inspect_architecture(make_network: MakeNetwork, population: Population, *, trainable: bool = True) -> Architecture:
@@ -66,9 +83,11 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
         if not parameters:
             raise InputError(f"The model {name} has no trainable parameters; there is nothing to train.")
         dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
-        x_B = population.records(torch.arange(2, device=population.device) % len(population), dtype).cpu()
+        x_B = population.records(torch.arange(3, device=population.device) % len(population), dtype).cpu()
         stackable = make_stackable(network.cpu(), 0, "inspection")
-        _check_output(stackable, x_B, population.num_classes, name)
+        for size in (2, 3):  # a shape that is written into the network shows
+            _check_output(stackable, x_B[:size], population.num_classes, name)
+        x_B = x_B[:2]
         if trainable:
             _check_training(stackable, x_B, name)
         return Architecture(
@@ -104,11 +123,16 @@ def _check_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str) 
                 f"The model {name} fails on a batch of records of shape {shape}, in its module `{path[-1]}`: "
                 f"{_brief(error)}."
             ) from error
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (2, num_classes):
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_B), num_classes):
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
             f"The model {name} gives {found} for records of shape {shape}; it must give logits of shape "
-            f"[B, C], here [2, {num_classes}]."
+            f"[B, C], here [{len(x_B)}, {num_classes}]."
+        )
+    if not logits.is_floating_point():
+        raise InputError(
+            f"The model {name} gives numbers of type {str(logits.dtype).removeprefix('torch.')}; it must give logits, "
+            "which are floating-point numbers."
         )
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
 from mia_lightning.training.batches import Batch, RecordBatches, StackBatches
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.stack import Stack
@@ -102,6 +103,10 @@ class StackModule(pl.LightningModule):
             self._optimizer_step()
 
     def _optimizer_step(self) -> None:
+        for parameter in self.stack.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                # Alone, too: an optimiser skips what has no gradient, and beside a model that uses it, it would not.
+                parameter.grad = torch.zeros_like(parameter)
         if self.recipe.gradient_clip_norm is not None:
             clip_each_model(
                 [p.grad for p in self.stack.parameters() if p.grad is not None],
@@ -116,8 +121,15 @@ class StackModule(pl.LightningModule):
 
     def _advance_schedule(self) -> None:
         scheduler = self.lr_schedulers()
-        if scheduler is not None:
+        if scheduler is None:
+            return
+        try:
             scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
+        except ValueError as error:
+            raise InputError(
+                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role}: {error}; give "
+                "it one for each `training.scheduler_interval`."
+            ) from error
 
     def _backward_stacked(
         self, x: Tensor, label_KB: Tensor, is_real_KB: Tensor | None, step: int, share: float
@@ -231,7 +243,7 @@ class StackModule(pl.LightningModule):
 def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
     """Mean loss of each model over its real records, `[K]`; 0 for a batch that has none."""
     if is_real_KB is None:
-        return loss_KB.mean(1)
+        return loss_KB.sum(1) / max(1, loss_KB.shape[1])
     return loss_KB.masked_fill(~is_real_KB, 0.0).sum(1) / is_real_KB.sum(1).clamp(min=1)
 
 

@@ -101,10 +101,15 @@ class Recipe:
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
                 f"{self.batches_per_epoch}; give exactly one of them."
             )
-        if self.gradient_clip_norm is not None and not self.gradient_clip_norm > 0:
-            raise InputError(
-                f"`training.gradient_clip_norm` is {self.gradient_clip_norm}; it must be positive or null."
-            )
+        clip: object = self.gradient_clip_norm
+        if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0):
+            raise InputError(f"`training.gradient_clip_norm` is {clip!r}; it must be a positive number or null.")
+        for name in ("optimizer", "scheduler"):
+            value = getattr(self, name)
+            if not callable(value) and not (name == "scheduler" and value is None):
+                raise InputError(
+                    f"`training.{name}` is {value!r}; give a class by its `_target_`, with `_partial_: true`."
+                )
         for name, allowed in (
             ("execution", ("auto", "stack", "loop")),
             ("scheduler_interval", ("epoch", "step")),

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from mia_lightning.errors import InputError
@@ -60,9 +61,23 @@ class TrainerSettings:
     precision: str | int = "32"
     progress_bar: bool = True
     callbacks: Sequence[pl.Callback] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.options, Mapping | None):
+            raise InputError(
+                f"`trainer.options` is {self.options!r}; give names and values, such as "
+                "trainer.options={deterministic:true}."
+            )
+        callbacks: object = self.callbacks
+        if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
+            raise InputError(f"`trainer.callbacks` is {callbacks!r}; give a list of nodes with a `_target_`.")
+        logger = (self.options or {}).get("logger", False)
+        each = logger if isinstance(logger, Sequence) and not isinstance(logger, str) else [logger]
+        if not all(isinstance(one, bool | Logger) for one in each):
+            raise InputError(
+                f"`trainer.options.logger` is {logger!r}; give true, false, or a Lightning logger by its `_target_`."
+            )
         if str(self.precision) not in _PRECISIONS:
             raise InputError(
                 f"`trainer.precision` is {self.precision!r}; it must be 32, tf32, bf16 or 64 (fp16 needs one loss "
@@ -82,7 +97,7 @@ class TrainerSettings:
                     f"`trainer.callbacks` holds {callback!r}, which is no Lightning callback; give nodes with a "
                     "`_target_`."
                 )
-        for name in self.options:
+        for name in self.options or {}:
             if name in _OURS:
                 raise InputError(f"`trainer.options.{name}` does not hold for a stack; use {_OURS[name]}.")
 
@@ -111,7 +126,7 @@ class TrainerSettings:
                 precision=_PRECISIONS[str(self.precision)],  # type: ignore[arg-type]  # one of Lightning's literals
                 max_epochs=epochs,
                 callbacks=[*own, *callbacks],
-                **(settings | dict(self.options)),
+                **(settings | dict(self.options or {})),
             )
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
             first = str(error).strip().splitlines()[0]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.shokri import FittedShokri, Shokri
+from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
 from mia_lightning.training.fit import Engine
@@ -27,8 +27,8 @@ def engine(seed: int = 0, precision: str = "32") -> Engine:
     return Engine(seed=seed, settings=TrainerSettings(accelerator="cpu", precision=precision))
 
 
-def attack(epochs: int = 6, **settings: object) -> Shokri:
-    training = Recipe(epochs=epochs, batches_per_epoch=5, optimizer=partial(torch.optim.Adam, lr=0.02))
+def attack(epochs: int = 6, lr: float = 0.02, **settings: object) -> Shokri:
+    training = Recipe(epochs=epochs, batches_per_epoch=5, optimizer=partial(torch.optim.Adam, lr=lr))
     return Shokri(hidden=(8,), training=training, **settings)
 
 
@@ -191,8 +191,9 @@ def test_a_class_without_both_sides_is_scored_one_half_and_named(how: str) -> No
     fitted = attack(epochs=2).fit(without(shadows, 1, how=how), engine())
     assert fitted.classes == (0, 2)
     (score_N,) = fitted.score(target.signals, target.label_N)
-    assert score_N[target.label_N == 1].unique().tolist() == [0.5]
-    assert not bool((score_N[target.label_N != 1] == 0.5).any())
+    assert score_N[target.label_N == 1].unique().tolist() == [UNKNOWN]
+    assert not bool((score_N[target.label_N != 1] == UNKNOWN).any())
+    assert fitted.threshold > UNKNOWN  # nothing is known, so nobody is flagged
     (remark,) = fitted.remarks
     assert "members and non-members of the classes [1]" in remark
     assert "0.5" in remark
@@ -203,11 +204,13 @@ def test_a_network_that_failed_is_left_out_and_named() -> None:
     fitted = attack(epochs=2).fit(without(shadows, 0, how="none"), engine())
     failed = replace(fitted, networks=replace(fitted.networks, failed_epoch_K=torch.tensor([-1, 0])))
     (score_N,) = failed.score(target.signals, target.label_N)
-    assert score_N[target.label_N != 1].unique().tolist() == [0.5]
+    assert score_N[target.label_N != 1].unique().tolist() == [UNKNOWN]
     of_class_N = target.label_N == 1
     assert torch.equal(score_N[of_class_N], fitted.score(target.signals, target.label_N)[0][of_class_N])
     assert len(failed.remarks) == 2
     assert "attack networks of the classes [2] was not finite" in failed.remarks[1]
+    with pytest.raises(InputError, match="all 2 attack networks of attack=shokri was no longer finite; lower"):
+        attack(epochs=2, lr=1e30).fit(simulate(planted)[0], engine())
 
 
 def test_no_class_with_both_sides_is_refused() -> None:
@@ -223,7 +226,7 @@ def test_targets_of_no_attacked_class_are_scored() -> None:
     fitted = attack(epochs=1).fit(without(shadows, 2, how="none"), engine())
     of_class_N = target.label_N == 2
     signals = Signals(log_probability_KANC=target.signals.log_probability_KANC[:, :, of_class_N])
-    assert fitted.score(signals, target.label_N[of_class_N]).unique().tolist() == [0.5]
+    assert fitted.score(signals, target.label_N[of_class_N]).unique().tolist() == [UNKNOWN]
 
 
 # --- what a network depends on ---------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_what_was_not_run_or_has_no_figure_is_said(make_variant, three: list[Var
     assert (statement.verdict, statement.detail) == ("not run", "gone was not run: no data")
     statement = FollowsGap(text="f").check([gone, *three[:2]])
     assert statement.verdict == "not run"
-    assert "2 of 3 variants were run, and it takes 3: gone was not run (no data)" in statement.detail
+    assert "2 of 3 variants were run, and it takes 4: gone was not run (no data)" in statement.detail
     silent = make_variant("silent", 0.0, 0.0)
     assert "silent has no precision: nobody flagged" in Above(text="a").check([silent]).detail
     assert "attack=lira was not among the attacks on low" in Above(text="a", attack="lira").check(three).detail
@@ -137,3 +137,20 @@ def test_unknown_variants_and_figures_are_refused(three: list[Variant]) -> None:
         Rises(text="r", first="low", last="hihg").check(three)
     with pytest.raises(InputError, match="names the figure 'f1'"):
         Rises(text="r", figure="f1")
+
+
+def test_a_clear_step_against_it_is_no_rise(make_variant) -> None:  # type: ignore[no-untyped-def]
+    hill = [make_variant(str(fpr), 0.9, fpr) for fpr in (0.8, 0.2, 0.1, 0.5)]
+    statement = Rises(text="up").check(hill)
+    assert statement.low > 0
+    assert statement.verdict == "does not hold"
+    assert statement.detail.endswith("but from 0.1 to 0.5 it goes the other way")
+    assert Rises(text="up", first="0.8", last="0.5").check(hill).verdict == "holds"  # the two that it names
+    flat = [make_variant(str(fpr), 0.9, fpr) for fpr in (0.8, 0.2, 0.205)]
+    assert Rises(text="up").check(flat).verdict == "holds"
+
+
+def test_three_variants_are_too_few_for_a_rank_correlation(three: list[Variant]) -> None:
+    statement = FollowsGap(text="gap").check(three)
+    assert statement.verdict == "not run"
+    assert "3 of 3 variants were run, and it takes 4" in statement.detail

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mia_lightning.datasets.download import check_file, fetch
-from mia_lightning.errors import InputError
+from mia_lightning.errors import DataNotThereError, InputError
 
 CONTENT = random.Random(0).randbytes(3_000_000)
 SHA256, MD5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
@@ -250,7 +250,7 @@ def test_without_checksum_a_short_file_never_appears(server: Server, path: Path)
     with pytest.raises(InputError, match="the connection broke after 100000 of"):
         fetch(server.url, path, checksum=None)
     assert not path.exists()
-    assert part(path).read_bytes() == b""
+    assert not part(path).exists()
 
 
 @pytest.mark.parametrize(
@@ -276,3 +276,10 @@ def test_checksum(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(InputError, match=r"file.tgz' cannot be read .*: make it readable"):
         check_file(path, CHECKSUM)
+
+
+def test_a_failure_leaves_neither_file_nor_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.tgz"
+    with pytest.raises(DataNotThereError, match=r"could not be downloaded from http://127\.0\.0\.1:9/"):
+        fetch("http://127.0.0.1:9/file.tgz", path, checksum=CHECKSUM)
+    assert not path.parent.exists()

@@ -70,3 +70,13 @@ def test_members_among_the_nonmembers_are_counted(entries: list[tuple[int, str]]
     outside = [group for group, side in entries if side == "n"]
     expected = sum(side == "m" and group in outside for group, side in entries)
     assert count_across(group_N, member_N, nonmember_N) == expected
+
+
+def test_records_of_many_features_are_compared_whole_and_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x_N = torch.randint(0, 2, (60, 300), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    x_N[50:] = x_N[:10]
+    x_N[59, 299] ^= 1
+    whole = duplicate_group(population_of(x_N))
+    assert torch.equal(same_group(whole), equal_pairs(x_N))
+    monkeypatch.setattr("mia_lightning.datasets.duplicates._BLOCK_NUMBERS", 700)
+    assert torch.equal(same_group(duplicate_group(population_of(x_N))), same_group(whole))

@@ -1,4 +1,6 @@
+import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,14 @@ def test_mean_must_fit_the_channels(tmp_path: Path) -> None:
         load_npz(path=save(tmp_path), mean=[1, 2, 3])
     with pytest.raises(InputError, match=r"dataset.std has 2 numbers but .* shape \(\)"):
         load_npz(path=save(tmp_path, x=np.arange(4)), std=[1, 2])
+
+
+def test_an_array_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.npz"
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**13, 500)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("x.npy", header.getvalue())
+        archive.writestr("label.npy", header.getvalue())
+    with pytest.raises(InputError, match=r"huge\.npz' cannot be read as an \.npz file"):
+        load_npz(path=path)

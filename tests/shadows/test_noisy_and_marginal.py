@@ -100,10 +100,10 @@ def test_features_that_are_not_binary_take_the_value_of_another_record() -> None
         assert set(synthesis.x_M[:, f].tolist()) <= set(population.x_N[:, f].tolist())
 
 
-def test_one_known_record_can_only_flip() -> None:
-    x_N = torch.tensor([[0, 1, 7]])
-    population = Population(name="1", x_N=x_N, label_N=torch.tensor([0]), class_names=("even", "odd"))
-    assert Noisy(fraction=1.0).synthesise(population, SumBox(), seed=1).x_M.tolist() == [[1, 0, 7]]
+@pytest.mark.parametrize(("x", "expected"), [([0, 1, 1], [1, 0, 0]), ([0, 1, 7], [0, 1, 7])])
+def test_one_known_record_can_only_flip_where_all_is_binary(x: list[int], expected: list[int]) -> None:
+    population = Population(name="1", x_N=torch.tensor([x]), label_N=torch.tensor([0]), class_names=("even", "odd"))
+    assert Noisy(fraction=1.0).synthesise(population, SumBox(), seed=1).x_M.tolist() == [expected]
 
 
 @pytest.mark.parametrize("source", [Noisy(fraction=0.3), Marginal()])
@@ -208,3 +208,15 @@ def test_distinct_numbers_are_distinct_and_all_subsets_equally_likely() -> None:
 def test_settings_out_of_range_are_refused(make: type[Noisy] | type[Marginal], setting: str, value: object) -> None:
     with pytest.raises(InputError, match=rf"`shadow.{setting}` is "):
         make(**{setting: value})
+
+
+def test_a_constant_feature_among_numbers_is_not_binary() -> None:
+    """The black corner of a picture stays black; the place that nobody visited is as binary as the others."""
+    corner = torch.cat([torch.zeros(30, 1), torch.arange(60).view(30, 2) / 7], 1)
+    pictures = Population(name="p", x_N=corner, label_N=torch.arange(30) % 2, class_names=("even", "odd"))
+    assert (Noisy(fraction=1.0, label="own").synthesise(pictures, SumBox(), seed=1).x_M[:, 0] == 0).all()
+    visits = torch.cat(
+        [torch.zeros(30, 1), torch.randint(0, 2, (30, 9), generator=torch.Generator().manual_seed(0))], 1
+    )
+    places = Population(name="p", x_N=visits.to(torch.uint8), label_N=torch.arange(30) % 2, class_names=("even", "odd"))
+    assert (Noisy(fraction=1.0, label="own").synthesise(places, SumBox(), seed=1).x_M[:, 0] == 1).all()

@@ -171,3 +171,22 @@ def test_counts_may_come_from_numpy() -> None:
     for made in (mia.Real(count=np.int64(3)), mia.Trained(count=np.int64(3))):
         assert type(made.count) is int
         assert made.count == 3
+
+
+def test_the_first_tensor_that_differs_is_named(blobs: Population, tmp_path: Path) -> None:
+    state = MODEL((6,), 3).state_dict()
+    for name, changed, words in (
+        (
+            "prefix",
+            {f"net.{key}": value for key, value in state.items()},
+            "has no `linear_0.weight` (it has `net.linear_0.weight`)",
+        ),
+        ("shape", state | {"logits.bias": torch.zeros(4)}, "`logits.bias` is [4] in the file and [3] in the model"),
+        ("more", state | {"extra": torch.zeros(1)}, "the model has no `extra`"),
+    ):
+        path = tmp_path / f"{name}.pt"
+        torch.save(changed, path)
+        with pytest.raises(mia.InputError) as caught:
+            audit(blobs, Checkpoint(path=path))
+        assert words in str(caught.value)
+        assert len(str(caught.value)) < 400 + len(str(path))

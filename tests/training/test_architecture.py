@@ -217,3 +217,48 @@ def test_models_refuse_what_they_cannot_be(make: object, sentence: str) -> None:
 
 def test_the_cnn_gives_logits_for_odd_sizes() -> None:
     assert CNN((3, 13, 9), 5)(torch.zeros(2, 3, 13, 9)).shape == (2, 5)
+
+
+def test_models_of_torchvision_are_given_their_number_of_classes() -> None:
+    """They take anything by name and pass it on: `num_classes` they know, `input_shape` they do not."""
+    from torchvision.models import resnet18, squeezenet1_1
+
+    for make in (resnet18, squeezenet1_1):
+        network = bind_shapes(make, (3, 32, 32), 7)().eval()
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
+
+
+def test_a_function_that_takes_anything_is_given_both_names_and_its_own_failure_is_told(blobs: Population) -> None:
+    def anything(**settings: object) -> nn.Module:
+        return MLP(settings["input_shape"], settings["num_classes"])  # type: ignore[arg-type]
+
+    assert bind_shapes(anything, (6,), 3)()(torch.zeros(2, 6)).shape == (2, 3)
+
+    def broken(**settings: object) -> nn.Module:
+        raise TypeError("no such thing")
+
+    def deaf(**settings: object) -> nn.Module:
+        if settings:
+            raise TypeError(f"deaf got an unexpected keyword argument {next(iter(settings))!r}")
+        return MLP((6,), 3)
+
+    assert bind_shapes(deaf, (6,), 3)()(torch.zeros(2, 6)).shape == (2, 3)
+    with pytest.raises(InputError, match="`model` cannot be made: no such thing"):
+        inspect_architecture(bind_shapes(broken, (6,), 3), blobs)
+
+
+class WrittenIn(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).view(2, 3)
+
+
+class Labels(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).argmax(1, keepdim=True).expand(-1, 3)
+
+
+def test_a_batch_size_that_is_written_in_and_labels_instead_of_logits_are_refused(blobs: Population) -> None:
+    with pytest.raises(InputError, match=r"The model WrittenIn fails on a batch of records of shape \(3, 6\)"):
+        inspect_architecture(partial(WrittenIn, 6, 3), blobs)
+    with pytest.raises(InputError, match="The model Labels gives numbers of type int64"):
+        inspect_architecture(partial(Labels, 6, 3), blobs)

@@ -292,7 +292,6 @@ def test_a_model_whose_loss_is_not_finite_does_not_touch_its_neighbours(blobs: P
     )
     records = records_of(blobs)
     with_poison = [*records[:2], torch.cat([records[2][:-1], torch.tensor([120])]), records[3]]
-    recipe = Recipe(epochs=3, batch_size=8, optimizer=partial(torch.optim.SGD, lr=1e3))
     engine = Engine(seed=2, settings=TrainerSettings(accelerator="cpu"))
     make = bind_shapes(partial(MLP, hidden=[5], activation="relu"), blobs.input_shape, 3)
     calm = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["sgd"])
@@ -303,4 +302,63 @@ def test_a_model_whose_loss_is_not_finite_does_not_touch_its_neighbours(blobs: P
     for name, tensor in good.stack.networks.state_dict().items():
         for k in (0, 1, 3):
             torch.testing.assert_close(bad.stack.networks.state_dict()[name][k], tensor[k], rtol=1e-5, atol=1e-6)
-    assert engine.train(make, poisoned, records, recipe, role="shadow").failed_epoch_K.min() >= -1
+
+
+@pytest.mark.parametrize("interval", ["epoch", "step"])
+@pytest.mark.parametrize("network", ["mlp-dropout", "cnn-batchnorm"])
+def test_schedules_and_accumulation_are_those_of_a_model_alone(
+    network: str, interval: str, request: pytest.FixtureRequest
+) -> None:
+    options: dict[str, object] = {
+        "scheduler": partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
+        "scheduler_interval": interval,
+        "accumulate_batches": 2,
+    }
+    together = train(network, request, **options)
+    for other in ({"chunk": 3}, {"execution": "loop"}):
+        assert_equal_stacks(together, train(network, request, **options, **other), 1e-8)
+    alone = train(network, request, models=[1], **options)
+    for name, tensor in alone.stack.networks.state_dict().items():
+        torch.testing.assert_close(together.stack.networks.state_dict()[name][1], tensor[0], rtol=1e-8, atol=1e-8)
+
+
+class Sided(torch.nn.Module):
+    """Which of its two layers it uses depends on the records, so that a model may never use the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = torch.nn.Linear(6, 3), torch.nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.left(x) if float(x.sum()) > 0 else self.right(x)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_layer_that_one_model_never_uses_is_what_it_would_be_alone(optimizer: str) -> None:
+    """Its neighbour uses it, so the stack has a gradient for it: zero, which momentum and decay act upon."""
+    x_N = torch.randn(40, 6, generator=torch.Generator().manual_seed(0)).abs()
+    x_N[20:] *= -1
+    sides = Population(name="sides", x_N=x_N, label_N=torch.arange(40) % 3, class_names=("a", "b", "c"))
+    recipe = Recipe(epochs=4, batch_size=8, optimizer=OPTIMIZERS[optimizer], execution="loop")
+    engine = Engine(seed=2, settings=TrainerSettings(accelerator="cpu", precision="64"))
+    records = [torch.arange(20), torch.arange(20, 40)]
+    together = engine.train(Sided, sides, records, recipe, role="shadow")
+    for k in range(2):
+        alone = engine.train(Sided, sides, [records[k]], recipe, role="shadow", models=[k])
+        for name, tensor in alone.stack.networks.state_dict().items():
+            torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
+
+
+def test_models_with_fewer_records_than_batches_take_steps_without_any(blobs: Population) -> None:
+    """With equal numbers of records some steps have no record of any model, and no padding either."""
+    recipe = Recipe(epochs=3, batches_per_epoch=7, optimizer=OPTIMIZERS["adamw"])
+    engine = Engine(seed=4, settings=TrainerSettings(accelerator="cpu", precision="64"))
+    make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)
+    records = [torch.arange(5), torch.arange(5, 10), torch.arange(10, 14)]
+    equal = engine.train(make, blobs, records[:2], recipe, role="shadow")
+    ragged = engine.train(make, blobs, records, recipe, role="shadow")
+    assert (equal.failed_epoch_K < 0).all()
+    assert equal.train_loss_EK.isfinite().all()
+    torch.testing.assert_close(equal.train_loss_EK, ragged.train_loss_EK[:, :2])
+    for name, tensor in equal.stack.networks.state_dict().items():
+        torch.testing.assert_close(ragged.stack.networks.state_dict()[name][:2], tensor, rtol=1e-8, atol=1e-8)
