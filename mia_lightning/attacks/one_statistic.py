@@ -45,14 +45,8 @@ def fit_threshold(name: str, statistic: Statistic, shadows: Evidence) -> FittedS
     Raises:
         DoesNotApplyError: the shadow models have no scored members, or no scored non-members.
     """
-    score_KN, member_KN = statistic(shadows.signals, shadows.label_N), shadows.member_KN
-    threshold = _best(score_KN, member_KN, shadows.scored_KN)
-    if threshold is None:
-        raise DoesNotApplyError(
-            f"attack={name} learns its threshold from members and non-members of shadow models, and the "
-            f"{shadows.num_models} shadow models have not both; raise `shadow.count` or `dataset.train_size`."
-        )
-    return FittedStatistic(statistic=statistic, threshold=threshold)
+    score_KN = statistic(shadows.signals, shadows.label_N)
+    return FittedStatistic(statistic=statistic, threshold=_best_of_all(name, score_KN, shadows))
 
 
 def fit_class_thresholds(name: str, statistic: Statistic, shadows: Evidence) -> FittedClassStatistic:
@@ -61,23 +55,24 @@ def fit_class_thresholds(name: str, statistic: Statistic, shadows: Evidence) -> 
     Raises:
         DoesNotApplyError: as `fit_threshold`.
     """
-    overall = fit_threshold(name, statistic, shadows).threshold
     score_KN = statistic(shadows.signals, shadows.label_N)
-    thresholds, missing = [], []
+    thresholds = []
     for c in range(shadows.num_classes):
         record_M = (shadows.label_N == c).nonzero().squeeze(1)
-        threshold = _best(score_KN[:, record_M], shadows.member_KN[:, record_M], shadows.scored_KN[:, record_M])
-        thresholds.append(overall if threshold is None else threshold)
-        if threshold is None:
-            missing.append(c)
+        columns = (each_KN[:, record_M] for each_KN in (score_KN, shadows.member_KN, shadows.scored_KN))
+        thresholds.append(_best(*columns))
+    missing = [c for c, threshold in enumerate(thresholds) if threshold is None]
+    overall = 0.0
     remarks: tuple[str, ...] = ()
     if missing:
+        overall = _best_of_all(name, score_KN, shadows)
         remarks = (
             f"No shadow models have both members and non-members of the classes {missing}: these take the threshold "
             "of all classes together.",
         )
+    threshold_C = [overall if threshold is None else threshold for threshold in thresholds]
     return FittedClassStatistic(
-        statistic=statistic, threshold_C=torch.tensor(thresholds, dtype=torch.float64), remarks=remarks
+        statistic=statistic, threshold_C=torch.tensor(threshold_C, dtype=torch.float64), remarks=remarks
     )
 
 
@@ -89,6 +84,16 @@ def minus_entropy(signals: Signals, label_N: Tensor) -> Tensor:
 def minus_modified_entropy(signals: Signals, label_N: Tensor) -> Tensor:
     """Minus the modified entropy `[K, N]`, so that it is larger for members."""
     return -modified_entropy(signals, label_N)
+
+
+def _best_of_all(name: str, score_KN: Tensor, shadows: Evidence) -> float:
+    threshold = _best(score_KN, shadows.member_KN, shadows.scored_KN)
+    if threshold is None:
+        raise DoesNotApplyError(
+            f"attack={name} learns its threshold from members and non-members of shadow models, and the "
+            f"{shadows.num_models} shadow models have not both; raise `shadow.count` or `dataset.train_size`."
+        )
+    return threshold
 
 
 def _best(score_KN: Tensor, member_KN: Tensor, scored_KN: Tensor) -> float | None:

@@ -169,6 +169,7 @@ class FittedQuantileRegression:
     def _predict(self, networks: TrainedStack, records: Population, label_N: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation `[T, N]` of the response, float64, on the device of the networks."""
         stack, population = networks.stack.eval(), self.population
+        records = records.to(stack.device)
         parts = []
         for row_B in row_blocks(len(label_N), stack.num_models * records.x_N.shape[1], population.device):
             x_BF = features(population, row_B, label_N.to(row_B.device)[row_B])

@@ -14,18 +14,18 @@ from mia_lightning.training.signals import Signals
 
 Statistic = Callable[[Signals, Tensor], Tensor]
 
-# Numbers of a prediction vector in float64 at once.
-_SLICE_NUMBERS = 2**24
+# Numbers of prediction vectors in float64 at once: 16 MiB, which memory allocators hand out again and again.
+_SLICE_NUMBERS = 2**21
 
 
 def log_confidence(signals: Signals, label_N: Tensor) -> Tensor:
     """log p of the true class: minus the cross-entropy loss, in nats, at most 0; larger for members."""
-    return _each(signals, label_N, lambda log_NC, class_N1: log_NC.gather(-1, class_N1).squeeze(-1))
+    return _each(signals, label_N, _of_the_true_class)
 
 
 def confidence(signals: Signals, label_N: Tensor) -> Tensor:
     """p of the true class, in [0, 1]; larger for members."""
-    return _each(signals, label_N, lambda log_NC, class_N1: log_NC.gather(-1, class_N1).squeeze(-1).exp())
+    return _each(signals, label_N, lambda log_NC, class_N1: _of_the_true_class(log_NC, class_N1).exp())
 
 
 def correctness(signals: Signals, label_N: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def scaled_logit(signals: Signals, label_N: Tensor) -> Tensor:
 
 def entropy(signals: Signals, label_N: Tensor) -> Tensor:
     """−Σ p log p, in nats, in [0, log C] where p adds up to 1; smaller for members. The true class is not used."""
-    return _each(signals, label_N, lambda log_NC, _: -torch.xlogy(log_NC.exp(), log_NC.exp()).sum(-1))
+    return _each(signals, label_N, _entropy)
 
 
 def modified_entropy(signals: Signals, label_N: Tensor) -> Tensor:
@@ -57,6 +57,10 @@ def modified_entropy(signals: Signals, label_N: Tensor) -> Tensor:
     return _each(signals, label_N, _modified_entropy)
 
 
+def _of_the_true_class(log_NC: Tensor, class_N1: Tensor) -> Tensor:
+    return log_NC.gather(-1, class_N1).squeeze(-1).double()
+
+
 def _is_correct(log_NC: Tensor, class_N1: Tensor) -> Tensor:
     log_true_N1 = log_NC.gather(-1, class_N1)
     comes_first_NC = torch.arange(log_NC.shape[-1], device=log_NC.device) < class_N1
@@ -64,30 +68,28 @@ def _is_correct(log_NC: Tensor, class_N1: Tensor) -> Tensor:
 
 
 def _logit(log_NC: Tensor, class_N1: Tensor) -> Tensor:
-    others_NC = log_NC.scatter(-1, class_N1, -torch.inf)
-    return log_NC.gather(-1, class_N1).squeeze(-1) - others_NC.logsumexp(-1)
+    others_NC = log_NC.double().scatter(-1, class_N1, -torch.inf)
+    return _of_the_true_class(log_NC, class_N1) - others_NC.logsumexp(-1)
+
+
+def _entropy(log_NC: Tensor, _: Tensor) -> Tensor:
+    p_NC = log_NC.double().exp()
+    return -torch.xlogy(p_NC, p_NC).sum(-1)
 
 
 def _modified_entropy(log_NC: Tensor, class_N1: Tensor) -> Tensor:
-    log_rest_NC = _log_of_the_rest(log_NC)
-    true_N = log_rest_NC.gather(-1, class_N1).exp() * log_NC.gather(-1, class_N1)
-    others_NC = (log_NC.exp() * log_rest_NC).scatter(-1, class_N1, 0.0)
-    return -true_N.squeeze(-1) - others_NC.sum(-1)
-
-
-def _log_of_the_rest(log_NC: Tensor) -> Tensor:
-    """log(1 − p) of each class, finite where p is 1 as far as its digits show.
-
-    Two readings of 1 − p differ: the others' sum is exact where p is near 1, but leaves out what a defence hides. The
-    larger is taken.
-    """
+    log_NC = log_NC.double()
     p_NC = log_NC.exp()
     largest_N1 = log_NC.argmax(-1, keepdim=True)
-    # Without cancellation: what is subtracted from the total is not its largest part.
-    log_others_NC = (p_NC.sum(-1, keepdim=True) - p_NC).log()
-    beside_largest_N1 = log_NC.scatter(-1, largest_N1, -torch.inf).logsumexp(-1, keepdim=True)
-    log_others_NC = log_others_NC.scatter(-1, largest_N1, beside_largest_N1)
-    return torch.maximum(log_others_NC, (-torch.expm1(log_NC.clamp(max=0.0))).log())
+    # Two readings of 1 − p of the largest: the others' sum is exact where p is near 1, but leaves out what a defence
+    # hides; the larger is taken. All others are at most a half, and lose no digits.
+    others_N1 = p_NC.scatter(-1, largest_N1, 0.0).sum(-1, keepdim=True)
+    rest_N1 = torch.maximum(others_N1, -torch.expm1(log_NC.gather(-1, largest_N1)))
+    rest_N1 = rest_N1.clamp(min=torch.finfo(torch.float64).tiny)
+    log_rest_NC = torch.log1p(-p_NC).scatter(-1, largest_N1, rest_N1.log())
+    wrong_N = (p_NC * log_rest_NC).scatter(-1, class_N1, 0.0).sum(-1)
+    right_N1 = log_rest_NC.gather(-1, class_N1).exp() * log_NC.gather(-1, class_N1)
+    return -right_N1.squeeze(-1) - wrong_N
 
 
 def _each(signals: Signals, label_N: Tensor, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -96,7 +98,7 @@ def _each(signals: Signals, label_N: Tensor, statistic: Callable[[Tensor, Tensor
     class_N1 = label_N.to(log_probability_KANC.device).view(N, 1)
     width = max(1, _SLICE_NUMBERS // (A * N * C))
     parts = [
-        statistic(part_kANC.double(), class_N1.expand(*part_kANC.shape[:2], N, 1)).double().mean(1)
+        statistic(part_kANC, class_N1.expand(*part_kANC.shape[:2], N, 1)).double().mean(1)
         for part_kANC in log_probability_KANC.split(width)
     ]
     return torch.cat(parts)
