@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from mia_lightning.attacks.views import View
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
@@ -27,12 +29,20 @@ class Needs:
         population: records of the same distribution that are evidence about no model (`Evidence.population_N`).
         out_models: the fewest shadow models that have not seen a record of the target's.
         in_models: the fewest shadow models that have.
+        views: changed records that target and shadow models are asked about too (`Signals.views`), once for the
+            union over all attacks of a run.
     """
 
     shadows: bool = True
     population: bool = False
     out_models: int = 0
     in_models: int = 0
+    views: tuple[View, ...] = ()
+
+    @property
+    def queries(self) -> int:
+        """Queries for each record of the target."""
+        return 1 + len(self.views)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,6 +62,7 @@ class Evidence:
         target_scored_N: bool; the records that are evidence about a target (whether they are its members is unknown).
         population_N: bool; records of which no target and no shadow model is a member, reserved for attacks; all False
             where no attack asked for them.
+        population: the records themselves, N of them.
         plan: name of the membership plan, for messages.
     """
 
@@ -63,6 +74,7 @@ class Evidence:
     num_classes: int
     target_scored_N: Tensor
     population_N: Tensor
+    population: Population
     plan: str = "disjoint"
 
     @property

@@ -61,6 +61,7 @@ class Engine:
         models: Sequence[int] | None = None,
         validation_N: Tensor | None = None,
         architecture: Architecture | None = None,
+        response_KN: Tensor | None = None,
     ) -> TrainedStack:
         """Train one model on each of `records_K` (int64 record indices).
 
@@ -71,6 +72,8 @@ class Engine:
             models: the numbers of the models; 0 to K - 1 by default.
             validation_N: record indices for early stopping.
             architecture: of `make_network`, if it was already inspected.
+            response_KN: floating point, for regressions: what the objective is given of record n for model k in the
+                place of its label. The classes of `population` are then the numbers that a network puts out.
 
         Raises:
             InputError: the architecture, the recipe or the records cannot be trained.
@@ -99,6 +102,7 @@ class Engine:
                         validation_N=validation_N,
                         architecture=architecture,
                         bar=bar,
+                        response_KN=None if response_KN is None else response_KN[chunk],
                     )
                     for chunk in chunks
                 ]
@@ -129,6 +133,7 @@ class Engine:
         validation_N: Tensor | None,
         architecture: Architecture,
         bar: EpochBar,
+        response_KN: Tensor | None,
     ) -> StackModule:
         folder = None if self.folder is None else self.folder / "lightning" / role
         trainer = self.settings.make(epochs=recipe.epochs, callbacks=[bar.for_trainer()], folder=folder)
@@ -163,6 +168,7 @@ class Engine:
             execution=execution,
             validation_N=validation_N,
             role=role,
+            response_KN=response_KN,
         )
         try:
             with _interruptible():

@@ -25,6 +25,7 @@ class StackModule(pl.LightningModule):
         execution: `stack` or `loop`.
         validation_N: int64 indices of the records for early stopping; None for none.
         role: prefix of logged metrics ("target", "shadow", ...).
+        response_KN: floating point, what the objective is given of record n for model k in the place of its label.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `failed_epoch_K` is the epoch
     at which a model's loss was first not finite, or -1.
@@ -40,6 +41,7 @@ class StackModule(pl.LightningModule):
         execution: str = "stack",
         validation_N: Tensor | None = None,
         role: str = "stack",
+        response_KN: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -50,6 +52,7 @@ class StackModule(pl.LightningModule):
         self.execution = execution
         self.validation_N = validation_N
         self.role = role
+        self.response_KN = response_KN
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -78,6 +81,7 @@ class StackModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         self.population = self.population.to(self.device)
+        self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
         self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
         self.train_loss_EK = [loss_K.to(self.device) for loss_K in self.train_loss_EK]
@@ -90,7 +94,7 @@ class StackModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> None:
         index_KB, is_real_KB = batch
         x = self.population.records(index_KB, self.stack.dtype)
-        label_KB = self.population.label_N[index_KB]
+        label_KB = self._truth(index_KB)
         step = self.current_epoch * len(self.batches) + batch_index
         accumulate = self.recipe.accumulate_batches
         group = min(accumulate, len(self.batches) - batch_index // accumulate * accumulate)  # the last may be smaller
@@ -101,6 +105,12 @@ class StackModule(pl.LightningModule):
         self.weight_sum_K += count_K
         if (batch_index + 1) % accumulate == 0 or batch_index + 1 == len(self.batches):
             self._optimizer_step()
+
+    def _truth(self, index_KB: Tensor) -> Tensor:
+        """What the objective compares each model's outputs with: labels, or the model's own responses."""
+        if self.response_KN is None:
+            return self.population.label_N[index_KB]
+        return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:
         for parameter in self.stack.parameters():
@@ -178,7 +188,7 @@ class StackModule(pl.LightningModule):
     def validation_step(self, index_B: Tensor, batch_index: int) -> None:
         x_B = self.population.records(index_B, self.stack.dtype)
         logits_KBC = all_logits(self.stack, x_B, self.execution)
-        label_KB = self.population.label_N[index_B].expand(self.stack.num_models, -1)
+        label_KB = self._truth(index_B.expand(self.stack.num_models, -1))
         self.validation_sum_K += self.recipe.objective(logits_KBC, label_KB).sum(1)
 
     def on_validation_epoch_end(self) -> None:

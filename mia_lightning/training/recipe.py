@@ -68,7 +68,8 @@ class Recipe:
         execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto` (`stack`
             where vmap accepts the architecture, else `loop`).
         chunk: at most so many models are trained at once; None for all.
-        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`.
+        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
+            from outputs and the responses of `Engine.train`.
     """
 
     epochs: int

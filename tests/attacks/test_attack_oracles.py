@@ -7,10 +7,11 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from attack_toys import make_evidence
 from scipy.stats import norm
 from torch import Tensor
 
-from mia_lightning.attacks.interface import Attack, Evidence
+from mia_lightning.attacks.interface import Attack
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.metrics import attack_figures
@@ -32,7 +33,7 @@ def run(
     """Model 0 is the target; its complement, model 1, is left out with it; all others are shadow models."""
     signals = log_probability_KNC.float().unsqueeze(1)
     assert bool(signals.isfinite().all())
-    shadows = Evidence(
+    shadows = make_evidence(
         signals=Signals(log_probability_KANC=signals[2:]),
         member_KN=member_KN[2:],
         scored_KN=torch.ones_like(member_KN[2:]),

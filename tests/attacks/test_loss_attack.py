@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from attack_toys import make_evidence
 from sklearn.metrics import roc_auc_score
 
 from mia_lightning.attacks.interface import Evidence
@@ -30,7 +31,7 @@ def label_N() -> torch.Tensor:
 def evidence_of(signals: Signals, seed: int = 0) -> Evidence:
     random = torch.Generator().manual_seed(seed)
     scored_KN = torch.rand(K, N, generator=random) < 0.7
-    return Evidence(
+    return make_evidence(
         signals=signals,
         member_KN=scored_KN & (torch.rand(K, N, generator=random) < 0.5),
         scored_KN=scored_KN,
@@ -75,7 +76,7 @@ def test_views_are_averaged_in_float64() -> None:
 
 def test_a_memorising_model_is_caught_and_scores_point_towards_members() -> None:
     plain = evidence_of(signals_of(0))
-    shadows = Evidence(
+    shadows = make_evidence(
         signals=signals_of(0, sharpness=4.0 * plain.member_KN),
         member_KN=plain.member_KN,
         scored_KN=plain.scored_KN,
@@ -108,7 +109,7 @@ def test_records_that_are_not_evidence_change_nothing() -> None:
     log_probability_KANC = shadows.signals.log_probability_KANC.clone()
     hidden_KAN = (~shadows.scored_KN)[:, None].expand(-1, 2, -1)
     log_probability_KANC[hidden_KAN] = torch.randn(int(hidden_KAN.sum()), C).mul(100).log_softmax(-1)
-    other = Evidence(
+    other = make_evidence(
         signals=Signals(log_probability_KANC=log_probability_KANC),
         member_KN=shadows.member_KN,
         scored_KN=shadows.scored_KN,
@@ -124,7 +125,7 @@ def test_records_that_are_not_evidence_change_nothing() -> None:
 def test_the_order_of_records_does_not_matter() -> None:
     shadows, targets = evidence_of(signals_of(0)), signals_of(1)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(5))
-    shuffled = Evidence(
+    shuffled = make_evidence(
         signals=Signals(log_probability_KANC=shadows.signals.log_probability_KANC[:, :, order]),
         member_KN=shadows.member_KN[:, order],
         scored_KN=shadows.scored_KN[:, order],

@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from attack_toys import make_evidence
 from scipy.stats import norm
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def simulate(
         logits = torch.randn(len(member_KN), views, num_records, num_classes, generator=random) * 0.1
         noise = torch.randn(len(member_KN), views, num_records, generator=random)
         logits[..., torch.arange(num_records), label_N] = confidence(member_KN[:, None], label_N, noise)
-        return Evidence(
+        return make_evidence(
             signals=Signals(log_probability_KANC=logits.log_softmax(-1)),
             member_KN=member_KN,
             scored_KN=torch.ones_like(member_KN),

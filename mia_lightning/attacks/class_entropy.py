@@ -1,0 +1,28 @@
+"""The entropy thresholds by class of Song and Mittal, "Systematic evaluation of privacy risks" (2021)."""
+
+from dataclasses import dataclass
+
+from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.one_statistic import FittedClassStatistic, fit_class_thresholds, minus_entropy
+from mia_lightning.training.fit import Engine
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEntropy:
+    """Score a record by minus the entropy of its vector, less the best threshold for its class on shadow models.
+
+    A class whose records are not both in and out of shadow models takes the best threshold of all classes.
+    """
+
+    name: str = "class_entropy"
+
+    @property
+    def description(self) -> str:
+        return "Minus the entropy of the prediction vector, less its class's threshold, the best on the shadow models."
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def fit(self, shadows: Evidence, engine: Engine) -> FittedClassStatistic:
+        return fit_class_thresholds(self.name, minus_entropy, shadows)

@@ -1,0 +1,243 @@
+"""Views: changed copies of the records, about which target and shadow models are asked too.
+
+An attack that needs some names them in `needs.views`; whoever runs attacks asks for the union of all once, through
+`observe_views`. To add one, write a frozen dataclass with `name`, `refusal` and `apply`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mia_lightning.attacks.statistics import correctness, scaled_logit
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.interface import OutputDefense, apply_all
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.shadows.domain import Domain, row_blocks, unit
+from mia_lightning.training.signals import Signals, ViewSignals
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RecordForm:
+    """What a view knows of records in general; features are numbered in the order of a flattened record.
+
+    Attributes:
+        domain: range and kind of each feature.
+        deviation_F: float64, standard deviation of each feature.
+    """
+
+    domain: Domain
+    deviation_F: Tensor
+
+    @classmethod
+    def of(cls, population: Population) -> "RecordForm":
+        """The form of these records."""
+        flat = population.x_N.flatten(1)
+        blocks = row_blocks(len(flat), flat.shape[1], flat.device)
+        mean_F = torch.stack([flat[row_B].double().sum(0) for row_B in blocks]).sum(0) / len(flat)
+        squares = [(flat[row_B].double() - mean_F).square().sum(0) for row_B in blocks]
+        return cls(domain=Domain.of(population), deviation_F=(torch.stack(squares).sum(0) / len(flat)).sqrt())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one record."""
+        return self.domain.shape
+
+    @property
+    def is_binary_F(self) -> Tensor:
+        """Which features are 0 or 1."""
+        return self.domain.is_whole_F & (self.domain.low_F == 0) & (self.domain.high_F == 1)
+
+
+class View(Protocol):
+    """One way to change a record, hashable and equal to others of the same settings.
+
+    Attributes:
+        name: what its draws and its observations are called; different views have different names.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Why records of this shape cannot be changed so, in one sentence; None where they can."""
+        ...
+
+    def apply(self, x_B: Tensor, index_B: Tensor, *, seed: int, form: RecordForm) -> Tensor:
+        """Changed copies of the records `[B, *features]`, in the form of `Population.x_N`, before any normalisation.
+
+        Each is a function of the record, its number in `index_B` (int64 `[B]`), the seed and this view, whatever
+        records stand beside it.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """An image moved by `dx` columns to the right and `dy` rows down; what moves in repeats the border.
+
+    Attributes:
+        image_shape: of one image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
+    """
+
+    dx: int
+    dy: int
+    image_shape: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"shift_{self.dx}_{self.dy}"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        reason = refuse_no_image(shape, self.image_shape)
+        if reason is not None:
+            return reason
+        rows, columns = (self.image_shape or shape)[-2:]
+        if abs(self.dx) >= columns or abs(self.dy) >= rows:
+            return f"An image of {rows} x {columns} cannot be shifted by {self.dy} rows and {self.dx} columns."
+        return None
+
+    def apply(self, x_B: Tensor, index_B: Tensor, *, seed: int, form: RecordForm) -> Tensor:
+        image_B = x_B.reshape(-1, *(self.image_shape or x_B.shape[1:]))
+        rows, columns = image_B.shape[-2:]
+        row = (torch.arange(rows, device=x_B.device) - self.dy).clamp(0, rows - 1)
+        column = (torch.arange(columns, device=x_B.device) - self.dx).clamp(0, columns - 1)
+        return image_B[..., row[:, None], column].reshape(x_B.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """An image mirrored left to right; `image_shape` as of `Shift`."""
+
+    image_shape: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        return "flip"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        return refuse_no_image(shape, self.image_shape)
+
+    def apply(self, x_B: Tensor, index_B: Tensor, *, seed: int, form: RecordForm) -> Tensor:
+        return x_B.reshape(-1, *(self.image_shape or x_B.shape[1:])).flip(-1).reshape(x_B.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """A record with noise on every feature.
+
+    A feature that is 0 or 1 flips with probability `scale`, or 0.5 where that is less. Any other moves by `scale`
+    times its standard deviation times a standard normal number; whole numbers are rounded and kept in their range.
+
+    Attributes:
+        scale: above 0.
+        draw: number of the draw, for several of one scale.
+
+    Raises:
+        InputError: a scale that is not positive and finite.
+    """
+
+    scale: float
+    draw: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float) or not 0 < self.scale < torch.inf:
+            raise InputError(f"The scale of noise is {self.scale!r}; it must be a positive, finite number.")
+        object.__setattr__(self, "scale", float(self.scale))
+
+    @property
+    def name(self) -> str:
+        return f"noise_{self.scale!r}_{self.draw}"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        return None
+
+    def apply(self, x_B: Tensor, index_B: Tensor, *, seed: int, form: RecordForm) -> Tensor:
+        x_BF = x_B.flatten(1)
+        domain = form.domain
+        key = torch.tensor(derive(seed, "view", self.name), device=x_B.device)
+        random_BF = counter_hash(key, index_B[:, None], torch.arange(x_BF.shape[1], device=x_B.device))
+        moved_BF = x_BF.double() + self.scale * form.deviation_F * _standard_normal(random_BF)
+        whole_BF = moved_BF.round().clamp(domain.low_F.double(), domain.high_F.double())
+        flipped_BF = torch.where(unit(random_BF) < min(self.scale, 0.5), 1.0 - x_BF.double(), x_BF.double())
+        noisy_BF = torch.where(domain.is_whole_F, whole_BF, moved_BF)
+        return torch.where(form.is_binary_F, flipped_BF, noisy_BF).to(x_B.dtype).reshape(x_B.shape)
+
+
+class Observable(Protocol):
+    """What can be asked, such as `mia_lightning.targets.interface.Models`."""
+
+    def observe(self, population: Population) -> Signals: ...
+
+
+def observe_views(
+    models: Observable,
+    population: Population,
+    views: Sequence[View],
+    seed: int,
+    outputs: Sequence[OutputDefense] = (),
+    *,
+    form: RecordForm | None = None,
+) -> ViewSignals:
+    """Ask K models about each view of all N records in turn, `len(views)` queries for a record.
+
+    Args:
+        population: record n is number n to the views, so that target and shadow models, asked about one population,
+            see the same copies.
+        views: at least one; equal ones are asked about once.
+        outputs: the defences through which answers are observed.
+        form: of records; of this population by default.
+
+    Raises:
+        InputError: no view, different views of one name, or one that cannot change such records.
+    """
+    views = tuple(dict.fromkeys(views))
+    names = tuple(view.name for view in views)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"The views have the names {list(names)}; give at least one, and each a name of its own.")
+    for view in views:
+        reason = view.refusal(population.input_shape)
+        if reason is not None:
+            raise InputError(reason)
+    form = form or RecordForm.of(population)
+    logits, correct = [], []
+    for view in views:
+        answer = models.observe(replace(population, x_N=_changed(view, population, seed, form), member_N=None))
+        observed = Signals(log_probability_KANC=apply_all(outputs, answer.log_probability_KANC))
+        logits.append(scaled_logit(observed, population.label_N).float())
+        correct.append(correctness(observed, population.label_N) == 1)
+    return ViewSignals(
+        names=names, scaled_logit_KAN=torch.stack(logits, dim=1), is_correct_KAN=torch.stack(correct, dim=1)
+    )
+
+
+def refuse_no_image(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> str | None:
+    """Why records of this shape are no images, in one sentence; None where they are."""
+    if image_shape is None:
+        if len(shape) >= 2:
+            return None
+        return (
+            f"A record has the shape {shape}, which is no image `[..., rows, columns]`; name the shape of flattened "
+            "images in `image_shape`, or leave this attack to images."
+        )
+    if len(image_shape) >= 2 and torch.Size(image_shape).numel() == torch.Size(shape).numel():
+        return None
+    return (
+        f"`image_shape` is {list(image_shape)}, but a record has the shape {shape}; give rows and columns last, and as "
+        "many numbers as a record has."
+    )
+
+
+def _changed(view: View, population: Population, seed: int, form: RecordForm) -> Tensor:
+    blocks = row_blocks(len(population), form.domain.num_features, population.device)
+    return torch.cat([view.apply(population.x_N[row_B], row_B, seed=seed, form=form) for row_B in blocks])
+
+
+def _standard_normal(random: Tensor) -> Tensor:
+    """Standard normal float64 from uniform int64: the quantile at the middle of one of 2**52 equal cells."""
+    cell = (random >> 12) & (2**52 - 1)
+    normal: Tensor = torch.special.ndtri((cell.double() + 0.5) / 2**52)
+    return normal
