@@ -8,23 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import nn
 
-from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.leave_one_out import Scored, score_each
+from mia_lightning.attacks.interface import Attack, Needs, needs_of
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Array, Population, make_population
-from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
+from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Plan
 from mia_lightning.observation import Observation, observe_models, split_defenses
-from mia_lightning.reports.assemble import AttackOutcome, assemble
+from mia_lightning.reports.assemble import assemble
 from mia_lightning.reports.files import save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.schema import AuditReport, DefenseSection
+from mia_lightning.scoring import run_attacks
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.existing import Existing
@@ -33,7 +32,6 @@ from mia_lightning.targets.trained import Trained
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.progress import Stages
 from mia_lightning.training.recipe import Recipe, default_recipe
-from mia_lightning.training.signals import Signals
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -97,7 +95,8 @@ def audit(
     with _started(logger, folder, config) as log, Stages(console) as stages:
         observation = _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
-            needs=needs_of(attacks),
+            attacks=() if skip_inapplicable else attacks,
+            wants_population=needs_of(attacks).population,
             stages=stages,
         )
         report = _attack(
@@ -130,7 +129,7 @@ def observe(
     where the shadow records are made from the target's answers.
 
     Args:
-        needs: what attacks will need (`needs_of`); by default what the default attacks need.
+        needs: what attacks will need, such as records reserved as population; by default nothing of the kind.
 
     Raises:
         InputError: as `audit`.
@@ -139,7 +138,8 @@ def observe(
     with Stages(console) as stages:
         return _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
-            needs=needs,
+            attacks=(),
+            wants_population=False if needs is None else needs.population,
             stages=stages,
         )
 
@@ -202,7 +202,8 @@ def _observe(
     seed: int,
     folder: Path | None,
     *,
-    needs: Needs | None,
+    attacks: Sequence[Attack],
+    wants_population: bool,
     stages: Stages,
 ) -> Observation:
     population = _as_population(data, label)
@@ -221,18 +222,8 @@ def _observe(
         recipe=training or default_recipe(),
         defenses=defenses,
         adaptive=adaptive,
-        wants_population=needs is not None and needs.population,
-    )
-
-
-def needs_of(attacks: Sequence[Attack]) -> Needs:
-    """What these attacks need together."""
-    needs = [each.needs for each in attacks]
-    return Needs(
-        shadows=any(each.shadows for each in needs),
-        population=any(each.population for each in needs),
-        out_models=max((each.out_models for each in needs), default=0),
-        in_models=max((each.in_models for each in needs), default=0),
+        attacks=attacks,
+        wants_population=wants_population,
     )
 
 
@@ -246,30 +237,15 @@ def _attack(
     save_models: bool,
     config: Mapping[str, Any],
 ) -> AuditReport:
-    outputs, trainings = split_defenses(defenses)
-    outcomes, first = [], observation
-    target_signals = _answered(observation.target_signals, outputs)
-    for suffix, imitated, adapts in _attackers(outputs, trainings, adaptive):
-        evidence = _evidence(observation, _answered(observation.shadow_signals, imitated))
-        if suffix:  # the training curves of a run are the first attacker's
-            observation = replace(observation, engine=replace(observation.engine, losses={}))
-        for each in attacks:
-            try:
-                outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, evidence)
-            except DoesNotApplyError as error:
-                if not skip_inapplicable:
-                    raise
-                observation.engine.stages.remark(f"attack={each.name}{suffix} was not run: {error}")
-                continue
-            outcomes.append(replace(outcome, adaptive=adapts and bool(defenses)))
-    if not outcomes:
-        raise InputError("None of the attacks can be run on these models: the remarks above say why.")
+    target_signals, outcomes = run_attacks(
+        observation, attacks, defenses=defenses, adaptive=adaptive, skip_inapplicable=skip_inapplicable
+    )
     defense = None
     if defenses:
         names = tuple(each.name for each in defenses)
         described = ", ".join(each.describe() for each in defenses)
         defense = DefenseSection(names=names, description=described, adaptive=adaptive)
-    report = assemble(first, target_signals=target_signals, outcomes=outcomes, defense=defense, config=config)
+    report = assemble(observation, target_signals=target_signals, outcomes=outcomes, defense=defense, config=config)
     if folder is not None:
         if save_models:
             folder.mkdir(parents=True, exist_ok=True)
@@ -277,69 +253,6 @@ def _attack(
             observation.shadows.save(folder / "shadow.safetensors")
         save_report(report, folder)
     return report
-
-
-def _attackers(
-    outputs: tuple[OutputDefense, ...], trainings: Sequence[Defense], adaptive: bool
-) -> list[tuple[str, tuple[OutputDefense, ...], bool]]:
-    """The attackers of a run: suffix of the attack's name, what they apply to the shadow models, whether they adapt.
-
-    What anybody sees of the answers (hidden classes, rounded digits) is always applied. Where more was done to them,
-    the attacker who does not know it and the one who does both cost nothing, and both are reported.
-    """
-    visible = tuple(each for each in outputs if each.is_visible)
-    if visible == outputs:
-        return [("", outputs, adaptive or not trainings)]
-    aware, unaware = (outputs, True), (visible, False)
-    if adaptive:
-        return [("", *aware), ("-unaware", *unaware)]
-    return [("", *unaware), ("-adaptive", outputs, not trainings)]
-
-
-def _answered(signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
-    """The signals as they look through the output defences."""
-    if not outputs:
-        return signals
-    log_probability_KANC = apply_all(outputs, signals.log_probability_KANC)
-    return replace(signals, log_probability_KANC=log_probability_KANC, channel=channel_of(outputs))
-
-
-def _evidence(observation: Observation, shadow_signals: Signals) -> Evidence:
-    plan, population = observation.plan, observation.population
-    device = shadow_signals.log_probability_KANC.device
-    population_N = torch.zeros(len(population), dtype=torch.bool).index_fill(0, plan.population_N, True)
-    return Evidence(
-        signals=shadow_signals,
-        member_KN=plan.member_KN[plan.shadows].to(device),
-        scored_KN=plan.scored_KN[plan.shadows].to(device),
-        block_K=plan.block_K[plan.shadows].to(device),
-        label_N=population.label_N.to(device),
-        num_classes=population.num_classes,
-        target_scored_N=plan.scored_KN[plan.targets].any(0).to(device),
-        population_N=population_N.to(device),
-        plan=plan.plan,
-    )
-
-
-def _run(
-    attack: Attack, name: str, observation: Observation, target_signals: Signals, evidence: Evidence
-) -> AttackOutcome:
-    engine, plan = observation.engine, observation.plan
-    with engine.stages.clock(f"attack/{name}"):
-        if plan.leaves_one_out:
-            scored = score_each(attack, evidence, target_signals, engine, folds=observation.folds)
-        else:
-            fitted = attack.fit(evidence, engine)
-            score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
-            scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
-    for remark in scored.remarks:
-        engine.stages.remark(f"{name}: {remark}")
-    return AttackOutcome(
-        name=name,
-        description=attack.description,
-        score_TN=scored.score_TN.cpu(),
-        is_flagged_TN=scored.is_flagged_TN.cpu(),
-    )
 
 
 def _as_population(data: Population | Array, label: Array | None) -> Population:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.attacks.applicable import refusal
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, apply_all
 from mia_lightning.errors import InputError
@@ -79,14 +81,17 @@ def observe_models(
     recipe: Recipe,
     defenses: Sequence[Defense],
     adaptive: bool,
+    attacks: Sequence[Attack] = (),
     wants_population: bool = False,
 ) -> Observation:
     """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
 
     Args:
+        attacks: those that will be run; one that the plan cannot serve is refused before anything is trained.
         wants_population: whether an attack needs records that are evidence about no model.
 
     Raises:
+        DoesNotApplyError: an attack that the plan cannot serve.
         InputError: settings that do not fit the records or each other, or a target that cannot be trained.
     """
     stages, seed = engine.stages, engine.seed
@@ -100,6 +105,8 @@ def observe_models(
     N = len(population)
     make_network = bind_shapes(model, population.input_shape, population.num_classes)
     plan = _plan_of_real_records(membership, population, target, shadow, seed, wants_population)
+    if isinstance(shadow, Real):
+        _check_attacks(attacks, plan, population)
     if not membership.draws_target:
         warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=seed)
         if warning is not None:
@@ -126,6 +133,7 @@ def observe_models(
             synthesis = _synthesise(shadow, setup, targets, channel)
         population = population.followed_by(synthesis.x_M, synthesis.label_M)
         plan = plan.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=seed)
+        _check_attacks(attacks, plan, population)
     for remark in plan.remarks:
         stages.remark(remark)
 
@@ -168,6 +176,13 @@ def split_defenses(
     """Those that change answers and those that change training, each in the given order."""
     outputs = tuple(each for each in defenses if isinstance(each, OutputDefense))
     return outputs, tuple(each for each in defenses if isinstance(each, TrainingDefense))
+
+
+def _check_attacks(attacks: Sequence[Attack], plan: Membership, population: Population) -> None:
+    for attack in attacks:
+        reason = refusal(attack, plan, population.input_shape)
+        if reason is not None:
+            raise DoesNotApplyError(reason)
 
 
 def _defended(recipe: Recipe, trainings: Sequence[TrainingDefense]) -> Recipe:

@@ -4,6 +4,7 @@ To add one, write `mia_lightning/attacks/<name>.py` with a frozen dataclass that
 `fit`, and `conf/attack/<name>.yaml` that names it. Attacks never query a model: they read what was observed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -155,3 +156,15 @@ class Attack(Protocol):
             DoesNotApplyError: the evidence cannot serve this attack; the sentence names the mend.
         """
         ...
+
+
+def needs_of(attacks: Sequence[Attack]) -> Needs:
+    """What these attacks need together."""
+    needs = [each.needs for each in attacks]
+    return Needs(
+        shadows=any(each.shadows for each in needs),
+        population=any(each.population for each in needs),
+        out_models=max((each.out_models for each in needs), default=0),
+        in_models=max((each.in_models for each in needs), default=0),
+        views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
+    )

@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,24 +37,11 @@ from mia_lightning.reports.schema import (
     TargetSection,
     TrainingCurves,
 )
+from mia_lightning.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.targets.interface import Models
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AttackOutcome:
-    """What an attack said of T targets on their records, and whether its attacker knew of their defences.
-
-    `score_TN`: float64, higher = more likely a member; `is_flagged_TN`: the attack's own decision.
-    """
-
-    name: str
-    description: str
-    score_TN: Tensor
-    is_flagged_TN: Tensor
-    adaptive: bool = False
 
 
 def assemble(

@@ -1,0 +1,185 @@
+"""The cheap half of a run: every attack on what was observed, behind output defences; no model is trained anew."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mia_lightning.attacks.applicable import refusal
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, needs_of
+from mia_lightning.attacks.leave_one_out import Scored, score_each
+from mia_lightning.attacks.views import RecordForm, observe_views
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
+from mia_lightning.errors import InputError
+from mia_lightning.observation import Observation, split_defenses
+from mia_lightning.targets.interface import Models
+from mia_lightning.training.signals import Signals
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttackOutcome:
+    """What an attack said of T targets on their records, and whether its attacker knew of their defences.
+
+    `score_TN`: float64, higher = more likely a member; `is_flagged_TN`: the attack's own decision.
+    """
+
+    name: str
+    description: str
+    score_TN: Tensor
+    is_flagged_TN: Tensor
+    adaptive: bool = False
+
+
+def run_attacks(
+    observation: Observation,
+    attacks: Sequence[Attack],
+    *,
+    defenses: Sequence[Defense],
+    adaptive: bool,
+    skip_inapplicable: bool,
+) -> tuple[Signals, list[AttackOutcome]]:
+    """What the targets answer through their defences, and what each attack says of them.
+
+    Args:
+        adaptive: whether the attackers of the plainly named outcomes know the defences.
+        skip_inapplicable: whether attacks that cannot be run are left out, and said to be, or refused.
+
+    Raises:
+        DoesNotApplyError: an attack cannot be run.
+        InputError: none of them can.
+    """
+    outputs, trainings = split_defenses(defenses)
+    fitting = _fitting(observation, attacks, skip_inapplicable)
+    views = _Views(observation, fitting)
+    target_signals = views.of_targets(_answered(observation.target_signals, outputs), outputs)
+    outcomes = []
+    for suffix, imitated, adapts in _attackers(outputs, trainings, adaptive):
+        same = observation.plan.leaves_one_out and imitated == outputs
+        shadow_signals = target_signals if same else _answered(observation.shadow_signals, imitated)
+        evidence = _evidence(observation, shadow_signals if same else views.of_shadows(shadow_signals, imitated))
+        if suffix:  # the training curves of a run are the first attacker's
+            observation = replace(observation, engine=replace(observation.engine, losses={}))
+        for each in fitting:
+            try:
+                outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, evidence)
+            except DoesNotApplyError as error:
+                if not skip_inapplicable:
+                    raise
+                observation.engine.stages.remark(f"{each.name}{suffix} was not run: {error}")
+                continue
+            outcomes.append(replace(outcome, adaptive=adapts and bool(defenses)))
+    if not outcomes:
+        raise InputError("None of the attacks can be run on these models; choose `attack`, or the plan, anew.")
+    return target_signals, outcomes
+
+
+def _fitting(observation: Observation, attacks: Sequence[Attack], skip_inapplicable: bool) -> list[Attack]:
+    """The attacks that plan and records serve."""
+    fitting = []
+    for attack in attacks:
+        reason = refusal(attack, observation.plan, observation.population.input_shape)
+        if reason is None:
+            fitting.append(attack)
+        elif skip_inapplicable:
+            observation.engine.stages.remark(f"{attack.name} was not run: {reason}")
+        else:
+            raise DoesNotApplyError(reason)
+    return fitting
+
+
+class _Views:
+    """The union of the views that attacks need, about which all models are asked once for each channel."""
+
+    def __init__(self, observation: Observation, attacks: Sequence[Attack]) -> None:
+        self._observation = observation
+        self._views = needs_of(attacks).views
+        if self._views:
+            # Ranges and deviations of columns, from what an attacker may hold where that is anything.
+            real = observation.population.part(observation.target_columns)
+            outside_N = observation.plan.columns(observation.target_columns).outside_N.to(real.device)
+            self._form = RecordForm.of(real.chosen(outside_N) if int(outside_N.sum()) > 1 else real)
+
+    def of_targets(self, signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
+        observation = self._observation
+        return self._seen(
+            signals, observation.targets, observation.population.part(observation.target_columns), outputs
+        )
+
+    def of_shadows(self, signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
+        return self._seen(signals, self._observation.shadows, self._observation.population, outputs)
+
+    def _seen(
+        self, signals: Signals, models: Models, population: Population, outputs: Sequence[OutputDefense]
+    ) -> Signals:
+        if not self._views:
+            return signals
+        engine = self._observation.engine
+        with engine.stages.clock("views"):
+            views = observe_views(models, population, self._views, engine.seed, outputs, form=self._form)
+        return replace(signals, views=views)
+
+
+def _attackers(
+    outputs: tuple[OutputDefense, ...], trainings: Sequence[Defense], adaptive: bool
+) -> list[tuple[str, tuple[OutputDefense, ...], bool]]:
+    """The attackers of a run: suffix of the attack's name, what they apply to the shadow models, whether they adapt.
+
+    What anybody sees of the answers (hidden classes, rounded digits) is always applied. Where more was done to them,
+    the attacker who does not know it and the one who does both cost nothing, and both are reported.
+    """
+    visible = tuple(each for each in outputs if each.is_visible)
+    if visible == outputs:
+        return [("", outputs, adaptive or not trainings)]
+    aware, unaware = (outputs, True), (visible, False)
+    if adaptive:
+        return [("", *aware), ("-unaware", *unaware)]
+    return [("", *unaware), ("-adaptive", outputs, not trainings)]
+
+
+def _answered(signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
+    """The signals as they look through the output defences."""
+    if not outputs:
+        return signals
+    log_probability_KANC = apply_all(outputs, signals.log_probability_KANC)
+    return replace(signals, log_probability_KANC=log_probability_KANC, channel=channel_of(outputs))
+
+
+def _evidence(observation: Observation, shadow_signals: Signals) -> Evidence:
+    plan, population = observation.plan, observation.population
+    device = shadow_signals.log_probability_KANC.device
+    population_N = torch.zeros(len(population), dtype=torch.bool).index_fill(0, plan.population_N, True)
+    return Evidence(
+        signals=shadow_signals,
+        member_KN=plan.member_KN[plan.shadows].to(device),
+        scored_KN=plan.scored_KN[plan.shadows].to(device),
+        block_K=plan.block_K[plan.shadows].to(device),
+        label_N=population.label_N.to(device),
+        num_classes=population.num_classes,
+        target_scored_N=plan.scored_KN[plan.targets].any(0).to(device),
+        population_N=population_N.to(device),
+        population=population,
+        plan=plan.plan,
+    )
+
+
+def _run(
+    attack: Attack, name: str, observation: Observation, target_signals: Signals, evidence: Evidence
+) -> AttackOutcome:
+    engine, plan = observation.engine, observation.plan
+    with engine.stages.clock(f"attack/{name}"):
+        if plan.leaves_one_out:
+            scored = score_each(attack, evidence, target_signals, engine, folds=observation.folds)
+        else:
+            fitted = attack.fit(evidence, engine)
+            score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
+            scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
+    for remark in scored.remarks:
+        engine.stages.remark(f"{name}: {remark}")
+    return AttackOutcome(
+        name=name,
+        description=attack.description,
+        score_TN=scored.score_TN.cpu(),
+        is_flagged_TN=scored.is_flagged_TN.cpu(),
+    )
