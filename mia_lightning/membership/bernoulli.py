@@ -14,7 +14,7 @@ from mia_lightning.seeds import generator
 
 @dataclass(frozen=True, kw_only=True)
 class Bernoulli:
-    """Canaries that are in or out of each model by fair coins (Steinke, Nasr and Jagielski 2023, section 3).
+    """Canaries that are in or out of each model by fair coins (Steinke, Nasr and Jagielski 2023).
 
     The canaries are one random draw of the records and the same for all models; only they are evidence. Every other
     record is in every model, which everybody knows. Coin i of row k is a function of (seed, role, k, i), so no model

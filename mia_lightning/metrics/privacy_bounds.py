@@ -12,6 +12,7 @@ from scipy.stats import beta, binom
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership
 
 _BISECTIONS = 50
 
@@ -38,11 +39,11 @@ def multi_run_epsilon(
     Raises:
         InputError: a count that is none, or δ or the confidence out of range.
 
-    Source: Kairouz, Oh and Viswanath, "The composition theorem for differential privacy" (2015), theorem 2.1; Jagielski,
-    Ullman and Oprea, "Auditing differentially private machine learning" (2020), section 4.
+    Source: the two inequalities are of Kairouz, Oh and Viswanath, "The composition theorem for differential privacy"
+    (2015), the bound is of Jagielski, Ullman and Oprea, "Auditing differentially private machine learning" (2020).
 
     >>> round(multi_run_epsilon(900, 1000, 100, 1000, delta=1e-5), 3)
-    1.991
+    1.99
     """
     _check_count("true_positives", true_positives, num_in, "num_in")
     _check_count("false_positives", false_positives, num_out, "num_out")
@@ -59,7 +60,7 @@ def largest_certifiable_epsilon(num_in: int, num_out: int, *, delta: float, conf
     """`multi_run_epsilon` of an attack without a mistake: no ε above it can be shown with so many trials.
 
     >>> round(largest_certifiable_epsilon(1000, 1000, delta=1e-5), 3)
-    5.6
+    5.601
     """
     return multi_run_epsilon(num_in, num_in, 0, num_out, delta=delta, confidence=confidence)
 
@@ -70,8 +71,8 @@ def one_run_epsilon(
     """The largest ε ruled out by one model, m of whose records were each in by a fair coin that the guesser never saw.
 
     All other records are always in, and the number r of guesses, the rest being abstentions, is fixed beforehand
-    (`correct_guesses`). The smallest ε whose p-value (`one_run_p_value`) for v correct guesses exceeds
-    1 − `confidence`, by bisection.
+    (`correct_guesses`). Ruled out is an ε at which so many correct guesses have a p-value (`one_run_p_value`) of at
+    most 1 − `confidence`; the largest is found by bisection.
 
     Args:
         num_canaries, num_guesses, num_correct: m, r and v; v ≤ r ≤ m.
@@ -81,8 +82,8 @@ def one_run_epsilon(
     Raises:
         InputError: numbers that are no such counts, or δ or the confidence out of range.
 
-    Source: Steinke, Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023), theorem 5.2 and appendix D,
-    whose example this is:
+    Source: Steinke, Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023), the theorem for (ε, δ) and
+    appendix D, whose example this is:
 
     >>> round(one_run_epsilon(1000, 100, 75, delta=1e-4), 3)
     0.673
@@ -153,6 +154,20 @@ def correct_guesses(score_N: Tensor, is_member_N: Tensor, *, guesses_in: int, gu
         )
     is_member_N = is_member_N[score_N.argsort(descending=True, stable=True)]
     return int(is_member_N[:guesses_in].sum()) + int((~is_member_N[N - guesses_out :]).sum())
+
+
+def check_one_run(plan: Membership) -> None:
+    """Refuse a plan under which the canaries are not in by independent fair coins.
+
+    Raises:
+        InputError: the plan is not `bernoulli`: of exact halves, and of subsets of an exact size, what is known of some
+            records says something about the others.
+    """
+    if plan.plan != "bernoulli":
+        raise InputError(
+            f"A privacy bound from one run needs canaries that are in by independent fair coins, and "
+            f"membership={plan.plan} draws sets of a fixed size; use membership=bernoulli."
+        )
 
 
 def _check_count(name: str, count: int, total: int, of: str) -> None:
