@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -58,9 +59,10 @@ def epsilon_of(*, noise_multiplier: float, sample_rate: float, steps: int, delta
     accountant = _opacus("accountants").RDPAccountant()
     accountant.history = [(noise_multiplier, sample_rate, steps)]
     with _any_order():
-        return float(accountant.get_epsilon(delta))
+        return max(0.0, float(accountant.get_epsilon(delta)))  # below 0 where δ alone covers all
 
 
+@cache  # seconds at small n; the same for every model of one size
 def noise_multiplier_for(*, epsilon: float, sample_rate: float, steps: int, delta: float) -> float:
     """A noise multiplier whose ε at `delta` is at most `epsilon`, and at least that minus 0.01.
 
