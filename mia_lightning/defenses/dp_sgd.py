@@ -150,7 +150,10 @@ class DPSGD:
 def _check(recipe: Recipe) -> None:
     """Refuse what would be done to gradients, batches or models beside what the accountant knows of."""
     refused = {
-        "gradient_clip_norm": (recipe.gradient_clip_norm is not None, "defense.dp_sgd.clip_norm clips each record's"),
+        "gradient_clip_norm": (
+            recipe.gradient_clip_norm is not None,
+            "defense.dp_sgd.clip_norm limits the gradient of each record",
+        ),
         "accumulate_batches": (recipe.accumulate_batches != 1, "raise training.batch_size for larger batches"),
         "early_stopping": (recipe.early_stopping is not None, "the choice of the epoch is not accounted for"),
     }

@@ -3,7 +3,7 @@
 import math
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import oracles
@@ -121,6 +121,22 @@ def test_a_recipe_that_the_accountant_cannot_follow_is_refused(
             role="target",
             validation_N=torch.arange(40, 50),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(Recipe):
+    """What other defences put into a recipe."""
+
+    mix: object = None
+    batch_objective: object = None
+
+
+@pytest.mark.parametrize("setting", ["mix", "batch_objective"])
+def test_defences_that_mix_records_are_refused(setting: str) -> None:
+    plain = Mixing(epochs=3, batch_size=8, optimizer=SGD)
+    assert DPSGD().adapt(plain).gradient_rule == DPSGD()
+    with pytest.raises(InputError, match="leave out defences such as mixup"):
+        DPSGD().adapt(replace(plain, **{setting: cross_entropy}))
 
 
 def test_other_batches_are_refused(blobs: Population) -> None:
