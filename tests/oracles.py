@@ -240,3 +240,33 @@ def _mean(value: Callable[[float], float]) -> float:
 def accuracy_of_randomised_response(epsilon: float) -> float:
     """Share of right guesses about a bit released by ε-randomised response."""
     return exp(epsilon) / (1 + exp(epsilon))
+
+
+def simulate_randomised_response(epsilon: float, num_bits: int, seed: int, *, num_runs: int) -> tuple[Tensor, Tensor]:
+    """Fair bits and what ε-randomised response releases of them, bool `[num_runs, num_bits]` each."""
+    random = generator(seed, "oracle", "randomised response")
+    bit_RN = torch.rand(num_runs, num_bits, generator=random) < 0.5
+    is_true_RN = torch.rand(num_runs, num_bits, generator=random, dtype=torch.float64) < (
+        accuracy_of_randomised_response(epsilon)
+    )
+    return bit_RN, bit_RN == is_true_RN
+
+
+# --- one step of the Gaussian mechanism ------------------------------------------------------------------
+
+
+def delta_of_gaussian(epsilon: float, mu: float) -> float:
+    """Least δ at ε of a release N(0, 1) without and N(μ, 1) with the record (Balle and Wang 2018, theorem 8)."""
+    return float(norm.cdf(-epsilon / mu + mu / 2) - exp(epsilon) * norm.cdf(-epsilon / mu - mu / 2))
+
+
+def epsilon_of_gaussian(delta: float, mu: float) -> float:
+    """Least ε at δ of the same: 4.377 at δ = 1e-5 and μ = 1, 1.993 at μ = ½."""
+    return float(brentq(lambda epsilon: delta_of_gaussian(epsilon, mu) - delta, 0, 100, xtol=1e-12))
+
+
+def simulate_gaussian_mechanism(mu: float, num_bits: int, seed: int, *, num_runs: int) -> tuple[Tensor, Tensor]:
+    """Fair bits, and μ times each plus standard normal noise of its own: `[num_runs, num_bits]` each."""
+    random = generator(seed, "oracle", "gaussian mechanism")
+    bit_RN = torch.rand(num_runs, num_bits, generator=random) < 0.5
+    return bit_RN, mu * bit_RN + torch.randn(num_runs, num_bits, generator=random, dtype=torch.float64)

@@ -24,15 +24,15 @@ class Membership:
 
     Attributes:
         plan: its name.
-        member_KN, scored_KN: bool, on the CPU; a member is always scored, but for those of a target whose membership
-            the attacker knows beforehand (`known_N`).
+        member_KN, scored_KN: bool, on the CPU; a member is always scored, but for those whose membership the attacker
+            knows beforehand (`known_N`).
         num_targets: T.
         block_K: int64; models of one block (a complementary pair) must be left out together, since the others
             would give away by counting what one of them trained on.
         validation_N: int64 indices of the records for early stopping, of no model's evidence.
         population_N: int64 indices of the records that are reserved for attacks, likewise.
-        known_N: bool, records of the targets whose membership the attacker knows beforehand, so that they serve the
-            shadow models and are no evidence about a target; None for none.
+        known_N: bool, records of the targets whose membership the attacker knows beforehand, so that they are no
+            evidence about a target: they serve the shadow models, or are in every model; None for none.
         leaves_one_out: whether every model is a target once while the models outside its block are its shadows; the
             rows of the targets are then those of the shadow models.
         remarks: sentences on where the plan departs from what was asked.
@@ -55,7 +55,7 @@ class Membership:
         assert self.block_K.shape == self.member_KN.shape[:1]
         unscored_KN = self.member_KN & ~self.scored_KN
         if self.known_N is not None:
-            unscored_KN[self.targets] &= ~self.known_N
+            unscored_KN &= ~self.known_N
         assert not bool(unscored_KN.any()), "a member that is not scored"
         assert not bool(self.scored_KN[:, self.validation_N].any()), "a validation record is evidence"
         assert not bool(self.scored_KN[:, self.population_N].any()), "a record of the population is evidence"

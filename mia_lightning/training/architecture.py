@@ -14,7 +14,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.training.layers import MaskedBatchNorm, make_stackable
-from mia_lightning.training.stack import MakeNetwork, Stack
+from mia_lightning.training.stack import FitsToRecords, MakeNetwork, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class Architecture:
         has_batch_norm: whether a batch of one record is without meaning.
         mixes_records: whether padding would reach real records, so that only batches without any will do.
         refusal: why `vmap` cannot run it (one sentence that names the module); None where it can.
+        fits_to_records: whether it takes something of its training records before training.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Architecture:
     has_batch_norm: bool
     mixes_records: bool
     refusal: str | None
+    fits_to_records: bool = False
 
 
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
@@ -96,6 +98,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             has_batch_norm=any(isinstance(layer, MaskedBatchNorm) for layer in stackable.modules()),
             mixes_records=trainable and _mixes_records(make_network, x_B),
             refusal=_vmap_refusal(make_network, x_B, trainable),
+            fits_to_records=isinstance(network, FitsToRecords),
         )
 
 

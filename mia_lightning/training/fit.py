@@ -16,10 +16,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
 from mia_lightning.training.architecture import Architecture, inspect_architecture
-from mia_lightning.training.batches import StackBatches
 from mia_lightning.training.module import StackModule
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.rules import Gradients, Models
 from mia_lightning.training.stack import MakeNetwork, Stack
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
@@ -89,6 +89,22 @@ class Engine:
             architecture = architecture or inspect_architecture(make_network, population)
             execution = self._execution(architecture, recipe, role)
             chunks = list(_chunks([len(r) for r in records_K], recipe))
+            chunk_models = [
+                Models(
+                    make_network=make_network,
+                    architecture=architecture,
+                    population=population,
+                    recipe=recipe,
+                    num_records_K=[len(records_K[k]) for k in chunk],
+                    seed=self.seed,
+                    role=role,
+                    models=[models[k] for k in chunk],
+                )
+                for chunk in chunks
+            ]
+            rule = recipe.gradient_rule
+            # All before the first one trains: what cannot hold is refused before anything expensive.
+            rules = [None if rule is None else rule.for_models(each) for each in chunk_models]
             with self.stages.stage(role, recipe.epochs * len(chunks)) as bar:
                 parts = [
                     self._train_chunk(
@@ -101,10 +117,11 @@ class Engine:
                         execution=execution,
                         validation_N=validation_N,
                         architecture=architecture,
+                        gradients=gradients,
                         bar=bar,
                         response_KN=None if response_KN is None else response_KN[chunk],
                     )
-                    for chunk in chunks
+                    for chunk, gradients in zip(chunks, rules, strict=True)
                 ]
         trained = _join(parts, [k for chunk in chunks for k in chunk], architecture, execution)
         self.losses[role] = (trained.train_loss_EK, trained.validation_loss_EK)
@@ -132,12 +149,13 @@ class Engine:
         execution: str,
         validation_N: Tensor | None,
         architecture: Architecture,
+        gradients: Gradients | None,
         bar: EpochBar,
         response_KN: Tensor | None,
     ) -> StackModule:
         folder = None if self.folder is None else self.folder / "lightning" / role
         trainer = self.settings.make(epochs=recipe.epochs, callbacks=[bar.for_trainer()], folder=folder)
-        batches = StackBatches(
+        batches = recipe.sampler(
             records_K,
             torch.tensor([derive(self.seed, role, k, "order") for k in models]),
             batches_per_epoch=recipe.steps_per_epoch(len(records_K[0])),
@@ -165,6 +183,7 @@ class Engine:
             population,
             batches,
             recipe,
+            gradients=gradients,
             execution=execution,
             validation_N=validation_N,
             role=role,

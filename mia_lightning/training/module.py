@@ -8,8 +8,9 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.training.batches import Batch, RecordBatches, StackBatches
+from mia_lightning.training.batches import Batch, RecordBatches
 from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.rules import Batches, Gradients, Step
 from mia_lightning.training.stack import Stack
 from mia_lightning.training.trainer import check_trainer
 
@@ -22,6 +23,7 @@ class StackModule(pl.LightningModule):
         population: their records.
         batches: which records each model sees at each step.
         recipe: optimiser, schedule, clipping, early stopping.
+        gradients: of the recipe's rule for these models; None for the gradient of the mean loss.
         execution: `stack` or `loop`.
         validation_N: int64 indices of the records for early stopping; None for none.
         role: prefix of logged metrics ("target", "shadow", ...).
@@ -35,9 +37,10 @@ class StackModule(pl.LightningModule):
         self,
         stack: Stack,
         population: Population,
-        batches: StackBatches,
+        batches: Batches,
         recipe: Recipe,
         *,
+        gradients: Gradients | None = None,
         execution: str = "stack",
         validation_N: Tensor | None = None,
         role: str = "stack",
@@ -49,6 +52,7 @@ class StackModule(pl.LightningModule):
         self.population = population
         self.batches = batches
         self.recipe = recipe
+        self.gradients = gradients
         self.execution = execution
         self.validation_N = validation_N
         self.role = role
@@ -73,7 +77,7 @@ class StackModule(pl.LightningModule):
         scheduler = self.recipe.make_scheduler(optimizer)
         return optimizer if scheduler is None else ([optimizer], [scheduler])
 
-    def train_dataloader(self) -> StackBatches:
+    def train_dataloader(self) -> Batches:
         return self.batches
 
     def val_dataloader(self) -> RecordBatches | list[Tensor]:
@@ -98,8 +102,21 @@ class StackModule(pl.LightningModule):
         step = self.current_epoch * len(self.batches) + batch_index
         accumulate = self.recipe.accumulate_batches
         group = min(accumulate, len(self.batches) - batch_index // accumulate * accumulate)  # the last may be smaller
-        backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
-        loss_K = backward(x, label_KB, is_real_KB, step, 1.0 / group)
+        if self.gradients is not None:
+            loss_K = self.gradients(
+                self.stack,
+                Step(
+                    number=step,
+                    x=x,
+                    label_KB=label_KB,
+                    index_KB=index_KB,
+                    is_real_KB=is_real_KB,
+                    execution=self.execution,
+                ),
+            )
+        else:
+            backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
+            loss_K = backward(x, label_KB, is_real_KB, step, 1.0 / group)
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
         self.loss_sum_K += loss_K * count_K
         self.weight_sum_K += count_K

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
+from mia_lightning.training.batches import StackBatches
+from mia_lightning.training.rules import GradientRule, Sampler
 
 MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -70,6 +72,8 @@ class Recipe:
         chunk: at most so many models are trained at once; None for all.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
             from outputs and the responses of `Engine.train`.
+        sampler: which records each model sees at each step.
+        gradient_rule: what takes the place of the gradient of the mean loss; None for nothing.
     """
 
     epochs: int
@@ -84,6 +88,8 @@ class Recipe:
     execution: Literal["auto", "stack", "loop"] | str = "auto"
     chunk: int | None = None
     objective: Objective = cross_entropy
+    sampler: Sampler = StackBatches
+    gradient_rule: GradientRule | None = None
 
     def __post_init__(self) -> None:
         if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping | Mapping):

@@ -101,15 +101,19 @@ class Stack(nn.Module):
         def one(state: dict[str, Tensor], x_B: Tensor, is_real_B: Tensor | None) -> Tensor:
             return self.call_one(state, x_B, step=step, is_real_B=is_real_B)
 
-        state = {**dict(self.networks.named_parameters()), **self._own_buffers()}
-        logits_KBC: Tensor = vmap(one, in_dims=axes, randomness="error")(state, x, is_real_KB)
+        logits_KBC: Tensor = vmap(one, in_dims=axes, randomness="error")(self.state(), x, is_real_KB)
         return logits_KBC
 
     def call_one(
-        self, state: Mapping[str, Tensor], x_B: Tensor, *, step: int = 0, is_real_B: Tensor | None = None
+        self, state: Mapping[str, Tensor], x_B: Tensor, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
     ) -> Tensor:
-        """Logits `[B, C]` of the architecture with the parameters and buffers in `state`, of one model."""
-        given = {"step": torch.full((), step, dtype=torch.int64, device=x_B.device)}
+        """Logits `[B, C]` of the architecture with the parameters and buffers in `state`, of one model.
+
+        Args:
+            step: what the draws of dropout depend on beside their keys; an int64 scalar under `vmap` over records.
+            is_real_B: bool; as for `forward`.
+        """
+        given = {"step": torch.as_tensor(step, dtype=torch.int64, device=x_B.device)}
         given["is_real"] = torch.empty(0, dtype=torch.bool, device=x_B.device) if is_real_B is None else is_real_B
         context = {path: given[name] for path, name in self._supplied_by_call}
         for dropout in self._dropouts:
@@ -117,9 +121,13 @@ class Stack(nn.Module):
         logits_BC: Tensor = functional_call(self.networks, {**state, **context}, (x_B,))
         return logits_BC
 
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers of all models by name, `[K, ...]`, tied ones once."""
+        return {**dict(self.networks.named_parameters()), **self._own_buffers()}
+
     def state_of(self, k: int) -> dict[str, Tensor]:
         """Parameters and buffers of model k, as views into the stack."""
-        return {name: tensor[k] for name, tensor in (*self.networks.named_parameters(), *self._own_buffers().items())}
+        return {name: tensor[k] for name, tensor in self.state().items()}
 
     def model(self, k: int) -> nn.Module:
         """Model k as an ordinary network of the architecture, in eval mode, sharing nothing with the stack."""
@@ -166,7 +174,7 @@ class Stack(nn.Module):
     @classmethod
     def concatenate(cls, stacks: Sequence["Stack"], order: Tensor) -> "Stack":
         """One stack of the models of all, taken in `order` (int64); the first stack is taken over."""
-        states = [{**dict(stack.networks.named_parameters()), **stack._own_buffers()} for stack in stacks]
+        states = [stack.state() for stack in stacks]
         joined = {name: torch.cat([state[name].detach() for state in states]) for name in states[0]}
         stacks[0]._assign({name: tensor[order.to(tensor.device)] for name, tensor in joined.items()})
         return stacks[0]

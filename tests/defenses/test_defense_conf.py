@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.labels_only import LabelsOnly
@@ -18,7 +19,7 @@ FILES = sorted(Path(config_directory(), "defense").glob("*.yaml"))
 
 
 def test_there_is_a_file_for_each_defence() -> None:
-    assert {path.stem for path in FILES} == {each.name for each in (L2, LabelsOnly, Rounding, Temperature, TopK)}
+    assert {path.stem for path in FILES} == {each.name for each in (DPSGD, L2, LabelsOnly, Rounding, Temperature, TopK)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

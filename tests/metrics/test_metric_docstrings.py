@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize(("name", "least"), [("roc", 5), ("leakage", 1), ("target_accuracy", 1)])
+@pytest.mark.parametrize(("name", "least"), [("roc", 5), ("leakage", 1), ("target_accuracy", 1), ("privacy_bounds", 3)])
 def test_docstring_examples(name, least):
     module = importlib.import_module(f"mia_lightning.metrics.{name}")
     results = doctest.testmod(module)

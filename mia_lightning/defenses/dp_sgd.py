@@ -1,0 +1,221 @@
+"""Differentially private training: Abadi et al., "Deep learning with differential privacy" (2016)."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mia_lightning.defenses.accountant import Guarantee, delta_below, epsilon_of, noise_multiplier_for
+from mia_lightning.defenses.poisson import PoissonSampler
+from mia_lightning.defenses.private_gradients import PrivateGradients, trainable
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import derive, generator
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.rules import Models, Step
+from mia_lightning.training.stack import Stack
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPSGD:
+    """Trains on Poisson batches, along clipped per-record gradients with Gaussian noise (`PrivateGradients`).
+
+    A batch holds each record with probability q = B / n, where B is the recipe's `batch_size` (or 1 / its
+    `batches_per_epoch`), and an epoch has ⌈n / B⌉ of them. n is taken as public.
+
+    Attributes:
+        clip_norm: C, the limit of the 2-norm of a record's gradient.
+        noise_multiplier: σ; the noise on the sum of the gradients has standard deviation σ C.
+        epsilon: instead of σ: the ε that the whole training may have, from which σ is found for each model.
+        delta: of ε, in (0, 1); None for the largest power of ten below 1 / n.
+        num_records: n, where it is fixed beforehand, as it must be where chance decides whether records are in; None
+            for each model's own number of training records.
+    """
+
+    name: ClassVar[str] = "dp_sgd"
+
+    clip_norm: float = 1.0
+    noise_multiplier: float | None = 1.0
+    epsilon: float | None = None
+    delta: float | None = None
+    num_records: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.noise_multiplier is None) == (self.epsilon is None):
+            raise InputError(
+                f"`defense.dp_sgd.noise_multiplier` is {self.noise_multiplier} and `defense.dp_sgd.epsilon` is "
+                f"{self.epsilon}; give exactly one of them, and null for the other."
+            )
+        for setting in ("clip_norm", "noise_multiplier", "epsilon"):
+            value = getattr(self, setting)
+            if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
+                raise InputError(f"`defense.dp_sgd.{setting}` is {value!r}; it must be a finite number above 0.")
+        if self.delta is not None and (type(self.delta) is not float or not 0 < self.delta < 1):
+            raise InputError(
+                f"`defense.dp_sgd.delta` is {self.delta!r}; it must be in (0, 1), or null for below 1 / n."
+            )
+        if self.num_records is not None and (type(self.num_records) is not int or self.num_records < 1):
+            raise InputError(
+                f"`defense.dp_sgd.num_records` is {self.num_records!r}; it must be at least 1, or null for the number "
+                "of training records."
+            )
+
+    def describe(self) -> str:
+        level = f"epsilon {self.epsilon:.12g}" if self.epsilon else f"noise multiplier {self.noise_multiplier:.12g}"
+        return f"DP-SGD with {level}, clipping norm {self.clip_norm:.12g}"
+
+    def adapt(self, recipe: Recipe) -> Recipe:
+        """The recipe with Poisson batches and private gradients.
+
+        Raises:
+            InputError: the recipe does what the accountant cannot follow: clips or accumulates by itself, stops
+                early, or mixes records.
+        """
+        _check(recipe)
+        fixed = recipe
+        if self.num_records is not None and recipe.batch_size is not None:
+            steps = recipe.steps_per_epoch(self.num_records)
+            fixed = replace(recipe, batch_size=None, batches_per_epoch=steps)
+        sampler = PoissonSampler(batch_size=recipe.batch_size, num_records=self.num_records)
+        return replace(fixed, sampler=sampler, gradient_rule=self)
+
+    def guarantee(self, recipe: Recipe, num_records: int) -> Guarantee:
+        """What holds for a model trained by `recipe` (adapted or not) on so many records.
+
+        Raises:
+            InputError: the recipe cannot be adapted, `epsilon` cannot be met, or Opacus is not installed.
+        """
+        if not isinstance(recipe.sampler, PoissonSampler):
+            recipe = self.adapt(recipe)
+        rate, steps, delta = self._schedule(recipe, num_records)
+        noise = self._noise_multiplier(rate, steps, delta)
+        epsilon = epsilon_of(noise_multiplier=noise, sample_rate=rate, steps=steps, delta=delta)
+        return Guarantee(
+            epsilon=epsilon,
+            delta=delta,
+            noise_multiplier=noise,
+            sample_rate=rate,
+            steps=steps,
+            num_records=self.num_records or num_records,
+        )
+
+    def _schedule(self, recipe: Recipe, num_records: int) -> tuple[float, int, float]:
+        """Sampling rate, number of steps and delta of a model trained by the adapted recipe on so many records."""
+        assert isinstance(recipe.sampler, PoissonSampler)
+        batches_per_epoch = recipe.steps_per_epoch(num_records)
+        rate = recipe.sampler.rate(num_records, batches_per_epoch)
+        delta = delta_below(self.num_records or num_records) if self.delta is None else self.delta
+        return rate, recipe.epochs * batches_per_epoch, delta
+
+    def _noise_multiplier(self, rate: float, steps: int, delta: float) -> float:
+        if self.noise_multiplier is not None:
+            return float(self.noise_multiplier)
+        assert self.epsilon is not None
+        return noise_multiplier_for(epsilon=self.epsilon, sample_rate=rate, steps=steps, delta=delta)
+
+    def for_models(self, models: Models) -> PrivateGradients:
+        """The private gradients of these models.
+
+        Raises:
+            InputError: records of a batch reach each other, the model reads its training records beforehand or has no
+                gradient of each record, or as for `adapt` and `guarantee`.
+        """
+        recipe = models.recipe
+        _check(recipe)
+        _check_architecture(models)
+        sampler = recipe.sampler
+        if not isinstance(sampler, PoissonSampler):
+            raise InputError(
+                "defense=dp_sgd needs its own Poisson batches, but another defence has changed them; leave that out."
+            )
+        noise = {n: self._noise_multiplier(*self._schedule(recipe, n)) for n in set(models.num_records_K)}
+        stack = Stack.build(models.make_network, [0], seed=0, role="inspection").cpu().train()
+        gradients = PrivateGradients(
+            objective=recipe.objective,
+            clip_norm=self.clip_norm,
+            noise_multiplier_K=torch.tensor([noise[n] for n in models.num_records_K], dtype=torch.float64),
+            expected_size_K=torch.tensor(
+                [sampler.expected_size(n, recipe.steps_per_epoch(n)) for n in models.num_records_K],
+                dtype=torch.float64,
+            ),
+            noise_key_K={
+                name: torch.tensor([derive(models.seed, models.role, k, "gradient noise", name) for k in models.models])
+                for name in trainable(stack)
+            },
+        )
+        _check_per_record(gradients, stack, models)
+        return gradients
+
+
+def _check(recipe: Recipe) -> None:
+    """Refuse what would be done to gradients, batches or models beside what the accountant knows of."""
+    refused = {
+        "gradient_clip_norm": (
+            recipe.gradient_clip_norm is not None,
+            "defense.dp_sgd.clip_norm limits the gradient of each record",
+        ),
+        "accumulate_batches": (recipe.accumulate_batches != 1, "raise training.batch_size for larger batches"),
+        "early_stopping": (recipe.early_stopping is not None, "the choice of the epoch is not accounted for"),
+    }
+    for setting, (is_set, reason) in refused.items():
+        if is_set:
+            raise InputError(
+                f"`training.{setting}` is {getattr(recipe, setting)!r}, which does not go with defense=dp_sgd: "
+                f"{reason}; leave it at its default."
+            )
+    if _mixes_records(recipe):
+        raise InputError(
+            "`training.objective` lets the records of a batch reach each other, which does not go with "
+            "defense=dp_sgd: it clips what each record contributes by itself; leave out defences such as mixup."
+        )
+
+
+def _mixes_records(recipe: Recipe) -> bool:
+    """Whether a record's loss depends on the others of its batch, or is not all that a step lowers."""
+    if any(getattr(recipe, name, None) is not None for name in ("mix", "batch_objective")):
+        return True
+    logits_BC = torch.randn(4, 3, generator=generator(0, "dp_sgd check"))
+    label_B = torch.arange(4) % 3
+    together_B = recipe.objective(logits_BC[None], label_B[None])[0]
+    alone_B = torch.stack([recipe.objective(logits_BC[None, [b]], label_B[None, [b]])[0, 0] for b in range(4)])
+    return not torch.allclose(together_B, alone_B, rtol=1e-4, atol=1e-6)
+
+
+def _check_architecture(models: Models) -> None:
+    architecture = models.architecture
+    faults = {
+        "has batch normalisation, through which the records of a batch reach each other; use GroupNorm or none": (
+            architecture.has_batch_norm
+        ),
+        "lets the records of a batch reach each other": architecture.mixes_records,
+        "takes something of its training records before training, which the accountant does not see": (
+            architecture.fits_to_records
+        ),
+        f"has no gradients of single records under vmap ({architecture.refusal})": architecture.refusal is not None,
+    }
+    for fault, is_there in faults.items():
+        if is_there:
+            raise InputError(f"The model {architecture.name} does not go with defense=dp_sgd: it {fault}.")
+
+
+def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Models) -> None:
+    """Refuse, on two records, a model of which vmap cannot take the gradient of each."""
+    population = models.population
+    index_B = torch.arange(2) % len(population)
+    records: Tensor = population.records(index_B.to(population.device), stack.dtype).cpu()
+    step = Step(
+        number=0,
+        x=records[None],
+        label_KB=population.label_N.cpu()[index_B][None],
+        index_KB=index_B[None],
+        is_real_KB=None,
+        execution="stack",
+    )
+    try:
+        gradients.clipped_sums(stack, step)
+    except Exception as error:  # what vmap refuses has no common type
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(
+            f"The model {models.architecture.name} does not go with defense=dp_sgd: vmap cannot take the gradient of "
+            f"each record by itself ({reason})."
+        ) from error

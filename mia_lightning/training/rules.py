@@ -1,0 +1,122 @@
+"""What a defence may put in the place of the batches and of the gradients of a step: two protocols."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.training.architecture import Architecture
+from mia_lightning.training.batches import Batch
+from mia_lightning.training.stack import MakeNetwork, Stack
+
+if TYPE_CHECKING:  # which names these protocols itself
+    from mia_lightning.training.recipe import Recipe
+
+
+class Batches(Protocol):
+    """The batches of a stack, epoch by epoch: indices `[K, B]` and, where there is padding, which of them are real.
+
+    The batches of a model are a function of (its key, its records, the epoch) alone, whatever its neighbours.
+
+    Attributes:
+        key_K: int64, the key of each model's draws.
+        smallest_batch: the fewest real records that a model may see in a step.
+        has_padding_S: for each step of an epoch, whether rows may be padded.
+    """
+
+    key_K: Tensor
+    smallest_batch: int
+
+    @property
+    def has_padding_S(self) -> Sequence[bool]: ...
+
+    @property
+    def sampler(self) -> "Batches":
+        """Itself: Lightning tells the epoch to the `sampler` of a loader, on resuming too."""
+        ...
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+
+class Sampler(Protocol):
+    """Makes the batches of models that train together; `StackBatches` is one."""
+
+    def __call__(
+        self,
+        records_K: Sequence[Tensor],
+        key_K: Tensor,
+        *,
+        batches_per_epoch: int,
+        device: torch.device | str = "cpu",
+    ) -> Batches:
+        """Batches of `records_K`, int64 indices `[n_k]` of each model, made on `device`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Models:
+    """Models that are about to train together.
+
+    Attributes:
+        make_network, architecture: what they are.
+        population: their records.
+        recipe: how they are trained.
+        num_records_K: of each model, its number of training records.
+        seed, role, models: model k of the chunk draws by (`seed`, `role`, `models[k]`) and nothing else.
+    """
+
+    make_network: MakeNetwork
+    architecture: Architecture
+    population: Population
+    recipe: "Recipe"
+    num_records_K: Sequence[int]
+    seed: int
+    role: str
+    models: Sequence[int]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Step:
+    """What the models of a stack see in one optimiser step.
+
+    Attributes:
+        number: of the step, from 0.
+        x: `[K, B, *features]`.
+        label_KB, index_KB: int64; the index is that of the record in the population.
+        is_real_KB: bool; None where no row is padded.
+        execution: `stack` or `loop`.
+    """
+
+    number: int
+    x: Tensor
+    label_KB: Tensor
+    index_KB: Tensor
+    is_real_KB: Tensor | None
+    execution: str
+
+
+class Gradients(Protocol):
+    """Takes the gradients of each step."""
+
+    def __call__(self, stack: Stack, step: Step) -> Tensor:
+        """Leave the gradient `[K, ...]` of each trainable parameter in its `grad`; returns the mean losses, `[K]`."""
+        ...
+
+
+class GradientRule(Protocol):
+    """Takes the gradients of a recipe's steps in place of the gradient of the mean loss."""
+
+    def for_models(self, models: Models) -> Gradients:
+        """The gradients of these models; called for every chunk before the first one trains.
+
+        Raises:
+            InputError: the rule cannot hold for these models, their records or their recipe.
+        """
+        ...
