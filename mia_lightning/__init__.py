@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from mia_lightning.defenses.temperature import Temperature as Temperature
     from mia_lightning.defenses.top_k import TopK as TopK
     from mia_lightning.errors import InputError as InputError
+    from mia_lightning.membership import Bernoulli as Bernoulli
     from mia_lightning.membership import Disjoint as Disjoint
     from mia_lightning.membership import Given as Given
     from mia_lightning.membership import Halves as Halves
+    from mia_lightning.membership import Membership as Membership
+    from mia_lightning.membership import Plan as Plan
     from mia_lightning.observation import Observation as Observation
     from mia_lightning.reports.files import read_report as read_report
     from mia_lightning.reports.files import save_report as save_report
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from mia_lightning.targets.amazon_ml import AmazonML as AmazonML
     from mia_lightning.targets.existing import Checkpoint as Checkpoint
     from mia_lightning.targets.google_prediction import GooglePrediction as GooglePrediction
+    from mia_lightning.targets.leave_one_out import LeaveOneOut as LeaveOneOut
     from mia_lightning.targets.trained import Trained as Trained
     from mia_lightning.training.recipe import EarlyStopping as EarlyStopping
     from mia_lightning.training.recipe import Recipe as Recipe
@@ -60,7 +64,7 @@ _HOMES = {
     "defenses.temperature": ["Temperature"],
     "defenses.top_k": ["TopK"],
     "errors": ["InputError"],
-    "membership": ["Disjoint", "Given", "Halves"],
+    "membership": ["Bernoulli", "Disjoint", "Given", "Halves", "Membership", "Plan"],
     "observation": ["Observation"],
     "reports.files": ["read_report", "save_report"],
     "reports.schema": ["AuditReport"],
@@ -72,6 +76,7 @@ _HOMES = {
     "targets.amazon_ml": ["AmazonML"],
     "targets.existing": ["Checkpoint"],
     "targets.google_prediction": ["GooglePrediction"],
+    "targets.leave_one_out": ["LeaveOneOut"],
     "targets.trained": ["Trained"],
     "training.recipe": ["EarlyStopping", "Recipe", "default_recipe"],
     "training.stack": ["Stack"],

@@ -11,7 +11,7 @@ from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, apply_all
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Membership, Plan
+from mia_lightning.membership import Halves, Membership, Plan
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.real import Real
@@ -196,6 +196,12 @@ def _plan_of_real_records(
 ) -> Membership:
     """The whole plan for real shadow records; the rows of the target alone for records that are made later."""
     if isinstance(shadow, Real):
+        if isinstance(target, LeaveOneOut) and not isinstance(membership, Halves):
+            raise InputError(
+                "target=leave_one_out makes every model a target once, for which all must be drawn from the same "
+                f"records, and membership={type(membership).__name__.lower()} gives the target records of its own; use "
+                "membership=halves."
+            )
         plan = membership.fill(
             population,
             num_targets=target.count,

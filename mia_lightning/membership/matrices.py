@@ -88,14 +88,9 @@ class Membership:
         """The plan in which every shadow model of this one, which has no targets, is a target too.
 
         Raises:
-            InputError: models share no evidence, as under `disjoint`, or fewer than two blocks.
+            InputError: fewer than two blocks.
         """
         assert self.num_targets == 0
-        if self.plan != "halves":
-            raise InputError(
-                f"target=leave_one_out makes every model a target once, for which all must be drawn from the same "
-                f"records, and membership={self.plan} gives the target records of its own; use membership=halves."
-            )
         if len(self.block_K.unique()) < 2:
             raise InputError(
                 f"target=leave_one_out has {len(self.block_K)} models in one block, which leaves no shadow model for "

@@ -1,0 +1,19 @@
+"""Settings of an audit that ends at once."""
+
+from functools import partial
+
+import torch
+
+import mia_lightning as mia
+from mia_lightning.models.mlp import MLP
+
+
+def quick_audit(**options: object) -> dict[str, object]:
+    """Arguments of `mia.audit`: small networks, few epochs, the loss attack."""
+    return {
+        "model": partial(MLP, hidden=[8]),
+        "attacks": [mia.Loss()],
+        "training": mia.Recipe(epochs=4, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.02)),
+        "trainer": mia.TrainerSettings(accelerator="cpu"),
+        **options,
+    }
