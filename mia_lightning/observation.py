@@ -122,8 +122,12 @@ def observe_models(
     with stages.clock("target"):
         targets = target.obtain(setup)
         target_signals = targets.observe(population)
-        if not plan.leaves_one_out:
-            _check_target(target_signals, plan)
+    if not plan.leaves_one_out:
+        kept_T = _kept_targets(targets, target_signals, plan, engine)
+        if not bool(kept_T.all()):
+            plan, targets = plan.keep_targets(kept_T), targets.select(kept_T)
+            target_signals = target_signals.select(kept_T)
+            setup = replace(setup, membership=plan)
 
     synthesis: Synthesis | None = None
     channel: tuple[OutputDefense, ...] = ()
@@ -262,13 +266,18 @@ def _is_finite(signals: Signals, plan: Membership, rows: slice) -> Tensor:
     return (finite_KN | ~plan.scored_KN[rows]).all(1)
 
 
-def _check_target(signals: Signals, plan: Membership) -> None:
-    broken = (~_is_finite(signals, plan, plan.targets)).nonzero().flatten().tolist()
-    if broken:
+def _kept_targets(targets: Models, signals: Signals, plan: Membership, engine: Engine) -> Tensor:
+    """bool `[T]`: the targets that can be attacked."""
+    kept_T = (targets.failed_epoch_K.cpu() < 0) & _is_finite(signals, plan, plan.targets)
+    broken = (~kept_T).nonzero().flatten().tolist()
+    if not bool(kept_T.any()):
         raise InputError(
             f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
             "weights (`target.path`), or lower `training.optimizer.lr`."
         )
+    if broken:
+        engine.stages.remark(f"The loss or the outputs of the targets {broken} were not finite: they are left out.")
+    return kept_T
 
 
 def _kept(plan: Membership, failed_K: Tensor, engine: Engine) -> Tensor:

@@ -233,3 +233,16 @@ def test_records_without_labels_and_labels_twice_are_refused(blobs: Population) 
 def test_counts_out_of_range_are_refused(make: object, sentence: str) -> None:
     with pytest.raises(mia.InputError, match=sentence):
         make()
+
+
+def test_targets_that_fail_are_left_out_and_told(blobs: Population) -> None:
+    """Records that no network can learn from are among the members of some targets and not of others."""
+    x_N = blobs.x_N.clone()
+    x_N[:8] = torch.tensor([3e38, -3e38] * 3)
+    poisoned = Population(name="blobs", x_N=x_N, label_N=blobs.label_N, class_names=blobs.class_names)
+    settings = {"model": partial(MLP, hidden=[8], activation="relu"), "seed": 4}
+    report = audit(poisoned, target=mia.Trained(count=6), membership=mia.Disjoint(train_size=5), **settings)
+    (warning,) = [each for each in report.warnings if "of the targets" in each and "left out" in each]
+    left_out = warning.split("[")[1].split("]")[0].split(", ")
+    assert report.target.num_targets == 6 - len(left_out) > 0
+    assert set(report.scores.target.tolist()) == set(range(6 - len(left_out)))

@@ -84,6 +84,17 @@ class Membership:
             num_targets=int(kept_K.sum()) if self.leaves_one_out else self.num_targets,
         )
 
+    def keep_targets(self, kept_T: Tensor) -> "Membership":
+        """The plan without the targets where the bool mask is False."""
+        rows = torch.cat([kept_T, torch.ones(len(self.block_K) - self.num_targets, dtype=torch.bool)])
+        return replace(
+            self,
+            member_KN=self.member_KN[rows],
+            scored_KN=self.scored_KN[rows],
+            block_K=self.block_K[rows],
+            num_targets=int(kept_T.sum()),
+        )
+
     def each_a_target(self) -> "Membership":
         """The plan in which every shadow model of this one, which has no targets, is a target too.
 

@@ -24,17 +24,15 @@ class Trained:
         object.__setattr__(self, "count", operator.index(count))  # an int of Python, also from numpy
 
     def obtain(self, setup: Setup) -> TrainedStack:
-        """Train the targets.
+        """Train the targets, those whose loss becomes NaN or infinite among them.
 
         Raises:
-            InputError: a target's loss became NaN or infinite.
+            InputError: this happens to all of them.
         """
         trained = setup.train(setup.membership.targets, "target")
-        failed = (trained.failed_epoch_K >= 0).nonzero().flatten().tolist()
-        if failed:
-            epoch = int(trained.failed_epoch_K[failed[0]])
+        if bool((trained.failed_epoch_K >= 0).all()):
             raise InputError(
-                f"The loss of target {failed[0]} was no longer finite in epoch {epoch}; lower "
+                f"The loss of target 0 was no longer finite in epoch {int(trained.failed_epoch_K[0])}; lower "
                 "`training.optimizer.lr` or set `training.gradient_clip_norm`."
             )
         return trained
