@@ -17,6 +17,8 @@ from mia_lightning.seeds import generator
 MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 Objective = Callable[[Tensor, Tensor], Tensor]
+BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
 def cross_entropy(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
@@ -69,6 +71,10 @@ class Recipe:
             where vmap accepts the architecture, else `loop`).
         chunk: at most so many models are trained at once; None for all.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`.
+        batch_objective: what a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None where a batch
+            has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in any case.
+        mix: makes of the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and `is_real_KB` the
+            records that are seen, the second label of each and the share of the first, both `[K, B]`; None for none.
     """
 
     epochs: int
@@ -83,6 +89,8 @@ class Recipe:
     execution: Literal["auto", "stack", "loop"] | str = "auto"
     chunk: int | None = None
     objective: Objective = cross_entropy
+    batch_objective: BatchObjective | None = None
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         if self.early_stopping is not None and not isinstance(self.early_stopping, EarlyStopping | Mapping):
