@@ -47,7 +47,8 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
         overrides: what was typed; it goes before what the experiment says, but not before what it varies.
 
     Returns:
-        The exit code: 0, or 2 where a variant could not be run for another reason than data that is not there.
+        The exit code: 0, 2 where a variant could not be run for another reason than data that is not there, or the
+        worst that the gate gave a variant.
 
     Raises:
         InputError: settings that cannot be composed, or nothing at all could be run.
@@ -72,18 +73,18 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
         series.append((re.sub(r"[^\w.-]+", "_", "_".join(own[: len(own) - len(kept)])[len("experiment=") :]), own))
         plan(_compose(own), own)
     done: list[tuple[Path, ComparisonReport]] = []
-    worst = 0
+    code = 0
     for number, (slug, own) in enumerate(series, 1):
         console.rule(f"[{number}/{len(series)}] {' '.join(own)}", style="dim", align="left")
-        comparison, code = _run_comparison(_compose(own), own, folder / slug, console)
-        worst = max(worst, code)
+        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, console)
+        code = job.worst((code, own_code))
         done.append((folder / slug, comparison))
         save_index(done, folder)
         console.print(render_comparison(comparison))
     if all(variant.skipped for _, comparison in done for variant in comparison.variants):
         raise InputError(done[0][1].variants[0].skipped or "")
     console.print(f"\nResults: {folder / 'index.html'}", highlight=False, soft_wrap=True)
-    return worst
+    return code
 
 
 def _run_comparison(
@@ -113,11 +114,15 @@ def _run_comparison(
         except Exception as error:
             if not is_bad_input(error):
                 raise
-            code = BAD_INPUT
+            code = job.worst((code, BAD_INPUT))
             variants.append(skipped_variant(each.name, translate(error), each.x))
             console.print(f"  not run: {translate(error)}", style="red", highlight=False, markup=False)
             continue
         variants.append(variant_of(each.name, report, own.relative_to(folder), each.x))
+        verdict = job.judged(each.resolved, report, own)
+        if verdict is not None:
+            console.print(f"  {verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
+            code = job.worst((code, verdict.exit_code))
     comparison = compare(
         variants,
         findings,
