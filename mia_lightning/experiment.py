@@ -14,6 +14,7 @@ from rich.console import Console
 from mia_lightning import job
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
 from mia_lightning.comparison.files import save_comparison, save_index
+from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.errors import InputError
@@ -58,7 +59,7 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
         comparison, code = _run_comparison(resolved, overrides, folder, console)
         if all(variant.skipped for variant in comparison.variants):
             raise InputError(comparison.variants[0].skipped or "")
-        console.print(render_comparison(comparison))
+        _show(comparison, console)
         console.print(f"\nResults: {folder / 'comparison.html'}", highlight=False, soft_wrap=True)
         return code
     return _run_series(resolved["experiments"], overrides, folder, console)
@@ -80,11 +81,19 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
         code = job.worst((code, own_code))
         done.append((folder / slug, comparison))
         save_index(done, folder)
-        console.print(render_comparison(comparison))
+        _show(comparison, console)
     if all(variant.skipped for _, comparison in done for variant in comparison.variants):
         raise InputError(done[0][1].variants[0].skipped or "")
     console.print(f"\nResults: {folder / 'index.html'}", highlight=False, soft_wrap=True)
     return code
+
+
+def _show(comparison: ComparisonReport, console: Console) -> None:
+    console.print(render_comparison(comparison))
+    matrix = defense_matrix(comparison)
+    if matrix is not None:
+        console.print()
+        console.print(render_matrix(matrix))
 
 
 def _run_comparison(

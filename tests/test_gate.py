@@ -236,7 +236,7 @@ def test_false_passes_and_false_alarms_are_rare(gate: Gate, n: int, attacks: int
 @pytest.mark.slow
 @pytest.mark.parametrize(("gate", "n", "attacks", "targets"), CASES)
 def test_false_passes_and_false_alarms_are_rare_in_many_runs(gate: Gate, n: int, attacks: int, targets: int) -> None:
-    at_most_one_in_twenty(gate, n, attacks, targets, 1500)
+    at_most_one_in_twenty(gate, n, attacks, targets, 1000)
 
 
 def test_a_leak_well_above_or_below_the_limit_is_found() -> None:

@@ -37,7 +37,7 @@ class EarlyStopping:
             )
 
     def describe(self) -> str:
-        return f"early stopping, patience {self.patience}"
+        return f"early stopping {self.patience}"
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with early stopping.

@@ -57,7 +57,7 @@ class MemGuard:
             )
 
     def describe(self) -> str:
-        return f"noise towards confidence {self.confidence:.12g}, distortion at most {self.distortion:.12g}"
+        return f"noise {self.distortion:.12g} towards {self.confidence:.12g}"
 
     def apply(self, log_probability: Tensor) -> Tensor:
         C = log_probability.shape[-1]

@@ -148,7 +148,7 @@ def test_a_distortion_that_is_no_distance_is_refused(distortion: object) -> None
 
 def test_it_says_what_it_is() -> None:
     assert MemGuard().name == "memguard"
-    assert MemGuard(distortion=0.5).describe() == "noise towards confidence 0.6, distortion at most 0.5"
+    assert MemGuard(distortion=0.5).describe() == "noise 0.5 towards 0.6"
     assert isinstance(MemGuard(), OutputDefense)
     assert not isinstance(MemGuard(), TrainingDefense)
     assert not MemGuard().is_visible

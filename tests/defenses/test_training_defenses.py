@@ -148,7 +148,7 @@ def test_a_rate_that_is_none_is_refused(rate: object) -> None:
 def test_they_say_what_they_are() -> None:
     assert (Dropout().name, Dropout(rate=0.25).describe()) == ("dropout", "dropout 0.25")
     assert (LabelSmoothing().name, LabelSmoothing().describe()) == ("label_smoothing", "label smoothing 0.1")
-    assert (EarlyStopping().name, EarlyStopping().describe()) == ("early_stopping", "early stopping, patience 5")
+    assert (EarlyStopping().name, EarlyStopping().describe()) == ("early_stopping", "early stopping 5")
     for defense in (Dropout(), LabelSmoothing(), EarlyStopping()):
         assert isinstance(defense, TrainingDefense)
         assert not isinstance(defense, OutputDefense)
