@@ -17,13 +17,21 @@ if TYPE_CHECKING:
     from mia_lightning.audit import observe as observe
     from mia_lightning.datasets.population import Population as Population
     from mia_lightning.datasets.population import make_population as make_population
+    from mia_lightning.defenses.dp_sgd import DPSGD as DPSGD
+    from mia_lightning.defenses.dropout import Dropout as Dropout
     from mia_lightning.defenses.interface import Defense as Defense
     from mia_lightning.defenses.l2 import L2 as L2
+    from mia_lightning.defenses.label_smoothing import LabelSmoothing as LabelSmoothing
     from mia_lightning.defenses.labels_only import LabelsOnly as LabelsOnly
+    from mia_lightning.defenses.memguard import MemGuard as MemGuard
+    from mia_lightning.defenses.mixup import Mixup as Mixup
+    from mia_lightning.defenses.relaxloss import RelaxLoss as RelaxLoss
     from mia_lightning.defenses.rounding import Rounding as Rounding
     from mia_lightning.defenses.temperature import Temperature as Temperature
     from mia_lightning.defenses.top_k import TopK as TopK
     from mia_lightning.errors import InputError as InputError
+    from mia_lightning.gate import Gate as Gate
+    from mia_lightning.gate import judge as judge
     from mia_lightning.membership import Bernoulli as Bernoulli
     from mia_lightning.membership import Disjoint as Disjoint
     from mia_lightning.membership import Given as Given
@@ -57,6 +65,12 @@ _HOMES = {
     "attacks.shokri": ["Shokri"],
     "audit": ["attack", "audit", "observe"],
     "datasets.population": ["Population", "make_population"],
+    "defenses.dp_sgd": ["DPSGD"],
+    "defenses.dropout": ["Dropout"],
+    "defenses.label_smoothing": ["LabelSmoothing"],
+    "defenses.mixup": ["Mixup"],
+    "defenses.relaxloss": ["RelaxLoss"],
+    "defenses.memguard": ["MemGuard"],
     "defenses.interface": ["Defense"],
     "defenses.l2": ["L2"],
     "defenses.labels_only": ["LabelsOnly"],
@@ -64,6 +78,7 @@ _HOMES = {
     "defenses.temperature": ["Temperature"],
     "defenses.top_k": ["TopK"],
     "errors": ["InputError"],
+    "gate": ["Gate", "judge"],
     "membership": ["Bernoulli", "Disjoint", "Given", "Halves", "Membership", "Plan"],
     "observation": ["Observation"],
     "reports.files": ["read_report", "save_report"],

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
-from mia_lightning.job import resolve, run
+from mia_lightning.gate import ABOVE, UNDETERMINED
+from mia_lightning.job import judged, resolve, run, worst
 from mia_lightning.mistakes import about_folder, check_flags, config_directory, is_bad_input, translate
 
 if TYPE_CHECKING:
@@ -23,16 +24,33 @@ if TYPE_CHECKING:
 
 RESULTS = (
     *("report.json", "report.html", "scores.parquet", "per_class.csv", "target.safetensors", "shadow.safetensors"),
-    *("comparison.json", "comparison.html", "comparison.csv", "summary.json", "index.html", "outcome.json"),
+    *(
+        "comparison.json",
+        "comparison.html",
+        "comparison.csv",
+        "summary.json",
+        "index.html",
+        "gate.json",
+        "outcome.json",
+    ),
 )
 BAD_INPUT = 2
 BUG = 1
 INTERRUPTED = 130
 TERMINATED = 143
+EXPERIMENT_REASONS = {
+    BAD_INPUT: "some variants could not be run; comparison.json says why",
+    ABOVE: "some variants exceed the limit of the gate; their gate.json says which attacks do",
+    UNDETERMINED: "of some variants it cannot be told whether they exceed the limit of the gate; see their gate.json",
+}
 
 
 def main() -> None:
-    """Entry point of the command `mia-lightning`; ends the process with 0, 1 (a bug), 2 (bad input), 130 or 143."""
+    """Entry point of the command `mia-lightning`; ends the process with 0, 1 (a bug), 2 (bad input), 130 or 143.
+
+    Where there is a gate, also with 3 (above the limit) or 4 (undetermined). Of several jobs it is the worst of their
+    codes, in the order of `job.EXIT_CODES`.
+    """
     if sys.argv[1:] == ["--version"]:
         from mia_lightning import __version__
 
@@ -63,14 +81,15 @@ def main() -> None:
         if not (is_bad_input(error) or isinstance(error, ValueError | OSError)):
             raise
         codes.append(_complain(translate(error)))
-    sys.exit(max(codes, default=0))
+    sys.exit(worst(codes))
 
 
 def run_job(config: "DictConfig") -> int:
     """Run one audit and print its summary.
 
     Returns:
-        The exit code: 0, or 2 for bad input. `outcome.json` in the job's folder says the same, with the reason.
+        The exit code: 0, 2 for bad input, 3 or 4 of the gate. `outcome.json` in the job's folder says the same, with
+        the reason.
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -81,7 +100,7 @@ def run_job(config: "DictConfig") -> int:
         print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}")
     try:
         _forget_earlier_run(folder)
-        code = _run(resolve(config), hydra_config, folder)
+        code, reason = _run(resolve(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
         plan = hydra_config.runtime.choices.get("membership")
@@ -102,17 +121,22 @@ def run_job(config: "DictConfig") -> int:
         _record(folder, BUG, f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return BUG
-    _record(folder, code, None if code == 0 else "some variants could not be run; comparison.json says why")
+    _record(folder, code, reason)
     return code
 
 
-def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> int:
-    """An audit, a comparison of several, or a series of comparisons, as the configuration says."""
+def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int, str | None]:
+    """An audit, a comparison of several, or a series of comparisons, as the configuration says.
+
+    Returns:
+        The exit code, with the reason where it is not 0.
+    """
     overrides = list(hydra_config.overrides.task)
     if resolved.get("experiments") is not None or resolved.get("comparison") is not None:
         from mia_lightning.experiment import run_experiment
 
-        return run_experiment(resolved, overrides, folder)
+        code = run_experiment(resolved, overrides, folder)
+        return code, EXPERIMENT_REASONS.get(code)
     if resolved.get("scale", "paper") != "paper":
         raise InputError(
             f"`scale` is {resolved['scale']!r}, which only experiments have; add experiment=... or leave it."
@@ -122,9 +146,13 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> int:
     from mia_lightning.reports.console import render_summary
 
     console = Console()
-    console.print(render_summary(run(resolved, folder, console)))
+    report = run(resolved, folder, console)
+    console.print(render_summary(report))
+    verdict = judged(resolved, report, folder)
+    if verdict is not None:
+        console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-    return 0
+    return (0, None) if verdict is None or verdict.exit_code == 0 else (verdict.exit_code, verdict.sentence)
 
 
 def _forget_earlier_run(folder: Path) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from mia_lightning import job
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
 from mia_lightning.comparison.files import save_comparison, save_index
+from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.errors import DataNotThereError, InputError
@@ -47,7 +48,8 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
         overrides: what was typed; it goes before what the experiment says, but not before what it varies.
 
     Returns:
-        The exit code: 0, or 2 where a variant could not be run for another reason than data that is not there.
+        The exit code: 0, 2 where a variant could not be run for another reason than data that is not there, or the
+        worst that the gate gave a variant.
 
     Raises:
         InputError: settings that cannot be composed, or nothing at all could be run.
@@ -57,7 +59,7 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
         comparison, code = _run_comparison(resolved, overrides, folder, console, _Kept())
         if all(variant.skipped for variant in comparison.variants):
             raise InputError(comparison.variants[0].skipped or "")
-        console.print(render_comparison(comparison))
+        _show(comparison, console)
         console.print(f"\nResults: {folder / 'comparison.html'}", highlight=False, soft_wrap=True)
         return code
     return _run_series(resolved["experiments"], overrides, folder, console)
@@ -72,19 +74,27 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
         series.append((re.sub(r"[^\w.-]+", "_", "_".join(own[: len(own) - len(kept)])[len("experiment=") :]), own))
         plan(_compose(own), own)
     done: list[tuple[Path, ComparisonReport]] = []
-    worst = 0
+    code = 0
     shared = _Kept()
     for number, (slug, own) in enumerate(series, 1):
         console.rule(f"[{number}/{len(series)}] {' '.join(own)}", style="dim", align="left")
-        comparison, code = _run_comparison(_compose(own), own, folder / slug, console, shared)
-        worst = max(worst, code)
+        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, console, shared)
+        code = job.worst((code, own_code))
         done.append((folder / slug, comparison))
         save_index(done, folder)
-        console.print(render_comparison(comparison))
+        _show(comparison, console)
     if all(variant.skipped for _, comparison in done for variant in comparison.variants):
         raise InputError(done[0][1].variants[0].skipped or "")
     console.print(f"\nResults: {folder / 'index.html'}", highlight=False, soft_wrap=True)
-    return worst
+    return code
+
+
+def _show(comparison: ComparisonReport, console: Console) -> None:
+    console.print(render_comparison(comparison))
+    matrix = defense_matrix(comparison)
+    if matrix is not None:
+        console.print()
+        console.print(render_matrix(matrix))
 
 
 def _run_comparison(
@@ -110,12 +120,16 @@ def _run_comparison(
             if not is_bad_input(error):
                 raise
             is_absent = isinstance(error, DataNotThereError)
-            code = code if is_absent else BAD_INPUT
+            code = code if is_absent else job.worst((code, BAD_INPUT))
             variants.append(skipped_variant(each.name, translate(error), each.x))
             style = "yellow" if is_absent else "red"
             console.print(f"  not run: {translate(error)}", style=style, highlight=False, markup=False)
             continue
         variants.append(variant_of(each.name, report, own.relative_to(folder), each.x))
+        verdict = job.judged(each.resolved, report, own)
+        if verdict is not None:
+            console.print(f"  {verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
+            code = job.worst((code, verdict.exit_code))
     comparison = compare(
         variants,
         findings,

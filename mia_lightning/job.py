@@ -1,10 +1,13 @@
 """One job: a configuration in, a report out. Nothing heavy is imported before there is work."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
+from mia_lightning.gate import GateVerdict, gate_from, judge
 from mia_lightning.mistakes import about_folder, about_node, config_directory, nearest
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ SECTIONS = (
     "training",
     "trainer",
     "logger",
+    "gate",
     "scales",
     "comparison",
     "experiments",
@@ -37,12 +41,22 @@ SECTIONS = (
 # Those that name what they make.
 NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
+# Exit codes from the best to the worst. Those of the gate (3 above the limit, 4 undetermined) are answers; a sweep that
+# has a bug (1), bad input (2) or an interruption (130, 143) among its jobs has not answered, whatever the others found.
+EXIT_CODES = (0, 4, 3, 1, 2, 130, 143)
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The worst of exit codes, by `EXIT_CODES`; 0 for none."""
+    return max(codes, key=EXIT_CODES.index, default=0)
+
 
 def resolve(config: "DictConfig") -> dict[str, Any]:
     """The configuration as plain values, before anything heavy is imported.
 
     Raises:
-        InputError: a value that must be given is missing, a section is unknown or absent, or a switch is no bool.
+        InputError: a value that must be given is missing, a section is unknown or absent, a switch is no bool, or the
+            gate is none.
     """
     from omegaconf import OmegaConf
 
@@ -76,6 +90,9 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for name, node in defense.items():
         if name != "adaptive":
             _check_node(node, f"defense.{name}")
+    gate = gate_from(resolved.get("gate"))
+    if gate is not None:
+        gate.check_attack([str(node.get("name", name)) for name, node in (attacks or {}).items()])
     resolved["trainer"].setdefault("progress_bar", True)
     for place, value in (
         ("seed", resolved["seed"]),
@@ -137,6 +154,16 @@ def attack(resolved: dict[str, Any], observation: "Observation", folder: Path, c
     return attack_observed(
         observation, **_attacks(resolved), output=folder, console=shown(console, resolved), config=resolved
     )
+
+
+def judged(resolved: dict[str, Any], report: "AuditReport", folder: Path) -> "GateVerdict | None":
+    """Hold the report against the gate of the configuration, and write gate.json; None where there is no gate."""
+    gate = gate_from(resolved.get("gate"))
+    if gate is None:
+        return None
+    verdict = judge(report, gate)
+    write_whole(folder / "gate.json", json.dumps(verdict.to_json(), indent=2, allow_nan=False).encode() + b"\n")
+    return verdict
 
 
 def load(resolved: dict[str, Any]) -> "Population":

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.datasets.population import Population
-from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, apply_all
+from mia_lightning.defenses.interface import (
+    Defense,
+    OutputDefense,
+    TrainingDefense,
+    apply_all,
+    defended_model,
+    defended_recipe,
+)
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Halves, Membership, Plan
 from mia_lightning.metrics.model_free import model_free_warning
@@ -103,7 +110,8 @@ def observe_models(
         )
     population = population.to(engine.device)
     N = len(population)
-    make_network = bind_shapes(model, population.input_shape, population.num_classes)
+    plain_network = bind_shapes(model, population.input_shape, population.num_classes)
+    make_network = bind_shapes(defended_model(trainings, model), population.input_shape, population.num_classes)
     plan = _plan_of_real_records(membership, population, target, shadow, seed, wants_population)
     if isinstance(shadow, Real):
         _check_attacks(attacks, plan, population)
@@ -115,7 +123,7 @@ def observe_models(
         engine=engine,
         make_network=make_network,
         architecture=inspect_architecture(make_network, population),
-        recipe=_defended(recipe, trainings),
+        recipe=defended_recipe(trainings, recipe),
         population=population,
         membership=plan,
     )
@@ -141,7 +149,14 @@ def observe_models(
     for remark in plan.remarks:
         stages.remark(remark)
 
-    setup = replace(setup, population=population, membership=plan, recipe=setup.recipe if adaptive else recipe)
+    setup = replace(setup, population=population, membership=plan)
+    if trainings and not adaptive:
+        setup = replace(
+            setup,
+            recipe=recipe,
+            make_network=plain_network,
+            architecture=inspect_architecture(plain_network, population),
+        )
     if plan.leaves_one_out:
         shadows, shadow_signals = targets, target_signals
     else:
@@ -187,12 +202,6 @@ def _check_attacks(attacks: Sequence[Attack], plan: Membership, population: Popu
         reason = refusal(attack, plan, population.input_shape)
         if reason is not None:
             raise DoesNotApplyError(reason)
-
-
-def _defended(recipe: Recipe, trainings: Sequence[TrainingDefense]) -> Recipe:
-    for defense in trainings:
-        recipe = defense.adapt(recipe)
-    return recipe
 
 
 def _plan_of_real_records(

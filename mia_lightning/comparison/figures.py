@@ -6,6 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Estimate, Variant, VariantAttack
 from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.figures import COLOURS, INK, MARKERS, MUTED, add_legend, new_figure, plain, png, short
@@ -31,6 +32,9 @@ def comparison_figures(report: ComparisonReport) -> dict[str, tuple[str, bytes]]
         figure = draw(ran)
         if figure is not None:
             pictures[name] = (title, png(figure))
+    front = _pareto(report)
+    if front is not None:
+        pictures["pareto.png"] = ("Leakage to the strongest attacker, and utility", png(front))
     return pictures
 
 
@@ -111,6 +115,39 @@ def _leakage_vs_utility(variants: Sequence[Variant]) -> Figure | None:
         "test accuracy of the target",
         "precision of the attack",
     )
+
+
+def _pareto(report: ComparisonReport) -> Figure | None:
+    """Every defence by test accuracy and by the AUC of its strongest attacker; the efficient ones are joined."""
+    matrix = defense_matrix(report)
+    if matrix is None:
+        return None
+    figure, axes = new_figure("Leakage to the strongest attacker who knows the defence, and utility", (8.4, 5.2))
+    rows = sorted(matrix.rows, key=lambda row: not row.is_efficient)  # these are labelled first
+    points = []
+    for row in rows:
+        defined = [each.auc for each in row.attacks if each is not None and each.auc.value is not None]
+        if defined and row.variant.test_accuracy is not None:
+            points.append((row.variant.test_accuracy, max(defined, key=_value), row.variant.name))
+    if not points:
+        return None
+    _points(axes, points, 0, "defence", is_labelled=True)
+    front = sorted((x, _value(estimate)) for x, estimate, _ in points[: sum(row.is_efficient for row in rows)])
+    axes.plot(
+        [x for x, _ in front],
+        [y for _, y in front],
+        color=COLOURS[1],
+        linewidth=1.2,
+        marker="o",
+        markersize=12,
+        fillstyle="none",
+        label="none is as accurate\nand leaks as little",
+    )
+    _guessing(axes.axhline)
+    axes.margins(x=0.12)
+    axes.set(xlabel="test accuracy of the target", ylabel="AUC of the strongest attack")
+    add_legend(axes)
+    return figure
 
 
 def _scatter(

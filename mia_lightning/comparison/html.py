@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport
 from mia_lightning.reports import findings
 
@@ -19,6 +20,7 @@ def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, 
             report=report,
             pictures=embedded,
             figures=FIGURES,
+            matrix=defense_matrix(report),
             has_queries=any(v.queries_per_record for v in report.variants),
             remarks=_remarks(report),
         )

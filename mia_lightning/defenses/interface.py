@@ -5,11 +5,11 @@ To add one, write `mia_lightning/defenses/<name>.py` with a frozen dataclass, an
 names it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mia_lightning.training.recipe import Recipe
 
@@ -63,7 +63,34 @@ class TrainingDefense(Protocol):
         """
 
 
+@runtime_checkable
+class ArchitectureDefense(TrainingDefense, Protocol):
+    """Changes, beside or in place of the recipe, the networks that are trained."""
+
+    def adapt_model(self, model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        """What makes the defended network.
+
+        Raises:
+            InputError: the model cannot take it.
+        """
+
+
 Defense = OutputDefense | TrainingDefense
+
+
+def defended_recipe(defenses: Sequence[TrainingDefense], recipe: Recipe) -> Recipe:
+    """The recipe with all defences in it, in order."""
+    for defense in defenses:
+        recipe = defense.adapt(recipe)
+    return recipe
+
+
+def defended_model(defenses: Sequence[TrainingDefense], model: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """What makes the networks with all defences in them; `model` itself where none is in the architecture."""
+    for defense in defenses:
+        if isinstance(defense, ArchitectureDefense):
+            model = defense.adapt_model(model)
+    return model
 
 
 def apply_all(defenses: Sequence[OutputDefense], log_probability: Tensor) -> Tensor:

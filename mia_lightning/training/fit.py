@@ -81,8 +81,8 @@ class Engine:
         models = range(len(records_K)) if models is None else models
         if recipe.early_stopping is not None and validation_N is None:
             raise InputError(
-                f"`training.early_stopping` is set for {role}, but no records are held out; set "
-                "`membership.validation` to their number (attack networks have none)."
+                f"`training.early_stopping` is set for {role}, by itself or by defense=early_stopping, but no records "
+                "are held out; set `membership.validation` to their number (attack networks have none)."
             )
         recipe.check()
         with _quiet_lightning(), self.settings.matmul_precision():

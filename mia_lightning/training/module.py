@@ -14,6 +14,9 @@ from mia_lightning.training.rules import Batches, Gradients, Step
 from mia_lightning.training.stack import Stack
 from mia_lightning.training.trainer import check_trainer
 
+Labels = tuple[Tensor, ...]
+"""`label_KB`; of mixed records also the second label and the share of the first (`Recipe.mix`)."""
+
 
 class StackModule(pl.LightningModule):
     """Trains K networks as one; `pl.Trainer.fit(module)` needs nothing else.
@@ -99,7 +102,11 @@ class StackModule(pl.LightningModule):
         index_KB, is_real_KB = batch
         x = self.population.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
+        labels: Labels = (label_KB,)
         step = self.current_epoch * len(self.batches) + batch_index
+        if self.recipe.mix is not None:
+            x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
+            labels = (label_KB, second_KB, share_KB)
         accumulate = self.recipe.accumulate_batches
         group = min(accumulate, len(self.batches) - batch_index // accumulate * accumulate)  # the last may be smaller
         if self.gradients is not None:
@@ -116,7 +123,7 @@ class StackModule(pl.LightningModule):
             )
         else:
             backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
-            loss_K = backward(x, label_KB, is_real_KB, step, 1.0 / group)
+            loss_K = backward(x, labels, is_real_KB, step, 1.0 / group)
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
         self.loss_sum_K += loss_K * count_K
         self.weight_sum_K += count_K
@@ -159,16 +166,14 @@ class StackModule(pl.LightningModule):
             ) from error
 
     def _backward_stacked(
-        self, x: Tensor, label_KB: Tensor, is_real_KB: Tensor | None, step: int, share: float
+        self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
     ) -> Tensor:
         logits_KBC = self.stack(x, step=step, is_real_KB=is_real_KB)
-        loss_K = mean_over_real(self.recipe.objective(logits_KBC, label_KB), is_real_KB)
-        self.manual_backward(loss_K.sum() * share)
+        lowered_K, loss_K = self._losses(logits_KBC, labels, is_real_KB)
+        self.manual_backward(lowered_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(
-        self, x: Tensor, label_KB: Tensor, is_real_KB: Tensor | None, step: int, share: float
-    ) -> Tensor:
+    def _backward_looped(self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
         """The same gradients, model by model, with the memory of one model's activations."""
         stacked = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
         loss_K = []
@@ -177,16 +182,31 @@ class StackModule(pl.LightningModule):
             leaves = {name: state[name].detach().requires_grad_() for name in stacked}
             is_real_B = None if is_real_KB is None else is_real_KB[k]
             logits_BC = self.stack.call_one({**state, **leaves}, x[k], step=step, is_real_B=is_real_B)
-            loss_B = self.recipe.objective(logits_BC[None], label_KB[k][None])
-            loss = mean_over_real(loss_B, None if is_real_B is None else is_real_B[None])[0]
-            gradients = torch.autograd.grad(loss * share, list(leaves.values()), allow_unused=True)
+            lowered_K, own_K = self._losses(
+                logits_BC[None],
+                tuple(each[k][None] for each in labels),
+                None if is_real_B is None else is_real_B[None],
+            )
+            gradients = torch.autograd.grad(lowered_K[0] * share, list(leaves.values()), allow_unused=True)
             for parameter, gradient in zip(stacked.values(), gradients, strict=True):
                 if gradient is not None:
                     if parameter.grad is None:
                         parameter.grad = torch.zeros_like(parameter)
                     parameter.grad[k] += gradient
-            loss_K.append(loss.detach())
+            loss_K.append(own_K[0].detach())
         return torch.stack(loss_K)
+
+    def _losses(self, logits_KBC: Tensor, labels: Labels, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What a step lowers of each model, and its mean loss, which is reported: both `[K]`."""
+        label_KB, *second = labels
+        loss_KB = self.recipe.objective(logits_KBC, label_KB)
+        if second:
+            second_KB, share_KB = second
+            loss_KB = share_KB * loss_KB + (1 - share_KB) * self.recipe.objective(logits_KBC, second_KB)
+        loss_K = mean_over_real(loss_KB, is_real_KB)
+        if self.recipe.batch_objective is None:
+            return loss_K, loss_K
+        return self.recipe.batch_objective(logits_KBC, label_KB, is_real_KB, self.current_epoch), loss_K
 
     def on_train_epoch_end(self) -> None:
         if self.recipe.scheduler_interval == "epoch":

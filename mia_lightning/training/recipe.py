@@ -19,6 +19,8 @@ from mia_lightning.training.rules import GradientRule, Sampler
 MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 Objective = Callable[[Tensor, Tensor], Tensor]
+BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
 def cross_entropy(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
@@ -72,6 +74,10 @@ class Recipe:
         chunk: at most so many models are trained at once; None for all.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
             from outputs and the responses of `Engine.train`.
+        batch_objective: what a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None where a batch
+            has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in any case.
+        mix: makes of the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and `is_real_KB` the
+            records that are seen, the second label of each and the share of the first, both `[K, B]`; None for none.
         sampler: which records each model sees at each step.
         gradient_rule: what takes the place of the gradient of the mean loss; None for nothing.
     """
@@ -88,6 +94,8 @@ class Recipe:
     execution: Literal["auto", "stack", "loop"] | str = "auto"
     chunk: int | None = None
     objective: Objective = cross_entropy
+    batch_objective: BatchObjective | None = None
+    mix: Mix | None = None
     sampler: Sampler = StackBatches
     gradient_rule: GradientRule | None = None
 

@@ -44,7 +44,8 @@ def test_all_files_are_written_and_read_back(comparison: ComparisonReport, tmp_p
     assert written[-1].name == "comparison.json"
     names = {path.name for path in written}
     pictures = {"precision_by_class.png", "precision_by_records.png", "leakage_vs_gap.png", "figure_over_x.png"}
-    assert names == {"comparison.csv", "comparison.html", "comparison.json", "leakage_vs_utility.png", *pictures}
+    pictures |= {"leakage_vs_utility.png", "pareto.png"}
+    assert names == {"comparison.csv", "comparison.html", "comparison.json", *pictures}
     assert read_comparison(tmp_path) == comparison
     for path in (tmp_path / "figures").iterdir():
         with Image.open(path) as picture:
@@ -63,7 +64,7 @@ def test_the_page_shows_every_variant_and_statement_and_runs_no_markup_of_names(
     assert "It is &lt;i&gt;above" in page
     assert "does not hold" in page
     assert "://" not in page.split("data:image/png")[0]
-    assert page.count("<img ") == 5
+    assert page.count("<img ") == 6
 
 
 def test_the_table_of_values_has_a_row_for_each_variant_and_attack(

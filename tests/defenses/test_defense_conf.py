@@ -7,9 +7,15 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from mia_lightning.defenses.dp_sgd import DPSGD
+from mia_lightning.defenses.dropout import Dropout
+from mia_lightning.defenses.early_stopping import EarlyStopping
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense
 from mia_lightning.defenses.l2 import L2
+from mia_lightning.defenses.label_smoothing import LabelSmoothing
 from mia_lightning.defenses.labels_only import LabelsOnly
+from mia_lightning.defenses.memguard import MemGuard
+from mia_lightning.defenses.mixup import Mixup
+from mia_lightning.defenses.relaxloss import RelaxLoss
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
@@ -18,8 +24,11 @@ from mia_lightning.mistakes import config_directory
 FILES = sorted(Path(config_directory(), "defense").glob("*.yaml"))
 
 
+DEFENSES = (Dropout, EarlyStopping, L2, LabelSmoothing, LabelsOnly, MemGuard, Mixup, RelaxLoss, Rounding)
+
+
 def test_there_is_a_file_for_each_defence() -> None:
-    assert {path.stem for path in FILES} == {each.name for each in (DPSGD, L2, LabelsOnly, Rounding, Temperature, TopK)}
+    assert {path.stem for path in FILES} == {each.name for each in (*DEFENSES, DPSGD, Temperature, TopK)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -1,0 +1,16 @@
+"""Whether the leakage found by an audit stays below a limit: the exit code that a pipeline goes by.
+
+A gate passes only where the whole interval lies below the limit, and fails only where the whole interval lies above;
+between the two it says how many records would settle it. Several attacks share the error rate (Bonferroni). A pass
+says that these attacks with these shadow models did not exceed the limit, and nothing of other attacks.
+
+Nothing heavy is imported before there is a report to judge.
+"""
+
+from mia_lightning.gate.settings import Gate as Gate
+from mia_lightning.gate.settings import gate_from as gate_from
+from mia_lightning.gate.verdict import ABOVE as ABOVE
+from mia_lightning.gate.verdict import BELOW as BELOW
+from mia_lightning.gate.verdict import UNDETERMINED as UNDETERMINED
+from mia_lightning.gate.verdict import GateVerdict as GateVerdict
+from mia_lightning.gate.verdict import judge as judge

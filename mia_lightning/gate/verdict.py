@@ -1,0 +1,117 @@
+"""The verdict of a gate on a report, and its sentence."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mia_lightning.gate.figures import GatedAttack, gated_attack
+from mia_lightning.gate.settings import WORST, Gate
+
+if TYPE_CHECKING:
+    from mia_lightning.reports.schema import AuditReport
+
+BELOW, ABOVE, UNDETERMINED = 0, 3, 4  # exit codes
+Status = Literal["below", "above", "undetermined"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateVerdict:
+    """The content of `gate.json`.
+
+    Attributes:
+        status, exit_code: `below`, 0; `above`, 3; `undetermined`, 4.
+        sentence: the verdict in words.
+        figure, limit, confidence, attack: of the gate.
+        attacks: those that were judged.
+        num_members, num_nonmembers: of one target.
+        records_to_settle: of an undetermined gate, as in `GatedAttack`.
+    """
+
+    status: Status
+    exit_code: int
+    sentence: str
+    figure: str
+    limit: float
+    confidence: float
+    attack: str
+    attacks: tuple[GatedAttack, ...]
+    num_members: int
+    num_nonmembers: int
+    records_to_settle: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with the name of the schema."""
+        return {"schema": "mia_lightning.gate/1", **asdict(self)}
+
+
+def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
+    """Hold a report, with its scores, against the limit.
+
+    Of several targets, which share records, value and limits are means over them: the errors of a mean are at most the
+    mean of the errors, however they hang together.
+    """
+    names = [section.name for section in report.attacks]
+    chosen = names if gate.attack == WORST else [gate.attack]
+    confidence = 1 - (1 - gate.confidence) / len(chosen)
+    attacks = tuple(gated_attack(report, name, gate, confidence) for name in chosen)
+    status = _status(attacks, gate.limit)
+    exit_code = {"below": BELOW, "above": ABOVE, "undetermined": UNDETERMINED}[status]
+    settle = _records_to_settle(attacks, gate.limit) if status == "undetermined" else None
+    return GateVerdict(
+        status=status,
+        exit_code=exit_code,
+        sentence=_sentence(status, attacks, gate, settle),
+        figure=gate.figure,
+        limit=gate.limit,
+        confidence=gate.confidence,
+        attack=gate.attack,
+        attacks=attacks,
+        num_members=report.membership.num_members,
+        num_nonmembers=report.membership.num_nonmembers,
+        records_to_settle=settle,
+    )
+
+
+def _status(attacks: Sequence[GatedAttack], limit: float) -> Status:
+    if any(each.low > limit for each in attacks):
+        return "above"
+    return "below" if all(each.high < limit for each in attacks) else "undetermined"
+
+
+def _records_to_settle(attacks: Sequence[GatedAttack], limit: float) -> int | None:
+    """The records with which one attack would be above the limit, or else all of them below."""
+    open_ones = [each for each in attacks if each.high >= limit]
+    above = [each.records_to_settle for each in open_ones if each.value is not None and each.value > limit]
+    settling = [n for n in above if n is not None]
+    if above:
+        return min(settling, default=None)
+    needed = [each.records_to_settle for each in open_ones]
+    return None if None in needed else max(n for n in needed if n is not None)
+
+
+def _sentence(status: Status, attacks: Sequence[GatedAttack], gate: Gate, settle: int | None) -> str:
+    held = f"{100 * gate.confidence:g} % confidence" + (" over all of them" if len(attacks) > 1 else "")
+    if status == "below":
+        tops = ", ".join(f"{each.attack} at most {each.high:.3g}" for each in attacks)
+        return (
+            f"gate: passed: a limit of {gate.limit:g} on the {gate.figure} is not exceeded by these attacks with these "
+            f"shadows ({tops}; {held})."
+        )
+    if status == "above":
+        found = ", ".join(_shown(each) for each in attacks if each.low > gate.limit)
+        return f"gate: failed: the limit of {gate.limit:g} on the {gate.figure} is exceeded ({found}; {held})."
+    without = [f"{each.attack}: {each.reason}" for each in attacks if each.reason is not None]
+    found = ", ".join(without or [_shown(each) for each in attacks if each.high >= gate.limit])
+    mend = (
+        f"about {settle:,} members and as many non-members would settle it"
+        if settle is not None
+        else "no number of records within reason would settle it"
+    )
+    return (
+        f"gate: undetermined: whether the limit of {gate.limit:g} on the {gate.figure} is exceeded cannot be told "
+        f"({found}; {held})" + ("." if without else f"; {mend}.")
+    )
+
+
+def _shown(each: GatedAttack) -> str:
+    return f"{each.attack} {each.value:.3g} [{each.low:.3g}, {each.high:.3g}]"

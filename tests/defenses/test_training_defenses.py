@@ -1,0 +1,157 @@
+"""Label smoothing, early stopping and dropout: what each makes of a recipe and of a model, and what it refuses."""
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.dropout import Dropout
+from mia_lightning.defenses.early_stopping import EarlyStopping
+from mia_lightning.defenses.interface import ArchitectureDefense, OutputDefense, TrainingDefense, defended_model
+from mia_lightning.defenses.l2 import L2
+from mia_lightning.defenses.label_smoothing import LabelSmoothing
+from mia_lightning.errors import InputError
+from mia_lightning.models.cnn import CNN
+from mia_lightning.models.mlp import MLP
+from mia_lightning.models.vit import VisionTransformer
+from mia_lightning.models.wide_resnet import WideResNet
+from mia_lightning.seeds import generator
+from mia_lightning.training import recipe as recipes
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.recipe import default_recipe
+from mia_lightning.training.trainer import TrainerSettings
+
+
+@pytest.mark.parametrize("smoothing", [0, 0.1, 0.6])
+def test_the_smoothed_loss_is_the_cross_entropy_from_smoothed_labels(smoothing: float) -> None:
+    numbers = generator(0, "smoothing")
+    logits_KBC = torch.randn(2, 5, 4, generator=numbers, dtype=torch.float64)
+    label_KB = torch.randint(0, 4, (2, 5), generator=numbers)
+    loss_KB = LabelSmoothing(smoothing=smoothing).adapt(default_recipe()).objective(logits_KBC, label_KB)
+    for k in range(2):
+        for b in range(5):
+            log_p = logits_KBC[k, b] - logits_KBC[k, b].exp().sum().log()
+            soft = [smoothing / 4 + (1 - smoothing) * (c == label_KB[k, b]) for c in range(4)]
+            torch.testing.assert_close(loss_KB[k, b], -sum(t * log_p[c] for c, t in enumerate(soft)))
+
+
+def test_the_smoothed_loss_is_least_at_the_smoothed_label() -> None:
+    loss = LabelSmoothing(smoothing=0.2).adapt(default_recipe()).objective
+    logits = torch.zeros(1, 1, 4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(logits, torch.tensor([[1]])).sum()
+        value.backward()
+        return value.detach()
+
+    optimizer.step(closure)
+    torch.testing.assert_close(
+        logits.detach().softmax(-1)[0, 0], torch.tensor([0.05, 0.85, 0.05, 0.05]).double(), atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5, math.nan, True, "0.1", None])
+def test_a_smoothing_that_is_no_share_is_refused(smoothing: object) -> None:
+    with pytest.raises(InputError, match=r"`defense\.label_smoothing\.smoothing` is .*below 1"):
+        LabelSmoothing(smoothing=smoothing)  # type: ignore[arg-type]
+
+
+def test_smoothing_a_loss_of_ones_own_is_refused() -> None:
+    recipe = replace(default_recipe(), objective=lambda logits_KBC, label_KB: logits_KBC.sum(-1))
+    with pytest.raises(InputError, match=r"defense=label_smoothing smooths the cross-entropy"):
+        LabelSmoothing().adapt(recipe)
+
+
+def test_early_stopping_is_that_of_the_recipe() -> None:
+    adapted = EarlyStopping(patience=7, min_delta=0.25).adapt(default_recipe())
+    assert adapted.early_stopping == recipes.EarlyStopping(patience=7, min_delta=0.25)
+    with pytest.raises(InputError, match=r"defense=early_stopping is set beside `training\.early_stopping`"):
+        EarlyStopping().adapt(adapted)
+
+
+def test_early_stopping_without_held_out_records_is_refused(blobs: Population) -> None:
+    engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
+    make = bind_shapes(partial(MLP, hidden=[4]), (6,), 3)
+    recipe = EarlyStopping().adapt(default_recipe())
+    with pytest.raises(InputError, match=r"defense=early_stopping.*membership\.validation"):
+        engine.train(make, blobs, [torch.arange(20)], recipe, role="target")
+
+
+@pytest.mark.parametrize("patience", [0, -1, 1.5, True, "5", None])
+def test_a_patience_of_no_epochs_is_refused(patience: object) -> None:
+    with pytest.raises(InputError, match=r"`defense\.early_stopping\.patience` is "):
+        EarlyStopping(patience=patience)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("min_delta", [-0.1, math.nan, True, "0", None])
+def test_a_fall_that_is_a_rise_is_refused(min_delta: object) -> None:
+    with pytest.raises(InputError, match=r"`defense\.early_stopping\.min_delta` is "):
+        EarlyStopping(min_delta=min_delta)  # type: ignore[arg-type]
+
+
+def rates(network: nn.Module) -> set[float]:
+    return {layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        partial(MLP, hidden=[4, 4]),
+        partial(partial(MLP, hidden=[4]), dropout=0.0),
+        partial(MLP, hidden=[4], dropout=0.3),
+    ],
+)
+def test_dropout_is_set_where_the_model_has_a_place_for_it(model: partial[nn.Module]) -> None:
+    adapted = defended_model([L2(), Dropout(rate=0.3)], model)
+    assert rates(bind_shapes(adapted, (6,), 3)()) == {0.3}
+
+
+def test_dropout_reaches_the_architectures_that_take_it() -> None:
+    vit = partial(VisionTransformer, patch_size=4, width=8, depth=1, heads=2, dropout=0.0)
+    wide = partial(WideResNet, depth=10, widen=1, dropout=0.0)
+    for model in (vit, wide):
+        assert 0.3 in rates(bind_shapes(defended_model([Dropout(rate=0.3)], model), (1, 8, 8), 3)())
+    plain = partial(MLP, hidden=[4])
+    assert defended_model([L2(), LabelSmoothing()], plain) is plain
+
+
+def without_any(input_shape: tuple[int, ...], num_classes: int, **settings: object) -> nn.Module:
+    return nn.Linear(input_shape[0], num_classes)
+
+
+@pytest.mark.parametrize(("model", "name"), [(partial(CNN, channels=[2]), "CNN"), (without_any, "without_any")])
+def test_models_without_a_place_for_dropout_are_refused(model: object, name: str) -> None:
+    with pytest.raises(InputError, match=rf"parameter `dropout` of the model, but {name} takes none"):
+        Dropout().adapt_model(model)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"takes none"):
+        Dropout().adapt_model(range)  # type: ignore[arg-type]  # no signature
+
+
+def test_another_rate_in_the_model_is_refused() -> None:
+    with pytest.raises(InputError, match=r"`model\.dropout` is 0\.2 and `defense\.dropout\.rate` is 0\.5"):
+        Dropout().adapt_model(partial(MLP, dropout=0.2))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, math.nan, True, "0.5", None])
+def test_a_rate_that_is_none_is_refused(rate: object) -> None:
+    with pytest.raises(InputError, match=r"`defense\.dropout\.rate` is .*below 1"):
+        Dropout(rate=rate)  # type: ignore[arg-type]
+
+
+def test_they_say_what_they_are() -> None:
+    assert (Dropout().name, Dropout(rate=0.25).describe()) == ("dropout", "dropout 0.25")
+    assert (LabelSmoothing().name, LabelSmoothing().describe()) == ("label_smoothing", "label smoothing 0.1")
+    assert (EarlyStopping().name, EarlyStopping().describe()) == ("early_stopping", "early stopping 5")
+    for defense in (Dropout(), LabelSmoothing(), EarlyStopping()):
+        assert isinstance(defense, TrainingDefense)
+        assert not isinstance(defense, OutputDefense)
+        assert isinstance(defense, ArchitectureDefense) == isinstance(defense, Dropout)
+    recipe = default_recipe()
+    assert Dropout().adapt(recipe) is recipe

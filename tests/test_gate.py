@@ -1,0 +1,435 @@
+"""The gate: verdicts on made-up scores, stated error rates, what it refuses, and the exit codes of the command."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from numpy.typing import NDArray
+from scipy.stats import binom, norm
+
+from mia_lightning import job
+from mia_lightning.errors import InputError
+from mia_lightning.gate import Gate, gate_from, judge
+from mia_lightning.metrics.limits import advantage_limits, auc_limits
+from mia_lightning.reports.schema import Scores
+
+Numbers = NDArray[np.float64]
+
+
+def report_of(scores: dict[str, Numbers], n: int, *, threshold: float = 0.0, targets: int = 1) -> Any:
+    """A report, as far as the gate reads it: of each attack `[T * 2n]` scores, members first within each target."""
+    rows = targets * 2 * n
+    every = np.concatenate(list(scores.values()))
+    return SimpleNamespace(
+        attacks=[SimpleNamespace(name=name) for name in scores],
+        membership=SimpleNamespace(num_members=n, num_nonmembers=n),
+        scores=Scores(
+            attack=np.repeat(list(scores), rows),
+            target=np.tile(np.repeat(np.arange(targets), 2 * n), len(scores)),
+            record=np.tile(np.arange(2 * n), len(scores) * targets),
+            label=np.zeros(len(every), dtype=np.int64),
+            is_member=np.tile(np.arange(2 * n) < n, len(scores) * targets),
+            score=every,
+            is_flagged=every >= threshold,
+        ),
+    )
+
+
+def counted(tpr: float, fpr: float, n: int) -> Numbers:
+    """Scores of 1 and -1 with exactly these rates at the threshold 0."""
+    of_members, of_others = round(tpr * n), round(fpr * n)
+    return np.concatenate([np.repeat([1.0, -1.0], [of, n - of]) for of in (of_members, of_others)])
+
+
+ADVANTAGE = Gate(metric="advantage", limit=0.1)
+
+
+@pytest.mark.parametrize(
+    ("tpr", "fpr", "status", "exit_code"),
+    [(0.5, 0.5, "below", 0), (0.9, 0.5, "above", 3), (0.58, 0.5, "undetermined", 4)],
+)
+def test_the_whole_interval_decides(tpr: float, fpr: float, status: str, exit_code: int) -> None:
+    verdict = judge(report_of({"loss": counted(tpr, fpr, 1000)}, 1000), ADVANTAGE)
+    assert (verdict.status, verdict.exit_code) == (status, exit_code)
+    (attack,) = verdict.attacks
+    assert attack.value == pytest.approx(tpr - fpr)
+    assert (attack.low, attack.high) == advantage_limits(tpr - fpr, 1000, 1000, 0.95)
+    assert (attack.records_to_settle is None) == (status != "undetermined")
+
+
+def test_the_sentences_say_what_was_found_and_never_that_a_model_is_private() -> None:
+    n = 1000
+    scores = {"loss": counted(0.5, 0.5, n), "shokri": counted(0.5, 0.48, n)}
+    passed = judge(report_of(scores, n), ADVANTAGE).sentence
+    assert "a limit of 0.1 on the advantage is not exceeded by these attacks with these shadows" in passed
+    assert "loss at most 0.05" in passed
+    assert "95 % confidence over all of them" in passed
+    failed = judge(report_of({"loss": counted(0.9, 0.5, n)}, n), ADVANTAGE).sentence
+    assert "the limit of 0.1 on the advantage is exceeded (loss 0.4 [0.35" in failed
+    assert "over all" not in failed
+    open_one = judge(report_of({"loss": counted(0.58, 0.5, n)}, n), ADVANTAGE)
+    assert f"about {open_one.records_to_settle:,} members and as many non-members would settle it" in open_one.sentence
+    for sentence in (passed, failed, open_one.sentence):
+        assert "privat" not in sentence
+        assert "safe" not in sentence
+        assert "\n" not in sentence
+
+
+def test_several_attacks_share_the_error_rate_and_one_alone_does_not() -> None:
+    scores = {f"attack_{i}": counted(0.6, 0.5, 500) for i in range(5)}
+    worst = judge(report_of(scores, 500), ADVANTAGE)
+    assert all((each.low, each.high) == advantage_limits(0.1, 500, 500, 0.99) for each in worst.attacks)
+    alone = judge(report_of(scores, 500), Gate(metric="advantage", limit=0.1, attack="attack_3"))
+    assert [each.attack for each in alone.attacks] == ["attack_3"]
+    assert (alone.attacks[0].low, alone.attacks[0].high) == advantage_limits(0.1, 500, 500, 0.95)
+
+
+def test_one_attack_above_fails_the_gate_and_one_undetermined_keeps_it_from_passing() -> None:
+    below, unclear, above = counted(0.5, 0.5, 1000), counted(0.58, 0.5, 1000), counted(0.9, 0.5, 1000)
+    assert judge(report_of({"a": below, "b": above, "c": unclear}, 1000), ADVANTAGE).status == "above"
+    assert judge(report_of({"a": below, "c": unclear}, 1000), ADVANTAGE).status == "undetermined"
+    assert judge(report_of({"a": below}, 1000), ADVANTAGE).status == "below"
+
+
+def test_the_auc_and_the_tpr_are_gated_likewise() -> None:
+    rng = np.random.default_rng(0)
+    n = 2000
+    scores = np.concatenate([rng.normal(1, 1, n), rng.normal(0, 1, n)])
+    (of_auc,) = judge(report_of({"loss": scores}, n), Gate(metric="auc", limit=0.6)).attacks
+    assert of_auc.value == pytest.approx(norm.cdf(1 / np.sqrt(2)), abs=0.03)
+    assert (of_auc.low, of_auc.high) == auc_limits(of_auc.value, n, n, 0.95)
+    for limit, status in ((0.01, "above"), (0.2, "below"), (0.09, "undetermined")):
+        verdict = judge(report_of({"loss": scores}, n), Gate(metric="tpr_at_fpr", fpr=0.01, limit=limit))
+        assert verdict.status == status
+        assert verdict.figure == "TPR at 0.01 FPR"
+    members, others = scores[:n], np.sort(scores[n:])[::-1]
+    assert verdict.attacks[0].value == np.mean(members > others[20])  # 20 false positives of 2000
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        Gate(metric="advantage", limit=0.2),
+        Gate(metric="auc", limit=0.62),
+        Gate(metric="tpr_at_fpr", fpr=0.05, limit=0.18),
+        Gate(metric="advantage", limit=0.1),
+    ],
+)
+def test_with_the_records_that_it_asks_for_it_is_settled(gate: Gate) -> None:
+    """The same distribution at that size: settled; at half of it: not."""
+
+    def at(n: int) -> Numbers:
+        place = (np.arange(n) + 0.5) / n
+        return np.concatenate([norm.ppf(place) + 0.4, norm.ppf(place)])
+
+    verdict = judge(report_of({"loss": at(150)}, 150, threshold=0.2), gate)
+    assert verdict.status == "undetermined"
+    n = verdict.records_to_settle
+    assert n is not None
+    assert n > 150
+    assert (
+        judge(report_of({"loss": at(round(n * 1.15))}, round(n * 1.15), threshold=0.2), gate).status != "undetermined"
+    )
+    assert judge(report_of({"loss": at(n // 2)}, n // 2, threshold=0.2), gate).status == "undetermined"
+
+
+def test_a_rate_at_the_limit_is_settled_by_no_number_of_records() -> None:
+    verdict = judge(report_of({"loss": counted(0.6, 0.5, 1000)}, 1000), ADVANTAGE)
+    assert verdict.status == "undetermined"
+    assert verdict.records_to_settle is None
+    assert "no number of records within reason would settle it" in verdict.sentence
+
+
+def test_the_worst_is_settled_by_one_attack_above_or_else_by_all_below() -> None:
+    def needed(*advantages: float) -> int | None:
+        scores = {f"a{i}": counted(0.5 + a, 0.5, 1000) for i, a in enumerate(advantages)}
+        return judge(report_of(scores, 1000), ADVANTAGE).records_to_settle
+
+    def alone(advantage: float) -> int | None:
+        """Beside an attack that is settled, so that the correction is the same."""
+        return needed(advantage, -0.4)
+
+    assert needed(0.06, 0.07) == alone(0.07)
+    assert needed(0.07, 0.13) == alone(0.13)
+
+
+def test_targets_are_averaged() -> None:
+    n = 400
+    scores = np.concatenate([counted(0.7, 0.5, n), counted(0.5, 0.5, n)])
+    (attack,) = judge(report_of({"loss": scores}, n, targets=2), ADVANTAGE).attacks
+    assert attack.value == pytest.approx(0.1)
+    one, other = (advantage_limits(a, n, n, 0.95) for a in (0.2, 0.0))
+    assert attack.low == pytest.approx((one[0] + other[0]) / 2)
+    assert attack.high == pytest.approx((one[1] + other[1]) / 2)
+
+
+def test_what_cannot_be_judged_does_not_pass() -> None:
+    n = 500
+    missing = judge(report_of({"loss": counted(0.5, 0.5, n)}, n), Gate(metric="auc", limit=0.9, attack="lira"))
+    assert (missing.status, missing.exit_code) == ("undetermined", 4)
+    assert "lira: it was not run" in missing.sentence
+    broken = counted(0.5, 0.5, n)
+    broken[3] = np.nan
+    verdict = judge(report_of({"loss": broken, "gap": counted(0.5, 0.5, n)}, n), Gate(metric="auc", limit=0.9))
+    assert verdict.status == "undetermined"
+    assert "loss: some of its scores are not numbers" in verdict.sentence
+    assert verdict.records_to_settle is None
+    report = report_of({"loss": counted(0.5, 0.5, n)}, n)
+    report.scores.is_member[:] = True
+    assert "no members or no non-members" in judge(report, ADVANTAGE).sentence
+    json.dumps(verdict.to_json(), allow_nan=False)
+
+
+def simulated(gate: Gate, *, runs: int, n: int, attacks: int, targets: int, shift: float) -> tuple[int, int]:
+    """How often the gate says below, and above: correlated attacks, targets that share records, all at `shift`."""
+    rng = np.random.default_rng([runs, n, attacks, targets])
+    statuses = []
+    for _ in range(runs):
+        record = rng.normal(size=2 * n)
+        scores = {}
+        for i in range(attacks):
+            noise = np.sqrt(0.5) * rng.normal(size=(targets, 2 * n)) + np.sqrt(0.5) * record
+            noise[:, :n] += shift
+            scores[f"attack_{i}"] = noise.flatten()
+        statuses.append(judge(report_of(scores, n, threshold=shift / 2, targets=targets), gate).status)
+    return statuses.count("below"), statuses.count("above")
+
+
+SHIFT = 0.5
+TRUE = {
+    "advantage": 2 * norm.cdf(SHIFT / 2) - 1,
+    "auc": norm.cdf(SHIFT / np.sqrt(2)),
+    0.01: norm.sf(norm.isf(0.01) - SHIFT),
+    0.1: norm.sf(norm.isf(0.1) - SHIFT),
+}
+CASES = [
+    (Gate(metric="advantage", limit=float(TRUE["advantage"])), 60, 1, 1),
+    (Gate(metric="advantage", limit=float(TRUE["advantage"])), 60, 4, 1),
+    (Gate(metric="advantage", limit=float(TRUE["advantage"])), 60, 1, 4),
+    (Gate(metric="auc", limit=float(TRUE["auc"])), 60, 3, 2),
+    (Gate(metric="tpr_at_fpr", fpr=0.01, limit=float(TRUE[0.01])), 100, 3, 1),
+    (Gate(metric="tpr_at_fpr", fpr=0.1, limit=float(TRUE[0.1])), 200, 3, 2),
+]
+
+
+def at_most_one_in_twenty(gate: Gate, n: int, attacks: int, targets: int, runs: int) -> None:
+    """The truth lies on the limit, where both verdicts are wrong; the bound is the 99.99 % binomial limit of 5 %."""
+    below, above = simulated(gate, runs=runs, n=n, attacks=attacks, targets=targets, shift=SHIFT)
+    most = int(binom.isf(1e-4, runs, 0.05))
+    assert below <= most
+    assert above <= most
+
+
+@pytest.mark.parametrize(("gate", "n", "attacks", "targets"), CASES)
+def test_false_passes_and_false_alarms_are_rare(gate: Gate, n: int, attacks: int, targets: int) -> None:
+    at_most_one_in_twenty(gate, n, attacks, targets, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gate", "n", "attacks", "targets"), CASES)
+def test_false_passes_and_false_alarms_are_rare_in_many_runs(gate: Gate, n: int, attacks: int, targets: int) -> None:
+    at_most_one_in_twenty(gate, n, attacks, targets, 1000)
+
+
+def test_a_leak_well_above_or_below_the_limit_is_found() -> None:
+    """Power: at 500 records an advantage of 0.38 against limits of 0.2 and 0.55, in each of 20 runs."""
+    for limit, status in ((0.2, 1), (0.55, 0)):
+        gate = Gate(metric="advantage", limit=limit)
+        assert simulated(gate, runs=20, n=500, attacks=3, targets=1, shift=1.0)[status] == 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"metric": "accuracy", "limit": 0.1}, "`gate.metric` is 'accuracy'; it must be one of advantage"),
+        ({"metric": "auc"}, "`gate.limit` is None"),
+        ({"metric": "auc", "limit": 0}, "`gate.limit` is 0"),
+        ({"metric": "auc", "limit": True}, "`gate.limit` is True"),
+        ({"metric": "auc", "limit": "0.1"}, "`gate.limit` is '0.1'"),
+        ({"metric": "auc", "limit": 0.6, "fpr": 0.1}, "`gate.fpr` is 0.1, but gate.metric=auc has none"),
+        ({"metric": "tpr_at_fpr", "limit": 0.1}, "`gate.fpr` is None; gate.metric=tpr_at_fpr needs"),
+        ({"metric": "tpr_at_fpr", "limit": 0.1, "fpr": 1}, "`gate.fpr` is 1;"),
+        ({"metric": "auc", "limit": 0.6, "attack": 3}, "`gate.attack` is 3"),
+        ({"metric": "auc", "limit": 0.6, "attack": ""}, "`gate.attack` is ''"),
+        ({"metric": "auc", "limit": 0.6, "confidence": 0.2}, "`gate.confidence` is 0.2"),
+        ({"metric": "auc", "limit": 0.6, "confidence": None}, "`gate.confidence` is None"),
+        ({"metric": None, "limit": 0.6}, "`gate.limit` is 0.6, but `gate.metric` is null"),
+        ({"metric": None, "fpr": 0.6}, "`gate.fpr` is 0.6, but `gate.metric` is null"),
+        ({"metrics": "auc"}, "there is no setting `gate.metrics`"),
+        (5, "`gate` is 5"),
+    ],
+)
+def test_settings_that_are_no_gate_are_refused(settings: Any, part: str) -> None:
+    with pytest.raises(InputError, match=re.escape(part)):
+        gate_from(settings)
+
+
+def test_without_a_metric_there_is_no_gate() -> None:
+    assert gate_from(None) is None
+    assert gate_from({"metric": None, "limit": None, "fpr": None, "attack": "worst", "confidence": 0.95}) is None
+    assert gate_from({"metric": "auc", "limit": 0.6}) == Gate(metric="auc", limit=0.6)
+
+
+def test_a_gate_on_an_attack_that_is_not_run_is_refused() -> None:
+    gate = Gate(metric="auc", limit=0.6, attack="lira")
+    with pytest.raises(InputError, match=r"`gate.attack` is 'lira'.*worst, shokri, loss"):
+        gate.check_attack(["shokri", "loss"])
+    gate.check_attack(["lira"])
+    Gate(metric="auc", limit=0.6, attack="loss-unaware").check_attack(["loss"])
+    Gate(metric="auc", limit=0.6).check_attack([])
+
+
+def test_the_worst_exit_code_is_that_of_what_was_not_done_then_that_of_the_gate() -> None:
+    assert job.worst([]) == 0
+    assert [job.worst(pair) for pair in ((0, 4), (3, 4), (3, 1), (4, 2), (1, 2), (3, 130), (143, 130))] == [
+        4, 3, 1, 2, 2, 130, 143
+    ]  # fmt: skip
+
+
+QUICK = [
+    "logger=none",
+    "shadow.count=2",
+    "training.epochs=40",
+    "dataset.train_size=200",
+    "trainer.accelerator=cpu",
+    "trainer.progress_bar=false",
+    "attack=loss",
+]
+
+
+def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "mia_lightning", *QUICK, *arguments],
+        cwd=folder,
+        env=kept,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "limit", "word"), [(0, 0.9, "passed"), (3, 0.02, "failed"), (4, 0.2, "undetermined")]
+)
+def test_the_command_exits_with_the_verdict(exit_code: int, limit: float, word: str, tmp_path: Path) -> None:
+    result = command(tmp_path, "gate.metric=advantage", f"gate.limit={limit}", "hydra.run.dir=here")
+    assert result.returncode == exit_code, result.stderr
+    written = json.loads((tmp_path / "here" / "gate.json").read_text())
+    assert (written["schema"], written["exit_code"]) == ("mia_lightning.gate/1", exit_code)
+    assert written["sentence"].startswith(f"gate: {word}")
+    assert written["sentence"] in result.stdout
+    assert written["attacks"][0]["low"] < written["attacks"][0]["value"] < written["attacks"][0]["high"]
+    outcome = json.loads((tmp_path / "here" / "outcome.json").read_text())
+    assert outcome == {"exit_code": exit_code, "reason": written["sentence"] if exit_code else None}
+    assert (tmp_path / "here" / "report.json").is_file()
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    from mia_lightning.cli import main
+
+    def run(*arguments: str, flags: tuple[str, ...] = ()) -> int:
+        monkeypatch.setattr(sys, "argv", ["mia-lightning", *flags, *QUICK, *arguments])
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            GlobalHydra.instance().clear()
+        return int(ended.value.code or 0)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    return run
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run finds an advantage of 0.4 over 1,000 members and as many non-members, and trains nothing."""
+    found = report_of({"loss": counted(0.9, 0.5, 1000)}, 1000)
+    monkeypatch.setattr("mia_lightning.cli.run", lambda *_: found)
+    monkeypatch.setattr("mia_lightning.reports.console.render_summary", lambda _: "")
+
+
+@pytest.mark.parametrize(
+    ("limits", "codes", "exit_code"),
+    [
+        ("0.9,0.8", [0, 0], 0),
+        ("0.9,0.41", [0, 4], 4),
+        ("0.9,0.2,0.41", [0, 3, 4], 3),
+        ("0.2,2,0.41", [3, 2, 4], 2),
+    ],
+)
+@pytest.mark.usefixtures("untrained")
+def test_a_sweep_exits_with_the_worst_of_its_verdicts(
+    limits: str, codes: list[int], exit_code: int, in_process: Any, tmp_path: Path
+) -> None:
+    sweep = ["gate.metric=advantage", f"gate.limit={limits}", "hydra.sweep.dir=sweep"]
+    assert in_process(*sweep, flags=("-m",)) == exit_code
+    outcomes = [json.loads((tmp_path / "sweep" / str(i) / "outcome.json").read_text()) for i in range(len(codes))]
+    assert [outcome["exit_code"] for outcome in outcomes] == codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["gate.metric=leak", "gate.limit=0.1"], "`gate.metric` is 'leak'"),
+        (["gate.metric=auc"], "`gate.limit` is None"),
+        (["gate.metric=auc", "gate.limit=0.6", "gate.attack=lira"], "`gate.attack` is 'lira'"),
+        (["gate.metrc=auc"], "`gate.metrc` (did you mean `gate.metric`?)"),
+    ],
+)
+def test_a_mistake_in_the_gate_is_said_before_anything_is_trained(
+    arguments: list[str],
+    part: str,
+    in_process: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("it was run")
+
+    monkeypatch.setattr("mia_lightning.cli.run", never)
+    assert in_process(*arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("mia-lightning: ")
+    assert part in printed
+    assert len(printed.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_run_without_a_gate_leaves_no_verdict_of_an_earlier_one(in_process: Any, tmp_path: Path) -> None:
+    here = ["hydra.run.dir=here"]
+    assert in_process(*here, "gate.metric=advantage", "gate.limit=0.2") == 3
+    assert (tmp_path / "here" / "gate.json").is_file()
+    assert in_process(*here) == 0
+    assert not (tmp_path / "here" / "gate.json").exists()
+
+
+def test_every_variant_of_an_experiment_passes_the_gate_or_costs_the_exit_code(in_process: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "mine" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "two.yaml").write_text(
+        "# @package _global_\n"
+        "comparison:\n"
+        "  title: t\n  question: q\n  source: s\n"
+        "  variants:\n    one: {set: []}\n    other: {set: [defense=top_k, defense.top_k.k=1]}\n"
+    )
+    config = ["experiment=two", "hydra.run.dir=here", "training.epochs=2"]
+    gate, flags = ["gate.metric=advantage"], ("--config-dir", "mine")
+    code = in_process(*config, *gate, "gate.limit=0.0001", flags=flags)
+    statuses = [json.loads((tmp_path / "here" / name / "gate.json").read_text()) for name in ("one", "other")]
+    assert code == job.worst(status["exit_code"] for status in statuses)
+    assert code in (3, 4)
+    outcome = json.loads((tmp_path / "here" / "outcome.json").read_text())
+    assert outcome["exit_code"] == code
+    assert "gate.json" in outcome["reason"]
