@@ -307,6 +307,9 @@ def _check(target: Target, membership: Plan, shadow: Real | Source, model: objec
 def _checked_attacks(attacks: Sequence[Attack] | None) -> Sequence[Attack]:
     """The attacks, by default the two of the study that this began with."""
     attacks = (Shokri(), Loss()) if attacks is None else attacks
+    for attack in attacks:
+        for needed in ("name", "description", "needs", "fit"):
+            _check_kind("attack", attack, needed)
     names = [attack.name for attack in attacks]
     for name in names:
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):

@@ -1,6 +1,6 @@
 """Train once, attack many: what is observed once serves any attack, output defence and source of shadow records."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import mia_lightning as mia
-from mia_lightning.attacks.interface import Evidence
+from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.labels_only import LabelsOnly
@@ -44,6 +44,7 @@ class Spy:
     scored: list[Signals]
     name: str = "spy"
     description: str = "keeps what it is shown"
+    needs: Needs = field(default_factory=Needs)
     threshold: float = 0.0
     remarks: tuple[str, ...] = ()
 
@@ -164,7 +165,7 @@ def test_synthetic_shadow_records_leave_the_target_as_it_is(
     assert torch.equal(other.plan.member_KN[0, :160], observed.plan.member_KN[0])
     assert other.synthesis is not None
     M = len(other.synthesis.x_M)
-    assert other.shadow_signals.log_probability_KANC.shape == (4, 1, M, 3)
+    assert other.shadow_signals.log_probability_KANC.shape == (4, 1, 160 + M, 3)
     assert torch.equal(other.population.x_N[160:], other.synthesis.x_M)
     report = mia.attack(other)
     assert report.dataset == mia.attack(observed).dataset
