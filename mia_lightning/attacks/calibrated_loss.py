@@ -1,0 +1,84 @@
+"""The calibrated loss of Watson et al., "On the Importance of Difficulty Calibration in Membership Inference Attacks"
+(2022): how much lower the loss of a record is than models that did not train on it would have it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.references import (
+    Moments,
+    Others,
+    check_references,
+    finite,
+    left_out_threshold,
+    record_slices,
+)
+from mia_lightning.attacks.statistics import log_confidence
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.signals import Signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedLoss:
+    """Score a record by minus its loss, less the mean of that over the shadow models that did not train on it."""
+
+    name: str = "calibrated_loss"
+    needs: ClassVar[Needs] = Needs(out_models=1)
+
+    @property
+    def description(self) -> str:
+        return (
+            "Minus the loss of the record, less the mean of that over shadow models that did not train on it; one "
+            "threshold, the best on the shadow models."
+        )
+
+    def fit(self, shadows: Evidence, engine: Engine) -> "FittedCalibratedLoss":
+        """Average over the out-models of each record.
+
+        Raises:
+            DoesNotApplyError: a record without out-models, or a single shadow model.
+        """
+        check_references(shadows, self.needs, self.name)
+        value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
+        score_KN = _left_out(value_KN, shadows, torch.arange(shadows.num_models))
+        outside = Moments.of(value_KN, ~shadows.member_KN.to(value_KN.device), Others.of(shadows))
+        return FittedCalibratedLoss(
+            threshold=left_out_threshold(score_KN, shadows, self.name),
+            mean_out_N=outside.mean.squeeze(0),
+            num_out_N=outside.count.squeeze(0),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedCalibratedLoss:
+    """The mean of minus the loss over the out-models of each record, in nats, and their number."""
+
+    threshold: float
+    mean_out_N: Tensor
+    num_out_N: Tensor
+    remarks: tuple[str, ...] = ()
+
+    def score(self, signals: Signals, label_N: Tensor) -> Tensor:
+        """In nats, `[T, N]`, float64; above 0 where the target fits a record better; −inf without out-models."""
+        value_TN = finite(log_confidence(signals, label_N))
+        columns = slice(value_TN.shape[1])
+        return (value_TN - self.mean_out_N[columns]).where(self.num_out_N[columns] > 0, -torch.inf)
+
+    def score_left_out(self, shadows: Evidence, row_T: Tensor) -> Tensor:
+        """As `score`, of shadow models that are each compared with the others."""
+        value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
+        return _left_out(value_KN, shadows, row_T)
+
+
+def _left_out(value_KN: Tensor, shadows: Evidence, row_T: Tensor) -> Tensor:
+    out_KN = ~shadows.member_KN.to(value_KN.device)
+    others = Others.of(shadows, row_T)
+    score_TN = value_KN[row_T.to(value_KN.device)]
+    for columns in record_slices(*value_KN.shape):
+        outside = Moments.of(value_KN[:, columns], out_KN[:, columns], others)
+        score_TN[:, columns] = (score_TN[:, columns] - outside.mean).where(outside.count > 0, -torch.inf)
+    return score_TN

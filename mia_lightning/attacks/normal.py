@@ -1,0 +1,128 @@
+"""Normal distributions of the scaled logit φ of each record, over the shadow models of one side, in or out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log, pi
+
+import torch
+from torch import Tensor
+
+from mia_lightning.attacks.interface import Evidence
+from mia_lightning.attacks.ordered import Ordered
+from mia_lightning.attacks.references import Moments, Others, record_slices
+
+# Of standard deviations, in nats: where models agree, all that is left of a spread is the rounding of signals.
+SMALLEST_STD = 1e-3
+# What the published code adds to a standard deviation.
+_PUBLISHED_STD = 1e-30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normal:
+    """How the distributions are fitted.
+
+    Attributes:
+        variance: `record`, one for each record, view and side, with n − 1; `fixed`, one for each view and side, the
+            within-record variance pooled over the records that are evidence about a target.
+        published: as in the code published with the paper, where that differs: medians instead of means; n instead of
+            n − 1, and no smallest deviation; `fixed` is the variance of all φ of a side, of all records and views about
+            their common mean, so that the spread between records is in it; online that of the in-models serves both.
+    """
+
+    variance: str
+    published: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Side:
+    """The distribution of φ for each record and view over the models of one side.
+
+    Attributes:
+        mean, std: in nats, of shapes that broadcast to `[T, A, N]`.
+        is_known_TN: bool; whether there are the two models that a variance takes.
+    """
+
+    mean: Tensor
+    std: Tensor
+    is_known_TN: Tensor
+
+    def columns(self, columns: slice) -> "Side":
+        """The same of a slice of the records."""
+        std = self.std if self.std.shape[-1] == 1 else self.std[..., columns]
+        return Side(mean=self.mean[..., columns], std=std, is_known_TN=self.is_known_TN[:, columns])
+
+    def standardised(self, phi_TAN: Tensor) -> Tensor:
+        """In standard deviations from the mean."""
+        return (phi_TAN - self.mean) / self.std
+
+    def log_density(self, phi_TAN: Tensor) -> Tensor:
+        return -self.standardised(phi_TAN).square() / 2 - self.std.log() - log(2 * pi) / 2
+
+
+def sides(
+    phi_KAN: Tensor, shadows: Evidence, others: Others, normal: Normal, *, online: bool
+) -> Iterator[tuple[slice, Side | None, Side]]:
+    """In and out (in only `online`), one slice of the records after another, for each target of `others`."""
+    member_KAN = shadows.member_KN.to(phi_KAN.device).unsqueeze(1)
+    std_in, std_out = None, None
+    if normal.variance == "fixed":
+        index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
+        fixed = _fixed_published if normal.published else _fixed
+        std_in = fixed(phi_KAN, member_KAN, index_N, others) if online else None
+        std_out = std_in if online and normal.published else fixed(phi_KAN, ~member_KAN, index_N, others)
+    for columns in record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], phi_KAN.shape[2]):
+        phi_KAn, member_KAn = phi_KAN[..., columns].double(), member_KAN[..., columns]
+        inside = _side(phi_KAn, member_KAn, others, normal, std_in) if online else None
+        yield columns, inside, _side(phi_KAn, ~member_KAn, others, normal, std_out)
+
+
+def joined(parts: list[Side]) -> Side:
+    """The slices of one side, together."""
+    first = parts[0]
+    is_fixed = first.std.shape[-1] < first.mean.shape[-1]
+    return Side(
+        mean=torch.cat([part.mean for part in parts], dim=-1),
+        std=first.std if is_fixed else torch.cat([part.std for part in parts], dim=-1),
+        is_known_TN=torch.cat([part.is_known_TN for part in parts], dim=-1),
+    )
+
+
+def _side(phi_KAN: Tensor, side_KAN: Tensor, others: Others, normal: Normal, fixed: Tensor | None) -> Side:
+    moments = Moments.of(phi_KAN, side_KAN, others)
+    std = fixed
+    if std is None and normal.published:
+        std = (moments.deviation / moments.count.clamp(min=1.0)).sqrt() + _PUBLISHED_STD
+    elif std is None:
+        std = (moments.deviation / (moments.count - 1).clamp(min=1.0)).sqrt().clamp(min=SMALLEST_STD)
+    mean = Ordered.of(phi_KAN, side_KAN, others).median() if normal.published else moments.mean
+    return Side(mean=mean, std=std, is_known_TN=moments.count.squeeze(1) >= 2)
+
+
+def _fixed(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -> Tensor:
+    """The pooled within-record standard deviation of these records, `[T, A, 1]`."""
+    deviation_TA1, freedom_TA1 = phi_KAN.new_zeros(2, 1, phi_KAN.shape[1], 1, dtype=torch.float64)
+    for moments in _moments(phi_KAN, side_KAN, index_N, others):
+        deviation_TA1 = deviation_TA1 + moments.deviation.sum(-1, keepdim=True)
+        freedom_TA1 = freedom_TA1 + (moments.count - 1).clamp(min=0.0).sum(-1, keepdim=True)
+    std_TA1: Tensor = (deviation_TA1 / freedom_TA1.clamp(min=1.0)).sqrt().clamp(min=SMALLEST_STD)
+    return std_TA1
+
+
+def _fixed_published(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -> Tensor:
+    """The standard deviation of all φ of these records about their common mean, `[T, 1, 1]`."""
+    centre = phi_KAN.mean(dtype=torch.float64)
+    count, total, squares = phi_KAN.new_zeros(3, 1, 1, 1, dtype=torch.float64)
+    for moments in _moments(phi_KAN, side_KAN, index_N, others):
+        shift_TAn = moments.mean - centre
+        count = count + moments.count.expand(shift_TAn.shape).sum((1, 2), keepdim=True)
+        total = total + (moments.count * shift_TAn).sum((1, 2), keepdim=True)
+        squares = squares + (moments.deviation + moments.count * shift_TAn.square()).sum((1, 2), keepdim=True)
+    count = count.clamp(min=1.0)
+    variance: Tensor = (squares / count - (total / count).square()).clamp(min=0.0)
+    return variance.sqrt() + _PUBLISHED_STD
+
+
+def _moments(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -> Iterator[Moments]:
+    for columns in record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], len(index_N)):
+        column_n = index_N[columns]
+        yield Moments.of(phi_KAN[..., column_n].double(), side_KAN[..., column_n], others)
