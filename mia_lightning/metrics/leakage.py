@@ -1,21 +1,30 @@
 """The figures of an attack against one target, over all records and for each class."""
 
 from collections.abc import Sequence
-from math import floor
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics.figures import Figure, Figures
-from mia_lightning.metrics.roc import Roc, checked_scores, roc
+from mia_lightning.metrics.bootstrap import Bootstrap
+from mia_lightning.metrics.figures import Figures, null
+from mia_lightning.metrics.operating_point import PRIORS, operating_point_figures, recall_figure
+from mia_lightning.metrics.ranking import RECALLS, ranking_figures
+from mia_lightning.metrics.roc import checked_scores, roc
 from mia_lightning.metrics.target_accuracy import check_labels
 
-MAX_FPRS = (0.01, 0.001)
+MAX_FPRS = (0.01, 0.001, 0.0001)
 
 
 def attack_figures(
-    score_N: Tensor, is_flagged_N: Tensor, is_member_N: Tensor, *, max_fprs: Sequence[float] = MAX_FPRS
+    score_N: Tensor,
+    is_flagged_N: Tensor,
+    is_member_N: Tensor,
+    *,
+    max_fprs: Sequence[float] = MAX_FPRS,
+    bootstrap: Bootstrap | None = None,
+    intervals: bool = True,
 ) -> Figures:
     """What an attack achieves against one target, on one group of records.
 
@@ -23,14 +32,18 @@ def attack_figures(
     non-members, and no figure for one without members: precision and accuracy would say more about the group
     than about the attack. TPR at FPR α is null below 1/α non-members and carries a caution below 10/α.
 
+    Intervals are over records: this trained model, other records of the same population.
+
     Args:
         score_N: real numbers or ±inf; higher means more likely a member.
         is_flagged_N: bool; the attack's own decision "member".
         is_member_N: bool; the truth.
         max_fprs: false-positive rates in (0, 1] of `tpr_at_fpr`, whose keys are these numbers as "%g".
+        bootstrap: the draws of intervals that have no closed form; None gives conservative ones, or none.
+        intervals: False leaves all intervals out, and saves most of the time.
 
     Returns:
-        Figures whose `n` are: the flagged records (precision, balanced or not), the members (recall), all
+        Figures whose `n` are: the flagged records (precision, balanced or not, and PPV), the members (recall), all
         records (the rest).
 
     Raises:
@@ -52,41 +65,15 @@ def attack_figures(
     n0 = n - n1
     true_positives = int((is_flagged_N & is_member_N).sum())
     flagged = int(is_flagged_N.sum())
-    false_positives = flagged - true_positives
-
-    def null(count: int, reason: str) -> Figure:
-        return Figure(value=None, n=count, reason=reason)
-
-    missing = _missing(n1, n0)
+    missing = missing_kind(n1, n0)
     if missing:
-        precision = precision_balanced = null(flagged, missing)
-        accuracy = area = average = null(n, missing)
-        tpr_at_fpr = dict.fromkeys(keys, null(n, missing))
+        figures = _null_figures(missing, n, flagged, keys)
+        figures["recall"] = recall_figure(true_positives, n1) if n1 else null(0, missing)
     else:
+        figures = operating_point_figures(true_positives, flagged - true_positives, n1, n0, intervals=intervals)
         curve = roc(score_N, is_member_N)
-        if flagged:
-            # In integers, so that a balanced group has the same precision twice.
-            members, nonmembers = true_positives * n0, false_positives * n1
-            precision = Figure(value=true_positives / flagged, n=flagged)
-            precision_balanced = Figure(value=members / (members + nonmembers), n=flagged)
-        else:
-            precision = precision_balanced = null(0, "the attack flagged no record")
-        accuracy = Figure(value=(true_positives + n0 - false_positives) / n, n=n)
-        area = Figure(value=curve.auc, n=n)
-        average = Figure(value=curve.average_precision, n=n)
-        tpr_at_fpr = {key: _tpr_figure(curve, max_fpr) for key, max_fpr in zip(keys, max_fprs, strict=True)}
-    return Figures(
-        num_members=n1,
-        num_nonmembers=n0,
-        base_rate=n1 / n if n else None,
-        precision=precision,
-        precision_balanced=precision_balanced,
-        recall=Figure(value=true_positives / n1, n=n1) if n1 else null(0, missing),
-        accuracy=accuracy,
-        auc=area,
-        average_precision=average,
-        tpr_at_fpr=tpr_at_fpr,
-    )
+        figures |= ranking_figures(curve, max_fprs, bootstrap=bootstrap, intervals=intervals)
+    return Figures(num_members=n1, num_nonmembers=n0, base_rate=n1 / n if n else None, **figures)
 
 
 def per_class_figures(
@@ -98,7 +85,7 @@ def per_class_figures(
     *,
     max_fprs: Sequence[float] = MAX_FPRS,
 ) -> list[Figures]:
-    """`attack_figures` of the records of each class, in the order of the classes.
+    """`attack_figures` of the records of each class, in the order of the classes, with intervals in closed form.
 
     Args:
         score_N, is_flagged_N, is_member_N, max_fprs: as for `attack_figures`.
@@ -129,13 +116,26 @@ def _checked(score_N: Tensor, is_flagged_N: Tensor, is_member_N: Tensor) -> Tens
     return score_N
 
 
-def _missing(num_members: int, num_nonmembers: int) -> str:
+def missing_kind(num_members: int, num_nonmembers: int) -> str:
     """What the group lacks, as a reason; empty where it has members and non-members."""
     if not num_members and not num_nonmembers:
         return "the group has no records"
     if not num_members:
         return "the group has no members"
     return "" if num_nonmembers else "the group has no non-members"
+
+
+def _null_figures(reason: str, n: int, flagged: int, keys: Sequence[str]) -> dict[str, Any]:
+    of_all, of_flagged = null(n, reason), null(flagged, reason)
+    names = ("accuracy", "balanced_accuracy", "advantage", "auc", "average_precision")
+    return {
+        **dict.fromkeys(names, of_all),
+        "precision": of_flagged,
+        "precision_balanced": of_flagged,
+        "ppv": {f"{prior:g}": of_flagged for prior in PRIORS},
+        "tpr_at_fpr": dict.fromkeys(keys, of_all),
+        "precision_at_recall": {f"{recall:g}": of_all for recall in RECALLS},
+    }
 
 
 def _keys(max_fprs: Sequence[float]) -> list[str]:
@@ -146,27 +146,3 @@ def _keys(max_fprs: Sequence[float]) -> list[str]:
     if len(set(keys)) < len(keys):
         raise InputError(f"`max_fprs` {list(max_fprs)} holds a rate twice (to six digits); give each once.")
     return keys
-
-
-def _tpr_figure(curve: Roc, max_fpr: float) -> Figure:
-    n0 = curve.num_nonmembers
-    n = curve.num_members + n0
-    needed = _records_for(1, max_fpr)
-    if n0 < needed:
-        reason = f"a false-positive rate of {max_fpr:g} needs at least {needed} non-members, "
-        return Figure(value=None, n=n, reason=reason + f"and the group has {n0}")
-    point = curve.tpr_at_fpr(max_fpr)
-    ample = _records_for(10, max_fpr)
-    if n0 >= ample:
-        return Figure(value=point.tpr, n=n)
-    ending = "" if point.false_positives == 1 else "s"
-    caution = f"rests on {point.false_positives} false positive{ending} among {n0} non-members, "
-    return Figure(value=point.tpr, n=n, reason=caution + f"where at least {ample} would make it steady")
-
-
-def _records_for(false_positives: int, max_fpr: float) -> int:
-    """The smallest number of non-members of which `false_positives` are a share of at most `max_fpr`."""
-    count = max(floor(false_positives / max_fpr), 1)
-    while false_positives / count > max_fpr:
-        count += 1
-    return count

@@ -2,20 +2,103 @@
 
 from collections.abc import Sequence
 from math import fsum
+from statistics import stdev
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics.figures import Figure, Figures
+from mia_lightning.metrics.areas import TOO_FEW, auc_interval
+from mia_lightning.metrics.bootstrap import Bootstrap
+from mia_lightning.metrics.crossed import auc_contributions, crossed_interval, share_contributions
+from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null
+from mia_lightning.metrics.leakage import MAX_FPRS, attack_figures, missing_kind
+from mia_lightning.metrics.operating_point import NOTHING_FLAGGED
+from mia_lightning.metrics.ranking import pooled_tpr_figures
+from mia_lightning.metrics.rates import TAIL
+from mia_lightning.metrics.roc import roc
 
-_FIGURE_NAMES = ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision")
+_FIGURE_NAMES = (
+    "precision",
+    "precision_balanced",
+    "recall",
+    "accuracy",
+    "balanced_accuracy",
+    "advantage",
+    "auc",
+    "average_precision",
+)
+NO_INTERVAL = "none: targets share records and shadow models"
+
+
+def target_figures(
+    score_TN: Tensor,
+    is_flagged_TN: Tensor,
+    member_TN: Tensor,
+    scored_TN: Tensor,
+    *,
+    max_fprs: Sequence[float] = MAX_FPRS,
+    bootstrap: Bootstrap | None = None,
+) -> Figures:
+    """What an attack achieves against T targets on one group of records; `attack_figures` of a single one.
+
+    Of several the values are means over targets (`mean_figures`), `spread` their standard deviation over targets. The
+    intervals of AUC, recall, accuracies, advantage and precisions are those of `crossed_interval`: new records of the
+    same population and new trainings on them. TPR at FPR is the mean of each target's own, without an interval, and
+    beside it that of one threshold for the scores of all targets.
+
+    Args:
+        score_TN, is_flagged_TN, member_TN: as for `attack_figures`, for each target.
+        scored_TN: bool; records that are evidence about the target.
+        bootstrap: of a single target; see `attack_figures`.
+
+    Raises:
+        InputError: as `attack_figures`.
+    """
+    if len(score_TN) == 1:
+        of_one = (each_TN[0][scored_TN[0]] for each_TN in (score_TN, is_flagged_TN, member_TN))
+        return attack_figures(*of_one, max_fprs=max_fprs, bootstrap=bootstrap)
+    figures = mean_figures(
+        [
+            attack_figures(
+                *(each_TN[t][scored_TN[t]] for each_TN in (score_TN, is_flagged_TN, member_TN)),
+                max_fprs=max_fprs,
+                intervals=False,
+            )
+            for t in range(len(score_TN))
+        ]
+    )
+    return figures.model_copy(
+        update={
+            **_with_intervals(figures, score_TN, is_flagged_TN, member_TN, scored_TN),
+            "tpr_at_fpr_pooled": _pooled(score_TN, member_TN, scored_TN, max_fprs),
+        }
+    )
+
+
+def mean_auc_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, *, tail: float = TAIL) -> Interval:
+    """The interval of the mean AUC over targets; none where a target lacks two members or two non-members.
+
+    Args:
+        score_TN, member_TN, scored_TN: as for `target_figures`.
+        tail: of each side; for C groups at once, a C-th of that of one (Bonferroni).
+    """
+    if int(_fewest(member_TN, scored_TN)) < 2:
+        return Interval(None, None, TOO_FEW)
+    if len(score_TN) == 1:
+        return auc_interval(roc(score_TN[0][scored_TN[0]], member_TN[0][scored_TN[0]]), tail=tail)
+    return crossed_interval(*auc_contributions(score_TN, member_TN, scored_TN), tail=tail)
 
 
 def mean_figures(figures: Sequence[Figures]) -> Figures:
     """The figures of an attack over several targets; those of a single target are returned as they are.
 
     Each value is the mean over the targets for which it is defined, its `n` the sum over these (over all,
-    where it is defined for none); `reason` says for how many targets it is missing, and keeps one caution.
-    Counts are summed, and the base rate is that of the sums. Intervals are not averaged: `low` and `high` are
-    null.
+    where it is defined for none), its `spread` their standard deviation; `reason` says for how many targets it is
+    missing, and keeps one caution. PPV is that of the mean rates: its mean over targets would leave out those without a
+    false positive. Counts are summed, and the base rate is that of the sums. Intervals are not averaged: `low` and
+    `high` are null.
 
     Raises:
         InputError: no figures, or false-positive rates that differ between the targets.
@@ -33,12 +116,15 @@ def mean_figures(figures: Sequence[Figures]) -> Figures:
             )
     n1 = sum(each.num_members for each in figures)
     n0 = sum(each.num_nonmembers for each in figures)
+    means: dict[str, Any] = {name: _mean([getattr(each, name) for each in figures]) for name in _FIGURE_NAMES}
+    for name in ("tpr_at_fpr", "precision_at_recall"):
+        means[name] = {key: _mean([getattr(each, name)[key] for each in figures]) for key in getattr(first, name)}
     return Figures(
         num_members=n1,
         num_nonmembers=n0,
         base_rate=n1 / (n1 + n0) if n1 + n0 else None,
-        tpr_at_fpr={key: _mean([each.tpr_at_fpr[key] for each in figures]) for key in first.tpr_at_fpr},
-        **{name: _mean([getattr(each, name) for each in figures]) for name in _FIGURE_NAMES},
+        ppv={prior: _mean_ppv(figures, prior) for prior in first.ppv},
+        **means,
     )
 
 
@@ -50,12 +136,97 @@ def _mean(figures: Sequence[Figure]) -> Figure:
     if not values:
         same = len(set(missing)) == 1
         reason = missing[0] if same else f"defined for none of {total} targets, for the first because {missing[0]}"
-        return Figure(value=None, n=sum(each.n for each in figures), reason=reason)
+        return null(sum(each.n for each in figures), reason)
     notes = []
     if missing:
         notes.append(f"the mean over the {len(values)} of {total} targets for which it is defined ({missing[0]})")
     if cautions:
         same = len(cautions) == total and len(set(cautions)) == 1
         notes.append(cautions[0] if same else f"for {len(cautions)} of {total} targets such as: {cautions[0]}")
-    n = sum(each.n for each in figures if each.value is not None)
-    return Figure(value=fsum(values) / len(values), n=n, reason="; ".join(notes) or None)
+    return Figure(
+        value=fsum(values) / len(values),
+        n=sum(each.n for each in figures if each.value is not None),
+        reason="; ".join(notes) or None,
+        interval=NO_INTERVAL,
+        spread=stdev(values) if len(values) > 1 else None,
+    )
+
+
+def _mean_ppv(figures: Sequence[Figures], prior: str) -> Figure:
+    """PPV of the mean rates over the targets that have members and non-members."""
+    both = [each for each in figures if each.advantage.value is not None]
+    flagged = sum(each.precision.n for each in both)
+    if not both:
+        return _mean([each.ppv[prior] for each in figures])
+    if not flagged:
+        return null(0, NOTHING_FLAGGED)
+    tpr = fsum(each.recall.value or 0.0 for each in both) / len(both)
+    fpr = tpr - fsum(each.advantage.value or 0.0 for each in both) / len(both)
+    if fpr < 1e-12:  # the difference of rounded means
+        return null(flagged, "no false positive on any target")
+    value = float(prior) * tpr / (float(prior) * tpr + (1 - float(prior)) * fpr)
+    return Figure(value=value, n=flagged, interval=NO_INTERVAL)
+
+
+def _with_intervals(
+    figures: Figures, score_TN: Tensor, is_flagged_TN: Tensor, member_TN: Tensor, scored_TN: Tensor
+) -> dict[str, Any]:
+    """The figures whose contributions are known, with the limits of the crossed bootstrap."""
+    if int(_fewest(member_TN, scored_TN)) < 1:
+        return {}
+    tpr_T, of_tpr_TN = share_contributions(is_flagged_TN, member_TN & scored_TN)
+    fpr_T, of_fpr_TN = share_contributions(is_flagged_TN, ~member_TN & scored_TN)
+    balanced = crossed_interval((1 + tpr_T - fpr_T) / 2, (of_tpr_TN - of_fpr_TN) / 2)
+    intervals = {
+        "auc": mean_auc_interval(score_TN, member_TN, scored_TN),
+        "recall": crossed_interval(tpr_T, of_tpr_TN),
+        "balanced_accuracy": balanced,
+        "accuracy": crossed_interval(*share_contributions(is_flagged_TN == member_TN, scored_TN)),
+        "advantage": Interval(_doubled(balanced.low), _doubled(balanced.high), balanced.method),
+    }
+    if bool((is_flagged_TN & scored_TN).any(1).all()):
+        intervals["precision"] = crossed_interval(*share_contributions(member_TN, is_flagged_TN & scored_TN))
+        intervals["precision_balanced"] = _precision(1.0, tpr_T, of_tpr_TN, fpr_T, of_fpr_TN)
+    found = {name: limited(getattr(figures, name), interval) for name, interval in intervals.items()}
+    mean_tpr, mean_fpr = tpr_T.mean().expand_as(tpr_T), fpr_T.mean().expand_as(fpr_T)
+    ppv = {}
+    for prior, figure in figures.ppv.items():
+        odds = (1 - float(prior)) / float(prior)
+        gain_tpr, gain_fpr = _slopes(odds, mean_tpr, mean_fpr)
+        # Of the mean rates, made linear in the rates of each target.
+        value = mean_tpr / (mean_tpr + odds * mean_fpr)
+        value_T = value + gain_tpr * (tpr_T - mean_tpr) + gain_fpr * (fpr_T - mean_fpr)
+        part_TN = gain_tpr[:, None] * of_tpr_TN + gain_fpr[:, None] * of_fpr_TN
+        ppv[prior] = figure if figure.value is None else limited(figure, crossed_interval(value_T, part_TN))
+    return {**found, "ppv": ppv}
+
+
+def _precision(odds: float, tpr_T: Tensor, of_tpr_TN: Tensor, fpr_T: Tensor, of_fpr_TN: Tensor) -> Interval:
+    gain_tpr_T, gain_fpr_T = _slopes(odds, tpr_T, fpr_T)
+    value_T = tpr_T / (tpr_T + odds * fpr_T)
+    return crossed_interval(value_T, gain_tpr_T[:, None] * of_tpr_TN + gain_fpr_T[:, None] * of_fpr_TN)
+
+
+def _slopes(odds: float, tpr_T: Tensor, fpr_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of TPR / (TPR + odds FPR) by both rates."""
+    square_T = (tpr_T + odds * fpr_T).square()
+    return odds * fpr_T / square_T, -odds * tpr_T / square_T
+
+
+def _pooled(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fprs: Sequence[float]) -> dict[str, Figure]:
+    """TPR at FPR with one threshold for all targets."""
+    is_member_M = member_TN[scored_TN]
+    n1 = int(is_member_M.sum())
+    missing = missing_kind(n1, len(is_member_M) - n1)
+    if missing:
+        return {f"{max_fpr:g}": null(len(is_member_M), missing) for max_fpr in max_fprs}
+    return pooled_tpr_figures(roc(score_TN[scored_TN], is_member_M), max_fprs, NO_INTERVAL)
+
+
+def _doubled(share: float | None) -> float | None:
+    return None if share is None else 2 * share - 1
+
+
+def _fewest(member_TN: Tensor, scored_TN: Tensor) -> Tensor:
+    """The smallest number of members or of non-members of a target."""
+    return torch.minimum((member_TN & scored_TN).sum(1).min(), (~member_TN & scored_TN).sum(1).min())

@@ -98,7 +98,7 @@ class Roc:
         """The best point within `max_fpr` (see `tpr_at_fpr`)."""
         if not 0.0 <= max_fpr <= 1.0:
             raise InputError(f"`max_fpr` is {max_fpr}; a false-positive rate lies in [0, 1].")
-        allowed = _allowed_false_positives(max_fpr, self.num_nonmembers)
+        allowed = allowed_false_positives(max_fpr, self.num_nonmembers)
         within = int(torch.searchsorted(self.false_positives_F, allowed, right=True)) - 1
         # Among the thresholds of equal TPR the first has the fewest false positives.
         best = int(torch.searchsorted(self.true_positives_F, self.true_positives_F[within]))
@@ -235,7 +235,7 @@ def checked_scores(score_N: Tensor, is_member_N: Tensor) -> Tensor:
     return score_N
 
 
-def _allowed_false_positives(max_fpr: float, num_nonmembers: int) -> int:
+def allowed_false_positives(max_fpr: float, num_nonmembers: int) -> int:
     """The largest count whose rate, as a float, is at most `max_fpr`.
 
     The product max_fpr * num_nonmembers rounds either way (0.29 * 100 < 29), whereas the quotient of two

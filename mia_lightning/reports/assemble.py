@@ -16,10 +16,12 @@ from mia_lightning.membership import Membership
 from mia_lightning.metrics import (
     TargetAccuracy,
     accuracy_by_membership,
-    attack_figures,
-    mean_figures,
-    per_class_figures,
+    mean_auc_interval,
+    target_figures,
 )
+from mia_lightning.metrics.bootstrap import Bootstrap
+from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure, limited
+from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
 from mia_lightning.reports.schema import (
     AttackSection,
@@ -94,7 +96,7 @@ def assemble(
         shadow=_shadow_section(observation, whole),
         defense=defense,
         attacks=tuple(
-            _attack_section(outcome, population, plan, None if defense is None else defense.description)
+            _attack_section(outcome, population, plan, None if defense is None else defense.description, engine.seed)
             for outcome in outcomes
         ),
         warnings=tuple(warnings),
@@ -227,30 +229,36 @@ def _synthesis_section(synthesis: Synthesis, population: Population) -> Synthesi
 
 
 def _attack_section(
-    outcome: AttackOutcome, population: Population, plan: Membership, defense: str | None
+    outcome: AttackOutcome, population: Population, plan: Membership, defense: str | None, seed: int
 ) -> AttackSection:
-    overall, per_class = [], []
-    for t in range(plan.num_targets):
-        scored_N = plan.scored_KN[t]
-        observed = (
-            outcome.score_TN[t][scored_N],
-            outcome.is_flagged_TN[t][scored_N],
-            plan.member_KN[t][scored_N],
-        )
-        overall.append(attack_figures(*observed))
-        per_class.append(per_class_figures(*observed, population.label_N[scored_N], population.num_classes))
+    member_TN, scored_TN = plan.member_KN[plan.targets], plan.scored_KN[plan.targets]
+    observed = (outcome.score_TN, outcome.is_flagged_TN, member_TN, scored_TN)
+    of_class_CN = population.label_N == torch.arange(population.num_classes)[:, None]
     return AttackSection(
         name=outcome.name,
         description=outcome.description,
         defense=defense,
         adaptive=outcome.adaptive,
         num_targets=plan.num_targets,
-        overall=mean_figures(overall),
+        estimand=THESE_MODELS if plan.num_targets == 1 else NEW_TRAININGS,
+        overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name)),
         per_class=tuple(
-            ClassFigures(class_index=c, class_name=name, **dict(mean_figures([target[c] for target in per_class])))
-            for c, name in enumerate(population.class_names)
+            _class_figures(c, population, [each_TN[:, of_class_N] for each_TN in observed])
+            for c, of_class_N in enumerate(of_class_CN)
         ),
     )
+
+
+def _class_figures(c: int, population: Population, observed: Sequence[Tensor]) -> ClassFigures:
+    """The figures of one class, the interval of its AUC once more for all classes at once."""
+    score_TN, is_flagged_TN, member_TN, scored_TN = observed
+    figures = target_figures(score_TN, is_flagged_TN, member_TN, scored_TN)
+    simultaneous: Figure = figures.auc
+    if simultaneous.value is not None:
+        interval = mean_auc_interval(score_TN, member_TN, scored_TN, tail=TAIL / population.num_classes)
+        simultaneous = limited(simultaneous, interval)
+    name = population.class_names[c]
+    return ClassFigures(class_index=c, class_name=name, auc_simultaneous=simultaneous, **dict(figures))
 
 
 def _scores(outcomes: Sequence[AttackOutcome], population: Population, plan: Membership) -> Scores:

@@ -1,43 +1,74 @@
 """The short summary that ends a run on the terminal."""
 
+import re
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mia_lightning.reports.findings import label, most_exposed, percent, show, strongest
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.metrics.figures import Figure
+from mia_lightning.reports.findings import bracket, label, most_exposed, percent, show, strongest
+from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
 NUM_EXPOSED = 3
 
 
 def render_summary(report: AuditReport) -> Group:
-    """A table with one row for each attack, a line on the target and one on the most exposed classes.
+    """A table with one row for each attack, what its brackets mean, a line on the target and one on exposed classes.
 
-    Fits 80 columns and says nothing by colour alone; undefined figures are dashes.
+    Fits 80 columns and says nothing by colour alone; undefined figures are dashes. Where there is no room for an
+    interval beside its figure it stands below. FPRs at which no attack has a TPR are left out beyond the first two.
     """
     rates = list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr))
-    table = Table(title="Membership leakage", title_justify="left", title_style="bold", pad_edge=False, box=None)
+    rates = rates[:2] + [rate for rate in rates[2:] if any(_tpr(attack, rate) for attack in report.attacks)]
+    table = Table(title="Membership leakage", title_justify="left", title_style="bold", padding=(0, 1, 0, 0), box=None)
     table.add_column("attack", overflow="fold")
     for name in ("precision", "recall", "accuracy", "AUC", *(f"TPR at\n{percent(fpr)} FPR" for fpr in rates)):
-        table.add_column(name, justify="right", vertical="bottom")
+        table.add_column(name, justify="right", vertical="top")
     for attack in report.attacks:
         figures = attack.overall
-        shown = [figures.precision, figures.recall, figures.accuracy, figures.auc]
-        values = [figure.value for figure in shown]
-        values += [figures.tpr_at_fpr[fpr].value if fpr in figures.tpr_at_fpr else None for fpr in rates]
-        table.add_row(Text(label(attack)), *(show(value) for value in values))
-    target = report.target
+        plain = [show(figure.value) for figure in (figures.precision, figures.recall, figures.accuracy)]
+        ranked = [figures.auc, *(figures.tpr_at_fpr.get(fpr) for fpr in rates)]
+        table.add_row(Text(label(attack)), *plain, *(_cell(figure) for figure in ranked))
+    return Group(table, Text(), *(Text(line) for line in _lines(report)))
+
+
+def _lines(report: AuditReport) -> list[str]:
     lines = [
-        Text(
-            f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
-            f"gap {target.generalization_gap:.3f}"
-        )
+        f"Brackets: 95\u00a0% intervals ({estimand})."
+        for estimand in dict.fromkeys(attack.estimand for attack in report.attacks if bracket(attack.overall.auc))
     ]
-    attack_shown = strongest(report)
-    if attack_shown is not None:
+    if report.target.num_targets > 1:
+        spreads = [(label(attack), attack.overall.auc.spread) for attack in report.attacks]
+        shown = ", ".join(f"{name} {show(spread)}" for name, spread in spreads if spread is not None)
+        lines.append(f"Means over {report.target.num_targets} targets; SD of the AUC over them: {shown}")
+    target = report.target
+    lines.append(
+        f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
+        f"gap {target.generalization_gap:.3f}"
+    )
+    attack = strongest(report)
+    groups = [] if attack is None else most_exposed(attack, NUM_EXPOSED)
+    if attack is not None and groups:
+        at_once = ", intervals for all classes at once" if any(map(_simultaneous, groups)) else ""
         exposed = ", ".join(
-            f"{group.class_name} {show(group.auc.value, 2)}" for group in most_exposed(attack_shown, NUM_EXPOSED)
+            f"{group.class_name} {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
         )
-        if exposed:
-            lines.append(Text(f"Most exposed classes (AUC of {label(attack_shown)}): {exposed}"))
-    return Group(table, Text(), *lines)
+        lines.append(f"Most exposed classes (AUC of {label(attack)}{at_once}): {exposed}")
+    return lines
+
+
+def _cell(figure: Figure | None) -> str:
+    """Value and interval, which may break between the two alone; the interval without leading zeros."""
+    if figure is None:
+        return show(None)
+    short = re.sub(r"(?<=[\[,])0(?=\.)", "", bracket(figure).replace("\u00a0", "")).replace("1.000", "1.00")
+    return f"{show(figure.value)} {short}".rstrip()
+
+
+def _simultaneous(group: ClassFigures) -> str:
+    return "" if group.auc_simultaneous is None else bracket(group.auc_simultaneous, 2)
+
+
+def _tpr(attack: AttackSection, rate: str) -> bool:
+    return rate in attack.overall.tpr_at_fpr and attack.overall.tpr_at_fpr[rate].value is not None

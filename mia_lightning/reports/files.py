@@ -64,7 +64,10 @@ def read_report(path: Path) -> AuditReport:
         raise InputError(f"{path} is not JSON ({error}); give the {REPORT} of a finished run.") from None
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA:
-        raise InputError(f"{path} has the schema {found!r}; this version of mia_lightning reads {SCHEMA!r}.")
+        raise InputError(
+            f"{path} has the schema {found!r}; this version of mia_lightning reads {SCHEMA!r}: run the audit again, or "
+            "read it with the version that wrote it."
+        )
     try:
         return AuditReport.model_validate_json(json.dumps(content))
     except ValidationError as error:

@@ -5,7 +5,17 @@ from math import sqrt
 from mia_lightning.metrics.figures import Figure, Figures
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
-FIGURE_NAMES = ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision")
+FIGURE_NAMES = (
+    "precision",
+    "precision_balanced",
+    "recall",
+    "accuracy",
+    "balanced_accuracy",
+    "advantage",
+    "auc",
+    "average_precision",
+)
+FIGURE_FAMILIES = ("tpr_at_fpr", "tpr_at_fpr_pooled", "precision_at_recall", "ppv")
 CHANCE_ERRORS = 3.5  # null standard errors within which an AUC is called chance
 
 
@@ -17,9 +27,11 @@ def label(attack: AttackSection) -> str:
 
 
 def figures_by_name(figures: Figures) -> dict[str, Figure]:
-    """All figures of one group, flat: `precision`, …, `auc`, …, `tpr_at_fpr_0.01`, …."""
+    """All figures of one group, flat: `precision`, …, `auc`, …, `tpr_at_fpr_0.01`, …, `ppv_0.1`."""
     flat = {name: getattr(figures, name) for name in FIGURE_NAMES}
-    return flat | {f"tpr_at_fpr_{fpr}": figure for fpr, figure in figures.tpr_at_fpr.items()}
+    for family in FIGURE_FAMILIES:
+        flat |= {f"{family}_{key}": figure for key, figure in getattr(figures, family).items()}
+    return flat
 
 
 def show(value: float | None, digits: int = 3) -> str:
@@ -27,16 +39,35 @@ def show(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def bracket(figure: Figure, digits: int = 3) -> str:
+    """The interval as text without a break: "[0.944, 0.966]", "at least 0.944"; empty where there is none."""
+    if figure.low is None or figure.high is None:
+        return "" if figure.low is None else f"at least {show(figure.low, digits)}".replace(" ", "\u00a0")
+    return f"[{show(figure.low, digits)},\u00a0{show(figure.high, digits)}]"
+
+
+def shown(figure: Figure, digits: int = 3) -> str:
+    """Value and interval: "0.956 [0.944, 0.966]"."""
+    return f"{show(figure.value, digits)} {bracket(figure, digits)}".rstrip()
+
+
 def title(name: str) -> str:
     """The name of a figure as a reader writes it."""
-    if name.startswith("tpr_at_fpr_"):
-        return f"TPR at {percent(name.removeprefix('tpr_at_fpr_'))} FPR"
+    family, _, key = name.rpartition("_")
+    by_family = {
+        "tpr_at_fpr": "TPR at {} FPR",
+        "tpr_at_fpr_pooled": "TPR at {} FPR, one threshold for all targets",
+        "precision_at_recall": "precision at {} recall",
+        "ppv": "precision if {} were members",
+    }
+    if family in by_family:
+        return by_family[family].format(percent(key))
     return {"auc": "AUC", "precision_balanced": "precision at 1:1"}.get(name, name.replace("_", " "))
 
 
-def percent(fpr: str) -> str:
-    """A false-positive rate as a percentage, unbreakable: "0.001" as "0.1 %"."""
-    return f"{float(fpr) * 100:g}\u00a0%"
+def percent(rate: str) -> str:
+    """A rate as a percentage, unbreakable: "0.001" as "0.1 %"."""
+    return f"{float(rate) * 100:g}\u00a0%"
 
 
 def strongest(report: AuditReport) -> AttackSection | None:
@@ -64,17 +95,6 @@ def is_at_chance(figures: Figures, num_targets: int = 1) -> bool | None:
     return figures.auc.value - 0.5 <= CHANCE_ERRORS * error
 
 
-def precision_at_prior(figures: Figures, prior: float) -> float | None:
-    """Precision that the attack's decisions would have if a share `prior` of the records were members.
-
-    From TPR (the recall) and FPR: prior · TPR / (prior · TPR + (1 − prior) · FPR). None where it is undefined.
-    """
-    balanced = figures.precision_balanced.value
-    if balanced is None:
-        return None
-    return prior * balanced / (prior * balanced + (1 - prior) * (1 - balanced))
-
-
 def headline(report: AuditReport) -> str:
     """One short sentence: is there leakage?"""
     attack = strongest(report)
@@ -94,14 +114,16 @@ def verdict(report: AuditReport) -> list[str]:
     auc = figures.auc.value or 0.0
     sentences = [
         f"Given one record of the training data and one that is not, the strongest attack ({label(attack)}) "
-        f"ranks the former higher in {100 * auc:.0f} of 100 cases (AUC {auc:.3f}; 50 of 100 is guessing)."
+        f"ranks the former higher in {100 * auc:.0f} of 100 cases (AUC {shown(figures.auc)}; 50 of 100 is guessing)."
     ]
     if figures.precision.value is not None and figures.recall.value is not None:
         sentences.append(
-            f"Of the records that it calls members, {_share(figures.precision.value)} are (precision), where "
+            f"Of the records that it calls members, {_shares(figures.precision)} are (precision), where "
             f"guessing gives {_share(figures.base_rate or 0.0)} (the base rate); "
-            f"it finds {_share(figures.recall.value)} of the members (recall)."
+            f"it finds {_shares(figures.recall)} of the members (recall)."
         )
+    if bracket(figures.auc):
+        sentences.append(f"Brackets are 95\u00a0% intervals ({attack.estimand}).")
     num_targets = report.target.num_targets
     if is_at_chance(figures, num_targets):
         each = "" if num_targets == 1 else " of each target"
@@ -116,6 +138,15 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f}\u00a0%"
 
 
+def _shares(figure: Figure) -> str:
+    """A share and its interval as percentages; a bound where that is all."""
+    if figure.value is None:
+        return f"at least {_share(figure.low or 0.0)}"
+    if figure.low is None or figure.high is None:
+        return _share(figure.value)
+    return f"{_share(figure.value)} [{100 * figure.low:.1f},\u00a0{100 * figure.high:.1f}]"
+
+
 def meaning(report: AuditReport) -> list[str]:
     """What the figures of the strongest attack say, in plain sentences."""
     attack = strongest(report)
@@ -125,15 +156,15 @@ def meaning(report: AuditReport) -> list[str]:
             if figure.value is not None:
                 sentences.append(
                     f"An attacker who may wrongly accuse at most {percent(fpr)} of the non-members still finds "
-                    f"{_share(figure.value)} of the members: the records that stand out most are the ones at risk."
+                    f"{_shares(figure)} of the members: the records that stand out most are the ones at risk."
                 )
                 break
-        rare = precision_at_prior(attack.overall, 0.01)
-        if rare is not None:
+        rare = attack.overall.ppv["0.01"]
+        if rare.value is not None or rare.low is not None:
             sentences.append(
                 f"Precision depends on how common members are among the records under suspicion. Here they are "
                 f"{_share(attack.overall.base_rate or 0.0)}; were they 1 in 100, the same decisions would be right "
-                f"for {_share(rare)} of the records that they call members."
+                f"for {_shares(rare)} of the records that they call members."
             )
     target = report.target
     sentences.append(
@@ -152,10 +183,15 @@ def limits(report: AuditReport) -> list[str]:
     return [
         f"No upper bound: these are the attacks of this run ({names}). A stronger attack may find more, and a low "
         "figure is no proof of privacy.",
-        f"No interval: the figures come from {targets}, trained on one draw of {report.dataset.name}; another "
-        "training run or another draw gives other figures."
+        f"No other model: {_about(report)} ({targets}, trained on records of {report.dataset.name}). A model "
+        "of another architecture, other settings or other data gives other figures."
         + (" The strongest attack is the best on this very target, which flatters it." if several else ""),
         "No average harm: a mean over all records hides the few that are found with certainty. Look at the "
         "true-positive rate at low false-positive rates and at the most exposed classes.",
         "Membership only: the attacks decide whether a record was used for training; they do not reveal it.",
     ]
+
+
+def _about(report: AuditReport) -> str:
+    estimands = list(dict.fromkeys(attack.estimand for attack in report.attacks))
+    return f"the intervals are about {' and '.join(estimands)}" if estimands else "there are no figures"

@@ -5,6 +5,7 @@ All text is escaped by jinja2; the figures travel as JSON in which `<` is escape
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cache
@@ -28,6 +29,8 @@ from mia_lightning.reports.interactive import (
 )
 from mia_lightning.reports.schema import AttackSection, AuditReport
 
+_MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
+
 
 def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
     """The page for a report; `curves` has an entry for each attack's name."""
@@ -40,6 +43,8 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
     )
     environment.filters |= {
         "show": findings.show,
+        "bracket": findings.bracket,
+        "figure_title": findings.title,
         "percent": findings.percent,
         "attack_label": findings.label,
         "moment": _moment,
@@ -50,6 +55,8 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         findings=findings,
         strongest=strongest,
         rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),
+        estimands=list(dict.fromkeys(attack.estimand for attack in report.attacks)),
+        further=_further(report),
         gaps={group.class_index: group for group in report.target.per_class},
         class_attacks=sorted(report.attacks, key=lambda attack: attack is not strongest),
         missing=[_missing(attack) for attack in report.attacks],
@@ -76,6 +83,12 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots
+
+
+def _further(report: AuditReport) -> list[str]:
+    """Figures that the first table of attacks has no column for."""
+    names = dict.fromkeys(name for attack in report.attacks for name in findings.figures_by_name(attack.overall))
+    return [name for name in names if name not in _MAIN and not re.fullmatch(r"tpr_at_fpr_[\d.e-]+", name)]
 
 
 def _missing(attack: AttackSection) -> list[tuple[str, str]]:

@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from mia_lightning.metrics.figures import Figures
+from mia_lightning.metrics.figures import THESE_MODELS, Figure, Figures
 
-SCHEMA: Literal["mia_lightning.report/1"] = "mia_lightning.report/1"
+SCHEMA: Literal["mia_lightning.report/2"] = "mia_lightning.report/2"
 
 
 class _Section(BaseModel):
@@ -111,6 +111,7 @@ class ShadowSection(_Section):
 class ClassFigures(Figures):
     class_index: int
     class_name: str
+    auc_simultaneous: Figure | None = None  # the AUC with limits that hold for all classes at once (Bonferroni)
 
 
 class AttackSection(_Section):
@@ -121,6 +122,7 @@ class AttackSection(_Section):
     defense: str | None = None  # output defence in place; null for none
     adaptive: bool = False  # whether the attacker knew the defence and adapted
     num_targets: int
+    estimand: str = THESE_MODELS  # what the intervals are about
     overall: Figures
     per_class: tuple[ClassFigures, ...]
 
@@ -160,7 +162,7 @@ class AuditReport(_Section):
     the scores are `scores.parquet`; a report that was read back has neither.
     """
 
-    schema_: Literal["mia_lightning.report/1"] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
     run: RunSection
     dataset: DatasetSection
     membership: MembershipSection

@@ -2,20 +2,22 @@
 
 from typing import Any
 
-from mia_lightning.reports.findings import FIGURE_NAMES, figures_by_name
+from mia_lightning.reports.findings import figures_by_name
 from mia_lightning.reports.schema import AuditReport
 
 Row = dict[str, Any]
+# Figures by whose intervals runs are compared.
+_WITH_LIMITS = ("auc", "tpr_at_fpr_")
 
 
 def per_class_rows(report: AuditReport) -> list[Row]:
     """One row for each attack and class: who, how many, the target's accuracies, all figures, then the reasons.
 
-    A figure that is undefined is None; `<figure>_reason` says why, and is None where nothing is to be said.
-    All rows have the same columns, in the same order.
+    A figure that is undefined is None; `<figure>_low` and `<figure>_high` are the limits of its interval, and
+    `<figure>_reason` says why it is undefined: each is None where there is nothing to be said. `auc_simultaneous_low`
+    and `_high` hold for all classes at once. All rows have the same columns, in the same order.
     """
-    rates = dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)
-    names = [*FIGURE_NAMES, *(f"tpr_at_fpr_{fpr}" for fpr in rates)]
+    names = list(dict.fromkeys(name for attack in report.attacks for name in figures_by_name(attack.overall)))
     target_class = {section.class_index: section for section in report.target.per_class}
     rows: list[Row] = []
     for attack in report.attacks:
@@ -35,7 +37,13 @@ def per_class_rows(report: AuditReport) -> list[Row]:
                 "test_accuracy": accuracies.test_accuracy,
                 "generalization_gap": accuracies.generalization_gap,
             }
-            row |= {name: figures[name].value if name in figures else None for name in names}
+            for name in names:
+                figure = figures.get(name)
+                row[name] = None if figure is None else figure.value
+                row[f"{name}_low"] = None if figure is None else figure.low
+                row[f"{name}_high"] = None if figure is None else figure.high
+            for end in ("low", "high"):
+                row[f"auc_simultaneous_{end}"] = getattr(group.auc_simultaneous, end, None)
             row |= {f"{name}_reason": figures[name].reason if name in figures else None for name in names}
             rows.append(row)
     return rows
@@ -45,7 +53,8 @@ def headline_scalars(report: AuditReport) -> dict[str, float]:
     """The figures by which runs are compared, under names that read like paths; undefined ones are left out.
 
     `leakage/<attack>/auc` and the other figures, `target/train_accuracy`, `target/test_accuracy` and
-    `target/generalization_gap`. An output defence is part of the path: `leakage/<attack>/<defense>/auc`.
+    `target/generalization_gap`; AUC and TPR with their limits, `leakage/<attack>/auc_low` and `auc_high`. An output
+    defence is part of the path: `leakage/<attack>/<defense>/auc`.
     """
     scalars = {
         "target/train_accuracy": report.target.train_accuracy,
@@ -57,6 +66,8 @@ def headline_scalars(report: AuditReport) -> dict[str, float]:
         if attack.defense is not None:
             parts.append(f"{attack.defense}_adaptive" if attack.adaptive else attack.defense)
         for name, figure in figures_by_name(attack.overall).items():
-            if figure.value is not None:
-                scalars["/".join([*parts, name])] = figure.value
+            limits = {"_low": figure.low, "_high": figure.high} if name.startswith(_WITH_LIMITS) else {}
+            for ending, value in {"": figure.value, **limits}.items():
+                if value is not None:
+                    scalars["/".join([*parts, name + ending])] = value
     return scalars

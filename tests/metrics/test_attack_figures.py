@@ -9,11 +9,21 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import Figure, Figures, attack_figures, mean_figures, per_class_figures
+from mia_lightning.metrics import Bootstrap, Figure, Figures, attack_figures, mean_figures, per_class_figures
 from mia_lightning.metrics.roc import tpr_at_fpr
 from mia_lightning.seeds import generator
 
-NAMES = ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision")
+NAMES = (
+    "precision",
+    "precision_balanced",
+    "recall",
+    "accuracy",
+    "balanced_accuracy",
+    "advantage",
+    "auc",
+    "average_precision",
+)
+FAMILIES = ("tpr_at_fpr", "precision_at_recall", "ppv")
 
 
 def group(n1, n0, seed=0):
@@ -37,6 +47,8 @@ def test_defined_figures_equal_sklearn(n1, n0, seed):
         "precision_balanced": sklearn_metrics.precision_score(truth, flagged, sample_weight=weight),
         "recall": sklearn_metrics.recall_score(truth, flagged),
         "accuracy": sklearn_metrics.accuracy_score(truth, flagged),
+        "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(truth, flagged),
+        "advantage": sklearn_metrics.balanced_accuracy_score(truth, flagged, adjusted=True),
         "auc": sklearn_metrics.roc_auc_score(truth, score),
         "average_precision": sklearn_metrics.average_precision_score(truth, score),
     }
@@ -44,10 +56,71 @@ def test_defined_figures_equal_sklearn(n1, n0, seed):
         assert getattr(figures, name).value == pytest.approx(value, abs=1e-12), name
         assert getattr(figures, name).reason is None
     counts = [getattr(figures, name).n for name in NAMES]
-    assert counts == [flagged.sum(), flagged.sum(), n1, n1 + n0, n1 + n0, n1 + n0]
+    assert counts == [flagged.sum(), flagged.sum(), n1, n1 + n0, n1 + n0, n1 + n0, n1 + n0, n1 + n0]
     assert (figures.num_members, figures.num_nonmembers) == (n1, n0)
     assert figures.base_rate == n1 / (n1 + n0)
     assert figures.tpr_at_fpr["1"].value == 1.0
+    precision, recall, _ = sklearn_metrics.precision_recall_curve(truth, score, sample_weight=weight)
+    for level, figure in figures.precision_at_recall.items():
+        reached = recall >= float(level) - 1e-12  # ascending thresholds: the last of these is the highest
+        assert figure.value == pytest.approx(precision[reached][-1], abs=1e-12), level
+    for prior, figure in figures.ppv.items():
+        at_prior = [float(prior) / n1 if member else (1 - float(prior)) / n0 for member in truth]
+        if figure.value is None:
+            assert not (flagged & ~truth).any()
+        else:
+            assert figure.value == pytest.approx(
+                sklearn_metrics.precision_score(truth, flagged, sample_weight=at_prior), abs=1e-12
+            )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 40), st.integers(1, 300), st.integers(0, 1000), st.booleans())
+def test_every_interval_holds_its_figure_and_has_a_width(n1, n0, seed, is_tied):
+    score_N, _, is_member_N = group(n1, n0, seed)
+    score_N = score_N.round() if is_tied else score_N
+    figures = attack_figures(score_N, score_N > 0.5, is_member_N, bootstrap=Bootstrap(seed=seed, attack="a"))
+    shown = [getattr(figures, name) for name in NAMES]
+    shown += [figure for family in FAMILIES for figure in getattr(figures, family).values()]
+    for figure in shown:
+        if figure.value is not None and figure.low is not None:
+            assert figure.low - 1e-9 <= figure.value <= figure.high + 1e-9
+            assert figure.high - figure.low > 1e-6
+            assert not figure.interval.startswith("none")
+        elif figure.value is not None:
+            assert figure.high is None
+            assert figure.interval.startswith("none")
+
+
+def test_no_interval_without_being_asked_for():
+    figures = attack_figures(*group(30, 300), intervals=False)
+    with_intervals = attack_figures(*group(30, 300))
+    for name in NAMES:
+        bare, figure = getattr(figures, name), getattr(with_intervals, name)
+        assert (bare.low, bare.high, bare.interval) == (None, None, None)
+        assert (bare.value, bare.n) == (figure.value, figure.n)
+    assert figures.ppv["0.1"].low is figures.tpr_at_fpr["0.01"].low is figures.precision_at_recall["0.5"].low is None
+
+
+def test_ppv_without_false_positives_is_a_lower_limit():
+    is_member_N = torch.arange(400) < 200
+    flagged_N = torch.arange(400) < 50
+    figure = attack_figures(flagged_N.double(), flagged_N, is_member_N).ppv["0.01"]
+    assert (figure.value, figure.high) == (None, None)
+    assert 0.05 < figure.low < 0.5  # 50 of 200 members against at most 3.7 of 200 non-members
+    assert figure.reason == "no false positive among 200 non-members: it is at least the lower limit"
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 60), st.integers(2, 300), st.integers(0, 1000))
+def test_figures_and_intervals_are_the_same_under_increasing_maps(n1, n0, seed):
+    score_N, is_flagged_N, is_member_N = group(n1, n0, seed)
+    score_N = (score_N * 4).round() / 4
+    bootstrap = Bootstrap(seed=1, attack="a", replicates=100)
+    expected = attack_figures(score_N, is_flagged_N, is_member_N, bootstrap=bootstrap)
+    distinct, place_N = score_N.double().unique(return_inverse=True)  # functions of equal numbers may round apart
+    for mapped in (distinct.exp() * 1e6 - 17, distinct**3 + distinct, torch.special.expit(distinct)):
+        assert attack_figures(mapped[place_N], is_flagged_N, is_member_N, bootstrap=bootstrap) == expected
 
 
 def test_balanced_precision_is_precision_in_a_balanced_group():
@@ -61,9 +134,12 @@ def test_balanced_precision_is_precision_in_a_balanced_group():
 )
 def test_a_group_of_one_kind_has_null_figures(n1, n0, reason):
     figures = attack_figures(*group(n1, n0))
-    shown = [getattr(figures, name) for name in NAMES if name != "recall"] + list(figures.tpr_at_fpr.values())
+    shown = [getattr(figures, name) for name in NAMES if name != "recall"]
+    shown += [figure for family in FAMILIES for figure in getattr(figures, family).values()]
     assert {(figure.value, figure.reason) for figure in shown} == {(None, reason)}
-    assert list(figures.tpr_at_fpr) == ["0.01", "0.001"]
+    assert list(figures.tpr_at_fpr) == ["0.01", "0.001", "0.0001"]
+    assert list(figures.precision_at_recall) == ["0.1", "0.5", "0.9"]
+    assert list(figures.ppv) == ["0.01", "0.1"]
     assert figures.auc.n == n1 + n0
     if n1:
         assert figures.recall.value is not None
@@ -77,8 +153,8 @@ def test_nothing_flagged_leaves_precision_undefined():
     score_N, is_flagged_N, is_member_N = group(10, 10)
     figures = attack_figures(score_N, torch.zeros_like(is_flagged_N), is_member_N)
     assert figures.precision == Figure(value=None, n=0, reason="the attack flagged no record")
-    assert figures.precision_balanced == figures.precision
-    assert figures.recall.value == 0.0
+    assert figures.precision_balanced == figures.precision == figures.ppv["0.1"]
+    assert figures.recall.value == figures.advantage.value == 0.0
     assert figures.accuracy.value == 0.5
     assert figures.auc.value is not None
 
@@ -99,6 +175,7 @@ def test_tpr_at_fpr_needs_non_members(n0, defined, cautious):
         return
     point = tpr_at_fpr(score_N, is_member_N, max_fpr=0.01)
     assert figure.value == point.tpr
+    assert figure.false_positives == point.false_positives
     if cautious:
         assert figure.reason.startswith(f"rests on {point.false_positives} false positive")
         assert f"among {n0} non-members, where at least 1000" in figure.reason
@@ -151,7 +228,15 @@ def test_mean_over_targets():
         assert figure.value == pytest.approx((first.value + second.value) / 2)
         assert figure.n == first.n + second.n
         assert (figure.reason, figure.low, figure.high) == (None, None, None)
-    assert list(mean.tpr_at_fpr) == ["0.01", "0.001"]
+        assert figure.spread == pytest.approx(abs(first.value - second.value) / 2**0.5)
+    for family in ("tpr_at_fpr", "precision_at_recall"):
+        for key, figure in getattr(mean, family).items():
+            values = [getattr(target, family)[key].value for target in targets]
+            assert (figure.value is None) == (None in values)
+            assert figure.value is None or figure.value == pytest.approx(sum(values) / 2)
+    tpr, advantage = mean.recall.value, mean.advantage.value
+    assert mean.ppv["0.1"].value == pytest.approx(0.1 * tpr / (0.1 * tpr + 0.9 * (tpr - advantage)))
+    assert list(mean.tpr_at_fpr) == ["0.01", "0.001", "0.0001"]
     assert mean.tpr_at_fpr["0.01"].reason is None
     # Both rest on few non-members, each on its own number of them.
     reason = mean.tpr_at_fpr["0.001"].reason

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from mia_lightning.metrics.areas import auc_interval
+from mia_lightning.metrics.bootstrap import Bootstrap
+from mia_lightning.metrics.figures import limited
 from mia_lightning.metrics.leakage import attack_figures
+from mia_lightning.metrics.rates import TAIL
+from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
@@ -136,12 +141,19 @@ def _attack(name: str, class_names: tuple[str, ...], signals: _Signals, num_targ
     for c, class_name in enumerate(class_names):
         rows = signals.label == c
         figures = attack_figures(signals.score[rows], signals.is_flagged[rows], signals.is_member[rows])
-        per_class.append(ClassFigures(class_index=c, class_name=class_name, **dict(figures)))
+        at_once = figures.auc
+        if at_once.value is not None:
+            interval = auc_interval(roc(signals.score[rows], signals.is_member[rows]), tail=TAIL / len(class_names))
+            at_once = limited(at_once, interval)
+        of_class = {"class_index": c, "class_name": class_name, "auc_simultaneous": at_once}
+        per_class.append(ClassFigures(**of_class, **dict(figures)))
     return AttackSection(
         name=name,
         description=f"A synthetic attack named {name}.",
         num_targets=num_targets,
-        overall=attack_figures(signals.score, signals.is_flagged, signals.is_member),
+        overall=attack_figures(
+            signals.score, signals.is_flagged, signals.is_member, bootstrap=Bootstrap(seed=0, attack=name)
+        ),
         per_class=tuple(per_class),
     )
 

@@ -21,20 +21,32 @@ def test_the_summary_fits_and_holds_the_figures(report: AuditReport) -> None:
 
     assert max(map(len, lines)) <= 80
     for attack in report.attacks:
-        row = next(line for line in lines if line.startswith(attack.name)).split()
+        first = next(place for place, line in enumerate(lines) if line.startswith(attack.name))
+        words = [word for word in lines[first].split() if not word.startswith("[")]
+        row, below = words, " ".join(lines[first : first + 2])
         figures = attack.overall
         shown = [figures.precision, figures.recall, figures.accuracy, figures.auc]
         assert row[1:5] == [f"{figure.value:.3f}" for figure in shown]
         assert row[5:] == [f"{figures.tpr_at_fpr['0.01'].value:.3f}", "–"]
+        for figure in (figures.auc, figures.tpr_at_fpr["0.01"]):
+            limits = (f"{limit:.3f}".replace("0.", ".", 1) for limit in (figure.low, figure.high))
+            assert "[{},{}]".format(*limits) in below
+    assert "Brackets: 95\u00a0% intervals (these trained models, other records of the same" in " ".join(lines)
     assert "Target: train accuracy 1.000, test accuracy 0.719, gap 0.281" in lines
 
 
 def test_the_three_most_exposed_classes_are_named(make_report) -> None:
     report = make_report(class_names=("[red]a[/red]", "b", "c", "d", "e"))
     ranked = sorted(report.attacks[0].per_class[:4], key=lambda group: -group.auc.value)[:3]
-    expected = ", ".join(f"{group.class_name} {group.auc.value:.2f}" for group in ranked)
+    limits = [(group.auc_simultaneous.low, group.auc_simultaneous.high) for group in ranked]
+    assert all(low < group.auc.low < group.auc.high < high for group, (low, high) in zip(ranked, limits, strict=True))
+    expected = ", ".join(
+        f"{group.class_name} {group.auc.value:.2f} [{low:.2f},\u00a0{high:.2f}]"
+        for group, (low, high) in zip(ranked, limits, strict=True)
+    )
 
-    assert f"Most exposed classes (AUC of shokri): {expected}" in " ".join(_printed(report, width=200))
+    title = "Most exposed classes (AUC of shokri, intervals for all classes at once)"
+    assert f"{title}: {expected}" in " ".join(_printed(report, width=250))
 
 
 def test_nothing_measured_is_said_in_dashes(make_report) -> None:
@@ -55,7 +67,9 @@ def test_precision_at_a_prior_follows_from_the_rates(report: AuditReport) -> Non
     flagged, member = report.scores.is_flagged[rows], report.scores.is_member[rows]
     tpr, fpr = flagged[member].mean(), flagged[~member].mean()
 
-    assert findings.precision_at_prior(figures, 0.01) == pytest.approx(0.01 * tpr / (0.01 * tpr + 0.99 * fpr))
+    assert figures.ppv["0.01"].value == pytest.approx(0.01 * tpr / (0.01 * tpr + 0.99 * fpr))
+    limits = (f"{100 * limit:.1f}" for limit in (figures.ppv["0.01"].low, figures.ppv["0.01"].high))
+    assert "[{},\u00a0{}]".format(*limits) in findings.meaning(report)[1]
 
 
 def test_a_defence_is_part_of_the_name(report: AuditReport) -> None:

@@ -53,7 +53,7 @@ def test_json_is_versioned_and_typed(folder: Path) -> None:
     assert content["schema"] == SCHEMA
     assert set(content) >= {"run", "dataset", "target", "attacks"}
     figure = content["attacks"][0]["per_class"][3]["auc"]
-    assert set(figure) == {"value", "low", "high", "n", "reason"}
+    assert set(figure) == {"value", "low", "high", "n", "reason", "interval", "spread", "false_positives"}
     assert figure["value"] is None
     assert figure["reason"]
 
@@ -77,6 +77,13 @@ def test_csv_has_a_row_for_each_attack_and_class(report: AuditReport, folder: Pa
     assert (second["attack"], second["class_name"]) == ("shokri", "dog")
     for name in ("precision", "precision_balanced", "recall", "accuracy", "auc", "average_precision"):
         assert float(second[name]) == getattr(group, name).value
+        limits = [second[f"{name}_{end}"] for end in ("low", "high")]
+        assert limits == [
+            "" if each is None else str(each) for each in (getattr(group, name).low, getattr(group, name).high)
+        ]
+    assert float(second["auc_simultaneous_low"]) == group.auc_simultaneous.low < group.auc.low
+    assert float(second["ppv_0.01_high"]) == group.ppv["0.01"].high
+    assert float(second["precision_at_recall_0.5_low"]) == group.precision_at_recall["0.5"].low
     assert float(second["train_accuracy"]) - float(second["test_accuracy"]) == float(second["generalization_gap"])
     assert second["tpr_at_fpr_0.01"] == ""
     assert "non-members" in second["tpr_at_fpr_0.01_reason"]
@@ -144,6 +151,7 @@ def test_a_report_without_scores_is_refused(report: AuditReport, tmp_path: Path)
         ("{", "is not JSON"),
         ("[]", "has the schema None"),
         ('{"schema": "other/9"}', "has the schema 'other/9'"),
+        ('{"schema": "mia_lightning.report/1"}', "has the schema 'mia_lightning.report/1'; .* run the audit again, or"),
         (f'{{"schema": "{SCHEMA}"}}', "is not a valid report: Field required at `run`"),
         ("\udcff", "is not JSON"),
     ],

@@ -123,6 +123,10 @@ def test_summary_is_the_report(report: AuditReport, summary: dict) -> None:
     assert expected["target/generalization_gap"] == 0.28125
     assert "leakage/loss/tpr_at_fpr_0.01" in summary
     assert "leakage/loss/tpr_at_fpr_0.001" not in summary
+    overall = report.attacks[1].overall
+    assert (summary["leakage/loss/auc_low"], summary["leakage/loss/auc_high"]) == (overall.auc.low, overall.auc.high)
+    assert summary["leakage/loss/tpr_at_fpr_0.01_high"] == overall.tpr_at_fpr["0.01"].high
+    assert summary["leakage/loss/advantage"] == overall.advantage.value
 
 
 def test_two_runs_each_close_well(logged) -> None:
