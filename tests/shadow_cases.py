@@ -10,6 +10,7 @@ from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.lira import LiraOffline, LiraOnline
 from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
@@ -59,15 +60,23 @@ def evidence(
     """Complementary pairs, of which the last records are the population: members of no model and never scored."""
     num_models, num_records = member_KN.shape
     population_N = torch.arange(num_records) >= num_records - num_population
+    label_N = torch.zeros(num_records, dtype=torch.int64) if label_N is None else label_N
+    num_classes = signals.log_probability_KANC.shape[-1]
     return Evidence(
         signals=signals,
         member_KN=member_KN & ~population_N,
         scored_KN=(~population_N).expand(num_models, -1).clone(),
         block_K=torch.arange(num_models) // 2 if block_K is None else block_K,
-        label_N=torch.zeros(num_records, dtype=torch.int64) if label_N is None else label_N,
-        num_classes=signals.log_probability_KANC.shape[-1],
+        label_N=label_N,
+        num_classes=num_classes,
         target_scored_N=~population_N,
         population_N=population_N,
+        population=Population(
+            name="case",
+            x_N=torch.zeros(num_records, 1),
+            label_N=label_N,
+            class_names=tuple(map(str, range(num_classes))),
+        ),
         plan=plan,
     )
 

@@ -1,6 +1,8 @@
 """Whether an attack fits a plan and the records, known before anything is trained."""
 
-from mia_lightning.attacks.interface import Attack
+from torch import Tensor
+
+from mia_lightning.attacks.interface import Attack, Needs
 from mia_lightning.membership import Membership
 
 
@@ -18,14 +20,30 @@ def refusal(attack: Attack, plan: Membership, input_shape: tuple[int, ...]) -> s
     in_N, out_N = member_KN.sum(0), (~member_KN).sum(0)
     if plan.leaves_one_out:  # a block has each record in one of its models
         in_N, out_N = in_N - 1, out_N - (int((plan.block_K == plan.block_K[0]).sum()) - 1)
-    for have_N, needed, kind, mend in (
-        (in_N, needs.in_models, "are trained on it", "use its offline form, or membership=halves"),
-        (out_N, needs.out_models, "have not seen it", "raise `shadow.count`"),
+    return missing_models(attack.name, needs, in_N, out_N, plan.plan, len(member_KN))
+
+
+def missing_models(
+    name: str, needs: Needs, in_N: Tensor, out_N: Tensor, plan: str, num_shadows: int, *, offline: str | None = None
+) -> str | None:
+    """Why records lack shadow models to be compared with, in one sentence; None where they do not.
+
+    Args:
+        in_N, out_N: int64; the shadow models that trained on each record that is evidence about a target, or did not.
+        offline: the attack to propose where in-models are missing; by default that of the same name.
+    """
+    offline = offline or name.replace("online", "offline")
+    without = f", or attack={offline}, which needs none" if offline != name else ""
+    for count_N, needed, how, mend in (
+        (in_N, needs.in_models, "trained", f"use membership=halves{without}"),
+        (out_N, needs.out_models, "did not train", "raise `shadow.count`"),
     ):
-        short = int((have_N < needed).sum())
-        if short:
+        lacking = int((count_N < needed).sum())
+        if lacking:
+            models = "one shadow model" if needed == 1 else f"{needed} shadow models"
             return (
-                f"{name} compares each record with at least {needed} shadow models that {kind}, and under "
-                f"membership={plan.plan} {short} of {len(have_N)} records have fewer; {mend}."
+                f"attack={name} compares each record with at least {models} that {how} on it, and {lacking} of the "
+                f"{len(count_N)} records that are evidence about a target have fewer under membership={plan} with "
+                f"`shadow.count` {num_shadows}; {mend}."
             )
     return None

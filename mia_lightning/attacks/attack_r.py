@@ -38,7 +38,7 @@ class AttackR:
         """
         check_references(shadows, self.needs, self.name)
         value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
-        score_KN = _left_out(value_KN, shadows, torch.arange(shadows.num_models))
+        score_KN = _left_out(value_KN.clone(), value_KN, shadows, torch.arange(shadows.num_models))
         threshold = left_out_threshold(score_KN, shadows, self.name)
         del score_KN
         outside = Ordered.of(value_KN, ~shadows.member_KN.to(value_KN.device), Others.of(shadows))
@@ -62,20 +62,21 @@ class FittedAttackR:
         value_TN = finite(log_confidence(signals, label_N))
         return _share(value_TN, self.outside.columns(slice(value_TN.shape[1])))
 
-    def score_left_out(self, shadows: Evidence, row_T: Tensor) -> Tensor:
+    def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others."""
         value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
-        return _left_out(value_KN, shadows, row_T)
+        value_TN = value_KN[row_T] if signals is None else finite(log_confidence(signals, shadows.label_N))
+        return _left_out(value_TN, value_KN, shadows, row_T)
 
 
 def _share(value_TN: Tensor, outside: Ordered) -> Tensor:
     return outside.share_below(value_TN).where(outside.left_NT.T > 0, -torch.inf)
 
 
-def _left_out(value_KN: Tensor, shadows: Evidence, row_T: Tensor) -> Tensor:
+def _left_out(score_TN: Tensor, value_KN: Tensor, shadows: Evidence, row_T: Tensor) -> Tensor:
+    """The values of the targets, overwritten with their scores."""
     out_KN = ~shadows.member_KN.to(value_KN.device)
     others = Others.of(shadows, row_T)
-    score_TN = value_KN[row_T.to(value_KN.device)]
     for columns in record_slices(*value_KN.shape):
         outside = Ordered.of(value_KN[:, columns], out_KN[:, columns], others)
         score_TN[:, columns] = _share(score_TN[:, columns], outside)

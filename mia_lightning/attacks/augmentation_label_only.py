@@ -11,7 +11,7 @@ from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.one_statistic import FittedStatistic, fit_threshold
 from mia_lightning.attacks.statistics import correctness
 from mia_lightning.attacks.view_answers import correct_views
-from mia_lightning.attacks.views import Flip, Shift, View
+from mia_lightning.attacks.views import View, image_views
 from mia_lightning.errors import InputError
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
@@ -50,10 +50,7 @@ class AugmentationLabelOnly:
     @property
     def views(self) -> tuple[View, ...]:
         """Beside the image itself."""
-        shape = None if self.image_shape is None else tuple(self.image_shape)
-        steps = [(dx, side * (self.shift - abs(dx))) for dx in range(-self.shift, self.shift + 1) for side in (-1, 1)]
-        shifts = [Shift(dx=dx, dy=dy, image_shape=shape) for dx, dy in dict.fromkeys(steps) if self.shift]
-        return (*shifts, *([Flip(image_shape=shape)] if self.flip else []))
+        return image_views(self.shift, self.flip, self.image_shape)
 
     @property
     def needs(self) -> Needs:

@@ -1,7 +1,7 @@
 """The likelihood-ratio attack of Carlini et al., "Membership Inference Attacks From First Principles" (2022)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.normal import Normal, Side, joined, sides
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
 from mia_lightning.attacks.statistics import scaled_logit
+from mia_lightning.attacks.views import View, image_views
 from mia_lightning.errors import InputError
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
@@ -25,16 +26,24 @@ class LiraOnline:
 
     Attributes:
         variance: `record`, `fixed` (`Normal.variance`), or `auto`: fixed below 64 shadow models.
+        shift, flip: further queries about images: the 4 `shift` copies moved by so many pixels, and the mirror image.
+        image_shape: of an image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
         published: as `Normal.published`; log-likelihoods are averaged over views, not summed.
     """
 
     name: str = "lira_online"
     variance: str = "auto"
     published: bool = False
-    needs: ClassVar[Needs] = Needs(out_models=2, in_models=2)
+    shift: int = 0
+    flip: bool = False
+    image_shape: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.name, self.variance, self.published)
+        _check(self.name, self.variance, self.published, self.shift, self.flip)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(out_models=2, in_models=2, views=image_views(self.shift, self.flip, self.image_shape))
 
     @property
     def description(self) -> str:
@@ -51,7 +60,7 @@ class LiraOnline:
                 shadow models for a threshold.
         """
         check_references(shadows, self.needs, self.name, offline="lira_offline")
-        return _fit(shadows, self.name, self.variance, self.published, online=True)
+        return _fit(shadows, self.name, self.variance, self.published, self.needs.views, online=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,8 @@ class LiraOffline:
 
     Attributes:
         variance: `record`, `fixed` (`Normal.variance`), or `auto`: fixed below 64 shadow models.
+        shift, flip: further queries about images: the 4 `shift` copies moved by so many pixels, and the mirror image.
+        image_shape: of an image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
         published: as `Normal.published`; and the score is minus the log density under the out-models, the mean over
             views, which is large on both sides of their mean, where the paper has P[Z ≤ φ].
     """
@@ -67,10 +78,16 @@ class LiraOffline:
     name: str = "lira_offline"
     variance: str = "auto"
     published: bool = False
-    needs: ClassVar[Needs] = Needs(out_models=2)
+    shift: int = 0
+    flip: bool = False
+    image_shape: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        _check(self.name, self.variance, self.published)
+        _check(self.name, self.variance, self.published, self.shift, self.flip)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(out_models=2, views=image_views(self.shift, self.flip, self.image_shape))
 
     @property
     def description(self) -> str:
@@ -86,17 +103,18 @@ class LiraOffline:
             DoesNotApplyError: a record with fewer than two out-models, or too few shadow models for a threshold.
         """
         check_references(shadows, self.needs, self.name)
-        return _fit(shadows, self.name, self.variance, self.published, online=False)
+        return _fit(shadows, self.name, self.variance, self.published, self.needs.views, online=False)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedLira:
-    """The distributions of each record; `inside` is None offline."""
+    """The distributions of each record; `inside` is None offline; `views` are the names of those asked about."""
 
     threshold: float
     normal: Normal
     inside: Side | None
     outside: Side
+    views: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
@@ -104,51 +122,71 @@ class FittedLira:
 
         −inf for a record with fewer than two models on a side.
         """
-        phi_TAN = logits(signals, label_N)
+        phi_TAN = logits(signals, label_N, self.views)
         columns = slice(phi_TAN.shape[-1])
         inside = None if self.inside is None else self.inside.columns(columns)
         return _score(phi_TAN, inside, self.outside.columns(columns), self.normal)
 
-    def score_left_out(self, shadows: Evidence, row_T: Tensor) -> Tensor:
+    def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others; a fixed variance too is the others'.
 
         `auto` was settled when the attack was fitted.
         """
-        phi_KAN = logits(shadows.signals, shadows.label_N)
-        return _left_out(phi_KAN, shadows, row_T, self.normal, online=self.inside is not None)
+        phi_KAN = logits(shadows.signals, shadows.label_N, self.views)
+        phi_TAN = phi_KAN[row_T] if signals is None else logits(signals, shadows.label_N, self.views)
+        return _left_out(phi_TAN, phi_KAN, shadows, row_T, self.normal, online=self.inside is not None)
 
 
-def logits(signals: Signals, label_N: Tensor) -> Tensor:
-    """φ of each view, `[K, A, N]`."""
-    return finite(scaled_logit(signals, label_N)).unsqueeze(1)
+def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tensor:
+    """φ of the record itself and of each of the named views, `[K, 1 + A, N]`."""
+    phi_KAN = finite(scaled_logit(signals, label_N)).unsqueeze(1)
+    if not views:
+        return phi_KAN
+    assert signals.views is not None, "the views were not observed"
+    place_A = [signals.views.names.index(name) for name in views]
+    return torch.cat([phi_KAN, finite(signals.views.scaled_logit_KAN[:, place_A].double())], dim=1)
 
 
-def _check(name: str, variance: str, published: bool) -> None:
+def _check(name: str, variance: str, published: bool, shift: int, flip: bool) -> None:
     if variance not in VARIANCES:
         raise InputError(f"`attack.{name}.variance` is {variance!r}; it must be one of {', '.join(VARIANCES)}.")
-    if not isinstance(published, bool):
-        raise InputError(f"`attack.{name}.published` is {published!r}; it must be true or false.")
+    for setting, value in (("published", published), ("flip", flip)):
+        if not isinstance(value, bool):
+            raise InputError(f"`attack.{name}.{setting}` is {value!r}; it must be true or false.")
+    if type(shift) is not int or shift < 0:
+        raise InputError(f"`attack.{name}.shift` is {shift!r}; it must be a whole number, 0 for none.")
 
 
-def _fit(shadows: Evidence, name: str, variance: str, published: bool, *, online: bool) -> FittedLira:
+def _fit(
+    shadows: Evidence, name: str, variance: str, published: bool, views: Sequence[View], *, online: bool
+) -> FittedLira:
+    names = tuple(view.name for view in views)
     if variance == "auto":
         variance = "record" if shadows.num_models >= _FEWEST_FOR_RECORD_VARIANCE else "fixed"
     normal = Normal(variance=variance, published=published)
-    phi_KAN = logits(shadows.signals, shadows.label_N)
-    score_KN = _left_out(phi_KAN, shadows, torch.arange(shadows.num_models), normal, online=online)
+    phi_KAN = logits(shadows.signals, shadows.label_N, names)
+    score_KN = _left_out(phi_KAN, phi_KAN, shadows, torch.arange(shadows.num_models), normal, online=online)
     threshold = left_out_threshold(score_KN, shadows, name)
     del score_KN
     parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=online))
     insides = [inside for _, inside, _ in parts if inside is not None]
     outside = joined([outside for _, _, outside in parts])
-    return FittedLira(threshold=threshold, normal=normal, inside=joined(insides) if insides else None, outside=outside)
+    return FittedLira(
+        threshold=threshold,
+        normal=normal,
+        inside=joined(insides) if insides else None,
+        outside=outside,
+        views=names,
+    )
 
 
-def _left_out(phi_KAN: Tensor, shadows: Evidence, row_T: Tensor, normal: Normal, *, online: bool) -> Tensor:
+def _left_out(
+    phi_TAN: Tensor, phi_KAN: Tensor, shadows: Evidence, row_T: Tensor, normal: Normal, *, online: bool
+) -> Tensor:
     row_T = row_T.to(phi_KAN.device)
     score_TN = phi_KAN.new_empty(len(row_T), phi_KAN.shape[2], dtype=torch.float64)
     for columns, inside, outside in sides(phi_KAN, shadows, Others.of(shadows, row_T), normal, online=online):
-        score_TN[:, columns] = _score(phi_KAN[..., columns][row_T].double(), inside, outside, normal)
+        score_TN[:, columns] = _score(phi_TAN[..., columns].double(), inside, outside, normal)
     return score_TN
 
 

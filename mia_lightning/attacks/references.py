@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.applicable import missing_models
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
 from mia_lightning.attacks.threshold import balanced_accuracy_threshold
 
@@ -121,20 +122,11 @@ def check_references(shadows: Evidence, needs: Needs, attack: str, *, offline: s
             "was reserved; set `membership.population`."
         )
     member_KN = shadows.member_KN[:, shadows.target_scored_N]
-    num_in_N = member_KN.sum(0)
-    num_out_N = len(member_KN) - num_in_N
-    for num_N, needed, how, mend in (
-        (num_in_N, needs.in_models, "trained", f"use membership=halves, or attack={offline}, which needs none"),
-        (num_out_N, needs.out_models, "did not train", "raise `shadow.count`"),
-    ):
-        lacking = int((num_N < needed).sum())
-        if lacking:
-            models = "one shadow model" if needed == 1 else f"{needed} shadow models"
-            raise DoesNotApplyError(
-                f"attack={attack} compares each record with at least {models} that {how} on it, and {lacking} of the "
-                f"{len(num_N)} records that are evidence about a target have fewer under membership={shadows.plan} "
-                f"with `shadow.count` {shadows.num_models}; {mend}."
-            )
+    in_N = member_KN.sum(0)
+    out_N = len(member_KN) - in_N
+    reason = missing_models(attack, needs, in_N, out_N, shadows.plan, shadows.num_models, offline=offline)
+    if reason is not None:
+        raise DoesNotApplyError(reason)
 
 
 def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> float:

@@ -106,10 +106,12 @@ class FittedRmia:
         """
         return _scores(_log_p(signals, label_N), self.averages, self.population_Z, self.relative)
 
-    def score_left_out(self, shadows: Evidence, row_T: Tensor) -> Tensor:
+    def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others; `a` is that of the fit."""
         log_p_KN = _log_p(shadows.signals, shadows.label_N)
-        return _left_out(log_p_KN, shadows, row_T, self.relative, online=self.averages.inside_TN is not None)
+        log_p_TN = log_p_KN[row_T] if signals is None else _log_p(signals, shadows.label_N)
+        is_online = self.averages.inside_TN is not None
+        return _left_out(log_p_TN, log_p_KN, shadows, row_T, self.relative, online=is_online)
 
 
 def _check(name: str, a: float | str, gamma: float) -> None:
@@ -128,7 +130,7 @@ def _fit(shadows: Evidence, name: str, a: float | str, gamma: float, *, online: 
         a = _best_a(log_p_KN, shadows, gamma, online=online)
         remarks.append(f"a = {a:g} was chosen by attacking the shadow models with each other.")
     relative = Relative(a=float(a), gamma=float(gamma))
-    score_KN = _left_out(log_p_KN, shadows, torch.arange(shadows.num_models), relative, online=online)
+    score_KN = _left_out(log_p_KN, log_p_KN, shadows, torch.arange(shadows.num_models), relative, online=online)
     threshold = left_out_threshold(score_KN, shadows, name)
     del score_KN
     averages = Averages.of(log_p_KN, shadows, Others.of(shadows), online=online)
@@ -174,10 +176,12 @@ def _mean_auc(place_TN: Tensor, inside_TN: Tensor, outside_TN: Tensor) -> float:
     return float((won_T / pairs_T)[is_judged_T].mean()) if bool(is_judged_T.any()) else 0.5
 
 
-def _left_out(log_p_KN: Tensor, shadows: Evidence, row_T: Tensor, relative: Relative, *, online: bool) -> Tensor:
+def _left_out(
+    log_p_TN: Tensor, log_p_KN: Tensor, shadows: Evidence, row_T: Tensor, relative: Relative, *, online: bool
+) -> Tensor:
     row_T = row_T.to(log_p_KN.device)
     averages = Averages.of(log_p_KN, shadows, Others.of(shadows, row_T), online=online)
-    return _scores(log_p_KN[row_T], averages, _population(shadows), relative)
+    return _scores(log_p_TN, averages, _population(shadows), relative)
 
 
 def _scores(log_p_TN: Tensor, averages: Averages, population_Z: Tensor, relative: Relative) -> Tensor:

@@ -173,6 +173,14 @@ class Observable(Protocol):
     def observe(self, population: Population) -> Signals: ...
 
 
+def image_views(shift: int, flip: bool, image_shape: Sequence[int] | None) -> tuple[View, ...]:
+    """The 4 d copies that are moved by columns and rows whose numbers add up to d = `shift`, and the mirror image."""
+    shape = None if image_shape is None else tuple(image_shape)
+    steps = [(dx, side * (shift - abs(dx))) for dx in range(-shift, shift + 1) for side in (-1, 1)]
+    shifts = [Shift(dx=dx, dy=dy, image_shape=shape) for dx, dy in dict.fromkeys(steps) if shift]
+    return (*shifts, *([Flip(image_shape=shape)] if flip else []))
+
+
 def observe_views(
     models: Observable,
     population: Population,

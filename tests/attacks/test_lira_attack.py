@@ -16,7 +16,7 @@ from mia_lightning.attacks import lira, normal
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference
 from mia_lightning.attacks.lira import LiraOffline, LiraOnline
 from mia_lightning.errors import InputError
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import Signals, ViewSignals
 
 Lira = LiraOnline | LiraOffline
 Phi = list[list[list[float]]]  # [model][record][view]
@@ -99,26 +99,45 @@ def test_scores_equal_a_slow_loop(attack: Lira) -> None:
 
 @pytest.mark.parametrize("attack", LIRA, ids=name_of)
 def test_views_are_independent_normals(attack: Lira, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With three φ of each record log-likelihoods add up, or are averaged as in the published code."""
-    shadows, targets = random_case(10, 15, views=3)
+    """With several φ of each record log-likelihoods add up, or are averaged as in the published code."""
+    attack = replace(attack, shift=1, flip=True)
+    names = [view.name for view in attack.needs.views]
+    assert len(names) == 5
+    shadows, targets = random_case(10, 15, views=6)
 
-    def of_each_view(signals: Signals, label_N: Tensor) -> Tensor:
+    def of_each_view(signals: Signals) -> Tensor:
         views = signals.log_probability_KANC.split(1, dim=1)
-        return torch.stack([lira.scaled_logit(Signals(log_probability_KANC=view), label_N) for view in views], 1)
+        return torch.stack(
+            [lira.scaled_logit(Signals(log_probability_KANC=view), shadows.label_N) for view in views], 1
+        )
 
-    monkeypatch.setattr(lira, "logits", of_each_view)
+    def with_views(signals: Signals) -> Signals:
+        """The first view as the record itself, the others in another order, beside one of another attack."""
+        others_KAN = of_each_view(signals)[:, 1:].float()
+        stray_KN = torch.full_like(others_KAN[:, 0], 7.0)
+        observed = ViewSignals(
+            names=(*reversed(names), "stray"),
+            scaled_logit_KAN=torch.cat([others_KAN.flip(1), stray_KN.unsqueeze(1)], 1),
+            is_correct_KAN=torch.ones(len(stray_KN), 6, len(shadows.label_N), dtype=torch.bool),
+        )
+        return Signals(log_probability_KANC=signals.log_probability_KANC[:, :1], views=observed)
+
     monkeypatch.setattr(normal, "record_slices", lambda _, num_records: iter([slice(0, 9), slice(9, num_records)]))
-    fitted = attack.fit(shadows, ENGINE)
-    score_TN = fitted.score(targets, shadows.label_N)
-    left_out_KN = fitted.score_left_out(shadows, torch.tensor([4]))
-    phi, of_targets = (
-        of_each_view(signals, shadows.label_N).transpose(1, 2).tolist() for signals in (shadows.signals, targets)
+    seen = replace(shadows, signals=with_views(shadows.signals))
+    fitted = attack.fit(seen, ENGINE)
+    assert isinstance(fitted, FittedReference)
+    score_TN = fitted.score(with_views(targets), shadows.label_N)
+    left_out_KN = fitted.score_left_out(seen, torch.tensor([4]))
+    defended_KN = fitted.score_left_out(
+        seen, torch.tensor([4]), with_views(targets.select(torch.tensor([False, True])))
     )
+    phi, of_targets = (of_each_view(signals).transpose(1, 2).tolist() for signals in (shadows.signals, targets))
     slow = Slow(attack, attack.variance, phi, shadows, list(range(10)))
     slow_left_out = Slow(attack, attack.variance, phi, shadows, [0, 1, 2, 3, 6, 7, 8, 9])
     for n in range(12):
-        assert float(score_TN[1, n]) == pytest.approx(slow.score(of_targets[1], n), rel=1e-8, abs=1e-8)
-        assert float(left_out_KN[0, n]) == pytest.approx(slow_left_out.score(phi[4], n), rel=1e-8, abs=1e-8)
+        assert float(score_TN[1, n]) == pytest.approx(slow.score(of_targets[1], n), rel=1e-5, abs=1e-5)
+        assert float(left_out_KN[0, n]) == pytest.approx(slow_left_out.score(phi[4], n), rel=1e-5, abs=1e-5)
+        assert float(defended_KN[0, n]) == pytest.approx(slow_left_out.score(of_targets[1], n), rel=1e-5, abs=1e-5)
 
 
 def test_auto_is_a_fixed_variance_below_64_shadow_models() -> None:
@@ -188,3 +207,15 @@ def test_settings_are_checked() -> None:
         LiraOnline(variance="global")
     with pytest.raises(InputError, match=r"`attack.mine.published` is 'yes'"):
         LiraOffline(name="mine", published="yes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"flip": 1}, r"`attack\.lira_online\.flip` is 1; it must be true or false"),
+        ({"shift": -1}, r"`attack\.lira_online\.shift` is -1; it must be a whole number"),
+    ],
+)
+def test_views_out_of_range_are_refused(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        LiraOnline(**settings)
