@@ -273,7 +273,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["attack.shokri.hidden=[x]"], ["`attack.shokri.hidden` is ['x']"]),
         (["attack.shokri.activation=foo"], ["`attack.shokri.activation` is 'foo'"]),
         (["attack=shokri", "attack.shokri.training.optimizer.lr=1e30"], ["all 10 attack networks", "lower"]),
-        (["membership._target_=builtins.dict"], ["`membership` cannot be made"]),
+        (["membership._target_=builtins.dict"], ["`membership` is a dict, which has no `fill`"]),
         (["logger._target_=collections.OrderedDict"], ["`logger` is a OrderedDict, which has no `start`"]),
     ],
 )
