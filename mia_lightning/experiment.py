@@ -191,7 +191,8 @@ class _Kept:
 def depends_on(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that trained and observed models depend on.
 
-    Output defences are among them only where the shadow records are made from the target's answers.
+    Output defences are among them only where the shadow records are made from the target's answers, and of attacks it
+    matters alone whether one needs records that are reserved for it.
     """
     from mia_lightning.observation import split_defenses
 
@@ -202,7 +203,8 @@ def depends_on(resolved: Mapping[str, Any]) -> dict[str, Any]:
     asks = "real.Real" not in resolved["shadow"]["_target_"]
     made = {name: node for name, node in nodes.items() if asks or name in {each.name for each in trainings}}
     adaptive = resolved["defense"]["adaptive"] if trainings else None
-    return {**settings, "defense": made, "adaptive": adaptive}
+    population = job.needs_of_attacks(dict(resolved)).population
+    return {**settings, "defense": made, "adaptive": adaptive, "population": population}
 
 
 def plan(resolved: Mapping[str, Any], overrides: Sequence[str]) -> list[Planned]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
+    from mia_lightning.attacks.interface import Needs
     from mia_lightning.datasets.population import Population
     from mia_lightning.defenses.interface import Defense
     from mia_lightning.observation import Observation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 SECTIONS = (
     "seed",
+    "skip_inapplicable",
     "save_models",
     "scale",
     "dataset",
@@ -74,7 +76,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
             f"there is no section `{unknown[0]}`{nearest(unknown[0], SECTIONS)}; the sections are "
             f"{', '.join(SECTIONS)}."
         )
-    for name in ("seed", "save_models"):
+    for name in ("seed", "save_models", "skip_inapplicable"):
         if name not in resolved:
             raise InputError(f"`{name}` was deleted, and the run needs it; leave ~{name} out.")
     for name in NODES:
@@ -103,6 +105,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
             raise InputError(f"`{place}` is {value!r}; it must be a whole number.")
     for place, value in (
         ("save_models", resolved["save_models"]),
+        ("skip_inapplicable", resolved["skip_inapplicable"]),
         ("defense.adaptive", defense["adaptive"]),
         ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
     ):
@@ -142,7 +145,12 @@ def observe(resolved: dict[str, Any], population: "Population", folder: Path, co
     from mia_lightning.audit import observe as train_and_observe
 
     return train_and_observe(
-        population, **_models(resolved), **_defenses(resolved), output=folder, console=shown(console, resolved)
+        population,
+        **_models(resolved),
+        **_defenses(resolved),
+        needs=needs_of_attacks(resolved),
+        output=folder,
+        console=shown(console, resolved),
     )
 
 
@@ -188,6 +196,13 @@ def keep_configuration(resolved: dict[str, Any], folder: Path) -> None:
         raise InputError(about_folder(error)) from error
 
 
+def needs_of_attacks(resolved: dict[str, Any]) -> "Needs":
+    """What the attacks of the configuration need together."""
+    from mia_lightning.attacks.interface import needs_of
+
+    return needs_of(_attacks(resolved)["attacks"])
+
+
 def defenses_of(resolved: dict[str, Any]) -> "list[Defense]":
     """The defences of the configuration, in order."""
     nodes = resolved["defense"].items()
@@ -212,6 +227,7 @@ def _attacks(resolved: dict[str, Any]) -> dict[str, Any]:
         "attacks": [instantiate(node, f"attack.{name}") for name, node in attacks],
         "logger": instantiate(resolved["logger"], "logger"),
         "save_models": resolved["save_models"],
+        "skip_inapplicable": resolved["skip_inapplicable"],
     }
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.accountant import Guarantee
+from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.interface import (
     Defense,
     OutputDefense,
@@ -52,6 +54,7 @@ class Observation:
         output_defenses: of the target, for shadow records that were made from its defended answers; else ().
         training_defenses: with which the targets were trained.
         adaptive: whether the shadow models were trained with them, too.
+        guarantee: differential privacy of each target; None for none.
         folds: into which attacks that learn divide the models where every model is a target once.
     """
 
@@ -70,6 +73,7 @@ class Observation:
     training_defenses: tuple[TrainingDefense, ...]
     adaptive: bool
     folds: int = 0
+    guarantee: Guarantee | None = None
 
     @property
     def target_columns(self) -> slice:
@@ -127,6 +131,7 @@ def observe_models(
         population=population,
         membership=plan,
     )
+    guarantee = _guarantee(trainings, recipe, plan)  # before training: it may be one that cannot be met
     with stages.clock("target"):
         targets = target.obtain(setup)
         target_signals = targets.observe(population)
@@ -186,6 +191,7 @@ def observe_models(
         training_defenses=trainings,
         adaptive=adaptive,
         folds=target.folds if isinstance(target, LeaveOneOut) else 0,
+        guarantee=guarantee,
     )
 
 
@@ -195,6 +201,16 @@ def split_defenses(
     """Those that change answers and those that change training, each in the given order."""
     outputs = tuple(each for each in defenses if isinstance(each, OutputDefense))
     return outputs, tuple(each for each in defenses if isinstance(each, TrainingDefense))
+
+
+def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, plan: Membership) -> Guarantee | None:
+    """The weakest over targets, which may differ in their numbers of records."""
+    private = [each for each in trainings if isinstance(each, DPSGD)]
+    if not private:
+        return None
+    sizes_T = plan.member_KN[plan.targets].sum(1)
+    guarantees = [private[0].guarantee(recipe, size) for size in sizes_T.unique().tolist()]
+    return max(guarantees, key=lambda each: each.epsilon)
 
 
 def _check_attacks(attacks: Sequence[Attack], plan: Membership, population: Population) -> None:

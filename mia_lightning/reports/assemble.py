@@ -23,6 +23,7 @@ from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
+from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
@@ -95,6 +96,7 @@ def assemble(
         target=_target_section(population, plan, observation.targets, target_signals),
         shadow=_shadow_section(observation, whole),
         defense=defense,
+        privacy=privacy_section(observation, outcomes),
         attacks=tuple(
             _attack_section(outcome, population, plan, None if defense is None else defense.description, engine.seed)
             for outcome in outcomes

@@ -20,6 +20,7 @@ from mia_lightning.reports.curves import AttackCurves
 from mia_lightning.reports.figures import roc_edge
 from mia_lightning.reports.interactive import (
     Plot,
+    epsilon_plot,
     leakage_vs_gap_plot,
     precision_by_records_plot,
     precision_distribution_plot,
@@ -80,6 +81,8 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
         plots["precision-by-class"] = precision_distribution_plot(report)
         plots["precision-by-records"] = precision_by_records_plot(report)
+    if report.privacy is not None and report.privacy.lower:
+        plots["epsilon"] = epsilon_plot(report.privacy)
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots

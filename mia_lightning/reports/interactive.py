@@ -23,7 +23,7 @@ from mia_lightning.reports.curves import (
 from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.findings import label, most_exposed, strongest
 from mia_lightning.reports.labels import label_places
-from mia_lightning.reports.schema import AttackSection, AuditReport, TrainingCurves
+from mia_lightning.reports.schema import AttackSection, AuditReport, PrivacySection, TrainingCurves
 from mia_lightning.reports.training_bands import bands
 
 Plot = dict[str, Any]
@@ -181,6 +181,26 @@ def precision_by_records_plot(report: AuditReport) -> Plot:
     layout = _layout("training records of the class", "precision of the class at one member per non-member")
     guessing = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": GUESSING}
     return {"data": data, "layout": layout | {"shapes": [guessing]}}
+
+
+def epsilon_plot(privacy: PrivacySection) -> Plot:
+    """The epsilon that each attack rules out, as bars, and the one that was guaranteed, as a line."""
+    names = [plain(bound.attack) for bound in privacy.lower]
+    data: list[Plot] = [
+        {
+            "type": "bar",
+            "name": "ruled out",
+            "x": names,
+            "y": _digits(np.array([bound.epsilon_low for bound in privacy.lower])),
+            "marker": {"color": _series(0)},
+            "hovertemplate": _hover("%{x}<br>epsilon above %{y:.3f}"),
+        }
+    ]
+    layout = _layout("attack", "epsilon")
+    if privacy.epsilon is None:
+        return {"data": data, "layout": layout}
+    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": privacy.epsilon, "y1": privacy.epsilon}
+    return {"data": data, "layout": layout | {"shapes": [line | {"line": GUESSING}]}}
 
 
 def training_plot(curves: TrainingCurves) -> Plot:

@@ -114,6 +114,26 @@ class ClassFigures(Figures):
     auc_simultaneous: Figure | None = None  # the AUC with limits that hold for all classes at once (Bonferroni)
 
 
+class EpsilonBound(_Section):
+    """The epsilon that an attack rules out, with confidence over all attacks of the report together."""
+
+    attack: str
+    epsilon_low: float
+    num_guesses: int
+    num_correct: int
+
+
+class PrivacySection(_Section):
+    """Differential privacy of the target: what was guaranteed, and what attacks on its canaries rule out."""
+
+    epsilon: float | None  # the upper bound; null where nothing was guaranteed
+    delta: float
+    statement: str
+    num_canaries: int | None = None  # null where the plan has none, so that nothing can be ruled out
+    confidence: float = 0.95
+    lower: tuple[EpsilonBound, ...] = ()
+
+
 class AttackSection(_Section):
     """One attack against the target(s)."""
 
@@ -169,6 +189,7 @@ class AuditReport(_Section):
     target: TargetSection
     shadow: ShadowSection
     defense: DefenseSection | None = None  # null for none
+    privacy: PrivacySection | None = None  # null without a guarantee and without canaries
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
