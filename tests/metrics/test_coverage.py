@@ -164,5 +164,5 @@ def test_average_precision_by_bootstrap(shift: float) -> None:
     """Asserted where it was measured to hold; elsewhere 92 to 96 of 100 were seen, the fewest with few members."""
     rank = (np.arange(200_000) + 0.5) / 200_000
     truth = float(np.mean(rank / (rank + norm.sf(norm.isf(rank) + shift))))
-    bootstrap = Bootstrap(seed=0, attack="a")
+    bootstrap = Bootstrap(seed=0, attack="a", replicates=600)
     assert_within(coverage(1200, 1200, shift, truth, bootstrap.average_precision), TWO_SIDED)
