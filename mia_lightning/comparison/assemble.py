@@ -7,10 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from mia_lightning.comparison.findings import Finding
-from mia_lightning.comparison.intervals import ESTIMAND, delong, draws, limits, rates_to
+from mia_lightning.comparison.intervals import ESTIMAND, draws, limits, rates_to
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
+from mia_lightning.metrics.areas import delong
+from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.findings import label
 from mia_lightning.reports.schema import AttackSection, AuditReport, Scores
 
@@ -145,7 +148,8 @@ def _auc_error(
         members = is_member[of_target]
         if min(members.sum(), (~members).sum()) < 2:
             return None
-        area, variance = delong(score[of_target], members)
+        curve = roc(torch.from_numpy(score[of_target]), torch.from_numpy(members))
+        area, variance = curve.auc, delong(curve)
         if not 0 < area < 1 or variance <= 0:
             return None
         errors.append(np.sqrt(variance) / (area * (1 - area)))

@@ -7,15 +7,15 @@ Their estimand: these trained models, on other records of the same population.
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
-from scipy.stats import rankdata
 
 from mia_lightning.comparison.schema import VariantAttack
+from mia_lightning.metrics.figures import THESE_MODELS
 from mia_lightning.seeds import derive
 
 Numbers = NDArray[np.float64]
 NUM_DRAWS = 10_000
 LEVEL = 0.95
-ESTIMAND = "95 % intervals over records: these trained models, other records of the same population"
+ESTIMAND = f"95 % intervals over records: {THESE_MODELS}"
 
 
 def rates_to(figure: str, tpr: Numbers, fpr: Numbers, num_members: int, num_nonmembers: int) -> Numbers:
@@ -51,21 +51,3 @@ def limits(values: Numbers, level: float = LEVEL) -> tuple[float, float]:
     """The central share `level` of the draws."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def delong(score: Numbers, is_member: NDArray[np.bool_]) -> tuple[float, float]:
-    """The AUC and its variance.
-
-    Args:
-        score: real, higher means more likely a member; ties count half.
-        is_member: with at least two members and two non-members.
-
-    Source: DeLong, DeLong and Clarke-Pearson (1988); the ranks of Sun and Xu (2014).
-    """
-    members, others = score[is_member], score[~is_member]
-    n1, n0 = len(members), len(others)
-    rank = rankdata(np.concatenate([members, others]))
-    placement_1 = (rank[:n1] - rankdata(members)) / n0  # share of non-members below each member
-    placement_0 = 1 - (rank[n1:] - rankdata(others)) / n1
-    variance = placement_1.var(ddof=1) / n1 + placement_0.var(ddof=1) / n0
-    return float(placement_1.mean()), float(variance)

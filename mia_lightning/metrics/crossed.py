@@ -65,16 +65,16 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
     target_M, _ = scored_TN.nonzero(as_tuple=True)
     score_M, is_member_M = score_TN[scored_TN].double(), member_TN[scored_TN]
     rank_M = score_M.unique(return_inverse=True)[1]
-    group_M = (target_M * len(score_M) + rank_M).unique(return_inverse=True)[
-        1
-    ]  # one for each target and distinct score
+    # One group for each target and distinct score, in the order of targets, then of scores.
+    group_M = (target_M * len(score_M) + rank_M).unique(return_inverse=True)[1]
     n1_T, n0_T = (torch.bincount(target_M[kind_M], minlength=T) for kind_M in (is_member_M, ~is_member_M))
     below_M = torch.empty(len(score_M), dtype=torch.float64, device=score_M.device)
     for kind_M, other_T in ((is_member_M, n0_T), (~is_member_M, n1_T)):
         count_G = torch.bincount(group_M[~kind_M], minlength=int(group_M.max()) + 1)
         ahead_T = other_T.cumsum(0) - other_T  # records of the other kind of the targets before
         twice_G = 2 * count_G.cumsum(0) - count_G
-        below_M[kind_M] = (twice_G[group_M] - 2 * ahead_T[target_M])[kind_M] / (2.0 * other_T[target_M])[kind_M]
+        share_M = (twice_G[group_M] - 2 * ahead_T[target_M]).double() / (2 * other_T[target_M])
+        below_M[kind_M] = share_M[kind_M]
     placement_M = torch.where(is_member_M, below_M, 1 - below_M)
     number_M = torch.where(is_member_M, n1_T[target_M], n0_T[target_M])
     value_T = torch.zeros(T, dtype=torch.float64, device=score_M.device)

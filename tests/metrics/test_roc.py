@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mia_lightning.errors import InputError
+from mia_lightning.metrics import Bootstrap, attack_figures
 from mia_lightning.metrics.roc import (
     auc,
     average_precision,
@@ -198,6 +199,27 @@ def test_scores_far_from_the_unit_interval_are_not_squashed():
     assert point.tpr == tpr[fpr <= 0.001].max()
     assert point.tpr == pytest.approx(0.0097, abs=0.004)  # Φ(Φ⁻¹(0.001) + 6/8) = 0.0096
     assert point.false_positives == 20
+
+
+@pytest.mark.slow
+def test_a_million_records_equal_sklearn_and_ten_million_run():
+    random = generator(0, "ten million")
+    score_N = torch.randn(10_000_000, generator=random, dtype=torch.float64)
+    is_member_N = torch.rand(10_000_000, generator=random) < 0.3
+    score_N += is_member_N * 1.0
+    part_N, truth_N = (score_N[:1_000_000] * 1e5).round(), is_member_N[:1_000_000]  # ties
+    fpr, tpr, threshold = sklearn_metrics.roc_curve(truth_N.numpy(), part_N.numpy(), drop_intermediate=False)
+    curve = roc(part_N, truth_N)
+    np.testing.assert_array_equal(curve.threshold_F.numpy(), threshold)
+    np.testing.assert_array_equal(curve.tpr_F.numpy(), tpr)
+    np.testing.assert_array_equal(curve.fpr_F.numpy(), fpr)
+    assert curve.auc == pytest.approx(sklearn_metrics.roc_auc_score(truth_N.numpy(), part_N.numpy()), abs=1e-12)
+    figures = attack_figures(score_N, score_N > 1, is_member_N, bootstrap=Bootstrap(seed=0, attack="a"))
+    assert figures.auc.low < 0.76025 < figures.auc.high  # Φ(1 / √2)
+    figure = figures.tpr_at_fpr["0.0001"]
+    assert figure.low < 0.00329 < figure.high  # Φ(Φ⁻¹(0.0001) + 1)
+    assert figure.false_positives <= 700 < figure.false_positives + 5
+    assert figures.average_precision.high - figures.average_precision.low < 0.002
 
 
 def test_gradients_are_left_behind():
