@@ -11,6 +11,7 @@ from mia_lightning.reports.findings import bracket, label, most_exposed, percent
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
 NUM_EXPOSED = 3
+SHORT_NAME, LONGEST_NAME = 12, 18  # of an attack: leaves room for intervals beside figures, is not broken
 
 
 def render_summary(report: AuditReport) -> Group:
@@ -22,14 +23,23 @@ def render_summary(report: AuditReport) -> Group:
     rates = list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr))
     rates = rates[:2] + [rate for rate in rates[2:] if any(_tpr(attack, rate) for attack in report.attacks)]
     table = Table(title="Membership leakage", title_justify="left", title_style="bold", padding=(0, 1, 0, 0), box=None)
-    table.add_column("attack", overflow="fold")
-    for name in ("precision", "recall", "accuracy", "AUC", *(f"TPR at\n{percent(fpr)} FPR" for fpr in rates)):
+    longest = max((len(label(attack)) for attack in report.attacks), default=0)
+    table.add_column("attack", overflow="fold", min_width=min(longest, LONGEST_NAME))
+    # Where members and non-members are not equal in number, precision and accuracy are as if they were.
+    is_even = all(attack.overall.num_members == attack.overall.num_nonmembers for attack in report.attacks)
+    at_even = "" if is_even else "\nat 1:1"
+    for name in (
+        *(f"precision{at_even}", "recall", f"accuracy{at_even}", "AUC"),
+        *(f"TPR at\n{percent(fpr)} FPR" for fpr in rates),
+    ):
         table.add_column(name, justify="right", vertical="top")
     for attack in report.attacks:
         figures = attack.overall
-        plain = [show(figure.value) for figure in (figures.precision, figures.recall, figures.accuracy)]
+        decided = (figures.precision_balanced, figures.recall, figures.balanced_accuracy)
+        plain = [show(figure.value) for figure in decided]
         ranked = [figures.auc, *(figures.tpr_at_fpr.get(fpr) for fpr in rates)]
-        table.add_row(Text(label(attack)), *plain, *(_cell(figure) for figure in ranked))
+        gap = " " if longest <= SHORT_NAME else "\n"
+        table.add_row(Text(label(attack)), *plain, *(_cell(figure, gap) for figure in ranked))
     return Group(table, Text(), *(Text(line) for line in _lines(report)))
 
 
@@ -58,12 +68,12 @@ def _lines(report: AuditReport) -> list[str]:
     return lines
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: Figure | None, gap: str) -> str:
     """Value and interval, which may break between the two alone; the interval without leading zeros."""
     if figure is None:
         return show(None)
     short = re.sub(r"(?<=[\[,])0(?=\.)", "", bracket(figure).replace("\u00a0", "")).replace("1.000", "1.00")
-    return f"{show(figure.value)} {short}".rstrip()
+    return f"{show(figure.value)}{gap}{short}".rstrip()
 
 
 def _simultaneous(group: ClassFigures) -> str:

@@ -62,9 +62,9 @@ def test_scores_equal_a_slow_loop(attack: Rmia) -> None:
     )
 
 
-def test_gamma_is_2_as_in_the_experiments_of_the_paper_and_a_is_tuned() -> None:
+def test_gamma_is_1_and_a_is_tuned_by_default() -> None:
     for attack in (RmiaOnline(), RmiaOffline()):
-        assert attack.gamma == 2.0
+        assert attack.gamma == 1.0
         assert attack.a == "auto"
 
 

@@ -25,7 +25,8 @@ def test_the_summary_fits_and_holds_the_figures(report: AuditReport) -> None:
         words = [word for word in lines[first].split() if not word.startswith("[")]
         row, below = words, " ".join(lines[first : first + 2])
         figures = attack.overall
-        shown = [figures.precision, figures.recall, figures.accuracy, figures.auc]
+        assert figures.num_members != figures.num_nonmembers  # so precision and accuracy are shown at 1:1
+        shown = [figures.precision_balanced, figures.recall, figures.balanced_accuracy, figures.auc]
         assert row[1:5] == [f"{figure.value:.3f}" for figure in shown]
         assert row[5:] == [f"{figures.tpr_at_fpr['0.01'].value:.3f}", "–"]
         for figure in (figures.auc, figures.tpr_at_fpr["0.01"]):
