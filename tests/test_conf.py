@@ -73,13 +73,25 @@ def test_every_file_says_a_command_that_uses_it(choice: str) -> None:
     assert any(line.startswith("# mia-lightning ") for line in lines[:4])
 
 
-@pytest.mark.parametrize("choice", [choice for choice in CHOICES if choice.startswith(("attack=", "defense="))])
+NAMED = [each for each in CHOICES if each.startswith(("attack=", "defense=")) and each != "attack=all"]
+
+
+@pytest.mark.parametrize("choice", NAMED)
 def test_attacks_and_defences_have_a_place_of_their_own_so_that_lists_work(choice: str) -> None:
     group, name = choice.split("=")
     assert (CONF / group / f"{name}.yaml").read_text().startswith(f"# @package {group}.{name}\n")
     node = composed(choice)[group]
     assert set(node) - {"adaptive"} == {name}
     assert instantiate(node[name]).name == name
+
+
+def test_all_attacks_are_all_there_are() -> None:
+    config = composed("attack=all")
+    assert [f"attack={name}" for name in sorted(config.attack)] == [
+        each for each in NAMED if each.startswith("attack=")
+    ]
+    assert config.skip_inapplicable is True
+    assert composed().skip_inapplicable is False
 
 
 def test_no_defence_is_the_default_and_several_keep_their_order() -> None:

@@ -44,6 +44,6 @@ def missing_models(
             return (
                 f"attack={name} compares each record with at least {models} that {how} on it, and {lacking} of the "
                 f"{len(count_N)} records that are evidence about a target have fewer under membership={plan} with "
-                f"`shadow.count` {num_shadows}; {mend}."
+                f"{num_shadows} shadow models; {mend}."
             )
     return None

@@ -142,8 +142,8 @@ def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> floa
     score_M, is_member_M = score_KN[usable_KN], shadows.member_KN.to(score_KN.device)[usable_KN]
     if not bool(is_member_M.any()) or bool(is_member_M.all()):
         raise DoesNotApplyError(
-            f"attack={attack} learns its threshold from shadow models that are compared with each other, and with "
-            f"`shadow.count` {shadows.num_models} under membership={shadows.plan} too few are left once a model and "
-            "its block are taken out; raise `shadow.count`."
+            f"attack={attack} learns its threshold from shadow models that are compared with each other, and of "
+            f"{shadows.num_models} under membership={shadows.plan} too few are left once a model and its block are "
+            "taken out; raise `shadow.count`."
         )
     return balanced_accuracy_threshold(score_M, is_member_M)

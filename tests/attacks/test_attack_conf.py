@@ -14,6 +14,7 @@ NAMES = [
     *("gap", "confidence", "entropy", "modified_entropy"),
     *("class_confidence", "class_entropy", "class_modified_entropy"),
     *("attack_p", "quantile_regression", "augmentation_label_only", "boundary_label_only"),
+    *("attack_r", "calibrated_loss", "lira_online", "lira_offline", "rmia_online", "rmia_offline"),
 ]
 
 

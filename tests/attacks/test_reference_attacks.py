@@ -11,6 +11,7 @@ from shadow_cases import (
     AT_DEFAULTS,
     ATTACKS,
     ENGINE,
+    EVERY,
     evidence,
     name_of,
     pairs,
@@ -87,7 +88,7 @@ def test_the_threshold_is_learnt_from_the_scored_entries_of_left_out_models(atta
 # --- order, ties, size -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", ATTACKS + AT_DEFAULTS, ids=name_of)
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_the_order_of_records_and_of_shadow_models_does_not_matter(attack: Attack) -> None:
     shadows, targets = random_case(12, 60)
     random = generator(0, "order")
@@ -110,7 +111,7 @@ def test_the_order_of_records_and_of_shadow_models_does_not_matter(attack: Attac
     assert again.threshold == pytest.approx(fitted.threshold, abs=1e-9)
 
 
-@pytest.mark.parametrize("attack", ATTACKS + AT_DEFAULTS, ids=name_of)
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_models_that_are_all_the_same_give_ties_and_no_nan(attack: Attack) -> None:
     shadows = evidence(two_classes(torch.full((8, 40), 1.5)), pairs(8, 40, 0), num_population=10)
     fitted = fit(attack, shadows)
@@ -168,7 +169,7 @@ def memorising(num_models: int, num_records: int, seed: int, effect: float) -> t
     return shadows, two_classes(phi_KN[:1]), member_KN[0]
 
 
-@pytest.mark.parametrize("attack", ATTACKS + AT_DEFAULTS, ids=name_of)
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_a_memorising_model_is_caught_and_scores_point_towards_members(attack: Attack) -> None:
     shadows, target, is_member_N = memorising(16, 1000, 0, effect=6.0)
     fitted = fit(attack, shadows)
@@ -191,7 +192,7 @@ def null_deviations(score_N: Tensor, is_member_N: Tensor) -> tuple[float, float]
 
 
 @pytest.mark.parametrize("num_models", [4, 6, 8, 16])
-@pytest.mark.parametrize("attack", ATTACKS + AT_DEFAULTS, ids=name_of)
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
 def test_on_models_that_leak_nothing_every_attack_stays_at_chance(attack: Attack, num_models: int) -> None:
     """Memberships of the shadow models alone must tell nothing of a target whose complement is left out with it."""
     shadows, target, is_member_N = memorising(num_models, 4000, num_models, effect=0.0)

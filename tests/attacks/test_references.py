@@ -110,7 +110,7 @@ def test_records_without_the_models_that_an_attack_needs_are_counted_and_the_men
     with pytest.raises(DoesNotApplyError, match=r"at least 3 shadow models that did not train on it.* 10 of the 10 .*"):
         check_references(shadows, Needs(out_models=3), "some")
     with pytest.raises(
-        DoesNotApplyError, match=r"attack=some .*membership=given.*`shadow.count` 4; raise `shadow.count`"
+        DoesNotApplyError, match=r"attack=some .*membership=given.* 4 shadow models; raise `shadow.count`"
     ):
         check_references(shadows, Needs(out_models=3), "some")
     with pytest.raises(DoesNotApplyError, match=r"that trained on it.* use membership=halves, or attack=other"):

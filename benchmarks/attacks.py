@@ -1,0 +1,191 @@
+"""Seconds of the attacks that compare a target with shadow models record by record.
+
+    python benchmarks/attacks.py [--models 256] [--records 60000] [--classes 10] [--rounds 3] [--json] [--quick]
+
+Two times for each attack, on random log probabilities (no time depends on what they are):
+
+- `fit and score`: learn from K shadow models, threshold included, and score one target on N records;
+- `each a target`: score every shadow model against the others, its complement left out with it.
+
+The models are complementary pairs over nine tenths of the records; the others are the population that RMIA takes.
+After a warm-up on few records the attacks take turns, round after round, and the medians are printed. `peak` is the
+most memory that the process has held so far, the log probabilities included.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from shadow_training import machine
+from torch import Tensor
+
+from mia_lightning.attacks.attack_r import AttackR
+from mia_lightning.attacks.calibrated_loss import CalibratedLoss
+from mia_lightning.attacks.interface import Attack, Evidence, FittedReference
+from mia_lightning.attacks.lira import LiraOffline, LiraOnline
+from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.seeds import generator
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.signals import Signals
+
+Result = TypeVar("Result")
+
+SEED = 0
+ENGINE = Engine(seed=SEED)
+HEADER = ("attack", "fit and score, s", "min to max", "each a target, s", "min to max", "peak, GiB")
+
+
+def attacks() -> dict[str, Attack]:
+    """By the command that chooses them."""
+    found: dict[str, Attack] = {"calibrated_loss": CalibratedLoss(), "attack_r": AttackR()}
+    for kind in (LiraOffline, LiraOnline):
+        for variance in ("fixed", "record"):
+            attack = kind(variance=variance)
+            found[f"{attack.name} variance={variance}"] = attack
+    found["lira_online published=true"] = LiraOnline(published=True)
+    for rmia in (RmiaOffline, RmiaOnline):
+        found[f"{rmia().name} a=0.5"] = rmia(a=0.5)
+        found[f"{rmia().name} a=auto"] = rmia()
+    return found
+
+
+def make_evidence(num_models: int, num_records: int, num_classes: int) -> tuple[Evidence, Signals]:
+    """Shadow models and a target."""
+    numbers = generator(SEED, "benchmark", "log probabilities")
+    log_probability_KANC = torch.empty(num_models + 1, 1, num_records, num_classes)
+    for model_ANC in log_probability_KANC:  # one at a time: memory beside the result would be counted as the attacks'
+        model_ANC.copy_(torch.randn(1, num_records, num_classes, generator=numbers).log_softmax(-1))
+    population_N = torch.arange(num_records) >= num_records - num_records // 10
+    evidence = Evidence(
+        signals=Signals(log_probability_KANC=log_probability_KANC[:-1]),
+        member_KN=make_pairs(num_models, ~population_N),
+        scored_KN=(~population_N).expand(num_models, -1),
+        block_K=torch.arange(num_models) // 2,
+        label_N=torch.randint(num_classes, (num_records,), generator=numbers),
+        num_classes=num_classes,
+        target_scored_N=~population_N,
+        population_N=population_N,
+        plan="halves",
+    )
+    return evidence, Signals(log_probability_KANC=log_probability_KANC[-1:])
+
+
+def make_pairs(num_models: int, source_N: Tensor) -> Tensor:
+    """`member_KN` of complementary halves of the source."""
+    numbers = generator(SEED, "benchmark", "pairs")
+    index = source_N.nonzero().squeeze(1)
+    member_KN = torch.zeros(num_models, len(source_N), dtype=torch.bool)
+    for j in range(num_models // 2):
+        member_KN[2 * j, index[torch.randperm(len(index), generator=numbers)[: len(index) // 2]]] = True
+        member_KN[2 * j + 1] = source_N & ~member_KN[2 * j]
+    return member_KN
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """Times of one attack, in seconds, one for each round."""
+
+    name: str
+    attack: Attack
+    once_R: list[float] = field(default_factory=list)
+    each_R: list[float] = field(default_factory=list)
+    peak: float = 0.0  # GiB
+
+    def measure(self, shadows: Evidence, target: Signals) -> None:
+        def once() -> FittedReference:
+            fitted = self.attack.fit(shadows, ENGINE)
+            assert isinstance(fitted, FittedReference)
+            fitted.score(target, shadows.label_N)
+            return fitted
+
+        seconds, fitted = timed(once)
+        self.once_R.append(seconds)
+        rows = torch.arange(shadows.num_models)
+        self.each_R.append(timed(lambda: fitted.score_left_out(shadows, rows))[0])
+        self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
+
+    def row(self) -> tuple[str, ...]:
+        def cells(seconds_R: list[float]) -> tuple[str, str]:
+            return f"{statistics.median(seconds_R):#.3g}", f"{min(seconds_R):#.3g} to {max(seconds_R):#.3g}"
+
+        return (self.name, *cells(self.once_R), *cells(self.each_R), f"{self.peak:.1f}")
+
+    def record(self) -> dict[str, object]:
+        return {
+            "attack": self.name,
+            "fit_and_score_seconds": self.once_R,
+            "each_a_target_seconds": self.each_R,
+            "peak_gib": round(self.peak, 2),
+        }
+
+
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def render(table: Sequence[tuple[str, ...]]) -> str:
+    """As a Markdown table; the first column is words, the others are numbers."""
+    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)]
+    return "\n".join([line(HEADER), line(rule), *map(line, table)])
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Seconds of the attacks that compare a target with shadow models.")
+    parser.add_argument("--models", type=int, default=None, help="shadow models K, an even number (default: 256)")
+    parser.add_argument("--records", type=int, default=None, help="records N (default: 60000)")
+    parser.add_argument("--classes", type=int, default=10, help="classes C (default: 10)")
+    parser.add_argument("--rounds", type=int, default=None, help="of all attacks in turn (default: 3)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quick", action="store_true", help="16 models, 500 records, 1 round: a test of the script")
+    parsed = parser.parse_args(given)
+    for name, value, quick in (("models", 256, 16), ("records", 60_000, 500), ("rounds", 3, 1)):
+        if getattr(parsed, name) is None:
+            setattr(parsed, name, quick if parsed.quick else value)
+    if parsed.models < 6 or parsed.models % 2:
+        parser.error("--models must be an even number of at least 6")
+    if parsed.records < 20 or parsed.classes < 2 or parsed.rounds < 1:
+        parser.error("--records must be at least 20, --classes at least 2 and --rounds at least 1")
+    return parsed
+
+
+def main() -> int:
+    args = arguments()
+    heading = machine(torch.device("cpu"))
+    measured = [Measured(name=name, attack=attack) for name, attack in attacks().items()]
+    few = make_evidence(args.models, 100, args.classes)
+    for each in measured:
+        Measured(name=each.name, attack=each.attack).measure(*few)
+    shadows, target = make_evidence(args.models, args.records, args.classes)
+    for _ in range(args.rounds):
+        for each in measured:
+            each.measure(shadows, target)
+    if args.json:
+        setting = {name: getattr(args, name) for name in ("models", "records", "classes", "rounds")}
+        print(json.dumps({"machine": heading, **setting, "attacks": [each.record() for each in measured]}, indent=2))
+        return 0
+    print(f"{heading}\n\n{render([each.row() for each in measured])}\n")
+    rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
+    print(
+        f"K = {args.models} shadow models, N = {args.records} records, C = {args.classes} classes; medians over "
+        f"{rounds}, attacks in turn, after a warm-up."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""The Gaussian release, solved exactly (`oracles`), through the attacks that compare a target with shadow models."""
+
+from collections.abc import Callable
+
+import oracles
+import pytest
+import torch
+from shadow_cases import AT_DEFAULTS, ENGINE, EVERY, evidence, name_of, two_classes
+from torch import Tensor
+
+from mia_lightning.attacks.attack_r import AttackR
+from mia_lightning.attacks.interface import Attack, Evidence
+from mia_lightning.attacks.lira import LiraOffline, LiraOnline, logits
+from mia_lightning.attacks.loss import Loss
+from mia_lightning.metrics import auc, tpr_at_fpr
+from mia_lightning.training.signals import Signals
+
+LIMITS: dict[str, tuple[Callable[[], float], Callable[[float], float]]] = {
+    "optimum": (oracles.auc_of_gaussian_optimum, oracles.tpr_of_gaussian_optimum),
+    "offline": (oracles.auc_of_offline_limit, oracles.tpr_of_offline_limit),
+    "raw": (oracles.auc_of_raw_signal, oracles.tpr_of_raw_signal),
+}
+
+
+class Case:
+    """The release by K shadow models in pairs and a target, the first row of a pair of its own.
+
+    The last tenth of the records is the population, whose members have become non-members.
+    """
+
+    def __init__(self, num_models: int, num_records: int, seed: int) -> None:
+        self.release = oracles.simulate_gaussian_release(num_records, seed, num_models=num_models + 2)
+        num_population = num_records // 10
+        in_population_N = torch.arange(num_records) >= num_records - num_population
+        moved_KN = self.release.shift_N * (self.release.member_KN & in_population_N)
+        phi_KN = self.release.score_KN - moved_KN
+        self.shadows: Evidence = evidence(
+            two_classes(phi_KN[2:]), self.release.member_KN[2:], num_population=num_population
+        )
+        self.target: Signals = two_classes(phi_KN[:1])
+        self.scored_N = ~in_population_N
+        self.is_member_N = self.release.member_KN[0][self.scored_N]
+
+    def score(self, attack: Attack) -> Tensor:
+        (score_N,) = attack.fit(self.shadows, ENGINE).score(self.target, self.shadows.label_N)
+        return score_N[self.scored_N]
+
+    def excess(self, score_N: Tensor, limit: str, max_fpr: float | None = None) -> float:
+        """How far the AUC, or the TPR at a rate, is above the closed form, in Monte-Carlo standard errors."""
+        auc_of, tpr_of = LIMITS[limit]
+        if max_fpr is None:
+            error = oracles.auc_standard_error(score_N, self.is_member_N)
+            return (auc(score_N, self.is_member_N) - auc_of()) / error
+        n1, n0 = int(self.is_member_N.sum()), int((~self.is_member_N).sum())
+        error = oracles.tpr_standard_error(tpr_of, max_fpr, n1, n0)
+        return (tpr_at_fpr(score_N, self.is_member_N, max_fpr=max_fpr).tpr - tpr_of(max_fpr)) / error
+
+
+@pytest.fixture(scope="module")
+def small() -> Case:
+    return Case(128, 4000, seed=0)
+
+
+def variances(kind: type[LiraOnline] | type[LiraOffline]) -> list[Attack]:
+    return [kind(variance="fixed"), kind(variance="record")]
+
+
+APPROACHES: list[tuple[Attack, str]] = [
+    *((attack, "optimum") for attack in variances(LiraOnline)),
+    *((attack, "offline") for attack in variances(LiraOffline)),
+    (Loss(), "raw"),
+]
+
+
+@pytest.mark.parametrize(("attack", "limit"), APPROACHES, ids=str)
+def test_attacks_approach_their_limits(attack: Attack, limit: str, small: Case) -> None:
+    score_N = small.score(attack)
+    assert abs(small.excess(score_N, limit)) < 4
+    assert abs(small.excess(score_N, limit, 0.01)) < 4
+
+
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
+def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
+    score_N = small.score(attack)
+    assert small.excess(score_N, "optimum") < 4
+    assert small.excess(score_N, "optimum", 0.01) < 4
+    assert auc(score_N, small.is_member_N) > 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_with_many_shadow_models_the_limits_are_met_at_low_rates_too(seed: int) -> None:
+    case = Case(256, 20_000, seed)
+    for attack, limit in APPROACHES:
+        score_N = case.score(attack)
+        for max_fpr in (None, 0.01, 0.001):
+            assert abs(case.excess(score_N, limit, max_fpr)) < 4, (attack, max_fpr)
+    assert abs(case.excess(case.score(AttackR()), "offline")) < 4  # the same order as offline LiRA's, in steps
+    for attack in AT_DEFAULTS:
+        score_N = case.score(attack)
+        for max_fpr in (None, 0.01, 0.001):
+            assert case.excess(score_N, "optimum", max_fpr) < 4, (attack, max_fpr)
+
+
+def test_the_scaled_logit_is_the_released_signal(small: Case) -> None:
+    phi_KAN = logits(small.shadows.signals, small.shadows.label_N)
+    assert phi_KAN.shape == (128, 1, 4000)
+    released_KN = small.release.score_KN[2:]
+    torch.testing.assert_close(phi_KAN[:, 0, small.scored_N], released_KN[:, small.scored_N], rtol=1e-5, atol=1e-5)

@@ -1,0 +1,67 @@
+"""The benchmark of the attacks runs, and what it prints hangs together; no time is asserted."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("attacks")
+
+
+def test_the_quick_run_prints_times_of_every_attack(script: ModuleType) -> None:
+    command = [sys.executable, str(BENCHMARKS / "attacks.py"), "--quick", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    printed = json.loads(run.stdout)
+    assert "threads, torch" in printed["machine"]
+    assert (printed["models"], printed["records"], printed["rounds"]) == (16, 500, 1)
+    assert [each["attack"] for each in printed["attacks"]] == list(script.attacks())
+    for each in printed["attacks"]:
+        assert len(each["fit_and_score_seconds"]) == len(each["each_a_target_seconds"]) == 1
+        assert each["peak_gib"] > 0
+
+
+def test_the_table_has_a_row_for_each_attack(script: ModuleType) -> None:
+    measured = [
+        script.Measured(name=name, attack=attack, once_R=[3.0, 1.0, 2.0], each_R=[0.5], peak=1.0)
+        for name, attack in script.attacks().items()
+    ]
+    lines = script.render([each.row() for each in measured]).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[0] == list(script.HEADER)
+    assert len({len(line) for line in lines}) == 1
+    assert [row[0] for row in rows[2:]] == list(script.attacks())
+    assert rows[2][1:] == ["2.00", "1.00 to 3.00", "0.500", "0.500 to 0.500", "1.0"]
+
+
+def test_models_come_in_complementary_pairs_beside_a_population(script: ModuleType) -> None:
+    shadows, target = script.make_evidence(6, 40, 3)
+    assert int(shadows.population_N.sum()) == 4
+    assert torch.equal(shadows.member_KN[::2], ~shadows.member_KN[1::2] & ~shadows.population_N)
+    assert shadows.member_KN.sum(1).tolist() == [18] * 6
+    assert target.log_probability_KANC.shape == (1, 1, 40, 3)
+    torch.testing.assert_close(shadows.signals.log_probability_KANC.exp().sum(-1), torch.ones(6, 1, 40))
+
+
+@pytest.mark.parametrize("given", [["--models", "7"], ["--models", "4"], ["--rounds", "0"], ["--records", "5"]])
+def test_settings_that_cannot_be_run_are_refused(
+    given: list[str], script: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        script.arguments(given)
+    assert "at least" in capsys.readouterr().err
+    assert script.arguments(["--quick", "--models", "8"]).models == 8
