@@ -31,6 +31,7 @@ from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Attack, Evidence, FittedReference
 from mia_lightning.attacks.lira import LiraOffline, LiraOnline
 from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
@@ -63,15 +64,23 @@ def make_evidence(num_models: int, num_records: int, num_classes: int) -> tuple[
     for model_ANC in log_probability_KANC:  # one at a time: memory beside the result would be counted as the attacks'
         model_ANC.copy_(torch.randn(1, num_records, num_classes, generator=numbers).log_softmax(-1))
     population_N = torch.arange(num_records) >= num_records - num_records // 10
+    label_N = torch.randint(num_classes, (num_records,), generator=numbers)
+    population = Population(
+        name="random",
+        x_N=torch.zeros(num_records, 1),
+        label_N=label_N,
+        class_names=tuple(str(c) for c in range(num_classes)),
+    )
     evidence = Evidence(
         signals=Signals(log_probability_KANC=log_probability_KANC[:-1]),
         member_KN=make_pairs(num_models, ~population_N),
         scored_KN=(~population_N).expand(num_models, -1),
         block_K=torch.arange(num_models) // 2,
-        label_N=torch.randint(num_classes, (num_records,), generator=numbers),
+        label_N=label_N,
         num_classes=num_classes,
         target_scored_N=~population_N,
         population_N=population_N,
+        population=population,
         plan="halves",
     )
     return evidence, Signals(log_probability_KANC=log_probability_KANC[-1:])

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mia_lightning.reports.files import save_report as save_report
     from mia_lightning.reports.schema import AuditReport as AuditReport
     from mia_lightning.reports.wandb import WandbReport as WandbReport
+    from mia_lightning.shadows.guess import Guess as Guess
     from mia_lightning.shadows.marginal import Marginal as Marginal
     from mia_lightning.shadows.model_based import ModelBased as ModelBased
     from mia_lightning.shadows.noisy import Noisy as Noisy
@@ -84,6 +85,7 @@ _HOMES = {
     "reports.files": ["read_report", "save_report"],
     "reports.schema": ["AuditReport"],
     "reports.wandb": ["WandbReport"],
+    "shadows.guess": ["Guess"],
     "shadows.marginal": ["Marginal"],
     "shadows.model_based": ["ModelBased"],
     "shadows.noisy": ["Noisy"],

@@ -24,6 +24,7 @@ from mia_lightning.reports.files import save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.schema import AuditReport, DefenseSection
 from mia_lightning.scoring import run_attacks
+from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.existing import Existing
@@ -46,6 +47,7 @@ def audit(
     attacks: Sequence[Attack] | None = None,
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
+    guess: Guess | None = None,
     skip_inapplicable: bool = False,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
@@ -69,6 +71,7 @@ def audit(
         attacks: `Shokri()` and `Loss()` by default.
         defenses: of the target, applied in this order.
         adaptive: whether the attacker knows them and imitates them on the shadow models.
+        guess: what the attacker assumes of the target's architecture and training; by default he knows them.
         skip_inapplicable: whether attacks that the plan cannot serve are left out, and said to be, or refused.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
@@ -96,6 +99,7 @@ def audit(
         observation = _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
             attacks=() if skip_inapplicable else attacks,
+            guess=guess,
             wants_population=needs_of(attacks).population,
             stages=stages,
         )
@@ -116,6 +120,7 @@ def observe(
     shadow: Real | Source | None = None,
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
+    guess: Guess | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -139,6 +144,7 @@ def observe(
         return _observe(
             *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
             attacks=(),
+            guess=guess,
             wants_population=False if needs is None else needs.population,
             stages=stages,
         )
@@ -203,6 +209,7 @@ def _observe(
     folder: Path | None,
     *,
     attacks: Sequence[Attack],
+    guess: Guess | None,
     wants_population: bool,
     stages: Stages,
 ) -> Observation:
@@ -223,6 +230,7 @@ def _observe(
         defenses=defenses,
         adaptive=adaptive,
         attacks=attacks,
+        guess=guess,
         wants_population=wants_population,
     )
 

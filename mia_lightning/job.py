@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mia_lightning.defenses.interface import Defense
     from mia_lightning.observation import Observation
     from mia_lightning.reports.schema import AuditReport
+    from mia_lightning.shadows.guess import Guess
 
 SECTIONS = (
     "seed",
@@ -32,6 +33,7 @@ SECTIONS = (
     "shadow",
     "attack",
     "defense",
+    "guess",
     "training",
     "trainer",
     "logger",
@@ -95,6 +97,12 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     gate = gate_from(resolved.get("gate"))
     if gate is not None:
         gate.check_attack([str(node.get("name", name)) for name, node in (attacks or {}).items()])
+    guess = resolved.get("guess")
+    if not isinstance(guess, dict) or set(guess) != {"model", "training"}:
+        raise InputError(f"`guess` is {guess!r}; give guess.model={{...}} or guess.training={{...}}.")
+    for name, node in guess.items():
+        if not isinstance(node, dict | None):
+            raise InputError(f"`guess.{name}` is {node!r}; give the settings that differ, such as {{epochs:20}}.")
     resolved["trainer"].setdefault("progress_bar", True)
     for place, value in (
         ("seed", resolved["seed"]),
@@ -217,7 +225,28 @@ def _models(resolved: dict[str, Any]) -> dict[str, Any]:
     made = {
         name: instantiate(resolved[name], name) for name in ("membership", "target", "shadow", "training", "trainer")
     }
-    return {**made, "model": instantiate(resolved["model"], "model", partial=True), "seed": resolved["seed"]}
+    return {
+        **made,
+        "model": instantiate(resolved["model"], "model", partial=True),
+        "guess": _guess(resolved),
+        "seed": resolved["seed"],
+    }
+
+
+def _guess(resolved: dict[str, Any]) -> "Guess | None":
+    """What differs is laid over `model` and `training`; a model of another class takes nothing from them."""
+    differs = resolved["guess"]
+    if not any(differs.values()):
+        return None
+    from mia_lightning.shadows.guess import Guess
+
+    model, training = differs["model"], differs["training"]
+    if model is not None and "_target_" not in model:
+        model = {**resolved["model"], **model}
+    return Guess(
+        model=None if model is None else instantiate(model, "guess.model", partial=True),
+        training=None if training is None else instantiate({**resolved["training"], **training}, "guess.training"),
+    )
 
 
 def _attacks(resolved: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from mia_lightning.defenses.interface import (
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Halves, Membership, Plan
 from mia_lightning.metrics.model_free import model_free_warning
+from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.interface import Models, Target
@@ -55,6 +56,7 @@ class Observation:
         training_defenses: with which the targets were trained.
         adaptive: whether the shadow models were trained with them, too.
         guarantee: differential privacy of each target; None for none.
+        guess: what the attacker assumed of the target; None where the shadow models are of its kind.
         folds: into which attacks that learn divide the models where every model is a target once.
     """
 
@@ -74,6 +76,7 @@ class Observation:
     adaptive: bool
     folds: int = 0
     guarantee: Guarantee | None = None
+    guess: Guess | None = None
 
     @property
     def target_columns(self) -> slice:
@@ -92,12 +95,14 @@ def observe_models(
     recipe: Recipe,
     defenses: Sequence[Defense],
     adaptive: bool,
+    guess: Guess | None = None,
     attacks: Sequence[Attack] = (),
     wants_population: bool = False,
 ) -> Observation:
     """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
 
     Args:
+        guess: what the attacker assumes of the target's architecture and training; None for the truth.
         attacks: those that will be run; one that the plan cannot serve is refused before anything is trained.
         wants_population: whether an attack needs records that are evidence about no model.
 
@@ -107,6 +112,16 @@ def observe_models(
     """
     stages, seed = engine.stages, engine.seed
     outputs, trainings = split_defenses(defenses)
+    if guess is not None and isinstance(target, LeaveOneOut):
+        raise InputError(
+            "`guess` describes shadow models that are other than the target, and under target=leave_one_out they are "
+            "the targets; leave it out, or use target=trained."
+        )
+    if guess is not None and not target.takes_guess:
+        raise InputError(
+            "`guess` describes shadow models that are trained here, and those of this `target` are trained by its "
+            "service; set target.shadows=guessed, with `model` and `training` as the guess."
+        )
     if trainings and not target.takes_recipe:
         raise InputError(
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
@@ -114,7 +129,6 @@ def observe_models(
         )
     population = population.to(engine.device)
     N = len(population)
-    plain_network = bind_shapes(model, population.input_shape, population.num_classes)
     make_network = bind_shapes(defended_model(trainings, model), population.input_shape, population.num_classes)
     plan = _plan_of_real_records(membership, population, target, shadow, seed, wants_population)
     if isinstance(shadow, Real):
@@ -155,12 +169,17 @@ def observe_models(
         stages.remark(remark)
 
     setup = replace(setup, population=population, membership=plan)
-    if trainings and not adaptive:
+    guess = guess or Guess()
+    if guess.model is not None or guess.training is not None or (trainings and not adaptive):
+        known = trainings if adaptive else ()
+        shadow_network = bind_shapes(
+            defended_model(known, guess.model or model), population.input_shape, population.num_classes
+        )
         setup = replace(
             setup,
-            recipe=recipe,
-            make_network=plain_network,
-            architecture=inspect_architecture(plain_network, population),
+            recipe=defended_recipe(known, guess.training or recipe),
+            make_network=shadow_network,
+            architecture=inspect_architecture(shadow_network, population),
         )
     if plan.leaves_one_out:
         shadows, shadow_signals = targets, target_signals
@@ -192,6 +211,7 @@ def observe_models(
         adaptive=adaptive,
         folds=target.folds if isinstance(target, LeaveOneOut) else 0,
         guarantee=guarantee,
+        guess=None if guess == Guess() else guess,
     )
 
 

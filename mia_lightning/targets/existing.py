@@ -26,6 +26,7 @@ class Existing:
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
+    takes_guess: ClassVar[bool] = True
 
     def obtain(self, setup: Setup) -> TrainedStack:
         """The module as a stack of one, in its own floating-point type.
@@ -69,6 +70,7 @@ class Checkpoint:
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
+    takes_guess: ClassVar[bool] = True
 
     def obtain(self, setup: Setup) -> TrainedStack:
         """The network with these weights, as a stack of one.

@@ -56,6 +56,7 @@ class Target(Protocol):
         count: T, the number of targets.
         is_trained_here: False where the models exist already, so that their members must be `given`.
         takes_recipe: whether `training`, and so a defence that changes it, applies to the target.
+        takes_guess: whether the shadow models can be of another architecture or training than the target.
     """
 
     @property
@@ -66,6 +67,9 @@ class Target(Protocol):
 
     @property
     def takes_recipe(self) -> bool: ...
+
+    @property
+    def takes_guess(self) -> bool: ...
 
     def obtain(self, setup: Setup) -> Models: ...
 

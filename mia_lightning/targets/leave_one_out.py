@@ -21,6 +21,7 @@ class LeaveOneOut:
     count: ClassVar[int] = 0  # beside the shadow models
     is_trained_here: ClassVar[bool] = True
     takes_recipe: ClassVar[bool] = True
+    takes_guess: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if type(self.folds) is not int or self.folds < 2:

@@ -173,6 +173,7 @@ class ServiceTarget(ABC):
     shadows: Literal["service", "guessed"] | str = "service"
     is_trained_here: ClassVar[bool] = True
     takes_recipe: ClassVar[bool] = False
+    takes_guess: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "count", whole_number("count", self.count))  # an int of Python, also from numpy

@@ -16,6 +16,7 @@ class Trained:
     count: int = 1
     is_trained_here: ClassVar[bool] = True
     takes_recipe: ClassVar[bool] = True
+    takes_guess: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         count: object = self.count  # of any type, from a configuration
