@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SECTIONS = (
     "seed",
     "save_models",
+    "convergence",
     "scale",
     "dataset",
     "membership",
@@ -94,6 +95,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     if gate is not None:
         gate.check_attack([str(node.get("name", name)) for name, node in (attacks or {}).items()])
     resolved["trainer"].setdefault("progress_bar", True)
+    resolved.setdefault("convergence", False)
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
@@ -103,6 +105,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
             raise InputError(f"`{place}` is {value!r}; it must be a whole number.")
     for place, value in (
         ("save_models", resolved["save_models"]),
+        ("convergence", resolved["convergence"]),
         ("defense.adaptive", defense["adaptive"]),
         ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
     ):
@@ -212,6 +215,7 @@ def _attacks(resolved: dict[str, Any]) -> dict[str, Any]:
         "attacks": [instantiate(node, f"attack.{name}") for name, node in attacks],
         "logger": instantiate(resolved["logger"], "logger"),
         "save_models": resolved["save_models"],
+        "convergence": resolved["convergence"],
     }
 
 
