@@ -150,8 +150,8 @@ def _references(report: AuditReport, model: ThreatModelSection) -> str:
     number = f"{model.num_shadows:,}" + (" for each target" if report.target.num_targets > 1 else "")
     if model.shadow_records == "same":
         return (
-            f"{number}. At least {model.in_models:,} of them trained on any one record under suspicion (in-models), and "
-            f"at least {model.out_models:,} did not (out-models)."
+            f"{number}. At least {model.in_models:,} of them trained on any one record under suspicion (in-models), "
+            f"and at least {model.out_models:,} did not (out-models)."
         )
     return f"{number}. None trained on a record under suspicion: there are out-models and no in-models."
 
