@@ -84,8 +84,9 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
         plots["precision-by-class"] = precision_distribution_plot(report)
         plots["precision-by-records"] = precision_by_records_plot(report)
-    if any(attack.convergence is not None for attack in report.attacks):
-        plots["convergence"] = convergence_plot(report)
+    convergence = convergence_plot(report)
+    if convergence["data"]:
+        plots["convergence"] = convergence
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots
