@@ -49,6 +49,7 @@ def audit(
     adaptive: bool = True,
     guess: Guess | None = None,
     skip_inapplicable: bool = False,
+    convergence: bool = False,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -73,6 +74,8 @@ def audit(
         adaptive: whether the attacker knows them and imitates them on the shadow models.
         guess: what the attacker assumes of the target's architecture and training; by default he knows them.
         skip_inapplicable: whether attacks that the plan cannot serve are left out, and said to be, or refused.
+        convergence: whether each attack is fitted anew on a quarter and on half of the shadow models, for the verdict
+            whether more of them would help; attacks that train networks train them for each number.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
         seed: all random draws are functions of it and of their names.
@@ -104,7 +107,17 @@ def audit(
             stages=stages,
         )
         report = _attack(
-            *(observation, attacks, defenses, adaptive, skip_inapplicable, folder, save_models, config or {})
+            *(
+                observation,
+                attacks,
+                defenses,
+                adaptive,
+                skip_inapplicable,
+                convergence,
+                folder,
+                save_models,
+                config or {},
+            )
         )
         log.finish(report)
     return report
@@ -157,6 +170,7 @@ def attack(
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
     skip_inapplicable: bool = False,
+    convergence: bool = False,
     output: Path | str | None = None,
     save_models: bool = False,
     logger: RunLogger | None = None,
@@ -188,7 +202,17 @@ def attack(
         engine = replace(earlier, stages=stages, folder=folder, losses=dict(earlier.losses))
         observation = replace(observation, engine=engine)
         report = _attack(
-            *(observation, attacks, defenses, adaptive, skip_inapplicable, folder, save_models, config or {})
+            *(
+                observation,
+                attacks,
+                defenses,
+                adaptive,
+                skip_inapplicable,
+                convergence,
+                folder,
+                save_models,
+                config or {},
+            )
         )
         log.finish(report)
     return report
@@ -241,12 +265,18 @@ def _attack(
     defenses: Sequence[Defense],
     adaptive: bool,
     skip_inapplicable: bool,
+    convergence: bool,
     folder: Path | None,
     save_models: bool,
     config: Mapping[str, Any],
 ) -> AuditReport:
     target_signals, outcomes = run_attacks(
-        observation, attacks, defenses=defenses, adaptive=adaptive, skip_inapplicable=skip_inapplicable
+        observation,
+        attacks,
+        defenses=defenses,
+        adaptive=adaptive,
+        skip_inapplicable=skip_inapplicable,
+        convergence=convergence,
     )
     defense = None
     if defenses:

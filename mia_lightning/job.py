@@ -25,6 +25,7 @@ SECTIONS = (
     "seed",
     "skip_inapplicable",
     "save_models",
+    "convergence",
     "scale",
     "dataset",
     "membership",
@@ -104,6 +105,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
         if not isinstance(node, dict | None):
             raise InputError(f"`guess.{name}` is {node!r}; give the settings that differ, such as {{epochs:20}}.")
     resolved["trainer"].setdefault("progress_bar", True)
+    resolved.setdefault("convergence", False)
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
@@ -114,6 +116,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for place, value in (
         ("save_models", resolved["save_models"]),
         ("skip_inapplicable", resolved["skip_inapplicable"]),
+        ("convergence", resolved["convergence"]),
         ("defense.adaptive", defense["adaptive"]),
         ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
     ):
@@ -257,6 +260,7 @@ def _attacks(resolved: dict[str, Any]) -> dict[str, Any]:
         "logger": instantiate(resolved["logger"], "logger"),
         "save_models": resolved["save_models"],
         "skip_inapplicable": resolved["skip_inapplicable"],
+        "convergence": resolved["convergence"],
     }
 
 

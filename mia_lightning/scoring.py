@@ -1,15 +1,16 @@
 """The cheap half of a run: every attack on what was observed, behind output defences; no model is trained anew."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.applicable import refusal
-from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, needs_of
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
 from mia_lightning.attacks.leave_one_out import Scored, score_each
 from mia_lightning.attacks.views import RecordForm, observe_views
+from mia_lightning.convergence import Convergence, Outcome, converge
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
 from mia_lightning.errors import InputError
@@ -22,7 +23,11 @@ from mia_lightning.training.signals import Signals
 class AttackOutcome:
     """What an attack said of T targets on their records, and whether its attacker knew of their defences.
 
-    `score_TN`: float64, higher = more likely a member; `is_flagged_TN`: the attack's own decision.
+    Attributes:
+        score_TN: float64, higher = more likely a member.
+        is_flagged_TN: the attack's own decision.
+        needs: of the attack, such as its queries for each record of the target.
+        convergence: what it achieves with fewer shadow models; None where that was not measured.
     """
 
     name: str
@@ -30,6 +35,8 @@ class AttackOutcome:
     score_TN: Tensor
     is_flagged_TN: Tensor
     adaptive: bool = False
+    needs: Needs = field(default_factory=Needs)
+    convergence: Convergence | None = None
 
 
 def run_attacks(
@@ -39,12 +46,14 @@ def run_attacks(
     defenses: Sequence[Defense],
     adaptive: bool,
     skip_inapplicable: bool,
+    convergence: bool = False,
 ) -> tuple[Signals, list[AttackOutcome]]:
     """What the targets answer through their defences, and what each attack says of them.
 
     Args:
         adaptive: whether the attackers of the plainly named outcomes know the defences.
         skip_inapplicable: whether attacks that cannot be run are left out, and said to be, or refused.
+        convergence: whether attacks are fitted anew on fewer shadow models, too.
 
     Raises:
         DoesNotApplyError: an attack cannot be run.
@@ -52,6 +61,12 @@ def run_attacks(
     """
     outputs, trainings = split_defenses(defenses)
     fitting = _fitting(observation, attacks, skip_inapplicable)
+    if convergence and observation.plan.leaves_one_out:
+        convergence = False
+        observation.engine.stages.remark(
+            "Whether more shadow models would help was not measured (`convergence`): with target=leave_one_out every "
+            "model is a target, and fewer shadow models would be fewer targets."
+        )
     views = _Views(observation, fitting)
     target_signals = views.of_targets(_answered(observation.target_signals, outputs), outputs)
     outcomes = []
@@ -63,7 +78,7 @@ def run_attacks(
             observation = replace(observation, engine=replace(observation.engine, losses={}))
         for each in fitting:
             try:
-                outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, evidence)
+                outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, evidence, convergence)
             except DoesNotApplyError as error:
                 if not skip_inapplicable:
                     raise
@@ -165,7 +180,12 @@ def _evidence(observation: Observation, shadow_signals: Signals) -> Evidence:
 
 
 def _run(
-    attack: Attack, name: str, observation: Observation, target_signals: Signals, evidence: Evidence
+    attack: Attack,
+    name: str,
+    observation: Observation,
+    target_signals: Signals,
+    evidence: Evidence,
+    convergence: bool,
 ) -> AttackOutcome:
     engine, plan = observation.engine, observation.plan
     with engine.stages.clock(f"attack/{name}"):
@@ -177,9 +197,21 @@ def _run(
             scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
     for remark in scored.remarks:
         engine.stages.remark(f"{name}: {remark}")
-    return AttackOutcome(
+    outcome = AttackOutcome(
         name=name,
         description=attack.description,
         score_TN=scored.score_TN.cpu(),
         is_flagged_TN=scored.is_flagged_TN.cpu(),
+        needs=attack.needs,
     )
+    if not convergence or not attack.needs.shadows:
+        return outcome
+    of_targets = plan.columns(observation.target_columns)
+    whole = Outcome(
+        score_TN=outcome.score_TN,
+        is_flagged_TN=outcome.is_flagged_TN,
+        member_TN=of_targets.member_KN[plan.targets],
+        scored_TN=of_targets.scored_KN[plan.targets],
+    )
+    with engine.stages.clock(f"convergence/{name}"):
+        return replace(outcome, convergence=converge(attack, name, evidence, target_signals, whole, engine))

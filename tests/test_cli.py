@@ -116,6 +116,19 @@ def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_pa
     assert a["score"] != c["score"]
 
 
+def test_a_run_says_whether_more_shadow_models_would_help(call: Call, tmp_path: Path) -> None:
+    arguments = (*QUICK, "attack=loss")
+    assert call(*arguments, "convergence=true", "hydra.run.dir=with").returncode == 0
+    assert call(*arguments, "~convergence", "hydra.run.dir=without").returncode == 0
+    told, untold = reports(tmp_path)
+    if told["attacks"][0]["convergence"] is None:
+        told, untold = untold, told
+    assert untold["attacks"][0]["convergence"] is None
+    found = told["attacks"][0]["convergence"]
+    assert [point["num_shadows"] for point in found["points"]] == [2, 4]
+    assert found["verdict"] == "settled"  # the losses of a target are what they are
+
+
 def test_a_sweep_runs_every_job_in_a_folder_of_its_own_and_exits_with_the_worst_code(
     call: Call, tmp_path: Path
 ) -> None:
@@ -219,6 +232,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["hydra.run.dir=in_the_way/below"], ["in_the_way", "set hydra.run.dir"]),
         (["save_models=maybe"], ["`save_models` is 'maybe'", "true or false"]),
         (["save_models=null"], ["`save_models` is None"]),
+        (["convergence=maybe"], ["`convergence` is 'maybe'", "true or false"]),
         (["trainer.progress_bar=foo"], ["`trainer.progress_bar` is 'foo'"]),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.convergence import Convergence
 from mia_lightning.datasets.duplicates import count_across, duplicate_group
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
@@ -28,6 +29,8 @@ from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
     ClassFigures,
+    ConvergencePoint,
+    ConvergenceSection,
     DatasetSection,
     DefenseSection,
     MembershipSection,
@@ -40,6 +43,7 @@ from mia_lightning.reports.schema import (
     TargetSection,
     TrainingCurves,
 )
+from mia_lightning.reports.threat_model import threat_model
 from mia_lightning.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.targets.interface import Models
@@ -97,6 +101,7 @@ def assemble(
         shadow=_shadow_section(observation, whole),
         defense=defense,
         privacy=privacy_section(observation, outcomes),
+        threat_model=threat_model(observation, outcomes, channel=target_signals.channel, defense=defense),
         attacks=tuple(
             _attack_section(outcome, population, plan, None if defense is None else defense.description, engine.seed)
             for outcome in outcomes
@@ -241,6 +246,8 @@ def _attack_section(
         description=outcome.description,
         defense=defense,
         adaptive=outcome.adaptive,
+        queries=outcome.needs.queries,
+        convergence=None if outcome.convergence is None else _convergence_section(outcome.convergence),
         num_targets=plan.num_targets,
         estimand=THESE_MODELS if plan.num_targets == 1 else NEW_TRAININGS,
         overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name)),
@@ -248,6 +255,18 @@ def _attack_section(
             _class_figures(c, population, [each_TN[:, of_class_N] for each_TN in observed])
             for c, of_class_N in enumerate(of_class_CN)
         ),
+    )
+
+
+def _convergence_section(found: Convergence) -> ConvergenceSection:
+    return ConvergenceSection(
+        points=tuple(
+            ConvergencePoint(num_shadows=each.num_shadows, auc=each.auc, tpr=each.tpr) for each in found.points
+        ),
+        gain=found.gain,
+        gain_low=found.gain_low,
+        verdict=found.verdict,
+        reason=found.reason,
     )
 
 

@@ -20,6 +20,7 @@ from mia_lightning.reports.curves import AttackCurves
 from mia_lightning.reports.figures import roc_edge
 from mia_lightning.reports.interactive import (
     Plot,
+    convergence_plot,
     epsilon_plot,
     leakage_vs_gap_plot,
     precision_by_records_plot,
@@ -29,6 +30,7 @@ from mia_lightning.reports.interactive import (
     training_plot,
 )
 from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.threat_model import threat_sentences
 
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
 
@@ -55,6 +57,8 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         report=report,
         findings=findings,
         strongest=strongest,
+        threats=threat_sentences(report),
+        converging=[attack for attack in report.attacks if attack.convergence is not None],
         rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),
         estimands=list(dict.fromkeys(attack.estimand for attack in report.attacks)),
         further=_further(report),
@@ -83,6 +87,9 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["precision-by-records"] = precision_by_records_plot(report)
     if report.privacy is not None and report.privacy.lower:
         plots["epsilon"] = epsilon_plot(report.privacy)
+    convergence = convergence_plot(report)
+    if convergence["data"]:
+        plots["convergence"] = convergence
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots

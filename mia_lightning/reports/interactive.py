@@ -203,6 +203,24 @@ def epsilon_plot(privacy: PrivacySection) -> Plot:
     return {"data": data, "layout": layout | {"shapes": [line | {"line": GUESSING}]}}
 
 
+def convergence_plot(report: AuditReport) -> Plot:
+    """TPR at 1 % FPR over the number of shadow models, a line for each attack that was fitted on several numbers."""
+    data = []
+    for place, attack in enumerate(report.attacks):
+        points = () if attack.convergence is None else attack.convergence.points
+        defined = [(each.num_shadows, each.tpr.value) for each in points if each.tpr.value is not None]
+        if defined:
+            x, y = zip(*defined, strict=True)
+            line = _line(np.array(x), np.array(y), label(attack), {"color": _series(place), "width": 2})
+            marker = {"color": _series(place), "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 9}
+            hover = {"hovertemplate": _hover("%{x} shadow models: TPR %{y:.3f}")}
+            data.append(line | {"mode": "lines+markers", "marker": marker, "cliponaxis": False} | hover)
+    layout = _layout("shadow models", "true-positive rate at 1 % false positives")
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"data": data, "layout": layout}
+
+
 def training_plot(curves: TrainingCurves) -> Plot:
     """Loss over epochs: median over the models of a stack and the band from the 10 % to the 90 % quantile."""
     data: list[Plot] = []

@@ -108,6 +108,46 @@ class ShadowSection(_Section):
     test_accuracy: float
 
 
+class ThreatModelSection(_Section):
+    """What the attacker sees, has and knows."""
+
+    access: str  # what of an answer is seen: "full" (all probabilities, unrounded), "top 3 classes", ...
+    queries_per_record: int  # of one target, by all attacks together; that of one attack is its `queries`
+    synthesis_queries: int  # asked of the target to make shadow records
+    # The records of the shadow models: those that the target is asked about, others of the population, or made ones.
+    shadow_records: Literal["same", "disjoint", "synthetic"]
+    num_known: int  # records of the targets whose membership the attacker knows beforehand
+    num_population: int  # real records that no model trained on, reserved for attacks
+    # Architecture and training of the shadow models: those of the target, the same without the target's defences, those
+    # of the service that trained the target, or guesses.
+    training: Literal["same", "undefended", "service", "guessed"]
+    num_shadows: int  # for one target
+    in_models: int  # the fewest shadow models that trained on a record that the target is asked about
+    out_models: int  # the fewest that did not
+    knows_defenses: bool | None  # the attacker of the plainly named attacks; null without defences
+    # By attack: on what its threshold and settings were chosen. Never on records whose membership is asked.
+    chosen_on: dict[str, Literal["shadow_models", "population", "nothing"]]
+    members: Literal["drawn", "given"]  # drawn at random for targets that were trained here, or named by the user
+
+
+class ConvergencePoint(_Section):
+    """With `num_shadows` shadow models."""
+
+    num_shadows: int
+    auc: Figure
+    tpr: Figure  # at 1 % FPR
+
+
+class ConvergenceSection(_Section):
+    """Whether more shadow models would help an attack."""
+
+    points: tuple[ConvergencePoint, ...]  # a quarter, half and all of them
+    gain: float | None  # in AUC, from half of them to all; null without a verdict
+    gain_low: float | None  # its one-sided lower 97.5 % limit, by a paired bootstrap over records; null likewise
+    verdict: Literal["still rising", "settled"] | None  # still rising: the limit is above 0
+    reason: str | None  # why there is no verdict
+
+
 class ClassFigures(Figures):
     class_index: int
     class_name: str
@@ -141,6 +181,8 @@ class AttackSection(_Section):
     description: str  # one sentence: what it looks at ("log_probabilities"), its model, its threshold
     defense: str | None = None  # output defence in place; null for none
     adaptive: bool = False  # whether the attacker knew the defence and adapted
+    queries: int = 1  # for each record of a target
+    convergence: ConvergenceSection | None = None  # null where it was not measured
     num_targets: int
     estimand: str = THESE_MODELS  # what the intervals are about
     overall: Figures
@@ -190,6 +232,7 @@ class AuditReport(_Section):
     shadow: ShadowSection
     defense: DefenseSection | None = None  # null for none
     privacy: PrivacySection | None = None  # null without a guarantee and without canaries
+    threat_model: ThreatModelSection | None = None
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
