@@ -14,6 +14,7 @@ from torch import nn
 from mia_lightning.attacks.interface import Attack, Needs, needs_of
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
+from mia_lightning.datasets.canaries import Canaries
 from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
@@ -47,6 +48,7 @@ def audit(
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
     skip_inapplicable: bool = False,
+    canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -70,6 +72,8 @@ def audit(
         defenses: of the target, applied in this order.
         adaptive: whether the attacker knows them and imitates them on the shadow models.
         skip_inapplicable: whether attacks that the plan cannot serve are left out, and said to be, or refused.
+        canaries: records to be replaced by such as a model can only know by heart, for a group of their own beside the
+            natural records; none by default.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
         seed: all random draws are functions of it and of their names.
@@ -94,7 +98,21 @@ def audit(
     folder = None if output is None else Path(output)
     with _started(logger, folder, config) as log, Stages(console) as stages:
         observation = _observe(
-            *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            *(
+                data,
+                label,
+                model,
+                membership,
+                target,
+                shadow,
+                defenses,
+                adaptive,
+                canaries,
+                training,
+                trainer,
+                seed,
+                folder,
+            ),
             attacks=() if skip_inapplicable else attacks,
             wants_population=needs_of(attacks).population,
             stages=stages,
@@ -116,6 +134,7 @@ def observe(
     shadow: Real | Source | None = None,
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
+    canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -137,7 +156,21 @@ def observe(
     folder = None if output is None else Path(output)
     with Stages(console) as stages:
         return _observe(
-            *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            *(
+                data,
+                label,
+                model,
+                membership,
+                target,
+                shadow,
+                defenses,
+                adaptive,
+                canaries,
+                training,
+                trainer,
+                seed,
+                folder,
+            ),
             attacks=(),
             wants_population=False if needs is None else needs.population,
             stages=stages,
@@ -197,6 +230,7 @@ def _observe(
     shadow: Real | Source | None,
     defenses: Sequence[Defense],
     adaptive: bool,
+    canaries: Canaries | None,
     training: Recipe | None,
     trainer: TrainerSettings | None,
     seed: int,
@@ -211,6 +245,8 @@ def _observe(
     membership = Disjoint() if membership is None else membership
     shadow = Real() if shadow is None else shadow
     _check(target, membership, shadow, model, seed)
+    if canaries is not None:
+        population = _with_canaries(canaries, population, target, operator.index(seed), stages)
     engine = Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), stages=stages, folder=folder)
     return observe_models(
         engine,
@@ -263,6 +299,19 @@ def _as_population(data: Population | Array, label: Array | None) -> Population:
     if label is None:
         raise InputError("`label` is missing; give the class of each record, or a Population as the first argument.")
     return make_population(data, label)
+
+
+def _with_canaries(canaries: Canaries, population: Population, target: Target, seed: int, stages: Stages) -> Population:
+    if not target.is_trained_here:
+        raise InputError(
+            f"`canary.count` is {canaries.count}, but the target is trained already, and not on canaries; set it to 0, "
+            "or train the target here."
+        )
+    stages.remark(
+        f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
+        "the target's accuracies too, include them; those of natural records stand under the groups."
+    )
+    return canaries.apply(population, seed)
 
 
 def _as_target(target: Target | nn.Module | None) -> Target:

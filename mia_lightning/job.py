@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
 
+    from mia_lightning.datasets.canaries import Canaries
     from mia_lightning.datasets.population import Population
     from mia_lightning.defenses.interface import Defense
     from mia_lightning.observation import Observation
@@ -30,6 +31,7 @@ SECTIONS = (
     "shadow",
     "attack",
     "defense",
+    "canary",
     "training",
     "trainer",
     "logger",
@@ -90,6 +92,9 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for name, node in defense.items():
         if name != "adaptive":
             _check_node(node, f"defense.{name}")
+    canary = resolved.get("canary")
+    if not isinstance(canary, dict) or set(canary) != {"count", "kind"}:
+        raise InputError(f"`canary` is {canary!r}; it has the settings canary.count (0 for none) and canary.kind.")
     gate = gate_from(resolved.get("gate"))
     if gate is not None:
         gate.check_attack([str(node.get("name", name)) for name, node in (attacks or {}).items()])
@@ -97,6 +102,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
+        ("canary.count", canary["count"]),
         ("dataset.train_size", resolved["dataset"].get("train_size")),
     ):
         if isinstance(value, str | bool | float):
@@ -194,14 +200,24 @@ def defenses_of(resolved: dict[str, Any]) -> "list[Defense]":
     return [instantiate(node, f"defense.{name}") for name, node in nodes if name != "adaptive"]
 
 
+def canaries_of(resolved: dict[str, Any]) -> "Canaries | None":
+    """The canaries of the configuration; None for a count of 0."""
+    from mia_lightning.datasets.canaries import Canaries
+
+    count, kind = resolved["canary"]["count"], resolved["canary"]["kind"]
+    return Canaries(count=count, kind=kind) if count != 0 else None
+
+
 def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
     return {"defenses": defenses_of(resolved), "adaptive": resolved["defense"]["adaptive"]}
 
 
 def _models(resolved: dict[str, Any]) -> dict[str, Any]:
+    canaries = canaries_of(resolved)  # before anything that takes long
     made = {
         name: instantiate(resolved[name], name) for name in ("membership", "target", "shadow", "training", "trainer")
     }
+    made["canaries"] = canaries
     return {**made, "model": instantiate(resolved["model"], "model", partial=True), "seed": resolved["seed"]}
 
 
