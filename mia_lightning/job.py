@@ -42,6 +42,7 @@ SECTIONS = (
 )
 # Those that name what they make.
 NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
+CANARY_KINDS = ("mislabelled", "uniform")  # `datasets.canaries.KINDS`, which takes torch to import
 
 # Exit codes from the best to the worst. Those of the gate (3 above the limit, 4 undetermined) are answers; a sweep that
 # has a bug (1), bad input (2) or an interruption (130, 143) among its jobs has not answered, whatever the others found.
@@ -58,7 +59,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
 
     Raises:
         InputError: a value that must be given is missing, a section is unknown or absent, a switch is no bool, or the
-            gate is none.
+            gate or the canaries are none.
     """
     from omegaconf import OmegaConf
 
@@ -92,9 +93,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for name, node in defense.items():
         if name != "adaptive":
             _check_node(node, f"defense.{name}")
-    canary = resolved.get("canary")
-    if not isinstance(canary, dict) or set(canary) != {"count", "kind"}:
-        raise InputError(f"`canary` is {canary!r}; it has the settings canary.count (0 for none) and canary.kind.")
+    _check_canary(resolved.get("canary"))
     gate = gate_from(resolved.get("gate"))
     if gate is not None:
         gate.check_attack([str(node.get("name", name)) for name, node in (attacks or {}).items()])
@@ -102,7 +101,6 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
-        ("canary.count", canary["count"]),
         ("dataset.train_size", resolved["dataset"].get("train_size")),
     ):
         if isinstance(value, str | bool | float):
@@ -115,6 +113,18 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
         if not isinstance(value, bool):
             raise InputError(f"`{place}` is {value!r}; it must be true or false.")
     return {str(name): value for name, value in resolved.items()}
+
+
+def _check_canary(canary: Any) -> None:
+    if not isinstance(canary, dict) or set(canary) != {"count", "kind"}:
+        raise InputError(f"`canary` is {canary!r}; it has the settings canary.count (0 for none) and canary.kind.")
+    count, kind = canary["count"], canary["kind"]
+    if type(count) is not int or count < 0:
+        raise InputError(f"`canary.count` is {count!r}; it must be a whole number of records, 0 for none.")
+    if kind not in CANARY_KINDS:
+        raise InputError(
+            f"`canary.kind` is {kind!r}{nearest(str(kind), CANARY_KINDS)}; it must be one of {', '.join(CANARY_KINDS)}."
+        )
 
 
 def _check_node(node: Any, place: str) -> None:
@@ -204,8 +214,7 @@ def canaries_of(resolved: dict[str, Any]) -> "Canaries | None":
     """The canaries of the configuration; None for a count of 0."""
     from mia_lightning.datasets.canaries import Canaries
 
-    count, kind = resolved["canary"]["count"], resolved["canary"]["kind"]
-    return Canaries(count=count, kind=kind) if count != 0 else None
+    return Canaries(**resolved["canary"]) if resolved["canary"]["count"] else None
 
 
 def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
@@ -213,11 +222,10 @@ def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _models(resolved: dict[str, Any]) -> dict[str, Any]:
-    canaries = canaries_of(resolved)  # before anything that takes long
     made = {
         name: instantiate(resolved[name], name) for name in ("membership", "target", "shadow", "training", "trainer")
     }
-    made["canaries"] = canaries
+    made["canaries"] = canaries_of(resolved)
     return {**made, "model": instantiate(resolved["model"], "model", partial=True), "seed": resolved["seed"]}
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quick import quick_audit
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 import mia_lightning as mia
 from mia_lightning import experiment, job
-from mia_lightning.datasets.canaries import Canaries
+from mia_lightning.datasets.canaries import KINDS, Canaries
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -29,7 +30,6 @@ from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.tables import per_group_rows
 from mia_lightning.targets.existing import Existing
-from quick import quick_audit
 
 EVIL = "<b>evil</b>"
 
@@ -202,8 +202,8 @@ def test_canaries_are_found_more_often_than_natural_records(kind: str) -> None:
     assert of_natural.test_accuracy > 0.85
     assert of_canary.test_accuracy < 0.35
     assert [each for each in report.warnings if "canaries" in each] == [
-        f"150 of the 1797 records are canaries ({kind}): figures over all records, the target's accuracies too, include "
-        "them; those of natural records stand under the groups."
+        f"150 of the 1797 records are canaries ({kind}): figures over all records, the target's accuracies too, "
+        "include them; those of natural records stand under the groups."
     ]
 
 
@@ -275,7 +275,7 @@ def test_groups_from_the_command_line(tmp_path: Path) -> None:
         ("canary.count=2.5", r"`canary.count` is 2.5; it must be a whole number"),
         ("canary.count=few", r"`canary.count` is 'few'; it must be a whole number"),
         ("canary.count=true", r"`canary.count` is True; it must be a whole number"),
-        ("canary.count=-1", r"`canary.count` is -1; it must be 0 for none, or at least 1"),
+        ("canary.count=-1", r"`canary.count` is -1; it must be a whole number of records, 0 for none"),
         ("canary.count=null", r"`canary.count` is None; it must be a whole number"),
         ("canary.kind=loud", r"`canary.kind` is 'loud'; it must be one of mislabelled, uniform"),
         ("canary=null", r"`canary` is None; it has the settings canary.count"),
@@ -286,6 +286,10 @@ def test_groups_from_the_command_line(tmp_path: Path) -> None:
 def test_bad_settings_are_refused_before_data_are_read(override: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         resolved(override)
+
+
+def test_kinds_are_the_same_wherever_they_are_named() -> None:
+    assert job.CANARY_KINDS == KINDS
 
 
 def test_a_report_with_groups_is_saved_again(grouped: tuple[Population, AuditReport], tmp_path: Path) -> None:
