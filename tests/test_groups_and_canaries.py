@@ -124,7 +124,7 @@ class _Rows(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._is_body and self.rows and self.rows[-1]:
-            self.rows[-1][-1] += data
+            self.rows[-1][-1] += data.strip()
 
 
 def _table(page: str) -> list[list[str]]:
@@ -172,7 +172,7 @@ def test_without_groups_there_is_nothing_of_them(blobs: Population, tmp_path: Pa
 
 def test_synthetic_records_have_no_group(blobs: Population) -> None:
     options = quick_audit(
-        membership=mia.Disjoint(train_size=30), shadow=mia.Noisy(count=2, flip_rate=0.1), attacks=[mia.Loss()]
+        membership=mia.Disjoint(train_size=30), shadow=mia.Noisy(count=2, fraction=0.2), attacks=[mia.Loss()]
     )
     report = mia.audit(in_groups(blobs), **options)
     counted = sum(group.num_members + group.num_nonmembers for group in report.attacks[0].per_group)
