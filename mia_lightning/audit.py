@@ -307,11 +307,12 @@ def _with_canaries(canaries: Canaries, population: Population, target: Target, s
             f"`canary.count` is {canaries.count}, but the target is trained already, and not on canaries; set it to 0, "
             "or train the target here."
         )
+    changed = canaries.apply(population, seed)
     stages.remark(
         f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
         "the target's accuracies too, include them; those of natural records stand under the groups."
     )
-    return canaries.apply(population, seed)
+    return changed
 
 
 def _as_target(target: Target | nn.Module | None) -> Target:
