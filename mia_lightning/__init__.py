@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mia_lightning.audit import attack as attack
     from mia_lightning.audit import audit as audit
     from mia_lightning.audit import observe as observe
+    from mia_lightning.datasets.canaries import Canaries as Canaries
     from mia_lightning.datasets.population import Population as Population
     from mia_lightning.datasets.population import make_population as make_population
     from mia_lightning.defenses.dp_sgd import DPSGD as DPSGD
@@ -65,6 +66,7 @@ _HOMES = {
     "attacks.loss": ["Loss"],
     "attacks.shokri": ["Shokri"],
     "audit": ["attack", "audit", "observe"],
+    "datasets.canaries": ["Canaries"],
     "datasets.population": ["Population", "make_population"],
     "defenses.dp_sgd": ["DPSGD"],
     "defenses.dropout": ["Dropout"],

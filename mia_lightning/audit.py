@@ -14,6 +14,7 @@ from torch import nn
 from mia_lightning.attacks.interface import Attack, Needs, needs_of
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
+from mia_lightning.datasets.canaries import Canaries
 from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
@@ -50,6 +51,7 @@ def audit(
     guess: Guess | None = None,
     skip_inapplicable: bool = False,
     convergence: bool = False,
+    canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -76,6 +78,8 @@ def audit(
         skip_inapplicable: whether attacks that the plan cannot serve are left out, and said to be, or refused.
         convergence: whether each attack is fitted anew on a quarter and on half of the shadow models, for the verdict
             whether more of them would help; attacks that train networks train them for each number.
+        canaries: records to be replaced by such as a model can only know by heart, for a group of their own beside the
+            natural records; none by default.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
         seed: all random draws are functions of it and of their names.
@@ -100,7 +104,21 @@ def audit(
     folder = None if output is None else Path(output)
     with _started(logger, folder, config) as log, Stages(console) as stages:
         observation = _observe(
-            *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            *(
+                data,
+                label,
+                model,
+                membership,
+                target,
+                shadow,
+                defenses,
+                adaptive,
+                canaries,
+                training,
+                trainer,
+                seed,
+                folder,
+            ),
             attacks=() if skip_inapplicable else attacks,
             guess=guess,
             wants_population=needs_of(attacks).population,
@@ -134,6 +152,7 @@ def observe(
     defenses: Sequence[Defense] = (),
     adaptive: bool = True,
     guess: Guess | None = None,
+    canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
     seed: int = 0,
@@ -155,7 +174,21 @@ def observe(
     folder = None if output is None else Path(output)
     with Stages(console) as stages:
         return _observe(
-            *(data, label, model, membership, target, shadow, defenses, adaptive, training, trainer, seed, folder),
+            *(
+                data,
+                label,
+                model,
+                membership,
+                target,
+                shadow,
+                defenses,
+                adaptive,
+                canaries,
+                training,
+                trainer,
+                seed,
+                folder,
+            ),
             attacks=(),
             guess=guess,
             wants_population=False if needs is None else needs.population,
@@ -227,6 +260,7 @@ def _observe(
     shadow: Real | Source | None,
     defenses: Sequence[Defense],
     adaptive: bool,
+    canaries: Canaries | None,
     training: Recipe | None,
     trainer: TrainerSettings | None,
     seed: int,
@@ -242,6 +276,8 @@ def _observe(
     membership = Disjoint() if membership is None else membership
     shadow = Real() if shadow is None else shadow
     _check(target, membership, shadow, model, seed)
+    if canaries is not None:
+        population = _with_canaries(canaries, population, target, operator.index(seed), stages)
     engine = Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), stages=stages, folder=folder)
     return observe_models(
         engine,
@@ -301,6 +337,20 @@ def _as_population(data: Population | Array, label: Array | None) -> Population:
     if label is None:
         raise InputError("`label` is missing; give the class of each record, or a Population as the first argument.")
     return make_population(data, label)
+
+
+def _with_canaries(canaries: Canaries, population: Population, target: Target, seed: int, stages: Stages) -> Population:
+    if not target.is_trained_here:
+        raise InputError(
+            f"`canary.count` is {canaries.count}, but the target is trained already, and not on canaries; set it to 0, "
+            "or train the target here."
+        )
+    changed = canaries.apply(population, seed)
+    stages.remark(
+        f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
+        "the target's accuracies too, include them; those of natural records stand under the groups."
+    )
+    return changed
 
 
 def _as_target(target: Target | nn.Module | None) -> Target:

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RESULTS = (
-    *("report.json", "report.html", "scores.parquet", "per_class.csv", "target.safetensors", "shadow.safetensors"),
+    *(
+        "report.json",
+        "report.html",
+        "scores.parquet",
+        "per_class.csv",
+        "per_group.csv",
+        "target.safetensors",
+        "shadow.safetensors",
+    ),
     *(
         "comparison.json",
         "comparison.html",

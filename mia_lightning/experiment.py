@@ -196,7 +196,7 @@ def depends_on(resolved: Mapping[str, Any]) -> dict[str, Any]:
     """
     from mia_lightning.observation import split_defenses
 
-    names = ("seed", "dataset", "membership", "model", "target", "shadow", "training", "trainer", "guess")
+    names = ("seed", "dataset", "canary", "membership", "model", "target", "shadow", "training", "trainer", "guess")
     settings = {name: resolved[name] for name in names}
     _, trainings = split_defenses(job.defenses_of(dict(resolved)))
     nodes = {name: node for name, node in resolved["defense"].items() if name != "adaptive"}

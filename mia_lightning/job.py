@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mia_lightning.attacks.interface import Needs
+    from mia_lightning.datasets.canaries import Canaries
     from mia_lightning.datasets.population import Population
     from mia_lightning.defenses.interface import Defense
     from mia_lightning.observation import Observation
@@ -35,6 +36,7 @@ SECTIONS = (
     "attack",
     "defense",
     "guess",
+    "canary",
     "training",
     "trainer",
     "logger",
@@ -45,6 +47,7 @@ SECTIONS = (
 )
 # Those that name what they make.
 NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
+CANARY_KINDS = ("mislabelled", "uniform")  # `datasets.canaries.KINDS`, which takes torch to import
 
 # Exit codes from the best to the worst. Those of the gate (3 above the limit, 4 undetermined) are answers; a sweep that
 # has a bug (1), bad input (2) or an interruption (130, 143) among its jobs has not answered, whatever the others found.
@@ -61,7 +64,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
 
     Raises:
         InputError: a value that must be given is missing, a section is unknown or absent, a switch is no bool, or the
-            gate is none.
+            gate or the canaries are none.
     """
     from omegaconf import OmegaConf
 
@@ -95,6 +98,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     for name, node in defense.items():
         if name != "adaptive":
             _check_node(node, f"defense.{name}")
+    _check_canary(resolved.get("canary"))
     gate = gate_from(resolved.get("gate"))
     if gate is not None:
         gate.check_attack([str(node.get("name", name)) for name, node in (attacks or {}).items()])
@@ -123,6 +127,18 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
         if not isinstance(value, bool):
             raise InputError(f"`{place}` is {value!r}; it must be true or false.")
     return {str(name): value for name, value in resolved.items()}
+
+
+def _check_canary(canary: Any) -> None:
+    if not isinstance(canary, dict) or set(canary) != {"count", "kind"}:
+        raise InputError(f"`canary` is {canary!r}; it has the settings canary.count (0 for none) and canary.kind.")
+    count, kind = canary["count"], canary["kind"]
+    if type(count) is not int or count < 0:
+        raise InputError(f"`canary.count` is {count!r}; it must be a whole number of records, 0 for none.")
+    if kind not in CANARY_KINDS:
+        raise InputError(
+            f"`canary.kind` is {kind!r}{nearest(str(kind), CANARY_KINDS)}; it must be one of {', '.join(CANARY_KINDS)}."
+        )
 
 
 def _check_node(node: Any, place: str) -> None:
@@ -220,6 +236,13 @@ def defenses_of(resolved: dict[str, Any]) -> "list[Defense]":
     return [instantiate(node, f"defense.{name}") for name, node in nodes if name != "adaptive"]
 
 
+def canaries_of(resolved: dict[str, Any]) -> "Canaries | None":
+    """The canaries of the configuration; None for a count of 0."""
+    from mia_lightning.datasets.canaries import Canaries
+
+    return Canaries(**resolved["canary"]) if resolved["canary"]["count"] else None
+
+
 def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
     return {"defenses": defenses_of(resolved), "adaptive": resolved["defense"]["adaptive"]}
 
@@ -232,6 +255,7 @@ def _models(resolved: dict[str, Any]) -> dict[str, Any]:
         **made,
         "model": instantiate(resolved["model"], "model", partial=True),
         "guess": _guess(resolved),
+        "canaries": canaries_of(resolved),
         "seed": resolved["seed"],
     }
 

@@ -27,16 +27,19 @@ def load_csv(
     path: str | Path,
     label_column: str,
     member_column: str | None = None,
+    group_column: str | None = None,
     delimiter: str = ",",
     name: str | None = None,
 ) -> Population:
-    """A table of numbers: each column but the label's and the member's is a float32 feature, in file order.
+    """A table of numbers: each column but those of label, member and group is a float32 feature, in file order.
 
     Args:
         path: a UTF-8 file whose first line names the columns.
         label_column: text or numbers; the distinct values, sorted (numbers by value), become the classes and
             name them.
         member_column: 0, 1, true or false: which records a given target was trained on.
+        group_column: text or numbers; the distinct values, sorted like labels, are groups whose leakage is reported,
+            too.
         delimiter: one character; the two characters `\\t` stand for a tab.
         name: what reports call the data set; by default the file's name without its ending.
 
@@ -50,12 +53,14 @@ def load_csv(
         raise InputError(f"dataset.delimiter {delimiter!r} is not one ASCII character such as ',', ';' or \\t")
     table = _Table(file, delimiter)
     table.require(label_column, "label_column")
-    if member_column is not None:
-        table.require(member_column, "member_column")
-    features = [column for column in table.columns if column not in (label_column, member_column)]
+    for column, argument in ((member_column, "member_column"), (group_column, "group_column")):
+        if column is not None:
+            table.require(column, argument)
+    features = [column for column in table.columns if column not in (label_column, member_column, group_column)]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    class_names, label_N = _classes(table, label_column)
+    class_names, label_N = _distinct(table, label_column, "label")
+    group_names, group_N = (None, None) if group_column is None else _distinct(table, group_column, "group")
     member_N = None if member_column is None else _truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)
     for j, column in enumerate(features):
@@ -66,6 +71,8 @@ def load_csv(
         name=file.stem if name is None else name,
         class_names=class_names,
         member=member_N,
+        group=group_N,
+        group_names=group_names,
     )
 
 
@@ -152,12 +159,12 @@ class _Table:
         return InputError(f"{self.place} cannot be read as CSV in UTF-8 ({reason}): save it in that form")
 
 
-def _classes(table: _Table, column: str) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Names of the classes in their order, and the class of each record."""
+def _distinct(table: _Table, column: str, what: str) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """Names of the classes (or groups) in their order, and the class of each record; `what` the column holds."""
     encoded = pc.dictionary_encode(table.text(column))
     values: list[str] = encoded.dictionary.to_pylist()
     if "" in values:
-        raise table.refusal(column, bool, "give each record a label, or leave the record out")
+        raise table.refusal(column, bool, f"give each record a {what}, or leave the record out")
     numbers = [_number(value) for value in values]
     keys = list(zip(numbers, values, strict=True)) if all(map(math.isfinite, numbers)) else values
     order = sorted(range(len(values)), key=keys.__getitem__)

@@ -20,6 +20,7 @@ def load_npz(
     x_key: str = "x",
     label_key: str = "label",
     member_key: str | None = None,
+    group_key: str | None = None,
     name: str | None = None,
     scale: float | None = None,
     mean: float | Sequence[float] | None = None,
@@ -34,6 +35,7 @@ def load_npz(
             float32.
         label_key: `[N]`, integers from 0.
         member_key: bool `[N]`, which records a given target was trained on.
+        group_key: `[N]`, text or whole numbers; the distinct values, sorted, are groups whose leakage is reported, too.
         name: what reports call the data set; by default the file's name without its ending.
         scale: factor on the records before `mean` and `std`; by default 1/255 for uint8 records of two or
             more axes (images), else 1.
@@ -46,8 +48,9 @@ def load_npz(
     """
     file = Path(path).expanduser()
     keys = {"x_key": x_key, "label_key": label_key}
-    if member_key is not None:
-        keys["member_key"] = member_key
+    keys |= {
+        argument: key for argument, key in (("member_key", member_key), ("group_key", group_key)) if key is not None
+    }
     arrays = _read(file, keys)
     x = arrays["x_key"]
     record = x.shape[1:]
@@ -59,6 +62,7 @@ def load_npz(
         name=file.stem if name is None else name,
         class_names=class_names,
         member=arrays.get("member_key"),
+        group=arrays.get("group_key"),
         scale=scale,
         mean=_per_channel("mean", mean, record, file),
         std=_per_channel("std", std, record, file),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
 from mia_lightning.errors import InputError
 
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
@@ -35,11 +36,14 @@ class Population:
             `std` broadcast against one record.
         member_N: bool, which records a given target was trained on, where the data says so
             (`membership=given`).
+        group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group: by which groups leakage is reported
+            beside that over all records.
+        group_names: one for each group; () without groups.
 
     Raises:
         InputError: lengths, dtypes or devices that do not fit together, no records, fewer than two classes,
-            a label outside `[0, num_classes)`, a NaN or infinite value, `mean` or `std` that do not fit a
-            record.
+            a label outside `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean` or `std` that
+            do not fit a record.
     """
 
     name: str
@@ -50,6 +54,8 @@ class Population:
     mean: Tensor | None = None
     std: Tensor | None = None
     member_N: Tensor | None = None
+    group_N: Tensor | None = None
+    group_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_population(self)
@@ -91,28 +97,39 @@ class Population:
             return self
         moved = {
             name: value.to(device)
-            for name in ("x_N", "label_N", "mean", "std", "member_N")
+            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
 
     def part(self, columns: slice) -> "Population":
         """The records in the slice, on the same device, sharing memory."""
-        member_N = None if self.member_N is None else self.member_N[columns]
-        return replace(self, x_N=self.x_N[columns], label_N=self.label_N[columns], member_N=member_N)
+        return self._taken(columns)
 
     def chosen(self, chosen_N: Tensor) -> "Population":
         """The records where the bool mask is True."""
-        member_N = None if self.member_N is None else self.member_N[chosen_N]
-        return replace(self, x_N=self.x_N[chosen_N], label_N=self.label_N[chosen_N], member_N=member_N)
+        return self._taken(chosen_N)
+
+    def _taken(self, index: slice | Tensor) -> "Population":
+        return replace(
+            self,
+            x_N=self.x_N[index],
+            label_N=self.label_N[index],
+            member_N=None if self.member_N is None else self.member_N[index],
+            group_N=None if self.group_N is None else self.group_N[index],
+        )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
-        """The records of this population and after them M others of the same form, such as synthetic ones."""
+        """The records of this population and after them M others of the same form and of no group: synthetic ones."""
+        group_N = self.group_N
+        if group_N is not None:
+            group_N = torch.cat([group_N, group_N.new_full((len(x_M),), NO_GROUP)])
         return replace(
             self,
             x_N=torch.cat([self.x_N, x_M.to(self.x_N)]),
             label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
             member_N=None,
+            group_N=group_N,
         )
 
     def fingerprint(self) -> str:
@@ -132,6 +149,8 @@ def make_population(
     name: str = "data",
     class_names: Sequence[str] | None = None,
     member: Array | None = None,
+    group: Array | None = None,
+    group_names: Sequence[str] | None = None,
     scale: float = 1.0,
     mean: Tensor | None = None,
     std: Tensor | None = None,
@@ -146,6 +165,9 @@ def make_population(
         class_names: one for each class; by default the numbers from 0 to the largest label, which must then be
             below N.
         member: bool `[N]`, which records a given target was trained on.
+        group: `[N]`, text or whole numbers: groups whose leakage is reported, too. The distinct values, sorted, name
+            them; with `group_names` it holds numbers from 0 into these, and -1 for a record of no group.
+        group_names: one for each group.
         scale, mean, std: as in `Population`.
 
     Raises:
@@ -172,6 +194,10 @@ def make_population(
                 "records: number the classes from 0, or name them all in class_names"
             )
         class_names = [str(c) for c in range(highest + 1)]
+    group_N: Tensor | None = None
+    names: tuple[str, ...] = () if group_names is None else tuple(group_names)
+    if group is not None:
+        group_N, names = numbered(group, group_names, name)
     return Population(
         name=name,
         x_N=x_N,
@@ -183,6 +209,8 @@ def make_population(
         member_N=member
         if isinstance(member, Tensor | None)
         else torch.from_numpy(_as_array(member, f"member of population {name!r}")),
+        group_N=group_N,
+        group_names=names,
     )
 
 
@@ -245,7 +273,8 @@ def _check_shapes(population: Population) -> None:
             f"member of population {name!r} has shape {tuple(member_N.shape)} and dtype {member_N.dtype}: "
             f"give one bool for each of the {len(x_N)} records"
         )
-    others = (label_N, member_N, population.mean, population.std)
+    check_groups(name, population.group_N, population.group_names, len(x_N))
+    others = (label_N, member_N, population.group_N, population.mean, population.std)
     devices = {str(each.device) for each in (x_N, *others) if each is not None}
     if len(devices) > 1:
         raise InputError(

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from mia_lightning.datasets.canaries import CANARY, canary_mask
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership.draws import check_counts, refuse_overlap, reserve
@@ -16,7 +18,8 @@ from mia_lightning.seeds import generator
 class Bernoulli:
     """Canaries that are in or out of each model by fair coins (Steinke, Nasr and Jagielski 2023).
 
-    The canaries are one random draw of the records and the same for all models; only they are evidence. Every other
+    The canaries are the same for all models: the records of the group "canary" where the population has one
+    (`mia_lightning.datasets.canaries`), else one random draw of them. Only they are evidence. Every other
     record is in every model, which everybody knows. Coin i of row k is a function of (seed, role, k, i), so no model
     gives another's coins away, and each is a block by itself.
 
@@ -49,7 +52,7 @@ class Bernoulli:
         No record is reserved as population, wanted or not: all that are no canaries are in every model.
 
         Raises:
-            InputError: no record would be always in.
+            InputError: no record would be always in, or the group "canary" has another number of records.
         """
         refuse_overlap(overlap, "bernoulli")
         N = len(population)
@@ -58,12 +61,9 @@ class Bernoulli:
                 f"`membership.canaries` is {self.canaries} and `membership.validation` {self.validation}, which leaves "
                 f"none of the {N} records of {population.name} to be in every model; lower them."
             )
-        every_N = torch.ones(N, dtype=torch.bool)
-        validation_N = reserve(every_N, self.validation, seed, "validation")
-        rest = every_N.index_fill(0, validation_N, False).nonzero().squeeze(1)
-        order = rest[torch.randperm(len(rest), generator=generator(seed, "membership", "canaries"))]
-        canary = order[: self.canaries].sort().values
-        always_N = torch.zeros(N, dtype=torch.bool).index_fill(0, order[self.canaries :], True)
+        validation_N, canary_N = self._reserved(population, seed)
+        canary = canary_N.nonzero().squeeze(1)
+        always_N = (~canary_N).index_fill(0, validation_N, False)
         rows = [("target", t) for t in range(num_targets)] + [("shadow", k) for k in range(num_shadows)]
         member_KN = always_N.repeat(len(rows), 1)
         for row, (role, k) in enumerate(rows):
@@ -78,3 +78,19 @@ class Bernoulli:
             validation_N=validation_N,
             known_N=always_N,
         )
+
+    def _reserved(self, population: Population, seed: int) -> tuple[Tensor, Tensor]:
+        """Indices of the validation records, and which records are canaries, bool `[N]`."""
+        every_N = torch.ones(len(population), dtype=torch.bool)
+        canary_N = canary_mask(population)
+        if canary_N is None:
+            validation_N = reserve(every_N, self.validation, seed, "validation")
+            rest_N = every_N.index_fill(0, validation_N, False)
+            canary = reserve(rest_N, self.canaries, seed, "canaries")
+            return validation_N, torch.zeros_like(every_N).index_fill(0, canary, True)
+        if int(canary_N.sum()) != self.canaries:
+            raise InputError(
+                f"`membership.canaries` is {self.canaries}, but {int(canary_N.sum())} records of {population.name} are "
+                f"of the group {CANARY!r}; set it to that number."
+            )
+        return reserve(~canary_N, self.validation, seed, "validation"), canary_N

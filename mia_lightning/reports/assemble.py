@@ -33,6 +33,7 @@ from mia_lightning.reports.schema import (
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
+    GroupFigures,
     MembershipSection,
     RunSection,
     Scores,
@@ -40,6 +41,7 @@ from mia_lightning.reports.schema import (
     SynthesisClass,
     SynthesisSection,
     TargetClass,
+    TargetGroup,
     TargetSection,
     TrainingCurves,
 )
@@ -150,9 +152,19 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
     )
 
 
-def _accuracies(population: Population, plan: Membership, rows: slice, signals: Signals) -> list[TargetAccuracy]:
+def _accuracies(
+    population: Population, plan: Membership, rows: slice, signals: Signals, among_N: Tensor | None = None
+) -> list[TargetAccuracy]:
+    """Of each model in `rows`, on all records or on those where the bool mask is True."""
+    among_N = torch.ones_like(population.label_N, dtype=torch.bool) if among_N is None else among_N
     return [
-        accuracy_by_membership(log_probability_NC, population.label_N, member_N, nonmember_N, population.num_classes)
+        accuracy_by_membership(
+            log_probability_NC,
+            population.label_N,
+            member_N & among_N,
+            nonmember_N & among_N,
+            population.num_classes,
+        )
         for log_probability_NC, member_N, nonmember_N in zip(
             signals.log_probability_KANC[:, 0].cpu(),
             plan.member_KN[rows],
@@ -189,7 +201,36 @@ def _target_section(population: Population, plan: Membership, targets: Models, s
             )
             for c, name in enumerate(population.class_names)
         ),
+        per_group=_target_groups(population, plan, signals),
     )
+
+
+def _target_groups(population: Population, plan: Membership, signals: Signals) -> tuple[TargetGroup, ...]:
+    sections = []
+    for name, of_group_N in _groups(population):
+        accuracies = _accuracies(population, plan, plan.targets, signals, of_group_N)
+        train, test = (
+            float(
+                _defined_mean([torch.tensor(getattr(a, f"{part}_accuracy"), dtype=torch.float64) for a in accuracies])
+            )
+            for part in ("train", "test")
+        )
+        sections.append(
+            TargetGroup(
+                group_name=name,
+                train_accuracy=_or_none(train),
+                test_accuracy=_or_none(test),
+                generalization_gap=_or_none(train - test),
+            )
+        )
+    return tuple(sections)
+
+
+def _groups(population: Population) -> list[tuple[str, Tensor]]:
+    """The groups by their names, with their records, bool `[N]`; empty where the records have none."""
+    if population.group_N is None:
+        return []
+    return [(name, population.group_N == number) for number, name in enumerate(population.group_names)]
 
 
 def _shadow_section(observation: Observation, whole: Population) -> ShadowSection:
@@ -252,8 +293,19 @@ def _attack_section(
         estimand=THESE_MODELS if plan.num_targets == 1 else NEW_TRAININGS,
         overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name)),
         per_class=tuple(
-            _class_figures(c, population, [each_TN[:, of_class_N] for each_TN in observed])
+            ClassFigures(
+                class_index=c,
+                class_name=population.class_names[c],
+                **_figures_of_one([each_TN[:, of_class_N] for each_TN in observed], population.num_classes),
+            )
             for c, of_class_N in enumerate(of_class_CN)
+        ),
+        per_group=tuple(
+            GroupFigures(
+                group_name=name,
+                **_figures_of_one([each_TN[:, of_group_N] for each_TN in observed], len(population.group_names)),
+            )
+            for name, of_group_N in _groups(population)
         ),
     )
 
@@ -270,16 +322,15 @@ def _convergence_section(found: Convergence) -> ConvergenceSection:
     )
 
 
-def _class_figures(c: int, population: Population, observed: Sequence[Tensor]) -> ClassFigures:
-    """The figures of one class, the interval of its AUC once more for all classes at once."""
+def _figures_of_one(observed: Sequence[Tensor], count: int) -> dict[str, Any]:
+    """The figures of one of `count` classes (or groups), the interval of its AUC once more for all of them at once."""
     score_TN, is_flagged_TN, member_TN, scored_TN = observed
     figures = target_figures(score_TN, is_flagged_TN, member_TN, scored_TN)
     simultaneous: Figure = figures.auc
     if simultaneous.value is not None:
-        interval = mean_auc_interval(score_TN, member_TN, scored_TN, tail=TAIL / population.num_classes)
+        interval = mean_auc_interval(score_TN, member_TN, scored_TN, tail=TAIL / count)
         simultaneous = limited(simultaneous, interval)
-    name = population.class_names[c]
-    return ClassFigures(class_index=c, class_name=name, auc_simultaneous=simultaneous, **dict(figures))
+    return {"auc_simultaneous": simultaneous, **dict(figures)}
 
 
 def _scores(outcomes: Sequence[AttackOutcome], population: Population, plan: Membership) -> Scores:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.reports.schema import SCHEMA, AuditReport, Scores
-from mia_lightning.reports.tables import per_class_rows
+from mia_lightning.reports.tables import Row, per_class_rows, per_group_rows
 
 REPORT = "report.json"
 
@@ -19,9 +20,9 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     """Write the results of an audit into `folder`, which is made where it is absent.
 
     `scores.parquet` (one row for each attack, target and record), `per_class.csv` (one row for each attack and
-    class), `figures/*.png`, `report.html` (interactive, self-contained) and `report.json`. An earlier
-    `report.json` of the folder is taken away first and the new one written last: where it stands, the other
-    files are complete and belong to it.
+    class), `per_group.csv` (likewise, where the records have groups), `figures/*.png`, `report.html` (interactive,
+    self-contained) and `report.json`. An earlier `report.json` of the folder is taken away first and the new one
+    written last: where it stands, the other files are complete and belong to it.
 
     Returns:
         The files, in the order in which they were written.
@@ -42,7 +43,11 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     folder = Path(folder)
     (folder / REPORT).unlink(missing_ok=True)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
-    contents = {"scores.parquet": _parquet(report.scores), "per_class.csv": _csv(report)}
+    contents = {"scores.parquet": _parquet(report.scores), "per_class.csv": _csv(per_class_rows(report))}
+    if groups := per_group_rows(report):
+        contents["per_group.csv"] = _csv(groups)
+    else:
+        (folder / "per_group.csv").unlink(missing_ok=True)  # of an earlier run
     contents |= {f"figures/{name}": picture for name, picture in png_figures(report, curves).items()}
     contents["report.html"] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
@@ -98,8 +103,7 @@ def _parquet(scores: Scores) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _csv(report: AuditReport) -> bytes:
-    rows = per_class_rows(report)
+def _csv(rows: Sequence[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["attack"], lineterminator="\n")
     writer.writeheader()

@@ -14,7 +14,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mia_lightning.metrics.figures import Figure
+from mia_lightning.metrics.figures import Figure, Figures
 from mia_lightning.reports import findings
 from mia_lightning.reports.curves import AttackCurves
 from mia_lightning.reports.figures import roc_edge
@@ -66,6 +66,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         class_attacks=sorted(report.attacks, key=lambda attack: attack is not strongest),
         missing=[_missing(attack) for attack in report.attacks],
         missing_per_class={id(attack): _missing_per_class(attack) for attack in report.attacks},
+        missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
         identity=id,
         plots=_plots(report, curves),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
@@ -106,12 +107,20 @@ def _missing(attack: AttackSection) -> list[tuple[str, str]]:
 
 
 def _missing_per_class(attack: AttackSection) -> list[tuple[str, str]]:
-    """(classes, reason) for each reason why figures of classes are null or to be read with caution."""
+    return _missing_by_name((group.class_name, group) for group in attack.per_class)
+
+
+def _missing_per_group(attack: AttackSection) -> list[tuple[str, str]]:
+    return _missing_by_name((group.group_name, group) for group in attack.per_group)
+
+
+def _missing_by_name(named: Iterable[tuple[str, Figures]]) -> list[tuple[str, str]]:
+    """(names, reason) for each reason why figures of classes or groups are null or to be read with caution."""
     reasons: dict[str, dict[str, None]] = {}
-    for group in attack.per_class:
-        for _, reason in _reasons(findings.figures_by_name(group).items()):
-            reasons.setdefault(reason, {})[group.class_name] = None
-    return [(", ".join(classes), reason) for reason, classes in reasons.items()]
+    for name, figures in named:
+        for _, reason in _reasons(findings.figures_by_name(figures).items()):
+            reasons.setdefault(reason, {})[name] = None
+    return [(", ".join(names), reason) for reason, names in reasons.items()]
 
 
 def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:

@@ -58,6 +58,15 @@ class TargetClass(_Section):
     generalization_gap: float | None
 
 
+class TargetGroup(_Section):
+    """Means over targets; null for a group without members (train) or non-members (test)."""
+
+    group_name: str
+    train_accuracy: float | None
+    test_accuracy: float | None
+    generalization_gap: float | None
+
+
 class TargetSection(_Section):
     """The model under attack; accuracies are means over targets where there are several."""
 
@@ -68,6 +77,7 @@ class TargetSection(_Section):
     test_accuracy: float
     generalization_gap: float  # train_accuracy - test_accuracy
     per_class: tuple[TargetClass, ...]
+    per_group: tuple[TargetGroup, ...] = ()  # as many as each attack's, in the same order
 
 
 class SynthesisClass(_Section):
@@ -174,6 +184,13 @@ class PrivacySection(_Section):
     lower: tuple[EpsilonBound, ...] = ()
 
 
+class GroupFigures(Figures):
+    """Of the records of one group of the data set, or of canaries and of natural records."""
+
+    group_name: str
+    auc_simultaneous: Figure | None = None  # the AUC with limits that hold for all groups at once (Bonferroni)
+
+
 class AttackSection(_Section):
     """One attack against the target(s)."""
 
@@ -187,6 +204,7 @@ class AttackSection(_Section):
     estimand: str = THESE_MODELS  # what the intervals are about
     overall: Figures
     per_class: tuple[ClassFigures, ...]
+    per_group: tuple[GroupFigures, ...] = ()  # empty where the records have no groups
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

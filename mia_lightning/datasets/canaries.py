@@ -1,0 +1,108 @@
+"""Records that a model can only know by heart, put among natural ones: how much it gives away at worst."""
+
+import operator
+from dataclasses import dataclass, replace
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import generator
+
+NATURAL, CANARY = "natural", "canary"
+KINDS = ("mislabelled", "uniform")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canaries:
+    """Canaries take the place of records drawn at random; they are the group "canary" beside "natural".
+
+    They are drawn before membership is, so plans deal them like other records; under `membership=bernoulli` they are
+    the records with a coin. Nothing but their memory tells a model about them, so what is found on them is more than
+    what natural records give away, and no estimate of that.
+
+    Attributes:
+        count: how many records are replaced.
+        kind: "mislabelled" (the record keeps its features, and its label becomes another class, all others equally
+            likely) or "uniform" (it keeps its label, and each feature becomes uniform over its range in the population,
+            a whole number where the feature is one: out of distribution).
+
+    Source: Carlini et al., "The secret sharer" (2019), the canary and its exposure; mislabelled ones as in Steinke,
+    Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023).
+    """
+
+    count: int
+    kind: str = "mislabelled"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.count, bool) or not isinstance(self.count, SupportsIndex):
+            raise InputError(f"`canary.count` is {self.count!r}; it must be a whole number of records.")
+        object.__setattr__(self, "count", operator.index(self.count))
+        if self.count < 1:
+            raise InputError(f"`canary.count` is {self.count}; it must be at least 1.")
+        if self.kind not in KINDS:
+            raise InputError(f"`canary.kind` is {self.kind!r}; it must be one of {', '.join(KINDS)}.")
+
+    def apply(self, population: Population, seed: int) -> Population:
+        """The population with canaries, a function of (records, seed); both kinds take the place of the same records.
+
+        Raises:
+            InputError: no natural record would be left, or the records have groups already.
+        """
+        N = len(population)
+        if self.count >= N:
+            raise InputError(
+                f"`canary.count` is {self.count}, which leaves no natural record of the {N} of {population.name}; "
+                "lower it."
+            )
+        if population.group_N is not None:
+            raise InputError(
+                f"`canary.count` is {self.count}, but the records of {population.name} have groups of their own "
+                f"({', '.join(population.group_names[:5])}), and canaries would be another; set it to 0, or leave the "
+                "groups out."
+            )
+        index = torch.randperm(N, generator=generator(seed, "canaries"))[: self.count].sort().values
+        draws = generator(seed, "canaries", self.kind)
+        index = index.to(population.device)
+        label_N, x_N = population.label_N, population.x_N
+        if self.kind == "mislabelled":
+            label_N = label_N.index_put((index,), _other_label(label_N[index], population.num_classes, draws))
+        else:
+            x_N = x_N.index_put((index,), _uniform(x_N, self.count, draws))
+        group_N = torch.zeros_like(label_N).index_fill(0, index, 1)
+        return replace(population, x_N=x_N, label_N=label_N, group_N=group_N, group_names=(NATURAL, CANARY))
+
+
+def canary_mask(population: Population) -> Tensor | None:
+    """Bool `[N]`, on the CPU: the records of the group "canary"; None where there is no such group."""
+    if population.group_N is None or CANARY not in population.group_names:
+        return None
+    return (population.group_N == population.group_names.index(CANARY)).cpu()
+
+
+def _other_label(label_M: Tensor, num_classes: int, draws: torch.Generator) -> Tensor:
+    """Uniform among the other classes: a step around the circle of classes that is no whole turn."""
+    step_M = torch.randint(1, num_classes, label_M.shape, generator=draws)
+    return (label_M + step_M.to(label_M.device)) % num_classes
+
+
+def _uniform(x_N: Tensor, count: int, draws: torch.Generator) -> Tensor:
+    """`count` records whose features are uniform over their ranges in `x_N`, whole where all of a feature's values are.
+
+    Drawn in float64: whole numbers are uniform up to 2**53.
+    """
+    flat = x_N.flatten(1)
+    low_F, high_F = flat.amin(0), flat.amax(0)
+    is_whole_F = torch.ones_like(low_F, dtype=torch.bool)
+    if flat.is_floating_point():
+        is_whole_F = (flat == flat.floor()).all(0)
+    width_F = high_F.double() - low_F.double()
+    random_MF = torch.rand(count, flat.shape[1], generator=draws, dtype=torch.float64).to(x_N.device)
+    real_MF = low_F.double() + random_MF * width_F
+    whole_MF = low_F.double() + (random_MF * (width_F + 1)).floor()
+    drawn_MF = torch.where(is_whole_F, whole_MF, real_MF).to(x_N.dtype)
+    # Rounding to the records' type may step over an edge.
+    record_M: Tensor = drawn_MF.clamp(low_F, high_F).unflatten(1, x_N.shape[1:])
+    return record_M

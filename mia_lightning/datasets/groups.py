@@ -1,0 +1,71 @@
+"""Groups of records, such as the hospitals they come from: leakage may differ between them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+
+NO_GROUP = -1  # of a synthetic record
+
+
+def numbered(group: Any, group_names: Sequence[str] | None, name: str) -> tuple[Tensor, tuple[str, ...]]:
+    """The group of each record by its number, int64 `[N]`, and the names of the groups.
+
+    Args:
+        group: `[N]`, text or whole numbers. Without `group_names` the distinct values, sorted, are the groups and name
+            them; with them, `group` holds numbers from 0 into the names, and -1 for a record of no group.
+        group_names: one for each group.
+        name: of the population, for what is said of it.
+
+    Raises:
+        InputError: values that are neither text nor whole numbers, or names that are no list.
+    """
+    if isinstance(group_names, str) or not isinstance(group_names, Iterable | None):
+        raise InputError(f"group_names of population {name!r} is {group_names!r}: give a list, one name for each group")
+    device = group.device if isinstance(group, Tensor) else torch.device("cpu")
+    values = group.cpu().numpy() if isinstance(group, Tensor) else np.asarray(group)
+    if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.flat):  # as pandas holds text
+        values = values.astype(str)
+    if values.dtype.kind not in ("iubU" if group_names is None else "iub"):
+        kind = "text or whole numbers" if group_names is None else "numbers into group_names, from 0"
+        raise InputError(f"group of population {name!r} has dtype {values.dtype}: give {kind}, one for each record")
+    if group_names is None:
+        distinct, number = np.unique(values, return_inverse=True)
+        values, group_names = number.reshape(values.shape), [str(each) for each in distinct.tolist()]
+    group_N = torch.from_numpy(values.astype(np.int64)).to(device)
+    return group_N, tuple(str(each) for each in group_names)
+
+
+def check_groups(name: str, group_N: Tensor | None, group_names: tuple[str, ...], num_records: int) -> None:
+    """Refuse what are no groups of the records of the population `name`.
+
+    Raises:
+        InputError: numbers without names or names without numbers, another shape or dtype, a name that appears twice,
+            or a number that is neither a place in the names nor -1.
+    """
+    if group_N is None:
+        if group_names:
+            raise InputError(
+                f"population {name!r} has {len(group_names)} group_names but no group: say of which group each record "
+                "is, or leave the names out"
+            )
+        return
+    if group_N.shape != (num_records,) or group_N.dtype != torch.int64:
+        raise InputError(
+            f"group of population {name!r} has shape {tuple(group_N.shape)} and dtype {group_N.dtype}: "
+            f"give one int64 number for each of the {num_records} records"
+        )
+    if len(set(group_names)) < len(group_names):
+        twice = next(each for each in group_names if group_names.count(each) > 1)
+        raise InputError(f"group name {twice!r} of population {name!r} appears twice: give each group its own")
+    outside_N = (group_N < NO_GROUP) | (group_N >= len(group_names))
+    if bool(outside_N.any()):
+        row = int(outside_N.nonzero()[0])
+        raise InputError(
+            f"group {int(group_N[row])} of record {row} of population {name!r} is not one of the {len(group_names)} "
+            f"group_names: number the groups from 0, or give {NO_GROUP} to a record of none"
+        )
