@@ -40,6 +40,7 @@ from mia_lightning.reports.schema import (
     TargetSection,
     TrainingCurves,
 )
+from mia_lightning.reports.vulnerability import vulnerability_section
 from mia_lightning.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.targets.interface import Models
@@ -248,6 +249,7 @@ def _attack_section(
             _class_figures(c, population, [each_TN[:, of_class_N] for each_TN in observed])
             for c, of_class_N in enumerate(of_class_CN)
         ),
+        vulnerability=vulnerability_section(outcome, population, plan),
     )
 
 
