@@ -12,6 +12,7 @@ from scipy.stats import binomtest, fisher_exact
 from torch import Tensor
 
 import mia_lightning as mia
+from mia_lightning.attacks.gap import Gap
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import AuditReport
@@ -58,7 +59,7 @@ def p_value(target: np.ndarray, is_member: np.ndarray, is_flagged: np.ndarray) -
 
 
 def test_a_run_whose_models_are_targets_in_turn(make_run: Callable[..., tuple[AuditReport, Path]]) -> None:
-    attacks = [mia.Loss(), mia.Gap()]
+    attacks = [mia.Loss(), Gap()]
     report, folder = make_run(target=LeaveOneOut(folds=2), shadow=mia.Real(count=16), attacks=attacks)
     table = pq.read_table(folder / NAME).to_pylist()
     assert [(row["attack"], row["record"]) for row in table] == [(a.name, i) for a in attacks for i in range(60)]
