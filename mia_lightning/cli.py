@@ -28,6 +28,7 @@ RESULTS = (
         "report.html",
         "scores.parquet",
         "per_class.csv",
+        "vulnerable_records.parquet",
         "per_group.csv",
         "target.safetensors",
         "shadow.safetensors",

@@ -46,6 +46,7 @@ from mia_lightning.reports.schema import (
     TrainingCurves,
 )
 from mia_lightning.reports.threat_model import threat_model
+from mia_lightning.reports.vulnerability import vulnerability_section
 from mia_lightning.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.targets.interface import Models
@@ -307,6 +308,7 @@ def _attack_section(
             )
             for name, of_group_N in _groups(population)
         ),
+        vulnerability=vulnerability_section(outcome, population, plan),
     )
 
 

@@ -3,26 +3,31 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
-from mia_lightning.reports.schema import SCHEMA, AuditReport, Scores
+from mia_lightning.reports.schema import SCHEMA, AuditReport
 from mia_lightning.reports.tables import Row, per_class_rows, per_group_rows
+from mia_lightning.reports.vulnerability import record_table
 
 REPORT = "report.json"
+VULNERABLE_RECORDS = "vulnerable_records.parquet"
 
 
 def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     """Write the results of an audit into `folder`, which is made where it is absent.
 
     `scores.parquet` (one row for each attack, target and record), `per_class.csv` (one row for each attack and
-    class), `per_group.csv` (likewise, where the records have groups), `figures/*.png`, `report.html` (interactive,
-    self-contained) and `report.json`. An earlier `report.json` of the folder is taken away first and the new one
-    written last: where it stands, the other files are complete and belong to it.
+    class), `per_group.csv` (likewise, where the records have groups), `vulnerable_records.parquet` (one row for each
+    attack and record, where records are in some of several targets and out of others), `figures/*.png`, `report.html`
+    (interactive, self-contained) and `report.json`. An earlier `report.json` of the folder is taken away first and the
+    new one written last: where it stands, the other files are complete and belong to it.
 
     Returns:
         The files, in the order in which they were written.
@@ -41,13 +46,17 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     from mia_lightning.reports.html import html_page
 
     folder = Path(folder)
-    (folder / REPORT).unlink(missing_ok=True)
+    for name in (REPORT, VULNERABLE_RECORDS):
+        (folder / name).unlink(missing_ok=True)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
-    contents = {"scores.parquet": _parquet(report.scores), "per_class.csv": _csv(per_class_rows(report))}
+    contents = {"scores.parquet": _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
     if groups := per_group_rows(report):
         contents["per_group.csv"] = _csv(groups)
     else:
         (folder / "per_group.csv").unlink(missing_ok=True)  # of an earlier run
+    records = record_table(report.attacks)
+    if records is not None:
+        contents[VULNERABLE_RECORDS] = _parquet(records)
     contents |= {f"figures/{name}": picture for name, picture in png_figures(report, curves).items()}
     contents["report.html"] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
@@ -83,21 +92,13 @@ def read_report(path: Path) -> AuditReport:
         ) from None
 
 
-def _parquet(scores: Scores) -> bytes:
+def _parquet(columns: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
+    """The columns as a table; `attack`, of few different names, as a dictionary."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table(
-        {
-            "attack": pa.array(scores.attack.tolist(), pa.string()).dictionary_encode(),
-            "target": scores.target,
-            "record": scores.record,
-            "label": scores.label,
-            "is_member": scores.is_member,
-            "score": scores.score,
-            "is_flagged": scores.is_flagged,
-        }
-    )
+    attack = pa.array(columns["attack"].tolist(), pa.string()).dictionary_encode()
+    table = pa.table({**columns, "attack": attack})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     return bytes(sink.getvalue())

@@ -191,6 +191,35 @@ class GroupFigures(Figures):
     auc_simultaneous: Figure | None = None  # the AUC with limits that hold for all groups at once (Bonferroni)
 
 
+class ExposedRecord(_Section):
+    """One record over the targets that it is in and out of; limits are 95 % for one record, chosen beforehand."""
+
+    record: int  # place in the data
+    class_name: str
+    num_in: int  # targets that it is in
+    share_in: float  # of these that flag it
+    share_in_low: float
+    share_in_high: float
+    num_out: int
+    share_out: float
+    share_out_low: float
+    share_out_high: float
+    advantage: float  # share_in - share_out
+    p_adjusted: float  # that it is flagged more often where it is in, adjusted for all records
+    is_confirmed: bool  # found on one half of the targets and confirmed on the other
+
+
+class VulnerabilitySection(_Section):
+    """Which records an attack finds, over several targets; `table` (columns by name) is not part of the JSON."""
+
+    num_records: int  # in at least one target and out of at least one
+    num_candidates: int  # discoveries of the first half of the targets, a tenth of them false at most in expectation
+    num_confirmed: int  # on the second half; any false one among them with a probability of 5 % at most
+    stability: Figure  # rank correlation of the records' advantages between the halves
+    most_exposed: tuple[ExposedRecord, ...]  # at most ten, the confirmed ones first
+    table: Annotated[SkipJsonSchema[dict[str, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None
+
+
 class AttackSection(_Section):
     """One attack against the target(s)."""
 
@@ -205,6 +234,7 @@ class AttackSection(_Section):
     overall: Figures
     per_class: tuple[ClassFigures, ...]
     per_group: tuple[GroupFigures, ...] = ()  # empty where the records have no groups
+    vulnerability: VulnerabilitySection | None = None  # null where no record is in one target and out of another
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
