@@ -400,7 +400,7 @@ def test_help_lists_choices_settings_and_examples(tmp_path: Path) -> None:
     assert result.returncode == 0
     for part in (
         f"dataset: {DATASETS}",
-        "membership: disjoint, given, halves",
+        "membership: bernoulli, disjoint, given, halves",
         "train_size:",
         "Examples",
     ):
