@@ -131,21 +131,25 @@ class Spy:
         return numbers_K.double()[:, None].expand(-1, len(label_N))
 
 
-def test_no_target_is_scored_by_what_has_seen_it_or_its_complement(blobs: Population) -> None:
-    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
-    signals = Signals(log_probability_KANC=torch.arange(12.0)[:, None, None, None].expand(12, 1, 120, 3))
-    evidence = Evidence(
+def evidence_of(plan: mia.Membership, signals: Signals, population: Population) -> Evidence:
+    return Evidence(
         signals=signals,
         member_KN=plan.member_KN,
         scored_KN=plan.scored_KN,
         block_K=plan.block_K,
-        label_N=blobs.label_N,
-        num_classes=3,
+        label_N=population.label_N,
+        num_classes=population.num_classes,
         target_scored_N=plan.scored_KN.any(0),
-        population_N=torch.zeros(120, dtype=torch.bool),
-        population=blobs,
+        population_N=torch.zeros(len(population), dtype=torch.bool),
+        population=population,
         plan="halves",
     )
+
+
+def test_no_target_is_scored_by_what_has_seen_it_or_its_complement(blobs: Population) -> None:
+    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
+    signals = Signals(log_probability_KANC=torch.arange(12.0)[:, None, None, None].expand(12, 1, 120, 3))
+    evidence = evidence_of(plan, signals, blobs)
     spy = Spy([], [])
     scored = score_each(spy, evidence, signals, Engine(seed=0), folds=3)
     assert scored.score_TN[:, 0].tolist() == list(range(12))
@@ -155,6 +159,20 @@ def test_no_target_is_scored_by_what_has_seen_it_or_its_complement(blobs: Popula
     for seen, targets in zip(spy.seen, spy.scored, strict=True):
         assert not seen & targets
         assert not seen & {k + 1 if k % 2 == 0 else k - 1 for k in targets}
+
+
+def test_what_only_some_folds_remark_is_counted(blobs: Population) -> None:
+    class Changing(Spy):
+        def fit(self, shadows: Evidence, engine: Engine) -> "Spy":
+            return replace(
+                self, remarks=("always", "first" if len(super().fit(shadows, engine).seen) == 1 else "later")
+            )
+
+    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
+    signals = Signals(log_probability_KANC=torch.zeros(12, 1, 120, 3))
+    evidence = evidence_of(plan, signals, blobs)
+    scored = score_each(Changing([], []), evidence, signals, Engine(seed=0), folds=3)
+    assert scored.remarks == ("always", "first (1 of 3 folds)", "later (2 of 3 folds)")
 
 
 def test_every_model_is_a_target_of_a_whole_run(blobs: Population) -> None:

@@ -23,7 +23,7 @@ class Scored:
     Attributes:
         score_TN: float64, higher means more likely a member.
         is_flagged_TN: bool, the attack's own decision.
-        remarks: sentences for the report, each once.
+        remarks: sentences for the report, each once, with the number of folds where it is not that of all.
     """
 
     score_TN: Tensor
@@ -43,7 +43,8 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     K, N = evidence.member_KN.shape
     score_KN = torch.empty(K, N, dtype=torch.float64, device=evidence.member_KN.device)
     is_flagged_KN = torch.empty(K, N, dtype=torch.bool, device=score_KN.device)
-    remarks: dict[str, None] = {}
+    remarks: dict[str, int] = {}
+    count = 0
     for fold_K in fold_masks(evidence.block_K, folds):
         fitted = attack.fit(evidence.select(~fold_K), engine)
         if isinstance(fitted, FittedReference):
@@ -52,8 +53,11 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
             score_TN = fitted.score(signals.select(fold_K), evidence.label_N)
         score_KN[fold_K] = score_TN
         is_flagged_KN[fold_K] = score_TN >= fitted.threshold
-        remarks.update(dict.fromkeys(fitted.remarks))
-    return Scored(score_TN=score_KN, is_flagged_TN=is_flagged_KN, remarks=tuple(remarks))
+        count += 1
+        for remark in fitted.remarks:
+            remarks[remark] = remarks.get(remark, 0) + 1
+    told = tuple(each if times == count else f"{each} ({times} of {count} folds)" for each, times in remarks.items())
+    return Scored(score_TN=score_KN, is_flagged_TN=is_flagged_KN, remarks=told)
 
 
 def fold_masks(block_K: Tensor, folds: int) -> Iterator[Tensor]:
