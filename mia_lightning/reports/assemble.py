@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.convergence import Convergence
-from mia_lightning.datasets.duplicates import count_across, duplicate_group
+from mia_lightning.datasets.duplicates import duplicate_group
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics import (
@@ -24,6 +24,7 @@ from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
+from mia_lightning.reports.duplicates import duplicate_warnings
 from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
     AttackSection,
@@ -73,15 +74,8 @@ def assemble(
     plan = observation.plan.columns(observation.target_columns)
     nonmember_TN = plan.nonmember_KN[plan.targets]
     member_TN = plan.member_KN[plan.targets] & plan.scored_KN[plan.targets]
-    group_N = duplicate_group(whole)
-    duplicates = count_across(group_N[observation.target_columns], member_TN[0], nonmember_TN[0])
-    warnings = list(engine.stages.remarks)
-    if duplicates:
-        warnings.append(
-            f"{duplicates} of {int(member_TN[0].sum())} members are also, value for value, among the non-members, "
-            "which no attack can tell apart."
-        )
-    warnings.extend(_twins(observation.plan, group_N))
+    duplicates, told = duplicate_warnings(observation.plan, duplicate_group(whole), outcomes, observation.num_real)
+    warnings = [*engine.stages.remarks, *told]
     return AuditReport(
         run=_run_section(engine, config),
         dataset=DatasetSection(
@@ -113,20 +107,6 @@ def assemble(
         scores=_scores(outcomes, population, plan),
         training_curves=_training_curves(engine),
     )
-
-
-def _twins(plan: Membership, group_N: Tensor) -> list[str]:
-    """Plans that keep targets and shadow models apart do so record by record; equal records are told."""
-    target_N, shadow_N = plan.scored_KN[plan.targets].any(0), plan.scored_KN[plan.shadows].any(0)
-    if bool((target_N & shadow_N).any()):
-        return []
-    twins = count_across(group_N, shadow_N, target_N)
-    if not twins:
-        return []
-    return [
-        f"{twins} of the {int(shadow_N.sum())} records of the shadow models equal, value for value, a record that is "
-        "evidence about the target."
-    ]
 
 
 def _training_curves(engine: Engine) -> dict[str, TrainingCurves]:
