@@ -178,7 +178,7 @@ def precision_by_records_plot(report: AuditReport) -> Plot:
                 "hovertemplate": _hover("%{hovertext}<br>%{x:.0f} records, precision %{y:.3f}"),
             }
         )
-    layout = _layout("training records of the class", "precision of the class at one member per non-member")
+    layout = _layout("training records of the class", "precision of the class at 1:1")
     guessing = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0.5, "y1": 0.5, "line": GUESSING}
     return {"data": data, "layout": layout | {"shapes": [guessing]}}
 
