@@ -27,8 +27,8 @@ class RmiaOnline:
     Attributes:
         a: in [0, 1], of the population's records, which have no in-models; or `auto`, the one of 0, 0.1, ..., 1 with
             which shadow models are attacked best.
-        gamma: above 0. The paper's experiments have 2; 1 was taken here after a look at networks on digits, where it ranks
-            better (AUC 0.73 against 0.68). Set it beforehand: it is not learnt on the shadow models.
+        gamma: above 0. The paper's experiments have 2; 1 was taken here after a look at networks on digits, where it
+            ranks better (AUC 0.73 against 0.68). Set it beforehand: it is not learnt on the shadow models.
     """
 
     name: str = "rmia_online"
