@@ -158,6 +158,19 @@ class Attack(Protocol):
         ...
 
 
+@runtime_checkable
+class FitsFolds(Attack, Protocol):
+    """An attack that trains networks, and those of all folds of the shadow models as one stack."""
+
+    def fit_folds(self, shadows: Evidence, held_out_FK: Tensor, engine: Engine) -> Sequence[FittedAttack]:
+        """What `fit` would learn F times, from the shadow models where `held_out_FK` (bool) is False.
+
+        Raises:
+            DoesNotApplyError: as `fit`, of any fold.
+        """
+        ...
+
+
 def needs_of(attacks: Sequence[Attack]) -> Needs:
     """What these attacks need together."""
     needs = [each.needs for each in attacks]

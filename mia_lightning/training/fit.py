@@ -3,7 +3,7 @@
 import logging
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,7 @@ class Engine:
         validation_N: Tensor | None = None,
         architecture: Architecture | None = None,
         response_KN: Tensor | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
     ) -> TrainedStack:
         """Train one model on each of `records_K` (int64 record indices).
 
@@ -74,6 +75,7 @@ class Engine:
             architecture: of `make_network`, if it was already inspected.
             response_KN: floating point, for regressions: what the objective is given of record n for model k in the
                 place of its label. The classes of `population` are then the numbers that a network puts out.
+            buffers: by their names in a network, what buffers of the models hold from the start, `[K, ...]`.
 
         Raises:
             InputError: the architecture, the recipe or the records cannot be trained.
@@ -120,6 +122,7 @@ class Engine:
                         gradients=gradients,
                         bar=bar,
                         response_KN=None if response_KN is None else response_KN[chunk],
+                        buffers={name: buffer_K[chunk] for name, buffer_K in (buffers or {}).items()},
                     )
                     for chunk, gradients in zip(chunks, rules, strict=True)
                 ]
@@ -152,6 +155,7 @@ class Engine:
         gradients: Gradients | None,
         bar: EpochBar,
         response_KN: Tensor | None,
+        buffers: Mapping[str, Tensor],
     ) -> StackModule:
         folder = None if self.folder is None else self.folder / "lightning" / role
         trainer = self.settings.make(epochs=recipe.epochs, callbacks=[bar.for_trainer()], folder=folder)
@@ -172,14 +176,17 @@ class Engine:
                 "first axis), and models of unequal numbers of records need padding, which would reach them too; use "
                 "training.chunk=1, or keep records apart."
             )
+        stack = Stack.build(
+            make_network,
+            models,
+            seed=self.seed,
+            role=role,
+            training_records=lambda place: population.records(records_K[place].to(population.device)),
+        )
+        for name, buffer_K in buffers.items():
+            stack.networks.get_buffer(name).copy_(buffer_K)
         module = StackModule(
-            Stack.build(
-                make_network,
-                models,
-                seed=self.seed,
-                role=role,
-                training_records=lambda place: population.records(records_K[place].to(population.device)),
-            ),
+            stack,
             population,
             batches,
             recipe,
