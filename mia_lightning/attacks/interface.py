@@ -26,7 +26,8 @@ class Needs:
     """What an attack must be given beside the signals of the target.
 
     Attributes:
-        shadows: shadow models of known membership, if only for the threshold.
+        shadows: shadow models of known membership, if only for the threshold; an attack that needs none may be given
+            evidence without any.
         population: records of the same distribution that are evidence about no model (`Evidence.population_N`).
         out_models: the fewest shadow models that have not seen a record of the target's.
         in_models: the fewest shadow models that have.
