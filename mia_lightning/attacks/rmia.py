@@ -28,6 +28,10 @@ class RmiaOnline:
 
     What is `auto` is chosen, both together, as what has the largest mean AUC where shadow models are attacked with each
     other; of equals a gamma of 2 is taken, or the nearest to it, and the smallest `a`. Targets have no say.
+
+    Among the records of one target the score never falls where p(x given θ) / p(x) rises, so that online the constants
+    decide which records tie, and no more. Those with the largest AUC may tie more non-members with the best records
+    than others do, and so have a lower TPR at a low FPR.
     """
 
     name: str = "rmia_online"
