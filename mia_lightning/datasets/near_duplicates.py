@@ -56,6 +56,9 @@ def near_duplicates(
     Each member has its own measure, so neither a dense class nor a tight cluster is taken for copies, as long as it has
     ten non-members or more; and a member may have up to nine copies.
 
+    A copy that is moved, mirrored or cropped is another record by this distance. In a table of categories and few
+    numbers, near duplicates can be people alike rather than copies of one; a model hardly tells those apart, either.
+
     The ratio is a quarter, or less where so near a neighbour is nothing unusual, which is so in few dimensions. Where
     records lie evenly in d dimensions around a member, (r_1 / r_10)^d has the distribution Beta(1, 9) and
     (r_5 / r_10)^d has Beta(5, 5), r_j being the distance to the j-th nearest: the median of the second, 1/2, gives d,
