@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from mia_lightning.convergence import Convergence
-from mia_lightning.datasets.duplicates import duplicate_group
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics import (
@@ -24,7 +23,7 @@ from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
-from mia_lightning.reports.duplicates import duplicate_warnings
+from mia_lightning.reports.duplicates import find_duplicates
 from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
     AttackSection,
@@ -74,8 +73,10 @@ def assemble(
     plan = observation.plan.columns(observation.target_columns)
     nonmember_TN = plan.nonmember_KN[plan.targets]
     member_TN = plan.member_KN[plan.targets] & plan.scored_KN[plan.targets]
-    duplicates, told = duplicate_warnings(observation.plan, duplicate_group(whole), outcomes, observation.num_real)
-    warnings = [*engine.stages.remarks, *told]
+    duplicates = find_duplicates(
+        observation.plan, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
+    )
+    warnings = [*engine.stages.remarks, *duplicates.warnings]
     return AuditReport(
         run=_run_section(engine, config),
         dataset=DatasetSection(
@@ -92,7 +93,9 @@ def assemble(
             num_nonmembers=int(nonmember_TN[0].sum()),
             shadow_train_size=int(observation.plan.member_KN[plan.shadows][0].sum()),
             num_validation=len(plan.validation_N),
-            duplicates_across_boundary=duplicates,
+            duplicates_across_boundary=duplicates.count,
+            near_duplicates_across_boundary=duplicates.near_count,
+            num_compared_for_near_duplicates=duplicates.num_compared,
         ),
         target=_target_section(population, plan, observation.targets, target_signals),
         shadow=_shadow_section(observation, whole),

@@ -44,6 +44,9 @@ class MembershipSection(_Section):
     shadow_train_size: int
     num_validation: int
     duplicates_across_boundary: int  # members of the first target that are also, value for value, a non-member
+    # Members of the first target that have a non-member which is not equal but nearly; null where there are too few.
+    near_duplicates_across_boundary: int | None = None
+    num_compared_for_near_duplicates: int | None = None  # members looked at for it: all, or a random sample
 
 
 class TargetClass(_Section):
