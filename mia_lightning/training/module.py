@@ -134,7 +134,7 @@ class StackModule(pl.LightningModule):
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's own responses."""
         if self.response_KN is None:
-            return self.population.label_N[index_KB]
+            return self.population.label_N.take(index_KB)
         return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:
