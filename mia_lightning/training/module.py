@@ -87,6 +87,7 @@ class StackModule(pl.LightningModule):
         return [] if self.validation_N is None else RecordBatches(self.validation_N)
 
     def on_fit_start(self) -> None:
+        _keep_freed_memory()
         self.population = self.population.to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
@@ -133,21 +134,19 @@ class StackModule(pl.LightningModule):
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's own responses."""
         if self.response_KN is None:
-            return self.population.label_N[index_KB]
+            return self.population.label_N.take(index_KB)
         return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:
-        for parameter in self.stack.parameters():
-            if parameter.requires_grad and parameter.grad is None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            if parameter.grad is None:
                 # Alone, too: an optimiser skips what has no gradient, and beside a model that uses it, it would not.
                 parameter.grad = torch.zeros_like(parameter)
         if self.recipe.gradient_clip_norm is not None:
-            clip_each_model(
-                [p.grad for p in self.stack.parameters() if p.grad is not None],
-                self.recipe.gradient_clip_norm,
-            )
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+            clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if self.recipe.scheduler_interval == "step":
@@ -285,6 +284,15 @@ class StackModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint["stack_module"].items():
             setattr(self, name, value)
+
+
+def _keep_freed_memory() -> None:
+    """Teach the GNU C library to keep freed blocks of up to 32 MB for the next step; elsewhere nothing happens.
+
+    It gives back to the system what is larger than any block freed before (mallopt(3), "dynamic mmap threshold"), so
+    that the gradients of each step would be mapped anew, page by page. One large block, never touched, is enough.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:

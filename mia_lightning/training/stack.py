@@ -12,6 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
+from mia_lightning.training.dense import DenseLayers
 from mia_lightning.training.layers import CounterDropout, MaskedBatchNorm, make_stackable
 
 MakeNetwork = Callable[[], nn.Module]
@@ -49,6 +50,7 @@ class Stack(nn.Module):
             for kind, name in ((CounterDropout, "step"), (MaskedBatchNorm, "is_real"))
             if isinstance(layer, kind)
         ]
+        self._dense = DenseLayers.of(self.networks)
         self._assign({**parameters, **buffers})
 
     @classmethod
@@ -89,13 +91,15 @@ class Stack(nn.Module):
         return next(p.dtype for p in self.networks.parameters() if p.is_floating_point())
 
     def forward(self, x: Tensor, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
-        """Logits `[K, B, C]` of all models, by `vmap`.
+        """Logits `[K, B, C]` of all models: by `vmap`, or of a plain multilayer perceptron layer by layer.
 
         Args:
             x: `[K, B, *features]`, a batch for each model; with `shared`, `[B, *features]`, the same for all.
             step: number of the optimiser step, which the draws of dropout depend on.
             is_real_KB: bool; False marks padding, which enters no statistic of a batch. None: no padding.
         """
+        if self._dense is not None and not shared and self._dense.take(x):
+            return self._dense(x)
         axes = (0, None if shared else 0, None if is_real_KB is None else 0)
 
         def one(state: dict[str, Tensor], x_B: Tensor, is_real_B: Tensor | None) -> Tensor:
