@@ -63,7 +63,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting(network="cnn", make=CNN, steps=20, batch_size=64),
+    Setting(network="cnn", make=CNN, steps=40, batch_size=64),
     Setting(network="resnet18", make=ResNet18, steps=2, batch_size=32),
     Setting(network="wide_resnet28_2", make=WideResNet, steps=4, batch_size=32),
 )
@@ -154,7 +154,7 @@ def train_bare(variant: Variant) -> Tensor:
         x_M = task.population.records(records.to(task.device)).contiguous(memory_format=memory_format)
         label_M = task.population.label_N[records.to(task.device)]
         with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
-            network = task.make_network().to(task.device, memory_format=memory_format).train()
+            network = task.make_network().to(task.device).to(memory_format=memory_format).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
         batches = StackBatches(
             [torch.arange(len(records))],
