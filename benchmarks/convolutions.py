@@ -11,10 +11,11 @@ same batches in the same order:
 - `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
 - `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU.
 
-Times are of whole trainings, with all that `Engine.train` does around the steps, divided by steps and models; the
-inspection of an architecture, once for a run, is left out. After a warm-up the variants take turns, round after round;
-medians are printed. `same (b)` is the time of the bare loop at the same precision and memory format over that of the
-row, `(b)` that of the contiguous float32 loop over it: above 1 the row is faster.
+Times are of the steps of an epoch, as the Trainer takes them for stacks, over steps and models; what is done once for a
+training (inspecting the architecture, initialising, joining) is left out, since a few steps stand for many. After a
+warm-up the variants take turns, round after round; medians are printed. `same (b)` is the time of the bare loop at the
+same precision and memory format over that of the row, `(b)` that of the contiguous float32 loop over it: above 1 the
+row is faster.
 
 Ends with exit code 1 where the mean training losses differ: times of unequal work mean nothing.
 """
@@ -31,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import pytorch_lightning as pl
 import torch
 from shadow_training import machine
 from torch import Tensor, nn
@@ -111,6 +113,35 @@ def make_task(setting: Setting, device: torch.device, num_models: int) -> Task:
     )
 
 
+class Clock(pl.Callback):
+    """Seconds from start to stop, which a Trainer calls at the two ends of an epoch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+
+    def __deepcopy__(self, memo: object) -> "Clock":  # the engine gives every Trainer a copy; this one is read later
+        return self
+
+    def start(self) -> None:
+        self._synchronise()
+        self.started = time.perf_counter()
+
+    def stop(self) -> None:
+        self._synchronise()
+        self.seconds += time.perf_counter() - self.started
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.start()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self.stop()
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
 @dataclass(kw_only=True)
 class Variant:
     """A way to train, with what was measured of it: one time for each round, in milliseconds for a model's step."""
@@ -125,12 +156,9 @@ class Variant:
     def measure(self) -> None:
         """One round."""
         gc.collect()
-        _synchronise(self.task.device)
-        start = time.perf_counter()
-        loss_K = train_bare(self) if self.name == "bare loop" else train_stack(self)
-        _synchronise(self.task.device)
-        seconds = time.perf_counter() - start
-        self.milliseconds_R.append(1e3 * seconds / (self.task.num_models * self.task.setting.steps))
+        clock = Clock(self.task.device)
+        loss_K = train_bare(self, clock) if self.name == "bare loop" else train_stack(self, clock)
+        self.milliseconds_R.append(1e3 * clock.seconds / (self.task.num_models * self.task.setting.steps))
         self.loss = float(loss_K.mean())
 
     @property
@@ -146,7 +174,7 @@ class Variant:
         return "channels_last" if self.channels_last else "contiguous"
 
 
-def train_bare(variant: Variant) -> Tensor:
+def train_bare(variant: Variant, clock: Clock) -> Tensor:
     """Mean training loss of each model, `[K]`."""
     task, loss_K = variant.task, []
     memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
@@ -163,6 +191,7 @@ def train_bare(variant: Variant) -> Tensor:
             device=task.device,
         )
         losses = []
+        clock.start()
         for index_KB, _ in batches:
             x_B = x_M.index_select(0, index_KB[0]).contiguous(memory_format=memory_format)
             with torch.autocast(task.device.type, torch.bfloat16, enabled=variant.bf16):
@@ -171,11 +200,12 @@ def train_bare(variant: Variant) -> Tensor:
             loss.backward()
             optimizer.step()
             losses.append(loss.detach())
+        clock.stop()
         loss_K.append(torch.stack(losses).mean())
     return torch.stack(loss_K)
 
 
-def train_stack(variant: Variant) -> Tensor:
+def train_stack(variant: Variant, clock: Clock) -> Tensor:
     """Mean training loss of each model, `[K]`."""
     task = variant.task
     engine = Engine(
@@ -184,6 +214,7 @@ def train_stack(variant: Variant) -> Tensor:
             accelerator="gpu" if task.device.type == "cuda" else "cpu",
             precision=variant.precision,
             progress_bar=False,
+            callbacks=[clock],
         ),
     )
     recipe = Recipe(
@@ -246,11 +277,6 @@ def unequal(variants: Sequence[Variant]) -> str | None:
         f"{variants[0].task.setting.network}: the mean losses are {listed}; the variants did not do the same work, so "
         "the times cannot be compared."
     )
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:

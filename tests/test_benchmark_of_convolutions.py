@@ -63,10 +63,12 @@ def test_ratios_are_to_the_bare_loop_of_the_same_format_and_to_the_plain_one(scr
 def test_the_bare_loop_and_the_stack_train_the_same_networks(script: ModuleType) -> None:
     setting = script.replace(script.SETTINGS[0], steps=3, batch_size=4)
     variants = script.make_variants(script.make_task(setting, torch.device("cpu"), 2))[:4]
+    clocks = [script.Clock(torch.device("cpu")) for _ in variants]
     bare, *others = (
-        script.train_bare(variant) if variant.name == "bare loop" else script.train_stack(variant)
-        for variant in variants
+        script.train_bare(variant, clock) if variant.name == "bare loop" else script.train_stack(variant, clock)
+        for variant, clock in zip(variants, clocks, strict=True)
     )
+    assert all(clock.seconds > 0 for clock in clocks)
     for other in others:
         torch.testing.assert_close(other.float(), bare, rtol=1e-4, atol=1e-4)
 
