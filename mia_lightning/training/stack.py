@@ -1,6 +1,6 @@
 """K networks of one architecture held as one: the first of the project's three ideas."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -51,6 +51,7 @@ class Stack(nn.Module):
             if isinstance(layer, kind)
         ]
         self._dense = DenseLayers.of(self.networks)
+        self._is_channels_last = False
         self._assign({**parameters, **buffers})
 
     @classmethod
@@ -133,6 +134,24 @@ class Stack(nn.Module):
         """Parameters and buffers of model k, as views into the stack."""
         return {name: tensor[k] for name, tensor in self.state().items()}
 
+    def states(self) -> Iterator[dict[str, Tensor]]:
+        """Of model after model, its parameters and buffers as views into the stack, detached."""
+        state = self.state()
+        for of_model in zip(*(tensor.detach().unbind() for tensor in state.values()), strict=True):
+            yield dict(zip(state, of_model, strict=True))
+
+    def use_channels_last(self) -> None:
+        """Lay out the weights of 2-d convolutions channels last in each model, which then computes in this format.
+
+        In place, and of no consequence to any result; an optimiser that has state already must be told
+        (`mia_lightning.training.module.match_layout`).
+        """
+        self._is_channels_last = True
+        for layer in self.networks.modules():
+            weight = layer._parameters.get("weight") if isinstance(layer, nn.Conv2d) else None
+            if weight is not None:
+                weight.data = weight.data.movedim(2, -1).contiguous().movedim(-1, 2)  # [K, out, in, height, width]
+
     def model(self, k: int) -> nn.Module:
         """Model k as an ordinary network of the architecture, in eval mode, sharing nothing with the stack."""
         with isolated(0, "initialisation that is overwritten"):
@@ -207,3 +226,5 @@ class Stack(nn.Module):
             new = nn.Parameter(tensors[path].detach(), old.requires_grad) if is_parameter else tensors[path]
             for place, name in places[id(old)]:
                 place[name] = new
+        if self._is_channels_last:
+            self.use_channels_last()
