@@ -53,7 +53,7 @@ class ExecutionPlan:
         epochs: of each.
         job: what the plan holds for: a role of another size or shape, or on another device, has another plan.
         execution, chunk: as in `Candidate`.
-        measured: the candidates that were tried, in this order.
+        measured: the candidates that were tried, the fastest first; empty where a probe would not have paid.
         reason: why it is this one.
         seconds: estimated, for all models.
         bytes: estimated, of the device's memory.
@@ -80,7 +80,7 @@ class ExecutionPlan:
         way = "under vmap" if self.execution == "stack" else "stepped one by one"
         return (
             f"{self.num_models} {self.role} {models} x {self.epochs} epochs: about {duration(self.seconds)} here, "
-            f"{at_once}, {way}, {self.bytes / 1e9:.2g} GB"
+            f"{at_once}, {way}, {size(self.bytes)}"
         )
 
 
@@ -201,6 +201,11 @@ def _key(role: str, job: Mapping[str, Any]) -> str:
 
 def _from_json(content: dict[str, Any]) -> ExecutionPlan:
     return ExecutionPlan(**{**content, "measured": tuple(Measured(**row) for row in content["measured"])})
+
+
+def size(number: int) -> str:
+    """Of bytes, such as "17 MB", "0.4 GB"."""
+    return f"{number / 1e9:.1f} GB" if number >= 0.95e8 else f"{max(1, round(number / 1e6))} MB"
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from mia_lightning.training.task import Task, fit
 from mia_lightning.training.trainer import TrainerSettings
 
 WARM_UP, TIMED = 2, 5  # steps
+_ENOUGH = 1.0  # seconds of steps timed, after which there need not be more of them
 _SLOW = 0.2  # seconds of a step that need not be repeated
 _OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
 
@@ -169,7 +170,9 @@ class _StepTimes(pl.Callback):
             self._within.clear()
             self._between.clear()
         self._last = now
-        if self._count >= WARM_UP + TIMED or (self._count > 1 and now - self._start >= self._allowance):
+        timed = sum(self._within) + sum(self._between)
+        is_enough = self._count >= WARM_UP + TIMED or (self._count > WARM_UP and timed >= _ENOUGH)
+        if is_enough or (self._count > 1 and now - self._start >= self._allowance):
             trainer.should_stop = True
 
     def seconds_per_step(self, steps_per_epoch: int) -> float:
