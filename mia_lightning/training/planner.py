@@ -74,7 +74,7 @@ class Planner:
             execution=chosen.execution,
             chunk=chosen.chunk,
             measured=tuple(rows),
-            reason=_reason(rows, chosen.chunk < num_models and task.recipe.chunk == "auto", whole),
+            reason=_reason(rows, task.recipe.chunk == "auto" and chunks[chosen.execution][0] < num_models, whole),
             seconds=task.num_models / rows[0].models_per_second if rows else whole,
             bytes=bytes_,
         )
@@ -169,4 +169,4 @@ def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:
         reason = "the only way that was worth measuring"
     else:
         reason = f"the fastest of {len(rows)} that were measured"
-    return reason + ("; not all at once" if is_limited else "")
+    return reason + ("; more at once would not fit the memory" if is_limited else "")
