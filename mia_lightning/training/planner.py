@@ -110,7 +110,7 @@ class Planner:
             return None
         task = probe.task
         try:
-            seconds = probe.seconds_per_step(candidate, allowance)
+            before, seconds = probe.seconds(candidate, allowance)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -122,7 +122,7 @@ class Planner:
             execution=candidate.execution,
             chunk=candidate.chunk,
             seconds_per_step=seconds,
-            models_per_second=candidate.chunk * task.num_models / (seconds * task.num_steps),
+            models_per_second=candidate.chunk / (before + seconds * task.num_steps / task.num_models),
             bytes=footprint.bytes(candidate.execution, candidate.chunk, task.num_models),
         )
 

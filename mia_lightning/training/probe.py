@@ -17,7 +17,9 @@ from mia_lightning.training.task import Task, fit
 from mia_lightning.training.trainer import TrainerSettings
 
 WARM_UP, TIMED = 2, 5  # steps
-_ENOUGH = 1.0  # seconds of steps timed, after which there need not be more of them
+# Seconds of steps timed: fewer would be luck where others share the machine, and short steps would have more of it
+# than long ones; after the second number there need not be more steps.
+_FAIR, _ENOUGH = 0.2, 1.0
 _SLOW = 0.2  # seconds of a step that need not be repeated
 _OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
 
@@ -88,13 +90,15 @@ class Probe:
             activations=sum(saved.values()) + transient,
         )
 
-    def seconds_per_step(self, candidate: Candidate, allowance: float) -> float:
-        """Of one step of a chunk under `pl.Trainer`, with the share of a step in what an epoch costs beside its steps.
+    def seconds(self, candidate: Candidate, allowance: float) -> tuple[float, float]:
+        """What precedes the first step of a chunk under `pl.Trainer`, and one step.
+
+        A step has its share in what an epoch costs beside its steps.
 
         Args:
             allowance: seconds after which no further step is begun, two having been made.
         """
-        task = self.task
+        task, start = self.task, self.clock()
         recipe = replace(task.recipe, early_stopping=None)
         group = max(task.groups(), key=len)
         places = group[: candidate.chunk]
@@ -109,7 +113,7 @@ class Probe:
             )
             watch = _StepTimes(self.clock, self._synchronise, allowance)
             fit(self._settings().make(epochs=recipe.epochs, callbacks=[watch]), module)
-        return watch.seconds_per_step(steps)
+        return watch.start - start, watch.seconds_per_step(steps)
 
     def _batch_size(self, place: int) -> int:
         records = len(self.task.records_K[place])
@@ -152,11 +156,11 @@ class _StepTimes(pl.Callback):
         self._within: list[float] = []  # seconds of steps that follow one of the same epoch
         self._between: list[float] = []  # of those that begin an epoch
         self._count = 0
-        self._start = self._last = 0.0
+        self.start = self._last = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._synchronise()
-        self._start = self._last = self._clock()
+        self.start = self._last = self._clock()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
@@ -165,21 +169,21 @@ class _StepTimes(pl.Callback):
         now = self._clock()
         self._count += 1
         (self._within if batch_idx else self._between).append(now - self._last)
-        if self._count == 1 or (self._count == WARM_UP and now - self._start < self._allowance):
+        if self._count == 1 or (self._count == WARM_UP and now - self.start < self._allowance):
             self._first = self._within.copy(), self._between.copy()
             self._within.clear()
             self._between.clear()
         self._last = now
         timed = sum(self._within) + sum(self._between)
-        is_enough = self._count >= WARM_UP + TIMED or (self._count > WARM_UP and timed >= _ENOUGH)
-        if is_enough or (self._count > 1 and now - self._start >= self._allowance):
+        is_enough = timed >= (_FAIR if self._count >= WARM_UP + TIMED else _ENOUGH) and self._count > WARM_UP
+        if is_enough or (self._count > 1 and now - self.start >= self._allowance):
             trainer.should_stop = True
 
     def seconds_per_step(self, steps_per_epoch: int) -> float:
-        """The median, the first step of an epoch counting as often as it occurs."""
+        """The mean, the first step of an epoch counting as often as it occurs."""
         within, between = (self._within, self._between) if self._within or self._between else self._first
-        inner = statistics.median(within or between)
-        outer = statistics.median(between or within)
+        inner = statistics.fmean(within or between)
+        outer = statistics.fmean(between or within)
         return ((steps_per_epoch - 1) * inner + outer) / steps_per_epoch
 
 
