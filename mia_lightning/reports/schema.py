@@ -35,9 +35,9 @@ class ExecutionSection(_Section):
     execution: Literal["stack", "loop"]  # by vmap, or model by model
     chunk: int  # models at once
     reason: str
-    seconds: float
-    bytes: int
-    threads: int
+    seconds: float  # estimated; where nothing was measured, of forward and backward steps alone, one by one
+    bytes: int  # estimated, of the device
+    threads: int  # of torch
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty where a probe would not have paid
 
 

@@ -55,7 +55,7 @@ class ExecutionPlan:
         execution, chunk: as in `Candidate`.
         measured: the candidates that were tried, the fastest first; empty where a probe would not have paid.
         reason: why it is this one.
-        seconds: estimated, for all models.
+        seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
         bytes: estimated, of the device's memory.
         threads: of torch on the CPU, when it was made.
     """

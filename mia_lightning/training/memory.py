@@ -52,7 +52,8 @@ def saved_tensors() -> Iterator[dict[int, int]]:
 def memory_budget(device: torch.device) -> int:
     """Bytes that training may take on the device: a share of what is free."""
     if device.type == "cuda":
-        return int(SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0])
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
+        return int(SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + reserved))
     return int(SHARE_OF_FREE * min([_free_on_host(), *_free_in_group()]))
 
 
