@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,7 +34,9 @@ from mia_lightning.reports.schema import (
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
+    ExecutionSection,
     GroupFigures,
+    MeasuredExecution,
     MembershipSection,
     RunSection,
     Scores,
@@ -50,7 +53,9 @@ from mia_lightning.reports.vulnerability import vulnerability_section
 from mia_lightning.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.targets.interface import Models
+from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.fit import Engine
+from mia_lightning.training.memory import peak_memory
 from mia_lightning.training.signals import Signals
 
 
@@ -133,6 +138,16 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
         versions={"python": platform.python_version(), **versions},
         seconds={name: round(value, 3) for name, value in engine.stages.seconds.items()},
         config=dict(config),
+        execution=tuple(_execution_section(plan) for plan in engine.plans),
+        peak_memory=peak_memory(engine.device),
+    )
+
+
+def _execution_section(plan: ExecutionPlan) -> ExecutionSection:
+    names = ExecutionSection.model_fields.keys() - {"measured"}
+    return ExecutionSection(
+        **{name: getattr(plan, name) for name in names},
+        measured=tuple(MeasuredExecution(**asdict(row)) for row in plan.measured),
     )
 
 
