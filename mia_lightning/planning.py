@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack
-from mia_lightning.attacks.leave_one_out import fold_masks
+from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.datasets.population import Population
-from mia_lightning.membership import Membership
 from mia_lightning.scoring import evidence_of
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
@@ -51,17 +51,17 @@ def estimates(
 
     Args:
         setup, shadow_setup: of the targets and of the shadow models, with a `PlanningEngine`.
-        folds: for which attacks that learn do so anew where every model is a target once.
+        folds: of attacks that learn, where every model is a target once.
     """
     sentences: list[str] = []
-    plans: list[tuple[ExecutionPlan, int]] = []
+    plans: list[ExecutionPlan] = []
 
-    def stage(train: Callable[[], object], times: int = 1, each: str = "") -> None:
+    def stage(train: Callable[[], object]) -> None:
         try:
             train()
         except _Planned as planned:
-            plans.append((planned.plan, times))
-            sentences.append(planned.plan.sentence + (f", for each of {times} {each}" if each else ""))
+            plans.append(planned.plan)
+            sentences.append(planned.plan.sentence)
 
     plan = setup.membership
     is_service = target.is_trained_here and not target.takes_recipe
@@ -80,29 +80,21 @@ def estimates(
     for attack in attacks:
         # Of those that train networks the size is known beforehand; the others take no time to speak of.
         if hasattr(attack, "training") and refusal(attack, plan, setup.population.input_shape) is None:
-            _attack(attack, setup, plan, stage, folds)
-    whole = sum(planned.seconds * times for planned, times in plans)
+            stage(partial(_fit_and_score, attack, setup, folds))
+    whole = sum(planned.seconds for planned in plans)
     sentences.append(f"All that is trained: about {duration(whole)} here.")
     return sentences
 
 
-def _attack(
-    attack: Attack, setup: Setup, plan: Membership, stage: Callable[[Callable[[], object], int, str], None], folds: int
-) -> None:
-    """Fit it on shadow models that answer everything alike, which changes no size."""
-    population = setup.population
+def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:
+    """On models that answer everything alike, which changes no size."""
+    population, plan = setup.population, setup.membership
     everything = evidence_of(plan, population, _alike(plan.member_KN[plan.shadows].shape[0], population))
     targets = _alike(plan.num_targets, population)
-    times, each = 1, ""
     if plan.leaves_one_out:
-        masks = list(fold_masks(everything.block_K, folds))
-        everything, targets = everything.select(~masks[0]), targets.select(masks[0])
-        times, each = len(masks), "folds"
-    stage(
-        lambda: attack.fit(everything, setup.engine).score(targets, everything.label_N),
-        times,
-        each,
-    )
+        score_each(attack, everything, targets, setup.engine, folds=folds)
+    else:
+        attack.fit(everything, setup.engine).score(targets, everything.label_N)
 
 
 def _alike(num_models: int, population: Population) -> Signals:

@@ -88,6 +88,36 @@ class Engine:
         Raises:
             InputError: the architecture, the recipe or the records cannot be trained.
         """
+        return self.run(
+            self.task(
+                make_network,
+                population,
+                records_K,
+                recipe,
+                role=role,
+                models=models,
+                validation_N=validation_N,
+                architecture=architecture,
+                response_KN=response_KN,
+                buffers=buffers,
+            )
+        )
+
+    def task(
+        self,
+        make_network: MakeNetwork,
+        population: Population,
+        records_K: Sequence[Tensor],
+        recipe: Recipe,
+        *,
+        role: str,
+        models: Sequence[int] | None = None,
+        validation_N: Tensor | None = None,
+        architecture: Architecture | None = None,
+        response_KN: Tensor | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
+    ) -> Task:
+        """What `train` trains, checked."""
         if recipe.early_stopping is not None and validation_N is None:
             raise InputError(
                 f"`training.early_stopping` is set for {role}, by itself or by defense=early_stopping, but no records "
@@ -95,7 +125,7 @@ class Engine:
             )
         recipe.check()
         with self.settings.matmul_precision():
-            task = Task(
+            return Task(
                 seed=self.seed,
                 role=role,
                 make_network=make_network,
@@ -108,7 +138,6 @@ class Engine:
                 response_KN=response_KN,
                 buffers=buffers or {},
             )
-        return self.run(task)
 
     def plan(self, task: Task) -> ExecutionPlan:
         """How the task will be trained: as this run, or an earlier one in its folder, has done, or by a probe.
