@@ -11,6 +11,7 @@ from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.dp_sgd import DPSGD
+from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import (
     Defense,
     OutputDefense,
@@ -20,8 +21,9 @@ from mia_lightning.defenses.interface import (
     defended_recipe,
 )
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Halves, Membership, Plan
+from mia_lightning.membership import Halves, Membership, OneCanary, Plan
 from mia_lightning.metrics.model_free import model_free_warning
+from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.real import Real
@@ -137,15 +139,21 @@ def observe_models(
         warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=seed)
         if warning is not None:
             stages.remark(warning)
+    applied = trainings
+    if plan.plan == "one_canary":
+        assert plan.known_N is not None
+        applied, recipe = of_fixed_size(trainings, recipe, int(plan.known_N.sum()))
+    guarantee = _guarantee(applied, recipe, plan)  # before training: it may be one that cannot be met
+    if plan.plan == "one_canary":
+        check_trials(plan, delta_of(guarantee, plan), num_attacks=max(1, len(attacks)))
     setup = Setup(
         engine=engine,
         make_network=make_network,
         architecture=inspect_architecture(make_network, population),
-        recipe=defended_recipe(trainings, recipe),
+        recipe=defended_recipe(applied, recipe),
         population=population,
         membership=plan,
     )
-    guarantee = _guarantee(trainings, recipe, plan)  # before training: it may be one that cannot be met
     with stages.clock("target"):
         targets = target.obtain(setup)
         target_signals = targets.observe(population)
@@ -171,7 +179,7 @@ def observe_models(
     setup = replace(setup, population=population, membership=plan)
     guess = guess or Guess()
     if guess.model is not None or guess.training is not None or (trainings and not adaptive):
-        known = trainings if adaptive else ()
+        known = applied if adaptive else ()
         shadow_network = bind_shapes(
             defended_model(known, guess.model or model), population.input_shape, population.num_classes
         )
@@ -233,6 +241,11 @@ def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, plan: Membe
     return max(guarantees, key=lambda each: each.epsilon)
 
 
+def delta_of(guarantee: Guarantee | None, plan: Membership) -> float:
+    """δ of the guarantee; where there is none, a tenth of 1 / n."""
+    return 1.0 / (10 * int(plan.member_KN[0].sum())) if guarantee is None else guarantee.delta
+
+
 def _check_attacks(attacks: Sequence[Attack], plan: Membership, population: Population) -> None:
     for attack in attacks:
         reason = refusal(attack, plan, population.input_shape)
@@ -244,6 +257,11 @@ def _plan_of_real_records(
     membership: Plan, population: Population, target: Target, shadow: Real | Source, seed: int, wants_population: bool
 ) -> Membership:
     """The whole plan for real shadow records; the rows of the target alone for records that are made later."""
+    if isinstance(membership, OneCanary) and not isinstance(shadow, Real):
+        raise InputError(
+            f"shadow={shadow.source} makes records, and under membership=one_canary attacks learn from models of the "
+            "same real records, with the canary and without it; use shadow=real."
+        )
     if isinstance(shadow, Real):
         if isinstance(target, LeaveOneOut) and not isinstance(membership, Halves):
             raise InputError(
@@ -319,6 +337,11 @@ def _kept_targets(targets: Models, signals: Signals, plan: Membership, engine: E
         raise InputError(
             f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
             "weights (`target.path`), or lower `training.optimizer.lr`."
+        )
+    if broken and plan.plan == "one_canary":  # which trials are lost may depend on the canary
+        raise InputError(
+            f"The loss or the outputs of {len(broken)} of {len(kept_T)} targets were not finite, and under "
+            "membership=one_canary no trial may be left out; lower `training.optimizer.lr`."
         )
     if broken:
         engine.stages.remark(f"The loss or the outputs of the targets {broken} were not finite: they are left out.")

@@ -72,6 +72,14 @@ class Membership:
     def nonmember_KN(self) -> Tensor:
         return self.scored_KN & ~self.member_KN
 
+    @property
+    def unseen_KN(self) -> Tensor:
+        """Bool: the records that tell a model's test accuracy: its non-members; under `one_canary`, which leaves none
+        but the canary, those too that are in no model."""
+        if self.plan != "one_canary":
+            return self.nonmember_KN
+        return self.nonmember_KN | self.outside_N.index_fill(0, self.population_N, False)
+
     def keep_shadows(self, kept_K: Tensor) -> "Membership":
         """The plan without the shadow models where the bool mask is False."""
         before = 0 if self.leaves_one_out else self.num_targets

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.reports.findings import bracket, label, most_exposed, percent, show, strongest
+from mia_lightning.reports.privacy import privacy_sentences
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
 NUM_EXPOSED = 3
@@ -48,7 +49,7 @@ def _lines(report: AuditReport) -> list[str]:
         f"Brackets: 95\u00a0% intervals ({estimand})."
         for estimand in dict.fromkeys(attack.estimand for attack in report.attacks if bracket(attack.overall.auc))
     ]
-    if report.target.num_targets > 1:
+    if any(attack.num_targets > 1 for attack in report.attacks):
         spreads = [(label(attack), attack.overall.auc.spread) for attack in report.attacks]
         shown = ", ".join(f"{name} {show(spread)}" for name, spread in spreads if spread is not None)
         lines.append(f"Means over {report.target.num_targets} targets; SD of the AUC over them: {shown}")
@@ -57,6 +58,8 @@ def _lines(report: AuditReport) -> list[str]:
         f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}"
     )
+    if report.privacy is not None:
+        lines += privacy_sentences(report.privacy)
     attack = strongest(report)
     groups = [] if attack is None else most_exposed(attack, NUM_EXPOSED)
     if attack is not None and groups:

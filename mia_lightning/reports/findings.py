@@ -100,7 +100,7 @@ def headline(report: AuditReport) -> str:
     attack = strongest(report)
     if attack is None:
         return "The leakage could not be measured"
-    if is_at_chance(attack.overall, report.target.num_targets):
+    if is_at_chance(attack.overall, attack.num_targets):
         return "No leakage found by these attacks"
     return "Training records can be told from others"
 
@@ -124,7 +124,7 @@ def verdict(report: AuditReport) -> list[str]:
         )
     if bracket(figures.auc):
         sentences.append(f"Brackets are 95\u00a0% intervals ({attack.estimand}).")
-    num_targets = report.target.num_targets
+    num_targets = attack.num_targets
     if is_at_chance(figures, num_targets):
         each = "" if num_targets == 1 else " of each target"
         sentences.append(

@@ -29,6 +29,7 @@ from mia_lightning.reports.interactive import (
     roc_plot,
     training_plot,
 )
+from mia_lightning.reports.privacy import privacy_sentences
 from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
 
@@ -57,6 +58,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         report=report,
         findings=findings,
         strongest=strongest,
+        privacy_sentences=privacy_sentences,
         threats=threat_sentences(report),
         converging=[attack for attack in report.attacks if attack.convergence is not None],
         rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),
@@ -86,7 +88,7 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
         plots["precision-by-class"] = precision_distribution_plot(report)
         plots["precision-by-records"] = precision_by_records_plot(report)
-    if report.privacy is not None and report.privacy.lower:
+    if report.privacy is not None and (report.privacy.lower or report.privacy.trials is not None):
         plots["epsilon"] = epsilon_plot(report.privacy)
     convergence = convergence_plot(report)
     if convergence["data"]:
