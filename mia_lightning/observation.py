@@ -21,7 +21,7 @@ from mia_lightning.defenses.interface import (
     defended_recipe,
 )
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Halves, Membership, OneCanary, Plan
+from mia_lightning.membership import Halves, Membership, OneCanary, Plan, plan_name
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.shadows.guess import Guess
@@ -266,7 +266,7 @@ def _plan_of_real_records(
         if isinstance(target, LeaveOneOut) and not isinstance(membership, Halves):
             raise InputError(
                 "target=leave_one_out makes every model a target once, for which all must be drawn from the same "
-                f"records, and membership={type(membership).__name__.lower()} gives the target records of its own; use "
+                f"records, and membership={plan_name(membership)} gives the target records of its own; use "
                 "membership=halves."
             )
         plan = membership.fill(

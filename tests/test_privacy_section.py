@@ -16,8 +16,9 @@ from mia_lightning.errors import InputError
 from mia_lightning.metrics.privacy_bounds import largest_certifiable_epsilon, multi_run_epsilon, one_run_epsilon
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.console import render_summary
-from mia_lightning.reports.privacy import privacy_sentences
-from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialsSection
+from mia_lightning.reports.findings import headline, meaning, privacy_sentences, verdict
+from mia_lightning.reports.interactive import epsilon_plot
+from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBound, TrialsSection
 from mia_lightning.seeds import generator
 from mia_lightning.training.fit import Engine
 
@@ -195,9 +196,13 @@ def test_networks_that_know_a_mislabelled_canary_by_heart_show_most_of_what_the_
         training=mia.Recipe(epochs=80, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.05)),
         model=partial(MLP, hidden=[50]),
     )
-    trials = trials_of(mia.audit(corners, **settings))
+    report = mia.audit(corners, **settings)
+    trials = trials_of(report)
     assert not trials.is_natural
     assert trials.lower[0].epsilon_low > 0.6 * trials.largest_epsilon > 1.5
+    assert headline(report) == "It shows whether one record was among the training data"
+    assert verdict(report)[0].startswith("Given a model that was trained with the canary and one that was not")
+    assert meaning(report)[:3] == privacy_sentences(report.privacy)  # type: ignore[arg-type]
 
 
 def test_page_console_and_file_show_both_bounds_of_trials(blobs: Population, tmp_path: object) -> None:
@@ -208,11 +213,12 @@ def test_page_console_and_file_show_both_bounds_of_trials(blobs: Population, tmp
     console = Console(width=80, file=io.StringIO(), no_color=True)
     console.print(render_summary(report))
     printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
-    bound = trials.lower[0]
+    (bound,) = trials.lower
+    assert bound.epsilon_low == 0.0
     for text in (
         f"{trials.num_in} with one record more (natural: number 3, class a) and {trials.num_out} without it",
         f"loss flags {bound.true_positives} of the {trials.num_in} and {bound.false_positives} of the {trials.num_out}",
-        f"epsilon is above {bound.epsilon_low:.3f}, and at most {privacy.epsilon:.3f} is guaranteed",
+        f"no epsilon above 0 is shown, and at most {privacy.epsilon:.3f} is guaranteed",
         f"so many models can show no more than {trials.largest_epsilon:.3f}",
     ):
         assert text in page
@@ -222,12 +228,44 @@ def test_page_console_and_file_show_both_bounds_of_trials(blobs: Population, tmp
     assert mia.read_report(tmp_path).privacy == privacy  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("epsilon", [None, 8.0])
+def test_upper_and_lower_bound_are_drawn_together(epsilon: float | None) -> None:
+    bound = TrialBound(attack="loss", epsilon_low=1.25, threshold=0.0, true_positives=9, false_positives=1)
+    trials = TrialsSection(
+        record=0,
+        class_name="a",
+        is_natural=True,
+        num_in=10,
+        num_out=10,
+        num_shadows=4,
+        largest_epsilon=4.5,
+        lower=(bound,),
+    )
+    plot = epsilon_plot(PrivacySection(epsilon=epsilon, delta=1e-3, statement="", trials=trials))
+    assert (plot["data"][0]["x"], plot["data"][0]["y"]) == (["loss"], [1.25])
+    lines = [(line["y0"], line["y1"], line["line"]["dash"]) for line in plot["layout"]["shapes"]]
+    guaranteed = [] if epsilon is None else [(8.0, 8.0, "dash")]
+    assert lines == [*guaranteed, (4.5, 4.5, "dot")]
+
+
+def test_of_several_attacks_the_one_that_shows_most_is_told() -> None:
+    bounds = [
+        EpsilonBound(attack=name, epsilon_low=low, num_guesses=50, num_correct=1)
+        for name, low in (("loss", 0.0), ("lira", 0.5), ("gap", 0.2))
+    ]
+    section = PrivacySection(epsilon=None, delta=1e-3, statement="", num_canaries=100, lower=tuple(bounds))
+    assert [sentence.split()[0] for sentence in privacy_sentences(section)] == ["lira"]
+    none = section.model_copy(update={"lower": tuple(bounds[:1])})
+    assert "guesses on canaries: no epsilon above 0 is shown (" in privacy_sentences(none)[0]
+    assert privacy_sentences(section.model_copy(update={"lower": ()})) == []
+
+
 def test_a_guarantee_that_the_trials_refute_is_said_to_be_refuted() -> None:
     bound = EpsilonBound(attack="loss", epsilon_low=2.0, num_guesses=50, num_correct=48)
     for epsilon, ending in (
-        (1.5, ": epsilon is above 2.000, which refutes the guarantee of 1.500."),
-        (2.5, ": epsilon is above 2.000, and at most 2.500 is guaranteed."),
-        (None, ": epsilon is above 2.000."),
+        (1.5, ": epsilon is above 2.000, which refutes the guarantee of 1.500 (95% confidence, delta 0.001)."),
+        (2.5, ": epsilon is above 2.000, and at most 2.500 is guaranteed (95% confidence, delta 0.001)."),
+        (None, ": epsilon is above 2.000 (95% confidence, delta 0.001)."),
     ):
         privacy = PrivacySection(epsilon=epsilon, delta=1e-3, statement="", num_canaries=100, lower=(bound,))
         (sentence,) = privacy_sentences(privacy)
@@ -239,7 +277,7 @@ def test_a_guarantee_that_the_trials_refute_is_said_to_be_refuted() -> None:
     ("options", "sentence"),
     [
         ({"target": mia.Trained(count=4)}, r"`target.count` is 4, of which .* target.count=\d+ is enough"),
-        ({"target": mia.LeaveOneOut()}, "use membership=halves"),
+        ({"target": mia.LeaveOneOut()}, "membership=one_canary gives .* use membership=halves"),
         ({"shadow": mia.Noisy(count=4)}, "shadow=noisy makes records, and under membership=one_canary"),
         ({"shadow": mia.Real(count=3)}, r"`shadow.count` is 3, but membership=one_canary trains complementary pairs"),
     ],

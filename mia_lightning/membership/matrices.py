@@ -7,6 +7,7 @@ Where shadow records are synthetic, the record axis is the real records followed
 filled in two calls: the rows of the targets first, those of the shadow models once their records exist.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -175,6 +176,11 @@ class Membership:
     def records_of(self, rows: slice) -> list[Tensor]:
         """Indices (int64) of the training records of each model in `rows`."""
         return [row.nonzero().squeeze(1) for row in self.member_KN[rows]]
+
+
+def plan_name(plan: "Plan") -> str:
+    """The plan as `membership=...` names it."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(plan).__name__).lower()
 
 
 class Plan(Protocol):

@@ -7,8 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
-from mia_lightning.reports.findings import bracket, label, most_exposed, percent, show, strongest
-from mia_lightning.reports.privacy import privacy_sentences
+from mia_lightning.reports.findings import (
+    bracket,
+    has_trials,
+    label,
+    most_exposed,
+    percent,
+    privacy_sentences,
+    show,
+    strongest,
+)
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
 NUM_EXPOSED = 3
@@ -61,7 +69,7 @@ def _lines(report: AuditReport) -> list[str]:
     if report.privacy is not None:
         lines += privacy_sentences(report.privacy)
     attack = strongest(report)
-    groups = [] if attack is None else most_exposed(attack, NUM_EXPOSED)
+    groups = [] if attack is None or has_trials(report) else most_exposed(attack, NUM_EXPOSED)
     if attack is not None and groups:
         at_once = ", intervals for all classes at once" if any(map(_simultaneous, groups)) else ""
         exposed = ", ".join(

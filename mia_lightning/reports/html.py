@@ -29,7 +29,6 @@ from mia_lightning.reports.interactive import (
     roc_plot,
     training_plot,
 )
-from mia_lightning.reports.privacy import privacy_sentences
 from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
 
@@ -58,7 +57,6 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         report=report,
         findings=findings,
         strongest=strongest,
-        privacy_sentences=privacy_sentences,
         threats=threat_sentences(report),
         converging=[attack for attack in report.attacks if attack.convergence is not None],
         rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),

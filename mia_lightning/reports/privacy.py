@@ -15,7 +15,6 @@ from mia_lightning.metrics.privacy_bounds import (
     one_run_epsilon,
 )
 from mia_lightning.observation import Observation, delta_of
-from mia_lightning.reports.findings import show
 from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBound, TrialsSection
 from mia_lightning.scoring import AttackOutcome
 
@@ -43,43 +42,6 @@ def privacy_section(observation: Observation, outcomes: Sequence[AttackOutcome])
         lower=_lower(plan, outcomes, delta) if has_canaries else (),
         trials=_trials(plan, observation.population, outcomes, delta) if has_trials else None,
     )
-
-
-def privacy_sentences(privacy: PrivacySection) -> list[str]:
-    """Each lower bound, and how it stands to the upper one, in plain words."""
-    trials = privacy.trials
-    if trials is None:
-        return [
-            f"{bound.attack} is right in {bound.num_correct:,} of {bound.num_guesses:,} guesses on canaries: epsilon "
-            f"is above {show(bound.epsilon_low)}{_against(bound.epsilon_low, privacy)}."
-            for bound in privacy.lower
-        ]
-    sentences = [
-        f"{trials.num_in + trials.num_out:,} models were trained independently on the same records, {trials.num_in:,} "
-        f"with one record more ({'natural' if trials.is_natural else 'a canary'}: number {trials.record}, class "
-        f"{trials.class_name}) and {trials.num_out:,} without it."
-    ]
-    for bound in trials.lower:
-        sentences.append(
-            f"{bound.attack} flags {bound.true_positives:,} of the {trials.num_in:,} and {bound.false_positives:,} of "
-            f"the {trials.num_out:,}, by a threshold chosen on {trials.num_shadows:,} other models: epsilon is above "
-            f"{show(bound.epsilon_low)}{_against(bound.epsilon_low, privacy)}."
-        )
-    sentences.append(
-        f"This holds at delta {privacy.delta:.3g} with {privacy.confidence:.0%} confidence"
-        f"{' for all attacks together' if len(trials.lower) > 1 else ''}; so many models can show no more than "
-        f"{show(trials.largest_epsilon)}."
-    )
-    return sentences
-
-
-def _against(low: float, privacy: PrivacySection) -> str:
-    """The lower bound beside what was guaranteed."""
-    if privacy.epsilon is None:
-        return ""
-    if low > privacy.epsilon:
-        return f", which refutes the guarantee of {show(privacy.epsilon)}"
-    return f", and at most {show(privacy.epsilon)} is guaranteed"
 
 
 def _lower(plan: Membership, outcomes: Sequence[AttackOutcome], delta: float) -> tuple[EpsilonBound, ...]:
