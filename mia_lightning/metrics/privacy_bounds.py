@@ -80,10 +80,10 @@ def _multi_run_epsilons(
 
 
 def most_telling_threshold(score_K: Tensor, is_in_K: Tensor, *, delta: float, confidence: float = CONFIDENCE) -> float:
-    """The score t whose flags "score >= t" rule out the largest ε on these trials; learnt here, to be used on others.
+    """The t whose flags "score >= t" rule out the largest ε on these trials; learnt here, to be used on others.
 
     Of thresholds that rule out equally much, such as nothing, the one of the largest TPR − FPR is taken, and of equals
-    the highest.
+    the highest. It lies half-way between the lowest flagged score and the next below it.
 
     Args:
         score_K: higher means more likely trained with the canary; no NaN.
@@ -102,8 +102,10 @@ def most_telling_threshold(score_K: Tensor, is_in_K: Tensor, *, delta: float, co
     sides = [np.sort(score_K[side_K].double().numpy()) for side_K in (is_in_K, ~is_in_K)]
     true_F, false_F = (len(side) - np.searchsorted(side, score_F) for side in sides)
     epsilon_F = _multi_run_epsilons(true_F, num_in, false_F, num_out, delta, confidence)
-    best = np.lexsort((np.arange(len(score_F)), false_F * num_in - true_F * num_out, -epsilon_F))[0]
-    return float(score_F[best])
+    best = int(np.lexsort((np.arange(len(score_F)), false_F * num_in - true_F * num_out, -epsilon_F))[0])
+    flagged, below = float(score_F[best]), float(score_F[min(best + 1, len(score_F) - 1)])
+    middle = flagged / 2 + below / 2
+    return middle if below < middle <= flagged else flagged  # as it stands where there is none below, or none finite
 
 
 def largest_certifiable_epsilon(num_in: int, num_out: int, *, delta: float, confidence: float = 0.95) -> float:

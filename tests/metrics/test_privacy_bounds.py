@@ -137,7 +137,7 @@ def test_a_claim_that_is_too_small_is_found_out() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.data(), st.sampled_from([0.0, 1e-3]))
 def test_the_most_telling_threshold_is_that_of_a_slow_search(data: st.DataObject, delta: float) -> None:
-    """Over every score: the largest bound, of equals the largest TPR - FPR, of equals the highest score."""
+    """Over every score: the largest bound, then the largest TPR - FPR, then the highest score; half-way down."""
     size = data.draw(st.integers(2, 40))
     score = data.draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
     is_in = [True, False, *data.draw(st.lists(st.booleans(), min_size=size - 2, max_size=size - 2))]
@@ -149,7 +149,15 @@ def test_the_most_telling_threshold_is_that_of_a_slow_search(data: st.DataObject
         return round(multi_run(tp, n1, fp, n0, delta=delta), 9), tp * n0 - fp * n1, t
 
     found = most_telling_threshold(torch.tensor(score), torch.tensor(is_in), delta=delta)
-    assert found == max(set(score), key=worth)
+    best = max(set(score), key=worth)
+    below = [s for s in score if s < best] or [best]
+    assert found == (max(below) + best) / 2
+
+
+def test_the_most_telling_threshold_of_scores_that_have_no_middle() -> None:
+    is_in_K = torch.tensor([True, True, False, False])
+    for score, found in (([1.0, 1.0, -torch.inf, -torch.inf], 1.0), ([torch.inf, torch.inf, 0.0, 0.0], torch.inf)):
+        assert most_telling_threshold(torch.tensor(score), is_in_K, delta=0.0) == found
 
 
 def test_a_threshold_from_other_trials_keeps_the_confidence_of_the_bound() -> None:
