@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mia_lightning.membership import Given as Given
     from mia_lightning.membership import Halves as Halves
     from mia_lightning.membership import Membership as Membership
+    from mia_lightning.membership import OneCanary as OneCanary
     from mia_lightning.membership import Plan as Plan
     from mia_lightning.observation import Observation as Observation
     from mia_lightning.reports.files import read_report as read_report
@@ -83,7 +84,7 @@ _HOMES = {
     "defenses.top_k": ["TopK"],
     "errors": ["InputError"],
     "gate": ["Gate", "judge"],
-    "membership": ["Bernoulli", "Disjoint", "Given", "Halves", "Membership", "Plan"],
+    "membership": ["Bernoulli", "Disjoint", "Given", "Halves", "Membership", "OneCanary", "Plan"],
     "observation": ["Observation"],
     "reports.files": ["read_report", "save_report"],
     "reports.schema": ["AuditReport"],

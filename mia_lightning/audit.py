@@ -18,7 +18,7 @@ from mia_lightning.datasets.canaries import Canaries
 from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Plan
+from mia_lightning.membership import Disjoint, Plan, plan_name
 from mia_lightning.observation import Observation, observe_models, prepare, shadow_setup, split_defenses
 from mia_lightning.planning import estimates, planning
 from mia_lightning.reports.assemble import assemble
@@ -463,7 +463,7 @@ def _check(target: Target, membership: Plan, shadow: Real | Source, model: objec
         )
     if not target.is_trained_here and membership.draws_target:
         raise InputError(
-            f"The target is trained already, but membership={type(membership).__name__.lower()} would draw its members "
+            f"The target is trained already, but membership={plan_name(membership)} would draw its members "
             "at random; say what it was trained on by membership=given."
         )
 

@@ -11,6 +11,7 @@ from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.dp_sgd import DPSGD
+from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import (
     Defense,
     OutputDefense,
@@ -20,8 +21,9 @@ from mia_lightning.defenses.interface import (
     defended_recipe,
 )
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Halves, Membership, Plan
+from mia_lightning.membership import Halves, Membership, OneCanary, Plan, plan_name
 from mia_lightning.metrics.model_free import model_free_warning
+from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.real import Real
@@ -127,7 +129,9 @@ def observe_models(
     )
     population, plan = setup.population, setup.membership
     num_real = len(population)
-    guarantee = _guarantee(trainings, recipe, plan)  # before training: it may be one that cannot be met
+    guarantee = _guarantee(*_as_trained(trainings, recipe, plan), plan)  # before training: it may be one not to be met
+    if plan.plan == "one_canary":
+        check_trials(plan, delta_of(guarantee, plan), num_attacks=max(1, len(attacks)))
     with stages.clock("target"):
         targets = target.obtain(setup)
         target_signals = targets.observe(population)
@@ -240,7 +244,7 @@ def prepare(
         engine=engine,
         make_network=make_network,
         architecture=inspect_architecture(make_network, population),
-        recipe=defended_recipe(trainings, recipe),
+        recipe=defended_recipe(*_as_trained(trainings, recipe, plan)),
         population=population,
         membership=plan,
     )
@@ -264,13 +268,14 @@ def shadow_setup(
     guess = guess or Guess()
     if guess.model is None and guess.training is None and (adaptive or not trainings):
         return setup
-    known, population = trainings if adaptive else (), setup.population
+    population = setup.population
+    known, recipe = _as_trained(trainings if adaptive else (), guess.training or recipe, setup.membership)
     make_network = bind_shapes(
         defended_model(known, guess.model or model), population.input_shape, population.num_classes
     )
     return replace(
         setup,
-        recipe=defended_recipe(known, guess.training or recipe),
+        recipe=defended_recipe(known, recipe),
         make_network=make_network,
         architecture=inspect_architecture(make_network, population),
     )
@@ -284,6 +289,16 @@ def split_defenses(
     return outputs, tuple(each for each in defenses if isinstance(each, TrainingDefense))
 
 
+def _as_trained(
+    trainings: Sequence[TrainingDefense], recipe: Recipe, plan: Membership
+) -> tuple[Sequence[TrainingDefense], Recipe]:
+    """Defences and recipe as given, but that trials of one record more or less take equal steps."""
+    if plan.plan != "one_canary":
+        return trainings, recipe
+    assert plan.known_N is not None
+    return of_fixed_size(trainings, recipe, int(plan.known_N.sum()))
+
+
 def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, plan: Membership) -> Guarantee | None:
     """The weakest over targets, which may differ in their numbers of records."""
     private = [each for each in trainings if isinstance(each, DPSGD)]
@@ -292,6 +307,11 @@ def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, plan: Membe
     sizes_T = plan.member_KN[plan.targets].sum(1)
     guarantees = [private[0].guarantee(recipe, size) for size in sizes_T.unique().tolist()]
     return max(guarantees, key=lambda each: each.epsilon)
+
+
+def delta_of(guarantee: Guarantee | None, plan: Membership) -> float:
+    """δ of the guarantee; where there is none, a tenth of 1 / n."""
+    return 1.0 / (10 * int(plan.member_KN[0].sum())) if guarantee is None else guarantee.delta
 
 
 def _check_attacks(attacks: Sequence[Attack], plan: Membership, population: Population) -> None:
@@ -305,11 +325,16 @@ def _plan_of_real_records(
     membership: Plan, population: Population, target: Target, shadow: Real | Source, seed: int, wants_population: bool
 ) -> Membership:
     """The whole plan for real shadow records; the rows of the target alone for records that are made later."""
+    if isinstance(membership, OneCanary) and not isinstance(shadow, Real):
+        raise InputError(
+            f"shadow={shadow.source} makes records, and under membership=one_canary attacks learn from models of the "
+            "same real records, with the canary and without it; use shadow=real."
+        )
     if isinstance(shadow, Real):
         if isinstance(target, LeaveOneOut) and not isinstance(membership, Halves):
             raise InputError(
                 "target=leave_one_out makes every model a target once, for which all must be drawn from the same "
-                f"records, and membership={type(membership).__name__.lower()} gives the target records of its own; use "
+                f"records, and membership={plan_name(membership)} gives the target records of its own; use "
                 "membership=halves."
             )
         plan = membership.fill(
@@ -380,6 +405,11 @@ def _kept_targets(targets: Models, signals: Signals, plan: Membership, engine: E
         raise InputError(
             f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
             "weights (`target.path`), or lower `training.optimizer.lr`."
+        )
+    if broken and plan.plan == "one_canary":  # which trials are lost may depend on the canary
+        raise InputError(
+            f"The loss or the outputs of {len(broken)} of {len(kept_T)} targets were not finite, and under "
+            "membership=one_canary no trial may be left out; lower `training.optimizer.lr`."
         )
     if broken:
         engine.stages.remark(f"The loss or the outputs of the targets {broken} were not finite: they are left out.")

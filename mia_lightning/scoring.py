@@ -29,6 +29,8 @@ class AttackOutcome:
         is_flagged_TN: the attack's own decision.
         needs: of the attack, such as its queries for each record of the target.
         convergence: what it achieves with fewer shadow models; None where that was not measured.
+        shadow_score_K: float64, what it says of the shadow models about the canary, where the plan is `one_canary`:
+            scores from which a threshold may be learnt, and nothing else, since the attack has seen those models.
     """
 
     name: str
@@ -38,6 +40,7 @@ class AttackOutcome:
     adaptive: bool = False
     needs: Needs = field(default_factory=Needs)
     convergence: Convergence | None = None
+    shadow_score_K: Tensor | None = None
 
 
 def run_attacks(
@@ -67,6 +70,12 @@ def run_attacks(
         observation.engine.stages.remark(
             "Whether more shadow models would help was not measured (`convergence`): with target=leave_one_out every "
             "model is a target, and fewer shadow models would be fewer targets."
+        )
+    if convergence and observation.plan.plan == "one_canary":
+        convergence = False
+        observation.engine.stages.remark(
+            "Whether more shadow models would help was not measured (`convergence`): under membership=one_canary a "
+            "target has one record alone."
         )
     views = _Views(observation, fitting)
     target_signals = views.of_targets(_answered(observation.target_signals, outputs), outputs)
@@ -193,6 +202,7 @@ def _run(
     convergence: bool,
 ) -> AttackOutcome:
     engine, plan = observation.engine, observation.plan
+    shadow_score_K: Tensor | None = None
     with engine.stages.clock(f"attack/{name}"):
         if plan.leaves_one_out:
             scored = score_each(attack, evidence, target_signals, engine, folds=observation.folds)
@@ -200,6 +210,8 @@ def _run(
             fitted = attack.fit(evidence, engine)
             score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
             scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
+            if plan.plan == "one_canary":
+                shadow_score_K = fitted.score(evidence.signals, evidence.label_N)[:, evidence.target_scored_N][:, 0]
     for remark in scored.remarks:
         engine.stages.remark(f"{name}: {remark}")
     outcome = AttackOutcome(
@@ -208,6 +220,7 @@ def _run(
         score_TN=scored.score_TN.cpu(),
         is_flagged_TN=scored.is_flagged_TN.cpu(),
         needs=attack.needs,
+        shadow_score_K=None if shadow_score_K is None else shadow_score_K.cpu(),
     )
     if not convergence or not attack.needs.shadows:
         return outcome

@@ -22,6 +22,7 @@ from mia_lightning.seeds import generator
 EXPERIMENTS = sorted(
     str(path.relative_to(config_directory() / "experiment").with_suffix(""))
     for path in (config_directory() / "experiment").glob("**/*.yaml")
+    if path.stem != "multi_run_epsilon"  # settings for a single audit, with nothing to compare
 )
 TINY = [
     "logger=none",
@@ -277,6 +278,20 @@ def test_every_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert not [variant.skipped for variant in comparison.variants if variant.skipped]
     assert len(comparison.statements) == len(resolved(f"experiment={name}")["comparison"]["findings"])
     assert (tmp_path / "comparison.html").stat().st_size > 10_000
+
+
+def test_the_multi_run_experiment_is_one_audit_that_bounds_epsilon(tmp_path: Path) -> None:
+    small = ("target.count=40", "shadow.count=20", "training.epochs=20", "dataset.train_size=30")
+    settings = resolved("experiment=multi_run_epsilon", *small, *TINY[:3])
+    assert settings["comparison"] is settings["experiments"] is None
+    privacy = job.run(settings, tmp_path, Console(quiet=True)).privacy
+    assert privacy is not None
+    assert privacy.epsilon is None
+    assert privacy.trials is not None
+    assert privacy.trials.num_in + privacy.trials.num_out == 40
+    assert not privacy.trials.is_natural
+    assert [bound.attack for bound in privacy.trials.lower] == ["loss"]
+    assert 0 < privacy.trials.lower[0].epsilon_low <= privacy.trials.largest_epsilon
 
 
 MADE = ComparisonReport(

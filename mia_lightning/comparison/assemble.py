@@ -144,7 +144,8 @@ def _auc_error(
     """Standard error on the logit scale; of several targets, which share records, the mean of theirs."""
     errors = []
     for t in range(section.num_targets):
-        of_target = target == t
+        # Of one target, or of trials that are one together.
+        of_target = np.ones_like(is_member) if section.num_targets == 1 else target == t
         members = is_member[of_target]
         if min(members.sum(), (~members).sum()) < 2:
             return None

@@ -1,4 +1,4 @@
-"""Who trained on what: the plans `disjoint`, `halves` and `given`."""
+"""Who trained on what: the plans `disjoint`, `halves`, `given`, `bernoulli` and `one_canary`."""
 
 from mia_lightning.membership.bernoulli import Bernoulli as Bernoulli
 from mia_lightning.membership.disjoint import Disjoint as Disjoint
@@ -6,3 +6,5 @@ from mia_lightning.membership.given import Given as Given
 from mia_lightning.membership.halves import Halves as Halves
 from mia_lightning.membership.matrices import Membership as Membership
 from mia_lightning.membership.matrices import Plan as Plan
+from mia_lightning.membership.matrices import plan_name as plan_name
+from mia_lightning.membership.one_canary import OneCanary as OneCanary

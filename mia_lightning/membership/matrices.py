@@ -7,6 +7,7 @@ Where shadow records are synthetic, the record axis is the real records followed
 filled in two calls: the rows of the targets first, those of the shadow models once their records exist.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -71,6 +72,14 @@ class Membership:
     @property
     def nonmember_KN(self) -> Tensor:
         return self.scored_KN & ~self.member_KN
+
+    @property
+    def unseen_KN(self) -> Tensor:
+        """Bool: the records that tell a model's test accuracy: its non-members; under `one_canary`, which leaves none
+        but the canary, those too that are in no model."""
+        if self.plan != "one_canary":
+            return self.nonmember_KN
+        return self.nonmember_KN | self.outside_N.index_fill(0, self.population_N, False)
 
     def keep_shadows(self, kept_K: Tensor) -> "Membership":
         """The plan without the shadow models where the bool mask is False."""
@@ -167,6 +176,11 @@ class Membership:
     def records_of(self, rows: slice) -> list[Tensor]:
         """Indices (int64) of the training records of each model in `rows`."""
         return [row.nonzero().squeeze(1) for row in self.member_KN[rows]]
+
+
+def plan_name(plan: "Plan") -> str:
+    """The plan as `membership=...` names it."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(plan).__name__).lower()
 
 
 class Plan(Protocol):

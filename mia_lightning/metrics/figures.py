@@ -8,6 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 THESE_MODELS = "these trained models, other records of the same population"
+OTHER_TRIALS = "other trainings on the same records, with the canary or without it"
 NEW_TRAININGS = "new records of the same population and new trainings on them"
 
 

@@ -4,17 +4,20 @@ Both speak of ε at the given δ under adding or removing one record. They bound
 was claimed of it: a bound above the claim says that the claim is wrong.
 """
 
-from math import exp, log
+from math import exp
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import beta, binom
 from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 
+CONFIDENCE = 0.95  # of reports, for all attacks together
 _BISECTIONS = 50
+_UNLUCKY = 1e-3  # probability with which coins may give fewer trials of one kind than were wanted
 
 
 def multi_run_epsilon(
@@ -48,12 +51,61 @@ def multi_run_epsilon(
     _check_count("true_positives", true_positives, num_in, "num_in")
     _check_count("false_positives", false_positives, num_out, "num_out")
     _check_level(delta, confidence)
+    counts = (np.array([count]) for count in (true_positives, false_positives))
+    true_F, false_F = counts
+    return float(_multi_run_epsilons(true_F, num_in, false_F, num_out, delta, confidence)[0])
+
+
+def _multi_run_epsilons(
+    true_positives_F: NDArray[np.int64],
+    num_in: int,
+    false_positives_F: NDArray[np.int64],
+    num_out: int,
+    delta: float,
+    confidence: float,
+) -> NDArray[np.float64]:
+    """`multi_run_epsilon` of the counts of many thresholds."""
     level = (1 - confidence) / 2
-    tpr_low = float(beta.ppf(level, true_positives, num_in - true_positives + 1)) if true_positives else 0.0
-    is_every = false_positives == num_out
-    fpr_high = 1.0 if is_every else float(beta.ppf(1 - level, false_positives + 1, num_out - false_positives))
-    directions = ((tpr_low, fpr_high), (1 - fpr_high, 1 - tpr_low))
-    return max([0.0, *(log((right - delta) / wrong) for right, wrong in directions if right > delta)])
+    # At 0, and at all, the formula's shape parameter is 0 and the limit that of the range.
+    tpr_low_F = beta.ppf(level, np.maximum(true_positives_F, 1), num_in - true_positives_F + 1)
+    tpr_low_F = np.where(true_positives_F == 0, 0.0, tpr_low_F)
+    fpr_high_F = beta.ppf(1 - level, false_positives_F + 1, np.maximum(num_out - false_positives_F, 1))
+    fpr_high_F = np.where(false_positives_F == num_out, 1.0, fpr_high_F)
+    ratios = [
+        np.maximum(right_F - delta, 0.0) / wrong_F
+        for right_F, wrong_F in ((tpr_low_F, fpr_high_F), (1 - fpr_high_F, 1 - tpr_low_F))
+    ]
+    epsilon_F: NDArray[np.float64] = np.log(np.maximum(1.0, np.maximum(*ratios)))
+    return epsilon_F
+
+
+def most_telling_threshold(score_K: Tensor, is_in_K: Tensor, *, delta: float, confidence: float = CONFIDENCE) -> float:
+    """The t whose flags "score >= t" rule out the largest ε on these trials; learnt here, to be used on others.
+
+    Of thresholds that rule out equally much, such as nothing, the one of the largest TPR − FPR is taken, and of equals
+    the highest. It lies half-way between the lowest flagged score and the next below it.
+
+    Args:
+        score_K: higher means more likely trained with the canary; no NaN.
+        is_in_K: bool; with both kinds.
+
+    Raises:
+        InputError: one kind of trials alone.
+    """
+    num_in, num_out = int(is_in_K.sum()), int((~is_in_K).sum())
+    if not num_in or not num_out:
+        raise InputError(
+            f"{num_in} trials have the canary and {num_out} do not; a threshold is learnt from both kinds: raise "
+            "`shadow.count`."
+        )
+    score_F = np.unique(score_K.double().numpy())[::-1]
+    sides = [np.sort(score_K[side_K].double().numpy()) for side_K in (is_in_K, ~is_in_K)]
+    true_F, false_F = (len(side) - np.searchsorted(side, score_F) for side in sides)
+    epsilon_F = _multi_run_epsilons(true_F, num_in, false_F, num_out, delta, confidence)
+    best = int(np.lexsort((np.arange(len(score_F)), false_F * num_in - true_F * num_out, -epsilon_F))[0])
+    flagged, below = float(score_F[best]), float(score_F[min(best + 1, len(score_F) - 1)])
+    middle = flagged / 2 + below / 2
+    return middle if below < middle <= flagged else flagged  # as it stands where there is none below, or none finite
 
 
 def largest_certifiable_epsilon(num_in: int, num_out: int, *, delta: float, confidence: float = 0.95) -> float:
@@ -168,6 +220,40 @@ def check_one_run(plan: Membership) -> None:
             f"A privacy bound from one run needs canaries that are in by independent fair coins, and "
             f"membership={plan.plan} draws sets of a fixed size; use membership=bernoulli."
         )
+
+
+def check_trials(plan: Membership, delta: float, *, num_attacks: int = 1, confidence: float = CONFIDENCE) -> None:
+    """Refuse trials so few that not even an attack without a mistake would rule out any ε.
+
+    Args:
+        plan: `one_canary`, each of whose targets is a trial.
+        num_attacks: among which `confidence` is divided.
+
+    Raises:
+        InputError: the plan is another, or has too few targets; the sentence says how many would do.
+    """
+    if plan.plan != "one_canary":
+        raise InputError(
+            f"A privacy bound from many runs needs models that are trained with one canary or without it, all else "
+            f"equal, and under membership={plan.plan} they differ in more; use membership=one_canary."
+        )
+    is_in_T = plan.member_KN[plan.targets][plan.scored_KN[plan.targets]]
+    num_in, num_out = int(is_in_T.sum()), int((~is_in_T).sum())
+    of_each = 1 - (1 - confidence) / num_attacks
+    if num_in and num_out and largest_certifiable_epsilon(num_in, num_out, delta=delta, confidence=of_each) > 0:
+        return
+    fewest = 1
+    while not largest_certifiable_epsilon(fewest, fewest, delta=delta, confidence=of_each) > 0:
+        fewest += max(1, fewest // 20)
+    enough = 2 * fewest
+    while 2 * binom.cdf(fewest - 1, enough, 0.5) > _UNLUCKY:
+        enough += 1
+    raise InputError(
+        f"`target.count` is {num_in + num_out}, of which {num_in} have the canary and {num_out} do not: so few trials "
+        f"show no epsilon above 0, whatever the attack. {fewest} of each kind could, for which target.count={enough} "
+        f"is enough; target.count=1000 can show one of "
+        f"{largest_certifiable_epsilon(500, 500, delta=delta, confidence=of_each):.2g}."
+    )
 
 
 def _check_count(name: str, count: int, total: int, of: str) -> None:

@@ -21,7 +21,7 @@ from mia_lightning.metrics import (
     target_figures,
 )
 from mia_lightning.metrics.bootstrap import Bootstrap
-from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure, limited
+from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
 from mia_lightning.reports.duplicates import find_duplicates
@@ -167,7 +167,7 @@ def _accuracies(
         for log_probability_NC, member_N, nonmember_N in zip(
             signals.log_probability_KANC[:, 0].cpu(),
             plan.member_KN[rows],
-            plan.nonmember_KN[rows],
+            plan.unseen_KN[rows],
             strict=True,
         )
     ]
@@ -206,7 +206,7 @@ def _target_section(population: Population, plan: Membership, targets: Models, s
 
 def _target_groups(population: Population, plan: Membership, signals: Signals) -> tuple[TargetGroup, ...]:
     sections = []
-    for name, of_group_N in _groups(population):
+    for name, of_group_N in _groups(population.group_N, population.group_names):
         accuracies = _accuracies(population, plan, plan.targets, signals, of_group_N)
         train, test = (
             float(
@@ -225,11 +225,11 @@ def _target_groups(population: Population, plan: Membership, signals: Signals) -
     return tuple(sections)
 
 
-def _groups(population: Population) -> list[tuple[str, Tensor]]:
+def _groups(group_N: Tensor | None, names: Sequence[str]) -> list[tuple[str, Tensor]]:
     """The groups by their names, with their records, bool `[N]`; empty where the records have none."""
-    if population.group_N is None:
+    if group_N is None:
         return []
-    return [(name, population.group_N == number) for number, name in enumerate(population.group_names)]
+    return [(name, group_N == number) for number, name in enumerate(names)]
 
 
 def _shadow_section(observation: Observation, whole: Population) -> ShadowSection:
@@ -280,7 +280,14 @@ def _attack_section(
 ) -> AttackSection:
     member_TN, scored_TN = plan.member_KN[plan.targets], plan.scored_KN[plan.targets]
     observed = (outcome.score_TN, outcome.is_flagged_TN, member_TN, scored_TN)
-    of_class_CN = population.label_N == torch.arange(population.num_classes)[:, None]
+    label_N, group_N = population.label_N, population.group_N
+    estimand = THESE_MODELS if plan.num_targets == 1 else NEW_TRAININGS
+    if plan.plan == "one_canary":  # each target is one observation of one record: all together are what one target is
+        canary_T = scored_TN.nonzero()[:, 1]
+        score_TN, is_flagged_TN, member_TN, scored_TN = (each_TN[scored_TN][None] for each_TN in observed)
+        observed, estimand = (score_TN, is_flagged_TN, member_TN, scored_TN), OTHER_TRIALS
+        label_N, group_N = label_N[canary_T], None if group_N is None else group_N[canary_T]
+    of_class_CN = label_N == torch.arange(population.num_classes)[:, None]
     return AttackSection(
         name=outcome.name,
         description=outcome.description,
@@ -288,8 +295,8 @@ def _attack_section(
         adaptive=outcome.adaptive,
         queries=outcome.needs.queries,
         convergence=None if outcome.convergence is None else _convergence_section(outcome.convergence),
-        num_targets=plan.num_targets,
-        estimand=THESE_MODELS if plan.num_targets == 1 else NEW_TRAININGS,
+        num_targets=len(observed[0]),
+        estimand=estimand,
         overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name)),
         per_class=tuple(
             ClassFigures(
@@ -304,7 +311,7 @@ def _attack_section(
                 group_name=name,
                 **_figures_of_one([each_TN[:, of_group_N] for each_TN in observed], len(population.group_names)),
             )
-            for name, of_group_N in _groups(population)
+            for name, of_group_N in _groups(group_N, population.group_names)
         ),
         vulnerability=vulnerability_section(outcome, population, plan),
     )

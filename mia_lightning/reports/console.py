@@ -7,7 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
-from mia_lightning.reports.findings import bracket, label, most_exposed, percent, show, strongest
+from mia_lightning.reports.findings import (
+    bracket,
+    has_trials,
+    label,
+    most_exposed,
+    percent,
+    privacy_sentences,
+    show,
+    strongest,
+)
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
 NUM_EXPOSED = 3
@@ -48,7 +57,7 @@ def _lines(report: AuditReport) -> list[str]:
         f"Brackets: 95\u00a0% intervals ({estimand})."
         for estimand in dict.fromkeys(attack.estimand for attack in report.attacks if bracket(attack.overall.auc))
     ]
-    if report.target.num_targets > 1:
+    if any(attack.num_targets > 1 for attack in report.attacks):
         spreads = [(label(attack), attack.overall.auc.spread) for attack in report.attacks]
         shown = ", ".join(f"{name} {show(spread)}" for name, spread in spreads if spread is not None)
         lines.append(f"Means over {report.target.num_targets} targets; SD of the AUC over them: {shown}")
@@ -57,8 +66,10 @@ def _lines(report: AuditReport) -> list[str]:
         f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}"
     )
+    if report.privacy is not None:
+        lines += privacy_sentences(report.privacy)
     attack = strongest(report)
-    groups = [] if attack is None else most_exposed(attack, NUM_EXPOSED)
+    groups = [] if attack is None or has_trials(report) else most_exposed(attack, NUM_EXPOSED)
     if attack is not None and groups:
         at_once = ", intervals for all classes at once" if any(map(_simultaneous, groups)) else ""
         exposed = ", ".join(

@@ -3,7 +3,7 @@
 from math import sqrt
 
 from mia_lightning.metrics.figures import Figure, Figures
-from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
+from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures, PrivacySection
 
 FIGURE_NAMES = (
     "precision",
@@ -100,9 +100,16 @@ def headline(report: AuditReport) -> str:
     attack = strongest(report)
     if attack is None:
         return "The leakage could not be measured"
-    if is_at_chance(attack.overall, report.target.num_targets):
+    if is_at_chance(attack.overall, attack.num_targets):
         return "No leakage found by these attacks"
+    if has_trials(report):
+        return "It shows whether one record was among the training data"
     return "Training records can be told from others"
+
+
+def has_trials(report: AuditReport) -> bool:
+    """Whether the targets are trials of one canary, so that figures are over models, not over records."""
+    return report.privacy is not None and report.privacy.trials is not None
 
 
 def verdict(report: AuditReport) -> list[str]:
@@ -112,6 +119,12 @@ def verdict(report: AuditReport) -> list[str]:
         return ["No attack has a defined AUC; the tables below give the reasons."]
     figures = attack.overall
     auc = figures.auc.value or 0.0
+    if has_trials(report):
+        return [
+            f"Given a model that was trained with the canary and one that was not, the strongest attack "
+            f"({label(attack)}) gives the former the higher score in {100 * auc:.0f} of 100 cases (AUC "
+            f"{shown(figures.auc)}; 50 of 100 is guessing). The brackets are a 95\u00a0% interval ({attack.estimand})."
+        ]
     sentences = [
         f"Given one record of the training data and one that is not, the strongest attack ({label(attack)}) "
         f"ranks the former higher in {100 * auc:.0f} of 100 cases (AUC {shown(figures.auc)}; 50 of 100 is guessing)."
@@ -124,7 +137,7 @@ def verdict(report: AuditReport) -> list[str]:
         )
     if bracket(figures.auc):
         sentences.append(f"Brackets are 95\u00a0% intervals ({attack.estimand}).")
-    num_targets = report.target.num_targets
+    num_targets = attack.num_targets
     if is_at_chance(figures, num_targets):
         each = "" if num_targets == 1 else " of each target"
         sentences.append(
@@ -147,11 +160,49 @@ def _shares(figure: Figure) -> str:
     return f"{_share(figure.value)} [{100 * figure.low:.1f},\u00a0{100 * figure.high:.1f}]"
 
 
+def privacy_sentences(privacy: PrivacySection) -> list[str]:
+    """The largest lower bound of epsilon, and how it stands to the upper one, in plain words; empty without one.
+
+    The confidence holds for all attacks together, so that the largest may be picked.
+    """
+    trials = privacy.trials
+    if trials is None:
+        best = max(privacy.lower, key=lambda bound: bound.epsilon_low, default=None)
+        if best is None:
+            return []
+        return [
+            f"{best.attack} is right in {best.num_correct:,} of {best.num_guesses:,} guesses on canaries: "
+            f"{_shown(best.epsilon_low, privacy)} ({privacy.confidence:.0%} confidence, delta {privacy.delta:.3g})."
+        ]
+    strongest = max(trials.lower, key=lambda bound: bound.epsilon_low)
+    return [
+        f"{trials.num_in + trials.num_out:,} models were trained independently on the same records, {trials.num_in:,} "
+        f"with one record more ({'natural' if trials.is_natural else 'a canary'}: number {trials.record}, class "
+        f"{trials.class_name}) and {trials.num_out:,} without it.",
+        f"{strongest.attack} flags {strongest.true_positives:,} of the {trials.num_in:,} and "
+        f"{strongest.false_positives:,} of the {trials.num_out:,}, by a threshold chosen on {trials.num_shadows:,} "
+        f"other models: {_shown(strongest.epsilon_low, privacy)}.",
+        f"This holds at delta {privacy.delta:.3g} with {privacy.confidence:.0%} confidence"
+        f"{' for all attacks together' if len(trials.lower) > 1 else ''}; so many models can show no more than "
+        f"{show(trials.largest_epsilon)}.",
+    ]
+
+
+def _shown(low: float, privacy: PrivacySection) -> str:
+    """The lower bound beside what was guaranteed."""
+    found = f"epsilon is above {show(low)}" if low > 0 else "no epsilon above 0 is shown"
+    if privacy.epsilon is None:
+        return found
+    if low > privacy.epsilon:
+        return f"{found}, which refutes the guarantee of {show(privacy.epsilon)}"
+    return f"{found}, and at most {show(privacy.epsilon)} is guaranteed"
+
+
 def meaning(report: AuditReport) -> list[str]:
     """What the figures of the strongest attack say, in plain sentences."""
     attack = strongest(report)
-    sentences = []
-    if attack is not None:
+    sentences = privacy_sentences(report.privacy) if report.privacy is not None and has_trials(report) else []
+    if attack is not None and not has_trials(report):
         for fpr, figure in attack.overall.tpr_at_fpr.items():
             if figure.value is not None:
                 sentences.append(

@@ -89,7 +89,7 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
         plots["precision-by-class"] = precision_distribution_plot(report)
         plots["precision-by-records"] = precision_by_records_plot(report)
-    if report.privacy is not None and report.privacy.lower:
+    if report.privacy is not None and (report.privacy.lower or report.privacy.trials is not None):
         plots["epsilon"] = epsilon_plot(report.privacy)
     convergence = convergence_plot(report)
     if convergence["data"]:

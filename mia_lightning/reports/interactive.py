@@ -184,23 +184,33 @@ def precision_by_records_plot(report: AuditReport) -> Plot:
 
 
 def epsilon_plot(privacy: PrivacySection) -> Plot:
-    """The epsilon that each attack rules out, as bars, and the one that was guaranteed, as a line."""
-    names = [plain(bound.attack) for bound in privacy.lower]
+    """The epsilon that each attack rules out, as bars, and the one that was guaranteed, as a dashed line.
+
+    Of trials of one canary also, as a dotted line, the largest that so many could rule out.
+    """
+    trials = privacy.trials
+    bounds = privacy.lower if trials is None else trials.lower
     data: list[Plot] = [
         {
             "type": "bar",
             "name": "ruled out",
-            "x": names,
-            "y": _digits(np.array([bound.epsilon_low for bound in privacy.lower])),
+            "x": [plain(bound.attack) for bound in bounds],
+            "y": _digits(np.array([bound.epsilon_low for bound in bounds])),
             "marker": {"color": _series(0)},
             "hovertemplate": _hover("%{x}<br>epsilon above %{y:.3f}"),
         }
     ]
+    lines = []
+    if privacy.epsilon is not None:
+        lines.append((privacy.epsilon, GUESSING))
+    if trials is not None:
+        lines.append((trials.largest_epsilon, GUESSING | {"dash": "dot"}))
+    shapes = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": epsilon, "y1": epsilon, "line": line}
+        for epsilon, line in lines
+    ]
     layout = _layout("attack", "epsilon")
-    if privacy.epsilon is None:
-        return {"data": data, "layout": layout}
-    line = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": privacy.epsilon, "y1": privacy.epsilon}
-    return {"data": data, "layout": layout | {"shapes": [line | {"line": GUESSING}]}}
+    return {"data": data, "layout": layout | {"shapes": shapes} if shapes else layout}
 
 
 def convergence_plot(report: AuditReport) -> Plot:

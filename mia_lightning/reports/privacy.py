@@ -2,36 +2,45 @@
 
 from collections.abc import Sequence
 
+from mia_lightning.datasets.canaries import canary_mask
+from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.membership import Membership
-from mia_lightning.metrics.privacy_bounds import correct_guesses, one_run_epsilon
-from mia_lightning.observation import Observation
-from mia_lightning.reports.schema import EpsilonBound, PrivacySection
+from mia_lightning.metrics.privacy_bounds import (
+    CONFIDENCE,
+    correct_guesses,
+    largest_certifiable_epsilon,
+    most_telling_threshold,
+    multi_run_epsilon,
+    one_run_epsilon,
+)
+from mia_lightning.observation import Observation, delta_of
+from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBound, TrialsSection
 from mia_lightning.scoring import AttackOutcome
 
 # Share of the canaries that an attack guesses to be in, and as many to be out; fixed before any score is seen.
 _GUESSED = 0.25
-_CONFIDENCE = 0.95
 
 
 def privacy_section(observation: Observation, outcomes: Sequence[AttackOutcome]) -> PrivacySection | None:
-    """Upper and lower bounds on the first target's epsilon; None where there is neither.
+    """Upper and lower bounds on the targets' epsilon; None where there is neither.
 
-    The lower ones are of one run (Steinke et al. 2023), for the plan of independent coins alone; the confidence holds
-    for all attacks together (Bonferroni).
+    The lower ones are of one run (Steinke et al. 2023) under `bernoulli`, and of many runs under `one_canary`; the
+    confidence holds for all attacks together (Bonferroni).
     """
     plan, guarantee = observation.plan.columns(observation.target_columns), observation.guarantee
-    has_canaries = plan.plan == "bernoulli"
-    if guarantee is None and not has_canaries:
+    has_canaries, has_trials = plan.plan == "bernoulli", plan.plan == "one_canary"
+    if guarantee is None and not has_canaries and not has_trials:
         return None
-    delta = guarantee.delta if guarantee is not None else 1.0 / (10 * int(plan.member_KN[0].sum()))
+    delta = delta_of(guarantee, plan)
     return PrivacySection(
         epsilon=None if guarantee is None else guarantee.epsilon,
         delta=delta,
         statement="No guarantee was asked for." if guarantee is None else _sentence(guarantee),
         num_canaries=int(plan.scored_KN[0].sum()) if has_canaries else None,
-        confidence=_CONFIDENCE,
+        confidence=CONFIDENCE,
         lower=_lower(plan, outcomes, delta) if has_canaries else (),
+        trials=_trials(plan, observation.population, outcomes, delta) if has_trials else None,
     )
 
 
@@ -47,10 +56,48 @@ def _lower(plan: Membership, outcomes: Sequence[AttackOutcome], delta: float) ->
             2 * guesses,
             correct,
             delta=delta,
-            confidence=1 - (1 - _CONFIDENCE) / len(outcomes),
+            confidence=_of_each(outcomes),
         )
         bounds.append(EpsilonBound(attack=outcome.name, epsilon_low=low, num_guesses=2 * guesses, num_correct=correct))
     return tuple(bounds)
+
+
+def _trials(plan: Membership, population: Population, outcomes: Sequence[AttackOutcome], delta: float) -> TrialsSection:
+    (canary,) = plan.scored_KN[0].nonzero().flatten().tolist()
+    is_in_T = plan.member_KN[plan.targets, canary]
+    num_in, num_out = int(is_in_T.sum()), int((~is_in_T).sum())
+    level = {"delta": delta, "confidence": _of_each(outcomes)}
+    bounds = []
+    for outcome in outcomes:
+        assert outcome.shadow_score_K is not None
+        threshold = most_telling_threshold(outcome.shadow_score_K, plan.member_KN[plan.shadows, canary], **level)
+        is_flagged_T = outcome.score_TN[:, canary] >= threshold
+        right, wrong = int((is_flagged_T & is_in_T).sum()), int((is_flagged_T & ~is_in_T).sum())
+        bounds.append(
+            TrialBound(
+                attack=outcome.name,
+                epsilon_low=multi_run_epsilon(right, num_in, wrong, num_out, **level),
+                threshold=threshold,
+                true_positives=right,
+                false_positives=wrong,
+            )
+        )
+    canary_N = canary_mask(population)
+    return TrialsSection(
+        record=canary,
+        class_name=population.class_names[int(population.label_N[canary])],
+        is_natural=canary_N is None or not bool(canary_N[canary]),
+        num_in=num_in,
+        num_out=num_out,
+        num_shadows=len(plan.block_K) - plan.num_targets,
+        largest_epsilon=largest_certifiable_epsilon(num_in, num_out, **level),
+        lower=tuple(bounds),
+    )
+
+
+def _of_each(outcomes: Sequence[AttackOutcome]) -> float:
+    """The confidence of one attack by which that of all together is kept (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / len(outcomes)
 
 
 def _sentence(guarantee: Guarantee) -> str:

@@ -203,6 +203,32 @@ class EpsilonBound(_Section):
     num_correct: int
 
 
+class TrialBound(_Section):
+    """The epsilon that an attack rules out by how often it flags models with the canary and without it.
+
+    With confidence over all attacks of the report together.
+    """
+
+    attack: str
+    epsilon_low: float
+    threshold: float  # models that score at least this are flagged; chosen on the shadow models
+    true_positives: int  # flagged of `TrialsSection.num_in`
+    false_positives: int  # flagged of `TrialsSection.num_out`
+
+
+class TrialsSection(_Section):
+    """Independent trainings with one canary or without it, all else equal."""
+
+    record: int  # the canary's place in the data
+    class_name: str  # its label
+    is_natural: bool  # no canary was put in its place
+    num_in: int
+    num_out: int
+    num_shadows: int  # other trials, on which thresholds were chosen
+    largest_epsilon: float  # what an attack without a mistake would rule out with so many trials
+    lower: tuple[TrialBound, ...]
+
+
 class PrivacySection(_Section):
     """Differential privacy of the target: what was guaranteed, and what attacks on its canaries rule out."""
 
@@ -212,6 +238,7 @@ class PrivacySection(_Section):
     num_canaries: int | None = None  # null where the plan has none, so that nothing can be ruled out
     confidence: float = 0.95
     lower: tuple[EpsilonBound, ...] = ()
+    trials: TrialsSection | None = None  # null where the targets are not trials of one canary
 
 
 class GroupFigures(Figures):
@@ -259,7 +286,7 @@ class AttackSection(_Section):
     adaptive: bool = False  # whether the attacker knew the defence and adapted
     queries: int = 1  # for each record of a target
     convergence: ConvergenceSection | None = None  # null where it was not measured
-    num_targets: int
+    num_targets: int  # over which the figures are means; 1 where the targets are trials of one canary, and all n
     estimand: str = THESE_MODELS  # what the intervals are about
     overall: Figures
     per_class: tuple[ClassFigures, ...]

@@ -1,5 +1,6 @@
 """Lower bounds of epsilon: against scipy, exact sums and mechanisms whose epsilon is known."""
 
+import re
 from fractions import Fraction
 from functools import cache
 from math import comb, exp, log
@@ -14,12 +15,14 @@ from scipy.stats import binom, binomtest
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Halves
+from mia_lightning.membership import Halves, Membership, OneCanary
 from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.metrics.privacy_bounds import (
     check_one_run,
+    check_trials,
     correct_guesses,
     largest_certifiable_epsilon,
+    most_telling_threshold,
     multi_run_epsilon,
     one_run_epsilon,
     one_run_p_value,
@@ -129,6 +132,82 @@ def test_a_claim_that_is_too_small_is_found_out() -> None:
     claimed, delta = oracles.epsilon_of_gaussian(1e-6, 0.25), 1e-6
     bounds = np.array([one_run(2000, 200, v, delta=delta) for v in correct])
     assert int((bounds > claimed).sum()) >= 198
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.sampled_from([0.0, 1e-3]))
+def test_the_most_telling_threshold_is_that_of_a_slow_search(data: st.DataObject, delta: float) -> None:
+    """Over every score: the largest bound, then the largest TPR - FPR, then the highest score; half-way down."""
+    size = data.draw(st.integers(2, 40))
+    score = data.draw(st.lists(st.integers(0, 9), min_size=size, max_size=size))
+    is_in = [True, False, *data.draw(st.lists(st.booleans(), min_size=size - 2, max_size=size - 2))]
+    n1, n0 = sum(is_in), size - sum(is_in)
+
+    def worth(t: int) -> tuple[float, int, int]:
+        tp = sum(s >= t and m for s, m in zip(score, is_in, strict=True))
+        fp = sum(s >= t and not m for s, m in zip(score, is_in, strict=True))
+        return round(multi_run(tp, n1, fp, n0, delta=delta), 9), tp * n0 - fp * n1, t
+
+    found = most_telling_threshold(torch.tensor(score), torch.tensor(is_in), delta=delta)
+    best = max(set(score), key=worth)
+    below = [s for s in score if s < best] or [best]
+    assert found == (max(below) + best) / 2
+
+
+def test_the_most_telling_threshold_of_scores_that_have_no_middle() -> None:
+    is_in_K = torch.tensor([True, True, False, False])
+    for score, found in (([1.0, 1.0, -torch.inf, -torch.inf], 1.0), ([torch.inf, torch.inf, 0.0, 0.0], torch.inf)):
+        assert most_telling_threshold(torch.tensor(score), is_in_K, delta=0.0) == found
+
+
+def test_a_threshold_from_other_trials_keeps_the_confidence_of_the_bound() -> None:
+    """The Gaussian mechanism with μ = 1: 200 trials choose, 1,000 others count; on the same ones the bound fails."""
+    delta = oracles.delta_of_gaussian(1.0, 1.0)
+    bit_RN, score_RN = oracles.simulate_gaussian_mechanism(1.0, 1200, 7, num_runs=RUNS)
+    ours, others = slice(0, 200), slice(200, 1200)
+    threshold_R1 = torch.tensor(
+        [
+            [most_telling_threshold(score_N[ours], bit_N[ours], delta=delta)]
+            for bit_N, score_N in zip(bit_RN, score_RN, strict=True)
+        ]
+    )
+    bounds = _multi_run_bounds(bit_RN[:, others], score_RN[:, others] >= threshold_R1, delta=delta)
+    assert int((bounds > 1.0).sum()) <= MOST_FAILURES
+    assert float(np.median(bounds)) > 0.35
+
+
+def test_a_threshold_needs_trials_of_both_kinds() -> None:
+    for is_in_K in (torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)):
+        with pytest.raises(InputError, match=r"a threshold is learnt from both kinds: raise `shadow.count`"):
+            most_telling_threshold(torch.zeros(3), is_in_K, delta=0.0)
+
+
+def _trials(count: int) -> Membership:
+    population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
+    return OneCanary(train_size=5).fill(population, num_targets=count, num_shadows=2, seed=0)
+
+
+@pytest.mark.parametrize("num_attacks", [1, 4])
+def test_too_few_trials_are_refused_with_a_number_that_would_do(num_attacks: int) -> None:
+    with pytest.raises(InputError, match=r"`target.count` is 1, of which [01] have the canary") as refused:
+        check_trials(_trials(1), 1e-3, num_attacks=num_attacks)
+    fewest, enough = (
+        int(re.search(pattern, str(refused.value)).group(1))  # type: ignore[union-attr]
+        for pattern in (r"(\d+) of each kind could", r"target.count=(\d+) is enough")
+    )
+    level = 1 - 0.05 / num_attacks
+    assert largest_certifiable_epsilon(fewest, fewest, delta=1e-3, confidence=level) > 0
+    assert largest_certifiable_epsilon(fewest - 1, fewest - 1, delta=1e-3, confidence=level) == 0
+    shares = [binom.cdf(fewest - 1, m, 0.5) + binom.sf(m - fewest, m, 0.5) for m in (enough, enough - 1)]
+    assert shares[0] <= 1e-3 < shares[1]
+    check_trials(_trials(enough), 1e-3, num_attacks=num_attacks)
+
+
+def test_trials_of_another_plan_are_refused() -> None:
+    population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
+    plan = Halves().fill(population, num_targets=40, num_shadows=2, seed=0)
+    with pytest.raises(InputError, match="under membership=halves they differ in more; use membership=one_canary"):
+        check_trials(plan, 1e-3)
 
 
 def _multi_run_bounds(bit_RN: torch.Tensor, flagged_RN: torch.Tensor, *, delta: float) -> np.ndarray:

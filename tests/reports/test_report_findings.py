@@ -19,7 +19,7 @@ def test_chance_is_judged_by_the_records_of_one_target(make_report, num_targets:
     )
     report = report.model_copy(
         update={
-            "attacks": (report.attacks[0].model_copy(update={"overall": figures}),),
+            "attacks": (report.attacks[0].model_copy(update={"overall": figures, "num_targets": num_targets}),),
             "target": report.target.model_copy(update={"num_targets": num_targets}),
         }
     )
