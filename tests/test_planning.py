@@ -46,7 +46,7 @@ def test_every_stage_that_trains_has_its_sentence(blobs: Population) -> None:
     assert starts(sentences) == [
         "1 target model x 8 epochs",
         "4 shadow models x 8 epochs",
-        "6 attack/shokri models x 30 epochs",
+        "3 attack/shokri models x 30 epochs",
         "All that is trained",
     ]
     assert all("about " in sentence for sentence in sentences)
@@ -65,7 +65,7 @@ def test_where_every_model_is_a_target_the_attack_networks_of_all_folds_are_one_
     sentences = estimate(blobs, **settings)
     assert starts(sentences) == [
         "4 shadow models x 8 epochs",
-        "3 attack/shokri models x 30 epochs",
+        "6 attack/shokri models x 30 epochs",
         "All that is trained",
     ]
 
