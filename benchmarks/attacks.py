@@ -52,8 +52,9 @@ def attacks() -> dict[str, Attack]:
             found[f"{attack.name} variance={variance}"] = attack
     found["lira_online published=true"] = LiraOnline(published=True)
     for rmia in (RmiaOffline, RmiaOnline):
-        found[f"{rmia().name} a=0.5"] = rmia(a=0.5)
-        found[f"{rmia().name} a=auto"] = rmia()
+        found[f"{rmia().name} a=0.5 gamma=2"] = rmia(a=0.5, gamma=2.0)
+        found[f"{rmia().name} a=auto gamma=2"] = rmia(gamma=2.0)
+        found[f"{rmia().name} a=auto gamma=auto"] = rmia()
     return found
 
 

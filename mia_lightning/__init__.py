@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mia_lightning.attacks.shokri import Shokri as Shokri
     from mia_lightning.audit import attack as attack
     from mia_lightning.audit import audit as audit
+    from mia_lightning.audit import estimate as estimate
     from mia_lightning.audit import observe as observe
     from mia_lightning.datasets.canaries import Canaries as Canaries
     from mia_lightning.datasets.population import Population as Population
@@ -65,7 +66,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "attacks.loss": ["Loss"],
     "attacks.shokri": ["Shokri"],
-    "audit": ["attack", "audit", "observe"],
+    "audit": ["attack", "audit", "estimate", "observe"],
     "datasets.canaries": ["Canaries"],
     "datasets.population": ["Population", "make_population"],
     "defenses.dp_sgd": ["DPSGD"],

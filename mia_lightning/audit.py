@@ -19,7 +19,8 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Plan
-from mia_lightning.observation import Observation, observe_models, split_defenses
+from mia_lightning.observation import Observation, observe_models, prepare, shadow_setup, split_defenses
+from mia_lightning.planning import estimates, planning
 from mia_lightning.reports.assemble import assemble
 from mia_lightning.reports.files import save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
@@ -30,7 +31,9 @@ from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.existing import Existing
 from mia_lightning.targets.interface import Target
+from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.targets.trained import Trained
+from mia_lightning.training.execution import Plans
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.progress import Stages
 from mia_lightning.training.recipe import Recipe, default_recipe
@@ -232,7 +235,9 @@ def attack(
     with _started(logger, folder, config) as log, Stages(console) as stages:
         stages.remarks.extend(earlier.stages.remarks)
         stages.seconds.update(earlier.stages.seconds)
-        engine = replace(earlier, stages=stages, folder=folder, losses=dict(earlier.losses))
+        engine = replace(
+            earlier, stages=stages, folder=folder, losses=dict(earlier.losses), plans=earlier.plans.moved(folder)
+        )
         observation = replace(observation, engine=engine)
         report = _attack(
             *(
@@ -249,6 +254,71 @@ def attack(
         )
         log.finish(report)
     return report
+
+
+def estimate(
+    data: Population | Array,
+    label: Array | None = None,
+    *,
+    model: Callable[..., nn.Module],
+    membership: Plan | None = None,
+    target: Target | nn.Module | None = None,
+    shadow: Real | Source | None = None,
+    attacks: Sequence[Attack] | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
+    guess: Guess | None = None,
+    skip_inapplicable: bool = False,
+    canaries: Canaries | None = None,
+    training: Recipe | None = None,
+    trainer: TrainerSettings | None = None,
+    seed: int = 0,
+) -> list[str]:
+    """What `audit` with these arguments would take, a sentence for each stage that trains; nothing is trained.
+
+    Each stage is measured by a few steps of throw-away networks, here and now.
+
+    Raises:
+        InputError: as `audit`, as far as this can be told before anything is trained.
+    """
+    attacks = _checked_attacks(attacks)
+    population = _as_population(data, label)
+    target = _as_target(target)
+    membership = Disjoint() if membership is None else membership
+    shadow = Real() if shadow is None else shadow
+    _check(target, membership, shadow, model, seed)
+    engine = planning(Engine(seed=operator.index(seed), settings=trainer or TrainerSettings()))
+    if canaries is not None:
+        population = _with_canaries(canaries, population, target, engine.seed, engine.stages)
+    recipe = training or default_recipe()
+    setup = prepare(
+        engine,
+        population,
+        model=model,
+        membership=membership,
+        target=target,
+        shadow=shadow,
+        recipe=recipe,
+        defenses=defenses,
+        guess=guess,
+        attacks=() if skip_inapplicable else attacks,
+        wants_population=needs_of(attacks).population,
+    )
+    return estimates(
+        setup,
+        shadow_setup(
+            setup,
+            model=model,
+            recipe=recipe,
+            trainings=split_defenses(defenses)[1],
+            adaptive=adaptive,
+            guess=guess,
+        ),
+        target=target,
+        shadow=shadow,
+        attacks=attacks,
+        folds=target.folds if isinstance(target, LeaveOneOut) else 0,
+    )
 
 
 def _observe(
@@ -278,7 +348,13 @@ def _observe(
     _check(target, membership, shadow, model, seed)
     if canaries is not None:
         population = _with_canaries(canaries, population, target, operator.index(seed), stages)
-    engine = Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), stages=stages, folder=folder)
+    engine = Engine(
+        seed=operator.index(seed),
+        settings=trainer or TrainerSettings(),
+        stages=stages,
+        folder=folder,
+        plans=Plans(folder),
+    )
     return observe_models(
         engine,
         population,

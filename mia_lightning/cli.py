@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.gate import ABOVE, UNDETERMINED
-from mia_lightning.job import judged, resolve, run, worst
+from mia_lightning.job import estimate, judged, resolve, run, worst
 from mia_lightning.mistakes import about_folder, check_flags, config_directory, is_bad_input, translate
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def run_job(config: "DictConfig") -> int:
     if hydra_config.mode is RunMode.MULTIRUN:
         print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}")
     try:
-        _forget_earlier_run(folder)
+        if config.get("plan") is not True:
+            _forget_earlier_run(folder)
         code, reason = _run(resolve(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
@@ -141,6 +142,9 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int
         The exit code, with the reason where it is not 0.
     """
     overrides = list(hydra_config.overrides.task)
+    if resolved["plan"]:
+        print("\n".join(_estimates(resolved)))
+        return 0, None
     if resolved.get("experiments") is not None or resolved.get("comparison") is not None:
         from mia_lightning.experiment import run_experiment
 
@@ -162,6 +166,16 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int
         console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return (0, None) if verdict is None or verdict.exit_code == 0 else (verdict.exit_code, verdict.sentence)
+
+
+def _estimates(resolved: dict[str, Any]) -> list[str]:
+    """What the run would take, a sentence for each stage."""
+    if resolved.get("experiments") is not None or resolved.get("comparison") is not None:
+        raise InputError(
+            "`plan` is true, and an experiment compares several runs, of which some share their models; ask for the "
+            "plan of one of them, with its settings in the place of experiment=... ."
+        )
+    return estimate(resolved)
 
 
 def _forget_earlier_run(folder: Path) -> None:

@@ -27,6 +27,7 @@ SECTIONS = (
     "skip_inapplicable",
     "save_models",
     "convergence",
+    "plan",
     "scale",
     "dataset",
     "membership",
@@ -110,6 +111,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
             raise InputError(f"`guess.{name}` is {node!r}; give the settings that differ, such as {{epochs:20}}.")
     resolved["trainer"].setdefault("progress_bar", True)
     resolved.setdefault("convergence", False)
+    resolved.setdefault("plan", False)
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
@@ -121,6 +123,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
         ("save_models", resolved["save_models"]),
         ("skip_inapplicable", resolved["skip_inapplicable"]),
         ("convergence", resolved["convergence"]),
+        ("plan", resolved["plan"]),
         ("defense.adaptive", defense["adaptive"]),
         ("trainer.progress_bar", resolved["trainer"]["progress_bar"]),
     ):
@@ -164,6 +167,18 @@ def run(resolved: dict[str, Any], folder: Path, console: "Console") -> "AuditRep
         output=folder,
         console=shown(console, resolved),
         config=resolved,
+    )
+
+
+def estimate(resolved: dict[str, Any]) -> list[str]:
+    """What the job would take, in sentences; nothing is trained and nothing written."""
+    from mia_lightning.audit import estimate as estimate_audit
+
+    made = _attacks(resolved)
+    return estimate_audit(
+        load(resolved),
+        **_models(resolved),
+        **{name: made[name] for name in ("attacks", "defenses", "adaptive", "skip_inapplicable")},
     )
 
 

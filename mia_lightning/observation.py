@@ -112,39 +112,21 @@ def observe_models(
     """
     stages, seed = engine.stages, engine.seed
     outputs, trainings = split_defenses(defenses)
-    if guess is not None and isinstance(target, LeaveOneOut):
-        raise InputError(
-            "`guess` describes shadow models that are other than the target, and under target=leave_one_out they are "
-            "the targets; leave it out, or use target=trained."
-        )
-    if guess is not None and not target.takes_guess:
-        raise InputError(
-            "`guess` describes shadow models that are trained here, and those of this `target` are trained by its "
-            "service; set target.shadows=guessed, with `model` and `training` as the guess."
-        )
-    if trainings and not target.takes_recipe:
-        raise InputError(
-            f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
-            "here; use target=trained, or leave the defence out."
-        )
-    population = population.to(engine.device)
-    N = len(population)
-    make_network = bind_shapes(defended_model(trainings, model), population.input_shape, population.num_classes)
-    plan = _plan_of_real_records(membership, population, target, shadow, seed, wants_population)
-    if isinstance(shadow, Real):
-        _check_attacks(attacks, plan, population)
-    if not membership.draws_target:
-        warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=seed)
-        if warning is not None:
-            stages.remark(warning)
-    setup = Setup(
-        engine=engine,
-        make_network=make_network,
-        architecture=inspect_architecture(make_network, population),
-        recipe=defended_recipe(trainings, recipe),
-        population=population,
-        membership=plan,
+    setup = prepare(
+        engine,
+        population,
+        model=model,
+        membership=membership,
+        target=target,
+        shadow=shadow,
+        recipe=recipe,
+        defenses=defenses,
+        guess=guess,
+        attacks=attacks,
+        wants_population=wants_population,
     )
+    population, plan = setup.population, setup.membership
+    num_real = len(population)
     guarantee = _guarantee(trainings, recipe, plan)  # before training: it may be one that cannot be met
     with stages.clock("target"):
         targets = target.obtain(setup)
@@ -168,19 +150,14 @@ def observe_models(
     for remark in plan.remarks:
         stages.remark(remark)
 
-    setup = replace(setup, population=population, membership=plan)
-    guess = guess or Guess()
-    if guess.model is not None or guess.training is not None or (trainings and not adaptive):
-        known = trainings if adaptive else ()
-        shadow_network = bind_shapes(
-            defended_model(known, guess.model or model), population.input_shape, population.num_classes
-        )
-        setup = replace(
-            setup,
-            recipe=defended_recipe(known, guess.training or recipe),
-            make_network=shadow_network,
-            architecture=inspect_architecture(shadow_network, population),
-        )
+    setup = shadow_setup(
+        replace(setup, population=population, membership=plan),
+        model=model,
+        recipe=recipe,
+        trainings=trainings,
+        adaptive=adaptive,
+        guess=guess,
+    )
     if plan.leaves_one_out:
         shadows, shadow_signals = targets, target_signals
     else:
@@ -197,7 +174,7 @@ def observe_models(
     return Observation(
         engine=engine,
         population=population,
-        num_real=N,
+        num_real=num_real,
         plan=plan,
         targets=targets,
         target_signals=target_signals,
@@ -211,7 +188,91 @@ def observe_models(
         adaptive=adaptive,
         folds=target.folds if isinstance(target, LeaveOneOut) else 0,
         guarantee=guarantee,
-        guess=None if guess == Guess() else guess,
+        guess=None if guess in (None, Guess()) else guess,
+    )
+
+
+def prepare(
+    engine: Engine,
+    population: Population,
+    *,
+    model: Callable[..., nn.Module],
+    membership: Plan,
+    target: Target,
+    shadow: Real | Source,
+    recipe: Recipe,
+    defenses: Sequence[Defense],
+    guess: Guess | None,
+    attacks: Sequence[Attack],
+    wants_population: bool,
+) -> Setup:
+    """What the targets are trained from, checked; the arguments are those of `observe_models`.
+
+    Raises:
+        DoesNotApplyError, InputError: as `observe_models`, as far as this can be told before anything is trained.
+    """
+    _, trainings = split_defenses(defenses)
+    if guess is not None and isinstance(target, LeaveOneOut):
+        raise InputError(
+            "`guess` describes shadow models that are other than the target, and under target=leave_one_out they are "
+            "the targets; leave it out, or use target=trained."
+        )
+    if guess is not None and not target.takes_guess:
+        raise InputError(
+            "`guess` describes shadow models that are trained here, and those of this `target` are trained by its "
+            "service; set target.shadows=guessed, with `model` and `training` as the guess."
+        )
+    if trainings and not target.takes_recipe:
+        raise InputError(
+            f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
+            "here; use target=trained, or leave the defence out."
+        )
+    population = population.to(engine.device)
+    make_network = bind_shapes(defended_model(trainings, model), population.input_shape, population.num_classes)
+    plan = _plan_of_real_records(membership, population, target, shadow, engine.seed, wants_population)
+    if isinstance(shadow, Real):
+        _check_attacks(attacks, plan, population)
+    if not membership.draws_target:
+        warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=engine.seed)
+        if warning is not None:
+            engine.stages.remark(warning)
+    return Setup(
+        engine=engine,
+        make_network=make_network,
+        architecture=inspect_architecture(make_network, population),
+        recipe=defended_recipe(trainings, recipe),
+        population=population,
+        membership=plan,
+    )
+
+
+def shadow_setup(
+    setup: Setup,
+    *,
+    model: Callable[..., nn.Module],
+    recipe: Recipe,
+    trainings: Sequence[TrainingDefense],
+    adaptive: bool,
+    guess: Guess | None,
+) -> Setup:
+    """What the shadow models are trained from: what the targets are, but for what the attacker does not know.
+
+    Args:
+        setup: of the targets, with the records of the shadow models.
+        model, recipe: of the targets, without their defences.
+    """
+    guess = guess or Guess()
+    if guess.model is None and guess.training is None and (adaptive or not trainings):
+        return setup
+    known, population = trainings if adaptive else (), setup.population
+    make_network = bind_shapes(
+        defended_model(known, guess.model or model), population.input_shape, population.num_classes
+    )
+    return replace(
+        setup,
+        recipe=defended_recipe(known, guess.training or recipe),
+        make_network=make_network,
+        architecture=inspect_architecture(make_network, population),
     )
 
 

@@ -14,6 +14,7 @@ from mia_lightning.convergence import Convergence, Outcome, converge
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
 from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership
 from mia_lightning.observation import Observation, split_defenses
 from mia_lightning.targets.interface import Models
 from mia_lightning.training.signals import Signals
@@ -73,7 +74,11 @@ def run_attacks(
     for suffix, imitated, adapts in _attackers(outputs, trainings, adaptive):
         same = observation.plan.leaves_one_out and imitated == outputs
         shadow_signals = target_signals if same else _answered(observation.shadow_signals, imitated)
-        evidence = _evidence(observation, shadow_signals if same else views.of_shadows(shadow_signals, imitated))
+        evidence = evidence_of(
+            observation.plan,
+            observation.population,
+            shadow_signals if same else views.of_shadows(shadow_signals, imitated),
+        )
         if suffix:  # the training curves of a run are the first attacker's
             observation = replace(observation, engine=replace(observation.engine, losses={}))
         for each in fitting:
@@ -161,8 +166,8 @@ def _answered(signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
     return replace(signals, log_probability_KANC=log_probability_KANC, channel=channel_of(outputs))
 
 
-def _evidence(observation: Observation, shadow_signals: Signals) -> Evidence:
-    plan, population = observation.plan, observation.population
+def evidence_of(plan: Membership, population: Population, shadow_signals: Signals) -> Evidence:
+    """What attacks are fitted on: the shadow models of a plan over the whole record axis."""
     device = shadow_signals.log_probability_KANC.device
     population_N = torch.zeros(len(population), dtype=torch.bool).index_fill(0, plan.population_N, True)
     return Evidence(

@@ -12,7 +12,7 @@ from math import atan, exp, pi, sqrt
 import numpy as np
 import torch
 from scipy.optimize import brentq
-from scipy.special import log_ndtr
+from scipy.special import expit, log_expit, log_ndtr
 from scipy.stats import norm, rankdata
 from torch import Tensor
 
@@ -250,6 +250,26 @@ def simulate_randomised_response(epsilon: float, num_bits: int, seed: int, *, nu
         accuracy_of_randomised_response(epsilon)
     )
     return bit_RN, bit_RN == is_true_RN
+
+
+def auc_of_relative_limit(a: float | None = None, *, num_points: int = 200) -> float:
+    """AUC of p(x given θ) / p(x) in the limit of many shadow models, by quadrature: what RMIA can reach.
+
+    Its score never falls as this ratio rises; with finitely many z it ties where the ratio does not.
+
+    Args:
+        a: of the offline form of p(x); None for the online one.
+        num_points: quantiles of a_i and of the noise, in the middles of equal shares.
+    """
+    quantile = norm.ppf((np.arange(num_points) + 0.5) / num_points)
+    outside = SPREAD * quantile[:, None, None] + 0 * np.array(MU)[:, None] + quantile
+    inside = outside + np.array(MU)[:, None]
+    mean_in, mean_out = (expit(signal).mean(-1, keepdims=True) for signal in (inside, outside))
+    marginal = (mean_in + mean_out) / 2 if a is None else ((1 + a) * mean_out + 1 - a) / 2
+    ratio_in, ratio_out = ((log_expit(signal) - np.log(marginal)).ravel() for signal in (inside, outside))
+    rank = rankdata(np.concatenate([ratio_in, ratio_out]))
+    n = len(ratio_in)
+    return float((rank[:n].sum() - n * (n + 1) / 2) / n**2)
 
 
 # --- one step of the Gaussian mechanism ------------------------------------------------------------------

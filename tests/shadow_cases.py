@@ -24,7 +24,7 @@ LIRA = [
 ]
 RMIA = [kind(a=a, gamma=gamma) for kind in (RmiaOnline, RmiaOffline) for a, gamma in ((0.3, 2.0), (1.0, 1.0))]
 ATTACKS = [CalibratedLoss(), AttackR(), *LIRA, *RMIA]
-EVERY = [*ATTACKS, RmiaOnline(), RmiaOffline()]  # with `a` tuned
+EVERY = [*ATTACKS, RmiaOnline(), RmiaOffline()]  # with `a` and gamma chosen
 AT_DEFAULTS = [CalibratedLoss(), AttackR(), LiraOnline(), LiraOffline(), RmiaOnline(), RmiaOffline()]
 
 

@@ -107,6 +107,46 @@ def test_a_run_leaves_all_its_files_and_prints_a_short_table(tmp_path: Path) -> 
     assert max(len(line) for line in result.stdout.splitlines() if "Results" not in line) <= 100
 
 
+def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "report.json").write_text("{}")  # of an earlier run
+    result = call(*QUICK, *QUICK_ATTACK, "hydra.run.dir=here", "plan=true")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "1 target model x 8 epochs",
+        "4 shadow models x 8 epochs",
+        "10 attack/shokri models x 3 epochs",
+        "All that is trained",
+    ]
+    assert (tmp_path / "here" / "report.json").read_text() == "{}"
+    assert not (tmp_path / "here" / "execution.json").exists()
+
+
+def test_a_plan_of_an_experiment_is_refused(call: Call) -> None:
+    refused(call("plan=true", "experiment=shokri2017/location"), "`plan` is true", "compares several runs")
+    refused(call(*QUICK, "plan=3"), "`plan` is 3")
+
+
+def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> None:
+    arguments = (*QUICK, "attack=loss", "hydra.run.dir=here", "shadow.count=2")
+    assert call(*arguments).returncode == 0
+    kept = json.loads((tmp_path / "here" / "execution.json").read_text())
+    assert kept["schema"] == "mia_lightning.execution/1"
+    assert [(plan["role"], plan["num_models"]) for plan in kept["plans"]] == [("target", 1), ("shadow", 2)]
+    (report,) = reports(tmp_path)
+    assert [plan["role"] for plan in report["run"]["execution"]] == ["target", "shadow"]
+    assert report["run"]["peak_memory"]["process"] > 10**8
+    page = (tmp_path / "here" / "report.html").read_text()
+    assert "How the models were trained" in page
+    assert "peak memory" in page
+    kept["plans"][1]["chunk"] = 1  # what an interrupted run may have found
+    (tmp_path / "here" / "execution.json").write_text(json.dumps(kept))
+    assert call(*arguments).returncode == 0
+    (report,) = reports(tmp_path)
+    assert report["run"]["execution"][1]["chunk"] == 1
+
+
 def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         result = call(*QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2")

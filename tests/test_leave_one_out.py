@@ -100,7 +100,7 @@ def test_a_number_of_shadow_models_that_makes_no_whole_blocks_is_refused() -> No
 @pytest.mark.parametrize("folds", [2, 3, 8, 50])
 def test_folds_divide_whole_blocks_evenly(folds: int) -> None:
     block_K = torch.arange(24) // 2 * 10
-    masks = torch.stack(list(fold_masks(block_K, folds)))
+    masks = fold_masks(block_K, folds)
     assert (masks.sum(0) == 1).all()
     assert len(masks) == min(folds, 12)
     sizes = masks.sum(1)
@@ -159,6 +159,18 @@ def test_no_target_is_scored_by_what_has_seen_it_or_its_complement(blobs: Popula
     for seen, targets in zip(spy.seen, spy.scored, strict=True):
         assert not seen & targets
         assert not seen & {k + 1 if k % 2 == 0 else k - 1 for k in targets}
+
+
+def test_an_attack_that_needs_no_shadow_models_is_given_none_and_scores_all_targets_at_once(blobs: Population) -> None:
+    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
+    signals = Signals(log_probability_KANC=torch.arange(12.0)[:, None, None, None].expand(12, 1, 120, 3))
+    spy = Spy([], [], needs=Needs(shadows=False))
+    scored = score_each(spy, evidence_of(plan, signals, blobs), signals, Engine(seed=0), folds=3)
+    assert spy.seen == [set()]
+    assert spy.scored == [set(range(12))]
+    assert scored.score_TN[:, 0].tolist() == list(range(12))
+    assert torch.equal(scored.is_flagged_TN[:, 5], torch.arange(12) >= 3)
+    assert scored.remarks == ("once",)
 
 
 def test_what_only_some_folds_remark_is_counted(blobs: Population) -> None:

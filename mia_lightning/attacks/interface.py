@@ -26,7 +26,8 @@ class Needs:
     """What an attack must be given beside the signals of the target.
 
     Attributes:
-        shadows: shadow models of known membership, if only for the threshold.
+        shadows: shadow models of known membership, if only for the threshold; an attack that needs none may be given
+            evidence without any.
         population: records of the same distribution that are evidence about no model (`Evidence.population_N`).
         out_models: the fewest shadow models that have not seen a record of the target's.
         in_models: the fewest shadow models that have.
@@ -154,6 +155,19 @@ class Attack(Protocol):
 
         Raises:
             DoesNotApplyError: the evidence cannot serve this attack; the sentence names the mend.
+        """
+        ...
+
+
+@runtime_checkable
+class FitsFolds(Attack, Protocol):
+    """An attack that trains networks, and those of all folds of the shadow models as one stack."""
+
+    def fit_folds(self, shadows: Evidence, held_out_FK: Tensor, engine: Engine) -> Sequence[FittedAttack]:
+        """What `fit` would learn F times, from the shadow models where `held_out_FK` (bool) is False.
+
+        Raises:
+            DoesNotApplyError: as `fit`, of any fold.
         """
         ...
 

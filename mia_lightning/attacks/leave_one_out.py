@@ -2,16 +2,17 @@
 
 Attacks in closed form compare each target with all models but its own block; what is learnt (attack networks,
 thresholds, settings) is learnt once for each fold of whole blocks, on the models of the other folds, so that no target
-is scored by what has seen it or its complement.
+is scored by what has seen it or its complement. An attack that needs no shadow models is given none, and scores all
+targets at once. Either way all networks of an attack are one stack.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.interface import Attack, Evidence, FittedReference
+from mia_lightning.attacks.interface import Attack, Evidence, FitsFolds, FittedAttack, FittedReference
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
 
@@ -40,29 +41,39 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     Raises:
         DoesNotApplyError: as `attack.fit`.
     """
+    if not attack.needs.shadows:
+        fitted = attack.fit(evidence.select(torch.zeros_like(evidence.block_K, dtype=torch.bool)), engine)
+        score_TN = fitted.score(signals, evidence.label_N)
+        return Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
     K, N = evidence.member_KN.shape
     score_KN = torch.empty(K, N, dtype=torch.float64, device=evidence.member_KN.device)
     is_flagged_KN = torch.empty(K, N, dtype=torch.bool, device=score_KN.device)
     remarks: dict[str, int] = {}
-    count = 0
-    for fold_K in fold_masks(evidence.block_K, folds):
-        fitted = attack.fit(evidence.select(~fold_K), engine)
+    fold_FK = fold_masks(evidence.block_K, folds)
+    for fold_K, fitted in zip(fold_FK, _fitted(attack, evidence, fold_FK, engine), strict=True):
         if isinstance(fitted, FittedReference):
             score_TN = fitted.score_left_out(evidence, fold_K.nonzero().squeeze(1), signals.select(fold_K))
         else:
             score_TN = fitted.score(signals.select(fold_K), evidence.label_N)
         score_KN[fold_K] = score_TN
         is_flagged_KN[fold_K] = score_TN >= fitted.threshold
-        count += 1
         for remark in fitted.remarks:
             remarks[remark] = remarks.get(remark, 0) + 1
+    count = len(fold_FK)
     told = tuple(each if times == count else f"{each} ({times} of {count} folds)" for each, times in remarks.items())
     return Scored(score_TN=score_KN, is_flagged_TN=is_flagged_KN, remarks=told)
 
 
-def fold_masks(block_K: Tensor, folds: int) -> Iterator[Tensor]:
-    """Bool masks `[K]` that divide the models into at most `folds` groups of whole blocks, as even as can be."""
+def fold_masks(block_K: Tensor, folds: int) -> Tensor:
+    """Bool masks `[F, K]` that divide the models into at most `folds` groups of whole blocks, as even as can be."""
     numbers, place_K = block_K.unique(return_inverse=True)
     folds = min(folds, len(numbers))
-    for f in range(folds):
-        yield place_K % folds == f
+    fold_FK: Tensor = place_K % folds == torch.arange(folds, device=block_K.device)[:, None]
+    return fold_FK
+
+
+def _fitted(attack: Attack, evidence: Evidence, fold_FK: Tensor, engine: Engine) -> Iterable[FittedAttack]:
+    """The attack fitted without the models of each fold: networks together, all else one after the other."""
+    if isinstance(attack, FitsFolds):
+        return attack.fit_folds(evidence, fold_FK, engine)
+    return (attack.fit(evidence.select(~fold_K), engine) for fold_K in fold_FK)

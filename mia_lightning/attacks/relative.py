@@ -95,6 +95,11 @@ def relative_scores(
     score_TN = log_p_TN - log_marginal_TN
     width = max(1, _SLICE_NUMBERS // max(1, score_TN.shape[1]))
     for score_tN, ratio_tZ in zip(score_TN.split(width), ratio_TZ.split(width), strict=True):
-        num_exceeded = torch.searchsorted(ratio_tZ, score_tN - (log(gamma) - _ROUNDING), right=True)
+        num_exceeded = torch.searchsorted(ratio_tZ, score_tN - log_factor(gamma), right=True)
         score_tN.copy_(num_exceeded).div_(ratio_TZ.shape[1])
     return score_TN
+
+
+def log_factor(gamma: float) -> float:
+    """By how much the log ratio of x must at least be above that of z, in nats."""
+    return log(gamma) - _ROUNDING

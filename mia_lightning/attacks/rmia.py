@@ -10,14 +10,11 @@ from torch import Tensor
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
 from mia_lightning.attacks.relative import Averages, Relative, relative_scores
+from mia_lightning.attacks.relative_choice import TRIED_A, TRIED_GAMMA, choose
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.errors import InputError
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
-
-# What `a` is chosen from where it is `auto`, and the most shadow models that are attacked to choose it.
-TRIED = tuple(step / 10 for step in range(11))
-_MOST_ATTACKED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +22,21 @@ class RmiaOnline:
     """Score a record by the share of a population than which the target favours it more, against shadow models.
 
     Attributes:
-        a: in [0, 1], of the population's records, which have no in-models; or `auto`, the one of 0, 0.1, ..., 1 with
-            which shadow models are attacked best.
-        gamma: above 0. The paper's experiments have 2; 1 was taken here after a look at networks on digits, where it
-            ranks better (AUC 0.73 against 0.68). Set it beforehand: it is not learnt on the shadow models.
+        a: in [0, 1], of the population's records, which have no in-models; or `auto`, one of 0, 0.1, ..., 1.
+        gamma: above 0, how many times as large as that of z the ratio must be; or `auto`, one of 1, 1.1, 1.25, 1.5, 2,
+            3 and 4. The paper's experiments have 2, and tune `a` alone.
+
+    What is `auto` is chosen, both together, as what has the largest mean AUC where shadow models are attacked with each
+    other; of equals a gamma of 2 is taken, or the nearest to it, and the smallest `a`. Targets have no say.
+
+    Among the records of one target the score never falls where p(x given θ) / p(x) rises, so that online the constants
+    decide which records tie, and no more. Those with the largest AUC may tie more non-members with the best records
+    than others do, and so have a lower TPR at a low FPR.
     """
 
     name: str = "rmia_online"
     a: float | str = "auto"
-    gamma: float = 1.0
+    gamma: float | str = "auto"
     needs: ClassVar[Needs] = Needs(population=True, out_models=1, in_models=1)
 
     def __post_init__(self) -> None:
@@ -62,12 +65,12 @@ class RmiaOffline:
     """As `RmiaOnline`, from shadow models that did not train on the record alone.
 
     Attributes:
-        a, gamma: as of `RmiaOnline`; `a` serves the record too.
+        a, gamma: as of `RmiaOnline`, `auto` included; `a` serves the record too.
     """
 
     name: str = "rmia_offline"
     a: float | str = "auto"
-    gamma: float = 1.0
+    gamma: float | str = "auto"
     needs: ClassVar[Needs] = Needs(population=True, out_models=1)
 
     def __post_init__(self) -> None:
@@ -108,29 +111,27 @@ class FittedRmia:
         return _scores(_log_p(signals, label_N), self.averages, self.population_Z, self.relative)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
-        """As `score`, of shadow models that are each compared with the others; `a` is that of the fit."""
+        """As `score`, of shadow models that are each compared with the others; `a` and gamma are those of the fit."""
         log_p_KN = _log_p(shadows.signals, shadows.label_N)
         log_p_TN = log_p_KN[row_T] if signals is None else _log_p(signals, shadows.label_N)
         is_online = self.averages.inside_TN is not None
         return _left_out(log_p_TN, log_p_KN, shadows, row_T, self.relative, online=is_online)
 
 
-def _check(name: str, a: float | str, gamma: float) -> None:
-    is_number = isinstance(a, int | float) and not isinstance(a, bool)
-    if not (a == "auto" or (is_number and 0 <= float(a) <= 1)):
+def _check(name: str, a: float | str, gamma: float | str) -> None:
+    if not (a == "auto" or (_is_number(a) and 0 <= float(a) <= 1)):
         raise InputError(f"`attack.{name}.a` is {a!r}; it must be auto or a number from 0 to 1.")
-    if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not (gamma > 0 and isfinite(gamma)):
-        raise InputError(f"`attack.{name}.gamma` is {gamma!r}; it must be a number above 0.")
+    if not (gamma == "auto" or (_is_number(gamma) and isfinite(float(gamma)) and float(gamma) > 0)):
+        raise InputError(f"`attack.{name}.gamma` is {gamma!r}; it must be auto or a number above 0.")
 
 
-def _fit(shadows: Evidence, name: str, a: float | str, gamma: float, *, online: bool) -> FittedRmia:
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fit(shadows: Evidence, name: str, a: float | str, gamma: float | str, *, online: bool) -> FittedRmia:
     log_p_KN, population_Z = _log_p(shadows.signals, shadows.label_N), _population(shadows)
-    Z = len(population_Z)
-    remarks = [f"The score is a share of {Z} records of the population: at most {Z + 1} values, so ties are common."]
-    if isinstance(a, str):
-        a = _best_a(log_p_KN, shadows, gamma, online=online)
-        remarks.append(f"a = {a:g} was chosen by attacking the shadow models with each other.")
-    relative = Relative(a=float(a), gamma=float(gamma))
+    relative, remarks = _constants(log_p_KN, shadows, population_Z, a, gamma, online=online)
     score_KN = _left_out(log_p_KN, log_p_KN, shadows, torch.arange(shadows.num_models), relative, online=online)
     threshold = left_out_threshold(score_KN, shadows, name)
     del score_KN
@@ -140,41 +141,26 @@ def _fit(shadows: Evidence, name: str, a: float | str, gamma: float, *, online: 
         relative=relative,
         averages=averages,
         population_Z=population_Z,
-        remarks=tuple(remarks),
+        remarks=remarks,
     )
 
 
-def _best_a(log_p_KN: Tensor, shadows: Evidence, gamma: float, *, online: bool) -> float:
-    """The first of `TRIED` with the largest mean AUC on shadow models that are evenly spaced among all."""
-    num_attacked = min(shadows.num_models, _MOST_ATTACKED)
-    row_T = torch.linspace(0, shadows.num_models - 1, num_attacked).round().long().to(log_p_KN.device)
-    member_TN, scored_TN = (matrix.to(row_T.device)[row_T] for matrix in (shadows.member_KN, shadows.scored_KN))
-    averages = Averages.of(log_p_KN, shadows, Others.of(shadows, row_T), online=online)
-    population_Z = _population(shadows)
-    mean_auc = []
-    for a in TRIED:
-        score_TN = _scores(log_p_KN[row_T], averages, population_Z, Relative(a=a, gamma=gamma))
-        usable_TN = scored_TN & (score_TN > -torch.inf)
-        place_TN = (score_TN * len(population_Z)).round().where(usable_TN, 0.0).long()
-        mean_auc.append(_mean_auc(place_TN, usable_TN & member_TN, usable_TN & ~member_TN))
-    return TRIED[mean_auc.index(max(mean_auc))]
-
-
-def _mean_auc(place_TN: Tensor, inside_TN: Tensor, outside_TN: Tensor) -> float:
-    """Mean AUC over targets of scores that are small whole numbers, ties counted half; 0.5 where none has one."""
-    num_targets, num_places = len(place_TN), int(place_TN.max()) + 1
-    first_T1 = num_places * torch.arange(num_targets, device=place_TN.device).unsqueeze(1)
-    inside_TV, outside_TV = (
-        (place_TN + first_T1)[side_TN]
-        .bincount(minlength=num_targets * num_places)
-        .view(num_targets, num_places)
-        .double()
-        for side_TN in (inside_TN, outside_TN)
-    )
-    won_T = (inside_TV * (outside_TV.cumsum(1) - outside_TV / 2)).sum(1)
-    pairs_T = inside_TV.sum(1) * outside_TV.sum(1)
-    is_judged_T = pairs_T > 0
-    return float((won_T / pairs_T)[is_judged_T].mean()) if bool(is_judged_T.any()) else 0.5
+def _constants(
+    log_p_KN: Tensor, shadows: Evidence, population_Z: Tensor, a: float | str, gamma: float | str, *, online: bool
+) -> tuple[Relative, tuple[str, ...]]:
+    """The constants as given, or chosen, and what to say of them."""
+    Z = len(population_Z)
+    ties = f"The score is a share of {Z} records of the population: at most {Z + 1} values, so ties are common."
+    if not isinstance(a, str) and not isinstance(gamma, str):
+        return Relative(a=float(a), gamma=float(gamma)), (ties,)
+    tried_a = TRIED_A if isinstance(a, str) else (float(a),)
+    tried_gamma = TRIED_GAMMA if isinstance(gamma, str) else (float(gamma),)
+    relative = choose(log_p_KN, shadows, population_Z, tried_a, tried_gamma, online=online)
+    chosen = [
+        f"{n} = {v:g}" for n, v, given in (("a", relative.a, a), ("gamma", relative.gamma, gamma)) if given == "auto"
+    ]
+    verb = "were" if len(chosen) > 1 else "was"
+    return relative, (ties, f"{' and '.join(chosen)} {verb} chosen by attacking the shadow models with each other.")
 
 
 def _left_out(

@@ -4,9 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from mia_lightning.attacks.interface import Evidence, Needs
@@ -14,7 +17,6 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import ACTIVATIONS, MLP, check_widths
 from mia_lightning.seeds import generator
-from mia_lightning.training.architecture import bind_shapes
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.signals import Signals
@@ -82,69 +84,106 @@ class Shokri:
         Raises:
             InputError: no class has both in and out records among the shadows.
         """
+        (fitted,) = self.fit_folds(shadows, torch.zeros(1, shadows.num_models, dtype=torch.bool), engine)
+        return fitted
+
+    def fit_folds(self, shadows: Evidence, held_out_FK: Tensor, engine: Engine) -> "list[FittedShokri]":
+        """Train the networks of all folds and classes as one stack; each fold's are those of `fit` without its models.
+
+        Raises:
+            InputError: no class has both in and out records among the shadows of a fold.
+        """
         model_M, record_M = shadows.scored_KN.nonzero(as_tuple=True)
-        is_in_M = shadows.member_KN[model_M, record_M]
-        class_M = shadows.label_N[record_M]
-        x_MC = attack_input(shadows.signals, self.input)[model_M, record_M]
-        records_K, classes = [], []
-        for c in range(shadows.num_classes):
-            balanced = _balanced(is_in_M, class_M == c, engine.seed, self.name, c)
-            if len(balanced):
-                records_K.append(balanced)
-                classes.append(c)
-        if not classes:
-            raise InputError(
-                "No class has both members and non-members of shadow models, so attack=shokri has nothing to learn "
-                "from; raise `shadow.count` or `dataset.train_size`."
-            )
-        prediction_vectors = Population(
+        is_in_M, class_M = shadows.member_KN[model_M, record_M], shadows.label_N[record_M]
+        vectors = Population(
             name=f"{self.name} prediction vectors",
-            x_N=x_MC,
+            x_N=attack_input(shadows.signals, self.input)[model_M, record_M],
             label_N=is_in_M.long(),
             class_names=("out", "in"),
-            mean=x_MC.mean(0),
-            std=x_MC.std(0, correction=0).clamp(min=1e-6),
         )
-        make_network = bind_shapes(
-            partial(MLP, hidden=self.hidden, activation=self.activation), prediction_vectors.input_shape, 2
-        )
+        folds, scale_K = [], []
+        for held_out_K in held_out_FK.to(model_M.device):
+            kept_M = ~held_out_K[model_M]
+            drawn = (
+                _balanced(is_in_M, kept_M & (class_M == c), engine.seed, self.name, c)
+                for c in range(shadows.num_classes)
+            )
+            fold = {c: balanced for c, balanced in enumerate(drawn) if len(balanced)}
+            if not fold:
+                raise InputError(
+                    "No class has both members and non-members of shadow models, so attack=shokri has nothing to "
+                    "learn from; raise `shadow.count` or `dataset.train_size`."
+                )
+            folds.append(fold)
+            x_LC = vectors.x_N[kept_M]  # what is held out must not set the scale either
+            scale_K += [torch.stack([x_LC.mean(0), x_LC.std(0, correction=0).clamp(min=1e-6)])] * len(fold)
+        mean_KC, std_KC = torch.stack(scale_K).unbind(1)
         networks = engine.train(
-            make_network,
-            prediction_vectors,
-            records_K,
+            partial(ScaledMLP, vectors.input_shape, 2, hidden=self.hidden, activation=self.activation),
+            vectors,
+            [balanced for fold in folds for balanced in fold.values()],
             self.training,
             role=f"attack/{self.name}",
-            models=classes,  # seeded by class, whichever other classes have a network
+            models=[c for fold in folds for c in fold],  # seeded by class, whichever others have a network
+            buffers={"mean": mean_KC, "std": std_KC},
         )
-        if bool((networks.failed_epoch_K >= 0).all()):
-            raise InputError(
-                f"The loss of all {len(classes)} attack networks of attack={self.name} was no longer finite; lower "
-                f"`attack.{self.name}.training.optimizer.lr`."
+        firsts = accumulate((len(fold) for fold in folds[:-1]), initial=0)
+        fitted_F = [
+            FittedShokri(
+                input=self.input, networks=networks, first=first, classes=tuple(fold), num_classes=shadows.num_classes
             )
-        return FittedShokri(
-            input=self.input,
-            networks=networks,
-            prediction_vectors=prediction_vectors,
-            classes=tuple(classes),
-            num_classes=shadows.num_classes,
-        )
+            for first, fold in zip(firsts, folds, strict=True)
+        ]
+        for fitted in fitted_F:
+            if bool(fitted.has_failed_J.all()):
+                raise InputError(
+                    f"The loss of all {len(fitted.classes)} attack networks of attack={self.name} was no longer "
+                    f"finite; lower `attack.{self.name}.training.optimizer.lr`."
+                )
+        return fitted_F
+
+
+class ScaledMLP(MLP):
+    """An MLP that scales its inputs by buffers of its own, `mean` and `std` (of the form of one record)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, **settings: Any) -> None:
+        super().__init__(input_shape, num_classes, **settings)
+        self.register_buffer("mean", torch.zeros(*input_shape))
+        self.register_buffer("std", torch.ones(*input_shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = super().forward((x - self.mean) / self.std)
+        return logits
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedShokri:
-    """The trained networks; `classes[j]` is the class of network j."""
+    """Trained networks, among those of other folds: `classes[j]` is the class of network `first` + j."""
 
     input: str
     networks: TrainedStack
-    prediction_vectors: Population
     classes: tuple[int, ...]
     num_classes: int
+    first: int = 0
     threshold: float = 0.5
+
+    @property
+    def own(self) -> slice:
+        """Where these networks stand in the stack."""
+        return slice(self.first, self.first + len(self.classes))
+
+    @property
+    def has_failed_J(self) -> Tensor:
+        """Whose loss was not finite, bool, one for each of `classes`."""
+        return self.networks.failed_epoch_K[self.own] >= 0
 
     @property
     def remarks(self) -> tuple[str, ...]:
         missing = sorted(set(range(self.num_classes)) - set(self.classes))
-        failed = [self.classes[j] for j in (self.networks.failed_epoch_K >= 0).nonzero().flatten().tolist()]
+        failed = [self.classes[j] for j in self.has_failed_J.nonzero().flatten().tolist()]
         remarks = []
         if missing:
             remarks.append(
@@ -166,16 +205,15 @@ class FittedShokri:
         x = x_TNC.flatten(0, 1)
         class_M = label_N.to(device).repeat(T)
         score_M = torch.full((T * N,), UNKNOWN, dtype=torch.float64, device=device)
-        rows_K = [(class_M == c).nonzero().squeeze(1) for c in self.classes]
-        row_KB = pad_sequence(rows_K, batch_first=True, padding_value=-1)
-        if row_KB.numel():
-            mean, std, dtype = self.prediction_vectors.mean, self.prediction_vectors.std, self.networks.stack.dtype
-            assert mean is not None
-            assert std is not None
-            x_KB = (x[row_KB.clamp(min=0)].to(dtype) - mean.to(dtype)) / std.to(dtype)
-            probability_KB = self.networks.stack(x_KB).double().softmax(-1)[..., 1]
-            usable_KB = (row_KB >= 0) & (self.networks.failed_epoch_K < 0).to(device)[:, None]
-            score_M[row_KB[usable_KB]] = probability_KB[usable_KB]
+        rows_J = [(class_M == c).nonzero().squeeze(1) for c in self.classes]
+        row_JB = pad_sequence(rows_J, batch_first=True, padding_value=-1)
+        if row_JB.numel():
+            stack = self.networks.stack
+            state = {name: tensor[self.own] for name, tensor in stack.state().items()}
+            logits_JB2 = vmap(stack.call_one)(state, x[row_JB.clamp(min=0)].to(stack.dtype))
+            probability_JB = logits_JB2.double().softmax(-1)[..., 1]
+            usable_JB = (row_JB >= 0) & ~self.has_failed_J.to(device)[:, None]
+            score_M[row_JB[usable_JB]] = probability_JB[usable_JB]
         return score_M.view(T, N)
 
 

@@ -78,7 +78,8 @@ class Population:
 
     def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`."""
-        return self.normalised(self.x_N[index], dtype)
+        rows = self.x_N.index_select(0, index.flatten())  # whole rows at a time: several times as fast as x_N[index]
+        return self.normalised(rows.view(*index.shape, *self.input_shape), dtype)
 
     def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Records `[..., *features]` in the form of `x_N` as a network sees them."""

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mia_lightning.convergence import Convergence
-from mia_lightning.datasets.duplicates import duplicate_group
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics import (
@@ -24,7 +24,7 @@ from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
-from mia_lightning.reports.duplicates import duplicate_warnings
+from mia_lightning.reports.duplicates import find_duplicates
 from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
     AttackSection,
@@ -34,7 +34,9 @@ from mia_lightning.reports.schema import (
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
+    ExecutionSection,
     GroupFigures,
+    MeasuredExecution,
     MembershipSection,
     RunSection,
     Scores,
@@ -51,7 +53,9 @@ from mia_lightning.reports.vulnerability import vulnerability_section
 from mia_lightning.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.targets.interface import Models
+from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.fit import Engine
+from mia_lightning.training.memory import peak_memory
 from mia_lightning.training.signals import Signals
 
 
@@ -74,8 +78,10 @@ def assemble(
     plan = observation.plan.columns(observation.target_columns)
     nonmember_TN = plan.nonmember_KN[plan.targets]
     member_TN = plan.member_KN[plan.targets] & plan.scored_KN[plan.targets]
-    duplicates, told = duplicate_warnings(observation.plan, duplicate_group(whole), outcomes, observation.num_real)
-    warnings = [*engine.stages.remarks, *told]
+    duplicates = find_duplicates(
+        observation.plan, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
+    )
+    warnings = [*engine.stages.remarks, *duplicates.warnings]
     return AuditReport(
         run=_run_section(engine, config),
         dataset=DatasetSection(
@@ -92,7 +98,9 @@ def assemble(
             num_nonmembers=int(nonmember_TN[0].sum()),
             shadow_train_size=int(observation.plan.member_KN[plan.shadows][0].sum()),
             num_validation=len(plan.validation_N),
-            duplicates_across_boundary=duplicates,
+            duplicates_across_boundary=duplicates.count,
+            near_duplicates_across_boundary=duplicates.near_count,
+            num_compared_for_near_duplicates=duplicates.num_compared,
         ),
         target=_target_section(population, plan, observation.targets, target_signals),
         shadow=_shadow_section(observation, whole),
@@ -130,6 +138,16 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
         versions={"python": platform.python_version(), **versions},
         seconds={name: round(value, 3) for name, value in engine.stages.seconds.items()},
         config=dict(config),
+        execution=tuple(_execution_section(plan) for plan in engine.plans),
+        peak_memory=peak_memory(engine.device),
+    )
+
+
+def _execution_section(plan: ExecutionPlan) -> ExecutionSection:
+    names = ExecutionSection.model_fields.keys() - {"measured"}
+    return ExecutionSection(
+        **{name: getattr(plan, name) for name in names},
+        measured=tuple(MeasuredExecution(**asdict(row)) for row in plan.measured),
     )
 
 

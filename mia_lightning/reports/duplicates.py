@@ -1,46 +1,106 @@
-"""What a report says of records that are equal, value for value, and lie on both sides of a boundary."""
+"""What a report says of records that are equal, or nearly, and lie on both sides of a boundary."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mia_lightning.datasets.duplicates import count_across
+from mia_lightning.datasets.duplicates import count_across, duplicate_group
+from mia_lightning.datasets.near_duplicates import PROJECTED_FEATURES, NearDuplicates, near_duplicates
+from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.roc import auc
 from mia_lightning.scoring import AttackOutcome
 
 
-def duplicate_warnings(
-    plan: Membership, group_N: Tensor, outcomes: Sequence[AttackOutcome], num_real: int
-) -> tuple[int, list[str]]:
-    """How many members of the first target are also among its non-members, and sentences on this and on shadow records.
+@dataclass(frozen=True, kw_only=True)
+class DuplicateFindings:
+    """Members of the first target that are told from its non-members with difficulty, or not at all.
+
+    Attributes:
+        count: those that are also, value for value, among the non-members.
+        near_count: those that have a near duplicate among the non-members; None where there are too few of these.
+        num_compared: members that were looked at for it: all, or a random sample.
+        warnings: sentences on these and on shadow records, for the top of the report.
+    """
+
+    count: int
+    near_count: int | None
+    num_compared: int | None
+    warnings: tuple[str, ...]
+
+
+def find_duplicates(
+    plan: Membership, population: Population, outcomes: Sequence[AttackOutcome], *, num_real: int, seed: int
+) -> DuplicateFindings:
+    """Equal and nearly equal records on both sides of the first target's boundary; figures with and without them.
 
     Args:
         plan: over the whole record axis, which begins with the `num_real` records that targets are observed on.
-        group_N: int64; records are equal where their numbers are.
+        population: the same records, on the device that computes.
+        seed: of projections and samples.
     """
+    group_N = duplicate_group(population)
     member_N, nonmember_N = (plan.member_KN[0] & plan.scored_KN[0])[:num_real], plan.nonmember_KN[0][:num_real]
     of_target_N = group_N[:num_real]
+    is_equal_N = torch.isin(of_target_N, of_target_N[member_N]) & torch.isin(of_target_N, of_target_N[nonmember_N])
     count = count_across(of_target_N, member_N, nonmember_N)
+    near = near_duplicates(population.part(slice(0, num_real)), of_target_N, member_N, nonmember_N, seed=seed)
+    whose = "" if plan.num_targets == 1 else " of the first target"
     warnings = []
     if count:
         warnings.append(
-            f"{count} of {int(member_N.sum())} members are also, value for value, among the non-members, which no "
-            f"attack can tell apart{_figures_without(of_target_N, member_N, nonmember_N, outcomes)}."
+            f"{count} of {int(member_N.sum())} members{whose} are also, value for value, among the non-members, which "
+            f"no attack can tell apart{_figures_without(is_equal_N, member_N, nonmember_N, outcomes)}."
         )
-    return count, [*warnings, *_twins(plan, group_N)]
+    if near is not None and near.count:
+        warnings.append(_near_warning(near, is_equal_N, member_N, nonmember_N, outcomes, whose))
+    return DuplicateFindings(
+        count=count,
+        near_count=None if near is None else near.count,
+        num_compared=None if near is None else int(near.compared_N.sum()),
+        warnings=(*warnings, *_twins(plan, group_N)),
+    )
 
 
-def _figures_without(group_N: Tensor, member_N: Tensor, nonmember_N: Tensor, outcomes: Sequence[AttackOutcome]) -> str:
+def _near_warning(
+    near: NearDuplicates,
+    is_equal_N: Tensor,
+    member_N: Tensor,
+    nonmember_N: Tensor,
+    outcomes: Sequence[AttackOutcome],
+    whose: str,
+) -> str:
+    num_compared, num_members = int(near.compared_N.sum()), int(member_N.sum())
+    compared = f"{num_compared} members{whose}"
+    if num_compared < num_members:
+        compared += f" that were looked at, drawn at random from {num_members},"
+    seen = f", seen in {PROJECTED_FEATURES} random directions" if near.projected else ""
+    figures = _figures_without(
+        near.near_N | is_equal_N, near.compared_N, nonmember_N, outcomes, them="these and equal ones"
+    )
+    return (
+        f"{near.count} of {compared} have a near duplicate among the non-members, not equal but at less than "
+        f"{near.ratio:.2g} of the distance to the tenth nearest{seen}{figures}."
+    )
+
+
+def _figures_without(
+    is_twin_N: Tensor,
+    member_N: Tensor,
+    nonmember_N: Tensor,
+    outcomes: Sequence[AttackOutcome],
+    *,
+    them: str = "them",
+) -> str:
     """The AUC of each attack on the first target, with such records and without."""
-    is_clean_N = ~(torch.isin(group_N, group_N[member_N]) & torch.isin(group_N, group_N[nonmember_N]))
     scored_N = member_N | nonmember_N
-    clean_N = scored_N & is_clean_N
+    clean_N = scored_N & ~is_twin_N
     if not bool((clean_N & member_N).any()) or not bool((clean_N & nonmember_N).any()):
-        return "; nothing is left without them"
+        return f"; nothing is left without {them}"
     figures = [
-        f"{each.name} {auc(each.score_TN[0][clean_N], member_N[clean_N]):.3f} without them, "
+        f"{each.name} {auc(each.score_TN[0][clean_N], member_N[clean_N]):.3f} without {them}, "
         f"{auc(each.score_TN[0][scored_N], member_N[scored_N]):.3f} with"
         for each in outcomes
     ]

@@ -31,6 +31,7 @@ from mia_lightning.reports.interactive import (
 )
 from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
+from mia_lightning.training.execution import duration, size
 
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
 
@@ -51,6 +52,8 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         "percent": findings.percent,
         "attack_label": findings.label,
         "moment": _moment,
+        "duration": duration,
+        "size": size,
     }
     strongest = findings.strongest(report)
     return environment.get_template("report.html.jinja").render(

@@ -16,6 +16,31 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
+class MeasuredExecution(_Section):
+    """A way of training that a probe tried."""
+
+    execution: Literal["stack", "loop"]
+    chunk: int
+    seconds_per_step: float  # of all models of the chunk
+    models_per_second: float  # trained from beginning to end
+    bytes: int  # estimated
+
+
+class ExecutionSection(_Section):
+    """How the models of a role were trained, and what it was estimated to take; `execution.json` says it, too."""
+
+    role: str
+    num_models: int
+    epochs: int
+    execution: Literal["stack", "loop"]  # by vmap, or model by model
+    chunk: int  # models at once
+    reason: str
+    seconds: float  # estimated; where nothing was measured, of forward and backward steps alone, one by one
+    bytes: int  # estimated, of the device
+    threads: int  # of torch
+    measured: tuple[MeasuredExecution, ...]  # the fastest first; empty where a probe would not have paid
+
+
 class RunSection(_Section):
     """How the report came about."""
 
@@ -26,6 +51,8 @@ class RunSection(_Section):
     versions: dict[str, str]  # of python, mia_lightning, torch, pytorch_lightning
     seconds: dict[str, float]  # by stage: target, shadow, attack/<name>
     config: dict[str, Any]  # the resolved configuration; {} for a run from Python
+    execution: tuple[ExecutionSection, ...] = ()  # one for each role and size that was trained
+    peak_memory: dict[str, int] = Field(default_factory=dict)  # bytes: process (resident), device (CUDA alone)
 
 
 class DatasetSection(_Section):
@@ -44,6 +71,9 @@ class MembershipSection(_Section):
     shadow_train_size: int
     num_validation: int
     duplicates_across_boundary: int  # members of the first target that are also, value for value, a non-member
+    # Members of the first target that have a non-member which is not equal but nearly; null where there are too few.
+    near_duplicates_across_boundary: int | None = None
+    num_compared_for_near_duplicates: int | None = None  # members looked at for it: all, or a random sample
 
 
 class TargetClass(_Section):

@@ -1,26 +1,28 @@
 """Train K models of one role: the one engine for targets, shadow models and attack networks."""
 
 import logging
-import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.seeds import derive
 from mia_lightning.training.architecture import Architecture, inspect_architecture
+from mia_lightning.training.execution import ExecutionPlan, Plans
+from mia_lightning.training.memory import is_out_of_memory, release
 from mia_lightning.training.module import StackModule
+from mia_lightning.training.planner import Planner, does_not_fit, job_of
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.rules import Gradients, Models
+from mia_lightning.training.rules import Gradients
 from mia_lightning.training.stack import MakeNetwork, Stack
+from mia_lightning.training.task import Task, cut, fit
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -35,6 +37,8 @@ class Engine:
         stages: where progress and remarks are shown.
         folder: where Lightning's own callbacks and loggers write; None for the working folder.
         losses: by role, the losses `(train_loss_EK, validation_loss_EK)` of all that was trained.
+        plans: how it was trained, kept with the run.
+        planner: what decides that.
     """
 
     seed: int
@@ -42,10 +46,14 @@ class Engine:
     stages: Stages = field(default_factory=Stages)
     folder: Path | None = None
     losses: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+    plans: Plans = field(default_factory=Plans)
+    planner: Planner = field(default_factory=Planner)
 
     @property
     def device(self) -> torch.device:
         """The device that the settings name."""
+        if self.settings.accelerator == "cpu":  # what Lightning would say, in the time of a small training
+            return torch.device("cpu")
         with _quiet_lightning():
             device: torch.device = self.settings.make(epochs=1).strategy.root_device
         return device
@@ -62,6 +70,7 @@ class Engine:
         validation_N: Tensor | None = None,
         architecture: Architecture | None = None,
         response_KN: Tensor | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
     ) -> TrainedStack:
         """Train one model on each of `records_K` (int64 record indices).
 
@@ -74,139 +83,154 @@ class Engine:
             architecture: of `make_network`, if it was already inspected.
             response_KN: floating point, for regressions: what the objective is given of record n for model k in the
                 place of its label. The classes of `population` are then the numbers that a network puts out.
+            buffers: by their names in a network, what buffers of the models hold from the start, `[K, ...]`.
 
         Raises:
             InputError: the architecture, the recipe or the records cannot be trained.
         """
-        models = range(len(records_K)) if models is None else models
+        return self.run(
+            self.task(
+                make_network,
+                population,
+                records_K,
+                recipe,
+                role=role,
+                models=models,
+                validation_N=validation_N,
+                architecture=architecture,
+                response_KN=response_KN,
+                buffers=buffers,
+            )
+        )
+
+    def task(
+        self,
+        make_network: MakeNetwork,
+        population: Population,
+        records_K: Sequence[Tensor],
+        recipe: Recipe,
+        *,
+        role: str,
+        models: Sequence[int] | None = None,
+        validation_N: Tensor | None = None,
+        architecture: Architecture | None = None,
+        response_KN: Tensor | None = None,
+        buffers: Mapping[str, Tensor] | None = None,
+    ) -> Task:
+        """What `train` trains, checked."""
         if recipe.early_stopping is not None and validation_N is None:
             raise InputError(
                 f"`training.early_stopping` is set for {role}, by itself or by defense=early_stopping, but no records "
                 "are held out; set `membership.validation` to their number (attack networks have none)."
             )
         recipe.check()
-        with _quiet_lightning(), self.settings.matmul_precision():
-            architecture = architecture or inspect_architecture(make_network, population)
-            execution = self._execution(architecture, recipe, role)
-            chunks = list(_chunks([len(r) for r in records_K], recipe))
-            chunk_models = [
-                Models(
-                    make_network=make_network,
-                    architecture=architecture,
-                    population=population,
-                    recipe=recipe,
-                    num_records_K=[len(records_K[k]) for k in chunk],
-                    seed=self.seed,
-                    role=role,
-                    models=[models[k] for k in chunk],
-                )
-                for chunk in chunks
-            ]
-            rule = recipe.gradient_rule
-            # All before the first one trains: what cannot hold is refused before anything expensive.
-            rules = [None if rule is None else rule.for_models(each) for each in chunk_models]
-            with self.stages.stage(role, recipe.epochs * len(chunks)) as bar:
-                parts = [
-                    self._train_chunk(
-                        make_network,
-                        population,
-                        [records_K[k] for k in chunk],
-                        [models[k] for k in chunk],
-                        recipe,
-                        role=role,
-                        execution=execution,
-                        validation_N=validation_N,
-                        architecture=architecture,
-                        gradients=gradients,
-                        bar=bar,
-                        response_KN=None if response_KN is None else response_KN[chunk],
-                    )
-                    for chunk, gradients in zip(chunks, rules, strict=True)
-                ]
-        trained = _join(parts, [k for chunk in chunks for k in chunk], architecture, execution)
-        self.losses[role] = (trained.train_loss_EK, trained.validation_loss_EK)
-        return trained
-
-    def _execution(self, architecture: Architecture, recipe: Recipe, role: str) -> str:
-        if recipe.execution == "loop":
-            return "loop"
-        if architecture.refusal is None:
-            return "stack"
-        if recipe.execution == "stack":
-            raise InputError(f"`training.execution` is stack, but {architecture.refusal}; set training.execution=loop.")
-        self.stages.remark(f"{role}: {architecture.refusal}; its models are stepped one by one.")
-        return "loop"
-
-    def _train_chunk(
-        self,
-        make_network: MakeNetwork,
-        population: Population,
-        records_K: list[Tensor],
-        models: list[int],
-        recipe: Recipe,
-        *,
-        role: str,
-        execution: str,
-        validation_N: Tensor | None,
-        architecture: Architecture,
-        gradients: Gradients | None,
-        bar: EpochBar,
-        response_KN: Tensor | None,
-    ) -> StackModule:
-        folder = None if self.folder is None else self.folder / "lightning" / role
-        trainer = self.settings.make(epochs=recipe.epochs, callbacks=[bar.for_trainer()], folder=folder)
-        batches = recipe.sampler(
-            records_K,
-            torch.tensor([derive(self.seed, role, k, "order") for k in models]),
-            batches_per_epoch=recipe.steps_per_epoch(len(records_K[0])),
-            device=trainer.strategy.root_device,
-        )
-        if architecture.has_batch_norm and batches.smallest_batch < 2:
-            raise InputError(
-                f"`training.batch_size` divides {min(len(r) for r in records_K)} records into batches of one, over "
-                f"which the batch normalisation of {architecture.name} is undefined; use larger batches."
-            )
-        if architecture.mixes_records and any(batches.has_padding_S):
-            raise InputError(
-                f"The model {architecture.name} lets records of one batch reach each other (its batch may not be the "
-                "first axis), and models of unequal numbers of records need padding, which would reach them too; use "
-                "training.chunk=1, or keep records apart."
-            )
-        module = StackModule(
-            Stack.build(
-                make_network,
-                models,
+        with self.settings.matmul_precision():
+            return Task(
                 seed=self.seed,
                 role=role,
-                training_records=lambda place: population.records(records_K[place].to(population.device)),
-            ),
-            population,
-            batches,
-            recipe,
-            gradients=gradients,
-            execution=execution,
-            validation_N=validation_N,
-            role=role,
-            response_KN=response_KN,
-        )
+                make_network=make_network,
+                architecture=architecture or inspect_architecture(make_network, population),
+                population=population,
+                records_K=records_K,
+                recipe=recipe,
+                models=range(len(records_K)) if models is None else models,
+                validation_N=validation_N,
+                response_KN=response_KN,
+                buffers=buffers or {},
+            )
+
+    def plan(self, task: Task) -> ExecutionPlan:
+        """How the task will be trained: as this run, or an earlier one in its folder, has done, or by a probe.
+
+        Raises:
+            InputError: `training.execution` is stack and vmap refuses the architecture, or one model is too large.
+        """
+        executions = self._executions(task)
+        device = self.device
+        plan = self.plans.find(task.role, job_of(task, device, self.settings))
+        if plan is None:
+            with _quiet_lightning(), self.settings.matmul_precision():
+                plan = self.planner.plan(task, executions, self.settings, device)
+            if plan.measured:
+                self.stages.note(plan.sentence)
+        self.plans.keep(plan)
+        return plan
+
+    def run(self, task: Task) -> TrainedStack:
+        """Plan, train chunk by chunk, join."""
+        plan = self.plan(task)
+        with _quiet_lightning(), self.settings.matmul_precision():
+            parts, order = self._train_chunks(task, plan)
+        trained = _join(parts, order, task.architecture, plan.execution)
+        self.losses[task.role] = (trained.train_loss_EK, trained.validation_loss_EK)
+        return trained
+
+    def _executions(self, task: Task) -> tuple[str, ...]:
+        """Those that come into question, the preferred one first."""
+        chosen, refusal = task.recipe.execution, task.architecture.refusal
+        if chosen == "loop":
+            return ("loop",)
+        if refusal is None:
+            return ("stack",) if chosen == "stack" else ("stack", "loop")
+        if chosen == "stack":
+            raise InputError(f"`training.execution` is stack, but {refusal}; set training.execution=loop.")
+        self.stages.remark(f"{task.role}: {refusal}; its models are stepped one by one.")
+        return ("loop",)
+
+    def _train_chunks(self, task: Task, plan: ExecutionPlan) -> tuple[list[StackModule], list[int]]:
+        """The trained chunks, with the places of their models; those that do not fit the memory are halved."""
+        # All before the first one trains: what cannot hold is refused before anything expensive.
+        waiting = [(places, task.gradients(places)) for places in task.chunks(plan.chunk)]
+        parts: list[StackModule] = []
+        order: list[int] = []
+        with self.stages.stage(task.role, task.recipe.epochs * len(waiting)) as bar:
+            while waiting:
+                places, gradients = waiting[0]
+                part = self._train_chunk(task, places, gradients, plan.execution, bar)
+                if part is None:
+                    plan = self._halved(task, plan, len(places))
+                    others = [cut(each, plan.chunk) for each, _ in waiting]
+                    waiting = [(each, task.gradients(each)) for each in chain.from_iterable(others)]
+                    bar.until(task.recipe.epochs * (len(parts) + len(waiting)))
+                    continue
+                parts.append(part)
+                order += places
+                del waiting[0]
+        return parts, order
+
+    def _train_chunk(
+        self, task: Task, places: list[int], gradients: Gradients | None, execution: str, bar: EpochBar
+    ) -> StackModule | None:
+        """None where memory ran out."""
+        folder = None if self.folder is None else self.folder / "lightning" / task.role
+        trainer = self.settings.make(epochs=task.recipe.epochs, callbacks=[bar.for_trainer()], folder=folder)
+        device = trainer.strategy.root_device
         try:
-            with _interruptible():
-                trainer.fit(module)
-        except MisconfigurationException as error:
-            raise InputError(f"pytorch_lightning.Trainer refuses to train: {str(error).splitlines()[0]}") from error
-        module.to(trainer.strategy.root_device)  # Lightning's teardown moves it to the CPU
-        return module.eval()
+            module = task.module(places, task.stack(places), execution=execution, gradients=gradients, device=device)
+            fit(trainer, module)
+            module.to(device)  # Lightning's teardown moves it to the CPU
+            return module.eval()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
 
+    def _halved(self, task: Task, plan: ExecutionPlan, width: int) -> ExecutionPlan:
+        """The plan with half as many models at once, written down and said.
 
-def _chunks(sizes: list[int], recipe: Recipe) -> Iterator[list[int]]:
-    """Models that train together: equal in steps per epoch, at most `recipe.chunk` of them."""
-    groups: dict[int, list[int]] = {}
-    for k, size in enumerate(sizes):
-        groups.setdefault(recipe.steps_per_epoch(size), []).append(k)
-    for group in groups.values():
-        width = recipe.chunk or len(group)
-        for start in range(0, len(group), width):
-            yield group[start : start + width]
+        Raises:
+            InputError: it was a single one.
+        """
+        release(self.device)  # outside of the handler, whose traceback holds the models
+        if width == 1:
+            raise does_not_fit(task.role, self.device)
+        halved = replace(plan, chunk=-(-width // 2), reason=f"halved, since memory ran out with {width} models at once")
+        self.stages.remark(
+            f"{task.role}: memory ran out with {width} models at once; it goes on with {halved.chunk}, and keeps what "
+            "is trained."
+        )
+        self.plans.keep(halved)
+        return halved
 
 
 def _join(parts: list[StackModule], order: list[int], architecture: Architecture, execution: str) -> TrainedStack:
@@ -230,19 +254,6 @@ def _join(parts: list[StackModule], order: list[int], architecture: Architecture
         train_loss_EK=losses("train_loss_EK"),
         validation_loss_EK=losses("validation_loss_EK") if parts[0].validation_loss_EK else None,
     )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C stays a KeyboardInterrupt; Lightning would end the process and ignore the signal from then on."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as ended:
-        if not isinstance(ended.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from ended
 
 
 @contextmanager

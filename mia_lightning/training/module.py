@@ -1,5 +1,6 @@
 """The LightningModule that trains a stack: one loop for targets, shadow models and attack networks."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.batches import Batch, RecordBatches
+from mia_lightning.training.looped import LoopedGradients
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.rules import Batches, Gradients, Step
 from mia_lightning.training.stack import Stack
@@ -52,6 +54,7 @@ class StackModule(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
         self.stack = stack
+        self.looped_gradients = LoopedGradients(stack)
         self.population = population
         self.batches = batches
         self.recipe = recipe
@@ -76,6 +79,8 @@ class StackModule(pl.LightningModule):
         return []
 
     def configure_optimizers(self) -> Any:
+        if self.execution == "loop" and self.device.type == "cpu":
+            self.stack.use_channels_last()  # before the optimiser, whose state takes over the layout of its parameters
         optimizer = self.recipe.make_optimizer([p for p in self.stack.parameters() if p.requires_grad])
         scheduler = self.recipe.make_scheduler(optimizer)
         return optimizer if scheduler is None else ([optimizer], [scheduler])
@@ -87,12 +92,16 @@ class StackModule(pl.LightningModule):
         return [] if self.validation_N is None else RecordBatches(self.validation_N)
 
     def on_fit_start(self) -> None:
+        _keep_freed_memory()
         self.population = self.population.to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
         self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
         self.train_loss_EK = [loss_K.to(self.device) for loss_K in self.train_loss_EK]
         self.validation_loss_EK = [loss_K.to(self.device) for loss_K in self.validation_loss_EK]
+
+    def on_train_start(self) -> None:
+        match_layout(self.optimizers(use_pl_optimizer=False))  # a checkpoint may come from another execution or device
 
     def on_train_epoch_start(self) -> None:
         self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
@@ -133,21 +142,19 @@ class StackModule(pl.LightningModule):
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's own responses."""
         if self.response_KN is None:
-            return self.population.label_N[index_KB]
+            return self.population.label_N.take(index_KB)
         return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:
-        for parameter in self.stack.parameters():
-            if parameter.requires_grad and parameter.grad is None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            if parameter.grad is None:
                 # Alone, too: an optimiser skips what has no gradient, and beside a model that uses it, it would not.
                 parameter.grad = torch.zeros_like(parameter)
         if self.recipe.gradient_clip_norm is not None:
-            clip_each_model(
-                [p.grad for p in self.stack.parameters() if p.grad is not None],
-                self.recipe.gradient_clip_norm,
-            )
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+            clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if self.recipe.scheduler_interval == "step":
@@ -175,26 +182,18 @@ class StackModule(pl.LightningModule):
 
     def _backward_looped(self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
         """The same gradients, model by model, with the memory of one model's activations."""
-        stacked = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
-        loss_K = []
-        for k in range(self.stack.num_models):
-            state = self.stack.state_of(k)
-            leaves = {name: state[name].detach().requires_grad_() for name in stacked}
+
+        def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             is_real_B = None if is_real_KB is None else is_real_KB[k]
-            logits_BC = self.stack.call_one({**state, **leaves}, x[k], step=step, is_real_B=is_real_B)
+            logits_BC = self.stack.call_one(state, x[k], step=step, is_real_B=is_real_B)
             lowered_K, own_K = self._losses(
                 logits_BC[None],
                 tuple(each[k][None] for each in labels),
                 None if is_real_B is None else is_real_B[None],
             )
-            gradients = torch.autograd.grad(lowered_K[0] * share, list(leaves.values()), allow_unused=True)
-            for parameter, gradient in zip(stacked.values(), gradients, strict=True):
-                if gradient is not None:
-                    if parameter.grad is None:
-                        parameter.grad = torch.zeros_like(parameter)
-                    parameter.grad[k] += gradient
-            loss_K.append(own_K[0].detach())
-        return torch.stack(loss_K)
+            return lowered_K[0] * share, own_K[0]
+
+        return self.looped_gradients(loss_of)
 
     def _losses(self, logits_KBC: Tensor, labels: Labels, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
         """What a step lowers of each model, and its mean loss, which is reported: both `[K]`."""
@@ -264,6 +263,7 @@ class StackModule(pl.LightningModule):
 
     def on_train_end(self) -> None:
         """Give every model that stopped early back the state it had then: later updates are discarded."""
+        self.looped_gradients.clear()
         # The last update of all may have broken a model whose loss was finite until then.
         finite_PK = [p.detach().flatten(1).isfinite().all(1) for p in self.stack.parameters()]
         self._note_failures(~torch.stack(finite_PK).all(0), len(self.train_loss_EK) - 1)
@@ -287,6 +287,15 @@ class StackModule(pl.LightningModule):
             setattr(self, name, value)
 
 
+def _keep_freed_memory() -> None:
+    """Teach the GNU C library to keep freed blocks of up to 32 MB for the next step; elsewhere nothing happens.
+
+    It gives back to the system what is larger than any block freed before (mallopt(3), "dynamic mmap threshold"), so
+    that the gradients of each step would be mapped anew, page by page. One large block, never touched, is enough.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
 def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
     """Mean loss of each model over its real records, `[K]`; 0 for a batch that has none."""
     if is_real_KB is None:
@@ -302,9 +311,17 @@ def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
         g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
 
 
+def match_layout(optimizer: Any) -> None:
+    """Give the state of an optimiser the layout of its parameters, which fused optimisers take for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 def all_logits(stack: Stack, x_B: Tensor, execution: str) -> Tensor:
     """Logits `[K, B, C]` of every model on the same records, by vmap or model by model."""
     if execution == "stack":
         logits_KBC: Tensor = stack(x_B, shared=True)
         return logits_KBC
-    return torch.stack([stack.call_one(stack.state_of(k), x_B) for k in range(stack.num_models)])
+    return torch.stack([stack.call_one(state, x_B) for state in stack.states()])

@@ -43,13 +43,19 @@ class Stages:
         if self.console is not None:
             self.console.print(sentence, style="yellow", highlight=False)
 
+    def note(self, sentence: str) -> None:
+        """Print a sentence that the report does not repeat."""
+        if self.console is not None:
+            self.console.print(sentence, style="dim", highlight=False)
+
     @contextmanager
     def stage(self, name: str, epochs: int) -> Iterator["EpochBar"]:
         """A bar for the stage."""
         self._progress.start()  # without effect on one that has started
         task = self._progress.add_task(name, total=epochs, note="")
-        yield EpochBar(self._progress, task)
-        self._progress.update(task, completed=epochs)
+        bar = EpochBar(self._progress, task, epochs)
+        yield bar
+        bar.finish()
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -64,8 +70,17 @@ class Stages:
 class EpochBar:
     """One stage's bar; every chunk of models moves it on by its epochs."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, progress: Progress, task: TaskID, epochs: int) -> None:
+        self._progress, self._task, self._epochs = progress, task, epochs
+
+    def until(self, epochs: int) -> None:
+        """Let the bar end at another number of epochs, the chunks having become more."""
+        self._epochs = epochs
+        self._progress.update(self._task, total=epochs)
+
+    def finish(self) -> None:
+        """Show it as complete: models that stop early take fewer epochs."""
+        self._progress.update(self._task, completed=self._epochs)
 
     def for_trainer(self) -> pl.Callback:
         return _Advance(self._progress, self._task)

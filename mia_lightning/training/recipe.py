@@ -69,9 +69,10 @@ class Recipe:
         gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
         accumulate_batches: batches whose gradients are averaged for one optimiser step.
         early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
-        execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto` (`stack`
-            where vmap accepts the architecture, else `loop`).
-        chunk: at most so many models are trained at once; None for all.
+        execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
+            measured to be faster, `loop` where vmap refuses the architecture.
+        chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured
+            to be fastest, None for all.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
             from outputs and the responses of `Engine.train`.
         batch_objective: what a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None where a batch
@@ -92,7 +93,7 @@ class Recipe:
     accumulate_batches: int = 1
     early_stopping: EarlyStopping | None = None  # a mapping is turned into one
     execution: Literal["auto", "stack", "loop"] | str = "auto"
-    chunk: int | None = None
+    chunk: int | Literal["auto"] | str | None = "auto"
     objective: Objective = cross_entropy
     batch_objective: BatchObjective | None = None
     mix: Mix | None = None
@@ -109,8 +110,11 @@ class Recipe:
         counts = ("epochs", "batch_size", "batches_per_epoch", "accumulate_batches", "chunk")
         for name in counts:
             value = getattr(self, name)
+            if name == "chunk" and value == "auto":
+                continue
             if value is not None and (type(value) is not int or value < 1):
-                raise InputError(f"`training.{name}` is {value!r}; it must be a whole number of at least 1.")
+                or_auto = " or auto" if name == "chunk" else ""
+                raise InputError(f"`training.{name}` is {value!r}; it must be a whole number of at least 1{or_auto}.")
         if (self.batch_size is None) == (self.batches_per_epoch is None):
             raise InputError(
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "

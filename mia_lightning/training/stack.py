@@ -1,6 +1,6 @@
 """K networks of one architecture held as one: the first of the project's three ideas."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
+from mia_lightning.training.dense import DenseLayers
 from mia_lightning.training.layers import CounterDropout, MaskedBatchNorm, make_stackable
 
 MakeNetwork = Callable[[], nn.Module]
@@ -49,6 +50,8 @@ class Stack(nn.Module):
             for kind, name in ((CounterDropout, "step"), (MaskedBatchNorm, "is_real"))
             if isinstance(layer, kind)
         ]
+        self._dense = DenseLayers.of(self.networks)
+        self._is_channels_last = False
         self._assign({**parameters, **buffers})
 
     @classmethod
@@ -89,13 +92,15 @@ class Stack(nn.Module):
         return next(p.dtype for p in self.networks.parameters() if p.is_floating_point())
 
     def forward(self, x: Tensor, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
-        """Logits `[K, B, C]` of all models, by `vmap`.
+        """Logits `[K, B, C]` of all models: by `vmap`, or of a plain multilayer perceptron layer by layer.
 
         Args:
             x: `[K, B, *features]`, a batch for each model; with `shared`, `[B, *features]`, the same for all.
             step: number of the optimiser step, which the draws of dropout depend on.
             is_real_KB: bool; False marks padding, which enters no statistic of a batch. None: no padding.
         """
+        if self._dense is not None and not shared and self._dense.take(x):
+            return self._dense(x)
         axes = (0, None if shared else 0, None if is_real_KB is None else 0)
 
         def one(state: dict[str, Tensor], x_B: Tensor, is_real_B: Tensor | None) -> Tensor:
@@ -128,6 +133,24 @@ class Stack(nn.Module):
     def state_of(self, k: int) -> dict[str, Tensor]:
         """Parameters and buffers of model k, as views into the stack."""
         return {name: tensor[k] for name, tensor in self.state().items()}
+
+    def states(self) -> Iterator[dict[str, Tensor]]:
+        """Of model after model, its parameters and buffers as views into the stack, detached."""
+        state = self.state()
+        for of_model in zip(*(tensor.detach().unbind() for tensor in state.values()), strict=True):
+            yield dict(zip(state, of_model, strict=True))
+
+    def use_channels_last(self) -> None:
+        """Lay out the weights of 2-d convolutions channels last in each model, which then computes in this format.
+
+        In place, and of no consequence to any result; an optimiser that has state already must be told
+        (`mia_lightning.training.module.match_layout`).
+        """
+        self._is_channels_last = True
+        for layer in self.networks.modules():
+            weight = layer._parameters.get("weight") if isinstance(layer, nn.Conv2d) else None
+            if weight is not None:
+                weight.data = weight.data.movedim(2, -1).contiguous().movedim(-1, 2)  # [K, out, in, height, width]
 
     def model(self, k: int) -> nn.Module:
         """Model k as an ordinary network of the architecture, in eval mode, sharing nothing with the stack."""
@@ -203,3 +226,5 @@ class Stack(nn.Module):
             new = nn.Parameter(tensors[path].detach(), old.requires_grad) if is_parameter else tensors[path]
             for place, name in places[id(old)]:
                 place[name] = new
+        if self._is_channels_last:
+            self.use_channels_last()

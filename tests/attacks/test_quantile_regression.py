@@ -11,6 +11,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
+from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.attacks.quantile_regression import (
     FittedQuantileRegression,
     QuantileRegression,
@@ -160,6 +161,20 @@ def test_a_target_is_scored_alike_alone_and_among_others_whatever_the_shadow_mod
             nothing = shadows.select(torch.zeros(4, dtype=torch.bool))
             score_TN = each.fit(nothing, cpu_engine()).score(alone, shadows.label_N)
             torch.testing.assert_close(score_TN[0], together[t], rtol=1e-3, atol=1e-3)
+
+
+def test_the_networks_of_all_models_as_targets_are_one_stack() -> None:
+    shadows, _, _ = memorising(records=100, excess=1.0)
+    engine = cpu_engine()
+    scored = score_each(attack(), shadows, shadows.signals, engine, folds=2)
+    train_loss_EK, _ = engine.losses["attack/quantile_regression"]
+    assert train_loss_EK.shape == (QUICK.epochs, 4)
+    for t in range(4):
+        is_t_K = torch.arange(4) == t
+        alone = attack().fit(shadows.select(~is_t_K), cpu_engine())
+        score_TN = alone.score(shadows.signals.select(is_t_K), shadows.label_N)
+        torch.testing.assert_close(score_TN[0], scored.score_TN[t], rtol=1e-3, atol=1e-3)
+    assert torch.equal(scored.is_flagged_TN, scored.score_TN >= norm.ppf(0.9))
 
 
 def test_scores_of_other_records_depend_neither_on_their_order_nor_on_each_other() -> None:

@@ -145,7 +145,7 @@ def test_many_shadow_models_are_no_matter(attack: Attack) -> None:
     scored_N = shadows.target_scored_N
     assert bool(left_out_KN[:, scored_N].isfinite().all())
     if isinstance(attack, RmiaOnline | RmiaOffline):
-        attack = replace(attack, a=fitted.relative.a)  # type: ignore[attr-defined]
+        attack = replace(attack, a=fitted.relative.a, gamma=fitted.relative.gamma)  # type: ignore[attr-defined]
     alone = fit(attack, shadows.select(shadows.block_K != 64))
     own = Signals(log_probability_KANC=shadows.signals.log_probability_KANC[129:130])
     torch.testing.assert_close(left_out_KN[129:130], alone.score(own, shadows.label_N), rtol=1e-9, atol=1e-9)

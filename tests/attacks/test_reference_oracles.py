@@ -12,6 +12,7 @@ from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.lira import LiraOffline, LiraOnline, logits
 from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
 from mia_lightning.metrics import auc, tpr_at_fpr
 from mia_lightning.training.signals import Signals
 
@@ -87,6 +88,30 @@ def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
     assert auc(score_N, small.is_member_N) > 0.6
 
 
+def excess_over_ratio(case: Case, attack: RmiaOnline | RmiaOffline) -> float:
+    """How far RMIA's AUC is above that of the likelihood ratio behind it, in Monte-Carlo standard errors."""
+    fitted = attack.fit(case.shadows, ENGINE)
+    (score_N,) = fitted.score(case.target, case.shadows.label_N)
+    score_N = score_N[case.scored_N]
+    limit = oracles.auc_of_relative_limit(None if isinstance(attack, RmiaOnline) else fitted.relative.a)
+    return (auc(score_N, case.is_member_N) - limit) / oracles.auc_standard_error(score_N, case.is_member_N)
+
+
+RELATIVE = [RmiaOnline(), RmiaOffline(), RmiaOnline(a=0.3, gamma=2.0), RmiaOffline(a=1.0, gamma=1.0)]
+
+
+@pytest.mark.parametrize("attack", RELATIVE, ids=name_of)
+def test_rmia_reaches_the_likelihood_ratio_that_it_compares(attack: RmiaOnline | RmiaOffline, small: Case) -> None:
+    assert abs(excess_over_ratio(small, attack)) < 4
+
+
+def test_the_likelihood_ratio_of_probabilities_is_far_from_the_optimum() -> None:
+    """A ratio of probabilities near 1 says little of where on the scale of logits they are."""
+    assert oracles.auc_of_relative_limit() == pytest.approx(0.831, abs=0.001)
+    assert oracles.auc_of_relative_limit(num_points=300) == pytest.approx(oracles.auc_of_relative_limit(), abs=2e-4)
+    assert oracles.auc_of_gaussian_optimum() == pytest.approx(0.9095, abs=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_with_many_shadow_models_the_limits_are_met_at_low_rates_too(seed: int) -> None:
@@ -96,6 +121,8 @@ def test_with_many_shadow_models_the_limits_are_met_at_low_rates_too(seed: int) 
         for max_fpr in (None, 0.01, 0.001):
             assert abs(case.excess(score_N, limit, max_fpr)) < 4, (attack, max_fpr)
     assert abs(case.excess(case.score(AttackR()), "offline")) < 4  # the same order as offline LiRA's, in steps
+    for rmia in RELATIVE:
+        assert abs(excess_over_ratio(case, rmia)) < 4, rmia
     for attack in AT_DEFAULTS:
         score_N = case.score(attack)
         for max_fpr in (None, 0.01, 0.001):

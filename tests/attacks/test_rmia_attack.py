@@ -1,7 +1,7 @@
 """RMIA against a slow loop over models, records and the population, written from the paper."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import exp
 from statistics import fmean
 
@@ -12,12 +12,16 @@ from shadow_cases import ENGINE, RMIA, evidence, name_of, pairs, random_case, tw
 from sklearn.metrics import roc_auc_score
 
 from mia_lightning.attacks import relative, rmia
-from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference
-from mia_lightning.attacks.rmia import TRIED, RmiaOffline, RmiaOnline
+from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference, Needs
+from mia_lightning.attacks.leave_one_out import fold_masks, score_each
+from mia_lightning.attacks.relative_choice import TRIED_A, TRIED_GAMMA, Ranked
+from mia_lightning.attacks.rmia import FittedRmia, RmiaOffline, RmiaOnline
 from mia_lightning.errors import InputError
+from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
 
 Rmia = RmiaOnline | RmiaOffline
+KINDS = [RmiaOnline, RmiaOffline]
 
 
 def probability(signals: Signals, k: int, n: int, label: int) -> float:
@@ -37,6 +41,7 @@ def slow_score(attack: Rmia, a: float, shadows: Evidence, served: list[int], tar
 
     mine = ratio(n, offline=isinstance(attack, RmiaOffline))
     population = shadows.population_N.nonzero().flatten().tolist()
+    assert isinstance(attack.gamma, float)
     return fmean(mine / ratio(z, offline=True) >= attack.gamma for z in population)
 
 
@@ -62,43 +67,115 @@ def test_scores_equal_a_slow_loop(attack: Rmia) -> None:
     )
 
 
-def test_gamma_is_1_and_a_is_tuned_by_default() -> None:
+def test_both_constants_are_chosen_by_default() -> None:
     for attack in (RmiaOnline(), RmiaOffline()):
-        assert attack.gamma == 1.0
-        assert attack.a == "auto"
+        assert attack.a == attack.gamma == "auto"
+    assert TRIED_GAMMA == (2.0, 1.5, 1.25, 1.1, 1.0, 3.0, 4.0)
+    assert list(TRIED_GAMMA) == sorted(TRIED_GAMMA, key=lambda gamma: (abs(gamma - 2), gamma))
+    assert TRIED_A == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
-@pytest.mark.parametrize("kind", [RmiaOnline, RmiaOffline])
-@pytest.mark.parametrize("seed", range(3))
-def test_auto_takes_the_a_with_the_largest_mean_auc_on_shadow_models(kind: type[Rmia], seed: int) -> None:
+def mean_auc(attack: Rmia, shadows: Evidence) -> float:
+    """Of shadow models that are attacked with each other, by scikit-learn."""
+    fitted = attack.fit(shadows, ENGINE)
+    assert isinstance(fitted, FittedReference)
+    scored_N = shadows.target_scored_N
+    score_KN = fitted.score_left_out(shadows, torch.arange(shadows.num_models))
+    return fmean(
+        roc_auc_score(member_N[scored_N].numpy(), score_N[scored_N].numpy())
+        for member_N, score_N in zip(shadows.member_KN, score_KN, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "chosen"),
+    [
+        ({}, "a = {a:g} and gamma = {gamma:g} were"),
+        ({"gamma": 1.7}, "a = {a:g} was"),
+        ({"a": 0.35}, "gamma = {gamma:g} was"),
+    ],
+    ids=["both", "a", "gamma"],
+)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_auto_takes_what_has_the_largest_mean_auc_on_shadow_models(
+    kind: type[Rmia], seed: int, given: dict[str, float], chosen: str
+) -> None:
     shadows, _ = random_case(8, 60, seed, num_classes=5, effect=1.0)
-    fitted = kind(gamma=1.5).fit(shadows, ENGINE)
-    mean_auc = {}
-    for a in TRIED:
-        score_KN = kind(a=a, gamma=1.5).fit(shadows, ENGINE).score_left_out(shadows, torch.arange(8))
-        scored_N = shadows.target_scored_N
-        mean_auc[a] = fmean(
-            roc_auc_score(member_N[scored_N].numpy(), score_N[scored_N].numpy())
-            for member_N, score_N in zip(shadows.member_KN, score_KN, strict=True)
-        )
-    best = max(mean_auc.values())
-    assert fitted.relative.a == next(a for a in TRIED if mean_auc[a] > best - 1e-12)
-    assert len({round(value, 6) for value in mean_auc.values()}) > 1
-    assert f"a = {fitted.relative.a:g} was chosen" in fitted.remarks[1]
+    attack = kind(**given)  # type: ignore[arg-type]
+    fitted = attack.fit(shadows, ENGINE)
+    gammas = [given["gamma"]] if "gamma" in given else TRIED_GAMMA
+    all_a = [given["a"]] if "a" in given else TRIED_A
+    found = {(a, gamma): mean_auc(kind(a=a, gamma=gamma), shadows) for gamma in gammas for a in all_a}
+    best = max(found.values())
+    expected = next(pair for pair, value in found.items() if value > best - 1e-12)
+    assert (fitted.relative.a, fitted.relative.gamma) == expected
+    assert len({round(value, 6) for value in found.values()}) > 3
+    sentence = chosen.format(a=expected[0], gamma=expected[1])
+    assert fitted.remarks[1] == f"{sentence} chosen by attacking the shadow models with each other."
 
 
-def test_a_is_learnt_from_shadow_models_and_kept() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_equals_the_gamma_of_the_paper_and_the_smallest_a_are_taken(kind: type[Rmia]) -> None:
+    """All models answer alike, so that nothing parts members from others whatever the constants are."""
+    fitted = kind().fit(evidence(two_classes(torch.zeros(8, 40)), pairs(8, 40, 0), num_population=10), ENGINE)
+    assert (fitted.relative.a, fitted.relative.gamma) == (0.0, 2.0)
+
+
+def test_the_constants_are_learnt_from_shadow_models_and_kept() -> None:
     """Neither the target nor shadow models that are brought later have a say."""
     shadows, _ = random_case(8, 60)
     other, _ = random_case(8, 60, seed=1, effect=-1.5)
     fitted = RmiaOffline().fit(shadows, ENGINE)
-    assert RmiaOffline().fit(other, ENGINE).relative.a != fitted.relative.a
-    given = RmiaOffline(a=fitted.relative.a).fit(shadows, ENGINE)
+    assert RmiaOffline().fit(other, ENGINE).relative != fitted.relative
+    given = RmiaOffline(a=fitted.relative.a, gamma=fitted.relative.gamma).fit(shadows, ENGINE)
     rows = torch.arange(8)
     assert torch.equal(fitted.score_left_out(other, rows), given.score_left_out(other, rows))
 
 
-def test_at_most_sixteen_shadow_models_are_attacked_to_choose_a(monkeypatch: pytest.MonkeyPatch) -> None:
+@dataclass(frozen=True)
+class Watched:
+    """An attack that keeps what each fold chose."""
+
+    attack: Rmia
+    chosen: list[relative.Relative]
+    name: str = "watched"
+    description: str = "."
+
+    @property
+    def needs(self) -> Needs:
+        return self.attack.needs
+
+    def fit(self, shadows: Evidence, engine: Engine) -> FittedRmia:
+        fitted = self.attack.fit(shadows, engine)
+        self.chosen.append(fitted.relative)
+        return fitted
+
+
+def chosen_in_folds(kind: type[Rmia], shadows: Evidence, folds: int) -> list[relative.Relative]:
+    watched = Watched(kind(), [])
+    score_each(watched, shadows, shadows.signals, ENGINE, folds=folds)
+    return watched.chosen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_each_model_is_a_target_neither_it_nor_its_complement_has_a_say(kind: type[Rmia]) -> None:
+    """What the models of a fold show and were trained on is turned round: their own fold keeps its choice."""
+    shadows, _ = random_case(12, 80, num_classes=5, effect=1.0)
+    before = chosen_in_folds(kind, shadows, 3)
+    others_change = False
+    for fold, fold_K in enumerate(fold_masks(shadows.block_K, 3)):
+        turned = shadows.signals.log_probability_KANC.clone()
+        turned[fold_K] = (-3 * turned[fold_K]).log_softmax(-1)
+        member_KN = shadows.member_KN ^ (fold_K[:, None] & shadows.target_scored_N)
+        changed = replace(shadows, signals=Signals(log_probability_KANC=turned), member_KN=member_KN)
+        after = chosen_in_folds(kind, changed, 3)
+        assert after[fold] == before[fold]
+        others_change |= after != before
+    assert others_change  # the test can tell
+
+
+def test_at_most_sixteen_shadow_models_are_attacked_to_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     attacked = []
     averages_of = rmia.Averages.of
 
@@ -111,18 +188,25 @@ def test_at_most_sixteen_shadow_models_are_attacked_to_choose_a(monkeypatch: pyt
     shadows, _ = random_case(40, 20)
     RmiaOffline().fit(shadows, ENGINE)
     assert attacked == [16, 40, 1]
+    attacked.clear()
+    RmiaOffline(a=0.5, gamma=2.0).fit(shadows, ENGINE)
+    assert attacked == [40, 1]
 
 
-def test_mean_auc_equals_scikit_learns_on_ties_and_skips_targets_of_one_class() -> None:
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 4.0])
+def test_mean_auc_equals_scikit_learns_on_ties_and_skips_targets_of_one_class(gamma: float) -> None:
     random = np.random.default_rng(0)
-    place_TN, inside_TN = (
-        torch.from_numpy(random.integers(0, 5, (3, 50))),
-        torch.from_numpy(random.random((3, 50)) < 0.4),
-    )
-    expected = [roc_auc_score(inside_TN[t].numpy(), place_TN[t].numpy()) for t in range(2)]
-    inside_TN[2] = True
-    assert rmia._mean_auc(place_TN, inside_TN, ~inside_TN) == pytest.approx(fmean(expected), abs=1e-12)
-    assert rmia._mean_auc(place_TN[2:], inside_TN[2:], ~inside_TN[2:]) == 0.5
+    ratio_TN, ratio_TZ = (torch.from_numpy(random.normal(size=(3, size)).round(1)) for size in (50, 7))
+    zero_TN, zero_TZ = torch.zeros(3, 50), torch.zeros(3, 7)
+    score_TN = relative.relative_scores(ratio_TN.clone(), zero_TN, ratio_TZ, zero_TZ, gamma)
+    member_TN, usable_TN = (torch.from_numpy(random.random((3, 50)) < share) for share in (0.4, 0.8))
+    assert len(score_TN.unique()) > 3
+    expected = [roc_auc_score(member_TN[t, usable_TN[t]], score_TN[t, usable_TN[t]]) for t in range(2)]
+    member_TN[2] = True
+    sorted_TZ = ratio_TZ.sort(1).values
+    found = Ranked.of(ratio_TN, member_TN, usable_TN).mean_auc(sorted_TZ, gamma)
+    assert found == pytest.approx(fmean(expected), abs=1e-12)
+    assert Ranked.of(ratio_TN[2:], member_TN[2:], usable_TN[2:]).mean_auc(sorted_TZ[2:], gamma) == 0.5
 
 
 def test_equal_ratios_are_ties_whatever_rounding_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +226,9 @@ def test_a_single_confident_model_is_left_out_without_a_trace() -> None:
     phi_KN[:, 0] = -46.0
     phi_KN[2, 0] = 60.0
     shadows = evidence(two_classes(phi_KN), pairs(6, 20, 1), num_population=10)
-    fitted = RmiaOnline(a=1.0).fit(shadows, ENGINE)
+    fitted = RmiaOnline(a=1.0, gamma=1.0).fit(shadows, ENGINE)
     alone = shadows.select(torch.tensor([True, True, False, False, True, True]))
-    refitted = RmiaOnline(a=1.0).fit(alone, ENGINE)
+    refitted = RmiaOnline(a=1.0, gamma=1.0).fit(alone, ENGINE)
     averages = relative.Averages.of(
         rmia._log_p(shadows.signals, shadows.label_N),
         shadows,
@@ -199,7 +283,7 @@ def test_a_is_checked(a: object) -> None:
         RmiaOffline(a=a)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("gamma", [0, -1.0, float("inf"), float("nan"), True, "2"])
+@pytest.mark.parametrize("gamma", [0, -1.0, float("inf"), float("nan"), True, "2", "best"])
 def test_gamma_is_checked(gamma: object) -> None:
-    with pytest.raises(InputError, match=r"`attack.rmia_online.gamma` is .*; it must be a number above 0"):
+    with pytest.raises(InputError, match=r"`attack.rmia_online.gamma` is .*; it must be auto or a number above 0"):
         RmiaOnline(gamma=gamma)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence
+from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri
 from mia_lightning.errors import InputError
@@ -290,9 +291,11 @@ def test_scores_equal_a_slow_loop_over_single_networks(input_kind: str, precisio
             expected.append(0.5)
             continue
         network = fitted.networks.stack.model((0, 2).index(c))
-        x = (vector(target, 0, n) - seen.mean(0)) / seen.std(0)
-        with torch.no_grad():
-            logits = network(torch.tensor(x, dtype=fitted.networks.stack.dtype)[None])[0]
+        scaled = (vector(target, 0, n) - seen.mean(0)) / seen.std(0)
+        x = torch.tensor(scaled, dtype=fitted.networks.stack.dtype)[None]
+        for layer in network.children():  # the layers alone: the scale is this test's own
+            x = layer(x)
+        logits = x[0].detach()
         expected.append(float(logits.double().softmax(0)[1]))
     (score_N,) = fitted.score(target.signals, target.label_N)
     np.testing.assert_allclose(score_N.numpy(), expected, rtol=0, atol=2e-5)
@@ -326,6 +329,123 @@ def test_a_constant_input_is_no_division_by_zero() -> None:
     fitted = attack(epochs=1).fit(replace(shadows, signals=flat), engine())
     score_TN = fitted.score(replace(flat, log_probability_KANC=flat.log_probability_KANC[:1]), target.label_N)
     assert bool(score_TN.isfinite().all())
+
+
+# --- the networks of all folds as one stack --------------------------------------------------------------
+
+
+def pairs(num_models: int = 8) -> Evidence:
+    """Shadow models in complementary pairs, the first two of which are fold 0 of three."""
+    shadows, _ = simulate(planted, num_classes=3, num_models=num_models, num_records=120)
+    return replace(shadows, block_K=torch.arange(num_models) // 2)
+
+
+def ragged() -> Evidence:
+    """The same; outside fold 0 there is no non-member of class 1, and records of class 2 are few outside fold 1."""
+    shadows = pairs()
+    fold_FK = fold_masks(shadows.block_K, 3)
+    one_KN, two_KN = (~fold_FK[f][:, None] & (shadows.label_N == c) for f, c in ((0, 1), (1, 2)))
+    few_KN = two_KN & (torch.rand(two_KN.shape, generator=torch.Generator().manual_seed(5)) < 0.7)
+    return replace(shadows, member_KN=(shadows.member_KN | one_KN) & ~few_KN, scored_KN=~few_KN)
+
+
+class Failing(Recording):
+    """An engine that says of the networks at some places that they failed."""
+
+    failed: tuple[int, ...] = ()
+
+    def train(self, *given, **options) -> TrainedStack:  # type: ignore[no-untyped-def]
+        trained = super().train(*given, **options)
+        is_failed_K = torch.isin(torch.arange(trained.stack.num_models), torch.tensor(self.failed))
+        return replace(trained, failed_epoch_K=torch.where(is_failed_K, 0, -1))
+
+
+def failing(*places: int) -> Failing:
+    engine = Failing(seed=0, settings=TrainerSettings(accelerator="cpu"))
+    object.__setattr__(engine, "failed", places)
+    return engine
+
+
+@pytest.mark.parametrize("make", [pairs, ragged])
+@pytest.mark.parametrize("execution", [{}, {"chunk": 2}, {"execution": "loop"}], ids=["stack", "chunks", "loop"])
+def test_all_folds_at_once_score_as_one_after_the_other(
+    make: Callable[[], Evidence], execution: dict[str, object]
+) -> None:
+    shadows = make()
+    signals = Signals(log_probability_KANC=shadows.signals.log_probability_KANC - 0.1)  # as behind a defence
+    plain = attack(epochs=3)
+    expected_KN = torch.full(shadows.member_KN.shape, torch.nan, dtype=torch.float64)
+    remarks: list[str] = []
+    for fold_K in fold_masks(shadows.block_K, 3):
+        fitted = plain.fit(shadows.select(~fold_K), engine(precision="64"))
+        expected_KN[fold_K] = fitted.score(signals.select(fold_K), shadows.label_N)
+        remarks += fitted.remarks
+    together = replace(plain, training=replace(plain.training, **execution))
+    scored = score_each(together, shadows, signals, engine(precision="64"), folds=3)
+    torch.testing.assert_close(scored.score_TN, expected_KN, rtol=0, atol=1e-9)
+    assert torch.equal(scored.is_flagged_TN, scored.score_TN >= 0.5)
+    assert scored.remarks == tuple(f"{remark} (1 of 3 folds)" for remark in remarks)
+    assert len(remarks) == (1 if make is ragged else 0)
+
+
+def test_one_stack_holds_a_network_for_each_fold_and_class_which_has_both_sides() -> None:
+    recording = Recording(seed=0, settings=TrainerSettings(accelerator="cpu"))
+    shadows = ragged()
+    scored = score_each(attack(epochs=1), shadows, shadows.signals, recording, folds=3)
+    population, records_K, options = recording.asked
+    assert options["models"] == [0, 2, 0, 1, 2, 0, 1, 2]  # seeded alike in every fold
+    assert len(population) == int(shadows.scored_KN.sum())  # every vector once, not once for each fold
+    assert len({len(records) for records in records_K}) > 3
+    observed = shadows.scored_KN.nonzero()
+    for f, records_of_fold in zip((0, 0, 1, 1, 1, 2, 2, 2), records_K, strict=True):
+        assert not bool((observed[records_of_fold, 0] // 2 % 3 == f).any())
+    is_blind_KN = fold_masks(shadows.block_K, 3)[0][:, None] & (shadows.label_N == 1)
+    assert torch.equal(scored.score_TN == UNKNOWN, is_blind_KN)
+
+
+def test_what_is_held_out_of_a_fold_reaches_none_of_its_networks() -> None:
+    shadows = pairs()
+    fold_FK = fold_masks(shadows.block_K, 3)
+    changed = torch.where(
+        fold_FK[1][:, None, None, None],
+        (40 * shadows.signals.log_probability_KANC).log_softmax(-1),
+        shadows.signals.log_probability_KANC,
+    )
+    altered = replace(
+        shadows,
+        signals=Signals(log_probability_KANC=changed),
+        member_KN=shadows.member_KN ^ fold_FK[1][:, None],
+    )
+    before, after = (
+        [
+            fitted.score(shadows.signals, shadows.label_N)
+            for fitted in attack(epochs=2).fit_folds(each, fold_FK, engine(precision="64"))
+        ]
+        for each in (shadows, altered)
+    )
+    torch.testing.assert_close(after[1], before[1], rtol=0, atol=1e-12)
+    for f in (0, 2):  # these have learnt from what was changed
+        assert float((after[f] - before[f]).abs().mean()) > 0.01
+
+
+def test_a_network_that_failed_is_missed_by_the_targets_of_its_fold_alone() -> None:
+    shadows = pairs()
+    scored = score_each(attack(epochs=1), shadows, shadows.signals, failing(3 + 2), folds=3)
+    is_blind_KN = fold_masks(shadows.block_K, 3)[1][:, None] & (shadows.label_N == 2)
+    assert torch.equal(scored.score_TN == UNKNOWN, is_blind_KN)
+    (remark,) = scored.remarks
+    assert "networks of the classes [2] was not finite" in remark
+    assert remark.endswith("(1 of 3 folds)")
+
+
+def test_a_fold_without_any_network_is_refused() -> None:
+    shadows = pairs()
+    with pytest.raises(InputError, match="The loss of all 3 attack networks of attack=shokri was no longer finite"):
+        score_each(attack(epochs=1), shadows, shadows.signals, failing(6, 7, 8), folds=3)
+    others_K = ~fold_masks(shadows.block_K, 3)[2]
+    shadows = replace(shadows, member_KN=shadows.member_KN | others_K[:, None])
+    with pytest.raises(InputError, match="No class has both members and non-members of shadow models"):
+        score_each(attack(epochs=1), shadows, shadows.signals, engine(), folds=3)
 
 
 # --- settings --------------------------------------------------------------------------------------------

@@ -144,3 +144,12 @@ def test_cross_entropy_is_torchs() -> None:
     logits_KBC, label_KB = torch.randn(2, 5, 3), torch.randint(3, (2, 5))
     expected = nn.functional.cross_entropy(logits_KBC.flatten(0, 1), label_KB.flatten(), reduction="none").view(2, 5)
     torch.testing.assert_close(cross_entropy(logits_KBC, label_KB), expected)
+
+
+def test_a_chunk_is_a_number_or_automatic_or_all_at_once() -> None:
+    for chunk in (1, 7, "auto", None):
+        assert Recipe(epochs=1, batch_size=1, optimizer=ADAM, chunk=chunk).chunk == chunk
+    with pytest.raises(
+        InputError, match=r"`training.chunk` is 'some'; it must be a whole number of at least 1 or auto"
+    ):
+        Recipe(epochs=1, batch_size=1, optimizer=ADAM, chunk="some")

@@ -1,0 +1,346 @@
+"""Milliseconds for a step of a convolutional network: bare PyTorch loops, the stack by vmap, the stack looped.
+
+    python benchmarks/convolutions.py [--networks cnn resnet18 wide_resnet28_2] [--device cpu|cuda] [--models 4]
+                                      [--rounds 3] [--json FILE] [--quick]
+
+Images of 3 x 32 x 32 in 10 classes. Every variant trains the same K networks with Adam, from the same weights, on the
+same batches in the same order:
+
+- `bare loop`: plain PyTorch, one network after another, records resident in one tensor, fused Adam, in float32 or
+  under bf16 autocast, contiguous or with network and records channels last;
+- `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
+- `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU.
+
+Times are of the steps of an epoch, as the Trainer takes them for stacks, over steps and models; what is done once for a
+training (inspecting the architecture, initialising, joining) is left out, since a few steps stand for many. After a
+warm-up the variants take turns, round after round; medians are printed. `same (b)` is the time of the bare loop at the
+same precision and memory format over that of the row, `(b)` that of the contiguous float32 loop over it: above 1 the
+row is faster.
+
+Ends with exit code 1 where the mean training losses differ: times of unequal work mean nothing.
+"""
+
+import argparse
+import gc
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from shadow_training import machine
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.models.cnn import CNN
+from mia_lightning.models.resnet import ResNet18
+from mia_lightning.models.wide_resnet import WideResNet
+from mia_lightning.seeds import derive, generator, isolated
+from mia_lightning.training.architecture import Architecture, bind_shapes, inspect_architecture
+from mia_lightning.training.batches import StackBatches
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.trainer import TrainerSettings
+
+SEED = 0
+LEARNING_RATE = 1e-3
+LARGEST_LOSS_RATIO = 1.1  # of mean training losses: the variants differ in rounding alone, bf16 included
+HEADER = ("network", "variant", "precision", "format", "ms / step", "min to max", "same (b)", "(b)", "mean loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A network, and how many steps of which batch size a measurement takes."""
+
+    network: str
+    make: Callable[..., nn.Module]
+    steps: int
+    batch_size: int
+
+
+SETTINGS = (
+    Setting(network="cnn", make=CNN, steps=40, batch_size=64),
+    Setting(network="resnet18", make=ResNet18, steps=2, batch_size=32),
+    Setting(network="wide_resnet28_2", make=WideResNet, steps=4, batch_size=32),
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Task:
+    """A setting with its records and architecture; model k is the same in every variant."""
+
+    setting: Setting
+    population: Population
+    make_network: Callable[[], nn.Module]
+    architecture: Architecture
+    device: torch.device
+    num_models: int
+
+    @property
+    def records_K(self) -> list[Tensor]:
+        count = self.setting.steps * self.setting.batch_size
+        return [
+            torch.randperm(len(self.population), generator=generator(SEED, "benchmark", "records", k))[:count]
+            for k in range(self.num_models)
+        ]
+
+
+def make_task(setting: Setting, device: torch.device, num_models: int) -> Task:
+    """Random images: no time depends on what they show."""
+    numbers = generator(SEED, "benchmark", setting.network)
+    count = 2 * setting.steps * setting.batch_size
+    population = make_population(
+        torch.randint(256, (count, 3, 32, 32), generator=numbers).to(torch.uint8),
+        torch.randint(10, (count,), generator=numbers),
+        name="random images",
+        class_names=[str(c) for c in range(10)],
+        scale=1 / 255,
+    ).to(device)
+    make_network = bind_shapes(setting.make, population.input_shape, population.num_classes)
+    return Task(
+        setting=setting,
+        population=population,
+        make_network=make_network,
+        architecture=inspect_architecture(make_network, population),
+        device=device,
+        num_models=num_models,
+    )
+
+
+class Clock(pl.Callback):
+    """Seconds from start to stop, which a Trainer calls at the two ends of an epoch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+
+    def __deepcopy__(self, memo: object) -> "Clock":  # the engine gives every Trainer a copy; this one is read later
+        return self
+
+    def start(self) -> None:
+        self._synchronise()
+        self.started = time.perf_counter()
+
+    def stop(self) -> None:
+        self._synchronise()
+        self.seconds += time.perf_counter() - self.started
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.start()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self.stop()
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+@dataclass(kw_only=True)
+class Variant:
+    """A way to train, with what was measured of it: one time for each round, in milliseconds for a model's step."""
+
+    name: str
+    task: Task
+    bf16: bool
+    channels_last: bool
+    milliseconds_R: list[float] = field(default_factory=list)
+    loss: float = math.nan
+
+    def measure(self) -> None:
+        """One round."""
+        gc.collect()
+        clock = Clock(self.task.device)
+        loss_K = train_bare(self, clock) if self.name == "bare loop" else train_stack(self, clock)
+        self.milliseconds_R.append(1e3 * clock.seconds / (self.task.num_models * self.task.setting.steps))
+        self.loss = float(loss_K.mean())
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.milliseconds_R)
+
+    @property
+    def precision(self) -> str:
+        return "bf16" if self.bf16 else "32"
+
+    @property
+    def memory_format(self) -> str:
+        return "channels_last" if self.channels_last else "contiguous"
+
+
+def train_bare(variant: Variant, clock: Clock) -> Tensor:
+    """Mean training loss of each model, `[K]`."""
+    task, loss_K = variant.task, []
+    memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
+    for k, records in enumerate(task.records_K):
+        x_M = task.population.records(records.to(task.device)).contiguous(memory_format=memory_format)
+        label_M = task.population.label_N[records.to(task.device)]
+        with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
+            network = task.make_network().to(task.device).to(memory_format=memory_format).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+        batches = StackBatches(
+            [torch.arange(len(records))],
+            torch.tensor([derive(SEED, "shadow", k, "order")]),
+            batches_per_epoch=task.setting.steps,
+            device=task.device,
+        )
+        losses = []
+        clock.start()
+        for index_KB, _ in batches:
+            x_B = x_M.index_select(0, index_KB[0]).contiguous(memory_format=memory_format)
+            with torch.autocast(task.device.type, torch.bfloat16, enabled=variant.bf16):
+                loss = nn.functional.cross_entropy(network(x_B), label_M.index_select(0, index_KB[0]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        clock.stop()
+        loss_K.append(torch.stack(losses).mean())
+    return torch.stack(loss_K)
+
+
+def train_stack(variant: Variant, clock: Clock) -> Tensor:
+    """Mean training loss of each model, `[K]`."""
+    task = variant.task
+    engine = Engine(
+        seed=SEED,
+        settings=TrainerSettings(
+            accelerator="gpu" if task.device.type == "cuda" else "cpu",
+            precision=variant.precision,
+            progress_bar=False,
+            callbacks=[clock],
+        ),
+    )
+    recipe = Recipe(
+        epochs=1,
+        batch_size=task.setting.batch_size,
+        optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
+        execution=variant.name,
+    )
+    trained = engine.train(
+        task.make_network, task.population, task.records_K, recipe, role="shadow", architecture=task.architecture
+    )
+    return trained.train_loss_EK[0]
+
+
+def make_variants(task: Task) -> list[Variant]:
+    """Of both precisions: the bare loop in both memory formats, then the stack's two executions."""
+    looped_channels_last = task.device.type == "cpu"
+    ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
+    return [
+        Variant(name=name, task=task, bf16=bf16, channels_last=channels_last)
+        for bf16 in (False, True)
+        for name, channels_last in ways
+    ]
+
+
+def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
+    """One row for each variant of one network."""
+    bare = {(v.bf16, v.channels_last): v.median for v in variants if v.name == "bare loop"}
+    return [
+        (
+            *(v.task.setting.network, v.name, v.precision, v.memory_format, f"{v.median:#.4g}"),
+            f"{min(v.milliseconds_R):#.3g} to {max(v.milliseconds_R):#.3g}",
+            f"{bare[v.bf16, v.channels_last] / v.median:.2f}",
+            f"{bare[False, False] / v.median:.2f}",
+            f"{v.loss:#.4g}",
+        )
+        for v in variants
+    ]
+
+
+def render(table: Sequence[tuple[str, ...]]) -> str:
+    """As a Markdown table; the first four columns are words, the others are numbers."""
+    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [c.rjust(w) if i > 3 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * (w - 1) + ":" if i > 3 else "-" * w for i, w in enumerate(widths)]
+    return "\n".join([line(HEADER), line(rule), *map(line, table)])
+
+
+def unequal(variants: Sequence[Variant]) -> str | None:
+    """A sentence on variants of one network that did not learn the same, or None."""
+    loss = {f"{v.name} {v.precision} {v.memory_format}": v.loss for v in variants}
+    if all(map(math.isfinite, loss.values())) and max(loss.values()) <= LARGEST_LOSS_RATIO * min(loss.values()):
+        return None
+    listed = ", ".join(f"{name} {value:.3g}" for name, value in loss.items())
+    return (
+        f"{variants[0].task.setting.network}: the mean losses are {listed}; the variants did not do the same work, so "
+        "the times cannot be compared."
+    )
+
+
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    names = [setting.network for setting in SETTINGS]
+    parser = argparse.ArgumentParser(description="Milliseconds for a step of a convolutional network, looped, stacked.")
+    parser.add_argument("--networks", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--models", type=int, default=None, help="K (default: 4)")
+    parser.add_argument("--rounds", type=int, default=None, help="of all variants in turn (default: 3)")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the measurements there, too")
+    parser.add_argument("--quick", action="store_true", help="2 models, 2 steps of 4 images: a test of the script")
+    parsed = parser.parse_args(given)
+    for name, value, quick in (("models", 4, 2), ("rounds", 3, 1)):
+        if getattr(parsed, name) is None:
+            setattr(parsed, name, quick if parsed.quick else value)
+    if min(parsed.models, parsed.rounds) < 1:
+        parser.error("--models and --rounds must be at least 1")
+    if parsed.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device is cuda, but torch sees no GPU; use --device cpu")
+    return parsed
+
+
+def main() -> int:
+    args = arguments()
+    device = torch.device(args.device)
+    heading = machine(device)
+    chosen = [setting for setting in SETTINGS if setting.network in args.networks]
+    if args.quick:
+        chosen = [replace(setting, steps=2, batch_size=4) for setting in chosen]
+    variants_S = [make_variants(make_task(setting, device, args.models)) for setting in chosen]
+    every = [variant for variants in variants_S for variant in variants]
+    for variant in every:
+        variant.measure()
+        variant.milliseconds_R.clear()  # a warm-up
+    for _ in range(args.rounds):
+        for variant in every:
+            variant.measure()
+    print(f"{heading}\n\n{render([row for variants in variants_S for row in rows(variants)])}\n")
+    for setting in chosen:
+        print(f"{setting.network}: K = {args.models}, {setting.steps} steps of {setting.batch_size} images a round.")
+    rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
+    print(f"Medians over {rounds}, variants in turn, after a warm-up.")
+    if args.json is not None:
+        args.json.write_text(json.dumps({"machine": heading, "rows": [record(v) for v in every]}, indent=2))
+    complaints = [complaint for variants in variants_S if (complaint := unequal(variants))]
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    return 1 if complaints else 0
+
+
+def record(variant: Variant) -> dict[str, object]:
+    """What JSON says of a variant."""
+    return {
+        "network": variant.task.setting.network,
+        "variant": variant.name,
+        "precision": variant.precision,
+        "memory_format": variant.memory_format,
+        "models": variant.task.num_models,
+        "steps": variant.task.setting.steps,
+        "batch_size": variant.task.setting.batch_size,
+        "milliseconds": variant.milliseconds_R,
+        "mean_loss": variant.loss,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

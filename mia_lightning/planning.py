@@ -1,0 +1,112 @@
+"""What a run would take: every stage that trains is planned and measured, and nothing is trained."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from mia_lightning.attacks.applicable import refusal
+from mia_lightning.attacks.interface import Attack
+from mia_lightning.attacks.leave_one_out import score_each
+from mia_lightning.datasets.population import Population
+from mia_lightning.scoring import evidence_of
+from mia_lightning.shadows.interface import Source
+from mia_lightning.shadows.real import Real
+from mia_lightning.targets.interface import Target
+from mia_lightning.training.execution import ExecutionPlan, duration
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+from mia_lightning.training.task import Task
+from mia_lightning.training.trained import TrainedStack
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningEngine(Engine):
+    """Plans what it is told to train, and stops there."""
+
+    def run(self, task: Task) -> TrainedStack:
+        """Raise `_Planned`: whoever asked for trained models goes no further."""
+        raise _Planned(self.plan(task))
+
+
+class _Planned(Exception):  # noqa: N818 (it is no error)
+    def __init__(self, plan: ExecutionPlan) -> None:
+        super().__init__(plan.sentence)
+        self.plan = plan
+
+
+def estimates(
+    setup: Setup,
+    shadow_setup: Setup,
+    *,
+    target: Target,
+    shadow: Real | Source,
+    attacks: Sequence[Attack],
+    folds: int = 0,
+) -> list[str]:
+    """A sentence for each stage of a run that trains, and one for all of them together.
+
+    Args:
+        setup, shadow_setup: of the targets and of the shadow models, with a `PlanningEngine`.
+        folds: of attacks that learn, where every model is a target once.
+    """
+    sentences: list[str] = []
+    plans: list[ExecutionPlan] = []
+
+    def stage(train: Callable[[], object]) -> None:
+        try:
+            train()
+        except _Planned as planned:
+            plans.append(planned.plan)
+            sentences.append(planned.plan.sentence)
+
+    plan = setup.membership
+    is_service = target.is_trained_here and not target.takes_recipe
+    if is_service:
+        sentences.append("The models of a service are trained by the service: they are not estimated.")
+    elif target.is_trained_here:
+        stage(lambda: target.obtain(setup))
+    if not isinstance(shadow, Real):
+        sentences.append(
+            f"The shadow models train on records of shadow={shadow.source}, which are made from the target's answers: "
+            "neither they nor the attacks are estimated."
+        )
+        return sentences
+    if not plan.leaves_one_out and not is_service:
+        stage(lambda: target.train_shadows(shadow_setup))
+    for attack in attacks:
+        # Of those that train networks the size is known beforehand; the others take no time to speak of.
+        if hasattr(attack, "training") and refusal(attack, plan, setup.population.input_shape) is None:
+            stage(partial(_fit_and_score, attack, setup, folds))
+    whole = sum(planned.seconds for planned in plans)
+    sentences.append(f"All that is trained: about {duration(whole)} here.")
+    return sentences
+
+
+def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:
+    """On models that answer everything alike, which changes no size."""
+    population, plan = setup.population, setup.membership
+    everything = evidence_of(plan, population, _alike(plan.member_KN[plan.shadows].shape[0], population))
+    targets = _alike(plan.num_targets, population)
+    if plan.leaves_one_out:
+        score_each(attack, everything, targets, setup.engine, folds=folds)
+    else:
+        attack.fit(everything, setup.engine).score(targets, everything.label_N)
+
+
+def _alike(num_models: int, population: Population) -> Signals:
+    """The answers of models that know nothing: one number, seen as an array."""
+    one = torch.full((1, 1, 1, 1), -math.log(population.num_classes), device=population.device)
+    return Signals(log_probability_KANC=one.expand(num_models, 1, len(population), population.num_classes))
+
+
+def planning(engine: Engine) -> PlanningEngine:
+    """An engine that plans as this one would, and measures even what is too short for a probe to pay."""
+    return PlanningEngine(
+        seed=engine.seed,
+        settings=engine.settings,
+        planner=replace(engine.planner, always=True),
+    )

@@ -1,0 +1,105 @@
+"""How much memory models take while they train, how much there is, and what it looks like when it runs out."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# Of what is free: the rest is for what is not estimated, such as workspaces, fragmentation and other processes.
+SHARE_OF_FREE = 0.8
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Bytes that one model of a role takes.
+
+    Attributes:
+        parameters: of the model, buffers included; what is left of it when it has been trained.
+        held: while it trains, whether it is its turn or not: parameters, gradients, optimiser state, its batch.
+        activations: from forward to backward, and what backward needs beside them.
+    """
+
+    parameters: int
+    held: int
+    activations: int
+
+    def bytes(self, execution: str, chunk: int, num_models: int) -> int:
+        """Of `num_models` models of which `chunk` train at once, and the others are trained already."""
+        at_work = chunk if execution == "stack" else 1
+        return chunk * self.held + at_work * self.activations + (num_models - chunk) * self.parameters
+
+
+@contextmanager
+def saved_tensors() -> Iterator[dict[int, int]]:
+    """Within the context, the bytes of all that autograd keeps for backward, by the address of its storage."""
+    size: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        size[storage.data_ptr()] = max(storage.nbytes(), size.get(storage.data_ptr(), 0))
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield size
+
+
+def memory_budget(device: torch.device) -> int:
+    """Bytes that training may take on the device: a share of what is free."""
+    if device.type == "cuda":
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
+        return int(SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + reserved))
+    return int(SHARE_OF_FREE * min([_free_on_host(), *_free_in_group()]))
+
+
+def _free_on_host() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    except (OSError, StopIteration):  # not Linux: what there is in all, of which half is a guess
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _free_in_group() -> list[int]:
+    """What a container or a scheduler leaves this process, where it sets a limit."""
+    try:
+        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+    except OSError:
+        return []
+    return [] if limit == "max" else [max(0, int(limit) - int(used))]
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """The most bytes so far: `process`, what was resident in main memory; `device`, what torch had there (CUDA)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = {"process": peak if sys.platform == "darwin" else peak * 1024}
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated(device)
+    return found
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out, on the device or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # torch's allocator of main memory and CUDA's libraries have no exception of their own for it.
+    said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
+
+
+def release(device: torch.device) -> None:
+    """Give back what was held by models that are no longer referred to."""
+    import gc
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,111 @@
+"""`plan=true`: what a run would take, a sentence for each stage, and nothing trained."""
+
+from functools import partial
+
+import pytest
+import torch
+
+import mia_lightning as mia
+from mia_lightning.attacks.quantile_regression import QuantileRegression
+from mia_lightning.audit import estimate
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.dropout import Dropout
+from mia_lightning.errors import InputError
+from mia_lightning.models.mlp import MLP
+from mia_lightning.shadows.guess import Guess
+from mia_lightning.shadows.marginal import Marginal
+from mia_lightning.targets.amazon_ml import AmazonML
+from mia_lightning.targets.leave_one_out import LeaveOneOut
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.task import Task
+from mia_lightning.training.trained import TrainedStack
+
+QUICK = {
+    "model": partial(MLP, hidden=[8]),
+    "membership": mia.Disjoint(train_size=20),
+    "shadow": mia.Real(count=4),
+    "training": mia.Recipe(epochs=8, batch_size=10, optimizer=partial(torch.optim.Adam, lr=0.02)),
+    "trainer": mia.TrainerSettings(accelerator="cpu"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Engine, task: Task) -> TrainedStack:
+        raise AssertionError(f"{task.role} is trained")
+
+    monkeypatch.setattr(Engine, "run", refuse)
+
+
+def starts(sentences: list[str]) -> list[str]:
+    return [sentence.split(":")[0] for sentence in sentences]
+
+
+def test_every_stage_that_trains_has_its_sentence(blobs: Population) -> None:
+    sentences = estimate(blobs, **QUICK)
+    assert starts(sentences) == [
+        "1 target model x 8 epochs",
+        "4 shadow models x 8 epochs",
+        "6 attack/shokri models x 30 epochs",
+        "All that is trained",
+    ]
+    assert all("about " in sentence for sentence in sentences)
+
+
+def test_the_attacker_s_guess_and_defences_are_planned_as_they_would_be_trained(blobs: Population) -> None:
+    guessed = Guess(training=mia.Recipe(epochs=3, batch_size=10, optimizer=partial(torch.optim.SGD, lr=0.1)))
+    sentences = estimate(blobs, **QUICK, attacks=[mia.Loss()], guess=guessed)
+    assert starts(sentences)[:2] == ["1 target model x 8 epochs", "4 shadow models x 3 epochs"]
+    sentences = estimate(blobs, **QUICK, attacks=[mia.Loss()], defenses=[Dropout()], adaptive=False)
+    assert len(sentences) == 3
+
+
+def test_where_every_model_is_a_target_the_attack_networks_of_all_folds_are_one_stack(blobs: Population) -> None:
+    settings = {**QUICK, "membership": mia.Halves(), "target": LeaveOneOut(folds=2)}
+    sentences = estimate(blobs, **settings)
+    assert starts(sentences) == [
+        "4 shadow models x 8 epochs",
+        "3 attack/shokri models x 30 epochs",
+        "All that is trained",
+    ]
+
+
+def test_regressors_of_targets_are_planned_too(blobs: Population) -> None:
+    attack = QuantileRegression()
+    sentences = estimate(blobs, **{**QUICK, "membership": mia.Halves()}, attacks=[attack])
+    assert starts(sentences)[2] == "1 attack/quantile_regression model x 100 epochs"
+    skipped = estimate(blobs, **{**QUICK, "membership": mia.Halves()}, attacks=[mia.Loss()], skip_inapplicable=True)
+    assert len(skipped) == 3
+
+
+def test_records_that_are_made_later_are_not_estimated(blobs: Population) -> None:
+    sentences = estimate(blobs, **{**QUICK, "shadow": Marginal(count=4)})
+    assert len(sentences) == 2
+    assert sentences[0].startswith("1 target model x 8 epochs: about ")
+    assert sentences[1].startswith("The shadow models train on records of shadow=marginal")
+
+
+def test_a_service_is_not_estimated_and_a_target_that_is_there_takes_nothing(blobs: Population) -> None:
+    sentences = estimate(blobs, **{**QUICK, "target": AmazonML()}, attacks=[mia.Loss()])
+    assert sentences == [
+        "The models of a service are trained by the service: they are not estimated.",
+        "All that is trained: about 0.0 s here.",
+    ]
+    network = MLP(input_shape=(6,), num_classes=3, hidden=[4])
+    given = {**QUICK, "target": network, "membership": mia.Given(member_N=torch.arange(40))}
+    assert starts(estimate(blobs, **given, attacks=[mia.Loss()])) == [
+        "4 shadow models x 8 epochs",
+        "All that is trained",
+    ]
+
+
+def test_canaries_take_their_places(blobs: Population) -> None:
+    sentences = estimate(blobs, **QUICK, attacks=[mia.Loss()], canaries=mia.Canaries(count=6))
+    assert len(sentences) == 3
+
+
+def test_what_cannot_be_run_cannot_be_planned(blobs: Population) -> None:
+    with pytest.raises(InputError, match=r"`attack` is empty"):
+        estimate(blobs, **QUICK, attacks=[])
+    with pytest.raises(InputError, match=r"train_size"):
+        estimate(blobs, **{**QUICK, "membership": mia.Disjoint(train_size=200)})
