@@ -8,6 +8,7 @@ same batches in the same order:
 
 - `bare loop`: plain PyTorch, one network after another, records resident in one tensor, fused Adam, in float32 or
   under bf16 autocast, contiguous or with network and records channels last;
+- `compiled loop` (on CUDA alone): the same under torch.compile, channels last, its compilation left out;
 - `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
 - `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU.
 
@@ -157,7 +158,7 @@ class Variant:
         """One round."""
         gc.collect()
         clock = Clock(self.task.device)
-        loss_K = train_bare(self, clock) if self.name == "bare loop" else train_stack(self, clock)
+        loss_K = train_bare(self, clock) if self.name.endswith(" loop") else train_stack(self, clock)
         self.milliseconds_R.append(1e3 * clock.seconds / (self.task.num_models * self.task.setting.steps))
         self.loss = float(loss_K.mean())
 
@@ -191,11 +192,14 @@ def train_bare(variant: Variant, clock: Clock) -> Tensor:
             device=task.device,
         )
         losses = []
+        forward = torch.compile(network) if variant.name == "compiled loop" else network
+        with torch.autocast(task.device.type, torch.bfloat16, enabled=variant.bf16):
+            forward(x_M[: task.setting.batch_size]).sum().backward()  # compiles, once for all that follows
         clock.start()
         for index_KB, _ in batches:
             x_B = x_M.index_select(0, index_KB[0]).contiguous(memory_format=memory_format)
             with torch.autocast(task.device.type, torch.bfloat16, enabled=variant.bf16):
-                loss = nn.functional.cross_entropy(network(x_B), label_M.index_select(0, index_KB[0]))
+                loss = nn.functional.cross_entropy(forward(x_B), label_M.index_select(0, index_KB[0]))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -233,6 +237,8 @@ def make_variants(task: Task) -> list[Variant]:
     """Of both precisions: the bare loop in both memory formats, then the stack's two executions."""
     looped_channels_last = task.device.type == "cpu"
     ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
+    if task.device.type == "cuda":
+        ways.insert(2, ("compiled loop", True))
     return [
         Variant(name=name, task=task, bf16=bf16, channels_last=channels_last)
         for bf16 in (False, True)
