@@ -27,6 +27,7 @@ FEW_ALLOWED = "none: with fewer than {} false positives allowed to a target its 
 FEW_RANKS = "none: it takes {} members on either side of the threshold of each target"
 ALL_FLAGGED = "none: every record is flagged"
 NO_ALARM = "none: no false positive on any target"
+NOTHING_FOUND = "none: no member above the threshold of any target"
 TIED = "none: scores are tied at the threshold"
 BOUNDED = f"{RELEARNT}; false positives are too few for an upper limit below 1"
 # False positives that each target's own threshold must allow.
@@ -36,7 +37,7 @@ FEWEST_ALARMS = 40
 # The rate of the threshold is halved and doubled for the slope.
 _FACTOR = 2.0
 # The rate at which records are counted for a threshold of all targets, in rates of the threshold.
-_WIDER = 4.0
+_WIDER = 10.0
 # Share of the records above a threshold that may be tied with it.
 _TIED_SHARE = 0.1
 
@@ -70,7 +71,7 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
     descending_TN = _descending(score_TN, other_TN)
     threshold_T = _of_rank(descending_TN, allowed_T + 1)
     above_TN, alarm_TN = _flags(score_TN, member_TN, other_TN, threshold_T)
-    missing = _tied(score_TN, other_TN, threshold_T, int(allowed_T.sum()), T)
+    missing = _no_slope(above_TN) or _tied(score_TN, other_TN, threshold_T, int(allowed_T.sum()), T)
     if missing:
         return _none(missing)
     fewer_T, more_T = (allowed_T / _FACTOR).long(), torch.minimum((allowed_T * _FACTOR).long(), n0_T - 1)
@@ -83,10 +84,7 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
     slope = _slope(
         rates, [float(((each_T + 1) / n0_T).mean()) for each_T in (fewer_T, more_T)], float(tpr_T.mean()), fpr
     )
-    total_T, rank_T = n0_T.double(), allowed_T.double() + 1
-    log_mean_T = torch.lgamma(rank_T + slope.power) - torch.lgamma(rank_T)
-    log_mean_T += torch.lgamma(total_T + 1) - torch.lgamma(total_T + 1 + slope.power)
-    bias_T = torch.exp(log_mean_T - slope.power * log(max_fpr))
+    bias_T = _mean_of_power(allowed_T + 1, n0_T, slope.power) / max_fpr**slope.power
     _, fpr_TN = share_contributions(alarm_TN, other_TN)
     return _relearnt(tpr_T / bias_T, tpr_TN - slope.plain * fpr_TN, _behind(above_TN, alarm_TN))
 
@@ -104,16 +102,14 @@ def pooled_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, 
     highest = score_TN[other_TN].topk(wider + 1).values
     threshold_T = highest[allowed].expand(T)
     above_TN, alarm_TN = _flags(score_TN, member_TN, other_TN, threshold_T)
-    missing = _tied(score_TN, other_TN, threshold_T, allowed, 1)
+    missing = _no_slope(above_TN) or _tied(score_TN, other_TN, threshold_T, allowed, 1)
     if missing:
         return _none(missing)
     rates = [int(((score_TN > highest[rank]) & member_TN).sum()) / n1 for rank in (fewer, more)]
     tpr = int(above_TN.sum()) / n1
     slope = _slope(rates, [fewer / n0, more / n0], tpr, allowed / n0).plain
     # Each target counts by its numbers of records.
-    weight_1_T, weight_0_T = (
-        len(score_TN) * kind_TN.sum(1) / total for kind_TN, total in ((member_TN, n1), (other_TN, n0))
-    )
+    weight_1_T, weight_0_T = (T * kind_TN.sum(1) / total for kind_TN, total in ((member_TN, n1), (other_TN, n0)))
     tpr_T, tpr_TN = share_contributions(above_TN, member_TN)
     fpr_T, fpr_TN = share_contributions(alarm_TN, other_TN)
     fpr = int(alarm_TN.sum()) / n0
@@ -160,10 +156,9 @@ def mean_precision_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tens
     tpr_T, tpr_TN = share_contributions(found_TN, member_TN)
     precision_T, square_T = tpr_T / (tpr_T + fpr_T), (tpr_T + fpr_T).square()
     reached_T, spread = needed_T / (n1_T + 1), recall * (1 - recall) / n1_T
-    excess_T = slope * (reached_T - recall) + bend * spread / 2
-    variance_T = fpr_T * (1 - fpr_T) / n0_T + slope**2 * spread
-    bias_T = (fpr_T * (needed_T / n1_T - recall) - tpr_T * excess_T) / square_T
-    bias_T += precision_T * variance_T / square_T
+    excess_T = slope * (reached_T - recall) + bend * spread / 2  # of the FPR's mean
+    variance_T = fpr_T * (1 - fpr_T) / n0_T + slope**2 * spread  # of the FPR
+    bias_T = (fpr_T * (needed_T / n1_T - recall) - tpr_T * excess_T + precision_T * variance_T) / square_T
     interval = _relearnt(
         precision_T - bias_T, (tpr_T / square_T)[:, None] * (slope * tpr_TN - fpr_TN), _behind(found_TN, alarm_TN)
     )
@@ -178,6 +173,13 @@ def _slope(tprs: Sequence[float], fprs: Sequence[float], tpr: float, fpr: float)
         return _Slope(power, power * tpr / fpr)
     plain = (tprs[1] - tprs[0]) / (fprs[1] - fprs[0])
     return _Slope(plain * fpr / tpr, plain)
+
+
+def _mean_of_power(rank_T: Tensor, total_T: Tensor, power: float) -> Tensor:
+    """Of the `rank`-th smallest of `total` uniform numbers, taken to a power: float64."""
+    rank_T, total_T = rank_T.double(), total_T.double() + 1
+    log_mean_T = torch.lgamma(rank_T + power) - torch.lgamma(rank_T)
+    return torch.exp(log_mean_T + torch.lgamma(total_T) - torch.lgamma(total_T + power))
 
 
 def _descending(score_TN: Tensor, kind_TN: Tensor) -> Tensor:
@@ -204,6 +206,10 @@ def _records(hit_TN: Tensor) -> float:
 def _behind(found_TN: Tensor, alarm_TN: Tensor) -> float:
     """The number of records behind true or behind false positives, whichever is smaller."""
     return min(_records(found_TN), _records(alarm_TN))
+
+
+def _no_slope(found_TN: Tensor) -> str:
+    return "" if bool(found_TN.any()) else NOTHING_FOUND
 
 
 def _tied(score_TN: Tensor, kind_TN: Tensor, threshold_T: Tensor, flagged: int, thresholds: int) -> str:

@@ -25,6 +25,7 @@ from mia_lightning.metrics.crossed_thresholds import (
     FEW_RANKS,
     FEWEST_ALLOWED,
     NO_ALARM,
+    NOTHING_FOUND,
     RELEARNT,
     TIED,
     mean_precision_interval,
@@ -207,8 +208,14 @@ def test_what_has_no_interval_says_why() -> None:
     assert reason(mean_precision_interval(*small, 0.1)) == FEW_RANKS.format(FEWEST)
     apart_TN = score_TN + 1e6 * member_TN
     assert reason(mean_precision_interval(apart_TN, member_TN, scored_TN, 0.5)) == NO_ALARM
+    last = (score_TN - 1e6 * member_TN, member_TN, scored_TN)
+    assert reason(mean_tpr_interval(*last, 0.05)) == reason(pooled_tpr_interval(*last, 0.05)) == NOTHING_FOUND
     coarse = ((score_TN > 0).double(), member_TN, scored_TN)
-    assert reason(mean_tpr_interval(*coarse, 0.05)) == reason(pooled_tpr_interval(*coarse, 0.05)) == TIED
+    tied_TN = score_TN.clamp(max=float(score_TN[~member_TN].quantile(0.9)))
+    tied_TN += (score_TN > 20) & member_TN
+    tied = (tied_TN, member_TN, scored_TN)
+    assert reason(mean_tpr_interval(*tied, 0.05)) == reason(pooled_tpr_interval(*tied, 0.05)) == TIED
+    assert reason(mean_tpr_interval(*coarse, 0.05)) == NOTHING_FOUND
     assert reason(mean_precision_interval(*coarse, 0.5)) == TIED
 
 
