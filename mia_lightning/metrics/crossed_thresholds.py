@@ -26,6 +26,7 @@ FEW_FALSE_POSITIVES = "none: the threshold allows {} false positives in all; it 
 FEW_ALLOWED = "none: with fewer than {} false positives allowed to a target its threshold is too uncertain"
 FEW_RANKS = "none: it takes {} members on either side of the threshold of each target"
 ALL_FLAGGED = "none: every record is flagged"
+LACKING = "none: a target has no members or no non-members"
 NO_ALARM = "none: no false positive on any target"
 NOTHING_FOUND = "none: no member above the threshold of any target"
 TIED = "none: scores are tied at the threshold"
@@ -90,9 +91,14 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
 
 
 def pooled_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Interval:
-    """Of the TPR at FPR with one threshold for the scores of all targets; arguments as for `mean_tpr_interval`."""
+    """Of the TPR at FPR with one threshold for the scores of all targets; arguments as for `mean_tpr_interval`.
+
+    Since it must hold for many targets on few records too, records are counted at a wider threshold as well.
+    """
     member_TN, other_TN = member_TN & scored_TN, ~member_TN & scored_TN
     T, n1, n0 = len(score_TN), int(member_TN.sum()), int(other_TN.sum())
+    if not bool((member_TN.any(1) & other_TN.any(1)).all()):
+        return _none(LACKING)
     allowed = allowed_false_positives(max_fpr, n0)
     if allowed < max(FEWEST, T / 2):
         return _none(FEW_FALSE_POSITIVES.format(allowed, FEWEST))

@@ -24,6 +24,7 @@ from mia_lightning.metrics.crossed_thresholds import (
     FEW_FALSE_POSITIVES,
     FEW_RANKS,
     FEWEST_ALLOWED,
+    LACKING,
     NO_ALARM,
     NOTHING_FOUND,
     RELEARNT,
@@ -204,6 +205,8 @@ def test_what_has_no_interval_says_why() -> None:
     assert allowed < FEWEST
     assert reason(pooled_tpr_interval(*observed, 0.001)) == FEW_FALSE_POSITIVES.format(allowed, FEWEST)
     assert reason(mean_tpr_interval(*observed, 1.0)) == reason(pooled_tpr_interval(*observed, 1.0)) == ALL_FLAGGED
+    lacking_TN = scored_TN & (member_TN | (torch.arange(FEWEST_TARGETS) > 0)[:, None])
+    assert reason(pooled_tpr_interval(score_TN, member_TN, lacking_TN, 0.05)) == LACKING
     small = tuple(each_TN[:, :40] for each_TN in observed)
     assert reason(mean_precision_interval(*small, 0.1)) == FEW_RANKS.format(FEWEST)
     apart_TN = score_TN + 1e6 * member_TN
