@@ -4,7 +4,13 @@ import numpy as np
 
 
 def leave_one_out_targets(
-    num_models: int, num_records: int, training: float, random: np.random.Generator, *, leaks: bool = True
+    num_models: int,
+    num_records: int,
+    training: float,
+    random: np.random.Generator,
+    *,
+    leaks: bool = True,
+    is_calibrated: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores and memberships `[K, N]` of an attack in which every model is the target once.
 
@@ -15,6 +21,7 @@ def leave_one_out_targets(
     Args:
         num_models: even, at least 4.
         leaks: whether μ_i is anything but 0.
+        is_calibrated: False gives the signal itself as the score, which ranks the same few records first for all.
     """
     pairs = num_models // 2
     first = np.zeros((pairs, num_records), bool)
@@ -25,6 +32,8 @@ def leave_one_out_targets(
     shift = random.choice([0.5, 2.0, 4.0], num_records) * leaks
     strength = np.exp(training * random.normal(size=(num_models, 1)))
     signal = effect + strength * shift * member + random.normal(size=member.shape)
+    if not is_calibrated:
+        return signal, member
     means = []
     for kind in (member, ~member):
         inside = (signal * kind).reshape(pairs, 2, num_records).sum(1)  # one model of each pair

@@ -15,18 +15,21 @@ from torch import Tensor
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.rates import TAIL
 
-FEWEST_TARGETS = 8
+FEWEST_TARGETS = 16
 CROSSED = "crossed bootstrap over records and targets, its variance in closed form, on the logit scale"
 TOO_FEW = f"none: with fewer than {FEWEST_TARGETS} targets the interval was found to cover less than it says"
 
 
-def crossed_interval(value_T: Tensor, contribution_TN: Tensor, *, tail: float = TAIL) -> Interval:
+def crossed_interval(
+    value_T: Tensor, contribution_TN: Tensor, *, records: float | None = None, tail: float = TAIL
+) -> Interval:
     """Of the mean of a share over targets, for new records and new trainings on them.
 
     Args:
         value_T: the figure of each target, float64 in [0, 1].
         contribution_TN: how much the figure of target t changes with the weight of record n, to first order: 0 for
             records that are no evidence about the target, and of sum 0 for each target.
+        records: by how many records the contributions vary, for the degrees of freedom; None says N.
         tail: of each side.
 
     With w_t and w_n as above the variance of (1/T) Σ_t w_t (A_t + Σ_n w_n Z_tn) is
@@ -40,12 +43,12 @@ def crossed_interval(value_T: Tensor, contribution_TN: Tensor, *, tail: float = 
         return Interval(None, None, TOO_FEW)
     mean = float(value_T.mean())
     trainings = float((value_T - mean).square().sum()) / (T * (T - 1))
-    records = float(contribution_TN.sum(0).square().sum()) * (1 - 1 / T) / T**2
-    records += float(contribution_TN.square().sum()) / T**2
-    variance = trainings + records
+    answers = float(contribution_TN.sum(0).square().sum()) * (1 - 1 / T) / T**2
+    answers += float(contribution_TN.square().sum()) / T**2
+    variance = trainings + answers
     if not 0.0 < mean < 1.0 or variance <= 0.0:
         return Interval(None, None, "none: the figure is the same on all targets and records")
-    freedom = variance**2 / (trainings**2 / (T - 1) + records**2 / (N - 1))
+    freedom = variance**2 / (trainings**2 / (T - 1) + answers**2 / max((N if records is None else records) - 1, 0.1))
     reach = float(stdtrit(freedom, 1 - tail)) * sqrt(variance) / (mean * (1 - mean))
     return Interval(float(expit(logit(mean) - reach)), float(expit(logit(mean) + reach)), CROSSED)
 
@@ -91,3 +94,61 @@ def share_contributions(is_hit_TN: Tensor, counted_TN: Tensor) -> tuple[Tensor, 
     value_T = (is_hit_TN & counted_TN).sum(1).double() / count_T
     contribution_TN = (is_hit_TN.double() - value_T[:, None]) * counted_TN / count_T[:, None]
     return value_T, contribution_TN
+
+
+def average_precision_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """Average precision `[T]` of each target, less its bias, and the contributions `[T, N]` of its records, float64.
+
+    With A_i members and B_i non-members at or above member i, the figure is the mean over members of A_i / (A_i + B_i).
+    Its derivatives by the weights of records are, times the number of members, B_i / (A_i + B_i)² summed over the
+    members i at or below a record if this is a member, with its own precision, and -A_i / (A_i + B_i)² if it is not;
+    less their mean over the records of its kind, for the numbers of members and non-members are given.
+
+    Since member i counts among its own A_i the figure is too high on average, by a share that does not shrink with the
+    number of targets; the values given are those with (A_i - 1) / (A_i - 1 + B_i (n_1 - 1) / n_1) in its place.
+
+    Args:
+        score_TN, member_TN, scored_TN: as for `auc_contributions`.
+    """
+    # Ascending, records that are no evidence last (NaN is sorted so).
+    ascending_TN, order_TN = score_TN.double().neg().masked_fill(~scored_TN, torch.nan).sort(1)
+    scored_TN, member_TN = scored_TN.gather(1, order_TN), (member_TN & scored_TN).gather(1, order_TN)
+    first_TN, last_TN = _ties(ascending_TN)
+    found_TN = member_TN.cumsum(1).gather(1, last_TN).double()
+    flagged_TN = scored_TN.cumsum(1).gather(1, last_TN).double().clamp(min=1)
+    n1_T, n0_T = member_TN.sum(1, keepdim=True), (scored_TN & ~member_TN).sum(1, keepdim=True)
+    precision_TN = found_TN / flagged_TN
+    value_T = (precision_TN * member_TN).sum(1, keepdim=True) / n1_T
+    gains = []
+    for part_TN in ((flagged_TN - found_TN) / flagged_TN**2, -found_TN / flagged_TN**2):
+        of_member_TN = part_TN * member_TN
+        before_TN = of_member_TN.cumsum(1) - of_member_TN
+        gains.append(of_member_TN.sum(1, keepdim=True) - before_TN.gather(1, first_TN))
+    gain_TN = torch.where(member_TN, precision_TN + gains[0], gains[1]) / n1_T
+    contribution_TN = torch.zeros_like(gain_TN)
+    for kind_TN, number_T in ((member_TN, n1_T), (scored_TN & ~member_TN, n0_T)):
+        mean_T = (gain_TN * kind_TN).sum(1, keepdim=True) / number_T
+        contribution_TN += (gain_TN - mean_T) * kind_TN
+    # Each precision without its own member, scaled to as many members as there are.
+    others_TN, alarms_TN = found_TN - 1, (flagged_TN - found_TN) * ((n1_T - 1) / n1_T)
+    apart_TN = torch.where(flagged_TN > 1, others_TN / (others_TN + alarms_TN), precision_TN)
+    bias_T = ((precision_TN - apart_TN).masked_fill(~member_TN, 0).sum(1, keepdim=True)) / n1_T
+    return (value_T - bias_T)[:, 0], torch.zeros_like(gain_TN).scatter_(1, order_TN, contribution_TN)
+
+
+def average_precision_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> Interval:
+    """Of the mean average precision over targets; arguments as for `auc_contributions`."""
+    return crossed_interval(*average_precision_contributions(score_TN, member_TN, scored_TN))
+
+
+def _ties(ordered_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the first and of the last record that share the score of each, int64 `[T, N]`."""
+    N = ordered_TN.shape[1]
+    place_N = torch.arange(N, device=ordered_TN.device)
+    starts_TN = torch.ones_like(ordered_TN, dtype=torch.bool)
+    starts_TN[:, 1:] = ordered_TN[:, 1:] != ordered_TN[:, :-1]
+    first_TN = torch.where(starts_TN, place_N, 0).cummax(1).values
+    ends_TN = starts_TN.roll(-1, dims=1)
+    ends_TN[:, -1] = True
+    last_TN = torch.where(ends_TN, place_N, N - 1).flip(1).cummin(1).values.flip(1)
+    return first_TN, last_TN

@@ -13,9 +13,9 @@ from mia_lightning.metrics.areas import TOO_FEW, auc_interval
 from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.crossed import auc_contributions, crossed_interval, share_contributions
 from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null
-from mia_lightning.metrics.leakage import MAX_FPRS, attack_figures, missing_kind
+from mia_lightning.metrics.leakage import MAX_FPRS, attack_figures
 from mia_lightning.metrics.operating_point import NOTHING_FLAGGED
-from mia_lightning.metrics.ranking import pooled_tpr_figures
+from mia_lightning.metrics.ranking_over_targets import pooled_tprs, ranking_intervals
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.metrics.roc import roc
 
@@ -44,9 +44,9 @@ def target_figures(
     """What an attack achieves against T targets on one group of records; `attack_figures` of a single one.
 
     Of several the values are means over targets (`mean_figures`), `spread` their standard deviation over targets. The
-    intervals of AUC, recall, accuracies, advantage and precisions are those of `crossed_interval`: new records of the
-    same population and new trainings on them. TPR at FPR is the mean of each target's own, without an interval, and
-    beside it that of one threshold for the scores of all targets.
+    intervals are those of `crossed_interval`: new records of the same population and new trainings on them. TPR at FPR
+    is the mean of each target's own, and beside it that of one threshold for the scores of all targets. Where an
+    interval was found to cover less than it says there is none, and `interval` names the reason.
 
     Args:
         score_TN, is_flagged_TN, member_TN: as for `attack_figures`, for each target.
@@ -71,8 +71,8 @@ def target_figures(
     )
     return figures.model_copy(
         update={
-            **_with_intervals(figures, score_TN, is_flagged_TN, member_TN, scored_TN),
-            "tpr_at_fpr_pooled": _pooled(score_TN, member_TN, scored_TN, max_fprs),
+            **_with_intervals(figures, score_TN, is_flagged_TN, member_TN, scored_TN, max_fprs),
+            "tpr_at_fpr_pooled": pooled_tprs(score_TN, member_TN, scored_TN, max_fprs),
         }
     )
 
@@ -169,7 +169,12 @@ def _mean_ppv(figures: Sequence[Figures], prior: str) -> Figure:
 
 
 def _with_intervals(
-    figures: Figures, score_TN: Tensor, is_flagged_TN: Tensor, member_TN: Tensor, scored_TN: Tensor
+    figures: Figures,
+    score_TN: Tensor,
+    is_flagged_TN: Tensor,
+    member_TN: Tensor,
+    scored_TN: Tensor,
+    max_fprs: Sequence[float],
 ) -> dict[str, Any]:
     """The figures whose contributions are known, with the limits of the crossed bootstrap."""
     if int(_fewest(member_TN, scored_TN)) < 1:
@@ -198,7 +203,7 @@ def _with_intervals(
         value_T = value + gain_tpr * (tpr_T - mean_tpr) + gain_fpr * (fpr_T - mean_fpr)
         part_TN = gain_tpr[:, None] * of_tpr_TN + gain_fpr[:, None] * of_fpr_TN
         ppv[prior] = figure if figure.value is None else limited(figure, crossed_interval(value_T, part_TN))
-    return {**found, "ppv": ppv}
+    return {**found, "ppv": ppv, **ranking_intervals(figures, score_TN, member_TN, scored_TN, max_fprs)}
 
 
 def _precision(odds: float, tpr_T: Tensor, of_tpr_TN: Tensor, fpr_T: Tensor, of_fpr_TN: Tensor) -> Interval:
@@ -211,16 +216,6 @@ def _slopes(odds: float, tpr_T: Tensor, fpr_T: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives of TPR / (TPR + odds FPR) by both rates."""
     square_T = (tpr_T + odds * fpr_T).square()
     return odds * fpr_T / square_T, -odds * tpr_T / square_T
-
-
-def _pooled(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fprs: Sequence[float]) -> dict[str, Figure]:
-    """TPR at FPR with one threshold for all targets."""
-    is_member_M = member_TN[scored_TN]
-    n1 = int(is_member_M.sum())
-    missing = missing_kind(n1, len(is_member_M) - n1)
-    if missing:
-        return {f"{max_fpr:g}": null(len(is_member_M), missing) for max_fpr in max_fprs}
-    return pooled_tpr_figures(roc(score_TN[scored_TN], is_member_M), max_fprs, NO_INTERVAL)
 
 
 def _doubled(share: float | None) -> float | None:

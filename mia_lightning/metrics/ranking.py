@@ -35,7 +35,7 @@ def ranking_figures(
     figures: dict[str, Any] = {
         "auc": Figure(value=curve.auc, n=n),
         "average_precision": Figure(value=curve.average_precision, n=n),
-        "tpr_at_fpr": {f"{max_fpr:g}": _tpr_figure(curve, max_fpr) for max_fpr in max_fprs},
+        "tpr_at_fpr": tpr_figures(curve, max_fprs),
         "precision_at_recall": {f"{recall:g}": Figure(value=_precision_at(curve, recall), n=n) for recall in recalls},
     }
     if not intervals:
@@ -56,13 +56,9 @@ def ranking_figures(
     }
 
 
-def pooled_tpr_figures(curve: Roc, max_fprs: Sequence[float], method: str) -> dict[str, Figure]:
-    """TPR at FPRs alone, with the reason why there are no intervals."""
-    figures = {f"{max_fpr:g}": _tpr_figure(curve, max_fpr) for max_fpr in max_fprs}
-    return {
-        key: figure if figure.value is None else limited(figure, Interval(None, None, method))
-        for key, figure in figures.items()
-    }
+def tpr_figures(curve: Roc, max_fprs: Sequence[float]) -> dict[str, Figure]:
+    """TPR at FPRs alone, without intervals."""
+    return {f"{max_fpr:g}": _tpr_figure(curve, max_fpr) for max_fpr in max_fprs}
 
 
 def _tpr_figure(curve: Roc, max_fpr: float) -> Figure:

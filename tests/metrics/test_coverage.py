@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from simulated_targets import leave_one_out_targets
 
 from mia_lightning.metrics.areas import auc_interval
 from mia_lightning.metrics.bootstrap import Bootstrap
-from mia_lightning.metrics.crossed import auc_contributions, crossed_interval, share_contributions
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.order_statistics import precision_at_recall_interval, tpr_at_fpr_interval
 from mia_lightning.metrics.roc import Roc, roc
@@ -125,37 +123,6 @@ def test_precision_at_recall_by_bootstrap(recall: float, shift: float) -> None:
     truth = precision(recall, shift)
     share = coverage(1200, 1200, shift, truth, lambda curve: bootstrap.precision_at_recall(curve, recall))
     assert_within(share, TWO_SIDED)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("num_models", "num_targets", "training", "leaks"),
-    [
-        (8, 8, 0.0, True),
-        (8, 8, 0.3, True),
-        (32, 8, 0.3, True),
-        (16, 16, 0.1, True),
-        (32, 32, 0.3, True),
-        (16, 16, 0.0, False),
-    ],
-)
-def test_means_over_targets(num_models: int, num_targets: int, training: float, leaks: bool) -> None:
-    """A fresh population and fresh trainings in each simulation; the truth is the mean of all of them."""
-    random = np.random.default_rng([num_models, num_targets, round(10 * training)])
-    scored_TN = torch.ones(num_targets, 200, dtype=torch.bool)
-    held: dict[str, list[tuple[float, Interval]]] = {"auc": [], "recall": []}
-    for _ in range(SIMULATIONS):
-        score, member = leave_one_out_targets(num_models, 200, training, random, leaks=leaks)
-        score_TN, member_TN = (torch.from_numpy(each[:num_targets]) for each in (score, member))
-        found = {
-            "auc": auc_contributions(score_TN, member_TN, scored_TN),
-            "recall": share_contributions(score_TN > 0, member_TN),
-        }
-        for name, (value_T, contribution_TN) in found.items():
-            held[name].append((float(value_T.mean()), crossed_interval(value_T, contribution_TN)))
-    for results in held.values():
-        truth = np.mean([value for value, _ in results])
-        assert_within(float(np.mean([low <= truth <= high for _, (low, high, _) in results])), CONSERVATIVE)
 
 
 @pytest.mark.slow

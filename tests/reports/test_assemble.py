@@ -71,7 +71,7 @@ def test_figures_of_one_target(blobs: Population) -> None:
 
 @pytest.fixture
 def of_several(blobs: Population) -> AuditReport:
-    return reported(observed(blobs, 8))[0]
+    return reported(observed(blobs, 16))[0]
 
 
 def test_figures_of_several_targets(of_several: AuditReport) -> None:
@@ -80,14 +80,14 @@ def test_figures_of_several_targets(of_several: AuditReport) -> None:
     assert section.estimand == NEW_TRAININGS
     areas = [
         roc(torch.from_numpy(scores.score[rows]), torch.from_numpy(scores.is_member[rows])).auc
-        for rows in (scores.target == t for t in range(8))
+        for rows in (scores.target == t for t in range(16))
     ]
     assert section.overall.auc.value == pytest.approx(np.mean(areas))
     assert section.overall.auc.spread == pytest.approx(np.std(areas, ddof=1))
     assert section.overall.auc.interval == CROSSED
     pooled = roc(torch.from_numpy(scores.score), torch.from_numpy(scores.is_member))
     assert section.overall.tpr_at_fpr_pooled["0.01"].value == pooled.tpr_at_fpr(0.01).tpr
-    assert sum(group.num_members for group in section.per_class) == section.overall.num_members == 160
+    assert sum(group.num_members for group in section.per_class) == section.overall.num_members == 320
     for group in section.per_class:
         if group.auc.low is not None:
             assert group.auc_simultaneous.low < group.auc.low
@@ -99,7 +99,7 @@ def test_several_targets_are_said_where_figures_are_shown(of_several: AuditRepor
     text = console.export_text().replace("\u00a0", " ")
     spread = of_several.attacks[0].overall.auc.spread
     assert f"Brackets: 95 % intervals ({NEW_TRAININGS})." in text
-    assert f"Means over 8 targets; SD of the AUC over them: made {spread:.3f}" in text
+    assert f"Means over 16 targets; SD of the AUC over them: made {spread:.3f}" in text
     assert any(NEW_TRAININGS in sentence for sentence in verdict(of_several))
     page = html_page(of_several, {"made": attack_curves(of_several.scores, "made")})
     assert f"<small>SD {spread:.3f}</small>" in page
