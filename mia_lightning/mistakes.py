@@ -38,6 +38,11 @@ def translate(error: Exception) -> str:
     text = str(error)
     if "Config group override must be" in text:
         return _about_choice(sys.argv[1:])
+    if match := re.search(r"Ambiguous value for argument '(.*)'$", text, re.MULTILINE):
+        key, _, values = match.group(1).partition("=")
+        return (
+            f"`{key}={values}` holds several values; add --multirun to run each, or write {key}=[{values}] for a list."
+        )
     if match := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
         group, choice = match.groups()
         listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # of all folders on the search path, where Hydra says so

@@ -246,6 +246,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["attack=[shokri,lira]"], ["attack=lira", "shokri"]),
         (["experiment=nothing"], ["experiment=nothing"]),
         (["dataset.train_size=[1,"], ["dataset.train_size=[1,"]),
+        (["seed=1,2"], ["`seed=1,2` holds several values", "add --multirun", "seed=[1,2]"]),
         (["--no-such-flag"], ["--no-such-flag"]),
         (["+extra.key=1"], ["`extra`"]),
         (["model=custom"], ["`model._target_` is not set"]),

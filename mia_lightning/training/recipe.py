@@ -220,6 +220,9 @@ def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
     except InputError:
         raise
     except Exception as error:  # whatever a foreign optimiser raises: it cannot drive a stack
+        for name, value in getattr(make_optimizer, "keywords", {}).items():
+            if isinstance(error, TypeError) and isinstance(value, str):
+                raise InputError(f"`training.optimizer.{name}` is {value!r}; it must be a number.") from error
         raise InputError(f"`training.optimizer` cannot drive a stack of models: {_first_line(error)}.") from error
     # Displacements, in float64, so that a small learning rate hides nothing.
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-6 * float(alone.abs().max())):

@@ -54,7 +54,7 @@ class LARS(torch.optim.SGD):
         ],
         (partial(torch.optim.LBFGS, lr=0.1), "cannot drive a stack of models"),
         (partial(torch.optim.Muon, lr=0.1), "cannot drive a stack of models: Muon only supports 2D"),
-        (partial(torch.optim.SGD, lr="fast"), "cannot drive a stack of models"),
+        (partial(torch.optim.SGD, lr="fast"), r"`training.optimizer.lr` is 'fast'; it must be a number"),
         (lambda parameters: 3, "made a int, not a torch Optimizer"),
     ],
 )
