@@ -80,7 +80,14 @@ def run_attacks(
     views = _Views(observation, fitting)
     target_signals = views.of_targets(_answered(observation.target_signals, outputs), outputs)
     outcomes = []
-    for suffix, imitated, adapts in _attackers(outputs, trainings, adaptive):
+    attackers = _attackers(outputs, trainings, adaptive)
+    if len(attackers) > 1 and trainings:
+        observation.engine.stages.remark(
+            f"Attackers with and without `{attackers[1][0]}` differ in the output defences that they know; of "
+            f"{', '.join(each.name for each in trainings)} both {'know' if adaptive else 'know nothing'}, since shadow "
+            "models are trained once."
+        )
+    for suffix, imitated, adapts in attackers:
         same = observation.plan.leaves_one_out and imitated == outputs
         shadow_signals = target_signals if same else _answered(observation.shadow_signals, imitated)
         evidence = evidence_of(

@@ -144,6 +144,13 @@ def test_a_training_defence_is_on_the_target_and_where_the_attacker_adapts_on_th
     assert report.defense is not None
     assert not report.defense.adaptive
     assert not report.attacks[0].adaptive
+    both = [L2(strength=0.05), Temperature(temperature=5.0)]
+    for models, known in ((adaptive, "l2 both know,"), (unaware, "l2 both know nothing,")):
+        alone, with_output = (
+            mia.attack(models, defenses=defenses, adaptive=models is adaptive) for defenses in (both[:1], both)
+        )
+        assert not any(known in warning for warning in alone.warnings)
+        assert any(known in warning for warning in with_output.warnings)
     with pytest.raises(mia.InputError, match="another training"):
         mia.attack(observed, defenses=[L2(strength=0.05)])
     with pytest.raises(mia.InputError, match="another training"):
