@@ -124,6 +124,7 @@ class Engine:
                 "are held out; set `membership.validation` to their number (attack networks have none)."
             )
         recipe.check()
+        recipe.check_records(population.input_shape)
         with self.settings.matmul_precision():
             return Task(
                 seed=self.seed,

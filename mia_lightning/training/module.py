@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.augmentation import augmented
 from mia_lightning.training.batches import Batch, RecordBatches
 from mia_lightning.training.looped import LoopedGradients
 from mia_lightning.training.recipe import Recipe
@@ -113,6 +114,7 @@ class StackModule(pl.LightningModule):
         label_KB = self._truth(index_KB)
         labels: Labels = (label_KB,)
         step = self.current_epoch * len(self.batches) + batch_index
+        x = augmented(x, self.recipe.augment, key_K=self.batches.key_K, step=step, index_KB=index_KB)
         if self.recipe.mix is not None:
             x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
             labels = (label_KB, second_KB, share_KB)

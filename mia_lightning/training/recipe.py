@@ -1,7 +1,7 @@
 """How a stack is trained: everything that a trained model depends on beside its data and its seed."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
+from mia_lightning.training.augmentation import Augmentation
 from mia_lightning.training.batches import StackBatches
 from mia_lightning.training.rules import GradientRule, Sampler
 
@@ -55,6 +56,16 @@ def _early_stopping(fields: Mapping[str, Any]) -> EarlyStopping:
         ) from error
 
 
+def _augmentations(given: object) -> tuple[Augmentation, ...]:
+    is_list = isinstance(given, Sequence) and not isinstance(given, str)
+    if is_list and all(isinstance(each, Augmentation) and not isinstance(each, type) for each in given):  # type: ignore[attr-defined]
+        return tuple(given)  # type: ignore[arg-type]
+    raise InputError(
+        f"`training.augment` is {given!r}; give a list of augmentations by their `_target_`, such as "
+        "[{_target_: mia_lightning.training.augmentation.Flip}], or [] for none."
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The `training` section of the configuration.
@@ -69,6 +80,7 @@ class Recipe:
         gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
         accumulate_batches: batches whose gradients are averaged for one optimiser step.
         early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
+        augment: what changes the records in training, in order (`mia_lightning.training.augmentation`).
         execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
             measured to be faster, `loop` where vmap refuses the architecture.
         chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured
@@ -92,6 +104,7 @@ class Recipe:
     gradient_clip_norm: float | None = None
     accumulate_batches: int = 1
     early_stopping: EarlyStopping | None = None  # a mapping is turned into one
+    augment: Sequence[Augmentation] = ()
     execution: Literal["auto", "stack", "loop"] | str = "auto"
     chunk: int | Literal["auto"] | str | None = "auto"
     objective: Objective = cross_entropy
@@ -123,6 +136,7 @@ class Recipe:
         clip: object = self.gradient_clip_norm
         if clip is not None and (isinstance(clip, bool) or not isinstance(clip, int | float) or not clip > 0):
             raise InputError(f"`training.gradient_clip_norm` is {clip!r}; it must be a positive number or null.")
+        object.__setattr__(self, "augment", _augmentations(self.augment))
         for name in ("optimizer", "scheduler"):
             value = getattr(self, name)
             if not callable(value) and not (name == "scheduler" and value is None):
@@ -157,6 +171,13 @@ class Recipe:
     def check(self) -> None:
         """Raise what `make_optimizer` and `make_scheduler` would, on a few numbers."""
         self.make_scheduler(self.make_optimizer([nn.Parameter(torch.zeros(1))]))
+
+    def check_records(self, shape: tuple[int, ...]) -> None:
+        """Raise an `InputError` where records of this shape cannot be augmented so."""
+        for each in self.augment:
+            reason = each.refusal(shape)
+            if reason is not None:
+                raise InputError(reason)
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
         """The schedule, or None.
