@@ -226,6 +226,8 @@ def prepare(
             "`guess` describes shadow models that are trained here, and those of this `target` are trained by its "
             "service; set target.shadows=guessed, with `model` and `training` as the guess."
         )
+    if guess is not None and guess.training is not None:
+        guess.training.check_records(population.input_shape)
     if trainings and not target.takes_recipe:
         raise InputError(
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "

@@ -69,6 +69,10 @@ class QuantileRegression:
         if any(width < 1 for width in self.hidden):
             raise InputError(f"`attack.{self.name}.hidden` is {list(self.hidden)}; widths must be at least 1.")
         self.training.check()
+        if self.training.augment:
+            raise InputError(
+                f"`attack.{self.name}.training.augment` is set, but attack networks see no images; leave it []."
+            )
 
     @property
     def description(self) -> str:

@@ -61,6 +61,10 @@ class Shokri:
                 "leave it null and set the number of epochs."
             )
         self.training.check()
+        if self.training.augment:
+            raise InputError(
+                f"`attack.{self.name}.training.augment` is set, but attack networks see no images; leave it []."
+            )
         if self.training.batches_per_epoch is None:
             raise InputError(
                 f"`attack.{self.name}.training.batches_per_epoch` is null; set it (and batch_size to null), so that "

@@ -125,7 +125,7 @@ class Engine:
             )
         recipe.check()
         recipe.check_records(population.input_shape)
-        with self.settings.matmul_precision():
+        with _quiet_lightning(), self.settings.matmul_precision():
             return Task(
                 seed=self.seed,
                 role=role,

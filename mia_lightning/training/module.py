@@ -144,7 +144,7 @@ class StackModule(pl.LightningModule):
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's own responses."""
         if self.response_KN is None:
-            return self.population.label_N.take(index_KB)
+            return self.population.label_N[index_KB]
         return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:
@@ -155,6 +155,8 @@ class StackModule(pl.LightningModule):
             if parameter.grad is None:
                 # Alone, too: an optimiser skips what has no gradient, and beside a model that uses it, it would not.
                 parameter.grad = torch.zeros_like(parameter)
+            elif parameter.grad.stride() != parameter.stride():  # of a rule; fused optimisers do not look
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
         if self.recipe.gradient_clip_norm is not None:
             clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
         optimizer.step()
