@@ -8,9 +8,8 @@ An audit of one target with K shadow models in complementary pairs on N random r
 
 - `own`: the most memory that the process had to itself (RssAnon, sampled every 10 ms): what counts, and what ends a
   process when there is too little;
-- `mapped`: the most pages of files that were mapped beside it (RssFile), those of its libraries among them. They are
-  copies of what is on disk, count in the resident size (`ru_maxrss`), and are dropped by the kernel when memory is short;
-- `on disk`: the arrays that lie there.
+- `mapped`: the most pages of files that were mapped beside it (RssFile), its libraries among them. They are copies of
+  what is on disk, count in the resident size (`ru_maxrss`), and the kernel drops them when memory is short.
 
 The process ends with 1 where `own` exceeded 4 GiB, the limit for the default sizes. Linux alone has these numbers.
 """
