@@ -25,6 +25,8 @@ from mia_lightning.training.trained import TrainedStack
 
 # Numbers of prediction vectors that are scored at once: bounds memory.
 _SCORED_NUMBERS = 2**26
+# Of those in float64 at once: 16 MiB, which memory allocators hand out again and again.
+_SUMMED_NUMBERS = 2**21
 UNKNOWN = math.nextafter(0.5, 0.0)  # nothing speaks for a member, and a record is flagged from 0.5 on
 INPUTS = ("log_probabilities", "probabilities")
 
@@ -275,15 +277,13 @@ def _scale(x_KNC: Tensor, scored_KN: Tensor, kept_FK: Tensor, *, is_log: bool) -
 
     From those of each model, in float64, so that no two models' vectors need be held together.
     """
-    count, mean, squares = [], [], []
-    for x_NC, scored_N in zip(x_KNC, scored_KN, strict=True):
-        x_MC = x_NC[scored_N]
-        x_MC = (x_MC.exp() if is_log else x_MC).double()
-        count.append(len(x_MC))
-        mean.append(x_MC.sum(0) / max(1, len(x_MC)))
-        squares.append((x_MC - mean[-1]).square().sum(0))
-    mean_KC = torch.stack(mean)
-    weight_FK = kept_FK * torch.tensor(count, dtype=torch.float64, device=mean_KC.device)
+    K, _, C = x_KNC.shape
+    mean_KC, squares_KC = torch.zeros(2, K, C, dtype=torch.float64, device=x_KNC.device)
+    count_K = scored_KN.double().sum(1)
+    for k in range(K):
+        mean_KC[k] = _total(x_KNC[k], scored_KN[k], is_log=is_log) / count_K[k].clamp(min=1)
+        squares_KC[k] = _total(x_KNC[k], scored_KN[k], is_log=is_log, centre_C=mean_KC[k])
+    weight_FK = kept_FK * count_K
     total_F1 = weight_FK.sum(1, keepdim=True).clamp(min=1)
     mean_FC = weight_FK @ mean_KC / total_F1
     between_FC = torch.stack(
@@ -292,8 +292,21 @@ def _scale(x_KNC: Tensor, scored_KN: Tensor, kept_FK: Tensor, *, is_log: bool) -
             for weight_K, mean_C in zip(weight_FK, mean_FC, strict=True)
         ]
     )
-    std_FC = ((kept_FK.double() @ torch.stack(squares) + between_FC) / total_F1).sqrt()
+    std_FC = ((kept_FK.double() @ squares_KC + between_FC) / total_F1).sqrt()
     return mean_FC.float(), std_FC.float().clamp(min=1e-6)
+
+
+def _total(x_NC: Tensor, scored_N: Tensor, *, is_log: bool, centre_C: Tensor | None = None) -> Tensor:
+    """Sum over the scored vectors, float64 `[C]`: of their values, or of squared differences from a centre."""
+    total_C = torch.zeros(x_NC.shape[1], dtype=torch.float64, device=x_NC.device)
+    width = max(1, _SUMMED_NUMBERS // x_NC.shape[1])
+    for x_MC, scored_M in zip(x_NC.split(width), scored_N.split(width), strict=True):
+        value_MC = x_MC.to(torch.float64, copy=True)
+        value_MC = value_MC.exp_() if is_log else value_MC
+        if centre_C is not None:
+            value_MC = value_MC.sub_(centre_C).square_()
+        total_C += scored_M.double() @ value_MC
+    return total_C
 
 
 def _balanced(member_KN: Tensor, usable_KN: Tensor, of_class_N: Tensor, seed: int, *name: str | int) -> Tensor:
