@@ -33,6 +33,7 @@ from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 
@@ -100,6 +101,7 @@ def observe_models(
     guess: Guess | None = None,
     attacks: Sequence[Attack] = (),
     wants_population: bool = False,
+    room: Room | None = None,
 ) -> Observation:
     """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
 
@@ -107,12 +109,15 @@ def observe_models(
         guess: what the attacker assumes of the target's architecture and training; None for the truth.
         attacks: those that will be run; one that the plan cannot serve is refused before anything is trained.
         wants_population: whether an attack needs records that are evidence about no model.
+        room: where the answers of all models lie; by default in memory, if they take no more than a quarter of what is
+            free, else on disk in the run's folder.
 
     Raises:
         DoesNotApplyError: an attack that the plan cannot serve.
         InputError: settings that do not fit the records or each other, or a target that cannot be trained.
     """
     stages, seed = engine.stages, engine.seed
+    room = room or Room(folder=engine.folder)
     outputs, trainings = split_defenses(defenses)
     setup = prepare(
         engine,
@@ -134,7 +139,7 @@ def observe_models(
         check_trials(plan, delta_of(guarantee, plan), num_attacks=max(1, len(attacks)))
     with stages.clock("target"):
         targets = target.obtain(setup)
-        target_signals = targets.observe(population)
+        target_signals = targets.observe(population, room=room)
     if not plan.leaves_one_out:
         kept_T = _kept_targets(targets, target_signals, plan, engine)
         if not bool(kept_T.all()):
@@ -167,7 +172,7 @@ def observe_models(
     else:
         with stages.clock("shadow"):
             shadows = target.train_shadows(setup)
-            shadow_signals = shadows.observe(population)
+            shadow_signals = shadows.observe(population, room=room)
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, plan, plan.shadows)
     kept_K = _kept(plan, failed_K, engine)
     if not bool(kept_K.all()):
@@ -233,7 +238,7 @@ def prepare(
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
             "here; use target=trained, or leave the defence out."
         )
-    population = population.to(engine.device)
+    population = population.near(engine.device)
     make_network = bind_shapes(defended_model(trainings, model), population.input_shape, population.num_classes)
     plan = _plan_of_real_records(membership, population, target, shadow, engine.seed, wants_population)
     if isinstance(shadow, Real):
@@ -395,7 +400,10 @@ def _synthesise(source: Source, setup: Setup, targets: Models, channel: Sequence
 
 def _is_finite(signals: Signals, plan: Membership, rows: slice) -> Tensor:
     """bool `[K]`: whether a model's outputs are finite on all the records that are evidence about it."""
-    finite_KN = signals.log_probability_KANC.isfinite().all(-1).all(1).cpu()
+    each_KAN = (  # one model at a time: a mask of all answers would be a quarter of their size
+        value_ANC.amin(-1).isfinite() & value_ANC.amax(-1).isfinite() for value_ANC in signals.log_probability_KANC
+    )
+    finite_KN = torch.stack([each_AN.all(0).cpu() for each_AN in each_KAN])
     return (finite_KN | ~plan.scored_KN[rows]).all(1)
 
 

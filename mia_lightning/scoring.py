@@ -153,7 +153,9 @@ class _Views:
             return signals
         engine = self._observation.engine
         with engine.stages.clock("views"):
-            views = observe_views(models, population, self._views, engine.seed, outputs, form=self._form)
+            views = observe_views(
+                models, population, self._views, engine.seed, outputs, form=self._form, room=signals.room
+            )
         return replace(signals, views=views)
 
 
@@ -178,7 +180,7 @@ def _answered(signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
     """The signals as they look through the output defences."""
     if not outputs:
         return signals
-    log_probability_KANC = apply_all(outputs, signals.log_probability_KANC)
+    log_probability_KANC = apply_all(outputs, signals.log_probability_KANC, room=signals.room)
     return replace(signals, log_probability_KANC=log_probability_KANC, channel=channel_of(outputs))
 
 

@@ -1,5 +1,6 @@
 """Shadow models of an attacker who knows the target only roughly."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.mistakes import config_directory
 from mia_lightning.models.logistic_regression import LogisticRegression
 from mia_lightning.models.mlp import MLP
+from mia_lightning.training.augmentation import Flip
 
 PLAN = mia.Disjoint(train_size=20)
 OTHER = mia.Recipe(epochs=9, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1))
@@ -53,6 +55,10 @@ def test_each_half_of_a_guess_leaves_the_other_as_it_is(blobs: Population) -> No
         (
             lambda blobs: observe(blobs, guess=mia.Guess(training=OTHER), target=mia.LeaveOneOut()),
             "under target=leave_one_out they are the targets",
+        ),
+        (
+            lambda blobs: observe(blobs, guess=mia.Guess(training=replace(OTHER, augment=(Flip(),)))),
+            "has a Flip, but a record has the shape",
         ),
     ],
 )

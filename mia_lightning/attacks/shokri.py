@@ -19,9 +19,14 @@ from mia_lightning.models.mlp import ACTIVATIONS, MLP, check_widths
 from mia_lightning.seeds import generator
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trained import TrainedStack
 
+# Numbers of prediction vectors that are scored at once: bounds memory.
+_SCORED_NUMBERS = 2**26
+# Of those in float64 at once: 16 MiB, which memory allocators hand out again and again.
+_SUMMED_NUMBERS = 2**21
 UNKNOWN = math.nextafter(0.5, 0.0)  # nothing speaks for a member, and a record is flagged from 0.5 on
 INPUTS = ("log_probabilities", "probabilities")
 
@@ -72,6 +77,11 @@ class Shokri:
             )
 
     @property
+    def takes_probabilities(self) -> bool:
+        """Whether networks see exponentials of what was observed."""
+        return self.input == "probabilities"
+
+    @property
     def needs(self) -> Needs:
         return Needs()
 
@@ -97,19 +107,20 @@ class Shokri:
         Raises:
             InputError: no class has both in and out records among the shadows of a fold.
         """
-        model_M, record_M = shadows.scored_KN.nonzero(as_tuple=True)
-        is_in_M, class_M = shadows.member_KN[model_M, record_M], shadows.label_N[record_M]
-        vectors = Population(
+        x_KNC = _without_unscored(vectors_of(shadows.signals, self.input), shadows.scored_KN, shadows.signals.room)
+        vectors = Population(  # vector n of model k is record k N + n
             name=f"{self.name} prediction vectors",
-            x_N=attack_input(shadows.signals, self.input)[model_M, record_M],
-            label_N=is_in_M.long(),
+            x_N=x_KNC.flatten(0, 1),
+            label_N=shadows.member_KN.flatten().long(),
             class_names=("out", "in"),
         )
+        held_out_FK = held_out_FK.to(shadows.scored_KN.device)
+        mean_FC, std_FC = _scale(x_KNC, shadows.scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
         folds, scale_K = [], []
-        for held_out_K in held_out_FK.to(model_M.device):
-            kept_M = ~held_out_K[model_M]
+        for held_out_K, *scale in zip(held_out_FK, mean_FC, std_FC, strict=True):
+            usable_KN = shadows.scored_KN & ~held_out_K[:, None]
             drawn = (
-                _balanced(is_in_M, kept_M & (class_M == c), engine.seed, self.name, c)
+                _balanced(shadows.member_KN, usable_KN, shadows.label_N == c, engine.seed, self.name, c)
                 for c in range(shadows.num_classes)
             )
             fold = {c: balanced for c, balanced in enumerate(drawn) if len(balanced)}
@@ -119,11 +130,17 @@ class Shokri:
                     "learn from; raise `shadow.count` or `dataset.train_size`."
                 )
             folds.append(fold)
-            x_LC = vectors.x_N[kept_M]  # what is held out must not set the scale either
-            scale_K += [torch.stack([x_LC.mean(0), x_LC.std(0, correction=0).clamp(min=1e-6)])] * len(fold)
+            scale_K += [torch.stack(scale)] * len(fold)
         mean_KC, std_KC = torch.stack(scale_K).unbind(1)
         networks = engine.train(
-            partial(ScaledMLP, vectors.input_shape, 2, hidden=self.hidden, activation=self.activation),
+            partial(
+                ScaledMLP,
+                vectors.input_shape,
+                2,
+                exponential=self.takes_probabilities,
+                hidden=self.hidden,
+                activation=self.activation,
+            ),
             vectors,
             [balanced for fold in folds for balanced in fold.values()],
             self.training,
@@ -148,17 +165,25 @@ class Shokri:
 
 
 class ScaledMLP(MLP):
-    """An MLP that scales its inputs by buffers of its own, `mean` and `std` (of the form of one record)."""
+    """An MLP that scales its inputs by buffers of its own, `mean` and `std` (of the form of one record).
+
+    Args:
+        exponential: whether it takes the exponentials of its inputs first, which need then be held nowhere.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, **settings: Any) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], num_classes: int, *, exponential: bool = False, **settings: Any
+    ) -> None:
         super().__init__(input_shape, num_classes, **settings)
+        self.exponential = exponential
         self.register_buffer("mean", torch.zeros(*input_shape))
         self.register_buffer("std", torch.ones(*input_shape))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.exp() if self.exponential else x
         logits: Tensor = super().forward((x - self.mean) / self.std)
         return logits
 
@@ -203,7 +228,11 @@ class FittedShokri:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Membership probability `[T, N]` in [0, 1], float64; the number next below 0.5, hence no flag, where the class
         has no network."""
-        x_TNC = attack_input(signals, self.input)
+        x_TNC = vectors_of(signals, self.input)
+        width = max(1, _SCORED_NUMBERS // x_TNC[0].numel())
+        return torch.cat([self._score(x_tNC, label_N) for x_tNC in x_TNC.split(width)])
+
+    def _score(self, x_TNC: Tensor, label_N: Tensor) -> Tensor:
         T, N, _ = x_TNC.shape
         device = x_TNC.device
         x = x_TNC.flatten(0, 1)
@@ -214,22 +243,85 @@ class FittedShokri:
         if row_JB.numel():
             stack = self.networks.stack
             state = {name: tensor[self.own] for name, tensor in stack.state().items()}
-            logits_JB2 = vmap(stack.call_one)(state, x[row_JB.clamp(min=0)].to(stack.dtype))
-            probability_JB = logits_JB2.double().softmax(-1)[..., 1]
+            logits_JB2 = vmap(stack.call_one)(state, x[row_JB.clamp(min=0)].to(stack.device, stack.dtype))
+            probability_JB = logits_JB2.double().softmax(-1)[..., 1].to(device)
             usable_JB = (row_JB >= 0) & ~self.has_failed_J.to(device)[:, None]
             score_M[row_JB[usable_JB]] = probability_JB[usable_JB]
         return score_M.view(T, N)
 
 
-def attack_input(signals: Signals, kind: str) -> Tensor:
-    """What the networks see, `[K, N, C]` float32: log probabilities or probabilities, the mean over views."""
-    vector_KNC = signals.log_probability_KANC.mean(1)
-    return vector_KNC if kind == "log_probabilities" else signals.log_probability_KANC.exp().mean(1)
+def vectors_of(signals: Signals, kind: str) -> Tensor:
+    """The prediction vectors of each model and record, `[K, N, C]` float32 in nats, sharing memory with one view.
+
+    Of several views, the mean: of log probabilities, or the logarithm of that of `probabilities`.
+    """
+    value_KANC = signals.log_probability_KANC
+    K, A, N, C = value_KANC.shape
+    if A == 1:
+        return value_KANC[:, 0]
+    mean_KNC = signals.room.empty((K, N, C), device=value_KANC.device)
+    for mean_NC, value_ANC in zip(mean_KNC, value_KANC, strict=True):
+        is_log = kind == "probabilities"
+        mean_NC.copy_(value_ANC.logsumexp(0) - math.log(A) if is_log else value_ANC.mean(0))
+    return mean_KNC
 
 
-def _balanced(is_in_M: Tensor, of_class_M: Tensor, seed: int, *name: str | int) -> Tensor:
-    """Indices of equally many in- and out-observations of a class: the surplus of one side is left out at random."""
-    sides = [(of_class_M & side).nonzero().squeeze(1) for side in (is_in_M, ~is_in_M)]
+def _without_unscored(x_KNC: Tensor, scored_KN: Tensor, room: Room) -> Tensor:
+    """The vectors themselves if all are finite; else a copy with zeros for records that are no evidence."""
+    if all(bool(torch.stack(x_NC.aminmax()).isfinite().all()) for x_NC in x_KNC):
+        return x_KNC
+    kept_KNC = room.empty(x_KNC.shape, device=x_KNC.device)
+    for kept_NC, x_NC, scored_N in zip(kept_KNC, x_KNC, scored_KN, strict=True):
+        kept_NC.copy_(x_NC.where(scored_N[:, None], 0.0))
+    return kept_KNC
+
+
+def _scale(x_KNC: Tensor, scored_KN: Tensor, kept_FK: Tensor, *, is_log: bool) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the scored vectors of the models that each fold keeps, `[F, C]` float32.
+
+    From those of each model, in float64, so that no two models' vectors need be held together.
+    """
+    K, _, C = x_KNC.shape
+    mean_KC, squares_KC = torch.zeros(2, K, C, dtype=torch.float64, device=x_KNC.device)
+    count_K = scored_KN.double().sum(1)
+    for k in range(K):
+        mean_KC[k] = _total(x_KNC[k], scored_KN[k], is_log=is_log) / count_K[k].clamp(min=1)
+        squares_KC[k] = _total(x_KNC[k], scored_KN[k], is_log=is_log, centre_C=mean_KC[k])
+    weight_FK = kept_FK * count_K
+    total_F1 = weight_FK.sum(1, keepdim=True).clamp(min=1)
+    mean_FC = weight_FK @ mean_KC / total_F1
+    between_FC = torch.stack(
+        [
+            (weight_K[:, None] * (mean_KC - mean_C).square()).sum(0)
+            for weight_K, mean_C in zip(weight_FK, mean_FC, strict=True)
+        ]
+    )
+    std_FC = ((kept_FK.double() @ squares_KC + between_FC) / total_F1).sqrt()
+    return mean_FC.float(), std_FC.float().clamp(min=1e-6)
+
+
+def _total(x_NC: Tensor, scored_N: Tensor, *, is_log: bool, centre_C: Tensor | None = None) -> Tensor:
+    """Sum over the scored vectors, float64 `[C]`: of their values, or of squared differences from a centre."""
+    total_C = torch.zeros(x_NC.shape[1], dtype=torch.float64, device=x_NC.device)
+    width = max(1, _SUMMED_NUMBERS // x_NC.shape[1])
+    for x_MC, scored_M in zip(x_NC.split(width), scored_N.split(width), strict=True):
+        value_MC = x_MC.to(torch.float64, copy=True)
+        value_MC = value_MC.exp_() if is_log else value_MC
+        if centre_C is not None:
+            value_MC = value_MC.sub_(centre_C).square_()
+        total_C += scored_M.double() @ value_MC
+    return total_C
+
+
+def _balanced(member_KN: Tensor, usable_KN: Tensor, of_class_N: Tensor, seed: int, *name: str | int) -> Tensor:
+    """Numbers k N + n of equally many in- and out-observations of a class: the surplus of one side is left out at
+    random."""
+    column_n = of_class_N.nonzero().squeeze(1)
+    member_Kn, usable_Kn = member_KN[:, column_n], usable_KN[:, column_n]
+    sides = []
+    for is_side_Kn in (member_Kn, ~member_Kn):
+        model_M, place_M = (usable_Kn & is_side_Kn).nonzero(as_tuple=True)
+        sides.append(model_M * member_KN.shape[1] + column_n[place_M])
     size = min(len(side) for side in sides)
     drawn = [
         side[torch.randperm(len(side), generator=generator(seed, "attack", *name, "balance", j)).to(side.device)[:size]]

@@ -17,6 +17,7 @@ from mia_lightning.defenses.interface import OutputDefense, apply_all
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
 from mia_lightning.shadows.domain import Domain, row_blocks, unit
+from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals, ViewSignals
 
 
@@ -170,7 +171,7 @@ class Noise:
 class Observable(Protocol):
     """What can be asked, such as `mia_lightning.targets.interface.Models`."""
 
-    def observe(self, population: Population) -> Signals: ...
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals: ...
 
 
 def image_views(shift: int, flip: bool, image_shape: Sequence[int] | None) -> tuple[View, ...]:
@@ -189,6 +190,7 @@ def observe_views(
     outputs: Sequence[OutputDefense] = (),
     *,
     form: RecordForm | None = None,
+    room: Room | None = None,
 ) -> ViewSignals:
     """Ask K models about each view of all N records in turn, `len(views)` queries for a record.
 
@@ -198,6 +200,7 @@ def observe_views(
         views: at least one; equal ones are asked about once.
         outputs: the defences through which answers are observed.
         form: of records; of this population by default.
+        room: where whole answers for one view lie.
 
     Raises:
         InputError: no view, different views of one name, or one that cannot change such records.
@@ -213,8 +216,9 @@ def observe_views(
     form = form or RecordForm.of(population)
     logits, correct = [], []
     for view in views:
-        answer = models.observe(replace(population, x_N=_changed(view, population, seed, form), member_N=None))
-        observed = Signals(log_probability_KANC=apply_all(outputs, answer.log_probability_KANC))
+        changed = replace(population, x_N=_changed(view, population, seed, form), member_N=None)
+        answer_KANC = models.observe(changed, room=room).log_probability_KANC
+        observed = Signals(log_probability_KANC=apply_all(outputs, answer_KANC, room=room))
         logits.append(scaled_logit(observed, population.label_N).float())
         correct.append(correctness(observed, population.label_N) == 1)
     return ViewSignals(

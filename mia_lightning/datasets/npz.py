@@ -1,5 +1,7 @@
-"""Records from a numpy archive."""
+"""Records from a numpy archive, or from a folder of numpy arrays; large ones stay on disk."""
 
+import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -12,6 +14,11 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+
+# Arrays of an archive that take at least this are not read as a whole, with their checksum, but mapped into memory.
+_MAPPED_BYTES = 2**28
+# What a zip file has before the name of a member; the last two are the lengths of the name and of what follows it.
+_LOCAL_HEADER = "<4s5H3L2H"
 
 
 def load_npz(
@@ -27,12 +34,17 @@ def load_npz(
     std: float | Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> Population:
-    """The records of an `.npz` file, as `numpy.savez(path, x=..., label=...)` writes it.
+    """The records of an `.npz` file, as `numpy.savez(path, x=..., label=...)` writes it, or of a folder with a file
+    `x.npy` and others, as `numpy.save` writes them.
+
+    Records in a folder, and those of 256 MiB or more in an archive that is not compressed, are mapped into memory: they
+    are read from the disk as they are needed, and the file must stay as it is until the run has ended. What has to be
+    converted (float64, and uint16 to uint64) is held in memory; save float32, or integers as they are.
 
     Args:
-        path: the file; nothing pickled is loaded from it.
+        path: the file or folder; nothing pickled is loaded from it.
         x_key: `[N, *features]`, images as `[N, C, H, W]`; integers stay what they are, float64 becomes
-            float32.
+            float32. In a folder, keys are the names of the files without `.npy`.
         label_key: `[N]`, integers from 0.
         member_key: bool `[N]`, which records a given target was trained on.
         group_key: `[N]`, text or whole numbers; the distinct values, sorted, are groups whose leakage is reported, too.
@@ -44,14 +56,14 @@ def load_npz(
         class_names: one for each class; by default the numbers from 0 to the largest label.
 
     Raises:
-        InputError: the file is absent, damaged or pickled, a key is missing, or the arrays are no population.
+        InputError: the file or folder is absent, damaged or pickled, a key is missing, or the arrays are no population.
     """
     file = Path(path).expanduser()
     keys = {"x_key": x_key, "label_key": label_key}
     keys |= {
         argument: key for argument, key in (("member_key", member_key), ("group_key", group_key)) if key is not None
     }
-    arrays = _read(file, keys)
+    arrays = _read_folder(file, keys) if file.is_dir() else _read(file, keys)
     x = arrays["x_key"]
     record = x.shape[1:]
     if scale is None:
@@ -72,17 +84,16 @@ def load_npz(
 def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
     """The arrays by the name of the argument that names their key."""
     if not file.is_file():
-        raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the .npz file")
+        raise DataNotThereError(
+            f"'{file.absolute()}' is not a file: set dataset.path to the .npz file, or to a folder of .npy files"
+        )
     try:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             for argument, key in keys.items():
                 if key not in archive.files:
-                    present = ", ".join(map(repr, archive.files)) or "none"
-                    raise InputError(
-                        f"'{file.absolute()}' has no array {key!r} (it has {present}): set "
-                        f"dataset.{argument} to one of them"
-                    )
-            return {argument: archive[key] for argument, key in keys.items()}
+                    raise _missing(file, argument, key, archive.files)
+            mapped = {argument: _mapped(file, archive, key) for argument, key in keys.items()}
+            return {argument: archive[keys[argument]] if array is None else array for argument, array in mapped.items()}
     except InputError:
         raise
     # A .npy file loads as an array, which is no context manager and raises a TypeError.
@@ -100,6 +111,55 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
             f"'{file.absolute()}' cannot be read as an .npz file without pickled objects ({error}): write it "
             "anew with numpy.savez from arrays of numbers"
         ) from error
+
+
+def _read_folder(folder: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
+    """As `_read`, from files of which none is read here."""
+    present = sorted(file.stem for file in folder.glob("*.npy"))
+    arrays = {}
+    for argument, key in keys.items():
+        if key not in present:
+            raise _missing(folder, argument, key, present)
+        file = folder / f"{key}.npy"
+        try:
+            arrays[argument] = np.load(file, mmap_mode="c", allow_pickle=False)
+        except (OSError, ValueError, EOFError, OverflowError) as error:
+            raise InputError(
+                f"'{file.absolute()}' cannot be read as an .npy file without pickled objects ({error}): write it anew "
+                "with numpy.save from an array of numbers"
+            ) from error
+    return arrays
+
+
+def _missing(place: Path, argument: str, key: str, present: Sequence[str]) -> InputError:
+    return InputError(
+        f"'{place.absolute()}' has no array {key!r} (it has {', '.join(map(repr, present)) or 'none'}): set "
+        f"dataset.{argument} to one of them"
+    )
+
+
+def _mapped(file: Path, archive: Any, key: str) -> np.ndarray[Any, Any] | None:
+    """The array where it lies in the file, a change of which would reach memory alone; None for one to be read.
+
+    numpy maps no arrays of archives by itself.
+    """
+    member = archive.zip.getinfo(f"{key}.npy" if f"{key}.npy" in archive.zip.namelist() else key)
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size < _MAPPED_BYTES:
+        return None
+    with archive.zip.open(member) as handle:
+        version = np.lib.format.read_magic(handle)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in read_header:
+            return None
+        shape, is_fortran, dtype = read_header[version](handle)
+        header = handle.tell()
+    if dtype.hasobject or is_fortran or header + math.prod(shape) * dtype.itemsize != member.file_size:
+        return None  # to be refused, or converted, as it is read
+    with file.open("rb") as handle:
+        handle.seek(member.header_offset)
+        local = struct.unpack(_LOCAL_HEADER, handle.read(struct.calcsize(_LOCAL_HEADER)))
+    start = member.header_offset + struct.calcsize(_LOCAL_HEADER) + local[-2] + local[-1] + header
+    return np.memmap(file, dtype, "c", start, shape)
 
 
 def _per_channel(

@@ -1,4 +1,4 @@
-"""The records that an audit is about, as one resident tensor."""
+"""The records that an audit is about, as one tensor."""
 
 import hashlib
 import math
@@ -16,6 +16,9 @@ from mia_lightning.errors import InputError
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 
 _FINGERPRINT_RECORDS = 4096  # at once: bounds memory, not the result
+_CHECKED_NUMBERS = 2**22  # likewise
+# Of what is free on an accelerator: networks, their gradients and batches stand beside the records.
+_SHARE = 4
 _KEPT_DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -24,7 +27,9 @@ _KEPT_DTYPES = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population:
-    """Labelled records, resident on one device; everything else speaks of them by their index.
+    """Labelled records, together on one device; everything else speaks of them by their index.
+
+    They need not be where networks train: `records` brings those of a batch to the device of their indices.
 
     Attributes:
         name: what reports call it.
@@ -39,6 +44,8 @@ class Population:
         group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group: by which groups leakage is reported
             beside that over all records.
         group_names: one for each group; () without groups.
+        device_bytes: the most that records take of a training device's memory; None for a quarter of what is free on
+            an accelerator. Where they take more they stay where they are.
 
     Raises:
         InputError: lengths, dtypes or devices that do not fit together, no records, fewer than two classes,
@@ -56,6 +63,7 @@ class Population:
     member_N: Tensor | None = None
     group_N: Tensor | None = None
     group_names: tuple[str, ...] = ()
+    device_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _check_population(self)
@@ -77,8 +85,12 @@ class Population:
         return self.x_N.device
 
     def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`."""
-        rows = self.x_N.index_select(0, index.flatten())  # whole rows at a time: several times as fast as x_N[index]
+        """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`.
+
+        They lie on the device of `index`, wherever the others do.
+        """
+        # Whole rows at a time: several times as fast as x_N[index].
+        rows = self.x_N.index_select(0, index.to(self.device).flatten()).to(index.device)
         return self.normalised(rows.view(*index.shape, *self.input_shape), dtype)
 
     def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -87,9 +99,9 @@ class Population:
         if self.scale != 1.0:
             x = x * self.scale
         if self.mean is not None:
-            x = x - self.mean.to(dtype)
+            x = x - self.mean.to(x)
         if self.std is not None:
-            x = x / self.std.to(dtype)
+            x = x / self.std.to(x)
         return x
 
     def to(self, device: torch.device | str) -> "Population":
@@ -102,6 +114,21 @@ class Population:
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
+
+    def near(self, device: torch.device | str) -> "Population":
+        """The same population on `device` where its records fit there (`device_bytes`); else as it is."""
+        device = torch.device(device)
+        if self.is_near(device):
+            return self
+        limit = self.device_bytes
+        if limit is None and device.type == "cuda":
+            limit = torch.cuda.mem_get_info(device)[0] // _SHARE
+        return self.to(device) if limit is None or self.x_N.nbytes <= limit else self
+
+    def is_near(self, device: torch.device | str) -> bool:
+        """Whether the records lie on `device`, and may: else batches of them are gathered ahead of each step."""
+        is_allowed = self.device_bytes is None or self.x_N.nbytes <= self.device_bytes
+        return is_allowed and self.device == torch.device(device)
 
     def part(self, columns: slice) -> "Population":
         """The records in the slice, on the same device, sharing memory."""
@@ -308,9 +335,14 @@ def _check_finite(population: Population) -> None:
     x_N = population.x_N
     if x_N.is_complex():
         raise InputError(f"x of population {population.name!r} is complex: give real numbers")
-    if not x_N.is_floating_point() or bool(x_N.isfinite().all()):
+    if not x_N.is_floating_point():
         return
-    row = int((~x_N.isfinite()).flatten(1).any(1).nonzero()[0])
+    width = max(1, _CHECKED_NUMBERS // x_N[0].numel())
+    ends = (torch.stack(block.aminmax()) for block in x_N.split(width))  # NaN where a block has one
+    start = next((b * width for b, end in enumerate(ends) if not bool(end.isfinite().all())), None)
+    if start is None:
+        return
+    row = start + int((~x_N[start : start + width].isfinite()).flatten(1).any(1).nonzero()[0])
     place = (~x_N[row].isfinite()).nonzero()[0].tolist()
     raise InputError(
         f"record {row} of population {population.name!r} has the value "

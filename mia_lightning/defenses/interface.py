@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.room import Room
 
 PROBABILITY_FLOOR = 1e-7
 """What stands for a probability that an answer leaves out.
@@ -93,17 +94,22 @@ def defended_model(defenses: Sequence[TrainingDefense], model: Callable[..., nn.
     return model
 
 
-def apply_all(defenses: Sequence[OutputDefense], log_probability: Tensor) -> Tensor:
-    """What is observed of `[..., C]`, in nats, behind the defences, the first of them nearest to the model."""
+def apply_all(defenses: Sequence[OutputDefense], log_probability: Tensor, *, room: Room | None = None) -> Tensor:
+    """What is observed of `[..., C]`, in nats, behind the defences, the first of them nearest to the model.
+
+    Args:
+        room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+    """
     if not defenses:
         return log_probability
     C = log_probability.shape[-1]
-    parts = []
-    for part in log_probability.reshape(-1, C).split(max(1, _SLICE_NUMBERS // C)):
+    observed = (room or Room()).empty(log_probability.shape, dtype=torch.float32, device=log_probability.device)
+    width = max(1, _SLICE_NUMBERS // C)
+    for part, place in zip(log_probability.reshape(-1, C).split(width), observed.view(-1, C).split(width), strict=True):
         for defense in defenses:
             part = defense.apply(part)
-        parts.append(part)
-    return torch.cat(parts).reshape(log_probability.shape)
+        place.copy_(part)
+    return observed
 
 
 def channel_of(defenses: Sequence[OutputDefense]) -> str:

@@ -165,7 +165,7 @@ def _accuracies(
             population.num_classes,
         )
         for log_probability_NC, member_N, nonmember_N in zip(
-            signals.log_probability_KANC[:, 0].cpu(),
+            (each_NC.cpu() for each_NC in signals.log_probability_KANC[:, 0]),
             plan.member_KN[rows],
             plan.unseen_KN[rows],
             strict=True,

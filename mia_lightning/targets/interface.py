@@ -6,6 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.training.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 
@@ -32,8 +33,8 @@ class Models(Protocol):
     @property
     def failed_epoch_K(self) -> Tensor: ...
 
-    def observe(self, population: Population) -> Signals:
-        """What every model answers for every record."""
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
+        """What every model answers for every record; `room` says where large arrays lie."""
         ...
 
     def select(self, kept_K: Tensor) -> "Models":

@@ -18,6 +18,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.fit import Engine
+from mia_lightning.training.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trained import TrainedStack
@@ -98,18 +99,23 @@ class ServiceModels:
         """0 for the models that could not be trained; the service does not say when they failed."""
         return torch.tensor([0 if name is None else -1 for name in self._names])
 
-    def observe(self, population: Population) -> Signals:
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """The logarithms of what the service answers for every record, each probability raised to at least
         `PROBABILITY_FLOOR`; NaN for a model that could not be trained.
 
+        Args:
+            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+
         Raises:
-            InputError: an answer is no probability distribution over the classes.
+            InputError: an answer is no probability distribution over the classes, or all fit neither memory nor disk.
         """
-        shape = (self.num_models, len(population), population.num_classes)
-        log_probability_KNC = torch.full(shape, torch.nan, device=population.device)
+        room = room or Room()
+        shape = (self.num_models, 1, len(population), population.num_classes)
+        log_probability_KANC = room.empty(shape, device=population.device)
         size = max(1, _REQUEST_NUMBERS // max(128, population.num_classes, population.x_N[0].numel()))
         for k, name in enumerate(self._names):
             if name is None:
+                log_probability_KANC[k] = torch.nan
                 continue
             for start in range(0, len(population), size):
                 x_B = population.x_N[start : start + size]
@@ -117,8 +123,8 @@ class ServiceModels:
                 self.num_queries += len(x_B)
                 _check_answer(probability_BC, (len(x_B), population.num_classes), start, self._service.name)
                 log_BC = probability_BC.double().clamp(PROBABILITY_FLOOR, 1.0).log()
-                log_probability_KNC[k, start : start + size] = log_BC.to(log_probability_KNC)
-        return Signals(log_probability_KANC=log_probability_KNC.unsqueeze(1))
+                log_probability_KANC[k, 0, start : start + size] = log_BC
+        return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
     def select(self, kept_K: Tensor) -> "ServiceModels":
         """The models where the bool mask is True, with all queries so far; this object is not to be used again."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 # Of what is free: the rest is for what is not estimated, such as workspaces, fragmentation and other processes.
 SHARE_OF_FREE = 0.8
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,27 +51,50 @@ def saved_tensors() -> Iterator[dict[int, int]]:
 
 def memory_budget(device: torch.device) -> int:
     """Bytes that training may take on the device: a share of what is free."""
-    if device.type == "cuda":
-        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, and unused
-        return int(SHARE_OF_FREE * (torch.cuda.mem_get_info(device)[0] + reserved))
-    return int(SHARE_OF_FREE * min([_free_on_host(), *_free_in_group()]))
+    return int(SHARE_OF_FREE * (free_on(device) if device.type == "cuda" else free_on_host()))
 
 
-def _free_on_host() -> int:
+def free_on(device: torch.device) -> int:
+    """Bytes that can still be taken on a CUDA device, those that torch holds in reserve among them."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def free_on_host() -> int:
+    """Bytes of memory that can still be taken: of the machine, or of the containers (cgroups) around this process."""
+    return max(0, min(_free_of_machine(), *_free_of_cgroups(), 2**63 - 1))
+
+
+def _free_of_machine() -> int:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
-    except (OSError, StopIteration):  # not Linux: what there is in all, of which half is a guess
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # no Linux: half of all there is
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        except (AttributeError, ValueError, OSError):
+            return 2**33
 
 
-def _free_in_group() -> list[int]:
-    """What a container or a scheduler leaves this process, where it sets a limit."""
+def _free_of_cgroups() -> list[int]:
+    """Limits less what processes hold, from this process's own group (version 2) up; files in memory can be dropped."""
+    found: list[int] = []
     try:
-        limit, used = ((_CGROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-    except OSError:
-        return []
-    return [] if limit == "max" else [max(0, int(limit) - int(used))]
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        own = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return found
+    for group in (place := _CGROUPS / own.lstrip("/"), *place.parents):
+        if not group.is_relative_to(_CGROUPS):
+            break
+        try:
+            limit = (group / "memory.max").read_text().strip()
+            held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        except OSError:  # the root of all groups has no limit
+            continue
+        if limit != "max":
+            found.append(int(limit) - int(held.get("anon", 0)) - int(held.get("shmem", 0)))
+    return found
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

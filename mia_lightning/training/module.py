@@ -11,6 +11,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.augmentation import augmented
 from mia_lightning.training.batches import Batch, RecordBatches
+from mia_lightning.training.gathered import GatheredBatch, GatheredBatches
 from mia_lightning.training.looped import LoopedGradients
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.rules import Batches, Gradients, Step
@@ -86,15 +87,18 @@ class StackModule(pl.LightningModule):
         scheduler = self.recipe.make_scheduler(optimizer)
         return optimizer if scheduler is None else ([optimizer], [scheduler])
 
-    def train_dataloader(self) -> Batches:
-        return self.batches
+    def train_dataloader(self) -> Batches | GatheredBatches:
+        if self.population.is_near(self.device):
+            return self.batches
+        return GatheredBatches(self.batches, self.population, self.device)
 
     def val_dataloader(self) -> RecordBatches | list[Tensor]:
         return [] if self.validation_N is None else RecordBatches(self.validation_N)
 
     def on_fit_start(self) -> None:
         _keep_freed_memory()
-        self.population = self.population.to(self.device)
+        self.population = self.population.near(self.device)
+        self.label_N = self.population.label_N.to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
         self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
@@ -108,9 +112,12 @@ class StackModule(pl.LightningModule):
         self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
         self.weight_sum_K = torch.zeros_like(self.loss_sum_K)
 
-    def training_step(self, batch: Batch, batch_index: int) -> None:
-        index_KB, is_real_KB = batch
-        x = self.population.records(index_KB, self.stack.dtype)
+    def training_step(self, batch: Batch | GatheredBatch, batch_index: int) -> None:
+        index_KB, is_real_KB, *gathered = batch
+        if gathered:
+            x = self.population.normalised(gathered[0], self.stack.dtype)
+        else:
+            x = self.population.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
         labels: Labels = (label_KB,)
         step = self.current_epoch * len(self.batches) + batch_index
@@ -144,7 +151,7 @@ class StackModule(pl.LightningModule):
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's own responses."""
         if self.response_KN is None:
-            return self.population.label_N[index_KB]
+            return self.label_N[index_KB]
         return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:

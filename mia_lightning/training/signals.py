@@ -1,8 +1,10 @@
 """What is observed of models on records: the one array that all attacks read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
+
+from mia_lightning.training.room import Room
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,14 +40,27 @@ class Signals:
         log_probability_KANC: float32, in nats; view a of record n under model k.
         channel: how they were observed; `full` is the whole probability vector, unrounded.
         views: answers for changed copies of the records, through the same channel; None where no attack asked for any.
+        room: where arrays of this size that are made of these lie.
     """
 
     log_probability_KANC: Tensor
     channel: str = "full"
     views: ViewSignals | None = None
+    room: Room = field(default_factory=Room)
 
     def select(self, kept_K: Tensor) -> "Signals":
-        """The observations of the models where the bool mask is True."""
+        """The observations of the models where the bool mask is True; neighbours share memory with all."""
         kept_K = kept_K.to(self.log_probability_KANC.device)
         views = None if self.views is None else self.views.select(kept_K)
-        return replace(self, log_probability_KANC=self.log_probability_KANC[kept_K], views=views)
+        return replace(self, log_probability_KANC=_chosen(self.log_probability_KANC, kept_K, self.room), views=views)
+
+
+def _chosen(value_KANC: Tensor, kept_K: Tensor, room: Room) -> Tensor:
+    """A view of models that stand side by side; others are copied one by one, so that memory holds no second copy."""
+    place_k = kept_K.nonzero().squeeze(1).tolist()
+    if place_k and place_k[-1] - place_k[0] == len(place_k) - 1:
+        return value_KANC[place_k[0] : place_k[-1] + 1]
+    chosen_kANC = room.empty((len(place_k), *value_KANC.shape[1:]), dtype=value_KANC.dtype, device=value_KANC.device)
+    for chosen_ANC, k in zip(chosen_kANC, place_k, strict=True):
+        chosen_ANC.copy_(value_KANC[k])
+    return chosen_kANC

@@ -9,6 +9,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.training.architecture import Architecture
 from mia_lightning.training.module import all_logits
+from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack import Stack
 
@@ -49,20 +50,30 @@ class TrainedStack:
     def num_parameters(self) -> int:
         return self.architecture.num_parameters
 
-    def observe(self, population: Population) -> Signals:
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """The full log-probability vector of every model for every record, in eval mode, one view.
 
         Targets and shadow models are both seen through this function: one channel.
+
+        Args:
+            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+
+        Raises:
+            InputError: they fit neither memory nor disk.
         """
-        stack = self.stack.eval()
-        population = population.to(stack.device)
+        stack, room = self.stack.eval(), room or Room()
+        population = population.near(stack.device)
         numbers = stack.num_models * max(128, population.num_classes, population.x_N[0].numel())
         size = max(1, min(len(population), _BATCH_NUMBERS // numbers))
-        parts = [
-            self.log_probability(population.records(index_B, stack.dtype))
-            for index_B in torch.arange(len(population), device=stack.device).split(size)
-        ]
-        return Signals(log_probability_KANC=torch.cat(parts, dim=1).unsqueeze(1))
+        shape = (stack.num_models, 1, len(population), population.num_classes)
+        log_probability_KANC = room.empty(shape, device=stack.device)
+        for place_B, index_B in zip(
+            log_probability_KANC[:, 0].split(size, dim=1),
+            torch.arange(len(population), device=stack.device).split(size),
+            strict=True,
+        ):
+            place_B.copy_(self.log_probability(population.records(index_B, stack.dtype)))
+        return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
     @torch.inference_mode()
     def log_probability(self, x_B: Tensor) -> Tensor:

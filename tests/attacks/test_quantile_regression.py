@@ -24,6 +24,7 @@ from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
+from mia_lightning.training.augmentation import Flip
 from mia_lightning.training.recipe import EarlyStopping, Recipe
 from mia_lightning.training.signals import Signals
 
@@ -260,6 +261,7 @@ def test_the_smallest_population_will_do(size: int) -> None:
         ({"held_out": 1.0}, r"`attack\.quantile_regression\.held_out` is 1\.0"),
         ({"hidden": [0]}, r"`attack\.quantile_regression\.hidden` is \[0\]"),
         ({"training": Recipe(epochs=1, batch_size=1, optimizer=torch.optim.LBFGS)}, "cannot drive a stack"),
+        ({"training": replace(QUICK, augment=(Flip(),))}, "augment` is set, but attack networks see no images"),
     ],
 )
 def test_settings_that_cannot_be_used_are_refused(settings: dict[str, object], sentence: str) -> None:

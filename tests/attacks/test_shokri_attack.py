@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import sqrt
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from attack_toys import make_evidence
 from scipy.stats import norm
 from torch import Tensor
 
+from mia_lightning.attacks import shokri
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri
+from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri, _scale
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
+from mia_lightning.training.augmentation import Flip
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
@@ -161,12 +165,12 @@ def test_each_network_sees_as_many_members_as_nonmembers_of_its_class_alone() ->
     attack(epochs=1).fit(shadows, recording)
     population, records_K, options = recording.asked
     observed = shadows.scored_KN.nonzero().tolist()
-    assert len(population) == len(observed)
+    assert population.x_N.data_ptr() == shadows.signals.log_probability_KANC.data_ptr()  # no copy
     assert options["models"] == [0, 1, 2]
     for c, rows in enumerate(records_K):
         assert len(set(rows.tolist())) == len(rows)
-        drawn = [observed[row] for row in rows.tolist()]
-        assert all(shadows.label_N[n] == c for _, n in drawn)
+        drawn = [divmod(row, 600) for row in rows.tolist()]
+        assert all(shadows.label_N[n] == c and shadows.scored_KN[k, n] for k, n in drawn)
         is_in = [bool(shadows.member_KN[k, n]) for k, n in drawn]
         assert population.label_N[rows].tolist() == [int(inside) for inside in is_in]
         of_class = [bool(shadows.member_KN[k, n]) for k, n in observed if shadows.label_N[n] == c]
@@ -267,6 +271,57 @@ def test_records_that_are_not_evidence_change_nothing() -> None:
     fitted, other = (attack(epochs=1).fit(evidence, engine()) for evidence in (shadows, altered))
     scores = [f.score(target.signals, target.label_N) for f in (fitted, other)]
     assert torch.equal(*scores)
+
+
+def test_answers_that_are_not_finite_are_no_matter_where_they_are_no_evidence() -> None:
+    shadows, target = simulate(planted)
+    scored_KN = torch.rand(4, 300, generator=torch.Generator().manual_seed(3)) < 0.6
+    shadows = replace(shadows, scored_KN=scored_KN, member_KN=shadows.member_KN & scored_KN)
+    log_probability_KANC = shadows.signals.log_probability_KANC.clone()
+    log_probability_KANC[1, 0, ~scored_KN[1]] = torch.nan
+    log_probability_KANC[2, 0, ~scored_KN[2]] = torch.inf
+    broken = replace(shadows, signals=Signals(log_probability_KANC=log_probability_KANC))
+    scores = [
+        attack(epochs=1).fit(evidence, engine()).score(target.signals, target.label_N) for evidence in (shadows, broken)
+    ]
+    assert torch.equal(*scores)
+    assert log_probability_KANC[1].isnan().any()
+
+
+@pytest.mark.parametrize("is_log", [True, False])
+def test_the_scale_of_each_fold_is_that_of_all_vectors_it_keeps(is_log: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    x_KNC = torch.randn(5, 40, 3, generator=random) * torch.tensor([1.0, 0.01, 5.0]) - torch.tensor([1.0, 30.0, 2.0])
+    scored_KN = torch.rand(5, 40, generator=random) < 0.5
+    scored_KN[3] = False
+    kept_FK = torch.tensor([[True, True, False, True, True], [False, False, True, False, False]])
+    mean_FC, std_FC = _scale(x_KNC, scored_KN, kept_FK, is_log=is_log)
+    for kept_K, mean_C, std_C in zip(kept_FK, mean_FC, std_FC, strict=True):
+        rows = np.stack([x_KNC[k, n].double().numpy() for k, n in (scored_KN & kept_K[:, None]).nonzero().tolist()])
+        rows = np.exp(rows) if is_log else rows
+        np.testing.assert_allclose(mean_C.numpy(), rows.mean(0), rtol=2e-7)
+        np.testing.assert_allclose(std_C.numpy(), np.maximum(rows.std(0), 1e-6), rtol=2e-6)
+
+
+@pytest.mark.parametrize("input_kind", ["log_probabilities", "probabilities"])
+def test_signals_on_disk_give_the_same_scores_to_the_bit(
+    input_kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two views, a mean of which is made on disk, and targets that are scored a few at a time."""
+    shadows, target = simulate(planted, views=2)
+    room = Room(max_bytes=0, folder=tmp_path)
+    on_disk = [replace(each, signals=_on_disk(each.signals, room)) for each in (shadows, target)]
+    monkeypatch.setattr(shokri, "_SCORED_NUMBERS", 1)
+    scores = [
+        attack(epochs=1, input=input_kind).fit(learnt, engine()).score(attacked.signals, target.label_N)
+        for learnt, attacked in ((shadows, target), on_disk)
+    ]
+    assert torch.equal(*scores)
+
+
+def _on_disk(signals: Signals, room: Room) -> Signals:
+    value_KANC = signals.log_probability_KANC
+    return Signals(log_probability_KANC=room.empty(value_KANC.shape).copy_(value_KANC), room=room)
 
 
 # --- scoring ---------------------------------------------------------------------------------------------
@@ -394,11 +449,12 @@ def test_one_stack_holds_a_network_for_each_fold_and_class_which_has_both_sides(
     scored = score_each(attack(epochs=1), shadows, shadows.signals, recording, folds=3)
     population, records_K, options = recording.asked
     assert options["models"] == [0, 2, 0, 1, 2, 0, 1, 2]  # seeded alike in every fold
-    assert len(population) == int(shadows.scored_KN.sum())  # every vector once, not once for each fold
+    num_records = shadows.scored_KN.shape[1]
+    assert len(population) == shadows.scored_KN.numel()  # every vector once, not once for each fold
     assert len({len(records) for records in records_K}) > 3
-    observed = shadows.scored_KN.nonzero()
     for f, records_of_fold in zip((0, 0, 1, 1, 1, 2, 2, 2), records_K, strict=True):
-        assert not bool((observed[records_of_fold, 0] // 2 % 3 == f).any())
+        assert bool(shadows.scored_KN.flatten()[records_of_fold].all())
+        assert not bool((records_of_fold // num_records // 2 % 3 == f).any())
     is_blind_KN = fold_masks(shadows.block_K, 3)[0][:, None] & (shadows.label_N == 1)
     assert torch.equal(scored.score_TN == UNKNOWN, is_blind_KN)
 
@@ -465,5 +521,7 @@ def test_settings_that_cannot_be_used_are_refused() -> None:
     by_size = Recipe(epochs=1, batch_size=10, optimizer=torch.optim.Adam)
     with pytest.raises(InputError, match=r"`attack.mine.training.batches_per_epoch` is null; set it"):
         Shokri(name="mine", training=by_size)
+    with pytest.raises(InputError, match=r"`attack.mine.training.augment` is set, but attack networks see no images"):
+        Shokri(name="mine", training=replace(Shokri().training, augment=(Flip(),)))
     with pytest.raises(InputError, match="'sigmoid'"):
         attack(activation="sigmoid").fit(simulate(planted)[0], engine())

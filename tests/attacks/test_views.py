@@ -16,6 +16,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.shadows import domain
+from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals, ViewSignals
 
 SHIFTS = [(0, 0), (1, 0), (-1, 0), (0, 2), (0, -1), (2, -3), (-5, 5)]
@@ -148,7 +149,7 @@ class Recorder:
     weight_KFC: Tensor
     asked: list[Tensor] = field(default_factory=list)
 
-    def observe(self, population: Population) -> Signals:
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         assert population.member_N is None
         self.asked.append(population.x_N)
         x_NF = population.normalised(population.x_N).flatten(1)
