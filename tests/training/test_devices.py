@@ -369,7 +369,7 @@ def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     if multiprocessing.parent_process() is not None:
         print(os.getpid(), flush=True)
         os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(60)
+        time.sleep(600)
     return cross_entropy(logits_KBC, label_KB)
 
 
@@ -378,13 +378,9 @@ def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(ORPHANS.format(folder=str(Path(__file__).parent)))
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as run:
-        said, _ = run.communicate(timeout=120)  # the pipe is open for as long as any of the processes
+        said, _ = run.communicate(timeout=120)  # to the end of the pipe, which is open while any of them lives
     assert run.returncode == -signal.SIGKILL
-    pids = [int(line) for line in said.split()]
-    assert pids
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    assert said.strip()
 
 
 NOTEBOOK = """
