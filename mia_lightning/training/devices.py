@@ -1,61 +1,33 @@
 """Train the models of a role on several devices: a process for each, with a share of the models to itself."""
 
 import multiprocessing
-import os
 import pickle
 import signal
 import tempfile
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.progress import EpochBar, Stages
+from mia_lightning.training.share import TASK, Share, first_line, result_of, run_share
 from mia_lightning.training.stack import Stack
 from mia_lightning.training.task import Task
 from mia_lightning.training.trained import TrainedStack
-from mia_lightning.training.trainer import TrainerSettings
 
 if TYPE_CHECKING:  # which trains by this module itself
     from mia_lightning.training.fit import Engine
-
-_TASK = "task.pt"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Share:
-    """What the process of one device trains.
-
-    Attributes:
-        place: of the device among all of them.
-        device: which it is.
-        settings: of its `pl.Trainer`.
-        places: of its models in the task.
-        num_threads: of torch, on the CPU.
-        folder: where its callbacks and loggers write.
-    """
-
-    place: int
-    device: torch.device
-    settings: TrainerSettings
-    places: Sequence[int]
-    num_threads: int
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        """Such as "cuda:1"; on the CPU "cpu process 1"."""
-        return f"cpu process {self.place}" if self.device.type == "cpu" else str(self.device)
 
 
 def threads_of_share(count: int) -> int:
@@ -104,17 +76,13 @@ def train_on_devices(
     )
     with tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
         folder = Path(name)
-        _hand_over((_on_cpu(task), plan, make_engine, list(shares)), folder / _TASK, len(shares))
+        _hand_over((_on_cpu(task), plan, make_engine, list(shares)), folder / TASK, len(shares))
         with stages.stage(task.role, sum(epochs)) as bar, _processes(shares, folder) as workers:
             _follow(workers, _Sum(bar, epochs), stages)
-        made = [torch.load(_result(folder, share), mmap=True, weights_only=True) for share in shares]
+        made = [torch.load(result_of(folder, share), mmap=True, weights_only=True) for share in shares]
         plans = [replace(plan, chunk=each["chunk"], reason=each["reason"]) for each in made]
         trained = _joined(task, [place for share in shares for place in share.places], made, device)
     return trained, min(plans, key=lambda each: each.chunk)
-
-
-def _result(folder: Path, share: Share) -> Path:
-    return folder / f"share_{share.place}.pt"
 
 
 def _on_cpu(task: Task) -> Task:
@@ -135,7 +103,7 @@ def _hand_over(given: tuple[Task, ExecutionPlan, object, list[Share]], path: Pat
     """Write it once; every process maps the file, so that the records are in memory once.
 
     Raises:
-        InputError: it holds what cannot be pickled.
+        InputError: it holds what cannot be pickled, or cannot be written.
     """
     task, shares = given[0], given[3]
     parts = {
@@ -149,10 +117,16 @@ def _hand_over(given: tuple[Task, ExecutionPlan, object, list[Share]], path: Pat
             pickle.dumps(part)
         except Exception as error:  # whatever a class of the user raises
             raise InputError(
-                f"`{name}` cannot be handed to the processes of {count} `trainer.devices` ({_first_line(error)}); "
+                f"`{name}` cannot be handed to the processes of {count} `trainer.devices` ({first_line(error)}); "
                 "define its functions and classes by name in a module, or use trainer.devices=1."
             ) from error
-    torch.save(given, path)
+    try:
+        torch.save(given, path)
+    except (OSError, RuntimeError) as error:  # a full disk is either
+        raise InputError(
+            f"What {count} `trainer.devices` are to train cannot be written to {path.parent} ({first_line(error)}); "
+            "set TMPDIR to a folder with more space, or use trainer.devices=1."
+        ) from error
 
 
 @dataclass(eq=False)
@@ -176,20 +150,25 @@ class _Worker:
 
 @contextmanager
 def _processes(shares: Sequence[Share], folder: Path) -> Iterator[list[_Worker]]:
-    """One for each share; none is left afterwards, whatever happens."""
+    """One for each share; none is left afterwards, whatever happens.
+
+    Raises:
+        SIGTERMException: this process is told to end, as Lightning says it while it trains.
+    """
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
     try:
-        with _ctrl_c_ignored():  # inherited: it is the parent that ends the others
+        with _on_signal(signal.SIGINT, signal.SIG_IGN):  # inherited: it is the parent that ends the others
             for share in shares:
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_run_share, args=(folder, share.place, sender), daemon=True)
+                process = context.Process(target=run_share, args=(folder, share.place, sender), daemon=True)
                 process.start()
                 sender.close()  # so that the end of the process is the end of the pipe
                 workers.append(_Worker(share, process, receiver))
-        yield workers
-        for worker in workers:
-            worker.process.join()
+        with _on_signal(signal.SIGTERM, _terminated):
+            yield workers
+            for worker in workers:
+                worker.process.join()
     finally:
         for worker in workers:
             worker.process.kill()
@@ -199,15 +178,22 @@ def _processes(shares: Sequence[Share], folder: Path) -> Iterator[list[_Worker]]
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # Python sets signals in the main thread alone
+def _on_signal(
+    number: signal.Signals, handler: "Callable[[int, FrameType | None], Any] | signal.Handlers"
+) -> Iterator[None]:
+    """What happens within the context at a signal; nothing new outside of the main thread, where Python sets them."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        signal.signal(number, before)
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    raise SIGTERMException
 
 
 class _Sum:
@@ -286,83 +272,3 @@ def _joined(task: Task, places: Sequence[int], made: Sequence[Mapping[str, Any]]
 
 def _all(made: Sequence[Mapping[str, Any]], name: str) -> list[Tensor]:
     return [each[name] for each in made]
-
-
-def _run_share(folder: Path, place: int, connection: Connection) -> None:
-    """What a process does: train its share, write it to `folder`, and tell of it."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        task, plan, make_engine, shares = _handed_over(folder / _TASK)
-        share: Share = next(each for each in shares if each.place == place)
-        torch.set_num_threads(share.num_threads)
-        engine = make_engine(settings=share.settings, stages=_Told(connection), folder=share.folder)
-        trained = engine.follow(task.part(share.places), plan)
-        followed = min([plan, *engine.plans], key=lambda each: each.chunk)
-        state = {name: tensor.detach().cpu() for name, tensor in trained.stack.state().items()}
-        names = ("execution", "failed_epoch_K", "stopped_epoch_K", "train_loss_EK", "validation_loss_EK")
-        made = {name: getattr(trained, name) for name in names}
-        made |= {"state": state, "chunk": followed.chunk, "reason": followed.reason}
-        torch.save(made, _result(folder, share))
-        connection.send(("done", None))
-    except InputError as error:
-        connection.send(("input error", str(error)))
-    except BaseException:  # SystemExit of the user's code, too
-        connection.send(("bug", traceback.format_exc()))
-
-
-def _handed_over(path: Path) -> "tuple[Task, ExecutionPlan, Callable[..., Engine], list[Share]]":
-    """What `_hand_over` wrote.
-
-    Raises:
-        InputError: it names what this process cannot import.
-    """
-    try:
-        given: tuple[Task, ExecutionPlan, Callable[..., Engine], list[Share]] = torch.load(
-            path, mmap=True, weights_only=False
-        )
-    except (AttributeError, ImportError) as error:
-        raise InputError(
-            f"The processes of several `trainer.devices` cannot import what they are to train ({_first_line(error)}); "
-            "define it in a module rather than in a notebook or an interactive session, or use trainer.devices=1."
-        ) from error
-    return given
-
-
-def _end_with_parent() -> None:
-    """A process whose parent was killed would train on for nobody."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-class _Told(Stages):
-    """Stages of a process, told to its parent."""
-
-    def __init__(self, connection: Connection) -> None:
-        super().__init__()
-        self._connection = connection
-
-    def remark(self, sentence: str) -> None:
-        self._connection.send(("remark", sentence))
-
-    @contextmanager
-    def stage(self, name: str, epochs: int) -> Iterator[EpochBar]:
-        with super().stage(name, epochs) as bar:
-            yield _ToldBar(bar, self._connection)
-
-
-class _ToldBar(EpochBar):
-    def __init__(self, bar: EpochBar, connection: Connection) -> None:
-        super().__init__(bar._progress, bar._task, bar._epochs)
-        self._connection = connection
-
-    def until(self, epochs: int) -> None:
-        self._connection.send(("until", epochs))
-
-    def advance(self, loss: float | None) -> None:
-        self._connection.send(("epoch", loss))

@@ -15,7 +15,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.architecture import Architecture, inspect_architecture
-from mia_lightning.training.devices import Share, as_one_of, threads_of_share, train_on_devices
+from mia_lightning.training.devices import as_one_of, threads_of_share, train_on_devices
 from mia_lightning.training.execution import ExecutionPlan, Plans
 from mia_lightning.training.memory import is_out_of_memory, release
 from mia_lightning.training.module import StackModule
@@ -23,6 +23,7 @@ from mia_lightning.training.planner import Planner, does_not_fit, job_of
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.rules import Gradients
+from mia_lightning.training.share import Share
 from mia_lightning.training.stack import MakeNetwork, Stack
 from mia_lightning.training.task import Task, cut, fit
 from mia_lightning.training.trained import TrainedStack
@@ -194,6 +195,7 @@ class Engine:
                     folder=(self.folder or Path()) / f"device_{place}",
                 )
             )
+        release(self.device)  # what a probe left there, which the first process may need
         trained, followed = train_on_devices(
             task, shares, plan, partial(Engine, seed=self.seed), stages=self.stages, device=self.device
         )

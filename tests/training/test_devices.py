@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -285,6 +286,15 @@ def test_what_cannot_be_pickled_is_refused_by_name(
         engine.train(make, records(), [torch.arange(9)] * 2, recipe, role="shadow")
 
 
+def test_where_there_is_no_space_the_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"cannot be written to .*mia_lightning_.*No space left.*TMPDIR"):
+        train_with(cross_entropy)
+
+
 def refuses(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     if multiprocessing.parent_process() is not None:
         raise InputError("A sentence of the other process.")
@@ -316,6 +326,13 @@ def interrupts(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     return cross_entropy(logits_KBC, label_KB)
 
 
+def terminates(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    return cross_entropy(logits_KBC, label_KB)
+
+
 def train_with(objective: object) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=2))
     recipe = Recipe(epochs=2, batch_size=9, optimizer=ADAM, objective=objective, execution="loop")
@@ -338,6 +355,14 @@ def test_a_killed_process_is_named() -> None:
 def test_ctrl_c_ends_all_processes() -> None:
     with pytest.raises(KeyboardInterrupt):
         train_with(interrupts)
+
+
+@pytest.mark.slow
+def test_a_request_to_end_ends_all_processes() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SIGTERMException):
+        train_with(terminates)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
