@@ -144,7 +144,7 @@ class _Worker:
             mend = "as happens where main memory runs out; use fewer `trainer.devices` or a smaller `training.chunk`"
         else:
             how = f"ended with exit code {code}"
-            mend = 'its own output says why; a script must call the audit under `if __name__ == "__main__":`'
+            mend = 'for the reason in its own output; a script must call the audit under `if __name__ == "__main__":`'
         return InputError(f"The process that trained models on {self.share.name} {how}, {mend}.")
 
 

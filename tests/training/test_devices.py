@@ -365,6 +365,27 @@ def test_a_request_to_end_ends_all_processes() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def takes_two(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """Of a process with memory for two models at once."""
+    if multiprocessing.parent_process() is not None and len(logits_KBC) > 2:
+        raise torch.OutOfMemoryError("of the test")
+    return cross_entropy(logits_KBC, label_KB)
+
+
+@pytest.mark.slow
+def test_where_memory_runs_out_in_a_process_it_goes_on_with_fewer_at_once() -> None:
+    trained = []
+    for devices, objective in ((1, cross_entropy), (2, takes_two)):
+        engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=devices))
+        recipe = Recipe(epochs=3, batch_size=9, optimizer=SGD, objective=objective, execution="stack")
+        trained.append(engine.train(Scaled, records(), [torch.arange(18)] * 5, recipe, role="shadow"))
+    one, two = trained
+    for name, tensor in one.stack.state_dict().items():
+        torch.testing.assert_close(two.stack.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+    assert ["memory ran out with 3 models" in remark for remark in engine.stages.remarks] == [True]
+    assert [plan.chunk for plan in engine.plans] == [2]
+
+
 @pytest.mark.slow
 def test_a_bug_in_one_process_keeps_its_traceback() -> None:
     with pytest.raises(
@@ -402,7 +423,9 @@ def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(ORPHANS.format(folder=str(Path(__file__).parent)))
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as run:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # which a killed process cannot clear
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         said, _ = run.communicate(timeout=120)  # to the end of the pipe, which is open while any of them lives
     assert run.returncode == -signal.SIGKILL
     assert said.strip()
