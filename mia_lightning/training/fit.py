@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.architecture import Architecture, inspect_architecture
+from mia_lightning.training.devices import as_one_of, threads_of_share, train_on_devices
 from mia_lightning.training.execution import ExecutionPlan, Plans
 from mia_lightning.training.memory import is_out_of_memory, release
 from mia_lightning.training.module import StackModule
@@ -21,6 +23,7 @@ from mia_lightning.training.planner import Planner, does_not_fit, job_of
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.rules import Gradients
+from mia_lightning.training.share import Share
 from mia_lightning.training.stack import MakeNetwork, Stack
 from mia_lightning.training.task import Task, cut, fit
 from mia_lightning.training.trained import TrainedStack
@@ -51,7 +54,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """The device that the settings name."""
+        """The device that the settings name, the first of several."""
         if self.settings.accelerator == "cpu":  # what Lightning would say, in the time of a small training
             return torch.device("cpu")
         with _quiet_lightning():
@@ -143,27 +146,61 @@ class Engine:
     def plan(self, task: Task) -> ExecutionPlan:
         """How the task will be trained: as this run, or an earlier one in its folder, has done, or by a probe.
 
+        On several devices it is the plan of the largest share.
+
         Raises:
             InputError: `training.execution` is stack and vmap refuses the architecture, or one model is too large.
         """
+        shares = task.shares(self.settings.num_devices)
+        if len(shares) > 1:
+            task = task.part(max(shares, key=len))
         executions = self._executions(task)
         device = self.device
         plan = self.plans.find(task.role, job_of(task, device, self.settings))
         if plan is None:
-            with _quiet_lightning(), self.settings.matmul_precision():
-                plan = self.planner.plan(task, executions, self.settings, device)
+            planner = self.planner.beside(len(shares))
+            with _quiet_lightning(), self.settings.matmul_precision(), as_one_of(len(shares)):
+                plan = planner.plan(task, executions, self.settings, device)
             if plan.measured:
                 self.stages.note(plan.sentence)
         self.plans.keep(plan)
         return plan
 
     def run(self, task: Task) -> TrainedStack:
-        """Plan, train chunk by chunk, join."""
+        """Plan, train chunk by chunk, on several devices side by side, join."""
         plan = self.plan(task)
+        shares = task.shares(self.settings.num_devices)
+        trained = self.follow(task, plan) if len(shares) == 1 else self._run_shares(task, shares, plan)
+        self.losses[task.role] = (trained.train_loss_EK, trained.validation_loss_EK)
+        return trained
+
+    def follow(self, task: Task, plan: ExecutionPlan) -> TrainedStack:
+        """Train on the first device as the plan says."""
         with _quiet_lightning(), self.settings.matmul_precision():
             parts, order = self._train_chunks(task, plan)
-        trained = _join(parts, order, task.architecture, plan.execution)
-        self.losses[task.role] = (trained.train_loss_EK, trained.validation_loss_EK)
+        return _join(parts, order, task.architecture, plan.execution)
+
+    def _run_shares(self, task: Task, places_D: Sequence[list[int]], plan: ExecutionPlan) -> TrainedStack:
+        """Each in a process of its own, on a device of its own."""
+        shares = []
+        for place, places in enumerate(places_D):
+            settings = self.settings.alone(place, self.device.type)
+            device = replace(self, settings=settings).device  # refused here, if it is not there
+            shares.append(
+                Share(
+                    place=place,
+                    device=device,
+                    settings=settings,
+                    places=places,
+                    num_threads=threads_of_share(len(places_D)),
+                    folder=(self.folder or Path()) / f"device_{place}",
+                )
+            )
+        release(self.device)  # what a probe left there, which the first process may need
+        trained, followed = train_on_devices(
+            task, shares, plan, partial(Engine, seed=self.seed), stages=self.stages, device=self.device
+        )
+        self.plans.keep(followed)
         return trained
 
     def _executions(self, task: Task) -> tuple[str, ...]:

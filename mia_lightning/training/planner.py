@@ -34,6 +34,13 @@ class Planner:
     short: float = 3.0
     always: bool = False
 
+    def beside(self, count: int) -> "Planner":
+        """One of so many that train at the same time: on the CPU they share the memory."""
+        if count == 1:
+            return self
+        budget = self.budget
+        return replace(self, budget=lambda device: budget(device) // (count if device.type == "cpu" else 1))
+
     def plan(
         self, task: Task, executions: Sequence[str], settings: TrainerSettings, device: torch.device
     ) -> ExecutionPlan:

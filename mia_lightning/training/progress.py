@@ -82,18 +82,22 @@ class EpochBar:
         """Show it as complete: models that stop early take fewer epochs."""
         self._progress.update(self._task, completed=self._epochs)
 
+    def advance(self, loss: float | None) -> None:
+        """By one epoch of one chunk, after which its median loss is this."""
+        self._progress.advance(self._task)
+        if loss is not None:
+            self._progress.update(self._task, note=f"loss {loss:.3f}")
+
     def for_trainer(self) -> pl.Callback:
-        return _Advance(self._progress, self._task)
+        return _Advance(self)
 
 
 class _Advance(pl.Callback):
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task = progress, task
+    def __init__(self, bar: EpochBar) -> None:
+        self._bar = bar
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._progress.advance(self._task)
         losses = [
-            f"{value:.3f}" for name, value in trainer.callback_metrics.items() if name.endswith("train_loss/median")
+            float(value) for name, value in trainer.callback_metrics.items() if name.endswith("train_loss/median")
         ]
-        if losses:
-            self._progress.update(self._task, note=f"loss {losses[0]}")
+        self._bar.advance(losses[0] if losses else None)

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytorch_lightning as pl
@@ -64,6 +64,28 @@ class Task:
     def chunks(self, width: int) -> list[list[int]]:
         """The groups, cut into as few chunks of at most `width` models as will do, of even size."""
         return [chunk for group in self.groups() for chunk in cut(group, width)]
+
+    def part(self, places: Sequence[int]) -> "Task":
+        """The models at these places, in this order."""
+        return replace(
+            self,
+            records_K=[self.records_K[place] for place in places],
+            models=[self.models[place] for place in places],
+            response_KN=None if self.response_KN is None else self.response_KN[list(places)],
+            buffers={name: buffer_K[list(places)] for name, buffer_K in self.buffers.items()},
+        )
+
+    def shares(self, count: int) -> list[list[int]]:
+        """The places, divided among at most `count` devices: each group evenly, its rest where there is least to do."""
+        share_D: list[list[int]] = [[] for _ in range(count)]
+        steps_D = [0] * count
+        for group in self.groups():
+            parts = divided(group, min(count, len(group)))
+            by_steps = sorted(range(count), key=steps_D.__getitem__)
+            for device, part in zip(by_steps, sorted(parts, key=len, reverse=True), strict=False):
+                share_D[device] += part
+                steps_D[device] += len(part) * self.recipe.steps_per_epoch(len(self.records_K[part[0]]))
+        return [sorted(share) for share in share_D if share]
 
     def gradients(self, places: Sequence[int]) -> Gradients | None:
         """Of the recipe's rule for these models; None where it has none.
@@ -147,7 +169,11 @@ class Task:
 
 def cut(places: Sequence[int], width: int) -> list[list[int]]:
     """As few parts of at most `width` as will do; their sizes differ by at most one."""
-    count = -(-len(places) // width)
+    return divided(places, -(-len(places) // width))
+
+
+def divided(places: Sequence[int], count: int) -> list[list[int]]:
+    """So many parts, one behind the other; their sizes differ by at most one."""
     bounds = [len(places) * part // count for part in range(count + 1)]
     return [list(places[start:end]) for start, end in pairwise(bounds)]
 

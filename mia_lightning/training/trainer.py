@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ _OURS = {
     "check_val_every_n_epoch": "training.early_stopping.patience",
     "val_check_interval": "training.early_stopping.patience",
     **{name: f"trainer.{name}" for name in ("accelerator", "devices", "precision", "callbacks")},
-    "strategy": "trainer.devices=1 and several runs, since distributed strategies average the models of a stack",
+    "strategy": "trainer.devices, which trains each model on one of them; distributed strategies average the models",
 }
 
 
@@ -49,10 +49,11 @@ class TrainerSettings:
     Attributes:
         accelerator: cpu, gpu or another of Lightning's; auto takes a GPU where there is one (not MPS, which has no
             float64 for losses and attacks).
-        devices: 1, or a list of one device index.
+        devices: how many, the indices of which, or -1 for all GPUs. Each of several trains a share of the models of a
+            role, in a process of its own; on the CPU they are so many processes.
         precision: 32, tf32 (32 with TF32 matrix products), bf16 (autocast) or 64.
         progress_bar: whether stages are shown as rich progress bars.
-        callbacks: Lightning callbacks; every stage gets copies of its own.
+        callbacks: Lightning callbacks; every stage gets copies of its own, on each of several devices.
         options: further arguments of `pl.Trainer`, such as `logger` for live training metrics.
     """
 
@@ -83,10 +84,7 @@ class TrainerSettings:
                 f"`trainer.precision` is {self.precision!r}; it must be 32, tf32, bf16 or 64 (fp16 needs one loss "
                 "scaler for all models of a stack, which would couple them)."
             )
-        if (self.devices if isinstance(self.devices, int) else len(self.devices)) != 1:
-            raise InputError(
-                f"`trainer.devices` is {self.devices}; a stack trains on one device: give 1 or a list of one index."
-            )
+        object.__setattr__(self, "devices", _devices(self.devices, self.accelerator))
         if self.accelerator == "mps":
             raise InputError(
                 "`trainer.accelerator` is mps, which has no float64 for losses and attacks; use cpu or gpu."
@@ -100,9 +98,28 @@ class TrainerSettings:
         for name in self.options or {}:
             if name in _OURS:
                 raise InputError(f"`trainer.options.{name}` does not hold for a stack; use {_OURS[name]}.")
+        if self.num_devices > 1:
+            _check_for_processes(each, self.callbacks)
+
+    @property
+    def num_devices(self) -> int:
+        return self.devices if isinstance(self.devices, int) else len(self.devices)
+
+    def alone(self, place: int, device_type: str) -> "TrainerSettings":
+        """Those of the device at a place of `devices`, by itself.
+
+        Args:
+            device_type: of all of them, such as `cuda`.
+        """
+        if device_type == "cpu":
+            return replace(self, devices=1)
+        return replace(self, devices=[place if isinstance(self.devices, int) else self.devices[place]])
 
     def make(self, *, epochs: int, callbacks: Sequence[pl.Callback] = (), folder: Path | None = None) -> pl.Trainer:
-        """A `pl.Trainer` for one chunk of models; what callbacks and loggers write by themselves goes to `folder`.
+        """A `pl.Trainer` for one chunk of models, on the first device.
+
+        Args:
+            folder: where callbacks and loggers write what they write by themselves.
 
         Raises:
             InputError: Lightning refuses the settings (an accelerator that is not there, say).
@@ -122,7 +139,7 @@ class TrainerSettings:
                 accelerator="cpu"
                 if self.accelerator == "auto" and torch.backends.mps.is_available()
                 else self.accelerator,
-                devices=self.devices if isinstance(self.devices, int) else list(self.devices),
+                devices=1 if isinstance(self.devices, int) else list(self.devices[:1]),
                 precision=_PRECISIONS[str(self.precision)],  # type: ignore[arg-type]  # one of Lightning's literals
                 max_epochs=epochs,
                 callbacks=[*own, *callbacks],
@@ -143,6 +160,53 @@ class TrainerSettings:
             yield
         finally:
             torch.set_float32_matmul_precision(before)
+
+
+def _devices(devices: object, accelerator: str) -> int | list[int]:
+    """As it was given; all GPUs for -1.
+
+    Raises:
+        InputError: it is no number of devices and no list of indices, or there are no GPUs.
+    """
+    if devices == -1 and type(devices) is int:
+        count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+        if count == 0:
+            raise InputError(
+                f"`trainer.devices` is -1, all GPUs, but with trainer.accelerator={accelerator} there are none; give a "
+                "number."
+            )
+        return count
+    if type(devices) is int and devices >= 1:
+        return devices
+    if isinstance(devices, Sequence) and not isinstance(devices, str):
+        indices = list(devices)
+        if indices and len(set(indices)) == len(indices) and all(type(i) is int and i >= 0 for i in indices):
+            return indices
+    raise InputError(
+        f"`trainer.devices` is {devices!r}; give a number of devices, a list of different indices such as [0,2], or -1 "
+        "for all GPUs."
+    )
+
+
+def _check_for_processes(loggers: Sequence[object], callbacks: Sequence[pl.Callback]) -> None:
+    """Refuse what several processes would write to the same place.
+
+    Raises:
+        InputError: a logger or a checkpoint whose place is given.
+    """
+    for logger in loggers:
+        if isinstance(logger, Logger):
+            raise InputError(
+                f"`trainer.options.logger` is a {type(logger).__name__}, to which the processes of several "
+                "`trainer.devices` would write at once; use true, for one of each process, or trainer.devices=1."
+            )
+    for callback in callbacks:
+        if isinstance(callback, Checkpoint) and getattr(callback, "dirpath", None) is not None:
+            raise InputError(
+                f"`trainer.callbacks` holds a {type(callback).__name__} with a `dirpath`, to which the processes of "
+                "several `trainer.devices` would write at once; leave it out, for a folder of each process, or use "
+                "trainer.devices=1."
+            )
 
 
 def check_trainer(trainer: pl.Trainer) -> None:

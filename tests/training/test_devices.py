@@ -1,0 +1,452 @@
+"""Several devices, here processes on the CPU: the same models as on one, and no process left behind."""
+
+import io
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from rich.console import Console
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.models.cnn import CNN
+from mia_lightning.models.mlp import MLP
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.devices import as_one_of
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.planner import Planner
+from mia_lightning.training.progress import Stages
+from mia_lightning.training.recipe import EarlyStopping, Recipe, cross_entropy
+from mia_lightning.training.task import divided
+from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.trainer import TrainerSettings
+
+ADAM = partial(torch.optim.Adam, lr=0.02)
+SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+class Scaled(MLP):
+    """A network with a buffer of its own, as attack networks have."""
+
+    def __init__(self) -> None:
+        super().__init__((6,), 3, hidden=(8,), dropout=0.2)
+        self.register_buffer("scale", torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = super().forward(x * self.scale)
+        return logits
+
+
+def records() -> Population:
+    x_N = torch.randn(160, 6, generator=torch.Generator().manual_seed(0))
+    label_N = (x_N[:, 0] + 0.5 * torch.randn(160, generator=torch.Generator().manual_seed(1)) > 0).long()
+    return Population(name="plane", x_N=x_N, label_N=label_N + (x_N[:, 1] > 1), class_names=("a", "b", "c"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Both:
+    """The same models trained on one device and on two."""
+
+    one: TrainedStack
+    two: TrainedStack
+    engine: Engine
+    shown: str
+
+
+def trained_on(devices: int, precision: str, stages: Stages | None = None) -> tuple[TrainedStack, Engine]:
+    """Seven models in groups of 2, 4 and 1 steps per epoch; the fifth has inputs that are not finite."""
+    engine = Engine(
+        seed=3,
+        settings=TrainerSettings(accelerator="cpu", devices=devices, precision=precision),
+        stages=stages or Stages(),
+    )
+    sizes = [40, 40, 70, 40, 70, 10, 40]
+    scale_KF = torch.rand(7, 6, generator=torch.Generator().manual_seed(2)) + 0.5
+    scale_KF[4] = torch.inf
+    trained = engine.train(
+        Scaled,
+        records(),
+        [torch.arange(10 * k, 10 * k + size) for k, size in enumerate(sizes)],
+        Recipe(
+            epochs=25,
+            batch_size=20,
+            optimizer=partial(torch.optim.Adam, lr=0.05),
+            early_stopping=EarlyStopping(patience=3),
+        ),
+        role="attack/test",
+        models=[4, 1, 4, 0, 9, 2, 3],
+        validation_N=torch.arange(130, 160),
+        buffers={"scale": scale_KF},
+    )
+    return trained, engine
+
+
+@pytest.fixture(scope="module")
+def both() -> Both:
+    one, _ = trained_on(1, "64")
+    text = io.StringIO()
+    with Stages(Console(file=text, width=120)) as stages:
+        two, engine = trained_on(2, "64", stages)
+    return Both(one=one, two=two, engine=engine, shown=text.getvalue())
+
+
+def test_two_processes_train_what_one_does(both: Both) -> None:
+    for one, two in zip(both.one.stack.states(), both.two.stack.states(), strict=True):
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=1e-12, atol=1e-12, equal_nan=True)
+    assert both.two.stack.dtype == torch.float64
+    assert both.two.execution == both.one.execution
+
+
+def test_losses_early_stops_and_failures_are_those_of_one(both: Both) -> None:
+    tolerance = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": True}
+    torch.testing.assert_close(both.two.train_loss_EK, both.one.train_loss_EK, **tolerance)
+    torch.testing.assert_close(both.two.validation_loss_EK, both.one.validation_loss_EK, **tolerance)
+    assert torch.equal(both.two.failed_epoch_K, both.one.failed_epoch_K)
+    assert torch.equal(both.two.stopped_epoch_K, both.one.stopped_epoch_K)
+    assert (both.one.failed_epoch_K >= 0).tolist() == [k == 4 for k in range(7)]
+    assert len(set(both.one.stopped_epoch_K.tolist())) > 3  # the test speaks of something
+    train, validation = both.engine.losses["attack/test"]
+    assert train is both.two.train_loss_EK
+    assert validation is both.two.validation_loss_EK
+
+
+def test_what_was_trained_apart_answers_as_one(both: Both) -> None:
+    one, two = (each.observe(records()).log_probability_KANC for each in (both.one, both.two))
+    torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6, equal_nan=True)
+    network = both.two.stack.model(2)
+    torch.testing.assert_close(network(records().x_N.double()).log_softmax(1).float(), two[2, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_progress_of_all_processes_is_in_one_bar(both: Both) -> None:
+    assert "attack/test: 7 models on 2 devices, at most 4 on each." in both.shown
+    assert "125/125" in both.shown  # 25 epochs of the groups of two and of four steps on both devices, of one on one
+    assert "loss" in both.shown
+
+
+def test_the_plan_is_that_of_the_largest_share(both: Both) -> None:
+    (plan,) = both.engine.plans
+    assert plan.num_models == 4
+    recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
+    task = both.engine.task(Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
+    settings = TrainerSettings(accelerator="cpu", devices=3)
+    assert Engine(seed=0, settings=settings).plan(task).num_models == 3  # and so is an estimate, which trains nothing
+
+
+def test_processes_on_the_cpu_share_its_memory_and_its_threads() -> None:
+    alone = Planner(budget=lambda device: 1000)
+    assert alone.beside(1) is alone
+    assert alone.beside(4).budget(torch.device("cpu")) == 250
+    assert alone.beside(4).budget(torch.device("cuda")) == 1000
+    before = torch.get_num_threads()
+    with as_one_of(2):
+        assert torch.get_num_threads() == max(1, before // 2)
+    assert torch.get_num_threads() == before
+
+
+def test_each_device_has_settings_of_its_own() -> None:
+    settings = TrainerSettings(devices=[2, 0], precision="bf16")
+    assert settings.num_devices == 2
+    assert settings.alone(0, "cuda").devices == [2]
+    assert settings.alone(1, "cuda").devices == [0]
+    assert settings.alone(1, "cuda").precision == "bf16"
+    assert TrainerSettings(devices=3).alone(1, "cuda").devices == [1]
+    assert TrainerSettings(devices=3).alone(1, "cpu").devices == 1
+
+
+def test_all_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert TrainerSettings(devices=-1).num_devices == 4
+
+
+class Writes(pl.Callback):
+    """Writes down the process and the models that it sees, in the folder of its trainer."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{os.getpid()}.txt").write_text(f"{pl_module.stack.num_models} {torch.get_num_threads()}")
+
+
+@pytest.mark.slow
+def test_convolutions_batch_norm_callbacks_and_checkpoints_in_two_processes(
+    pictures: Population, tmp_path: Path
+) -> None:
+    make = bind_shapes(partial(CNN, channels=[3], hidden=4, kernel_size=3, batch_norm=True), pictures.input_shape, 3)
+    trained = []
+    for devices in (1, 2):
+        callbacks = [] if devices == 1 else [Writes(), ModelCheckpoint(filename="{epoch}")]
+        settings = TrainerSettings(accelerator="cpu", devices=devices, callbacks=callbacks)
+        engine = Engine(seed=0, settings=settings, folder=tmp_path)
+        recipe = Recipe(epochs=3, batch_size=10, optimizer=SGD, execution="loop")
+        trained.append(engine.train(make, pictures, [torch.arange(30)] * 3, recipe, role="shadow"))
+    one, two = trained
+    for name, tensor in one.stack.state_dict().items():
+        torch.testing.assert_close(two.stack.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+    assert two.stack.model(1).training is False
+    assert two.stack.networks.state_dict().keys() == one.stack.networks.state_dict().keys()
+    seen = {path: path.read_text() for path in tmp_path.rglob("*.txt")}
+    assert sorted(str(path.parent.relative_to(tmp_path)) for path in seen) == [
+        "device_0/lightning/shadow",
+        "device_1/lightning/shadow",
+    ]
+    threads = max(1, torch.get_num_threads() // 2)
+    assert sorted(seen.values()) == [f"1 {threads}", f"2 {threads}"]
+    assert str(os.getpid()) not in {path.stem for path in seen}
+    assert len(list(tmp_path.rglob("*.ckpt"))) == 2
+
+
+def test_a_single_model_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiprocessing, "get_context", None)  # what starts them
+    recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
+    settings = TrainerSettings(accelerator="cpu", devices=2)
+    trained = Engine(seed=0, settings=settings).train(Scaled, records(), [torch.arange(9)], recipe, role="target")
+    assert trained.num_models == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_shares_are_disjoint_even_and_in_order(count: int) -> None:
+    sizes = [30, 30, 30, 70, 70, 10, 30, 100]
+    task = Engine(seed=0).task(
+        Scaled,
+        records(),
+        [torch.arange(size) for size in sizes],
+        Recipe(epochs=1, batch_size=20, optimizer=ADAM),
+        role="shadow",
+    )
+    shares = task.shares(count)
+    assert sorted(place for share in shares for place in share) == list(range(8))
+    assert all(share == sorted(share) for share in shares)
+    for group in task.groups():
+        of_group = [len(set(group) & set(share)) for share in shares]
+        assert max(of_group) - min(of_group) <= 1
+    part = task.part(shares[-1])
+    assert [len(each) for each in part.records_K] == [sizes[place] for place in shares[-1]]
+
+
+def test_many_groups_of_one_are_divided_too() -> None:
+    task = Engine(seed=0).task(
+        Scaled,
+        records(),
+        [torch.arange(10 * k) for k in range(1, 13)],
+        Recipe(epochs=1, batch_size=10, optimizer=ADAM),
+        role="shadow",
+    )
+    steps_D = [sum(task.recipe.steps_per_epoch(len(task.records_K[k])) for k in share) for share in task.shares(3)]
+    assert sum(steps_D) == 78
+    assert max(steps_D) <= 1.5 * min(steps_D)
+
+
+def test_parts_are_even_and_contiguous() -> None:
+    assert divided(range(5), 4) == [[0], [1], [2], [3, 4]]
+    assert divided([7, 3], 1) == [[7, 3]]
+
+
+@pytest.mark.parametrize(
+    ("make", "recipe", "settings", "sentence"),
+    [
+        (lambda: nn.Linear(6, 3), {}, {}, r"`model` cannot be handed to the processes of 2 `trainer.devices`.*module"),
+        (Scaled, {"optimizer": lambda p: torch.optim.SGD(p, lr=0.1)}, {}, "`training` cannot be handed"),
+        (Scaled, {}, {"callbacks": ["local"]}, "`trainer.callbacks` cannot be handed"),
+        (Scaled, {}, {"options": {"profiler": open(os.devnull)}}, "`trainer.options` cannot be handed"),  # noqa: SIM115
+    ],
+    ids=["model", "training", "callbacks", "options"],
+)
+def test_what_cannot_be_pickled_is_refused_by_name(
+    make: object, recipe: dict[str, object], settings: dict[str, object], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Local(pl.Callback):
+        pass
+
+    if "callbacks" in settings:
+        settings = {"callbacks": [Local()]}
+    monkeypatch.setattr(Engine, "device", torch.device("cpu"))  # Lightning would not know this profiler
+    engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=2, **settings))
+    recipe = Recipe(**{"epochs": 1, "batch_size": 9, "optimizer": ADAM, **recipe})
+    with pytest.raises(InputError, match=sentence):
+        engine.train(make, records(), [torch.arange(9)] * 2, recipe, role="shadow")
+
+
+def test_where_there_is_no_space_the_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"cannot be written to .*mia_lightning_.*No space left.*TMPDIR"):
+        train_with(cross_entropy)
+
+
+def refuses(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        raise InputError("A sentence of the other process.")
+    return cross_entropy(logits_KBC, label_KB)
+
+
+def breaks(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        raise ZeroDivisionError("a bug of the other process")
+    return cross_entropy(logits_KBC, label_KB)
+
+
+def is_killed(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return cross_entropy(logits_KBC, label_KB)
+
+
+def exits(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        os._exit(7)
+    return cross_entropy(logits_KBC, label_KB)
+
+
+def interrupts(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
+    return cross_entropy(logits_KBC, label_KB)
+
+
+def terminates(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    return cross_entropy(logits_KBC, label_KB)
+
+
+def train_with(objective: object) -> None:
+    engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=2))
+    recipe = Recipe(epochs=2, batch_size=9, optimizer=ADAM, objective=objective, execution="loop")
+    engine.train(Scaled, records(), [torch.arange(9)] * 2, recipe, role="shadow")
+
+
+@pytest.mark.slow
+def test_a_refusal_of_one_process_is_its_sentence() -> None:
+    with pytest.raises(InputError, match=r"^A sentence of the other process\.$"):
+        train_with(refuses)
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_named() -> None:
+    with pytest.raises(InputError, match=r"on cpu process [01] was ended by SIGKILL.*fewer `trainer.devices`"):
+        train_with(is_killed)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_processes() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_with(interrupts)
+
+
+@pytest.mark.slow
+def test_a_request_to_end_ends_all_processes() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SIGTERMException):
+        train_with(terminates)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def takes_two(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """Of a process with memory for two models at once."""
+    if multiprocessing.parent_process() is not None and len(logits_KBC) > 2:
+        raise torch.OutOfMemoryError("of the test")
+    return cross_entropy(logits_KBC, label_KB)
+
+
+@pytest.mark.slow
+def test_where_memory_runs_out_in_a_process_it_goes_on_with_fewer_at_once() -> None:
+    trained = []
+    for devices, objective in ((1, cross_entropy), (2, takes_two)):
+        engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=devices))
+        recipe = Recipe(epochs=3, batch_size=9, optimizer=SGD, objective=objective, execution="stack")
+        trained.append(engine.train(Scaled, records(), [torch.arange(18)] * 5, recipe, role="shadow"))
+    one, two = trained
+    for name, tensor in one.stack.state_dict().items():
+        torch.testing.assert_close(two.stack.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
+    assert ["memory ran out with 3 models" in remark for remark in engine.stages.remarks] == [True]
+    assert [plan.chunk for plan in engine.plans] == [2]
+
+
+@pytest.mark.slow
+def test_a_bug_in_one_process_keeps_its_traceback() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"(?s)Training on cpu process [01] failed:.*in breaks.*ZeroDivisionError: a b"
+    ):
+        train_with(breaks)
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_without_a_word_is_named() -> None:
+    with pytest.raises(InputError, match=r"on cpu process [01] ended with exit code 7.*__main__"):
+        train_with(exits)
+
+
+ORPHANS = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_devices import outlives, train_with
+
+if __name__ == "__main__":
+    train_with(outlives)
+"""
+
+
+def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """Of a process that kills its parent and waits."""
+    if multiprocessing.parent_process() is not None:
+        print(os.getpid(), flush=True)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+    return cross_entropy(logits_KBC, label_KB)
+
+
+@pytest.mark.slow
+def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ORPHANS.format(folder=str(Path(__file__).parent)))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # which a killed process cannot clear
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        said, _ = run.communicate(timeout=120)  # to the end of the pipe, which is open while any of them lives
+    assert run.returncode == -signal.SIGKILL
+    assert said.strip()
+
+
+NOTEBOOK = """
+import sys
+sys.path.insert(0, {folder!r})
+from test_devices import train_with
+from mia_lightning.training.recipe import cross_entropy
+
+def own(logits, label):
+    return cross_entropy(logits, label)
+
+train_with(own)
+"""
+
+
+@pytest.mark.slow
+def test_what_other_processes_cannot_import_is_one_sentence() -> None:
+    code = NOTEBOOK.format(folder=str(Path(__file__).parent))
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "InputError: The processes of several `trainer.devices` cannot import what they are to train" in run.stderr
+    assert "define it in a module rather than in a notebook" in run.stderr
