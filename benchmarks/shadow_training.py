@@ -1,6 +1,7 @@
 """Seconds per shadow model: a `pl.Trainer` loop, a bare PyTorch loop, and stacks of several sizes.
 
-    python benchmarks/shadow_training.py [--device cpu|cuda] [--epochs 50] [--rounds 3] [--markdown] [--quick]
+    python benchmarks/shadow_training.py [--settings location digits] [--device cpu|cuda] [--epochs 50] [--rounds 3]
+                                         [--compiled] [--precision 32|bf16] [--markdown] [--json FILE] [--quick]
 
 One run prints one table; its ratios compare times of this run alone. Three ways train the same shadow models
 (model k has the same initial weights and the same records in all of them) for the same number of optimiser steps:
@@ -9,6 +10,8 @@ One run prints one table; its ratios compare times of this run alone. Three ways
   over a TensorDataset, torch's Adam as it comes; nothing is logged, which favours it.
 - `bare loop`: one plain PyTorch loop for each model, written for speed: records resident in one tensor, an order
   drawn per epoch, `index_select`, fused Adam.
+- `compiled loop (c)`, where asked for: the bare loop with forward pass and loss under torch.compile, compiled once, for
+  all models; compiling is left out.
 - `stack K`: `Engine.train` of this package, K models at once, with all that it does around the steps.
 
 Records are synthetic (no time depends on their values), kept as uint8 by the stack as the package's loaders do and
@@ -23,6 +26,7 @@ Ends with exit code 1 where the final training losses differ between the variant
 
 import argparse
 import gc
+import json
 import logging
 import math
 import os
@@ -33,13 +37,14 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
 from mia_lightning.datasets.population import Population, make_population
@@ -100,7 +105,19 @@ SETTINGS = (
         records=300,
         batch_size=50,
     ),
+    Setting(
+        name="purchase",
+        population=50_000,
+        features=600,
+        levels=2,
+        classes=100,
+        hidden=(128,),
+        activation="tanh",
+        records=10_000,
+        batch_size=100,
+    ),
 )
+USUAL = ("location", "digits")  # purchase takes a quarter of an hour
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,6 +129,7 @@ class Task:
     make_network: Callable[[], nn.Module]
     device: torch.device
     epochs: int
+    precision: str = "32"
 
     def initial_network(self, k: int) -> nn.Module:
         with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
@@ -134,7 +152,7 @@ class Task:
         return float(nn.functional.cross_entropy(network.to(self.device)(x_M), label_M))
 
 
-def make_task(setting: Setting, device: torch.device, epochs: int) -> Task:
+def make_task(setting: Setting, device: torch.device, epochs: int, precision: str = "32") -> Task:
     """Records drawn around a centre for each class: learnable, and not trivially so."""
     numbers = generator(SEED, "benchmark", setting.name)
     label_N = torch.randint(setting.classes, (setting.population,), generator=numbers)
@@ -150,7 +168,14 @@ def make_task(setting: Setting, device: torch.device, epochs: int) -> Task:
     ).to(device)
     architecture = partial(MLP, hidden=setting.hidden, activation=setting.activation)
     make_network = bind_shapes(architecture, population.input_shape, population.num_classes)
-    return Task(setting=setting, population=population, make_network=make_network, device=device, epochs=epochs)
+    return Task(
+        setting=setting,
+        population=population,
+        make_network=make_network,
+        device=device,
+        epochs=epochs,
+        precision=precision,
+    )
 
 
 def operations(network: nn.Module, records: int, epochs: int) -> int:
@@ -194,6 +219,7 @@ def train_by_trainer(task: Task, models: Sequence[int]) -> list[TakeOut]:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            precision="bf16-mixed" if task.precision == "bf16" else "32-true",
         )
         module = Classifier(task.initial_network(k))
         trainer.fit(module, loader)
@@ -201,19 +227,36 @@ def train_by_trainer(task: Task, models: Sequence[int]) -> list[TakeOut]:
     return trained
 
 
-def train_by_bare_loop(task: Task, models: Sequence[int]) -> list[TakeOut]:
-    """Variant (b)."""
+@cache
+def compiled_loss(setting: Setting, device: torch.device) -> Callable[..., Tensor]:
+    """Mean cross-entropy from parameters, records and labels: one compilation serves all networks of a setting."""
+    network = MLP((setting.features,), setting.classes, setting.hidden, setting.activation).to(device)
+
+    def loss(parameters: dict[str, Tensor], x_B: Tensor, label_B: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(functional_call(network, parameters, (x_B,)), label_B)
+
+    return torch.compile(loss, dynamic=False)
+
+
+def train_by_bare_loop(task: Task, models: Sequence[int], compiled: bool = False) -> list[TakeOut]:
+    """Variants (b) and (c)."""
     trained: list[TakeOut] = []
     for k in models:
         x_M, label_M = task.tensors(k)
         network = task.initial_network(k).to(task.device).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+        parameters = dict(network.named_parameters())
+        loss_of = compiled_loss(task.setting, task.device) if compiled else None
         numbers = generator(SEED, "benchmark", "bare loop", k, device=task.device)
         for _ in range(task.epochs):
             order_M = torch.randperm(len(x_M), generator=numbers, device=task.device)
             for index_B in order_M.split(task.setting.batch_size):
-                logits_BC = network(x_M.index_select(0, index_B))
-                loss = nn.functional.cross_entropy(logits_BC, label_M.index_select(0, index_B))
+                x_B, label_B = x_M.index_select(0, index_B), label_M.index_select(0, index_B)
+                with torch.autocast(task.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
+                    if loss_of is None:
+                        loss = nn.functional.cross_entropy(network(x_B), label_B)
+                    else:
+                        loss = loss_of(parameters, x_B, label_B)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -224,7 +267,10 @@ def train_by_bare_loop(task: Task, models: Sequence[int]) -> list[TakeOut]:
 def train_by_stack(task: Task, models: Sequence[int], size: int) -> list[TakeOut]:
     """Variant (c): stacks of `size` models, one after another."""
     engine = Engine(
-        seed=SEED, settings=TrainerSettings(accelerator=_accelerator(task.device), devices=1, progress_bar=False)
+        seed=SEED,
+        settings=TrainerSettings(
+            accelerator=_accelerator(task.device), devices=1, precision=task.precision, progress_bar=False
+        ),
     )
     recipe = Recipe(
         epochs=task.epochs,
@@ -266,11 +312,12 @@ class Variant:
         self.loss_K[:] = [self.task.loss(k, networks[k]()) for k in range(compared)]
 
 
-def make_variants(task: Task, sizes: Sequence[int], looped: int) -> list[Variant]:
+def make_variants(task: Task, sizes: Sequence[int], looped: int, *, compiled: bool = False) -> list[Variant]:
     """All variants of one setting; loops and small stacks train `looped` models a round, to average over starts."""
     ways: list[tuple[str, int, Train]] = [
         ("trainer loop (a)", looped, train_by_trainer),
         ("bare loop (b)", looped, train_by_bare_loop),
+        *([("compiled loop (c)", looped, partial(train_by_bare_loop, compiled=True))] if compiled else []),
         *((f"stack {size}", max(looped, size), partial(train_by_stack, size=size)) for size in sizes),
     ]
     return [
@@ -315,11 +362,13 @@ class MatrixProduct:
         return f"{self.name} [{self.m}, {self.k}] x [{self.k}, {self.n}]: {self.rate:.0f} GFLOP/s"
 
 
-def make_products(device: torch.device, largest: int) -> tuple[list[MatrixProduct], list[MatrixProduct]]:
+def make_products(
+    settings: Sequence[Setting], device: torch.device, largest: int
+) -> tuple[list[MatrixProduct], list[MatrixProduct]]:
     """The first layers of the settings' networks at their batch sizes, and large square products."""
     fitting = [
         MatrixProduct(name=s.name, m=s.batch_size, k=s.features, n=s.hidden[0], device=device, rate_R=[])
-        for s in SETTINGS
+        for s in settings
     ]
     large = [
         MatrixProduct(name="large", m=size, k=size, n=size, device=device, rate_R=[])
@@ -419,7 +468,14 @@ def unequal(variants: Sequence[Variant]) -> str | None:
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Seconds per shadow model of a Trainer loop, a bare loop and stacks.")
+    names = [setting.name for setting in SETTINGS]
+    parser.add_argument("--settings", nargs="+", choices=names, default=USUAL, metavar="NAME", help=", ".join(names))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("32", "bf16"), default="32", help="of all variants (default: 32)")
+    parser.add_argument(
+        "--compiled", action="store_true", help="with a loop under torch.compile (needs a C++ compiler)"
+    )
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the measurements there, too")
     parser.add_argument("--epochs", type=int, default=None, help="of every model (default: 50)")
     parser.add_argument("--rounds", type=int, default=None, help="of all variants in turn (default: 3)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -443,9 +499,10 @@ def main() -> int:
     device = torch.device(args.device)
     sizes, looped, product_seconds = ((1, 4), 2, 0.01) if args.quick else ((1, 4, 16, 64), 4, 0.3)
     heading = machine(device)
-    tasks = [make_task(setting, device, args.epochs) for setting in SETTINGS]
-    variants_S = [make_variants(task, sizes, looped) for task in tasks]
-    fitting, large = make_products(device, largest=512 if args.quick else 4096)
+    settings = [setting for setting in SETTINGS if setting.name in args.settings]
+    tasks = [make_task(setting, device, args.epochs, args.precision) for setting in settings]
+    variants_S = [make_variants(task, sizes, looped, compiled=args.compiled) for task in tasks]
+    fitting, large = make_products(settings, device, largest=512 if args.quick else 4096)
     for variants in variants_S:
         for variant in variants:
             variant.warm_up()
@@ -471,6 +528,14 @@ def main() -> int:
     print(
         f"Medians over {rounds}, variants in turn, after a warm-up; a variant trains at least {looped} models a round."
     )
+    if args.json is not None:
+        measured = [
+            {"setting": v.task.setting.name, "variant": v.name, "precision": v.task.precision, "seconds": v.seconds_R}
+            for variants in variants_S
+            for v in variants
+        ]
+        rates = {product.name: product.rate_R for product in (*fitting, best)}
+        args.json.write_text(json.dumps({"machine": heading, "rows": measured, "matrix_products": rates}, indent=2))
     complaints = [complaint for variants in variants_S if (complaint := unequal(variants))]
     for complaint in complaints:
         print(complaint, file=sys.stderr)

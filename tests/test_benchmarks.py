@@ -51,7 +51,7 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(
     quick_run: subprocess.CompletedProcess[str], script: ModuleType
 ) -> None:
     body = [cells(line) for line in quick_run.stdout.splitlines() if line.startswith("|")][2:]
-    for setting in script.SETTINGS:
+    for setting in [each for each in script.SETTINGS if each.name in script.USUAL]:
         rows = [row for row in body if row[0] == setting.name]
         by_trainer, bare = float(rows[0][2]), float(rows[1][2])
         task = script.make_task(setting, torch.device("cpu"), epochs=2)
