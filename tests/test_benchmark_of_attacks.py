@@ -20,6 +20,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("attacks")
 
 
+@pytest.mark.slow
 def test_the_quick_run_prints_times_of_every_attack(script: ModuleType) -> None:
     command = [sys.executable, str(BENCHMARKS / "attacks.py"), "--quick", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -30,6 +30,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("convolutions")
 
 
+@pytest.mark.slow
 def test_the_quick_run_prints_one_table_and_writes_the_same_as_json(tmp_path: Path, script: ModuleType) -> None:
     written = tmp_path / "convolutions.json"
     command = [sys.executable, str(BENCHMARKS / "convolutions.py"), "--quick", "--networks", "cnn", "--json", written]

@@ -20,6 +20,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("memory")
 
 
+@pytest.mark.slow
 def test_the_quick_run_prints_the_memory_of_every_stage(script: ModuleType) -> None:
     command = [sys.executable, str(BENCHMARKS / "memory.py"), "--quick", "--json"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

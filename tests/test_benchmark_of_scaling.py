@@ -72,6 +72,7 @@ def test_figures_of_an_audit_are_those_of_scikit_learn(monkeypatch: pytest.Monke
     assert row["recall"] == f"{recall_score(is_member, score >= 0.5):.3f}"
 
 
+@pytest.mark.slow
 def test_the_gpu_script_says_that_there_is_none() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
