@@ -318,6 +318,7 @@ def estimate(
         shadow=shadow,
         attacks=attacks,
         folds=target.folds if isinstance(target, LeaveOneOut) else 0,
+        skip_inapplicable=skip_inapplicable,
     )
 
 

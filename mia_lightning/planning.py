@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from mia_lightning.attacks.applicable import refusal
-from mia_lightning.attacks.interface import Attack
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.datasets.population import Population
 from mia_lightning.scoring import evidence_of
@@ -46,12 +46,14 @@ def estimates(
     shadow: Real | Source,
     attacks: Sequence[Attack],
     folds: int = 0,
+    skip_inapplicable: bool = False,
 ) -> list[str]:
     """A sentence for each stage of a run that trains, and one for all of them together.
 
     Args:
         setup, shadow_setup: of the targets and of the shadow models, with a `PlanningEngine`.
         folds: of attacks that learn, where every model is a target once.
+        skip_inapplicable: as for a run: attacks that cannot be run are left out.
     """
     sentences: list[str] = []
     plans: list[ExecutionPlan] = []
@@ -66,7 +68,7 @@ def estimates(
     plan = setup.membership
     is_service = target.is_trained_here and not target.takes_recipe
     if is_service:
-        sentences.append("The models of a service are trained by the service: they are not estimated.")
+        sentences.append("What a service trains is not estimated.")
     elif target.is_trained_here:
         stage(lambda: target.obtain(setup))
     if not isinstance(shadow, Real):
@@ -75,12 +77,16 @@ def estimates(
             "neither they nor the attacks are estimated."
         )
         return sentences
-    if not plan.leaves_one_out and not is_service:
+    if not plan.leaves_one_out and not (is_service and getattr(target, "shadows", "service") == "service"):
         stage(lambda: target.train_shadows(shadow_setup))
     for attack in attacks:
         # Of those that train networks the size is known beforehand; the others take no time to speak of.
         if hasattr(attack, "training") and refusal(attack, plan, setup.population.input_shape) is None:
-            stage(partial(_fit_and_score, attack, setup, folds))
+            try:
+                stage(partial(_fit_and_score, attack, setup, folds))
+            except DoesNotApplyError:
+                if not skip_inapplicable:
+                    raise
     whole = sum(planned.seconds for planned in plans)
     sentences.append(f"All that is trained: about {duration(whole)} here.")
     return sentences

@@ -17,7 +17,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.observation import Observation, split_defenses
 from mia_lightning.targets.interface import Models
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import Signals, on_one_device
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,11 +90,9 @@ def run_attacks(
     for suffix, imitated, adapts in attackers:
         same = observation.plan.leaves_one_out and imitated == outputs
         shadow_signals = target_signals if same else _answered(observation.shadow_signals, imitated)
-        evidence = evidence_of(
-            observation.plan,
-            observation.population,
-            shadow_signals if same else views.of_shadows(shadow_signals, imitated),
-        )
+        shadow_signals = shadow_signals if same else views.of_shadows(shadow_signals, imitated)
+        target_signals, shadow_signals = on_one_device(target_signals, shadow_signals)
+        evidence = evidence_of(observation.plan, observation.population, shadow_signals)
         if suffix:  # the training curves of a run are the first attacker's
             observation = replace(observation, engine=replace(observation.engine, losses={}))
         for each in fitting:
@@ -220,7 +218,9 @@ def _run(
             score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
             scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
             if plan.plan == "one_canary":
+                losses = dict(engine.losses)  # the training curves of a run are those of the targets' networks
                 shadow_score_K = fitted.score(evidence.signals, evidence.label_N)[:, evidence.target_scored_N][:, 0]
+                engine.losses.update(losses)
     for remark in scored.remarks:
         engine.stages.remark(f"{name}: {remark}")
     outcome = AttackOutcome(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import mia_lightning as mia
+from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.attacks.quantile_regression import QuantileRegression
 from mia_lightning.audit import estimate
 from mia_lightning.datasets.population import Population
@@ -88,8 +89,14 @@ def test_records_that_are_made_later_are_not_estimated(blobs: Population) -> Non
 def test_a_service_is_not_estimated_and_a_target_that_is_there_takes_nothing(blobs: Population) -> None:
     sentences = estimate(blobs, **{**QUICK, "target": AmazonML()}, attacks=[mia.Loss()])
     assert sentences == [
-        "The models of a service are trained by the service: they are not estimated.",
+        "What a service trains is not estimated.",
         "All that is trained: about 0.0 s here.",
+    ]
+    guessed = estimate(blobs, **{**QUICK, "target": AmazonML(shadows="guessed")}, attacks=[mia.Loss()])
+    assert starts(guessed) == [
+        "What a service trains is not estimated.",
+        "4 shadow models x 8 epochs",
+        "All that is trained",
     ]
     network = MLP(input_shape=(6,), num_classes=3, hidden=[4])
     given = {**QUICK, "target": network, "membership": mia.Given(member_N=torch.arange(40))}
@@ -105,6 +112,10 @@ def test_canaries_take_their_places(blobs: Population) -> None:
 
 
 def test_what_cannot_be_run_cannot_be_planned(blobs: Population) -> None:
+    few = {**QUICK, "membership": mia.Disjoint(train_size=20, population=5), "attacks": [QuantileRegression()]}
+    with pytest.raises(DoesNotApplyError, match=r"population"):
+        estimate(blobs, **few)
+    assert not any("quantile" in sentence for sentence in estimate(blobs, **few, skip_inapplicable=True))
     with pytest.raises(InputError, match=r"`attack` is empty"):
         estimate(blobs, **QUICK, attacks=[])
     with pytest.raises(InputError, match=r"train_size"):

@@ -108,19 +108,23 @@ class Shokri:
             InputError: no class has both in and out records among the shadows of a fold.
         """
         x_KNC = _without_unscored(vectors_of(shadows.signals, self.input), shadows.scored_KN, shadows.signals.room)
+        device = x_KNC.device  # the host's, where they fitted nowhere else
+        member_KN, scored_KN, label_N = (
+            each.to(device) for each in (shadows.member_KN, shadows.scored_KN, shadows.label_N)
+        )
         vectors = Population(  # vector n of model k is record k N + n
             name=f"{self.name} prediction vectors",
             x_N=x_KNC.flatten(0, 1),
-            label_N=shadows.member_KN.flatten().long(),
+            label_N=member_KN.flatten().long(),
             class_names=("out", "in"),
         )
-        held_out_FK = held_out_FK.to(shadows.scored_KN.device)
-        mean_FC, std_FC = _scale(x_KNC, shadows.scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
+        held_out_FK = held_out_FK.to(device)
+        mean_FC, std_FC = _scale(x_KNC, scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
         folds, scale_K = [], []
         for held_out_K, *scale in zip(held_out_FK, mean_FC, std_FC, strict=True):
-            usable_KN = shadows.scored_KN & ~held_out_K[:, None]
+            usable_KN = scored_KN & ~held_out_K[:, None]
             drawn = (
-                _balanced(shadows.member_KN, usable_KN, shadows.label_N == c, engine.seed, self.name, c)
+                _balanced(member_KN, usable_KN, label_N == c, engine.seed, self.name, c)
                 for c in range(shadows.num_classes)
             )
             fold = {c: balanced for c, balanced in enumerate(drawn) if len(balanced)}

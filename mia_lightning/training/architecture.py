@@ -28,6 +28,7 @@ class Architecture:
         mixes_records: whether padding would reach real records, so that only batches without any will do.
         refusal: why `vmap` cannot run it (one sentence that names the module); None where it can.
         fits_to_records: whether it takes something of its training records before training.
+        takes_channels_last: whether it runs with its convolutions laid out so, which `view` after one does not.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Architecture:
     mixes_records: bool
     refusal: str | None
     fits_to_records: bool = False
+    takes_channels_last: bool = True
 
 
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
@@ -99,6 +101,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             mixes_records=trainable and _mixes_records(make_network, x_B),
             refusal=_vmap_refusal(make_network, x_B, trainable),
             fits_to_records=isinstance(network, FitsToRecords),
+            takes_channels_last=_takes_channels_last(make_network, x_B),
         )
 
 
@@ -182,6 +185,16 @@ def _mixes_records(make_network: MakeNetwork, x_B: Tensor) -> bool:
     is_real_B = torch.tensor([True, True, False])
     padded_BC = stack.call_one(stack.state_of(0), padded, is_real_B=is_real_B)[:2]
     return not torch.allclose(plain_BC, padded_BC, rtol=1e-3, atol=1e-4, equal_nan=True)
+
+
+def _takes_channels_last(make_network: MakeNetwork, x_B: Tensor) -> bool:
+    stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train()
+    stack.use_channels_last()
+    try:
+        stack.call_one(stack.state_of(0), x_B).sum().backward()
+    except RuntimeError:  # of a view that the layout does not allow
+        return False
+    return True
 
 
 def _vmap_refusal(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> str | None:

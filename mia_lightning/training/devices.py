@@ -257,7 +257,7 @@ def _joined(task: Task, places: Sequence[int], made: Sequence[Mapping[str, Any]]
     for name, tensor in stack.state().items():
         tensor.data = joined([each["state"][name] for each in made]).to(device)  # precision 64 changes the type, too
     execution: str = made[0]["execution"]
-    if execution == "loop" and device.type == "cpu":
+    if task.architecture.takes_channels_last and execution == "loop" and device.type == "cpu":
         stack.use_channels_last()  # as where they trained
     return TrainedStack(
         stack=stack.eval(),

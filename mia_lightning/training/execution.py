@@ -172,15 +172,21 @@ class Plans:
             return
         self._used[key] = plan
         if self._path is not None:
-            plans = {**self._read(), key: plan}.values()
-            content = {"schema": SCHEMA, "plans": [asdict(each) for each in plans]}
-            write_whole(self._path, json.dumps(content, indent=2).encode() + b"\n")
+            self._write()
 
     def moved(self, folder: Path | None) -> "Plans":
         """The same plans, of a run that goes on in another folder."""
         plans = Plans(folder)
         plans._used = dict(self._used)
+        if plans._path is not None and plans._used:
+            plans._write()
         return plans
+
+    def _write(self) -> None:
+        assert self._path is not None
+        plans = {**self._read(), **self._used}.values()
+        content = {"schema": SCHEMA, "plans": [asdict(each) for each in plans]}
+        write_whole(self._path, json.dumps(content, indent=2).encode() + b"\n")
 
     def _read(self) -> dict[str, ExecutionPlan]:
         if self._path is None or not self._path.is_file():

@@ -176,6 +176,7 @@ class Engine:
 
     def follow(self, task: Task, plan: ExecutionPlan) -> TrainedStack:
         """Train on the first device as the plan says."""
+        task = replace(task, population=task.population.near(self.device))  # once for all chunks
         with _quiet_lightning(), self.settings.matmul_precision():
             parts, order = self._train_chunks(task, plan)
         return _join(parts, order, task.architecture, plan.execution)

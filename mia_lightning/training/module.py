@@ -35,6 +35,7 @@ class StackModule(pl.LightningModule):
         validation_N: int64 indices of the records for early stopping; None for none.
         role: prefix of logged metrics ("target", "shadow", ...).
         response_KN: floating point, what the objective is given of record n for model k in the place of its label.
+        channels_last: whether a loop on a CPU lays out the weights of convolutions so.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `failed_epoch_K` is the epoch
     at which a model's loss was first not finite, or -1.
@@ -52,6 +53,7 @@ class StackModule(pl.LightningModule):
         validation_N: Tensor | None = None,
         role: str = "stack",
         response_KN: Tensor | None = None,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -65,6 +67,7 @@ class StackModule(pl.LightningModule):
         self.validation_N = validation_N
         self.role = role
         self.response_KN = response_KN
+        self.channels_last = channels_last
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -81,7 +84,7 @@ class StackModule(pl.LightningModule):
         return []
 
     def configure_optimizers(self) -> Any:
-        if self.execution == "loop" and self.device.type == "cpu":
+        if self.channels_last and self.execution == "loop" and self.device.type == "cpu":
             self.stack.use_channels_last()  # before the optimiser, whose state takes over the layout of its parameters
         optimizer = self.recipe.make_optimizer([p for p in self.stack.parameters() if p.requires_grad])
         scheduler = self.recipe.make_scheduler(optimizer)

@@ -52,7 +52,7 @@ class Planner:
         Raises:
             InputError: not even one model fits the memory.
         """
-        task = replace(task, population=task.population.to(device))
+        task = replace(task, population=task.population.near(device))
         probe = Probe(task=task, settings=settings, device=device, clock=self.clock)
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in task.groups())

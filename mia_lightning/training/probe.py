@@ -47,16 +47,16 @@ class Probe:
         task, recipe = self.task, self.task.recipe
         place = max(range(task.num_models), key=lambda k: self._batch_size(k))
         size = max(2, self._batch_size(place))  # of one record batch normalisation is undefined
-        index_KB = task.records_K[place].repeat(2)[:size].to(task.population.device)[None]
+        index_KB = task.records_K[place].repeat(2)[:size].to(self.device)[None]
         with isolated(task.seed, task.role, "probe"):
             stack = self._copies(1, place)
             gradients = task.gradients([place])
             parameters = [p for p in stack.parameters() if p.requires_grad]
 
             def step(keep: bool = False) -> dict[int, int]:
-                x = task.population.records(index_KB, stack.dtype).to(self.device)
+                x = task.population.records(index_KB, stack.dtype)
                 truth = (
-                    task.population.label_N[index_KB]
+                    task.population.label_N[index_KB.to(task.population.device)]
                     if task.response_KN is None
                     else task.response_KN[place][index_KB.to(task.response_KN.device)]
                 ).to(self.device)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from mia_lightning.training.room import Room
@@ -31,6 +32,12 @@ class ViewSignals:
         kept_K = kept_K.to(self.is_correct_KAN.device)
         return replace(self, scaled_logit_KAN=self.scaled_logit_KAN[kept_K], is_correct_KAN=self.is_correct_KAN[kept_K])
 
+    def to(self, device: torch.device | str) -> "ViewSignals":
+        """On the device; these themselves where they are there."""
+        return replace(
+            self, scaled_logit_KAN=self.scaled_logit_KAN.to(device), is_correct_KAN=self.is_correct_KAN.to(device)
+        )
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Signals:
@@ -53,6 +60,18 @@ class Signals:
         kept_K = kept_K.to(self.log_probability_KANC.device)
         views = None if self.views is None else self.views.select(kept_K)
         return replace(self, log_probability_KANC=_chosen(self.log_probability_KANC, kept_K, self.room), views=views)
+
+    def to(self, device: torch.device | str) -> "Signals":
+        """On the device; these themselves where they are there."""
+        views = None if self.views is None else self.views.to(device)
+        return replace(self, log_probability_KANC=self.log_probability_KANC.to(device), views=views)
+
+
+def on_one_device(first: Signals, second: Signals) -> tuple[Signals, Signals]:
+    """Both as they are, or on the CPU where only one of them fitted on their device."""
+    if first.log_probability_KANC.device == second.log_probability_KANC.device:
+        return first, second
+    return first.to("cpu"), second.to("cpu")
 
 
 def _chosen(value_KANC: Tensor, kept_K: Tensor, room: Room) -> Tensor:

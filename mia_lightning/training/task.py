@@ -164,6 +164,7 @@ class Task:
             validation_N=self.validation_N,
             role=self.role,
             response_KN=None if self.response_KN is None else self.response_KN[list(places)],
+            channels_last=self.architecture.takes_channels_last,
         )
 
 

@@ -361,6 +361,7 @@ def test_a_role_that_comes_again_in_the_same_size_is_planned_once(blobs: Populat
 def test_plans_move_to_another_folder_and_leave_the_first_alone(blobs: Population, tmp_path: Path) -> None:
     plan, _, engine = plan_of(blobs, lambda execution, K: 1.0 * K)
     moved = engine.plans.moved(tmp_path)
+    assert moved.find(plan.role, plan.job) == Plans(tmp_path).find(plan.role, plan.job) == plan  # written at once
     moved.keep(replace(plan, role="attack/shokri"))
     assert [each.role for each in moved] == ["shadow", "attack/shokri"]
     assert [each.role for each in engine.plans] == ["shadow"]

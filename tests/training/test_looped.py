@@ -1,5 +1,6 @@
 """Looped execution: gradients taken model by model, convolutions channels last."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,10 +10,10 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.cnn import CNN
 from mia_lightning.seeds import derive
-from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.batches import StackBatches
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.looped import LoopedGradients
@@ -188,3 +189,33 @@ def test_the_state_of_an_optimizer_takes_on_the_layout_of_its_parameters() -> No
     for name, value in optimizer.state[parameter].items():
         assert torch.equal(value, moments[name])
     assert optimizer.state[parameter]["exp_avg"].stride() == parameter.stride()
+
+
+class Viewing(nn.Module):
+    """Flattens by `view`, as many networks do: what a convolution gives channels last has no such view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.logits = nn.Conv2d(3, 4, 3), nn.Linear(4 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.logits(self.convolution(x).view(len(x), -1))
+        return logits
+
+
+def test_a_network_that_flattens_by_view_keeps_the_layout_that_allows_it() -> None:
+    numbers = torch.Generator().manual_seed(0)
+    pictures = make_population(torch.rand(60, 3, 8, 8, generator=numbers), torch.arange(60) % 3)
+    assert not inspect_architecture(Viewing, pictures).takes_channels_last
+    assert inspect_architecture(bind_shapes(make_cnn, (3, 8, 8), 3), pictures).takes_channels_last
+    recipe = Recipe(epochs=2, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1), execution="loop")
+    records_K = [torch.arange(k, k + 40) for k in range(K)]
+    looped, stacked = (
+        Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision="64", progress_bar=False))
+        .train(Viewing, pictures, records_K, replace(recipe, execution=execution), role="shadow")
+        .stack
+        for execution in ("loop", "stack")
+    )
+    assert not any(is_channels_last(looped))
+    for name, tensor in looped.state().items():
+        torch.testing.assert_close(tensor, stacked.state()[name], rtol=0, atol=1e-10)

@@ -13,7 +13,7 @@ from mia_lightning.training import memory
 from mia_lightning.training import room as room_module
 from mia_lightning.training.memory import free_on_host
 from mia_lightning.training.room import Room
-from mia_lightning.training.signals import Signals, ViewSignals
+from mia_lightning.training.signals import Signals, ViewSignals, on_one_device
 
 SHAPE = (6, 2, 10, 3)
 
@@ -122,3 +122,16 @@ def test_defended_answers_are_on_disk_too_and_the_same(tmp_path: Path, monkeypat
     assert mapped_files() == before + 1
     assert apply_all((), value_KANC, room=room) is value_KANC
     assert torch.equal(apply_all(defenses, value_KANC), expected)
+
+
+def test_answers_of_which_only_some_fitted_on_a_device_are_all_on_the_host() -> None:
+    views = ViewSignals(names=("a",), scaled_logit_KAN=torch.zeros(1, 1, 2), is_correct_KAN=torch.ones(1, 1, 2).bool())
+    here = Signals(log_probability_KANC=torch.zeros(1, 1, 2, 3), views=views)
+    there = here.to("meta")  # a device that holds nothing
+    assert there.views is not None
+    assert {str(t.device) for t in (there.log_probability_KANC, there.views.scaled_logit_KAN)} == {"meta"}
+    assert there.views.is_correct_KAN.device.type == "meta"
+    assert on_one_device(here, here) == (here, here)
+    assert on_one_device(there, there) == (there, there)
+    with pytest.raises(NotImplementedError, match="meta"):  # which is asked for what it has
+        on_one_device(there, here)
