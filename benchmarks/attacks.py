@@ -1,11 +1,16 @@
-"""Seconds of the attacks that compare a target with shadow models record by record.
+"""Seconds of each attack, once models are trained and observed.
 
-    python benchmarks/attacks.py [--models 256] [--records 60000] [--classes 10] [--rounds 3] [--json] [--quick]
+    python benchmarks/attacks.py [--attacks NAME ...] [--models 256] [--records 60000] [--classes 10] [--rounds 3]
+                                 [--json] [--quick]
 
 Two times for each attack, on random log probabilities (no time depends on what they are):
 
 - `fit and score`: learn from K shadow models, threshold included, and score one target on N records;
-- `each a target`: score every shadow model against the others, its complement left out with it.
+- `each a target`: score every shadow model, as the run does that attacks each of them: attacks that compare record by
+  record with all others but its complement, others by what they learnt on the other folds of eight. Attacks that train
+  networks are left out here: their time is that of so many networks, which `shadow_training.py` measures.
+
+Label-only attacks are not among them: their time is that of asking the models.
 
 The models are complementary pairs over nine tenths of the records; the others are the population that RMIA takes.
 After a warm-up on few records the attacks take turns, round after round, and the medians are printed. `peak` is the
@@ -26,26 +31,41 @@ import torch
 from shadow_training import machine
 from torch import Tensor
 
+from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
-from mia_lightning.attacks.interface import Attack, Evidence, FittedReference
+from mia_lightning.attacks.class_confidence import ClassConfidence
+from mia_lightning.attacks.class_entropy import ClassEntropy
+from mia_lightning.attacks.class_modified_entropy import ClassModifiedEntropy
+from mia_lightning.attacks.confidence import Confidence
+from mia_lightning.attacks.entropy import Entropy
+from mia_lightning.attacks.gap import Gap
+from mia_lightning.attacks.interface import Attack, Evidence, FittedAttack, FittedReference
+from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.attacks.lira import LiraOffline, LiraOnline
+from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.modified_entropy import ModifiedEntropy
+from mia_lightning.attacks.quantile_regression import QuantileRegression
 from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.trainer import TrainerSettings
 
 Result = TypeVar("Result")
 
 SEED = 0
-ENGINE = Engine(seed=SEED)
+ENGINE = Engine(seed=SEED, settings=TrainerSettings(accelerator="cpu", progress_bar=False))
 HEADER = ("attack", "fit and score, s", "min to max", "each a target, s", "min to max", "peak, GiB")
 
 
 def attacks() -> dict[str, Attack]:
     """By the command that chooses them."""
-    found: dict[str, Attack] = {"calibrated_loss": CalibratedLoss(), "attack_r": AttackR()}
+    plain: list[Attack] = [Gap(), Loss(), Confidence(), Entropy(), ModifiedEntropy()]
+    plain += [ClassConfidence(), ClassEntropy(), ClassModifiedEntropy(), AttackP(), QuantileRegression(), Shokri()]
+    found = {attack.name: attack for attack in (*plain, CalibratedLoss(), AttackR())}
     for kind in (LiraOffline, LiraOnline):
         for variance in ("fixed", "record"):
             attack = kind(variance=variance)
@@ -109,20 +129,24 @@ class Measured:
     peak: float = 0.0  # GiB
 
     def measure(self, shadows: Evidence, target: Signals) -> None:
-        def once() -> FittedReference:
+        def once() -> FittedAttack:
             fitted = self.attack.fit(shadows, ENGINE)
-            assert isinstance(fitted, FittedReference)
             fitted.score(target, shadows.label_N)
             return fitted
 
         seconds, fitted = timed(once)
         self.once_R.append(seconds)
-        rows = torch.arange(shadows.num_models)
-        self.each_R.append(timed(lambda: fitted.score_left_out(shadows, rows))[0])
+        if isinstance(fitted, FittedReference):
+            rows = torch.arange(shadows.num_models)
+            self.each_R.append(timed(lambda: fitted.score_left_out(shadows, rows))[0])
+        elif not hasattr(self.attack, "training"):
+            self.each_R.append(timed(lambda: score_each(self.attack, shadows, shadows.signals, ENGINE, folds=8))[0])
         self.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (30 if sys.platform == "darwin" else 20)
 
     def row(self) -> tuple[str, ...]:
         def cells(seconds_R: list[float]) -> tuple[str, str]:
+            if not seconds_R:
+                return "–", "–"
             return f"{statistics.median(seconds_R):#.3g}", f"{min(seconds_R):#.3g} to {max(seconds_R):#.3g}"
 
         return (self.name, *cells(self.once_R), *cells(self.each_R), f"{self.peak:.1f}")
@@ -155,7 +179,9 @@ def render(table: Sequence[tuple[str, ...]]) -> str:
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Seconds of the attacks that compare a target with shadow models.")
+    parser = argparse.ArgumentParser(description="Seconds of each attack, once models are trained and observed.")
+    names = list(attacks())
+    parser.add_argument("--attacks", nargs="+", choices=names, default=names, metavar="NAME", help="by default all")
     parser.add_argument("--models", type=int, default=None, help="shadow models K, an even number (default: 256)")
     parser.add_argument("--records", type=int, default=None, help="records N (default: 60000)")
     parser.add_argument("--classes", type=int, default=10, help="classes C (default: 10)")
@@ -176,7 +202,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     args = arguments()
     heading = machine(torch.device("cpu"))
-    measured = [Measured(name=name, attack=attack) for name, attack in attacks().items()]
+    measured = [Measured(name=name, attack=attack) for name, attack in attacks().items() if name in args.attacks]
     few = make_evidence(args.models, 100, args.classes)
     for each in measured:
         Measured(name=each.name, attack=each.attack).measure(*few)

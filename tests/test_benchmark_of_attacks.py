@@ -32,7 +32,8 @@ def test_the_quick_run_prints_times_of_every_attack(script: ModuleType) -> None:
     assert (printed["models"], printed["records"], printed["rounds"]) == (16, 500, 1)
     assert [each["attack"] for each in printed["attacks"]] == list(script.attacks())
     for each in printed["attacks"]:
-        assert len(each["fit_and_score_seconds"]) == len(each["each_a_target_seconds"]) == 1
+        learns_networks = each["attack"] in ("quantile_regression", "shokri")
+        assert (len(each["fit_and_score_seconds"]), len(each["each_a_target_seconds"])) == (1, 1 - learns_networks)
         assert each["peak_gib"] > 0
 
 
