@@ -71,8 +71,14 @@ def shown_and_claimed(report: mia.AuditReport) -> tuple[float, float]:
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
 def test_private_training_shows_something_and_no_more_than_it_claims(population: Population, seed: int) -> None:
-    shown, claimed = shown_and_claimed(audited(population, seed=seed))
-    assert 0.0 < shown <= claimed
+    report = audited(population, seed=seed)
+    shown, claimed = shown_and_claimed(report)
+    assert shown <= claimed
+    # That it shows anything is said of the confidence for which the threshold was learnt: where this lies far out, few
+    # trials are beyond it, and at the confidence above they may show nothing.
+    assert report.privacy is not None
+    assert report.privacy.trials is not None
+    assert report.privacy.trials.lower[0].epsilon_low > 0.0
 
 
 def without_noise(gradients: PrivateGradients) -> PrivateGradients:
