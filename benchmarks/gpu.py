@@ -28,7 +28,7 @@ import torch
 from shadow_training import (
     LEARNING_RATE,
     SEED,
-    Setting,
+    SETTINGS,
     Task,
     machine,
     make_task,
@@ -40,17 +40,7 @@ from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
-PURCHASE = Setting(
-    name="purchase",
-    population=50_000,
-    features=600,
-    levels=2,
-    classes=100,
-    hidden=(128,),
-    activation="tanh",
-    records=10_000,
-    batch_size=100,
-)
+PURCHASE = next(setting for setting in SETTINGS if setting.name == "purchase")
 HEADER = (
     "variant",
     "models",

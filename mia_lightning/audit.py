@@ -19,8 +19,9 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Plan, plan_name
-from mia_lightning.observation import Observation, observe_models, prepare, shadow_setup, split_defenses
+from mia_lightning.observation import Observation, observe_models
 from mia_lightning.planning import estimates, planning
+from mia_lightning.preparation import prepare, shadow_setup, split_defenses
 from mia_lightning.reports.assemble import assemble
 from mia_lightning.reports.files import save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger

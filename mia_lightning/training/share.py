@@ -79,7 +79,7 @@ def run_share(folder: Path, place: int, connection: Connection) -> None:
         connection.send(("done", None))
     except InputError as error:
         connection.send(("input error", str(error)))
-    except BaseException:  # SystemExit of the user's code, too
+    except BaseException:  # SystemExit of the user's code, too: the parent, which waits, raises it with its traceback
         connection.send(("bug", traceback.format_exc()))
 
 
@@ -90,6 +90,7 @@ def _handed_over(path: Path) -> "tuple[Task, ExecutionPlan, Callable[..., Engine
         InputError: it names what this process cannot import.
     """
     try:
+        # Code travels with it, the networks' classes: the file is the parent's own, in a folder of this user alone.
         given: tuple[Task, ExecutionPlan, Callable[..., Engine], list[Share]] = torch.load(
             path, mmap=True, weights_only=False
         )
