@@ -160,6 +160,16 @@ class Population:
             group_N=group_N,
         )
 
+    def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+        """Of each record by itself, as it is before normalisation and without its label: `[N, 16]` uint8."""
+        kind = f"{self.x_N.dtype}{self.input_shape}".encode()
+        digests = bytearray()
+        for block in self.x_N.split(_FINGERPRINT_RECORDS):
+            rows = block.cpu().contiguous().view(len(block), -1).view(torch.uint8).numpy()
+            for row in rows:
+                digests += hashlib.blake2b(row.data, digest_size=16, key=kind[:64]).digest()
+        return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(len(self), 16)
+
     def fingerprint(self) -> str:
         """SHA-256 of the records and labels, in row order."""
         digest = hashlib.sha256()

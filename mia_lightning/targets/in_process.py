@@ -44,6 +44,7 @@ class InProcessService:
             seed=derive(engine.seed, "service", name),
             settings=replace(engine.settings, callbacks=(), options={}),
             stages=Stages(),
+            store=engine.store,
         )
         self._choose = choose
         self._recipe = recipe
@@ -114,6 +115,7 @@ class InProcessService:
             self._recipe,
             role="service",
             models=[derive(self._engine.seed, job.name) for job in jobs],
+            keep=True,
         )
         for k, (job, failed_epoch) in enumerate(zip(jobs, trained.failed_epoch_K.tolist(), strict=True)):
             if failed_epoch < 0:

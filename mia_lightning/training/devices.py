@@ -22,7 +22,6 @@ from mia_lightning.errors import InputError
 from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.share import TASK, Share, first_line, result_of, run_share
-from mia_lightning.training.stack import Stack
 from mia_lightning.training.task import Task
 from mia_lightning.training.trained import TrainedStack
 
@@ -81,7 +80,13 @@ def train_on_devices(
             _follow(workers, _Sum(bar, epochs), stages)
         made = [torch.load(result_of(folder, share), mmap=True, weights_only=True) for share in shares]
         plans = [replace(plan, chunk=each["chunk"], reason=each["reason"]) for each in made]
-        trained = _joined(task, [place for share in shares for place in share.places], made, device)
+        weights_K: list[Mapping[str, Tensor]] = [{}] * task.num_models
+        for share, each in zip(shares, made, strict=True):
+            for place, weights in zip(share.places, each["weights_K"], strict=True):
+                weights_K[place] = weights
+        trained = TrainedStack.of_weights(
+            task.stack([0]).to(device), weights_K, task.architecture, made[0]["execution"]
+        )
     return trained, min(plans, key=lambda each: each.chunk)
 
 
@@ -239,36 +244,3 @@ def _follow(workers: Sequence[_Worker], bar: _Sum, stages: Stages) -> None:
             else:
                 assert kind == "done"
                 del waiting[connection]
-
-
-def _joined(task: Task, places: Sequence[int], made: Sequence[Mapping[str, Any]], device: torch.device) -> TrainedStack:
-    """The models of all shares, in the order of the task."""
-    order = torch.tensor(places).argsort()
-
-    def joined(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(tensors))[order]
-
-    def losses(name: str) -> Tensor:
-        epochs = max(len(each[name]) for each in made)
-        padded = [torch.nn.functional.pad(e, (0, 0, 0, epochs - len(e)), value=torch.nan) for e in _all(made, name)]
-        return torch.cat(padded, dim=1)[:, order]
-
-    stack = Stack.concatenate([task.stack([0]).to(device)], order=torch.zeros(task.num_models, dtype=torch.int64))
-    for name, tensor in stack.state().items():
-        tensor.data = joined([each["state"][name] for each in made]).to(device)  # precision 64 changes the type, too
-    execution: str = made[0]["execution"]
-    if task.architecture.takes_channels_last and execution == "loop" and device.type == "cpu":
-        stack.use_channels_last()  # as where they trained
-    return TrainedStack(
-        stack=stack.eval(),
-        architecture=task.architecture,
-        execution=execution,
-        failed_epoch_K=joined(_all(made, "failed_epoch_K")),
-        stopped_epoch_K=joined(_all(made, "stopped_epoch_K")),
-        train_loss_EK=losses("train_loss_EK"),
-        validation_loss_EK=None if made[0]["validation_loss_EK"] is None else losses("validation_loss_EK"),
-    )
-
-
-def _all(made: Sequence[Mapping[str, Any]], name: str) -> list[Tensor]:
-    return [each[name] for each in made]

@@ -192,7 +192,7 @@ class Plans:
         if self._path is None or not self._path.is_file():
             return {}
         try:
-            plans = [_from_json(each) for each in json.loads(self._path.read_text())["plans"]]
+            plans = [plan_from_json(each) for each in json.loads(self._path.read_text())["plans"]]
             return {_key(each.role, each.job): each for each in plans}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
@@ -205,7 +205,8 @@ def _key(role: str, job: Mapping[str, Any]) -> str:
     return json.dumps([role, dict(job)], sort_keys=True)
 
 
-def _from_json(content: dict[str, Any]) -> ExecutionPlan:
+def plan_from_json(content: Mapping[str, Any]) -> ExecutionPlan:
+    """What `dataclasses.asdict` made of a plan, and JSON kept."""
     return ExecutionPlan(**{**content, "measured": tuple(Measured(**row) for row in content["measured"])})
 
 

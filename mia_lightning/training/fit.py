@@ -14,20 +14,37 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.identity import NoIdentityError
+from mia_lightning.store import Store
 from mia_lightning.training.architecture import Architecture, inspect_architecture
 from mia_lightning.training.devices import as_one_of, threads_of_share, train_on_devices
 from mia_lightning.training.execution import ExecutionPlan, Plans
+from mia_lightning.training.kept import Begun, Kept, KeptModels, NothingKept
 from mia_lightning.training.memory import is_out_of_memory, release
-from mia_lightning.training.module import StackModule
 from mia_lightning.training.planner import Planner, does_not_fit, job_of
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.rules import Gradients
 from mia_lightning.training.share import Share
-from mia_lightning.training.stack import MakeNetwork, Stack
+from mia_lightning.training.stack import MakeNetwork
 from mia_lightning.training.task import Task, cut, fit
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reuse:
+    """What became of the models of a role.
+
+    Attributes:
+        found: in the store.
+        trained: in this run.
+        reason: which fields differ from the nearest that the store held; None where it held these, or nothing.
+    """
+
+    found: int
+    trained: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +59,8 @@ class Engine:
         losses: by role, the losses `(train_loss_EK, validation_loss_EK)` of all that was trained.
         plans: how it was trained, kept with the run.
         planner: what decides that.
+        store: where trained models are found and kept; None for nowhere.
+        reused: by role, what of it was found there.
     """
 
     seed: int
@@ -51,6 +70,8 @@ class Engine:
     losses: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
     plans: Plans = field(default_factory=Plans)
     planner: Planner = field(default_factory=Planner)
+    store: Store | None = None
+    reused: dict[str, Reuse] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -74,6 +95,7 @@ class Engine:
         architecture: Architecture | None = None,
         response_KN: Tensor | None = None,
         buffers: Mapping[str, Tensor] | None = None,
+        keep: bool = False,
     ) -> TrainedStack:
         """Train one model on each of `records_K` (int64 record indices).
 
@@ -87,6 +109,7 @@ class Engine:
             response_KN: floating point, for regressions: what the objective is given of record n for model k in the
                 place of its label. The classes of `population` are then the numbers that a network puts out.
             buffers: by their names in a network, what buffers of the models hold from the start, `[K, ...]`.
+            keep: whether the models are looked for, and kept, in the store.
 
         Raises:
             InputError: the architecture, the recipe or the records cannot be trained.
@@ -103,6 +126,7 @@ class Engine:
                 architecture=architecture,
                 response_KN=response_KN,
                 buffers=buffers,
+                keep=keep,
             )
         )
 
@@ -119,6 +143,7 @@ class Engine:
         architecture: Architecture | None = None,
         response_KN: Tensor | None = None,
         buffers: Mapping[str, Tensor] | None = None,
+        keep: bool = False,
     ) -> Task:
         """What `train` trains, checked."""
         if recipe.early_stopping is not None and validation_N is None:
@@ -141,45 +166,97 @@ class Engine:
                 validation_N=validation_N,
                 response_KN=response_KN,
                 buffers=buffers or {},
+                keep=keep,
             )
 
-    def plan(self, task: Task) -> ExecutionPlan:
-        """How the task will be trained: as this run, or an earlier one in its folder, has done, or by a probe.
+    def plan(self, task: Task, kept: Kept | None = None) -> ExecutionPlan:
+        """How the task will be trained: as this run, an earlier one in its folder, or one that was stopped has done, or
+        by a probe.
 
         On several devices it is the plan of the largest share.
 
         Raises:
             InputError: `training.execution` is stack and vmap refuses the architecture, or one model is too large.
         """
+        kept = self.kept(task) if kept is None else kept
+        remaining = 1 - kept.num_found() / task.num_models
         shares = task.shares(self.settings.num_devices)
         if len(shares) > 1:
             task = task.part(max(shares, key=len))
         executions = self._executions(task)
         device = self.device
-        plan = self.plans.find(task.role, job_of(task, device, self.settings))
+        job = job_of(task, device, self.settings)
+        plan = self.plans.find(task.role, job) or kept.find_plan(device)
         if plan is None:
-            planner = self.planner.beside(len(shares))
+            planner = replace(self.planner.beside(len(shares)), remaining=remaining)
             with _quiet_lightning(), self.settings.matmul_precision(), as_one_of(len(shares)):
                 plan = planner.plan(task, executions, self.settings, device)
             if plan.measured:
                 self.stages.note(plan.sentence)
         self.plans.keep(plan)
+        kept.keep_plan(plan, device)
         return plan
 
+    def kept(self, task: Task) -> Kept:
+        """Where the models of the task are found and kept."""
+        if self.store is None or not task.keep:
+            return NothingKept()
+        try:
+            return KeptModels.of(self.store, task, self.settings)
+        except NoIdentityError as error:
+            self.stages.remark(
+                f"{task.role}: nothing is kept in the store, since it cannot be said what {error} in `model`, "
+                "`training`, `defense` or `trainer` is."
+            )
+            return NothingKept()
+
     def run(self, task: Task) -> TrainedStack:
-        """Plan, train chunk by chunk, on several devices side by side, join."""
-        plan = self.plan(task)
-        shares = task.shares(self.settings.num_devices)
-        trained = self.follow(task, plan) if len(shares) == 1 else self._run_shares(task, shares, plan)
+        """Take what the store holds; plan and train the rest, chunk by chunk, on several devices side by side; join."""
+        kept = self.kept(task)
+        trained = self._restored(task, kept)
+        if trained is None:
+            self._announce(task, kept)
+            plan = self.plan(task, kept)
+            shares = task.shares(self.settings.num_devices)
+            trained = self.follow(task, plan, kept) if len(shares) == 1 else self._run_shares(task, shares, plan)
         self.losses[task.role] = (trained.train_loss_EK, trained.validation_loss_EK)
+        if isinstance(kept, KeptModels):
+            trained = replace(trained, key_K=kept.key_K)
         return trained
 
-    def follow(self, task: Task, plan: ExecutionPlan) -> TrainedStack:
-        """Train on the first device as the plan says."""
+    def follow(self, task: Task, plan: ExecutionPlan, kept: Kept | None = None) -> TrainedStack:
+        """Train on the first device as the plan says, but for what the store holds."""
+        kept = self.kept(task) if kept is None else kept
         task = replace(task, population=task.population.near(self.device))  # once for all chunks
         with _quiet_lightning(), self.settings.matmul_precision():
-            parts, order = self._train_chunks(task, plan)
-        return _join(parts, order, task.architecture, plan.execution)
+            parts, order = self._train_chunks(task, plan, kept)
+        return TrainedStack.joined(parts, torch.tensor(order).argsort())
+
+    def _restored(self, task: Task, kept: Kept) -> TrainedStack | None:
+        """All models from the store; None where one is missing."""
+        if kept.num_found() < task.num_models:
+            return None
+        places = range(task.num_models)
+        found = kept.find(places, self.stages.remark)
+        if len(found) < task.num_models:
+            return None
+        plan = kept.find_plan(self.device)
+        execution = self._executions(task)[0] if plan is None else plan.execution
+        self.reused[task.role] = Reuse(found=task.num_models, trained=0)
+        self.stages.note(f"{task.role}: {_counted(task.num_models)} from the store, nothing to train.")
+        return self._of_weights(task, [found[k] for k in places], execution)
+
+    def _of_weights(self, task: Task, weights_K: Sequence[Mapping[str, Tensor]], execution: str) -> TrainedStack:
+        return TrainedStack.of_weights(task.stack([0]).to(self.device), weights_K, task.architecture, execution)
+
+    def _announce(self, task: Task, kept: Kept) -> None:
+        """What will be reused, and why not more; said before it is done, and again in the report."""
+        found, reason = kept.num_found(), kept.nearest()
+        if found:
+            self.stages.note(f"{task.role}: {found} of {_counted(task.num_models)} from the store.")
+        elif reason is not None:
+            self.stages.note(f"{task.role}: none of {_counted(task.num_models)} in the store; {reason}.")
+        self.reused[task.role] = Reuse(found=0, trained=0, reason=reason)
 
     def _run_shares(self, task: Task, places_D: Sequence[list[int]], plan: ExecutionPlan) -> TrainedStack:
         """Each in a process of its own, on a device of its own."""
@@ -199,7 +276,12 @@ class Engine:
             )
         release(self.device)  # what a probe left there, which the first process may need
         trained, followed = train_on_devices(
-            task, shares, plan, partial(Engine, seed=self.seed), stages=self.stages, device=self.device
+            task,
+            shares,
+            plan,
+            partial(Engine, seed=self.seed, store=self.store),
+            stages=self.stages,
+            device=self.device,
         )
         self.plans.keep(followed)
         return trained
@@ -216,39 +298,75 @@ class Engine:
         self.stages.remark(f"{task.role}: {refusal}; its models are stepped one by one.")
         return ("loop",)
 
-    def _train_chunks(self, task: Task, plan: ExecutionPlan) -> tuple[list[StackModule], list[int]]:
-        """The trained chunks, with the places of their models; those that do not fit the memory are halved."""
+    def _train_chunks(self, task: Task, plan: ExecutionPlan, kept: Kept) -> tuple[list[TrainedStack], list[int]]:
+        """The chunks, with the places of their models; those that do not fit the memory are halved."""
         # All before the first one trains: what cannot hold is refused before anything expensive.
         waiting = [(places, task.gradients(places)) for places in task.chunks(plan.chunk)]
-        parts: list[StackModule] = []
+        parts: list[TrainedStack] = []
         order: list[int] = []
-        with self.stages.stage(task.role, task.recipe.epochs * len(waiting)) as bar:
+        num_chunks = len(waiting)
+        with self.stages.stage(task.role, task.recipe.epochs * num_chunks) as bar:
             while waiting:
                 places, gradients = waiting[0]
-                part = self._train_chunk(task, places, gradients, plan.execution, bar)
-                if part is None:
+                made = self._chunk(task, places, gradients, plan.execution, bar, kept)
+                if made is None:
                     plan = self._halved(task, plan, len(places))
+                    kept.keep_plan(plan, self.device)
                     others = [cut(each, plan.chunk) for each, _ in waiting]
+                    num_chunks += len(list(chain.from_iterable(others))) - len(waiting)
                     waiting = [(each, task.gradients(each)) for each in chain.from_iterable(others)]
-                    bar.until(task.recipe.epochs * (len(parts) + len(waiting)))
+                    bar.until(task.recipe.epochs * num_chunks)
                     continue
-                parts.append(part)
-                order += places
+                for part, own in made:
+                    parts.append(part)
+                    order += own
                 del waiting[0]
         return parts, order
 
+    def _chunk(
+        self, task: Task, places: list[int], gradients: Gradients | None, execution: str, bar: EpochBar, kept: Kept
+    ) -> list[tuple[TrainedStack, list[int]]] | None:
+        """What the store holds of a chunk, and the rest trained, with the places of each; None where memory ran out."""
+
+        def waiting() -> None:
+            self.stages.note(f"{task.role}: another process trains some of these models; this one waits for them.")
+
+        with kept.alone(places, waiting):
+            begun = kept.begin(places, execution, self.stages.remark)
+            made: list[tuple[TrainedStack, list[int]]] = []
+            if begun.found:
+                own = list(begun.found)
+                made.append((self._of_weights(task, [begun.found[k] for k in own], execution), own))
+            if begun.places:
+                if begun.places != places:
+                    gradients = task.gradients(begun.places)
+                if begun.checkpoint is not None:
+                    self.stages.note(f"{task.role}: goes on from where an earlier process was stopped.")
+                part = self._train_chunk(task, begun, gradients, execution, bar)
+                if part is None:
+                    return None
+                begun.end(part)
+                made.append((part, begun.places))
+        self._count(task.role, found=len(begun.found), trained=len(begun.places))
+        return made
+
+    def _count(self, role: str, *, found: int, trained: int) -> None:
+        earlier = self.reused.get(role, Reuse(found=0, trained=0))
+        self.reused[role] = replace(earlier, found=earlier.found + found, trained=earlier.trained + trained)
+
     def _train_chunk(
-        self, task: Task, places: list[int], gradients: Gradients | None, execution: str, bar: EpochBar
-    ) -> StackModule | None:
+        self, task: Task, begun: Begun, gradients: Gradients | None, execution: str, bar: EpochBar
+    ) -> TrainedStack | None:
         """None where memory ran out."""
         folder = None if self.folder is None else self.folder / "lightning" / task.role
-        trainer = self.settings.make(epochs=task.recipe.epochs, callbacks=[bar.for_trainer()], folder=folder)
-        device = trainer.strategy.root_device
+        callbacks = [bar.for_trainer(), *begun.callbacks]
+        trainer = self.settings.make(epochs=task.recipe.epochs, callbacks=callbacks, folder=folder)
+        device, places = trainer.strategy.root_device, begun.places
         try:
             module = task.module(places, task.stack(places), execution=execution, gradients=gradients, device=device)
-            fit(trainer, module)
+            fit(trainer, module, resume=begun.checkpoint)
             module.to(device)  # Lightning's teardown moves it to the CPU
-            return module.eval()
+            return TrainedStack.of_module(module, task.architecture)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -272,27 +390,8 @@ class Engine:
         return halved
 
 
-def _join(parts: list[StackModule], order: list[int], architecture: Architecture, execution: str) -> TrainedStack:
-    place = torch.tensor(order).argsort()
-
-    def losses(name: str) -> Tensor:
-        columns = [torch.stack(getattr(part, name)).cpu() for part in parts]
-        epochs = max(len(column) for column in columns)
-        padded = [torch.nn.functional.pad(c, (0, 0, 0, epochs - len(c)), value=torch.nan) for c in columns]
-        return torch.cat(padded, dim=1)[:, place]
-
-    def per_model(name: str) -> Tensor:
-        return torch.cat([part.progress[name].cpu() for part in parts])[place]
-
-    return TrainedStack(
-        stack=Stack.concatenate([part.stack for part in parts], order=place).eval(),
-        architecture=architecture,
-        execution=execution,
-        failed_epoch_K=per_model("failed_epoch_K"),
-        stopped_epoch_K=per_model("stopped_epoch_K"),
-        train_loss_EK=losses("train_loss_EK"),
-        validation_loss_EK=losses("validation_loss_EK") if parts[0].validation_loss_EK else None,
-    )
+def _counted(count: int) -> str:
+    return "1 model" if count == 1 else f"{count} models"
 
 
 @contextmanager

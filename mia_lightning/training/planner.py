@@ -26,6 +26,7 @@ class Planner:
         share: of the estimated time of a role that its probe may take.
         short: seconds of a role that is not worth a probe.
         always: whether at least one way is measured all the same, for the sake of the estimate.
+        remaining: share of the models of a role that are to be trained; the others are in the store.
     """
 
     clock: Callable[[], float] = time.perf_counter
@@ -33,6 +34,7 @@ class Planner:
     share: float = 0.05
     short: float = 3.0
     always: bool = False
+    remaining: float = 1.0
 
     def beside(self, count: int) -> "Planner":
         """One of so many that train at the same time: on the CPU they share the memory."""
@@ -58,13 +60,13 @@ class Planner:
         num_models = max(len(group) for group in task.groups())
         chunks = self._chunks(task, executions, footprint, num_models, device)
         candidates = in_order(executions, chunks)
-        whole = alone * task.num_steps  # one by one, and less than that under vmap
+        whole = alone * task.num_steps * self.remaining  # one by one, and less than that under vmap
         rows: list[Measured] = []
         if self.always or whole >= self.short:
             rows = choose(
                 candidates,
                 lambda candidate, allowance: self._measured(probe, candidate, allowance, alone, footprint),
-                num_models=task.num_models,
+                num_models=max(1, round(task.num_models * self.remaining)),
                 first_allowance=self.share * whole,
                 share=self.share,
                 short=self.short,

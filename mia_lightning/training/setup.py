@@ -33,4 +33,5 @@ class Setup:
             role=role,
             validation_N=plan.validation_N if len(plan.validation_N) else None,
             architecture=self.architecture,
+            keep=True,
         )

@@ -71,10 +71,13 @@ def run_share(folder: Path, place: int, connection: Connection) -> None:
         engine = make_engine(settings=share.settings, stages=_Told(connection), folder=share.folder)
         trained = engine.follow(task.part(share.places), plan)
         followed = min([plan, *engine.plans], key=lambda each: each.chunk)
-        state = {name: tensor.detach().cpu() for name, tensor in trained.stack.state().items()}
-        names = ("execution", "failed_epoch_K", "stopped_epoch_K", "train_loss_EK", "validation_loss_EK")
-        made = {name: getattr(trained, name) for name in names}
-        made |= {"state": state, "chunk": followed.chunk, "reason": followed.reason}
+        made = {
+            "weights_K": [trained.weights(k) for k in range(trained.num_models)],
+            "execution": trained.execution,
+            "chunk": followed.chunk,
+            "reason": followed.reason,
+            "reused": engine.reused.get(task.role),
+        }
         torch.save(made, result_of(folder, share))
         connection.send(("done", None))
     except InputError as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -30,7 +31,7 @@ class Task:
         make_network, architecture: what they are.
         population, records_K: what each is trained on, int64 record indices.
         recipe: how.
-        validation_N, response_KN, buffers: as for `Engine.train`.
+        validation_N, response_KN, buffers, keep: as for `Engine.train`.
     """
 
     seed: int
@@ -44,6 +45,7 @@ class Task:
     validation_N: Tensor | None = None
     response_KN: Tensor | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    keep: bool = False
 
     @property
     def num_models(self) -> int:
@@ -179,15 +181,15 @@ def divided(places: Sequence[int], count: int) -> list[list[int]]:
     return [list(places[start:end]) for start, end in pairwise(bounds)]
 
 
-def fit(trainer: pl.Trainer, module: StackModule) -> None:
-    """`trainer.fit(module)`, its refusals in one sentence.
+def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None) -> None:
+    """`trainer.fit(module)`, from a checkpoint where there is one, its refusals in one sentence.
 
     Raises:
         InputError: Lightning refuses to train.
     """
     try:
         with _interruptible():
-            trainer.fit(module)
+            trainer.fit(module, ckpt_path=resume)
     except MisconfigurationException as error:
         raise InputError(f"pytorch_lightning.Trainer refuses to train: {str(error).splitlines()[0]}") from error
 

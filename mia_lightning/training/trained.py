@@ -1,6 +1,8 @@
 """Trained models and what can be observed of them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import torch
@@ -8,13 +10,14 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.training.architecture import Architecture
-from mia_lightning.training.module import all_logits
+from mia_lightning.training.module import StackModule, all_logits
 from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack import Stack
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24
+_STATE = "state."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,6 +31,7 @@ class TrainedStack:
         failed_epoch_K: int64, the epoch (from 0) at which a model's loss was first not finite; -1 for none.
         stopped_epoch_K: int64, the epoch after which a model was stopped early; -1 for none.
         train_loss_EK, validation_loss_EK: float64 on the CPU; NaN after a model stopped.
+        key_K: by which the store knows each; () where it does not.
     """
 
     stack: Stack
@@ -37,6 +41,82 @@ class TrainedStack:
     stopped_epoch_K: Tensor
     train_loss_EK: Tensor
     validation_loss_EK: Tensor | None
+    key_K: tuple[str, ...] = ()
+
+    @classmethod
+    def of_module(cls, module: StackModule, architecture: Architecture) -> "TrainedStack":
+        """What a module has trained; its stack is taken over."""
+
+        def losses(loss_EK: list[Tensor]) -> Tensor:
+            return torch.stack(loss_EK).cpu()
+
+        return cls(
+            stack=module.stack.eval(),
+            architecture=architecture,
+            execution=module.execution,
+            failed_epoch_K=module.progress["failed_epoch_K"].cpu(),
+            stopped_epoch_K=module.progress["stopped_epoch_K"].cpu(),
+            train_loss_EK=losses(module.train_loss_EK),
+            validation_loss_EK=losses(module.validation_loss_EK) if module.validation_loss_EK else None,
+        )
+
+    @classmethod
+    def of_weights(
+        cls, one: Stack, weights_K: Sequence[Mapping[str, Tensor]], architecture: Architecture, execution: str
+    ) -> "TrainedStack":
+        """What `weights` gave of each model, together again.
+
+        Args:
+            one: a stack of one such network, on the device where they are to be; it is taken over.
+        """
+        stack = Stack.concatenate([one], order=torch.zeros(len(weights_K), dtype=torch.int64))
+        for name, tensor in stack.state().items():
+            joined = torch.stack([weights[_STATE + name] for weights in weights_K])
+            tensor.data = joined.to(one.device)  # precision 64 changes the type, too
+        if architecture.takes_channels_last and execution == "loop" and stack.device.type == "cpu":
+            stack.use_channels_last()  # as where they trained
+        failed_epoch_K, stopped_epoch_K = (
+            torch.stack([weights[name] for weights in weights_K]) for name in ("failed_epoch", "stopped_epoch")
+        )
+        has_validation = "validation_loss_E" in weights_K[0]
+        return cls(
+            stack=stack.eval(),
+            architecture=architecture,
+            execution=execution,
+            failed_epoch_K=failed_epoch_K,
+            stopped_epoch_K=stopped_epoch_K,
+            train_loss_EK=_side_by_side([weights["train_loss_E"][:, None] for weights in weights_K]),
+            validation_loss_EK=_side_by_side([weights["validation_loss_E"][:, None] for weights in weights_K])
+            if has_validation
+            else None,
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["TrainedStack"], order: Tensor) -> "TrainedStack":
+        """The models of all parts, taken in `order` (int64); the first part is taken over."""
+        first = parts[0]
+        if len(parts) == 1 and torch.equal(order, torch.arange(len(order))):
+            return first
+        has_validation = first.validation_loss_EK is not None
+        validation = [part.validation_loss_EK for part in parts if part.validation_loss_EK is not None]
+        return cls(
+            stack=Stack.concatenate([part.stack for part in parts], order=order).eval(),
+            architecture=first.architecture,
+            execution=first.execution,
+            failed_epoch_K=torch.cat([part.failed_epoch_K for part in parts])[order],
+            stopped_epoch_K=torch.cat([part.stopped_epoch_K for part in parts])[order],
+            train_loss_EK=_side_by_side([part.train_loss_EK for part in parts])[:, order],
+            validation_loss_EK=_side_by_side(validation)[:, order] if has_validation else None,
+        )
+
+    def weights(self, k: int) -> dict[str, Tensor]:
+        """All of model k, on the CPU: its parameters and buffers as `state.<name>`, its losses, its epochs."""
+        named = {_STATE + name: tensor.detach() for name, tensor in self.stack.state_of(k).items()}
+        named |= {"failed_epoch": self.failed_epoch_K[k], "stopped_epoch": self.stopped_epoch_K[k]}
+        named["train_loss_E"] = self.train_loss_EK[:, k]
+        if self.validation_loss_EK is not None:
+            named["validation_loss_E"] = self.validation_loss_EK[:, k]
+        return {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in named.items()}
 
     @property
     def num_models(self) -> int:
@@ -95,4 +175,12 @@ class TrainedStack:
             stopped_epoch_K=self.stopped_epoch_K[kept_K],
             train_loss_EK=self.train_loss_EK[:, kept_K],
             validation_loss_EK=None if validation is None else validation[:, kept_K],
+            key_K=tuple(compress(self.key_K, kept_K.tolist())),
         )
+
+
+def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:
+    """Of more models; NaN after the last epoch of those that took fewer."""
+    epochs = max(len(each) for each in loss_EK)
+    padded = [torch.nn.functional.pad(each, (0, 0, 0, epochs - len(each)), value=torch.nan) for each in loss_EK]
+    return torch.cat(padded, dim=1)

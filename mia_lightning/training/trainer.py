@@ -126,7 +126,7 @@ class TrainerSettings:
         """
         own = copy.deepcopy(list(self.callbacks))
         settings: dict[str, Any] = {
-            "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in own),
+            "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in (*own, *callbacks)),
             "enable_model_summary": False,
             "enable_progress_bar": False,  # ours shows all stages in one place
             "num_sanity_val_steps": 0,

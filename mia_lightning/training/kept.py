@@ -1,0 +1,324 @@
+"""Models of a task in the store, each under a hash of exactly what it depends on.
+
+A model depends on its own training records and labels in row order, the normalisation, the architecture and its
+arguments, the recipe, the precision, and the names of its seeds. It does not depend on the device, on how many models
+are trained together or how, nor on the attack, the output defence or the target that it serves.
+"""
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mia_lightning.identity import Identity, digest, digest_of_tensor, identity
+from mia_lightning.store import Store
+from mia_lightning.training.execution import ExecutionPlan, plan_from_json
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.task import Task
+from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.trainer import TrainerSettings
+
+# Raised where models of the same description come out otherwise than before.
+SCHEMA = 1
+# Fields of a recipe that change no model.
+_HOW = ("execution", "chunk")
+# Arguments of `pl.Trainer` that change no model.
+_SHOWN = ("logger", "log_every_n_steps", "profiler", "default_root_dir", "enable_model_summary", "enable_checkpointing")
+Tell = Callable[[str], object]
+Weights = Mapping[str, Tensor]
+"""Of one model: `state.<name>` of its parameters and buffers, its losses, the epochs at which it failed or stopped."""
+
+
+class Kept(Protocol):
+    """Where the models of a task are found and kept."""
+
+    def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
+        """Of the models at these places of the task, those that are there."""
+        ...
+
+    def num_found(self) -> int:
+        """How many models of the task seem to be there."""
+        ...
+
+    def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
+        """That no other process trains these models meanwhile; `waiting` is called once, where one does."""
+        ...
+
+    def begin(self, places: Sequence[int], execution: str, tell: Tell) -> "Begun":
+        """Training of a chunk: of what is missing, or of what an earlier process began."""
+        ...
+
+    def find_plan(self, device: torch.device) -> ExecutionPlan | None:
+        """By which these models were trained so far."""
+        ...
+
+    def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None: ...
+
+    def nearest(self) -> str | None:
+        """Which fields differ from what is there of this kind; None where nothing is, or nothing differs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A chunk that trains.
+
+    Attributes:
+        places: of the models that train.
+        found: the others of the chunk.
+        checkpoint: where to go on from; None for the beginning.
+        callbacks: for the Trainer, which write checkpoints.
+        end: keeps the trained models, and forgets the checkpoint.
+    """
+
+    places: list[int]
+    found: Mapping[int, Weights]
+    checkpoint: Path | None
+    callbacks: Sequence[pl.Callback]
+    end: Callable[[TrainedStack], object]
+
+
+class NothingKept:
+    """Without a store."""
+
+    def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
+        return {}
+
+    def num_found(self) -> int:
+        return 0
+
+    def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def begin(self, places: Sequence[int], execution: str, tell: Tell) -> Begun:
+        return Begun(places=list(places), found={}, checkpoint=None, callbacks=(), end=lambda trained: None)
+
+    def find_plan(self, device: torch.device) -> ExecutionPlan | None:
+        return None
+
+    def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None:
+        return None
+
+    def nearest(self) -> str | None:
+        return None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class KeptModels:
+    """The models of one task in a store.
+
+    Attributes:
+        store: where.
+        common: what they have in common, by names that a person reads.
+        own_K: what each has of its own.
+        sharing: what else the plan of their training depends on.
+        stack, key_K: hashes of what they have in common, and of each model.
+    """
+
+    store: Store
+    common: Mapping[str, Identity]
+    own_K: Sequence[Mapping[str, Identity]]
+    sharing: Identity
+
+    stack: str = field(init=False)
+    key_K: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stack", digest(dict(self.common)))
+        object.__setattr__(self, "key_K", tuple(digest([self.stack, dict(own)]) for own in self.own_K))
+
+    @classmethod
+    def of(cls, store: Store, task: Task, settings: TrainerSettings) -> "KeptModels":
+        """Those of a task without responses and buffers of its own.
+
+        Raises:
+            NoIdentityError: it cannot be said what the architecture, the recipe or a callback is.
+        """
+        recipe, population = task.recipe, task.population
+        common = {
+            "schema": SCHEMA,
+            "role": task.role,
+            "seed": task.seed,
+            "model": identity(task.make_network),
+            "training": _recipe(recipe),
+            "trainer": {
+                "precision": str(settings.precision).removesuffix("-true").removesuffix("-mixed"),
+                "callbacks": identity(list(settings.callbacks)),
+                "options": identity({n: v for n, v in (settings.options or {}).items() if n not in _SHOWN}),
+            },
+            "dataset": {
+                "shape": [str(population.x_N.dtype), *population.input_shape],
+                "classes": population.num_classes,
+                "normalisation": identity([population.scale, population.mean, population.std]),
+            },
+        }
+        digest_N = population.record_digests()
+        label_N = population.label_N.cpu().numpy()
+
+        def of_records(records: Tensor) -> str:
+            chosen = records.cpu().numpy()
+            numbers = hashlib.blake2b(digest_N[chosen].data, digest_size=20)
+            numbers.update(label_N[chosen].data)
+            return numbers.hexdigest()
+
+        if task.validation_N is not None:
+            common["membership"] = {"validation": of_records(task.validation_N)}
+        own_K = []
+        for model, records in zip(task.models, task.records_K, strict=True):
+            own: dict[str, Identity] = {"model": int(model), "records": of_records(records), "count": len(records)}
+            if recipe.augment or recipe.gradient_rule is not None:  # whose draws go by the numbers of the records
+                own["numbers"] = digest_of_tensor(records)
+            own_K.append(own)
+        sharing = [recipe.execution, recipe.chunk, settings.num_devices]
+        return cls(store=store, common=common, own_K=own_K, sharing=sharing)
+
+    def place(self, k: int) -> str:
+        """Of the model at a place of the task, in the store."""
+        return f"models/{self.stack}/{self.key_K[k]}"
+
+    def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
+        found: dict[int, Weights] = {}
+        for k in places:
+            artefact = self.store.get(self.place(k), tell=tell)
+            if artefact is not None and artefact.content is not None:
+                found[k] = load_file(artefact.content)
+        return found
+
+    def num_found(self) -> int:
+        return sum(self.store.has(self.place(k)) for k in range(len(self.key_K)))
+
+    def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
+        return self.store.locked([self.key_K[k] for k in places], waiting=waiting)
+
+    def begin(self, places: Sequence[int], execution: str, tell: Tell) -> Begun:
+        """As `Kept.begin`. What trains is written down first: killed while it keeps its models, it trains all of them
+        again, together, since in smaller company the last bits of their numbers could be others."""
+        found = self.find(places, tell)
+        chunk = digest([self.stack, [self.key_K[k] for k in places], execution])
+        intent, checkpoint = f"running/{chunk}", f"running/{chunk}-checkpoint"
+        place_of = {self.key_K[k]: k for k in places}
+        earlier = self.store.get(intent, tell=tell)
+        begun = [place_of[key] for key in earlier.fields["keys"] if key in place_of] if earlier is not None else []
+        missing = [k for k in places if k not in found]
+        if not missing:
+            begun = []
+        kept = self.store.get(checkpoint, tell=tell) if begun else None
+        training = begun or missing
+        if training and not begun:
+            self.store.put(f"stacks/{self.stack}", self.common)
+            self.store.put(
+                intent,
+                {
+                    "keys": [self.key_K[k] for k in training],
+                    "role": self.common["role"],
+                    "host": socket.gethostname(),
+                    "process": os.getpid(),
+                    "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                },
+            )
+
+        def save(trainer: pl.Trainer) -> None:
+            fields = {"role": self.common["role"], "epoch": trainer.current_epoch + 1}
+            self.store.put(checkpoint, fields, trainer.save_checkpoint)
+
+        def end(trained: TrainedStack) -> None:
+            for j, k in enumerate(training):
+                self.store.put(self.place(k), self.own_K[k], partial(save_file, trained.weights(j)))
+            self.store.forget(intent)
+            self.store.forget(checkpoint)
+
+        return Begun(
+            places=training,
+            found={k: weights for k, weights in found.items() if k not in training},
+            checkpoint=None if kept is None else kept.content,
+            callbacks=[Checkpoints(save, self.store.checkpoint_minutes)],
+            end=end,
+        )
+
+    def find_plan(self, device: torch.device) -> ExecutionPlan | None:
+        artefact = self.store.get(self._plan_place(device))
+        return None if artefact is None else plan_from_json(artefact.fields["plan"])
+
+    def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None:
+        self.store.put(self._plan_place(device), {"role": plan.role, "plan": asdict(plan)})
+
+    def _plan_place(self, device: torch.device) -> str:
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return f"plans/{digest([self.stack, self.key_K, self.sharing, name, torch.get_num_threads()])}"
+
+    def nearest(self) -> str | None:
+        mine = _flat(self.common)
+        if self.store.has(f"stacks/{self.stack}"):
+            return None
+        best: list[str] | None = None
+        for place in self.store.places("stacks"):
+            other = self.store.fields(place)
+            if other is None or other.get("role") != self.common["role"]:
+                continue
+            theirs = _flat(other)
+            names = [name for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
+            differing = [_difference(name, theirs, mine) for name in dict.fromkeys(names)]
+            if best is None or len(differing) < len(best):
+                best = differing
+        if not best:
+            return None
+        return f"the nearest that are kept differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
+
+
+class Checkpoints(pl.callbacks.Checkpoint):
+    """Writes the running stack down at the ends of epochs, so many minutes apart.
+
+    Args:
+        save: given the Trainer.
+        minutes: between two; 0 for every epoch.
+    """
+
+    def __init__(self, save: Callable[[pl.Trainer], object], minutes: float) -> None:
+        self._save, self._seconds = save, 60 * minutes
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if not is_last and time.monotonic() - self._last >= self._seconds:
+            self._save(trainer)
+            self._last = time.monotonic()
+
+
+def _recipe(recipe: Recipe) -> dict[str, Identity]:
+    return {each.name: identity(getattr(recipe, each.name)) for each in fields(recipe) if each.name not in _HOW}
+
+
+# Of an identity: names that say how it is put together, not what it is.
+_JOINTS = ("named", "state", "items", "call", "object")
+
+
+def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
+    """The leaves by dotted names, such as `training.optimizer.lr`."""
+    if isinstance(value, Mapping) and set(value) == {"items"}:
+        value = {str(key): each for key, each in value["items"]}
+    if isinstance(value, Mapping):
+        leaves: dict[str, Identity] = {}
+        for key, each in value.items():
+            leaves |= _flat(each, name if key in _JOINTS else f"{name}.{key}".lstrip("."))
+        return leaves
+    return {name: value}
+
+
+def _difference(name: str, theirs: Mapping[str, Identity], mine: Mapping[str, Identity]) -> str:
+    pair = [values.get(name) for values in (theirs, mine)]
+    if all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
+        return f"{name} ({pair[0]}, here {pair[1]})"
+    return name
