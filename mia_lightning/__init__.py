@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mia_lightning.audit import audit as audit
     from mia_lightning.audit import estimate as estimate
     from mia_lightning.audit import observe as observe
+    from mia_lightning.audit import train_shard as train_shard
     from mia_lightning.datasets.canaries import Canaries as Canaries
     from mia_lightning.datasets.population import Population as Population
     from mia_lightning.datasets.population import make_population as make_population
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     from mia_lightning.shadows.model_based import ModelBased as ModelBased
     from mia_lightning.shadows.noisy import Noisy as Noisy
     from mia_lightning.shadows.real import Real as Real
+    from mia_lightning.sharding import Shard as Shard
+    from mia_lightning.store import Store as Store
     from mia_lightning.targets.amazon_ml import AmazonML as AmazonML
     from mia_lightning.targets.existing import Checkpoint as Checkpoint
     from mia_lightning.targets.google_prediction import GooglePrediction as GooglePrediction
@@ -67,7 +70,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "attacks.loss": ["Loss"],
     "attacks.shokri": ["Shokri"],
-    "audit": ["attack", "audit", "estimate", "observe"],
+    "audit": ["attack", "audit", "estimate", "observe", "train_shard"],
     "datasets.canaries": ["Canaries"],
     "datasets.population": ["Population", "make_population"],
     "defenses.dp_sgd": ["DPSGD"],
@@ -94,6 +97,8 @@ _HOMES = {
     "shadows.model_based": ["ModelBased"],
     "shadows.noisy": ["Noisy"],
     "shadows.real": ["Real"],
+    "sharding": ["Shard"],
+    "store": ["Store"],
     "targets.amazon_ml": ["AmazonML"],
     "targets.existing": ["Checkpoint"],
     "targets.google_prediction": ["GooglePrediction"],

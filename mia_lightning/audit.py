@@ -5,6 +5,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from mia_lightning.scoring import run_attacks
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
+from mia_lightning.sharding import Shard, ShardEngine, ShardTrained
+from mia_lightning.store import Store
 from mia_lightning.targets.existing import Existing
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.leave_one_out import LeaveOneOut
@@ -58,6 +61,7 @@ def audit(
     canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
+    store: Store | None = None,
     seed: int = 0,
     output: Path | str | None = None,
     save_models: bool = False,
@@ -86,6 +90,7 @@ def audit(
             natural records; none by default.
         training: of target and shadow models.
         trainer: accelerator, precision, callbacks.
+        store: where trained models and their answers are found and kept; None for nowhere.
         seed: all random draws are functions of it and of their names.
         output: folder for the files of the run; None writes none.
         save_models: whether target.safetensors and shadow.safetensors are written there.
@@ -120,6 +125,7 @@ def audit(
                 canaries,
                 training,
                 trainer,
+                store,
                 seed,
                 folder,
             ),
@@ -159,6 +165,7 @@ def observe(
     canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
+    store: Store | None = None,
     seed: int = 0,
     needs: Needs | None = None,
     output: Path | str | None = None,
@@ -190,6 +197,7 @@ def observe(
                 canaries,
                 training,
                 trainer,
+                store,
                 seed,
                 folder,
             ),
@@ -237,7 +245,12 @@ def attack(
         stages.remarks.extend(earlier.stages.remarks)
         stages.seconds.update(earlier.stages.seconds)
         engine = replace(
-            earlier, stages=stages, folder=folder, losses=dict(earlier.losses), plans=earlier.plans.moved(folder)
+            earlier,
+            stages=stages,
+            folder=folder,
+            losses=dict(earlier.losses),
+            plans=earlier.plans.moved(folder),
+            reused=dict(earlier.reused),
         )
         observation = replace(observation, engine=engine)
         report = _attack(
@@ -257,6 +270,74 @@ def attack(
     return report
 
 
+def train_shard(
+    data: Population | Array,
+    label: Array | None = None,
+    *,
+    shard: Shard,
+    model: Callable[..., nn.Module],
+    store: Store,
+    membership: Plan | None = None,
+    target: Target | nn.Module | None = None,
+    shadow: Real | Source | None = None,
+    attacks: Sequence[Attack] | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
+    guess: Guess | None = None,
+    skip_inapplicable: bool = False,
+    canaries: Canaries | None = None,
+    training: Recipe | None = None,
+    trainer: TrainerSettings | None = None,
+    seed: int = 0,
+    output: Path | str | None = None,
+    console: Console | None = None,
+) -> str:
+    """One of several jobs that train the shadow models of one `audit`: its range of them, into the store.
+
+    The other arguments are those of `audit`, which then finds them there. The targets are trained where they are not
+    there, by whichever job comes first.
+
+    Returns:
+        A sentence that says how many models it was.
+
+    Raises:
+        InputError: as `audit`; or the shadow models are not trained here.
+    """
+    attacks = _checked_attacks(attacks)
+    folder = None if output is None else Path(output)
+    with Stages(console) as stages:
+        try:
+            _observe(
+                *(
+                    data,
+                    label,
+                    model,
+                    membership,
+                    target,
+                    shadow,
+                    defenses,
+                    adaptive,
+                    canaries,
+                    training,
+                    trainer,
+                    store,
+                    seed,
+                    folder,
+                ),
+                attacks=() if skip_inapplicable else attacks,
+                guess=guess,
+                wants_population=needs_of(attacks).population,
+                stages=stages,
+                shard=shard,
+            )
+        except ShardTrained as done:
+            return str(done)
+    raise InputError(
+        f"`shadow.shards` is {shard.count}, but the shadow models of this `target` are trained by its service, and are "
+        "no models that jobs could share out; set shadow.shards=1."
+    )
+
+
 def estimate(
     data: Population | Array,
     label: Array | None = None,
@@ -273,6 +354,7 @@ def estimate(
     canaries: Canaries | None = None,
     training: Recipe | None = None,
     trainer: TrainerSettings | None = None,
+    store: Store | None = None,
     seed: int = 0,
 ) -> list[str]:
     """What `audit` with these arguments would take, a sentence for each stage that trains; nothing is trained.
@@ -288,7 +370,7 @@ def estimate(
     membership = Disjoint() if membership is None else membership
     shadow = Real() if shadow is None else shadow
     _check(target, membership, shadow, model, seed)
-    engine = planning(Engine(seed=operator.index(seed), settings=trainer or TrainerSettings()))
+    engine = planning(Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), store=store))
     if canaries is not None:
         population = _with_canaries(canaries, population, target, engine.seed, engine.stages)
     recipe = training or default_recipe()
@@ -335,6 +417,7 @@ def _observe(
     canaries: Canaries | None,
     training: Recipe | None,
     trainer: TrainerSettings | None,
+    store: Store | None,
     seed: int,
     folder: Path | None,
     *,
@@ -342,6 +425,7 @@ def _observe(
     guess: Guess | None,
     wants_population: bool,
     stages: Stages,
+    shard: Shard | None = None,
 ) -> Observation:
     population = _as_population(data, label)
     target = _as_target(target)
@@ -350,12 +434,16 @@ def _observe(
     _check(target, membership, shadow, model, seed)
     if canaries is not None:
         population = _with_canaries(canaries, population, target, operator.index(seed), stages)
-    engine = Engine(
+    if store is not None:
+        store.check()
+    make_engine = Engine if shard is None else partial(ShardEngine, shard=shard)
+    engine = make_engine(
         seed=operator.index(seed),
         settings=trainer or TrainerSettings(),
         stages=stages,
         folder=folder,
         plans=Plans(folder),
+        store=store,
     )
     return observe_models(
         engine,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.gate import ABOVE, UNDETERMINED
-from mia_lightning.job import estimate, judged, resolve, run, worst
+from mia_lightning.job import estimate, judged, resolve, run, shard_of, train_shard, worst
 from mia_lightning.mistakes import about_folder, check_flags, config_directory, is_bad_input, translate
 
 if TYPE_CHECKING:
@@ -159,6 +159,10 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int
     from mia_lightning.reports.console import render_summary
 
     console = Console()
+    shard = shard_of(resolved)
+    if shard is not None:
+        console.print(train_shard(resolved, shard, folder, console), highlight=False, markup=False, soft_wrap=True)
+        return 0, None
     report = run(resolved, folder, console)
     console.print(render_summary(report))
     verdict = judged(resolved, report, folder)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mia_lightning.observation import Observation
     from mia_lightning.reports.schema import AuditReport
     from mia_lightning.shadows.guess import Guess
+    from mia_lightning.sharding import Shard
+    from mia_lightning.store import Store
 
 SECTIONS = (
     "seed",
@@ -40,6 +42,7 @@ SECTIONS = (
     "canary",
     "training",
     "trainer",
+    "store",
     "logger",
     "gate",
     "scales",
@@ -112,6 +115,8 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     resolved["trainer"].setdefault("progress_bar", True)
     resolved.setdefault("convergence", False)
     resolved.setdefault("plan", False)
+    resolved.setdefault("store", {"dir": None})
+    _check_store(resolved["store"], resolved["shadow"])
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
@@ -144,6 +149,17 @@ def _check_canary(canary: Any) -> None:
         )
 
 
+def _check_store(store: Any, shadow: dict[str, Any]) -> None:
+    if not isinstance(store, dict) or "dir" not in store:
+        raise InputError(f"`store` is {store!r}; it has the settings store.dir (null for none) and others.")
+    is_split = shadow.get("shards", 1) != 1 or shadow.get("shard") is not None
+    if is_split and store["dir"] is None:
+        raise InputError(
+            f"`shadow.shards` is {shadow.get('shards')!r}, and `store.dir` is null, so that the jobs could not share "
+            "their models; set store.dir to a folder that all of them see."
+        )
+
+
 def _check_node(node: Any, place: str) -> None:
     """A section must say what it makes."""
     group = place.split(".")[0]
@@ -167,6 +183,36 @@ def run(resolved: dict[str, Any], folder: Path, console: "Console") -> "AuditRep
         output=folder,
         console=shown(console, resolved),
         config=resolved,
+    )
+
+
+def shard_of(resolved: dict[str, Any]) -> "Shard | None":
+    """Which of `shadow.shards` jobs this is; None for the audit itself.
+
+    Raises:
+        InputError: there is no such one.
+    """
+    from mia_lightning.sharding import Shard
+
+    shadow = resolved["shadow"]
+    count, number = shadow.get("shards", 1), shadow.get("shard")
+    checked = Shard(count=count, number=0 if number is None else number)
+    return None if number is None else checked
+
+
+def train_shard(resolved: dict[str, Any], shard: "Shard", folder: Path, console: "Console") -> str:
+    """Train the shadow models of a shard into the store; returns a sentence about them."""
+    from mia_lightning.audit import train_shard as train
+
+    keep_configuration(resolved, folder)
+    made = _attacks(resolved)
+    return train(
+        load(resolved),
+        shard=shard,
+        **_models(resolved),
+        **{name: made[name] for name in ("attacks", "defenses", "adaptive", "skip_inapplicable")},
+        output=folder,
+        console=shown(console, resolved),
     )
 
 
@@ -263,16 +309,28 @@ def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _models(resolved: dict[str, Any]) -> dict[str, Any]:
-    made = {
-        name: instantiate(resolved[name], name) for name in ("membership", "target", "shadow", "training", "trainer")
-    }
+    made = {name: instantiate(resolved[name], name) for name in ("membership", "target", "training", "trainer")}
+    shadow = {name: value for name, value in resolved["shadow"].items() if name not in ("shards", "shard")}
     return {
         **made,
+        "shadow": instantiate(shadow, "shadow"),
+        "store": _store(resolved["store"]),
         "model": instantiate(resolved["model"], "model", partial=True),
         "guess": _guess(resolved),
         "canaries": canaries_of(resolved),
         "seed": resolved["seed"],
     }
+
+
+def _store(settings: dict[str, Any]) -> "Store | None":
+    from mia_lightning.store import Store
+
+    if settings["dir"] is None:
+        return None
+    try:
+        return Store(**settings)
+    except TypeError as error:
+        raise InputError(about_node(error, "store")) from error
 
 
 def _guess(resolved: dict[str, Any]) -> "Guess | None":

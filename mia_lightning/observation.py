@@ -22,6 +22,7 @@ from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.preparation import as_trained, check_attacks, prepare, shadow_setup, split_defenses
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source, Synthesis
+from mia_lightning.shadows.kept import KeptSynthesis
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.interface import Models, Target
 from mia_lightning.targets.leave_one_out import LeaveOneOut
@@ -219,8 +220,18 @@ def _synthesise(source: Source, setup: Setup, targets: Models, channel: Sequence
     else:
         known = population
         stages.remark(f"shadow={source.source}: the form of a record was read off the target's own records.")
-    target = ModelBlackBox(targets, population, channel=lambda log_probability: apply_all(channel, log_probability))
-    synthesis = source.synthesise(known, target, seed=setup.engine.seed)
+    engine = setup.engine
+    kept = KeptSynthesis.of(engine.store, source, targets, channel, known, seed=engine.seed)
+    synthesis = None if kept is None else kept.find(stages.remark)
+    if synthesis is not None:
+        stages.note(
+            f"shadow={source.source}: {len(synthesis.x_M)} shadow records from the store, nobody is asked anew."
+        )
+    else:
+        target = ModelBlackBox(targets, population, channel=lambda log_probability: apply_all(channel, log_probability))
+        synthesis = source.synthesise(known, target, seed=engine.seed)
+        if kept is not None:
+            kept.keep(synthesis)
     for remark in synthesis.remarks:
         stages.remark(f"shadow={source.source}: {remark}")
     if channel:

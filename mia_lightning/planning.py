@@ -17,6 +17,7 @@ from mia_lightning.shadows.real import Real
 from mia_lightning.targets.interface import Target
 from mia_lightning.training.execution import ExecutionPlan, duration
 from mia_lightning.training.fit import Engine
+from mia_lightning.training.kept import NothingKept
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.task import Task
@@ -29,13 +30,15 @@ class PlanningEngine(Engine):
 
     def run(self, task: Task) -> TrainedStack:
         """Raise `_Planned`: whoever asked for trained models goes no further."""
-        raise _Planned(self.plan(task))
+        raise _Planned(self.plan(task, NothingKept()), self.kept(task).num_found())  # nothing is written
 
 
 class _Planned(Exception):  # noqa: N818 (it is no error)
-    def __init__(self, plan: ExecutionPlan) -> None:
-        super().__init__(plan.sentence)
-        self.plan = plan
+    def __init__(self, plan: ExecutionPlan, num_found: int) -> None:
+        found = f"; {num_found} of them are in the store" if num_found else ""
+        self.sentence = plan.sentence + found
+        self.seconds = plan.seconds * (1 - num_found / plan.num_models)
+        super().__init__(self.sentence)
 
 
 def estimates(
@@ -56,14 +59,14 @@ def estimates(
         skip_inapplicable: as for a run: attacks that cannot be run are left out.
     """
     sentences: list[str] = []
-    plans: list[ExecutionPlan] = []
+    seconds: list[float] = []
 
     def stage(train: Callable[[], object]) -> None:
         try:
             train()
         except _Planned as planned:
-            plans.append(planned.plan)
-            sentences.append(planned.plan.sentence)
+            seconds.append(planned.seconds)
+            sentences.append(planned.sentence)
 
     plan = setup.membership
     is_service = target.is_trained_here and not target.takes_recipe
@@ -87,8 +90,7 @@ def estimates(
             except DoesNotApplyError:
                 if not skip_inapplicable:
                     raise
-    whole = sum(planned.seconds for planned in plans)
-    sentences.append(f"All that is trained: about {duration(whole)} here.")
+    sentences.append(f"All that is trained: about {duration(sum(seconds))} here.")
     return sentences
 
 
@@ -115,4 +117,5 @@ def planning(engine: Engine) -> PlanningEngine:
         seed=engine.seed,
         settings=engine.settings,
         planner=replace(engine.planner, always=True),
+        store=engine.store,
     )

@@ -38,6 +38,7 @@ from mia_lightning.reports.schema import (
     GroupFigures,
     MeasuredExecution,
     MembershipSection,
+    ReuseSection,
     RunSection,
     Scores,
     ShadowSection,
@@ -139,6 +140,7 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
         seconds={name: round(value, 3) for name, value in engine.stages.seconds.items()},
         config=dict(config),
         execution=tuple(_execution_section(plan) for plan in engine.plans),
+        store={role: ReuseSection(**asdict(reuse)) for role, reuse in engine.reused.items()},
         peak_memory=peak_memory(engine.device),
     )
 

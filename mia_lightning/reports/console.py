@@ -66,6 +66,9 @@ def _lines(report: AuditReport) -> list[str]:
         f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}"
     )
+    if report.run.store:
+        made = ", ".join(f"{role} {one.found} found, {one.trained} trained" for role, one in report.run.store.items())
+        lines.append(f"Models, from the store or trained: {made}")
     if report.privacy is not None:
         lines += privacy_sentences(report.privacy)
     attack = strongest(report)

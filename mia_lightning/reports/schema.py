@@ -41,6 +41,14 @@ class ExecutionSection(_Section):
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty where a probe would not have paid
 
 
+class ReuseSection(_Section):
+    """What became of the models of a role."""
+
+    found: int  # in the store
+    trained: int  # in this run
+    reason: str | None = None  # what differs from the nearest that the store held; null where it held these, or none
+
+
 class RunSection(_Section):
     """How the report came about."""
 
@@ -52,6 +60,7 @@ class RunSection(_Section):
     seconds: dict[str, float]  # by stage: target, shadow, attack/<name>
     config: dict[str, Any]  # the resolved configuration; {} for a run from Python
     execution: tuple[ExecutionSection, ...] = ()  # one for each role and size that was trained
+    store: dict[str, ReuseSection] = Field(default_factory=dict)  # by role; empty without a store
     peak_memory: dict[str, int] = Field(default_factory=dict)  # bytes: process (resident), device (CUDA alone)
 
 

@@ -53,7 +53,7 @@ def train_on_devices(
     *,
     stages: Stages,
     device: torch.device,
-) -> tuple[TrainedStack, ExecutionPlan]:
+) -> tuple[TrainedStack, ExecutionPlan, int]:
     """Train each share in a process of its own.
 
     Args:
@@ -62,8 +62,8 @@ def train_on_devices(
         device: where the trained models are put together.
 
     Returns:
-        The models in the order of the task, and the plan that was followed in the end: with the fewest models at once,
-        where memory ran out.
+        The models in the order of the task; the plan that was followed in the end, with the fewest models at once where
+        memory ran out; and how many of the models were found in the store.
 
     Raises:
         InputError: as the training of a share does; the task cannot be handed to other processes; one of them is gone.
@@ -87,7 +87,7 @@ def train_on_devices(
         trained = TrainedStack.of_weights(
             task.stack([0]).to(device), weights_K, task.architecture, made[0]["execution"]
         )
-    return trained, min(plans, key=lambda each: each.chunk)
+    return trained, min(plans, key=lambda each: each.chunk), sum(each["found"] for each in made)
 
 
 def _on_cpu(task: Task) -> Task:

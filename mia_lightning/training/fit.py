@@ -20,6 +20,7 @@ from mia_lightning.training.architecture import Architecture, inspect_architectu
 from mia_lightning.training.devices import as_one_of, threads_of_share, train_on_devices
 from mia_lightning.training.execution import ExecutionPlan, Plans
 from mia_lightning.training.kept import Begun, Kept, KeptModels, NothingKept
+from mia_lightning.training.kept_answers import InStore
 from mia_lightning.training.memory import is_out_of_memory, release
 from mia_lightning.training.planner import Planner, does_not_fit, job_of
 from mia_lightning.training.progress import EpochBar, Stages
@@ -221,12 +222,15 @@ class Engine:
             trained = self.follow(task, plan, kept) if len(shares) == 1 else self._run_shares(task, shares, plan)
         self.losses[task.role] = (trained.train_loss_EK, trained.validation_loss_EK)
         if isinstance(kept, KeptModels):
-            trained = replace(trained, key_K=kept.key_K)
+            models = InStore(store=kept.store, key_K=kept.key_K, tell=self.stages.remark)
+            trained = replace(trained, kept=models)
         return trained
 
     def follow(self, task: Task, plan: ExecutionPlan, kept: Kept | None = None) -> TrainedStack:
         """Train on the first device as the plan says, but for what the store holds."""
-        kept = self.kept(task) if kept is None else kept
+        if kept is None:
+            kept = self.kept(task)
+            self.reused[task.role] = Reuse(found=0, trained=0)
         task = replace(task, population=task.population.near(self.device))  # once for all chunks
         with _quiet_lightning(), self.settings.matmul_precision():
             parts, order = self._train_chunks(task, plan, kept)
@@ -251,12 +255,18 @@ class Engine:
 
     def _announce(self, task: Task, kept: Kept) -> None:
         """What will be reused, and why not more; said before it is done, and again in the report."""
+        if isinstance(kept, NothingKept):
+            return
         found, reason = kept.num_found(), kept.nearest()
         if found:
             self.stages.note(f"{task.role}: {found} of {_counted(task.num_models)} from the store.")
         elif reason is not None:
             self.stages.note(f"{task.role}: none of {_counted(task.num_models)} in the store; {reason}.")
         self.reused[task.role] = Reuse(found=0, trained=0, reason=reason)
+
+    def num_found(self, role: str) -> int:
+        """How many models of a role came from the store."""
+        return self.reused[role].found if role in self.reused else 0
 
     def _run_shares(self, task: Task, places_D: Sequence[list[int]], plan: ExecutionPlan) -> TrainedStack:
         """Each in a process of its own, on a device of its own."""
@@ -275,7 +285,7 @@ class Engine:
                 )
             )
         release(self.device)  # what a probe left there, which the first process may need
-        trained, followed = train_on_devices(
+        trained, followed, found = train_on_devices(
             task,
             shares,
             plan,
@@ -284,6 +294,7 @@ class Engine:
             device=self.device,
         )
         self.plans.keep(followed)
+        self._count(task.role, found=found, trained=task.num_models - found)
         return trained
 
     def _executions(self, task: Task) -> tuple[str, ...]:
@@ -351,8 +362,9 @@ class Engine:
         return made
 
     def _count(self, role: str, *, found: int, trained: int) -> None:
-        earlier = self.reused.get(role, Reuse(found=0, trained=0))
-        self.reused[role] = replace(earlier, found=earlier.found + found, trained=earlier.trained + trained)
+        earlier = self.reused.get(role)
+        if earlier is not None:  # else it goes through no store
+            self.reused[role] = replace(earlier, found=earlier.found + found, trained=earlier.trained + trained)
 
     def _train_chunk(
         self, task: Task, begun: Begun, gradients: Gradients | None, execution: str, bar: EpochBar

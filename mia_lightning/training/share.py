@@ -76,7 +76,7 @@ def run_share(folder: Path, place: int, connection: Connection) -> None:
             "execution": trained.execution,
             "chunk": followed.chunk,
             "reason": followed.reason,
-            "reused": engine.reused.get(task.role),
+            "found": engine.num_found(task.role),
         }
         torch.save(made, result_of(folder, share))
         connection.send(("done", None))

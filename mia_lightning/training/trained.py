@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.training.architecture import Architecture
+from mia_lightning.training.kept_answers import InStore, KeptAnswers
 from mia_lightning.training.module import StackModule, all_logits
 from mia_lightning.training.room import Room
 from mia_lightning.training.signals import Signals
@@ -31,7 +31,7 @@ class TrainedStack:
         failed_epoch_K: int64, the epoch (from 0) at which a model's loss was first not finite; -1 for none.
         stopped_epoch_K: int64, the epoch after which a model was stopped early; -1 for none.
         train_loss_EK, validation_loss_EK: float64 on the CPU; NaN after a model stopped.
-        key_K: by which the store knows each; () where it does not.
+        kept: where in a store; None for nowhere.
     """
 
     stack: Stack
@@ -41,7 +41,7 @@ class TrainedStack:
     stopped_epoch_K: Tensor
     train_loss_EK: Tensor
     validation_loss_EK: Tensor | None
-    key_K: tuple[str, ...] = ()
+    kept: InStore | None = None
 
     @classmethod
     def of_module(cls, module: StackModule, architecture: Architecture) -> "TrainedStack":
@@ -133,7 +133,8 @@ class TrainedStack:
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """The full log-probability vector of every model for every record, in eval mode, one view.
 
-        Targets and shadow models are both seen through this function: one channel.
+        Targets and shadow models are both seen through this function: one channel. Models of a store that keeps answers
+        are asked once.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
@@ -147,13 +148,19 @@ class TrainedStack:
         size = max(1, min(len(population), _BATCH_NUMBERS // numbers))
         shape = (stack.num_models, 1, len(population), population.num_classes)
         log_probability_KANC = room.empty(shape, device=stack.device)
+        signals = Signals(log_probability_KANC=log_probability_KANC, room=room)
+        answers = KeptAnswers.of(self.kept, population)
+        if answers is not None and answers.read(log_probability_KANC):
+            return signals
         for place_B, index_B in zip(
             log_probability_KANC[:, 0].split(size, dim=1),
             torch.arange(len(population), device=stack.device).split(size),
             strict=True,
         ):
             place_B.copy_(self.log_probability(population.records(index_B, stack.dtype)))
-        return Signals(log_probability_KANC=log_probability_KANC, room=room)
+        if answers is not None:
+            answers.keep(log_probability_KANC)
+        return signals
 
     @torch.inference_mode()
     def log_probability(self, x_B: Tensor) -> Tensor:
@@ -175,7 +182,7 @@ class TrainedStack:
             stopped_epoch_K=self.stopped_epoch_K[kept_K],
             train_loss_EK=self.train_loss_EK[:, kept_K],
             validation_loss_EK=None if validation is None else validation[:, kept_K],
-            key_K=tuple(compress(self.key_K, kept_K.tolist())),
+            kept=None if self.kept is None else self.kept.select(kept_K),
         )
 
 

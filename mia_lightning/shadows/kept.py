@@ -1,0 +1,73 @@
+"""Shadow records in the store: what a target answered for them is asked of it once."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.identity import Identity, NoIdentityError, digest, digest_of_tensor, identity
+from mia_lightning.shadows.interface import Source, Synthesis
+from mia_lightning.store import Store
+from mia_lightning.targets.interface import Models
+from mia_lightning.training.trained import TrainedStack
+
+_TENSORS = ("x_M", "label_M", "yield_C", "wanted_C", "query_C")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class KeptSynthesis:
+    """The shadow records of one source, target, channel, seed and what the attacker held."""
+
+    store: Store
+    depends_on: Identity
+
+    @classmethod
+    def of(
+        cls,
+        store: Store | None,
+        source: Source,
+        targets: Models,
+        channel: Sequence[object],
+        known: Population,
+        *,
+        seed: int,
+    ) -> "KeptSynthesis | None":
+        """None without a store, for a target whose weights are not at hand, and where a setting cannot be named."""
+        if store is None or not isinstance(targets, TrainedStack):
+            return None
+        held = hashlib.blake2b(known.record_digests().data, digest_size=20)
+        held.update(known.label_N.cpu().numpy().data)
+        try:
+            weights = {name: digest_of_tensor(tensor) for name, tensor in targets.stack.state_of(0).items()}
+            target = [identity(targets.stack.make_network), weights]
+            form = [known.scale, known.mean, known.std, known.class_names]
+            settings = identity([source, list(channel), form, seed])
+        except NoIdentityError:
+            return None
+        return cls(store=store, depends_on={"settings": settings, "target": digest(target), "held": held.hexdigest()})
+
+    @property
+    def _place(self) -> str:
+        return f"syntheses/{digest(self.depends_on)}"
+
+    def find(self, tell: Callable[[str], object]) -> Synthesis | None:
+        """None where they are not there."""
+        artefact = self.store.get(self._place, tell=tell)
+        if artefact is None or artefact.content is None:
+            return None
+        tensors: dict[str, Tensor] = load_file(artefact.content)
+        return Synthesis(
+            **{name: tensors[name] for name in _TENSORS if name in tensors},
+            num_queries=artefact.fields["num_queries"],
+            remarks=tuple(artefact.fields["remarks"]),
+        )
+
+    def keep(self, synthesis: Synthesis) -> None:
+        tensors = {name: getattr(synthesis, name) for name in _TENSORS}
+        held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
+        fields = {"num_queries": synthesis.num_queries, "remarks": list(synthesis.remarks), "made": self.depends_on}
+        self.store.put(self._place, fields, partial(save_file, held))
