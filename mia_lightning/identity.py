@@ -118,16 +118,24 @@ class _Described:
         kind = self.of(type(value))
         if dataclasses.is_dataclass(value):
             held = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-        elif hasattr(value, "__dict__"):
-            held = dict(vars(value))
-            if isinstance(value, nn.Module):  # what Lightning and hooks keep beside is of no consequence
-                held = {name: each for name, each in held.items() if not name.endswith(("_hooks", "_kwargs"))}
-                held = {
-                    name: each for name, each in held.items() if "_hooks_" not in name and name != "_compiled_call_impl"
-                }
-        else:
-            raise NoIdentityError(f"a {_name(type(value))}")
-        return {"object": kind, "state": {name: self.of(each) for name, each in sorted(held.items())}}
+            return {"object": kind, "state": {name: self.of(each) for name, each in held.items()}}
+        try:
+            reduced = value.__reduce_ex__(2)  # as it would be pickled: by its class, arguments and state
+        except Exception as error:  # whatever it raises, it does not say what it is
+            raise NoIdentityError(f"a {_name(type(value))}") from error
+        if isinstance(reduced, str):
+            return {"object": kind, "name": reduced}
+        _, arguments, state, *items = (*reduced, None, None, None)[:5]
+        if isinstance(value, nn.Module):  # what Lightning and hooks keep beside is of no consequence
+            state = {
+                name: each for name, each in state.items() if "_hooks" not in name and name != "_compiled_call_impl"
+            }
+        return {
+            "object": kind,
+            "from": [self.of(each) for each in arguments if each is not type(value)],
+            "state": self.of(state),
+            "items": [self.of(list(each)) for each in items if each is not None],
+        }
 
     def _of_class(self, kind: type) -> Identity:
         if _is_of_library(kind):

@@ -1,0 +1,409 @@
+"""Models in the store: a key changes with whatever changes a model, and with nothing else; stopped trainings go on."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.dp_sgd import DPSGD
+from mia_lightning.defenses.mixup import Mixup
+from mia_lightning.models.mlp import MLP
+from mia_lightning.seeds import generator
+from mia_lightning.store import Store
+from mia_lightning.training.augmentation import Flip
+from mia_lightning.training.fit import Engine, Reuse
+from mia_lightning.training.kept import Checkpoints, KeptModels
+from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.task import Task
+from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.trainer import TrainerSettings
+
+ADAM = partial(torch.optim.Adam, lr=0.01)
+RECIPE = Recipe(epochs=3, batch_size=20, optimizer=ADAM)
+
+
+def records_of(models: range, count: int = 50) -> list[Tensor]:
+    return [torch.randperm(120, generator=generator(k, "records"))[:count] for k in models]
+
+
+def task_of(population: Population, models: range = range(2), **changed: Any) -> tuple[Engine, Task]:
+    """A small task and its engine; `changed` is handed to whichever takes it."""
+    settings = changed.pop("settings", TrainerSettings(accelerator="cpu"))
+    engine = Engine(seed=changed.pop("seed", 0), settings=settings)
+    given: dict[str, Any] = {
+        "make_network": partial(MLP, population.input_shape, 3, hidden=[8], dropout=0.2),
+        "records_K": records_of(models),
+        "recipe": RECIPE,
+        "role": "shadow",
+        "models": models,
+        "keep": True,
+        **changed,
+    }
+    make_network, records_K, recipe = (given.pop(name) for name in ("make_network", "records_K", "recipe"))
+    return engine, engine.task(make_network, population, records_K, recipe, **given)
+
+
+def key_of(store: Store, engine: Engine, task: Task, k: int = 0) -> str:
+    return KeptModels.of(store, task, engine.settings).place(k)
+
+
+def weights_of(engine: Engine, task: Task, k: int = 0) -> list[Tensor]:
+    return [value.float() for name, value in engine.run(task).weights(k).items() if name.startswith("state.")]
+
+
+def equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(dir=tmp_path / "store")
+
+
+def changed_record(population: Population, record: int) -> Population:
+    x_N = population.x_N.clone()
+    x_N[record] += 1.0
+    return replace(population, x_N=x_N)
+
+
+def changed_label(population: Population, record: int) -> Population:
+    label_N = population.label_N.clone()
+    label_N[record] = (label_N[record] + 1) % 3
+    return replace(population, label_N=label_N)
+
+
+OWN = int(records_of(range(1))[0][0])  # a record of model 0
+OTHER = int(next(iter(set(range(120)) - set(records_of(range(1))[0].tolist()))))
+
+MATTERS: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 1},
+    "role": {"role": "target"},
+    "model": {"models": range(1, 3)},
+    "order of the records": {"records_K": [records.flip(0) for records in records_of(range(2))]},
+    "number of the records": {"records_K": records_of(range(2), 40)},
+    "a record": {"population": lambda p: changed_record(p, OWN)},
+    "a label": {"population": lambda p: changed_label(p, OWN)},
+    "scale": {"population": lambda p: replace(p, scale=2.0)},
+    "mean": {"population": lambda p: replace(p, mean=torch.ones(6))},
+    "std": {"population": lambda p: replace(p, std=torch.full((6,), 2.0))},
+    "width": {"make_network": partial(MLP, (6,), 3, hidden=[9], dropout=0.2)},
+    "activation": {"make_network": partial(MLP, (6,), 3, hidden=[8], dropout=0.2, activation="relu")},
+    "dropout": {"make_network": partial(MLP, (6,), 3, hidden=[8], dropout=0.3)},
+    "epochs": {"recipe": replace(RECIPE, epochs=4)},
+    "batch size": {"recipe": replace(RECIPE, batch_size=25)},
+    "learning rate": {"recipe": replace(RECIPE, optimizer=partial(torch.optim.Adam, lr=0.02))},
+    "optimizer": {"recipe": replace(RECIPE, optimizer=partial(torch.optim.SGD, lr=0.01))},
+    "schedule": {"recipe": replace(RECIPE, scheduler=partial(torch.optim.lr_scheduler.StepLR, step_size=1))},
+    "clipping": {"recipe": replace(RECIPE, gradient_clip_norm=0.01)},
+    "accumulation": {"recipe": replace(RECIPE, accumulate_batches=2)},
+    "mixup": {"recipe": Mixup().adapt(RECIPE)},
+    "privacy": {"recipe": DPSGD().adapt(RECIPE)},
+    "stopping early": {
+        "recipe": replace(RECIPE, early_stopping=EarlyStopping(patience=1, min_delta=10.0)),
+        "validation_N": torch.arange(20),
+    },
+    "precision": {"settings": TrainerSettings(accelerator="cpu", precision="bf16")},
+}
+DOES_NOT_MATTER: dict[str, dict[str, Any]] = {
+    "a record of nobody": {"population": lambda p: changed_record(p, OTHER)},
+    "a label of nobody": {"population": lambda p: changed_label(p, OTHER)},
+    "more models": {"models": range(5), "records_K": records_of(range(5))},
+    "alone": {"models": range(1), "records_K": records_of(range(1))},
+    "looped": {"recipe": replace(RECIPE, execution="loop")},
+    "one by one": {"recipe": replace(RECIPE, chunk=1)},
+    "name and groups": {
+        "population": lambda p: replace(p, name="other", group_N=p.label_N, group_names=("x", "y", "z"))
+    },
+    "names of classes": {"population": lambda p: replace(p, class_names=("x", "y", "z"))},
+    "more devices": {"settings": TrainerSettings(accelerator="cpu", devices=2)},
+}
+
+
+class Linear(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(72, 3))
+
+
+class Convolutions(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+
+
+def varied(population: Population, changes: dict[str, Any]) -> tuple[Engine, Task]:
+    given = dict(changes)
+    return task_of(given.pop("population", lambda p: p)(population), **{"models": range(2), **given})
+
+
+@pytest.mark.parametrize("name", MATTERS)
+def test_what_changes_the_weights_changes_the_key(name: str, blobs: Population, store: Store) -> None:
+    plain, changed = task_of(blobs), varied(blobs, MATTERS[name])
+    assert not equal(weights_of(*plain), weights_of(*changed)) or name in ("activation", "stopping early")
+    assert key_of(store, *plain) != key_of(store, *changed)
+
+
+@pytest.mark.parametrize("name", DOES_NOT_MATTER)
+def test_what_does_not_change_the_weights_does_not_change_the_key(name: str, blobs: Population, store: Store) -> None:
+    plain, changed = task_of(blobs), varied(blobs, DOES_NOT_MATTER[name])
+    assert equal(weights_of(*plain), weights_of(*changed))
+    assert key_of(store, *plain) == key_of(store, *changed)
+
+
+def test_under_augmentation_the_numbers_of_the_records_matter(pictures: Population, store: Store) -> None:
+    """Its draws go by them: the same records at other places of the population are changed otherwise."""
+    order = torch.arange(60).roll(7)
+    moved = replace(pictures, x_N=pictures.x_N[order], label_N=pictures.label_N[order])
+    place = order.argsort()
+    recipe = replace(RECIPE, augment=[Flip()])
+    given = {"make_network": Linear, "models": range(1)}
+    here = [torch.arange(30)]
+    for augmented in (False, True):
+        used = {**given, "recipe": recipe if augmented else RECIPE}
+        plain = task_of(pictures, records_K=here, **used)
+        changed = task_of(moved, records_K=[place[here[0]]], **used)
+        assert (key_of(store, *plain) == key_of(store, *changed)) is not augmented
+        assert equal(weights_of(*plain), weights_of(*changed)) is not augmented
+
+
+def stored(store: Store, population: Population, models: range, **changed: Any) -> tuple[Engine, TrainedStack]:
+    engine, task = task_of(population, models, records_K=records_of(models), **changed)
+    engine = replace(engine, store=store)
+    return engine, engine.run(task)
+
+
+def same(first: TrainedStack, second: TrainedStack) -> bool:
+    pairs = zip(first.stack.state().values(), second.stack.state().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs) and torch.equal(first.train_loss_EK, second.train_loss_EK)
+
+
+def alike(first: TrainedStack, second: TrainedStack) -> bool:
+    pairs = zip(first.stack.state().values(), second.stack.state().values(), strict=True)
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+
+
+def test_models_come_back_as_they_were_trained(blobs: Population, store: Store) -> None:
+    _, without = stored(None, blobs, range(4))  # type: ignore[arg-type]
+    engine, trained = stored(store, blobs, range(4))
+    assert engine.reused == {"shadow": Reuse(found=0, trained=4)}
+    again, found = stored(store, blobs, range(4))
+    assert again.reused == {"shadow": Reuse(found=4, trained=0)}
+    assert same(without, trained)
+    assert same(trained, found)
+    assert torch.equal(again.losses["shadow"][0], engine.losses["shadow"][0])
+    assert torch.equal(found.failed_epoch_K, torch.full((4,), -1))
+    assert torch.equal(found.observe(blobs).log_probability_KANC, trained.observe(blobs).log_probability_KANC)
+
+
+def test_growing_from_four_to_eight_trains_four(blobs: Population, store: Store) -> None:
+    _, four = stored(store, blobs, range(4))
+    engine, eight = stored(store, blobs, range(8))
+    assert engine.reused["shadow"] == Reuse(found=4, trained=4)
+    for name, tensor in eight.stack.state().items():
+        assert torch.equal(tensor[:4], four.stack.state()[name])
+    _, anew = stored(None, blobs, range(8))  # type: ignore[arg-type]
+    assert alike(eight, anew)
+
+
+def test_of_a_miss_it_is_said_what_differs(blobs: Population, store: Store) -> None:
+    stored(store, blobs, range(2))
+    engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=4))
+    assert engine.reused["shadow"].reason == "the nearest that are kept differ in training.epochs (3, here 4)"
+    engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=5), seed=3)
+    assert (
+        engine.reused["shadow"].reason
+        == "the nearest that are kept differ in seed (0, here 3), training.epochs (3, here 5)"
+    )
+    engine, _ = stored(store, blobs, range(2), make_network=partial(MLP, (6,), 3, hidden=[9], dropout=0.2))
+    assert engine.reused["shadow"].reason == "the nearest that are kept differ in model.hidden"
+    engine, _ = stored(store, blobs, range(2), role="target")
+    assert engine.reused["target"].reason is None  # nothing of that kind is there
+
+
+def test_models_that_stopped_or_failed_come_back_as_such(blobs: Population, store: Store) -> None:
+    stopping = replace(RECIPE, epochs=6, early_stopping=EarlyStopping(patience=1, min_delta=10.0))
+    for recipe in (stopping, replace(RECIPE, optimizer=partial(torch.optim.SGD, lr=1e30))):
+        given: dict[str, Any] = {"recipe": recipe, "validation_N": torch.arange(20) if recipe is stopping else None}
+        _, trained = stored(store, blobs, range(3), **given)
+        engine, found = stored(store, blobs, range(3), **given)
+        assert engine.reused["shadow"] == Reuse(found=3, trained=0)
+        assert torch.equal(found.stopped_epoch_K, trained.stopped_epoch_K)
+        assert torch.equal(found.failed_epoch_K, trained.failed_epoch_K)
+        assert (found.validation_loss_EK is None) is (recipe is not stopping)
+        assert torch.equal(found.train_loss_EK.nan_to_num(7.0), trained.train_loss_EK.nan_to_num(7.0))
+
+
+def test_a_looped_stack_of_convolutions_comes_back(pictures: Population, store: Store) -> None:
+    given: dict[str, Any] = {"make_network": Convolutions, "recipe": replace(RECIPE, execution="loop")}
+    records = {"records_K": [torch.arange(30), torch.arange(20, 50)]}
+    engine, task = task_of(pictures, range(2), **given, **records)
+    engine = replace(engine, store=store)
+    first, second = engine.run(task), engine.run(task)
+    assert second.execution == "loop"
+    assert torch.equal(first.observe(pictures).log_probability_KANC, second.observe(pictures).log_probability_KANC)
+
+
+class Stopped(Exception):  # noqa: N818
+    """In the middle of a training."""
+
+
+class StopAfter(pl.Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise Stopped
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+@pytest.mark.parametrize(
+    "recipe", [RECIPE, Mixup().adapt(RECIPE), DPSGD().adapt(replace(RECIPE, accumulate_batches=1))]
+)
+def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
+    epoch: int, recipe: Recipe, blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = replace(store, checkpoint_minutes=0)
+    _, undisturbed = stored(None, blobs, range(3), recipe=recipe)  # type: ignore[arg-type]
+    made = TrainerSettings.make
+
+    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
+        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(epoch)]})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainerSettings, "make", stopping)
+        with pytest.raises(Stopped):
+            stored(store, blobs, range(3), recipe=recipe)
+    epochs: list[int] = []
+    monkeypatch.setattr(
+        Checkpoints, "on_train_start", lambda self, trainer, module: epochs.append(trainer.current_epoch)
+    )
+    monkeypatch.setattr(Checkpoints, "on_train_epoch_end", lambda self, trainer, module: None)
+    engine, resumed = stored(store, blobs, range(3), recipe=recipe)
+    assert epochs == [epoch]
+    assert engine.reused["shadow"].trained == 3
+    assert same(undisturbed, resumed)
+    assert store.places("running") == []
+
+
+def test_killed_while_it_keeps_models_it_trains_all_of_them_together_again(
+    blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, the last two might come out with other last bits than beside the first two."""
+    _, undisturbed = stored(None, blobs, range(4))  # type: ignore[arg-type]
+    put = Store.put
+    kept: list[str] = []
+
+    def failing(self: Store, place: str, *given: Any) -> None:
+        if place.startswith("models/"):
+            if len(kept) == 2:
+                raise Stopped
+            kept.append(place)
+        put(self, place, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put", failing)
+        with pytest.raises(Stopped):
+            stored(store, blobs, range(4))
+    assert len(store.places("models")) == 2
+    engine, resumed = stored(store, blobs, range(4))
+    assert engine.reused["shadow"] == Reuse(found=0, trained=4)
+    assert same(undisturbed, resumed)
+
+
+def test_a_damaged_model_is_said_set_aside_and_trained_anew(
+    blobs: Population, store: Store, recwarn: pytest.WarningsRecorder
+) -> None:
+    _, trained = stored(store, blobs, range(4))
+    content = sorted((store.folder / "models").rglob("*.data"))[1]
+    content.write_bytes(content.read_bytes()[:-1] + b"?")
+    engine, again = stored(store, blobs, range(4))
+    assert engine.reused["shadow"] == Reuse(found=3, trained=1)
+    (remark,) = engine.stages.remarks
+    assert "is damaged (its content does not agree with its checksum): it is set aside in damaged/" in remark
+    assert alike(again, trained)
+    assert len(store.places("models")) == 4
+
+
+@pytest.mark.parametrize("kind", ["plans", "stacks", "answers"])
+def test_other_damaged_files_change_no_result(kind: str, blobs: Population, store: Store) -> None:
+    _, trained = stored(store, blobs, range(3))
+    signals = trained.observe(blobs).log_probability_KANC
+    for path in (store.folder / kind).rglob("*.*"):
+        if path.is_file():
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 4
+            path.write_bytes(bytes(content))
+    engine, again = stored(store, blobs, range(3))
+    assert same(again, trained)
+    assert torch.equal(again.observe(blobs).log_probability_KANC, signals)
+    assert any("is damaged" in remark for remark in engine.stages.remarks) is (kind == "answers")
+
+
+def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = replace(store, checkpoint_minutes=0)
+    _, undisturbed = stored(None, blobs, range(3))  # type: ignore[arg-type]
+    made = TrainerSettings.make
+
+    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
+        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(2)]})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainerSettings, "make", stopping)
+        with pytest.raises(Stopped):
+            stored(store, blobs, range(3))
+    (content,) = (store.folder / "running").glob("*.data")
+    content.write_bytes(content.read_bytes()[:-9])
+    engine, resumed = stored(store, blobs, range(3))
+    assert any("-checkpoint in the store" in remark for remark in engine.stages.remarks)
+    assert same(undisturbed, resumed)
+
+
+def test_what_has_no_identity_is_not_kept_and_said(blobs: Population, store: Store, tmp_path: Path) -> None:
+    with (tmp_path / "open").open("w") as file:
+
+        class Writes(pl.Callback):
+            def __init__(self) -> None:
+                self.file = file
+
+            def __deepcopy__(self, memo: object) -> "Writes":
+                return self
+
+        engine, _ = stored(store, blobs, range(2), settings=TrainerSettings(accelerator="cpu", callbacks=[Writes()]))
+    (remark,) = engine.stages.remarks
+    assert remark.startswith(
+        "shadow: nothing is kept in the store, since it cannot be said what a _io.TextIOWrapper in"
+    )
+    assert store.places() == []
+    assert engine.reused == {}
+
+
+def test_only_models_that_are_to_be_kept_are(blobs: Population, store: Store) -> None:
+    engine, _ = stored(store, blobs, range(2), keep=False)
+    assert store.places() == []
+    assert engine.reused == {}
+
+
+def test_several_devices_share_the_store(blobs: Population, store: Store) -> None:
+    two = TrainerSettings(accelerator="cpu", devices=2)
+    _, four = stored(store, blobs, range(4))
+    engine, six = stored(store, blobs, range(6), settings=two)
+    assert engine.reused["shadow"] == Reuse(found=4, trained=2)
+    engine, again = stored(store, blobs, range(6), settings=two)
+    assert engine.reused["shadow"] == Reuse(found=6, trained=0)
+    assert same(six, again)
+    assert all(torch.equal(t[:4], four.stack.state()[name]) for name, t in six.stack.state().items())
+
+
+def test_models_that_are_chosen_keep_their_keys(blobs: Population, store: Store) -> None:
+    _, trained = stored(store, blobs, range(4))
+    assert trained.kept is not None
+    keys = trained.kept.key_K
+    chosen = trained.select(torch.tensor([True, False, True, True]))
+    assert chosen.kept is not None
+    assert chosen.kept.key_K == (keys[0], keys[2], keys[3])
