@@ -51,6 +51,7 @@ SECTIONS = (
 )
 # Those that name what they make.
 NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
+STORE = ("dir", "checkpoint_minutes", "answers")
 CANARY_KINDS = ("mislabelled", "uniform")  # `datasets.canaries.KINDS`, which takes torch to import
 
 # Exit codes from the best to the worst. Those of the gate (3 above the limit, 4 undetermined) are answers; a sweep that
@@ -152,6 +153,11 @@ def _check_canary(canary: Any) -> None:
 def _check_store(store: Any, shadow: dict[str, Any]) -> None:
     if not isinstance(store, dict) or "dir" not in store:
         raise InputError(f"`store` is {store!r}; it has the settings store.dir (null for none) and others.")
+    unknown = [str(name) for name in store if name not in STORE]
+    if unknown:
+        raise InputError(
+            f"there is no setting `store.{unknown[0]}`{nearest(unknown[0], STORE)}; they are {', '.join(STORE)}."
+        )
     is_split = shadow.get("shards", 1) != 1 or shadow.get("shard") is not None
     if is_split and store["dir"] is None:
         raise InputError(
@@ -325,12 +331,7 @@ def _models(resolved: dict[str, Any]) -> dict[str, Any]:
 def _store(settings: dict[str, Any]) -> "Store | None":
     from mia_lightning.store import Store
 
-    if settings["dir"] is None:
-        return None
-    try:
-        return Store(**settings)
-    except TypeError as error:
-        raise InputError(about_node(error, "store")) from error
+    return None if settings["dir"] is None else Store(**settings)
 
 
 def _guess(resolved: dict[str, Any]) -> "Guess | None":

@@ -35,7 +35,7 @@ class PlanningEngine(Engine):
 
 class _Planned(Exception):  # noqa: N818 (it is no error)
     def __init__(self, plan: ExecutionPlan, num_found: int) -> None:
-        found = f"; {num_found} of them are in the store" if num_found else ""
+        found = f"; {num_found} of them {'is' if num_found == 1 else 'are'} in the store" if num_found else ""
         self.sentence = plan.sentence + found
         self.seconds = plan.seconds * (1 - num_found / plan.num_models)
         super().__init__(self.sentence)

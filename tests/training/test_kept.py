@@ -389,6 +389,7 @@ def test_only_models_that_are_to_be_kept_are(blobs: Population, store: Store) ->
     assert engine.reused == {}
 
 
+@pytest.mark.slow
 def test_several_devices_share_the_store(blobs: Population, store: Store) -> None:
     two = TrainerSettings(accelerator="cpu", devices=2)
     _, four = stored(store, blobs, range(4))
