@@ -85,10 +85,11 @@ class _Described:
         if id(value) in self._met:
             return {"again": getattr(value, "__qualname__", type(value).__qualname__)}
         self._met[id(value)] = value
-        described = self._of_many(value)
-        if not isinstance(value, FunctionType | type):  # equal values may be one object or two
-            del self._met[id(value)]
-        return described
+        try:
+            return self._of_many(value)
+        finally:
+            if not isinstance(value, FunctionType | type):  # equal values may be one object or two
+                del self._met[id(value)]
 
     def _of_many(self, value: Any) -> Identity:
         if isinstance(value, Mapping):
@@ -152,22 +153,30 @@ class _Described:
     def _of_function(self, function: FunctionType) -> Identity:
         if _is_of_library(function):
             return {"function": _name(function)}
-        function_globals = function.__globals__
-        used = {name: function_globals[name] for name in sorted(_names(function.__code__)) if name in function_globals}
         cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
         return {
             "function": _name(function),
             "code": _code(function.__code__),
             "defaults": self.of([function.__defaults__ or (), function.__kwdefaults__ or {}]),
             "closure": [self.of(cell) for cell in cells],
-            "uses": {name: self._used(each) for name, each in used.items()},
+            "uses": self._named_in(function.__globals__, _names(function.__code__)),
         }
 
-    def _used(self, value: object) -> Identity:
-        """A global that code names: a constant or code of its own, and by its kind alone where it is something else."""
-        if isinstance(value, (FunctionType, type, tuple, frozenset, Tensor, *_PLAIN)):
+    def _named_in(self, known: Mapping[str, object], names: Set[str]) -> Identity:
+        return {name: self._used(known[name], names) for name in sorted(names) if name in known}
+
+    def _used(self, value: object, names: Set[str]) -> Identity:
+        """A global that code names; of a module whatever of it may be named, of what has no identity its kind."""
+        if isinstance(value, ModuleType):
+            is_own = value.__name__.partition(".")[0] not in _LIBRARIES and id(value) not in self._met
+            if not is_own:
+                return {"module": value.__name__}
+            self._met[id(value)] = value
+            return {"module": value.__name__, "uses": self._named_in(vars(value), names)}
+        try:
             return self.of(value)
-        return {"kind": _name(type(value))}
+        except NoIdentityError:
+            return {"kind": _name(type(value))}
 
 
 def _name(of: Any) -> str:
