@@ -117,7 +117,9 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     resolved.setdefault("convergence", False)
     resolved.setdefault("plan", False)
     resolved.setdefault("store", {"dir": None})
-    _check_store(resolved["store"], resolved["shadow"])
+    shadow = resolved["shadow"]
+    resolved["shards"] = {"count": shadow.pop("shards", 1), "number": shadow.pop("shard", None)}
+    _check_store(resolved["store"], resolved["shards"])
     for place, value in (
         ("seed", resolved["seed"]),
         ("shadow.count", resolved["shadow"].get("count", 1)),
@@ -150,7 +152,7 @@ def _check_canary(canary: Any) -> None:
         )
 
 
-def _check_store(store: Any, shadow: dict[str, Any]) -> None:
+def _check_store(store: Any, shards: dict[str, Any]) -> None:
     if not isinstance(store, dict) or "dir" not in store:
         raise InputError(f"`store` is {store!r}; it has the settings store.dir (null for none) and others.")
     unknown = [str(name) for name in store if name not in STORE]
@@ -158,10 +160,9 @@ def _check_store(store: Any, shadow: dict[str, Any]) -> None:
         raise InputError(
             f"there is no setting `store.{unknown[0]}`{nearest(unknown[0], STORE)}; they are {', '.join(STORE)}."
         )
-    is_split = shadow.get("shards", 1) != 1 or shadow.get("shard") is not None
-    if is_split and store["dir"] is None:
+    if shards != {"count": 1, "number": None} and store["dir"] is None:
         raise InputError(
-            f"`shadow.shards` is {shadow.get('shards')!r}, and `store.dir` is null, so that the jobs could not share "
+            f"`shadow.shards` is {shards['count']!r}, and `store.dir` is null, so that the jobs could not share "
             "their models; set store.dir to a folder that all of them see."
         )
 
@@ -200,8 +201,7 @@ def shard_of(resolved: dict[str, Any]) -> "Shard | None":
     """
     from mia_lightning.sharding import Shard
 
-    shadow = resolved["shadow"]
-    count, number = shadow.get("shards", 1), shadow.get("shard")
+    count, number = resolved["shards"]["count"], resolved["shards"]["number"]
     checked = Shard(count=count, number=0 if number is None else number)
     return None if number is None else checked
 
@@ -315,11 +315,11 @@ def _defenses(resolved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _models(resolved: dict[str, Any]) -> dict[str, Any]:
-    made = {name: instantiate(resolved[name], name) for name in ("membership", "target", "training", "trainer")}
-    shadow = {name: value for name, value in resolved["shadow"].items() if name not in ("shards", "shard")}
+    made = {
+        name: instantiate(resolved[name], name) for name in ("membership", "target", "shadow", "training", "trainer")
+    }
     return {
         **made,
-        "shadow": instantiate(shadow, "shadow"),
         "store": _store(resolved["store"]),
         "model": instantiate(resolved["model"], "model", partial=True),
         "guess": _guess(resolved),

@@ -244,7 +244,10 @@ class Engine:
         found = kept.find(places, self.stages.remark)
         if len(found) < task.num_models:
             return None
-        plan = kept.find_plan(self.device)
+        job = job_of(task, self.device, self.settings)
+        plan = self.plans.find(task.role, job) or kept.find_plan(self.device)
+        if plan is not None:
+            self.plans.keep(plan)  # by which they were trained
         execution = self._executions(task)[0] if plan is None else plan.execution
         self.reused[task.role] = Reuse(found=task.num_models, trained=0)
         self.stages.note(f"{task.role}: {_counted(task.num_models)} from the store, nothing to train.")
