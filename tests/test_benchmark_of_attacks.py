@@ -29,12 +29,17 @@ def test_the_quick_run_prints_times_of_every_attack(script: ModuleType) -> None:
     assert run.stderr == ""
     printed = json.loads(run.stdout)
     assert "threads, torch" in printed["machine"]
-    assert (printed["models"], printed["records"], printed["rounds"]) == (16, 500, 1)
+    assert (printed["models"], printed["records"], printed["asked"], printed["rounds"]) == (16, 500, 2, 1)
     assert [each["attack"] for each in printed["attacks"]] == list(script.attacks())
     for each in printed["attacks"]:
         learns_networks = each["attack"] in ("quantile_regression", "shokri")
         assert (len(each["fit_and_score_seconds"]), len(each["each_a_target_seconds"])) == (1, 1 - learns_networks)
         assert each["peak_gib"] > 0
+    assert [(each["attack"], each["views"]) for each in printed["asking"]] == [
+        ("augmentation_label_only", 5),
+        ("boundary_label_only", 24),
+    ]
+    assert all(len(each["asking_seconds"]) == 1 and each["asking_seconds"][0] > 0 for each in printed["asking"])
 
 
 def test_the_table_has_a_row_for_each_attack(script: ModuleType) -> None:
@@ -50,6 +55,32 @@ def test_the_table_has_a_row_for_each_attack(script: ModuleType) -> None:
     assert rows[2][1:] == ["2.00", "1.00 to 3.00", "0.500", "0.500 to 0.500", "1.0"]
 
 
+def test_asking_has_a_table_of_its_own(script: ModuleType) -> None:
+    models, images = script.make_asked(2, 10)
+    attack = script.attacks()["augmentation_label_only"]
+    asking = script.Asking(attack=attack, models=models, images=images)
+    asking.measure()
+    assert len(asking.seconds_R) == 1
+    asking.seconds_R[:] = [1.0, 3.0, 2.0]
+    lines = script.render([asking.row()], script.ASKED_HEADER).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert asking.row() == ("augmentation_label_only", "5", "2.00", "1.00 to 3.00", "2.0e+04")  # of 2 x 10 x 5 answers
+
+
+def test_answers_for_views_are_given_to_attacks_that_see_labels_alone(script: ModuleType) -> None:
+    shadows, target = script.make_evidence(6, 400, 3)
+    attack = script.attacks()["boundary_label_only"]
+    signals = script.with_views(shadows.signals, attack)
+    assert signals.views.names == tuple(view.name for view in attack.needs.views)
+    assert signals.views.is_correct_KAN.shape == signals.views.scaled_logit_KAN.shape == (6, 24, 400)
+    assert abs(float(signals.views.is_correct_KAN.double().mean()) - 0.8) < 0.01  # 57,600 draws: 0.0017
+    measured = script.Measured(name=attack.name, attack=attack)
+    measured.measure(shadows, target)
+    first = measured.peak
+    measured.measure(shadows, target)
+    assert (len(measured.once_R), len(measured.each_R), measured.peak) == (2, 2, first)
+
+
 def test_models_come_in_complementary_pairs_beside_a_population(script: ModuleType) -> None:
     shadows, target = script.make_evidence(6, 40, 3)
     assert int(shadows.population_N.sum()) == 4
@@ -59,7 +90,9 @@ def test_models_come_in_complementary_pairs_beside_a_population(script: ModuleTy
     torch.testing.assert_close(shadows.signals.log_probability_KANC.exp().sum(-1), torch.ones(6, 1, 40))
 
 
-@pytest.mark.parametrize("given", [["--models", "7"], ["--models", "4"], ["--rounds", "0"], ["--records", "5"]])
+@pytest.mark.parametrize(
+    "given", [["--models", "7"], ["--models", "4"], ["--rounds", "0"], ["--records", "5"], ["--asked", "0"]]
+)
 def test_settings_that_cannot_be_run_are_refused(
     given: list[str], script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:

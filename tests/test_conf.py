@@ -115,6 +115,7 @@ def test_the_python_defaults_are_those_of_the_configuration() -> None:
     shokri = instantiate(config.attack.shokri, _convert_="all")
     assert values(shokri.training) == values(default_training())
     assert (shokri.input, list(shokri.hidden), shokri.activation) == ("log_probabilities", [64], Shokri().activation)
+    assert shokri.max_vectors == Shokri().max_vectors
 
 
 def test_only_yaml_lies_in_conf() -> None:

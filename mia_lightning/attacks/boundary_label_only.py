@@ -83,7 +83,11 @@ def distance(name: str, views: tuple[Noise, ...], signals: Signals, label_N: Ten
     scales = list(dict.fromkeys(view.scale for view in views))
     correct_KAN = correct_views(name, [view.name for view in views], signals)
     correct_KSDN = correct_KAN.unflatten(1, (len(scales), -1))
-    num_kept_KDN = correct_KSDN.long().cumprod(1).sum(1)
+    is_kept_KDN = torch.ones_like(correct_KSDN[:, 0])
+    num_kept_KDN = torch.zeros_like(is_kept_KDN, dtype=torch.int32)
+    for correct_KDN in correct_KSDN.unbind(1):  # one scale after another: no number for each view in memory
+        is_kept_KDN &= correct_KDN
+        num_kept_KDN += is_kept_KDN
     scale_S = torch.tensor([0.0, *scales], dtype=torch.float64, device=num_kept_KDN.device)
     distance_KN = scale_S[num_kept_KDN].mean(1)
     return distance_KN.masked_fill(correctness(signals, label_N) < 1, -1.0)

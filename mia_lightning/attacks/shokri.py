@@ -43,6 +43,8 @@ class Shokri:
     Attributes:
         input: `log_probabilities`, or `probabilities` as in the paper.
         hidden, activation: of the attack networks (`mia_lightning.models.mlp.MLP`).
+        max_vectors: at most so many prediction vectors of its class train a network, half of them of members, drawn at
+            random over all shadow models; None for all.
         training: of the attack networks; a fixed number of batches an epoch, so that all classes step together.
     """
 
@@ -50,6 +52,7 @@ class Shokri:
     input: str = "log_probabilities"
     hidden: Sequence[int] = (64,)
     activation: str = "relu"
+    max_vectors: int | None = 320_000
     training: Recipe = field(default_factory=default_training)
 
     def __post_init__(self) -> None:
@@ -59,6 +62,12 @@ class Shokri:
         if self.activation not in ACTIVATIONS:
             raise InputError(
                 f"`attack.{self.name}.activation` is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
+            )
+        most: object = self.max_vectors
+        if most is not None and (type(most) is not int or most < 2):
+            raise InputError(
+                f"`attack.{self.name}.max_vectors` is {most!r}; it must be a whole number of at least 2, a member's "
+                "and a non-member's, or null for all."
             )
         if self.training.early_stopping is not None:
             raise InputError(
@@ -120,20 +129,21 @@ class Shokri:
         )
         held_out_FK = held_out_FK.to(device)
         mean_FC, std_FC = _scale(x_KNC, scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
-        folds, scale_K = [], []
+        folds, scale_K, available_F = [], [], []
         for held_out_K, *scale in zip(held_out_FK, mean_FC, std_FC, strict=True):
             usable_KN = scored_KN & ~held_out_K[:, None]
-            drawn = (
-                _balanced(member_KN, usable_KN, label_N == c, engine.seed, self.name, c)
+            drawn = [
+                _balanced(member_KN, usable_KN, label_N == c, self.max_vectors, engine.seed, self.name, c)
                 for c in range(shadows.num_classes)
-            )
-            fold = {c: balanced for c, balanced in enumerate(drawn) if len(balanced)}
+            ]
+            fold = {c: balanced for c, (balanced, _) in enumerate(drawn) if len(balanced)}
             if not fold:
                 raise InputError(
                     "No class has both members and non-members of shadow models, so attack=shokri has nothing to "
                     "learn from; raise `shadow.count` or `dataset.train_size`."
                 )
             folds.append(fold)
+            available_F.append(sum(available for _, available in drawn))
             scale_K += [torch.stack(scale)] * len(fold)
         mean_KC, std_KC = torch.stack(scale_K).unbind(1)
         networks = engine.train(
@@ -155,9 +165,15 @@ class Shokri:
         firsts = accumulate((len(fold) for fold in folds[:-1]), initial=0)
         fitted_F = [
             FittedShokri(
-                input=self.input, networks=networks, first=first, classes=tuple(fold), num_classes=shadows.num_classes
+                input=self.input,
+                networks=networks,
+                first=first,
+                classes=tuple(fold),
+                num_classes=shadows.num_classes,
+                num_used=sum(map(len, fold.values())),
+                num_available=available,
             )
-            for first, fold in zip(firsts, folds, strict=True)
+            for first, fold, available in zip(firsts, folds, available_F, strict=True)
         ]
         for fitted in fitted_F:
             if bool(fitted.has_failed_J.all()):
@@ -194,12 +210,18 @@ class ScaledMLP(MLP):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedShokri:
-    """Trained networks, among those of other folds: `classes[j]` is the class of network `first` + j."""
+    """Trained networks, among those of other folds: `classes[j]` is the class of network `first` + j.
+
+    Attributes:
+        num_used, num_available: prediction vectors that trained them, and those that could have.
+    """
 
     input: str
     networks: TrainedStack
     classes: tuple[int, ...]
     num_classes: int
+    num_used: int
+    num_available: int
     first: int = 0
     threshold: float = 0.5
 
@@ -218,6 +240,11 @@ class FittedShokri:
         missing = sorted(set(range(self.num_classes)) - set(self.classes))
         failed = [self.classes[j] for j in self.has_failed_J.nonzero().flatten().tolist()]
         remarks = []
+        if self.num_used < self.num_available:
+            remarks.append(
+                f"The attack networks learnt from {self.num_used} of {self.num_available} prediction vectors, drawn at "
+                "random (`max_vectors` for each class)."
+            )
         if missing:
             remarks.append(
                 f"No shadow model has both members and non-members of the classes {missing}: scored 0.5, not flagged."
@@ -317,18 +344,21 @@ def _total(x_NC: Tensor, scored_N: Tensor, *, is_log: bool, centre_C: Tensor | N
     return total_C
 
 
-def _balanced(member_KN: Tensor, usable_KN: Tensor, of_class_N: Tensor, seed: int, *name: str | int) -> Tensor:
-    """Numbers k N + n of equally many in- and out-observations of a class: the surplus of one side is left out at
-    random."""
+def _balanced(
+    member_KN: Tensor, usable_KN: Tensor, of_class_N: Tensor, most: int | None, seed: int, *name: str | int
+) -> tuple[Tensor, int]:
+    """Numbers k N + n of equally many in- and out-observations of a class, and of how many they are.
+
+    The surplus of one side is left out at random, and of both sides what is more than `most` together.
+    """
     column_n = of_class_N.nonzero().squeeze(1)
     member_Kn, usable_Kn = member_KN[:, column_n], usable_KN[:, column_n]
-    sides = []
-    for is_side_Kn in (member_Kn, ~member_Kn):
-        model_M, place_M = (usable_Kn & is_side_Kn).nonzero(as_tuple=True)
-        sides.append(model_M * member_KN.shape[1] + column_n[place_M])
-    size = min(len(side) for side in sides)
-    drawn = [
-        side[torch.randperm(len(side), generator=generator(seed, "attack", *name, "balance", j)).to(side.device)[:size]]
-        for j, side in enumerate(sides)
-    ]
-    return torch.cat(drawn).sort().values
+    sides = [(usable_Kn & is_side_Kn).nonzero(as_tuple=True) for is_side_Kn in (member_Kn, ~member_Kn)]
+    available = min(len(model_M) for model_M, _ in sides)
+    size = available if most is None else min(available, most // 2)
+    drawn = []
+    for j, (model_M, place_M) in enumerate(sides):
+        order_M = torch.randperm(len(model_M), generator=generator(seed, "attack", *name, "balance", j))
+        chosen_m = order_M[:size].to(model_M.device)
+        drawn.append(model_M[chosen_m] * member_KN.shape[1] + column_n[place_M[chosen_m]])
+    return torch.cat(drawn).sort().values, 2 * available

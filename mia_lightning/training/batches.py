@@ -11,6 +11,8 @@ from mia_lightning.seeds import counter_hash
 
 Batch = tuple[Tensor, Tensor | None]
 
+_LONG = 2**15  # numbers of a row that torch sorts by their digits
+
 
 class StackBatches:
     """Batches of record indices `[K, B]`, in an order of its own for each model and epoch.
@@ -79,7 +81,15 @@ class StackBatches:
         place_M = torch.arange(self.record_KM.shape[1], device=self.record_KM.device)
         rank_KM = counter_hash(self.key_K[:, None], self.epoch, place_M)
         rank_KM = rank_KM.masked_fill(place_M >= self.count_K[:, None], torch.iinfo(torch.int64).max)
-        return self.record_KM.gather(1, rank_KM.argsort(dim=1, stable=True))
+        return self.record_KM.gather(1, stable_order(rank_KM))
+
+
+def stable_order(rank_KM: Tensor) -> Tensor:
+    """`rank_KM.argsort(dim=1, stable=True)` of int64, long rows on the CPU several times as fast."""
+    if rank_KM.device.type != "cpu" or rank_KM.shape[1] < _LONG:
+        return rank_KM.argsort(dim=1, stable=True)
+    # Of a single long row of integers torch makes a radix sort; several together it sorts by comparison.
+    return torch.stack([rank_M.argsort(stable=True) for rank_M in rank_KM])
 
 
 @dataclass(frozen=True, eq=False)

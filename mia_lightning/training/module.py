@@ -154,7 +154,8 @@ class StackModule(pl.LightningModule):
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's own responses."""
         if self.response_KN is None:
-            return self.label_N[index_KB]
+            # Several times as fast as label_N[index_KB] where there are many records.
+            return self.label_N.index_select(0, index_KB.flatten()).view_as(index_KB)
         return self.response_KN.gather(1, index_KB)
 
     def _optimizer_step(self) -> None:

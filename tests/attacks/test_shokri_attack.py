@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 import torch
 from attack_toys import make_evidence
-from scipy.stats import norm
+from scipy.stats import chi2, norm
 from torch import Tensor
 
 from mia_lightning.attacks import shokri
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri, _scale
+from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri, _balanced, _scale
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
+from mia_lightning.seeds import generator
 from mia_lightning.training.augmentation import Flip
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
@@ -235,6 +236,107 @@ def test_targets_of_no_attacked_class_are_scored() -> None:
     assert fitted.score(signals, target.label_N[of_class_N]).unique().tolist() == [UNKNOWN]
 
 
+# --- no more vectors than `max_vectors` ------------------------------------------------------------------
+
+
+def trained_on(shadows: Evidence, max_vectors: int | None, seed: int = 0) -> tuple[list[Tensor], FittedShokri]:
+    """The numbers k N + n of the vectors that the network of each class saw."""
+    recording = Recording(seed=seed, settings=TrainerSettings(accelerator="cpu"))
+    fitted = attack(epochs=1, max_vectors=max_vectors).fit(shadows, recording)
+    return list(recording.asked[1]), fitted
+
+
+@pytest.mark.parametrize("max_vectors", [40, 41, 2])
+def test_at_most_so_many_vectors_of_a_class_train_a_network_half_of_them_of_members(max_vectors: int) -> None:
+    shadows, _ = unbalanced()
+    scored_KN = torch.rand(4, 600, generator=torch.Generator().manual_seed(1)) < 0.8
+    shadows = replace(shadows, scored_KN=scored_KN, member_KN=shadows.member_KN & scored_KN)
+    rows_C, fitted = trained_on(shadows, max_vectors)
+    of_class_C, _ = trained_on(shadows, None)
+    for c, rows in enumerate(rows_C):
+        assert torch.equal(rows, rows.unique())
+        assert bool(scored_KN.flatten()[rows].all())
+        assert shadows.label_N[rows % 600].unique().tolist() == [c]
+        is_in = shadows.member_KN.flatten()[rows]
+        assert (int(is_in.sum()), int((~is_in).sum())) == (max_vectors // 2, max_vectors // 2)
+    (remark,) = fitted.remarks
+    used, available = 3 * (max_vectors // 2 * 2), sum(map(len, of_class_C))
+    assert f"{used} of {available} prediction vectors" in remark
+    assert "`max_vectors`" in remark
+
+
+def test_where_there_are_no_more_vectors_nothing_changes_to_the_bit() -> None:
+    """A class may have fewer than the most, or just as many; the draw is then the plain one, written out here."""
+    shadows, target = unbalanced()
+    rows_C, all_of_them = trained_on(shadows, None)
+    largest = max(map(len, rows_C))
+    assert min(map(len, rows_C)) < largest
+    for max_vectors in (largest, largest + 1, 10**9):
+        again_C, fitted = trained_on(shadows, max_vectors)
+        assert all(torch.equal(*rows) for rows in zip(rows_C, again_C, strict=True))
+        scores = [each.score(target.signals, target.label_N) for each in (all_of_them, fitted)]
+        assert torch.equal(*scores)
+        assert fitted.remarks == ()
+    for c, rows in enumerate(rows_C):
+        expected: list[int] = []
+        sides = [(shadows.label_N == c) & (shadows.member_KN == is_in) for is_in in (True, False)]
+        size = min(int(side_KN.sum()) for side_KN in sides)
+        for j, side_KN in enumerate(sides):
+            side = [k * 600 + n for k, n in side_KN.nonzero().tolist()]
+            order = torch.randperm(len(side), generator=generator(0, "attack", "shokri", c, "balance", j)).tolist()
+            expected += [side[m] for m in order[:size]]
+        assert rows.tolist() == sorted(expected)
+
+
+def test_a_class_below_the_most_keeps_its_draw_beside_one_above() -> None:
+    shadows, _ = unbalanced()
+    all_C, _ = trained_on(shadows, None)
+    most = (min(map(len, all_C)) + max(map(len, all_C))) // 2
+    rows_C, _ = trained_on(shadows, most)
+    for rows, every in zip(rows_C, all_C, strict=True):
+        if len(every) <= most:
+            assert torch.equal(rows, every)
+        else:
+            assert len(rows) == most // 2 * 2
+            assert bool(torch.isin(rows, every).all())
+
+
+def test_every_vector_of_every_model_is_as_likely_to_be_drawn() -> None:
+    """400 draws of 40 in 120 of either side: counts of each vector, and of each model, are those of chance."""
+    label_N = torch.zeros(120, dtype=torch.long)
+    member_KN = halves(4, 120, torch.Generator().manual_seed(2))
+    usable_KN = torch.ones_like(member_KN)
+    count_M, per_model_SK = torch.zeros(480), []
+    for seed in range(400):
+        rows, available = _balanced(member_KN, usable_KN, label_N == 0, 160, seed, "shokri", 0)
+        assert (len(rows), available) == (160, 480)
+        count_M[rows] += 1
+        per_model_SK.append((rows // 120).bincount(minlength=4))
+    expected = 400 * 160 / 480
+    # Without replacement: a count varies by 400 p (1 - p), and those of a side add up to a fixed number.
+    statistic = float((count_M - expected).square().sum() / (400 * (1 / 3) * (2 / 3)) * (239 / 240))
+    assert 1e-4 < chi2.cdf(statistic, 478) < 1 - 1e-4
+    mean_K = torch.stack(per_model_SK).double().mean(0)
+    # Of a model, 60 of 240 on either side, 80 of which are drawn: hypergeometric, twice.
+    deviation = sqrt(2 * 80 * 0.25 * 0.75 * (160 / 239) / 400)
+    assert float((mean_K - 40).abs().max()) < 4 * deviation
+
+
+def test_sides_stay_balanced_and_scores_unmoved_where_vectors_are_left_out() -> None:
+    shadows, target = unbalanced()
+    (score_N,) = attack(max_vectors=120).fit(shadows, engine()).score(target.signals, target.label_N)
+    for c in range(3):
+        assert abs(float(score_N[target.label_N == c].mean()) - 0.5) < 0.08
+
+
+def test_a_part_of_the_vectors_still_finds_what_was_planted() -> None:
+    shadows, target = simulate(planted, num_records=800)
+    fitted = attack(epochs=30, max_vectors=400).fit(shadows, engine())
+    (score_N,) = fitted.score(target.signals, target.label_N)
+    assert (fitted.num_used, fitted.num_available > 3000) == (800, True)
+    assert auc(score_N, target.member_KN[0]) > 0.95
+
+
 # --- what a network depends on ---------------------------------------------------------------------------
 
 
@@ -443,6 +545,27 @@ def test_all_folds_at_once_score_as_one_after_the_other(
     assert len(remarks) == (1 if make is ragged else 0)
 
 
+def test_folds_draw_the_vectors_that_each_would_draw_by_itself() -> None:
+    shadows = pairs()
+    signals = Signals(log_probability_KANC=shadows.signals.log_probability_KANC - 0.1)
+    few = attack(epochs=3, max_vectors=60)
+    expected_KN = torch.full(shadows.member_KN.shape, torch.nan, dtype=torch.float64)
+    remarks: list[str] = []
+    for fold_K in fold_masks(shadows.block_K, 3):
+        fitted = few.fit(shadows.select(~fold_K), engine(precision="64"))
+        expected_KN[fold_K] = fitted.score(signals.select(fold_K), shadows.label_N)
+        remarks += fitted.remarks
+    scored = score_each(few, shadows, signals, engine(precision="64"), folds=3)
+    torch.testing.assert_close(scored.score_TN, expected_KN, rtol=0, atol=1e-9)
+    everything = score_each(attack(epochs=3), shadows, signals, engine(precision="64"), folds=3)
+    assert float((everything.score_TN - scored.score_TN).abs().max()) > 1e-3
+    # The first fold holds four of the eight models out, the others two each, so that these say the same.
+    assert [f"180 of {available} " in remark for available, remark in zip((480, 720, 720), remarks, strict=True)] == [
+        True
+    ] * 3
+    assert scored.remarks == (f"{remarks[0]} (1 of 3 folds)", f"{remarks[1]} (2 of 3 folds)")
+
+
 def test_one_stack_holds_a_network_for_each_fold_and_class_which_has_both_sides() -> None:
     recording = Recording(seed=0, settings=TrainerSettings(accelerator="cpu"))
     shadows = ragged()
@@ -518,6 +641,11 @@ def test_the_description_says_which_input() -> None:
 def test_settings_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(InputError, match=r"`attack.shokri.input` is 'logits'; .* log_probabilities, probabilities"):
         Shokri(input="logits")
+    for most in (1, 0, -3, True, 2.5, "many"):
+        with pytest.raises(
+            InputError, match=rf"`attack.mine.max_vectors` is {most!r}; .* at least 2, .* or null for all"
+        ):
+            Shokri(name="mine", max_vectors=most)
     by_size = Recipe(epochs=1, batch_size=10, optimizer=torch.optim.Adam)
     with pytest.raises(InputError, match=r"`attack.mine.training.batches_per_epoch` is null; set it"):
         Shokri(name="mine", training=by_size)

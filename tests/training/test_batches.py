@@ -1,12 +1,13 @@
 """Every record of every model once in each epoch, whatever the neighbours."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.batches import StackBatches
+from mia_lightning.training.batches import StackBatches, stable_order
 
 sizes_strategy = st.lists(st.integers(1, 23), min_size=1, max_size=5)
 
@@ -66,6 +67,17 @@ def test_first_places_are_uniform() -> None:
         batches.set_epoch(epoch)
         counts[int(next(iter(batches))[0][0, 0])] += 1
     assert float(((counts - 200) ** 2 / 200).sum()) < 27.88
+
+
+@pytest.mark.parametrize("length", [1, 1000, 2**15 - 1, 2**15, 40_000])
+def test_rows_of_any_length_are_ordered_by_rank_and_of_equal_ones_by_place(length: int) -> None:
+    random = torch.Generator().manual_seed(length)
+    rank_KM = torch.randint(-(2**62), 2**62, (3, length), generator=random)
+    rank_KM[:, ::3] = rank_KM[:, :1].clone()
+    rank_KM[1, length // 2 :] = torch.iinfo(torch.int64).max  # as places without a record are
+    rank_KM[2] = torch.randint(-3, 3, (length,), generator=random)
+    expected = np.argsort(rank_KM.numpy(), axis=1, kind="stable")
+    np.testing.assert_array_equal(stable_order(rank_KM).numpy(), expected)
 
 
 def test_a_model_without_records_is_refused() -> None:
