@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -27,7 +28,8 @@ SCHEMA = 1
 DAMAGED = "damaged"
 LOCKS = "locks"
 _PARTIAL = ".partial"
-_CONTENT = f"*.{'[0-9a-f]' * 12}.data"
+_TOKEN = 6
+_CONTENT = f"*.{'[0-9a-f]' * (2 * _TOKEN)}.data"
 _BLOCK = 2**22
 
 
@@ -79,7 +81,7 @@ class Store:
         """Raise an `InputError` where nothing could be kept, before anything expensive."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / f".check.{os.getpid()}{_PARTIAL}", b"?").unlink()
+            write_whole(self.folder / f".check.{secrets.token_hex(_TOKEN)}{_PARTIAL}", b"?").unlink()
         except OSError as error:
             raise self._refused(error) from error
 
@@ -103,12 +105,12 @@ class Store:
                 kept["check"] = _check(kept)
                 write_whole(manifest, json.dumps(kept, indent=1, sort_keys=True).encode() + b"\n")
             except BaseException:
-                if kept["file"] not in (None, stood):
+                if kept["file"] is not None:
                     _unlink(manifest.with_name(kept["file"]))
                 raise
         except OSError as error:
             raise self._refused(error) from error
-        if stood not in (None, kept["file"]):
+        if stood is not None:
             _unlink(manifest.with_name(stood))
 
     def get(self, place: str, *, tell: Callable[[str], object] = lambda _: None) -> Artefact | None:
@@ -292,14 +294,15 @@ class _DamagedError(Exception):
 
 
 def _written(manifest: Path, write: Callable[[Path], object] | None) -> dict[str, Any]:
-    """Write the content beside the manifest, under a name that its checksum is a part of."""
+    """Write the content beside the manifest, under a name that no other process gives, on whatever machine."""
     if write is None:
         return {"file": None, "bytes": 0, "sha256": None}
-    partial = manifest.with_name(f".{manifest.stem}.{os.getpid()}{_PARTIAL}")
+    token = secrets.token_hex(_TOKEN)
+    partial = manifest.with_name(f".{manifest.stem}.{token}{_PARTIAL}")
     try:
         _write(write, partial)
         checksum, size = _checksum(partial), partial.stat().st_size
-        content = manifest.with_name(f"{manifest.stem}.{checksum[:12]}.data")
+        content = manifest.with_name(f"{manifest.stem}.{token}.data")
         os.replace(partial, content)
     finally:
         partial.unlink(missing_ok=True)
