@@ -119,8 +119,11 @@ def remove(store: Store, removals: Sequence[Removal], *, dry_run: bool) -> tuple
             if not dry_run:
                 _remove(store, removal)
             removed.append(removal)
-        _forget_empty_stacks(store, removed, dry_run=dry_run)
-    return removed, held
+        emptied = _emptied(store, {removal.what for removal in removed})
+        if not dry_run:
+            for removal in emptied:
+                _remove(store, removal)
+    return removed + emptied, held
 
 
 def _remove(store: Store, removal: Removal) -> None:
@@ -133,13 +136,14 @@ def _remove(store: Store, removal: Removal) -> None:
         raise InputError(f"{store.folder / removal.what} cannot be removed ({error.strerror}).") from error
 
 
-def _forget_empty_stacks(store: Store, removed: Sequence[Removal], *, dry_run: bool) -> None:
+def _emptied(store: Store, removed: set[str]) -> list[Removal]:
     """What the models of a stack had in common goes with the last of them, unless something trains."""
-    stacks = {removal.what.split("/")[1] for removal in removed if removal.what.startswith(f"{MODELS}/")}
-    if dry_run or trainings(store):
-        return
-    for stack in stacks - {place.split("/")[1] for place in store.places(MODELS)}:
-        store.forget(f"{STACKS}/{stack}")
+    theirs = {place.split("/")[1] for place in removed if place.startswith(f"{MODELS}/")}
+    others = {place.split("/")[1] for place in store.places(MODELS) if place not in removed}
+    if any(training.place not in removed for training in trainings(store)):
+        return []
+    stacks = [f"{STACKS}/{stack}" for stack in sorted(theirs - others)]
+    return [_of_place(store, place) for place in stacks if store.has(place)]
 
 
 def _by_age(store: Store, kinds: Sequence[str]) -> list[tuple[str, float]]:

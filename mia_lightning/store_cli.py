@@ -162,7 +162,7 @@ def _prune(store: Store, options: argparse.Namespace) -> int:
         print(f"{verb}: {removal.what} ({_size(removal.bytes)})")
     for removal in held:
         print(f"left: {removal.what}, which another process holds")
-    print(f"{store.folder}: {_counted(len(removed), 'file')} {verb}, {_size(sum(each.bytes for each in removed))}.")
+    print(f"{store.folder}: {_counted(len(removed), 'item')} {verb}, {_size(sum(each.bytes for each in removed))}.")
     return 0
 
 
