@@ -1,24 +1,38 @@
 """What a setting is, in values that JSON keeps: equal for settings that act alike, other where code or numbers differ.
 
 A class or function is its name and its code, without comments and line numbers, and that of every function, class and
-constant that it names, so that an edited network is another network, and an edited script around it is not. Code of
-libraries, and of this package but for its architectures, is known by its name.
+constant that it names, here or in a module that it imports, so that an edited network is another network, and an edited
+script around it is not. Code of libraries, and of this package but for its architectures, is known by its name. Any
+other object is what pickle would keep of it.
 """
 
+import contextlib
+import copyreg
 import dataclasses
 import enum
 import functools
 import hashlib
+import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence, Set
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from mia_lightning.bytecode import attributes, digest_of_code, global_names, imports
 
 Identity = Any
 """None, bool, int, float, str, and lists and dicts of these."""
@@ -30,6 +44,10 @@ _LIBRARIES = frozenset(
     | {"lightning_fabric", "lightning", "timm", "opacus", "hydra", "omegaconf", "pandas", "pyarrow", "PIL", __package__}
 ) - {"__main__"}
 _ARCHITECTURES = f"{__package__}.models"
+# What every network holds: hooks, of which those of its steps change it, and other things that do not.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+_CHILDREN = ("_parameters", "_buffers", "_modules")
+_BESIDE = frozenset(vars(nn.Module())) - {*_CHILDREN, "training", "_non_persistent_buffers_set"}
 
 
 class NoIdentityError(Exception):
@@ -48,12 +66,15 @@ def identity(value: object) -> Identity:
     Raises:
         NoIdentityError: it holds something of which this cannot be said, such as an open file.
     """
-    return _Described().of(value)
+    try:
+        return _Described().of(value)
+    except RecursionError:
+        raise NoIdentityError(f"a {_name(type(value))} that holds so many things within each other") from None
 
 
 def digest_of_tensor(tensor: Tensor) -> str:
     """Of its type, shape and numbers."""
-    flat = tensor.detach().cpu().contiguous()
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     numbers = hashlib.blake2b(f"{flat.dtype}{tuple(flat.shape)}".encode(), digest_size=20)
     numbers.update(flat.reshape(-1).view(torch.uint8).numpy().data)
     return numbers.hexdigest()
@@ -63,40 +84,49 @@ class _Described:
     """One description, in which code that is met again, or what holds itself, is named only."""
 
     def __init__(self) -> None:
-        self._met: dict[int, object] = {}  # kept alive, so that no other object gets its number
+        # By the number of an object, which is kept alive, so that no other gets it: how many were met before it.
+        self._met: dict[int, tuple[int, object]] = {}
+        self._count = 0
 
     def of(self, value: object) -> Identity:
         if isinstance(value, enum.Enum):
-            return {"enum": _name(type(value)), "value": value.name}
+            return {"enum": _name(type(value)), "value": value.name, "is": self.of(value.value)}
         if isinstance(value, _PLAIN):
             return value
         if isinstance(value, bytes):
             return {"bytes": hashlib.blake2b(value, digest_size=20).hexdigest()}
         if isinstance(value, Tensor):
-            return {"tensor": digest_of_tensor(value)}
+            return {"tensor": _tensor(value)}
         if isinstance(value, np.ndarray | np.generic):
-            if value.dtype.hasobject:
-                raise NoIdentityError("an array of objects")
-            return {"array": digest_of_tensor(torch.from_numpy(np.ascontiguousarray(value)[None]))}
+            return {"array": _array(np.asarray(value))}
         if isinstance(value, Path | torch.dtype | torch.device | torch.Size | range | slice | complex):
             return str(value)
         if isinstance(value, ModuleType):
             return {"module": value.__name__}
+        return self._once(value, lambda: self._of_many(value))
+
+    def _once(self, value: object, describe: Callable[[], Identity]) -> Identity:
         if id(value) in self._met:
-            return {"again": getattr(value, "__qualname__", type(value).__qualname__)}
-        self._met[id(value)] = value
+            return {"again": [getattr(value, "__qualname__", type(value).__qualname__), self._met[id(value)][0]]}
+        self._met[id(value)] = (self._count, value)
+        self._count += 1
+        kept = False
         try:
-            return self._of_many(value)
+            described = describe()
+            kept = isinstance(value, FunctionType | type)  # other equal values may be one object or two
+            return described
         finally:
-            if not isinstance(value, FunctionType | type):  # equal values may be one object or two
+            if not kept:
                 del self._met[id(value)]
 
     def _of_many(self, value: Any) -> Identity:
         if isinstance(value, Mapping):
-            items = [[self.of(key), self.of(each)] for key, each in value.items()]
-            return {"items": sorted(items, key=lambda item: json.dumps(item[0], sort_keys=True))}
-        if isinstance(value, Set):
-            return {"set": sorted((self.of(each) for each in value), key=lambda each: json.dumps(each, sort_keys=True))}
+            items = [(_Described().of(key), each) for key, each in value.items()]
+            if not isinstance(value, OrderedDict):  # which alone says by its equality that the order matters
+                items.sort(key=lambda item: _text(item[0]))
+            return {"items": [[key, self.of(each)] for key, each in items]}
+        if isinstance(value, Set):  # each by itself, since their order differs from process to process
+            return {"set": sorted((_Described().of(each) for each in value), key=_text)}
         if isinstance(value, Sequence):
             return [self.of(each) for each in value]
         if isinstance(value, functools.partial):
@@ -108,35 +138,49 @@ class _Described:
         if isinstance(value, MethodType):
             return {"method": value.__name__, "of": self.of(value.__self__)}
         if isinstance(value, BuiltinFunctionType):
-            return {"function": f"{value.__module__}.{value.__qualname__}"}
+            owner = value.__self__
+            named = owner is None or isinstance(owner, ModuleType | type)
+            return {"function": _name(value)} if named else {"function": _name(value), "of": self.of(owner)}
         if isinstance(value, staticmethod | classmethod):
             return self.of(value.__func__)
         if isinstance(value, property):
             return [self.of(each) for each in (value.fget, value.fset)]
+        if isinstance(value, functools.cached_property):
+            return self.of(value.func)
+        if isinstance(value, functools._lru_cache_wrapper):
+            return self.of(value.__wrapped__)
         return self._of_object(value)
 
     def _of_object(self, value: Any) -> Identity:
         kind = self.of(type(value))
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, nn.Module):
+            held = {name: each for name, each in vars(value).items() if name not in _BESIDE}
+            held["order"] = [list(held[name]) for name in _CHILDREN]
+            held |= {name: list(vars(value)[name].values()) for name in _HOOKS if vars(value).get(name)}
+        elif dataclasses.is_dataclass(value):
             held = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
-            return {"object": kind, "state": {name: self.of(each) for name, each in held.items()}}
+        else:
+            return {"object": kind, **self._pickled(value)}
+        return {"object": kind, "state": {name: self.of(each) for name, each in sorted(held.items())}}
+
+    def _pickled(self, value: Any) -> dict[str, Identity]:
+        """Of what pickle would make it anew; a class that it refuses holds more than can be seen."""
         try:
-            reduced = value.__reduce_ex__(2)  # as it would be pickled: by its class, arguments and state
-        except Exception as error:  # whatever it raises, it does not say what it is
+            reduce = copyreg.dispatch_table.get(type(value))
+            made: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
+        except Exception as error:
             raise NoIdentityError(f"a {_name(type(value))}") from error
-        if isinstance(reduced, str):
-            return {"object": kind, "name": reduced}
-        _, arguments, state, *items = (*reduced, None, None, None)[:5]
-        if isinstance(value, nn.Module):  # what Lightning and hooks keep beside is of no consequence
-            state = {
-                name: each for name, each in state.items() if "_hooks" not in name and name != "_compiled_call_impl"
-            }
-        return {
-            "object": kind,
-            "from": [self.of(each) for each in arguments if each is not type(value)],
-            "state": self.of(state),
-            "items": [self.of(list(each)) for each in items if each is not None],
-        }
+        if isinstance(made, str):
+            return {"global": made}
+        function, arguments, state, *items = made[:5] if len(made) > 2 else (*made, None)
+        described: dict[str, Identity] = {}
+        if function is not copyreg.__newobj__ or len(arguments) > 1:  # type: ignore[attr-defined]
+            described["made"] = [self.of(function), self.of(arguments)]
+        if items := [list(each) for each in items if each is not None]:
+            described["holds"] = self.of(items)
+        if not isinstance(state, dict):
+            return described | {"state": self.of(state)}
+        return described | {"state": {str(name): self.of(each) for name, each in sorted(state.items())}}
 
     def _of_class(self, kind: type) -> Identity:
         if _is_of_library(kind):
@@ -147,36 +191,53 @@ class _Described:
             for name, each in sorted(vars(kind).items())
             if not (name.startswith("__") and name.endswith("__")) or isinstance(each, FunctionType)
             if not name.startswith(("_abc_", "__dataclass"))
+            and not isinstance(each, MemberDescriptorType | GetSetDescriptorType)
         }
         return {"class": _name(kind), "bases": bases, "own": own}
 
     def _of_function(self, function: FunctionType) -> Identity:
         if _is_of_library(function):
             return {"function": _name(function)}
+        inside, taken = function.__globals__, attributes(function.__code__)
+        used = {name: inside[name] for name in sorted(global_names(function.__code__)) if name in inside}
+        used |= _imported(function)
         cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
         return {
             "function": _name(function),
-            "code": _code(function.__code__),
+            "code": digest_of_code(function.__code__),
             "defaults": self.of([function.__defaults__ or (), function.__kwdefaults__ or {}]),
             "closure": [self.of(cell) for cell in cells],
-            "uses": self._named_in(function.__globals__, _names(function.__code__)),
+            "uses": {name: self._used(each, taken) for name, each in used.items()},
         }
 
-    def _named_in(self, known: Mapping[str, object], names: Set[str]) -> Identity:
-        return {name: self._used(known[name], names) for name in sorted(names) if name in known}
-
-    def _used(self, value: object, names: Set[str]) -> Identity:
-        """A global that code names; of a module whatever of it may be named, of what has no identity its kind."""
+    def _used(self, value: object, names: set[str]) -> Identity:
+        """A global that code names, by its kind alone where no more can be said; of a module what the code may take."""
         if isinstance(value, ModuleType):
-            is_own = value.__name__.partition(".")[0] not in _LIBRARIES and id(value) not in self._met
-            if not is_own:
-                return {"module": value.__name__}
-            self._met[id(value)] = value
-            return {"module": value.__name__, "uses": self._named_in(vars(value), names)}
+            if _is_library(value.__name__):
+                return self.of(value)
+            taken = {name: each for name, each in sorted(vars(value).items()) if name in names}
+            return self._once(value, lambda: {name: self._used(each, names) for name, each in taken.items()})
         try:
             return self.of(value)
         except NoIdentityError:
             return {"kind": _name(type(value))}
+
+
+def _text(value: Identity) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _tensor(tensor: Tensor) -> str:
+    try:
+        return digest_of_tensor(tensor)
+    except (RuntimeError, TypeError) as error:  # sparse, without numbers, ...
+        raise NoIdentityError(f"a {tensor.layout} tensor on {tensor.device}") from error
+
+
+def _array(array: np.ndarray[Any, Any]) -> str:
+    if array.dtype.hasobject:
+        raise NoIdentityError("an array of objects")
+    return hashlib.blake2b(f"{array.dtype}{array.shape}".encode() + array.tobytes(), digest_size=20).hexdigest()
 
 
 def _name(of: Any) -> str:
@@ -185,7 +246,13 @@ def _name(of: Any) -> str:
 
 
 def _is_of_library(of: Any) -> bool:
-    module = getattr(of, "__module__", None) or "builtins"
+    modules = [getattr(of, "__module__", None) or "builtins"]
+    if isinstance(of, FunctionType):  # functools.wraps gives it the name of another module
+        modules.append(of.__globals__.get("__name__") or "builtins")
+    return all(map(_is_library, modules))
+
+
+def _is_library(module: str) -> bool:
     return module.partition(".")[0] in _LIBRARIES and not module.startswith(_ARCHITECTURES)
 
 
@@ -196,22 +263,11 @@ def _is_empty(cell: Any) -> bool:
         return True
 
 
-def _names(code: CodeType) -> set[str]:
-    """Of everything that the code, and code within it, may take from outside of it."""
-    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
-    return set(code.co_names).union(*(_names(each) for each in inner))
-
-
-def _code(code: CodeType) -> str:
-    """A digest of what it does, wherever it stands."""
-
-    def parts(code: CodeType) -> list[object]:
-        constants = [parts(each) if isinstance(each, CodeType) else _constant(each) for each in code.co_consts]
-        return [code.co_code.hex(), constants, code.co_names, code.co_varnames, code.co_freevars]
-
-    return hashlib.blake2b(repr(parts(code)).encode(), digest_size=20).hexdigest()
-
-
-def _constant(value: object) -> str:
-    """The same in every process, unlike the order of a set."""
-    return f"set {sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)
+def _imported(function: FunctionType) -> dict[str, ModuleType]:
+    """Modules that it imports when it runs, but for libraries."""
+    found = {}
+    for name in sorted(imports(function.__code__)):
+        if name.startswith(".") or not _is_library(name):
+            with contextlib.suppress(Exception):  # it may never come to it
+                found[name] = importlib.import_module(name, function.__globals__.get("__package__"))
+    return found

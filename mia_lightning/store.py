@@ -11,26 +11,26 @@ import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mia_lightning import locks
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 
 SCHEMA = 1
 DAMAGED = "damaged"
-_LOCKS = "locks"
+LOCKS = "locks"
 _PARTIAL = ".partial"
-# Between two looks at a lock that another process holds, seconds.
-_PATIENCE = 0.2
+_TOKEN = 6
+_CONTENT = f"*.{'[0-9a-f]' * (2 * _TOKEN)}.data"
 _BLOCK = 2**22
-# One for each file of locks, for as long as the process lives: closing any other would give its locks up.
-_descriptors: dict[str, int] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Store:
             raise InputError(f"`store.checkpoint_minutes` is {minutes!r}; it must be a number of minutes, at least 0.")
         if not isinstance(self.answers, bool):
             raise InputError(f"`store.answers` is {self.answers!r}; it must be true or false.")
-        object.__setattr__(self, "dir", Path(self.dir).absolute())
+        object.__setattr__(self, "dir", Path(os.path.expanduser(self.dir)).absolute())
 
     @property
     def folder(self) -> Path:
@@ -81,7 +81,7 @@ class Store:
         """Raise an `InputError` where nothing could be kept, before anything expensive."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self.folder / f".check.{os.getpid()}", b"?").unlink()
+            write_whole(self.folder / f".check.{secrets.token_hex(_TOKEN)}{_PARTIAL}", b"?").unlink()
         except OSError as error:
             raise self._refused(error) from error
 
@@ -95,20 +95,23 @@ class Store:
             InputError: the folder cannot be written, or is full.
         """
         manifest = self._manifest(place)
+        earlier = self._read(manifest)
+        stood = None if earlier is None else earlier["file"]
         try:
             manifest.parent.mkdir(parents=True, exist_ok=True)
             kept = {"schema": SCHEMA, "fields": dict(fields), **_written(manifest, write)}
-            earlier = self._read(manifest)
-            kept["check"] = _check(kept)
-            write_whole(manifest, json.dumps(kept, indent=1, sort_keys=True).encode() + b"\n")
+            try:
+                kept = json.loads(json.dumps(kept))  # as it will be read: the keys of an object are text
+                kept["check"] = _check(kept)
+                write_whole(manifest, json.dumps(kept, indent=1, sort_keys=True).encode() + b"\n")
+            except BaseException:
+                if kept["file"] is not None:
+                    _unlink(manifest.with_name(kept["file"]))
+                raise
         except OSError as error:
             raise self._refused(error) from error
-        except Exception as error:
-            if "No space left" in str(error) or "os error 28" in str(error):  # as safetensors and torch say it
-                raise self._refused(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from error
-            raise
-        if earlier is not None and earlier["file"] not in (None, kept["file"]):
-            _unlink(manifest.with_name(earlier["file"]))
+        if stood is not None:
+            _unlink(manifest.with_name(stood))
 
     def get(self, place: str, *, tell: Callable[[str], object] = lambda _: None) -> Artefact | None:
         """What stands at the place; None for nothing, and for something damaged, which is set aside.
@@ -119,27 +122,28 @@ class Store:
         Raises:
             InputError: it was written by a newer version, or cannot be read.
         """
-        manifest = self._manifest(place)
-        kept = self._read(manifest)
-        if kept is None:
-            if manifest.exists():
-                self._set_aside(place, "its manifest cannot be read", tell)
-            return None
-        if kept["file"] is None:
-            return Artefact(fields=kept["fields"])
-        content = manifest.with_name(kept["file"])
         try:
-            if content.stat().st_size != kept["bytes"] or _checksum(content) != kept["sha256"]:
-                self._set_aside(place, "its content does not agree with its checksum", tell)
-                return None
-        except FileNotFoundError:
-            if self._read(manifest) != kept:  # another process has just replaced or removed it
+            return self._found(place)
+        except _DamagedError as damage:
+            if not self._set_aside(place, str(damage)):
                 return self.get(place, tell=tell)
-            self._set_aside(place, "its content is gone", tell)
+            tell(
+                f"{place} in the store {self.folder} is damaged ({damage}): it is set aside in {DAMAGED}/, and made "
+                "anew."
+            )
             return None
-        except OSError as error:
-            raise self._refused(error) from error
-        return Artefact(fields=kept["fields"], content=content)
+
+    def damage(self, place: str) -> str | None:
+        """What is wrong with what stands at the place, which is left there; None for nothing.
+
+        Raises:
+            InputError: as in `get`.
+        """
+        try:
+            self._found(place)
+        except _DamagedError as damage:
+            return str(damage)
+        return None
 
     def fields(self, place: str) -> Mapping[str, Any] | None:
         """Of the manifest alone, without a look at the content; None where there is none that can be read."""
@@ -151,10 +155,17 @@ class Store:
         return self._manifest(place).exists()
 
     def forget(self, place: str) -> None:
-        """Remove what stands at the place, the manifest first."""
+        """Remove what stands at the place, the manifest first.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
         manifest = self._manifest(place)
         kept = self._read(manifest)
-        _unlink(manifest)
+        try:
+            manifest.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._refused(error) from error
         if kept is not None and kept["file"] is not None:
             _unlink(manifest.with_name(kept["file"]))
 
@@ -166,9 +177,10 @@ class Store:
 
     def leftovers(self) -> list[Path]:
         """Files of processes that were killed while they wrote: contents without a manifest, parts, in order."""
+        found = {*self.folder.rglob(_CONTENT), *self.folder.rglob(f".*{_PARTIAL}")}
+        # Read after they were found: what another process keeps meanwhile is not among them.
         named = {self._manifest(place).parent / str(kept["file"]) for place, kept in self._all()}
-        contents = {path for path in self.folder.rglob("*.data") if DAMAGED not in path.parts} - named
-        return sorted(contents | set(self.folder.rglob(f".*{_PARTIAL}")))
+        return sorted(path for path in found - named if path.relative_to(self.folder).parts[0] != DAMAGED)
 
     def size(self, place: str) -> int:
         """Bytes of the content; 0 where there is none."""
@@ -181,49 +193,57 @@ class Store:
             if kept is not None:
                 yield place, kept
 
-    @contextmanager
-    def locked(self, keys: Iterable[str], *, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
+    def locked(
+        self, keys: Iterable[str], *, waiting: Callable[[], object] = lambda: None
+    ) -> AbstractContextManager[None]:
         """Alone with these keys (hexadecimal) among all processes that share the folder.
-
-        A key is a byte of one file, so that a killed process, or a machine that is gone, holds nothing. They are taken
-        in order, so that no two processes wait for each other.
 
         Args:
             waiting: called once, where another process holds one of them.
         """
-        import fcntl
+        return locks.locked(self._lock_file(), keys, waiting)
 
-        places = sorted({int(key[:15], 16) for key in keys})
-        file = self._lock_file()
-        taken: list[int] = []
-        try:
-            for place in places:
-                while not _lock(fcntl, file, place):
-                    waiting()
-                    waiting = _nothing
-                    time.sleep(_PATIENCE)
-                taken.append(place)
-            yield
-        finally:
-            for place in taken:
-                with contextlib.suppress(OSError):
-                    fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+    def locked_free(self, keys: Iterable[str]) -> AbstractContextManager[frozenset[str]]:
+        """As `locked`, without waiting: alone with those of the keys that no other process holds, which are given."""
+        return locks.locked_free(self._lock_file(), keys)
 
     def _lock_file(self) -> int:
-        path = str(self.folder / _LOCKS)
-        if path not in _descriptors or not _is_open(_descriptors[path], path):
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                _descriptors[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise self._refused(error) from error
-        return _descriptors[path]
+        try:
+            return locks.descriptor(self.folder / LOCKS)
+        except OSError as error:
+            raise self._refused(error) from error
 
     def _manifest(self, place: str) -> Path:
         return self.folder / f"{place}.json"
 
+    def _found(self, place: str) -> Artefact | None:
+        """None where nothing stands; raises a `_DamagedError` where it is not what was put there."""
+        manifest = self._manifest(place)
+        kept = self._parsed(manifest)
+        if kept is None:
+            return None
+        if kept["file"] is None:
+            return Artefact(fields=kept["fields"])
+        content = manifest.with_name(kept["file"])
+        try:
+            if content.stat().st_size != kept["bytes"] or _checksum(content) != kept["sha256"]:
+                raise _DamagedError("its content does not agree with its checksum")
+        except FileNotFoundError:
+            if self._parsed(manifest) != kept:  # another process has just replaced or removed it
+                return self._found(place)
+            raise _DamagedError("its content is gone") from None
+        except OSError as error:
+            raise self._refused(error) from error
+        return Artefact(fields=kept["fields"], content=content)
+
     def _read(self, manifest: Path) -> dict[str, Any] | None:
         """None where there is none, or none that can be read."""
+        try:
+            return self._parsed(manifest)
+        except _DamagedError:
+            return None
+
+    def _parsed(self, manifest: Path) -> dict[str, Any] | None:
         try:
             kept = json.loads(manifest.read_bytes())
             schema, check = kept["schema"], kept.pop("check")
@@ -231,10 +251,10 @@ class Store:
             return None
         except OSError as error:
             raise self._refused(error) from error
-        except (ValueError, KeyError, TypeError):
-            return None
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise _DamagedError("its manifest cannot be read") from None
         if check != _check(kept):
-            return None
+            raise _DamagedError("its manifest does not agree with its checksum")
         if schema > SCHEMA:
             raise InputError(
                 f"{manifest} was written by a newer version of mia_lightning (schema {schema}, here {SCHEMA}); update "
@@ -242,17 +262,24 @@ class Store:
             )
         return dict(kept)
 
-    def _set_aside(self, place: str, reason: str, tell: Callable[[str], object]) -> None:
-        manifest = self._manifest(place)
-        aside = self.folder / DAMAGED / place
+    def _set_aside(self, place: str, damage: str) -> bool:
+        """False where another process has made it anew meanwhile."""
+        manifest, aside = self._manifest(place), self.folder / DAMAGED / place
+        kept = self._read(manifest)
+        contents = (
+            manifest.parent.glob(f"{manifest.stem}.*.data") if kept is None else [manifest.with_name(kept["file"])]
+        )
+        moved = [manifest, *contents]
+        if self.damage(place) != damage:
+            return False
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
-            for path in (manifest, *manifest.parent.glob(f"{manifest.stem}.*.data")):
+            for path in moved:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.move(path, aside.with_name(path.name))
         except OSError as error:
             raise self._refused(error) from error
-        tell(f"{place} in the store {self.folder} is damaged ({reason}): it is set aside in {DAMAGED}/, and made anew.")
+        return True
 
     def _refused(self, error: OSError) -> InputError:
         reason = error.strerror or str(error) or type(error).__name__
@@ -262,48 +289,40 @@ class Store:
         )
 
 
-def _lock(fcntl: Any, file: int, place: int) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        if error.errno in (
-            errno.ENOLCK,
-            errno.ENOSYS,
-            errno.EOPNOTSUPP,
-        ):  # a disk without locks: work may be done twice
-            return True
-        raise
-    return True
-
-
-def _nothing() -> None:
-    """For whoever has been told already."""
-
-
-def _is_open(descriptor: int, path: str) -> bool:
-    """Whether it is still the file at the path, which somebody may have removed with the whole store."""
-    try:
-        here, there = os.fstat(descriptor), os.stat(path)
-    except OSError:
-        return False
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+class _DamagedError(Exception):
+    """What stands at a place is not what was put there; the message says how."""
 
 
 def _written(manifest: Path, write: Callable[[Path], object] | None) -> dict[str, Any]:
-    """Write the content beside the manifest, under a name that its checksum is a part of."""
+    """Write the content beside the manifest, under a name that no other process gives, on whatever machine."""
     if write is None:
         return {"file": None, "bytes": 0, "sha256": None}
-    partial = manifest.with_name(f".{manifest.stem}.{os.getpid()}{_PARTIAL}")
+    token = secrets.token_hex(_TOKEN)
+    partial = manifest.with_name(f".{manifest.stem}.{token}{_PARTIAL}")
     try:
-        write(partial)
+        _write(write, partial)
         checksum, size = _checksum(partial), partial.stat().st_size
-        content = manifest.with_name(f"{manifest.stem}.{checksum[:12]}.data")
+        content = manifest.with_name(f"{manifest.stem}.{token}.data")
         os.replace(partial, content)
     finally:
         partial.unlink(missing_ok=True)
     return {"file": content.name, "bytes": size, "sha256": checksum}
+
+
+def _write(write: Callable[[Path], object], partial: Path) -> None:
+    """Raise an `OSError` for what safetensors and torch make of one."""
+    try:
+        write(partial)
+    except OSError:
+        raise
+    except Exception as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        if "inline_container" in str(error):  # torch says no more
+            full = shutil.disk_usage(partial.parent).free < _BLOCK
+            raise OSError(reason := errno.ENOSPC if full else errno.EIO, os.strerror(reason)) from error
+        raise
 
 
 def _check(kept: Mapping[str, Any]) -> str:

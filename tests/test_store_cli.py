@@ -1,0 +1,498 @@
+"""`mia-store` as a person runs it: what it shows, what it finds damaged, what it removes and what it leaves."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mia_lightning import store as store_module
+from mia_lightning.datasets.population import Population
+from mia_lightning.models.mlp import MLP
+from mia_lightning.store import SCHEMA, Store
+from mia_lightning.store_cli import main
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.kept_answers import KeptAnswers
+from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.trainer import TrainerSettings
+
+DAY = 86400
+OLD, NEW = ["a" * 40, "b" * 40], ["c" * 40]
+STACK, OTHER = "5" * 40, "6" * 40
+ASKED = "7" * 40
+
+
+class Ended:
+    def __init__(self, code: object, out: str, error: str) -> None:
+        self.code, self.out, self.error = code, out, error
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*arguments: str | Path) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(each) for each in arguments])
+        out, error = capsys.readouterr()
+        return Ended(ended.value.code, out, error)
+
+    return run
+
+
+def writes(size: int) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(b"0" * size)
+
+
+def aged(store: Store, place: str, days: float) -> None:
+    moment = time.time() - days * DAY
+    os.utime(store.folder / f"{place}.json", (moment, moment))
+
+
+def put_training(
+    store: Store, name: str, keys: list[str], *, process: int, host: str | None = None, **given: Any
+) -> None:
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - given.get("days", 0) * DAY))
+    fields = {"keys": keys, "role": "shadow", "host": host or socket.gethostname(), "process": process}
+    store.put(f"running/{name}", fields | {"started": started})
+    store.put(f"running/{name}-checkpoint", {"role": "shadow", "epoch": 7}, writes(50))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Two stacks: two models of 40 days with answers of 40 and of 5 days, and one of today; 100 bytes a model."""
+    store = Store(dir=tmp_path / "store")
+    with store.locked(OLD):
+        pass
+    network = {"call": {"class": "nets.Wide"}, "with": [3], "named": {"items": []}}
+    store.put(f"stacks/{STACK}", {"role": "shadow", "seed": 4, "model": network, "training": {"epochs": 20}})
+    store.put(f"stacks/{OTHER}", {"role": "target", "seed": 0, "model": {"function": "nets.make"}, "training": {}})
+    for key in OLD:
+        store.put(f"models/{STACK}/{key}", {"model": 0}, writes(100))
+        aged(store, f"models/{STACK}/{key}", 40)
+        store.put(f"answers/{ASKED}/{key}", {"model": key}, writes(1000))
+    aged(store, f"answers/{ASKED}/{OLD[0]}", 40)
+    aged(store, f"answers/{ASKED}/{OLD[1]}", 5)
+    for key in NEW:
+        store.put(f"models/{OTHER}/{key}", {"model": 0}, writes(100))
+    store.put("syntheses/one", {"num_queries": 5}, writes(300))
+    store.put("plans/one", {"role": "shadow"})
+    return store
+
+
+@pytest.fixture
+def ended_process() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_it_starts_without_anything_heavy() -> None:
+    script = (
+        "import sys\nimport mia_lightning.store_cli\n"
+        "print(sorted(sys.modules.keys() & {'torch', 'numpy', 'hydra', 'pytorch_lightning', 'rich', 'safetensors'}))"
+    )
+    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run([sys.executable, "-c", script], env=kept, capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["ls", "--help"], ["verify", "--help"], ["prune", "--help"]])
+def test_help(call: Call, arguments: list[str]) -> None:
+    ended = call(*arguments)
+    assert ended.code == 0
+    assert "usage: mia-store" in ended.out
+
+
+def test_ls_shows_each_stack(call: Call, store: Store) -> None:
+    ended = call("ls", "--dir", store.folder)
+    assert ended.code == 0
+    assert ended.error == ""
+    lines = ended.out.splitlines()
+    assert lines[0] == f"{store.folder}: 3 models"
+    rows = {line.split()[0]: re.split(r"\s{2,}", line) for line in lines if line.startswith(("5", "6", "stack "))}
+    assert rows["stack"][1:] == [
+        *("role", "architecture", "seed", "epochs", "models", "bytes", "answers", "last written"),
+    ]
+    today, earlier = (time.strftime("%Y-%m-%d", time.localtime(time.time() - days * DAY)) for days in (0, 40))
+    assert rows[STACK[:12]][1:8] == ["shadow", "Wide", "4", "20", "2", "200 B", "2.0 kB"]
+    assert rows[STACK[:12]][8].startswith(earlier)
+    assert rows[OTHER[:12]][1:8] == ["target", "make", "0", "-", "1", "100 B", "0 B"]
+    assert rows[OTHER[:12]][8].startswith(today)
+    assert list(rows).index(OTHER[:12]) < list(rows).index(STACK[:12])  # the last that was written first
+    assert lines[-5:] == [
+        *("syntheses: 1 (300 B)", "plans: 1", "running: nothing", "damaged: none", "leftovers: none"),
+    ]
+
+
+def test_ls_for_programs(call: Call, store: Store, ended_process: int) -> None:
+    put_training(store, "mine", NEW, process=os.getpid())
+    put_training(store, "gone", OLD, process=ended_process)
+    put_training(store, "away", OLD, process=1, host="elsewhere")
+    found = json.loads(call("ls", "--json", "--dir", store.folder).out)
+    assert found["folder"] == str(store.folder)
+    old = next(stack for stack in found["stacks"] if stack["stack"] == STACK)
+    assert old.pop("written") == pytest.approx(time.time() - 40 * DAY, abs=600)
+    assert old == {
+        **{"stack": STACK, "role": "shadow", "architecture": "Wide", "seed": 4, "epochs": 20},
+        **{"models": 2, "model_bytes": 200, "answer_bytes": 2000},
+    }
+    assert found["syntheses"] == {"count": 1, "bytes": 300}
+    assert found["plans"] == {"count": 1, "bytes": 0}
+    states = {
+        training["place"]: (training["state"], training["models"], training["epoch"]) for training in found["running"]
+    }
+    assert states == {
+        "running/mine": ("running", 1, 7),
+        "running/gone": ("ended", 2, 7),
+        "running/away": ("elsewhere", 2, 7),
+    }
+    assert found["damaged"] == found["leftovers"] == {"count": 0, "bytes": 0}
+    assert found["unreadable"] == []
+
+
+def test_ls_shows_what_runs_and_what_is_damaged(call: Call, store: Store) -> None:
+    put_training(store, "mine", NEW, process=os.getpid())
+    store.put("models/zz/dd", {}, writes(5))
+    (store.folder / "models/zz/dd.json").write_text("?")
+    assert store.get("models/zz/dd") is None
+    (store.folder / "models/.ee.123.partial").write_bytes(b"half of")
+    (store.folder / f"models/{STACK}/{OLD[0]}.json").write_text("?")
+    out = call("ls", "--dir", store.folder).out
+    assert f"process {os.getpid()} on {socket.gethostname()}, running, kept at epoch 7" in out
+    assert "running: 1 model (shadow) since 2" in out
+    assert "damaged: 2 (6 B)" in out
+    assert "leftovers: 2 (107 B)" in out  # with the content of the manifest that cannot be read
+    assert f"cannot be read: models/{STACK}/{OLD[0]}; `mia-store verify --set-aside`" in out
+
+
+def test_a_stack_without_its_manifest_is_shown(call: Call, store: Store) -> None:
+    store.forget(f"stacks/{STACK}")
+    row = next(line for line in call("ls", "--dir", store.folder).out.splitlines() if line.startswith(STACK[:12]))
+    assert row.split()[1:6] == ["-", "-", "-", "-", "2"]
+
+
+def test_what_is_trained_is_shown_by_name(call: Call, tmp_path: Path, blobs: Population) -> None:
+    """The fields that it reads are those that training writes."""
+    store = Store(dir=tmp_path / "trained")
+    engine = replace(Engine(seed=3, settings=TrainerSettings(accelerator="cpu")), store=store)
+    recipe = Recipe(epochs=1, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.01))
+    make_network = partial(MLP, blobs.input_shape, 3, hidden=[4])
+    task = engine.task(
+        make_network, blobs, [torch.arange(40), torch.arange(40, 80)], recipe, role="shadow", models=range(2), keep=True
+    )
+    trained = engine.run(task)
+    answers = KeptAnswers.of(trained.kept, blobs)
+    assert answers is not None
+    answers.keep(torch.zeros(2, 1, 120, 3))
+    found = json.loads(call("ls", "--json", "--dir", store.folder).out)
+    (stack,) = found["stacks"]
+    assert {name: stack[name] for name in ("role", "architecture", "seed", "epochs", "models")} == {
+        **{"role": "shadow", "architecture": "MLP", "seed": 3, "epochs": 1, "models": 2},
+    }
+    assert stack["model_bytes"] > 0
+    assert stack["answer_bytes"] > 2 * 120 * 3 * 4
+    assert found["running"] == []
+    assert found["unreadable"] == []
+    assert call("verify", "--dir", store.folder).code == 0
+
+
+def test_verify_finds_everything_whole(call: Call, store: Store) -> None:
+    ended = call("verify", "--dir", store.folder)
+    assert ended.code == 0
+    assert ended.out == f"{store.folder}: 9 artefacts read, all whole.\n"
+
+
+def damage_two(store: Store) -> list[str]:
+    places = [f"models/{STACK}/{OLD[0]}", "plans/one"]
+    content = next((store.folder / places[0]).parent.glob(f"{OLD[0]}.*.data"))
+    content.write_bytes(b"1" + content.read_bytes()[1:])
+    manifest = store.folder / "plans/one.json"
+    manifest.write_text(manifest.read_text().replace("shadow", "target"))
+    return places
+
+
+def test_verify_names_what_is_damaged_and_leaves_it(call: Call, store: Store) -> None:
+    places = damage_two(store)
+    (store.folder / "models/.ee.123.partial").write_bytes(b"half of")
+    for _ in range(2):
+        ended = call("verify", "--dir", store.folder)
+        assert ended.code == 1
+        assert ended.out.splitlines() == [
+            f"damaged: {places[0]} (its content does not agree with its checksum)",
+            f"damaged: {places[1]} (its manifest does not agree with its checksum)",
+            "left over: models/.ee.123.partial",
+            f"{store.folder}: 9 artefacts read, 2 of them damaged.",
+        ]
+
+
+def test_verify_sets_aside_where_it_is_told(call: Call, store: Store) -> None:
+    damage_two(store)
+    ended = call("verify", "--set-aside", "--dir", store.folder)
+    assert ended.code == 1
+    assert ended.out.endswith("9 artefacts read, 2 of them damaged and set aside.\n")
+    assert call("verify", "--dir", store.folder).out == f"{store.folder}: 7 artefacts read, all whole.\n"
+    ended = call("prune", "--damaged", "--dir", store.folder)
+    assert ended.code == 0
+    assert ended.out.count("removed: damaged/") == 3
+    assert not [path for path in (store.folder / "damaged").rglob("*") if path.is_file()]
+    assert len(store.places()) == 7
+
+
+def removed(before: list[str], store: Store) -> set[str]:
+    return set(before) - set(store.places())
+
+
+OLD_MODELS = {f"models/{STACK}/{key}" for key in OLD}
+ANSWERS = {f"answers/{ASKED}/{key}" for key in OLD}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gone"),
+    [
+        (["--older-than", "30d"], OLD_MODELS | ANSWERS | {f"stacks/{STACK}"}),
+        (["--older-than", "50d"], set()),
+        (["--older-than", "8w"], set()),
+        (["--older-than", "950h"], OLD_MODELS | ANSWERS | {f"stacks/{STACK}"}),
+        (["--older-than", "0m"], OLD_MODELS | ANSWERS | {"syntheses/one", "plans/one", f"models/{OTHER}/{NEW[0]}"}
+         | {f"stacks/{STACK}", f"stacks/{OTHER}"}),
+        (["--answers", "--older-than", "30d"], {f"answers/{ASKED}/{OLD[0]}"}),
+        (["--answers"], ANSWERS),
+        (["--answers", "--keep-gb", "0.000001"], {f"answers/{ASKED}/{OLD[0]}"}),
+        (["--keep-gb", "1"], set()),
+        # Of 2600 bytes: answers of 1000, a model of 100, another of 100 with its answers of 1000.
+        (["--keep-gb", "0.0000026"], set()),
+        (["--keep-gb", "0.0000025"], {f"answers/{ASKED}/{OLD[0]}"}),
+        (["--keep-gb", "0.0000015"], {f"answers/{ASKED}/{OLD[0]}", f"models/{STACK}/{OLD[0]}"}),
+        (["--keep-gb", "0.0000014"], OLD_MODELS | ANSWERS | {f"stacks/{STACK}"}),
+        (["--keep-gb", "0"], OLD_MODELS | ANSWERS | {"syntheses/one", f"models/{OTHER}/{NEW[0]}"}
+         | {f"stacks/{STACK}", f"stacks/{OTHER}"}),
+    ],
+)  # fmt: skip
+def test_prune_removes_what_it_is_told(call: Call, store: Store, arguments: list[str], gone: set[str]) -> None:
+    before = store.places()
+    for days, place in zip((39.9, 39.8), sorted(OLD_MODELS), strict=True):  # younger than the oldest answers
+        aged(store, place, days)
+    sizes = sum(map(store.size, gone))
+    tried = call("prune", *arguments, "--dry-run", "--dir", store.folder)
+    assert store.places() == before
+    ended = call("prune", *arguments, "--dir", store.folder)
+    assert (tried.code, ended.code) == (0, 0)
+    assert removed(before, store) == gone
+    named = {line.split()[1] for line in ended.out.splitlines() if line.startswith("removed: ")}
+    assert named == gone
+    assert tried.out.replace("would be removed", "removed") == ended.out
+    size = f"{sizes} B" if sizes < 1000 else f"{sizes / 1000:.1f} kB"
+    assert ended.out.endswith(f": {len(named)} {'item' if len(named) == 1 else 'items'} removed, {size}.\n")
+    assert call("verify", "--dir", store.folder).code == 0
+    assert store.leftovers() == []
+
+
+def test_prune_removes_leftovers(call: Call, store: Store, ended_process: int) -> None:
+    """But for those that a process may still be writing, or training."""
+    old, young = store.folder / "models/.old.1.partial", store.folder / "models/.young.1.partial"
+    orphan, foreign = store.folder / "models/ab.0123456789ab.data", store.folder / "mine/ab.0123456789ab.data"
+    for path in (old, young, orphan, foreign):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"0" * 10)
+    for path in (old, orphan, foreign):
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
+    put_training(store, "mine", NEW, process=os.getpid())
+    put_training(store, "gone", OLD, process=ended_process)
+    put_training(store, "away", OLD, process=1, host="elsewhere")
+    put_training(store, "long_ago", OLD, process=1, host="elsewhere", days=2)
+    store.put("running/alone-checkpoint", {"epoch": 1, "role": "shadow"}, writes(50))
+    before = store.places()
+    ended = call("prune", "--leftovers", "--dir", store.folder)
+    assert ended.code == 0
+    gone = {f"running/{name}{suffix}" for name in ("gone", "long_ago") for suffix in ("", "-checkpoint")}
+    assert removed(before, store) == gone | {"running/alone-checkpoint"}
+    assert [path.exists() for path in (old, orphan, young, foreign)] == [False, False, True, True]
+    assert ended.out.endswith("7 items removed, 170 B.\n")
+
+
+def test_prune_leaves_what_another_process_holds(call: Call, store: Store, ended_process: int) -> None:
+    """A training whose process has another number here, such as in a container, still holds its locks."""
+    put_training(store, "held", OLD, process=ended_process)
+    script = (
+        "import sys\nfrom mia_lightning.store import Store\n"
+        "with Store(dir=sys.argv[1]).locked([sys.argv[2]]):\n    print('held', flush=True)\n    sys.stdin.read()"
+    )
+    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", script, str(store.folder), OLD[0]]
+    before = store.places()
+    with subprocess.Popen(command, env=kept, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        ended = call("prune", "--older-than", "30d", "--leftovers", "--dir", store.folder)
+        assert ended.code == 0
+        assert removed(before, store) == {f"models/{STACK}/{OLD[1]}", f"answers/{ASKED}/{OLD[1]}"}
+        for place in (
+            f"models/{STACK}/{OLD[0]}",
+            f"answers/{ASKED}/{OLD[0]}",
+            "running/held",
+            "running/held-checkpoint",
+        ):
+            assert f"left: {place}, which another process holds" in ended.out
+    ended = call("prune", "--older-than", "30d", "--leftovers", "--dir", store.folder)
+    assert removed(before, store) == {
+        *OLD_MODELS,
+        *ANSWERS,
+        "running/held",
+        "running/held-checkpoint",
+        f"stacks/{STACK}",
+    }
+
+
+def test_what_the_models_share_stays_while_something_trains(call: Call, store: Store) -> None:
+    """A process that has written it, and keeps its models later, would find it gone."""
+    put_training(store, "mine", NEW, process=os.getpid())
+    call("prune", "--older-than", "30d", "--dir", store.folder)
+    assert store.has(f"stacks/{STACK}")
+    assert not store.places(f"models/{STACK}")
+
+
+def test_prune_leaves_what_it_cannot_read(call: Call, store: Store) -> None:
+    """It may be anybody's."""
+    foreign = store.folder / "models/somebody.json"
+    foreign.write_text("{}")
+    os.utime(foreign, (0, 0))
+    assert call("prune", "--older-than", "1d", "--keep-gb", "0", "--dir", store.folder).code == 0
+    assert foreign.read_text() == "{}"
+
+
+def test_the_folder_of_the_environment(
+    call: Call, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MIA_STORE", str(store.folder))
+    assert call("verify").out.startswith(f"{store.folder}: 9 artefacts")
+    monkeypatch.delenv("MIA_STORE")
+    monkeypatch.chdir(tmp_path)  # where the fixture has made a folder `store`
+    assert call("verify").out.startswith(f"{store.folder}: 9 artefacts")
+
+
+def test_an_empty_folder_is_an_empty_store(call: Call, tmp_path: Path) -> None:
+    for command in (["ls"], ["verify"], ["prune", "--answers"]):
+        ended = call(*command, "--dir", tmp_path)
+        assert ended.code == 0
+    assert "0 models" in call("ls", "--dir", tmp_path).out
+
+
+def is_refused(ended: Ended, *parts: str) -> None:
+    """One sentence, and 2."""
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.error.startswith("mia-store: ")
+    assert ended.error.count("\n") == 1
+    for part in parts:
+        assert part in ended.error
+
+
+COMMANDS = [["ls"], ["verify"], ["prune", "--answers"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_is_none(call: Call, tmp_path: Path, command: list[str]) -> None:
+    is_refused(call(*command, "--dir", tmp_path / "missing"), "there is no folder", "missing", "--dir")
+    (tmp_path / "file").write_text("")
+    is_refused(call(*command, "--dir", tmp_path / "file"), "there is no folder", "file")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_folder_that_is_no_store(call: Call, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/mine.json").write_text("{}")
+    is_refused(call(*command, "--dir", tmp_path), f"{tmp_path} is no store", "it holds models")
+    assert (tmp_path / "models/mine.json").exists()
+
+
+def test_a_folder_that_cannot_be_read(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    is_refused(call("ls", "--dir", store.folder), "cannot be read (Permission denied)")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_newer_store(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr(store_module, "SCHEMA", SCHEMA + 1)
+    for place in (f"answers/{ASKED}/{OLD[0]}", "plans/one"):
+        store.put(place, {})
+    monkeypatch.undo()
+    is_refused(call(*command, "--dir", store.folder), "newer version of mia_lightning")
+    assert store.has("plans/one")
+
+
+def test_what_cannot_be_removed_is_said(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.folder / "damaged/one.json"
+    path.parent.mkdir()
+    path.write_text("?")
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    is_refused(call("prune", "--answers", "--dir", store.folder), "Permission denied", str(store.folder))
+    is_refused(call("prune", "--damaged", "--dir", store.folder), "Permission denied", str(path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["COMMAND"]),
+        (["list"], ["'list'", "ls"]),
+        (["ls", "--jsn"], ["--jsn"]),
+        (["prune"], ["was not told what to remove", "--older-than"]),
+        (["prune", "--dry-run"], ["was not told what to remove"]),
+        (["prune", "--older-than", "soon"], ["'soon' is no age", "30d"]),
+        (["prune", "--older-than", "30"], ["'30' is no age"]),
+        (["prune", "--older-than", "30y"], ["'30y' is no age"]),
+        (["prune", "--older-than", "30dd"], ["'30dd' is no age"]),
+        (["prune", "--keep-gb", "ten"], ["'ten' is no size"]),
+        (["prune", "--keep-gb=-1"], ["'-1' is no size"]),
+        (["prune", "--keep-gb", "nan"], ["'nan' is no size"]),
+    ],
+)
+def test_what_was_typed_wrong(
+    call: Call, store: Store, monkeypatch: pytest.MonkeyPatch, arguments: list[str], parts: list[str]
+) -> None:
+    monkeypatch.setenv("MIA_STORE", str(store.folder))
+    before = store.places()
+    is_refused(call(*arguments), *parts)
+    assert store.places() == before
+
+
+def test_a_reader_that_has_seen_enough(store: Store) -> None:
+    """Such as `mia-store ls | head -1`."""
+    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-m", "mia_lightning.store_cli", "ls", "--dir", str(store.folder)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(command, env=kept, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert ended.returncode == 141
+    assert ended.stderr == ""
+
+
+def test_an_interruption_is_one_sentence(call: Call, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self: Store, place: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "damage", interrupt)
+    ended = call("verify", "--dir", store.folder)
+    assert ended.code == 130
+    assert ended.error == "mia-store: interrupted.\n"
