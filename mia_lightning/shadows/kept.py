@@ -59,7 +59,10 @@ class KeptSynthesis:
         artefact = self.store.get(self._place, tell=tell)
         if artefact is None or artefact.content is None:
             return None
-        tensors: dict[str, Tensor] = load_file(artefact.content)
+        try:
+            tensors: dict[str, Tensor] = load_file(artefact.content)
+        except FileNotFoundError:  # removed meanwhile by somebody who makes room
+            return None
         return Synthesis(
             **{name: tensors[name] for name in _TENSORS if name in tensors},
             num_queries=artefact.fields["num_queries"],

@@ -5,6 +5,7 @@ arguments, the recipe, the precision, and the names of its seeds. It does not de
 are trained together or how, nor on the attack, the output defence or the target that it serves.
 """
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -192,7 +193,8 @@ class KeptModels:
         for k in places:
             artefact = self.store.get(self.place(k), tell=tell)
             if artefact is not None and artefact.content is not None:
-                found[k] = load_file(artefact.content)
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile by somebody who makes room
+                    found[k] = load_file(artefact.content)
         return found
 
     def num_found(self) -> int:

@@ -65,7 +65,10 @@ class KeptAnswers:
             artefact = store.get(place, tell=self.models.tell)
             if artefact is None or artefact.content is None:
                 return False
-            answer_ANC.copy_(load_file(artefact.content)[_NAME])
+            try:
+                answer_ANC.copy_(load_file(artefact.content)[_NAME])
+            except FileNotFoundError:  # removed meanwhile by somebody who makes room
+                return False
         return True
 
     def keep(self, log_probability_KANC: Tensor) -> None:
