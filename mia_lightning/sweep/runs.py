@@ -5,7 +5,6 @@ start of the same command takes it up where it stood, since what was trained is 
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,8 +21,6 @@ from mia_lightning.gate.verdict import ABOVE, BELOW, UNDETERMINED
 from mia_lightning.job import EXIT_CODES, LOST
 
 FINISHED = (BELOW, ABOVE, UNDETERMINED)  # 0, 3, 4: exit codes of a run that found what it was asked for
-# What a cluster tells of itself by variables: Lightning would take the run for one process of a distributed training.
-OF_THE_CLUSTER = ("SLURM_", "SUBMITIT_")
 SECONDS_TO_END = 20.0  # between SIGTERM and SIGKILL, for a run whose starter ends
 
 
@@ -108,10 +105,15 @@ def lost(run: Run, reason: str) -> Outcome:
     return Outcome(exit_code=LOST, reason=reason).keep(run.folder)
 
 
-def begin(run: Run) -> None:
-    """Keep in the folder of a run whose it is, and forget the outcome of an earlier attempt."""
+def claim(run: Run) -> None:
+    """Keep in the folder of a run which configuration it belongs to."""
     content = {"digest": run.digest, "overrides": list(run.overrides)}
     write_whole(run.folder / "run.json", json.dumps(content, indent=2).encode())
+
+
+def begin(run: Run) -> None:
+    """Claim the folder, and forget the outcome of an earlier attempt."""
+    claim(run)
     (run.folder / "outcome.json").unlink(missing_ok=True)
 
 
@@ -133,15 +135,12 @@ def execute(run: Run) -> int:
         The exit code of its outcome, which is there in any case.
     """
     begin(run)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_CLUSTER)}
     with (run.folder / "stdout.txt").open("ab") as output, (run.folder / "stderr.txt").open("ab") as errors:
         command = [sys.executable, "-m", "mia_lightning", *run.arguments]
         announcements = (signal.SIGUSR1, signal.SIGUSR2)
         # Blocked in the run, which a scheduler may signal directly, and would kill that way.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, announcements)
-        process = subprocess.Popen(
-            command, cwd=run.directory, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
-        )
+        process = subprocess.Popen(command, cwd=run.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         try:
             with _passing_on((signal.SIGTERM, *announcements), process):
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)

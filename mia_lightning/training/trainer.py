@@ -9,6 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
@@ -133,6 +134,8 @@ class TrainerSettings:
             "logger": False,
             "log_every_n_steps": 1,
             "default_root_dir": folder,
+            # Else Lightning takes a Slurm job for its own, and requeues it at a signal: that is for whoever started it.
+            "plugins": [LightningEnvironment()],
         }
         try:
             trainer = pl.Trainer(
