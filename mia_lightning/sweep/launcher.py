@@ -93,9 +93,9 @@ class SweepLauncher(Launcher):
             print(f"{len(jobs) - len(to_do)} of {len(jobs)} runs are finished already, in {folder}")
         try:
             self._run(to_do, folder)
+            outcomes = [Outcome.of(job.run.folder) or lost(job.run, "it left no outcome") for job in jobs]
         finally:
             _show([job.run for job in jobs], folder)
-        outcomes = [Outcome.of(job.run.folder) or lost(job.run, "it left no outcome") for job in jobs]
         self.codes.extend(outcome.exit_code for outcome in outcomes)
         return [_returned(outcome) for outcome in outcomes]
 
@@ -105,7 +105,7 @@ class SweepLauncher(Launcher):
         digests = [digest(config) for config in configs]
         wanted = [_folder_of(config) for config in configs]
         folders = assign(list(zip(digests, wanted, strict=True)), folder)
-        common = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
+        common = set.intersection(*(set(overrides) for overrides in job_overrides))
         jobs: dict[Path, Job] = {}
         for i, own in enumerate(folders):
             run = Run(
@@ -235,9 +235,11 @@ def _show(runs: Sequence[Run], folder: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("run", "settings", "exit code", "reason", title=f"Sweep in {folder}", title_justify="left")
+    table = Table("run", "settings", "exit code", "reason")
     for run in runs:
         outcome = Outcome.of(run.folder)
         code, reason = ("-", "not ended") if outcome is None else (str(outcome.exit_code), outcome.reason or "")
         table.add_row(str(run.number), run.label, code, reason)
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(f"Sweep: {folder}", highlight=False, markup=False, soft_wrap=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from mia_lightning.errors import InputError
 
 SECONDS_OF_A_COMMAND = 15.0
-SECONDS_OF_PATIENCE = 40.0  # with a controller that does not answer; the answer to its user comes within a minute
+SECONDS_OF_PATIENCE = 30.0  # with a controller that does not answer; the answer to its user comes within a minute
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
 # States of a task that is over (`man squeue`, job state codes); with all others it is still to be waited for.
 CUT_SHORT = {

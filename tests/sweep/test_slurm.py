@@ -192,11 +192,14 @@ def test_an_interrupted_client_cancels_its_tasks(sent: signal.Signals, code: int
 
 
 def test_a_task_that_runs_into_its_time_limit_is_queued_again_as_often_as_asked_for(cluster: Cluster) -> None:
-    limit = ["hydra.launcher.timeout_minutes=1", "hydra.launcher.notice_seconds=50", "hydra.launcher.retries=1"]
-    code, printed = cluster.sweep("+model.mode=once", *limit)
+    limit = "hydra.launcher.timeout_minutes=1"
+    again = ["hydra.launcher.notice_seconds=10", "hydra.launcher.retries=1"]
+    code, printed = cluster.sweep("+model.mode=once", limit, *again)
     assert code == 0, printed
     assert cluster.outcomes() == {"once": (0, None)}
-    code, printed = cluster.sweep("+model.mode=wait", *limit[:2], "hydra.launcher.retries=0")
+    code, printed = cluster.sweep(
+        "+model.mode=wait", limit, "hydra.launcher.notice_seconds=55", "hydra.launcher.retries=0"
+    )
     assert code == 5
     assert cluster.outcomes()["wait"] == (5, "it timed out: it ran longer than 1 minutes")
 
