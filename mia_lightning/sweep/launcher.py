@@ -27,7 +27,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.job import worst
 from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
-from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, lost
+from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
 
 TERMINATED = 143
 # What concerns the sweep and not a run of it.
@@ -121,7 +121,9 @@ class SweepLauncher(Launcher):
                 print(f"Run {run.number} is the same as run {jobs[own].run.number}")
                 continue
             if own != wanted[i]:
-                print(f"Run {run.number} ({run.label}) is in {own}, since {wanted[i]} holds another, or it is there")
+                is_known = digest_of(own) == digests[i]
+                why = "as before" if is_known else f"since {wanted[i].name} holds a run with other settings"
+                print(f"Run {run.number} ({run.label}) is in {own}, {why}")
             jobs[own] = Job(run=run, shards=self._shards(run, configs[i]))
         return list(jobs.values())
 
@@ -176,7 +178,7 @@ class SweepLauncher(Launcher):
             return Local(compose=self._compose, sweep=self._config, context=self._context, task=self._task)
         try:
             made: Backend = get_class(self._backend)(**self._settings)
-        except TypeError as error:
+        except (TypeError, ImportError) as error:
             raise InputError(f"hydra.launcher cannot be made: {error}; see conf/hydra/launcher.") from error
         return made
 
@@ -234,12 +236,13 @@ def _show(runs: Sequence[Run], folder: Path) -> None:
     """How the runs ended, those that did not finish with their reason."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("run", "settings", "exit code", "reason")
     for run in runs:
         outcome = Outcome.of(run.folder)
         code, reason = ("-", "not ended") if outcome is None else (str(outcome.exit_code), outcome.reason or "")
-        table.add_row(str(run.number), run.label, code, reason)
+        table.add_row(str(run.number), Text(run.label), code, Text(reason))  # as they are: [loss] is no markup
     console = Console()
     console.print(table)
     console.print(f"Sweep: {folder}", highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.sweep.runs import FINISHED, Outcome, Run, execute, lost
-from mia_lightning.sweep.slurm_queue import CUT_SHORT, OVER, Queue, cancel, check_commands, patience
+from mia_lightning.sweep.slurm_queue import CUT_SHORT, OVER, Queue, cancel, check_commands, patience, undisturbed
 
 LARGEST_ARRAY = 1000  # tasks; Slurm's `MaxArraySize` is 1001 where nobody has changed it
 SECONDS_FOR_FILES = 10.0  # until what a node wrote is seen here
@@ -38,9 +38,11 @@ class Task:
 
     def __call__(self, run: Run) -> None:
         """Run it; the task ends with the exit code of the run, so that Slurm knows as well whether it failed."""
+        from submitit.core.utils import UncompletedJobError
+
         try:
             code = execute(run)
-        except Exception:  # out of submitit's signal handler: it is not queued again
+        except UncompletedJobError:  # out of submitit's signal handler: it is not queued again
             lost(run, f"it timed out: it ran longer than {self.limit}")
             raise
         if code not in FINISHED:
@@ -105,22 +107,22 @@ class Slurm:
         try:
             for start in range(0, len(new), LARGEST_ARRAY):
                 chunk = new[start : start + LARGEST_ARRAY]
-                tasks |= zip(chunk, self._submit(chunk, folder / ".slurm"), strict=True)
-                _keep(kept, tasks)
+                with undisturbed():
+                    tasks |= zip(chunk, self._submit(chunk, folder / ".slurm"), strict=True)
+                    _keep(kept, _kept(kept) | {str(run.folder): task for run, task in tasks.items()})
             self._wait(dict(tasks), queue)
         except InputError:
             raise
         except BaseException:
-            self._withdraw(tasks, queue)
+            self._withdraw(tasks, _kept(kept).values(), queue)
             _keep(kept, {})
             raise
+        ended = {str(run.folder) for run in runs}
+        _keep(kept, {place: task for place, task in _kept(kept).items() if place not in ended})
 
     def _taken_up(self, runs: Sequence[Run], kept: Path, queue: Queue) -> dict[Run, str]:
         """Tasks of an earlier start that are still queued or running."""
-        try:
-            earlier = json.loads(kept.read_text())["slurm"]
-        except (OSError, ValueError):
-            earlier = {}
+        earlier = _kept(kept)
         tasks = {run: earlier[str(run.folder)] for run in runs if str(run.folder) in earlier}
         states = self._states(list(tasks.values()), queue)  # where there are none, whether the controller answers
         active = {run: task for run, task in tasks.items() if states[task] not in OVER}
@@ -197,11 +199,11 @@ class Slurm:
             if tasks:
                 time.sleep(self.poll_seconds)
 
-    def _withdraw(self, tasks: Mapping[Run, str], queue: Queue) -> None:
+    def _withdraw(self, tasks: Mapping[Run, str], queued: Collection[str], queue: Queue) -> None:
         """Cancel all tasks and wait until they are gone, so that the next start does not meet them."""
-        cancel(tasks.values())
+        cancel(queued)
         with contextlib.suppress(TimeoutError, InputError), patience():
-            while set(self._states(list(tasks.values()), queue).values()) - OVER:
+            while set(self._states(list(queued), queue).values()) - OVER:
                 time.sleep(0.5)
         for run in tasks:
             outcome = Outcome.of(run.folder)
@@ -213,9 +215,17 @@ def _line(states: Mapping[str, int]) -> str:
     return "Slurm: " + ", ".join(f"{number} {state.lower()}" for state, number in sorted(states.items()))
 
 
-def _keep(kept: Path, tasks: Mapping[Run, str]) -> None:
-    content = {"slurm": {str(run.folder): task for run, task in tasks.items()}}
-    write_whole(kept, json.dumps(content, indent=2).encode())
+def _kept(kept: Path) -> dict[str, str]:
+    """The tasks of the sweep that nobody has seen the end of, by the folders of their runs."""
+    try:
+        tasks: dict[str, str] = json.loads(kept.read_text())["slurm"]
+    except (OSError, ValueError):
+        return {}
+    return tasks
+
+
+def _keep(kept: Path, tasks: Mapping[str, str]) -> None:
+    write_whole(kept, json.dumps({"slurm": dict(tasks)}, indent=2).encode())
 
 
 def _conclude(run: Run, task: str, state: str) -> None:

@@ -107,6 +107,16 @@ def patience() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until it is over: what was handed over is then known, and can be cancelled."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _accounted(tasks: Collection[str]) -> dict[str, str]:
     """The states of tasks that the controller has forgotten, as far as there is accounting that knows them."""
     if not tasks:

@@ -105,8 +105,9 @@ def test_other_settings_in_a_sweep_that_has_run_overwrite_nothing(
     assert code == 0
     assert recorder.labels()[1] == ["seed=2"]
     assert recorder.waves[1][0].folder == tmp_path / "sweep" / "3"
-    assert f"Run 0 (seed=2) is in {tmp_path / 'sweep' / '3'}" in printed
+    assert f"Run 0 (seed=2) is in {tmp_path / 'sweep' / '3'}, since 0 holds a run with other settings" in printed
     assert "Run 2 is the same as run 1" in printed
+    assert f"Run 0 (seed=2) is in {tmp_path / 'sweep' / '3'}, as before" in sweep(ELSEWHERE, "seed=2,4")[1]
 
 
 def test_a_run_is_told_what_the_sweep_was_told_but_for_the_sweep_itself(
@@ -183,6 +184,13 @@ def test_an_interruption_shows_what_has_ended(sweep: Sweep, recorder: Recorder) 
     assert code == 130
     assert "interrupted" in printed
     assert "not ended" in printed
+
+
+def test_settings_are_shown_as_they_were_typed(sweep: Sweep, recorder: Recorder) -> None:
+    recorder.codes = {"attack=[loss,gap]": 2}
+    _, printed = sweep(ELSEWHERE, "attack=[loss,gap],[loss]")
+    assert recorder.labels() == [["attack=[loss,gap]", "attack=[loss]"]]
+    assert printed.count("attack=[loss,gap]") == 2  # beside its run, and in its reason
 
 
 def test_a_run_without_an_outcome_is_lost(sweep: Sweep, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,36 @@ def test_the_yaml_lists_every_setting_with_its_default() -> None:
         assert listed[name] == fields[name].default
 
 
+def runs_in(folder: Path, count: int) -> list[Run]:
+    return [Run(number=i, overrides=(), folder=folder / str(i), directory=folder, digest="") for i in range(count)]
+
+
+def test_an_interruption_while_tasks_are_handed_over_cancels_them_all(command: Command, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    command("sbatch", 'kill -INT $PPID; echo "Submitted batch job 77"')
+    command("squeue", f'[ -e {tmp_path}/cancelled ] || printf "77_0|RUNNING\n77_1|PENDING\n"')
+    command("scancel", f'echo "$@" >> {tmp_path}/cancelled')
+    (tmp_path / "sweep.json").write_text('{"slurm": {"elsewhere": "66_0"}}')  # of an earlier start, another wave
+    runs = runs_in(tmp_path, 2)
+    with pytest.raises(KeyboardInterrupt):
+        Slurm().run(runs, folder=tmp_path)
+    assert (tmp_path / "cancelled").read_text() == "66_0 77_0 77_1\n"
+    assert (tmp_path / "sweep.json").read_text() == '{\n  "slurm": {}\n}'
+    expected = Outcome(exit_code=5, reason="it was cancelled, since the sweep was interrupted")
+    assert [Outcome.of(run.folder) for run in runs] == [expected] * 2
+
+
+def test_an_sbatch_that_hangs_is_given_up(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.5)
+    command("sbatch", "exec sleep 30")
+    with pytest.raises(InputError, match="controller does not answer; nothing was handed over"):
+        Slurm().run(runs_in(tmp_path, 2), folder=tmp_path)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("state", "own", "code", "reason"),
     [
