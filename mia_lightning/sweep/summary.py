@@ -30,17 +30,7 @@ _ABOUT = {
     "num_targets": "targets",
     "num_shadows": "shadow models",
 }
-# With the width that none of them is squeezed below.
-_NUMBERS = {
-    "train": 5,
-    "test": 5,
-    "gap": 5,
-    "AUC": 11,
-    "TPR at\n0.1\u00a0%\nFPR": 5,
-    "TPR at\n1\u00a0%\nFPR": 5,
-    "TPR\n- FPR": 5,
-    "s": 5,
-}
+_NUMBERS = ("train", "test", "gap", "AUC", "TPR at\n0.1\u00a0%\nFPR", "TPR at\n1\u00a0%\nFPR", "TPR\n- FPR", "s")
 LONGEST_NAME = 12  # of an attack, that is not broken
 
 
@@ -100,8 +90,8 @@ def _arrow(kind: Any) -> Any:
 def render_rows(rows: Sequence[Row]) -> Table:
     """A line for each row, and below it what all runs have in common, where they lie, and why some have no figures.
 
-    Fits 80 columns while not more than two things vary; says nothing by colour alone; undefined figures are dashes. The
-    interval of the AUC stands below it where there is no room beside it; those of the others are in `sweep.parquet`.
+    Fits 80 columns while not more than two things vary; says nothing by colour alone; undefined figures are dashes. Of
+    the intervals it has that of the AUC; `sweep.parquet` has the others.
     """
     table = Table(title="Sweep", title_justify="left", title_style="bold", caption_justify="left", caption_style="")
     table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
@@ -111,8 +101,8 @@ def render_rows(rows: Sequence[Row]) -> Table:
     for name in ("run", *(("exit",) if has_failed else ()), *(_ABOUT[name] for name in varied), "attack"):
         table.add_column(name, overflow="fold")
     table.columns[-1].min_width = min(max((len(row.attack or "") for row in rows), default=0), LONGEST_NAME)
-    for name, width in _NUMBERS.items():
-        table.add_column(name, justify="right", vertical="top", min_width=width)
+    for name in _NUMBERS:
+        table.add_column(name, justify="right", vertical="top", no_wrap=True)
     before = None
     for row in rows:
         exit_code = (_text(row.exit_code),) if has_failed else ()
@@ -157,7 +147,7 @@ def _show(value: float | None, digits: int = 3) -> str:
 
 
 def _limited(figure: Limited) -> str:
-    """Value and interval, which may break between the two alone; the interval without leading zeros."""
+    """Value and interval, which is without leading zeros."""
     if figure.low is None or figure.high is None:
         return _show(figure.value)
     interval = f"[{_show(figure.low)},{_show(figure.high)}]"
