@@ -30,7 +30,7 @@ _ABOUT = {
     "num_targets": "targets",
     "num_shadows": "shadow models",
 }
-_NUMBERS = ("train", "test", "gap", "AUC", "TPR at\n0.1\u00a0%\nFPR", "TPR at\n1\u00a0%\nFPR", "TPR\n- FPR", "s")
+_NUMBERS = ("train", "test", "gap", "AUC", "TPR\nat\n0.1\u00a0%", "TPR\nat\n1\u00a0%", "TPR\n- FPR", "s")
 LONGEST_NAME = 12  # of an attack, that is not broken
 
 
