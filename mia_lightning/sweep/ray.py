@@ -169,11 +169,13 @@ def _death(ray: Any, task: Any, run: Run) -> str | None:
 
 
 def _cancel(ray: Any, under_way: _UnderWay) -> None:
-    """End all tasks: runs are told, and have time to keep what they have trained; then they are killed."""
+    """End all tasks: runs are told, and have time to keep what they have trained; then they are killed.
+
+    Tasks that have not begun find `stop` and end. To cancel them would cancel those that begin meanwhile, too, and
+    interrupt their waiting for a run that is ending.
+    """
     with suppress(OSError):  # a disk that is full must not keep the others from being ended
         under_way.stop.touch()
-    for each in under_way.tasks:
-        ray.cancel(each)  # of those that have not begun
     until = time.monotonic() + SECONDS_TO_END + 10
     waiting = list(under_way.tasks)
     while waiting and time.monotonic() < until:

@@ -137,7 +137,7 @@ class TestWithRay:
     pytestmark = needs_ray
 
     def test_a_sweep_runs_all_and_listens_on_loopback_alone(self, start: Start, tmp_path: Path) -> None:
-        process = start("seed=0,1,two")
+        process = start("seed=0,1,two", "training.epochs=200")
         wait_for(lambda: trained_by(tmp_path / "sweep" / "0"), process)
         addresses = listening(descendants(process.pid))
         output, errors = process.communicate(timeout=300)
