@@ -130,10 +130,13 @@ def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
         lines.append("Brackets: 95\u00a0% intervals; s: seconds of the whole run.")
         if shared:
             lines.append(f"Of all runs: {', '.join(shared)}.")
-    reasons = {
-        (f"{row.run}, {row.variant}" if row.variant else row.run): row.reason for row in rows if row.reason is not None
-    }
-    lines += [f"Run {name}: {reason}" for name, reason in reasons.items()]
+    shared_overrides = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
+    reasons = {}
+    for row in rows:
+        if row.reason is not None:
+            own = " ".join(each for each in row.overrides if each not in shared_overrides)
+            name = f"{row.run}, {row.variant}" if row.variant else row.run
+            reasons[f"{name} ({own})" if own else name] = row.reason
     parents = list(dict.fromkeys(str(Path(row.path).parent) for row in rows if row.variant is None))
     return lines + [f"Results: {parent}" for parent in parents]
 

@@ -246,8 +246,13 @@ def test_the_table_names_what_failed_and_undefined_figures_are_dashes(done: Path
     assert "Run 1: there is no setting `modle`." in text
     failed = next(line for line in text.splitlines() if line.startswith("1"))
     assert failed.split() == ["1", "2", *"–" * 9]
+    content = {"digest": "d", "overrides": ["modle=cnn", OVERRIDES[0]]}
+    damaged(tmp_path / "1", "run.json", json.dumps(content))
+    again = summarise([done, tmp_path / "1"])
+    assert again[-1].overrides == tuple(content["overrides"])
+    assert "Run 1 (modle=cnn): there is no setting `modle`." in drawn(again)  # what is not the same for all runs
     nothing = drawn(summarise([tmp_path / "1"]))
-    assert "Run 1: there is no setting `modle`." in nothing
+    assert "Run 1 (modle=cnn shadow.count=4): there is no setting `modle`." in nothing
     assert "Brackets" not in nothing
 
 
