@@ -137,6 +137,7 @@ def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
             own = " ".join(each for each in row.overrides if each not in shared_overrides)
             name = f"{row.run}, {row.variant}" if row.variant else row.run
             reasons[f"{name} ({own})" if own else name] = row.reason
+    lines += [f"Run {name}: {reason}" for name, reason in reasons.items()]
     parents = list(dict.fromkeys(str(Path(row.path).parent) for row in rows if row.variant is None))
     return lines + [f"Results: {parent}" for parent in parents]
 
