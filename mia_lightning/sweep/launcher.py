@@ -4,6 +4,7 @@ Whatever the backend: what is finished is not run again, what failed is known wi
 with the worst code of its runs.
 """
 
+import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -233,16 +234,12 @@ def _returned(outcome: Outcome) -> JobReturn:
 
 
 def _show(runs: Sequence[Run], folder: Path) -> None:
-    """How the runs ended, those that did not finish with their reason."""
+    """What the runs found, or why they did not, as a table and as `sweep.parquet`."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    table = Table("run", "settings", "exit code", "reason")
-    for run in runs:
-        outcome = Outcome.of(run.folder)
-        code, reason = ("-", "not ended") if outcome is None else (str(outcome.exit_code), outcome.reason or "")
-        table.add_row(str(run.number), Text(run.label), code, Text(reason))  # as they are: [loss] is no markup
-    console = Console()
-    console.print(table)
-    console.print(f"Sweep: {folder}", highlight=False, markup=False, soft_wrap=True)
+    from mia_lightning.sweep.summary import render_rows, save_summary, summarise
+
+    rows = summarise([run.folder for run in runs])
+    Console().print(render_rows(rows))
+    with contextlib.suppress(InputError):  # of a folder that cannot be written, which the runs have told already
+        save_summary(rows, folder)

@@ -1,7 +1,6 @@
 """What is to be trained in one role, cut into chunks of models that train together."""
 
 import signal
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
