@@ -132,7 +132,7 @@ class SweepLauncher(Launcher):
         shards = OmegaConf.select(config, "shadow.shards", default=1)
         if not isinstance(shards, int) or shards < 2:
             return ()
-        more = [f"++shadow.shard={i}" for i in range(shards)]
+        more = [f"shadow.shard={i}" for i in range(shards)]
         return tuple(
             replace(
                 run,

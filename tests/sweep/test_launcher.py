@@ -138,29 +138,29 @@ def test_a_run_is_told_what_the_sweep_was_told_but_for_the_sweep_itself(
 
 
 def test_shards_go_first_and_the_job_when_all_have_ended_well(sweep: Sweep, recorder: Recorder, tmp_path: Path) -> None:
-    recorder.codes = {"++shadow.shard=1": 5}
-    code, printed = sweep(ELSEWHERE, "++shadow.shards=1,3")
+    recorder.codes = {"shadow.shard=1": 5}
+    code, printed = sweep(ELSEWHERE, "shadow.shards=1,3")
     assert code == 5
-    shards = [f"++shadow.shards=3 shard {i}" for i in range(3)]
-    assert recorder.labels() == [[*shards, "++shadow.shards=1"]]
+    shards = [f"shadow.shards=3 shard {i}" for i in range(3)]
+    assert recorder.labels() == [[*shards, "shadow.shards=1"]]
     assert [run.folder.name for run in recorder.waves[0]] == ["shard_0", "shard_1", "shard_2", "0"]
-    assert [run.overrides[-1] for run in recorder.waves[0][:3]] == [f"++shadow.shard={i}" for i in range(3)]
+    assert [run.overrides[-1] for run in recorder.waves[0][:3]] == [f"shadow.shard={i}" for i in range(3)]
     outcome = Outcome.of(tmp_path / "sweep" / "1")
     assert outcome == Outcome(
-        exit_code=5, reason="shard 1 of its shadow models failed: because of ++shadow.shards=3 shard 1"
+        exit_code=5, reason="shard 1 of its shadow models failed: because of shadow.shards=3 shard 1"
     )
-    assert "shard 1 of its shadow models failed" in printed
+    assert "shard 1 of its shadow models failed" in " ".join(printed.split())
 
     recorder.codes = {}
-    assert sweep(ELSEWHERE, "++shadow.shards=1,3")[0] == 0
-    assert recorder.labels()[1:] == [[shards[1]], ["++shadow.shards=3"]]
+    assert sweep(ELSEWHERE, "shadow.shards=1,3")[0] == 0
+    assert recorder.labels()[1:] == [[shards[1]], ["shadow.shards=3"]]
     outcomes = [json.loads(path.read_text())["exit_code"] for path in (tmp_path / "sweep").rglob("outcome.json")]
     assert outcomes == [0] * 5
 
 
 @pytest.mark.parametrize("shards", ["0", "x", "null", "1.5"])
 def test_shards_that_are_no_number_are_left_to_the_job(shards: str, sweep: Sweep, recorder: Recorder) -> None:
-    sweep(ELSEWHERE, f"++shadow.shards={shards}", "seed=0,1")
+    sweep(ELSEWHERE, f"shadow.shards={shards}", "seed=0,1")
     assert recorder.labels() == [["seed=0", "seed=1"]]
 
 
@@ -240,11 +240,11 @@ def test_shards_on_this_machine(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, t
     done: list[object] = []
 
     def run(resolved: dict[str, dict[str, int]], *_: object) -> tuple[int, None]:
-        done.append(resolved["shadow"].get("shard"))
+        done.append(resolved["shards"]["number"])
         return 0, None
 
     monkeypatch.setattr("mia_lightning.cli._run", run)
-    assert sweep("++shadow.shards=2", "++shadow.shard=null")[0] == 0
+    assert sweep("shadow.shards=2")[0] == 0
     assert done == [0, 1, None]
     assert all(
         json.loads((tmp_path / "sweep" / place / "outcome.json").read_text())["exit_code"] in FINISHED
