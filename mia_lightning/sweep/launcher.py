@@ -96,7 +96,8 @@ class SweepLauncher(Launcher):
             self._run(to_do, folder)
             outcomes = [Outcome.of(job.run.folder) or lost(job.run, "it left no outcome") for job in jobs]
         finally:
-            _show([job.run for job in jobs], folder)
+            if any(Outcome.of(job.run.folder) for job in jobs):  # else nothing was run at all
+                _show([job.run for job in jobs], folder)
         self.codes.extend(outcome.exit_code for outcome in outcomes)
         return [_returned(outcome) for outcome in outcomes]
 
