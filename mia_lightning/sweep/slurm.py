@@ -110,7 +110,7 @@ class Slurm:
                 with undisturbed():
                     tasks |= zip(chunk, self._submit(chunk, folder / ".slurm"), strict=True)
                     _keep(kept, _kept(kept) | {str(run.folder): task for run, task in tasks.items()})
-            self._wait(dict(tasks), queue)
+            self._wait(dict(tasks), queue, folder / ".slurm")
         except InputError:
             raise
         except BaseException:
@@ -182,7 +182,7 @@ class Slurm:
         told = ", ".join(f"hydra.launcher.{name}={value}" for name, value in given.items() if value is not None)
         return f"Slurm refuses the sweep: {lines[-1] if lines else 'it does not say why'}; it was given {told}."
 
-    def _wait(self, tasks: dict[Run, str], queue: Queue) -> None:
+    def _wait(self, tasks: dict[Run, str], queue: Queue, logs: Path) -> None:
         """Until every task is over and every run has an outcome."""
         ended: Counter[str] = Counter()
         told = ""
@@ -193,7 +193,7 @@ class Slurm:
                 told = line
             for run, task in list(tasks.items()):
                 if states[task] in OVER:
-                    _conclude(run, task, states[task])
+                    _conclude(run, task, states[task], logs)
                     ended[states[task]] += 1
                     del tasks[run]
             if tasks:
@@ -228,12 +228,12 @@ def _keep(kept: Path, tasks: Mapping[str, str]) -> None:
     write_whole(kept, json.dumps({"slurm": dict(tasks)}, indent=2).encode())
 
 
-def _conclude(run: Run, task: str, state: str) -> None:
+def _conclude(run: Run, task: str, state: str, logs: Path) -> None:
     """The outcome of a run whose task is over: its own, unless Slurm cut it short before it had an answer."""
     latest = time.monotonic() + (SECONDS_FOR_FILES if state in ("COMPLETED", "FAILED") else 0)
     while (outcome := Outcome.of(run.folder)) is None and time.monotonic() < latest:
         time.sleep(0.5)
     if outcome is not None and (outcome.is_finished or state not in CUT_SHORT):
         return
-    reason = CUT_SHORT.get(state, f"it left no outcome, and Slurm says {state}")
+    reason = CUT_SHORT.get(state, f"it left no outcome, and Slurm says {state}; see {logs / task}_0_log.err")
     lost(run, f"{reason}; it was task {task} of Slurm")

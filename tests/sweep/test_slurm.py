@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -26,6 +27,7 @@ SETTINGS = [
 MY_NET = """
 import os, time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from pytorch_lightning import Callback
 from torch import nn
 
@@ -255,3 +257,27 @@ def test_a_controller_that_stops_answering_ends_the_client_and_keeps_the_tasks(
     code, printed = plain_cluster.sweep("+model.mode=wait")
     assert code == 0, printed
     assert plain_cluster.outcomes() == {"wait": (0, None)}
+
+
+@pytest.mark.usefixtures("slurm")  # skipped where it cannot be started
+def test_what_the_readme_says_to_type_can_be_typed(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    pages = [root / "README.md", root / "docs_cluster.md"]
+    (section,) = [
+        page.read_text().split("## On a cluster\n")[1].split("\n## ")[0]
+        for page in pages
+        if page.is_file() and "## On a cluster\n" in page.read_text()
+    ]
+    block = section.split("To try it without a cluster")[1].split("\n\n")[1]
+    commands = [line.removeprefix("    ") for line in block.splitlines()]
+    assert commands[0].startswith("apt-get install")
+    with TemporaryDirectory(prefix="slurm_") as folder:
+        script = "\n".join(commands[1:]).replace("/tmp/slurm", folder).replace("/tmp/sweep", str(tmp_path / "sweep"))
+        try:
+            ended = subprocess.run(
+                ["bash", "-euc", script], cwd=root, capture_output=True, text=True, timeout=300, check=False
+            )
+        finally:
+            subprocess.run([root / "tests" / "cluster" / "stop", folder], timeout=60, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(list((tmp_path / "sweep").glob("*/report.json"))) == 3

@@ -157,7 +157,12 @@ def test_an_sbatch_that_hangs_is_given_up(
         ("CANCELLED", None, 5, "it was cancelled; it was task 7_0 of Slurm"),
         ("TIMEOUT", Outcome(exit_code=1, reason="a process ended"), 5, "it timed out .*task 7_0 of Slurm"),
         ("NODE_FAIL", None, 5, "its node failed; it was task 7_0 of Slurm"),
-        ("FAILED", None, 5, "it left no outcome, and Slurm says FAILED; it was task 7_0 of Slurm"),
+        (
+            "FAILED",
+            None,
+            5,
+            "it left no outcome, and Slurm says FAILED; see .*/logs/7_0_0_log.err; it was task 7_0 of Slurm",
+        ),
         (FORGOTTEN, None, 5, "it left no outcome, and Slurm says FORGOTTEN.*"),
     ],
 )
@@ -168,7 +173,7 @@ def test_an_answer_stands_and_else_slurm_knows_what_it_ended(
     run = Run(number=0, overrides=(), folder=tmp_path, directory=tmp_path, digest="")
     if own is not None:
         own.keep(tmp_path)
-    _conclude(run, "7_0", state)
+    _conclude(run, "7_0", state, tmp_path / "logs")
     outcome = Outcome.of(tmp_path)
     assert outcome is not None
     assert outcome.exit_code == code
