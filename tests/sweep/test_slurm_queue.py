@@ -1,8 +1,9 @@
 """What is read from Slurm's commands, by commands in their place; and what a run's outcome is after its task."""
 
 import re
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,15 @@ def runs_in(folder: Path, count: int) -> list[Run]:
     return [Run(number=i, overrides=(), folder=folder / str(i), directory=folder, digest="") for i in range(count)]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_while_tasks_are_handed_over_cancels_them_all(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     command("sbatch", 'kill -INT $PPID; echo "Submitted batch job 77"')
