@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow.parquet as pq
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -146,7 +146,7 @@ def test_a_sweep_with_a_cancelled_and_a_broken_run_is_run_again_to_its_end(clust
     assert outcomes["fast"] == (0, None)
     assert outcomes["wait"] == (5, f"it was cancelled; it was task {cancelled} of Slurm")
     assert outcomes["broken"] == (1, "RuntimeError: broken on purpose")
-    assert re.search(r"│ 1 +│ \+model.mode=wait +│ 5 +│ it was cancelled", printed)
+    assert f"Run 1 (+model.mode=wait): it was cancelled; it was task {cancelled} of Slurm" in printed
     assert cluster.queued() == []
     state = cluster.ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={broken}", "--format=%T")
     assert state.split() == ["FAILED"]
@@ -259,16 +259,26 @@ def test_a_controller_that_stops_answering_ends_the_client_and_keeps_the_tasks(
     assert plain_cluster.outcomes() == {"wait": (0, None)}
 
 
+def test_an_audit_in_shards_is_the_audit_in_one(cluster: Cluster) -> None:
+    in_shards = ["+model.mode=fast", "shadow.shards=2", "store.dir=store"]
+    code, printed = cluster.sweep(*in_shards)
+    assert code == 0, printed
+    arrays = [line for line in printed.splitlines() if "handed over" in line]
+    assert ["2 in number" in line for line in arrays] == [True, False]  # the shards, then what joins them
+    code, printed = cluster.sweep("+model.mode=fast")
+    assert code == 0, printed
+    whole, joined = (pq.read_table(cluster.folder / "sweep" / run / "scores.parquet") for run in ("1", "0"))
+    assert whole.equals(joined)
+    code, printed = cluster.sweep(*in_shards)
+    assert "1 of 1 runs are finished already" in printed
+    assert "handed over" not in printed
+
+
 @pytest.mark.usefixtures("slurm")  # skipped where it cannot be started
 def test_what_the_readme_says_to_type_can_be_typed(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    pages = [root / "README.md", root / "docs_cluster.md"]
-    (section,) = [
-        page.read_text().split("## On a cluster\n")[1].split("\n## ")[0]
-        for page in pages
-        if page.is_file() and "## On a cluster\n" in page.read_text()
-    ]
-    block = section.split("To try it without a cluster")[1].split("\n\n")[1]
+    section = (root / "README.md").read_text().split("\n## On a cluster\n")[1].split("\n## ")[0]
+    block = section.split(" without a cluster, as root")[1].split("\n\n")[1]
     commands = [line.removeprefix("    ") for line in block.splitlines()]
     assert commands[0].startswith("apt-get install")
     with TemporaryDirectory(prefix="slurm_") as folder:
