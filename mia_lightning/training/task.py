@@ -1,7 +1,6 @@
 """What is to be trained in one role, cut into chunks of models that train together."""
 
 import signal
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -189,9 +188,7 @@ def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None)
         InputError: Lightning refuses to train.
     """
     try:
-        with _interruptible(), warnings.catch_warnings():
-            # Of a machine with Slurm: Lightning would like to be started by it, and we start it ourselves.
-            warnings.filterwarnings("ignore", message="The `srun` command is available")
+        with _interruptible():
             trainer.fit(module, ckpt_path=resume)
     except MisconfigurationException as error:
         raise InputError(f"pytorch_lightning.Trainer refuses to train: {str(error).splitlines()[0]}") from error
