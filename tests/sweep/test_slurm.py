@@ -298,15 +298,6 @@ def _reused(folder: Path) -> dict[str, tuple[int, int]]:
     return {role: (one["found"], one["trained"]) for role, one in store.items()}
 
 
-def test_shards_are_tasks_and_the_audit_finds_their_models(cluster: Cluster) -> None:
-    code, printed = cluster.sweep("+model.mode=plain", "shadow.shards=3")
-    assert code == 0, printed
-    said = [(cluster.folder / f"sweep/0/shard_{i}/stdout.txt").read_text() for i in range(3)]
-    sizes = [int(re.findall(rf"Shard {i} of 3: (\d+) shadow model", text)[0]) for i, text in enumerate(said)]
-    assert sum(sizes) == 4
-    assert _reused(cluster.folder / "sweep" / "0") == {"target": (1, 0), "shadow": (4, 0)}
-
-
 def test_two_tasks_that_need_one_stack_train_it_once(cluster: Cluster) -> None:
     code, printed = cluster.sweep("+model.mode=plain", "defense=[],[rounding]")
     assert code == 0, printed
