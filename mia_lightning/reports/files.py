@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
-from mia_lightning.reports.schema import SCHEMA, AuditReport
+from mia_lightning.reports.names import PAGE, SCHEMA, SCORES
+from mia_lightning.reports.names import REPORT as REPORT
+from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.tables import Row, per_class_rows, per_group_rows
 from mia_lightning.reports.vulnerability import record_table
 
-REPORT = "report.json"
 VULNERABLE_RECORDS = "vulnerable_records.parquet"
 
 
@@ -49,7 +50,7 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     for name in (REPORT, VULNERABLE_RECORDS):
         (folder / name).unlink(missing_ok=True)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
-    contents = {"scores.parquet": _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
+    contents = {SCORES: _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
     if groups := per_group_rows(report):
         contents["per_group.csv"] = _csv(groups)
     else:
@@ -58,7 +59,7 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     if records is not None:
         contents[VULNERABLE_RECORDS] = _parquet(records)
     contents |= {f"figures/{name}": picture for name, picture in png_figures(report, curves).items()}
-    contents["report.html"] = html_page(report, curves).encode()
+    contents[PAGE] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
