@@ -73,6 +73,6 @@ function valueAndLimits(figure) {
 }
 
 function differences(places) {
-  return content.settings.filter((setting) => new Set(places.map((place) => setting.of[place])).size > 1)
+  return content.settings.filter((setting) => setting.name !== "seed" && new Set(places.map((place) => setting.of[place])).size > 1)
     .map((setting) => [setting.name, places.map((place) => (setting.of[place] < 0 ? "–" : setting.values[setting.of[place]]))]);
 }

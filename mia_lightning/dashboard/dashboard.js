@@ -139,7 +139,10 @@ function listen() {
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.selected) select(null); });
   ["gap-plot", "pareto-plot", "time-plot"].forEach((id) => {
     const plot = document.getElementById(id);
-    plot.on("plotly_selected", (event) => { if (event) select(new Set(event.points.map((point) => point.customdata))); });
+    // A redraw takes the box away, which plotly announces as a selection of nothing.
+    plot.on("plotly_selected", (event) => {
+      if (event && event.points.length) select(new Set(event.points.map((point) => point.customdata)));
+    });
     plot.on("plotly_deselect", () => select(null));
     plot.on("plotly_click", (event) => select(new Set(event.points.map((point) => point.customdata))));
   });

@@ -59,16 +59,16 @@ function describe(row) {
   ].join("<br>");
 }
 
-function drawPoints(id, traces, state, xaxis, shapes = []) {
+function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
   const figure = content.figures.find((each) => each.key === state.figure);
   const guessing = {
     type: "line", xref: "paper", x0: 0, x1: 1, y0: figure.guessing, y1: figure.guessing, layer: "below",
     line: { color: css("--muted"), width: 1, dash: "dash" },
-    label: { text: "guessing", textposition: "end", font: { size: 11, color: css("--muted") } },
+    label: { text: "guessing", textposition: guessingAt, font: { size: 11, color: css("--muted") } },
   };
   const layout = {
     xaxis, yaxis: { title: { text: state.figure === "auc" ? "AUC" : figure.title } },
-    margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [guessing, ...shapes],
+    margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [guessing],
     legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", maxheight: 0.25, itemclick: false, itemdoubleclick: false },
     showlegend: true, hovermode: "closest", dragmode: isCoarse ? false : "select",
     uirevision: `${state.figure} ${state.attack}`, selectionrevision: Math.random(),
@@ -82,7 +82,7 @@ function drawPoints(id, traces, state, xaxis, shapes = []) {
 
 function drawGap(rows, state) {
   const traces = pointTraces(rows, state, (row) => row.run.gap);
-  drawPoints("gap-plot", traces, state, { title: { text: "generalisation gap (train − test accuracy)" } });
+  drawPoints("gap-plot", traces, state, { title: { text: "generalisation gap" } });
   const kept = rows.filter((row) => !state.selected || state.selected.has(row.place));
   const correlation = rankCorrelation(kept.map((row) => row.run.gap), kept.map((row) => row.leakage[0]));
   document.getElementById("gap-caption").textContent = correlation === null || kept.length < 3 ? ""
@@ -107,7 +107,7 @@ function drawPareto(rows, state) {
     line: { color: css("--ink"), width: 1.5, shape: "hv", dash: ["solid", "dot", "dash", "dashdot"][place % 4] },
   }));
   const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test)];
-  drawPoints("pareto-plot", traces, state, { title: { text: "test accuracy" } });
+  drawPoints("pareto-plot", traces, state, { title: { text: "test accuracy" } }, "start");
   const count = found.reduce((sum, front) => sum + front.rows.length, 0);
   document.getElementById("pareto-caption").textContent = `${counted(count, "run")} of ${rows.length.toLocaleString("en")}.`;
   document.getElementById("front").disabled = !count;

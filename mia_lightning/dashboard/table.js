@@ -1,13 +1,13 @@
-// The table of runs: sorted by one column, fifty rows at a time.
-const ROWS_PER_PAGE = 50;
+// The table of runs: sorted by one column, twenty rows at a time.
+const ROWS_PER_PAGE = 20;
 const MOST_CHOSEN = 8;
 
 const COLUMNS = [
   { key: "name", title: "run", value: (row) => row.run.name },
-  { key: "created", title: "made (UTC)", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
+  { key: "created", title: "made, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
   { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
   { key: "architecture", title: "architecture", value: (row) => row.run.architecture, text: true },
-  { key: "defense", title: "defence", value: (row) => row.run.defense, text: true },
+  { key: "defense", title: "defence", value: (row) => row.run.defense, text: true, kind: "long" },
   { key: "attack", title: "attack", value: (row) => row.attackName, text: true },
   ...content.figures.map((figure, place) => ({
     key: figure.key, title: figure.title, figure: (row) => row.attack.figures[place],
@@ -15,7 +15,6 @@ const COLUMNS = [
   })),
   { key: "gap", title: "gap", value: (row) => row.run.gap },
   { key: "test", title: "test accuracy", value: (row) => row.run.test },
-  { key: "train", title: "train accuracy", value: (row) => row.run.train },
   { key: "shadows", title: "shadows", value: (row) => row.run.shadows, cell: (row) => String(row.run.shadows) },
 ];
 
