@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -36,7 +36,17 @@ def chromium() -> Iterator[Any]:
             browser.close()
 
 
-def _do_without(reason: str) -> None:
+def accessibility_violations(page: Any) -> list[dict[str, Any]]:
+    """What axe-core calls serious or critical of a page."""
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        _do_without("needs the package axe-playwright-python: pip install axe-playwright-python")
+    violations = Axe().run(page).response["violations"]
+    return [each for each in violations if each["impact"] in ("serious", "critical")]
+
+
+def _do_without(reason: str) -> NoReturn:
     if os.environ.get(REQUIRED):
         pytest.fail(f"{reason} (${REQUIRED} is set)")
     pytest.skip(reason)

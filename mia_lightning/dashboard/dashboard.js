@@ -1,5 +1,4 @@
 // The page: its state, kept in the address so that a reload shows the same, and what changes it.
-const FEW = 300;  // runs up to which intervals are drawn without being asked for
 const MENUS = {
   figure: content.figures.map((figure) => [figure.key, figure.title]),
   attack: [[STRONGEST, "strongest of each run"], ...content.attacks.map((name) => [name, name])],

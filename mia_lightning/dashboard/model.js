@@ -2,6 +2,7 @@
 const content = JSON.parse(document.getElementById("content").textContent);
 const FILTERS = ["dataset", "architecture", "defense", "project", "group"];
 const STRONGEST = "strongest";
+const collator = new Intl.Collator("en", { numeric: true });  // much faster than localeCompare
 
 // The text in which a search looks: names, and the settings in which runs differ.
 const searched = content.runs.map((run, place) => [
@@ -38,12 +39,12 @@ function valueOf(run, name) {
 function valuesOf(name) {
   const counts = new Map();
   content.runs.forEach((run) => counts.set(valueOf(run, name), (counts.get(valueOf(run, name)) || 0) + 1));
-  return [...counts.keys()].sort((one, other) => counts.get(other) - counts.get(one) || one.localeCompare(other));
+  return [...counts.keys()].sort((one, other) => counts.get(other) - counts.get(one) || collator.compare(one, other));
 }
 
 // Sorted copies; what has no value comes last in both directions, and equals keep their order.
 function sorted(rows, value, descending) {
-  const compare = (one, other) => (typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other);
+  const compare = (one, other) => (typeof one === "string" ? collator.compare(one, other) : one - other);
   const isMissing = (each) => each === null || each === undefined;
   return rows.map((row) => [value(row), row]).sort(([one], [other]) => {
     if (isMissing(one) || isMissing(other)) return isMissing(one) - isMissing(other);

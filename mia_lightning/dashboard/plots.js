@@ -1,6 +1,7 @@
 // The four figures. Points are drawn by WebGL where there is one, so that thousands stay smooth.
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
 const NUM_SERIES = 5;
+const FEW = 300;  // runs up to which lines join them, and intervals are drawn without being asked for
 const POINTS = hasWebGL() ? "scattergl" : "scatter";
 const isCoarse = matchMedia("(pointer: coarse)").matches;  // there a drag over a figure should scroll the page
 
@@ -101,10 +102,11 @@ function fronts(rows) {
 
 function drawPareto(rows, state) {
   const found = fronts(rows);
+  const colours = valuesOf("dataset");
   const lines = found.map(({ dataset, rows: front }, place) => ({
-    type: "scatter", mode: "lines", name: plain(found.length > 1 ? `front of ${short(dataset, 24)}` : "Pareto front"),
+    type: "scatter", mode: "lines", name: found.length > 1 ? "Pareto fronts" : "Pareto front", showlegend: place === 0,
     x: front.map((row) => row.run.test), y: front.map((row) => row.leakage[0]), hoverinfo: "skip",
-    line: { color: css("--ink"), width: 1.5, shape: "hv", dash: ["solid", "dot", "dash", "dashdot"][place % 4] },
+    line: { color: state.colour === "dataset" ? looks(colours.indexOf(dataset)).color : css("--ink"), width: 1.5, shape: "hv" },
   }));
   const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test)];
   drawPoints("pareto-plot", traces, state, { title: { text: "test accuracy" } }, "start");
@@ -121,7 +123,11 @@ function drawTime(rows, state) {
     const key = JSON.stringify([project, dataset, architecture, defense, row.attackName]);
     series.set(key, [...(series.get(key) || []), row]);
   });
-  const joined = [...series.values()].filter((group) => group.length > 1);
+  const isFew = rows.length <= FEW;
+  const joined = isFew ? [...series.values()].filter((group) => group.length > 1) : [];
+  document.getElementById("time-caption").textContent = isFew
+    ? "Lines join runs of one project with the same data set, architecture, defence and attack."
+    : `With ${FEW} runs or fewer, lines join those of one project with the same data set, architecture, defence and attack.`;
   const line = {
     type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", line: { color: css("--faint"), width: 1 },
     x: joined.flatMap((group) => [...group.map(moment), null]),

@@ -73,7 +73,7 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, call: Any) -> None:
     write_run(tmp_path / "a")
     (tmp_path / "file").write_text("")
 
-    for output, reason in ((tmp_path / "file" / "page.html", "Not a directory"), (tmp_path / "a", "Is a directory")):
+    for output, reason in ((tmp_path / "file" / "page.html", "File exists"), (tmp_path / "a", "Is a directory")):
         code, out, error = call(tmp_path, "--output", output)
         assert (code, out) == (2, "")
         assert error == f"mia-dashboard: {output} cannot be written ({reason}); give another --output.\n"
@@ -180,6 +180,7 @@ def wait_for(is_so: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_watched_page_reloads_by_itself_when_asked(tmp_path: Path, browser: Any) -> None:
     runs, page = write_run(tmp_path / "runs" / "a").parent, tmp_path / "page.html"
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
-from chromium import SCREENSHOTS, Opened, opened
+from chromium import SCREENSHOTS, Opened, accessibility_violations, opened
 from dashboard.conftest import EVIL, Site
 from dashboard_runs import many_reports, write_run
 from scipy.stats import spearmanr
@@ -93,6 +93,7 @@ def test_shows_the_numbers_of_the_reports(browser: Any, site: Site) -> None:
     assert f"{figures['advantage']['value']:.3f}" in row
 
 
+@pytest.mark.slow
 def test_filters_and_figures(browser: Any, site: Site) -> None:
     with opened(browser, site.page) as page:
         page.page.select_option("#dataset", "purchase")
@@ -240,6 +241,7 @@ def slow_fronts(site: Site) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
     chosen = ["outputs/day-1/run-05", "outputs/day-2/run-10"]
     with opened(browser, site.page) as page:
@@ -331,7 +333,6 @@ def test_functions_of_the_page_against_slow_ones(browser: Any, site: Site) -> No
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1440])
 def test_fits_the_window_and_is_accessible(browser: Any, site: Site, width: int, scheme: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python")
     with opened(browser, site.page, width=width, scheme=scheme) as page:
         page.page.wait_for_selector("#time-plot .main-svg")
         assert page.overflow() <= 0
@@ -344,8 +345,7 @@ def test_fits_the_window_and_is_accessible(browser: Any, site: Site, width: int,
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
         page.screenshot(f"dashboard_{width}_{scheme}")
-        violations = axe.Axe().run(page.page).response["violations"]
-        assert [each for each in violations if each["impact"] in ("serious", "critical")] == []
+        assert accessibility_violations(page.page) == []
         assert page.errors == []
 
 
