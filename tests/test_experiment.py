@@ -261,7 +261,12 @@ def shrunk(each: experiment.Planned) -> experiment.Planned:
     return dataclasses.replace(each, resolved=settings)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+QUICKEST = ("mismatch", "multi_run_epsilon", "shokri2017/location", "shokri2017/mitigations")
+
+
+@pytest.mark.parametrize(
+    "name", [each if each in QUICKEST else pytest.param(each, marks=pytest.mark.slow) for each in EXPERIMENTS]
+)
 def test_every_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On small populations of the data sets' forms, with few epochs and models; all else is the experiment's own."""
     plan = experiment.plan

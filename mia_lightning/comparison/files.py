@@ -12,8 +12,7 @@ from mia_lightning.comparison.html import comparison_page, index_page
 from mia_lightning.comparison.schema import ComparisonReport
 from mia_lightning.comparison.tables import comparison_csv
 from mia_lightning.errors import InputError
-
-COMPARISON = "comparison.json"
+from mia_lightning.reports.names import COMPARISON as COMPARISON
 
 
 def save_comparison(report: ComparisonReport, folder: Path) -> list[Path]:

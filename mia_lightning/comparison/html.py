@@ -3,11 +3,12 @@
 import base64
 from collections.abc import Mapping, Sequence
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport
 from mia_lightning.reports import findings
+from mia_lightning.reports.page import environment
 
 
 def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, bytes]]) -> str:
@@ -42,14 +43,6 @@ def index_page(comparisons: Sequence[tuple[str, ComparisonReport]]) -> str:
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("mia_lightning.comparison", "."), PackageLoader("mia_lightning.reports", ".")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"show": findings.show, "percent": findings.percent}
-    return environment
+    templates = environment("mia_lightning.comparison", "mia_lightning.reports")
+    templates.filters |= {"show": findings.show, "percent": findings.percent}
+    return templates

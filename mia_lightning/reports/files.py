@@ -12,11 +12,13 @@ from pydantic import ValidationError
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
-from mia_lightning.reports.schema import SCHEMA, AuditReport
+from mia_lightning.reports.names import PAGE, SCORES
+from mia_lightning.reports.names import REPORT as REPORT
+from mia_lightning.reports.reading import report_content
+from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.tables import Row, per_class_rows, per_group_rows
 from mia_lightning.reports.vulnerability import record_table
 
-REPORT = "report.json"
 VULNERABLE_RECORDS = "vulnerable_records.parquet"
 
 
@@ -49,7 +51,7 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     for name in (REPORT, VULNERABLE_RECORDS):
         (folder / name).unlink(missing_ok=True)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
-    contents = {"scores.parquet": _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
+    contents = {SCORES: _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
     if groups := per_group_rows(report):
         contents["per_group.csv"] = _csv(groups)
     else:
@@ -58,7 +60,7 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     if records is not None:
         contents[VULNERABLE_RECORDS] = _parquet(records)
     contents |= {f"figures/{name}": picture for name, picture in png_figures(report, curves).items()}
-    contents["report.html"] = html_page(report, curves).encode()
+    contents[PAGE] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
@@ -70,18 +72,7 @@ def read_report(path: Path) -> AuditReport:
         InputError: there is no such file, it is not JSON, or it is not a report of this version.
     """
     path = path / REPORT if path.is_dir() else path
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"There is no report at {path}; give the {REPORT} of a finished run.") from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); give the {REPORT} of a finished run.") from None
-    found = content.get("schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise InputError(
-            f"{path} has the schema {found!r}; this version of mia_lightning reads {SCHEMA!r}: run the audit again, or "
-            "read it with the version that wrote it."
-        )
+    content = report_content(path)
     try:
         return AuditReport.model_validate_json(json.dumps(content))
     except ValidationError as error:

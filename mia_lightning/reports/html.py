@@ -8,11 +8,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import cache
-from importlib.resources import files
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from mia_lightning.metrics.figures import Figure, Figures
 from mia_lightning.reports import findings
@@ -29,6 +24,7 @@ from mia_lightning.reports.interactive import (
     roc_plot,
     training_plot,
 )
+from mia_lightning.reports.page import environment, plotly_javascript
 from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
 from mia_lightning.training.execution import duration, size
@@ -38,14 +34,8 @@ _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
 
 def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
     """The page for a report; `curves` has an entry for each attack's name."""
-    environment = Environment(
-        loader=PackageLoader("mia_lightning.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    templates = environment("mia_lightning.reports")
+    templates.filters |= {
         "show": findings.show,
         "bracket": findings.bracket,
         "figure_title": findings.title,
@@ -56,7 +46,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         "size": size,
     }
     strongest = findings.strongest(report)
-    return environment.get_template("report.html.jinja").render(
+    return templates.get_template("report.html.jinja").render(
         report=report,
         findings=findings,
         strongest=strongest,
@@ -73,7 +63,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         identity=id,
         plots=_plots(report, curves),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
-        plotly=Markup(_plotly_javascript()),
+        plotly=plotly_javascript(),
     )
 
 
@@ -137,8 +127,3 @@ def _moment(created: str) -> str:
     except ValueError:
         return created
     return f"{moment.day} {moment:%B %Y, %H:%M} UTC"
-
-
-@cache
-def _plotly_javascript() -> str:
-    return files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")

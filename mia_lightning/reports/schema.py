@@ -8,8 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from mia_lightning.metrics.figures import THESE_MODELS, Figure, Figures
-
-SCHEMA: Literal["mia_lightning.report/2"] = "mia_lightning.report/2"
+from mia_lightning.reports.names import SCHEMA as SCHEMA
 
 
 class _Section(BaseModel):

@@ -1,0 +1,142 @@
+"""`mia-dashboard`: one page over the runs beneath folders, written once or whenever a run is added."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+from mia_lightning.atomic import write_whole
+from mia_lightning.dashboard.content import Shown, page_content
+from mia_lightning.dashboard.finding import Place, find_runs
+from mia_lightning.dashboard.page import dashboard_page
+from mia_lightning.dashboard.reader import Reader, state_of
+from mia_lightning.errors import InputError
+
+BAD_INPUT, INTERRUPTED = 2, 130
+PROGRAM = "mia-dashboard"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        _complain(f"{message}; see {self.prog} --help.")
+        sys.exit(BAD_INPUT)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the command `mia-dashboard`; ends the process with 0, 2 (bad input) or 130 (interrupted).
+
+    Under `--watch` Ctrl-C is the end that is meant, and the process ends with 0.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    command = shlex.join([PROGRAM, *arguments])
+    code = 0
+    try:
+        if options.watch is None:
+            _once(options, command)
+        else:
+            watch(options.folders, options.output, seconds=options.watch, command=command)
+    except InputError as error:
+        _complain(str(error))
+        code = BAD_INPUT
+    except KeyboardInterrupt:
+        if options.watch is None:
+            _complain("interrupted.")
+            code = INTERRUPTED
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Draws the runs beneath folders on one self-contained page: leakage against generalisation gap and "
+        "accuracy, over time, and side by side.",
+        epilog=f"{PROGRAM} outputs/ multirun/ --output dashboard.html",
+    )
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="outputs/, multirun/, an experiment's")
+    parser.add_argument("--output", type=Path, default=Path("dashboard.html"), help="the page (default: %(default)s)")
+    parser.add_argument(
+        "--watch", type=_seconds, metavar="SECONDS", help="look for new runs this often, until Ctrl-C, and rewrite it"
+    )
+    return parser
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 86400")
+    return seconds
+
+
+def _once(options: argparse.Namespace, command: str) -> None:
+    reader = Reader(_complain)
+    places = find_runs(options.folders, _complain)
+    shown = [each for place in places if (each := reader.read(place)) is not None]
+    if not shown:
+        raise InputError(
+            f"There is no run beneath {', '.join(map(str, options.folders))} that can be read; give folders in which "
+            "runs have left their report.json."
+        )
+    _write(shown, options.output, command=command, watched=None)
+
+
+def watch(
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    seconds: float,
+    command: str,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write the page now, if there are runs, and whenever one is added, changed or removed; never returns by itself.
+
+    Args:
+        wait: is called between two looks; an exception that it raises ends the watch.
+
+    Raises:
+        InputError: one of `folders` is not there, or `output` cannot be written.
+    """
+    reader = Reader(_complain)
+    before: object = None
+    while True:
+        places = find_runs(folders, _complain)
+        now = [(place, state_of(place)) for place in places]
+        if now != before:
+            _look(reader, places, output, command=command, seconds=seconds)
+            before = now
+        wait(seconds)
+
+
+def _look(reader: Reader, places: Sequence[Place], output: Path, *, command: str, seconds: float) -> None:
+    shown = [each for place in places if (each := reader.read(place)) is not None]
+    if shown:
+        _write(shown, output, command=command, watched=seconds)
+    else:
+        _complain("there is no run yet that can be read; waiting for the first.")
+
+
+def _write(shown: Sequence[Shown], output: Path, *, command: str, watched: float | None) -> None:
+    content = page_content(shown, beside=output.parent)
+    page = dashboard_page(content, made=datetime.now(UTC), command=command, watched=watched)
+    try:
+        write_whole(output, page.encode())
+    except OSError as error:
+        raise InputError(f"{output} cannot be written ({error.strerror}); give another --output.") from None
+    print(f"{output}: {len(shown)} {'run' if len(shown) == 1 else 'runs'}", flush=True)
+
+
+def _complain(sentence: str) -> None:
+    print(f"{PROGRAM}: {sentence}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+// Chosen runs side by side: their curves overlaid, their figures, and the settings in which they differ.
+const DASHES = ["solid", "dash", "dot", "dashdot"];
+
+function drawCompared(state, choose) {
+  const chosen = state.chosen.map((place) => content.runs[place])
+    .map((run) => ({ run, attack: attackOf(run, state.attack) }));
+  const note = chosen.length
+    ? `${counted(chosen.length, "run")} of at most ${MOST_CHOSEN}, ${state.attack === STRONGEST ? "each with its strongest attack" : `with the attack ${state.attack}`}.`
+    : `Tick runs in the table to see their curves and settings side by side, ${MOST_CHOSEN} at most.`;
+  document.getElementById("compare-note").textContent = note;
+  document.getElementById("compare").hidden = !chosen.length;
+  if (!chosen.length) return;
+  drawRoc(chosen);
+  drawComparedTable(chosen, state, choose);
+}
+
+function drawRoc(chosen) {
+  const drawn = chosen.map((each, place) => ({ ...each, place })).filter(({ attack }) => attack && attack.roc);
+  const left = Math.min(...drawn.map(({ attack }) => content.grid[attack.roc[0]]), 0.1);
+  const traces = drawn.map(({ run, attack, place }) => {
+    const [start, rates] = attack.roc;
+    return {
+      type: "scatter", mode: "lines", x: content.grid.slice(start), y: rates.map((rate) => Math.max(rate, left)),
+      name: plain(short(run.name, 44)), line: { color: looks(place).color, width: 2, dash: DASHES[Math.floor(place / NUM_SERIES) % 4] },
+      hovertemplate: "TPR %{y:.3g} at FPR up to %{x:.3g}<extra>%{fullData.name}</extra>",
+    };
+  });
+  const axis = { type: "log", range: [Math.log10(left), 0.02], dtick: 1, tickformat: "~g" };
+  const guessing = {
+    type: "line", x0: left, y0: left, x1: 1, y1: 1, layer: "below", line: { color: css("--muted"), width: 1, dash: "dash" },
+  };
+  const layout = {
+    xaxis: { ...axis, title: { text: "false-positive rate (at most)" } },
+    yaxis: { ...axis, title: { text: "true-positive rate" } }, shapes: [guessing], margin: { l: 60, r: 16, t: 16, b: 50 },
+    legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom" }, showlegend: true,
+    dragmode: isCoarse ? false : "zoom",
+  };
+  Plotly.react(document.getElementById("roc-plot"), traces, themed(layout), {
+    responsive: true, displaylogo: false, modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
+  });
+  const missing = chosen.length - drawn.length;
+  document.getElementById("compare-missing").textContent = missing
+    ? `${counted(missing, "run has", "runs have")} no curve: no such attack, no scores.parquet, or members or non-members absent.` : "";
+}
+
+function drawComparedTable(chosen, state, choose) {
+  const head = element("tr");
+  head.append(element("td"), ...chosen.map(({ run }, place) => {
+    const cell = element("th", null, { scope: "col" });
+    const remove = element("button", "Take away", { type: "button", "aria-label": `Take ${run.name} away` });
+    remove.addEventListener("click", () => choose(state.chosen[place], false));
+    cell.append(linked(run), remove);
+    return cell;
+  }));
+  document.querySelector("#compared thead").replaceChildren(head);
+  const facts = [
+    ["data set", ({ run }) => run.dataset], ["architecture", ({ run }) => run.architecture],
+    ["defence", ({ run }) => run.defense], ["attack", ({ attack }) => (attack ? content.attacks[attack.attack] : "–")],
+    ...content.figures.map((figure, place) => [figure.title, ({ attack }) => valueAndLimits(attack && attack.figures[place])]),
+    ["train accuracy", ({ run }) => show(run.train)], ["test accuracy", ({ run }) => show(run.test)],
+    ["generalisation gap", ({ run }) => show(run.gap)], ["shadow models", ({ run }) => String(run.shadows)],
+    ["seed", ({ run }) => String(run.seed)], ["made (UTC)", ({ run }) => shortMoment(run.created)],
+  ].map(([title, text]) => [title, chosen.map(text)]);
+  document.querySelector("#compared tbody").replaceChildren(...[...facts, ...differences(state.chosen)].map(([title, texts]) => {
+    const line = element("tr");
+    line.append(element("th", title, { scope: "row" }), ...texts.map((text) => element("td", text)));
+    return line;
+  }));
+}
+
+function valueAndLimits(figure) {
+  return figure ? `${show(figure[0])} ${bracket(figure)}`.trim() : "–";
+}
+
+function differences(places) {
+  return content.settings.filter((setting) => setting.name !== "seed" && new Set(places.map((place) => setting.of[place])).size > 1)
+    .map((setting) => [setting.name, places.map((place) => (setting.of[place] < 0 ? "–" : setting.values[setting.of[place]]))]);
+}

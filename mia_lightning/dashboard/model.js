@@ -1,0 +1,116 @@
+// What is known of the runs, and what is asked of it: filters, figures, order, fronts. Nothing here touches the page.
+const content = JSON.parse(document.getElementById("content").textContent);
+const FILTERS = ["dataset", "architecture", "defense", "project", "group"];
+const STRONGEST = "strongest";
+const collator = new Intl.Collator("en", { numeric: true });  // much faster than localeCompare
+
+// The text in which a search looks: names, and the settings in which runs differ.
+const searched = content.runs.map((run, place) => [
+  run.name, run.project, run.group, run.dataset, run.architecture, run.defense, `seed ${run.seed}`,
+  ...content.settings.filter((setting) => setting.of[place] >= 0)
+    .map((setting) => `${setting.name}=${setting.values[setting.of[place]]}`),
+].join("\n").toLowerCase());
+
+// The named attack of a run, or its strongest: of the highest AUC, the first of equals. Null where it has none.
+function attackOf(run, name) {
+  if (name !== STRONGEST) return run.attacks.find((attack) => content.attacks[attack.attack] === name) || null;
+  const defined = run.attacks.filter((attack) => attack.figures[0]);
+  return defined.reduce((best, each) => (best && best.figures[0][0] >= each.figures[0][0] ? best : each), null);
+}
+
+// Rows are what the figures and the table show: a run with one of its attacks, and the chosen figure as `leakage`.
+function rowsFor(state) {
+  const words = state.text.toLowerCase().split(/\s+/).filter(Boolean);
+  const figure = content.figures.findIndex((each) => each.key === state.figure);
+  return content.runs.flatMap((run, place) => {
+    if (!FILTERS.every((name) => !state[name] || valueOf(run, name) === state[name])) return [];
+    if (!words.every((word) => searched[place].includes(word))) return [];
+    const attack = attackOf(run, state.attack);
+    if (!attack) return [];
+    return [{ place, run, attack, attackName: content.attacks[attack.attack], leakage: attack.figures[figure] }];
+  });
+}
+
+function valueOf(run, name) {
+  return run[name] === null ? "single runs" : String(run[name]);
+}
+
+// The values of a filter, the most frequent first.
+function valuesOf(name) {
+  const counts = new Map();
+  content.runs.forEach((run) => counts.set(valueOf(run, name), (counts.get(valueOf(run, name)) || 0) + 1));
+  return [...counts.keys()].sort((one, other) => counts.get(other) - counts.get(one) || collator.compare(one, other));
+}
+
+// Sorted copies; what has no value comes last in both directions, and equals keep their order.
+function sorted(rows, value, descending) {
+  const compare = (one, other) => (typeof one === "string" ? collator.compare(one, other) : one - other);
+  const isMissing = (each) => each === null || each === undefined;
+  return rows.map((row) => [value(row), row]).sort(([one], [other]) => {
+    if (isMissing(one) || isMissing(other)) return isMissing(one) - isMissing(other);
+    return descending ? compare(other, one) : compare(one, other);
+  }).map(([, row]) => row);
+}
+
+// Of points {accuracy, leakage} the places, by falling accuracy, of those that no other point is as good as in both
+// and better than in one: accuracy is good, leakage is not. Equal points are all on the front.
+function paretoFront(points) {
+  const order = points.map((_, place) => place).sort((one, other) =>
+    points[other].accuracy - points[one].accuracy || points[one].leakage - points[other].leakage);
+  const front = [];
+  let least = Infinity, last = null;
+  for (const place of order) {
+    const point = points[place];
+    const isEqual = last && point.accuracy === last.accuracy && point.leakage === last.leakage;
+    if (!isEqual && point.leakage >= least) continue;
+    front.push(place);
+    least = point.leakage;
+    last = point;
+  }
+  return front;
+}
+
+// Spearman's rank correlation, equal values sharing their mean rank; null where it is undefined.
+function rankCorrelation(x, y) {
+  const across = ranks(x), up = ranks(y), middle = (x.length - 1) / 2;
+  let both = 0, ofX = 0, ofY = 0;
+  across.forEach((rank, place) => {
+    both += (rank - middle) * (up[place] - middle);
+    ofX += (rank - middle) ** 2;
+    ofY += (up[place] - middle) ** 2;
+  });
+  return ofX > 0 && ofY > 0 ? both / Math.sqrt(ofX * ofY) : null;
+}
+
+function ranks(values) {
+  const order = values.map((_, place) => place).sort((one, other) => values[one] - values[other]);
+  const found = new Array(values.length);
+  for (let first = 0, end; first < order.length; first = end) {
+    end = first;
+    while (end < order.length && values[order[end]] === values[order[first]]) end += 1;
+    order.slice(first, end).forEach((place) => { found[place] = (first + end - 1) / 2; });
+  }
+  return found;
+}
+
+function show(value, digits = 3) {
+  return value === null || value === undefined ? "–" : value.toFixed(digits);
+}
+
+function bracket(figure) {
+  if (!figure || figure[1] === null) return "";
+  return figure[2] === null ? `at least\u00a0${show(figure[1])}` : `[${show(figure[1])},\u00a0${show(figure[2])}]`;
+}
+
+function counted(number, one, several = `${one}s`) {
+  return `${number.toLocaleString("en")} ${number === 1 ? one : several}`;
+}
+
+// plotly reads a little markup in its texts; what comes from data must stay text.
+function plain(text) {
+  return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+}
+
+function short(text, most = 40) {
+  return text.length <= most ? text : `…${text.slice(1 - most)}`;
+}

@@ -1,0 +1,387 @@
+"""The page in a real browser: what it shows, what it does when it is used, and what it never does."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pytest
+from chromium import SCREENSHOTS, Opened, accessibility_violations, opened
+from dashboard.conftest import EVIL, Site
+from dashboard_runs import many_reports, write_run
+from scipy.stats import spearmanr
+
+from mia_lightning.dashboard.command import main
+
+PLOTS = ("gap-plot", "pareto-plot", "time-plot")
+
+
+def strongest(report: dict[str, Any]) -> dict[str, Any]:
+    return max(report["attacks"], key=lambda attack: attack["overall"]["auc"]["value"])
+
+
+def names(opened: Opened) -> list[str]:
+    return list(opened.page.locator("#runs tbody th").all_inner_texts())
+
+
+def column(opened: Opened, title: str) -> list[str]:
+    heads = [head.strip() for head in opened.page.locator("#runs thead th").all_inner_texts()]
+    cells = opened.page.locator(f"#runs tbody tr > :nth-child({heads.index(title) + 2})")
+    return [text.split("\n")[0] for text in cells.all_inner_texts()]
+
+
+def traced(opened: Opened, plot: str) -> dict[int, tuple[float, float]]:
+    """The points of a figure by the place of their run."""
+    opened.page.wait_for_selector(f"#{plot} .main-svg")
+    data = opened.page.evaluate(
+        f"document.getElementById('{plot}').data.filter((t) => t.customdata)"
+        ".flatMap((t) => t.customdata.map((run, i) => [run, t.x[i], t.y[i]]))"
+    )
+    return {run: (x, y) for run, x, y in data}
+
+
+def pixels(opened: Opened, plot: str, x: float, y: float) -> tuple[float, float]:
+    """Where a point of a figure is in the window, scrolled to; beyond the axes, at their end."""
+    opened.page.locator(f"#{plot}").scroll_into_view_if_needed()
+    across, down = opened.page.evaluate(
+        """([id, x, y]) => {
+          const plot = document.getElementById(id), box = plot.getBoundingClientRect();
+          const {xaxis, yaxis} = plot._fullLayout, within = (at, axis) => Math.min(Math.max(at, 2), axis._length - 2);
+          const across = within(xaxis.d2p(x), xaxis), down = within(yaxis.d2p(y), yaxis);
+          return [box.x + xaxis._offset + across, box.y + yaxis._offset + down];
+        }""",
+        [plot, x, y],
+    )
+    return across, down
+
+
+def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, site: Site) -> None:
+    with opened(browser, site.page) as page:
+        for plot in PLOTS:
+            page.page.wait_for_selector(f"#{plot} .main-svg")
+
+        assert page.requests == [site.page.as_uri()]
+        assert page.errors == []
+        assert page.page.evaluate("POINTS") == "scattergl"
+        policy = page.page.get_attribute("meta[http-equiv]", "content")
+        assert policy.startswith("default-src 'none'")
+        assert "http" not in policy
+        assert "connect-src" not in policy
+        assert "Made on" in page.page.inner_text("header")
+        assert "--watch" in page.page.inner_text("header")
+
+
+def test_shows_the_numbers_of_the_reports(browser: Any, site: Site) -> None:
+    with opened(browser, site.page) as page:
+        runs = json.loads(page.page.inner_text("#content"))["runs"]
+        points = {plot: traced(page, plot) for plot in ("gap-plot", "pareto-plot")}
+        caption = page.page.inner_text("#gap-caption")
+        page.page.fill("#text", "day-1/run-05")
+        row = page.page.inner_text("#runs tbody tr")
+
+    for place, run in enumerate(runs):
+        report = site.reports[run["name"]]
+        auc = strongest(report)["overall"]["auc"]["value"]
+        assert points["gap-plot"][place] == pytest.approx((report["target"]["generalization_gap"], auc), abs=1e-5)
+        assert points["pareto-plot"][place] == pytest.approx((report["target"]["test_accuracy"], auc), abs=1e-5)
+    correlation = spearmanr(*zip(*points["gap-plot"].values(), strict=True)).statistic
+    assert f"over 61 runs: {correlation:.2f}." in caption
+    figures = strongest(site.reports["outputs/day-1/run-05"])["overall"]
+    for figure in (figures["auc"], figures["tpr_at_fpr"]["0.01"]):
+        assert f"{figure['value']:.3f}" in row
+        assert f"[{figure['low']:.3f},\u00a0{figure['high']:.3f}]" in row
+    assert f"{figures['advantage']['value']:.3f}" in row
+
+
+@pytest.mark.slow
+def test_filters_and_figures(browser: Any, site: Site) -> None:
+    with opened(browser, site.page) as page:
+        page.page.select_option("#dataset", "purchase")
+        page.page.select_option("#architecture", "CNN")
+        page.page.select_option("#attack", "lira")
+        page.page.select_option("#figure", "tpr_at_fpr_0.001")
+        shown = set(names(page))
+        status = page.page.inner_text("#status")
+        points = traced(page, "gap-plot")
+        address = page.page.url
+        page.page.click("#reset")
+        after = page.page.inner_text("#status")
+        page.page.fill("#text", "training.epochs=40 nightly")
+        searched = page.page.inner_text("#status")
+        page.page.fill("#text", "nothing is called this")
+        assert page.page.inner_text("#rows") == "no run"
+        assert traced(page, "pareto-plot") == {}
+
+        expected = {
+            name: report
+            for name, report in site.reports.items()
+            if (report["dataset"]["name"], report["target"]["architecture"]) == ("purchase", "CNN")
+        }
+        assert shown == set(expected)
+        defined = [report["attacks"][2]["overall"]["tpr_at_fpr"]["0.001"]["value"] for report in expected.values()]
+        assert sorted(y for _, y in points.values()) == pytest.approx(
+            sorted(v for v in defined if v is not None), abs=1e-5
+        )
+        assert f"{len(expected)} of 61 runs · attack lira · data set purchase · architecture CNN" in status
+        assert f"{defined.count(None)} without this figure" in status
+        assert after.startswith("61 of 61 runs")
+        found = [
+            report
+            for report in site.reports.values()
+            if report["run"]["config"].get("training", {}).get("epochs") == 40
+            and report["run"]["config"]["logger"]["project"] == "nightly"
+        ]
+        assert found
+        assert searched.startswith(f"{len(found)} of 61 runs")
+        assert page.errors == []
+
+    with browser.new_page() as again:
+        again.goto(address)
+        assert again.inner_text("#status") == status
+
+
+def test_sorts_by_keyboard_and_pages(browser: Any, site: Site) -> None:
+    with opened(browser, site.page) as page:
+        page.page.focus("button[data-sort=auc]")
+        page.page.keyboard.press("Enter")
+        falling = column(page, "AUC")
+        assert page.page.evaluate("document.activeElement.dataset.sort") == "auc"
+        assert page.page.get_attribute("#runs th:has(button[data-sort=auc])", "aria-sort") == "descending"
+        page.page.keyboard.press("Enter")
+        rising = column(page, "AUC")
+        page.page.click("#next")
+        rising += column(page, "AUC")
+        page.page.click("#next")
+        page.page.click("#next")
+        last = page.page.inner_text("#rows")
+        is_end = page.page.is_disabled("#next")
+        page.page.click("button[data-sort='tpr_at_fpr_0.001']")
+        page.page.click("button[data-sort='tpr_at_fpr_0.001']")
+        assert "–" not in column(page, "TPR at 0.1\u00a0% FPR")
+
+    values = sorted(strongest(report)["overall"]["auc"]["value"] for report in site.reports.values())
+    assert falling == [f"{value:.3f}" for value in values[::-1][:20]]
+    assert rising == [f"{value:.3f}" for value in values[:40]]
+    assert last == "61 to 61 of 61"
+    assert is_end
+
+
+def test_links_lead_to_the_reports(browser: Any, site: Site) -> None:
+    with opened(browser, site.page) as page:
+        found = {}
+        for _ in range(4):
+            links = page.page.locator("#runs tbody th a")
+            addresses = links.evaluate_all("each => each.map((a) => a.href)")
+            found |= dict(zip(links.all_inner_texts(), addresses, strict=True))
+            if page.page.is_enabled("#next"):
+                page.page.click("#next")
+        written = page.page.locator("#runs tbody th a").first.get_attribute("href")
+        page.page.fill("#text", "onerror")
+        page.page.click("#runs tbody th a")
+        assert page.page.title() == f"the report of {len(EVIL)}"
+
+    assert set(found) == set(site.reports)
+    for name, address in found.items():
+        path = Path(unquote(urlparse(address).path))
+        assert path == site.page.parents[1] / name / "report.html"
+        assert path.is_file()
+    assert written.startswith("../outputs/")
+
+
+def test_a_brush_filters_the_table(browser: Any, site: Site) -> None:
+    expected = {
+        name
+        for name, report in site.reports.items()
+        if report["target"]["generalization_gap"] > 0.3 and strongest(report)["overall"]["auc"]["value"] > 0.7
+    }
+    assert 3 <= len(expected) <= 20
+    with opened(browser, site.page) as page:
+        corner, end = pixels(page, "gap-plot", 0.3, 0.7), pixels(page, "gap-plot", 1, 1)
+        page.page.mouse.move(*corner)
+        page.page.mouse.down()
+        page.page.mouse.move(*np.mean([corner, end], axis=0), steps=4)
+        page.page.mouse.move(*end, steps=4)
+        page.page.mouse.up()
+        page.page.wait_for_selector("#release:visible")
+        brushed = set(names(page))
+        status = page.page.inner_text("#status")
+        kept = page.page.evaluate(
+            "document.getElementById('time-plot').data.filter((t) => t.customdata)"
+            ".map((t) => t.selectedpoints.length).reduce((a, b) => a + b)"
+        )
+        page.page.keyboard.press("Escape")
+        released = page.page.inner_text("#rows")
+        page.page.click("#front")
+        on_fronts = set(names(page))
+        page.page.click("#release")
+
+        assert brushed == expected
+        assert f"{len(expected)} runs selected" in status
+        assert kept == len(expected)
+        assert released == "1 to 20 of 61"
+        assert on_fronts == slow_fronts(site)
+        assert page.page.inner_text("#rows") == released
+        assert page.errors == []
+
+
+def slow_fronts(site: Site) -> set[str]:
+    """Runs that no other run of their data set beats, looking at every pair."""
+    points = {
+        name: (
+            report["dataset"]["name"],
+            report["target"]["test_accuracy"],
+            strongest(report)["overall"]["auc"]["value"],
+        )
+        for name, report in site.reports.items()
+    }
+    return {
+        name
+        for name, (dataset, accuracy, leakage) in points.items()
+        if not any(
+            other[0] == dataset and other[1] >= accuracy and other[2] <= leakage and other[1:] != (accuracy, leakage)
+            for other in points.values()
+        )
+    }
+
+
+@pytest.mark.slow
+def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
+    chosen = ["outputs/day-1/run-05", "outputs/day-2/run-10"]
+    with opened(browser, site.page) as page:
+        for name in chosen:
+            page.page.fill("#text", name)
+            page.page.check("#runs tbody input")
+        heads = page.page.locator("#compared thead th a").all_inner_texts()
+        rows = dict(
+            row.split("\t", 1) for row in page.page.inner_text("#compared tbody").splitlines() if row.strip()
+        )  # fmt: skip
+        curves = page.page.evaluate("document.getElementById('roc-plot').data.map((t) => [t.x, t.y])")
+        address = page.page.url
+        page.page.click("#compared thead button")
+        left = page.page.locator("#compared thead th a").all_inner_texts()
+        assert page.errors == []
+
+    first, second = (site.reports[name] for name in chosen)
+    assert heads == chosen
+    assert rows["data set"].split("\t") == [report["dataset"]["name"] for report in (first, second)]
+    assert rows["training.epochs"].split("\t") == [
+        str(report["run"]["config"]["training"]["epochs"]) for report in (first, second)
+    ]
+    assert "training.batch_size" not in rows
+    assert f"{strongest(first)['overall']['auc']['value']:.3f}" in rows["AUC"]
+    assert len(curves) == 2
+    for x, y in curves:
+        assert (x[-1], y[-1]) == (1, 1)
+        assert y == sorted(y)
+    assert left == chosen[1:]
+    with browser.new_page() as again:
+        again.goto(address)
+        assert again.locator("#compared thead th a").all_inner_texts() == chosen
+
+
+def test_text_of_runs_stays_text(browser: Any, site: Site) -> None:
+    with opened(browser, site.page) as page:
+        alerts: list[str] = []
+        page.page.on("dialog", lambda dialog: (alerts.append(dialog.message), dialog.dismiss()))
+        page.page.fill("#text", "onerror")
+        page.page.check("#runs tbody input")
+        page.page.select_option("#colour", "architecture")
+        images = page.page.locator("img, b").count()
+        page.page.mouse.move(*pixels(page, "gap-plot", *traced(page, "gap-plot").popitem()[1]))
+        page.page.wait_for_selector("#gap-plot .hovertext")
+        hovered = page.page.text_content("#gap-plot .hoverlayer")
+
+        assert names(page) == [f"outputs/odd/{EVIL}"]
+        assert column(page, "data set") == [EVIL]
+        assert column(page, "defence") == ["<b>bold</b>"]
+        assert page.page.inner_text("#compared thead th a") == f"outputs/odd/{EVIL}"
+        assert EVIL in page.page.text_content("#gap-plot .legend")
+        assert EVIL in hovered
+        assert "<b>bold</b>" in hovered
+        assert images == 0
+        assert alerts == []
+        assert page.requests == [site.page.as_uri()]
+        assert page.errors == []
+
+
+def test_functions_of_the_page_against_slow_ones(browser: Any, site: Site) -> None:
+    draw = np.random.default_rng(3)
+    with opened(browser, site.page) as page:
+        for count in (0, 1, 2, 40, 300):
+            points = [(float(a), float(b)) for a, b in draw.integers(0, 12, size=(count, 2)) / 10]
+            front = page.page.evaluate(
+                "(all) => paretoFront(all.map(([accuracy, leakage]) => ({accuracy, leakage})))", points
+            )
+            slow = [
+                place
+                for place, (accuracy, leakage) in enumerate(points)
+                if not any(a >= accuracy and b <= leakage and (a, b) != (accuracy, leakage) for a, b in points)
+            ]
+            assert sorted(front) == slow
+            assert [points[place][0] for place in front] == sorted((points[place][0] for place in front), reverse=True)
+            if count > 2:
+                x, y = (list(each) for each in zip(*points, strict=True))
+                found = page.page.evaluate("([x, y]) => rankCorrelation(x, y)", [x, y])
+                assert found == pytest.approx(spearmanr(x, y).statistic)
+        assert page.page.evaluate("rankCorrelation([1, 1, 1], [1, 2, 3])") is None
+        rows = [3, None, 1, 2, None, 1]
+        in_order = (
+            "([rows, falling]) => sorted(rows.map((v, i) => ({v, i})), (row) => row.v, falling).map((row) => row.i)"
+        )
+        assert page.page.evaluate(in_order, [rows, False]) == [2, 5, 3, 0, 1, 4]
+        assert page.page.evaluate(in_order, [rows, True]) == [0, 3, 2, 5, 1, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1440])
+def test_fits_the_window_and_is_accessible(browser: Any, site: Site, width: int, scheme: str) -> None:
+    with opened(browser, site.page, width=width, scheme=scheme) as page:
+        page.page.wait_for_selector("#time-plot .main-svg")
+        assert page.overflow() <= 0
+        for place in range(3):
+            page.page.locator("#runs tbody input").nth(place).check()
+        page.page.wait_for_selector("#roc-plot .main-svg")
+        assert page.overflow() <= 0
+        for plot in (*PLOTS, "roc-plot"):
+            box = page.page.locator(f"#{plot} .main-svg").first.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+        page.screenshot(f"dashboard_{width}_{scheme}")
+        assert accessibility_violations(page.page) == []
+        assert page.errors == []
+
+
+@pytest.mark.slow
+def test_prints(browser: Any, site: Site) -> None:
+    with opened(browser, site.page, scheme="dark") as page:
+        page.page.emulate_media(media="print", color_scheme="dark")
+        page.page.wait_for_function("getComputedStyle(document.body).backgroundColor === 'rgb(255, 255, 255)'")
+        assert not page.page.is_visible(".controls")
+        assert not page.page.is_visible("#next")
+        assert page.page.is_visible("#status")
+        assert page.page.is_visible("#runs tbody th")
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.page.pdf(path=SCREENSHOTS / "dashboard.pdf", format="A4")
+        assert (SCREENSHOTS / "dashboard.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.slow
+def test_two_thousand_runs(browser: Any, tmp_path: Path) -> None:
+    for place, content in enumerate(many_reports(2000)):
+        write_run(tmp_path / "sweep" / f"{place}", content)
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "sweep"), "--output", str(tmp_path / "many.html")])
+    assert ended.value.code == 0
+    with opened(browser, tmp_path / "many.html") as page:
+        for plot in PLOTS:
+            page.page.wait_for_selector(f"#{plot} .main-svg")
+            assert len(traced(page, plot)) == 2000
+        assert page.page.inner_text("#headline") == "Membership leakage of 2,000 runs on 3 data sets"
+        assert page.page.inner_text("#rows") == "1 to 20 of 2,000"
+        assert page.page.locator("#runs tbody tr").count() == 20
+        page.page.select_option("#dataset", "cifar10")
+        assert page.page.inner_text("#rows") == "1 to 20 of 666"
+        page.screenshot("dashboard_2000_runs")
+        assert page.errors == []

@@ -1,0 +1,294 @@
+"""What the dashboard finds beneath folders, and what it reads of it."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from dashboard_runs import many_reports, normal_scores, report_of, write_run
+from sklearn.metrics import roc_curve
+
+from mia_lightning.dashboard.content import Shown, page_content
+from mia_lightning.dashboard.curves import GRID_F, largest_tpr, read_curves, thinned_roc
+from mia_lightning.dashboard.finding import find_runs
+from mia_lightning.dashboard.reader import Reader
+from mia_lightning.dashboard.run import read_run
+from mia_lightning.dashboard.settings import LONGEST, differing_settings
+from mia_lightning.errors import InputError
+from mia_lightning.reports.schema import AuditReport
+
+
+def never(sentence: str) -> None:
+    raise AssertionError(sentence)
+
+
+def test_the_synthetic_reports_are_reports() -> None:
+    for content in [report_of(defense="top 3 classes"), *many_reports(3)]:
+        AuditReport.model_validate_json(json.dumps(content))
+
+
+class TestFinding:
+    def test_runs_of_single_jobs_sweeps_and_experiments(self, tmp_path: Path) -> None:
+        root = tmp_path / "outputs"
+        for name in ("2026/b", "2026/a", "sweep/0", "sweep/1", "paper/none", "paper/top 1", "sweep/0/.hidden/x"):
+            write_run(root / name)
+        (root / "sweep" / "multirun.yaml").write_text("")
+        (root / "paper" / "comparison.json").write_text("{}")
+
+        found = find_runs([root], never)
+
+        assert [place.name for place in found] == [
+            "outputs/2026/a",
+            "outputs/2026/b",
+            "outputs/paper/none",
+            "outputs/paper/top 1",
+            "outputs/sweep/0",
+            "outputs/sweep/1",
+        ]
+        assert [place.group for place in found] == [None, None, *["outputs/paper"] * 2, *["outputs/sweep"] * 2]
+        comparison = root / "paper" / "comparison.json"
+        assert [place.comparison for place in found] == [None, None, comparison, comparison, None, None]
+        assert {place.root for place in found} == {"outputs"}
+
+    def test_the_innermost_group_and_the_folder_itself(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "sweep" / "0" / "variant")
+        (tmp_path / "sweep" / "multirun.yaml").write_text("")
+        (tmp_path / "sweep" / "0" / "comparison.json").write_text("{}")
+
+        assert [place.group for place in find_runs([tmp_path / "sweep"], never)] == ["sweep/0"]
+        assert [place.name for place in find_runs([tmp_path / "sweep" / "0" / "variant"], never)] == ["variant"]
+
+    def test_each_run_once_where_folders_overlap(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "outputs" / "day" / "a")
+        (tmp_path / "link").symlink_to(tmp_path / "outputs" / "day")
+
+        found = find_runs([tmp_path / "outputs", tmp_path / "outputs" / "day", tmp_path / "link"], never)
+
+        assert [place.name for place in found] == ["outputs/day/a"]
+
+    def test_the_current_folder_has_a_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_run(tmp_path / "outputs" / "a")
+        monkeypatch.chdir(tmp_path / "outputs")
+
+        assert [place.name for place in find_runs([Path(".")], never)] == ["outputs/a"]
+
+    def test_what_is_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="nowhere is no folder; give folders"):
+            find_runs([tmp_path / "nowhere"], never)
+
+    def test_a_folder_that_cannot_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_run(tmp_path / "a")
+        write_run(tmp_path / "closed" / "b")
+        scandir = os.scandir
+
+        def refuse(path: Any) -> Any:
+            if Path(path).name == "closed":
+                raise PermissionError(13, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        said: list[str] = []
+
+        assert [place.folder.name for place in find_runs([tmp_path], said.append)] == ["a"]
+        assert len(said) == 1
+        assert "closed cannot be read (Permission denied)" in said[0]
+
+
+class TestReading:
+    def test_what_a_run_says(self, tmp_path: Path) -> None:
+        content = report_of(
+            dataset="location", defense="top 3 classes", test=0.7, attacks={"a": {"auc": (0.6, 0.5, 0.7)}}
+        )
+        run = read_run(write_run(tmp_path, content))
+
+        assert (run.dataset.name, run.target.test_accuracy) == ("location", 0.7)
+        assert run.defense is not None
+        assert run.defense.description == "top 3 classes"
+        auc = run.attacks[0].overall.auc
+        assert (auc.value, auc.low, auc.high) == (0.6, 0.5, 0.7)
+
+    @pytest.mark.parametrize(
+        ("text", "sentence"),
+        [
+            ("", "is not JSON"),
+            ("[" * 100_000, "is not JSON"),
+            ("[]", "has the schema None"),
+            ('{"schema": "somebody.else/7"}', "has the schema 'somebody.else/7'"),
+            ('{"schema": "mia_lightning.report/2"}', "is not a valid report: Field required at `run`"),
+            (json.dumps(report_of(test=float("nan"))), "finite number at `target.test_accuracy`"),
+        ],
+    )
+    def test_what_is_no_report(self, tmp_path: Path, text: str, sentence: str) -> None:
+        (tmp_path / "report.json").write_text(text)
+
+        with pytest.raises(InputError, match=sentence.replace("(", r"\(")):
+            read_run(tmp_path)
+
+    def test_what_is_gone_or_cannot_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="There is no report at"):
+            read_run(tmp_path)
+        (tmp_path / "report.json").mkdir()
+        with pytest.raises(InputError, match=r"report.json cannot be read \(Is a directory\)"):
+            read_run(tmp_path)
+
+    def test_reads_again_only_what_changed(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "good")
+        bad = write_run(tmp_path / "bad")
+        (bad / "report.json").write_text("{")
+        said: list[str] = []
+        reader = Reader(said.append)
+
+        first = [reader.read(place) for place in find_runs([tmp_path], never)]
+        again = [reader.read(place) for place in find_runs([tmp_path], never)]
+        write_run(tmp_path / "good", report_of(dataset="another"))
+        changed = [reader.read(place) for place in find_runs([tmp_path], never)]
+
+        assert first[0] is None
+        assert first[1] is again[1]
+        assert len(said) == 1
+        assert changed[1] is not None
+        assert changed[1].run.dataset.name == "another"
+
+
+class TestCurves:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_equal_those_of_scikit_learn(self, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        is_member = draw.random(700) < 0.4
+        score = np.round(draw.normal(size=700) + is_member, seed % 3)
+        score[:3] = np.inf, -np.inf, np.inf
+        finite = np.clip(score, -100, 100)  # in the same order, for scikit-learn
+        fpr, tpr, _ = roc_curve(is_member, finite, drop_intermediate=False)
+        asked = np.concatenate([[0.0, 0.01, 0.5, 1.0], draw.random(20), fpr])
+
+        found = largest_tpr(score, is_member, asked)
+
+        np.testing.assert_allclose(found, [tpr[fpr <= most * (1 + 1e-12)].max() for most in asked])
+
+    def test_begin_below_one_false_positive(self) -> None:
+        scores = normal_scores({"a": 1.0}, count=1000)
+        start, rates = thinned_roc(scores["score"], scores["is_member"]) or (0, [])
+
+        assert GRID_F[start] < 1 / 1000 <= GRID_F[start + 1] * (1 + 1e-12)
+        assert len(rates) == len(GRID_F) - start
+        assert rates[-1] == 1
+        exact = largest_tpr(scores["score"], scores["is_member"], GRID_F[start:])
+        np.testing.assert_allclose(rates, exact, rtol=5e-3)
+        best = scores["score"][~scores["is_member"]].max()
+        assert rates[0] == pytest.approx((scores["score"][scores["is_member"]] > best).mean(), rel=5e-3)
+
+    def test_of_one_kind_of_records_alone(self) -> None:
+        assert thinned_roc(np.arange(3.0), np.ones(3, dtype=bool)) is None
+        assert thinned_roc(np.arange(3.0), np.zeros(3, dtype=bool)) is None
+
+    def test_of_a_run(self, tmp_path: Path) -> None:
+        scores = normal_scores({"a": 2.0, "b": 0.0}, count=50)
+        write_run(tmp_path, scores={**scores, "target": np.zeros(200, dtype=int)})
+        dictionary = pa.array(scores["attack"]).dictionary_encode()
+        pq.write_table(pa.table({**scores, "attack": dictionary}), tmp_path / "scores.parquet")
+
+        curves = read_curves(tmp_path, never)
+
+        assert curves == {
+            name: thinned_roc(scores["score"][rows], scores["is_member"][rows])
+            for name, rows in {"a": slice(0, 100), "b": slice(100, 200)}.items()
+        }
+
+    def test_without_scores(self, tmp_path: Path) -> None:
+        assert read_curves(write_run(tmp_path), never) == {}
+
+    def test_of_scores_that_cannot_be_read(self, tmp_path: Path) -> None:
+        path, said = tmp_path / "scores.parquet", []
+        path.write_bytes(b"PAR1 nothing")
+        assert read_curves(tmp_path, said.append) == {}
+        pq.write_table(pa.table({"attack": ["a"], "score": [1.0]}), path)
+        assert read_curves(tmp_path, said.append) == {}
+        pq.write_table(pa.table({"attack": ["a", "a"], "score": [1.0, np.nan], "is_member": [True, False]}), path)
+        assert read_curves(tmp_path, said.append) == {}
+
+        assert len(said) == 3
+        assert all("scores.parquet" in sentence and "without curves" in sentence for sentence in said)
+        assert not any("\n" in sentence for sentence in said)
+        assert "no number" in said[2]
+
+
+class TestSettings:
+    def test_only_what_differs(self) -> None:
+        configs = [
+            {"seed": 0, "model": {"hidden": [128], "name": "a"}, "empty": {}},
+            {"seed": 0, "model": {"hidden": [64, 64], "name": "a"}, "empty": {}},
+            {"seed": 0, "model": {"name": "a"}, "empty": {}, "long": "x" * 300},
+        ]
+
+        found = differing_settings(configs)
+
+        assert found == [
+            {"name": "long", "values": ["x" * (LONGEST - 1) + "…"], "of": [-1, -1, 0]},
+            {"name": "model.hidden", "values": ["[128]", "[64, 64]"], "of": [0, 1, -1]},
+        ]
+
+    def test_of_one_run_or_none(self) -> None:
+        assert differing_settings([]) == []
+        assert differing_settings([{"seed": 1}]) == []
+
+
+class TestContent:
+    def content(self, root: Path, beside: Path) -> dict[str, Any]:
+        reader = Reader(never)
+        shown = [reader.read(place) for place in find_runs([root], never)]
+        return page_content([each for each in shown if isinstance(each, Shown)], beside=beside)
+
+    def test_figures_curves_and_names(self, tmp_path: Path) -> None:
+        attacks = {
+            "loss": {"auc": (0.7, 0.6, 0.8), "0.01": (0.1, 0.05, None), "advantage": (0.25, None, None)},
+            "gap": {"auc": (None, None, None)},
+        }
+        report = report_of(attacks=attacks, train=0.9, test=0.6, config={"logger": {"project": "nightly"}}, shadows=4)
+        write_run(tmp_path / "runs" / "a", report, scores=normal_scores({"loss": 1.0}, count=20))
+        write_run(tmp_path / "runs" / "b", report_of(config={"logger": {"project": 3}}))
+
+        found = self.content(tmp_path / "runs", tmp_path)
+        first, second = found["runs"]
+
+        assert found["attacks"] == ["gap", "loss"]
+        assert [figure["key"] for figure in found["figures"]] == [
+            "auc",
+            "tpr_at_fpr_0.01",
+            "tpr_at_fpr_0.001",
+            "advantage",
+        ]
+        loss, gap = first["attacks"]
+        assert (loss["attack"], gap["attack"]) == (1, 0)
+        assert loss["figures"] == [[0.7, 0.6, 0.8], [0.1, 0.05, None], None, [0.25, None, None]]
+        assert gap["figures"] == [None] * 4
+        assert (loss["roc"] is not None, gap["roc"]) == (True, None)
+        assert (first["train"], first["test"], first["gap"], first["shadows"]) == (0.9, 0.6, 0.3, 4)
+        assert (first["project"], second["project"]) == ("nightly", "runs")
+        assert (first["defense"], first["group"]) == ("none", None)
+        assert found["settings"] == [{"name": "logger.project", "values": ["nightly", "3"], "of": [0, 1]}]
+
+    def test_links_are_relative_and_quoted(self, tmp_path: Path) -> None:
+        write_run(tmp_path / "runs" / "a b#?%" / "c:d")
+        (write_run(tmp_path / "runs" / "z") / "report.html").unlink()
+
+        assert [run["href"] for run in self.content(tmp_path / "runs", tmp_path)["runs"]] == [
+            "./runs/a%20b%23%3F%25/c%3Ad/report.html",
+            None,
+        ]
+        pages = tmp_path / "pages" / "deep"
+        assert self.content(tmp_path / "runs", pages)["runs"][0]["href"].startswith("../../runs/")
+
+    def test_experiments_are_named_by_their_title(self, tmp_path: Path) -> None:
+        for name in ("good", "damaged", "odd"):
+            write_run(tmp_path / "runs" / name / "variant")
+        (tmp_path / "runs" / "good" / "comparison.json").write_text('{"title": "Defences"}')
+        (tmp_path / "runs" / "damaged" / "comparison.json").write_text("{")
+        (tmp_path / "runs" / "odd" / "comparison.json").write_text('{"title": 3}')
+
+        groups = [run["group"] for run in self.content(tmp_path / "runs", tmp_path)["runs"]]
+
+        assert groups == ["runs/damaged", "Defences (runs/good)", "runs/odd"]
