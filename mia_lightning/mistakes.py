@@ -43,7 +43,7 @@ def translate(error: Exception) -> str:
         return (
             f"`{key}={values}` holds several values; add --multirun to run each, or write {key}=[{values}] for a list."
         )
-    if match := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
+    if match := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']*)'", text):
         group, choice = match.groups()
         listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # of all folders on the search path, where Hydra says so
         options = listed or sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))

@@ -275,6 +275,9 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["save_models=null"], ["`save_models` is None"]),
         (["convergence=maybe"], ["`convergence` is 'maybe'", "true or false"]),
         (["trainer.progress_bar=foo"], ["`trainer.progress_bar` is 'foo'"]),
+        (["-m", "hydra/launcher=slurmm"], ["hydra/launcher=slurmm is not", "local, ray, slurm", "mean `slurm`?"]),
+        (["store.dirr=x"], ["there is no setting `store.dirr` (did you mean `store.dir`?)"]),
+        (["store.dir=null", "shadow.shards=2"], ["`shadow.shards` is 2, and `store.dir` is null"]),
     ],
 )
 def test_mistakes_that_need_no_torch_are_one_sentence(
