@@ -34,8 +34,8 @@ class WandbReport:
         project: of wandb.
         entity: user or team; None for the account's own.
         name: of the run; None lets wandb choose.
-        group: runs to be shown together, such as the jobs of a sweep.
-        tags: of the run.
+        group: runs to be shown together; by default the runs of one sweep are.
+        tags: of the run, beside the data set and the architecture.
         notes: of the run.
 
     Raises:
@@ -84,7 +84,7 @@ class WandbReport:
                     project=self.project,
                     entity=self.entity,
                     name=self.name,
-                    group=self.group,
+                    group=self.group or _sweep_of(folder),
                     tags=list(self.tags) or None,
                     notes=self.notes,
                     config=dict(config),
@@ -131,6 +131,14 @@ class _WandbRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def _sweep_of(folder: Path) -> str | None:
+    """The name of the sweep in whose folder a run lies (its date and time, by default); None for a single run."""
+    folder = folder.absolute()
+    if not (folder / "run.json").is_file():
+        return None
+    return "/".join(folder.parent.parts[-2:])
 
 
 def _settings() -> "wandb.Settings":

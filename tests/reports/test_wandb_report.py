@@ -189,6 +189,54 @@ def test_per_class_table_is_the_report(report: AuditReport, logged, summary: dic
     }
 
 
+def test_exposed_records_are_the_flagged_members_of_highest_score(report: AuditReport, logged, summary: dict) -> None:
+    assert report.scores is not None
+    table = _table(logged.folders[0], summary, "exposed_records")
+    assert table["columns"] == ["attack", "target", "record", "class_name", "score", "share_above"]
+    for name in {attack.name for attack in report.attacks}:
+        rows = [row for row in table["data"] if row[0] == name]
+        scores = report.scores
+        own = [i for i in range(len(scores.score)) if scores.attack[i] == name]
+        flagged = [i for i in own if scores.is_member[i] and scores.is_flagged[i]]
+        best = sorted(flagged, key=lambda i: -scores.score[i])[:50]
+        assert [row[4] for row in rows] == [scores.score[i] for i in best]
+        for row, i in zip(rows, best, strict=True):
+            others = [scores.score[j] for j in own if not scores.is_member[j] and scores.target[j] == row[1]]
+            assert row[2] == scores.record[i] or scores.score[i] in [scores.score[j] for j in best if j != i]
+            assert row[3] == report.dataset.class_names[scores.label[i]]
+            assert row[5] == pytest.approx(sum(other >= row[4] for other in others) / len(others))
+
+
+def test_histograms_count_every_score_once(report: AuditReport, summary: dict) -> None:
+    assert report.scores is not None
+    for attack in report.attacks:
+        is_own = report.scores.attack == attack.name
+        bins = []
+        for side, is_side in (("members", report.scores.is_member), ("nonmembers", ~report.scores.is_member)):
+            bins.append(json.loads(str(summary[f"scores/{attack.name}/{side}.bins"])))
+            counts = json.loads(str(summary[f"scores/{attack.name}/{side}.values"]))
+            expected, _ = np.histogram(report.scores.score[is_own & is_side], bins=bins[0])
+            assert counts == expected.tolist()
+            assert sum(counts) == (is_own & is_side).sum()
+        assert bins[0] == bins[1]
+
+
+def test_runs_of_a_sweep_are_a_group_and_runs_are_tagged(report: AuditReport, logged, tmp_path: Path) -> None:
+    import wandb
+
+    entries = [entry["run"] for entry in _records(logged.folders[0]) if entry["type"] == "run"]
+    assert "run_group" not in entries[0]
+    assert set(entries[-1]["tags"]) == {"a", "b", report.dataset.name, report.target.architecture}
+    folder = tmp_path / "multirun" / "12-00" / "3"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    with WandbReport().start(folder, {}) as run:
+        run.finish(report)
+    wandb.teardown()
+    assert run.location is not None
+    assert next(e["run"] for e in _records(Path(run.location)) if e["type"] == "run")["run_group"] == "multirun/12-00"
+
+
 def test_figures_and_line_series_are_there(logged, summary: dict) -> None:
     for key in ("roc", "leakage_vs_gap", "precision_recall/shokri/by_class", "shadow/training"):
         figure = json.loads((logged.folders[0] / "files" / summary[f"{key}.path"]).read_text())
