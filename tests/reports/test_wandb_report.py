@@ -237,6 +237,29 @@ def test_runs_of_a_sweep_are_a_group_and_runs_are_tagged(report: AuditReport, lo
     assert next(e["run"] for e in _records(Path(run.location)) if e["type"] == "run")["run_group"] == "multirun/12-00"
 
 
+def test_saved_models_are_an_artefact_on_request(report: AuditReport, tmp_path: Path) -> None:
+    import wandb
+
+    for name in ("target.safetensors", "shadow.safetensors"):
+        (tmp_path / name).write_bytes(name.encode())
+    with WandbReport(models=True).start(tmp_path, {"save_models": True}) as run:
+        run.finish(report)
+    wandb.teardown()
+    assert run.location is not None
+    (artefact,) = [
+        entry
+        for record in _records(Path(run.location))
+        if (entry := record.get("artifact") or record.get("request", {}).get("log_artifact", {}).get("artifact"))
+        and entry["type"] == "model"
+    ]
+    assert {each["path"] for each in artefact["manifest"]["contents"]} == {"target.safetensors", "shadow.safetensors"}
+
+
+def test_models_that_nobody_saves_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="add save_models=true"):
+        WandbReport(models=True).start(tmp_path, {"save_models": False})
+
+
 def test_figures_and_line_series_are_there(logged, summary: dict) -> None:
     for key in ("roc", "leakage_vs_gap", "precision_recall/shokri/by_class", "shadow/training"):
         figure = json.loads((logged.folders[0] / "files" / summary[f"{key}.path"]).read_text())
