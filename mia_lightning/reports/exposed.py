@@ -1,10 +1,16 @@
 """Which members an attack is surest about: records, one by one, of which the model gives away most."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.reports.schema import AuditReport
+
+COUNT = 50  # of each attack
+_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +54,21 @@ def surest_members(report: AuditReport, count: int) -> list[Exposed]:
                 )
             )
     return found
+
+
+def pictures(population: Population, records: Iterable[int]) -> dict[int, np.ndarray[Any, Any]] | None:
+    """Records as images, `[H, W]` or `[H, W, 3]` uint8; None where they are no `[C, H, W]` with one or three channels.
+
+    Integers are taken for levels from 0 to 255, other numbers spread from the least to the largest of a record.
+    """
+    shape = population.input_shape
+    if len(shape) != 3 or shape[0] not in _CHANNELS:
+        return None
+    drawn = {}
+    for record in dict.fromkeys(records):
+        x = population.x_N[record].cpu().double().numpy()
+        if population.x_N.is_floating_point():
+            x = 255 * (x - x.min()) / max(x.max() - x.min(), np.finfo(float).tiny)
+        image = x.clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0)
+        drawn[record] = image[..., 0] if shape[0] == 1 else image
+    return drawn

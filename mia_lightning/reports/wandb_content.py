@@ -8,7 +8,7 @@
 | `precision_recall/<attack>/by_class` | plotly figure with a menu of classes |
 | `roc`, `leakage_vs_gap` | plotly figures |
 | `per_class` | table: one row for each attack and class |
-| `exposed_records` | table: the members that each attack is surest about |
+| `exposed_records` | table: the members that each attack is surest about, with their pictures where they are images |
 | `scores/<attack>/{members,nonmembers}` | histograms, on the same bins |
 | `<stage>/<loss>/{median,quantile_10,quantile_90}` | history over `<stage>/epoch`, quantiles over models |
 | `<stage>/training` | plotly figure of the same bands |
@@ -27,7 +27,7 @@ from mia_lightning.reports.curves import (
     precision_at_recalls,
     simplify,
 )
-from mia_lightning.reports.exposed import Exposed, surest_members
+from mia_lightning.reports.exposed import COUNT, Exposed, surest_members
 from mia_lightning.reports.figures import roc_edge
 from mia_lightning.reports.findings import most_exposed
 from mia_lightning.reports.interactive import (
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 MAX_ROWS = 10_000  # beyond which wandb cuts a table without an error
 POINTS_PER_CURVE = 100
 NUM_EXPOSED = 10
-NUM_RECORDS = 50  # of each attack, in the table of exposed records
 NUM_BINS = 64  # at which wandb keeps a histogram as it is
 ALL_RECORDS = "all records"
 
@@ -141,8 +140,13 @@ def _exposed_table(report: AuditReport) -> Any:
     import wandb
 
     columns: list[str | int] = [field.name for field in fields(Exposed)]
-    rows = surest_members(report, min(NUM_RECORDS, MAX_ROWS // max(len(report.attacks), 1)))
-    return wandb.Table(columns=columns, data=[list(asdict(row).values()) for row in rows])
+    found = surest_members(report, min(COUNT, MAX_ROWS // max(len(report.attacks), 1)))
+    rows = [list(asdict(each).values()) for each in found]
+    if report.pictures is not None:
+        columns.append("picture")
+        drawn = {record: wandb.Image(image) for record, image in report.pictures.items()}
+        rows = [[*row, drawn[each.record]] for row, each in zip(rows, found, strict=True)]
+    return wandb.Table(columns=columns, data=rows)
 
 
 def _histograms(scores: Scores, names: Sequence[str]) -> dict[str, Any]:

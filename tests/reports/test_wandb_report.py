@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.reports.curves import attack_curves
+from mia_lightning.reports.exposed import surest_members
 from mia_lightning.reports.logger import NoLogger, NoRun
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.tables import headline_scalars
@@ -205,6 +208,49 @@ def test_exposed_records_are_the_flagged_members_of_highest_score(report: AuditR
             assert row[2] == scores.record[i] or scores.score[i] in [scores.score[j] for j in best if j != i]
             assert row[3] == report.dataset.class_names[scores.label[i]]
             assert row[5] == pytest.approx(sum(other >= row[4] for other in others) / len(others))
+
+
+def test_exposed_records_that_are_images_are_shown(make_report, tmp_path: Path) -> None:
+    import wandb
+
+    report = make_report()
+    found = surest_members(report, 50)
+    numbers = np.random.default_rng(0)
+    shown = {each.record: numbers.integers(0, 256, (6, 5, 3), dtype=np.uint8) for each in found}
+    with WandbReport().start(tmp_path, {}) as run:
+        run.finish(report.model_copy(update={"pictures": shown}))
+    wandb.teardown()
+    assert run.location is not None
+    contents = {
+        each["path"]: each["local_path"]
+        for record in _records(Path(run.location))
+        if record["type"] == "artifact"
+        for each in record["artifact"]["manifest"]["contents"]
+    }
+    table = json.loads(Path(contents["exposed_records.table.json"]).read_text())
+    column = table["columns"].index("picture")
+    assert len(table["data"]) == len(found)
+    for row, each in zip(table["data"], found, strict=True):
+        image = Image.open(contents[row[column]["path"]])
+        assert np.array_equal(np.asarray(image), shown[each.record])
+
+
+def test_records_become_pictures(pictures: Population, blobs: Population) -> None:
+    from mia_lightning.reports.exposed import pictures as drawn
+
+    assert drawn(blobs, [0, 1]) is None
+    assert drawn(pictures, [0]) is None  # of two channels
+    coloured = replace(pictures, x_N=pictures.x_N[:, [0, 1, 0]], mean=None, std=None)
+    shown = drawn(coloured, [4, 4, 9])
+    assert shown is not None
+    assert list(shown) == [4, 9]
+    assert np.array_equal(shown[9], coloured.x_N[9].permute(1, 2, 0).numpy())
+    grey = replace(pictures, x_N=pictures.x_N[:, :1].float() / 7 - 3, mean=None, std=None)
+    shown = drawn(grey, [2])
+    assert shown is not None
+    assert shown[2].shape == (6, 6)
+    x = grey.x_N[2, 0].numpy()
+    np.testing.assert_allclose(shown[2], 255 * (x - x.min()) / (x.max() - x.min()), atol=0.51)
 
 
 def test_histograms_count_every_score_once(report: AuditReport, summary: dict) -> None:
