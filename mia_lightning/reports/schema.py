@@ -333,9 +333,9 @@ class TrainingCurves:
 class AuditReport(_Section):
     """What an audit found: the content of `report.json`, with the raw scores beside it.
 
-    `scores`, `training_curves` (by stack: "target", "shadow", "attack/shokri") and `pictures` (of the most exposed records,
-    by their place in the data, where they are images: `[H, W]` or `[H, W, 3]` uint8) are not part of the JSON:
-    the scores are `scores.parquet`; a report that was read back has neither.
+    `scores`, `training_curves` (by stack: "target", "shadow", "attack/shokri") and `pictures` (of the most exposed
+    records, by their place in the data, where they are images: `[H, W]` or `[H, W, 3]` uint8) are not part of the JSON:
+    the scores are `scores.parquet`; a report that was read back has none of them.
     """
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
