@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from mia_lightning import job
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
@@ -19,6 +20,7 @@ from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.mistakes import config_directory, is_bad_input, nearest, translate
+from mia_lightning.results import nothing_on_stdout
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
@@ -54,9 +56,9 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
     Raises:
         InputError: settings that cannot be composed, or nothing at all could be run.
     """
-    console = Console()
+    console = Console(stderr=resolved["output"] != "text")
     if resolved.get("experiments") is None:
-        comparison, code = _run_comparison(resolved, overrides, folder, console, _Kept())
+        comparison, code = _run_comparison(resolved, overrides, folder, _Kept())
         if all(variant.skipped for variant in comparison.variants):
             raise InputError(comparison.variants[0].skipped or "")
         _show(comparison, console)
@@ -77,8 +79,9 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
     code = 0
     shared = _Kept()
     for number, (slug, own) in enumerate(series, 1):
-        console.rule(f"[{number}/{len(series)}] {' '.join(own)}", style="dim", align="left")
-        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, console, shared)
+        title = f"[{number}/{len(series)}] {' '.join(own)}"
+        Console(stderr=True).rule(escape(title), style="dim", align="left")
+        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, shared)
         code = job.worst((code, own_code))
         done.append((folder / slug, comparison))
         save_index(done, folder)
@@ -98,9 +101,16 @@ def _show(comparison: ComparisonReport, console: Console) -> None:
 
 
 def _run_comparison(
-    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console, kept: "_Kept"
+    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, kept: "_Kept"
 ) -> tuple[ComparisonReport, int]:
     """Run all variants; what several of them have in common is loaded and trained once."""
+    with nothing_on_stdout():
+        return _compared(resolved, overrides, folder, Console(stderr=True), kept)
+
+
+def _compared(
+    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console, kept: "_Kept"
+) -> tuple[ComparisonReport, int]:
     started = time.perf_counter()
     planned = plan(resolved, overrides)
     settings = resolved["comparison"]

@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,7 @@ class Ray:
             if death is None:
                 continue
             if attempt <= self.retries:
-                print(f"Run {run.number}: {death}; attempt {attempt + 1} of {self.retries + 1} begins", flush=True)
+                print(f"Run {run.number}: {death}; attempt {attempt + 1} of {self.retries + 1} begins", file=sys.stderr)
                 under_way.begin(run, attempt + 1)
             else:
                 times = "once" if attempt == 1 else f"{attempt} times"
