@@ -21,7 +21,7 @@ STDOUT, STDERR = 1, 2
 @contextmanager
 def nothing_on_stdout() -> Iterator[None]:
     """Whatever is printed within is on stderr: by any library, by the user's code and by processes that it starts."""
-    sys.stdout.flush()
+    _flush()
     kept = _duplicate(STDOUT)
     if kept is not None and _duplicate(STDERR, STDOUT) is None:
         os.close(kept)
@@ -40,7 +40,7 @@ def for_a_reader() -> Iterator[None]:
     """A reader that has read enough, such as `head`, is no mistake: the rest is printed to nobody."""
     try:
         yield
-        sys.stdout.flush()
+        _flush()
     except BrokenPipeError:
         nobody = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nobody, sys.stdout.fileno())
@@ -58,6 +58,11 @@ def print_document(folder: Path, *, on_a_line: bool) -> None:
     path = next((folder / name for name in DOCUMENTS if (folder / name).is_file()), None)
     if path is not None:
         print_json(json.loads(path.read_bytes()), on_a_line=on_a_line)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as it is where the descriptor is closed
+        sys.stdout.flush()
 
 
 def _duplicate(descriptor: int, onto: int | None = None) -> int | None:
