@@ -56,18 +56,18 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
     Raises:
         InputError: settings that cannot be composed, or nothing at all could be run.
     """
-    console = Console(stderr=resolved["output"] != "text")
+    console, progress = Console(stderr=resolved["output"] != "text"), Console(stderr=True)
     if resolved.get("experiments") is None:
-        comparison, code = _run_comparison(resolved, overrides, folder, _Kept())
+        comparison, code = _run_comparison(resolved, overrides, folder, progress, _Kept())
         if all(variant.skipped for variant in comparison.variants):
             raise InputError(comparison.variants[0].skipped or "")
         _show(comparison, console)
         console.print(f"\nResults: {folder / 'comparison.html'}", highlight=False, soft_wrap=True)
         return code
-    return _run_series(resolved["experiments"], overrides, folder, console)
+    return _run_series(resolved["experiments"], overrides, folder, console, progress)
 
 
-def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, console: Console) -> int:
+def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, console: Console, progress: Console) -> int:
     """One comparison after another, and a page that lists them."""
     kept = [each for each in overrides if _key(each) != "experiment"]
     series = []
@@ -80,8 +80,8 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
     shared = _Kept()
     for number, (slug, own) in enumerate(series, 1):
         title = f"[{number}/{len(series)}] {' '.join(own)}"
-        Console(stderr=True).rule(escape(title), style="dim", align="left")
-        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, shared)
+        progress.rule(escape(title), style="dim", align="left")
+        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, progress, shared)
         code = job.worst((code, own_code))
         done.append((folder / slug, comparison))
         save_index(done, folder)
@@ -101,11 +101,11 @@ def _show(comparison: ComparisonReport, console: Console) -> None:
 
 
 def _run_comparison(
-    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, kept: "_Kept"
+    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console, kept: "_Kept"
 ) -> tuple[ComparisonReport, int]:
     """Run all variants; what several of them have in common is loaded and trained once."""
     with nothing_on_stdout():
-        return _compared(resolved, overrides, folder, Console(stderr=True), kept)
+        return _compared(resolved, overrides, folder, console, kept)
 
 
 def _compared(
