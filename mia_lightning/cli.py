@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.gate import ABOVE, UNDETERMINED
-from mia_lightning.job import estimate, judged, resolve, run, shard_of, train_shard, worst
-from mia_lightning.mistakes import about_folder, check_flags, config_directory, is_bad_input, translate
+from mia_lightning.job import NODES, estimate, judged, resolve, run, shard_of, train_shard, worst
+from mia_lightning.mistakes import about_folder, check_choices, check_flags, config_directory, is_bad_input, translate
 from mia_lightning.results import for_a_reader, nothing_on_stdout, print_document, print_json
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def run_job(config: "DictConfig") -> int:
     try:
         if config.get("plan") is not True:
             _forget_earlier_run(folder)
+        check_choices(hydra_config.overrides.task, NODES)
         code, reason = _run(resolve(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)

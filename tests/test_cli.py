@@ -275,6 +275,9 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["save_models=null"], ["`save_models` is None"]),
         (["convergence=maybe"], ["`convergence` is 'maybe'", "true or false"]),
         (["trainer.progress_bar=foo"], ["`trainer.progress_bar` is 'foo'"]),
+        (["output=yaml"], ["`output` is 'yaml'", "one of text, json"]),
+        (["logger=[wandb,tensorboard]"], ["`logger` takes one choice", "logger=wandb_and_tensorboard"]),
+        (["model=[mlp,cnn]"], ["model=[mlp,cnn] names several, and `model` takes one choice."]),
     ],
 )
 def test_mistakes_that_need_no_torch_are_one_sentence(
