@@ -119,6 +119,19 @@ def _first_sentence(error: BaseException) -> str:
     return " ".join(useful[:3]).rstrip(".") if useful else type(error).__name__
 
 
+def check_choices(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse a list for what takes one choice: Hydra would lay the settings of the second over those of the first.
+
+    Raises:
+        InputError: one of `groups` is given a list.
+    """
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group in groups and choice.startswith("["):
+            mend = "; for both of them there is logger=wandb_and_tensorboard" if group == "logger" else ""
+            raise InputError(f"{override} names several, and `{group}` takes one choice{mend}.")
+
+
 def check_flags(arguments: Sequence[str]) -> None:
     """Hydra's own parser, with one sentence where argparse would print its usage."""
     from hydra._internal.utils import get_args_parser

@@ -157,7 +157,7 @@ class TestWithRay:
         wait_for(lambda: run not in processes())  # the run of a dead worker does not go on beside the next attempt
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors + output
-        assert "Run 0: its Ray worker died; attempt 2 of 3 begins" in output
+        assert "Run 0: its Ray worker died; attempt 2 of 3 begins" in errors
         assert codes(tmp_path / "sweep") == [0, 0]
         assert all((tmp_path / "sweep" / name / "report.json").exists() for name in "01")
 
