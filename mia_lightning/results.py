@@ -41,7 +41,7 @@ def for_a_reader() -> Iterator[None]:
     try:
         yield
         _flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the second is what rich makes of the first
         nobody = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nobody, sys.stdout.fileno())
         os.close(nobody)

@@ -176,8 +176,15 @@ def test_a_closed_descriptor_is_no_matter(closed: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "there\n" if closed.startswith("2") else "", "")
 
 
-def test_a_reader_that_has_read_enough_is_no_mistake() -> None:
-    program = "from mia_lightning.results import print_json\nprint_json(list(range(100000)), on_a_line=False)\n"
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print_json(list(range(100000)), on_a_line=False)",
+        "with for_a_reader(): Console().print('[' + 100000 * chr(10), markup=False)",
+    ],
+)
+def test_a_reader_that_has_read_enough_is_no_mistake(program: str) -> None:
+    program = f"from rich.console import Console; from mia_lightning.results import *\n{program}\n"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'"{sys.executable}" -c "{program}" | head -1'],
         capture_output=True,
