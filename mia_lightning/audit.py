@@ -485,13 +485,14 @@ def _attack(
         names = tuple(each.name for each in defenses)
         described = ", ".join(each.describe() for each in defenses)
         defense = DefenseSection(names=names, description=described, adaptive=adaptive)
-    report = assemble(observation, target_signals=target_signals, outcomes=outcomes, defense=defense, config=config)
-    if folder is not None:
-        if save_models:
-            folder.mkdir(parents=True, exist_ok=True)
-            observation.targets.save(folder / "target.safetensors")
-            observation.shadows.save(folder / "shadow.safetensors")
-        save_report(report, folder)
+    with observation.engine.stages.stage("report", 0):
+        report = assemble(observation, target_signals=target_signals, outcomes=outcomes, defense=defense, config=config)
+        if folder is not None:
+            if save_models:
+                folder.mkdir(parents=True, exist_ok=True)
+                observation.targets.save(folder / "target.safetensors")
+                observation.shadows.save(folder / "shadow.safetensors")
+            save_report(report, folder)
     return report
 
 
