@@ -496,6 +496,7 @@ def main() -> int:
     args = arguments()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on workers, once for each model
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # where Slurm is installed
     device = torch.device(args.device)
     sizes, looped, product_seconds = ((1, 4), 2, 0.01) if args.quick else ((1, 4, 16, 64), 4, 0.3)
     heading = machine(device)

@@ -76,6 +76,9 @@ def main() -> None:
         import hydra
 
         check_flags(sys.argv[1:])
+        from mia_lightning.sweep.launcher import register
+
+        register(codes)
         hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
     except KeyboardInterrupt:
         print("mia-lightning: interrupted; no report was written for this run.", file=sys.stderr)

@@ -56,7 +56,9 @@ CANARY_KINDS = ("mislabelled", "uniform")  # `datasets.canaries.KINDS`, which ta
 
 # Exit codes from the best to the worst. Those of the gate (3 above the limit, 4 undetermined) are answers; a sweep that
 # has a bug (1), bad input (2) or an interruption (130, 143) among its jobs has not answered, whatever the others found.
-EXIT_CODES = (0, 4, 3, 1, 2, 130, 143)
+# One that was lost (5: killed, cancelled or timed out on a cluster) goes on when the same sweep is started again.
+LOST = 5
+EXIT_CODES = (0, 4, 3, LOST, 1, 2, 130, 143)
 
 
 def worst(codes: Iterable[int]) -> int:

@@ -418,6 +418,8 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")
+            # Of a machine with Slurm: Lightning would like to be started by it, and we start it ourselves.
+            warnings.filterwarnings("ignore", message="The `srun` command is available")
             warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
             yield
     finally:

@@ -1,0 +1,246 @@
+"""The launcher of sweeps: jobs of Hydra's multirun in, runs handed to a backend, every outcome collected.
+
+Whatever the backend: what is finished is not run again, what failed is known with its reason, and the command exits
+with the worst code of its runs.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mia_lightning.errors import InputError
+from mia_lightning.job import worst
+from mia_lightning.sweep.folders import assign, digest
+from mia_lightning.sweep.local import Local
+from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
+
+TERMINATED = 143
+# What concerns the sweep and not a run of it.
+OF_THE_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.mode", "hydra.run")
+
+
+def register(codes: list[int]) -> None:
+    """Make the launcher known to Hydra, for this process alone.
+
+    Hydra takes launchers from the package `hydra_plugins` and finds them there by name; a file in that package would be
+    imported by every other application of Hydra in the environment.
+
+    Args:
+        codes: takes the exit code of each run of a sweep.
+    """
+    plugin: Any = ModuleType("hydra_plugins.mia_lightning")
+    plugin.SweepLauncher = type("SweepLauncher", (SweepLauncher,), {"__module__": plugin.__name__, "codes": codes})
+    if "hydra_plugins" not in sys.modules and find_spec("hydra_plugins") is None:
+        package: Any = ModuleType("hydra_plugins")
+        package.__path__ = []
+        sys.modules[package.__name__] = package
+    sys.modules[plugin.__name__] = plugin
+    Plugins.instance().register(plugin.SweepLauncher)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job: a run, and before it those that train a share of its shadow models each (`shadow.shards`)."""
+
+    run: Run
+    shards: tuple[Run, ...]
+
+
+class SweepLauncher(Launcher):
+    """What `conf/hydra/launcher/*.yaml` names.
+
+    Args:
+        backend: the class that runs the runs, `local` for this process.
+        settings: of the backend.
+    """
+
+    codes: list[int]
+
+    def __init__(self, backend: str, **settings: Any) -> None:
+        self._backend = backend
+        self._settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._task, self._config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs that are not finished; all outcomes are there when it returns.
+
+        Raises:
+            InputError: the backend cannot be used.
+        """
+        setup_globals()
+        folder = Path(self._config.hydra.sweep.dir).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        jobs = self._jobs(job_overrides, initial_job_idx, folder)
+        to_do = [job for job in jobs if not _is_finished(job.run)]
+        if len(to_do) < len(jobs):
+            print(f"{len(jobs) - len(to_do)} of {len(jobs)} runs are finished already, in {folder}")
+        try:
+            self._run(to_do, folder)
+            outcomes = [Outcome.of(job.run.folder) or lost(job.run, "it left no outcome") for job in jobs]
+        finally:
+            if any(Outcome.of(job.run.folder) for job in jobs):  # else nothing was run at all
+                _show([job.run for job in jobs], folder)
+        self.codes.extend(outcome.exit_code for outcome in outcomes)
+        return [_returned(outcome) for outcome in outcomes]
+
+    def _jobs(self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path) -> list[Job]:
+        """The jobs with their folders; equal ones are one job."""
+        configs = [self._compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
+        digests = [digest(config) for config in configs]
+        wanted = [_folder_of(config) for config in configs]
+        folders = assign(list(zip(digests, wanted, strict=True)), folder)
+        common = set.intersection(*(set(overrides) for overrides in job_overrides))
+        jobs: dict[Path, Job] = {}
+        for i, own in enumerate(folders):
+            run = Run(
+                number=first + i,
+                overrides=tuple(job_overrides[i]),
+                flags=self._flags(),
+                label=" ".join(each for each in job_overrides[i] if each not in common),
+                folder=own,
+                directory=Path.cwd(),
+                digest=digests[i],
+            )
+            if own in jobs:
+                print(f"Run {run.number} is the same as run {jobs[own].run.number}")
+                continue
+            if own != wanted[i]:
+                is_known = digest_of(own) == digests[i]
+                why = "as before" if is_known else f"since {wanted[i].name} holds a run with other settings"
+                print(f"Run {run.number} ({run.label}) is in {own}, {why}")
+            jobs[own] = Job(run=run, shards=self._shards(run, configs[i]))
+        return list(jobs.values())
+
+    def _shards(self, run: Run, config: DictConfig) -> tuple[Run, ...]:
+        shards = OmegaConf.select(config, "shadow.shards", default=1)
+        if not isinstance(shards, int) or shards < 2:
+            return ()
+        more = [f"shadow.shard={i}" for i in range(shards)]
+        return tuple(
+            replace(
+                run,
+                overrides=(*run.overrides, own),
+                label=f"{run.label} shard {i}".strip(),
+                folder=run.folder / f"shard_{i}",
+                digest=digest(self._compose((*run.overrides, own), run.number)),
+            )
+            for i, own in enumerate(more)
+        )
+
+    def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
+        config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        return config
+
+    def _flags(self) -> tuple[str, ...]:
+        """What the runs take over from the command line of the sweep, beside the settings of their jobs."""
+        typed = get_args_parser().parse_args(sys.argv[1:])
+        named = {name: getattr(typed, name) for name in ("config_dir", "config_path", "config_name")}
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in named.items() if value is not None]
+        of_hydra = [
+            each for each in self._config.hydra.overrides.hydra if not each.lstrip("+~").startswith(OF_THE_SWEEP)
+        ]
+        return (*flags, *of_hydra)
+
+    def _run(self, jobs: Sequence[Job], folder: Path) -> None:
+        """Shards first, and beside them the jobs without; then the jobs whose shards have all ended well."""
+        if not jobs:
+            return
+        backend = self._made()
+        for job in jobs:
+            claim(job.run)
+        shards = [shard for job in jobs for shard in job.shards if not _is_finished(shard)]
+        with _terminable(self._backend):
+            backend.run([*shards, *(job.run for job in jobs if not job.shards)], folder=folder)
+            joined = [job.run for job in jobs if job.shards and _is_joined(job)]
+            if joined:
+                backend.run(joined, folder=folder)
+
+    def _made(self) -> Backend:
+        if self._backend == "local":
+            return Local(compose=self._compose, sweep=self._config, context=self._context, task=self._task)
+        try:
+            made: Backend = get_class(self._backend)(**self._settings)
+        except (TypeError, ImportError) as error:
+            raise InputError(f"hydra.launcher cannot be made: {error}; see conf/hydra/launcher.") from error
+        return made
+
+
+def _folder_of(config: DictConfig) -> Path:
+    """The folder that Hydra would give a job."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        return Path(config.hydra.sweep.dir).absolute() / str(config.hydra.sweep.subdir)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _is_finished(run: Run) -> bool:
+    outcome = Outcome.of(run.folder)
+    return outcome is not None and outcome.is_finished
+
+
+def _is_joined(job: Job) -> bool:
+    """Whether all shards have ended well; where not, the job's outcome says which has not, and why."""
+    outcomes = [Outcome.of(shard.folder) or lost(shard, "it left no outcome") for shard in job.shards]
+    failed = [i for i, outcome in enumerate(outcomes) if not outcome.is_finished]
+    if failed:
+        told = "; ".join(f"shard {i} of its shadow models failed: {outcomes[i].reason}" for i in failed)
+        Outcome(exit_code=worst(outcomes[i].exit_code for i in failed), reason=told).keep(job.run.folder)
+    return not failed
+
+
+@contextmanager
+def _terminable(backend: str) -> Iterator[None]:
+    """SIGTERM leaves by an exception, so that a backend can cancel what it started elsewhere."""
+    if backend == "local":  # Lightning answers it where it trains
+        yield
+        return
+
+    def terminate(_: int, __: FrameType | None) -> None:
+        print("mia-lightning: terminated; the runs of the sweep were cancelled.", file=sys.stderr)
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _returned(outcome: Outcome) -> JobReturn:
+    returned = JobReturn()
+    returned.status, returned.return_value = JobStatus.COMPLETED, outcome.exit_code
+    return returned
+
+
+def _show(runs: Sequence[Run], folder: Path) -> None:
+    """What the runs found, or why they did not, as a table and as `sweep.parquet`."""
+    from rich.console import Console
+
+    from mia_lightning.sweep.summary import render_rows, save_summary, summarise
+
+    rows = summarise([run.folder for run in runs])
+    Console().print(render_rows(rows))
+    with contextlib.suppress(InputError):  # of a folder that cannot be written, which the runs have told already
+        save_summary(rows, folder)

@@ -1,0 +1,236 @@
+"""What the runs of a sweep found, read from their files: a row for each run and attack.
+
+Nothing heavy is imported before there is a report to read.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mia_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from mia_lightning.comparison.schema import Variant
+    from mia_lightning.metrics.figures import Figure
+    from mia_lightning.reports.schema import AttackSection, AuditReport
+
+FIGURES = ("auc", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "advantage")
+STAGES = ("target", "synthesis", "shadow", "views", "attack", "total")
+
+
+class Limited(NamedTuple):
+    """A figure with the limits of its 95 % interval; null where undefined."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One attack of one run; what a run did not report is None.
+
+    Attributes:
+        run, path: name of the run's folder below that of the sweep (its number), and the folder.
+        overrides: the settings in which the run differs from the defaults, as typed.
+        exit_code: of the run; None where it has not ended, or was killed.
+        reason: why the code is not 0, or why there is no report.
+        variant: of a run that sets several side by side (`experiment=...`); None for a plain run.
+        seed, dataset, num_records: of the data, all records counted.
+        architecture: of the target.
+        plan: how members were drawn.
+        defense, adaptive: what the attack met, and whether the attacker knew it; `defense` is None for none.
+        train_size: members of one target.
+        num_targets, num_shadows, shadow_train_size: of the models.
+        train_accuracy, test_accuracy, generalization_gap: of the target, means over several.
+        figures: by name, one of `FIGURES`; empty without a report.
+        seconds: by stage, one of `STAGES`: "attack" is this attack's, "total" all of the run's, other attacks included.
+    """
+
+    run: str
+    path: str
+    overrides: tuple[str, ...] = ()
+    exit_code: int | None = None
+    reason: str | None = None
+    variant: str | None = None
+    seed: int | None = None
+    dataset: str | None = None
+    num_records: int | None = None
+    architecture: str | None = None
+    plan: str | None = None
+    defense: str | None = None
+    attack: str | None = None
+    adaptive: bool | None = None
+    train_size: int | None = None
+    num_targets: int | None = None
+    num_shadows: int | None = None
+    shadow_train_size: int | None = None
+    train_accuracy: float | None = None
+    test_accuracy: float | None = None
+    generalization_gap: float | None = None
+    figures: Mapping[str, Limited] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def summarise(folders: Sequence[Path]) -> list[Row]:
+    """A row for each attack of each run, in the order of the folders.
+
+    A run with several attacks has a row for each. A run that is itself an experiment has the rows of its variants, and
+    one for each variant that could not be run. A run without a readable report has one row, which says why.
+    """
+    return [row for folder in folders for row in _rows_of(Path(folder))]
+
+
+def _rows_of(folder: Path) -> list[Row]:
+    code, reason = _outcome(folder)
+    plain = Row(
+        run=folder.name,
+        path=str(folder),
+        overrides=_overrides(folder),
+        exit_code=code,
+        reason=reason,
+        seed=_seed(folder),
+    )
+    if (folder / "report.json").exists():
+        return _rows_of_report(plain, folder)
+    places = _comparisons(folder)
+    if places:
+        return [row for place in places for row in _rows_of_comparison(plain, folder, place)]
+    return [plain if reason is not None else replace(plain, reason="the run has no report.json")]
+
+
+def _rows_of_report(plain: Row, folder: Path) -> list[Row]:
+    from mia_lightning.reports.files import read_report
+
+    try:
+        report = read_report(folder)
+    except (InputError, OSError) as error:
+        return [replace(plain, reason=f"report.json cannot be read: {error}")]
+    about = _about(plain, report)
+    return [_of_attack(about, report, attack) for attack in report.attacks] or [about]
+
+
+def _rows_of_comparison(plain: Row, folder: Path, place: str) -> Iterator[Row]:
+    """The rows of all variants of the comparison in `folder / place`."""
+    from mia_lightning.comparison.schema import ComparisonReport
+
+    try:
+        comparison = ComparisonReport.model_validate_json((folder / place / "comparison.json").read_bytes())
+    except (ValueError, OSError) as error:
+        yield replace(plain, variant=place or None, reason=f"comparison.json cannot be read: {_line(error)}")
+        return
+    for variant in comparison.variants:
+        own = replace(plain, variant=f"{place}/{variant.name}" if place else variant.name, seed=None)
+        yield from _rows_of_variant(own, folder / place, variant)
+
+
+def _rows_of_variant(own: Row, folder: Path, variant: "Variant") -> list[Row]:
+    if variant.folder is None:
+        return [replace(own, reason=variant.skipped)]
+    place = folder / variant.folder
+    return _rows_of_report(replace(own, path=str(place), seed=_seed(place)), place)
+
+
+def _about(plain: Row, report: "AuditReport") -> Row:
+    """What all attacks of a report share."""
+    target = report.target
+    stages = report.run.seconds
+    total = stages["total"] if "total" in stages else sum(stages.values())
+    return replace(
+        plain,
+        seed=report.run.seed,
+        dataset=report.dataset.name,
+        num_records=report.dataset.num_records,
+        architecture=target.architecture,
+        plan=report.membership.plan,
+        defense=None if report.defense is None else report.defense.description,
+        train_size=report.membership.num_members,
+        num_targets=target.num_targets,
+        num_shadows=report.shadow.count,
+        shadow_train_size=report.membership.shadow_train_size,
+        train_accuracy=target.train_accuracy,
+        test_accuracy=target.test_accuracy,
+        generalization_gap=target.generalization_gap,
+        seconds={**{name: stages[name] for name in STAGES if name in stages}, "total": total},
+    )
+
+
+def _of_attack(about: Row, report: "AuditReport", attack: "AttackSection") -> Row:
+    overall = attack.overall
+    found = {
+        "auc": overall.auc,
+        "tpr_at_fpr_0.001": overall.tpr_at_fpr.get("0.001"),
+        "tpr_at_fpr_0.01": overall.tpr_at_fpr.get("0.01"),
+        "advantage": overall.advantage,
+    }
+    own = report.run.seconds.get(f"attack/{attack.name}")
+    return replace(
+        about,
+        attack=attack.name,
+        defense=attack.defense,
+        adaptive=attack.adaptive,
+        figures={name: _limited(figure) for name, figure in found.items()},
+        seconds=about.seconds if own is None else {**about.seconds, "attack": own},
+    )
+
+
+def _limited(figure: "Figure | None") -> Limited:
+    return Limited() if figure is None else Limited(figure.value, figure.low, figure.high)
+
+
+def _outcome(folder: Path) -> tuple[int | None, str | None]:
+    """Exit code and reason as the run wrote them."""
+    if not folder.is_dir():
+        return None, "the folder of the run is not there"
+    try:
+        content = json.loads((folder / "outcome.json").read_bytes())
+        code, reason = int(content["exit_code"]), content["reason"]
+    except FileNotFoundError:
+        return None, "the run has not ended, or was killed: it has no outcome.json"
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        return None, f"outcome.json cannot be read: {_line(error)}"
+    if reason is None and code != 0:
+        return code, f"exit code {code}, without a reason"
+    return code, None if reason is None else str(reason)
+
+
+def _overrides(folder: Path) -> tuple[str, ...]:
+    """As the launcher or Hydra keeps them beside the run; empty where neither does."""
+    try:
+        content = json.loads((folder / "run.json").read_bytes())["overrides"]
+    except (OSError, ValueError, TypeError, KeyError):
+        content = _yaml(folder / ".hydra" / "overrides.yaml")
+    return tuple(str(each) for each in content) if isinstance(content, list) else ()
+
+
+def _seed(folder: Path) -> int | None:
+    content = _yaml(folder / "config.yaml")
+    seed = content.get("seed") if isinstance(content, dict) else None
+    return seed if type(seed) is int else None
+
+
+def _comparisons(folder: Path) -> list[str]:
+    """Where the comparisons of a run lie, relative to it: "" for one, names of folders for a series."""
+    if (folder / "comparison.json").exists():
+        return [""]
+    try:
+        return [str(each["folder"]) for each in json.loads((folder / "summary.json").read_bytes())]
+    except (ValueError, TypeError, KeyError, OSError):
+        return []
+
+
+def _yaml(path: Path) -> Any:
+    """The content; None where there is none that can be read."""
+    from omegaconf import OmegaConf
+
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except Exception:  # of the file system, of the YAML, of its form: there is nothing to read
+        return None
+
+
+def _line(error: Exception) -> str:
+    """An error in one line: pydantic's takes several."""
+    return " ".join(str(error).split()) or type(error).__name__

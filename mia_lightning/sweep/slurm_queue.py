@@ -1,0 +1,139 @@
+"""What Slurm says of jobs, by its own commands, none of which may hang: each blocks while the controller is away.
+
+Everything is read from `squeue`, which knows a job for some minutes after its end (`MinJobAge`), so that no accounting
+is needed; `sacct` is asked only about a job that the controller has forgotten.
+"""
+
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from mia_lightning.errors import InputError
+
+SECONDS_OF_A_COMMAND = 15.0
+SECONDS_OF_PATIENCE = 30.0  # with a controller that does not answer; the answer to its user comes within a minute
+COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
+# States of a task that is over (`man squeue`, job state codes); with all others it is still to be waited for.
+CUT_SHORT = {
+    "BOOT_FAIL": "its node did not start",
+    "CANCELLED": "it was cancelled",
+    "DEADLINE": "it ran into its deadline",
+    "NODE_FAIL": "its node failed",
+    "OUT_OF_MEMORY": "it ran out of memory (hydra.launcher.memory_gb)",
+    "PREEMPTED": "it was preempted and not queued again",
+    "REVOKED": "it was revoked",
+    "TIMEOUT": "it timed out (hydra.launcher.timeout_minutes)",
+}
+FORGOTTEN = "FORGOTTEN"  # our word for a task that neither the controller nor the accounting knows
+OVER = {*CUT_SHORT, "COMPLETED", "FAILED", FORGOTTEN}
+
+
+def check_commands() -> None:
+    """That Slurm is installed on this machine.
+
+    Raises:
+        InputError: it is not.
+    """
+    missing = [name for name in COMMANDS if shutil.which(name) is None]
+    if missing:
+        raise InputError(
+            f"hydra/launcher=slurm needs Slurm's commands, and there is no {missing[0]} on this machine; start the "
+            "sweep on a login node of the cluster, or take hydra/launcher=local."
+        )
+
+
+@dataclass(kw_only=True)
+class Queue:
+    """The controller's view of some tasks.
+
+    Attributes:
+        answered: when it last answered, by `time.monotonic`.
+    """
+
+    answered: float = field(default_factory=time.monotonic)
+
+    def states(self, tasks: Collection[str]) -> dict[str, str] | None:
+        """The state of each task, by its id such as `12_3`; None where the controller does not answer this time.
+
+        Raises:
+            InputError: it has not answered for too long.
+        """
+        jobs = ",".join(sorted({task.partition("_")[0] for task in tasks})) or "0"  # no job has this number
+        listing = _ask("squeue", "--noheader", "--array", "--states=all", f"--jobs={jobs}", "--format=%i|%T")
+        if listing is None or (listing.returncode != 0 and "Invalid job id" not in listing.stderr):
+            self._complain("" if listing is None else listing.stderr)
+            return None
+        self.answered = time.monotonic()
+        found = dict(line.strip().split("|") for line in listing.stdout.splitlines())
+        forgotten = _accounted([task for task in tasks if task not in found])
+        return {task: found.get(task, forgotten.get(task, FORGOTTEN)) for task in tasks}
+
+    def _complain(self, said: str) -> None:
+        if time.monotonic() - self.answered > SECONDS_OF_PATIENCE:
+            reason = f" ({said.strip().splitlines()[-1]})" if said.strip() else ""
+            raise InputError(
+                f"Slurm's controller does not answer{reason}; tasks that it has been given go on, and the same "
+                "command, started again when it does, takes them up."
+            )
+
+
+def cancel(tasks: Collection[str]) -> None:
+    """Cancel tasks; one that is over already, or a controller that is away, is no mistake."""
+    if tasks:
+        _ask("scancel", *sorted(tasks))
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Interrupt by an exception what has not ended in time; for commands that others start.
+
+    Raises:
+        TimeoutError: it has not.
+    """
+
+    def give_up(_: int, __: object) -> None:
+        raise TimeoutError("no answer")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_OF_PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until it is over: what was handed over is then known, and can be cancelled."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _accounted(tasks: Collection[str]) -> dict[str, str]:
+    """The states of tasks that the controller has forgotten, as far as there is accounting that knows them."""
+    if not tasks:
+        return {}
+    answer = _ask(
+        "sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={','.join(tasks)}", "--format=JobID,State"
+    )
+    lines = answer.stdout.splitlines() if answer is not None and answer.returncode == 0 else []
+    rows = (line.split("|") for line in lines)
+    return {task: state.split()[0] for task, state in rows if state}  # "CANCELLED by 1000"
+
+
+def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """What a command says; None where it is not there, or does not answer."""
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND, check=False, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
