@@ -13,6 +13,7 @@ from mia_lightning.metrics.figures import Figure, Figures
 from mia_lightning.reports import findings
 from mia_lightning.reports.curves import AttackCurves
 from mia_lightning.reports.figures import roc_edge
+from mia_lightning.reports.histograms import ScoreHistogram, score_histogram
 from mia_lightning.reports.interactive import (
     Plot,
     convergence_plot,
@@ -22,6 +23,7 @@ from mia_lightning.reports.interactive import (
     precision_distribution_plot,
     precision_recall_plot,
     roc_plot,
+    score_plot,
     training_plot,
 )
 from mia_lightning.reports.page import environment, plotly_javascript
@@ -46,6 +48,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         "size": size,
     }
     strongest = findings.strongest(report)
+    histograms = _histograms(report)
     return templates.get_template("report.html.jinja").render(
         report=report,
         findings=findings,
@@ -61,13 +64,24 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         missing_per_class={id(attack): _missing_per_class(attack) for attack in report.attacks},
         missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
         identity=id,
-        plots=_plots(report, curves),
+        histograms=histograms,
+        plots=_plots(report, curves, histograms),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
         plotly=plotly_javascript(),
     )
 
 
-def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str, Plot]:
+def _histograms(report: AuditReport) -> dict[int, ScoreHistogram]:
+    """The histograms of scores by the place of their attack; none for a report that was read back."""
+    if report.scores is None:
+        return {}
+    made = {place: score_histogram(report.scores, attack.name) for place, attack in enumerate(report.attacks)}
+    return {place: histogram for place, histogram in made.items() if histogram is not None}
+
+
+def _plots(
+    report: AuditReport, curves: Mapping[str, AttackCurves], histograms: Mapping[int, ScoreHistogram]
+) -> dict[str, Plot]:
     """The figures by the id of their place in the page."""
     plots = {
         f"precision-recall-{place}": precision_recall_plot(attack, curves[attack.name])
@@ -79,6 +93,7 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
         plots["precision-by-class"] = precision_distribution_plot(report)
         plots["precision-by-records"] = precision_by_records_plot(report)
+    plots |= {f"scores-{place}": score_plot(histogram) for place, histogram in histograms.items()}
     if report.privacy is not None and (report.privacy.lower or report.privacy.trials is not None):
         plots["epsilon"] = epsilon_plot(report.privacy)
     convergence = convergence_plot(report)

@@ -22,6 +22,7 @@ from mia_lightning.reports.curves import (
 )
 from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.findings import label, most_exposed, strongest
+from mia_lightning.reports.histograms import ScoreHistogram
 from mia_lightning.reports.labels import label_places
 from mia_lightning.reports.schema import AttackSection, AuditReport, PrivacySection, TrainingCurves
 from mia_lightning.reports.training_bands import bands
@@ -113,6 +114,26 @@ def roc_plot(report: AuditReport, curves: Mapping[str, AttackCurves], edge: floa
     return {"data": data, "layout": layout}
 
 
+def score_plot(histogram: ScoreHistogram) -> Plot:
+    """Shares of the members and of the non-members over the score; the attack's threshold, if it has one, dotted."""
+    x = np.repeat(histogram.edge, 2)
+    data: list[Plot] = []
+    groups = (("members", histogram.members, "solid"), ("non-members", histogram.nonmembers, "dash"))
+    for place, (name, shares, dash) in enumerate(groups):
+        y = np.concatenate([[0.0], np.repeat(shares, 2), [0.0]])
+        line = {"color": _series(place), "width": 1.5, "dash": dash}
+        hover = {"hovertemplate": _hover("%{y:.1%} of them, at a score of %{x:.3g}")}
+        data.append(_line(x, y, name, line) | {"fill": "tozeroy"} | hover)
+    layout = _layout("score (higher: more likely a member)", "share of the group")
+    layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    if histogram.threshold is not None and histogram.edge[0] <= histogram.threshold <= histogram.edge[-1]:
+        at = float(f"{histogram.threshold:.4g}")
+        line = {"color": "--ink", "width": 1.5, "dash": "dot"}
+        shape = {"type": "line", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": line}
+        layout["shapes"] = [shape]
+    return {"data": data, "layout": layout}
+
+
 def leakage_vs_gap_plot(report: AuditReport) -> Plot:
     """AUC of each class over its generalisation gap, one colour and symbol for each attack."""
     gaps = {group.class_index: group.generalization_gap for group in report.target.per_class}
@@ -154,7 +175,7 @@ def precision_distribution_plot(report: AuditReport) -> Plot:
             xs, ys = distribution_line(precisions)
             line = _line(np.array(xs), np.array(ys), label(attack), {"color": _series(place), "width": 2})
             data.append(line | {"hovertemplate": _hover("at most %{x:.3f}: %{y:.0%} of the classes")})
-    layout = _layout("precision of the class at one member per non-member", "share of classes with at most that")
+    layout = _layout("precision of the class at 1:1", "share of classes with at most that")
     guessing = {"type": "line", "yref": "paper", "x0": 0.5, "x1": 0.5, "y0": 0, "y1": 1, "line": GUESSING}
     return {"data": data, "layout": layout | {"shapes": [guessing]}}
 

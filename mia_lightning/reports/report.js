@@ -9,6 +9,15 @@ function chosen(trace, group) {
   return { ...trace, visible: true, showlegend: true, line: { color: "--series-1", width: 2.5 } };
 }
 
+// On paper a figure has the width that its place will have there: by then no script can measure it any more.
+const paper = matchMedia("print");
+let isPrinting = false;
+
+function measures(place) {
+  if (!isPrinting && !paper.matches) return {};
+  return { width: place.closest(".pair") ? 325 : 680, height: 320 };
+}
+
 function draw(id) {
   const place = document.getElementById(id);
   const menu = document.querySelector(`select[data-plot="${id}"]`);
@@ -18,7 +27,7 @@ function draw(id) {
     responsive: true, displaylogo: false,
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
   };
-  Plotly.react(place, data, themed(coloured(plots[id].layout)), config);
+  Plotly.react(place, data, { ...themed(coloured(plots[id].layout)), ...measures(place) }, config);
 }
 
 function drawAll() {
@@ -28,6 +37,13 @@ function drawAll() {
 document.querySelectorAll("select[data-plot]").forEach((menu) =>
   menu.addEventListener("change", () => draw(menu.dataset.plot)));
 onThemeChange(drawAll);
-addEventListener("beforeprint", () =>
-  document.querySelectorAll("details.print").forEach((part) => { part.open = true; }));
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details.print").forEach((part) => { part.open = true; });
+  isPrinting = true;
+  drawAll();
+});
+addEventListener("afterprint", () => {
+  isPrinting = false;
+  drawAll();
+});
 drawAll();
