@@ -6,10 +6,10 @@ All text is escaped by jinja2; the figures travel as JSON in which `<` is escape
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from mia_lightning.metrics.figures import Figure, Figures
+from mia_lightning.metrics.figures import Figure
 from mia_lightning.reports import findings
 from mia_lightning.reports.curves import AttackCurves
 from mia_lightning.reports.figures import roc_edge
@@ -31,6 +31,8 @@ from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
 from mia_lightning.training.execution import duration, size
 
+_PER_CLASS = ("precision", "precision_balanced", "recall", "accuracy", "advantage", "auc", "average_precision")
+_NUM_NAMED = 8  # classes that stand beside a reason
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
 
 
@@ -115,20 +117,31 @@ def _missing(attack: AttackSection) -> list[tuple[str, str]]:
 
 
 def _missing_per_class(attack: AttackSection) -> list[tuple[str, str]]:
-    return _missing_by_name((group.class_name, group) for group in attack.per_class)
+    """Of the figures that the table of classes shows."""
+    rows = []
+    for group in attack.per_class:
+        figures = findings.figures_by_name(group)
+        rows.append((group.class_name, [(name, figures[name]) for name in _PER_CLASS]))
+    return _missing_by_name(rows)
 
 
 def _missing_per_group(attack: AttackSection) -> list[tuple[str, str]]:
-    return _missing_by_name((group.group_name, group) for group in attack.per_group)
+    named = ((group.group_name, findings.figures_by_name(group)) for group in attack.per_group)
+    return _missing_by_name((name, list(figures.items())) for name, figures in named)
 
 
-def _missing_by_name(named: Iterable[tuple[str, Figures]]) -> list[tuple[str, str]]:
+def _missing_by_name(named: Iterable[tuple[str, Sequence[tuple[str, Figure]]]]) -> list[tuple[str, str]]:
     """(names, reason) for each reason why figures of classes or groups are null or to be read with caution."""
     reasons: dict[str, dict[str, None]] = {}
     for name, figures in named:
-        for _, reason in _reasons(findings.figures_by_name(figures).items()):
+        for _, reason in _reasons(figures):
             reasons.setdefault(reason, {})[name] = None
-    return [(", ".join(names), reason) for reason, names in reasons.items()]
+    return [(_listed(list(names)), reason) for reason, names in reasons.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    further = len(names) - _NUM_NAMED
+    return ", ".join(names[:_NUM_NAMED]) + (f" and {further:,} more" if further > 0 else "")
 
 
 def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:

@@ -23,7 +23,7 @@ from mia_lightning.reports.curves import (
 from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.findings import label, most_exposed, strongest
 from mia_lightning.reports.histograms import ScoreHistogram
-from mia_lightning.reports.labels import label_places
+from mia_lightning.reports.labels import label_places, short
 from mia_lightning.reports.schema import AttackSection, AuditReport, PrivacySection, TrainingCurves
 from mia_lightning.reports.training_bands import bands
 
@@ -58,11 +58,13 @@ def precision_recall_plot(attack: AttackSection, curves: AttackCurves) -> Plot:
             continue
         place = exposed.get(group.class_index)
         color = "--faint" if place is None else _series(place)
-        name = group.class_name if group.auc.value is None else f"{group.class_name} ({group.auc.value:.2f})"
-        line = _curve(curve, name, {"color": color, "width": 0.8 if place is None else 1.6})
+        area = "" if group.auc.value is None else f" ({group.auc.value:.2f})"
+        line = _curve(curve, short(group.class_name) + area, {"color": color, "width": 0.8 if place is None else 1.6})
+        line["hovertemplate"] = line["hovertemplate"].replace("%{fullData.name}", "%{fullData.meta.name}")
         line["meta"] = {
             "group": group.class_index,
             "kind": "line",
+            "name": plain(group.class_name + area),
             "color": color,
             "named": place is not None,
         }
@@ -124,7 +126,7 @@ def score_plot(histogram: ScoreHistogram) -> Plot:
         line = {"color": _series(place), "width": 1.5, "dash": dash}
         hover = {"hovertemplate": _hover("%{y:.1%} of them, at a score of %{x:.3g}")}
         data.append(_line(x, y, name, line) | {"fill": "tozeroy"} | hover)
-    layout = _layout("score (higher: more likely a member)", "share of the group")
+    layout = _layout("score, higher for members", "share of the group")
     layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
     if histogram.threshold is not None and histogram.edge[0] <= histogram.threshold <= histogram.edge[-1]:
         at = float(f"{histogram.threshold:.4g}")
@@ -141,7 +143,7 @@ def leakage_vs_gap_plot(report: AuditReport) -> Plot:
     for place, attack in enumerate(report.attacks):
         groups = [group for group in most_exposed(attack) if gaps[group.class_index] is not None]
         points = [(gaps[group.class_index] or 0.0, group.auc.value or 0.0) for group in groups]
-        names = [group.class_name for group in groups]
+        names = [short(group.class_name, 18) for group in groups]
         sides = label_places(points, names) if attack is strongest(report) else {}
         data.append(
             {
@@ -153,7 +155,7 @@ def leakage_vs_gap_plot(report: AuditReport) -> Plot:
                 "text": [plain(name) if place in sides else "" for place, name in enumerate(names)],
                 "textposition": [f"middle {sides.get(place, 'right')}" for place in range(len(names))],
                 "textfont": {"color": "--ink", "size": 11},
-                "hovertext": [plain(name) for name in names],
+                "hovertext": [plain(group.class_name) for group in groups],
                 "cliponaxis": False,
                 "marker": {"color": _series(place), "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 9},
                 "opacity": 0.85,

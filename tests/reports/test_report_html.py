@@ -80,6 +80,8 @@ def test_plots_hold_the_curves(report: AuditReport, page: _Page) -> None:
         "precision-recall-0",
         "precision-recall-1",
         "roc",
+        "scores-0",
+        "scores-1",
         "leakage-vs-gap",
         "precision-by-class",
         "precision-by-records",
@@ -171,7 +173,8 @@ def test_the_page_can_be_read_aloud(page: _Page) -> None:
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for tag, attributes in page.tags:
-        if attributes.get("role") == "img":
+        if attributes.get("class") == "plot":
+            assert attributes["role"] == "group"  # it holds buttons, which an image may not
             assert attributes["aria-label"]
         if tag == "th":
             assert attributes["scope"] in ("row", "col")
