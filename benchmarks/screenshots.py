@@ -3,7 +3,7 @@
     python benchmarks/screenshots.py [--output docs/report.png] [--folder FOLDER]
 
 Runs `mia-lightning` with its defaults (scikit-learn's digits, 64 shadow models, two attacks), without a store, or takes
-the run that is in FOLDER, and writes the page from its heading to the end of what the figures mean and do not mean: 1,200
+the run in FOLDER, and writes the page from its heading to the end of what figures mean and do not mean: 1,200
 pixels wide, in light colours. Needs the program `chromium` and the package playwright.
 
 Ends with 1 where the picture would be larger than 300 kB.
