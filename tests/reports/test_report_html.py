@@ -163,7 +163,11 @@ def test_reasons_name_a_few_classes_and_speak_of_figures_that_are_shown(make_rep
     words = " ".join("".join(_Page(html_page(report, curves)).text).split())
     section = words[words.index("Figures that are missing") : words.index("Members and non-members are those")]
 
-    flagless = [group.class_name for group in report.attacks[0].per_class if group.precision.value is None]
+    flagless = [
+        group.class_name
+        for group in report.attacks[0].per_class
+        if group.precision.reason == "the attack flagged no record"
+    ]
     assert len(flagless) > 9
     listed = f"({', '.join(flagless[:8])} and {len(flagless) - 8} more)"
     assert listed in section
