@@ -242,6 +242,20 @@ def test_text_of_the_data_stays_text(browser: Any, run_of: Run) -> None:
 
 
 @pytest.mark.slow
+def test_without_scripts_the_tables_remain(browser: Any, run_of: Run) -> None:
+    folder = run_of("digits")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((folder / "report.html").as_uri())
+    assert not page.is_visible("#roc")
+    assert not page.is_visible("#menu-0")
+    assert page.is_visible("body > noscript")
+    best = max(attack["overall"]["auc"]["value"] for attack in content(folder)["attacks"])
+    assert f"{best:.3f}" in page.inner_text("section[aria-labelledby=attacks]")
+    context.close()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["several_targets", "defended", "hundred_classes"])
 def test_shows_the_numbers_of_other_reports(browser: Any, run_of: Run, name: str) -> None:
     folder = run_of(name)
