@@ -212,6 +212,10 @@ def test_the_keyboard_reaches_and_uses_everything(browser: Any, run_of: Run) -> 
         page.page.keyboard.press("ArrowDown")
         first = int(page.page.input_value("#menu-0"))
         assert sorted(map(str, lines())) == sorted([str(first), "overall"])
+        button = page.page.locator("#roc .modebar-btn").first
+        button.focus()
+        assert page.page.evaluate("document.activeElement.classList.contains('modebar-btn')")
+        page.page.wait_for_function("getComputedStyle(document.querySelector('#roc .modebar')).opacity === '1'")
         page.page.focus("summary:has-text('Configuration')")
         assert not page.page.is_visible("pre")
         page.page.keyboard.press("Enter")
