@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.gate import ABOVE, UNDETERMINED
-from mia_lightning.job import estimate, judged, resolve, run, shard_of, train_shard, worst
-from mia_lightning.mistakes import about_folder, check_flags, config_directory, is_bad_input, translate
+from mia_lightning.job import NODES, estimate, judged, resolve, run, shard_of, train_shard, worst
+from mia_lightning.mistakes import about_folder, check_choices, check_flags, config_directory, is_bad_input, translate
+from mia_lightning.results import for_a_reader, nothing_on_stdout, print_document, print_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -109,10 +110,11 @@ def run_job(config: "DictConfig") -> int:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode is RunMode.MULTIRUN:
-        print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}")
+        print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
     try:
         if config.get("plan") is not True:
             _forget_earlier_run(folder)
+        check_choices(hydra_config.overrides.task, NODES)
         code, reason = _run(resolve(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
@@ -139,20 +141,36 @@ def run_job(config: "DictConfig") -> int:
 
 
 def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int, str | None]:
-    """An audit, a comparison of several, or a series of comparisons, as the configuration says.
+    """An audit, a comparison of several, or a series of comparisons, as the configuration says; its result is printed.
 
     Returns:
         The exit code, with the reason where it is not 0.
     """
-    overrides = list(hydra_config.overrides.task)
+    from hydra.types import RunMode
+
+    is_json, in_sweep = resolved["output"] == "json", hydra_config.mode is RunMode.MULTIRUN
     if resolved["plan"]:
-        print("\n".join(_estimates(resolved)))
+        with nothing_on_stdout():
+            sentences = _estimates(resolved)
+        if is_json:
+            print_json({"estimates": sentences}, on_a_line=in_sweep)
+        else:
+            print("\n".join(sentences))
         return 0, None
     if resolved.get("experiments") is not None or resolved.get("comparison") is not None:
         from mia_lightning.experiment import run_experiment
 
-        code = run_experiment(resolved, overrides, folder)
-        return code, EXPERIMENT_REASONS.get(code)
+        code = run_experiment(resolved, list(hydra_config.overrides.task), folder)
+        reason = EXPERIMENT_REASONS.get(code)
+    else:
+        code, reason = _audit(resolved, folder)
+    if is_json and not in_sweep:  # the launcher prints what its runs have left, those of an earlier start too
+        print_document(folder, on_a_line=False)
+    return code, reason
+
+
+def _audit(resolved: dict[str, Any], folder: Path) -> tuple[int, str | None]:
+    """One audit, or one of the jobs that train its shadow models, with its summary unless another output is wanted."""
     if resolved.get("scale", "paper") != "paper":
         raise InputError(
             f"`scale` is {resolved['scale']!r}, which only experiments have; add experiment=... or leave it."
@@ -161,17 +179,22 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int
 
     from mia_lightning.reports.console import render_summary
 
-    console = Console()
+    progress = Console(stderr=True)
+    console = Console() if resolved["output"] == "text" else progress
     shard = shard_of(resolved)
     if shard is not None:
-        console.print(train_shard(resolved, shard, folder, console), highlight=False, markup=False, soft_wrap=True)
+        with nothing_on_stdout():
+            sentence = train_shard(resolved, shard, folder, progress)
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         return 0, None
-    report = run(resolved, folder, console)
-    console.print(render_summary(report))
+    with nothing_on_stdout():
+        report = run(resolved, folder, progress)
     verdict = judged(resolved, report, folder)
-    if verdict is not None:
-        console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    with for_a_reader():
+        console.print(render_summary(report))
+        if verdict is not None:
+            console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return (0, None) if verdict is None or verdict.exit_code == 0 else (verdict.exit_code, verdict.sentence)
 
 

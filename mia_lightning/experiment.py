@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from mia_lightning import job
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
@@ -19,6 +20,7 @@ from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.mistakes import config_directory, is_bad_input, nearest, translate
+from mia_lightning.results import nothing_on_stdout
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
@@ -54,18 +56,18 @@ def run_experiment(resolved: dict[str, Any], overrides: Sequence[str], folder: P
     Raises:
         InputError: settings that cannot be composed, or nothing at all could be run.
     """
-    console = Console()
+    console, progress = Console(stderr=resolved["output"] != "text"), Console(stderr=True)
     if resolved.get("experiments") is None:
-        comparison, code = _run_comparison(resolved, overrides, folder, console, _Kept())
+        comparison, code = _run_comparison(resolved, overrides, folder, progress, _Kept())
         if all(variant.skipped for variant in comparison.variants):
             raise InputError(comparison.variants[0].skipped or "")
         _show(comparison, console)
         console.print(f"\nResults: {folder / 'comparison.html'}", highlight=False, soft_wrap=True)
         return code
-    return _run_series(resolved["experiments"], overrides, folder, console)
+    return _run_series(resolved["experiments"], overrides, folder, console, progress)
 
 
-def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, console: Console) -> int:
+def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, console: Console, progress: Console) -> int:
     """One comparison after another, and a page that lists them."""
     kept = [each for each in overrides if _key(each) != "experiment"]
     series = []
@@ -77,8 +79,9 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
     code = 0
     shared = _Kept()
     for number, (slug, own) in enumerate(series, 1):
-        console.rule(f"[{number}/{len(series)}] {' '.join(own)}", style="dim", align="left")
-        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, console, shared)
+        title = f"[{number}/{len(series)}] {' '.join(own)}"
+        progress.rule(escape(title), style="dim", align="left")
+        comparison, own_code = _run_comparison(_compose(own), own, folder / slug, progress, shared)
         code = job.worst((code, own_code))
         done.append((folder / slug, comparison))
         save_index(done, folder)
@@ -101,6 +104,13 @@ def _run_comparison(
     resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console, kept: "_Kept"
 ) -> tuple[ComparisonReport, int]:
     """Run all variants; what several of them have in common is loaded and trained once."""
+    with nothing_on_stdout():
+        return _compared(resolved, overrides, folder, console, kept)
+
+
+def _compared(
+    resolved: dict[str, Any], overrides: Sequence[str], folder: Path, console: Console, kept: "_Kept"
+) -> tuple[ComparisonReport, int]:
     started = time.perf_counter()
     planned = plan(resolved, overrides)
     settings = resolved["comparison"]

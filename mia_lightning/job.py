@@ -9,6 +9,7 @@ from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.gate import GateVerdict, gate_from, judge
 from mia_lightning.mistakes import about_folder, about_node, config_directory, nearest
+from mia_lightning.results import FORMATS
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,6 +31,7 @@ SECTIONS = (
     "save_models",
     "convergence",
     "plan",
+    "output",
     "scale",
     "dataset",
     "membership",
@@ -118,6 +120,7 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     resolved["trainer"].setdefault("progress_bar", True)
     resolved.setdefault("convergence", False)
     resolved.setdefault("plan", False)
+    resolved.setdefault("output", "text")
     resolved.setdefault("store", {"dir": None})
     shadow = resolved["shadow"]
     resolved["shards"] = {"count": shadow.pop("shards", 1), "number": shadow.pop("shard", None)}
@@ -139,6 +142,8 @@ def resolve(config: "DictConfig") -> dict[str, Any]:
     ):
         if not isinstance(value, bool):
             raise InputError(f"`{place}` is {value!r}; it must be true or false.")
+    if resolved["output"] not in FORMATS:
+        raise InputError(f"`output` is {resolved['output']!r}; it must be one of {', '.join(FORMATS)}.")
     return {str(name): value for name, value in resolved.items()}
 
 

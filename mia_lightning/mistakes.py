@@ -43,7 +43,7 @@ def translate(error: Exception) -> str:
         return (
             f"`{key}={values}` holds several values; add --multirun to run each, or write {key}=[{values}] for a list."
         )
-    if match := re.search(r"Could not (?:find|load) '(\w+)/([^']*)'", text):
+    if match := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']*)'", text):
         group, choice = match.groups()
         listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # of all folders on the search path, where Hydra says so
         options = listed or sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
@@ -117,6 +117,19 @@ def _first_sentence(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See https:"))]
     return " ".join(useful[:3]).rstrip(".") if useful else type(error).__name__
+
+
+def check_choices(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse a list for what takes one choice: Hydra would lay the settings of the second over those of the first.
+
+    Raises:
+        InputError: one of `groups` is given a list.
+    """
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group in groups and choice.startswith("["):
+            mend = "; for both of them there is logger=wandb_and_tensorboard" if group == "logger" else ""
+            raise InputError(f"{override} names several, and `{group}` takes one choice{mend}.")
 
 
 def check_flags(arguments: Sequence[str]) -> None:

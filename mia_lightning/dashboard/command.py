@@ -14,6 +14,7 @@ from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.finding import Place, find_runs
 from mia_lightning.dashboard.page import dashboard_page
 from mia_lightning.dashboard.reader import Reader, state_of
+from mia_lightning.dashboard.workspace import create, is_meant
 from mia_lightning.errors import InputError
 
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Under `--watch` Ctrl-C is the end that is meant, and the process ends with 0.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if is_meant(arguments):
+        _workspace(arguments[1:])
     options = _parser().parse_args(arguments)
     command = shlex.join([PROGRAM, *arguments])
     code = 0
@@ -52,12 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(code)
 
 
+def _workspace(arguments: Sequence[str]) -> NoReturn:
+    try:
+        print(create(arguments, _Parser))
+    except InputError as error:
+        _complain(str(error))
+        sys.exit(BAD_INPUT)
+    sys.exit(0)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
         description="Draws the runs beneath folders on one self-contained page: leakage against generalisation gap and "
         "accuracy, over time, and side by side.",
-        epilog=f"{PROGRAM} outputs/ multirun/ --output dashboard.html",
+        epilog=f"{PROGRAM} outputs/ multirun/ --output dashboard.html; {PROGRAM} wandb ENTITY/PROJECT for a workspace",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="outputs/, multirun/, an experiment's")
     parser.add_argument("--output", type=Path, default=Path("dashboard.html"), help="the page (default: %(default)s)")

@@ -1,10 +1,12 @@
 // The page: its state, kept in the address so that a reload shows the same, and what changes it.
 const MENUS = {
   figure: content.figures.map((figure) => [figure.key, figure.title]),
-  attack: [[STRONGEST, "strongest of each run"], ...content.attacks.map((name) => [name, name])],
+  attack: [[STRONGEST, "strongest of each run (highest AUC)"], ...content.attacks.map((name) => [name, name])],
   colour: [["dataset", "data set"], ["architecture", "architecture"], ["defense", "defence"]],
   ...Object.fromEntries(FILTERS.map((name) => [name, [["", "all"], ...valuesOf(name).map((value) => [value, value])]])),
 };
+
+const SWITCHES = ["intervals", "descending", "reload"];
 
 const state = fromAddress();
 
@@ -13,7 +15,7 @@ function standard() {
   return {
     figure: "auc", attack: STRONGEST, colour, text: "", intervals: content.runs.length <= FEW,
     ...Object.fromEntries(FILTERS.map((name) => [name, ""])),
-    sort: "created", descending: true, page: 0, chosen: [], selected: null,
+    sort: "created", descending: true, page: 0, chosen: [], selected: null, reload: false,
   };
 }
 
@@ -24,9 +26,8 @@ function fromAddress() {
     if (options.some(([value]) => value === asked.get(name))) found[name] = asked.get(name);
   });
   if (asked.has("text")) found.text = asked.get("text");
-  if (asked.has("intervals")) found.intervals = asked.get("intervals") === "1";
+  SWITCHES.forEach((name) => { if (asked.has(name)) found[name] = asked.get(name) === "1"; });
   if (COLUMNS.some((column) => column.key === asked.get("sort"))) found.sort = asked.get("sort");
-  if (asked.has("descending")) found.descending = asked.get("descending") === "1";
   const names = new Map(content.runs.map((run, place) => [run.name, place]));
   found.chosen = asked.getAll("chosen").filter((name) => names.has(name)).map((name) => names.get(name)).slice(0, MOST_CHOSEN);
   return found;
@@ -36,7 +37,7 @@ function toAddress() {
   const usual = standard();
   const asked = new URLSearchParams();
   [...Object.keys(MENUS), "text", "sort"].forEach((name) => { if (state[name] !== usual[name]) asked.set(name, state[name]); });
-  ["intervals", "descending"].forEach((name) => { if (state[name] !== usual[name]) asked.set(name, state[name] ? "1" : "0"); });
+  SWITCHES.forEach((name) => { if (state[name] !== usual[name]) asked.set(name, state[name] ? "1" : "0"); });
   state.chosen.forEach((place) => asked.append("chosen", content.runs[place].name));
   history.replaceState(null, "", `#${asked}`);
 }
@@ -53,14 +54,24 @@ function fillControls() {
 }
 
 function drawAll() {
+  drawFirst();
+  drawRest();
+}
+
+// What is seen when the page opens.
+function drawFirst() {
   const rows = rowsFor(state), drawn = rows.filter((row) => row.leakage);
   drawStatus(rows, drawn);
   drawGap(drawn, state);
   drawTable(rows);
+  toAddress();
+}
+
+function drawRest() {
+  const drawn = rowsFor(state).filter((row) => row.leakage);
   drawCompared(state, choose);
   drawPareto(drawn, state);
   drawTime(drawn, state);
-  toAddress();
 }
 
 function drawStatus(rows, drawn) {
@@ -136,7 +147,10 @@ function listen() {
   document.getElementById("front").addEventListener("click", () =>
     select(new Set(fronts(rowsFor(state).filter((row) => row.leakage)).flatMap((front) => front.rows.map((row) => row.place)))));
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && state.selected) select(null); });
-  ["gap-plot", "pareto-plot", "time-plot"].forEach((id) => {
+}
+
+function listenTo(plots) {
+  plots.forEach((id) => {
     const plot = document.getElementById(id);
     // A redraw takes the box away, which plotly announces as a selection of nothing.
     plot.on("plotly_selected", (event) => {
@@ -150,16 +164,23 @@ function listen() {
 function reloadByItself() {
   const tick = document.getElementById("reload");
   if (!tick) return;
-  const key = "mia-dashboard reload";
-  tick.checked = sessionStorage.getItem(key) === "1";
-  tick.addEventListener("change", () => sessionStorage.setItem(key, tick.checked ? "1" : "0"));
+  tick.checked = state.reload;
+  tick.addEventListener("change", () => {
+    state.reload = tick.checked;
+    toAddress();
+  });
   setInterval(() => { if (tick.checked && !document.hidden) location.reload(); }, 1000 * Number(tick.dataset.seconds));
 }
 
 const datasets = valuesOf("dataset").length;
 document.getElementById("headline").textContent = `Membership leakage of ${counted(content.runs.length, "run")} on ${counted(datasets, "data set")}`;
 fillControls();
-drawAll();
+drawFirst();
 listen();
+listenTo(["gap-plot"]);
 reloadByItself();
-onThemeChange(drawAll);
+setTimeout(() => {
+  drawRest();
+  listenTo(["pareto-plot", "time-plot"]);
+  onThemeChange(drawAll);
+});

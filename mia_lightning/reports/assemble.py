@@ -25,6 +25,7 @@ from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MOD
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
 from mia_lightning.reports.duplicates import find_duplicates
+from mia_lightning.reports.exposed import COUNT, pictures, surest_members
 from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
     AttackSection,
@@ -83,7 +84,7 @@ def assemble(
         observation.plan, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
     warnings = [*engine.stages.remarks, *duplicates.warnings]
-    return AuditReport(
+    report = AuditReport(
         run=_run_section(engine, config),
         dataset=DatasetSection(
             name=population.name,
@@ -116,6 +117,8 @@ def assemble(
         scores=_scores(outcomes, population, plan),
         training_curves=_training_curves(engine),
     )
+    exposed = surest_members(report, COUNT)
+    return report.model_copy(update={"pictures": pictures(population, (each.record for each in exposed))})
 
 
 def _training_curves(engine: Engine) -> dict[str, TrainingCurves]:

@@ -333,8 +333,9 @@ class TrainingCurves:
 class AuditReport(_Section):
     """What an audit found: the content of `report.json`, with the raw scores beside it.
 
-    `scores` and `training_curves` (by stack: "target", "shadow", "attack/shokri") are not part of the JSON:
-    the scores are `scores.parquet`; a report that was read back has neither.
+    `scores`, `training_curves` (by stack: "target", "shadow", "attack/shokri") and `pictures` (of the most exposed
+    records, by their place in the data, where they are images: `[H, W]` or `[H, W, 3]` uint8) are not part of the JSON:
+    the scores are `scores.parquet`; a report that was read back has none of them.
     """
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
@@ -350,3 +351,4 @@ class AuditReport(_Section):
     warnings: tuple[str, ...]
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
     training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None
+    pictures: Annotated[SkipJsonSchema[dict[int, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None

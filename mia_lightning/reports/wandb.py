@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import wandb
 
 MODES = ("offline", "online", "disabled")
+_MODELS = ("target.safetensors", "shadow.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,10 @@ class WandbReport:
         project: of wandb.
         entity: user or team; None for the account's own.
         name: of the run; None lets wandb choose.
-        group: runs to be shown together, such as the jobs of a sweep.
-        tags: of the run.
+        group: runs to be shown together; by default the runs of one sweep are.
+        tags: of the run, beside the data set and the architecture.
         notes: of the run.
+        models: whether the stacks that `save_models` wrote are logged as an artefact.
 
     Raises:
         InputError: `mode` is none of the three, or `project` is empty.
@@ -49,6 +51,7 @@ class WandbReport:
     group: str | None = None
     tags: Sequence[str] = ()
     notes: str | None = None
+    models: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -63,8 +66,10 @@ class WandbReport:
         """Open a run whose files lie in `folder`/wandb; None is the current folder, as for wandb itself.
 
         Raises:
-            InputError: `mode` is online without an API key, or wandb refuses the run.
+            InputError: `mode` is online without an API key, wandb refuses the run, or there are no models to log.
         """
+        if self.models and config and not config.get("save_models"):
+            raise InputError("`logger.models` is true, and no models are saved; add save_models=true.")
         if self.mode == "disabled":
             return NoRun()
         folder = folder or Path.cwd()
@@ -84,7 +89,7 @@ class WandbReport:
                     project=self.project,
                     entity=self.entity,
                     name=self.name,
-                    group=self.group,
+                    group=self.group or _sweep_of(folder),
                     tags=list(self.tags) or None,
                     notes=self.notes,
                     config=dict(config),
@@ -97,13 +102,13 @@ class WandbReport:
                     f"wandb refused the run with the settings of `logger` ({sentence}); "
                     "mend them, or use logger.mode=offline or logger=none."
                 ) from None
-        return _WandbRun(run, folder)
+        return _WandbRun(run, folder, _MODELS if self.models else ())
 
 
 class _WandbRun:
-    def __init__(self, run: "wandb.Run", folder: Path) -> None:
+    def __init__(self, run: "wandb.Run", folder: Path, models: Sequence[str]) -> None:
         self._run: wandb.Run | None = run
-        self._folder = folder
+        self._folder, self._models = folder, models
         self.location: str | None = run.url or str(Path(run.dir).parent)
 
     def finish(self, report: AuditReport) -> None:
@@ -113,8 +118,19 @@ class _WandbRun:
 
         with _environment(self._folder):
             log_report(self._run, report)
+            self._log_models(self._run)
             self._run.finish()
         self._run = None
+
+    def _log_models(self, run: "wandb.Run") -> None:
+        import wandb
+
+        saved = [path for name in self._models if (path := self._folder / name).is_file()]
+        if saved:
+            artifact = wandb.Artifact(f"models-{run.id}", type="model")
+            for path in saved:
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
 
     def abort(self, exit_code: int = 1) -> None:
         if self._run is None:
@@ -131,6 +147,14 @@ class _WandbRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def _sweep_of(folder: Path) -> str | None:
+    """The name of the sweep in whose folder a run lies (its date and time, by default); None for a single run."""
+    folder = folder.absolute()
+    if not (folder / "run.json").is_file():
+        return None
+    return "/".join(folder.parent.parts[-2:])
 
 
 def _settings() -> "wandb.Settings":

@@ -8,11 +8,14 @@
 | `precision_recall/<attack>/by_class` | plotly figure with a menu of classes |
 | `roc`, `leakage_vs_gap` | plotly figures |
 | `per_class` | table: one row for each attack and class |
+| `exposed_records` | table: the members that each attack is surest about, with their pictures where they are images |
+| `scores/<attack>/{members,nonmembers}` | histograms, on the same bins |
 | `<stage>/<loss>/{median,quantile_10,quantile_90}` | history over `<stage>/epoch`, quantiles over models |
 | `<stage>/training` | plotly figure of the same bands |
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from mia_lightning.reports.curves import (
     precision_at_recalls,
     simplify,
 )
+from mia_lightning.reports.exposed import COUNT, Exposed, surest_members
 from mia_lightning.reports.figures import roc_edge
 from mia_lightning.reports.findings import most_exposed
 from mia_lightning.reports.interactive import (
@@ -35,7 +39,7 @@ from mia_lightning.reports.interactive import (
     training_plot,
     with_class_menu,
 )
-from mia_lightning.reports.schema import AttackSection, AuditReport, TrainingCurves
+from mia_lightning.reports.schema import AttackSection, AuditReport, Scores, TrainingCurves
 from mia_lightning.reports.tables import headline_scalars, per_class_rows
 from mia_lightning.reports.training_bands import bands
 
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 10_000  # beyond which wandb cuts a table without an error
 POINTS_PER_CURVE = 100
 NUM_EXPOSED = 10
+NUM_BINS = 64  # at which wandb keeps a histogram as it is
 ALL_RECORDS = "all records"
 
 
@@ -56,8 +61,10 @@ def log_report(run: "wandb.Run", report: AuditReport) -> None:
     if report.scores is not None:
         names = dict.fromkeys(attack.name for attack in report.attacks)
         media |= _curves(report, {name: attack_curves(report.scores, name) for name in names})
+        media |= {"exposed_records": _exposed_table(report), **_histograms(report.scores, list(names))}
     run.log(media)
     run.summary.update(headline_scalars(report))
+    run.tags = tuple(dict.fromkeys([*(run.tags or ()), report.dataset.name, report.target.architecture]))
 
 
 def curve_rows(report: AuditReport, curves: Mapping[str, AttackCurves]) -> list[list[str | float]]:
@@ -127,6 +134,35 @@ def _per_class_table(report: AuditReport) -> Any:
     rows = sorted(per_class_rows(report), key=lambda row: -(row["auc"] or 0.0))[:MAX_ROWS]
     columns: list[str | int] = list(rows[0]) if rows else ["attack"]
     return wandb.Table(columns=columns, data=[list(row.values()) for row in rows])
+
+
+def _exposed_table(report: AuditReport) -> Any:
+    import wandb
+
+    columns: list[str | int] = [field.name for field in fields(Exposed)]
+    found = surest_members(report, min(COUNT, MAX_ROWS // max(len(report.attacks), 1)))
+    rows = [list(asdict(each).values()) for each in found]
+    if report.pictures is not None:
+        columns.append("picture")
+        drawn = {record: wandb.Image(image) for record, image in report.pictures.items()}
+        rows = [[*row, drawn[each.record]] for row, each in zip(rows, found, strict=True)]
+    return wandb.Table(columns=columns, data=rows)
+
+
+def _histograms(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
+    """Of the finite scores of members and of non-members, counted in the same bins."""
+    import wandb
+
+    drawn = {}
+    for name in names:
+        is_own = (scores.attack == name) & np.isfinite(scores.score)
+        if not is_own.any():
+            continue
+        edges = np.histogram_bin_edges(scores.score[is_own], bins=NUM_BINS)
+        for side, is_side in (("members", scores.is_member), ("nonmembers", ~scores.is_member)):
+            counted = np.histogram(scores.score[is_own & is_side], bins=edges)
+            drawn[f"scores/{name}/{side}"] = wandb.Histogram(np_histogram=counted)
+    return drawn
 
 
 def _log_training(run: "wandb.Run", stage: str, training: TrainingCurves) -> None:

@@ -19,7 +19,8 @@ def digest(config: "DictConfig") -> str:
 
     content = OmegaConf.to_container(config, resolve=False)
     assert isinstance(content, dict)
-    content.pop("hydra", None)
+    for name in ("hydra", "output"):  # how a result is printed changes none
+        content.pop(name, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -8,7 +8,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mia_lightning.errors import InputError
 from mia_lightning.job import worst
+from mia_lightning.results import nothing_on_stdout, print_document
 from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
@@ -56,10 +57,14 @@ def register(codes: list[int]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job: a run, and before it those that train a share of its shadow models each (`shadow.shards`)."""
+    """One job: a run, and before it those that train a share of its shadow models each (`shadow.shards`).
+
+    `is_json`: whether what it finds is printed as a JSON document.
+    """
 
     run: Run
     shards: tuple[Run, ...]
+    is_json: bool = False
 
 
 class SweepLauncher(Launcher):
@@ -91,13 +96,13 @@ class SweepLauncher(Launcher):
         jobs = self._jobs(job_overrides, initial_job_idx, folder)
         to_do = [job for job in jobs if not _is_finished(job.run)]
         if len(to_do) < len(jobs):
-            print(f"{len(jobs) - len(to_do)} of {len(jobs)} runs are finished already, in {folder}")
+            print(f"{len(jobs) - len(to_do)} of {len(jobs)} runs are finished already, in {folder}", file=sys.stderr)
         try:
             self._run(to_do, folder)
             outcomes = [Outcome.of(job.run.folder) or lost(job.run, "it left no outcome") for job in jobs]
         finally:
             if any(Outcome.of(job.run.folder) for job in jobs):  # else nothing was run at all
-                _show([job.run for job in jobs], folder)
+                _show(jobs, folder)
         self.codes.extend(outcome.exit_code for outcome in outcomes)
         return [_returned(outcome) for outcome in outcomes]
 
@@ -120,13 +125,14 @@ class SweepLauncher(Launcher):
                 digest=digests[i],
             )
             if own in jobs:
-                print(f"Run {run.number} is the same as run {jobs[own].run.number}")
+                print(f"Run {run.number} is the same as run {jobs[own].run.number}", file=sys.stderr)
                 continue
             if own != wanted[i]:
                 is_known = digest_of(own) == digests[i]
                 why = "as before" if is_known else f"since {wanted[i].name} holds a run with other settings"
-                print(f"Run {run.number} ({run.label}) is in {own}, {why}")
-            jobs[own] = Job(run=run, shards=self._shards(run, configs[i]))
+                print(f"Run {run.number} ({run.label}) is in {own}, {why}", file=sys.stderr)
+            is_json = OmegaConf.select(configs[i], "output") == "json"
+            jobs[own] = Job(run=run, shards=self._shards(run, configs[i]), is_json=is_json)
         return list(jobs.values())
 
     def _shards(self, run: Run, config: DictConfig) -> tuple[Run, ...]:
@@ -169,7 +175,9 @@ class SweepLauncher(Launcher):
         for job in jobs:
             claim(job.run)
         shards = [shard for job in jobs for shard in job.shards if not _is_finished(shard)]
-        with _terminable(self._backend):
+        # On this machine it is the runs themselves that print what they find.
+        aside = nullcontext() if self._backend == "local" else nothing_on_stdout()
+        with aside, _terminable(self._backend):
             backend.run([*shards, *(job.run for job in jobs if not job.shards)], folder=folder)
             joined = [job.run for job in jobs if job.shards and _is_joined(job)]
             if joined:
@@ -234,13 +242,19 @@ def _returned(outcome: Outcome) -> JobReturn:
     return returned
 
 
-def _show(runs: Sequence[Run], folder: Path) -> None:
-    """What the runs found, or why they did not, as a table and as `sweep.parquet`."""
+def _show(jobs: Sequence[Job], folder: Path) -> None:
+    """What the runs found, or why they did not: as a table, as `sweep.parquet`, and as a JSON document each if wanted.
+
+    The table is on stdout where no document is.
+    """
     from rich.console import Console
 
     from mia_lightning.sweep.summary import render_rows, save_summary, summarise
 
-    rows = summarise([run.folder for run in runs])
-    Console().print(render_rows(rows))
+    rows = summarise([job.run.folder for job in jobs])
+    Console(stderr=any(job.is_json for job in jobs)).print(render_rows(rows))
+    for job in jobs:
+        if job.is_json:
+            print_document(job.run.folder, on_a_line=True)
     with contextlib.suppress(InputError):  # of a folder that cannot be written, which the runs have told already
         save_summary(rows, folder)

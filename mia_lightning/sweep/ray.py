@@ -8,6 +8,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -89,8 +90,9 @@ class Ray:
             death = _death(ray, task, run)
             if death is None:
                 continue
+            _let_end(run)
             if attempt <= self.retries:
-                print(f"Run {run.number}: {death}; attempt {attempt + 1} of {self.retries + 1} begins", flush=True)
+                print(f"Run {run.number}: {death}; attempt {attempt + 1} of {self.retries + 1} begins", file=sys.stderr)
                 under_way.begin(run, attempt + 1)
             else:
                 times = "once" if attempt == 1 else f"{attempt} times"
@@ -166,6 +168,13 @@ def _death(ray: Any, task: Any, run: Run) -> str | None:
         cause = getattr(error, "cause", None) or error
         lost(run, f"Ray could not run it: {type(cause).__name__}: {(str(cause).splitlines() or [''])[0]}")
     return None
+
+
+def _let_end(run: Run) -> None:
+    """Until the run of a dead worker, which is told to end, has written its last word: it must not come after ours."""
+    until = time.monotonic() + SECONDS_TO_END
+    while Outcome.of(run.folder) is None and time.monotonic() < until:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _cancel(ray: Any, under_way: _UnderWay) -> None:

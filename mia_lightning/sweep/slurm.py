@@ -127,7 +127,7 @@ class Slurm:
         states = self._states(list(tasks.values()), queue)  # where there are none, whether the controller answers
         active = {run: task for run, task in tasks.items() if states[task] not in OVER}
         if active:
-            print(f"Slurm: taken up from an earlier start: {', '.join(sorted(active.values()))}")
+            print(f"Slurm: taken up from an earlier start: {', '.join(sorted(active.values()))}", file=sys.stderr)
         return active
 
     def _states(self, tasks: Sequence[str], queue: Queue) -> dict[str, str]:
@@ -151,7 +151,8 @@ class Slurm:
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise InputError(self._refusal(error)) from error
         ids = [str(job.job_id) for job in jobs]
-        print(f"Slurm: handed over as job {ids[0].partition('_')[0]}, {len(ids)} in number; logs in {folder}")
+        job = ids[0].partition("_")[0]
+        print(f"Slurm: handed over as job {job}, {len(ids)} in number; logs in {folder}", file=sys.stderr)
         return ids
 
     def _parameters(self) -> dict[str, Any]:
@@ -189,7 +190,7 @@ class Slurm:
         while tasks:
             states = self._states(list(tasks.values()), queue)
             if (line := _line(ended + Counter(states.values()))) != told:
-                print(line)
+                print(line, file=sys.stderr)
                 told = line
             for run, task in list(tasks.items()):
                 if states[task] in OVER:

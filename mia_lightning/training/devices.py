@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.training.display import Losses
 from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.share import TASK, Share, first_line, result_of, run_share
@@ -76,7 +77,7 @@ def train_on_devices(
     with tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
         folder = Path(name)
         _hand_over((_on_cpu(task), plan, make_engine, list(shares)), folder / TASK, len(shares))
-        with stages.stage(task.role, sum(epochs)) as bar, _processes(shares, folder) as workers:
+        with stages.stage(task.role, sum(epochs), task.num_models) as bar, _processes(shares, folder) as workers:
             _follow(workers, _Sum(bar, epochs), stages)
         made = [torch.load(result_of(folder, share), mmap=True, weights_only=True) for share in shares]
         plans = [replace(plan, chunk=each["chunk"], reason=each["reason"]) for each in made]
@@ -207,8 +208,14 @@ class _Sum:
     def __init__(self, bar: EpochBar, epochs: list[int]) -> None:
         self._bar, self._epochs = bar, epochs
 
-    def advance(self, loss: float | None) -> None:
+    def advance(self, loss: Losses | None) -> None:
         self._bar.advance(loss)
+
+    def skip(self, epochs: int) -> None:
+        self._bar.skip(epochs)
+
+    def count(self, models: int) -> None:
+        self._bar.count(models)
 
     def until(self, worker: int, epochs: int) -> None:
         self._epochs[worker] = epochs
@@ -233,6 +240,10 @@ def _follow(workers: Sequence[_Worker], bar: _Sum, stages: Stages) -> None:
                 raise worker.gone() from error
             if kind == "epoch":
                 bar.advance(value)
+            elif kind == "skip":
+                bar.skip(value)
+            elif kind == "count":
+                bar.count(value)
             elif kind == "until":
                 bar.until(place, value)
             elif kind == "remark":

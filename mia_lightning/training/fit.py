@@ -319,7 +319,7 @@ class Engine:
         parts: list[TrainedStack] = []
         order: list[int] = []
         num_chunks = len(waiting)
-        with self.stages.stage(task.role, task.recipe.epochs * num_chunks) as bar:
+        with self.stages.stage(task.role, task.recipe.epochs * num_chunks, task.num_models) as bar:
             while waiting:
                 places, gradients = waiting[0]
                 made = self._chunk(task, places, gradients, plan.execution, bar, kept)
@@ -329,11 +329,13 @@ class Engine:
                     others = [cut(each, plan.chunk) for each, _ in waiting]
                     num_chunks += len(list(chain.from_iterable(others))) - len(waiting)
                     waiting = [(each, task.gradients(each)) for each in chain.from_iterable(others)]
+                    bar.restart_chunk()
                     bar.until(task.recipe.epochs * num_chunks)
                     continue
                 for part, own in made:
                     parts.append(part)
                     order += own
+                bar.end_chunk(len(places), task.recipe.epochs)
                 del waiting[0]
         return parts, order
 
@@ -417,9 +419,8 @@ def _quiet_lightning() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            # Of a machine with Slurm: Lightning would like to be started by it, and we start it ourselves.
-            warnings.filterwarnings("ignore", message="The `srun` command is available")
+            # Of a machine with Slurm lightning_fabric remarks that it was not started by it: we start it ourselves.
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
             warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
             yield
     finally:

@@ -222,6 +222,10 @@ class StackModule(pl.LightningModule):
             return loss_K, loss_K
         return self.recipe.batch_objective(logits_KBC, label_KB, is_real_KB, self.current_epoch), loss_K
 
+    def epoch_loss_K(self) -> Tensor:
+        """Mean training loss of each model over the present epoch so far, `[K]`; NaN for one that has stopped."""
+        return self._while_running(self.loss_sum_K / self.weight_sum_K.clamp(min=1))
+
     def on_train_epoch_end(self) -> None:
         if self.recipe.scheduler_interval == "epoch":
             self._advance_schedule()

@@ -1,103 +1,175 @@
-"""Progress of a run's stages, one rich bar each."""
+"""The stages of a run as they go: how many models and epochs, with which losses, and for how long."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from mia_lightning.training.display import Display, Losses, Now, Row, display_on
+
+SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: to ask a device for them makes it wait
 
 
 class Stages:
     """Shows the stages of a run ("target", "shadow", ...) as they go, and the remarks made on the way.
 
-    Without a console it shows nothing, and keeps the remarks all the same.
+    On a terminal all of them are one live table, elsewhere plain lines. Without a console nothing is shown, and the
+    remarks are kept all the same.
+
+    Args:
+        console: where; None for nowhere.
+        now: seconds, from any beginning.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, now: Now = time.perf_counter) -> None:
         self.console = console
         self.remarks: list[str] = []
         self.seconds: dict[str, float] = {}
-        self._progress = Progress(
-            TextColumn("{task.description:<16}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=console or Console(quiet=True),
-            disable=console is None,
-        )
+        self._now = now
+        self._display = display_on(console, now)
+        self._clocked: list[Row] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._display.close()
 
     def remark(self, sentence: str) -> None:
         """Print a sentence that the report repeats."""
         self.remarks.append(sentence)
-        if self.console is not None:
-            self.console.print(sentence, style="yellow", highlight=False)
+        self._display.say(sentence, "yellow")
 
     def note(self, sentence: str) -> None:
         """Print a sentence that the report does not repeat."""
-        if self.console is not None:
-            self.console.print(sentence, style="dim", highlight=False)
+        self._display.say(sentence, "dim")
 
     @contextmanager
-    def stage(self, name: str, epochs: int) -> Iterator["EpochBar"]:
-        """A bar for the stage."""
-        self._progress.start()  # without effect on one that has started
-        task = self._progress.add_task(name, total=epochs, note="")
-        bar = EpochBar(self._progress, task, epochs)
-        yield bar
-        bar.finish()
+    def stage(self, name: str, epochs: int, models: int = 0) -> Iterator["EpochBar"]:
+        """Training: so many models in so many epochs, summed over the chunks in which they are trained."""
+        row = next((row for row in self._clocked if row.name == name), None)
+        if row is None:
+            with self._row(name) as row:
+                yield from self._bar(row, epochs, models)
+        else:  # the training of the stage whose seconds are counted
+            yield from self._bar(row, epochs, models)
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
-        """Count the seconds within the context under `name` in `seconds`."""
-        start = time.perf_counter()
+        """A stage, whose seconds are counted under `name` in `seconds`."""
+        start = self._now()
         try:
-            yield
+            with self._row(name) as row:
+                self._clocked.append(row)
+                try:
+                    yield
+                finally:
+                    self._clocked.remove(row)
         finally:
-            self.seconds[name] = time.perf_counter() - start
+            self.seconds[name] = self._now() - start
+
+    @contextmanager
+    def _row(self, name: str) -> Iterator[Row]:
+        row = Row(name=name, begun=self._now())
+        self._display.begin(row)
+        try:
+            yield row
+        finally:
+            row.seconds = self._now() - row.begun
+        self._display.end(row)  # of a stage that failed its error speaks
+
+    def _bar(self, row: Row, epochs: int, models: int) -> Iterator["EpochBar"]:
+        bar = EpochBar(row, self._display, now=self._now)
+        bar.begin(epochs, models)
+        yield bar
+        bar.finish()
 
 
 class EpochBar:
-    """One stage's bar; every chunk of models moves it on by its epochs."""
+    """The training of one stage; every chunk of models moves it on by its epochs."""
 
-    def __init__(self, progress: Progress, task: TaskID, epochs: int) -> None:
-        self._progress, self._task, self._epochs = progress, task, epochs
+    def __init__(self, row: Row, display: Display, *, now: Now = time.perf_counter) -> None:
+        self._row, self._display, self._now = row, display, now
+        self._epochs = 0
+        self._of_chunk = 0  # epochs of the chunk that is being trained
+        self._looked: float | None = None
+
+    def begin(self, epochs: int, models: int) -> None:
+        """So many epochs, summed over chunks, and models are to be trained."""
+        self._epochs = epochs
+        self._row.epochs += epochs
+        self._row.models += models
+        if not self._row.advanced:
+            self._row.training_begun = self._now()
 
     def until(self, epochs: int) -> None:
-        """Let the bar end at another number of epochs, the chunks having become more."""
+        """Let it end at another number of epochs, the chunks having become more."""
+        self._row.epochs += epochs - self._epochs
         self._epochs = epochs
-        self._progress.update(self._task, total=epochs)
 
     def finish(self) -> None:
         """Show it as complete: models that stop early take fewer epochs."""
-        self._progress.update(self._task, completed=self._epochs)
+        self._row.done, self._row.trained = self._row.epochs, self._row.models
 
-    def advance(self, loss: float | None) -> None:
-        """By one epoch of one chunk, after which its median loss is this."""
-        self._progress.advance(self._task)
+    def advance(self, loss: Losses | None) -> None:
+        """By one epoch of one chunk, after which its losses are these; None where nobody looked at them."""
+        self._of_chunk += 1
+        self._row.done += 1
+        self._row.advanced += 1
         if loss is not None:
-            self._progress.update(self._task, note=f"loss {loss:.3f}")
+            self._row.loss = loss
+        self._display.move(self._row)
+
+    def skip(self, epochs: int) -> None:
+        """Move on by epochs that need not be trained."""
+        self._of_chunk += epochs
+        self._row.done += epochs
+
+    def restart_chunk(self) -> None:
+        """What was trained of the present chunk is lost."""
+        self.skip(-self._of_chunk)
+
+    def count(self, models: int) -> None:
+        """So many more models are trained."""
+        self._row.trained += models
+        self._display.move(self._row)
+
+    def end_chunk(self, models: int, epochs: int) -> None:
+        """A chunk of so many models is trained, for which so many epochs were meant."""
+        self.skip(epochs - self._of_chunk)
+        self._of_chunk = 0
+        self.count(models)
+
+    def is_due(self) -> bool:
+        """Whether it is time to look at the losses again; says so once."""
+        now = self._now()
+        if self._looked is not None and now - self._looked < SECONDS_BETWEEN_LOOKS:
+            return False
+        self._looked = now
+        return True
 
     def for_trainer(self) -> pl.Callback:
         return _Advance(self)
+
+
+def losses_of(loss_K: Tensor) -> Losses:
+    """Quantiles over the models of a stack; NaN, of a model that has stopped, is left out."""
+    low, median, high = loss_K.nanquantile(loss_K.new_tensor([0.1, 0.5, 0.9])).tolist()
+    return Losses(low, median, high)
 
 
 class _Advance(pl.Callback):
     def __init__(self, bar: EpochBar) -> None:
         self._bar = bar
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        losses = [
-            float(value) for name, value in trainer.callback_metrics.items() if name.endswith("train_loss/median")
-        ]
-        self._bar.advance(losses[0] if losses else None)
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.skip(trainer.current_epoch)  # of a stack that goes on from where it was stopped
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        is_last = trainer.current_epoch + 1 == trainer.max_epochs
+        looked = self._bar.is_due() or is_last
+        self._bar.advance(losses_of(pl_module.epoch_loss_K()) if looked else None)

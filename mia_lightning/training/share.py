@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mia_lightning.errors import InputError
+from mia_lightning.training.display import Hidden, Losses, Row
 from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.task import Task
@@ -124,18 +125,25 @@ class _Told(Stages):
         self._connection.send(("remark", sentence))
 
     @contextmanager
-    def stage(self, name: str, epochs: int) -> Iterator[EpochBar]:
-        with super().stage(name, epochs) as bar:
-            yield _ToldBar(bar, self._connection)
+    def stage(self, name: str, epochs: int, models: int = 0) -> Iterator[EpochBar]:
+        yield _ToldBar(self._connection)
 
 
 class _ToldBar(EpochBar):
-    def __init__(self, bar: EpochBar, connection: Connection) -> None:
-        super().__init__(bar._progress, bar._task, bar._epochs)
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(Row(name="", begun=0.0), Hidden())
         self._connection = connection
 
     def until(self, epochs: int) -> None:
         self._connection.send(("until", epochs))
 
-    def advance(self, loss: float | None) -> None:
+    def advance(self, loss: Losses | None) -> None:
+        self._of_chunk += 1
         self._connection.send(("epoch", loss))
+
+    def skip(self, epochs: int) -> None:
+        self._of_chunk += epochs
+        self._connection.send(("skip", epochs))
+
+    def count(self, models: int) -> None:
+        self._connection.send(("count", models))

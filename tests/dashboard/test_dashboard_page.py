@@ -33,6 +33,7 @@ def column(opened: Opened, title: str) -> list[str]:
 
 def traced(opened: Opened, plot: str) -> dict[int, tuple[float, float]]:
     """The points of a figure by the place of their run."""
+    opened.page.wait_for_selector(f"#{plot} .main-svg")
     data = opened.page.evaluate(
         f"document.getElementById('{plot}').data.filter((t) => t.customdata)"
         ".flatMap((t) => t.customdata.map((run, i) => [run, t.x[i], t.y[i]]))"
@@ -108,6 +109,9 @@ def test_filters_and_figures(browser: Any, site: Site) -> None:
         after = page.page.inner_text("#status")
         page.page.fill("#text", "training.epochs=40 nightly")
         searched = page.page.inner_text("#status")
+        page.page.fill("#text", "nothing is called this")
+        assert page.page.inner_text("#rows") == "no run"
+        assert traced(page, "pareto-plot") == {}
 
         expected = {
             name: report

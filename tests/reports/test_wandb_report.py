@@ -7,15 +7,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.reports.curves import attack_curves
+from mia_lightning.reports.exposed import surest_members
 from mia_lightning.reports.logger import NoLogger, NoRun
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.tables import headline_scalars
@@ -187,6 +190,120 @@ def test_per_class_table_is_the_report(report: AuditReport, logged, summary: dic
     assert found == {
         (attack.name, group.class_index): group.auc.value for attack in report.attacks for group in attack.per_class
     }
+
+
+def test_exposed_records_are_the_flagged_members_of_highest_score(report: AuditReport, logged, summary: dict) -> None:
+    assert report.scores is not None
+    table = _table(logged.folders[0], summary, "exposed_records")
+    assert table["columns"] == ["attack", "target", "record", "class_name", "score", "share_above"]
+    for name in {attack.name for attack in report.attacks}:
+        rows = [row for row in table["data"] if row[0] == name]
+        scores = report.scores
+        own = [i for i in range(len(scores.score)) if scores.attack[i] == name]
+        flagged = [i for i in own if scores.is_member[i] and scores.is_flagged[i]]
+        best = sorted(flagged, key=lambda i: -scores.score[i])[:50]
+        assert [row[4] for row in rows] == [scores.score[i] for i in best]
+        for row, i in zip(rows, best, strict=True):
+            others = [scores.score[j] for j in own if not scores.is_member[j] and scores.target[j] == row[1]]
+            assert row[2] == scores.record[i] or scores.score[i] in [scores.score[j] for j in best if j != i]
+            assert row[3] == report.dataset.class_names[scores.label[i]]
+            assert row[5] == pytest.approx(sum(other >= row[4] for other in others) / len(others))
+
+
+def test_exposed_records_that_are_images_are_shown(make_report, tmp_path: Path) -> None:
+    import wandb
+
+    report = make_report()
+    found = surest_members(report, 50)
+    numbers = np.random.default_rng(0)
+    shown = {each.record: numbers.integers(0, 256, (6, 5, 3), dtype=np.uint8) for each in found}
+    with WandbReport().start(tmp_path, {}) as run:
+        run.finish(report.model_copy(update={"pictures": shown}))
+    wandb.teardown()
+    assert run.location is not None
+    contents = {
+        each["path"]: each["local_path"]
+        for record in _records(Path(run.location))
+        if record["type"] == "artifact"
+        for each in record["artifact"]["manifest"]["contents"]
+    }
+    table = json.loads(Path(contents["exposed_records.table.json"]).read_text())
+    column = table["columns"].index("picture")
+    assert len(table["data"]) == len(found)
+    for row, each in zip(table["data"], found, strict=True):
+        image = Image.open(contents[row[column]["path"]])
+        assert np.array_equal(np.asarray(image), shown[each.record])
+
+
+def test_records_become_pictures(pictures: Population, blobs: Population) -> None:
+    from mia_lightning.reports.exposed import pictures as drawn
+
+    assert drawn(blobs, [0, 1]) is None
+    assert drawn(pictures, [0]) is None  # of two channels
+    coloured = replace(pictures, x_N=pictures.x_N[:, [0, 1, 0]], mean=None, std=None)
+    shown = drawn(coloured, [4, 4, 9])
+    assert shown is not None
+    assert list(shown) == [4, 9]
+    assert np.array_equal(shown[9], coloured.x_N[9].permute(1, 2, 0).numpy())
+    grey = replace(pictures, x_N=pictures.x_N[:, :1].float() / 7 - 3, mean=None, std=None)
+    shown = drawn(grey, [2])
+    assert shown is not None
+    assert shown[2].shape == (6, 6)
+    x = grey.x_N[2, 0].numpy()
+    np.testing.assert_allclose(shown[2], 255 * (x - x.min()) / (x.max() - x.min()), atol=0.51)
+
+
+def test_histograms_count_every_score_once(report: AuditReport, summary: dict) -> None:
+    assert report.scores is not None
+    for attack in report.attacks:
+        is_own = report.scores.attack == attack.name
+        bins = []
+        for side, is_side in (("members", report.scores.is_member), ("nonmembers", ~report.scores.is_member)):
+            bins.append(json.loads(str(summary[f"scores/{attack.name}/{side}.bins"])))
+            counts = json.loads(str(summary[f"scores/{attack.name}/{side}.values"]))
+            expected, _ = np.histogram(report.scores.score[is_own & is_side], bins=bins[0])
+            assert counts == expected.tolist()
+            assert sum(counts) == (is_own & is_side).sum()
+        assert bins[0] == bins[1]
+
+
+def test_runs_of_a_sweep_are_a_group_and_runs_are_tagged(report: AuditReport, logged, tmp_path: Path) -> None:
+    import wandb
+
+    entries = [entry["run"] for entry in _records(logged.folders[0]) if entry["type"] == "run"]
+    assert "run_group" not in entries[0]
+    assert set(entries[-1]["tags"]) == {"a", "b", report.dataset.name, report.target.architecture}
+    folder = tmp_path / "multirun" / "12-00" / "3"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    with WandbReport().start(folder, {}) as run:
+        run.finish(report)
+    wandb.teardown()
+    assert run.location is not None
+    assert next(e["run"] for e in _records(Path(run.location)) if e["type"] == "run")["run_group"] == "multirun/12-00"
+
+
+def test_saved_models_are_an_artefact_on_request(report: AuditReport, tmp_path: Path) -> None:
+    import wandb
+
+    for name in ("target.safetensors", "shadow.safetensors"):
+        (tmp_path / name).write_bytes(name.encode())
+    with WandbReport(models=True).start(tmp_path, {"save_models": True}) as run:
+        run.finish(report)
+    wandb.teardown()
+    assert run.location is not None
+    (artefact,) = [
+        entry
+        for record in _records(Path(run.location))
+        if (entry := record.get("artifact") or record.get("request", {}).get("log_artifact", {}).get("artifact"))
+        and entry["type"] == "model"
+    ]
+    assert {each["path"] for each in artefact["manifest"]["contents"]} == {"target.safetensors", "shadow.safetensors"}
+
+
+def test_models_that_nobody_saves_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="add save_models=true"):
+        WandbReport(models=True).start(tmp_path, {"save_models": False})
 
 
 def test_figures_and_line_series_are_there(logged, summary: dict) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -157,7 +158,7 @@ class TestWithRay:
         wait_for(lambda: run not in processes())  # the run of a dead worker does not go on beside the next attempt
         output, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors + output
-        assert "Run 0: its Ray worker died; attempt 2 of 3 begins" in output
+        assert "Run 0: its Ray worker died; attempt 2 of 3 begins" in errors
         assert codes(tmp_path / "sweep") == [0, 0]
         assert all((tmp_path / "sweep" / name / "report.json").exists() for name in "01")
 
@@ -328,11 +329,28 @@ def test_deaths_are_counted_and_named(
     endings = [None if each is None else getattr(FakeRay.exceptions, each)("no such package\nmore") for each in errors]
     fake = FakeRay(endings)
     monkeypatch.setattr(module, "_imported", lambda: fake)
+    monkeypatch.setattr(module, "SECONDS_TO_END", 0.0)  # no run is there that could write a last word
     (tmp_path / "0").mkdir()
     Ray().run([a_run(tmp_path)], folder=tmp_path)
     assert (fake.submitted, fake.has_ended) == (len(errors), True)
     outcome = Outcome.of(tmp_path / "0")
     assert (None if outcome is None else (outcome.exit_code, outcome.reason)) == (reason and (LOST, reason))
+
+
+def test_the_last_word_of_a_run_does_not_come_after_that_on_its_loss(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeRay([FakeRay.exceptions.WorkerCrashedError()])
+    monkeypatch.setattr(module, "_imported", lambda: fake)
+    folder = tmp_path / "0"
+    folder.mkdir()
+    late = threading.Timer(0.6, lambda: Outcome(exit_code=143, reason="terminated").keep(folder))
+    late.start()
+    Ray(retries=0).run([a_run(tmp_path)], folder=tmp_path)
+    late.join()
+    assert Outcome.of(folder) == Outcome(
+        exit_code=LOST, reason="its Ray worker died; it was tried once (hydra.launcher.retries=0)"
+    )
 
 
 def test_a_worker_that_dies_after_its_run_had_ended_costs_nothing(

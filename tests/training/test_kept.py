@@ -148,7 +148,9 @@ def test_what_changes_the_weights_changes_the_key(name: str, blobs: Population, 
     assert key_of(store, *plain) != key_of(store, *changed)
 
 
-@pytest.mark.parametrize("name", DOES_NOT_MATTER)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow) if each == "more devices" else each for each in DOES_NOT_MATTER]
+)
 def test_what_does_not_change_the_weights_does_not_change_the_key(name: str, blobs: Population, store: Store) -> None:
     plain, changed = task_of(blobs), varied(blobs, DOES_NOT_MATTER[name])
     assert equal(weights_of(*plain), weights_of(*changed))

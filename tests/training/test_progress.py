@@ -1,24 +1,223 @@
-"""Stages: bars where there is a console, remarks and seconds in any case."""
+"""Stages: a live table on a terminal, plain lines elsewhere, remarks and seconds in any case."""
 
 import io
+import re
+from functools import partial
 
+import numpy as np
+import pytest
+import torch
 from rich.console import Console
+from torch import nn
 
-from mia_lightning.training.progress import Stages
+from mia_lightning.datasets.population import Population
+from mia_lightning.training.display import LiveTable, Losses, Row, duration
+from mia_lightning.training.fit import Engine
+from mia_lightning.training.progress import Stages, losses_of
+from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.trainer import TrainerSettings
 
 
-def test_stages_show_bars_and_remarks_and_keep_the_seconds() -> None:
-    text = io.StringIO()
-    with Stages(Console(file=text, width=100)) as stages, stages.clock("shadow"), stages.stage("shadow", 7):
+class Seconds:
+    """A clock that stands until it is told."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def __call__(self) -> float:
+        return self.value
+
+
+@pytest.fixture
+def now() -> Seconds:
+    return Seconds()
+
+
+def shown_on(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def terminal(**options: int) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, force_interactive=True, color_system=None, **options)
+
+
+def test_stages_are_plain_lines_where_there_is_no_terminal(now: Seconds) -> None:
+    console = Console(file=io.StringIO(), width=40)
+    with Stages(console, now=now) as stages:
+        with stages.clock("shadow"):
+            stages.remark("One sentence that is longer than the console and has [brackets].")
+            with stages.stage("shadow", 7, 3) as bar:
+                now.value = 2.5
+                bar.advance(Losses(0.25, 0.5, 1.0))
+        with stages.clock("attack/loss"):
+            stages.note("A note.")
+    assert shown_on(console).splitlines() == [
+        "shadow: started",
+        "One sentence that is longer than the console and has [brackets].",
+        "shadow: 3/3 models, 7/7 epochs, loss 0.500 (0.250-1.000), done in 2.5 s",
+        "attack/loss: started",
+        "A note.",
+        "attack/loss: done in 0.0 s",
+    ]
+    assert stages.remarks == ["One sentence that is longer than the console and has [brackets]."]
+    assert stages.seconds == {"shadow": 2.5, "attack/loss": 0.0}
+
+
+def test_between_its_ends_a_stage_has_at_most_one_line_in_ten_seconds(now: Seconds) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Stages(console, now=now) as stages, stages.stage("shadow", 100, 4) as bar:
+        for epoch in range(100):
+            now.value += 0.3
+            bar.advance(None)
+            if epoch == 49:
+                bar.end_chunk(2, 50)
+    assert shown_on(console).splitlines() == [
+        "shadow: started",
+        "shadow: 0/4 models, 34/100 epochs, about 0:20 left",
+        "shadow: 2/4 models, 68/100 epochs, about 0:10 left",
+        "shadow: 4/4 models, 100/100 epochs, done in 30.0 s",
+    ]
+
+
+def test_a_stage_that_fails_has_no_line_that_says_done(now: Seconds) -> None:
+    console = Console(file=io.StringIO())
+
+    def fail(stages: Stages) -> None:
+        with stages.clock("target"):
+            now.value = 1.0
+            raise KeyError
+
+    with Stages(console, now=now) as stages, pytest.raises(KeyError):
+        fail(stages)
+    assert shown_on(console).splitlines() == ["target: started"]
+    assert stages.seconds == {"target": 1.0}
+
+
+def test_a_terminal_shows_one_table_of_all_stages(now: Seconds) -> None:
+    console = terminal(width=80)
+    with Stages(console, now=now) as stages:
+        with stages.clock("target"), stages.stage("target", 8, 1) as bar:
+            bar.advance(Losses(0.5, 0.5, 0.5))
+            now.value = 61.0
+        stages.remark("One sentence with [brackets].")
+        with stages.clock("shadow"), stages.stage("shadow", 40, 16) as bar:
+            bar.advance(Losses(0.25, 0.5, 0.75))
+        with stages.clock("attack/boundary_label_only"):
+            pass
+    last = shown_on(console).rpartition("stage")[2].splitlines()
+    assert [line.split() for line in last[:3]] == [
+        ["models", "epochs", "loss", "(10-90", "%)", "time", "left"],
+        ["target", "1/1", "━━━━━━━━━━", "8/8", "0.500", "1:01"],
+        ["shadow", "16/16", "━━━━━━━━━━", "40/40", "0.500", "(0.250-0.750)", "0:00"],
+    ]
+    assert last[3].startswith("attack/boundary_label")
+    assert "…" in last[3]
+    assert max(map(len, last)) <= 80
+    assert "One sentence with [brackets]." in shown_on(console)
+
+
+def test_a_terminal_that_is_too_low_shows_the_last_stages_until_the_end(now: Seconds) -> None:
+    console = terminal(width=80, height=5)
+    table = LiveTable(console, now)
+    for number in range(6):
+        table.begin(Row(name=f"attack/{number}", begun=0.0))
+    assert table.table().row_count == 3
+    table.close()
+    assert table.table().row_count == 6
+
+
+def test_without_a_console_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with Stages() as stages, stages.clock("shadow"), stages.stage("shadow", 3):
         stages.remark("One sentence.")
-    assert "shadow" in text.getvalue()
-    assert "7/7" in text.getvalue()
-    assert "One sentence." in text.getvalue()
     assert stages.remarks == ["One sentence."]
-    assert list(stages.seconds) == ["shadow"]
+    assert capsys.readouterr() == ("", "")
 
 
-def test_without_a_console_nothing_is_printed() -> None:
-    with Stages() as stages, stages.stage("shadow", 3):
-        stages.remark("One sentence.")
-    assert stages.remarks == ["One sentence."]
+def test_the_time_left_is_by_the_pace_of_what_was_trained(now: Seconds) -> None:
+    row = Row(name="shadow", begun=0.0)
+    assert row.left(5.0) is None
+    row = Row(name="shadow", begun=0.0, epochs=100, done=60, advanced=10, training_begun=20.0)
+    assert row.left(40.0) == 2.0 * 40  # the other 50 were in the store
+    row.seconds = 41.0
+    assert row.left(50.0) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (86400, "24:00:00")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_losses_are_quantiles_over_the_models_that_still_train() -> None:
+    loss_K = torch.rand(11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    loss_K[3] = torch.nan
+    expected = np.nanquantile(loss_K.numpy(), [0.1, 0.5, 0.9])
+    np.testing.assert_allclose(losses_of(loss_K), expected, rtol=1e-12)
+    assert str(Losses(0.12345, 0.12345, 0.12345)) == "0.123"
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+        return self.linear(x_B.flatten(1))
+
+
+def trained(stages: Stages, blobs: Population, **options: object) -> Engine:
+    recipe = Recipe(
+        epochs=6,
+        batch_size=20,
+        optimizer=partial(torch.optim.Adam, lr=0.05),
+        **options,  # type: ignore[arg-type]
+    )
+    engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"), stages=stages)
+    records_K = [torch.arange(40), torch.arange(20, 60), torch.arange(40, 80), torch.arange(5, 45)]
+    engine.train(Net, blobs, records_K, recipe, role="shadow", validation_N=torch.arange(90, 120))
+    return engine
+
+
+def test_models_epochs_and_losses_of_a_training_in_chunks(blobs: Population, now: Seconds) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Stages(console, now=now) as stages:
+        engine = trained(stages, blobs, chunk=2)
+    line = shown_on(console).splitlines()[-1]
+    found = re.fullmatch(r"shadow: 4/4 models, 12/12 epochs, loss (\d\.\d{3}) .*, done in 0\.0 s", line)
+    assert found is not None, line
+    of_last_chunk = engine.losses["shadow"][0][-1, 2:].mean()
+    assert float(found[1]) == pytest.approx(float(of_last_chunk), abs=6e-4)
+
+
+def test_the_losses_are_those_of_the_epoch_that_has_ended(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Losses] = []
+    monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(
+        "mia_lightning.training.progress.losses_of", lambda loss_K: told.append(losses_of(loss_K)) or told[-1]
+    )
+    with Stages(Console(file=io.StringIO())) as stages:
+        engine = trained(stages, blobs)
+    expected = np.nanquantile(engine.losses["shadow"][0].numpy(), [0.1, 0.5, 0.9], axis=1).T
+    np.testing.assert_allclose(told, expected, rtol=1e-12)
+
+
+def test_models_that_stop_early_complete_their_chunk(blobs: Population, now: Seconds) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Stages(console, now=now) as stages:
+        trained(stages, blobs, early_stopping=EarlyStopping(patience=1, min_delta=10.0), chunk=2)
+    assert "shadow: 4/4 models, 12/12 epochs, loss" in shown_on(console)
+
+
+def test_a_chunk_that_is_lost_is_not_counted(now: Seconds) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Stages(console, now=now) as stages, stages.stage("shadow", 10, 4) as bar:
+        for _ in range(3):
+            bar.advance(None)
+        bar.restart_chunk()
+        bar.until(20)
+        bar.end_chunk(2, 10)
+        now.value = 11.0
+        bar.advance(None)
+    assert "shadow: 2/4 models, 11/20 epochs, about 0:25 left" in shown_on(console)  # 4 epochs in 11 s, 9 to go

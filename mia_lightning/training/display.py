@@ -1,0 +1,198 @@
+"""How the stages of a run are shown: one live table on a terminal, plain lines elsewhere, or not at all."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+SECONDS_BETWEEN_LINES = 10.0  # of one stage, where the output is no terminal
+FRAMES_PER_SECOND = 4
+
+Now = Callable[[], float]
+
+
+class Losses(NamedTuple):
+    """Of the models of a stack after an epoch: the median and the quantiles of 10 % and 90 %."""
+
+    low: float
+    median: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:  # of one model
+            return f"{self.median:.3f}"
+        return f"{self.median:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+
+@dataclass(eq=False, kw_only=True)
+class Row:
+    """What is known of a stage; 0 models and 0 epochs for one that trains nothing.
+
+    Attributes:
+        name: such as "shadow" or "attack/shokri".
+        begun: when, in seconds.
+        models, epochs: to be trained, and gone through by all chunks of models one after another.
+        trained, done: how many of them are.
+        advanced: the epochs among the done ones that were trained here: others were in the store, or spared by models
+            that stopped early.
+        training_begun: when the first of them was.
+        loss: after the last epoch that was looked at, over the models of its chunk.
+        seconds: that it took; None until it has ended.
+    """
+
+    name: str
+    begun: float
+    models: int = 0
+    epochs: int = 0
+    trained: int = 0
+    done: int = 0
+    advanced: int = 0
+    training_begun: float = 0.0
+    loss: Losses | None = None
+    seconds: float | None = None
+
+    def left(self, now: float) -> float | None:
+        """Seconds that its training will take from now on, at the pace so far; None where there is none yet."""
+        if self.seconds is not None or not self.advanced:
+            return None
+        return (now - self.training_begun) / self.advanced * max(self.epochs - self.done, 0)
+
+
+class Display(Protocol):
+    """What shows the stages."""
+
+    def begin(self, row: Row) -> None:
+        """A stage has begun."""
+
+    def move(self, row: Row) -> None:
+        """It has moved on."""
+
+    def end(self, row: Row) -> None:
+        """It has ended well."""
+
+    def say(self, sentence: str, style: str) -> None:
+        """Show a sentence as well."""
+
+    def close(self) -> None:
+        """The run has ended."""
+
+
+def display_on(console: Console | None, now: Now) -> Display:
+    """The live table on a terminal, plain lines elsewhere, nothing without a console."""
+    if console is None:
+        return Hidden()
+    return LiveTable(console, now) if console.is_terminal and console.is_interactive else Lines(console, now)
+
+
+class Hidden:
+    """Shows nothing."""
+
+    def begin(self, row: Row) -> None: ...
+
+    def move(self, row: Row) -> None: ...
+
+    def end(self, row: Row) -> None: ...
+
+    def say(self, sentence: str, style: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Lines:
+    """A line where a stage begins and one where it ends; between them at most one in ten seconds."""
+
+    def __init__(self, console: Console, now: Now = time.perf_counter) -> None:
+        self._console, self._now = console, now
+        self._last: dict[Row, float] = {}
+
+    def begin(self, row: Row) -> None:
+        self._last[row] = self._now()
+        self._print(f"{row.name}: started")
+
+    def move(self, row: Row) -> None:
+        now = self._now()
+        if now - self._last[row] < SECONDS_BETWEEN_LINES:
+            return
+        self._last[row] = now
+        left = row.left(now)
+        told = [] if left is None else [f"about {duration(left)} left"]
+        self._print(f"{row.name}: {', '.join([*_state(row), *told])}")
+
+    def end(self, row: Row) -> None:
+        self._print(f"{row.name}: {', '.join([*_state(row), f'done in {row.seconds or 0.0:.1f} s'])}")
+
+    def say(self, sentence: str, style: str) -> None:
+        self._print(sentence)
+
+    def close(self) -> None: ...
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class LiveTable:
+    """One table with a row for each stage, drawn anew in its place; what is said stands above it."""
+
+    def __init__(self, console: Console, now: Now = time.perf_counter) -> None:
+        self._console, self._now = console, now
+        self._rows: list[Row] = []
+        self._is_closed = False
+        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=FRAMES_PER_SECOND)
+
+    def begin(self, row: Row) -> None:
+        self._rows.append(row)
+        self._live.start()  # without effect once it has started
+
+    def move(self, row: Row) -> None: ...  # shown by the next frame
+
+    def end(self, row: Row) -> None: ...
+
+    def say(self, sentence: str, style: str) -> None:
+        self._console.print(sentence, style=style, highlight=False, markup=False)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._live.stop()
+
+    def table(self) -> Table:
+        """All stages at the end; before, as many of the last as the terminal has room for."""
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+        table.add_column("stage", overflow="ellipsis")  # the one that gives way where it is narrow
+        for name in ("models", "", "epochs", "loss (10-90 %)", "time", "left"):
+            table.add_column(name, justify="right" if name else "left", no_wrap=True)
+        now = self._now()
+        # Room for the head, and for the line below in which a shell's prompt would stand.
+        rows = self._rows if self._is_closed else self._rows[-max(1, self._console.height - 2) :]
+        for row in rows:
+            left = row.left(now)
+            table.add_row(
+                Text(row.name),
+                f"{row.trained}/{row.models}" if row.models else "",
+                ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else "",
+                f"{row.done}/{row.epochs}" if row.epochs else "",
+                "" if row.loss is None else str(row.loss),
+                duration(now - row.begun if row.seconds is None else row.seconds),
+                "" if left is None else duration(left),
+            )
+        return table
+
+
+def duration(seconds: float) -> str:
+    """Such as "0:07", "12:34" or "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _state(row: Row) -> list[str]:
+    return [
+        *([f"{row.trained}/{row.models} models"] if row.models else []),
+        *([f"{row.done}/{row.epochs} epochs"] if row.epochs else []),
+        *([] if row.loss is None else [f"loss {row.loss}"]),
+    ]
