@@ -16,6 +16,7 @@ from mia_lightning.reports.curves import AttackCurves, lowest_precision, precisi
 from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.findings import label, most_exposed, strongest
 from mia_lightning.reports.labels import label_places
+from mia_lightning.reports.labels import short as short
 from mia_lightning.reports.schema import AttackSection, AuditReport
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito (2008): colour-blind safe
@@ -43,12 +44,6 @@ def png_figures(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict
 def file_name(text: str) -> str:
     """`text` with whatever could be part of a path or trouble a shell replaced by underscores."""
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text)
-
-
-def short(text: str, length: int = 24) -> str:
-    """`text` on one line, cut to `length` characters."""
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _precision_recall(attack: AttackSection, curves: AttackCurves) -> Figure:

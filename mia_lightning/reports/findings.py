@@ -26,6 +26,18 @@ def label(attack: AttackSection) -> str:
     return f"{attack.name} ({'adaptive, ' if attack.adaptive else ''}{attack.defense})"
 
 
+def knowledge_pairs(report: AuditReport) -> list[tuple[AttackSection, AttackSection]]:
+    """Attacks that were run twice, by one who does not know the defence and by one who does, in this order."""
+    by_name = {attack.name: attack for attack in report.attacks}
+    pairs = []
+    for attack in report.attacks:
+        for suffix in ("-unaware", "-adaptive"):
+            other = by_name.get(f"{attack.name}{suffix}")
+            if other is not None and other.adaptive != attack.adaptive:
+                pairs.append((other, attack) if attack.adaptive else (attack, other))
+    return pairs
+
+
 def figures_by_name(figures: Figures) -> dict[str, Figure]:
     """All figures of one group, flat: `precision`, …, `auc`, …, `tpr_at_fpr_0.01`, …, `ppv_0.1`."""
     flat = {name: getattr(figures, name) for name in FIGURE_NAMES}

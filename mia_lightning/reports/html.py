@@ -6,13 +6,14 @@ All text is escaped by jinja2; the figures travel as JSON in which `<` is escape
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from mia_lightning.metrics.figures import Figure, Figures
+from mia_lightning.metrics.figures import Figure
 from mia_lightning.reports import findings
 from mia_lightning.reports.curves import AttackCurves
 from mia_lightning.reports.figures import roc_edge
+from mia_lightning.reports.histograms import ScoreHistogram, score_histogram
 from mia_lightning.reports.interactive import (
     Plot,
     convergence_plot,
@@ -22,6 +23,7 @@ from mia_lightning.reports.interactive import (
     precision_distribution_plot,
     precision_recall_plot,
     roc_plot,
+    score_plot,
     training_plot,
 )
 from mia_lightning.reports.page import environment, plotly_javascript
@@ -29,6 +31,8 @@ from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
 from mia_lightning.training.execution import duration, size
 
+_PER_CLASS = ("precision", "precision_balanced", "recall", "accuracy", "advantage", "auc", "average_precision")
+_NUM_NAMED = 8  # classes that stand beside a reason
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
 
 
@@ -46,6 +50,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         "size": size,
     }
     strongest = findings.strongest(report)
+    histograms = _histograms(report)
     return templates.get_template("report.html.jinja").render(
         report=report,
         findings=findings,
@@ -61,13 +66,24 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         missing_per_class={id(attack): _missing_per_class(attack) for attack in report.attacks},
         missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
         identity=id,
-        plots=_plots(report, curves),
+        histograms=histograms,
+        plots=_plots(report, curves, histograms),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
         plotly=plotly_javascript(),
     )
 
 
-def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str, Plot]:
+def _histograms(report: AuditReport) -> dict[int, ScoreHistogram]:
+    """The histograms of scores by the place of their attack; none for a report that was read back."""
+    if report.scores is None:
+        return {}
+    made = {place: score_histogram(report.scores, attack.name) for place, attack in enumerate(report.attacks)}
+    return {place: histogram for place, histogram in made.items() if histogram is not None}
+
+
+def _plots(
+    report: AuditReport, curves: Mapping[str, AttackCurves], histograms: Mapping[int, ScoreHistogram]
+) -> dict[str, Plot]:
     """The figures by the id of their place in the page."""
     plots = {
         f"precision-recall-{place}": precision_recall_plot(attack, curves[attack.name])
@@ -79,6 +95,7 @@ def _plots(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str,
         plots["leakage-vs-gap"] = leakage_vs_gap_plot(report)
         plots["precision-by-class"] = precision_distribution_plot(report)
         plots["precision-by-records"] = precision_by_records_plot(report)
+    plots |= {f"scores-{place}": score_plot(histogram) for place, histogram in histograms.items()}
     if report.privacy is not None and (report.privacy.lower or report.privacy.trials is not None):
         plots["epsilon"] = epsilon_plot(report.privacy)
     convergence = convergence_plot(report)
@@ -100,20 +117,31 @@ def _missing(attack: AttackSection) -> list[tuple[str, str]]:
 
 
 def _missing_per_class(attack: AttackSection) -> list[tuple[str, str]]:
-    return _missing_by_name((group.class_name, group) for group in attack.per_class)
+    """Of the figures that the table of classes shows."""
+    rows = []
+    for group in attack.per_class:
+        figures = findings.figures_by_name(group)
+        rows.append((group.class_name, [(name, figures[name]) for name in _PER_CLASS]))
+    return _missing_by_name(rows)
 
 
 def _missing_per_group(attack: AttackSection) -> list[tuple[str, str]]:
-    return _missing_by_name((group.group_name, group) for group in attack.per_group)
+    named = ((group.group_name, findings.figures_by_name(group)) for group in attack.per_group)
+    return _missing_by_name((name, list(figures.items())) for name, figures in named)
 
 
-def _missing_by_name(named: Iterable[tuple[str, Figures]]) -> list[tuple[str, str]]:
+def _missing_by_name(named: Iterable[tuple[str, Sequence[tuple[str, Figure]]]]) -> list[tuple[str, str]]:
     """(names, reason) for each reason why figures of classes or groups are null or to be read with caution."""
     reasons: dict[str, dict[str, None]] = {}
     for name, figures in named:
-        for _, reason in _reasons(findings.figures_by_name(figures).items()):
+        for _, reason in _reasons(figures):
             reasons.setdefault(reason, {})[name] = None
-    return [(", ".join(names), reason) for reason, names in reasons.items()]
+    return [(_listed(list(names)), reason) for reason, names in reasons.items()]
+
+
+def _listed(names: Sequence[str]) -> str:
+    further = len(names) - _NUM_NAMED
+    return ", ".join(names[:_NUM_NAMED]) + (f" and {further:,} more" if further > 0 else "")
 
 
 def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:

@@ -22,7 +22,8 @@ from mia_lightning.reports.curves import (
 )
 from mia_lightning.reports.distribution import distribution_line
 from mia_lightning.reports.findings import label, most_exposed, strongest
-from mia_lightning.reports.labels import label_places
+from mia_lightning.reports.histograms import ScoreHistogram
+from mia_lightning.reports.labels import label_places, short
 from mia_lightning.reports.schema import AttackSection, AuditReport, PrivacySection, TrainingCurves
 from mia_lightning.reports.training_bands import bands
 
@@ -57,11 +58,13 @@ def precision_recall_plot(attack: AttackSection, curves: AttackCurves) -> Plot:
             continue
         place = exposed.get(group.class_index)
         color = "--faint" if place is None else _series(place)
-        name = group.class_name if group.auc.value is None else f"{group.class_name} ({group.auc.value:.2f})"
-        line = _curve(curve, name, {"color": color, "width": 0.8 if place is None else 1.6})
+        area = "" if group.auc.value is None else f" ({group.auc.value:.2f})"
+        line = _curve(curve, short(group.class_name) + area, {"color": color, "width": 0.8 if place is None else 1.6})
+        line["hovertemplate"] = line["hovertemplate"].replace("%{fullData.name}", "%{fullData.meta.name}")
         line["meta"] = {
             "group": group.class_index,
             "kind": "line",
+            "name": plain(group.class_name + area),
             "color": color,
             "named": place is not None,
         }
@@ -113,6 +116,26 @@ def roc_plot(report: AuditReport, curves: Mapping[str, AttackCurves], edge: floa
     return {"data": data, "layout": layout}
 
 
+def score_plot(histogram: ScoreHistogram) -> Plot:
+    """Shares of the members and of the non-members over the score; the attack's threshold, if it has one, dotted."""
+    x = np.repeat(histogram.edge, 2)
+    data: list[Plot] = []
+    groups = (("members", histogram.members, "solid"), ("non-members", histogram.nonmembers, "dash"))
+    for place, (name, shares, dash) in enumerate(groups):
+        y = np.concatenate([[0.0], np.repeat(shares, 2), [0.0]])
+        line = {"color": _series(place), "width": 1.5, "dash": dash}
+        hover = {"hovertemplate": _hover("%{y:.1%} of them, at a score of %{x:.3g}")}
+        data.append(_line(x, y, name, line) | {"fill": "tozeroy"} | hover)
+    layout = _layout("score, higher for members", "share of the group")
+    layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero"}
+    if histogram.threshold is not None and histogram.edge[0] <= histogram.threshold <= histogram.edge[-1]:
+        at = float(f"{histogram.threshold:.4g}")
+        line = {"color": "--ink", "width": 1.5, "dash": "dot"}
+        shape = {"type": "line", "yref": "paper", "x0": at, "x1": at, "y0": 0, "y1": 1, "line": line}
+        layout["shapes"] = [shape]
+    return {"data": data, "layout": layout}
+
+
 def leakage_vs_gap_plot(report: AuditReport) -> Plot:
     """AUC of each class over its generalisation gap, one colour and symbol for each attack."""
     gaps = {group.class_index: group.generalization_gap for group in report.target.per_class}
@@ -120,7 +143,7 @@ def leakage_vs_gap_plot(report: AuditReport) -> Plot:
     for place, attack in enumerate(report.attacks):
         groups = [group for group in most_exposed(attack) if gaps[group.class_index] is not None]
         points = [(gaps[group.class_index] or 0.0, group.auc.value or 0.0) for group in groups]
-        names = [group.class_name for group in groups]
+        names = [short(group.class_name, 18) for group in groups]
         sides = label_places(points, names) if attack is strongest(report) else {}
         data.append(
             {
@@ -132,7 +155,7 @@ def leakage_vs_gap_plot(report: AuditReport) -> Plot:
                 "text": [plain(name) if place in sides else "" for place, name in enumerate(names)],
                 "textposition": [f"middle {sides.get(place, 'right')}" for place in range(len(names))],
                 "textfont": {"color": "--ink", "size": 11},
-                "hovertext": [plain(name) for name in names],
+                "hovertext": [plain(group.class_name) for group in groups],
                 "cliponaxis": False,
                 "marker": {"color": _series(place), "symbol": SYMBOLS[place % len(SYMBOLS)], "size": 9},
                 "opacity": 0.85,
@@ -154,7 +177,7 @@ def precision_distribution_plot(report: AuditReport) -> Plot:
             xs, ys = distribution_line(precisions)
             line = _line(np.array(xs), np.array(ys), label(attack), {"color": _series(place), "width": 2})
             data.append(line | {"hovertemplate": _hover("at most %{x:.3f}: %{y:.0%} of the classes")})
-    layout = _layout("precision of the class at one member per non-member", "share of classes with at most that")
+    layout = _layout("precision of the class at 1:1", "share of classes with at most that")
     guessing = {"type": "line", "yref": "paper", "x0": 0.5, "x1": 0.5, "y0": 0, "y1": 1, "line": GUESSING}
     return {"data": data, "layout": layout | {"shapes": [guessing]}}
 

@@ -31,3 +31,9 @@ def label_places(points: Sequence[tuple[float, float]], names: Sequence[str]) ->
 def _unit(values: Sequence[float]) -> list[float]:
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [(value - low) / (high - low) if high > low else 0.5 for value in values]
+
+
+def short(text: str, length: int = 24) -> str:
+    """`text` on one line, cut to `length` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"

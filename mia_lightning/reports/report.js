@@ -9,16 +9,33 @@ function chosen(trace, group) {
   return { ...trace, visible: true, showlegend: true, line: { color: "--series-1", width: 2.5 } };
 }
 
+// On paper a figure has the width that its place will have there: by then no script can measure it any more.
+const paper = matchMedia("print");
+let isPrinting = false;
+
+function measures(place) {
+  if (!isPrinting && !paper.matches) return {};
+  return { width: place.closest(".pair") ? 325 : 680, height: place.id.startsWith("precision-recall") ? 400 : 320 };
+}
+
+// On a phone the names of points would lie on one another; short ones do not.
+const phone = matchMedia("(max-width: 36rem)");
+
+function uncluttered(trace) {
+  if (!phone.matches || paper.matches || isPrinting || trace.mode !== "markers+text") return trace;
+  return { ...trace, text: trace.text.map((name) => name.length > 3 ? "" : name) };
+}
+
 function draw(id) {
   const place = document.getElementById(id);
   const menu = document.querySelector(`select[data-plot="${id}"]`);
   const group = menu ? menu.value : "all";
-  const data = plots[id].data.map((trace) => coloured(chosen(trace, group)));
+  const data = plots[id].data.map((trace) => coloured(chosen(uncluttered(trace), group)));
   const config = {
     responsive: true, displaylogo: false,
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
   };
-  Plotly.react(place, data, themed(coloured(plots[id].layout)), config);
+  Plotly.react(place, data, { ...themed(coloured(plots[id].layout)), ...measures(place) }, config);
 }
 
 function drawAll() {
@@ -28,6 +45,14 @@ function drawAll() {
 document.querySelectorAll("select[data-plot]").forEach((menu) =>
   menu.addEventListener("change", () => draw(menu.dataset.plot)));
 onThemeChange(drawAll);
-addEventListener("beforeprint", () =>
-  document.querySelectorAll("details.print").forEach((part) => { part.open = true; }));
+phone.addEventListener("change", drawAll);
+addEventListener("beforeprint", () => {
+  document.querySelectorAll("details.print").forEach((part) => { part.open = true; });
+  isPrinting = true;
+  drawAll();
+});
+addEventListener("afterprint", () => {
+  isPrinting = false;
+  drawAll();
+});
 drawAll();

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from mia_lightning.comparison.assemble import compare, skipped_variant
+from mia_lightning.comparison.findings import Above, Rises
 from mia_lightning.comparison.intervals import rates_to
-from mia_lightning.comparison.schema import Estimate, Variant, VariantAttack
+from mia_lightning.comparison.schema import ComparisonReport, Estimate, Variant, VariantAttack
 
 MakeVariant = Callable[..., Variant]
 
@@ -58,3 +60,21 @@ def build_variant(
 @pytest.fixture(scope="session")
 def make_variant() -> MakeVariant:
     return build_variant
+
+
+@pytest.fixture
+def comparison() -> ComparisonReport:
+    variants = [
+        build_variant("10 records", 0.9, 0.3, x=10.0, generalization_gap=0.3),
+        build_variant("<b>20 records</b>", 0.9, 0.6, x=20.0, defense="top 3 classes", test_accuracy=0.5),
+        skipped_variant("30 records", "the data is not there", 30.0),
+    ]
+    return compare(
+        variants,
+        [Above(text="It is <i>above</i>.", value=0.5), Rises(text="It rises.")],
+        title="A title & more",
+        question="Why?",
+        source="a paper, table 1",
+        command="mia-lightning experiment=x",
+        seconds=1.25,
+    )

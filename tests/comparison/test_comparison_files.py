@@ -10,33 +10,14 @@ from PIL import Image
 from rich.console import Console
 
 import mia_lightning as mia
-from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
+from mia_lightning.comparison.assemble import variant_of
 from mia_lightning.comparison.files import read_comparison, save_comparison, save_index
-from mia_lightning.comparison.findings import Above, Rises
 from mia_lightning.comparison.schema import ComparisonReport
 from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.distribution import distribution_line
-
-
-@pytest.fixture
-def comparison(make_variant) -> ComparisonReport:  # type: ignore[no-untyped-def]
-    variants = [
-        make_variant("10 records", 0.9, 0.3, x=10.0, generalization_gap=0.3),
-        make_variant("<b>20 records</b>", 0.9, 0.6, x=20.0, defense="top 3 classes", test_accuracy=0.5),
-        skipped_variant("30 records", "the data is not there", 30.0),
-    ]
-    return compare(
-        variants,
-        [Above(text="It is <i>above</i>.", value=0.5), Rises(text="It rises.")],
-        title="A title & more",
-        question="Why?",
-        source="a paper, table 1",
-        command="mia-lightning experiment=x",
-        seconds=1.25,
-    )
 
 
 def test_all_files_are_written_and_read_back(comparison: ComparisonReport, tmp_path: Path) -> None:

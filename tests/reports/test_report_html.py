@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from mia_lightning.reports import findings
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.html import html_page
 from mia_lightning.reports.schema import AuditReport, DefenseSection, SynthesisSection
@@ -80,6 +81,8 @@ def test_plots_hold_the_curves(report: AuditReport, page: _Page) -> None:
         "precision-recall-0",
         "precision-recall-1",
         "roc",
+        "scores-0",
+        "scores-1",
         "leakage-vs-gap",
         "precision-by-class",
         "precision-by-records",
@@ -154,6 +157,40 @@ def test_reasons_stand_where_figures_are_missing(report: AuditReport, page: _Pag
     assert report.attacks[0].overall.tpr_at_fpr["0.001"].reason in words
 
 
+def test_reasons_name_a_few_classes_and_speak_of_figures_that_are_shown(make_report) -> None:
+    report = make_report(class_names=tuple(f"class {c}" for c in range(60)), per_class=2)
+    curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
+    words = " ".join("".join(_Page(html_page(report, curves)).text).split())
+    section = words[words.index("Figures that are missing") : words.index("Members and non-members are those")]
+
+    flagless = [
+        group.class_name
+        for group in report.attacks[0].per_class
+        if group.precision.reason == "the attack flagged no record"
+    ]
+    assert len(flagless) > 9
+    listed = f"({', '.join(flagless[:8])} and {len(flagless) - 8} more)"
+    assert listed in section
+    assert "false-positive rate of 0.001" not in section
+
+
+def test_attackers_are_paired_by_what_they_know_of_the_defence(report: AuditReport) -> None:
+    section = report.attacks[0].model_copy(update={"defense": "temperature 5"})
+    by_name = {
+        name: section.model_copy(update={"name": name, "adaptive": adaptive})
+        for name, adaptive in (
+            ("shokri", True), ("shokri-unaware", False), ("loss", False), ("loss-adaptive", True), ("gap", True)
+        )
+    }  # fmt: skip
+    defended = report.model_copy(update={"attacks": tuple(by_name.values())})
+
+    assert findings.knowledge_pairs(report) == []
+    assert [(plain.name, knowing.name) for plain, knowing in findings.knowledge_pairs(defended)] == [
+        ("shokri-unaware", "shokri"),
+        ("loss", "loss-adaptive"),
+    ]
+
+
 def test_the_menu_offers_each_class_that_has_a_curve(page: _Page) -> None:
     menus = [attributes for tag, attributes in page.tags if tag == "select"]
     labels = {attributes["for"] for tag, attributes in page.tags if tag == "label"}
@@ -171,7 +208,8 @@ def test_the_page_can_be_read_aloud(page: _Page) -> None:
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     for tag, attributes in page.tags:
-        if attributes.get("role") == "img":
+        if attributes.get("class") == "plot":
+            assert attributes["role"] == "group"  # it holds buttons, which an image may not
             assert attributes["aria-label"]
         if tag == "th":
             assert attributes["scope"] in ("row", "col")
