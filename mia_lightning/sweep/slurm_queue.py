@@ -7,6 +7,7 @@ is needed; `sacct` is asked only about a job that the controller has forgotten.
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -109,12 +110,26 @@ def patience() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until it is over: what was handed over is then known, and can be cancelled."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    """Ctrl-C and SIGTERM wait until it is over: what was handed over is then known, and can be cancelled.
+
+    Blocked, so that a command that is started meanwhile is not ended by them; and noted, since other threads of this
+    process may receive what the main one blocks.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of them
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def _accounted(tasks: Collection[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,7 +131,20 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("interruptible")
+@pytest.fixture(params=["alone", "among threads"])
+def among_threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Threads of libraries receive signals that the main one blocks."""
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait) for _ in range(4 if request.param == "among threads" else 0)]
+    for thread in threads:
+        thread.start()
+    yield
+    done.set()
+    for thread in threads:
+        thread.join()
+
+
+@pytest.mark.usefixtures("interruptible", "among_threads")
 def test_an_interruption_while_tasks_are_handed_over_cancels_them_all(command: Command, tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     command("sbatch", 'kill -INT $PPID; echo "Submitted batch job 77"')
