@@ -181,7 +181,6 @@ def _log_training(run: "wandb.Run", stage: str, training: TrainingCurves) -> Non
 
 def _plotly(plot: Plot) -> Any:
     import plotly.graph_objects as go
-
     import wandb
 
     return wandb.Plotly(go.Figure(coloured(plot)))

@@ -398,6 +398,7 @@ def test_what_wandb_refuses_is_one_sentence(tmp_path: Path) -> None:
 
 def test_netrc_is_a_key(tmp_path: Path, monkeypatch) -> None:
     import wandb
+
     from mia_lightning.reports.wandb import _has_key
 
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
