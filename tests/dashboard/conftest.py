@@ -22,13 +22,13 @@ class Site:
     reports: dict[str, dict[str, Any]]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # its event loop must end before other tests start one
 def browser() -> Iterator[Any]:
     with chromium() as found:
         yield found
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """Sixty runs over data sets, architectures and defences, and one whose texts are markup."""
     root = tmp_path_factory.mktemp("dashboard")
