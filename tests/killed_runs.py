@@ -90,7 +90,7 @@ def moment(numbers: random.Random, seconds: float, phase: int | None) -> Callabl
     """At any time of a run, or soon after it entered the phase for the so many-th time."""
     start = time.monotonic()
     if phase is None:
-        after = numbers.uniform(0, seconds)
+        after = numbers.uniform(0, 0.8 * seconds)  # the first run took a little longer than others will
         return lambda: time.monotonic() - start > after
     times = numbers.randint(1, 2 if phase == SCORING else 12)
     late = numbers.uniform(0, 0.0005 if phase == WRITING else 0.004)  # a file is written in a millisecond

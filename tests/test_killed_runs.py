@@ -11,12 +11,12 @@ import pytest
 
 from mia_lightning.reports.files import read_report
 
-SEEDS = 24
+SEEDS = 30
 
 
 @pytest.mark.slow
 def test_killed_and_started_again_a_run_ends_with_the_same_scores_to_the_bit(tmp_path: Path) -> None:
-    """24 runs, each killed up to three times: half at random moments, half while they train, write or score."""
+    """30 runs, each killed up to three times: half at random moments, half while they train, write or score."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("killed_runs.py")), str(tmp_path), str(SEEDS)],
@@ -28,7 +28,7 @@ def test_killed_and_started_again_a_run_ends_with_the_same_scores_to_the_bit(tmp
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     phases = [phase for run in found["runs"] for phase in run["killed"]]
-    assert sum(bool(run["killed"]) for run in found["runs"]) >= 20
+    assert sum(bool(run["killed"]) for run in found["runs"]) >= 20  # the others ended before their moment came
     assert min(phases.count(phase) for phase in ("training", "writing", "scoring")) >= 3, phases
     undisturbed = tmp_path / "undisturbed" / "run"
     scores, report = pq.read_table(undisturbed / "scores.parquet"), read_report(undisturbed)
