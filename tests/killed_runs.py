@@ -3,10 +3,13 @@
     python tests/killed_runs.py FOLDER SEEDS
 
 For each seed an audit starts in a folder and a store of its own, is killed without warning at a moment that the seed
-decides, and is started again until it ends. Everything is imported once, before the first fork, with a single thread.
+decides, and is started again until it ends. Odd seeds kill by the clock, at any time; even ones while the audit trains,
+writes or scores, at a call (of Python or of C) that the seed draws among all those of the phase, so that a busy machine
+changes nothing. Everything is imported once, before the first fork, with a single thread.
 """
 
 import json
+import math
 import mmap
 import os
 import random
@@ -28,20 +31,30 @@ from mia_lightning.store import Store
 
 NOWHERE, TRAINING, WRITING, SCORING = range(4)
 PHASES = ("elsewhere", "training", "writing", "scoring")
-# Shared with the forked process: the phase it is in, and how often it entered each.
-state = mmap.mmap(-1, 8)
+# Shared with the forked process: the phase it is in, and how many calls it made in each.
+state = memoryview(mmap.mmap(-1, 8 * (1 + len(PHASES)))).cast("Q")
+last_call: list[float] = [math.inf] * len(PHASES)  # the forked process kills itself at this call of a phase
 
 
 def in_phase(phase: int, function: Callable[..., Any]) -> Callable[..., Any]:
     def called(*args: Any, **named: Any) -> Any:
         before, state[0] = state[0], phase
-        state[1 + phase] = min(255, state[1 + phase] + 1)
+        sys.setprofile(count_calls)
         try:
             return function(*args, **named)
         finally:
             state[0] = before
+            if before == NOWHERE:
+                sys.setprofile(None)
 
     return called
+
+
+def count_calls(frame: Any, event: str, argument: Any) -> None:
+    phase = state[0]
+    state[1 + phase] += 1
+    if state[1 + phase] > last_call[phase]:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def audit(folder: Path) -> None:
@@ -59,8 +72,11 @@ def audit(folder: Path) -> None:
     )
 
 
-def forked(folder: Path) -> int:
-    state[:] = bytes(8)
+def run(folder: Path, seconds: float = math.inf) -> str | None:
+    """The phase in which the audit was killed, at the latest after so many seconds; None where it came to its end."""
+    for i in range(len(state)):
+        state[i] = 0
+    start = time.monotonic()
     process = os.fork()
     if process == 0:
         code = 1
@@ -69,39 +85,16 @@ def forked(folder: Path) -> int:
             code = 0
         finally:
             os._exit(code)
-    return process
-
-
-def killed(process: int, is_time: Callable[[], bool]) -> str | None:
-    """The phase in which the process was killed; None where it had ended."""
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
-            assert os.waitstatus_to_exitcode(status) == 0
-            return None
-        if is_time():
+            code = os.waitstatus_to_exitcode(status)
+            assert code in (0, -signal.SIGKILL), code
+            return None if code == 0 else PHASES[state[0]]
+        if time.monotonic() - start > seconds:
             os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            return PHASES[state[0]]
-        time.sleep(0.0002)
-
-
-def moment(numbers: random.Random, seconds: float, phase: int | None) -> Callable[[], bool]:
-    """At any time of a run, or soon after it entered the phase for the so many-th time."""
-    start = time.monotonic()
-    if phase is None:
-        after = numbers.uniform(0, 0.8 * seconds)  # the first run took a little longer than others will
-        return lambda: time.monotonic() - start > after
-    times = numbers.randint(1, 2 if phase == SCORING else 12)
-    late = numbers.uniform(0, 0.0005 if phase == WRITING else 0.004)  # a file is written in a millisecond
-    entered: list[float] = []
-
-    def is_time() -> bool:
-        if state[1 + phase] >= times and not entered:
-            entered.append(time.monotonic())
-        return bool(entered) and time.monotonic() - entered[0] > late
-
-    return is_time
+            seconds = math.inf
+        time.sleep(0.001)
 
 
 def main(root: Path, seeds: int) -> None:
@@ -110,22 +103,28 @@ def main(root: Path, seeds: int) -> None:
     Store.put = in_phase(WRITING, Store.put)  # type: ignore[method-assign]
     scoring._run = in_phase(SCORING, scoring._run)
     start = time.monotonic()
-    assert killed(forked(root / "undisturbed"), lambda: False) is None
+    assert run(root / "undisturbed") is None
     seconds = time.monotonic() - start
+    calls = state[1:].tolist()
     found: list[dict[str, Any]] = []
     for seed in range(seeds):
         numbers = random.Random(seed)
         phases: list[str] = []
         for attempt in range(3):
-            phase = None if seed % 2 else (TRAINING, WRITING, SCORING)[(seed // 2 + attempt) % 3]
-            hit = killed(forked(root / str(seed)), moment(numbers, seconds, phase))
+            if seed % 2:
+                hit = run(root / str(seed), numbers.uniform(0, 0.8 * seconds))
+            else:
+                phase = (TRAINING, WRITING, SCORING)[(seed // 2 + attempt) % 3]
+                last_call[phase] = numbers.uniform(0, calls[phase] / (1 + attempt))  # less is left to do each time
+                hit = run(root / str(seed))
+                last_call[phase] = math.inf
             if hit is None:
                 break
             phases.append(hit)
         else:
-            assert killed(forked(root / str(seed)), lambda: False) is None
+            assert run(root / str(seed)) is None
         found.append({"seed": seed, "killed": phases})
-    print(json.dumps({"seconds": seconds, "runs": found}))
+    print(json.dumps({"seconds": seconds, "calls": calls, "runs": found}))
 
 
 if __name__ == "__main__":
