@@ -118,6 +118,7 @@ class Given:
             block_K=block_numbers(num_targets, num_shadows, 2),
             validation_N=validation_N,
             population_N=population_N,
+            origin=self._origin(population),
         )
 
     def _origin(self, population: Population) -> str:

@@ -36,6 +36,7 @@ class Membership:
             evidence about a target: they serve the shadow models, or are in every model; None for none.
         leaves_one_out: whether every model is a target once while the models outside its block are its shadows; the
             rows of the targets are then those of the shadow models.
+        origin: what says who the members are, where that was not drawn, such as "`membership.path` rows.csv".
         remarks: sentences on where the plan departs from what was asked.
     """
 
@@ -48,6 +49,7 @@ class Membership:
     population_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     known_N: Tensor | None = None
     leaves_one_out: bool = False
+    origin: str | None = None
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -176,6 +176,7 @@ class ThreatModelSection(_Section):
     # By attack: on what its threshold and settings were chosen. Never on records whose membership is asked.
     chosen_on: dict[str, Literal["shadow_models", "population", "nothing"]]
     members: Literal["drawn", "given"]  # drawn at random for targets that were trained here, or named by the user
+    members_from: str | None = None  # what named them; null where they were drawn
 
 
 class ConvergencePoint(_Section):

@@ -52,6 +52,7 @@ def threat_model(
         knows_defenses=None if defense is None else defense.adaptive,
         chosen_on={outcome.name: _chosen_on(outcome) for outcome in outcomes},
         members="given" if plan.plan == "given" else "drawn",
+        members_from=plan.origin,
     )
 
 
@@ -64,7 +65,7 @@ def threat_sentences(report: AuditReport) -> list[tuple[str, str]]:
         ("what is seen of an answer", f"{_access(model.access)}."),
         ("queries to the target", _queries(report, model)),
         ("data of the attacker", _data(report, model)),
-        ("architecture and training", f"{_TRAINING[model.training]}."),
+        ("architecture and training", _assumed(report, model)),
         ("shadow models", _references(report, model)),
         ("defences", _defenses(report, model)),
         ("thresholds and settings", _choices(model)),
@@ -146,6 +147,11 @@ def _data(report: AuditReport, model: ThreatModelSection) -> str:
     return sentence
 
 
+def _assumed(report: AuditReport, model: ThreatModelSection) -> str:
+    guess = f": {report.shadow.architecture}" if model.training == "guessed" else ""
+    return f"{_TRAINING[model.training]}{guess}."
+
+
 def _references(report: AuditReport, model: ThreatModelSection) -> str:
     number = f"{model.num_shadows:,}" + (" for each target" if report.target.num_targets > 1 else "")
     if model.shadow_records == "same":
@@ -183,6 +189,6 @@ def _membership(model: ThreatModelSection) -> str:
             "Members were drawn here, at random from the records, so that they differ from non-members in nothing else."
         )
     return (
-        "The user named members and non-members. If they differ in anything but membership, such as their age, an "
-        "attack may find that instead."
+        f"The user named members and non-members{'' if model.members_from is None else f' ({model.members_from})'}. If "
+        "they differ in anything but membership, such as their age, an attack may find that instead."
     )

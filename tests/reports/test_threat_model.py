@@ -1,5 +1,6 @@
 """The threat model of real runs: what the attacker sees, has and knows, against what was asked for."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -125,10 +126,24 @@ def test_records_that_were_made(blobs: Population) -> None:
 
 def test_a_model_that_somebody_trained_and_members_that_were_given(blobs: Population) -> None:
     torch.manual_seed(0)
-    _, model, said = audited(blobs, membership=mia.Given(member_N=torch.arange(60)), target=MLP((6,), 3, hidden=[8]))
+    report, model, said = audited(
+        blobs, membership=mia.Given(member_N=torch.arange(60)), target=MLP((6,), 3, hidden=[8])
+    )
     assert (model.training, model.members, model.shadow_records) == ("guessed", "given", "same")
-    assert "guesses" in said["architecture and training"]
-    assert "The user named" in said["where membership comes from"]
+    assert said["architecture and training"].endswith(
+        f"the target was trained elsewhere: {report.shadow.architecture}."
+    )
+    assert "The user named members and non-members (`member_N`)." in said["where membership comes from"]
+
+
+def test_what_named_the_members(blobs: Population, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("row\n" + "\n".join(map(str, range(60))))
+    _, model, said = audited(blobs, membership=mia.Given(path=rows))
+    assert model.members_from == f"`membership.path` {rows}"
+    assert model.members_from in said["where membership comes from"]
+    own = replace(blobs, member_N=torch.arange(len(blobs)) < 60)
+    assert audited(own, membership=mia.Given())[1].members_from == f"The member column of {blobs.name}"
 
 
 def test_given_members_of_a_target_that_is_trained_here(blobs: Population) -> None:
