@@ -37,10 +37,10 @@ from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.rmia import RmiaOffline
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Population
+from mia_lightning.ingredients import ingredients_of
 from mia_lightning.models.mlp import MLP
 from mia_lightning.observation import Observation, observe_models
 from mia_lightning.seeds import generator
-from mia_lightning.targets.trained import Trained
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.room import Room
@@ -70,19 +70,15 @@ def make_population(num_records: int, num_classes: int) -> Population:
 
 def observe(population: Population, num_models: int, room: Room) -> Observation:
     engine = Engine(seed=SEED, settings=mia.TrainerSettings(accelerator="cpu", progress_bar=False))
-    return observe_models(
-        engine,
+    ingredients = ingredients_of(
         population,
         model=partial(MLP, hidden=[16]),
         membership=mia.Halves(),
-        target=Trained(),
         shadow=mia.Real(count=num_models),
-        recipe=Recipe(epochs=1, batch_size=250, optimizer=ADAM),
-        defenses=(),
-        adaptive=True,
-        wants_population=needs_of(attacks()).population,
-        room=room,
+        training=Recipe(epochs=1, batch_size=250, optimizer=ADAM),
+        needs=needs_of(attacks()),
     )
+    return observe_models(engine, ingredients, room=room)
 
 
 @dataclass(frozen=True, kw_only=True)
