@@ -29,6 +29,7 @@ from types import TracebackType
 
 import torch
 from shadow_training import machine
+from tables import render
 
 import mia_lightning as mia
 from mia_lightning.attacks.interface import Attack, needs_of
@@ -146,18 +147,6 @@ def measure(num_models: int, num_records: int, num_classes: int, room: Room) -> 
     return sampler.stages
 
 
-def render(table: Sequence[tuple[str, ...]]) -> str:
-    """As a Markdown table; the first column is words, the others are numbers."""
-    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)]
-    return "\n".join([line(HEADER), line(rule), *map(line, table)])
-
-
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Memory of an audit whose answers are larger than it should hold.")
     parser.add_argument("--models", type=int, default=None, help="shadow models K, an even number (default: 256)")
@@ -194,7 +183,7 @@ def main() -> int:
             json.dumps({"machine": heading, **setting, **found, "stages": [asdict(each) for each in stages]}, indent=2)
         )
     else:
-        print(f"{heading}\n\n{render([each.row() for each in stages])}\n")
+        print(f"{heading}\n\n{render(HEADER, [each.row() for each in stages])}\n")
         print(
             f"K = {args.models} shadow models, N = {args.records} records, C = {args.classes} classes: answers of "
             f"{answers / 2**30:.2f} GiB, {on_disk:.2f} GiB of them on disk. The process had at most {own:.2f} GiB of "
