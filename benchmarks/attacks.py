@@ -32,6 +32,7 @@ from typing import TypeVar
 
 import torch
 from shadow_training import machine
+from tables import render
 from torch import Tensor
 
 from mia_lightning.attacks.attack_p import AttackP
@@ -250,18 +251,6 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - start, result
 
 
-def render(table: Sequence[tuple[str, ...]], header: tuple[str, ...] = HEADER) -> str:
-    """As a Markdown table; the first column is words, the others are numbers."""
-    widths = [max(len(row[i]) for row in (header, *table)) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, table)])
-
-
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Seconds of each attack, once models are trained and observed.")
     names = list(attacks())
@@ -304,9 +293,9 @@ def main() -> int:
         rows = {"attacks": [each.record() for each in measured], "asking": [each.record() for each in asking]}
         print(json.dumps({"machine": heading, **setting, **rows}, indent=2))
         return 0
-    print(f"{heading}\n\n{render([each.row() for each in measured])}\n")
+    print(f"{heading}\n\n{render(HEADER, [each.row() for each in measured])}\n")
     if asking:
-        print(f"{render([each.row() for each in asking], ASKED_HEADER)}\n\n{args.asked} networks are asked.\n")
+        print(f"{render(ASKED_HEADER, [each.row() for each in asking])}\n\n{args.asked} networks are asked.\n")
     rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
     print(
         f"K = {args.models} shadow models, N = {args.records} records, C = {args.classes} classes; medians over "

@@ -36,6 +36,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from shadow_training import machine
+from tables import render
 from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population, make_population
@@ -261,18 +262,6 @@ def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
     ]
 
 
-def render(table: Sequence[tuple[str, ...]]) -> str:
-    """As a Markdown table; the first four columns are words, the others are numbers."""
-    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if i > 3 else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (w - 1) + ":" if i > 3 else "-" * w for i, w in enumerate(widths)]
-    return "\n".join([line(HEADER), line(rule), *map(line, table)])
-
-
 def unequal(variants: Sequence[Variant]) -> str | None:
     """A sentence on variants of one network that did not learn the same, or None."""
     loss = {f"{v.name} {v.precision} {v.memory_format}": v.loss for v in variants}
@@ -320,7 +309,7 @@ def main() -> int:
     for _ in range(args.rounds):
         for variant in every:
             variant.measure()
-    print(f"{heading}\n\n{render([row for variants in variants_S for row in rows(variants)])}\n")
+    print(f"{heading}\n\n{render(HEADER, [row for variants in variants_S for row in rows(variants)], words=4)}\n")
     for setting in chosen:
         print(f"{setting.network}: K = {args.models}, {setting.steps} steps of {setting.batch_size} images a round.")
     rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"

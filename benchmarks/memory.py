@@ -29,6 +29,7 @@ from types import TracebackType
 
 import torch
 from shadow_training import machine
+from tables import render
 
 import mia_lightning as mia
 from mia_lightning.attacks.interface import Attack, needs_of
@@ -37,10 +38,10 @@ from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.rmia import RmiaOffline
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Population
+from mia_lightning.ingredients import ingredients_of
 from mia_lightning.models.mlp import MLP
 from mia_lightning.observation import Observation, observe_models
 from mia_lightning.seeds import generator
-from mia_lightning.targets.trained import Trained
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.room import Room
@@ -70,19 +71,15 @@ def make_population(num_records: int, num_classes: int) -> Population:
 
 def observe(population: Population, num_models: int, room: Room) -> Observation:
     engine = Engine(seed=SEED, settings=mia.TrainerSettings(accelerator="cpu", progress_bar=False))
-    return observe_models(
-        engine,
+    ingredients = ingredients_of(
         population,
         model=partial(MLP, hidden=[16]),
         membership=mia.Halves(),
-        target=Trained(),
         shadow=mia.Real(count=num_models),
-        recipe=Recipe(epochs=1, batch_size=250, optimizer=ADAM),
-        defenses=(),
-        adaptive=True,
-        wants_population=needs_of(attacks()).population,
-        room=room,
+        training=Recipe(epochs=1, batch_size=250, optimizer=ADAM),
+        needs=needs_of(attacks()),
     )
+    return observe_models(engine, ingredients, room=room)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,18 +147,6 @@ def measure(num_models: int, num_records: int, num_classes: int, room: Room) -> 
     return sampler.stages
 
 
-def render(table: Sequence[tuple[str, ...]]) -> str:
-    """As a Markdown table; the first column is words, the others are numbers."""
-    widths = [max(len(row[i]) for row in (HEADER, *table)) for i in range(len(HEADER))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)]
-    return "\n".join([line(HEADER), line(rule), *map(line, table)])
-
-
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Memory of an audit whose answers are larger than it should hold.")
     parser.add_argument("--models", type=int, default=None, help="shadow models K, an even number (default: 256)")
@@ -198,7 +183,7 @@ def main() -> int:
             json.dumps({"machine": heading, **setting, **found, "stages": [asdict(each) for each in stages]}, indent=2)
         )
     else:
-        print(f"{heading}\n\n{render([each.row() for each in stages])}\n")
+        print(f"{heading}\n\n{render(HEADER, [each.row() for each in stages])}\n")
         print(
             f"K = {args.models} shadow models, N = {args.records} records, C = {args.classes} classes: answers of "
             f"{answers / 2**30:.2f} GiB, {on_disk:.2f} GiB of them on disk. The process had at most {own:.2f} GiB of "

@@ -22,11 +22,8 @@ Ends with 1 where the store changed a score, where the second attack trained a m
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
@@ -36,7 +33,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
+import whole_runs
 from shadow_training import machine
+from tables import render
 from timed_attack import CLOCK
 
 HERE = Path(__file__).parent
@@ -67,17 +66,12 @@ def run(settings: Sequence[str], attack: tuple[str, str], folder: Path) -> Ended
         f"# @package attack.{name}\n_target_: timed_attack.Timed\nattack:\n  _target_: {target}\n"
     )
     clock = folder / "first_score.txt"
-    command = [
-        *(str(Path(sysconfig.get_path("scripts")) / "mia-lightning"), "--config-dir", str(folder / "conf")),
-        *("attack=timed", "logger=none", "trainer.accelerator=cpu", f"hydra.run.dir={folder / 'run'}", *settings),
+    arguments = [
+        *("--config-dir", str(folder / "conf"), "attack=timed", "logger=none", "trainer.accelerator=cpu"),
+        *(f"hydra.run.dir={folder / 'run'}", *settings),
     ]
-    began, start = time.time(), time.perf_counter()
-    done = subprocess.run(
-        command, cwd=HERE, env={**os.environ, CLOCK: str(clock)}, capture_output=True, text=True, check=False
-    )
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    began = time.time()
+    seconds = whole_runs.timed_run(arguments, environment={CLOCK: str(clock)}, folder=HERE)
     store = json.loads((folder / "run" / "report.json").read_text())["run"]["store"]
     return Ended(
         first_score=float(clock.read_text()) - began,
@@ -135,18 +129,6 @@ def row(name: str, ended: Sequence[Ended]) -> tuple[str, ...]:
     return (name, *times, models(ended[-1].found), models(ended[-1].trained))
 
 
-def render(header: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    """As a Markdown table; the first column is words, the others are numbers."""
-    widths = [max(len(line[i]) for line in (header, *table)) for i in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))]
-        return f"| {' | '.join(padded)} |"
-
-    rule = ["-" * (w - 1) + ":" if i else "-" * w for i, w in enumerate(widths)]
-    return "\n".join([line(header), line(rule), *map(line, table)])
-
-
 def main(given: Sequence[str] | None = None) -> int:
     """Run, print the table as Markdown, and write it as JSON where asked; 0, or 1 for a result that is broken."""
     options = arguments(given)
@@ -165,27 +147,11 @@ def main(given: Sequence[str] | None = None) -> int:
         times = {name: [{**asdict(each), "scores": len(each.scores)} for each in runs] for name, runs in ended.items()}
         content: dict[str, Any] = {"machine": about, "settings": settings, "runs": times, "overhead": ratios}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
-    complaint = broken(ended, options.shadows + 1)
-    if complaint is not None:
-        print(complaint, file=sys.stderr)
-        return 1
-    return 0
+    return whole_runs.exit_code(broken(ended, options.shadows + 1))
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--shadows", type=int, default=None, help="shadow models (default: 64)")
-    parser.add_argument("--epochs", type=int, default=None, help="of target and shadow models (default: 100)")
-    parser.add_argument("--rounds", type=int, default=None, help="of all three runs in turn (default: 5)")
-    parser.add_argument("--json", type=Path, help="file for all times")
-    parser.add_argument("--quick", action="store_true", help="4 shadow models, 2 epochs, 1 round: a test of the script")
-    parsed = parser.parse_args(given)
-    for name, value, quick in (("shadows", 64, 4), ("epochs", 100, 2), ("rounds", 5, 1)):
-        if getattr(parsed, name) is None:
-            setattr(parsed, name, quick if parsed.quick else value)
-    if parsed.shadows < 2 or parsed.epochs < 1 or parsed.rounds < 1:
-        parser.error("--shadows must be at least 2, --epochs and --rounds at least 1")
-    return parsed
+    return whole_runs.arguments(given, about=__doc__ or "", rounds=5, what="all three runs")
 
 
 if __name__ == "__main__":

@@ -18,19 +18,17 @@ Ends with 1 where a figure differs between the two, or where with a store not ex
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import sysconfig
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import whole_runs
 from shadow_training import machine
-from store import render
+from tables import render
 
 SEEDS = "seed=0,1"
 MODELS = "model=mlp,relu_mlp"
@@ -61,19 +59,15 @@ class Swept:
 
 def sweep(settings: Sequence[str], store: str, folder: Path) -> Swept:
     """Run it, in a new folder."""
-    command = [
-        *(str(Path(sysconfig.get_path("scripts")) / "mia-lightning"), "-m", "hydra/launcher=local", "dataset=digits"),
-        *(SEEDS, MODELS, ATTACKS, DEFENSES, *settings, f"store.dir={store}", f"hydra.sweep.dir={folder}"),
+    arguments = [
+        *("-m", "hydra/launcher=local", "dataset=digits", SEEDS, MODELS, ATTACKS, DEFENSES, *settings),
+        *(f"store.dir={store}", f"hydra.sweep.dir={folder}"),
         *("logger=none", "trainer.accelerator=cpu", "trainer.progress_bar=false"),
     ]
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    seconds = whole_runs.timed_run(arguments)
     reports = {place.parent.name: json.loads(place.read_text()) for place in folder.glob("*/report.json")}
     if len(reports) != NUM_RUNS:
-        raise SystemExit(f"{' '.join(command)} left {len(reports)} reports, and {NUM_RUNS} were to be run")
+        raise SystemExit(f"{' '.join(arguments)} left {len(reports)} reports, and {NUM_RUNS} were to be run")
     return summed(seconds, reports)
 
 
@@ -132,27 +126,11 @@ def main(given: Sequence[str] | None = None) -> int:
         sweeps = {name: [asdict(each) for each in each_round] for name, each_round in swept.items()}
         content = {"machine": about, "settings": settings, "sweeps": sweeps}
         options.json.write_text(json.dumps(content, indent=2) + "\n")
-    complaint = broken(swept)
-    if complaint is not None:
-        print(complaint, file=sys.stderr)
-        return 1
-    return 0
+    return whole_runs.exit_code(broken(swept))
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--shadows", type=int, default=None, help="shadow models of a stack (default: 64)")
-    parser.add_argument("--epochs", type=int, default=None, help="of target and shadow models (default: 100)")
-    parser.add_argument("--rounds", type=int, default=None, help="of both sweeps in turn (default: 3)")
-    parser.add_argument("--json", type=Path, help="file for all times and figures")
-    parser.add_argument("--quick", action="store_true", help="4 shadow models, 2 epochs, 1 round: a test of the script")
-    parsed = parser.parse_args(given)
-    for name, value, quick in (("shadows", 64, 4), ("epochs", 100, 2), ("rounds", 3, 1)):
-        if getattr(parsed, name) is None:
-            setattr(parsed, name, quick if parsed.quick else value)
-    if parsed.shadows < 2 or parsed.epochs < 1 or parsed.rounds < 1:
-        parser.error("--shadows must be at least 2, --epochs and --rounds at least 1")
-    return parsed
+    return whole_runs.arguments(given, about=__doc__ or "", rounds=3, what="both sweeps")
 
 
 if __name__ == "__main__":

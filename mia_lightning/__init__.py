@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from mia_lightning.attacks.shokri import Shokri as Shokri
     from mia_lightning.audit import attack as attack
     from mia_lightning.audit import audit as audit
-    from mia_lightning.audit import estimate as estimate
     from mia_lightning.audit import observe as observe
-    from mia_lightning.audit import train_shard as train_shard
     from mia_lightning.datasets.canaries import Canaries as Canaries
     from mia_lightning.datasets.population import Population as Population
     from mia_lightning.datasets.population import make_population as make_population
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from mia_lightning.membership import OneCanary as OneCanary
     from mia_lightning.membership import Plan as Plan
     from mia_lightning.observation import Observation as Observation
+    from mia_lightning.planning import estimate as estimate
     from mia_lightning.reports.files import read_report as read_report
     from mia_lightning.reports.files import save_report as save_report
     from mia_lightning.reports.schema import AuditReport as AuditReport
@@ -53,6 +52,7 @@ if TYPE_CHECKING:
     from mia_lightning.shadows.noisy import Noisy as Noisy
     from mia_lightning.shadows.real import Real as Real
     from mia_lightning.sharding import Shard as Shard
+    from mia_lightning.sharding import train_shard as train_shard
     from mia_lightning.store import Store as Store
     from mia_lightning.targets.amazon_ml import AmazonML as AmazonML
     from mia_lightning.targets.existing import Checkpoint as Checkpoint
@@ -70,7 +70,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "attacks.loss": ["Loss"],
     "attacks.shokri": ["Shokri"],
-    "audit": ["attack", "audit", "estimate", "observe", "train_shard"],
+    "audit": ["attack", "audit", "observe"],
     "datasets.canaries": ["Canaries"],
     "datasets.population": ["Population", "make_population"],
     "defenses.dp_sgd": ["DPSGD"],
@@ -89,6 +89,7 @@ _HOMES = {
     "gate": ["Gate", "judge"],
     "membership": ["Bernoulli", "Disjoint", "Given", "Halves", "Membership", "OneCanary", "Plan"],
     "observation": ["Observation"],
+    "planning": ["estimate"],
     "reports.files": ["read_report", "save_report"],
     "reports.schema": ["AuditReport"],
     "reports.wandb": ["WandbReport"],
@@ -97,7 +98,7 @@ _HOMES = {
     "shadows.model_based": ["ModelBased"],
     "shadows.noisy": ["Noisy"],
     "shadows.real": ["Real"],
-    "sharding": ["Shard"],
+    "sharding": ["Shard", "train_shard"],
     "store": ["Store"],
     "targets.amazon_ml": ["AmazonML"],
     "targets.existing": ["Checkpoint"],

@@ -1,28 +1,22 @@
 """The run, top to bottom: plan, target, shadow models, signals, attacks, report."""
 
-import copy
-import operator
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import nn
 
-from mia_lightning.attacks.interface import Attack, Needs, needs_of
-from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.shokri import Shokri
+from mia_lightning.attacks.interface import Attack, Needs
 from mia_lightning.datasets.canaries import Canaries
-from mia_lightning.datasets.population import Array, Population, make_population
-from mia_lightning.defenses.interface import Defense
+from mia_lightning.datasets.population import Array, Population
+from mia_lightning.defenses.interface import Defense, split_defenses
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Plan, plan_name
+from mia_lightning.ingredients import attacks_of, check_kind, ingredients_of
+from mia_lightning.membership import Plan
 from mia_lightning.observation import Observation, observe_models
-from mia_lightning.planning import estimates, planning
-from mia_lightning.preparation import prepare, shadow_setup, split_defenses
+from mia_lightning.preparation import engine_of
 from mia_lightning.reports.assemble import assemble
 from mia_lightning.reports.files import save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
@@ -31,16 +25,10 @@ from mia_lightning.scoring import run_attacks
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
-from mia_lightning.sharding import Shard, ShardEngine, ShardTrained
 from mia_lightning.store import Store
-from mia_lightning.targets.existing import Existing
 from mia_lightning.targets.interface import Target
-from mia_lightning.targets.leave_one_out import LeaveOneOut
-from mia_lightning.targets.trained import Trained
-from mia_lightning.training.execution import Plans
-from mia_lightning.training.fit import Engine
 from mia_lightning.training.progress import Stages
-from mia_lightning.training.recipe import Recipe, default_recipe
+from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -109,43 +97,36 @@ def audit(
         >>> report = mia.audit(x, label, model=Net, membership=mia.Disjoint(train_size=500))  # doctest: +SKIP
         >>> report.attacks[0].overall.auc.value  # doctest: +SKIP
     """
-    attacks = _checked_attacks(attacks)
-    folder = None if output is None else Path(output)
+    attacks = attacks_of(attacks)
+    folder = _folder(output)
     with _started(logger, folder, config) as log, Stages(console) as stages:
-        observation = _observe(
-            *(
-                data,
-                label,
-                model,
-                membership,
-                target,
-                shadow,
-                defenses,
-                adaptive,
-                canaries,
-                training,
-                trainer,
-                store,
-                seed,
-                folder,
-            ),
-            attacks=() if skip_inapplicable else attacks,
+        ingredients = ingredients_of(
+            data,
+            label,
+            model=model,
+            membership=membership,
+            target=target,
+            shadow=shadow,
+            attacks=attacks,
+            defenses=defenses,
+            adaptive=adaptive,
             guess=guess,
-            wants_population=needs_of(attacks).population,
-            stages=stages,
+            skip_inapplicable=skip_inapplicable,
+            canaries=canaries,
+            training=training,
         )
+        engine = engine_of(seed=seed, trainer=trainer, store=store, stages=stages, folder=folder)
+        observation = observe_models(engine, ingredients)
         report = _attack(
-            *(
-                observation,
-                attacks,
-                defenses,
-                adaptive,
-                skip_inapplicable,
-                convergence,
-                folder,
-                save_models,
-                config or {},
-            )
+            observation,
+            attacks,
+            defenses=defenses,
+            adaptive=adaptive,
+            skip_inapplicable=skip_inapplicable,
+            convergence=convergence,
+            folder=folder,
+            save_models=save_models,
+            config=config or {},
         )
         log.finish(report)
     return report
@@ -182,30 +163,23 @@ def observe(
     Raises:
         InputError: as `audit`.
     """
-    folder = None if output is None else Path(output)
+    ingredients = ingredients_of(
+        data,
+        label,
+        model=model,
+        membership=membership,
+        target=target,
+        shadow=shadow,
+        defenses=defenses,
+        adaptive=adaptive,
+        guess=guess,
+        canaries=canaries,
+        training=training,
+        needs=needs,
+    )
     with Stages(console) as stages:
-        return _observe(
-            *(
-                data,
-                label,
-                model,
-                membership,
-                target,
-                shadow,
-                defenses,
-                adaptive,
-                canaries,
-                training,
-                trainer,
-                store,
-                seed,
-                folder,
-            ),
-            attacks=(),
-            guess=guess,
-            wants_population=False if needs is None else needs.population,
-            stages=stages,
-        )
+        engine = engine_of(seed=seed, trainer=trainer, store=store, stages=stages, folder=_folder(output))
+        return observe_models(engine, ingredients)
 
 
 def attack(
@@ -227,7 +201,7 @@ def attack(
     Raises:
         InputError: as `audit`, and for defences that the observed models were not trained with.
     """
-    attacks = _checked_attacks(attacks)
+    attacks = attacks_of(attacks)
     outputs, trainings = split_defenses(defenses)
     if trainings != observation.training_defenses or (trainings and adaptive != observation.adaptive):
         raise InputError(
@@ -239,8 +213,7 @@ def attack(
             f"The records of shadow={observation.shadow_source} were made from the target's answers, which `defenses` "
             "changes; call mia_lightning.observe with the same `defenses`."
         )
-    folder = None if output is None else Path(output)
-    earlier = observation.engine
+    folder, earlier = _folder(output), observation.engine
     with _started(logger, folder, config) as log, Stages(console) as stages:
         stages.remarks.extend(earlier.stages.remarks)
         stages.seconds.update(earlier.stages.seconds)
@@ -254,216 +227,24 @@ def attack(
         )
         observation = replace(observation, engine=engine)
         report = _attack(
-            *(
-                observation,
-                attacks,
-                defenses,
-                adaptive,
-                skip_inapplicable,
-                convergence,
-                folder,
-                save_models,
-                config or {},
-            )
+            observation,
+            attacks,
+            defenses=defenses,
+            adaptive=adaptive,
+            skip_inapplicable=skip_inapplicable,
+            convergence=convergence,
+            folder=folder,
+            save_models=save_models,
+            config=config or {},
         )
         log.finish(report)
     return report
 
 
-def train_shard(
-    data: Population | Array,
-    label: Array | None = None,
-    *,
-    shard: Shard,
-    model: Callable[..., nn.Module],
-    store: Store,
-    membership: Plan | None = None,
-    target: Target | nn.Module | None = None,
-    shadow: Real | Source | None = None,
-    attacks: Sequence[Attack] | None = None,
-    defenses: Sequence[Defense] = (),
-    adaptive: bool = True,
-    guess: Guess | None = None,
-    skip_inapplicable: bool = False,
-    canaries: Canaries | None = None,
-    training: Recipe | None = None,
-    trainer: TrainerSettings | None = None,
-    seed: int = 0,
-    output: Path | str | None = None,
-    console: Console | None = None,
-) -> str:
-    """One of several jobs that train the shadow models of one `audit`: its range of them, into the store.
-
-    The other arguments are those of `audit`, which then finds them there. The targets are trained where they are not
-    there, by whichever job comes first.
-
-    Returns:
-        A sentence that says how many models it was.
-
-    Raises:
-        InputError: as `audit`; or the shadow models are not trained here.
-    """
-    attacks = _checked_attacks(attacks)
-    folder = None if output is None else Path(output)
-    with Stages(console) as stages:
-        try:
-            _observe(
-                *(
-                    data,
-                    label,
-                    model,
-                    membership,
-                    target,
-                    shadow,
-                    defenses,
-                    adaptive,
-                    canaries,
-                    training,
-                    trainer,
-                    store,
-                    seed,
-                    folder,
-                ),
-                attacks=() if skip_inapplicable else attacks,
-                guess=guess,
-                wants_population=needs_of(attacks).population,
-                stages=stages,
-                shard=shard,
-            )
-        except ShardTrained as done:
-            return str(done)
-    raise InputError(
-        f"`shadow.shards` is {shard.count}, but the shadow models of this `target` are trained by its service, and are "
-        "no models that jobs could share out; set shadow.shards=1."
-    )
-
-
-def estimate(
-    data: Population | Array,
-    label: Array | None = None,
-    *,
-    model: Callable[..., nn.Module],
-    membership: Plan | None = None,
-    target: Target | nn.Module | None = None,
-    shadow: Real | Source | None = None,
-    attacks: Sequence[Attack] | None = None,
-    defenses: Sequence[Defense] = (),
-    adaptive: bool = True,
-    guess: Guess | None = None,
-    skip_inapplicable: bool = False,
-    canaries: Canaries | None = None,
-    training: Recipe | None = None,
-    trainer: TrainerSettings | None = None,
-    store: Store | None = None,
-    seed: int = 0,
-) -> list[str]:
-    """What `audit` with these arguments would take, a sentence for each stage that trains; nothing is trained.
-
-    Each stage is measured by a few steps of throw-away networks, here and now.
-
-    Raises:
-        InputError: as `audit`, as far as this can be told before anything is trained.
-    """
-    attacks = _checked_attacks(attacks)
-    population = _as_population(data, label)
-    target = _as_target(target)
-    membership = Disjoint() if membership is None else membership
-    shadow = Real() if shadow is None else shadow
-    _check(target, membership, shadow, model, seed)
-    engine = planning(Engine(seed=operator.index(seed), settings=trainer or TrainerSettings(), store=store))
-    if canaries is not None:
-        population = _with_canaries(canaries, population, target, engine.seed, engine.stages)
-    recipe = training or default_recipe()
-    setup = prepare(
-        engine,
-        population,
-        model=model,
-        membership=membership,
-        target=target,
-        shadow=shadow,
-        recipe=recipe,
-        defenses=defenses,
-        guess=guess,
-        attacks=() if skip_inapplicable else attacks,
-        wants_population=needs_of(attacks).population,
-    )
-    return estimates(
-        setup,
-        shadow_setup(
-            setup,
-            model=model,
-            recipe=recipe,
-            trainings=split_defenses(defenses)[1],
-            adaptive=adaptive,
-            guess=guess,
-        ),
-        target=target,
-        shadow=shadow,
-        attacks=attacks,
-        folds=target.folds if isinstance(target, LeaveOneOut) else 0,
-        skip_inapplicable=skip_inapplicable,
-    )
-
-
-def _observe(
-    data: Population | Array,
-    label: Array | None,
-    model: Callable[..., nn.Module],
-    membership: Plan | None,
-    target: Target | nn.Module | None,
-    shadow: Real | Source | None,
-    defenses: Sequence[Defense],
-    adaptive: bool,
-    canaries: Canaries | None,
-    training: Recipe | None,
-    trainer: TrainerSettings | None,
-    store: Store | None,
-    seed: int,
-    folder: Path | None,
-    *,
-    attacks: Sequence[Attack],
-    guess: Guess | None,
-    wants_population: bool,
-    stages: Stages,
-    shard: Shard | None = None,
-) -> Observation:
-    population = _as_population(data, label)
-    target = _as_target(target)
-    membership = Disjoint() if membership is None else membership
-    shadow = Real() if shadow is None else shadow
-    _check(target, membership, shadow, model, seed)
-    if canaries is not None:
-        population = _with_canaries(canaries, population, target, operator.index(seed), stages)
-    if store is not None:
-        store.check()
-    make_engine = Engine if shard is None else partial(ShardEngine, shard=shard)
-    engine = make_engine(
-        seed=operator.index(seed),
-        settings=trainer or TrainerSettings(),
-        stages=stages,
-        folder=folder,
-        plans=Plans(folder),
-        store=store,
-    )
-    return observe_models(
-        engine,
-        population,
-        model=model,
-        membership=membership,
-        target=target,
-        shadow=shadow,
-        recipe=training or default_recipe(),
-        defenses=defenses,
-        adaptive=adaptive,
-        attacks=attacks,
-        guess=guess,
-        wants_population=wants_population,
-    )
-
-
 def _attack(
     observation: Observation,
     attacks: Sequence[Attack],
+    *,
     defenses: Sequence[Defense],
     adaptive: bool,
     skip_inapplicable: bool,
@@ -496,81 +277,11 @@ def _attack(
     return report
 
 
-def _as_population(data: Population | Array, label: Array | None) -> Population:
-    if isinstance(data, Population):
-        if label is not None:
-            raise InputError("`label` is given beside a Population, which has labels of its own; leave it out.")
-        return data
-    if label is None:
-        raise InputError("`label` is missing; give the class of each record, or a Population as the first argument.")
-    return make_population(data, label)
-
-
-def _with_canaries(canaries: Canaries, population: Population, target: Target, seed: int, stages: Stages) -> Population:
-    if not target.is_trained_here:
-        raise InputError(
-            f"`canary.count` is {canaries.count}, but the target is trained already, and not on canaries; set it to 0, "
-            "or train the target here."
-        )
-    changed = canaries.apply(population, seed)
-    stages.remark(
-        f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
-        "the target's accuracies too, include them; those of natural records stand under the groups."
-    )
-    return changed
-
-
-def _as_target(target: Target | nn.Module | None) -> Target:
-    if target is None:
-        return Trained()
-    return Existing(network=copy.deepcopy(target)) if isinstance(target, nn.Module) else target
+def _folder(output: Path | str | None) -> Path | None:
+    return None if output is None else Path(output)
 
 
 def _started(logger: RunLogger | None, folder: Path | None, config: Mapping[str, Any] | None) -> LoggedRun:
     logger = NoLogger() if logger is None else logger
-    _check_kind("logger", logger, "start")
+    check_kind("logger", logger, "start")
     return logger.start(folder, config or {})
-
-
-def _check_kind(place: str, made: object, needed: str) -> None:
-    """Refuse an object of another kind, as a mistyped `_target_` makes it."""
-    if not hasattr(made, needed):
-        raise InputError(
-            f"`{place}` is a {type(made).__name__}, which has no `{needed}`; choose one of those in conf/{place}, or "
-            "write one like them."
-        )
-
-
-def _check(target: Target, membership: Plan, shadow: Real | Source, model: object, seed: object) -> None:
-    _check_kind("target", target, "obtain")
-    _check_kind("membership", membership, "fill")
-    _check_kind("shadow", shadow, "source")
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise InputError(f"`seed` is {seed!r}; it must be a whole number.")
-    if isinstance(model, nn.Module) or not callable(model):
-        raise InputError(
-            f"`model` is a {type(model).__name__}; give the class or function that makes an untrained network (a "
-            "trained one to be attacked goes to `target`)."
-        )
-    if not target.is_trained_here and membership.draws_target:
-        raise InputError(
-            f"The target is trained already, but membership={plan_name(membership)} would draw its members "
-            "at random; say what it was trained on by membership=given."
-        )
-
-
-def _checked_attacks(attacks: Sequence[Attack] | None) -> Sequence[Attack]:
-    """The attacks, by default the two of the study that this began with."""
-    attacks = (Shokri(), Loss()) if attacks is None else attacks
-    for attack in attacks:
-        for needed in ("name", "description", "needs", "fit"):
-            _check_kind("attack", attack, needed)
-    names = [attack.name for attack in attacks]
-    for name in names:
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
-            raise InputError(f"An attack has the name {name!r}; give a word of letters, digits, dots and hyphens.")
-    if not names:
-        raise InputError("`attack` is empty; choose at least one, such as attack=[shokri,loss].")
-    if len(set(names)) < len(names):
-        raise InputError(f"`attack` has the names {names}; give each attack a `name` of its own.")
-    return attacks

@@ -204,7 +204,7 @@ def depends_on(resolved: Mapping[str, Any]) -> dict[str, Any]:
     Output defences are among them only where the shadow records are made from the target's answers, and of attacks it
     matters alone whether one needs records that are reserved for it.
     """
-    from mia_lightning.preparation import split_defenses
+    from mia_lightning.defenses.interface import split_defenses
 
     names = ("seed", "dataset", "canary", "membership", "model", "target", "shadow", "training", "trainer", "guess")
     settings = {name: resolved[name] for name in names}

@@ -215,7 +215,7 @@ def shard_of(resolved: dict[str, Any]) -> "Shard | None":
 
 def train_shard(resolved: dict[str, Any], shard: "Shard", folder: Path, console: "Console") -> str:
     """Train the shadow models of a shard into the store; returns a sentence about them."""
-    from mia_lightning.audit import train_shard as train
+    from mia_lightning.sharding import train_shard as train
 
     keep_configuration(resolved, folder)
     made = _attacks(resolved)
@@ -231,7 +231,7 @@ def train_shard(resolved: dict[str, Any], shard: "Shard", folder: Path, console:
 
 def estimate(resolved: dict[str, Any]) -> list[str]:
     """What the job would take, in sentences; nothing is trained and nothing written."""
-    from mia_lightning.audit import estimate as estimate_audit
+    from mia_lightning.planning import estimate as estimate_audit
 
     made = _attacks(resolved)
     return estimate_audit(

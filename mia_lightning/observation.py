@@ -1,31 +1,25 @@
 """The expensive half of a run: plan, target, shadow records, shadow models, and what all of them answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mia_lightning.attacks.interface import Attack
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.dp_sgd import DPSGD
-from mia_lightning.defenses.interface import (
-    Defense,
-    OutputDefense,
-    TrainingDefense,
-    apply_all,
-)
+from mia_lightning.defenses.interface import OutputDefense, TrainingDefense, apply_all
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Membership, Plan
+from mia_lightning.ingredients import Ingredients
+from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
-from mia_lightning.preparation import as_trained, check_attacks, prepare, shadow_setup, split_defenses
+from mia_lightning.preparation import as_trained, check_attacks, prepare, shadow_setup
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
 from mia_lightning.shadows.real import Real
-from mia_lightning.targets.interface import Models, Target
-from mia_lightning.targets.leave_one_out import LeaveOneOut
+from mia_lightning.targets.interface import Models
 from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
@@ -83,28 +77,10 @@ class Observation:
         return slice(0, self.num_real)
 
 
-def observe_models(
-    engine: Engine,
-    population: Population,
-    *,
-    model: Callable[..., nn.Module],
-    membership: Plan,
-    target: Target,
-    shadow: Real | Source,
-    recipe: Recipe,
-    defenses: Sequence[Defense],
-    adaptive: bool,
-    guess: Guess | None = None,
-    attacks: Sequence[Attack] = (),
-    wants_population: bool = False,
-    room: Room | None = None,
-) -> Observation:
+def observe_models(engine: Engine, ingredients: Ingredients, *, room: Room | None = None) -> Observation:
     """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
 
     Args:
-        guess: what the attacker assumes of the target's architecture and training; None for the truth.
-        attacks: those that will be run; one that the plan cannot serve is refused before anything is trained.
-        wants_population: whether an attack needs records that are evidence about no model.
         room: where the answers of all models lie; by default in memory, if they take no more than a quarter of what is
             free, else on disk in the run's folder.
 
@@ -112,63 +88,31 @@ def observe_models(
         DoesNotApplyError: an attack that the plan cannot serve.
         InputError: settings that do not fit the records or each other, or a target that cannot be trained.
     """
-    stages, seed = engine.stages, engine.seed
+    stages, target = engine.stages, ingredients.target
     room = room or Room(folder=engine.folder)
-    outputs, trainings = split_defenses(defenses)
-    setup = prepare(
-        engine,
-        population,
-        model=model,
-        membership=membership,
-        target=target,
-        shadow=shadow,
-        recipe=recipe,
-        defenses=defenses,
-        guess=guess,
-        attacks=attacks,
-        wants_population=wants_population,
-    )
-    population, plan = setup.population, setup.membership
-    num_real = len(population)
-    guarantee = _guarantee(*as_trained(trainings, recipe, plan), plan)  # before training: it may be one not to be met
-    if plan.plan == "one_canary":
-        check_trials(plan, delta_of(guarantee, plan), num_attacks=max(1, len(attacks)))
+    setup = prepare(engine, ingredients)
+    num_real = len(setup.population)
+    guarantee = _checked_guarantee(setup.membership, ingredients)
     with stages.clock("target"):
         targets = target.obtain(setup)
-        target_signals = targets.observe(population, room=room)
-    if not plan.leaves_one_out:
-        kept_T = _kept_targets(targets, target_signals, plan, engine)
+        target_signals = targets.observe(setup.population, room=room)
+    if not setup.membership.leaves_one_out:
+        kept_T = _kept_targets(targets, target_signals, setup.membership, engine)
         if not bool(kept_T.all()):
-            plan, targets = plan.keep_targets(kept_T), targets.select(kept_T)
-            target_signals = target_signals.select(kept_T)
-            setup = replace(setup, membership=plan)
+            targets, target_signals = targets.select(kept_T), target_signals.select(kept_T)
+            setup = replace(setup, membership=setup.membership.keep_targets(kept_T))
 
-    synthesis: Synthesis | None = None
-    channel: tuple[OutputDefense, ...] = ()
-    if not isinstance(shadow, Real):
-        channel = outputs
-        with stages.clock("synthesis"):
-            synthesis = _synthesise(shadow, setup, targets, channel)
-        population = population.followed_by(synthesis.x_M, synthesis.label_M)
-        plan = plan.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=seed)
-        check_attacks(attacks, plan, population)
-    for remark in plan.remarks:
+    setup, synthesis = _with_shadow_records(setup, targets, ingredients)
+    for remark in setup.membership.remarks:
         stages.remark(remark)
-
-    setup = shadow_setup(
-        replace(setup, population=population, membership=plan),
-        model=model,
-        recipe=recipe,
-        trainings=trainings,
-        adaptive=adaptive,
-        guess=guess,
-    )
+    setup = shadow_setup(setup, ingredients)
+    plan = setup.membership
     if plan.leaves_one_out:
         shadows, shadow_signals = targets, target_signals
     else:
         with stages.clock("shadow"):
             shadows = target.train_shadows(setup)
-            shadow_signals = shadows.observe(population, room=room)
+            shadow_signals = shadows.observe(setup.population, room=room)
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, plan, plan.shadows)
     kept_K = _kept(plan, failed_K, engine)
     if not bool(kept_K.all()):
@@ -178,23 +122,45 @@ def observe_models(
             targets, target_signals = shadows, shadow_signals
     return Observation(
         engine=engine,
-        population=population,
+        population=setup.population,
         num_real=num_real,
         plan=plan,
         targets=targets,
         target_signals=target_signals,
         shadows=shadows,
         shadow_signals=shadow_signals,
-        shadow_source=shadow.source,
+        shadow_source=ingredients.shadow.source,
         synthesis=synthesis,
         left_out=tuple((~kept_K).nonzero().flatten().tolist()),
-        output_defenses=channel,
-        training_defenses=trainings,
-        adaptive=adaptive,
-        folds=target.folds if isinstance(target, LeaveOneOut) else 0,
+        output_defenses=() if synthesis is None else ingredients.output_defenses,
+        training_defenses=ingredients.training_defenses,
+        adaptive=ingredients.adaptive,
+        folds=ingredients.folds,
         guarantee=guarantee,
-        guess=None if guess in (None, Guess()) else guess,
+        guess=None if ingredients.guess in (None, Guess()) else ingredients.guess,
     )
+
+
+def _checked_guarantee(plan: Membership, ingredients: Ingredients) -> Guarantee | None:
+    """Before training, since it may be one that cannot be met, or of trials that are too few to say anything."""
+    guarantee = _guarantee(*as_trained(ingredients.training_defenses, ingredients.recipe, plan), plan)
+    if plan.plan == "one_canary":
+        num_attacks = max(1, len(ingredients.refused_attacks))
+        check_trials(plan, delta_of(guarantee, plan), num_attacks=num_attacks)
+    return guarantee
+
+
+def _with_shadow_records(setup: Setup, targets: Models, ingredients: Ingredients) -> tuple[Setup, Synthesis | None]:
+    """The setup with the records of the shadow models behind the real ones, and how they were made."""
+    shadow, engine = ingredients.shadow, setup.engine
+    if isinstance(shadow, Real):
+        return setup, None
+    with engine.stages.clock("synthesis"):
+        synthesis = _synthesise(shadow, setup, targets, ingredients.output_defenses)
+    population = setup.population.followed_by(synthesis.x_M, synthesis.label_M)
+    plan = setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=engine.seed)
+    check_attacks(ingredients.refused_attacks, plan, population)
+    return replace(setup, population=population, membership=plan), synthesis
 
 
 def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, plan: Membership) -> Guarantee | None:

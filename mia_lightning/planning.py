@@ -6,22 +6,32 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import nn
 
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.attacks.leave_one_out import score_each
-from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.canaries import Canaries
+from mia_lightning.datasets.population import Array, Population
+from mia_lightning.defenses.interface import Defense
+from mia_lightning.ingredients import Ingredients, attacks_of, ingredients_of
+from mia_lightning.membership import Plan
+from mia_lightning.preparation import prepare, shadow_setup, whole_seed
 from mia_lightning.scoring import evidence_of
+from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
+from mia_lightning.store import Store
 from mia_lightning.targets.interface import Target
 from mia_lightning.training.execution import ExecutionPlan, duration
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.kept import NothingKept
+from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.task import Task
 from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.trainer import TrainerSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +51,57 @@ class _Planned(Exception):  # noqa: N818 (it is no error)
         super().__init__(self.sentence)
 
 
-def estimates(
-    setup: Setup,
-    shadow_setup: Setup,
+def estimate(
+    data: Population | Array,
+    label: Array | None = None,
     *,
-    target: Target,
-    shadow: Real | Source,
-    attacks: Sequence[Attack],
-    folds: int = 0,
+    model: Callable[..., nn.Module],
+    membership: Plan | None = None,
+    target: Target | nn.Module | None = None,
+    shadow: Real | Source | None = None,
+    attacks: Sequence[Attack] | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
+    guess: Guess | None = None,
     skip_inapplicable: bool = False,
+    canaries: Canaries | None = None,
+    training: Recipe | None = None,
+    trainer: TrainerSettings | None = None,
+    store: Store | None = None,
+    seed: int = 0,
 ) -> list[str]:
+    """What `audit` with these arguments would take, a sentence for each stage that trains; nothing is trained.
+
+    Each stage is measured by a few steps of throw-away networks, here and now.
+
+    Raises:
+        InputError: as `audit`, as far as this can be told before anything is trained.
+    """
+    ingredients = ingredients_of(
+        data,
+        label,
+        model=model,
+        membership=membership,
+        target=target,
+        shadow=shadow,
+        attacks=attacks_of(attacks),
+        defenses=defenses,
+        adaptive=adaptive,
+        guess=guess,
+        skip_inapplicable=skip_inapplicable,
+        canaries=canaries,
+        training=training,
+    )
+    settings = trainer or TrainerSettings()
+    setup = prepare(planning(Engine(seed=whole_seed(seed), settings=settings, store=store)), ingredients)
+    return _estimates(setup, shadow_setup(setup, ingredients), ingredients)
+
+
+def _estimates(setup: Setup, shadow_setup: Setup, ingredients: Ingredients) -> list[str]:
     """A sentence for each stage of a run that trains, and one for all of them together.
 
     Args:
         setup, shadow_setup: of the targets and of the shadow models, with a `PlanningEngine`.
-        folds: of attacks that learn, where every model is a target once.
-        skip_inapplicable: as for a run: attacks that cannot be run are left out.
     """
     sentences: list[str] = []
     seconds: list[float] = []
@@ -68,7 +113,7 @@ def estimates(
             seconds.append(planned.seconds)
             sentences.append(planned.sentence)
 
-    plan = setup.membership
+    plan, target, shadow = setup.membership, ingredients.target, ingredients.shadow
     is_service = target.is_trained_here and not target.takes_recipe
     if is_service:
         sentences.append("What a service trains is not estimated.")
@@ -82,13 +127,13 @@ def estimates(
         return sentences
     if not plan.leaves_one_out and not (is_service and getattr(target, "shadows", "service") == "service"):
         stage(lambda: target.train_shadows(shadow_setup))
-    for attack in attacks:
+    for attack in ingredients.attacks:
         # Of those that train networks the size is known beforehand; the others take no time to speak of.
         if hasattr(attack, "training") and refusal(attack, plan, setup.population.input_shape) is None:
             try:
-                stage(partial(_fit_and_score, attack, setup, folds))
+                stage(partial(_fit_and_score, attack, setup, ingredients.folds))
             except DoesNotApplyError:
-                if not skip_inapplicable:
+                if not ingredients.skip_inapplicable:
                     raise
     sentences.append(f"All that is trained: about {duration(sum(seconds))} here.")
     return sentences

@@ -12,11 +12,10 @@ from mia_lightning.attacks.leave_one_out import Scored, score_each
 from mia_lightning.attacks.views import RecordForm, observe_views
 from mia_lightning.convergence import Convergence, Outcome, converge
 from mia_lightning.datasets.population import Population
-from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
+from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of, split_defenses
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.observation import Observation
-from mia_lightning.preparation import split_defenses
 from mia_lightning.targets.interface import Models
 from mia_lightning.training.signals import Signals, on_one_device
 

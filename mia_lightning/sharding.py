@@ -1,12 +1,34 @@
 """One audit over many jobs: each trains a range of its shadow models into the store, where the audit finds them."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+from torch import nn
+
+from mia_lightning.attacks.interface import Attack
+from mia_lightning.datasets.canaries import Canaries
+from mia_lightning.datasets.population import Array, Population
+from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
+from mia_lightning.ingredients import attacks_of, ingredients_of
+from mia_lightning.membership import Plan
+from mia_lightning.observation import observe_models
+from mia_lightning.preparation import engine_of
+from mia_lightning.shadows.guess import Guess
+from mia_lightning.shadows.interface import Source
+from mia_lightning.shadows.real import Real
+from mia_lightning.store import Store
+from mia_lightning.targets.interface import Target
 from mia_lightning.training.fit import Engine
+from mia_lightning.training.progress import Stages
+from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.task import Task
 from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.trainer import TrainerSettings
 
 _ROLE = "shadow"
 
@@ -64,3 +86,70 @@ class ShardTrained(Exception):  # noqa: N818 (it is no error)
     def __init__(self, shard: Shard, num_models: int) -> None:
         models = "1 shadow model" if num_models == 1 else f"{num_models} shadow models"
         super().__init__(f"Shard {shard.number} of {shard.count}: {models} in the store.")
+
+
+def train_shard(
+    data: Population | Array,
+    label: Array | None = None,
+    *,
+    shard: Shard,
+    model: Callable[..., nn.Module],
+    store: Store,
+    membership: Plan | None = None,
+    target: Target | nn.Module | None = None,
+    shadow: Real | Source | None = None,
+    attacks: Sequence[Attack] | None = None,
+    defenses: Sequence[Defense] = (),
+    adaptive: bool = True,
+    guess: Guess | None = None,
+    skip_inapplicable: bool = False,
+    canaries: Canaries | None = None,
+    training: Recipe | None = None,
+    trainer: TrainerSettings | None = None,
+    seed: int = 0,
+    output: Path | str | None = None,
+    console: Console | None = None,
+) -> str:
+    """One of several jobs that train the shadow models of one `audit`: its range of them, into the store.
+
+    The other arguments are those of `audit`, which then finds them there. The targets are trained where they are not
+    there, by whichever job comes first.
+
+    Returns:
+        A sentence that says how many models it was.
+
+    Raises:
+        InputError: as `audit`; or the shadow models are not trained here.
+    """
+    ingredients = ingredients_of(
+        data,
+        label,
+        model=model,
+        membership=membership,
+        target=target,
+        shadow=shadow,
+        attacks=attacks_of(attacks),
+        defenses=defenses,
+        adaptive=adaptive,
+        guess=guess,
+        skip_inapplicable=skip_inapplicable,
+        canaries=canaries,
+        training=training,
+    )
+    with Stages(console) as stages:
+        engine = engine_of(
+            seed=seed,
+            trainer=trainer,
+            store=store,
+            stages=stages,
+            folder=None if output is None else Path(output),
+            make=partial(ShardEngine, shard=shard),
+        )
+        try:
+            observe_models(engine, ingredients)
+        except ShardTrained as done:
+            return str(done)
+    raise InputError(
+        f"`shadow.shards` is {shard.count}, but the shadow models of this `target` are trained by its service, and are "
+        "no models that jobs could share out; set shadow.shards=1."
+    )

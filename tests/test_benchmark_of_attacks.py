@@ -1,33 +1,21 @@
 """The benchmark of the attacks runs, and what it prints hangs together; no time is asserted."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from benchmark_scripts import cells, imported, run
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("attacks")
+    return imported("attacks", monkeypatch)
 
 
 @pytest.mark.slow
 def test_the_quick_run_prints_times_of_every_attack(script: ModuleType) -> None:
-    command = [sys.executable, str(BENCHMARKS / "attacks.py"), "--quick", "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    printed = json.loads(run.stdout)
+    printed = json.loads(run("attacks", "--quick", "--json"))
     assert "threads, torch" in printed["machine"]
     assert (printed["models"], printed["records"], printed["asked"], printed["rounds"]) == (16, 500, 2, 1)
     assert [each["attack"] for each in printed["attacks"]] == list(script.attacks())
@@ -47,8 +35,8 @@ def test_the_table_has_a_row_for_each_attack(script: ModuleType) -> None:
         script.Measured(name=name, attack=attack, once_R=[3.0, 1.0, 2.0], each_R=[0.5], peak=1.0)
         for name, attack in script.attacks().items()
     ]
-    lines = script.render([each.row() for each in measured]).splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    lines = script.render(script.HEADER, [each.row() for each in measured]).splitlines()
+    rows = [cells(line) for line in lines]
     assert rows[0] == list(script.HEADER)
     assert len({len(line) for line in lines}) == 1
     assert [row[0] for row in rows[2:]] == list(script.attacks())
@@ -62,7 +50,7 @@ def test_asking_has_a_table_of_its_own(script: ModuleType) -> None:
     asking.measure()
     assert len(asking.seconds_R) == 1
     asking.seconds_R[:] = [1.0, 3.0, 2.0]
-    lines = script.render([asking.row()], script.ASKED_HEADER).splitlines()
+    lines = script.render(script.ASKED_HEADER, [asking.row()]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert asking.row() == ("augmentation_label_only", "5", "2.00", "1.00 to 3.00", "2.0e+04")  # of 2 x 10 x 5 answers
 

@@ -1,17 +1,13 @@
 """The benchmark of convolutions runs, and what it prints hangs together; no time is asserted."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from benchmark_scripts import cells, imported, run
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 VARIANTS = [
     [name, precision, memory_format]
     for precision in ("32", "bf16")
@@ -26,21 +22,16 @@ VARIANTS = [
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("convolutions")
+    return imported("convolutions", monkeypatch)
 
 
 @pytest.mark.slow
 def test_the_quick_run_prints_one_table_and_writes_the_same_as_json(tmp_path: Path, script: ModuleType) -> None:
     written = tmp_path / "convolutions.json"
-    command = [sys.executable, str(BENCHMARKS / "convolutions.py"), "--quick", "--networks", "cnn", "--json", written]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    assert "threads, torch" in run.stdout.splitlines()[0]
-    lines = [line for line in run.stdout.splitlines() if line.startswith("|")]
-    header, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    printed = run("convolutions", "--quick", "--networks", "cnn", "--json", str(written)).splitlines()
+    assert "threads, torch" in printed[0]
+    lines = [line for line in printed if line.startswith("|")]
+    header, _, *body = [cells(line) for line in lines]
     assert header == list(script.HEADER)
     assert [row[:4] for row in body] == [["cnn", *variant] for variant in VARIANTS]
     records = json.loads(written.read_text())["rows"]

@@ -1,33 +1,21 @@
 """The benchmark of memory runs, and what it prints hangs together."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from benchmark_scripts import imported, run
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("memory")
+    return imported("memory", monkeypatch)
 
 
 @pytest.mark.slow
 def test_the_quick_run_prints_the_memory_of_every_stage(script: ModuleType) -> None:
-    command = [sys.executable, str(BENCHMARKS / "memory.py"), "--quick", "--json"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
-    printed = json.loads(run.stdout)
+    printed = json.loads(run("memory", "--quick", "--json"))
     assert (printed["models"], printed["records"], printed["classes"], printed["limit"]) == (16, 500, 5, 0.0)
     assert printed["on_disk_gib"] == pytest.approx(4 * 16 * 500 * 5 / 2**30)
     names = [attack.name for attack in script.attacks()]
@@ -51,7 +39,7 @@ def test_what_a_stage_holds_shows_in_its_row_alone(script: ModuleType) -> None:
     assert abs(after.own - before.own) < 0.1
     row = script.Stage(name="held", seconds=1.25, own=0.5, mapped=0.25).row()
     assert row == ("held", "1.2", "0.50", "0.25")
-    lines = script.render([row]).splitlines()
+    lines = script.render(script.HEADER, [row]).splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(script.HEADER)
     assert len({len(line) for line in lines}) == 1
 

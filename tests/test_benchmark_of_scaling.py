@@ -1,49 +1,26 @@
 """The scripts that measure sizes, a GPU and whole audits: what they print hangs together; no time is asserted."""
 
-import importlib
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from benchmark_scripts import imported, run
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
-
-
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module(name)
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
 
 
 def test_a_point_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     point = json.dumps({"changed": "models", "models": 2, "records": 100, "width": 16})
-    done = run("scaling", "--quick", "--rounds", "2", "--point", point)
-    assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout.splitlines()[-1])
+    measured = json.loads(run("scaling", "--quick", "--rounds", "2", "--point", point).splitlines()[-1])
     assert len(measured["seconds_R"]) == 2
     assert all(seconds > 0 for seconds in measured["seconds_R"])
     assert measured["peak"] >= 0
 
 
 def test_slopes_and_rates_are_those_of_the_printed_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    scaling = load("scaling", monkeypatch)
+    scaling = imported("scaling", monkeypatch)
     points = [scaling.Point("models", models=2), scaling.Point("models", models=8), scaling.Point("width", width=32)]
     measured = [
         scaling.Measured([1.0, 3.0, 2.0], 2**21),
@@ -61,7 +38,7 @@ def test_slopes_and_rates_are_those_of_the_printed_sizes(monkeypatch: pytest.Mon
 
 
 def test_figures_of_an_audit_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    end_to_end = load("end_to_end", monkeypatch)
+    end_to_end = imported("end_to_end", monkeypatch)
     numbers = np.random.default_rng(0)
     is_member = numbers.random(200) < 0.5
     score = (numbers.random(200) + 0.3 * is_member) / 1.3
@@ -76,12 +53,11 @@ def test_figures_of_an_audit_are_those_of_scikit_learn(monkeypatch: pytest.Monke
 def test_the_gpu_script_says_that_there_is_none() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    done = run("gpu")
-    assert (done.returncode, done.stdout) == (0, "no CUDA device\n")
+    assert run("gpu") == "no CUDA device\n"
 
 
 def test_the_memory_floor_is_counted_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, shadow_training = load("gpu", monkeypatch), load("shadow_training", monkeypatch)
+    gpu, shadow_training = imported("gpu", monkeypatch), imported("shadow_training", monkeypatch)
     task = shadow_training.make_task(gpu.PURCHASE, torch.device("cpu"), 50)
     parameters = 600 * 128 + 128 + 128 * 100 + 100
     expected = 50 * 100 * 1024 * 4 * (7 * parameters + 2 * 100 * 600) / 4.3e12

@@ -2,9 +2,6 @@
 
 import importlib
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,32 +9,22 @@ from typing import Any
 
 import pytest
 import torch
+from benchmark_scripts import cells, imported, run
 
 import mia_lightning as mia
 from mia_lightning.models.mlp import MLP
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("store")
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return imported("store", monkeypatch)
 
 
 @pytest.mark.slow
 def test_the_quick_run_prints_a_row_for_each_run(script: ModuleType, tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "store.py"), "--quick", "--json", str(tmp_path / "store.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == ""
-    assert "threads, torch" in ran.stdout.splitlines()[0]
-    header, _, *body = [cells(line) for line in ran.stdout.splitlines() if line.startswith("|")]
+    printed = run("store", "--quick", "--json", str(tmp_path / "store.json")).splitlines()
+    assert "threads, torch" in printed[0]
+    header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.HEADER)
     assert [(line[0], *line[-2:]) for line in body] == [
         ("without a store", "–", "–"),
@@ -101,14 +88,3 @@ def test_a_timed_attack_is_the_attack_with_a_clock(
     assert report.scores.score.tolist() == plain.scores.score.tolist()
     assert report.scores.is_flagged.tolist() == plain.scores.is_flagged.tolist()
     assert report.attacks[0].model_dump() == plain.attacks[0].model_dump()
-
-
-@pytest.mark.parametrize("given", [["--shadows", "1"], ["--epochs", "0"], ["--rounds", "0"]])
-def test_settings_that_cannot_be_run_are_refused(
-    given: list[str], script: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        script.arguments(given)
-    assert "at least" in capsys.readouterr().err
-    quick = script.arguments(["--quick", "--shadows", "8"])
-    assert (quick.shadows, quick.epochs, quick.rounds) == (8, 2, 1)

@@ -1,39 +1,25 @@
 """The benchmark of sweeps runs, and what it prints hangs together; no time is asserted."""
 
-import importlib
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from benchmark_scripts import cells, imported, run
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("sweep")
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return imported("sweep", monkeypatch)
 
 
 @pytest.mark.slow
 def test_the_quick_run_trains_four_stacks_for_24_runs(script: ModuleType, tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "sweep.py"), "--quick", "--json", str(tmp_path / "sweep.json")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment, check=False)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stderr == ""
-    assert "threads, torch" in ran.stdout.splitlines()[0]
-    header, _, *body = [cells(line) for line in ran.stdout.splitlines() if line.startswith("|")]
+    printed = run("sweep", "--quick", "--json", str(tmp_path / "sweep.json"), seconds=500).splitlines()
+    assert "threads, torch" in printed[0]
+    header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.HEADER)
     # 4 stacks of a target and 4 shadow models; the other 20 runs find all 5.
     assert [(line[0], *line[-3:]) for line in body] == [
@@ -74,14 +60,3 @@ def test_a_result_that_is_not_as_it_must_be_is_named(script: ModuleType) -> None
     assert script.broken(good) is None
     assert "5 stacks" in script.broken({**good, script.SHARED: [replace(shared, stacks_trained=5)]})
     assert "figures" in script.broken({**good, script.SHARED: [replace(shared, figures={"0": (0.7, 0.1)})]})
-
-
-@pytest.mark.parametrize("given", [["--shadows", "1"], ["--epochs", "0"], ["--rounds", "0"]])
-def test_settings_that_cannot_be_run_are_refused(
-    given: list[str], script: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
-        script.arguments(given)
-    assert "at least" in capsys.readouterr().err
-    quick = script.arguments(["--quick", "--shadows", "8"])
-    assert (quick.shadows, quick.epochs, quick.rounds) == (8, 2, 1)

@@ -1,45 +1,31 @@
 """The benchmark scripts run, and what they print hangs together; no time is asserted."""
 
-import importlib
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from benchmark_scripts import cells, imported, run
 from torch.utils.flop_counter import FlopCounterMode
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 VARIANTS = ["trainer loop (a)", "bare loop (b)", "stack 1", "stack 4"]
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("shadow_training")
+    return imported("shadow_training", monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def quick_run() -> subprocess.CompletedProcess[str]:
-    # One thread: on busy cores threads that wait for each other make the run many times longer.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(BENCHMARKS / "shadow_training.py"), "--quick", "--markdown"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip("|").split("|")]
+def quick_run() -> list[str]:
+    """Lines."""
+    return run("shadow_training", "--quick", "--markdown").splitlines()
 
 
 def test_the_quick_run_prints_one_table_with_a_row_for_each_setting_and_variant(
-    quick_run: subprocess.CompletedProcess[str], script: ModuleType
+    quick_run: list[str], script: ModuleType
 ) -> None:
-    assert quick_run.returncode == 0, quick_run.stderr
-    assert quick_run.stderr == ""
-    assert "threads, torch" in quick_run.stdout.splitlines()[0]
-    lines = [line for line in quick_run.stdout.splitlines() if line.startswith("|")]
+    assert "threads, torch" in quick_run[0]
+    lines = [line for line in quick_run if line.startswith("|")]
     header, rule, *body = lines
     assert cells(header) == list(script.HEADER)
     assert all(set(cell) <= set("-:") for cell in cells(rule))
@@ -47,10 +33,8 @@ def test_the_quick_run_prints_one_table_with_a_row_for_each_setting_and_variant(
     assert len({len(line) for line in lines}) == 1
 
 
-def test_ratios_and_rates_are_the_quotients_of_the_printed_times(
-    quick_run: subprocess.CompletedProcess[str], script: ModuleType
-) -> None:
-    body = [cells(line) for line in quick_run.stdout.splitlines() if line.startswith("|")][2:]
+def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list[str], script: ModuleType) -> None:
+    body = [cells(line) for line in quick_run if line.startswith("|")][2:]
     for setting in [each for each in script.SETTINGS if each.name in script.USUAL]:
         rows = [row for row in body if row[0] == setting.name]
         by_trainer, bare = float(rows[0][2]), float(rows[1][2])

@@ -10,14 +10,14 @@ import torch
 
 import mia_lightning as mia
 from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
-from mia_lightning.attacks.interface import Attack, needs_of
+from mia_lightning.attacks.interface import Attack
 from mia_lightning.attacks.lira import LiraOnline
 from mia_lightning.attacks.rmia import RmiaOffline
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
-from mia_lightning.membership import Plan
+from mia_lightning.ingredients import ingredients_of
 from mia_lightning.models.mlp import MLP
 from mia_lightning.observation import Observation, observe_models
 from mia_lightning.shadows.real import Real
@@ -48,21 +48,17 @@ def mapped_files(folder: Path) -> int:
 def observed(
     population: Population, *, target: Target, attacks: Sequence[Attack], defenses: Sequence[Defense], room: Room | None
 ) -> Observation:
-    membership: Plan = mia.Halves()
-    return observe_models(
-        Engine(seed=0, settings=TrainerSettings(accelerator="cpu")),
+    ingredients = ingredients_of(
         population,
         model=partial(MLP, hidden=[8]),
-        membership=membership,
+        membership=mia.Halves(),
         target=target,
         shadow=Real(count=12),
-        recipe=RECIPE,
+        training=RECIPE,
         defenses=defenses,
-        adaptive=True,
         attacks=attacks,
-        wants_population=needs_of(attacks).population,
-        room=room,
     )
+    return observe_models(Engine(seed=0, settings=TrainerSettings(accelerator="cpu")), ingredients, room=room)
 
 
 @pytest.mark.parametrize("defenses", [(), (TopK(k=2), Temperature(temperature=2.0))], ids=["open", "defended"])

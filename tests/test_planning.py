@@ -8,11 +8,11 @@ import torch
 import mia_lightning as mia
 from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.attacks.quantile_regression import QuantileRegression
-from mia_lightning.audit import estimate
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
+from mia_lightning.planning import estimate
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.marginal import Marginal
 from mia_lightning.targets.amazon_ml import AmazonML

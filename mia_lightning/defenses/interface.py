@@ -115,3 +115,11 @@ def apply_all(defenses: Sequence[OutputDefense], log_probability: Tensor, *, roo
 def channel_of(defenses: Sequence[OutputDefense]) -> str:
     """How answers are observed, for `Signals.channel`: `full`, or the descriptions in order."""
     return ", ".join(defense.describe() for defense in defenses) or "full"
+
+
+def split_defenses(
+    defenses: Sequence[Defense],
+) -> tuple[tuple[OutputDefense, ...], tuple[TrainingDefense, ...]]:
+    """Those that change answers and those that change training, each in the given order."""
+    outputs = tuple(each for each in defenses if isinstance(each, OutputDefense))
+    return outputs, tuple(each for each in defenses if isinstance(each, TrainingDefense))
