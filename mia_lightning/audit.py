@@ -18,7 +18,7 @@ from mia_lightning.membership import Plan
 from mia_lightning.observation import Observation, observe_models
 from mia_lightning.preparation import engine_of
 from mia_lightning.reports.assemble import assemble
-from mia_lightning.reports.files import save_report
+from mia_lightning.reports.files import save_members, save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.schema import AuditReport, DefenseSection
 from mia_lightning.scoring import run_attacks
@@ -81,7 +81,7 @@ def audit(
         store: where trained models and their answers are found and kept; None for nowhere.
         seed: all random draws are functions of it and of their names.
         output: folder for the files of the run; None writes none.
-        save_models: whether target.safetensors and shadow.safetensors are written there.
+        save_models: whether target.safetensors and shadow.safetensors are written there, and of one target members.csv.
         logger: where the run is logged beside its files, such as `WandbReport`.
         console: where progress is shown; None shows none.
         config: kept in the report.
@@ -273,6 +273,7 @@ def _attack(
                 folder.mkdir(parents=True, exist_ok=True)
                 observation.targets.save(folder / "target.safetensors")
                 observation.shadows.save(folder / "shadow.safetensors")
+                save_members(observation.plan.columns(observation.target_columns), folder)
             save_report(report, folder)
     return report
 

@@ -33,6 +33,7 @@ RESULTS = (
         "per_group.csv",
         "target.safetensors",
         "shadow.safetensors",
+        "members.csv",
     ),
     *(
         "comparison.json",

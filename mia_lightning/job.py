@@ -329,7 +329,7 @@ def _models(resolved: dict[str, Any]) -> dict[str, Any]:
         **made,
         "store": _store(resolved["store"]),
         "model": instantiate(resolved["model"], "model", partial=True),
-        "guess": _guess(resolved),
+        "guess": guess_of(resolved),
         "canaries": canaries_of(resolved),
         "seed": resolved["seed"],
     }
@@ -341,8 +341,11 @@ def _store(settings: dict[str, Any]) -> "Store | None":
     return None if settings["dir"] is None else Store(**settings)
 
 
-def _guess(resolved: dict[str, Any]) -> "Guess | None":
-    """What differs is laid over `model` and `training`; a model of another class takes nothing from them."""
+def guess_of(resolved: dict[str, Any]) -> "Guess | None":
+    """What the attacker assumes otherwise, None for nothing.
+
+    What differs is laid over `model` and `training`; a model of another class takes nothing from them.
+    """
     differs = resolved["guess"]
     if not any(differs.values()):
         return None

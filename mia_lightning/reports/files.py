@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
-from mia_lightning.reports.names import PAGE, SCORES
+from mia_lightning.membership import Membership
+from mia_lightning.reports.names import MEMBERS, PAGE, SCORES
 from mia_lightning.reports.names import REPORT as REPORT
 from mia_lightning.reports.reading import report_content
 from mia_lightning.reports.schema import AuditReport
@@ -63,6 +64,22 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     contents[PAGE] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
     return [write_whole(folder / name, content) for name, content in contents.items()]
+
+
+def save_members(plan: Membership, folder: Path) -> None:
+    """Write `members.csv`, the members (1) and non-members (0) of the target by their rows, for `membership.path`.
+
+    Of several targets, which have members of their own each, nothing is written, and what an earlier run left is taken
+    away. Rows that are reserved for validation or attacks are not listed.
+    """
+    path = folder / MEMBERS
+    if plan.num_targets > 1:
+        path.unlink(missing_ok=True)
+        return
+    member_N, listed_N = plan.member_KN[0], plan.scored_KN[0] | plan.member_KN[0]
+    rows = listed_N.nonzero().squeeze(1)
+    lines = [f"{row},{member}" for row, member in zip(rows.tolist(), member_N[rows].int().tolist(), strict=True)]
+    write_whole(path, "\n".join(["row,member", *lines, ""]).encode())
 
 
 def read_report(path: Path) -> AuditReport:
