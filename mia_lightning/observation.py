@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
+from mia_lightning.defenses.answer_form import defenses_of
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense, apply_all
 from mia_lightning.errors import InputError
@@ -76,6 +77,11 @@ class Observation:
         """Where on the record axis the targets' records lie."""
         return slice(0, self.num_real)
 
+    @property
+    def answer_defenses(self) -> tuple[OutputDefense, ...]:
+        """What the target's own answers leave out, imitated on the shadow models whatever the attack."""
+        return defenses_of(self.target_signals.form)
+
 
 def observe_models(engine: Engine, ingredients: Ingredients, *, room: Room | None = None) -> Observation:
     """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
@@ -102,7 +108,7 @@ def observe_models(engine: Engine, ingredients: Ingredients, *, room: Room | Non
             targets, target_signals = targets.select(kept_T), target_signals.select(kept_T)
             setup = replace(setup, membership=setup.membership.keep_targets(kept_T))
 
-    setup, synthesis = _with_shadow_records(setup, targets, ingredients)
+    setup, synthesis = _with_shadow_records(setup, targets, defenses_of(target_signals.form), ingredients)
     for remark in setup.membership.remarks:
         stages.remark(remark)
     setup = shadow_setup(setup, ingredients)
@@ -150,13 +156,19 @@ def _checked_guarantee(plan: Membership, ingredients: Ingredients) -> Guarantee 
     return guarantee
 
 
-def _with_shadow_records(setup: Setup, targets: Models, ingredients: Ingredients) -> tuple[Setup, Synthesis | None]:
-    """The setup with the records of the shadow models behind the real ones, and how they were made."""
+def _with_shadow_records(
+    setup: Setup, targets: Models, seen: Sequence[OutputDefense], ingredients: Ingredients
+) -> tuple[Setup, Synthesis | None]:
+    """The setup with the records of the shadow models behind the real ones, and how they were made.
+
+    Args:
+        seen: what the target's own answers leave out.
+    """
     shadow, engine = ingredients.shadow, setup.engine
     if isinstance(shadow, Real):
         return setup, None
     with engine.stages.clock("synthesis"):
-        synthesis = _synthesise(shadow, setup, targets, ingredients.output_defenses)
+        synthesis = _synthesise(shadow, setup, targets, seen, ingredients.output_defenses)
     population = setup.population.followed_by(synthesis.x_M, synthesis.label_M)
     plan = setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=engine.seed)
     check_attacks(ingredients.refused_attacks, plan, population)
@@ -178,7 +190,9 @@ def delta_of(guarantee: Guarantee | None, plan: Membership) -> float:
     return 1.0 / (10 * int(plan.member_KN[0].sum())) if guarantee is None else guarantee.delta
 
 
-def _synthesise(source: Source, setup: Setup, targets: Models, channel: Sequence[OutputDefense]) -> Synthesis:
+def _synthesise(
+    source: Source, setup: Setup, targets: Models, seen: Sequence[OutputDefense], outputs: Sequence[OutputDefense]
+) -> Synthesis:
     population, stages = setup.population, setup.engine.stages
     outside_N = setup.membership.outside_N.to(population.device)
     if bool(outside_N.any()):
@@ -186,7 +200,7 @@ def _synthesise(source: Source, setup: Setup, targets: Models, channel: Sequence
     else:
         known = population
         stages.remark(f"shadow={source.source}: the form of a record was read off the target's own records.")
-    engine = setup.engine
+    engine, channel = setup.engine, (*seen, *outputs)
     kept = KeptSynthesis.of(engine.store, source, targets, channel, known, seed=engine.seed)
     synthesis = None if kept is None else kept.find(stages.remark)
     if synthesis is not None:
@@ -200,10 +214,10 @@ def _synthesise(source: Source, setup: Setup, targets: Models, channel: Sequence
             kept.keep(synthesis)
     for remark in synthesis.remarks:
         stages.remark(f"shadow={source.source}: {remark}")
-    if channel:
+    if outputs:
         stages.remark(
             f"shadow={source.source}: the shadow records were made from the answers of the defended target "
-            f"({', '.join(defense.describe() for defense in channel)}), so another defence makes others."
+            f"({', '.join(defense.describe() for defense in outputs)}), so another defence makes others."
         )
     return synthesis
 

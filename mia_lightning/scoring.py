@@ -64,6 +64,7 @@ def run_attacks(
         InputError: none of them can.
     """
     outputs, trainings = split_defenses(defenses)
+    outputs = (*observation.answer_defenses, *outputs)
     fitting = _fitting(observation, attacks, skip_inapplicable)
     if convergence and observation.plan.leaves_one_out:
         convergence = False
