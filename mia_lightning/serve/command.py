@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,26 +32,50 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(BAD_INPUT)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What is to be served.
+
+    Attributes:
+        app: the application.
+        listening: where, before the first request is read.
+        sentences: for the person who started it.
+    """
+
+    app: "FastAPI"
+    listening: socket.socket
+    sentences: tuple[str, ...]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command `mia-serve`; ends the process with 0 (Ctrl-C or SIGTERM), or 2 for bad input."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     sys.path.insert(0, os.getcwd())  # for models of one's own, as mia-lightning finds them
-    code = 0
     try:
-        if arguments and arguments[0] in SERVICES:
-            _service(_service_parser(arguments[0]).parse_args(arguments[1:]), arguments[0])
-        else:
-            _model(_parser().parse_args(arguments))
+        ready = prepare(sys.argv[1:] if arguments is None else arguments)
+        from mia_lightning.serve.listening import serve
+
+        for sentence in ready.sentences:
+            tell(sentence)
+        serve(ready.app, ready.listening)
+        tell("ended.")
     except InputError as error:
         tell(str(error))
-        code = BAD_INPUT
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         tell("interrupted before it served anything.")
-        code = INTERRUPTED
-    sys.stderr.flush()
-    if code == 0:
-        os._exit(0)  # without waiting for a training in the background
-    sys.exit(code)
+        sys.exit(INTERRUPTED)
+    os._exit(0)  # without waiting for a training in the background; nothing is buffered
+
+
+def prepare(arguments: Sequence[str]) -> Ready:
+    """The server that the arguments of the command describe.
+
+    Raises:
+        InputError: they cannot be served.
+    """
+    if arguments and arguments[0] in SERVICES:
+        return _service(_service_parser(arguments[0]).parse_args(arguments[1:]), arguments[0])
+    return _model(_parser().parse_args(arguments))
 
 
 def tell(sentence: str) -> None:
@@ -122,12 +147,12 @@ def _common(*, max_bytes: int, max_records: int) -> argparse.ArgumentParser:
     return parser
 
 
-def _model(options: argparse.Namespace) -> None:
-    token, desk = _token(options), _desk(options)
-    listening = _bound(options)  # a port in use is told before anything is loaded
+def _model(options: argparse.Namespace) -> Ready:
+    token, desk, listening = _opened(options)
     from mia_lightning.serve import open_inference, predict_v1
     from mia_lightning.serve.app import make_app
     from mia_lightning.serve.defenses import output_defenses
+    from mia_lightning.serve.listening import address_of
     from mia_lightning.serve.records import Form
     from mia_lightning.serve.run import next_command, served_model
 
@@ -141,25 +166,28 @@ def _model(options: argparse.Namespace) -> None:
         accelerator=options.accelerator,
     )
     form = Form(shape=model.population.input_shape, dtype=model.population.x_N.dtype, max_records=options.max_records)
-    base, address = f"/v2/models/{model.name}", _address(listening)
+    base, address = f"/v2/models/{model.name}", address_of(listening)
     description = (
         f"mia-serve: {model.describe()}.\nv2: GET {base}, POST {base}/infer\nv1: GET /v1/models/{model.name}, POST "
         f"/v1/models/{model.name}:predict\nSageMaker: GET /ping, POST /invocations\nWhat was asked: GET /counts\n"
     )
-    app = make_app(
-        [each.routes(model, desk, form) for each in (open_inference, predict_v1)],
-        desk,
-        description=description,
-        token=token,
-    )
+    routers = [each.routes(model, desk, form) for each in (open_inference, predict_v1)]
     command = next_command(
         options.folder, model, address, member=options.member, token_variable=options.token_variable or ""
     )
-    _serve(app, listening, f"{address} serves {model.describe()}. Next: {command}")
+    return Ready(
+        app=make_app(routers, desk, description=description, token=token),
+        listening=listening,
+        sentences=(*_warnings(listening), f"{address} serves {model.describe()}. Next: {command}"),
+    )
 
 
-def _service(options: argparse.Namespace, name: str) -> None:
-    token, desk = _token(options), _desk(options)
+def _service(options: argparse.Namespace, name: str) -> Ready:
+    token, desk, listening = _opened(options)
+    from mia_lightning.serve.app import make_app
+    from mia_lightning.serve.listening import address_of
+    from mia_lightning.serve.projects import Projects
+    from mia_lightning.serve.training import routes
     from mia_lightning.targets.amazon_ml import AmazonML
     from mia_lightning.targets.google_prediction import GooglePrediction
     from mia_lightning.training.fit import Engine
@@ -168,11 +196,6 @@ def _service(options: argparse.Namespace, name: str) -> None:
     target = AmazonML(passes=options.passes, l2=options.l2) if name == "amazon_ml" else GooglePrediction()
     settings = TrainerSettings(accelerator=options.accelerator, precision=options.precision, progress_bar=False)
     engine = Engine(seed=options.seed, settings=settings)
-    listening = _bound(options)
-    from mia_lightning.serve.app import make_app
-    from mia_lightning.serve.projects import Projects
-    from mia_lightning.serve.training import routes
-
     projects = Projects(
         name,
         lambda: target.connect(engine),
@@ -185,39 +208,35 @@ def _service(options: argparse.Namespace, name: str) -> None:
         "/v1/projects/{project}:train, GET /v1/projects/{project}, POST "
         "/v1/projects/{project}/models/{model}:predict\nWhat was asked: GET /counts\n"
     )
-    router = routes(projects, desk, max_records=options.max_records)
-    address = _address(listening)
+    address = address_of(listening)
     variable = f" target.token_variable={options.token_variable}" if options.token_variable else ""
-    seed = f" seed={options.seed}" if options.seed else ""
-    _serve(
-        make_app([router], desk, description=description, token=token),
-        listening,
-        f"{address} serves {name}. Next: mia-lightning target={name} target.url={address}{variable}{seed} dataset=...",
+    command = f"mia-lightning target={name} target.url={address}{variable} seed={options.seed} dataset=..."
+    return Ready(
+        app=make_app(
+            [routes(projects, desk, max_records=options.max_records)], desk, description=description, token=token
+        ),
+        listening=listening,
+        sentences=(*_warnings(listening), f"{address} serves {name}. Next: {command}"),
     )
 
 
-def _bound(options: argparse.Namespace) -> socket.socket:
+def _opened(options: argparse.Namespace) -> "tuple[Token | None, Desk, socket.socket]":
+    """What both kinds of server have; a port in use is told before anything is loaded."""
+    desk, token = _desk(options), _token(options)
     from mia_lightning.serve.listening import bound
 
-    return bound(options.host, options.port)
+    return token, desk, bound(options.host, options.port)
 
 
-def _address(listening: socket.socket) -> str:
-    from mia_lightning.serve.listening import address_of
+def _warnings(listening: socket.socket) -> tuple[str, ...]:
+    from mia_lightning.serve.listening import is_loopback
 
-    return address_of(listening)
-
-
-def _serve(app: "FastAPI", listening: socket.socket, sentence: str) -> None:
-    from mia_lightning.serve.listening import is_loopback, serve
-
-    if not is_loopback(listening):
-        tell(
-            "warning: other machines can reach this address, and what they ask is answered; leave --host out for this "
-            "machine alone, or require a token by --token-variable."
-        )
-    tell(sentence)
-    serve(app, listening, tell=tell)
+    if is_loopback(listening):
+        return ()
+    return (
+        "warning: other machines can reach this address, and what they ask is answered; leave --host out for this "
+        "machine alone, or require a token by --token-variable.",
+    )
 
 
 def _desk(options: argparse.Namespace) -> "Desk":
@@ -281,7 +300,3 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 3600:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 3600")
     return seconds
-
-
-if __name__ == "__main__":
-    main()

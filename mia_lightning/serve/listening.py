@@ -4,11 +4,14 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from mia_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 _GRACE = 5  # seconds for requests that are being answered when the end comes
 _KEEP_ALIVE = 75  # seconds that a connection may idle, longer than clients keep theirs
@@ -43,15 +46,10 @@ def is_loopback(listening: socket.socket) -> bool:
     return str(listening.getsockname()[0]).startswith(LOOPBACK)
 
 
-def serve(app: FastAPI, listening: socket.socket, *, tell: Callable[[str], object]) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+def server_of(app: FastAPI) -> "uvicorn.Server":
+    """It logs what is wrong, and no request."""
     import uvicorn
 
-    logging.basicConfig(stream=sys.stderr, format="mia-serve: %(message)s")
-    logging.getLogger("uvicorn.error").addFilter(_is_unexpected)
-    # uvicorn raises the signal that ended it once more; it is the end that is meant.
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: None)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -61,8 +59,17 @@ def serve(app: FastAPI, listening: socket.socket, *, tell: Callable[[str], objec
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
     )
-    uvicorn.Server(config).run(sockets=[listening])
-    tell("ended.")
+    logging.getLogger("uvicorn.error").addFilter(_is_unexpected)
+    return uvicorn.Server(config)
+
+
+def serve(app: FastAPI, listening: socket.socket) -> None:
+    """Answer until Ctrl-C or SIGTERM."""
+    logging.basicConfig(stream=sys.stderr, format="mia-serve: %(message)s")
+    # uvicorn raises the signal that ended it once more; it is the end that is meant.
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: None)
+    server_of(app).run(sockets=[listening])
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
