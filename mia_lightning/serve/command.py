@@ -73,9 +73,19 @@ def prepare(arguments: Sequence[str]) -> Ready:
     Raises:
         InputError: they cannot be served.
     """
-    if arguments and arguments[0] in SERVICES:
-        return _service(_service_parser(arguments[0]).parse_args(arguments[1:]), arguments[0])
-    return _model(_parser().parse_args(arguments))
+    service = arguments[0] if arguments and arguments[0] in SERVICES else None
+    options = _parser().parse_args(arguments) if service is None else _service_parser(service).parse_args(arguments[1:])
+    desk, token = _desk(options), _token(options)
+    from mia_lightning.serve.listening import bound
+
+    listening = bound(options.host, options.port)  # a port in use is told before anything is loaded
+    try:
+        if service is None:
+            return _model(options, desk, token, listening)
+        return _service(options, service, desk, token, listening)
+    except BaseException:
+        listening.close()
+        raise
 
 
 def tell(sentence: str) -> None:
@@ -147,8 +157,7 @@ def _common(*, max_bytes: int, max_records: int) -> argparse.ArgumentParser:
     return parser
 
 
-def _model(options: argparse.Namespace) -> Ready:
-    token, desk, listening = _opened(options)
+def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", listening: socket.socket) -> Ready:
     from mia_lightning.serve import open_inference, predict_v1
     from mia_lightning.serve.app import make_app
     from mia_lightning.serve.defenses import output_defenses
@@ -182,8 +191,9 @@ def _model(options: argparse.Namespace) -> Ready:
     )
 
 
-def _service(options: argparse.Namespace, name: str) -> Ready:
-    token, desk, listening = _opened(options)
+def _service(
+    options: argparse.Namespace, name: str, desk: "Desk", token: "Token | None", listening: socket.socket
+) -> Ready:
     from mia_lightning.serve.app import make_app
     from mia_lightning.serve.listening import address_of
     from mia_lightning.serve.projects import Projects
@@ -218,14 +228,6 @@ def _service(options: argparse.Namespace, name: str) -> Ready:
         listening=listening,
         sentences=(*_warnings(listening), f"{address} serves {name}. Next: {command}"),
     )
-
-
-def _opened(options: argparse.Namespace) -> "tuple[Token | None, Desk, socket.socket]":
-    """What both kinds of server have; a port in use is told before anything is loaded."""
-    desk, token = _desk(options), _token(options)
-    from mia_lightning.serve.listening import bound
-
-    return token, desk, bound(options.host, options.port)
 
 
 def _warnings(listening: socket.socket) -> tuple[str, ...]:
