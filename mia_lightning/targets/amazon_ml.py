@@ -16,12 +16,13 @@ import torch
 from mia_lightning.errors import InputError
 from mia_lightning.models.fitted import QuantileLogistic
 from mia_lightning.targets.in_process import InProcessService
-from mia_lightning.targets.service import Job, ServiceTarget, whole_number
+from mia_lightning.targets.service import Job, Service, ServiceTarget, whole_number
 from mia_lightning.training.architecture import bind_shapes
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.stack import MakeNetwork
 
+_PASSES, _L2 = 10, 1e-6  # the service's defaults
 _BINS = 10
 _BATCH_SIZE = 10
 _LEARNING_RATE = 0.04
@@ -36,8 +37,8 @@ class AmazonML(ServiceTarget):
         l2: amount of regularisation; the paper uses 1e-6 and 1e-4.
     """
 
-    passes: int = 10
-    l2: float = 1e-6
+    passes: int = _PASSES
+    l2: float = _L2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,8 +47,16 @@ class AmazonML(ServiceTarget):
         if isinstance(l2, bool) or not isinstance(l2, int | float) or not math.isfinite(l2) or l2 < 0:
             raise InputError(f"`target.l2` is {l2!r}; it must be a number of at least 0, such as 1e-6.")
 
-    def connect(self, engine: Engine) -> InProcessService:
+        if self.url is not None and (self.passes, self.l2) != (_PASSES, _L2):
+            raise InputError(
+                "`target.passes` and `target.l2` are settings of the server at `target.url`; leave them out here, and "
+                "give them to mia-serve amazon_ml."
+            )
+
+    def connect(self, engine: Engine) -> Service:
         """The service of this run with these settings: equal engines find equal services."""
+        if self.url is not None:
+            return self.remote("amazon_ml", self.url)
         recipe = Recipe(
             epochs=self.passes,
             batch_size=_BATCH_SIZE,

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.training.architecture import inspect_architecture
@@ -34,24 +35,36 @@ class Existing:
         Raises:
             InputError: it does not give `[B, C]` on the population's records, or has weights that are not finite.
         """
-        _check_finite(self.network, f"The module {type(self.network).__name__}")
-        network = copy.deepcopy(self.network).cpu()
-        own = inspect_architecture(lambda: copy.deepcopy(network), setup.population, trainable=False)
-        stack = Stack([make_stackable(copy.deepcopy(network), 0, "existing")], lambda: copy.deepcopy(network))
-        none = torch.full((1,), -1)
-        return TrainedStack(
-            stack=stack.to(setup.engine.device).eval(),
-            architecture=own,
-            execution="stack" if own.refusal is None else "loop",
-            failed_epoch_K=none,
-            stopped_epoch_K=none,
-            train_loss_EK=torch.empty(0, 1, dtype=torch.float64),
-            validation_loss_EK=None,
-        )
+        return as_stack(self.network, setup.population, setup.engine.device)
 
     def train_shadows(self, setup: Setup) -> TrainedStack:
         """Networks of the configured `model`, trained by the configured recipe."""
         return setup.train(setup.membership.shadows, "shadow")
+
+
+def as_stack(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
+    """A trained module, which is copied, as a stack of one on the device.
+
+    Args:
+        population: of whose records it gives `[B, C]`.
+
+    Raises:
+        InputError: it does not, or has weights that are not finite.
+    """
+    _check_finite(network, f"The module {type(network).__name__}")
+    network = copy.deepcopy(network).cpu()
+    own = inspect_architecture(lambda: copy.deepcopy(network), population, trainable=False)
+    stack = Stack([make_stackable(copy.deepcopy(network), 0, "existing")], lambda: copy.deepcopy(network))
+    none = torch.full((1,), -1)
+    return TrainedStack(
+        stack=stack.to(device).eval(),
+        architecture=own,
+        execution="stack" if own.refusal is None else "loop",
+        failed_epoch_K=none,
+        stopped_epoch_K=none,
+        train_loss_EK=torch.empty(0, 1, dtype=torch.float64),
+        validation_loss_EK=None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch
 
 from mia_lightning.models.fitted import RangeScaledMLP
 from mia_lightning.targets.in_process import InProcessService
-from mia_lightning.targets.service import Job, ServiceTarget
+from mia_lightning.targets.service import Job, Service, ServiceTarget
 from mia_lightning.training.architecture import bind_shapes
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.recipe import Recipe
@@ -34,8 +34,10 @@ _RECIPE = Recipe(
 class GooglePrediction(ServiceTarget):
     """Targets and shadow models trained by an opaque service (Shokri et al. 2017, section VI-C)."""
 
-    def connect(self, engine: Engine) -> InProcessService:
+    def connect(self, engine: Engine) -> Service:
         """The service of this run: equal engines find equal services."""
+        if self.url is not None:
+            return self.remote("google_prediction", self.url)
         return InProcessService("google_prediction", engine, choose=_network, recipe=_RECIPE)
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.targets.address import checked_address
+from mia_lightning.targets.http_service import HttpService
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.room import Room
 from mia_lightning.training.setup import Setup
@@ -173,10 +175,15 @@ class ServiceTarget(ABC):
         shadows: `service` trains the shadow models through the service's own train endpoint, as Shokri et al. (2017)
             do; `guessed` trains networks of the configured `model` by the configured recipe instead, which goes beyond
             their experiments.
+        url: of the server that is the service (`mia-serve google_prediction`); None for one in this process, which is
+            trained from the run's seed. A server of the same seed gives the same models.
+        token_variable: the name of the environment variable that holds the server's token; "" for none.
     """
 
     count: int = 1
     shadows: Literal["service", "guessed"] | str = "service"
+    url: str | None = None
+    token_variable: str = ""
     is_trained_here: ClassVar[bool] = True
     takes_recipe: ClassVar[bool] = False
     takes_guess: ClassVar[bool] = False
@@ -188,10 +195,20 @@ class ServiceTarget(ABC):
                 f"`target.shadows` is {self.shadows!r}; it must be service (trained through the target's own train "
                 "endpoint) or guessed (networks of `model`)."
             )
+        if self.url is not None:
+            object.__setattr__(self, "url", checked_address(self.url, "target.url"))
+        if not isinstance(self.token_variable, str):
+            raise InputError(
+                f"`target.token_variable` is {self.token_variable!r}; it must be the name of an environment variable."
+            )
 
     @abstractmethod
     def connect(self, engine: Engine) -> Service:
         """The service; one that runs in this process trains on the engine's device, from the run's seed."""
+
+    def remote(self, name: str, url: str) -> Service:
+        """The service of this name that a server is."""
+        return HttpService(name, url, token_variable=self.token_variable)
 
     def obtain(self, setup: Setup) -> ServiceModels:
         """Let the service train a model on each target's members.

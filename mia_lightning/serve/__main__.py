@@ -1,0 +1,3 @@
+from mia_lightning.serve.command import main
+
+main()

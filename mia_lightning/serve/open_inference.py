@@ -1,0 +1,186 @@
+"""The Open Inference Protocol (v2) over REST, as KServe, Triton and MLServer speak it.
+
+Source: github.com/kserve/open-inference-protocol, "Open Inference Protocol specification", the HTTP/REST part.
+"""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from mia_lightning.serve.desk import Desk, Reply
+from mia_lightning.serve.records import Form, parsed_object
+from mia_lightning.serve.refusals import RefusedError
+from mia_lightning.serve.run import ServedModel
+from mia_lightning.serve.shown import LABELS, PROBABILITIES, Answers
+
+INPUT, VERSION = "x", "1"
+_DATATYPES: "dict[str, np.dtype[Any]]" = {
+    "BOOL": np.dtype(bool),
+    **{f"{sign}INT{bits}": np.dtype(f"{sign.lower()}int{bits}") for sign in ("", "U") for bits in (8, 16, 32, 64)},
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+}
+
+
+def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
+    """The protocol's routes for one model."""
+    from mia_lightning import __version__
+
+    router = APIRouter()
+
+    @router.get("/v2")
+    def server() -> dict[str, Any]:
+        return {"name": "mia-serve", "version": __version__, "extensions": []}
+
+    @router.get("/v2/health/live")
+    def live() -> dict[str, Any]:
+        return {"live": True}
+
+    @router.get("/v2/health/ready")
+    def ready() -> dict[str, Any]:
+        return {"ready": True}
+
+    @router.get("/v2/models/{name}")
+    @router.get("/v2/models/{name}/versions/{version}")
+    def metadata(name: str, version: str = VERSION) -> dict[str, Any]:
+        check_name(model, name, version)
+        return _metadata(model, form)
+
+    @router.get("/v2/models/{name}/ready")
+    @router.get("/v2/models/{name}/versions/{version}/ready")
+    def model_ready(name: str, version: str = VERSION) -> dict[str, Any]:
+        check_name(model, name, version)
+        return {"name": model.name, "ready": True}
+
+    @router.post("/v2/models/{name}/infer")
+    @router.post("/v2/models/{name}/versions/{version}/infer")
+    async def infer(request: Request, name: str, version: str = VERSION) -> Response:
+        check_name(model, name, version)
+        if "inference-header-content-length" in request.headers:
+            raise RefusedError(400, "this server reads no binary data; send the tensors as JSON")
+        return await desk.answer(request, lambda body: _infer(model, form, body))
+
+    return router
+
+
+def check_name(model: ServedModel, name: str, version: str = VERSION) -> None:
+    """Refuse another model, or another version of this one."""
+    if name != model.name:
+        raise RefusedError(404, f"there is no model {name[:100]!r} here; the one that is served is {model.name!r}")
+    if version != VERSION:
+        raise RefusedError(
+            404, f"the model {model.name!r} has no version {version[:100]!r}; it has version {VERSION!r}"
+        )
+
+
+def _metadata(model: ServedModel, form: Form) -> dict[str, Any]:
+    whole = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64"}
+    datatype = whole.get(str(form.dtype).removeprefix("torch."), "FP32")
+    shown = model.shown
+    names = {"parameters": {"class_names": list(model.population.class_names)}}
+    label: dict[str, Any] = {"name": "label", "datatype": "BYTES", "shape": [-1]}
+    C = model.population.num_classes
+    if shown.kind == LABELS:
+        outputs = [{**label, **names}]
+    elif shown.kind == PROBABILITIES:
+        outputs = [{"name": "probabilities", "datatype": "FP64", "shape": [-1, C], **names}, label]
+    else:
+        outputs = [
+            {"name": "probabilities", "datatype": "FP64", "shape": [-1, shown.k]},
+            {"name": "labels", "datatype": "BYTES", "shape": [-1, shown.k], **names},
+            label,
+        ]
+    return {
+        "name": model.name,
+        "versions": [VERSION],
+        "platform": "mia_lightning",
+        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *form.shape]}],
+        "outputs": outputs,
+    }
+
+
+def _infer(model: ServedModel, form: Form, body: bytes) -> Reply:
+    content = parsed_object(body)
+    identifier = content.get("id")
+    if identifier is not None and not isinstance(identifier, str):
+        raise RefusedError(400, "`id` is no text; send a text, or leave it out")
+    wanted = _wanted(content.get("outputs"))
+    x_B = form.records(_input(content, form))
+    outputs = _outputs(model.answer(x_B), wanted)
+    reply = {"model_name": model.name, "model_version": VERSION, "outputs": outputs}
+    if identifier is not None:
+        reply["id"] = identifier
+    return Reply(content=json.dumps(reply, allow_nan=False).encode(), num_records=len(x_B))
+
+
+def _wanted(outputs: Any) -> list[str] | None:
+    """The names of the outputs that are asked for; None for what the server chooses."""
+    if not outputs:
+        return None
+    if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
+        raise RefusedError(400, '`outputs` is no list of objects; send [{"name": "probabilities"}], or leave it out')
+    return [str(each.get("name")) for each in outputs]
+
+
+def _input(content: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
+    """The numbers of the one input, in the shape that it names."""
+    inputs = content.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise RefusedError(400, f"`inputs` is no list of one tensor; send the one input, {INPUT!r}")
+    one = inputs[0]
+    shape, datatype = one.get("shape"), one.get("datatype")
+    if not isinstance(shape, list) or not shape or any(type(size) is not int or size < 0 for size in shape):
+        raise RefusedError(400, "`shape` of the input is no list of sizes; send [records, *features]")
+    if not isinstance(datatype, str) or datatype not in _DATATYPES:
+        raise RefusedError(400, f"`datatype` of the input is none of {', '.join(_DATATYPES)}; send one of these")
+    form.check_count(shape[0])
+    try:
+        flat = np.asarray(one.get("data"))
+    except (ValueError, OverflowError):
+        raise RefusedError(400, "`data` of the input differs in the length of its rows; send it flat") from None
+    if flat.dtype.kind not in "fiub":
+        raise RefusedError(400, "`data` of the input holds what is no number; send a list of numbers")
+    if flat.size != math.prod(shape):
+        raise RefusedError(
+            400, f"`data` of the input has {flat.size} numbers, and its shape {shape} {math.prod(shape)}"
+        )
+    return _as_datatype(flat, datatype).reshape(shape)
+
+
+def _as_datatype(value: "np.ndarray[Any, Any]", datatype: str) -> "np.ndarray[Any, Any]":
+    wanted = _DATATYPES[datatype]
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = value.astype(wanted)
+    if wanted.kind != "f" and not np.array_equal(cast, value):
+        raise RefusedError(400, f"`data` of the input holds what is no {datatype}; send numbers of its datatype")
+    return cast
+
+
+def _outputs(answers: Answers, wanted: list[str] | None) -> list[dict[str, Any]]:
+    B, shown = len(answers), answers.shown
+
+    def tensor(name: str, datatype: str, columns: list[int], data: list[Any]) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": [B, *columns], "data": data}
+
+    def flat(rows: list[list[Any]]) -> list[Any]:
+        return [each for row in rows for each in row]
+
+    made = {"label": tensor("label", "BYTES", [], list(answers.labels()))}
+    chosen = ["label"]
+    if shown.kind == PROBABILITIES:
+        C = answers.probability_BC.shape[1]
+        made["probabilities"] = tensor("probabilities", "FP64", [C], flat(answers.probabilities()))
+        chosen = ["probabilities"]
+    elif shown.kind != LABELS:
+        names, values = answers.largest()
+        made["labels"] = tensor("labels", "BYTES", [shown.k], flat(names))
+        made["probabilities"] = tensor("probabilities", "FP64", [shown.k], flat(values))
+        chosen = ["labels", "probabilities"]
+    unknown = [name for name in wanted or () if name not in made]
+    if unknown:
+        raise RefusedError(400, f"there is no output {unknown[0][:100]!r}; this server shows {', '.join(sorted(made))}")
+    return [made[name] for name in wanted or chosen]

@@ -1,0 +1,103 @@
+"""The v1 protocol of TensorFlow Serving and KServe, and the routes that other platforms give the same body.
+
+Source: tensorflow.org/tfx/serving/api_rest; kserve.github.io, "V1 protocol"; docs.aws.amazon.com/sagemaker,
+"Common data formats for inference".
+"""
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from mia_lightning.serve.desk import Desk, Reply
+from mia_lightning.serve.open_inference import VERSION, check_name
+from mia_lightning.serve.records import Form, instances_of, parsed, parsed_object
+from mia_lightning.serve.refusals import RefusedError
+from mia_lightning.serve.run import ServedModel
+
+_CSV, _JSON = "text/csv", "application/json"
+
+
+def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
+    """The routes for one model: v1, Vertex AI, the container of SageMaker and its runtime."""
+    router = APIRouter()
+
+    @router.get("/v1/models/{name}")
+    def status(name: str) -> dict[str, Any]:
+        check_name(model, name)
+        version = {"version": VERSION, "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        return {"name": model.name, "ready": True, "model_version_status": [version]}
+
+    @router.post("/v1/models/{name}:predict")
+    @router.post("/v1/projects/{project}/locations/{location}/endpoints/{name}:predict")
+    async def predict(request: Request, name: str) -> Response:
+        check_name(model, name)
+        return await desk.answer(request, lambda body: _predict(model, form, body))
+
+    @router.get("/ping")
+    def ping() -> Response:
+        return Response()
+
+    @router.post("/endpoints/{name}/invocations")
+    async def invoke(request: Request, name: str) -> Response:
+        check_name(model, name)
+        return await invocations(request)
+
+    @router.post("/invocations")
+    async def invocations(request: Request) -> Response:
+        sent = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+        if sent not in (_CSV, _JSON):
+            raise RefusedError(415, f"the body is {sent[:100]!r}; send {_JSON} or {_CSV}")
+        accepted = request.headers.get("accept", "")
+        wanted = _CSV if _CSV in accepted else _JSON if _JSON in accepted else sent
+        return await desk.answer(request, lambda body: _invoke(model, form, body, sent, wanted))
+
+    return router
+
+
+def _predict(model: ServedModel, form: Form, body: bytes) -> Reply:
+    return _reply(model, form, instances_of(parsed_object(body)), _JSON)
+
+
+def _invoke(model: ServedModel, form: Form, body: bytes, sent: str, wanted: str) -> Reply:
+    if sent == _CSV:
+        return _reply(model, form, _rows(body), wanted)
+    content = parsed(body)
+    return _reply(model, form, content if isinstance(content, list) else instances_of(_object(content)), wanted)
+
+
+def _object(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise RefusedError(400, 'the body is no list of records; send [[...], ...] or {"instances": [[...], ...]}')
+    return content
+
+
+def _reply(model: ServedModel, form: Form, values: Any, wanted: str) -> Reply:
+    x_B = form.records(values)
+    predictions = model.answer(x_B).predictions()
+    if wanted == _CSV:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(_cells(each) for each in predictions)
+        return Reply(content=text.getvalue().encode(), num_records=len(x_B), media_type=_CSV)
+    content = json.dumps({"predictions": predictions}, allow_nan=False).encode()
+    return Reply(content=content, num_records=len(x_B))
+
+
+def _cells(prediction: Any) -> list[Any]:
+    """A row of CSV: probabilities, a name, or names each followed by its probability."""
+    if isinstance(prediction, dict):
+        return [cell for pair in prediction.items() for cell in pair]
+    return prediction if isinstance(prediction, list) else [prediction]
+
+
+def _rows(body: bytes) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Records as lines of numbers."""
+    try:
+        lines = [line for line in body.decode().splitlines() if line.strip()]
+        return np.array([[float(cell) for cell in line.split(",")] for line in lines], dtype=np.float64)
+    except ValueError:  # of the text, of a number, or lines of different lengths
+        raise RefusedError(400, "the body is no CSV of numbers, a record a line, without a header") from None

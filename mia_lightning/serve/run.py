@@ -1,0 +1,177 @@
+"""A trained network of a finished run, ready to answer."""
+
+import re
+import shlex
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mia_lightning import job
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model
+from mia_lightning.errors import InputError
+from mia_lightning.preparation import split_defenses
+from mia_lightning.reports.files import read_report
+from mia_lightning.reports.names import MEMBERS
+from mia_lightning.reports.schema import AuditReport
+from mia_lightning.serve.shown import Answers, Shown
+from mia_lightning.targets.existing import as_stack
+from mia_lightning.targets.steady import steadily
+from mia_lightning.training.architecture import bind_shapes
+from mia_lightning.training.stack import Stack
+from mia_lightning.training.trained import TrainedStack
+
+# Of the command that a run was started by, what a second audit of its model has in common with it.
+_KEPT = re.compile(r"(dataset|model|training|trainer|shadow|seed|logger)(\.(?!train_size\b|shards?\b)[\w.]+)?=")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ServedModel:
+    """One network behind its output defences; many threads may ask it.
+
+    Attributes:
+        name: under which it is served.
+        trained: a stack of one.
+        population: a record of the data set, for the form of records, their normalisation and the names of classes.
+        defenses: in order, the first of them nearest to the model.
+        shown: the form in which answers leave.
+    """
+
+    name: str
+    trained: TrainedStack
+    population: Population
+    defenses: tuple[OutputDefense, ...]
+    shown: Shown
+    # A stack puts a model's parameters in the place of its own while it runs.
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, x_B: Tensor) -> Answers:
+        """For records `[B, *features]`, as they are before normalisation.
+
+        The answer for a record does not depend on what is asked beside it. Probabilities are the float64 exponentials
+        of float32 log probabilities, as `TrainedStack.observe` gives them.
+        """
+        stack = self.trained.stack
+        with self._lock:
+            normal_B = self.population.normalised(x_B, stack.dtype).to(stack.device)
+            log_BC = steadily(lambda block: self.trained.log_probability(block)[0], normal_B)
+            observed_BC = apply_all(self.defenses, log_BC)
+        return Answers(
+            probability_BC=observed_BC.double().exp().cpu(),
+            class_names=self.population.class_names,
+            shown=self.shown,
+        )
+
+    def describe(self) -> str:
+        """A few words for a person."""
+        form = f"{list(self.population.input_shape)} {str(self.population.x_N.dtype).removeprefix('torch.')}"
+        channel = channel_of(self.defenses)
+        return (
+            f"{self.name}, a {self.trained.architecture_name} on records of {form} in {self.population.num_classes} "
+            f"classes, showing {self.shown.describe()}" + ("" if channel == "full" else f" behind {channel}")
+        )
+
+
+def served_model(
+    folder: Path,
+    *,
+    role: str = "target",
+    member: int | None = None,
+    name: str | None = None,
+    defenses: Sequence[OutputDefense] = (),
+    answers: str = "probabilities",
+    accelerator: str = "cpu",
+) -> ServedModel:
+    """The network of a run with `save_models=true`.
+
+    Args:
+        folder: of the run. Its configuration names the classes and functions that are called, as when it was run.
+        role: `target` or `shadow`.
+        member: which of several models, from 0; None for the only one.
+        name: by default the role.
+
+    Raises:
+        InputError: it is no such run, has no such model, or its data set cannot be loaded.
+    """
+    report = read_report(folder)
+    path = folder / f"{role}.safetensors"
+    if not path.is_file():
+        raise InputError(f"{folder} has no {path.name}; run the audit again with save_models=true.")
+    if not report.run.config:
+        raise InputError(
+            f"{folder} is a run from Python, whose report names neither model nor data set; run it by mia-lightning."
+        )
+    population = _population(report)
+    k, stack = _chosen(path, role, member, report.run.config, population)
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    return ServedModel(
+        name=role if name is None else name,
+        trained=as_stack(stack.model(k), population, device),
+        population=population,
+        defenses=tuple(defenses),
+        shown=Shown.of(answers, defenses, population.num_classes),
+    )
+
+
+def next_command(folder: Path, model: ServedModel, address: str, *, member: int | None, token_variable: str) -> str:
+    """The audit of the served model, as far as the run tells it."""
+    members = folder / MEMBERS
+    place = str(members) if members.is_file() and member in (None, 0) else "ROWS.csv"
+    words = ["mia-lightning", "target=open_inference", f"target.url={address}", f"target.model={model.name}"]
+    words += [f"target.token_variable={token_variable}"] if token_variable else []
+    return shlex.join([*words, "membership=given", f"membership.path={place}", *_typed(folder)])
+
+
+def _typed(folder: Path) -> list[str]:
+    """What was typed of data, model and training when the run was started."""
+    from omegaconf import OmegaConf
+
+    path = folder / ".hydra" / "overrides.yaml"
+    if not path.is_file():
+        return ["dataset=...", "model=..."]
+    return [str(each) for each in OmegaConf.load(path) if _KEPT.match(str(each).lstrip("+~"))]
+
+
+def _population(report: AuditReport) -> Population:
+    """One record of the run's data set, which must still be of the form that the run saw."""
+    whole = job.load(report.run.config)
+    if whole.class_names != report.dataset.class_names or whole.input_shape != report.dataset.input_shape:
+        raise InputError(
+            f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, and "
+            f"had {report.dataset.num_classes} and {list(report.dataset.input_shape)} when the run was made; give back "
+            "the data that it used."
+        )
+    one = whole.part(slice(0, 1))
+    return replace(one, x_N=one.x_N.clone(), label_N=one.label_N.clone(), member_N=None, group_N=None, group_names=())
+
+
+def _chosen(
+    path: Path, role: str, member: int | None, config: dict[str, Any], population: Population
+) -> tuple[int, Stack]:
+    make = bind_shapes(_model(config, role), population.input_shape, population.num_classes)
+    stack = Stack.load(path, make)
+    if member is None and stack.num_models > 1:
+        raise InputError(f"{path} holds {stack.num_models} models; say by --member which of them, from 0.")
+    k = member or 0
+    if not 0 <= k < stack.num_models:
+        raise InputError(
+            f"`--member` is {k}, and {path} holds the models 0 to {stack.num_models - 1}; give one of these."
+        )
+    return k, stack
+
+
+def _model(config: dict[str, Any], role: str) -> "partial[torch.nn.Module]":
+    """What makes the network that was trained: the configured one or the attacker's guess, with its defences in it."""
+    made = job.instantiate(config["model"], "model", partial=True)
+    trainings = split_defenses(job.defenses_of(config))[1]
+    if role == "shadow":
+        guess = job.guess_of(config)
+        made = guess.model if guess is not None and guess.model is not None else made
+        trainings = trainings if config["defense"]["adaptive"] else ()
+    return partial(defended_model(trainings, made))
