@@ -28,6 +28,7 @@ from mia_lightning.reports.interactive import (
 )
 from mia_lightning.reports.page import environment, plotly_javascript
 from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.surest import surest
 from mia_lightning.reports.threat_model import threat_sentences
 from mia_lightning.training.execution import duration, size
 
@@ -67,6 +68,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
         identity=id,
         histograms=histograms,
+        surest=surest(report),
         plots=_plots(report, curves, histograms),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
         plotly=plotly_javascript(),

@@ -245,6 +245,34 @@ def test_text_of_the_data_stays_text(browser: Any, run_of: Run) -> None:
         assert page.errors == []
 
 
+def test_names_the_members_of_the_highest_scores_with_their_pictures(browser: Any, run_of: Run) -> None:
+    folder = run_of("pictures")
+    report, scores = content(folder), pq.read_table(folder / "scores.parquet").to_pylist()
+    best = max(report["attacks"], key=lambda attack: attack["overall"]["auc"]["value"])["name"]
+    own = [row for row in scores if row["attack"] == best]
+    flagged = [row for row in own if row["is_member"] and row["is_flagged"]]
+    highest = sorted(flagged, key=lambda row: -row["score"])[:10]
+    others = [row["score"] for row in own if not row["is_member"]]
+    names = report["dataset"]["class_names"]
+    with opened(browser, folder / "report.html") as page:
+        rows = table(page, "Members of the highest scores")
+        section = page.page.locator("section[aria-labelledby=surest-title]")
+        pictures = section.locator("img.record")
+        pixels = pictures.evaluate_all("(all) => all.map((each) => [each.complete, each.naturalWidth, each.alt])")
+        told = section.inner_text()
+        assert page.requests == [(folder / "report.html").as_uri()]
+        assert page.errors == []
+
+    assert [row["record"] for row in rows] == [str(row["record"]) for row in highest]
+    assert [row["class"] for row in rows] == [names[row["label"]] for row in highest]
+    assert [row["score"] for row in rows] == [f"{row['score']:.4g}" for row in highest]
+    shares = [np.mean(np.array(others) >= row["score"]) for row in highest]
+    assert [row["non‑members that score as high"] for row in rows] == [f"{100 * share:.1f} %" for share in shares]
+    assert pixels == [[True, 8, f"Record {row['record']}"] for row in highest]
+    assert f"flags {len(flagged)} members" in told
+    assert "This is no confirmed exposure." in told
+
+
 @pytest.mark.slow
 def test_without_scripts_the_tables_remain(browser: Any, run_of: Run) -> None:
     folder = run_of("digits")
