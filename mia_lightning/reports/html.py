@@ -58,7 +58,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         strongest=strongest,
         threats=threat_sentences(report),
         converging=[attack for attack in report.attacks if attack.convergence is not None],
-        rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),
+        rates=_rates(report),
         estimands=list(dict.fromkeys(attack.estimand for attack in report.attacks)),
         further=_further(report),
         gaps={group.class_index: group for group in report.target.per_class},
@@ -106,6 +106,12 @@ def _plots(
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots
+
+
+def _rates(report: AuditReport) -> list[str]:
+    """False-positive rates at which some attack has a figure; why the others have none stands below the table."""
+    figures = [each for attack in report.attacks for each in attack.overall.tpr_at_fpr.items()]
+    return list(dict.fromkeys(fpr for fpr, figure in figures if figure.value is not None or figure.low is not None))
 
 
 def _further(report: AuditReport) -> list[str]:

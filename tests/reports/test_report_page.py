@@ -78,10 +78,12 @@ def table(opened: Opened, name: str) -> list[dict[str, str]]:
     )  # fmt: skip
 
 
-def main_figures(attack: dict[str, Any]) -> dict[str, str]:
-    """The row of the first table of attacks."""
+def main_figures(attack: dict[str, Any], attacks: list[dict[str, Any]]) -> dict[str, str]:
+    """The row of the first table of attacks, without columns in which none of them has a figure."""
     overall = attack["overall"]
-    rates = {f"TPR at {float(fpr) * 100:g} % FPR": cell(each) for fpr, each in overall["tpr_at_fpr"].items()}
+    defined = {fpr for each in attacks for fpr, figure in each["overall"]["tpr_at_fpr"].items() if cell(figure) != "–"}
+    of_attack = {fpr: cell(figure) for fpr, figure in overall["tpr_at_fpr"].items() if fpr in defined}
+    rates = {f"TPR at {float(fpr) * 100:g} % FPR": text for fpr, text in of_attack.items()}
     counts = {"members": overall["num_members"], "non‑members": overall["num_nonmembers"]}  # unbroken
     names = ("precision", "recall", "accuracy", "auc", "average_precision")
     figures = {name.replace("_", " ").replace("auc", "AUC"): cell(overall[name]) for name in names}
@@ -122,7 +124,9 @@ def check_numbers(page: Opened, folder: Path) -> None:
     expected = [best["overall"][name]["value"] for name in ("auc", "precision", "recall")]
     expected += [report["target"][name] for name in ("train_accuracy", "test_accuracy", "generalization_gap")]
     assert [tile.split("\n")[0] for tile in tiles] == [shown(value) for value in expected]
-    assert table(page, "Main figures of the attacks") == [main_figures(attack) for attack in report["attacks"]]
+    assert table(page, "Main figures of the attacks") == [
+        main_figures(attack, report["attacks"]) for attack in report["attacks"]
+    ]
     for attack in report["attacks"]:
         page.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         assert table(page, f"Classes under {label(attack)}") == class_figures(report, attack)

@@ -51,8 +51,8 @@ def test_equals_of_the_last_are_counted(report: AuditReport) -> None:
 def test_an_attack_at_chance_says_so(make_report: ReportMaker) -> None:
     report = make_report(shift=0.0)
     assert found_in(report).is_chance
-    assert "cannot be told from guessing, and some members" in page_of(report)
-    assert "cannot be told from guessing, and some members" not in page_of(make_report())
+    assert "cannot even be told from guessing" in page_of(report)
+    assert "cannot even be told from guessing" not in page_of(make_report())
 
 
 def test_pictures_are_whole_and_small(report: AuditReport) -> None:

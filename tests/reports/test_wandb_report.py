@@ -246,6 +246,11 @@ def test_records_become_pictures(pictures: Population, blobs: Population) -> Non
     assert shown is not None
     assert list(shown) == [4, 9]
     assert np.array_equal(shown[9], coloured.x_N[9].permute(1, 2, 0).numpy())
+    few = replace(pictures, x_N=pictures.x_N[:, :1] // 16, mean=None, std=None)  # 16 levels
+    shown = drawn(few, [3, 5])
+    assert shown is not None
+    levels = few.x_N[[3, 5], 0].double().numpy()
+    assert np.array_equal(np.stack([shown[3], shown[5]]), (levels * 255 / levels.max()).round())
     grey = replace(pictures, x_N=pictures.x_N[:, :1].float() / 7 - 3, mean=None, std=None)
     shown = drawn(grey, [2])
     assert shown is not None
