@@ -54,7 +54,7 @@ def score_histogram(scores: Scores, name: str) -> ScoreHistogram | None:
 
 
 def _edges(finite: Array, num_bins: int) -> Array:
-    """Of the smallest tails under which no bin holds most of the scores, or else of those with the fewest in one bin."""
+    """Of the smallest tails under which no bin holds most of the scores, else of those with the fewest in one."""
     tried = [np.histogram_bin_edges(np.quantile(finite, [tail, 1 - tail]), bins=num_bins) for tail in TAILS]
     most = [float(_shares(np.clip(finite, edge[0], edge[-1]), edge).max()) for edge in tried]
     legible = (edge for edge, share in zip(tried, most, strict=True) if share <= MOST)
