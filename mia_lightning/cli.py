@@ -164,6 +164,9 @@ def _run(resolved: dict[str, Any], hydra_config: Any, folder: Path) -> tuple[int
         code = run_experiment(resolved, list(hydra_config.overrides.task), folder)
         reason = EXPERIMENT_REASONS.get(code)
     else:
+        experiment = hydra_config.runtime.choices.get("experiment")
+        if experiment is not None:
+            resolved = {**resolved, "experiment": {"name": experiment, "variant": None}}
         code, reason = _audit(resolved, folder)
     if is_json and not in_sweep:  # the launcher prints what its runs have left, those of an earlier start too
         print_document(folder, on_a_line=False)

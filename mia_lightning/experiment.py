@@ -114,6 +114,7 @@ def _compared(
     started = time.perf_counter()
     planned = plan(resolved, overrides)
     settings = resolved["comparison"]
+    experiment = name_of(overrides) or settings["title"]
     findings = [
         job.instantiate(node, f"comparison.findings[{i}]") for i, node in enumerate(settings.get("findings") or ())
     ]
@@ -125,7 +126,8 @@ def _compared(
         try:
             population = kept.population(each.resolved)
             observation = kept.observation(each.resolved, population, own, console)
-            report = job.attack(each.resolved, observation, own, console)
+            named = {**each.resolved, "experiment": {"name": experiment, "variant": each.name}}
+            report = job.attack(named, observation, own, console)
         except Exception as error:
             if not is_bad_input(error):
                 raise
@@ -252,6 +254,12 @@ def plan(resolved: Mapping[str, Any], overrides: Sequence[str]) -> list[Planned]
         config = _compose([*scaled, *varied, *overrides])
         planned.append(Planned(name=str(name), x=variant.get("x"), resolved=config))
     return planned
+
+
+def name_of(overrides: Sequence[str]) -> str | None:
+    """What was typed behind `experiment=`; None where nothing was."""
+    names = [each.partition("=")[2] for each in overrides if _key(each) == "experiment"]
+    return names[-1] if names else None
 
 
 def _compose(overrides: Sequence[str]) -> dict[str, Any]:

@@ -123,6 +123,14 @@ def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: C
     assert not (tmp_path / "here" / "execution.json").exists()
 
 
+def test_a_single_audit_knows_the_experiment_that_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("mia_lightning.cli._audit", lambda resolved, _: (0, seen.append(resolved.get("experiment"))))
+    call("experiment=multi_run_epsilon")
+    call("shadow.count=4")
+    assert seen == [{"name": "multi_run_epsilon", "variant": None}, None]
+
+
 def test_a_plan_of_an_experiment_is_refused(call: Call) -> None:
     refused(call("plan=true", "experiment=shokri2017/location"), "`plan` is true", "compares several runs")
     refused(call(*QUICK, "plan=3"), "`plan` is 3")

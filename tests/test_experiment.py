@@ -135,6 +135,7 @@ def test_variants_that_share_their_models_train_once(
     assert comparison.command.startswith("mia-lightning experiment=defences scale=small")
     for variant in comparison.variants:
         report = json.loads((tmp_path / "out" / str(variant.folder) / "report.json").read_text())
+        assert report["run"]["config"]["experiment"] == {"name": "defences", "variant": variant.name}
         assert report["target"]["test_accuracy"] == variant.test_accuracy
         assert report["run"]["config"]["shadow"]["count"] == 2
     printed = capsys.readouterr()
@@ -299,6 +300,12 @@ def test_the_multi_run_experiment_is_one_audit_that_bounds_epsilon(tmp_path: Pat
     assert not privacy.trials.is_natural
     assert [bound.attack for bound in privacy.trials.lower] == ["loss"]
     assert 0 < privacy.trials.lower[0].epsilon_low <= privacy.trials.largest_epsilon
+
+
+def test_an_experiment_is_named_by_what_was_typed() -> None:
+    assert experiment.name_of(["seed=1", "experiment=shokri2017/location", "scale=small"]) == "shokri2017/location"
+    assert experiment.name_of(["+experiment=a", "dataset=digits"]) == "a"
+    assert experiment.name_of(["seed=1"]) is None
 
 
 MADE = ComparisonReport(

@@ -11,6 +11,7 @@ from mia_lightning.reports.schema import AuditReport
 
 COUNT = 50  # of each attack
 _CHANNELS = (1, 3)
+_FEW_LEVELS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +60,23 @@ def surest_members(report: AuditReport, count: int) -> list[Exposed]:
 def pictures(population: Population, records: Iterable[int]) -> dict[int, np.ndarray[Any, Any]] | None:
     """Records as images, `[H, W]` or `[H, W, 3]` uint8; None where they are no `[C, H, W]` with one or three channels.
 
-    Integers are taken for levels from 0 to 255, other numbers spread from the least to the largest of a record.
+    Integers are taken for levels from 0 to 255, or from 0 to the largest of these records where that is below 64, as of
+    digits of 17 levels; other numbers are spread from the least to the largest of a record.
     """
     shape = population.input_shape
     if len(shape) != 3 or shape[0] not in _CHANNELS:
         return None
-    drawn = {}
-    for record in dict.fromkeys(records):
+    records, drawn = list(dict.fromkeys(records)), {}
+    brightest = 255.0
+    if records and not population.x_N.is_floating_point():
+        largest = max(float(population.x_N[record].max()) for record in records)
+        brightest = largest if 0 < largest < _FEW_LEVELS else 255.0
+    for record in records:
         x = population.x_N[record].cpu().double().numpy()
         if population.x_N.is_floating_point():
             x = 255 * (x - x.min()) / max(x.max() - x.min(), np.finfo(float).tiny)
+        else:
+            x = x * (255 / brightest)
         image = x.clip(0, 255).round().astype(np.uint8).transpose(1, 2, 0)
         drawn[record] = image[..., 0] if shape[0] == 1 else image
     return drawn

@@ -166,7 +166,7 @@ def _precision_distribution(report: AuditReport) -> Figure:
         return _without_curve(axes)
     axes.axvline(0.5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="guessing")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    axes.set(xlabel="precision of the class at one member per non-member", ylabel="share of classes with at most that")
+    axes.set(xlabel="precision of the class at one member per non-member", ylabel="share of classes at or below")
     add_legend(axes)
     return figure
 

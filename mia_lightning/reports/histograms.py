@@ -9,7 +9,8 @@ from mia_lightning.reports.curves import Array
 from mia_lightning.reports.schema import Scores
 
 NUM_BINS = (12, 40)  # at least, at most
-TAIL = 0.01  # of all scores on either side of the axis: a few extreme ones would squeeze the others into one bin
+TAILS = (0.01, 0.05, 0.1, 0.25)  # of all scores on either side of the axis: extreme ones squeeze the others together
+MOST = 0.5  # of all scores in one bin; with more, a larger part is left beyond the axis
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,9 +41,7 @@ def score_histogram(scores: Scores, name: str) -> ScoreHistogram | None:
     finite = score[np.isfinite(score)]
     if not finite.size or is_member.all() or not is_member.any():
         return None
-    low, high = np.quantile(finite, [TAIL, 1 - TAIL])
-    num_smaller = min(int(is_member.sum()), int((~is_member).sum()))
-    edge = np.histogram_bin_edges([low, high], bins=_num_bins(num_smaller))
+    edge = _edges(finite, _num_bins(min(int(is_member.sum()), int((~is_member).sum()))))
     within = np.clip(score, edge[0], edge[-1])
     return ScoreHistogram(
         edge=edge,
@@ -52,6 +51,15 @@ def score_histogram(scores: Scores, name: str) -> ScoreHistogram | None:
         median_nonmember=_median(score[~is_member]),
         threshold=_threshold(score, is_flagged),
     )
+
+
+def _edges(finite: Array, num_bins: int) -> Array:
+    """Of the smallest tails under which no bin holds most of the scores, else of those with the fewest in one."""
+    tried = [np.histogram_bin_edges(np.quantile(finite, [tail, 1 - tail]), bins=num_bins) for tail in TAILS]
+    most = [float(_shares(np.clip(finite, edge[0], edge[-1]), edge).max()) for edge in tried]
+    legible = (edge for edge, share in zip(tried, most, strict=True) if share <= MOST)
+    edge: Array = next(legible, tried[int(np.argmin(most))])
+    return edge
 
 
 def _num_bins(num_scores: int) -> int:

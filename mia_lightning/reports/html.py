@@ -28,6 +28,7 @@ from mia_lightning.reports.interactive import (
 )
 from mia_lightning.reports.page import environment, plotly_javascript
 from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.surest import surest
 from mia_lightning.reports.threat_model import threat_sentences
 from mia_lightning.training.execution import duration, size
 
@@ -57,7 +58,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         strongest=strongest,
         threats=threat_sentences(report),
         converging=[attack for attack in report.attacks if attack.convergence is not None],
-        rates=list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr)),
+        rates=_rates(report),
         estimands=list(dict.fromkeys(attack.estimand for attack in report.attacks)),
         further=_further(report),
         gaps={group.class_index: group for group in report.target.per_class},
@@ -67,6 +68,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
         identity=id,
         histograms=histograms,
+        surest=surest(report),
         plots=_plots(report, curves, histograms),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
         plotly=plotly_javascript(),
@@ -104,6 +106,12 @@ def _plots(
     for place, stage in enumerate((report.training_curves or {}).values()):
         plots[f"training-{place}"] = training_plot(stage)
     return plots
+
+
+def _rates(report: AuditReport) -> list[str]:
+    """False-positive rates at which some attack has a figure; why the others have none stands below the table."""
+    figures = [each for attack in report.attacks for each in attack.overall.tpr_at_fpr.items()]
+    return list(dict.fromkeys(fpr for fpr, figure in figures if figure.value is not None or figure.low is not None))
 
 
 def _further(report: AuditReport) -> list[str]:

@@ -177,7 +177,7 @@ def precision_distribution_plot(report: AuditReport) -> Plot:
             xs, ys = distribution_line(precisions)
             line = _line(np.array(xs), np.array(ys), label(attack), {"color": _series(place), "width": 2})
             data.append(line | {"hovertemplate": _hover("at most %{x:.3f}: %{y:.0%} of the classes")})
-    layout = _layout("precision of the class at 1:1", "share of classes with at most that")
+    layout = _layout("precision of the class at 1:1", "share of classes at or below")
     guessing = {"type": "line", "yref": "paper", "x0": 0.5, "x1": 0.5, "y0": 0, "y1": 1, "line": GUESSING}
     return {"data": data, "layout": layout | {"shapes": [guessing]}}
 

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from mia_lightning.errors import InputError
 from mia_lightning.reports.logger import LoggedRun, NoRun
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.wandb_experiment import Experiment, fitting
 
 if TYPE_CHECKING:
     import wandb
@@ -34,9 +35,10 @@ class WandbReport:
         mode: "offline" (files only, for `wandb sync`), "online" (needs an API key) or "disabled".
         project: of wandb.
         entity: user or team; None for the account's own.
-        name: of the run; None lets wandb choose.
-        group: runs to be shown together; by default the runs of one sweep are.
-        tags: of the run, beside the data set and the architecture.
+        name: of the run; None lets wandb choose, but for a run of an experiment, which has the name of its variant
+            (behind this one, if there is one).
+        group: runs to be shown together; by default the runs of one experiment or sweep are.
+        tags: of the run, beside the data set, the architecture and the experiment.
         notes: of the run.
         models: whether the stacks that `save_models` wrote are logged as an artefact.
 
@@ -74,6 +76,7 @@ class WandbReport:
             return NoRun()
         folder = folder or Path.cwd()
         folder.mkdir(parents=True, exist_ok=True)
+        experiment = Experiment.of(config)
         with _environment(folder):
             import wandb
 
@@ -88,9 +91,9 @@ class WandbReport:
                     dir=str(folder),
                     project=self.project,
                     entity=self.entity,
-                    name=self.name,
-                    group=self.group or _sweep_of(folder),
-                    tags=list(self.tags) or None,
+                    name=experiment.run_name(self.name) if experiment else self.name,
+                    group=self.group or (experiment and experiment.group(folder)) or _sweep_of(folder),
+                    tags=[*self.tags, *fitting([experiment.tag] if experiment else [])] or None,
                     notes=self.notes,
                     config=dict(config),
                     reinit="create_new",  # never a run that somebody else has open in this process

@@ -42,6 +42,7 @@ from mia_lightning.reports.interactive import (
 from mia_lightning.reports.schema import AttackSection, AuditReport, Scores, TrainingCurves
 from mia_lightning.reports.tables import headline_scalars, per_class_rows
 from mia_lightning.reports.training_bands import bands
+from mia_lightning.reports.wandb_experiment import fitting
 
 if TYPE_CHECKING:
     import wandb
@@ -64,7 +65,7 @@ def log_report(run: "wandb.Run", report: AuditReport) -> None:
         media |= {"exposed_records": _exposed_table(report), **_histograms(report.scores, list(names))}
     run.log(media)
     run.summary.update(headline_scalars(report))
-    run.tags = tuple(dict.fromkeys([*(run.tags or ()), report.dataset.name, report.target.architecture]))
+    run.tags = tuple(fitting([*(run.tags or ()), report.dataset.name, report.target.architecture]))
 
 
 def curve_rows(report: AuditReport, curves: Mapping[str, AttackCurves]) -> list[list[str | float]]:

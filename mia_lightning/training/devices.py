@@ -19,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.display import Losses
+from mia_lightning.training.display import Look
 from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.share import TASK, Share, first_line, result_of, run_share
@@ -208,8 +208,8 @@ class _Sum:
     def __init__(self, bar: EpochBar, epochs: list[int]) -> None:
         self._bar, self._epochs = bar, epochs
 
-    def advance(self, loss: Losses | None) -> None:
-        self._bar.advance(loss)
+    def advance(self, look: Look | None) -> None:
+        self._bar.advance(look)
 
     def skip(self, epochs: int) -> None:
         self._bar.skip(epochs)

@@ -13,12 +13,13 @@ from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0  # of one stage, where the output is no terminal
 FRAMES_PER_SECOND = 4
+WIDE = 100  # columns of a terminal that has room for bars beside everything else
 
 Now = Callable[[], float]
 
 
-class Losses(NamedTuple):
-    """Of the models of a stack after an epoch: the median and the quantiles of 10 % and 90 %."""
+class Quantiles(NamedTuple):
+    """Over the models of a stack: the median and the quantiles of 10 % and 90 %."""
 
     low: float
     median: float
@@ -28,6 +29,25 @@ class Losses(NamedTuple):
         if self.low == self.high:  # of one model
             return f"{self.median:.3f}"
         return f"{self.median:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+    @property
+    def percent(self) -> str:
+        """Of shares: "89 % (75-100)"."""
+        low, median, high = (f"{100 * value:.0f}" for value in self)
+        return f"{median} %" if low == high else f"{median} % ({low}-{high})"
+
+
+class Look(NamedTuple):
+    """What was seen of a chunk of models at the end of an epoch.
+
+    Attributes:
+        loss: mean training loss over the epoch.
+        accuracy: on the last batch of the epoch, as it was trained on; None where no labels are predicted, or not by
+            outputs that are at hand.
+    """
+
+    loss: Quantiles
+    accuracy: Quantiles | None = None
 
 
 @dataclass(eq=False, kw_only=True)
@@ -42,7 +62,7 @@ class Row:
         advanced: the epochs among the done ones that were trained here: others were in the store, or spared by models
             that stopped early.
         training_begun: when the first of them was.
-        loss: after the last epoch that was looked at, over the models of its chunk.
+        look: at the last epoch that was looked at, over the models of its chunk.
         seconds: that it took; None until it has ended.
     """
 
@@ -54,7 +74,7 @@ class Row:
     done: int = 0
     advanced: int = 0
     training_begun: float = 0.0
-    loss: Losses | None = None
+    look: Look | None = None
     seconds: float | None = None
 
     def left(self, now: float) -> float | None:
@@ -164,7 +184,10 @@ class LiveTable:
         """All stages at the end; before, as many of the last as the terminal has room for."""
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("stage", overflow="ellipsis")  # the one that gives way where it is narrow
-        for name in ("models", "", "epochs", "loss (10-90 %)", "time", "left"):
+        has_accuracy = any(row.look is not None and row.look.accuracy is not None for row in self._rows)
+        has_bar = not has_accuracy or self._console.width >= WIDE
+        names = ["models", *([""] if has_bar else []), "epochs", "loss (10-90 %)"]
+        for name in [*names, *(["batch accuracy"] if has_accuracy else []), "time", "left"]:
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         now = self._now()
         # Room for the head, and for the line below in which a shell's prompt would stand.
@@ -174,9 +197,14 @@ class LiveTable:
             table.add_row(
                 Text(row.name),
                 f"{row.trained}/{row.models}" if row.models else "",
-                ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else "",
+                *(
+                    [ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else ""]
+                    if has_bar
+                    else []
+                ),
                 f"{row.done}/{row.epochs}" if row.epochs else "",
-                "" if row.loss is None else str(row.loss),
+                "" if row.look is None else str(row.look.loss),
+                *([_accuracy(row)] if has_accuracy else []),
                 duration(now - row.begun if row.seconds is None else row.seconds),
                 "" if left is None else duration(left),
             )
@@ -190,9 +218,19 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def _bar(row: Row) -> ProgressBar | str:
+    return ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else ""
+
+
+def _accuracy(row: Row) -> str:
+    return "" if row.look is None or row.look.accuracy is None else row.look.accuracy.percent
+
+
 def _state(row: Row) -> list[str]:
+    accuracy = _accuracy(row)
     return [
         *([f"{row.trained}/{row.models} models"] if row.models else []),
         *([f"{row.done}/{row.epochs} epochs"] if row.epochs else []),
-        *([] if row.loss is None else [f"loss {row.loss}"]),
+        *([] if row.look is None else [f"loss {row.look.loss}"]),
+        *([f"batch accuracy {accuracy}"] if accuracy else []),
     ]

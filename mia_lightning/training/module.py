@@ -38,7 +38,8 @@ class StackModule(pl.LightningModule):
         channels_last: whether a loop on a CPU lays out the weights of convolutions so.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `failed_epoch_K` is the epoch
-    at which a model's loss was first not finite, or -1.
+    at which a model's loss was first not finite, or -1. Whoever sets `counts_hits` before a step finds the accuracy on
+    its batch in `batch_accuracy_K`.
     """
 
     def __init__(
@@ -78,6 +79,8 @@ class StackModule(pl.LightningModule):
             "best_epoch_K": torch.full((K,), -1),
         }
         self.stopped_state: dict[str, Tensor] = {}
+        self.counts_hits = False
+        self._accuracy_of_models: list[Tensor] = []
 
     def configure_callbacks(self) -> list[pl.Callback]:
         check_trainer(self.trainer)  # Lightning's first call: before its own, less helpful, refusals
@@ -213,6 +216,9 @@ class StackModule(pl.LightningModule):
     def _losses(self, logits_KBC: Tensor, labels: Labels, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
         """What a step lowers of each model, and its mean loss, which is reported: both `[K]`."""
         label_KB, *second = labels
+        if self.counts_hits and not second and not label_KB.is_floating_point():
+            hit_KB = logits_KBC.detach().argmax(-1) == label_KB
+            self._accuracy_of_models.append(mean_over_real(hit_KB.double(), is_real_KB))
         loss_KB = self.recipe.objective(logits_KBC, label_KB)
         if second:
             second_KB, share_KB = second
@@ -225,6 +231,15 @@ class StackModule(pl.LightningModule):
     def epoch_loss_K(self) -> Tensor:
         """Mean training loss of each model over the present epoch so far, `[K]`; NaN for one that has stopped."""
         return self._while_running(self.loss_sum_K / self.weight_sum_K.clamp(min=1))
+
+    def batch_accuracy_K(self) -> Tensor | None:
+        """Training accuracy of each model on the batch for which it was asked, `[K]`, forgotten afterwards.
+
+        NaN for a model that has stopped. None where records are mixed or the objective has responses for labels, and
+        where a gradient rule keeps the outputs to itself.
+        """
+        found, self._accuracy_of_models = self._accuracy_of_models, []
+        return self._while_running(torch.cat(found)) if found else None
 
     def on_train_epoch_end(self) -> None:
         if self.recipe.scheduler_interval == "epoch":

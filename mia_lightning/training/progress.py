@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from torch import Tensor
 
-from mia_lightning.training.display import Display, Losses, Now, Row, display_on
+from mia_lightning.training.display import Display, Look, Now, Quantiles, Row, display_on
 
 SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: to ask a device for them makes it wait
 
@@ -115,13 +115,13 @@ class EpochBar:
         """Show it as complete: models that stop early take fewer epochs."""
         self._row.done, self._row.trained = self._row.epochs, self._row.models
 
-    def advance(self, loss: Losses | None) -> None:
-        """By one epoch of one chunk, after which its losses are these; None where nobody looked at them."""
+    def advance(self, look: Look | None) -> None:
+        """By one epoch of one chunk, at whose end this was seen; None where nobody looked."""
         self._of_chunk += 1
         self._row.done += 1
         self._row.advanced += 1
-        if loss is not None:
-            self._row.loss = loss
+        if look is not None:
+            self._row.look = look
         self._display.move(self._row)
 
     def skip(self, epochs: int) -> None:
@@ -145,7 +145,7 @@ class EpochBar:
         self.count(models)
 
     def is_due(self) -> bool:
-        """Whether it is time to look at the losses again; says so once."""
+        """Whether it is time to look again; says so once."""
         now = self._now()
         if self._looked is not None and now - self._looked < SECONDS_BETWEEN_LOOKS:
             return False
@@ -156,20 +156,31 @@ class EpochBar:
         return _Advance(self)
 
 
-def losses_of(loss_K: Tensor) -> Losses:
+def quantiles_of(value_K: Tensor) -> Quantiles:
     """Quantiles over the models of a stack; NaN, of a model that has stopped, is left out."""
-    low, median, high = loss_K.nanquantile(loss_K.new_tensor([0.1, 0.5, 0.9])).tolist()
-    return Losses(low, median, high)
+    low, median, high = value_K.nanquantile(value_K.new_tensor([0.1, 0.5, 0.9])).tolist()
+    return Quantiles(low, median, high)
 
 
 class _Advance(pl.Callback):
     def __init__(self, bar: EpochBar) -> None:
         self._bar = bar
+        self._looks = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._bar.skip(trainer.current_epoch)  # of a stack that goes on from where it was stopped
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 < len(pl_module.batches):
+            return
+        self._looks = self._bar.is_due() or trainer.current_epoch + 1 == trainer.max_epochs
+        pl_module.counts_hits = self._looks  # in this step alone, of outputs that are there anyway
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        is_last = trainer.current_epoch + 1 == trainer.max_epochs
-        looked = self._bar.is_due() or is_last
-        self._bar.advance(losses_of(pl_module.epoch_loss_K()) if looked else None)
+        self._bar.advance(_look(pl_module) if self._looks else None)
+        pl_module.counts_hits = self._looks = False
+
+
+def _look(module: Any) -> Look:
+    accuracy_K = module.batch_accuracy_K()
+    return Look(quantiles_of(module.epoch_loss_K()), None if accuracy_K is None else quantiles_of(accuracy_K))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.display import Hidden, Losses, Row
+from mia_lightning.training.display import Hidden, Look, Row
 from mia_lightning.training.execution import ExecutionPlan
 from mia_lightning.training.progress import EpochBar, Stages
 from mia_lightning.training.task import Task
@@ -137,9 +137,9 @@ class _ToldBar(EpochBar):
     def until(self, epochs: int) -> None:
         self._connection.send(("until", epochs))
 
-    def advance(self, loss: Losses | None) -> None:
+    def advance(self, look: Look | None) -> None:
         self._of_chunk += 1
-        self._connection.send(("epoch", loss))
+        self._connection.send(("epoch", look))
 
     def skip(self, epochs: int) -> None:
         self._of_chunk += epochs

@@ -78,10 +78,12 @@ def table(opened: Opened, name: str) -> list[dict[str, str]]:
     )  # fmt: skip
 
 
-def main_figures(attack: dict[str, Any]) -> dict[str, str]:
-    """The row of the first table of attacks."""
+def main_figures(attack: dict[str, Any], attacks: list[dict[str, Any]]) -> dict[str, str]:
+    """The row of the first table of attacks, without columns in which none of them has a figure."""
     overall = attack["overall"]
-    rates = {f"TPR at {float(fpr) * 100:g} % FPR": cell(each) for fpr, each in overall["tpr_at_fpr"].items()}
+    defined = {fpr for each in attacks for fpr, figure in each["overall"]["tpr_at_fpr"].items() if cell(figure) != "–"}
+    of_attack = {fpr: cell(figure) for fpr, figure in overall["tpr_at_fpr"].items() if fpr in defined}
+    rates = {f"TPR at {float(fpr) * 100:g} % FPR": text for fpr, text in of_attack.items()}
     counts = {"members": overall["num_members"], "non‑members": overall["num_nonmembers"]}  # unbroken
     names = ("precision", "recall", "accuracy", "auc", "average_precision")
     figures = {name.replace("_", " ").replace("auc", "AUC"): cell(overall[name]) for name in names}
@@ -122,7 +124,9 @@ def check_numbers(page: Opened, folder: Path) -> None:
     expected = [best["overall"][name]["value"] for name in ("auc", "precision", "recall")]
     expected += [report["target"][name] for name in ("train_accuracy", "test_accuracy", "generalization_gap")]
     assert [tile.split("\n")[0] for tile in tiles] == [shown(value) for value in expected]
-    assert table(page, "Main figures of the attacks") == [main_figures(attack) for attack in report["attacks"]]
+    assert table(page, "Main figures of the attacks") == [
+        main_figures(attack, report["attacks"]) for attack in report["attacks"]
+    ]
     for attack in report["attacks"]:
         page.page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
         assert table(page, f"Classes under {label(attack)}") == class_figures(report, attack)
@@ -243,6 +247,34 @@ def test_text_of_the_data_stays_text(browser: Any, run_of: Run) -> None:
         assert alerts == []
         assert page.requests == [(folder / "report.html").as_uri()]
         assert page.errors == []
+
+
+def test_names_the_members_of_the_highest_scores_with_their_pictures(browser: Any, run_of: Run) -> None:
+    folder = run_of("pictures")
+    report, scores = content(folder), pq.read_table(folder / "scores.parquet").to_pylist()
+    best = max(report["attacks"], key=lambda attack: attack["overall"]["auc"]["value"])["name"]
+    own = [row for row in scores if row["attack"] == best]
+    flagged = [row for row in own if row["is_member"] and row["is_flagged"]]
+    highest = sorted(flagged, key=lambda row: -row["score"])[:10]
+    others = [row["score"] for row in own if not row["is_member"]]
+    names = report["dataset"]["class_names"]
+    with opened(browser, folder / "report.html") as page:
+        rows = table(page, "Members of the highest scores")
+        section = page.page.locator("section[aria-labelledby=surest-title]")
+        pictures = section.locator("img.record")
+        pixels = pictures.evaluate_all("(all) => all.map((each) => [each.complete, each.naturalWidth, each.alt])")
+        told = section.inner_text()
+        assert page.requests == [(folder / "report.html").as_uri()]
+        assert page.errors == []
+
+    assert [row["record"] for row in rows] == [str(row["record"]) for row in highest]
+    assert [row["class"] for row in rows] == [names[row["label"]] for row in highest]
+    assert [row["score"] for row in rows] == [f"{row['score']:.4g}" for row in highest]
+    shares = [np.mean(np.array(others) >= row["score"]) for row in highest]
+    assert [row["non‑members that score as high"] for row in rows] == [f"{100 * share:.1f} %" for share in shares]
+    assert pixels == [[True, 8, f"Record {row['record']}"] for row in highest]
+    assert f"flags {len(flagged)} members" in told
+    assert "This is no confirmed exposure." in told
 
 
 @pytest.mark.slow

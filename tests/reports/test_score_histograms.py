@@ -46,6 +46,22 @@ def test_bins_count_members_and_non_members() -> None:
         assert median == sorted(score[side])[(side.sum() - 1) // 2]
 
 
+@pytest.mark.parametrize(("spread", "tail"), [(1.0, 0.01), (1.5, 0.05), (2.0, 0.1), (8.0, 0.25)])
+def test_a_long_tail_lies_beyond_the_axis(spread: float, tail: float) -> None:
+    score = -np.exp(spread * np.random.default_rng(1).normal(size=400))
+    found = score_histogram(scores_of(score.tolist(), (np.arange(400) % 2 == 0).tolist()), "a")
+    assert found is not None
+    assert (found.edge[0], found.edge[-1]) == pytest.approx(tuple(np.quantile(score, [tail, 1 - tail])))
+    assert found.members.sum() == pytest.approx(1)
+
+
+def test_scores_of_two_values_keep_both_on_the_axis() -> None:
+    found = score_histogram(scores_of([0.0] * 80 + [1.0] * 20, [place % 2 == 0 for place in range(100)]), "a")
+    assert found is not None
+    assert (found.edge[0], found.edge[-1]) == (0, 1)
+    assert (found.members[0], found.members[-1]) == (0.8, 0.2)
+
+
 @pytest.mark.parametrize(("rows", "bins"), [(20, NUM_BINS[0]), (100_000, NUM_BINS[1])])
 def test_there_are_neither_too_few_bins_nor_too_many(rows: int, bins: int) -> None:
     score = np.linspace(0, 1, rows).tolist()

@@ -24,6 +24,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.tables import headline_scalars
 from mia_lightning.reports.wandb import WandbReport
 from mia_lightning.reports.wandb_content import ALL_RECORDS, MAX_ROWS, curve_rows
+from mia_lightning.reports.wandb_experiment import Experiment
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
@@ -245,6 +246,11 @@ def test_records_become_pictures(pictures: Population, blobs: Population) -> Non
     assert shown is not None
     assert list(shown) == [4, 9]
     assert np.array_equal(shown[9], coloured.x_N[9].permute(1, 2, 0).numpy())
+    few = replace(pictures, x_N=pictures.x_N[:, :1] // 16, mean=None, std=None)  # 16 levels
+    shown = drawn(few, [3, 5])
+    assert shown is not None
+    levels = few.x_N[[3, 5], 0].double().numpy()
+    assert np.array_equal(np.stack([shown[3], shown[5]]), (levels * 255 / levels.max()).round())
     grey = replace(pictures, x_N=pictures.x_N[:, :1].float() / 7 - 3, mean=None, std=None)
     shown = drawn(grey, [2])
     assert shown is not None
@@ -281,6 +287,56 @@ def test_runs_of_a_sweep_are_a_group_and_runs_are_tagged(report: AuditReport, lo
     wandb.teardown()
     assert run.location is not None
     assert next(e["run"] for e in _records(Path(run.location)) if e["type"] == "run")["run_group"] == "multirun/12-00"
+
+
+def _run_of(folder: Path) -> dict:
+    """What the files of an offline run say of the run at the end."""
+    return [entry["run"] for entry in _records(folder) if entry["type"] == "run"][-1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "experiment", "name", "group"),
+    [
+        ({}, {"name": "defenses", "variant": "top 1"}, "top 1", "defenses/outputs/12-00"),
+        ({"name": "mine", "group": "ours"}, {"name": "defenses", "variant": "top 1"}, "mine: top 1", "ours"),
+        ({"name": "mine"}, {"name": "multi_run_epsilon", "variant": None}, "mine", None),
+    ],
+)
+def test_runs_of_an_experiment_are_a_group_and_have_its_tag(
+    settings: dict, experiment: dict, name: str, group: str | None, report: AuditReport, tmp_path: Path
+) -> None:
+    import wandb
+
+    folder = tmp_path / "outputs" / "12-00" / "top_1"
+    with WandbReport(tags=["a"], **settings).start(folder, {"experiment": experiment}) as run:
+        run.finish(report)
+    wandb.teardown()
+    assert run.location is not None
+    found = _run_of(Path(run.location))
+    assert found["display_name"] == name
+    assert found.get("run_group") == group
+    tag = f"experiment:{experiment['name']}"
+    assert set(found["tags"]) == {"a", tag, report.dataset.name, report.target.architecture}
+    assert found["config"]["update"]["experiment"] == experiment
+
+
+def test_tags_and_groups_have_the_length_that_wandb_takes(report: AuditReport, tmp_path: Path) -> None:
+    import wandb
+
+    dataset = report.dataset.model_copy(update={"name": "d" * 100})
+    config = {"experiment": {"name": "e" * 200, "variant": "v"}}
+    with WandbReport().start(tmp_path / "v", config) as run:
+        run.finish(report.model_copy(update={"dataset": dataset}))
+    wandb.teardown()
+    assert run.location is not None
+    found = _run_of(Path(run.location))
+    assert set(found["tags"]) == {"d" * 64, f"experiment:{'e' * 53}", report.target.architecture}
+    assert found["run_group"] == "e" * 128
+
+
+@pytest.mark.parametrize("section", [None, "defenses", {"variant": "v"}, {"name": 5}])
+def test_a_section_of_another_kind_is_no_experiment(section: object) -> None:
+    assert Experiment.of({"experiment": section}) is None
 
 
 def test_saved_models_are_an_artefact_on_request(report: AuditReport, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,10 +12,13 @@ from rich.console import Console
 from torch import nn
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.training.display import LiveTable, Losses, Row, duration
+from mia_lightning.defenses.mixup import Mixup
+from mia_lightning.training.display import LiveTable, Look, Quantiles, Row, duration
 from mia_lightning.training.fit import Engine
-from mia_lightning.training.progress import Stages, losses_of
+from mia_lightning.training.module import StackModule
+from mia_lightning.training.progress import EpochBar, Stages, quantiles_of
 from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -49,7 +53,7 @@ def test_stages_are_plain_lines_where_there_is_no_terminal(now: Seconds) -> None
             stages.remark("One sentence that is longer than the console and has [brackets].")
             with stages.stage("shadow", 7, 3) as bar:
                 now.value = 2.5
-                bar.advance(Losses(0.25, 0.5, 1.0))
+                bar.advance(Look(Quantiles(0.25, 0.5, 1.0)))
         with stages.clock("attack/loss"):
             stages.note("A note.")
     assert shown_on(console).splitlines() == [
@@ -98,11 +102,11 @@ def test_a_terminal_shows_one_table_of_all_stages(now: Seconds) -> None:
     console = terminal(width=80)
     with Stages(console, now=now) as stages:
         with stages.clock("target"), stages.stage("target", 8, 1) as bar:
-            bar.advance(Losses(0.5, 0.5, 0.5))
+            bar.advance(Look(Quantiles(0.5, 0.5, 0.5)))
             now.value = 61.0
         stages.remark("One sentence with [brackets].")
         with stages.clock("shadow"), stages.stage("shadow", 40, 16) as bar:
-            bar.advance(Losses(0.25, 0.5, 0.75))
+            bar.advance(Look(Quantiles(0.25, 0.5, 0.75)))
         with stages.clock("attack/boundary_label_only"):
             pass
     last = shown_on(console).rpartition("stage")[2].splitlines()
@@ -154,8 +158,8 @@ def test_losses_are_quantiles_over_the_models_that_still_train() -> None:
     loss_K = torch.rand(11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     loss_K[3] = torch.nan
     expected = np.nanquantile(loss_K.numpy(), [0.1, 0.5, 0.9])
-    np.testing.assert_allclose(losses_of(loss_K), expected, rtol=1e-12)
-    assert str(Losses(0.12345, 0.12345, 0.12345)) == "0.123"
+    np.testing.assert_allclose(quantiles_of(loss_K), expected, rtol=1e-12)
+    assert str(Quantiles(0.12345, 0.12345, 0.12345)) == "0.123"
 
 
 class Net(nn.Module):
@@ -185,22 +189,100 @@ def test_models_epochs_and_losses_of_a_training_in_chunks(blobs: Population, now
     with Stages(console, now=now) as stages:
         engine = trained(stages, blobs, chunk=2)
     line = shown_on(console).splitlines()[-1]
-    found = re.fullmatch(r"shadow: 4/4 models, 12/12 epochs, loss (\d\.\d{3}) .*, done in 0\.0 s", line)
+    found = re.fullmatch(
+        r"shadow: 4/4 models, 12/12 epochs, loss (\d\.\d{3}) .*, batch accuracy \d+ % .*, done in 0\.0 s", line
+    )
     assert found is not None, line
     of_last_chunk = engine.losses["shadow"][0][-1, 2:].mean()
     assert float(found[1]) == pytest.approx(float(of_last_chunk), abs=6e-4)
 
 
 def test_the_losses_are_those_of_the_epoch_that_has_ended(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Losses] = []
+    told: list[Quantiles] = []
     monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(
-        "mia_lightning.training.progress.losses_of", lambda loss_K: told.append(losses_of(loss_K)) or told[-1]
+        "mia_lightning.training.progress.quantiles_of", lambda loss_K: told.append(quantiles_of(loss_K)) or told[-1]
     )
     with Stages(Console(file=io.StringIO())) as stages:
         engine = trained(stages, blobs)
     expected = np.nanquantile(engine.losses["shadow"][0].numpy(), [0.1, 0.5, 0.9], axis=1).T
-    np.testing.assert_allclose(told, expected, rtol=1e-12)
+    np.testing.assert_allclose(told[::2], expected, rtol=1e-12)  # between them the accuracies
+
+
+RECORDS_K = [torch.arange(40), torch.arange(20, 60), torch.arange(40, 80), torch.arange(5, 45)]
+
+
+def looks(
+    blobs: Population,
+    monkeypatch: pytest.MonkeyPatch,
+    records_K: Sequence[torch.Tensor] = RECORDS_K,
+    epochs: int = 6,
+    **options: object,
+) -> tuple[list[Look | None], TrainedStack]:
+    """What is seen of each epoch of one batch, and what became of the models."""
+    told: list[Look | None] = []
+    advance = EpochBar.advance
+    monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(EpochBar, "advance", lambda bar, look: told.append(look) or advance(bar, look))
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=40,
+        optimizer=partial(torch.optim.Adam, lr=0.05),
+        **options,  # type: ignore[arg-type]
+    )
+    with Stages() as stages:
+        engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"), stages=stages)
+        stack = engine.train(Net, blobs, records_K, recipe, role="shadow")
+    monkeypatch.setattr(EpochBar, "advance", advance)
+    return told, stack
+
+
+@pytest.mark.parametrize("execution", ["stack", "loop"])
+def test_the_accuracy_is_that_of_the_last_batch_before_its_step(
+    blobs: Population, monkeypatch: pytest.MonkeyPatch, execution: str
+) -> None:
+    records_K = [*RECORDS_K[:3], torch.arange(5, 42)]  # the last is padded
+    told, _ = looks(blobs, monkeypatch, records_K, execution=execution)
+    assert len(told) == 6
+    for epochs in (1, 4):
+        _, stack = looks(blobs, monkeypatch, records_K, epochs, execution=execution)
+        guessed_KN = stack.observe(blobs).log_probability_KANC[:, 0].argmax(-1)
+        right = [float((guessed_KN[k] == blobs.label_N)[rows].double().mean()) for k, rows in enumerate(records_K)]
+        assert told[epochs] is not None
+        np.testing.assert_allclose(told[epochs].accuracy, np.quantile(right, [0.1, 0.5, 0.9]), rtol=1e-12)
+
+
+def test_mixed_records_have_a_loss_and_no_accuracy(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, _ = looks(
+        blobs, monkeypatch, mix=Mixup().adapt(Recipe(epochs=1, batch_size=1, optimizer=torch.optim.SGD)).mix
+    )
+    assert all(look is not None and look.accuracy is None for look in told)
+
+
+def test_steps_at_which_nobody_looks_count_nothing(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    step = StackModule.training_step
+    monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 1e9)
+    monkeypatch.setattr(
+        StackModule, "training_step", lambda module, *given: counted.append(module.counts_hits) or step(module, *given)
+    )
+    with Stages() as stages:
+        trained(stages, blobs)  # two batches an epoch
+    assert counted == [False, True] + [False] * 9 + [True]  # the first epoch and the last are looked at
+
+
+def test_accuracies_stand_beside_the_losses(now: Seconds) -> None:
+    look = Look(Quantiles(0.25, 0.5, 1.0), Quantiles(0.751, 0.886, 1.0))
+    console, lines = terminal(width=80), Console(file=io.StringIO(), width=200)
+    for each in (console, lines, wide := terminal(width=120)):
+        with Stages(each, now=now) as stages, stages.clock("shadow"), stages.stage("shadow", 40, 16) as bar:
+            bar.advance(look)
+    assert "loss 0.500 (0.250-1.000), batch accuracy 89 % (75-100), done" in shown_on(lines)
+    last = shown_on(console).rpartition("stage")[2].splitlines()
+    assert " ".join(last[0].split()) == "models epochs loss (10-90 %) batch accuracy time left"
+    assert " ".join(last[1].split()) == "shadow 16/16 40/40 0.500 (0.250-1.000) 89 % (75-100) 0:00"
+    assert max(map(len, last)) <= 80
+    assert "16/16 ━━━━━━━━━━  40/40" in shown_on(wide).rpartition("stage")[2]
 
 
 def test_models_that_stop_early_complete_their_chunk(blobs: Population, now: Seconds) -> None:
