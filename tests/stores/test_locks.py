@@ -1,4 +1,4 @@
-"""Locks among processes: held by key, given up with the process, and never by what it does meanwhile."""
+"""Locks among processes and threads: held by key, given up with the process, never by what it does meanwhile."""
 
 import errno
 import fcntl
@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -167,6 +169,47 @@ def test_a_folder_that_is_removed_and_made_anew(store: Store) -> None:
     with store.locked_free([A]) as free:
         assert free == {A}
         assert free_elsewhere(store, A, B) == {B}
+
+
+def test_threads_of_one_process_wait_for_each_other(store: Store, tmp_path: Path) -> None:
+    """By whatever name they know the folder."""
+    link = tmp_path / "link"
+    link.symlink_to(store.folder)
+    is_held, is_waiting, happened = threading.Event(), threading.Event(), []
+
+    def second() -> None:
+        is_held.wait()
+        with Store(dir=link).locked([B, A], waiting=is_waiting.set):
+            happened.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with store.locked([A]):
+        is_held.set()
+        assert is_waiting.wait(60)
+        happened.append("first")
+    thread.join()
+    assert happened == ["first", "second"]
+    assert free_elsewhere(store, A, B) == {A, B}
+
+
+def test_another_thread_finds_only_what_is_free(store: Store) -> None:
+    with store.locked([A]), ThreadPoolExecutor(1) as pool:
+
+        def taken() -> frozenset[str]:
+            with store.locked_free([A, B]) as free:
+                return free
+
+        assert pool.submit(taken).result() == {B}
+        assert free_elsewhere(store, A, B) == {B}
+
+
+def test_a_thread_that_holds_a_key_twice_gives_it_up_once(store: Store) -> None:
+    with store.locked([A]):
+        with store.locked([A]), store.locked_free([A, B]) as free:
+            assert free == {A, B}
+        assert free_elsewhere(store, A, B) == {B}
+    assert free_elsewhere(store, A, B) == {A, B}
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
