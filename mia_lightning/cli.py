@@ -193,6 +193,9 @@ def _audit(resolved: dict[str, Any], folder: Path) -> tuple[int, str | None]:
         return 0, None
     with nothing_on_stdout():
         report = run(resolved, folder, progress)
+    if resolved["shards"]["count"] > 1 and "shadow" in report.run.store and report.run.store["shadow"].trained:
+        sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
+        print(f"mia-lightning: {sentence} itself", file=sys.stderr)
     verdict = judged(resolved, report, folder)
     with for_a_reader():
         console.print(render_summary(report))

@@ -1,11 +1,13 @@
 """Locks by key among all processes that share a file: whoever is killed, or whose machine is gone, holds nothing.
 
-A key is hexadecimal, and a lock on it one byte of the file. Threads of one process do not lock each other out.
+A key is hexadecimal, and a lock on it one byte of the file. The system tells processes apart and not their threads, so
+which thread holds what is kept here; a thread that takes what it holds already has it twice.
 """
 
 import contextlib
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from pathlib import Path
 _PATIENCE = 0.2
 # One for each file of locks, for as long as the process lives: closing any other would give its locks up.
 _descriptors: dict[str, int] = {}
+# By device, inode and byte: the thread that holds it, and how often.
+_holders: dict[tuple[int, int, int], tuple[int, int]] = {}
+_one_at_a_time = threading.Lock()
 
 
 def descriptor(file: Path) -> int:
@@ -32,7 +37,7 @@ def locked(file: int, keys: Iterable[str], waiting: Callable[[], object]) -> Ite
 
     Args:
         file: a `descriptor`.
-        waiting: called once, where another process holds one of them.
+        waiting: called once, where somebody else holds one of them.
     """
     taken: list[int] = []
     try:
@@ -49,7 +54,7 @@ def locked(file: int, keys: Iterable[str], waiting: Callable[[], object]) -> Ite
 
 @contextmanager
 def locked_free(file: int, keys: Iterable[str]) -> Iterator[frozenset[str]]:
-    """Alone with those of the keys that no other process holds, which are given."""
+    """Alone with those of the keys that nobody else holds, which are given."""
     key_of = {_byte(key): key for key in keys}
     taken: list[int] = []
     try:
@@ -66,6 +71,32 @@ def _byte(key: str) -> int:
 
 
 def _lock(file: int, byte: int) -> bool:
+    me, held = threading.get_ident(), _held(file, byte)
+    with _one_at_a_time:
+        holder, times = _holders.get(held, (me, 0))
+        if holder != me or (times == 0 and not _lock_among_processes(file, byte)):
+            return False
+        _holders[held] = me, times + 1
+    return True
+
+
+def _unlock(file: int, taken: Iterable[int]) -> None:
+    for byte in taken:
+        held = _held(file, byte)
+        with _one_at_a_time:
+            holder, times = _holders.pop(held)
+            if times > 1:
+                _holders[held] = holder, times - 1
+            else:
+                _unlock_among_processes(file, byte)
+
+
+def _held(file: int, byte: int) -> tuple[int, int, int]:
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino, byte
+
+
+def _lock_among_processes(file: int, byte: int) -> bool:
     import fcntl  # which not every system has
 
     try:
@@ -80,12 +111,22 @@ def _lock(file: int, byte: int) -> bool:
     return True
 
 
-def _unlock(file: int, taken: Iterable[int]) -> None:
+def _unlock_among_processes(file: int, byte: int) -> None:
     import fcntl
 
-    for byte in taken:
-        with contextlib.suppress(OSError):
-            fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
+    with contextlib.suppress(OSError):
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, byte)
+
+
+def _begin_anew() -> None:
+    """A child holds nothing of its parent, whose threads it does not have either."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+    _holders.clear()
+
+
+if hasattr(os, "register_at_fork"):  # which not every system has
+    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _nothing() -> None:

@@ -196,15 +196,15 @@ class Store:
     def locked(
         self, keys: Iterable[str], *, waiting: Callable[[], object] = lambda: None
     ) -> AbstractContextManager[None]:
-        """Alone with these keys (hexadecimal) among all processes that share the folder.
+        """Alone with these keys (hexadecimal) among all threads of all processes that share the folder.
 
         Args:
-            waiting: called once, where another process holds one of them.
+            waiting: called once, where another one holds one of them.
         """
         return locks.locked(self._lock_file(), keys, waiting)
 
     def locked_free(self, keys: Iterable[str]) -> AbstractContextManager[frozenset[str]]:
-        """As `locked`, without waiting: alone with those of the keys that no other process holds, which are given."""
+        """As `locked`, without waiting: alone with those of the keys that nobody else holds, which are given."""
         return locks.locked_free(self._lock_file(), keys)
 
     def _lock_file(self) -> int:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
+from mia_lightning.commands import BAD_INPUT, CLOSED, INTERRUPTED, Parser, complain
 from mia_lightning.errors import InputError
 from mia_lightning.housekeeping import (
     ANSWERS,
@@ -37,17 +37,10 @@ from mia_lightning.pruning import (
 )
 from mia_lightning.store import Store
 
-DAMAGE, BAD_INPUT, INTERRUPTED, CLOSED = 1, 2, 130, 141
+PROGRAM = "mia-store"
+DAMAGE = 1
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _STATES = {"running": "running", "ended": "left by a process that is gone", "elsewhere": "on another host"}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        _complain(f"{message}; see {self.prog} --help.")
-        sys.exit(BAD_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -70,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mia-store", description="Look after the folder where mia-lightning keeps trained models.")
-    folder = _Parser(add_help=False)
+    parser = Parser(prog=PROGRAM, description="Look after the folder where mia-lightning keeps trained models.")
+    folder = Parser(add_help=False)
     default = os.environ.get("MIA_STORE") or "store"
     folder.add_argument("--dir", default=default, help="the folder of the store (default: $MIA_STORE, else store)")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -229,7 +222,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _complain(sentence: str) -> None:
-    print(f"mia-store: {sentence}", file=sys.stderr)
+    complain(PROGRAM, sentence)
 
 
 if __name__ == "__main__":

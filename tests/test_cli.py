@@ -432,6 +432,20 @@ def test_a_setting_without_effect_is_said_to_have_none(call: Call) -> None:
     assert "no effect" not in silent.stderr
 
 
+def test_a_run_that_trains_what_shards_were_to_train_says_so(call: Call) -> None:
+    quick = [*QUICK, "attack=loss", "shadow.count=2", "training.epochs=1", "store.dir=store", "shadow.shards=2"]
+    sentence = (
+        "mia-lightning: shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained "
+        "them itself"
+    )
+    result = call(*quick)
+    assert result.returncode == 0, result.stderr
+    assert sentence in result.stderr.splitlines()
+    again = call(*quick)  # as where shards have trained them before
+    assert again.returncode == 0
+    assert "--multirun" not in again.stderr
+
+
 def test_the_saved_target_of_a_run_is_a_checkpoint(call: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("row\n" + "".join(f"{row}\n" for row in range(60)))
     quick = [*QUICK, "membership=given", "membership.path=rows.csv", "attack=loss", "shadow.count=2"]

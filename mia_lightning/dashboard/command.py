@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mia_lightning.atomic import write_whole
+from mia_lightning.commands import BAD_INPUT, INTERRUPTED, Parser, complain
 from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.finding import Place, find_runs
 from mia_lightning.dashboard.page import dashboard_page
@@ -17,16 +18,7 @@ from mia_lightning.dashboard.reader import Reader, state_of
 from mia_lightning.dashboard.workspace import create, is_meant
 from mia_lightning.errors import InputError
 
-BAD_INPUT, INTERRUPTED = 2, 130
 PROGRAM = "mia-dashboard"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        _complain(f"{message}; see {self.prog} --help.")
-        sys.exit(BAD_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _workspace(arguments: Sequence[str]) -> NoReturn:
     try:
-        print(create(arguments, _Parser))
+        print(create(arguments))
     except InputError as error:
         _complain(str(error))
         sys.exit(BAD_INPUT)
@@ -65,7 +57,7 @@ def _workspace(arguments: Sequence[str]) -> NoReturn:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Draws the runs beneath folders on one self-contained page: leakage against generalisation gap and "
         "accuracy, over time, and side by side.",
@@ -147,7 +139,7 @@ def _write(shown: Sequence[Shown], output: Path, *, command: str, watched: float
 
 
 def _complain(sentence: str) -> None:
-    print(f"{PROGRAM}: {sentence}", file=sys.stderr, flush=True)
+    complain(PROGRAM, sentence)
 
 
 if __name__ == "__main__":

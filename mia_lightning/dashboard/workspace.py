@@ -4,11 +4,11 @@ The panels read the summary scalars that every logged run has (`reports/wandb_co
 is done by the official package wandb-workspaces.
 """
 
-import argparse
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mia_lightning.commands import Parser
 from mia_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ GAP = "target/generalization_gap"
 ACCURACY = "target/test_accuracy"
 FIGURES = ("auc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "advantage")
 NAME = "Leakage against overfitting"
-Parser = Callable[..., argparse.ArgumentParser]
 
 
 def is_meant(arguments: Sequence[str]) -> bool:
@@ -26,15 +25,13 @@ def is_meant(arguments: Sequence[str]) -> bool:
     return len(arguments) > 1 and arguments[0] == "wandb" and not arguments[1].endswith("/")
 
 
-def create(arguments: Sequence[str], make_parser: Parser) -> str:
+def create(arguments: Sequence[str]) -> str:
     """Make and save the workspace; returns where it is.
 
     Raises:
         InputError: the package is not installed, the place is none, or wandb refuses it.
     """
-    parser = make_parser(
-        prog="mia-dashboard wandb", description="Saves a workspace that plots leakage against overfitting."
-    )
+    parser = Parser(prog="mia-dashboard wandb", description="Saves a workspace that plots leakage against overfitting.")
     parser.add_argument("place", metavar="ENTITY/PROJECT", help="of wandb; saving needs `wandb login`")
     parser.add_argument("--attack", nargs="+", default=["shokri", "loss"], metavar="NAME", help="default: shokri loss")
     options = parser.parse_args(arguments)

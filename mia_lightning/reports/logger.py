@@ -5,6 +5,7 @@ with logger.start(folder, config) as run:
     run.finish(report)   # an error before this line closes the run as failed
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -46,7 +47,23 @@ class RunLogger(Protocol):
         """
 
 
-class NoRun:
+class ClosesItself(ABC):
+    """A run that is a context manager because it can be closed."""
+
+    @abstractmethod
+    def abort(self, exit_code: int = 1) -> None:
+        """As `LoggedRun.abort`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+
+class NoRun(ClosesItself):
     """A run of which nothing is kept."""
 
     location: str | None = None
@@ -55,14 +72,6 @@ class NoRun:
         """Nothing."""
 
     def abort(self, exit_code: int = 1) -> None:
-        """Nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         """Nothing."""
 
 
@@ -113,7 +122,7 @@ class Loggers:
         return _Runs(runs)
 
 
-class _Runs:
+class _Runs(ClosesItself):
     def __init__(self, runs: Sequence[LoggedRun]) -> None:
         self._runs = runs
 
@@ -129,11 +138,3 @@ class _Runs:
     def abort(self, exit_code: int = 1) -> None:
         for run in self._runs:
             run.abort(exit_code)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
+from mia_lightning.reports.logger import ClosesItself
 from mia_lightning.reports.schema import AuditReport
 
 FOLDER = "tensorboard"
@@ -42,7 +42,7 @@ class TensorBoardReport:
         return _TensorBoardRun(place, config)
 
 
-class _TensorBoardRun:
+class _TensorBoardRun(ClosesItself):
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder, self._config = folder, config
         self._is_closed = False
@@ -58,11 +58,3 @@ class _TensorBoardRun:
 
     def abort(self, exit_code: int = 1) -> None:
         self._is_closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()

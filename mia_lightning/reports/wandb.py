@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mia_lightning.errors import InputError
-from mia_lightning.reports.logger import LoggedRun, NoRun
+from mia_lightning.reports.logger import ClosesItself, LoggedRun, NoRun
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.wandb_experiment import Experiment, fitting
 
@@ -108,7 +107,7 @@ class WandbReport:
         return _WandbRun(run, folder, _MODELS if self.models else ())
 
 
-class _WandbRun:
+class _WandbRun(ClosesItself):
     def __init__(self, run: "wandb.Run", folder: Path, models: Sequence[str]) -> None:
         self._run: wandb.Run | None = run
         self._folder, self._models = folder, models
@@ -142,14 +141,6 @@ class _WandbRun:
         # The error that ends the audit is the one to be seen, not what wandb makes of it.
         with suppress(Exception), _environment(self._folder):
             run.finish(exit_code=exit_code)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.abort()
 
 
 def _sweep_of(folder: Path) -> str | None:

@@ -72,12 +72,13 @@ class Outcome:
 
     @classmethod
     def of(cls, folder: Path) -> "Outcome | None":
-        """What `outcome.json` in the folder of a run says; None where there is none."""
+        """What `outcome.json` in the folder of a run says; None where there is none, or none that can be read."""
         try:
             content = json.loads((folder / "outcome.json").read_text())
-        except (OSError, ValueError):
+            code, reason = content["exit_code"], content["reason"]
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        return cls(exit_code=int(content["exit_code"]), reason=content["reason"])
+        return cls(exit_code=code, reason=reason) if code in EXIT_CODES else None
 
     def keep(self, folder: Path) -> "Outcome":
         """Write it to `outcome.json`."""
@@ -121,7 +122,7 @@ def digest_of(folder: Path) -> str | None:
     """The digest of the configuration that a folder belongs to; None where no run was begun in it."""
     try:
         return str(json.loads((folder / "run.json").read_text())["digest"])
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -114,8 +114,8 @@ class Slurm:
         except InputError:
             raise
         except BaseException:
-            self._withdraw(tasks, _kept(kept).values(), queue)
-            _keep(kept, {})
+            if self._withdraw(tasks, _kept(kept).values(), queue):
+                _keep(kept, {})
             raise
         ended = {str(run.folder) for run in runs}
         _keep(kept, {place: task for place, task in _kept(kept).items() if place not in ended})
@@ -200,16 +200,20 @@ class Slurm:
             if tasks:
                 time.sleep(self.poll_seconds)
 
-    def _withdraw(self, tasks: Mapping[Run, str], queued: Collection[str], queue: Queue) -> None:
-        """Cancel all tasks and wait until they are gone, so that the next start does not meet them."""
+    def _withdraw(self, tasks: Mapping[Run, str], queued: Collection[str], queue: Queue) -> bool:
+        """Cancel all tasks and wait until they are gone; False where that could not be seen, so that the next start
+        has to look for them."""
+        are_gone = False
         cancel(queued)
         with contextlib.suppress(TimeoutError, InputError), patience():
             while set(self._states(list(queued), queue).values()) - OVER:
                 time.sleep(0.5)
+            are_gone = True
         for run in tasks:
             outcome = Outcome.of(run.folder)
             if outcome is None or not outcome.is_finished:
                 lost(run, "it was cancelled, since the sweep was interrupted")
+        return are_gone
 
 
 def _line(states: Mapping[str, int]) -> str:
@@ -220,7 +224,7 @@ def _kept(kept: Path) -> dict[str, str]:
     """The tasks of the sweep that nobody has seen the end of, by the folders of their runs."""
     try:
         tasks: dict[str, str] = json.loads(kept.read_text())["slurm"]
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
     return tasks
 

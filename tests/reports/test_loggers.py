@@ -26,9 +26,6 @@ class Noted(NoRun):
     def abort(self, exit_code: int = 1) -> None:
         self.notes.append(f"{self.name} ended")
 
-    def __exit__(self, *_: object) -> None:
-        self.abort()
-
 
 class Notes:
     """A logger that notes what happens to its runs."""

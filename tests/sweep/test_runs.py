@@ -50,6 +50,16 @@ def run_in(directory: Path, way: str, folder: str = "sweep/0") -> Run:
     return Run(number=0, overrides=(f"way={way}",), folder=directory / folder, directory=directory, digest="abc")
 
 
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "null", "{}", '{"exit_code": 0}', '{"exit_code": 77, "reason": ""}']
+)
+def test_what_is_no_outcome_is_none(content: str, tmp_path: Path) -> None:
+    for name in ("outcome.json", "run.json"):
+        (tmp_path / name).write_text(content)
+    assert Outcome.of(tmp_path) is None
+    assert digest_of(tmp_path) is None
+
+
 @pytest.mark.parametrize("code", [0, 1, 2, 3, 4])
 def test_the_exit_code_is_that_of_the_outcome_and_what_was_printed_is_kept(code: int, directory: Path) -> None:
     run = run_in(directory, str(code))

@@ -1,5 +1,6 @@
 """What is read from Slurm's commands, by commands in their place; and what a run's outcome is after its task."""
 
+import json
 import re
 import signal
 import threading
@@ -14,7 +15,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.mistakes import config_directory
 from mia_lightning.sweep import slurm_queue
 from mia_lightning.sweep.runs import Outcome, Run
-from mia_lightning.sweep.slurm import Slurm, _conclude
+from mia_lightning.sweep.slurm import Slurm, _conclude, _kept
 from mia_lightning.sweep.slurm_queue import COMMANDS, FORGOTTEN, Queue, check_commands, patience
 
 Command = Callable[[str, str], None]
@@ -158,6 +159,28 @@ def test_an_interruption_while_tasks_are_handed_over_cancels_them_all(command: C
     assert (tmp_path / "sweep.json").read_text() == '{\n  "slurm": {}\n}'
     expected = Outcome(exit_code=5, reason="it was cancelled, since the sweep was interrupted")
     assert [Outcome.of(run.folder) for run in runs] == [expected] * 2
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_tasks_that_nobody_saw_go_are_looked_for_by_the_next_start(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller goes away as the sweep is interrupted."""
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.5)
+    command("sbatch", f'touch {tmp_path}/away; kill -INT $PPID; echo "Submitted batch job 77"')
+    command("squeue", f'[ ! -e {tmp_path}/away ] || {{ echo "no contact" >&2; exit 1; }}')
+    runs = runs_in(tmp_path, 2)
+    with pytest.raises(KeyboardInterrupt):
+        Slurm().run(runs, folder=tmp_path)
+    tasks = {str(run.folder): f"77_{i}" for i, run in enumerate(runs)}
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {"slurm": tasks}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "3"])
+def test_a_list_of_tasks_that_cannot_be_read_names_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text(content)
+    assert _kept(tmp_path / "sweep.json") == {}
 
 
 def test_an_sbatch_that_hangs_is_given_up(

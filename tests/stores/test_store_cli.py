@@ -105,7 +105,7 @@ def test_it_starts_without_anything_heavy() -> None:
         "import sys\nimport mia_lightning.store_cli\n"
         "print(sorted(sys.modules.keys() & {'torch', 'numpy', 'hydra', 'pytorch_lightning', 'rich', 'safetensors'}))"
     )
-    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run([sys.executable, "-c", script], env=kept, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "[]"
 
@@ -331,7 +331,7 @@ def test_prune_leaves_what_another_process_holds(call: Call, store: Store, ended
         "import sys\nfrom mia_lightning.store import Store\n"
         "with Store(dir=sys.argv[1]).locked([sys.argv[2]]):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
-    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", script, str(store.folder), OLD[0]]
     before = store.places()
     with subprocess.Popen(command, env=kept, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -478,7 +478,7 @@ def test_what_was_typed_wrong(
 
 def test_a_reader_that_has_seen_enough(store: Store) -> None:
     """Such as `mia-store ls | head -1`."""
-    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "mia_lightning.store_cli", "ls", "--dir", str(store.folder)]
     reading, writing = os.pipe()
     os.close(reading)
