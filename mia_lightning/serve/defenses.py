@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 
 from mia_lightning import job
-from mia_lightning.defenses.interface import OutputDefense
+from mia_lightning.defenses.interface import OutputDefense, split_defenses
 from mia_lightning.errors import InputError
 from mia_lightning.mistakes import config_directory, is_bad_input, translate
-from mia_lightning.preparation import split_defenses
 
 
 def output_defenses(typed: Sequence[str]) -> tuple[OutputDefense, ...]:

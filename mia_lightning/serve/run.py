@@ -14,9 +14,8 @@ from torch import Tensor
 
 from mia_lightning import job
 from mia_lightning.datasets.population import Population
-from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model
+from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model, split_defenses
 from mia_lightning.errors import InputError
-from mia_lightning.preparation import split_defenses
 from mia_lightning.reports.files import read_report
 from mia_lightning.reports.names import MEMBERS
 from mia_lightning.reports.schema import AuditReport
