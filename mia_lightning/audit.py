@@ -1,6 +1,7 @@
 """The run, top to bottom: plan, target, shadow models, signals, attacks, report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,18 +117,18 @@ def audit(
             training=training,
         )
         engine = engine_of(seed=seed, trainer=trainer, store=store, stages=stages, folder=folder)
-        observation = observe_models(engine, ingredients)
-        report = _attack(
-            observation,
-            attacks,
-            defenses=defenses,
-            adaptive=adaptive,
-            skip_inapplicable=skip_inapplicable,
-            convergence=convergence,
-            folder=folder,
-            save_models=save_models,
-            config=config or {},
-        )
+        with closing(observe_models(engine, ingredients)) as observation:
+            report = _attack(
+                observation,
+                attacks,
+                defenses=defenses,
+                adaptive=adaptive,
+                skip_inapplicable=skip_inapplicable,
+                convergence=convergence,
+                folder=folder,
+                save_models=save_models,
+                config=config or {},
+            )
         log.finish(report)
     return report
 

@@ -20,6 +20,7 @@ from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
 from mia_lightning.shadows.real import Real
+from mia_lightning.targets.endpoints.models import EndpointModels
 from mia_lightning.targets.interface import Models
 from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.fit import Engine
@@ -81,6 +82,11 @@ class Observation:
     def answer_defenses(self) -> tuple[OutputDefense, ...]:
         """What the target's own answers leave out, imitated on the shadow models whatever the attack."""
         return defenses_of(self.target_signals.form)
+
+    def close(self) -> None:
+        """Give back the connections of a target that somebody else serves; others have none."""
+        if isinstance(self.targets, EndpointModels):
+            self.targets.close()
 
 
 def observe_models(engine: Engine, ingredients: Ingredients, *, room: Room | None = None) -> Observation:

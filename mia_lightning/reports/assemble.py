@@ -25,6 +25,7 @@ from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MOD
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
 from mia_lightning.reports.duplicates import find_duplicates
+from mia_lightning.reports.endpoint import endpoint_section, unsteady
 from mia_lightning.reports.exposed import COUNT, pictures, surest_members
 from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
@@ -83,7 +84,9 @@ def assemble(
     duplicates = find_duplicates(
         observation.plan, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
-    warnings = [*engine.stages.remarks, *duplicates.warnings]
+    endpoint = endpoint_section(observation.targets)
+    changed = unsteady(endpoint)
+    warnings = [*([] if changed is None else [changed]), *engine.stages.remarks, *duplicates.warnings]
     report = AuditReport(
         run=_run_section(engine, config),
         dataset=DatasetSection(
@@ -109,6 +112,7 @@ def assemble(
         defense=defense,
         privacy=privacy_section(observation, outcomes),
         threat_model=threat_model(observation, outcomes, channel=target_signals.channel, defense=defense),
+        endpoint=endpoint,
         attacks=tuple(
             _attack_section(outcome, population, plan, None if defense is None else defense.description, engine.seed)
             for outcome in outcomes

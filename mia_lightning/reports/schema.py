@@ -179,6 +179,33 @@ class ThreatModelSection(_Section):
     members_from: str | None = None  # what named them; null where they were drawn
 
 
+class EndpointSection(_Section):
+    """A target that somebody else serves: what it was asked, and whether it stayed the same meanwhile.
+
+    Sentinels are records that were asked about again. Those that were answered otherwise show that answers vary from
+    call to call, or that the model changed.
+    """
+
+    protocol: str
+    place: str
+    num_records: int  # different records of which the answer is known
+    num_found: int  # of these, kept from earlier runs
+    num_sent: int  # records that this run asked about
+    num_repeated: int  # of these, again: after a fault of the server, or as sentinels
+    num_spent: int  # records asked about by all runs that share the responses
+    budget: int | None  # of these; null for no limit
+    cost: float | None  # of this run, in the currency of `target.asking.price_per_thousand`; null without one
+    num_wanted: int  # sentinels
+    num_at_once: int  # asked again right after their first answer
+    num_varied: int  # of these, answered otherwise
+    num_kept: int  # asked again, whose first answer was kept from another run
+    num_outdated: int  # of these, answered otherwise
+    num_at_end: int  # asked again when all else had been asked
+    num_changed: int  # of these, answered otherwise than the time before
+    largest_difference: float | None  # in a probability, between two answers for a sentinel
+    failure: str | None  # why none could be asked at the end; null where they were
+
+
 class ConvergencePoint(_Section):
     """With `num_shadows` shadow models."""
 
@@ -348,6 +375,7 @@ class AuditReport(_Section):
     defense: DefenseSection | None = None  # null for none
     privacy: PrivacySection | None = None  # null without a guarantee and without canaries
     threat_model: ThreatModelSection | None = None
+    endpoint: EndpointSection | None = None  # null for a target that is not served by somebody else
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None

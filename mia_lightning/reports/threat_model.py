@@ -7,6 +7,7 @@ import torch
 
 from mia_lightning.membership import Membership
 from mia_lightning.observation import Observation
+from mia_lightning.reports.endpoint import endpoint_sentences
 from mia_lightning.reports.schema import AuditReport, DefenseSection, ThreatModelSection
 from mia_lightning.scoring import AttackOutcome
 from mia_lightning.targets.service import ServiceModels
@@ -64,6 +65,7 @@ def threat_sentences(report: AuditReport) -> list[tuple[str, str]]:
     return [
         ("what is seen of an answer", f"{_access(model.access)}."),
         ("queries to the target", _queries(report, model)),
+        *endpoint_sentences(report.endpoint),
         ("data of the attacker", _data(report, model)),
         ("architecture and training", _assumed(report, model)),
         ("shadow models", _references(report, model)),
