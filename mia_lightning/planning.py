@@ -22,6 +22,8 @@ from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.store import Store
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.interface import Target
 from mia_lightning.training.execution import ExecutionPlan, duration
 from mia_lightning.training.fit import Engine
@@ -119,6 +121,8 @@ def _estimates(setup: Setup, shadow_setup: Setup, ingredients: Ingredients) -> l
         sentences.append("What a service trains is not estimated.")
     elif target.is_trained_here:
         stage(lambda: target.obtain(setup))
+    elif isinstance(target, EndpointTarget):
+        sentences.append(_questions(target.asking, ingredients, len(setup.population)))
     if not isinstance(shadow, Real):
         sentences.append(
             f"The shadow models train on records of shadow={shadow.source}, which are made from the target's answers: "
@@ -137,6 +141,17 @@ def _estimates(setup: Setup, shadow_setup: Setup, ingredients: Ingredients) -> l
                     raise
     sentences.append(f"All that is trained: about {duration(sum(seconds))} here.")
     return sentences
+
+
+def _questions(asking: Asking, ingredients: Ingredients, num_records: int) -> str:
+    """How often a model that somebody else serves would be asked, at most."""
+    num = num_records * ingredients.needs.queries + 2 * asking.sentinels
+    price = asking.price_per_thousand
+    cost = "" if price is None else f", at a cost of about {num / 1000 * price:,.2f}"
+    synthesis = "" if isinstance(ingredients.shadow, Real) else ", and further ones to make shadow records"
+    return (
+        f"The served model is asked about at most {num:,} records{cost}{synthesis}; those kept in responses are free."
+    )
 
 
 def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:

@@ -1,11 +1,13 @@
 """`plan=true`: what a run would take, a sentence for each stage, and nothing trained."""
 
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
 import torch
 
 import mia_lightning as mia
+from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.attacks.quantile_regression import QuantileRegression
 from mia_lightning.datasets.population import Population
@@ -15,9 +17,14 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.planning import estimate
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.marginal import Marginal
+from mia_lightning.shadows.model_based import ModelBased
 from mia_lightning.targets.amazon_ml import AmazonML
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.interface import Endpoint
+from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.training.fit import Engine
+from mia_lightning.training.setup import Setup
 from mia_lightning.training.task import Task
 from mia_lightning.training.trained import TrainedStack
 
@@ -104,6 +111,27 @@ def test_a_service_is_not_estimated_and_a_target_that_is_there_takes_nothing(blo
         "4 shadow models x 8 epochs",
         "All that is trained",
     ]
+
+
+def test_a_served_model_is_asked_so_often_and_not_yet(blobs: Population) -> None:
+    """Once for each record and each view of it, and twice for sentinels."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Served(EndpointTarget):
+        def connect(self, setup: Setup) -> Endpoint:
+            raise AssertionError("asked")
+
+    target = Served(asking=Asking(sentinels=5, price_per_thousand=3.0))
+    attack = BoundaryLabelOnly()
+    settings = {**QUICK, "target": target, "membership": mia.Given(member_N=torch.arange(40)), "attacks": [attack]}
+    num = len(blobs) * (1 + len(attack.needs.views)) + 10
+    sentences = estimate(blobs, **settings)
+    assert sentences[0] == (
+        f"The served model is asked about at most {num:,} records, at a cost of about {num * 3 / 1000:.2f}; answers "
+        "that are kept are free."
+    )
+    free = {**settings, "target": Served(), "shadow": ModelBased(count=4)}
+    assert "records, and further ones to make shadow records; answers" in estimate(blobs, **free)[0]
 
 
 def test_canaries_take_their_places(blobs: Population) -> None:
