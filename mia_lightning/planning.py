@@ -149,9 +149,7 @@ def _questions(asking: Asking, ingredients: Ingredients, num_records: int) -> st
     price = asking.price_per_thousand
     cost = "" if price is None else f", at a cost of about {num / 1000 * price:,.2f}"
     synthesis = "" if isinstance(ingredients.shadow, Real) else ", and further ones to make shadow records"
-    return (
-        f"The served model is asked about at most {num:,} records{cost}{synthesis}; those kept in responses are free."
-    )
+    return f"The served model is asked about at most {num:,} records{cost}{synthesis}; answers that are kept are free."
 
 
 def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:
