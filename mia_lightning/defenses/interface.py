@@ -13,13 +13,10 @@ from torch import Tensor, nn
 
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.room import Room
+from mia_lightning.training.signals import HIDDEN_PROBABILITY
 
-PROBABILITY_FLOOR = 1e-7
-"""What stands for a probability that an answer leaves out.
-
-Attacks need finite numbers, and what is hidden must tie. The value is about the step of float32 at 1, so it claims no
-more than a service's probabilities could have shown, and its logarithm, -16.1, is no outlier among those of networks.
-"""
+PROBABILITY_FLOOR = HIDDEN_PROBABILITY
+"""What stands for a probability that an answer leaves out."""
 
 _SLICE_NUMBERS = 2**24  # 128 MiB in float64
 

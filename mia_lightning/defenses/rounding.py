@@ -1,6 +1,5 @@
 """Answering with fewer digits: Shokri et al. (2017), section VIII."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.training.signals import rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +38,9 @@ class Rounding:
         return f"rounded to {self.digits} {'digit' if self.digits == 1 else 'digits'}"
 
     def apply(self, log_probability: Tensor) -> Tensor:
-        rounded = self._round(log_probability)
+        observed = rounded(log_probability, self.digits)
         # Where the digits are about as fine as float32 logarithms, one round trip may move a number again. Rounding
         # keeps the order of numbers, so repeating it moves each in one direction until it stays.
-        while not torch.equal((again := self._round(rounded)).nan_to_num(), rounded.nan_to_num()):
-            rounded = again
-        return rounded
-
-    def _round(self, log_probability: Tensor) -> Tensor:
-        scale = 10.0**self.digits
-        probability = log_probability.double().exp().mul_(scale).round_().div_(scale)
-        return probability.log_().float().clamp_(min=self._log_floor())
-
-    def _log_floor(self) -> float:
-        """The float32 next below half of the last digit: the nearest one may lie above it, and so round up."""
-        half = torch.tensor(math.log(0.5) - self.digits * math.log(10.0), dtype=torch.float32)
-        return float(torch.nextafter(half, torch.tensor(-torch.inf)))
+        while not torch.equal((again := rounded(observed, self.digits)).nan_to_num(), observed.nan_to_num()):
+            observed = again
+        return observed

@@ -1,11 +1,46 @@
 """What is observed of models on records: the one array that all attacks read."""
 
+import math
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mia_lightning.training.room import Room
+
+HIDDEN_PROBABILITY = 1e-7
+"""What stands for a probability that an answer leaves out.
+
+Attacks need finite numbers, and what is hidden must tie. The value is about the step of float32 at 1, so it claims no
+more than a service's probabilities could have shown, and its logarithm, -16.1, is no outlier among those of networks.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerForm:
+    """How a model that somebody else serves shows its answers: first the `k` largest, then so many `digits` of them.
+
+    Attributes:
+        kind: `full` is a probability for each class, `top_k` for the `k` most probable ones, `labels` the class alone.
+        k: of `top_k`; None otherwise.
+        digits: after the decimal point, where all answers have no more; None where they are not rounded.
+    """
+
+    kind: Literal["full", "top_k", "labels"] = "full"
+    k: int | None = None
+    digits: int | None = None
+
+    def describe(self) -> str:
+        """In the words of the output defences that make such answers, as in `Signals.channel`."""
+        words = []
+        if self.kind == "labels":
+            words.append("labels only")
+        if self.k is not None:
+            words.append(f"top {self.k} {'class' if self.k == 1 else 'classes'}")
+        if self.digits is not None:
+            words.append(f"rounded to {self.digits} {'digit' if self.digits == 1 else 'digits'}")
+        return ", ".join(words) or "full"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,12 +81,14 @@ class Signals:
     Attributes:
         log_probability_KANC: float32, in nats; view a of record n under model k.
         channel: how they were observed; `full` is the whole probability vector, unrounded.
+        form: how the models themselves show their answers, before any output defence.
         views: answers for changed copies of the records, through the same channel; None where no attack asked for any.
         room: where arrays of this size that are made of these lie.
     """
 
     log_probability_KANC: Tensor
     channel: str = "full"
+    form: AnswerForm = field(default_factory=AnswerForm)
     views: ViewSignals | None = None
     room: Room = field(default_factory=Room)
 
@@ -65,6 +102,18 @@ class Signals:
         """On the device; these themselves where they are there."""
         views = None if self.views is None else self.views.to(device)
         return replace(self, log_probability_KANC=self.log_probability_KANC.to(device), views=views)
+
+
+def rounded(log_probability: Tensor, digits: int) -> Tensor:
+    """Log-probabilities, float32, of probabilities that are rounded to so many decimal digits, halves to even.
+
+    One that is rounded to zero is observed as half of the last digit, the most that it can have been.
+    """
+    scale = 10.0**digits
+    probability = log_probability.double().exp().mul_(scale).round_().div_(scale)
+    # The float32 next below half of the last digit: the nearest one may lie above it, and so round up.
+    half = torch.tensor(math.log(0.5) - digits * math.log(10.0), dtype=torch.float32)
+    return probability.log_().float().clamp_(min=float(torch.nextafter(half, torch.tensor(-torch.inf))))
 
 
 def on_one_device(first: Signals, second: Signals) -> tuple[Signals, Signals]:
