@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import places
+from mia_lightning.training.setup import Setup
 
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -25,6 +30,42 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 _NUMBERS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)")
+_PROVIDERS = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Onnx(EndpointTarget):
+    """An ONNX model in a file.
+
+    Attributes:
+        path: a `.onnx` file.
+        input, output: names of the model's own, where it has several; None for the only input, and for the first
+            output of probabilities, else of labels.
+        providers: of ONNX Runtime, in order of preference.
+        normalised: whether it takes records as the networks of this run do, in place of those of the data set.
+    """
+
+    path: str | Path
+    input: str | None = None
+    output: str | None = None
+    providers: Sequence[str] = _PROVIDERS
+    normalised: bool = False
+    asking: Asking = field(default_factory=lambda: IN_PROCESS)
+
+    def connect(self, setup: Setup) -> "OnnxEndpoint":
+        """The model, loaded.
+
+        Raises:
+            InputError: ONNX Runtime is not installed, or the file cannot be used.
+        """
+        return OnnxEndpoint(
+            Path(self.path),
+            classes_of(self.asking, setup),
+            input=self.input,
+            output=self.output,
+            providers=self.providers,
+            records=Records(population=setup.population if self.normalised else None),
+        )
 
 
 class OnnxEndpoint:
@@ -39,6 +80,7 @@ class OnnxEndpoint:
         class_names: the classes in the order of its answers.
         input, output: names of the model's own, where it has several.
         providers: of ONNX Runtime, in order of preference.
+        records: as they are, or normalised.
 
     Raises:
         InputError: ONNX Runtime is not installed, or the file cannot be used.
@@ -53,8 +95,10 @@ class OnnxEndpoint:
         *,
         input: str | None = None,  # as the setting is called
         output: str | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] = _PROVIDERS,
+        records: Records | None = None,
     ) -> None:
+        self._records = records or Records()
         self.place, self._what = path.name, f"The ONNX model {path}"
         self._class_names = tuple(class_names)
         self._session = _open(path, list(providers), self._what)
@@ -71,6 +115,7 @@ class OnnxEndpoint:
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "input": self._input.name,
             "output": self._output.name,
+            **self._records.identity,
             "class_names": list(self._class_names),
         }
 
@@ -85,7 +130,7 @@ class OnnxEndpoint:
         Raises:
             InputError: it does not take the records, or does not give one answer for each.
         """
-        x = self._records(x_B)
+        x = self._taken(self._records.array(x_B))
         fixed = self._input.shape[0] if self._input.shape and isinstance(self._input.shape[0], int) else len(x)
         answer: list[RawAnswer] = []
         for start in range(0, len(x), fixed):
@@ -97,9 +142,8 @@ class OnnxEndpoint:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _records(self, x_B: Tensor) -> np.ndarray[Any, Any]:
+    def _taken(self, own: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """In the model's dtype, and its shape where it says one: flattened, or in rows and columns again."""
-        own = (x_B.float() if x_B.dtype.itemsize == 2 else x_B).numpy()  # bfloat16, of which numpy knows nothing
         x = own.astype(_DTYPES[self._input.type])
         if x.dtype.kind in "iu" and not np.array_equal(x, own):
             raise InputError(
@@ -144,11 +188,11 @@ class OnnxEndpoint:
         number_of = places(distinct.tolist(), self._class_names, self._what)
         return [number_of[i] for i in index_B.tolist()]
 
-    def _mapped(self, given: list[dict[Any, float]]) -> list[RawAnswer]:
+    def _mapped(self, given: list[dict[Any, float]]) -> list[Any]:
         classes = list(given[0])
         answer_BC = np.zeros((len(given), len(self._class_names)))
         answer_BC[:, places(classes, self._class_names, self._what)] = [[each[c] for c in classes] for each in given]
-        return answer_BC.tolist()  # type: ignore[no-any-return]  # of numpy
+        return answer_BC.tolist()
 
     def _probable(self, outputs: Sequence[Any]) -> Any:
         """The output that says most: maps, then numbers for each class, then labels."""

@@ -47,6 +47,6 @@ def _by_number(key: object, class_names: Sequence[str], what: str) -> int:
         return key
     few = ", ".join(map(repr, class_names[:5])) + (", …" if len(class_names) > 5 else "")
     raise InputError(
-        f"{what} has the class {key!r}, which is none of the data set's {len(class_names)} ({few}) nor a number of one: "
-        "train it on labels of the data set, or name the classes in `target.asking.classes` in the model's own order."
+        f"{what} has the class {key!r}, which is none of the data set's {len(class_names)} ({few}) nor a number of "
+        "one: train it on labels of the data set, or name the classes in `target.asking.classes` in the model's own order."
     )

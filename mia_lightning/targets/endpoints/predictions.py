@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,104 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+import torch
 from torch import Tensor
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import places
+from mia_lightning.training.room import Room
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions(EndpointTarget):
+    """What some model answered for the records of the data set, in a file; it can be asked nothing else.
+
+    Attributes:
+        path: a `.parquet` or `.csv` file with a line for each record: a column for each class, by the names of the
+            classes in any order or else in the order of the classes, or one column of labels.
+        row_column: the column that has the record's number in the data set, from 0; a file without it has its lines in
+            the order of the records.
+    """
+
+    path: str | Path
+    row_column: str = "row"
+    asking: Asking = field(default_factory=lambda: IN_PROCESS)
+
+    def connect(self, setup: Setup) -> "PredictionsEndpoint":
+        """The file, read.
+
+        Raises:
+            InputError: it cannot be used.
+        """
+        return PredictionsEndpoint(
+            Path(self.path),
+            classes_of(self.asking, setup),
+            num_records=len(setup.population),
+            row_column=self.row_column,
+        )
+
+    def obtain(self, setup: Setup) -> "PredictedModels":
+        """The model, as far as the file shows it."""
+        return PredictedModels(self.connect(setup), self.asking, setup.population)
+
+
+class PredictedModels(EndpointModels):
+    """A model that is known by its answers for the records of one population.
+
+    Its own population is observed record by record; others are looked up among it by their bytes.
+
+    Args:
+        endpoint: which knows records by their numbers.
+        asking: how it is asked.
+        population: the records that the numbers are of.
+    """
+
+    def __init__(self, endpoint: "PredictionsEndpoint", asking: Asking, population: Population) -> None:
+        super().__init__(endpoint, asking, population.class_names)
+        self._file, self._population = endpoint, population
+
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
+        """What the file says of every record.
+
+        Raises:
+            InputError: a record is none of the data set's, or equals several for which the file says different things.
+        """
+        row_N = self._rows(population).to(population.device)
+        return super().observe(replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None), room=room)
+
+    def _rows(self, population: Population) -> Tensor:
+        """int64 `[N]`: the number of each record in the data set."""
+        own_N = self._population.x_N
+        if population.x_N is own_N or (population.x_N.dtype == own_N.dtype and population.x_N.equal(own_N)):
+            return torch.arange(len(population))
+        rows_of: dict[bytes, list[int]] = {}
+        for row, digest in enumerate(self._population.record_digests()):
+            rows_of.setdefault(digest.tobytes(), []).append(row)
+        found = []
+        for record, digest in enumerate(population.record_digests()):
+            rows = rows_of.get(digest.tobytes())
+            if rows is None:
+                raise InputError(
+                    f"target=predictions has no answer for record {record} of those that are asked about, which is "
+                    "none of the data set's: a file answers for no changed or made-up records; take attacks without further "
+                    "queries, such as shokri, loss or lira_offline, and shadow=real."
+                )
+            differing = [row for row in rows[1:] if not self._file.agree(rows[0], row)]
+            if differing:
+                raise InputError(
+                    f"target=predictions has different answers for the records {rows[0]} and {differing[0]} of the "
+                    "data set, which are equal, so it cannot answer for a record like them; take attacks without further "
+                    "queries, such as shokri, loss or lira_offline, and shadow=real."
+                )
+            found.append(rows[0])
+        return torch.tensor(found, dtype=torch.int64)
 
 
 class PredictionsEndpoint:
@@ -36,13 +130,11 @@ class PredictionsEndpoint:
 
     protocol = "predictions"
 
-    def __init__(
-        self, path: Path, class_names: Sequence[str], *, num_records: int, row_column: str | None = "row"
-    ) -> None:
+    def __init__(self, path: Path, class_names: Sequence[str], *, num_records: int, row_column: str = "row") -> None:
         self.place, self._what = path.name, f"`target.path` {path}"
         table = _read(path, self._what)
         line_N = _lines(table, row_column, num_records, self._what)
-        if row_column is not None and row_column in table.column_names:
+        if row_column in table.column_names:
             table = table.drop_columns([row_column])
         names = table.column_names
         if len(names) == 1:
@@ -86,7 +178,9 @@ def _read(path: Path, what: str) -> pa.Table:
             raise InputError(f"{what} ends in {path.suffix!r}; give a .parquet or .csv file.")
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{what} cannot be read ({reason}); write it anew as parquet, or as CSV with a header.") from error
+        raise InputError(
+            f"{what} cannot be read ({reason}); write it anew as parquet, or as CSV with a header."
+        ) from error
     for name, count in Counter(table.column_names).items():
         if count > 1:
             raise InputError(f"{what} has the column {name!r} {count} times; name each column differently.")
@@ -97,9 +191,9 @@ def _read(path: Path, what: str) -> pa.Table:
     return table
 
 
-def _lines(table: pa.Table, row_column: str | None, N: int, what: str) -> np.ndarray[Any, Any]:
+def _lines(table: pa.Table, row_column: str, N: int, what: str) -> np.ndarray[Any, Any]:
     """int64 `[N]`: where in the file the answer for each record stands."""
-    if row_column is None or row_column not in table.column_names:
+    if row_column not in table.column_names:
         if len(table) != N:
             raise InputError(
                 f"{what} has {len(table)} predictions for a data set of {N} records; give one for each, in their "

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.interface import RawAnswer, TryAgainError
+from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.training.setup import Setup
 
-CONTENT_TYPES = ("application/json", "text/csv")
+_CONTENT_TYPES = ("application/json", "text/csv")
+_SINGLE = ("label", "score")
 
 # By the service's names. What a request that is turned away costs nobody is False.
 _PASSES = {
@@ -37,10 +41,11 @@ _REFUSED = {
 }
 
 
-class SageMakerEndpoint:
-    """One endpoint, or one variant of it (`mia_lightning.targets.endpoints.interface.Endpoint`).
+@dataclass(frozen=True, kw_only=True)
+class SageMaker(EndpointTarget):
+    """A model behind an Amazon SageMaker endpoint.
 
-    Args:
+    Attributes:
         endpoint_name: as in the console.
         region: None for that of the SDK's own chain (AWS_DEFAULT_REGION, the profile).
         variant: of the endpoint; None for whichever takes the request.
@@ -50,6 +55,52 @@ class SageMakerEndpoint:
         feature_key: what the numbers of a record stand under ("features" of the built-in algorithms); None for a list.
         single: what one number for a record is: a `label`, or the `score` of the second of two classes.
         endpoint_url: of another host that speaks the service's routes; None for the service.
+    """
+
+    endpoint_name: str
+    region: str | None = None
+    variant: str | None = None
+    content_type: Literal["application/json", "text/csv"] | str = "application/json"
+    accept: str | None = "application/json"
+    json_key: str | None = "instances"
+    feature_key: str | None = None
+    single: Literal["label", "score"] | str = "label"
+    endpoint_url: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("content_type", _CONTENT_TYPES), ("single", _SINGLE)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"`target.{name}` is {getattr(self, name)!r}; it must be {' or '.join(allowed)}.")
+        if not str(self.endpoint_name).strip():
+            raise InputError("`target.endpoint_name` is empty; give the name of the endpoint, as in the console.")
+
+    def connect(self, setup: Setup) -> "SageMakerEndpoint":
+        """The endpoint; nothing is asked yet.
+
+        Raises:
+            InputError: boto3 is not installed, or finds no region or no such settings.
+        """
+        return SageMakerEndpoint(
+            self.endpoint_name,
+            region=self.region,
+            variant=self.variant,
+            content_type=self.content_type,
+            accept=self.accept,
+            json_key=self.json_key,
+            feature_key=self.feature_key,
+            single=self.single,
+            endpoint_url=self.endpoint_url,
+            timeout=self.asking.timeout,
+            connections=self.asking.concurrency,
+        )
+
+
+class SageMakerEndpoint:
+    """One endpoint, or one variant of it (`mia_lightning.targets.endpoints.interface.Endpoint`).
+
+    Args:
+        endpoint_name, region, variant, content_type, accept, json_key, feature_key, single, endpoint_url: as those of
+            `SageMaker`.
         timeout: seconds, to connect and to wait for an answer.
         connections: that may be open at once.
 
@@ -217,7 +268,9 @@ class SageMakerEndpoint:
 
 def _connect(region: str | None, endpoint_url: str | None, timeout: float, connections: int) -> Any:
     if find_spec("boto3") is None:
-        raise InputError("target=sagemaker needs boto3, which is not installed; pip install 'mia-lightning[sagemaker]'.")
+        raise InputError(
+            "target=sagemaker needs boto3, which is not installed; pip install 'mia-lightning[sagemaker]'."
+        )
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, NoRegionError

@@ -2,27 +2,81 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.identity import NoIdentityError, digest, identity
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import places
+from mia_lightning.training.setup import Setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sklearn(EndpointTarget):
+    """A fitted estimator of scikit-learn, or anything with its `predict_proba` or `predict`.
+
+    Attributes:
+        estimator: the fitted object itself; in a configuration `_target_` names a function that returns it.
+        path: a file that `joblib.dump` or `pickle.dump` wrote; exclusive with `estimator`.
+        allow_pickle: whether `path` may be read, which runs whatever code is in it.
+        normalised: whether it takes records as the networks of this run do, in place of those of the data set.
+    """
+
+    estimator: Any = None
+    path: str | Path | None = None
+    allow_pickle: bool = False
+    normalised: bool = False
+    asking: Asking = field(default_factory=lambda: IN_PROCESS)
+
+    def __post_init__(self) -> None:
+        if (self.estimator is None) == (self.path is None):
+            both = "neither" if self.path is None else "both"
+            raise InputError(
+                f"target=sklearn has {both} of `target.estimator` and `target.path`; give one of them, such as "
+                "target.estimator={_target_:my_model.fitted}."
+            )
+
+    def connect(self, setup: Setup) -> "EstimatorEndpoint":
+        """The estimator, read if need be.
+
+        Raises:
+            InputError: it cannot be read, is no fitted classifier, or has other classes than the data set.
+        """
+        if self.path is None:
+            estimator, place = self.estimator, type(self.estimator).__name__
+            what = {"estimator": _digest_of(estimator)}
+        else:
+            estimator, sha256 = load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+            place, what = Path(self.path).name, {"sha256": sha256}
+        return EstimatorEndpoint(
+            estimator,
+            classes_of(self.asking, setup),
+            place=place,
+            identity=what,
+            records=Records(population=setup.population if self.normalised else None),
+        )
 
 
 class EstimatorEndpoint:
     """A fitted estimator (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
-    Records are flattened to `[B, features]`, in their own dtype, and not normalised.
+    Records are flattened to `[B, features]`.
 
     Args:
         estimator: with `predict_proba`, whose answers are probabilities, or else `predict`, whose answers are labels.
-        class_names: the classes in the order of its answers.
+        class_names: the classes in the order of the answers.
         place: what messages and reports call it.
         identity: what it is, as JSON.
+        records: as they are, or normalised.
 
     Raises:
         InputError: it is not fitted, has neither method, or has classes that are none of `class_names`.
@@ -31,9 +85,15 @@ class EstimatorEndpoint:
     protocol = "sklearn"
 
     def __init__(
-        self, estimator: Any, class_names: Sequence[str], *, place: str, identity: Mapping[str, object]
+        self,
+        estimator: Any,
+        class_names: Sequence[str],
+        *,
+        place: str,
+        identity: Mapping[str, object],
+        records: Records | None = None,
     ) -> None:
-        self.place = place
+        self.place, self._records = place, records or Records()
         self._what = f"The estimator {place}"
         self._estimator, self._class_names = estimator, tuple(class_names)
         self._gives_probabilities = callable(getattr(estimator, "predict_proba", None))
@@ -45,7 +105,12 @@ class EstimatorEndpoint:
         _check_fitted(estimator, self._what)
         classes = getattr(estimator, "classes_", None)
         self._places = None if classes is None else places(list(classes), self._class_names, self._what)
-        self._identity = {"protocol": self.protocol, **identity, "class_names": list(self._class_names)}
+        self._identity = {
+            "protocol": self.protocol,
+            **identity,
+            **self._records.identity,
+            "class_names": list(self._class_names),
+        }
 
     @property
     def identity(self) -> Mapping[str, object]:
@@ -58,7 +123,7 @@ class EstimatorEndpoint:
         Raises:
             InputError: it does not take the records, or does not give one answer for each.
         """
-        x_BF = _rows(x_B)
+        x_BF = self._records.array(x_B).reshape(len(x_B), -1)
         method = "predict_proba" if self._gives_probabilities else "predict"
         try:
             answer = getattr(self._estimator, method)(x_BF)
@@ -102,13 +167,13 @@ class EstimatorEndpoint:
         )
 
 
-def _rows(x_B: Tensor) -> np.ndarray[Any, Any]:
-    """`[B, features]`; types that numpy has not as float32."""
-    flat_BF = x_B.flatten(1)
+def _digest_of(estimator: Any) -> str:
+    """Of its content; where nobody can say what that is, of this object alone, so that nothing kept is taken for its
+    answers."""
     try:
-        return flat_BF.numpy()
-    except TypeError:
-        return flat_BF.float().numpy()
+        return digest(identity(estimator))
+    except NoIdentityError:
+        return uuid4().hex
 
 
 def _check_fitted(estimator: Any, what: str) -> None:
