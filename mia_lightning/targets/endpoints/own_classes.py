@@ -48,5 +48,6 @@ def _by_number(key: object, class_names: Sequence[str], what: str) -> int:
     few = ", ".join(map(repr, class_names[:5])) + (", …" if len(class_names) > 5 else "")
     raise InputError(
         f"{what} has the class {key!r}, which is none of the data set's {len(class_names)} ({few}) nor a number of "
-        "one: train it on labels of the data set, or name the classes in `target.asking.classes` in the model's own order."
+        "one: train it on labels of the data set, or name the classes in `target.asking.classes` in the "
+        "model's own order."
     )

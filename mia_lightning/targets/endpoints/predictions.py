@@ -91,24 +91,24 @@ class PredictedModels(EndpointModels):
         rows_of: dict[bytes, list[int]] = {}
         for row, digest in enumerate(self._population.record_digests()):
             rows_of.setdefault(digest.tobytes(), []).append(row)
-        found = []
-        for record, digest in enumerate(population.record_digests()):
-            rows = rows_of.get(digest.tobytes())
-            if rows is None:
-                raise InputError(
-                    f"target=predictions has no answer for record {record} of those that are asked about, which is "
-                    "none of the data set's: a file answers for no changed or made-up records; take attacks without further "
-                    "queries, such as shokri, loss or lira_offline, and shadow=real."
-                )
-            differing = [row for row in rows[1:] if not self._file.agree(rows[0], row)]
-            if differing:
-                raise InputError(
-                    f"target=predictions has different answers for the records {rows[0]} and {differing[0]} of the "
-                    "data set, which are equal, so it cannot answer for a record like them; take attacks without further "
-                    "queries, such as shokri, loss or lira_offline, and shadow=real."
-                )
-            found.append(rows[0])
-        return torch.tensor(found, dtype=torch.int64)
+        digests = population.record_digests()
+        return torch.tensor([self._row(record, rows_of.get(each.tobytes())) for record, each in enumerate(digests)])
+
+    def _row(self, record: int, rows: list[int] | None) -> int:
+        """Of the equal records of the data set `rows`, one that answers for all."""
+        mend = "take attacks that ask for no more, such as shokri, loss or lira_offline, and shadow=real"
+        if rows is None:
+            raise InputError(
+                f"target=predictions has no answer for record {record} of those that are asked about, which is none of "
+                f"the data set's: a file answers for no changed or made-up records; {mend}."
+            )
+        differing = [row for row in rows[1:] if not self._file.agree(rows[0], row)]
+        if differing:
+            raise InputError(
+                f"target=predictions has different answers for the records {rows[0]} and {differing[0]} of the data "
+                f"set, which are equal, so it cannot answer for one more like them; {mend}."
+            )
+        return rows[0]
 
 
 class PredictionsEndpoint:
