@@ -16,7 +16,7 @@ from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
-from mia_lightning.targets.endpoints.own_classes import places
+from mia_lightning.targets.endpoints.own_classes import label_places, places
 from mia_lightning.training.setup import Setup
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -174,7 +174,7 @@ class OnnxEndpoint:
         elif self._output.type in _LABELS:
             given = np.asarray(given)
             if given.shape in ((len(x),), (len(x), 1)):
-                return self._labels(given.reshape(-1))
+                return [*label_places(given.reshape(-1), self._class_names, self._what)]
         elif isinstance(given, list) and len(given) == len(x) and all(isinstance(each, dict) for each in given):
             return self._mapped(given)
         shape = list(given.shape) if isinstance(given, np.ndarray) else type(given).__name__
@@ -182,11 +182,6 @@ class OnnxEndpoint:
             f"{self._what} answers {self._output.type} of shape {shape} as {self._output.name!r} for {len(x)} records "
             "instead of [records, classes] or one label for each; name another in `target.output`."
         )
-
-    def _labels(self, given: Any) -> list[RawAnswer]:
-        distinct, index_B = np.unique(given, return_inverse=True)
-        number_of = places(distinct.tolist(), self._class_names, self._what)
-        return [number_of[i] for i in index_B.tolist()]
 
     def _mapped(self, given: list[dict[Any, float]]) -> list[Any]:
         classes = list(given[0])

@@ -16,7 +16,7 @@ from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
-from mia_lightning.targets.endpoints.own_classes import places
+from mia_lightning.targets.endpoints.own_classes import label_places, places
 from mia_lightning.training.setup import Setup
 
 
@@ -104,7 +104,9 @@ class EstimatorEndpoint:
             )
         _check_fitted(estimator, self._what)
         classes = getattr(estimator, "classes_", None)
-        self._places = None if classes is None else places(list(classes), self._class_names, self._what)
+        known = None if classes is None else np.asarray(classes).tolist()
+        self._places = None if known is None else places(known, self._class_names, self._what)
+        self._place_of = None if known is None else dict(zip(known, self._places or (), strict=True))
         self._identity = {
             "protocol": self.protocol,
             **identity,
@@ -156,9 +158,15 @@ class EstimatorEndpoint:
     def _labels(self, given: Any, B: int) -> list[RawAnswer]:
         if given.shape != (B,):
             raise self._no_answer("predict", given, f"[{B}]")
-        distinct, index_B = np.unique(given, return_inverse=True)
-        number_of = places(distinct.tolist(), self._class_names, self._what)
-        return [number_of[i] for i in index_B.tolist()]
+        if self._place_of is None:
+            return [*label_places(given, self._class_names, self._what)]
+        unknown = next((each for each in given.tolist() if each not in self._place_of), None)
+        if unknown is not None:
+            raise InputError(
+                f"{self._what} answers predict with {unknown!r}, which is none of its own classes_; give a classifier "
+                "whose labels these are."
+            )
+        return [self._place_of[each] for each in given.tolist()]
 
     def _no_answer(self, method: str, given: Any, wanted: str) -> InputError:
         return InputError(
