@@ -202,7 +202,9 @@ def _lines(table: pa.Table, row_column: str, N: int, what: str) -> np.ndarray[An
         return np.arange(N)
     row = table.column(row_column).to_numpy()
     if row.dtype.kind not in "iu":
-        raise InputError(f"{what} has {row.dtype} in column {row_column!r}; give numbers of records, from 0.")
+        raise InputError(
+            f"{what} has {table.column(row_column).type} in column {row_column!r}; give numbers of records, from 0."
+        )
     wrong = (row < 0) | (row >= N)
     if wrong.any():
         raise InputError(

@@ -71,7 +71,8 @@ class SageMaker(EndpointTarget):
         for name, allowed in (("content_type", _CONTENT_TYPES), ("single", _SINGLE)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"`target.{name}` is {getattr(self, name)!r}; it must be {' or '.join(allowed)}.")
-        if not str(self.endpoint_name).strip():
+        object.__setattr__(self, "endpoint_name", str(self.endpoint_name).strip())  # YAML may take it for a number
+        if not self.endpoint_name:
             raise InputError("`target.endpoint_name` is empty; give the name of the endpoint, as in the console.")
 
     def connect(self, setup: Setup) -> "SageMakerEndpoint":
@@ -195,8 +196,6 @@ class SageMakerEndpoint:
                 f"{self._what} cannot be asked, since boto3 finds no complete credentials; give them in one of the "
                 "places where it looks, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
             ) from None
-        except failures.ParamValidationError as error:
-            raise InputError(f"{self._what} is no name of an endpoint; give another `target.endpoint_name`.") from error
         except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
             raise TryAgainError(f"{self._what} was not reached", was_asked=False) from error
         except failures.HTTPClientError as error:  # a broken connection, a timeout while waiting
