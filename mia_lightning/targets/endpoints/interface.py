@@ -9,6 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mia_lightning.errors import InputError
+
 # What a served model says of one record, as it came over the wire: numbers, one for each class, in the server's order
 # of classes; or the class alone, by its name or number; or some classes by their names, with their probabilities.
 RawAnswer = Sequence[float] | str | int | Mapping[str, float]
@@ -27,6 +29,10 @@ class TryAgainError(Exception):
     def __init__(self, reason: str, *, after: float | None = None, was_asked: bool = True) -> None:
         super().__init__(reason)
         self.reason, self.after, self.was_asked = reason, after, was_asked
+
+
+class RefusedError(InputError):
+    """A request that the server turned away before the model saw its records, as it will any other time."""
 
 
 class Endpoint(Protocol):
@@ -53,8 +59,8 @@ class Endpoint(Protocol):
 
         Raises:
             TryAgainError: it may work another time.
-            InputError: it will not: refused credentials, no such model, records of a form that it does not take, a body
-                that is no answer at all.
+            RefusedError: it was turned away, and so is not counted: refused credentials, no such model.
+            InputError: it will not work: records of a form that the model does not take, a body that is no answer.
         """
         ...
 

@@ -1,21 +1,28 @@
 """A target that somebody else serves: one model, known by its answers alone."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.answers import Reading
+from mia_lightning.targets.endpoints.asker import Asker
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.interface import Endpoint
+from mia_lightning.targets.endpoints.seen import Seen
+from mia_lightning.targets.endpoints.sentinels import Sentinels, Testimony
 from mia_lightning.training.room import Room
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import Signals, rounded
 from mia_lightning.training.trained import TrainedStack
+
+_BLOCK = 4096  # records whose answers are read at once: bounds memory, not results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +44,18 @@ class EndpointTarget(ABC):
         """What is asked; nothing is asked yet."""
 
     def obtain(self, setup: Setup) -> "EndpointModels":
-        """The model, as far as its answers show it; nothing is asked yet."""
-        return EndpointModels(self.connect(setup), self.asking, setup.population.class_names)
+        """The model, as far as its answers show it; nothing is asked yet.
+
+        Raises:
+            InputError: settings that do not fit the data set.
+        """
+        return EndpointModels(
+            self.connect(setup),
+            self.asking,
+            setup.population.class_names,
+            seed=setup.engine.seed,
+            remark=setup.engine.stages.remark,
+        )
 
     def train_shadows(self, setup: Setup) -> TrainedStack:
         """Networks of the configured `model`, trained by the configured recipe: guesses, since the target's own
@@ -47,12 +64,38 @@ class EndpointTarget(ABC):
 
 
 class EndpointModels:
-    """One model behind an endpoint (`mia_lightning.targets.interface.Models`)."""
+    """One model behind an endpoint (`mia_lightning.targets.interface.Models`).
+
+    Args:
+        endpoint: what is asked.
+        asking: how.
+        class_names: of the data set.
+        seed: of the draw of sentinels.
+        remark: is told what a person should know.
+    """
 
     num_parameters: ClassVar[None] = None
 
-    def __init__(self, endpoint: Endpoint, asking: Asking, class_names: tuple[str, ...]) -> None:
-        self._endpoint, self._asking, self._class_names = endpoint, asking, class_names
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        asking: Asking,
+        class_names: tuple[str, ...],
+        *,
+        seed: int = 0,
+        remark: Callable[[str], object] = print,
+    ) -> None:
+        self._endpoint, self._asking, self._seed, self._remark = endpoint, asking, seed, remark
+        self._reading = Reading(
+            place=endpoint.place,
+            class_names=class_names,
+            classes=None if asking.classes is None else tuple(asking.classes),
+            answer=asking.answer,
+        )
+        self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark)
+        self._seen: Seen | None = None
+        self._sentinels: Sentinels | None = None
+        self._counts: dict[str, Any] = {}
 
     @property
     def num_models(self) -> int:
@@ -64,13 +107,72 @@ class EndpointModels:
 
     @property
     def failed_epoch_K(self) -> Tensor:
+        """-1: answers that are not finite are refused."""
         return torch.tensor([-1])
 
+    @property
+    def num_queries(self) -> int:
+        """Records that this run asked about so far."""
+        return self._asker.num_sent
+
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        raise NotImplementedError
+        """The logarithms of what the model answers, each record asked about once; `Signals.form` says how it was seen.
+
+        Of the first records that it is asked about some are asked about again (`Asking.sentinels`).
+
+        Args:
+            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+
+        Raises:
+            InputError: the budget has too few records left; the model does not answer, or with what is no distribution
+                over the classes; or all fit neither memory nor disk.
+        """
+        room, N = room or Room(), len(population)
+        key_N = self._asker.ask(population.x_N)
+        log_KANC = room.empty((1, 1, N, population.num_classes), device=population.device)
+        log_NC = log_KANC[0, 0]
+        seen: Seen | None = None
+        for start in range(0, N, _BLOCK):
+            keys = key_N[start : start + _BLOCK]
+            log_BC, part = self._reading.read(self._asker.answers(keys), range(start, start + len(keys)))
+            log_NC[start : start + len(keys)] = log_BC.to(log_NC.device)
+            seen = part if seen is None else self._reading.join(seen, part)
+        assert seen is not None  # a population has records
+        digits = self._digits(seen)
+        self._reading.check_sums(seen, digits)
+        if digits is not None:
+            for block_BC in log_NC.split(_BLOCK):
+                block_BC.copy_(rounded(block_BC, digits))
+        if self._seen is None:
+            self._seen = seen
+            self._watch(population.x_N, key_N)
+        return Signals(log_probability_KANC=log_KANC, form=replace(seen.form, digits=digits), room=room)
+
+    def testimony(self) -> Testimony:
+        """What can be said of the model once all has been asked: asks the sentinels once more. To be called once."""
+        asker, asking = self._asker, self._asking
+        if self._sentinels is not None:
+            self._counts |= self._sentinels.ask_at_end()
+        price = asking.price_per_thousand
+        return Testimony(
+            protocol=self._endpoint.protocol,
+            place=self._endpoint.place,
+            form=None if self._seen is None else replace(self._seen.form, digits=self._seen.digits),
+            num_records=asker.num_answered,
+            num_found=asker.num_found,
+            num_sent=asker.num_sent,
+            num_repeated=asker.num_repeated,
+            num_spent=asker.responses.asked,
+            budget=asking.budget,
+            cost=None if price is None else asker.num_sent / 1000 * price,
+            num_wanted=asking.sentinels,
+            largest_difference=None if self._sentinels is None else self._sentinels.largest_difference,
+            **self._counts,
+        )
 
     def select(self, kept_K: Tensor) -> "EndpointModels":
-        """The models where the bool mask is True."""
+        """This model, which is the only one and answers with finite numbers alone."""
+        assert kept_K.tolist() == [True], "there is one model, and it never fails"
         return self
 
     def save(self, path: Path) -> None:
@@ -79,3 +181,26 @@ class EndpointModels:
             f"The model at {self._endpoint.place} cannot be saved to {path.name}, since its weights never leave the "
             "server; set save_models=false."
         )
+
+    def close(self) -> None:
+        """Give connections and files back."""
+        self._asker.close()
+
+    def _digits(self, seen: Seen) -> int | None:
+        """Those of the first records that were asked about, as long as others have no more."""
+        if self._seen is None:
+            return seen.digits
+        known = self._reading.join(self._seen, seen)
+        return known.digits if self._seen.digits is not None else None
+
+    def _watch(self, x_N: Tensor, key_N: list[bytes]) -> None:
+        wanted = self._asking.sentinels
+        if wanted == 0:
+            return
+        self._sentinels = Sentinels(self._asker, self._reading, x_N, key_N, wanted=wanted, seed=self._seed)
+        if len(self._sentinels) < min(wanted, len(x_N)):
+            self._remark(
+                f"The budget of {self._asking.budget} records leaves {self._asker.left}, so that "
+                f"{len(self._sentinels)} of {wanted} sentinels are asked about again, at once and at the end."
+            )
+        self._counts = dict(self._sentinels.ask_at_once())

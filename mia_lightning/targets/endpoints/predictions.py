@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Predictions(EndpointTarget):
 
     def obtain(self, setup: Setup) -> "PredictedModels":
         """The model, as far as the file shows it."""
-        return PredictedModels(self.connect(setup), self.asking, setup.population)
+        return PredictedModels(self.connect(setup), self.asking, setup.population, remark=setup.engine.stages.remark)
 
 
 class PredictedModels(EndpointModels):
@@ -68,10 +68,18 @@ class PredictedModels(EndpointModels):
         endpoint: which knows records by their numbers.
         asking: how it is asked.
         population: the records that the numbers are of.
+        remark: is told what a person should know.
     """
 
-    def __init__(self, endpoint: "PredictionsEndpoint", asking: Asking, population: Population) -> None:
-        super().__init__(endpoint, asking, population.class_names)
+    def __init__(
+        self,
+        endpoint: "PredictionsEndpoint",
+        asking: Asking,
+        population: Population,
+        *,
+        remark: Callable[[str], object] = print,
+    ) -> None:
+        super().__init__(endpoint, asking, population.class_names, remark=remark)
         self._file, self._population = endpoint, population
 
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:

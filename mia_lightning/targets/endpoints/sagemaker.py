@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.endpoints.interface import RawAnswer, TryAgainError
+from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.training.setup import Setup
 
@@ -157,7 +157,8 @@ class SageMakerEndpoint:
         Raises:
             TryAgainError: throttling, a model that is not ready, a fault of the service or of the model (5xx), a broken
                 connection.
-            InputError: what the service refuses, or a body that is no answer.
+            RefusedError: what the service refuses, or boto3 cannot send.
+            InputError: what the model refuses, or a body that is no answer.
         """
         optional = {"Accept": self._accept, "TargetVariant": self._variant}
         content_type, body = self._invoke(
@@ -192,7 +193,7 @@ class SageMakerEndpoint:
             # Nothing of the service's message is passed on: that of a wrong signature holds the request's headers.
             raise self._failure(error.response) from error
         except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.TokenRetrievalError):
-            raise InputError(
+            raise RefusedError(
                 f"{self._what} cannot be asked, since boto3 finds no complete credentials; give them in one of the "
                 "places where it looks, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
             ) from None
@@ -202,7 +203,7 @@ class SageMakerEndpoint:
             raise TryAgainError(f"{self._what} broke the connection ({type(error).__name__})") from error
         except failures.BotoCoreError as error:
             kind = type(error).__name__
-            raise InputError(
+            raise RefusedError(
                 f"{self._what} cannot be asked ({kind}); put right boto3's configuration or credentials."
             ) from error
 
@@ -223,7 +224,7 @@ class SageMakerEndpoint:
             after = _seconds(metadata.get("HTTPHeaders", {}).get("retry-after"))
             return TryAgainError(f"{self._what} answered {code} ({status})", after=after, was_asked=was_asked)
         mend = _REFUSED.get(code, "set `target` to what the endpoint takes")
-        return InputError(f"{self._what} answered {code} ({status}); {mend}.")
+        return RefusedError(f"{self._what} answered {code} ({status}); {mend}.")
 
     def _read(self, value: Any) -> RawAnswer:
         """One prediction: a list, a label, or the object of a built-in algorithm."""

@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS
 from mia_lightning.targets.endpoints.onnx import Onnx, OnnxEndpoint
 
@@ -93,8 +94,6 @@ def test_logits_become_probabilities_where_they_are_said_to_be_logits(blobs: Pop
     answers = endpoint(path, blobs).ask(blobs.x_N)
     logit = blobs.x_N.numpy().astype(float) @ weight
     np.testing.assert_allclose(np.array(answers), logit, atol=1e-5)
-    from mia_lightning.targets.endpoints.answers import Reading
-
     reading = Reading(place="here", class_names=blobs.class_names, answer="logits")
     log_probability, _ = reading.read(answers, range(120))
     np.testing.assert_allclose(log_probability.exp(), np.exp(logit) / np.exp(logit).sum(1, keepdims=True), atol=1e-5)

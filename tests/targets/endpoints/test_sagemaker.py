@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import TryAgainError
+from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.sagemaker import SageMaker, SageMakerEndpoint
 
 KEY, SECRET, TOKEN = "AKIDOFATEST", "a-secret-of-a-test", "a-session-token-of-a-test"
@@ -252,7 +253,7 @@ def test_a_date_to_wait_for_is_not_taken_for_seconds(blobs: Population, shared: 
 def test_what_is_refused_names_its_mend_and_no_secret(
     blobs: Population, shared: Shared, code: str, status: int, mend: str
 ) -> None:
-    with pytest.raises(InputError, match=rf"census in eu-west-1 answered {code} \({status}\); .*{mend}") as caught:
+    with pytest.raises(RefusedError, match=rf"census in eu-west-1 answered {code} \({status}\); .*{mend}") as caught:
         shared.ask_after(failing(code, status), blobs.x_N)
     assert len(shared.server.requests) == 1
     assert not any(secret in str(caught.value) for secret in (KEY, SECRET, TOKEN))
@@ -289,16 +290,30 @@ def test_broken_connections(blobs: Population) -> None:
 
 
 def test_without_credentials_one_sentence_says_where_to_put_them(
-    blobs: Population, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    blobs: Population, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    with pytest.raises(InputError, match=r"boto3 finds no complete credentials; .*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(RefusedError, match=r"boto3 finds no complete credentials; .*AWS_ACCESS_KEY_ID"):
         endpoint(blobs, server.url).ask(blobs.x_N)
-    (tmp_path / "config").write_text("[default]\ncredential_process = false\n")
+    assert not server.requests
+
+
+def test_credentials_that_cannot_be_renewed(
+    blobs: Population, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A credential process that answers once, with credentials that end soon."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    soon = (datetime.now(UTC) + timedelta(seconds=60)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    once = {"Version": 1, "AccessKeyId": KEY, "SecretAccessKey": SECRET, "Expiration": soon}
+    (tmp_path / "once.json").write_text(json.dumps(once))
+    (tmp_path / "process").write_text(f"cat {tmp_path}/once.json && rm {tmp_path}/once.json")
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = sh {tmp_path}/process\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    with pytest.raises(InputError, match=r"cannot be asked \(CredentialRetrievalError\)"):
+    with pytest.raises(RefusedError, match=r"cannot be asked \(CredentialRetrievalError\)") as caught:
         endpoint(blobs, server.url).ask(blobs.x_N)
+    assert SECRET not in str(caught.value)
     assert not server.requests
 
 

@@ -1,0 +1,300 @@
+"""What a served model's answers say: probabilities in the classes of the data set, and how they were seen."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.seen import LARGEST_SUM_ERROR, Seen, decimals_of
+from mia_lightning.targets.service import PROBABILITY_FLOOR
+from mia_lightning.training.signals import HIDDEN_PROBABILITY, AnswerForm
+
+_LONGEST = 60  # characters of an answer in a message
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the answers of one model are read.
+
+    Attributes:
+        place: of the model, for messages.
+        class_names: of the data set, in the order of its labels.
+        classes: the same names in the server's order; None where it is the same.
+        answer: as in `Asking`.
+
+    Raises:
+        InputError: `classes` that are not the names of the data set's classes, each once.
+    """
+
+    place: str
+    class_names: tuple[str, ...]
+    classes: tuple[str, ...] | None = None
+    answer: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.classes is None:
+            return
+        unknown = [name for name in self.classes if name not in self.class_names]
+        if unknown:
+            raise InputError(
+                f"`target.asking.classes` names {unknown[0]!r}, which is no class of the data set; its classes are "
+                f"{_shown(', '.join(self.class_names))}."
+            )
+        if len(self.classes) != len(self.class_names) or len(set(self.classes)) != len(self.classes):
+            raise InputError(
+                f"`target.asking.classes` has {len(self.classes)} names, {len(set(self.classes))} of them different, "
+                f"for {len(self.class_names)} classes; name each class of the data set once, in the server's order."
+            )
+
+    def read(self, raw_B: Sequence[object], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
+        """Log-probabilities `[B, C]` float32, in nats, in the order of the data set's classes, and how they were seen.
+
+        Of a full answer each probability is raised to at least that of `targets.service`; of others what is hidden is
+        observed as by the output defences that hide it (`HIDDEN_PROBABILITY`).
+
+        Args:
+            record_B: the number of each record, for messages.
+
+        Raises:
+            InputError: an answer that is no distribution over the classes and no label of one; or a mixture.
+        """
+        answers = [plain(raw) for raw in raw_B]
+        kinds = [self._kind(raw, record) for raw, record in zip(answers, record_B, strict=True)]
+        for kind, raw, record in zip(kinds, answers, record_B, strict=True):
+            if kind != kinds[0]:
+                raise self._mixture(f"{received(raw)} for record {record}", record_B[0])
+        if kinds[0] == "label":
+            return self._labels(answers, record_B)
+        if kinds[0] == "names":
+            return self._by_name(answers, record_B)
+        probability_BC = self._numbers(answers, record_B)
+        if self.answer == "logits":
+            log_BC = torch.from_numpy(probability_BC).log_softmax(1).float()
+            return log_BC, Seen(form=AnswerForm(), record=record_B[0])
+        return self._full(probability_BC, answers, record_B)
+
+    def join(self, first: Seen, second: Seen) -> Seen:
+        """Both as one.
+
+        Raises:
+            InputError: they were seen in two forms.
+        """
+        if first.form != second.form:
+            raise self._mixture(f"{_described(second.form)} for record {second.record}", first.record)
+        worst = max(first, second, key=lambda each: each.sum_error)
+        return Seen(
+            form=first.form,
+            record=first.record,
+            decimals=first.decimals + second.decimals,
+            sum_error=worst.sum_error,
+            sum_record=worst.sum_record,
+            sum_received=worst.sum_received,
+            terms=max(first.terms, second.terms),
+        )
+
+    def check_sums(self, seen: Seen, digits: int | None) -> None:
+        """Refuse a sum that is wrong by more than the `digits` explain that all numbers are rounded to."""
+        allowed = LARGEST_SUM_ERROR if digits is None else max(LARGEST_SUM_ERROR, seen.terms * 0.5 * 10.0**-digits)
+        if seen.sum_error > allowed:
+            self._refuse_sum(seen)
+
+    def _kind(self, raw: object, record: int) -> str:
+        if isinstance(raw, Mapping):
+            kind = "names"
+        elif isinstance(raw, str) or _is_whole(raw):
+            kind = "label"
+        elif isinstance(raw, list):
+            kind = "label" if self._is_label_in_a_list(raw) else "numbers"
+        else:
+            kind = "label" if self.answer == "labels" and _is_number(raw) else "nothing"
+        if kind == "nothing":
+            self._refuse(raw, record, "is neither a list of probabilities nor a label")
+        if self.answer == "labels" and kind != "label":
+            self._refuse(raw, record, "is no label", mend="set target.asking.answer=auto")
+        if self.answer in ("probabilities", "logits") and kind == "label":
+            self._refuse(raw, record, "is a label alone", mend="set target.asking.answer=auto")
+        return kind
+
+    def _is_label_in_a_list(self, raw: list[Any]) -> bool:
+        if len(raw) != 1 or len(self.class_names) == 1:
+            return False
+        return isinstance(raw[0], str) or _is_whole(raw[0]) or (self.answer == "labels" and _is_number(raw[0]))
+
+    def _labels(self, answers: Sequence[Any], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
+        place_of = {name: place for place, name in enumerate(self.class_names)}
+        order = self._order()
+        label_B = []
+        for raw, record in zip(answers, record_B, strict=True):
+            label = raw[0] if isinstance(raw, list) else raw
+            if isinstance(label, str):
+                if label not in place_of:
+                    self._refuse(raw, record, "is no class of the data set")
+                label_B.append(place_of[label])
+            elif label == int(label) and 0 <= label < len(order):
+                label_B.append(order[int(label)])
+            else:
+                self._refuse(raw, record, f"is no number of one of {len(order)} classes, from 0")
+        log_BC = torch.full((len(label_B), len(order)), math.log(HIDDEN_PROBABILITY), dtype=torch.float32)
+        log_BC.scatter_(1, torch.tensor(label_B).unsqueeze(1), 0.0)
+        return log_BC, Seen(form=AnswerForm(kind="labels"), record=record_B[0])
+
+    def _by_name(self, answers: Sequence[Any], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
+        C, place_of = len(self.class_names), {name: place for place, name in enumerate(self.class_names)}
+        k = len(answers[0])
+        probability_BC = np.full((len(answers), C), np.nan)
+        for row, raw, record in zip(probability_BC, answers, record_B, strict=True):
+            unknown = [name for name in raw if name not in place_of]
+            if unknown or not raw:
+                self._refuse(
+                    raw, record, "names no class" if not raw else f"names no class of the data set: {unknown[0]!r}"
+                )
+            if len(raw) != k:
+                raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
+            if not all(_is_number(value) for value in raw.values()):
+                self._refuse(raw, record, "has something else than numbers")
+            row[[place_of[name] for name in raw]] = list(raw.values())
+        if k == C:
+            if self.answer == "logits":
+                self._check_finite(probability_BC, answers, record_B)
+                return torch.from_numpy(probability_BC).log_softmax(1).float(), Seen(
+                    form=AnswerForm(), record=record_B[0]
+                )
+            return self._full(probability_BC, answers, record_B)
+        if self.answer == "logits":
+            self._refuse(
+                answers[0], record_B[0], f"has logits of {k} of {C} classes, from which no probability follows"
+            )
+        return self._top_k(probability_BC, k, answers, record_B)
+
+    def _numbers(self, answers: Sequence[Any], record_B: Sequence[int]) -> Numbers:
+        C = len(self.class_names)
+        for raw, record in zip(answers, record_B, strict=True):
+            if not all(_is_number(value) for value in raw):
+                self._refuse(raw, record, "has something else than numbers")
+            if len(raw) != C:
+                self._refuse(raw, record, f"has {len(raw)} {'number' if len(raw) == 1 else 'numbers'} for {C} classes")
+        found_BC: Numbers = np.array(answers, dtype=np.float64)
+        self._check_finite(found_BC, answers, record_B)
+        number_BC = np.empty_like(found_BC)
+        number_BC[:, self._order()] = found_BC
+        return number_BC
+
+    def _full(self, probability_BC: Numbers, answers: Sequence[Any], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
+        self._check_range(probability_BC, answers, record_B)
+        error_B = np.abs(probability_BC.sum(1) - 1)
+        seen = self._seen(AnswerForm(), probability_BC, error_B, answers, record_B)
+        return _log(probability_BC).float(), seen
+
+    def _top_k(
+        self, probability_BC: Numbers, k: int, answers: Sequence[Any], record_B: Sequence[int]
+    ) -> tuple[Tensor, Seen]:
+        is_shown_BC = ~np.isnan(probability_BC)
+        shown_BC = np.where(is_shown_BC, probability_BC, 0.0)
+        self._check_range(np.where(is_shown_BC, probability_BC, 0.0), answers, record_B)
+        error_B = (shown_BC.sum(1) - 1).clip(min=0)
+        shown = probability_BC[is_shown_BC].reshape(len(answers), k)
+        seen = self._seen(AnswerForm(kind="top_k", k=k), shown, error_B, answers, record_B)
+        log_BC, mask_BC = _log(shown_BC).float(), torch.from_numpy(is_shown_BC)
+        smallest_B1 = log_BC.masked_fill(~mask_BC, torch.inf).amin(1, keepdim=True)
+        return torch.where(mask_BC, log_BC, smallest_B1.clamp(max=math.log(HIDDEN_PROBABILITY))), seen
+
+    def _seen(
+        self, form: AnswerForm, shown: Numbers, error_B: Numbers, answers: Sequence[Any], record_B: Sequence[int]
+    ) -> Seen:
+        worst = int(error_B.argmax())
+        seen = Seen(
+            form=form,
+            record=record_B[0],
+            decimals=decimals_of(shown),
+            sum_error=float(error_B[worst]),
+            sum_record=record_B[worst],
+            sum_received=f"{received(answers[worst])}, which adds up to {shown[worst].sum():.6g}",
+            terms=shown.shape[1],
+        )
+        if seen.sum_error > seen.allowed:
+            self._refuse_sum(seen)
+        return seen
+
+    def _order(self) -> list[int]:
+        """The place in the data set's order of each class in the server's."""
+        names = self.class_names if self.classes is None else self.classes
+        return [self.class_names.index(name) for name in names]
+
+    def _check_finite(self, number_BC: Numbers, answers: Sequence[Any], record_B: Sequence[int]) -> None:
+        wrong_B = ~np.isfinite(number_BC).all(1)
+        if wrong_B.any():
+            row = int(wrong_B.argmax())
+            self._refuse(answers[row], record_B[row], "has a NaN or infinite number")
+
+    def _check_range(self, probability_BC: Numbers, answers: Sequence[Any], record_B: Sequence[int]) -> None:
+        self._check_finite(probability_BC, answers, record_B)
+        for wrong_BC, why in ((probability_BC < 0, "below 0"), (probability_BC > 1 + LARGEST_SUM_ERROR, "above 1")):
+            if wrong_BC.any():
+                row = int(wrong_BC.any(1).argmax())
+                mend = "if these are logits, set target.asking.answer=logits"
+                self._refuse(answers[row], record_B[row], f"has a number {why}", mend=mend)
+
+    def _refuse_sum(self, seen: Seen) -> NoReturn:
+        mend = "if these are logits, set target.asking.answer=logits"
+        raise InputError(
+            f"The model at {self.place} answered record {seen.sum_record} with {seen.sum_received}, and so is no "
+            f"probability distribution over {len(self.class_names)} classes; {mend}."
+        )
+
+    def _refuse(self, raw: object, record: int, why: str, *, mend: str | None = None) -> NoReturn:
+        mend = mend or (
+            f"let it give probabilities of the data set's {len(self.class_names)} classes, or one of these as a label "
+            "(target.asking.classes names them in the server's order)"
+        )
+        raise InputError(
+            f"The model at {self.place} answered record {record} with {received(raw)}, which {why}; {mend}."
+        )
+
+    def _mixture(self, found: str, first: int, before: str = "another form") -> InputError:
+        return InputError(
+            f"The model at {self.place} gave {found}, but {before} for record {first}: a mixture of two kinds of "
+            "answers; attack one that answers in one form, and if it was changed since answers were kept, choose "
+            "another folder of target.asking.responses."
+        )
+
+
+def _log(probability_BC: Numbers) -> Tensor:
+    return torch.from_numpy(probability_BC).clamp(PROBABILITY_FLOOR, 1.0).log()
+
+
+def plain(raw: Any) -> Any:
+    """Lists and numbers of Python in place of those of numpy and torch."""
+    raw = raw.tolist() if hasattr(raw, "tolist") else raw
+    if isinstance(raw, list | tuple):
+        return [each.item() if isinstance(each, np.generic) else each for each in raw]
+    if isinstance(raw, Mapping):
+        return {str(name): each.item() if isinstance(each, np.generic) else each for name, each in raw.items()}
+    return raw
+
+
+def _is_whole(raw: object) -> bool:
+    return type(raw) is int
+
+
+def _is_number(raw: object) -> bool:
+    return type(raw) in (int, float)
+
+
+def _described(form: AnswerForm) -> str:
+    return "probabilities of all classes" if form.kind == "full" else f"an answer of {form.describe()}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def received(raw: object) -> str:
+    return _shown(" ".join(repr(raw).split()))

@@ -1,0 +1,251 @@
+"""Models behind the Open Inference Protocol, version 2 over REST: KServe, Triton, MLServer and others.
+
+Source: https://github.com/kserve/open-inference-protocol, "inference_rest".
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.answers import received
+from mia_lightning.targets.endpoints.http import (
+    DEFAULT_TOKEN_VARIABLE,
+    HttpClient,
+    StatusError,
+    checked_url,
+    token_headers,
+)
+from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.training.setup import Setup
+
+_TYPES = {
+    "FP16": torch.float16,
+    "FP32": torch.float32,
+    "FP64": torch.float64,
+    "UINT8": torch.uint8,
+    "INT8": torch.int8,
+    "INT16": torch.int16,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+}
+_NAMES = {dtype: name for name, dtype in _TYPES.items()} | {torch.bfloat16: "FP32"}
+_FLOATS = ("FP16", "FP32", "FP64", "BF16")
+_WHOLES = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
+_DEFAULT_INPUT = "input-0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenInference(EndpointTarget):
+    """A model at `{url}/v2/models/{model}`.
+
+    Attributes:
+        url: of the server, up to where /v2 begins.
+        model: its name there.
+        version: of the model; None for the server's choice.
+        input: the name of the model's input; None for the one that its metadata names.
+        output: the name of the output that holds its answers; None for the first with a floating-point number for each
+            class, else the first with one label for each record.
+        datatype: of the input, such as FP32; None for that of its metadata, else that of the records.
+        token_variable: the environment variable with a token; "" for none.
+        token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
+    """
+
+    url: str
+    model: str
+    version: str | None = None
+    input: str | None = None
+    output: str | None = None
+    datatype: str | None = None
+    token_variable: str = DEFAULT_TOKEN_VARIABLE
+    token_header: str = "Authorization"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", checked_url(self.url, "target.url"))
+        check_model(self.model)
+        if self.version is not None:
+            object.__setattr__(self, "version", str(self.version))
+        if self.datatype is not None and self.datatype not in _TYPES:
+            raise InputError(f"`target.datatype` is {self.datatype!r}; it must be one of {', '.join(_TYPES)}.")
+
+    def connect(self, setup: Setup) -> Endpoint:
+        """The model's endpoint."""
+        client = HttpClient(
+            self.url,
+            timeout=self.asking.timeout,
+            connections=self.asking.concurrency,
+            authorise=token_headers(self.token_variable, self.token_header),
+        )
+        return OpenInferenceEndpoint(self, client, setup.population.num_classes)
+
+
+class OpenInferenceEndpoint:
+    """One model (`mia_lightning.targets.endpoints.interface.Endpoint`); its metadata are asked for before the first
+    records, and are not needed where the settings say all."""
+
+    protocol = "open_inference"
+
+    def __init__(self, target: OpenInference, client: HttpClient, num_classes: int) -> None:
+        self._target, self._client, self._num_classes = target, client, num_classes
+        version = "" if target.version is None else f"/versions/{quote(target.version, safe='')}"
+        self._path = f"/v2/models/{quote(target.model, safe='')}{version}"
+        self._lock = threading.Lock()
+        self._input: dict[str, Any] | None = None
+
+    @property
+    def place(self) -> str:
+        return self._client.place + self._path
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        target = self._target
+        asked = {"input": target.input, "output": target.output, "datatype": target.datatype}
+        return {"protocol": self.protocol, "place": self.place, **asked}
+
+    def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
+        """The answers of one `infer` request."""
+        tensor = self._tensor(x_B)
+        body: dict[str, Any] = {"inputs": [tensor]}
+        if self._target.output is not None:
+            body["outputs"] = [{"name": self._target.output}]
+        answer = self._client.post(f"{self._path}/infer", json.dumps(body).encode())
+        return self._answers(answer, len(x_B))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _tensor(self, x_B: Tensor) -> dict[str, Any]:
+        known = self._known_input()
+        datatype = self._target.datatype or known.get("datatype")
+        name = datatype if datatype in _TYPES else _NAMES.get(x_B.dtype, "FP32")
+        x_B = self._shaped(_converted(x_B, name), known.get("shape"))
+        return {
+            "name": known["name"],
+            "shape": list(x_B.shape),
+            "datatype": name,
+            "data": x_B.flatten().tolist(),
+        }
+
+    def _shaped(self, x_B: Tensor, shape: object) -> Tensor:
+        """In the shape that the metadata name, where they name one of all axes but the first."""
+        if not isinstance(shape, list) or not all(type(size) is int for size in shape) or len(shape) < 2:
+            return x_B
+        wanted = shape[1:]
+        if any(size <= 0 for size in wanted):
+            return x_B
+        if prod(wanted) != x_B[0].numel():
+            raise RefusedError(
+                f"The model at {self.place} takes records of shape {wanted}, but those of the data set have shape "
+                f"{list(x_B.shape[1:])}; choose the `dataset` that it was made for."
+            )
+        return x_B.reshape(len(x_B), *wanted)
+
+    def _known_input(self) -> dict[str, Any]:
+        """Name, datatype and shape of the input, as far as settings and metadata say them."""
+        with self._lock:
+            if self._input is None:
+                self._input = self._look_up_input()
+            return self._input
+
+    def _look_up_input(self) -> dict[str, Any]:
+        target = self._target
+        if target.input is not None and target.datatype is not None:
+            return {"name": target.input}
+        try:
+            metadata = self._client.get(self._path)
+        except StatusError as error:
+            if error.status in (401, 403):
+                raise
+            metadata = None  # not every server has them, and the first answer will show whether there is such a model
+        except TryAgainError as error:
+            raise TryAgainError(error.reason, after=error.after, was_asked=False) from None
+        inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
+        named = [each for each in inputs or [] if isinstance(each, dict) and isinstance(each.get("name"), str)]
+        if target.input is not None:
+            named = [each for each in named if each["name"] == target.input] or [{"name": target.input}]
+        if len(named) > 1:
+            raise RefusedError(
+                f"The model at {self.place} has {len(named)} inputs "
+                f"({received([each['name'] for each in named])}), and records are one; name theirs by target.input."
+            )
+        return named[0] if named else {"name": _DEFAULT_INPUT}
+
+    def _answers(self, answer: object, num: int) -> Sequence[RawAnswer]:
+        outputs = answer.get("outputs") if isinstance(answer, dict) else None
+        if not isinstance(outputs, list) or not all(isinstance(each, dict) and "data" in each for each in outputs):
+            raise self._refused(f"{received(answer)}, which has no `outputs` with `data`")
+        output = self._chosen(outputs, num)
+        values = _flat(output["data"])
+        if len(values) % num or not values:
+            raise self._refused(
+                f"{len(values)} values ({received(values)}) for {num} records in the output {output.get('name')!r}"
+            )
+        datatype, width = output.get("datatype"), len(values) // num
+        if datatype == "BYTES" or datatype in _WHOLES:
+            return [values[at] if width == 1 else values[at : at + width] for at in range(0, len(values), width)]
+        try:
+            return np.asarray(values, dtype=np.float64).reshape(num, width).tolist()
+        except (ValueError, TypeError):
+            raise self._refused(f"{received(values)}, which are no numbers") from None
+
+    def _chosen(self, outputs: Sequence[Mapping[str, Any]], num: int) -> Mapping[str, Any]:
+        wanted = self._target.output
+        if wanted is not None:
+            for output in outputs:
+                if output.get("name") == wanted:
+                    return output
+            names = ", ".join(str(output.get("name")) for output in outputs)
+            raise self._refused(f"the outputs {received(names)}, none of which is target.output={wanted}")
+        for output in outputs:
+            if output.get("datatype") in _FLOATS and len(_flat(output["data"])) == num * self._num_classes:
+                return output
+        for output in outputs:
+            if (output.get("datatype") == "BYTES" or output.get("datatype") in _WHOLES) and len(
+                _flat(output["data"])
+            ) == num:
+                return output
+        if not outputs:
+            raise self._refused("no output at all")
+        return outputs[0]
+
+    def _refused(self, found: str) -> InputError:
+        return InputError(
+            f"The model at {self.place} answered with {found}; set target.output to the output that holds the "
+            "probabilities of all classes, or labels."
+        )
+
+
+def check_model(name: object) -> None:
+    """Refuse what is no model's name."""
+    if not isinstance(name, str) or not name.strip():
+        raise InputError(f"`target.model` is {name!r}; it must be the name of a model that the server has.")
+
+
+def _converted(x_B: Tensor, name: str) -> Tensor:
+    """In the type of the model's input, which must hold the same numbers."""
+    converted = x_B.to(_TYPES[name])
+    if name not in _FLOATS and not torch.equal(converted.to(x_B.dtype), x_B):
+        raise RefusedError(
+            f"The model takes records of whole numbers ({name}), but those of the data set are "
+            f"{str(x_B.dtype).removeprefix('torch.')} and not all of them such numbers; set target.datatype, or choose "
+            "another `dataset`."
+        )
+    return converted
+
+
+def _flat(data: object) -> list[Any]:
+    """Values one after the other; servers send nested lists, too."""
+    if not isinstance(data, list):
+        return [data]
+    while data and all(isinstance(each, list) for each in data):
+        data = [value for each in data for value in each]
+    return data

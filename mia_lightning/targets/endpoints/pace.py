@@ -1,0 +1,80 @@
+"""When the next request may be sent: at most so many a second, and none before the server wants one again."""
+
+import threading
+import time
+
+from mia_lightning.seeds import derive
+
+_LONGEST_PAUSE = 60.0  # seconds, that this side chooses
+_LONGEST_WAIT = 600.0  # seconds, that a server may ask for
+
+
+class StoppedError(Exception):
+    """What is asked was given up while it waited."""
+
+
+class Pace:
+    """Shared by all threads that ask one model.
+
+    Args:
+        per_second: requests; None for no limit.
+        seed: of the jitter of pauses.
+    """
+
+    def __init__(self, per_second: float | None, seed: int) -> None:
+        self._gap, self._seed = 0.0 if per_second is None else 1 / per_second, seed
+        self._lock, self._stopped = threading.Lock(), threading.Event()
+        self._next = self._held_until = 0.0
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def stop(self) -> None:
+        """Wakes all that wait."""
+        self._stopped.set()
+
+    def resume(self) -> None:
+        self._stopped.clear()
+
+    def wait_for_turn(self) -> None:
+        """Until a request may be sent.
+
+        Raises:
+            StoppedError: it was given up.
+        """
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                if now >= self._held_until:
+                    turn = max(now, self._next)
+                    self._next = turn + self._gap
+                    pause = turn - now
+                    break
+                pause = self._held_until - now
+            self._sleep(pause)
+        self._sleep(pause)
+
+    def pause(self, attempt: int, after: float | None, name: str) -> None:
+        """Wait before the next attempt: as long as the server asks, and all others with it, or longer each time.
+
+        Args:
+            attempt: how many have failed.
+            after: seconds that the server asks for; None for none.
+            name: of the request, for its jitter.
+
+        Raises:
+            StoppedError: it was given up.
+        """
+        if after is not None:
+            wait = min(max(after, 0.0), _LONGEST_WAIT)
+            with self._lock:
+                self._held_until = max(self._held_until, time.monotonic() + wait)
+            self._sleep(wait)
+            return
+        share = derive(self._seed, "pause", name, attempt) / 2**63
+        self._sleep(min(_LONGEST_PAUSE, 0.5 * 2.0 ** (attempt - 1)) * (0.5 + share))
+
+    def _sleep(self, seconds: float) -> None:
+        if self._stopped.wait(seconds) if seconds > 0 else self.is_stopped:
+            raise StoppedError

@@ -1,0 +1,138 @@
+"""Records that are asked about again: whether a served model's answers vary, and whether it changed meanwhile."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import generator
+from mia_lightning.targets.endpoints.answers import Reading
+from mia_lightning.targets.endpoints.asker import Asker
+from mia_lightning.training.signals import AnswerForm
+
+# Probabilities that are farther apart differ: a batch of other records moves those of single precision by less.
+SAME = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Testimony:
+    """What a run can say of the model that it asked.
+
+    Attributes:
+        protocol, place: of the endpoint.
+        form: how answers were seen; None where nothing was asked.
+        num_records: different records of which the answer is known.
+        num_found: how many of them were kept from other runs.
+        num_sent: records that this run asked about.
+        num_repeated: how many of those again, after a fault or as sentinels.
+        num_spent: records asked about by all runs that share the responses.
+        budget: None for no limit.
+        cost: of what this run asked about, in the currency of `price_per_thousand`; None where that is not known.
+        num_wanted: sentinels that were asked for.
+        num_at_once: sentinels asked again at once whose first answer was of this run.
+        num_varied: how many of these were answered otherwise: answers vary from call to call.
+        num_kept: sentinels asked again whose first answer was kept from another run.
+        num_outdated: how many of these were answered otherwise: the model changed since, or its answers vary.
+        num_at_end: sentinels asked again at the end.
+        num_changed: how many of these were answered otherwise than when they were last asked about: the model changed
+            during the audit, or its answers vary.
+        largest_difference: in a probability, between any two answers for a sentinel; None where none was asked again.
+        failure: why no sentinels could be asked at the end; None where they were.
+    """
+
+    protocol: str
+    place: str
+    form: AnswerForm | None
+    num_records: int
+    num_found: int
+    num_sent: int
+    num_repeated: int
+    num_spent: int
+    budget: int | None
+    cost: float | None
+    num_wanted: int
+    num_at_once: int = 0
+    num_varied: int = 0
+    num_kept: int = 0
+    num_outdated: int = 0
+    num_at_end: int = 0
+    num_changed: int = 0
+    largest_difference: float | None = None
+    failure: str | None = None
+
+
+class Sentinels:
+    """Some records of the first observation, drawn by name.
+
+    Args:
+        asker, reading: of the model.
+        x_N: records `[N, *features]`.
+        key_N: of their answers.
+        wanted: how many; fewer where the budget has not twice that left.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, asker: Asker, reading: Reading, x_N: Tensor, key_N: Sequence[bytes], *, wanted: int, seed: int
+    ) -> None:
+        self._asker, self._reading = asker, reading
+        left = asker.left
+        num = min(wanted, len(x_N) if left is None else left // 2, len(x_N))
+        order = torch.randperm(len(x_N), generator=generator(seed, "sentinels"))
+        self._number_S = sorted(order[:num].tolist())
+        self._x_S = x_N[self._number_S].cpu()
+        key_S = [key_N[number] for number in self._number_S]
+        self._is_fresh_S = torch.tensor([asker.is_fresh(key) for key in key_S], dtype=torch.bool)
+        self._first_SC = self._read(asker.answers(key_S))
+        self._last_SC = self._first_SC
+        self._largest = 0.0
+
+    def __len__(self) -> int:
+        return len(self._number_S)
+
+    def ask_at_once(self) -> dict[str, int]:
+        """Ask again, right after the first answers; counts of `Testimony`."""
+        differs_S = self._differs_now()
+        fresh_S = self._is_fresh_S
+        return {
+            "num_at_once": int(fresh_S.sum()),
+            "num_varied": int((differs_S & fresh_S).sum()),
+            "num_kept": int((~fresh_S).sum()),
+            "num_outdated": int((differs_S & ~fresh_S).sum()),
+        }
+
+    def ask_at_end(self) -> dict[str, int | str]:
+        """Ask once more, as many as the budget still allows; counts of `Testimony`."""
+        left = self._asker.left
+        num = len(self) if left is None else min(left, len(self))
+        try:
+            differs_S = self._differs_now(num)
+        except InputError as error:
+            return {"failure": str(error)}
+        return {"num_at_end": num, "num_changed": int(differs_S.sum())}
+
+    @property
+    def largest_difference(self) -> float | None:
+        """Between any two answers for one record; None where none was asked about again."""
+        return self._largest if len(self) else None
+
+    def _differs_now(self, num: int | None = None) -> Tensor:
+        """bool `[S]`: answered otherwise than the last time."""
+        num = len(self) if num is None else num
+        if num == 0:
+            return torch.zeros(0, dtype=torch.bool)
+        now_SC = self._read(self._asker.ask_again(self._x_S[:num], self._number_S[:num]))
+        difference_S = (now_SC - self._last_SC[:num]).abs().amax(1)
+        from_first_S = (now_SC - self._first_SC[:num]).abs().amax(1)
+        self._largest = max(self._largest, float(difference_S.max()), float(from_first_S.max()))
+        self._last_SC = torch.cat([now_SC, self._last_SC[num:]])
+        return difference_S > SAME
+
+    def _read(self, answers: Sequence[Any]) -> Tensor:
+        """Probabilities `[S, C]` float64."""
+        if not answers:
+            return torch.empty(0, len(self._reading.class_names), dtype=torch.float64)
+        return self._reading.read(answers, self._number_S[: len(answers)])[0].double().exp()
