@@ -142,6 +142,7 @@ class VertexEndpoint:
     def close(self) -> None:
         """Give connections back."""
         self._client.close()
+        self._bearer.close()
 
     def _refused(self, error: StatusError) -> Exception:
         mends = {
@@ -177,10 +178,12 @@ class _Bearer:
     """The header with a token of google-auth, for many threads at once."""
 
     def __init__(self, credentials: Any, url: str) -> None:
-        import google.auth.transport.requests
+        import requests
+        from google.auth.transport.requests import Request
 
         self._credentials, self._url = credentials, url
-        self._request = google.auth.transport.requests.Request()
+        self._session = requests.Session()
+        self._request = Request(self._session)
         self._lock = threading.Lock()
 
     @property
@@ -209,6 +212,10 @@ class _Bearer:
             if refused is None or self.token == refused:
                 self._guarded(lambda: self._credentials.refresh(self._request))
 
+    def close(self) -> None:
+        """Give connections to the token's server back."""
+        self._session.close()
+
     def _guarded(self, call: Callable[[], object]) -> None:
         from google.auth.exceptions import GoogleAuthError, TransportError
 
@@ -220,8 +227,8 @@ class _Bearer:
             if isinstance(error, TransportError) or getattr(error, "retryable", False):
                 raise TryAgainError(f"no token of Google ({kind})", was_asked=False) from None
             raise RefusedError(
-                f"target=vertex gets no token with the application default credentials ({kind}); renew them (gcloud auth "
-                "application-default login), or name another file in GOOGLE_APPLICATION_CREDENTIALS."
+                f"target=vertex gets no token with the application default credentials ({kind}); renew them (gcloud "
+                "auth application-default login), or name another file in GOOGLE_APPLICATION_CREDENTIALS."
             ) from None
 
 
