@@ -1,0 +1,235 @@
+"""An ONNX model, asked in this process through ONNX Runtime."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
+from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.endpoints.own_classes import label_places, places
+from mia_lightning.training.setup import Setup
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
+_NUMBERS = ("tensor(float)", "tensor(double)", "tensor(float16)")
+_LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)")
+_PROVIDERS = ("CPUExecutionProvider",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Onnx(EndpointTarget):
+    """An ONNX model in a file.
+
+    Attributes:
+        path: a `.onnx` file.
+        input, output: names of the model's own, where it has several; None for the only input, and for the first
+            output of probabilities, else of labels.
+        providers: of ONNX Runtime, in order of preference.
+        normalised: whether it takes records as the networks of this run do, in place of those of the data set.
+    """
+
+    path: str | Path
+    input: str | None = None
+    output: str | None = None
+    providers: Sequence[str] = _PROVIDERS
+    normalised: bool = False
+    asking: Asking = field(default_factory=lambda: IN_PROCESS)
+
+    def connect(self, setup: Setup) -> "OnnxEndpoint":
+        """The model, loaded.
+
+        Raises:
+            InputError: ONNX Runtime is not installed, or the file cannot be used.
+        """
+        return OnnxEndpoint(
+            Path(self.path),
+            classes_of(self.asking, setup),
+            input=self.input,
+            output=self.output,
+            providers=self.providers,
+            records=Records(population=setup.population if self.normalised else None),
+        )
+
+
+class OnnxEndpoint:
+    """A model in a file (`mia_lightning.targets.endpoints.interface.Endpoint`).
+
+    Of its outputs the first is asked for that holds numbers for each class: a floating-point tensor `[B, C]` in the
+    order of `class_names`, or the list of maps from class to probability that scikit-learn's converter writes. A model
+    that has none answers with labels.
+
+    Args:
+        path: a `.onnx` file.
+        class_names: the classes in the order of its answers.
+        input, output: names of the model's own, where it has several.
+        providers: of ONNX Runtime, in order of preference.
+        records: as they are, or normalised.
+
+    Raises:
+        InputError: ONNX Runtime is not installed, or the file cannot be used.
+    """
+
+    protocol = "onnx"
+
+    def __init__(
+        self,
+        path: Path,
+        class_names: Sequence[str],
+        *,
+        input: str | None = None,  # as the setting is called
+        output: str | None = None,
+        providers: Sequence[str] = _PROVIDERS,
+        records: Records | None = None,
+    ) -> None:
+        self._records = records or Records()
+        self.place, self._what = path.name, f"The ONNX model {path}"
+        self._class_names = tuple(class_names)
+        self._session = _open(path, list(providers), self._what)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self._input = _named(inputs, input, self._what, "input")
+        self._output = self._probable(outputs) if output is None else _named(outputs, output, self._what, "output")
+        if self._input.type not in _DTYPES:
+            raise InputError(
+                f"{self._what} takes {self._input.type} as {self._input.name!r}; give one that takes a tensor of "
+                f"numbers ({', '.join(_DTYPES)})."
+            )
+        self._identity = {
+            "protocol": self.protocol,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "input": self._input.name,
+            "output": self._output.name,
+            **self._records.identity,
+            "class_names": list(self._class_names),
+        }
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """The content of the file, and which of its outputs is asked for."""
+        return self._identity
+
+    def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
+        """Numbers in the order of `class_names`, 0 for classes that a map lacks; or numbers of classes.
+
+        Raises:
+            InputError: it does not take the records, or does not give one answer for each.
+        """
+        x = self._taken(self._records.array(x_B))
+        fixed = self._input.shape[0] if self._input.shape and isinstance(self._input.shape[0], int) else len(x)
+        answer: list[RawAnswer] = []
+        for start in range(0, len(x), fixed):
+            block = x[start : start + fixed]
+            padding = np.repeat(block[-1:], fixed - len(block), axis=0)
+            answer += self._run(np.concatenate([block, padding]) if len(padding) else block)[: len(block)]
+        return answer
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _taken(self, own: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """In the model's dtype, and its shape where it says one: flattened, or in rows and columns again."""
+        x = own.astype(_DTYPES[self._input.type])
+        if x.dtype.kind in "iu" and not np.array_equal(x, own):
+            raise InputError(
+                f"{self._what} takes {x.dtype} as {self._input.name!r}, which does not hold the records' {own.dtype}; "
+                "give records in the form that it was exported with."
+            )
+        wanted = self._input.shape[1:] if self._input.shape else []
+        if wanted and all(isinstance(each, int) for each in wanted) and math.prod(wanted) == x[0].size:
+            return x.reshape(len(x), *wanted)
+        if len(wanted) == 1:
+            return x.reshape(len(x), -1)
+        return x
+
+    def _run(self, x: np.ndarray[Any, Any]) -> list[RawAnswer]:
+        try:
+            (given,) = self._session.run([self._output.name], {self._input.name: x})
+        # ONNX Runtime has errors of many kinds, without a common one beside Exception.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(
+                f"{self._what} does not take records of shape {list(x.shape[1:])} as {self._input.name!r} of shape "
+                f"{self._input.shape} ({reason}); give records in the form that it was exported with."
+            ) from error
+        if self._output.type in _NUMBERS:
+            given = np.asarray(given)
+            if given.ndim == 2 and len(given) == len(x):
+                return given.tolist()  # type: ignore[no-any-return]  # of numpy
+        elif self._output.type in _LABELS:
+            given = np.asarray(given)
+            if given.shape in ((len(x),), (len(x), 1)):
+                return [*label_places(given.reshape(-1), self._class_names, self._what)]
+        elif isinstance(given, list) and len(given) == len(x) and all(isinstance(each, dict) for each in given):
+            return self._mapped(given)
+        shape = list(given.shape) if isinstance(given, np.ndarray) else type(given).__name__
+        raise InputError(
+            f"{self._what} answers {self._output.type} of shape {shape} as {self._output.name!r} for {len(x)} records "
+            "instead of [records, classes] or one label for each; name another in `target.output`."
+        )
+
+    def _mapped(self, given: list[dict[Any, float]]) -> list[Any]:
+        classes = list(given[0])
+        answer_BC = np.zeros((len(given), len(self._class_names)))
+        answer_BC[:, places(classes, self._class_names, self._what)] = [[each[c] for c in classes] for each in given]
+        return answer_BC.tolist()
+
+    def _probable(self, outputs: Sequence[Any]) -> Any:
+        """The output that says most: maps, then numbers for each class, then labels."""
+        for kinds in (("seq(map(",), _NUMBERS, _LABELS):
+            found = [each for each in outputs if each.type.startswith(kinds)]
+            if found:
+                return found[0]
+        raise InputError(
+            f"{self._what} has no output of probabilities or labels ("
+            + ", ".join(f"{each.name}: {each.type}" for each in outputs)
+            + "); export a classifier."
+        )
+
+
+def _open(path: Path, providers: list[str], what: str) -> Any:
+    if find_spec("onnxruntime") is None:
+        raise InputError("target=onnx needs onnxruntime, which is not installed; pip install 'mia-lightning[onnx]'.")
+    import onnxruntime
+
+    if not path.is_file():
+        raise InputError(f"`target.path` {path} is not a file; give an ONNX model.")
+    there = onnxruntime.get_available_providers()
+    missing = [each for each in providers if each not in there]
+    if missing or not providers:
+        raise InputError(
+            f"`target.providers` is {providers}, but this onnxruntime has {', '.join(there)}; name some of these."
+        )
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=providers)
+    except Exception as error:  # of many kinds, likewise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{what} cannot be loaded ({reason}); export it anew, with its weights beside it where they lie apart."
+        ) from error
+
+
+def _named(values: Sequence[Any], name: str | None, what: str, setting: str) -> Any:
+    if name is None and len(values) == 1:
+        return values[0]
+    found = [each for each in values if each.name == name]
+    if not found:
+        names = ", ".join(repr(each.name) for each in values)
+        asked = f"several {setting}s" if name is None else f"no {setting} {name!r}"
+        raise InputError(f"{what} has {asked} ({names}); name one of them in `target.{setting}`.")
+    return found[0]

@@ -1,0 +1,332 @@
+"""A model behind an Amazon SageMaker endpoint, asked through boto3 with the credentials of its own chain."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.training.setup import Setup
+
+_CONTENT_TYPES = ("application/json", "text/csv")
+_SINGLE = ("label", "score")
+
+# By the service's names. What a request that is turned away costs nobody is False.
+_PASSES = {
+    "ThrottlingException": False,
+    "TooManyRequestsException": False,
+    "RequestLimitExceeded": False,
+    "ServiceQuotaExceededException": False,
+    "ModelNotReadyException": False,
+    "ServiceUnavailable": True,
+    "ServiceUnavailableException": True,
+    "InternalFailure": True,
+    "InternalServerError": True,
+    "InternalDependencyException": True,
+    "InternalStreamFailure": True,
+}
+_REFUSED = {
+    "ValidationError": "name an endpoint of this account and region that is in service in `target.endpoint_name`, "
+    "`target.variant` and `target.region`",
+    "AccessDeniedException": "allow these credentials sagemaker:InvokeEndpoint on it",
+    "AccessDenied": "allow these credentials sagemaker:InvokeEndpoint on it",
+    "UnrecognizedClientException": "give valid credentials in one of the places where boto3 looks",
+    "InvalidSignatureException": "give valid credentials in one of the places where boto3 looks, and set the clock",
+    "ExpiredTokenException": "renew the credentials in the place where boto3 finds them",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SageMaker(EndpointTarget):
+    """A model behind an Amazon SageMaker endpoint.
+
+    Attributes:
+        endpoint_name: as in the console.
+        region: None for that of the SDK's own chain (AWS_DEFAULT_REGION, the profile).
+        variant: of the endpoint; None for whichever takes the request.
+        content_type: of requests: application/json or text/csv.
+        accept: of answers; None for what the model gives by itself.
+        json_key: what the list of records stands under; None for a list by itself.
+        feature_key: what the numbers of a record stand under ("features" of the built-in algorithms); None for a list.
+        single: what one number for a record is: a `label`, or the `score` of the second of two classes.
+        endpoint_url: of another host that speaks the service's routes; None for the service.
+    """
+
+    endpoint_name: str
+    region: str | None = None
+    variant: str | None = None
+    content_type: Literal["application/json", "text/csv"] | str = "application/json"
+    accept: str | None = "application/json"
+    json_key: str | None = "instances"
+    feature_key: str | None = None
+    single: Literal["label", "score"] | str = "label"
+    endpoint_url: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("content_type", _CONTENT_TYPES), ("single", _SINGLE)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"`target.{name}` is {getattr(self, name)!r}; it must be {' or '.join(allowed)}.")
+        object.__setattr__(self, "endpoint_name", str(self.endpoint_name).strip())  # YAML may take it for a number
+        if not self.endpoint_name:
+            raise InputError("`target.endpoint_name` is empty; give the name of the endpoint, as in the console.")
+
+    def connect(self, setup: Setup) -> "SageMakerEndpoint":
+        """The endpoint; nothing is asked yet.
+
+        Raises:
+            InputError: boto3 is not installed, or finds no region or no such settings.
+        """
+        return SageMakerEndpoint(
+            self.endpoint_name,
+            region=self.region,
+            variant=self.variant,
+            content_type=self.content_type,
+            accept=self.accept,
+            json_key=self.json_key,
+            feature_key=self.feature_key,
+            single=self.single,
+            endpoint_url=self.endpoint_url,
+            timeout=self.asking.timeout,
+            connections=self.asking.concurrency,
+        )
+
+
+class SageMakerEndpoint:
+    """One endpoint, or one variant of it (`mia_lightning.targets.endpoints.interface.Endpoint`).
+
+    Args:
+        endpoint_name, region, variant, content_type, accept, json_key, feature_key, single, endpoint_url: as those of
+            `SageMaker`.
+        timeout: seconds, to connect and to wait for an answer.
+        connections: that may be open at once.
+
+    Raises:
+        InputError: boto3 is not installed, or finds no region or no such settings.
+    """
+
+    protocol = "sagemaker"
+
+    def __init__(
+        self,
+        endpoint_name: str,
+        *,
+        region: str | None = None,
+        variant: str | None = None,
+        content_type: str = "application/json",
+        accept: str | None = "application/json",
+        json_key: str | None = "instances",
+        feature_key: str | None = None,
+        single: str = "label",
+        endpoint_url: str | None = None,
+        timeout: float = 30.0,
+        connections: int = 4,
+    ) -> None:
+        self._name, self._variant = endpoint_name, variant
+        self._content_type, self._accept = content_type, accept
+        self._json_key, self._feature_key, self._single = json_key, feature_key, single
+        self._client = _connect(region, endpoint_url, timeout, connections)
+        self._region = self._client.meta.region_name
+        self.place = f"{endpoint_name} in {self._region}" + (f", variant {variant}" if variant else "")
+        self._what = f"The SageMaker endpoint {self.place}"
+        self._endpoint_url = endpoint_url
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """Which endpoint is asked, and in what form; not with whose credentials."""
+        return {
+            "protocol": self.protocol,
+            "endpoint_name": self._name,
+            "region": self._region,
+            "variant": self._variant,
+            "content_type": self._content_type,
+            "accept": self._accept,
+            "json_key": self._json_key,
+            "feature_key": self._feature_key,
+            "single": self._single,
+            "endpoint_url": self._endpoint_url,
+        }
+
+    def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
+        """One InvokeEndpoint; boto3's own retries are off.
+
+        Raises:
+            TryAgainError: throttling, a model that is not ready, a fault of the service or of the model (5xx), a broken
+                connection.
+            RefusedError: what the service refuses, or boto3 cannot send.
+            InputError: what the model refuses, or a body that is no answer.
+        """
+        optional = {"Accept": self._accept, "TargetVariant": self._variant}
+        content_type, body = self._invoke(
+            EndpointName=self._name,
+            ContentType=self._content_type,
+            Body=self._written(x_B),
+            **{name: value for name, value in optional.items() if value},
+        )
+        if "csv" in content_type:
+            return [self._read(row) for row in _csv_rows(body, self._what)]
+        return [self._read(each) for each in _json_rows(body, self._what)]
+
+    def close(self) -> None:
+        """Give connections back."""
+        self._client.close()
+
+    def _written(self, x_B: Tensor) -> bytes:
+        if self._content_type == "text/csv":
+            return "".join(",".join(map(repr, row)) + "\n" for row in x_B.flatten(1).tolist()).encode()
+        rows: Any = x_B.tolist()
+        if self._feature_key is not None:
+            rows = [{self._feature_key: row} for row in rows]
+        return json.dumps(rows if self._json_key is None else {self._json_key: rows}).encode()
+
+    def _invoke(self, **request: Any) -> tuple[str, bytes]:
+        from botocore import exceptions as failures
+
+        try:
+            response = self._client.invoke_endpoint(**request)
+            return str(response.get("ContentType", "")), response["Body"].read()
+        except failures.ClientError as error:
+            # Nothing of the service's message is passed on: that of a wrong signature holds the request's headers.
+            raise self._failure(error.response) from error
+        except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.TokenRetrievalError):
+            raise RefusedError(
+                f"{self._what} cannot be asked, since boto3 finds no complete credentials; give them in one of the "
+                "places where it looks, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE."
+            ) from None
+        except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
+            raise TryAgainError(f"{self._what} was not reached", was_asked=False) from error
+        except failures.HTTPClientError as error:  # a broken connection, a timeout while waiting
+            raise TryAgainError(f"{self._what} broke the connection ({type(error).__name__})") from error
+        except failures.BotoCoreError as error:
+            kind = type(error).__name__
+            raise RefusedError(
+                f"{self._what} cannot be asked ({kind}); put right boto3's configuration or credentials."
+            ) from error
+
+    def _failure(self, response: Mapping[str, Any]) -> Exception:
+        code = str(response.get("Error", {}).get("Code", "unknown"))
+        metadata = response.get("ResponseMetadata", {})
+        status = int(metadata.get("HTTPStatusCode", 0))
+        if code == "ModelError":
+            status = int(response.get("OriginalStatusCode") or 500)
+            if status >= 500 or status in (408, 429):
+                return TryAgainError(f"{self._what}: the model itself failed with status {status}")
+            return InputError(
+                f"{self._what}: the model itself refused the records with status {status}; set `target.content_type`, "
+                "`target.json_key` and `target.feature_key` to the form that it takes, or look into its log."
+            )
+        if code in _PASSES or status == 429 or status >= 500:
+            was_asked = _PASSES.get(code, status != 429)
+            after = _seconds(metadata.get("HTTPHeaders", {}).get("retry-after"))
+            return TryAgainError(f"{self._what} answered {code} ({status})", after=after, was_asked=was_asked)
+        mend = _REFUSED.get(code, "set `target` to what the endpoint takes")
+        return RefusedError(f"{self._what} answered {code} ({status}); {mend}.")
+
+    def _read(self, value: Any) -> RawAnswer:
+        """One prediction: a list, a label, or the object of a built-in algorithm."""
+        if isinstance(value, dict):
+            for key in ("probabilities", "score", "scores", "predicted_label"):
+                if key in value:
+                    return self._scored(value[key]) if key == "score" else self._read(value[key])
+            raise self._no_answer(f"an object with {', '.join(map(repr, sorted(value)[:5])) or 'nothing in it'}")
+        if isinstance(value, list):
+            if len(value) == 1:
+                return self._read(value[0])
+            if value and all(isinstance(each, int | float) and not isinstance(each, bool) for each in value):
+                return value
+            raise self._no_answer("a list of other things than numbers")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self._scored(value) if self._single == "score" else self._label(value)
+        if isinstance(value, str) and value:
+            return value
+        raise self._no_answer(f"a {type(value).__name__}")
+
+    def _scored(self, value: Any) -> RawAnswer:
+        """The built-in algorithms' `score`: of each class, or of the second of two."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return [1.0 - value, float(value)]
+        return self._read(value)
+
+    def _label(self, value: float) -> int:
+        if value != value or value in (float("inf"), float("-inf")) or int(value) != value:
+            raise InputError(
+                f"{self._what} answers {value!r} for a record, which is no label; if it is the probability of the "
+                "second of two classes, set target.single=score."
+            )
+        return int(value)
+
+    def _no_answer(self, received: str) -> InputError:
+        return InputError(
+            f"{self._what} answers {received} for a record instead of numbers, a label, or an object with "
+            "`probabilities`, `score` or `predicted_label`; let its model answer in one of these forms."
+        )
+
+
+def _connect(region: str | None, endpoint_url: str | None, timeout: float, connections: int) -> Any:
+    if find_spec("boto3") is None:
+        raise InputError(
+            "target=sagemaker needs boto3, which is not installed; pip install 'mia-lightning[sagemaker]'."
+        )
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, NoRegionError
+
+    config = Config(
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        connect_timeout=timeout,
+        read_timeout=timeout,
+        max_pool_connections=connections,
+    )
+    try:
+        session = boto3.session.Session(region_name=region)  # of this target alone: the default one is everybody's
+        return session.client("sagemaker-runtime", endpoint_url=endpoint_url, config=config)
+    except NoRegionError:
+        raise InputError(
+            "target=sagemaker finds no region; set `target.region`, or AWS_DEFAULT_REGION, or one in the profile."
+        ) from None
+    except (BotoCoreError, ValueError) as error:
+        raise InputError(
+            f"target=sagemaker cannot be set up ({type(error).__name__}); give a valid `target.region` and "
+            "`target.endpoint_url`, and a profile that exists."
+        ) from error
+
+
+def _json_rows(body: bytes, what: str) -> list[Any]:
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        raise InputError(
+            f"{what} answers {len(body)} bytes that are no JSON; set `target.accept` to a form that its model gives, "
+            "application/json or text/csv."
+        ) from error
+    if isinstance(answer, dict):
+        answer = next((answer[key] for key in ("predictions", "outputs", "probabilities") if key in answer), answer)
+    if not isinstance(answer, list):
+        raise InputError(f"{what} answers a JSON {type(answer).__name__} without a list of `predictions`; give one.")
+    return answer
+
+
+def _csv_rows(body: bytes, what: str) -> list[list[float | str]]:
+    try:
+        lines = body.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} answers CSV that is not UTF-8; let its model answer in UTF-8.") from error
+    return [[_cell(cell) for cell in line.split(",")] for line in lines if line.strip()]
+
+
+def _cell(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text.strip().strip('"')
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,226 @@
+"""An estimator of scikit-learn, or whatever has its `predict_proba` or `predict`, asked in this process."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.identity import NoIdentityError, digest, identity
+from mia_lightning.targets.endpoints.asking import Asking
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
+from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.endpoints.own_classes import label_places, places
+from mia_lightning.training.setup import Setup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sklearn(EndpointTarget):
+    """A fitted estimator of scikit-learn, or anything with its `predict_proba` or `predict`.
+
+    Attributes:
+        estimator: the fitted object itself; in a configuration `_target_` names a function that returns it.
+        path: a file that `joblib.dump` or `pickle.dump` wrote; exclusive with `estimator`.
+        allow_pickle: whether `path` may be read, which runs whatever code is in it.
+        normalised: whether it takes records as the networks of this run do, in place of those of the data set.
+    """
+
+    estimator: Any = None
+    path: str | Path | None = None
+    allow_pickle: bool = False
+    normalised: bool = False
+    asking: Asking = field(default_factory=lambda: IN_PROCESS)
+
+    def __post_init__(self) -> None:
+        if (self.estimator is None) == (self.path is None):
+            both = "neither" if self.path is None else "both"
+            raise InputError(
+                f"target=sklearn has {both} of `target.estimator` and `target.path`; give one of them, such as "
+                "target.estimator={_target_:my_model.fitted}."
+            )
+
+    def connect(self, setup: Setup) -> "EstimatorEndpoint":
+        """The estimator, read if need be.
+
+        Raises:
+            InputError: it cannot be read, is no fitted classifier, or has other classes than the data set.
+        """
+        if self.path is None:
+            estimator, place = self.estimator, type(self.estimator).__name__
+            what = {"estimator": _digest_of(estimator)}
+        else:
+            estimator, sha256 = load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+            place, what = Path(self.path).name, {"sha256": sha256}
+        return EstimatorEndpoint(
+            estimator,
+            classes_of(self.asking, setup),
+            place=place,
+            identity=what,
+            records=Records(population=setup.population if self.normalised else None),
+        )
+
+
+class EstimatorEndpoint:
+    """A fitted estimator (`mia_lightning.targets.endpoints.interface.Endpoint`).
+
+    Records are flattened to `[B, features]`.
+
+    Args:
+        estimator: with `predict_proba`, whose answers are probabilities, or else `predict`, whose answers are labels.
+        class_names: the classes in the order of the answers.
+        place: what messages and reports call it.
+        identity: what it is, as JSON.
+        records: as they are, or normalised.
+
+    Raises:
+        InputError: it is not fitted, has neither method, or has classes that are none of `class_names`.
+    """
+
+    protocol = "sklearn"
+
+    def __init__(
+        self,
+        estimator: Any,
+        class_names: Sequence[str],
+        *,
+        place: str,
+        identity: Mapping[str, object],
+        records: Records | None = None,
+    ) -> None:
+        self.place, self._records = place, records or Records()
+        self._what = f"The estimator {place}"
+        self._estimator, self._class_names = estimator, tuple(class_names)
+        self._gives_probabilities = callable(getattr(estimator, "predict_proba", None))
+        if not self._gives_probabilities and not callable(getattr(estimator, "predict", None)):
+            raise InputError(
+                f"{self._what} ({type(estimator).__name__}) has neither predict_proba nor predict; "
+                "give a fitted classifier in `target.estimator`."
+            )
+        _check_fitted(estimator, self._what)
+        classes = getattr(estimator, "classes_", None)
+        known = None if classes is None else np.asarray(classes).tolist()
+        self._places = None if known is None else places(known, self._class_names, self._what)
+        self._place_of = None if known is None else dict(zip(known, self._places or (), strict=True))
+        self._identity = {
+            "protocol": self.protocol,
+            **identity,
+            **self._records.identity,
+            "class_names": list(self._class_names),
+        }
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """The content of the estimator."""
+        return self._identity
+
+    def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
+        """Probabilities in the order of `class_names`, 0 for classes that it never saw; or numbers of classes.
+
+        Raises:
+            InputError: it does not take the records, or does not give one answer for each.
+        """
+        x_BF = self._records.array(x_B).reshape(len(x_B), -1)
+        method = "predict_proba" if self._gives_probabilities else "predict"
+        try:
+            answer = getattr(self._estimator, method)(x_BF)
+        # An estimator may be anybody's code, and most of scikit-learn's refusals are plain ValueErrors.
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"{self._what} does not take records of {x_BF.shape[1]} features of {x_BF.dtype} "
+                f"({type(error).__name__}: {reason}); fit it on records of the data set, as they are in memory."
+            ) from error
+        given = np.asarray(answer)
+        if self._gives_probabilities:
+            return self._probabilities(given, len(x_BF))
+        return self._labels(given, len(x_BF))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _probabilities(self, given: Any, B: int) -> list[list[float]]:
+        if given.ndim != 2 or len(given) != B or given.dtype.kind != "f":
+            raise self._no_answer("predict_proba", given, f"[{B}, classes]")
+        if self._places is None:
+            return given.tolist()  # type: ignore[no-any-return]  # of numpy
+        if given.shape[1] != len(self._places):
+            raise self._no_answer("predict_proba", given, f"[{B}, {len(self._places)}], by its classes_")
+        answer_BC = np.zeros((B, len(self._class_names)), given.dtype)
+        answer_BC[:, self._places] = given
+        return answer_BC.tolist()  # type: ignore[no-any-return]  # of numpy
+
+    def _labels(self, given: Any, B: int) -> list[RawAnswer]:
+        if given.shape != (B,):
+            raise self._no_answer("predict", given, f"[{B}]")
+        if self._place_of is None:
+            return [*label_places(given, self._class_names, self._what)]
+        unknown = next((each for each in given.tolist() if each not in self._place_of), None)
+        if unknown is not None:
+            raise InputError(
+                f"{self._what} answers predict with {unknown!r}, which is none of its own classes_; give a classifier "
+                "whose labels these are."
+            )
+        return [self._place_of[each] for each in given.tolist()]
+
+    def _no_answer(self, method: str, given: Any, wanted: str) -> InputError:
+        return InputError(
+            f"{self._what} answers {method} with {given.dtype} of shape {list(given.shape)} instead of {wanted}; "
+            "give a classifier with one label for each record."
+        )
+
+
+def _digest_of(estimator: Any) -> str:
+    """Of its content; where nobody can say what that is, of this object alone, so that nothing kept is taken for its
+    answers."""
+    try:
+        return digest(identity(estimator))
+    except NoIdentityError:
+        return uuid4().hex
+
+
+def _check_fitted(estimator: Any, what: str) -> None:
+    from sklearn.base import BaseEstimator
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    if not isinstance(estimator, BaseEstimator):
+        return  # of somebody else, who has a way of their own to say so
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise InputError(
+            f"{what} ({type(estimator).__name__}) is not fitted; let `target.estimator` name a function that returns "
+            "one after its `fit`, or give `target.path`."
+        ) from error
+
+
+def load_pickle(path: Path, *, is_allowed: bool) -> tuple[Any, str]:
+    """What `joblib.dump` or `pickle.dump` wrote, and the SHA-256 of the file.
+
+    Raises:
+        InputError: it is not allowed, the file is not there, or cannot be read.
+    """
+    if not is_allowed:
+        raise InputError(
+            f"`target.path` {path} is a pickle, and reading one runs whatever code its author put into it, with your "
+            "rights on this machine; where you trust the file as you trust a program, set target.allow_pickle=true, "
+            "else export the model to ONNX (target=onnx) or build it in a function (target.estimator)."
+        )
+    if not path.is_file():
+        raise InputError(f"`target.path` {path} is not a file; give a fitted estimator written by joblib or pickle.")
+    import joblib
+
+    try:
+        return joblib.load(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    except Exception as error:  # a pickle may end in any error: of code that is not there, or damaged
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"`target.path` {path} cannot be read ({type(error).__name__}: {reason}); install what it was made with, "
+            "in the same versions, or write it anew with joblib.dump."
+        ) from error
