@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.views import Observable
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.answer_form import defenses_of
@@ -83,6 +84,11 @@ class Observation:
         """What the target's own answers leave out, imitated on the shadow models whatever the attack."""
         return defenses_of(self.target_signals.form)
 
+    @property
+    def asked_targets(self) -> Observable:
+        """The targets, as far as they are to be asked: one that somebody else serves about what attacks read alone."""
+        return _asked(self.targets, self.plan.columns(self.target_columns))
+
     def close(self) -> None:
         """Give back the connections of a target that somebody else serves; others have none."""
         if isinstance(self.targets, EndpointModels):
@@ -107,7 +113,7 @@ def observe_models(engine: Engine, ingredients: Ingredients, *, room: Room | Non
     guarantee = _checked_guarantee(setup.membership, ingredients)
     with stages.clock("target"):
         targets = target.obtain(setup)
-        target_signals = targets.observe(setup.population, room=room)
+        target_signals = _asked(targets, setup.membership).observe(setup.population, room=room)
     if not setup.membership.leaves_one_out:
         kept_T = _kept_targets(targets, target_signals, setup.membership, engine)
         if not bool(kept_T.all()):
@@ -151,6 +157,10 @@ def observe_models(engine: Engine, ingredients: Ingredients, *, room: Room | Non
         guarantee=guarantee,
         guess=None if ingredients.guess in (None, Guess()) else ingredients.guess,
     )
+
+
+def _asked(targets: Models, plan: Membership) -> Observable:
+    return targets.about(plan.asked_N) if isinstance(targets, EndpointModels) else targets
 
 
 def _checked_guarantee(plan: Membership, ingredients: Ingredients) -> Guarantee | None:

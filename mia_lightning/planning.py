@@ -122,7 +122,7 @@ def _estimates(setup: Setup, shadow_setup: Setup, ingredients: Ingredients) -> l
     elif target.is_trained_here:
         stage(lambda: target.obtain(setup))
     elif isinstance(target, EndpointTarget):
-        sentences.append(_questions(target.asking, ingredients, len(setup.population)))
+        sentences.append(_questions(target.asking, ingredients, int(plan.asked_N.sum())))
     if not isinstance(shadow, Real):
         sentences.append(
             f"The shadow models train on records of shadow={shadow.source}, which are made from the target's answers: "

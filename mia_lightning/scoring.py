@@ -9,14 +9,13 @@ from torch import Tensor
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
 from mia_lightning.attacks.leave_one_out import Scored, score_each
-from mia_lightning.attacks.views import RecordForm, observe_views
+from mia_lightning.attacks.views import Observable, RecordForm, observe_views
 from mia_lightning.convergence import Convergence, Outcome, converge
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of, split_defenses
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.observation import Observation
-from mia_lightning.targets.interface import Models
 from mia_lightning.training.signals import Signals, on_one_device
 
 
@@ -139,14 +138,14 @@ class _Views:
     def of_targets(self, signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
         observation = self._observation
         return self._seen(
-            signals, observation.targets, observation.population.part(observation.target_columns), outputs
+            signals, observation.asked_targets, observation.population.part(observation.target_columns), outputs
         )
 
     def of_shadows(self, signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
         return self._seen(signals, self._observation.shadows, self._observation.population, outputs)
 
     def _seen(
-        self, signals: Signals, models: Models, population: Population, outputs: Sequence[OutputDefense]
+        self, signals: Signals, models: Observable, population: Population, outputs: Sequence[OutputDefense]
     ) -> Signals:
         if not self._views:
             return signals

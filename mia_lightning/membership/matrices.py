@@ -121,6 +121,12 @@ class Membership:
         return replace(self, num_targets=len(self.block_K), leaves_one_out=True)
 
     @property
+    def asked_N(self) -> Tensor:
+        """Bool: the records of which anybody wants to know what the targets answer: those that are evidence about one,
+        and the population."""
+        return self.scored_KN[self.targets].any(0).index_fill(0, self.population_N, True)
+
+    @property
     def outside_N(self) -> Tensor:
         """Bool: records that are no evidence about a target, nor for validation: what an attacker may hold."""
         outside_N = ~(self.scored_KN | self.member_KN)[self.targets].any(0)

@@ -9,6 +9,8 @@ from quick import quick_audit
 from torch import Tensor
 
 import mia_lightning as mia
+from mia_lightning.attacks.attack_p import AttackP
+from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.endpoint import endpoint_sentences, unsteady
@@ -84,6 +86,40 @@ def test_what_was_asked_is_what_the_endpoint_counted(blobs: Population, tmp_path
     read = AuditReport.model_validate_json((tmp_path / "run" / "report.json").read_text())
     assert read.endpoint == section
     assert "whether it stayed the same" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_records_that_no_attack_reads_are_not_asked_about(blobs: Population, tmp_path: Path) -> None:
+    """Only the listed ones, their views, and those that stand in for the population."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text("row,member\n" + "\n".join(f"{row},{int(row < 20)}" for row in range(40)))
+    settings = quick_audit(
+        membership=mia.Given(path=rows, population=6),
+        shadow=mia.Real(count=4),
+        attacks=[mia.Loss(), AttackP(), BoundaryLabelOnly(draws=2)],
+    )
+    server = Server()
+    served = mia.audit(blobs, **settings, target=Served(asking=Asking(sentinels=0), server=server))
+    views = 1 + len(BoundaryLabelOnly(draws=2).needs.views)
+    assert server.num_asked == 46 + 40 * (views - 1) + 6 * (views - 1)
+    in_memory = mia.audit(blobs, **settings, target=server.networks[0].float())
+    assert served.scores is not None
+    assert in_memory.scores is not None
+    assert served.scores.score == pytest.approx(in_memory.scores.score, abs=1e-5)
+    assert served.target.test_accuracy == in_memory.target.test_accuracy
+
+
+def test_a_refused_answer_is_that_of_the_record_of_this_number(blobs: Population, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("row,member\n" + "\n".join(f"{row},{row % 2}" for row in range(70, 110)))
+    server = Server()
+    answer = server.ask
+    server.ask = lambda x_B: [  # type: ignore[method-assign]
+        [0.5, 0.9, 0.0] if bool((record == blobs.x_N[93]).all()) else row
+        for record, row in zip(x_B, answer(x_B), strict=True)
+    ]
+    settings = quick_audit(membership=mia.Given(path=rows), shadow=mia.Real(count=4), attacks=[mia.Loss()])
+    with pytest.raises(mia.InputError, match=r"record 93\b"):
+        mia.audit(blobs, **settings, target=Served(asking=Asking(sentinels=0), server=server))
 
 
 def test_a_model_that_changes_during_the_audit_opens_the_warnings(blobs: Population) -> None:

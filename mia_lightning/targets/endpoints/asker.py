@@ -93,23 +93,28 @@ class Asker:
         """Whether this asker got the answer itself."""
         return key in self._fresh
 
-    def ask(self, x_N: Tensor) -> list[bytes]:
+    def ask(self, x_N: Tensor, number_N: Sequence[int] | None = None) -> list[bytes]:
         """See to it that the answers for all records `[N, *features]` are kept; the key of each record's answer.
+
+        Args:
+            number_N: what messages call the records; by default they count from 0.
 
         Raises:
             InputError: the budget has too few records left; the model does not answer, or with what is no answer.
         """
         x_N = x_N.detach().cpu()
         key_N = keys_of(x_N)
-        first_of: dict[bytes, int] = {}
-        for number, key in enumerate(key_N):
-            first_of.setdefault(key, number)
+        number_N = range(len(x_N)) if number_N is None else number_N
+        first_of: dict[bytes, int] = {}  # places in x_N
+        for place, key in enumerate(key_N):
+            first_of.setdefault(key, place)
         missing = self._missing(first_of)
         if missing:
             with self.responses.alone():
                 missing = self._missing(first_of)  # another process may have asked in between
                 self._check_budget(len(first_of), len(missing))
-                self._send([self._request(x_N, first_of, keys) for keys in _cut(missing, self._asking.batch_size)])
+                requests = _cut(missing, self._asking.batch_size)
+                self._send([_request(x_N, number_N, first_of, keys) for keys in requests])
         self._found |= first_of.keys() - self._fresh
         return key_N
 
@@ -142,10 +147,6 @@ class Asker:
     def _missing(self, first_of: dict[bytes, int]) -> list[bytes]:
         kept = self.responses.are_kept([key for key in first_of if key not in self._fresh])
         return [key for key in first_of if key not in kept and key not in self._fresh]
-
-    def _request(self, x_N: Tensor, first_of: dict[bytes, int], keys: Sequence[bytes]) -> _Request:
-        numbers = [first_of[key] for key in keys]
-        return _Request(x_B=x_N[numbers], number_B=numbers, key_B=keys)
 
     def _send(self, requests: Sequence[_Request]) -> None:
         self._pace.resume()
@@ -242,6 +243,11 @@ class Asker:
         if self.responses.path is None:
             return "what it answered so far is lost with this run (target.asking.responses=null)"
         return f"what it answered so far is kept in {self.responses.path.parent}"
+
+
+def _request(x_N: Tensor, number_N: Sequence[int], first_of: dict[bytes, int], keys: Sequence[bytes]) -> _Request:
+    places = [first_of[key] for key in keys]
+    return _Request(x_B=x_N[places], number_B=[number_N[place] for place in places], key_B=keys)
 
 
 def keys_of(x_N: Tensor) -> list[bytes]:

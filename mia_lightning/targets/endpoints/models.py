@@ -1,5 +1,6 @@
 """A target that somebody else serves: one model, known by its answers alone."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -63,6 +64,23 @@ class EndpointTarget(ABC):
         return setup.train(setup.membership.shadows, "shadow")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WantedAnswers:
+    """A served model that is asked about no record whose answer nobody reads: each may cost money.
+
+    Attributes:
+        models: the model.
+        wanted_N: bool, of any population of N records that it is observed on.
+    """
+
+    models: "EndpointModels"
+    wanted_N: Tensor
+
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
+        """As `EndpointModels.observe`."""
+        return self.models.observe(population, room=room, wanted_N=self.wanted_N)
+
+
 class EndpointModels:
     """One model behind an endpoint (`mia_lightning.targets.interface.Models`).
 
@@ -115,38 +133,46 @@ class EndpointModels:
         """Records that this run asked about so far."""
         return self._asker.num_sent
 
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
+    def observe(self, population: Population, *, room: Room | None = None, wanted_N: Tensor | None = None) -> Signals:
         """The logarithms of what the model answers, each record asked about once; `Signals.form` says how it was seen.
 
         Of the first records that it is asked about some are asked about again (`Asking.sentinels`).
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+            wanted_N: bool, the records that it is asked about; for the others, which no attack reads, stands that all
+                classes are as likely. All by default.
 
         Raises:
             InputError: the budget has too few records left; the model does not answer, or with what is no distribution
                 over the classes; or all fit neither memory nor disk.
         """
-        room, N = room or Room(), len(population)
-        key_N = self._asker.ask(population.x_N)
-        log_KANC = room.empty((1, 1, N, population.num_classes), device=population.device)
+        room, N, C = room or Room(), len(population), population.num_classes
+        number_M = torch.arange(N) if wanted_N is None else wanted_N.cpu().nonzero()[:, 0]
+        x_M = population.x_N[number_M.to(population.device)]
+        key_M = self._asker.ask(x_M, number_M.tolist())
+        log_KANC = room.empty((1, 1, N, C), device=population.device).fill_(-math.log(C))
         log_NC = log_KANC[0, 0]
         seen: Seen | None = None
-        for start in range(0, N, _BLOCK):
-            keys = key_N[start : start + _BLOCK]
-            log_BC, part = self._reading.read(self._asker.answers(keys), range(start, start + len(keys)))
-            log_NC[start : start + len(keys)] = log_BC.to(log_NC.device)
+        for number_B, start in zip(number_M.split(_BLOCK), range(0, len(key_M), _BLOCK), strict=True):
+            answers = self._asker.answers(key_M[start : start + _BLOCK])
+            log_BC, part = self._reading.read(answers, number_B.tolist())
+            log_NC[number_B.to(log_NC.device)] = log_BC.to(log_NC.device)
             seen = part if seen is None else self._reading.join(seen, part)
-        assert seen is not None  # a population has records
+        assert seen is not None  # there are records, and some of them are wanted
         digits = self._digits(seen)
         self._reading.check_sums(seen, digits)
         if digits is not None:
-            for block_BC in log_NC.split(_BLOCK):
-                block_BC.copy_(rounded(block_BC, digits))
+            for number_B in number_M.to(log_NC.device).split(_BLOCK):
+                log_NC[number_B] = rounded(log_NC[number_B], digits)
         if self._seen is None:
             self._seen = seen
-            self._watch(population.x_N, key_N)
+            self._watch(x_M, key_M, number_M.tolist())
         return Signals(log_probability_KANC=log_KANC, form=replace(seen.form, digits=digits), room=room)
+
+    def about(self, wanted_N: Tensor) -> "WantedAnswers":
+        """The model as far as it is asked about the records where the bool mask is True."""
+        return WantedAnswers(models=self, wanted_N=wanted_N)
 
     def testimony(self) -> Testimony:
         """What can be said of the model once all has been asked: asks the sentinels once more. To be called once."""
@@ -193,11 +219,11 @@ class EndpointModels:
         known = self._reading.join(self._seen, seen)
         return known.digits if self._seen.digits is not None else None
 
-    def _watch(self, x_N: Tensor, key_N: list[bytes]) -> None:
+    def _watch(self, x_N: Tensor, key_N: list[bytes], number_N: list[int]) -> None:
         wanted = self._asking.sentinels
         if wanted == 0:
             return
-        self._sentinels = Sentinels(self._asker, self._reading, x_N, key_N, wanted=wanted, seed=self._seed)
+        self._sentinels = Sentinels(self._asker, self._reading, x_N, key_N, number_N, wanted=wanted, seed=self._seed)
         if len(self._sentinels) < min(wanted, len(x_N)):
             self._remark(
                 f"The budget of {self._asking.budget} records leaves {self._asker.left}, so that "

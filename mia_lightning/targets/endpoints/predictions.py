@@ -82,14 +82,15 @@ class PredictedModels(EndpointModels):
         super().__init__(endpoint, asking, population.class_names, remark=remark)
         self._file, self._population = endpoint, population
 
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
+    def observe(self, population: Population, *, room: Room | None = None, wanted_N: Tensor | None = None) -> Signals:
         """What the file says of every record.
 
         Raises:
             InputError: a record is none of the data set's, or equals several for which the file says different things.
         """
         row_N = self._rows(population).to(population.device)
-        return super().observe(replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None), room=room)
+        rows = replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None)
+        return super().observe(rows, room=room, wanted_N=wanted_N)
 
     def _rows(self, population: Population) -> Tensor:
         """int64 `[N]`: the number of each record in the data set."""

@@ -71,20 +71,30 @@ class Sentinels:
         asker, reading: of the model.
         x_N: records `[N, *features]`.
         key_N: of their answers.
+        number_N: what messages call them.
         wanted: how many; fewer where the budget has not twice that left.
         seed: of the run.
     """
 
     def __init__(
-        self, asker: Asker, reading: Reading, x_N: Tensor, key_N: Sequence[bytes], *, wanted: int, seed: int
+        self,
+        asker: Asker,
+        reading: Reading,
+        x_N: Tensor,
+        key_N: Sequence[bytes],
+        number_N: Sequence[int],
+        *,
+        wanted: int,
+        seed: int,
     ) -> None:
         self._asker, self._reading = asker, reading
         left = asker.left
         num = min(wanted, len(x_N) if left is None else left // 2, len(x_N))
         order = torch.randperm(len(x_N), generator=generator(seed, "sentinels"))
-        self._number_S = sorted(order[:num].tolist())
-        self._x_S = x_N[self._number_S].cpu()
-        key_S = [key_N[number] for number in self._number_S]
+        place_S = sorted(order[:num].tolist())
+        self._number_S = [number_N[place] for place in place_S]
+        self._x_S = x_N[place_S].cpu()
+        key_S = [key_N[place] for place in place_S]
         self._is_fresh_S = torch.tensor([asker.is_fresh(key) for key in key_S], dtype=torch.bool)
         self._first_SC = self._read(asker.answers(key_S))
         self._last_SC = self._first_SC
