@@ -149,8 +149,9 @@ class Reading:
     def _by_name(self, answers: Sequence[Any], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
         C, place_of = len(self.class_names), {name: place for place, name in enumerate(self.class_names)}
         k = len(answers[0])
-        probability_BC = np.full((len(answers), C), np.nan)
-        for row, raw, record in zip(probability_BC, answers, record_B, strict=True):
+        probability_BC = np.zeros((len(answers), C))
+        is_shown_BC = np.zeros((len(answers), C), dtype=bool)
+        for row, (raw, record) in enumerate(zip(answers, record_B, strict=True)):
             unknown = [name for name in raw if name not in place_of]
             if unknown or not raw:
                 self._refuse(
@@ -160,7 +161,9 @@ class Reading:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):
                 self._refuse(raw, record, "has something else than numbers")
-            row[[place_of[name] for name in raw]] = list(raw.values())
+            places = [place_of[name] for name in raw]
+            probability_BC[row, places] = list(raw.values())
+            is_shown_BC[row, places] = True
         if k == C:
             if self.answer == "logits":
                 self._check_finite(probability_BC, answers, record_B)
@@ -172,7 +175,7 @@ class Reading:
             self._refuse(
                 answers[0], record_B[0], f"has logits of {k} of {C} classes, from which no probability follows"
             )
-        return self._top_k(probability_BC, k, answers, record_B)
+        return self._top_k(probability_BC, is_shown_BC, answers, record_B)
 
     def _numbers(self, answers: Sequence[Any], record_B: Sequence[int]) -> Numbers:
         C = len(self.class_names)
@@ -194,14 +197,12 @@ class Reading:
         return _log(probability_BC).float(), seen
 
     def _top_k(
-        self, probability_BC: Numbers, k: int, answers: Sequence[Any], record_B: Sequence[int]
+        self, shown_BC: Numbers, is_shown_BC: npt.NDArray[np.bool_], answers: Sequence[Any], record_B: Sequence[int]
     ) -> tuple[Tensor, Seen]:
-        is_shown_BC = ~np.isnan(probability_BC)
-        shown_BC = np.where(is_shown_BC, probability_BC, 0.0)
-        self._check_range(np.where(is_shown_BC, probability_BC, 0.0), answers, record_B)
-        error_B = (shown_BC.sum(1) - 1).clip(min=0)
-        shown = probability_BC[is_shown_BC].reshape(len(answers), k)
-        seen = self._seen(AnswerForm(kind="top_k", k=k), shown, error_B, answers, record_B)
+        self._check_range(shown_BC, answers, record_B)
+        shown = shown_BC[is_shown_BC].reshape(len(answers), -1)
+        error_B = (shown.sum(1) - 1).clip(min=0)
+        seen = self._seen(AnswerForm(kind="top_k", k=shown.shape[1]), shown, error_B, answers, record_B)
         log_BC, mask_BC = _log(shown_BC).float(), torch.from_numpy(is_shown_BC)
         smallest_B1 = log_BC.masked_fill(~mask_BC, torch.inf).amin(1, keepdim=True)
         return torch.where(mask_BC, log_BC, smallest_B1.clamp(max=math.log(HIDDEN_PROBABILITY))), seen

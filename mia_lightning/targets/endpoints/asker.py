@@ -159,17 +159,19 @@ class Asker:
 
     def _answer(self, request: _Request) -> list[Any]:
         """What the model answers, after as many attempts as it takes."""
+        is_repeated = request.is_again
         for attempt in range(1, self._asking.retries + 2):
             self._pace.wait_for_turn()
-            self._reserve(request, is_repeated=request.is_again or attempt > 1)
+            self._reserve(request, is_repeated=is_repeated)
             try:
                 return self._checked(request, self._endpoint.ask(request.x_B))
             except TryAgainError as error:
                 failure = error
                 if not error.was_asked:
-                    self._give_back(request, is_repeated=request.is_again or attempt > 1)
+                    self._give_back(request, is_repeated=is_repeated)
+                is_repeated = is_repeated or error.was_asked
             except RefusedError:
-                self._give_back(request, is_repeated=request.is_again or attempt > 1)
+                self._give_back(request, is_repeated=is_repeated)
                 raise
             if attempt <= self._asking.retries:
                 self._pace.pause(attempt, failure.after, f"{request.number_B[0]}")
