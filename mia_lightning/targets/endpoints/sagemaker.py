@@ -106,8 +106,8 @@ class SageMakerEndpoint:
     """One endpoint, or one variant of it (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
     Args:
-        endpoint_name, region, variant, inference_component, content_type, accept, json_key, feature_key, single, endpoint_url: as those of
-            `SageMaker`.
+        endpoint_name, region, variant, inference_component, content_type, accept: as those of `SageMaker`.
+        json_key, feature_key, single, endpoint_url: likewise.
         timeout: seconds, to connect and to wait for an answer.
         connections: that may be open at once.
 
