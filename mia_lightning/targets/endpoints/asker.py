@@ -212,7 +212,7 @@ class Asker:
             raise StoppedError
         if not self.responses.reserve(num, self._asking.budget):
             raise InputError(
-                f"The budget of {self._asking.budget} records is spent but for {self.left}, fewer than "
+                f"Of the budget of {self._asking.budget} records {self.left} are left, too few for "
                 f"{_numbered(request.number_B)}, which must be asked about{' again' if is_repeated else ''}; "
                 f"{self._what_is_kept()}; raise target.asking.budget."
             )

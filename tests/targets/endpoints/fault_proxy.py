@@ -73,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "429":
             return self._send(429, b"slow down")
         if fault == "429 after seconds":
-            return self._send(429, b"slow down", {"Retry-After": "1"})
+            return self._send(429, b"slow down", {"Retry-After": "0"})
         if fault == "429 after date":
             return self._send(429, b"slow down", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})
         if fault == "delay":

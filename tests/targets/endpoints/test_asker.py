@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -20,10 +19,9 @@ from mia_lightning.targets.endpoints.pace import Pace, StoppedError
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses take a thousandth of their time."""
-    wait = threading.Event.wait
-    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=None: wait(self, timeout and timeout / 1000))
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = Pace._sleep
+    monkeypatch.setattr(Pace, "_sleep", lambda self, seconds: sleep(self, seconds / 1000))
 
 
 def answers_of(endpoint: Scripted, x: torch.Tensor, **settings: object) -> list[object]:
@@ -239,6 +237,18 @@ def test_a_pause_grows_and_a_server_that_asks_for_one_gets_it(monkeypatch: pytes
     assert waits == [7.0, 600.0]
 
 
+def test_what_a_server_asks_for_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[tuple[int, float | None]] = []
+    monkeypatch.setattr(Pace, "pause", lambda self, attempt, after, name: pauses.append((attempt, after)))
+
+    def fail(call: int) -> None:
+        if call < 4:
+            raise TryAgainError("busy", after=7.0 if call == 2 else None)
+
+    asker(Scripted(fail=fail), concurrency=1).ask(records(2))
+    assert pauses == [(1, None), (2, 7.0), (3, None)]
+
+
 def test_requests_keep_their_distance_and_wait_while_the_server_wants_none(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -290,7 +300,8 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("kind", ["kill", pytest.param("interrupt", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kill", "interrupt"])
 def test_a_run_that_is_ended_in_the_middle_asks_only_for_what_is_missing(kind: str, tmp_path: Path) -> None:
     script = INTERRUPTED.format(path=sys.path, folder=str(tmp_path), concurrency=3)
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

@@ -249,6 +249,13 @@ def test_an_address_loses_its_last_slash() -> None:
     assert checked_url(" https://host:8080/path/ ", "target.url") == "https://host:8080/path"
 
 
+def test_an_address_that_no_request_can_have_is_refused() -> None:
+    client = HttpClient("http://host/" + "x" * 70_000)
+    with pytest.raises(InputError, match=r"is no address; set `target.url`"):
+        client.get("/")
+    client.close()
+
+
 def test_tokens_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MIA_TOKEN", raising=False)
     monkeypatch.delenv("OTHER_TOKEN", raising=False)
