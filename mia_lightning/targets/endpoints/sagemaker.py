@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.http import checked_url
 from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.training.setup import Setup
@@ -49,6 +50,7 @@ class SageMaker(EndpointTarget):
         endpoint_name: as in the console.
         region: None for that of the SDK's own chain (AWS_DEFAULT_REGION, the profile).
         variant: of the endpoint; None for whichever takes the request.
+        inference_component: of an endpoint that hosts several; None for none.
         content_type: of requests: application/json or text/csv.
         accept: of answers; None for what the model gives by itself.
         json_key: what the list of records stands under; None for a list by itself.
@@ -60,6 +62,7 @@ class SageMaker(EndpointTarget):
     endpoint_name: str
     region: str | None = None
     variant: str | None = None
+    inference_component: str | None = None
     content_type: Literal["application/json", "text/csv"] | str = "application/json"
     accept: str | None = "application/json"
     json_key: str | None = "instances"
@@ -72,6 +75,8 @@ class SageMaker(EndpointTarget):
             if getattr(self, name) not in allowed:
                 raise InputError(f"`target.{name}` is {getattr(self, name)!r}; it must be {' or '.join(allowed)}.")
         object.__setattr__(self, "endpoint_name", str(self.endpoint_name).strip())  # YAML may take it for a number
+        if self.endpoint_url is not None:
+            object.__setattr__(self, "endpoint_url", checked_url(self.endpoint_url, "target.endpoint_url"))
         if not self.endpoint_name:
             raise InputError("`target.endpoint_name` is empty; give the name of the endpoint, as in the console.")
 
@@ -85,6 +90,7 @@ class SageMaker(EndpointTarget):
             self.endpoint_name,
             region=self.region,
             variant=self.variant,
+            inference_component=self.inference_component,
             content_type=self.content_type,
             accept=self.accept,
             json_key=self.json_key,
@@ -100,8 +106,8 @@ class SageMakerEndpoint:
     """One endpoint, or one variant of it (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
     Args:
-        endpoint_name, region, variant, content_type, accept, json_key, feature_key, single, endpoint_url: as those of
-            `SageMaker`.
+        endpoint_name, region, variant, inference_component, content_type, accept: as those of `SageMaker`.
+        json_key, feature_key, single, endpoint_url: likewise.
         timeout: seconds, to connect and to wait for an answer.
         connections: that may be open at once.
 
@@ -117,6 +123,7 @@ class SageMakerEndpoint:
         *,
         region: str | None = None,
         variant: str | None = None,
+        inference_component: str | None = None,
         content_type: str = "application/json",
         accept: str | None = "application/json",
         json_key: str | None = "instances",
@@ -126,12 +133,14 @@ class SageMakerEndpoint:
         timeout: float = 30.0,
         connections: int = 4,
     ) -> None:
-        self._name, self._variant = endpoint_name, variant
+        self._name, self._variant, self._component = endpoint_name, variant, inference_component
         self._content_type, self._accept = content_type, accept
         self._json_key, self._feature_key, self._single = json_key, feature_key, single
         self._client = _connect(region, endpoint_url, timeout, connections)
         self._region = self._client.meta.region_name
-        self.place = f"{endpoint_name} in {self._region}" + (f", variant {variant}" if variant else "")
+        parts = [f"{endpoint_name} in {self._region}"]
+        parts += [f"{what} {name}" for what, name in (("variant", variant), ("component", inference_component)) if name]
+        self.place = ", ".join(parts)
         self._what = f"The SageMaker endpoint {self.place}"
         self._endpoint_url = endpoint_url
 
@@ -143,6 +152,7 @@ class SageMakerEndpoint:
             "endpoint_name": self._name,
             "region": self._region,
             "variant": self._variant,
+            "inference_component": self._component,
             "content_type": self._content_type,
             "accept": self._accept,
             "json_key": self._json_key,
@@ -160,7 +170,11 @@ class SageMakerEndpoint:
             RefusedError: what the service refuses, or boto3 cannot send.
             InputError: what the model refuses, or a body that is no answer.
         """
-        optional = {"Accept": self._accept, "TargetVariant": self._variant}
+        optional = {
+            "Accept": self._accept,
+            "TargetVariant": self._variant,
+            "InferenceComponentName": self._component,
+        }
         content_type, body = self._invoke(
             EndpointName=self._name,
             ContentType=self._content_type,

@@ -120,6 +120,9 @@ def test_pictures_come_in_the_models_shape_and_type_and_may_be_normalised(pictur
     np.testing.assert_array_equal(endpoint(path, pictures).ask(pictures.x_N), first.float().numpy())
     normalised = pictures.normalised(pictures.x_N).flatten(1)[:, :3]
     np.testing.assert_array_equal(endpoint(path, pictures, normalised=True).ask(pictures.x_N), normalised.numpy())
+    of_any_size: Any = {"inputs": [("x", FLOAT, ["N", 2, "rows", "columns"])], "constants": constants}
+    path_of_any_size = write(tmp_path / "any.onnx", nodes, **of_any_size)
+    np.testing.assert_array_equal(endpoint(path_of_any_size, pictures).ask(pictures.x_N), first.float().numpy())
     flat = replace(pictures, x_N=pictures.x_N.flatten(1), mean=None, std=None)
     np.testing.assert_array_equal(endpoint(path, flat).ask(flat.x_N), first.float().numpy())
 

@@ -96,13 +96,15 @@ def answering(body: bytes, **options: Any) -> Any:
 
 
 def test_json_goes_out_signed_and_probabilities_come_back(blobs: Population, server: ScriptedServer) -> None:
-    opened = endpoint(blobs, server.url, variant="green")
+    opened = endpoint(blobs, server.url, variant="green", inference_component="census-1")
     answers = opened.ask(blobs.x_N)
     np.testing.assert_allclose(np.array(answers), softmax(blobs.x_N.double().numpy()), rtol=1e-12)
     (request,) = server.requests
     assert request.path == "/endpoints/census/invocations"
     assert request.headers["content-type"] == request.headers["accept"] == "application/json"
     assert request.headers["x-amzn-sagemaker-target-variant"] == "green"
+    assert request.headers["x-amzn-sagemaker-inference-component"] == "census-1"
+    assert opened.place == "census in eu-west-1, variant green, component census-1"
     assert f"Credential={KEY}/" in request.headers["authorization"]
     assert "/eu-west-1/sagemaker/aws4_request" in request.headers["authorization"]
     opened.close()
@@ -320,8 +322,8 @@ def test_credentials_that_cannot_be_renewed(
 def test_what_boto_cannot_do_is_told_in_a_sentence(
     blobs: Population, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InputError, match=r"target=sagemaker cannot be set up \(ValueError\)"):
-        endpoint(blobs, "no address")
+    with pytest.raises(InputError, match=r"target=sagemaker cannot be set up \(InvalidRegionError\)"):
+        endpoint(blobs, server.url, region="no region")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(InputError, match=r"finds no region; set `target.region`"):
         endpoint(blobs, server.url)
@@ -338,6 +340,9 @@ def test_settings_that_are_none(monkeypatch: pytest.MonkeyPatch, blobs: Populati
         SageMaker(endpoint_name="census", single="both")
     with pytest.raises(InputError, match=r"`target.endpoint_name` is empty"):
         SageMaker(endpoint_name=" ")
+    with pytest.raises(InputError, match=r"`target.endpoint_url` holds a user or password") as caught:
+        SageMaker(endpoint_name="census", endpoint_url=f"https://user:{SECRET}@host")
+    assert SECRET not in str(caught.value)
     assert SageMaker(endpoint_name=12).endpoint_name == "12"  # type: ignore[arg-type]
     monkeypatch.setattr("mia_lightning.targets.endpoints.sagemaker.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'mia-lightning\[sagemaker\]'"):
