@@ -15,7 +15,14 @@ from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
 from mia_lightning.mistakes import config_directory
 
-TYPED = ["dataset=digits", "model.hidden=[16]", "training.epochs=20", "training.optimizer.lr=0.02", "dataset.train_size=60", "shadow.count=4"]
+TYPED = [
+    "dataset=digits",
+    "model.hidden=[16]",
+    "training.epochs=20",
+    "training.optimizer.lr=0.02",
+    "dataset.train_size=60",
+    "shadow.count=4",
+]
 OTHERS = ["trainer.accelerator=cpu", "trainer.progress_bar=false", "logger=none", "attack=loss", "store.dir=null"]
 
 
