@@ -29,7 +29,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     )
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_says_where_it_is_and_what_to_type_and_ends_cleanly(run_folder: Path, ending: signal.Signals) -> None:
     options = ["--port", "0", "--token-variable", "MY_TOKEN"] if ending is signal.SIGTERM else ["--port", "0"]
     process = start(run_folder.parent, "run", *options, MY_TOKEN="hush-hush")
