@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load, save
 from serving import served
 
 import mia_lightning as mia
+from mia_lightning.datasets.location import load_location
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.serve.command import main
@@ -217,7 +219,9 @@ def test_what_a_project_refuses(blobs: Population, google: httpx.Client) -> None
     said(google.post(f"{place}/models/other:predict", content=b""), 404, "has no model 'other'")
     said(google.post(model, content=b"x"), 400, "no safetensors; send one with x")
     said(google.post(model, content=save({"x": blobs.x_N.double()})), 400, "`x` is no float32 [records, *[6]]")
-    said(google.post(model, content=save({"x": blobs.x_N[:, :5].contiguous()})), 400, "`x` is no float32 [records, *[6]]")
+    said(
+        google.post(model, content=save({"x": blobs.x_N[:, :5].contiguous()})), 400, "`x` is no float32 [records, *[6]]"
+    )
     said(google.post(model, content=save({"x": blobs.x_N[:0]})), 400, "the request has no records")
     said(google.post(model, content=save({"x": blobs.x_N / 0})), 400, "record 0 has a value that is not finite")
     said(google.post(model, json={"instances": [[0.0] * 5]}), 400, "the records have shape [5]")
@@ -398,3 +402,16 @@ def test_settings_of_a_service(capsys: pytest.CaptureFixture[str], options: list
     out, said = capsys.readouterr()
     assert (ended.value.code, out, said.count("\n")) == (2, "", 1)
     assert sentence in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["google_prediction", "amazon_ml"])
+def test_location_over_http_as_in_process(name: str, shared_data: Path) -> None:
+    population = load_location(root=shared_data / "location")
+    local: ServiceTarget = GooglePrediction() if name == "google_prediction" else AmazonML()
+    settings = quick_audit(membership=mia.Disjoint(train_size=400), shadow=mia.Real(count=4), seed=2)
+    here = mia.audit(population, target=local, **settings)
+    with served(name, *SERVER, "--seed", "2") as client:
+        there = mia.audit(population, target=replace(local, url=address(client)), **settings)
+    np.testing.assert_array_equal(there.scores.score, here.scores.score)
+    assert there.attacks == here.attacks
