@@ -1,6 +1,7 @@
 """The socket, and the server behind it, until somebody ends it."""
 
 import logging
+import os
 import signal
 import socket
 import sys
@@ -28,7 +29,8 @@ def bound(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address[:2], family=family, backlog=512)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no host"
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else "there is no such host"
         raise InputError(f"`--host` {host} `--port` {port} cannot be listened on ({reason}); give others.") from None
     # Connections inherit it: the head of an answer would wait 40 ms for the client's acknowledgement before the rest.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -64,7 +64,7 @@ def routes(projects: Projects, desk: Desk, *, max_records: int) -> APIRouter:
         projects.train(project)
         return JSONResponse({"project": project}, status_code=202)
 
-    @router.post("/v1/projects/{project}/models/{model}:predict")
+    @router.post("/v1/projects/{project}/models/{model:path}:predict")
     async def predict(request: Request, project: str, model: str) -> Response:
         shape, dtype = projects.form_of(project, model)
         form = Form(shape=shape, dtype=dtype, max_records=max_records)

@@ -11,6 +11,7 @@ Every one of these can be repeated without harm, so a broken connection or a fau
 
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -51,6 +52,7 @@ class HttpService:
     ) -> None:
         self._name, self._url, self._wait = name, url, wait
         self._client = _client(url, token_variable)
+        weakref.finalize(self, self._client.close)
         self._project: str | None = None
 
     @property
