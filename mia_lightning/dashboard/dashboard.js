@@ -2,7 +2,7 @@
 const MENUS = {
   figure: content.figures.map((figure) => [figure.key, figure.title]),
   attack: [[STRONGEST, "strongest of each run (highest AUC)"], ...content.attacks.map((name) => [name, name])],
-  colour: [["dataset", "data set"], ["architecture", "architecture"], ["defense", "defence"]],
+  colour: Object.entries(COLOURS),
   ...Object.fromEntries(FILTERS.map((name) => [name, [["", "all"], ...valuesOf(name).map((value) => [value, value])]])),
 };
 
@@ -54,17 +54,23 @@ function fillControls() {
 }
 
 function drawAll() {
+  drawText();
+  if (!window.Plotly) return;  // not yet there: what is chosen until then is drawn with the figures
   drawFirst();
   drawRest();
 }
 
-// What is seen when the page opens.
-function drawFirst() {
-  const rows = rowsFor(state), drawn = rows.filter((row) => row.leakage);
-  drawStatus(rows, drawn);
-  drawGap(drawn, state);
+// What needs no figures.
+function drawText() {
+  const rows = rowsFor(state);
+  drawStatus(rows, rows.filter((row) => row.leakage));
   drawTable(rows);
   toAddress();
+}
+
+// The figure that is seen when the page opens.
+function drawFirst() {
+  drawGap(rowsFor(state).filter((row) => row.leakage), state);
 }
 
 function drawRest() {
@@ -106,7 +112,7 @@ function choose(place, isChosen) {
   state.chosen = state.chosen.filter((each) => each !== place);
   if (isChosen) state.chosen.push(place);
   drawTable(rowsFor(state));
-  drawCompared(state, choose);
+  if (window.Plotly) drawCompared(state, choose);
   toAddress();
   const tick = document.querySelector(`input[data-run="${place}"]`);
   if (tick) tick.focus();
@@ -175,12 +181,20 @@ function reloadByItself() {
 const datasets = valuesOf("dataset").length;
 document.getElementById("headline").textContent = `Membership leakage of ${counted(content.runs.length, "run")} on ${counted(datasets, "data set")}`;
 fillControls();
-drawFirst();
+drawText();
 listen();
-listenTo(["gap-plot"]);
 reloadByItself();
-setTimeout(() => {
-  drawRest();
-  listenTo(["pareto-plot", "time-plot"]);
-  onThemeChange(drawAll);
-});
+
+// The table is there in a tenth of the time that it takes to read the plotting library, and so is painted before.
+requestAnimationFrame(() => setTimeout(() => {
+  const library = document.createElement("script");
+  library.textContent = document.getElementById("plotly").textContent;
+  document.head.append(library);
+  drawFirst();
+  listenTo(["gap-plot"]);
+  setTimeout(() => {
+    drawRest();
+    listenTo(["pareto-plot", "time-plot"]);
+    onThemeChange(drawAll);
+  });
+}));

@@ -1,8 +1,11 @@
-// The four figures. Points are drawn by WebGL where there is one, so that thousands stay smooth.
+// The four figures. Many thousands of points are drawn by WebGL where there is one; fewer are there sooner without it, and
+// as quick to filter, most of all where no graphics card draws them.
 const SYMBOLS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x"];
+const COLOURS = { dataset: "data set", architecture: "architecture", defense: "defence" };
 const NUM_SERIES = 5;
 const FEW = 300;  // runs up to which lines join them, and intervals are drawn without being asked for
-const POINTS = hasWebGL() ? "scattergl" : "scatter";
+const MANY = 3000;  // runs from which on WebGL is faster
+const POINTS = content.runs.length > MANY && hasWebGL() ? "scattergl" : "scatter";
 const isCoarse = matchMedia("(pointer: coarse)").matches;  // there a drag over a figure should scroll the page
 
 function hasWebGL() {
@@ -70,7 +73,10 @@ function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
   const layout = {
     xaxis, yaxis: { title: { text: state.figure === "auc" ? "AUC" : figure.title } },
     margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [guessing],
-    legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", maxheight: 0.25, itemclick: false, itemdoubleclick: false },
+    legend: {
+      orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", maxheight: 0.25, itemclick: false, itemdoubleclick: false,
+      title: { text: COLOURS[state.colour], side: "left", font: { size: 13 } },
+    },
     showlegend: true, hovermode: "closest", dragmode: isCoarse ? false : "select",
     uirevision: `${state.figure} ${state.attack}`, selectionrevision: Math.random(),
   };

@@ -12,7 +12,7 @@ const COLUMNS = [
   ...content.figures.map((figure, place) => ({
     key: figure.key, title: figure.title, figure: (row) => row.attack.figures[place],
     value: (row) => (row.attack.figures[place] ? row.attack.figures[place][0] : null),
-  })),
+  })).filter((column, place) => content.runs.some((run) => run.attacks.some((attack) => attack.figures[place]))),
   { key: "gap", title: "gap", value: (row) => row.run.gap },
   { key: "test", title: "test accuracy", value: (row) => row.run.test },
   { key: "shadows", title: "shadows", value: (row) => row.run.shadows, cell: (row) => String(row.run.shadows) },

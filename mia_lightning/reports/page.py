@@ -21,4 +21,20 @@ def environment(*packages: str) -> Environment:
 @cache
 def plotly_javascript() -> Markup:
     """The script of the installed plotly, for a `<script>` of a page that loads nothing."""
-    return Markup(files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8"))
+    return Markup(read_once(files("plotly").joinpath("package_data", "plotly.min.js").read_text(encoding="utf-8")))
+
+
+# Where the function that holds all of plotly.js begins and ends.
+_BEGINNING, _END = '(typeof self !== "undefined" ? self : this, () => {\n', "\n}));"
+
+
+def read_once(script: str) -> str:
+    """plotly.js with its one large function in parentheses of its own; any other script as it is.
+
+    A browser skims a function until it is called, and then reads it in full: of five megabytes a fifth of the time that
+    passes before the first figure. Parentheses say that it will be called at once.
+    """
+    if script.count(_BEGINNING) != 1 or not script.rstrip().endswith(_END):
+        return script
+    held = script.rstrip().removesuffix(_END).replace(_BEGINNING, _BEGINNING.replace("() =>", "(() =>"))
+    return f"{held}\n}})));\n"

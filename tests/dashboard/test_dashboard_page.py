@@ -63,7 +63,7 @@ def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, site: Site) -> 
 
         assert page.requests == [site.page.as_uri()]
         assert page.errors == []
-        assert page.page.evaluate("POINTS") == "scattergl"
+        assert page.page.evaluate("POINTS") == "scatter"
         policy = page.page.get_attribute("meta[http-equiv]", "content")
         assert policy.startswith("default-src 'none'")
         assert "http" not in policy
@@ -367,9 +367,28 @@ def test_prints(browser: Any, site: Site) -> None:
         assert (SCREENSHOTS / "dashboard.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_the_table_does_not_wait_for_the_figures(browser: Any, site: Site, tmp_path: Path) -> None:
+    """Where the plotting library never comes, everything that needs no figures works all the same."""
+    text = site.page.read_text()
+    page = tmp_path / "without.html"
+    page.write_text(
+        text.replace('<script type="text/plain" id="plotly">', '<script type="text/plain" id="plotly">throw 1;')
+    )
+    with opened(browser, page) as found:
+        found.page.wait_for_selector("#runs tbody tr")
+        assert found.page.evaluate("typeof Plotly") == "undefined"
+        found.page.select_option("#dataset", "purchase")
+        assert "data set purchase" in found.page.inner_text("#status")
+        found.page.click("button[data-sort=auc]")
+        found.page.locator("#runs tbody input").first.check()
+        assert found.page.get_attribute("#runs th:has(button[data-sort=auc])", "aria-sort") == "descending"
+        assert "chosen=" in found.page.url
+
+
 @pytest.mark.slow
-def test_two_thousand_runs(browser: Any, tmp_path: Path) -> None:
-    for place, content in enumerate(many_reports(2000)):
+@pytest.mark.parametrize(("count", "drawn_by"), [(2000, "scatter"), (3001, "scattergl")])
+def test_thousands_of_runs(browser: Any, tmp_path: Path, count: int, drawn_by: str) -> None:
+    for place, content in enumerate(many_reports(count)):
         write_run(tmp_path / "sweep" / f"{place}", content)
     with pytest.raises(SystemExit) as ended:
         main([str(tmp_path / "sweep"), "--output", str(tmp_path / "many.html")])
@@ -377,11 +396,12 @@ def test_two_thousand_runs(browser: Any, tmp_path: Path) -> None:
     with opened(browser, tmp_path / "many.html") as page:
         for plot in PLOTS:
             page.page.wait_for_selector(f"#{plot} .main-svg")
-            assert len(traced(page, plot)) == 2000
-        assert page.page.inner_text("#headline") == "Membership leakage of 2,000 runs on 3 data sets"
-        assert page.page.inner_text("#rows") == "1 to 20 of 2,000"
+            assert len(traced(page, plot)) == count
+        assert page.page.evaluate("POINTS") == drawn_by
+        assert page.page.inner_text("#headline") == f"Membership leakage of {count:,} runs on 3 data sets"
+        assert page.page.inner_text("#rows") == f"1 to 20 of {count:,}"
         assert page.page.locator("#runs tbody tr").count() == 20
         page.page.select_option("#dataset", "cifar10")
-        assert page.page.inner_text("#rows") == "1 to 20 of 666"
-        page.screenshot("dashboard_2000_runs")
+        assert page.page.inner_text("#rows") == f"1 to 20 of {count // 3:,}"
+        page.screenshot(f"dashboard_{count}_runs")
         assert page.errors == []
