@@ -71,7 +71,7 @@ def _byte(key: str) -> int:
 
 
 def _lock(file: int, byte: int) -> bool:
-    me, held = threading.get_ident(), _held(file, byte)
+    me, held = threading.get_ident(), _place(file, byte)
     with _one_at_a_time:
         holder, times = _holders.get(held, (me, 0))
         if holder != me or (times == 0 and not _lock_among_processes(file, byte)):
@@ -82,7 +82,7 @@ def _lock(file: int, byte: int) -> bool:
 
 def _unlock(file: int, taken: Iterable[int]) -> None:
     for byte in taken:
-        held = _held(file, byte)
+        held = _place(file, byte)
         with _one_at_a_time:
             holder, times = _holders.pop(held)
             if times > 1:
@@ -91,7 +91,7 @@ def _unlock(file: int, taken: Iterable[int]) -> None:
                 _unlock_among_processes(file, byte)
 
 
-def _held(file: int, byte: int) -> tuple[int, int, int]:
+def _place(file: int, byte: int) -> tuple[int, int, int]:
     status = os.fstat(file)
     return status.st_dev, status.st_ino, byte
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import call as call
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator

@@ -11,17 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-
-from mia_lightning.cli import main
+from command_line import Call, Ended
 
 QUICK = ["logger=none", "shadow.count=4", "training.epochs=8", "dataset.train_size=60", "trainer.accelerator=cpu"]
 GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "logger", "attack", "defense"]
@@ -34,41 +30,6 @@ def run(folder: Path, *arguments: str, **environment: str) -> subprocess.Complet
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
     command = [sys.executable, "-m", "mia_lightning", *arguments]
     return subprocess.run(command, cwd=folder, env={**kept, **environment}, capture_output=True, text=True, timeout=300)
-
-
-@dataclass(frozen=True)
-class Ended:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    """`mia-lightning` in this process, in an empty folder."""
-
-    def run_here(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["mia-lightning", *arguments])
-        capsys.readouterr()
-        try:
-            main()
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        finally:
-            GlobalHydra.instance().clear()
-        return Ended(code, *capsys.readouterr())
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "")  # restored afterwards: main sets it
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    yield run_here
-    for name in ("my_package", "broken"):
-        sys.modules.pop(name, None)
 
 
 def refused(result: Ended | subprocess.CompletedProcess[str], *parts: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import mia_lightning as mia
+from mia_lightning.attacks.confidence import Confidence
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.shokri import default_training
 from mia_lightning.datasets.population import Population
@@ -144,14 +145,15 @@ def test_a_training_defence_is_on_the_target_and_where_the_attacker_adapts_on_th
     plain = observed.shadow_signals.log_probability_KANC
     assert torch.equal(unaware.shadow_signals.log_probability_KANC, plain)
     assert not torch.equal(adaptive.shadow_signals.log_probability_KANC, plain)
-    report = mia.attack(unaware, defenses=[L2(strength=0.05)], adaptive=False)
+    report = mia.attack(unaware, attacks=[mia.Loss()], defenses=[L2(strength=0.05)], adaptive=False)
     assert report.defense is not None
     assert not report.defense.adaptive
     assert not report.attacks[0].adaptive
     both = [L2(strength=0.05), Temperature(temperature=5.0)]
     for models, known in ((adaptive, "l2 both know,"), (unaware, "l2 both know nothing,")):
         alone, with_output = (
-            mia.attack(models, defenses=defenses, adaptive=models is adaptive) for defenses in (both[:1], both)
+            mia.attack(models, attacks=[mia.Loss()], defenses=defenses, adaptive=models is adaptive)
+            for defenses in (both[:1], both)
         )
         assert not any(known in warning for warning in alone.warnings)
         assert any(known in warning for warning in with_output.warnings)
@@ -178,8 +180,9 @@ def test_synthetic_shadow_records_leave_the_target_as_it_is(
     M = len(other.synthesis.x_M)
     assert other.shadow_signals.log_probability_KANC.shape == (4, 1, 160 + M, 3)
     assert torch.equal(other.population.x_N[160:], other.synthesis.x_M)
-    report = mia.attack(other)
-    assert report.dataset == mia.attack(observed).dataset
+    attacks = [mia.Loss(), Confidence()]
+    report = mia.attack(other, attacks=attacks)
+    assert report.dataset == mia.attack(observed, attacks=attacks).dataset
     assert report.shadow.source == shadow.source
     assert report.shadow.synthesis is not None
     assert report.shadow.synthesis.num_records == M
@@ -255,9 +258,10 @@ def test_an_answer_does_not_depend_to_the_bit_on_what_is_asked_beside_it(
 
 def test_a_chain_against_a_network_is_the_same_alone_and_in_a_batch(bits: Population, observed: Observation) -> None:
     syntheses = [
-        replace(CLIMB, batch=batch).synthesise(bits, ModelBlackBox(observed.targets, bits), seed=0)
+        replace(CLIMB, records_per_class=4, batch=batch).synthesise(bits, ModelBlackBox(observed.targets, bits), seed=0)
         for batch in (1, 4096)
     ]
+    assert len(syntheses[0].x_M) > 3
     assert torch.equal(syntheses[0].x_M, syntheses[1].x_M)
     assert torch.equal(syntheses[0].query_C, syntheses[1].query_C)
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import Call
 
 from mia_lightning.errors import InputError
 from mia_lightning.job import resolve
@@ -78,14 +79,14 @@ def test_all_else_is_on_stderr_as_plain_lines(noisy: tuple[subprocess.CompletedP
     assert list(folder.rglob("*.wandb"))
 
 
-def test_text_is_the_summary_alone(tmp_path: Path) -> None:
-    result = command(tmp_path, "logger=none", "hydra.run.dir=here")
+def test_text_is_the_summary_alone(call: Call, tmp_path: Path) -> None:
+    result = call(*QUICK, "logger=none", "hydra.run.dir=here")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("Membership leakage")
     assert result.stdout.splitlines()[-1] == f"Results: {tmp_path / 'here' / 'report.html'}"
     assert "started" not in result.stdout
     assert "shadow: started" in result.stderr
-    silent = command(tmp_path, "logger=none", "trainer.progress_bar=false", "hydra.run.dir=there")
+    silent = call(*QUICK, "logger=none", "trainer.progress_bar=false", "hydra.run.dir=there")
     assert silent.stderr == ""
     assert silent.stdout == result.stdout.replace("here", "there")
 
@@ -99,42 +100,40 @@ def test_a_mistake_is_the_last_line_of_stderr_and_stdout_is_empty(tmp_path: Path
     assert "no longer finite" in sentences[0]
 
 
-def test_a_sweep_has_a_document_on_each_line_and_again_when_it_is_started_again(tmp_path: Path) -> None:
-    arguments = ("logger=none", "hydra.sweep.dir=sweep", "seed=0,1,x", "output=json")
-    first = command(tmp_path, *arguments, flags=("-m",))
+def test_a_sweep_has_a_document_on_each_line_and_again_when_it_is_started_again(call: Call, tmp_path: Path) -> None:
+    arguments = ("-m", *QUICK, "logger=none", "hydra.sweep.dir=sweep", "seed=0,1,x", "output=json")
+    first = call(*arguments)
     assert first.returncode == 2
     assert "`seed` is 'x'" in first.stderr
     documents = [json.loads(line) for line in first.stdout.splitlines()]
     assert [each["run"]["seed"] for each in documents] == [0, 1]
     reports = [json.loads((tmp_path / "sweep" / str(job) / "report.json").read_text()) for job in range(2)]
     assert documents == reports
-    again = command(tmp_path, *arguments, flags=("-m",))
+    again = call(*arguments)
     assert again.stdout == first.stdout
     assert "2 of 3 runs are finished already" in again.stderr
     # Another output is no other run.
-    table = command(tmp_path, *arguments[:-1], flags=("-m",))
+    table = call(*arguments[:-1])
     assert "2 of 3 runs are finished already" in table.stderr
     assert "loss" in table.stdout
 
 
-def test_a_plan_is_a_document_as_well(tmp_path: Path) -> None:
-    result = command(tmp_path, "logger=none", "plan=true", "output=json")
+def test_a_plan_is_a_document_as_well(call: Call) -> None:
+    result = call(*QUICK, "logger=none", "plan=true", "output=json")
     assert result.returncode == 0, result.stderr
     estimates = json.loads(result.stdout)["estimates"]
     assert estimates[0].startswith("1 target model x 2 epochs")
     assert estimates[-1].startswith("All that is trained")
 
 
-def test_the_document_of_an_experiment_is_its_comparison(tmp_path: Path) -> None:
+def test_the_document_of_an_experiment_is_its_comparison(call: Call, tmp_path: Path) -> None:
     experiment = tmp_path / "mine" / "experiment"
     experiment.mkdir(parents=True)
     (experiment / "pair.yaml").write_text(
         "# @package _global_\ncomparison:\n  title: t\n  question: q\n  source: s\n  variants:\n"
         "    none: {set: []}\n    top 1: {set: [defense=top_k, defense.top_k.k=1]}\n"
     )
-    result = command(
-        tmp_path, "experiment=pair", "logger=none", "output=json", "hydra.run.dir=here", flags=("--config-dir=mine",)
-    )
+    result = call("--config-dir=mine", *QUICK, "experiment=pair", "logger=none", "output=json", "hydra.run.dir=here")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == json.loads((tmp_path / "here" / "comparison.json").read_text())
     assert "[2/2] top 1" in result.stderr

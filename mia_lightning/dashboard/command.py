@@ -110,9 +110,16 @@ def watch(
         InputError: one of `folders` is not there, or `output` cannot be written.
     """
     reader = Reader(_complain)
+    told: set[str] = set()
+
+    def once(sentence: str) -> None:
+        if sentence not in told:
+            told.add(sentence)
+            _complain(sentence)
+
     before: object = None
     while True:
-        places = find_runs(folders, _complain)
+        places = find_runs(folders, once)
         now = [(place, state_of(place)) for place in places]
         if now != before:
             _look(reader, places, output, command=command, seconds=seconds)

@@ -79,4 +79,4 @@ def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tupl
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

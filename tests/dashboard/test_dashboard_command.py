@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from chromium import opened
 from dashboard_runs import report_of, write_run
 
 from mia_lightning.dashboard.command import main, watch
+from mia_lightning.dashboard.finding import Place, find_runs
 from mia_lightning.errors import InputError
 
 
@@ -137,6 +138,27 @@ def test_the_watch_ends_where_the_page_cannot_be_written(tmp_path: Path) -> None
 
     with pytest.raises(InputError, match="cannot be written"):
         watch([tmp_path], tmp_path / "a", seconds=1, command="", wait=lambda seconds: None)
+
+
+def test_a_folder_that_cannot_be_read_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "a")
+    looks: list[object] = []
+
+    def find(folders: Sequence[Path], complain: Callable[[str], None]) -> list[Place]:
+        looks.append(folders)
+        complain("closed cannot be read.")
+        return find_runs(folders, complain)
+
+    def wait(seconds: float) -> None:
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("mia_lightning.dashboard.command.find_runs", find)
+    with pytest.raises(KeyboardInterrupt):
+        watch([tmp_path], tmp_path / "page.html", seconds=1, command="", wait=wait)
+    assert capsys.readouterr().err == "mia-dashboard: closed cannot be read.\n"
 
 
 def test_interrupts_are_meant_under_watch_alone(tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,6 +215,16 @@ class TestCurves:
         assert not any("\n" in sentence for sentence in said)
         assert "no number" in said[2]
 
+    def test_of_an_error_without_words(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*arguments: object, **named: object) -> None:
+            raise OSError
+
+        (tmp_path / "scores.parquet").touch()
+        monkeypatch.setattr(pq, "read_table", refuse)
+        said: list[str] = []
+        assert read_curves(tmp_path, said.append) == {}
+        assert said == [f"{tmp_path}/scores.parquet cannot be read (OSError); its run is shown without curves."]
+
 
 class TestSettings:
     def test_only_what_differs(self) -> None:
