@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from shadow_training import machine
-from store import render
+from tables import render
 
 from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.curves import GRID_F
