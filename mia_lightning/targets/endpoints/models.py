@@ -1,6 +1,7 @@
 """A target that somebody else serves: one model, known by its answers alone."""
 
 import math
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -111,6 +112,8 @@ class EndpointModels:
             answer=asking.answer,
         )
         self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark)
+        # A run does not say when it is done with its models: connections go back when nobody holds these any more.
+        self._finish = weakref.finalize(self, self._asker.close)
         self._seen: Seen | None = None
         self._sentinels: Sentinels | None = None
         self._counts: dict[str, Any] = {}
@@ -209,8 +212,8 @@ class EndpointModels:
         )
 
     def close(self) -> None:
-        """Give connections and files back."""
-        self._asker.close()
+        """Give connections and files back; done by itself when nobody holds these models any more."""
+        self._finish()
 
     def _digits(self, seen: Seen) -> int | None:
         """Those of the first records that were asked about, as long as others have no more."""

@@ -45,8 +45,8 @@ def obtained(endpoint: Scripted, population: Population, **asking: Any) -> Endpo
     return ScriptedTarget(endpoint=endpoint, asking=Asking(**asking)).obtain(setup_of(population))
 
 
-def observed(answer: Callable[[Tensor], Any], population: Population, **asking: Any) -> Any:
-    return obtained(Scripted(answer), population, **asking).observe(population)
+def observed(says: Callable[[Tensor], Any], population: Population, **asking: Any) -> Any:
+    return obtained(Scripted(says), population, **asking).observe(population)
 
 
 def test_it_is_a_target_and_models_of_which_little_is_known(population: Population) -> None:
@@ -169,15 +169,15 @@ def test_rounded_answers_that_do_not_add_up_are_refused_where_too_few_show_digit
         observed(to_two_digits, few)
 
 
-def test_two_classes_in_the_order_of_the_server_and_logits(population: Population) -> None:
-    def answer(x_B: Tensor) -> list[list[float]]:
+def test_logits_in_the_order_of_the_server(population: Population) -> None:
+    def logits(x_B: Tensor) -> list[list[float]]:
         return x_B.double()[:, [2, 0, 1]].tolist()
 
-    signals = observed(answer, population, answer="logits", classes=["c", "a", "b"])
+    signals = observed(logits, population, answer="logits", classes=["c", "a", "b"])
     expected = population.x_N.double()[:, :3].log_softmax(1).float()
     torch.testing.assert_close(signals.log_probability_KANC[0, 0], expected, rtol=1e-6, atol=1e-12)
     with pytest.raises(InputError, match="names 'z'"):
-        observed(answer, population, classes=["c", "a", "z"])
+        observed(logits, population, classes=["c", "a", "z"])
 
 
 def steps(*moves: float) -> Callable[[Tensor], Any]:
@@ -305,3 +305,12 @@ def test_integers_of_pictures_are_asked_as_they_are(population: Population) -> N
 
     observed(answer, pictures)
     assert set(seen) == {torch.uint8}
+
+
+def test_connections_go_back_when_nobody_holds_the_models_any_more(population: Population) -> None:
+    endpoint = Scripted()
+    models = obtained(endpoint, population)
+    models.observe(population)
+    assert not endpoint.is_closed
+    del models
+    assert endpoint.is_closed
