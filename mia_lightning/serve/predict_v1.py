@@ -33,9 +33,10 @@ def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
         return {"name": model.name, "ready": True, "model_version_status": [version]}
 
     @router.post("/v1/models/{name}:predict")
+    @router.post("/v1/models/{name}/versions/{version}:predict")
     @router.post("/v1/projects/{project}/locations/{location}/endpoints/{name}:predict")
-    async def predict(request: Request, name: str) -> Response:
-        check_name(model, name)
+    async def predict(request: Request, name: str, version: str = VERSION) -> Response:
+        check_name(model, name, version)
         return await desk.answer(request, lambda body: _predict(model, form, body))
 
     @router.get("/ping")

@@ -122,6 +122,9 @@ def test_a_version_may_be_named(client: httpx.Client, digits: Population) -> Non
     one = {"name": "x", "shape": [1, 64], "datatype": "UINT8", "data": digits.x_N[0].tolist()}
     assert client.post("/v2/models/target/versions/1/infer", json={"inputs": [one]}).status_code == 200
     assert client.get("/v2/models/target/versions/1/ready").status_code == 200
+    instances = {"instances": digits.x_N[:1].tolist()}
+    assert client.post("/v1/models/target/versions/1:predict", json=instances).status_code == 200
+    assert client.post("/v1/models/target/versions/2:predict", json=instances).status_code == 404
 
 
 @pytest.mark.parametrize(
