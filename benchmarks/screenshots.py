@@ -9,7 +9,7 @@ makes of the 24 runs of
     mia-lightning --multirun "defense=[],dropout,mixup" dataset.train_size=50,100,200,400 training.epochs=20,100 \\
         shadow.count=16
 
-from the heading to the first rows of the table. Both are 1,200 pixels wide, in light colours; runs have no store. FOLDER
+from the heading to the first rows of the table. Both are 1,200 pixels wide and light; the runs have no store. FOLDER
 is a run or a sweep that is there already. Needs the program `chromium` and the package playwright.
 
 Ends with 1 where a picture would be larger than 300 kB, or 250 kB for the dashboard; neither is written then.
