@@ -56,7 +56,7 @@ def _distribution(variants: Sequence[Variant]) -> Figure | None:
     if not axes.lines:
         return None
     _guessing(axes.axvline)
-    axes.set(xlabel="precision at one member per non-member", ylabel="share of classes with at most that")
+    axes.set(xlabel="precision at one member per non-member", ylabel="share of classes at or below")
     axes.set(xlim=(0, 1.02), ylim=(0, 1.02))
     add_legend(axes)
     return figure

@@ -1,7 +1,7 @@
 // The page: its state, kept in the address so that a reload shows the same, and what changes it.
 const MENUS = {
   figure: content.figures.map((figure) => [figure.key, figure.title]),
-  attack: [[STRONGEST, "strongest of each run (highest AUC)"], ...content.attacks.map((name) => [name, name])],
+  attack: [[STRONGEST, "strongest (highest AUC)"], ...content.attacks.map((name) => [name, name])],
   colour: Object.entries(COLOURS),
   ...Object.fromEntries(FILTERS.map((name) => [name, [["", "all"], ...valuesOf(name).map((value) => [value, value])]])),
 };
@@ -185,8 +185,8 @@ drawText();
 listen();
 reloadByItself();
 
-// The table is there in a tenth of the time that it takes to read the plotting library, and so is painted before.
-requestAnimationFrame(() => setTimeout(() => {
+// The table is there in a tenth of the time that it takes to read the plotting library: by the second frame it is painted.
+requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(() => {
   const library = document.createElement("script");
   library.textContent = document.getElementById("plotly").textContent;
   document.head.append(library);
@@ -197,4 +197,4 @@ requestAnimationFrame(() => setTimeout(() => {
     listenTo(["pareto-plot", "time-plot"]);
     onThemeChange(drawAll);
   });
-}));
+})));

@@ -63,6 +63,16 @@ function describe(row) {
   ].join("<br>");
 }
 
+// Room around points that all stand at one place, to which plotly would give that of several gaps, accuracies or none.
+function roomAround(traces, isDate) {
+  const values = new Set(traces.flatMap((trace) => trace.x));
+  if (values.size !== 1) return {};
+  const [value] = values;
+  if (!isDate) return { range: [value - 0.05, value + 0.05] };
+  const hours = (count) => new Date(Date.parse(`${value}Z`) + 36e5 * count).toISOString().replace("Z", "");
+  return { range: [hours(-12), hours(12)] };
+}
+
 function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
   const figure = content.figures.find((each) => each.key === state.figure);
   const guessing = {
@@ -71,7 +81,7 @@ function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
     label: { text: "guessing", textposition: guessingAt, font: { size: 11, color: css("--muted") } },
   };
   const layout = {
-    xaxis, yaxis: { title: { text: state.figure === "auc" ? "AUC" : figure.title } },
+    xaxis: { ...xaxis, ...roomAround(traces, xaxis.type === "date") }, yaxis: { title: { text: state.figure === "auc" ? "AUC" : figure.title } },
     margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [guessing],
     legend: {
       orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", maxheight: 0.25, itemclick: false, itemdoubleclick: false,

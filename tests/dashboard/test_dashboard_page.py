@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from chromium import SCREENSHOTS, Opened, accessibility_violations, opened
 from dashboard.conftest import EVIL, Site
-from dashboard_runs import many_reports, write_run
+from dashboard_runs import many_reports, report_of, write_run
 from scipy.stats import spearmanr
 
 from mia_lightning.dashboard.command import main
@@ -365,6 +365,20 @@ def test_prints(browser: Any, site: Site) -> None:
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         page.page.pdf(path=SCREENSHOTS / "dashboard.pdf", format="A4")
         assert (SCREENSHOTS / "dashboard.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_single_run_has_axes_around_it(browser: Any, tmp_path: Path) -> None:
+    content = report_of(test=0.75, created="2026-11-20T12:34:56+00:00")
+    write_run(tmp_path / "runs" / "only", content)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "runs"), "--output", str(tmp_path / "one.html")])
+    with opened(browser, tmp_path / "one.html") as page:
+        page.page.wait_for_selector("#time-plot .main-svg")
+        ranges = [page.page.evaluate(f"document.getElementById('{plot}').layout.xaxis.range") for plot in PLOTS]
+        assert page.errors == []
+    assert ranges[0] == pytest.approx([0.2, 0.3])
+    assert ranges[1] == pytest.approx([0.7, 0.8])
+    assert [each[:16] for each in ranges[2]] == ["2026-11-20T00:34", "2026-11-21T00:34"]
 
 
 def test_the_table_does_not_wait_for_the_figures(browser: Any, site: Site, tmp_path: Path) -> None:
