@@ -187,7 +187,7 @@ def _with_shadow_records(
         synthesis = _synthesise(shadow, setup, targets, seen, ingredients.output_defenses)
     population = setup.population.followed_by(synthesis.x_M, synthesis.label_M)
     plan = setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=engine.seed)
-    check_attacks(ingredients.refused_attacks, plan, population)
+    check_attacks(ingredients.refused_attacks, plan, population, ingredients.target)
     return replace(setup, population=population, membership=plan), synthesis
 
 

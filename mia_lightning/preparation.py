@@ -18,6 +18,8 @@ from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.store import Store
+from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.interface import Target
 from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.training.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.execution import Plans
@@ -85,7 +87,7 @@ def prepare(engine: Engine, ingredients: Ingredients) -> Setup:
     )
     plan = _plan(ingredients, population, engine.seed)
     if isinstance(ingredients.shadow, Real):
-        check_attacks(ingredients.refused_attacks, plan, population)
+        check_attacks(ingredients.refused_attacks, plan, population, ingredients.target)
     if not ingredients.membership.draws_target:
         warning = model_free_warning(population, plan.member_KN[0], plan.nonmember_KN[0], seed=engine.seed)
         if warning is not None:
@@ -135,14 +137,15 @@ def as_trained(
     return of_fixed_size(trainings, recipe, int(plan.known_N.sum()))
 
 
-def check_attacks(attacks: Sequence[Attack], plan: Membership, population: Population) -> None:
-    """Refuse attacks that the plan cannot serve.
+def check_attacks(attacks: Sequence[Attack], plan: Membership, population: Population, target: Target) -> None:
+    """Refuse attacks that the plan or the target cannot serve.
 
     Raises:
         DoesNotApplyError: one of them, with the reason.
     """
     for attack in attacks:
-        reason = refusal(attack, plan, population.input_shape)
+        answers_others = not isinstance(target, EndpointTarget) or target.answers_others
+        reason = refusal(attack, plan, population.input_shape, answers_others=answers_others)
         if reason is not None:
             raise DoesNotApplyError(reason)
 

@@ -16,6 +16,7 @@ from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, 
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.observation import Observation
+from mia_lightning.targets.endpoints.models import EndpointModels
 from mia_lightning.training.signals import Signals, on_one_device
 
 
@@ -110,10 +111,11 @@ def run_attacks(
 
 
 def _fitting(observation: Observation, attacks: Sequence[Attack], skip_inapplicable: bool) -> list[Attack]:
-    """The attacks that plan and records serve."""
-    fitting = []
+    """The attacks that plan, records and target serve."""
+    fitting, targets = [], observation.targets
+    answers_others = not isinstance(targets, EndpointModels) or targets.answers_others
     for attack in attacks:
-        reason = refusal(attack, observation.plan, observation.population.input_shape)
+        reason = refusal(attack, observation.plan, observation.population.input_shape, answers_others=answers_others)
         if reason is None:
             fitting.append(attack)
         elif skip_inapplicable:

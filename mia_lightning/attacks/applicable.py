@@ -6,9 +6,20 @@ from mia_lightning.attacks.interface import Attack, Needs
 from mia_lightning.membership import Membership
 
 
-def refusal(attack: Attack, plan: Membership, input_shape: tuple[int, ...]) -> str | None:
-    """Why the attack cannot be run, in one sentence that names the mend; None where it can."""
+def refusal(
+    attack: Attack, plan: Membership, input_shape: tuple[int, ...], *, answers_others: bool = True
+) -> str | None:
+    """Why the attack cannot be run, in one sentence that names the mend; None where it can.
+
+    Args:
+        answers_others: whether the target can be asked about other records than those of the data set.
+    """
     needs, name = attack.needs, f"attack={attack.name}"
+    if needs.views and not answers_others:
+        return (
+            f"{name} asks about changed copies of records, and the target has answers for the data set's own alone; "
+            "choose attacks that ask for no more, such as shokri, loss or lira_offline."
+        )
     for view in needs.views:
         reason = view.refusal(input_shape)
         if reason is not None:

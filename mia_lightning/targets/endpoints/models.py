@@ -33,9 +33,11 @@ class EndpointTarget(ABC):
 
     Attributes:
         asking: how it is asked.
+        answers_others: whether it can be asked about other records than those of the data set.
     """
 
     asking: Asking = field(default_factory=Asking)
+    answers_others: ClassVar[bool] = True
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
@@ -94,6 +96,7 @@ class EndpointModels:
     """
 
     num_parameters: ClassVar[None] = None
+    answers_others: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,7 @@ class Predictions(EndpointTarget):
     path: str | Path
     row_column: str = "row"
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
+    answers_others: ClassVar[bool] = False
 
     def connect(self, setup: Setup) -> "PredictionsEndpoint":
         """The file, read.
@@ -70,6 +71,8 @@ class PredictedModels(EndpointModels):
         population: the records that the numbers are of.
         remark: is told what a person should know.
     """
+
+    answers_others: ClassVar[bool] = False
 
     def __init__(
         self,

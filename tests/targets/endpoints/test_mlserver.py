@@ -21,7 +21,6 @@ from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.endpoints.open_inference import OpenInference
 from mia_lightning.targets.endpoints.sklearn import Sklearn
-from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import AnswerForm, Signals
 
 pytestmark = pytest.mark.slow
@@ -87,29 +86,12 @@ def test_labels_are_taken_for_labels(
     assert label_N.tolist() == estimators["forest"].predict(digits.x_N.numpy()).tolist()
 
 
-@pytest.fixture
-def _closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Whatever an audit has opened is closed after the test."""
-    opened: list[EndpointModels] = []
-    obtain = EndpointTarget.obtain
-
-    def noted(self: EndpointTarget, setup: Setup) -> EndpointModels:
-        opened.append(obtain(self, setup))
-        return opened[-1]
-
-    monkeypatch.setattr(EndpointTarget, "obtain", noted)
-    yield
-    for models in opened:
-        models.close()
-
-
 def audit(population: Population, target: EndpointTarget) -> mia.AuditReport:
     options = quick_audit(attacks=[mia.Loss(), LiraOffline()])
     membership = mia.Given(member_N=list(range(200)))
     return mia.audit(population, target=target, membership=membership, shadow=mia.Real(count=8), **options)
 
 
-@pytest.mark.usefixtures("_closed")
 @pytest.mark.parametrize("name", ["forest", "bayes"])
 def test_an_audit_through_the_network_is_that_of_the_estimator(
     url: str, estimators: dict[str, Any], digits: Population, name: str

@@ -11,7 +11,11 @@ import pyarrow.parquet
 import pytest
 import torch
 from given_setup import given_setup
+from quick import quick_audit
 
+import mia_lightning as mia
+from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
+from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.predictions import Predictions, PredictionsEndpoint
@@ -174,3 +178,19 @@ def test_equal_records_with_two_answers_answer_for_no_other(blobs: Population, t
     one = replace(blobs, x_N=x_N[4:5], label_N=blobs.label_N[4:5])
     with pytest.raises(InputError, match="has different answers for the records 4 and 9"):
         observed(doubled, tmp_path, one)
+
+
+def test_attacks_that_ask_for_more_are_refused_before_anything_is_trained(blobs: Population, tmp_path: Path) -> None:
+    """Or left out, and said to be, where that is asked for."""
+    path = write(tmp_path / "all.parquet", by_class("a", "b", "c"))
+    settings = quick_audit(
+        membership=mia.Given(member_N=list(range(60))),
+        shadow=mia.Real(count=4),
+        attacks=[mia.Loss(), BoundaryLabelOnly()],
+    )
+    with pytest.raises(DoesNotApplyError, match="boundary_label_only asks about changed copies"):
+        mia.audit(blobs, **settings, target=Predictions(path=path), output=tmp_path / "refused")
+    assert not (tmp_path / "refused" / "execution.json").exists()
+    report = mia.audit(blobs, **settings, target=Predictions(path=path), skip_inapplicable=True)
+    assert [attack.name for attack in report.attacks] == ["loss"]
+    assert any("boundary_label_only was not run" in warning for warning in report.warnings)
