@@ -27,7 +27,9 @@ from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.store import Store
+from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.interface import Target
+from mia_lightning.targets.service import ServiceTarget
 from mia_lightning.training.progress import Stages
 from mia_lightning.training.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
@@ -116,6 +118,8 @@ def audit(
             canaries=canaries,
             training=training,
         )
+        if save_models and isinstance(ingredients.target, ServiceTarget | EndpointTarget):
+            raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
         engine = engine_of(seed=seed, trainer=trainer, store=store, stages=stages, folder=folder)
         with closing(observe_models(engine, ingredients)) as observation:
             report = _attack(

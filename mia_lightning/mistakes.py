@@ -3,6 +3,7 @@
 Hydra is imported inside the functions, so that Ctrl-C while it loads is caught by `main`.
 """
 
+import contextlib
 import difflib
 import re
 import sys
@@ -53,7 +54,7 @@ def translate(error: Exception) -> str:
         return f"{group}={choice}{known}."
     if match := re.search(r"Could not override '([^']*)'", text):
         key = match.group(1).split("@")[0]
-        known_keys = _known_keys()
+        known_keys = _known_keys(sys.argv[1:])
         if key in known_keys:
             section = key.split(".")[0]
             return (
@@ -86,22 +87,26 @@ def _about_choice(arguments: Sequence[str]) -> str:
     return "a group is set to what is no name of a choice; see mia-lightning --help."
 
 
-def _known_keys() -> list[str]:
-    """Groups, and the dotted keys of the default configuration."""
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Groups, and the dotted keys of the default configuration and of the choices among the arguments."""
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
 
     GlobalHydra.instance().clear()
+    chosen = [each for each in arguments if (config_directory() / each.partition("=")[0]).is_dir()]
+    configs = []
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        config = OmegaConf.to_container(compose("config"), resolve=False)
+        for overrides in ([], chosen):
+            with contextlib.suppress(Exception):  # choices of a folder of one's own, which is not on the path here
+                configs.append(OmegaConf.to_container(compose("config", overrides=overrides), resolve=False))
 
     def keys(node: Any, prefix: str) -> list[str]:
         if not isinstance(node, dict):
             return []
         return [k for name, value in node.items() for k in (f"{prefix}{name}", *keys(value, f"{prefix}{name}."))]
 
-    return keys(config, "")
+    return list(dict.fromkeys(key for config in configs for key in keys(config, "")))
 
 
 def nearest(word: str, words: Sequence[str]) -> str:

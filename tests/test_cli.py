@@ -245,6 +245,10 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["convergence=maybe"], ["`convergence` is 'maybe'", "true or false"]),
         (["trainer.progress_bar=foo"], ["`trainer.progress_bar` is 'foo'"]),
         (["-m", "hydra/launcher=slurmm"], ["hydra/launcher=slurmm is not", "local, ray, slurm", "mean `slurm`?"]),
+        (
+            ["target=open_inference", "target.asking.buget=5"],
+            ["there is no setting `target.asking.buget` (did you mean `target.asking.budget`?)"],
+        ),
         (["store.dirr=x"], ["there is no setting `store.dirr` (did you mean `store.dir`?)"]),
         (["store.dir=null", "shadow.shards=2"], ["`shadow.shards` is 2, and `store.dir` is null"]),
         (["output=yaml"], ["`output` is 'yaml'", "one of text, json"]),

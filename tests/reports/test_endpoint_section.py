@@ -18,6 +18,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.threat_model import threat_sentences
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.google_prediction import GooglePrediction
 from mia_lightning.training.setup import Setup
 
 
@@ -185,3 +186,13 @@ def test_other_targets_have_no_such_section(blobs: Population) -> None:
     assert report.endpoint is None
     assert endpoint_sentences(None) == []
     assert unsteady(None) is None
+
+
+@pytest.mark.parametrize("target", [Served(), GooglePrediction()])
+def test_weights_that_nobody_has_are_refused_before_anything_is_asked(
+    blobs: Population, tmp_path: Path, target: Served | GooglePrediction
+) -> None:
+    settings = quick_audit(membership=mia.Given(member_N=torch.arange(60)), shadow=mia.Real(count=4), output=tmp_path)
+    with pytest.raises(mia.InputError, match="`save_models` is true, but the target's weights never leave its server"):
+        mia.audit(blobs, **settings, target=target, save_models=True)
+    assert not (tmp_path / "execution.json").exists()
