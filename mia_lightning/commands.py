@@ -1,4 +1,4 @@
-"""What the small commands share: one sentence on stderr for what is wrong, and how their processes end."""
+"""What the small commands share: sentences on stderr, and how their processes end."""
 
 import argparse
 import sys
@@ -11,9 +11,10 @@ class Parser(argparse.ArgumentParser):
     """Refuses arguments in one sentence, where argparse would print its usage."""
 
     def error(self, message: str) -> NoReturn:
-        complain(self.prog.partition(" ")[0], f"{message}; see {self.prog} --help.")
+        tell(self.prog.partition(" ")[0], f"{message}; see {self.prog} --help.")
         sys.exit(BAD_INPUT)
 
 
-def complain(program: str, sentence: str) -> None:
+def tell(program: str, sentence: str) -> None:
+    """To the person at the terminal; stdout stays empty."""
     print(f"{program}: {sentence}", file=sys.stderr, flush=True)

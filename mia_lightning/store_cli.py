@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mia_lightning.commands import BAD_INPUT, CLOSED, INTERRUPTED, Parser, complain
+from mia_lightning.commands import BAD_INPUT, CLOSED, INTERRUPTED, Parser, tell
 from mia_lightning.errors import InputError
 from mia_lightning.housekeeping import (
     ANSWERS,
@@ -222,7 +222,7 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _complain(sentence: str) -> None:
-    complain(PROGRAM, sentence)
+    tell(PROGRAM, sentence)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mia_lightning.atomic import write_whole
-from mia_lightning.commands import BAD_INPUT, INTERRUPTED, Parser, complain
+from mia_lightning.commands import BAD_INPUT, INTERRUPTED, Parser, tell
 from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.finding import Place, find_runs
 from mia_lightning.dashboard.page import dashboard_page
@@ -146,7 +146,7 @@ def _write(shown: Sequence[Shown], output: Path, *, command: str, watched: float
 
 
 def _complain(sentence: str) -> None:
-    complain(PROGRAM, sentence)
+    tell(PROGRAM, sentence)
 
 
 if __name__ == "__main__":

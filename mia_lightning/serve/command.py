@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from mia_lightning.commands import BAD_INPUT, INTERRUPTED, Parser, tell
 from mia_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,17 +20,8 @@ if TYPE_CHECKING:
     from mia_lightning.serve.app import Token
     from mia_lightning.serve.desk import Desk
 
-BAD_INPUT, INTERRUPTED = 2, 130
 PROGRAM = "mia-serve"
 SERVICES = ("google_prediction", "amazon_ml")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        tell(f"{message}; see {self.prog} --help.")
-        sys.exit(BAD_INPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from mia_lightning.serve.listening import serve
 
         for sentence in ready.sentences:
-            tell(sentence)
+            tell(PROGRAM, sentence)
         serve(ready.app, ready.listening)
-        tell("ended.")
+        tell(PROGRAM, "ended.")
     except InputError as error:
-        tell(str(error))
+        tell(PROGRAM, str(error))
         sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
-        tell("interrupted before it served anything.")
+        tell(PROGRAM, "interrupted before it served anything.")
         sys.exit(INTERRUPTED)
     os._exit(0)  # without waiting for a training in the background; nothing is buffered
 
@@ -88,13 +80,8 @@ def prepare(arguments: Sequence[str]) -> Ready:
         raise
 
 
-def tell(sentence: str) -> None:
-    """To the person at the terminal; stdout stays empty."""
-    print(f"{PROGRAM}: {sentence}", file=sys.stderr, flush=True)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         parents=[_common(max_bytes=2**26, max_records=10_000)],
         description="Serves a trained model of a run with save_models=true over the Open Inference Protocol (v2), the "
@@ -120,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _service_parser(name: str) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=f"{PROGRAM} {name}",
         parents=[_common(max_bytes=2**28, max_records=1_000_000)],
         description=f"Serves {name}, which trains models on uploaded records and answers for them: the other side of "
@@ -139,7 +126,7 @@ def _service_parser(name: str) -> argparse.ArgumentParser:
 
 
 def _common(*, max_bytes: int, max_records: int) -> argparse.ArgumentParser:
-    parser = _Parser(add_help=False)
+    parser = Parser(add_help=False)
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, which other machines cannot reach")
     parser.add_argument("--port", type=_port, default=8700, help="0 for a free one (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of faults and of trainings (default: %(default)s)")

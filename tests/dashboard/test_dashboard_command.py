@@ -146,10 +146,10 @@ def test_a_folder_that_cannot_be_read_is_said_once(
     write_run(tmp_path / "a")
     looks: list[object] = []
 
-    def find(folders: Sequence[Path], complain: Callable[[str], None]) -> list[Place]:
+    def find(folders: Sequence[Path], tell: Callable[[str], None]) -> list[Place]:
         looks.append(folders)
-        complain("closed cannot be read.")
-        return find_runs(folders, complain)
+        tell("closed cannot be read.")
+        return find_runs(folders, tell)
 
     def wait(seconds: float) -> None:
         if len(looks) == 3:
