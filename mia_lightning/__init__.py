@@ -55,6 +55,14 @@ if TYPE_CHECKING:
     from mia_lightning.sharding import train_shard as train_shard
     from mia_lightning.store import Store as Store
     from mia_lightning.targets.amazon_ml import AmazonML as AmazonML
+    from mia_lightning.targets.endpoints.asking import Asking as Asking
+    from mia_lightning.targets.endpoints.onnx import Onnx as Onnx
+    from mia_lightning.targets.endpoints.open_inference import OpenInference as OpenInference
+    from mia_lightning.targets.endpoints.predict_v1 import PredictV1 as PredictV1
+    from mia_lightning.targets.endpoints.predictions import Predictions as Predictions
+    from mia_lightning.targets.endpoints.sagemaker import SageMaker as SageMaker
+    from mia_lightning.targets.endpoints.sklearn import Sklearn as Sklearn
+    from mia_lightning.targets.endpoints.vertex import Vertex as Vertex
     from mia_lightning.targets.existing import Checkpoint as Checkpoint
     from mia_lightning.targets.google_prediction import GooglePrediction as GooglePrediction
     from mia_lightning.targets.leave_one_out import LeaveOneOut as LeaveOneOut
@@ -101,6 +109,14 @@ _HOMES = {
     "sharding": ["Shard", "train_shard"],
     "store": ["Store"],
     "targets.amazon_ml": ["AmazonML"],
+    "targets.endpoints.asking": ["Asking"],
+    "targets.endpoints.onnx": ["Onnx"],
+    "targets.endpoints.open_inference": ["OpenInference"],
+    "targets.endpoints.predict_v1": ["PredictV1"],
+    "targets.endpoints.predictions": ["Predictions"],
+    "targets.endpoints.sagemaker": ["SageMaker"],
+    "targets.endpoints.sklearn": ["Sklearn"],
+    "targets.endpoints.vertex": ["Vertex"],
     "targets.existing": ["Checkpoint"],
     "targets.google_prediction": ["GooglePrediction"],
     "targets.leave_one_out": ["LeaveOneOut"],
