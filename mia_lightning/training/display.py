@@ -62,6 +62,8 @@ class Row:
         advanced: the epochs among the done ones that were trained here: others were in the store, or spared by models
             that stopped early.
         training_begun: when the first of them was.
+        records, answered: about which a served model is to be asked, and of which it has answered.
+        asking_begun: when the first of them was asked about.
         look: at the last epoch that was looked at, over the models of its chunk.
         seconds: that it took; None until it has ended.
     """
@@ -74,11 +76,17 @@ class Row:
     done: int = 0
     advanced: int = 0
     training_begun: float = 0.0
+    records: int = 0
+    answered: int = 0
+    asking_begun: float = 0.0
     look: Look | None = None
     seconds: float | None = None
 
     def left(self, now: float) -> float | None:
-        """Seconds that its training will take from now on, at the pace so far; None where there is none yet."""
+        """Seconds that its training, or asking, will take from now on, at the pace so far; None where there is none
+        yet."""
+        if self.seconds is None and self.answered < self.records and self.answered:
+            return (now - self.asking_begun) / self.answered * (self.records - self.answered)
         if self.seconds is not None or not self.advanced:
             return None
         return (now - self.training_begun) / self.advanced * max(self.epochs - self.done, 0)
@@ -196,7 +204,7 @@ class LiveTable:
             left = row.left(now)
             table.add_row(
                 Text(row.name),
-                f"{row.trained}/{row.models}" if row.models else "",
+                f"{row.trained}/{row.models}" if row.models else _asked(row),
                 *(
                     [ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else ""]
                     if has_bar
@@ -222,6 +230,10 @@ def _bar(row: Row) -> ProgressBar | str:
     return ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else ""
 
 
+def _asked(row: Row) -> str:
+    return f"{row.answered:,}/{row.records:,} records" if row.records else ""
+
+
 def _accuracy(row: Row) -> str:
     return "" if row.look is None or row.look.accuracy is None else row.look.accuracy.percent
 
@@ -230,6 +242,7 @@ def _state(row: Row) -> list[str]:
     accuracy = _accuracy(row)
     return [
         *([f"{row.trained}/{row.models} models"] if row.models else []),
+        *([_asked(row)] if row.records else []),
         *([f"{row.done}/{row.epochs} epochs"] if row.epochs else []),
         *([] if row.look is None else [f"loss {row.look.loss}"]),
         *([f"batch accuracy {accuracy}"] if accuracy else []),

@@ -1,7 +1,7 @@
 """The stages of a run as they go: how many models and epochs, with which losses, and for how long."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -71,6 +71,21 @@ class Stages:
                     self._clocked.remove(row)
         finally:
             self.seconds[name] = self._now() - start
+
+    def asking(self, records: int) -> Callable[[int], None]:
+        """In the present stage a served model is asked about so many records; called with how many more it answered."""
+        if not self._clocked:
+            return lambda _: None
+        row = self._clocked[-1]
+        if not row.records:
+            row.asking_begun = self._now()
+        row.records += records
+
+        def answered(more: int) -> None:
+            row.answered += more
+            self._display.move(row)
+
+        return answered
 
     @contextmanager
     def _row(self, name: str) -> Iterator[Row]:

@@ -1,11 +1,13 @@
 """What a report says of a target that somebody else serves, against what the endpoint counted."""
 
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
 from quick import quick_audit
+from rich.console import Console
 from torch import Tensor
 
 import mia_lightning as mia
@@ -87,6 +89,15 @@ def test_what_was_asked_is_what_the_endpoint_counted(blobs: Population, tmp_path
     read = AuditReport.model_validate_json((tmp_path / "run" / "report.json").read_text())
     assert read.endpoint == section
     assert "whether it stayed the same" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_person_sees_how_many_records_were_answered(blobs: Population) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    settings = quick_audit(membership=mia.Given(member_N=torch.arange(60)), shadow=mia.Real(count=4), console=console)
+    mia.audit(blobs, **settings, target=Served(asking=Asking(batch_size=7, concurrency=3)))
+    N = len(blobs.x_N.unique(dim=0))
+    assert isinstance(console.file, io.StringIO)
+    assert f"target: {N}/{N} records, done in" in console.file.getvalue()
 
 
 def test_records_that_no_attack_reads_are_not_asked_about(blobs: Population, tmp_path: Path) -> None:

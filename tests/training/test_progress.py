@@ -84,6 +84,35 @@ def test_between_its_ends_a_stage_has_at_most_one_line_in_ten_seconds(now: Secon
     ]
 
 
+def test_what_a_served_model_was_asked_has_lines_and_a_time_left_of_its_own(now: Seconds) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    with Stages(console, now=now) as stages:
+        stages.asking(5)(5)  # in no stage: nowhere to show it
+        with stages.clock("target"):
+            now.value = 4.0
+            answered = stages.asking(2000)
+            now.value = 14.0
+            answered(500)
+            now.value = 15.0
+            answered(500)
+            now.value = 34.0
+            answered(1000)
+            stages.asking(10)(10)
+    assert shown_on(console).splitlines() == [
+        "target: started",
+        "target: 500/2,000 records, about 0:30 left",
+        "target: 2,000/2,000 records",
+        "target: 2,010/2,010 records, done in 34.0 s",
+    ]
+
+
+def test_a_terminal_shows_the_records_that_were_asked_about(now: Seconds) -> None:
+    console = terminal(width=100)
+    with Stages(console, now=now) as stages, stages.clock("target"):
+        stages.asking(2000)(1500)
+    assert "1,500/2,000 records" in shown_on(console)
+
+
 def test_a_stage_that_fails_has_no_line_that_says_done(now: Seconds) -> None:
     console = Console(file=io.StringIO())
 

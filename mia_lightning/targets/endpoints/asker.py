@@ -46,6 +46,7 @@ class Asker:
         reading: says what is an answer; nothing else is kept.
         seed: of the jitter of pauses.
         remark: is told what a person should know.
+        asking_about: is told how many records are to be asked about, and gives what is told how many were answered.
 
     Attributes:
         num_sent: records that this asker asked about, those asked again included.
@@ -60,12 +61,15 @@ class Asker:
         *,
         seed: int = 0,
         remark: Callable[[str], object] = print,
+        asking_about: Callable[[int], Callable[[int], object]] = lambda _: lambda _: None,
     ) -> None:
+        self._asking_about = asking_about
         self._endpoint, self._asking, self._reading, self._remark = endpoint, asking, reading, remark
         self._pace = Pace(asking.requests_per_second, seed)
         self._lock = threading.Lock()
         self._fresh: set[bytes] = set()
         self._found: set[bytes] = set()
+        self._answered: Callable[[int], object] = lambda _: None
         self.num_sent = self.num_repeated = 0
 
     @cached_property
@@ -114,6 +118,7 @@ class Asker:
                 missing = self._missing(first_of)  # another process may have asked in between
                 self._check_budget(len(first_of), len(missing))
                 requests = _cut(missing, self._asking.batch_size)
+                self._answered = self._asking_about(len(missing))
                 self._send([_request(x_N, number_N, first_of, keys) for keys in requests])
         self._found |= first_of.keys() - self._fresh
         return key_N
@@ -157,6 +162,7 @@ class Asker:
         self.responses.keep(request.key_B, answers)
         with self._lock:
             self._fresh |= set(request.key_B)
+            self._answered(len(request.key_B))
 
     def _answer(self, request: _Request) -> list[Any]:
         """What the model answers, after as many attempts as it takes."""

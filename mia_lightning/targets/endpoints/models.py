@@ -59,6 +59,7 @@ class EndpointTarget(ABC):
             setup.population.class_names,
             seed=setup.engine.seed,
             remark=setup.engine.stages.remark,
+            asking_about=setup.engine.stages.asking,
         )
 
     def train_shadows(self, setup: Setup) -> TrainedStack:
@@ -93,6 +94,7 @@ class EndpointModels:
         class_names: of the data set.
         seed: of the draw of sentinels.
         remark: is told what a person should know.
+        asking_about: as of `Asker`.
     """
 
     num_parameters: ClassVar[None] = None
@@ -106,6 +108,7 @@ class EndpointModels:
         *,
         seed: int = 0,
         remark: Callable[[str], object] = print,
+        asking_about: Callable[[int], Callable[[int], object]] = lambda _: lambda _: None,
     ) -> None:
         self._endpoint, self._asking, self._seed, self._remark = endpoint, asking, seed, remark
         self._reading = Reading(
@@ -114,7 +117,7 @@ class EndpointModels:
             classes=None if asking.classes is None else tuple(asking.classes),
             answer=asking.answer,
         )
-        self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark)
+        self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark, asking_about=asking_about)
         # A run does not say when it is done with its models: connections go back when nobody holds these any more.
         self._finish = weakref.finalize(self, self._asker.close)
         self._seen: Seen | None = None
