@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from quick import quick_audit
 from serve.conftest import make_run
 from serving import served
 
 import mia_lightning as mia
 from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.lira import LiraOffline
+from mia_lightning.attacks.modified_entropy import ModifiedEntropy
 from mia_lightning.datasets.location import load_location
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.labels_only import LabelsOnly
+from mia_lightning.defenses.rounding import Rounding
+from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.open_inference import OpenInference
@@ -22,6 +28,37 @@ from mia_lightning.targets.endpoints.predict_v1 import PredictV1
 from mia_lightning.targets.existing import Checkpoint
 
 TRAINING = mia.Recipe(epochs=10, batch_size=50, optimizer=partial(torch.optim.Adam, lr=0.005))
+
+
+SHOWN: list[tuple[tuple[str, ...], list[Any]]] = [
+    (("--answers", "labels"), [LabelsOnly()]),
+    (("--answers", "top:3"), [TopK(k=3)]),
+    (("--defense", "rounding.digits=2"), [Rounding(digits=2)]),
+    (("--defense", "top_k.k=3", "--defense", "rounding.digits=1"), [TopK(k=3), Rounding(digits=1)]),
+]
+
+
+@pytest.mark.parametrize("protocol", [OpenInference, PredictV1])
+@pytest.mark.parametrize(("options", "hides"), SHOWN, ids=lambda each: "-".join(map(str, each)))
+def test_what_is_not_shown_is_hidden_from_shadow_models_too(
+    protocol: Any, options: tuple[str, ...], hides: list[Any], run_folder: Path, digits: Population
+) -> None:
+    """As for the model in memory behind the output defence that hides as much; digits show in 300 numbers."""
+    settings = quick_audit(
+        model=partial(MLP, hidden=[16]),
+        membership=mia.Given(path=run_folder / "members.csv"),
+        shadow=mia.Real(count=4),
+        attacks=[mia.Loss(), ModifiedEntropy()],
+    )
+    here = mia.audit(digits, target=Checkpoint(path=run_folder / "target.safetensors"), defenses=hides, **settings)
+    with served(str(run_folder), *options) as client:
+        target = protocol(url=str(client.base_url).rstrip("/"), model="target", asking=Asking(sentinels=4))
+        there = mia.audit(digits, target=target, **settings)
+    assert here.scores is not None
+    assert there.scores is not None
+    np.testing.assert_allclose(there.scores.score, here.scores.score, rtol=1e-6, atol=1e-6)
+    assert there.threat_model is not None
+    assert there.threat_model.access == ", ".join(each.describe() for each in hides)
 
 
 @pytest.mark.slow

@@ -54,7 +54,8 @@ class OpenInference(EndpointTarget):
         version: of the model; None for the server's choice.
         input: the name of the model's input; None for the one that its metadata names.
         output: the name of the output that holds its answers; None for the first with a floating-point number for each
-            class, else the first with one label for each record.
+            class, else for the names of the most probable classes with as many probabilities, else the first with one
+            label for each record.
         datatype: of the input, such as FP32; None for that of its metadata, else that of the records.
         token_variable: the environment variable with a token; "" for none.
         token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
@@ -183,6 +184,9 @@ class OpenInferenceEndpoint:
         outputs = answer.get("outputs") if isinstance(answer, dict) else None
         if not isinstance(outputs, list) or not all(isinstance(each, dict) and "data" in each for each in outputs):
             raise self._refused(f"{received(answer)}, which has no `outputs` with `data`")
+        named = self._named(outputs, num)
+        if named is not None:
+            return named
         output = self._chosen(outputs, num)
         values = _flat(output["data"])
         if len(values) % num or not values:
@@ -196,6 +200,21 @@ class OpenInferenceEndpoint:
             return np.asarray(values, dtype=np.float64).reshape(num, width).tolist()
         except (ValueError, TypeError):
             raise self._refused(f"{received(values)}, which are no numbers") from None
+
+    def _named(self, outputs: Sequence[Mapping[str, Any]], num: int) -> Sequence[RawAnswer] | None:
+        """The most probable classes by name, where one output names them and one has as many probabilities."""
+        if self._target.output is not None:
+            return None
+        sizes = {each.get("datatype"): _flat(each["data"]) for each in outputs}
+        names = sizes.get("BYTES", [])
+        probability = next((sizes[each] for each in _FLOATS if each in sizes), [])
+        k = len(names) // num
+        if not 1 <= k < self._num_classes or not len(names) == len(probability) == num * k:
+            return None
+        answers = [dict(zip(names[at : at + k], probability[at : at + k], strict=True)) for at in range(0, num * k, k)]
+        if any(len(each) < k for each in answers):
+            raise self._refused(f"{received(names)}, which name a class twice for one record")
+        return answers
 
     def _chosen(self, outputs: Sequence[Mapping[str, Any]], num: int) -> Mapping[str, Any]:
         wanted = self._target.output

@@ -240,3 +240,19 @@ def test_the_identity_is_of_what_answers_depend_on_and_of_no_secret(monkeypatch:
         endpoint.close()
     assert len(set(identities)) == len(identities)
     assert "very-secret" not in repr(identities) + repr(target)
+
+
+def test_the_most_probable_classes_by_name_with_their_probabilities() -> None:
+    names = output(list("abbacbab"), name="labels", datatype="BYTES", shape=[4, 2])
+    shares = output([0.5, 0.25, 0.75, 0.125, 0.5, 0.25, 1.0, 0.0], name="probabilities", datatype="FP64", shape=[4, 2])
+    assert asked(V2(names, shares)) == [
+        {"a": 0.5, "b": 0.25},
+        {"b": 0.75, "a": 0.125},
+        {"c": 0.5, "b": 0.25},
+        {"a": 1.0, "b": 0.0},
+    ]
+    assert asked(V2(shares, names), output="labels") == [["a", "b"], ["b", "a"], ["c", "b"], ["a", "b"]]
+    assert asked(V2(FLAT, output(list("abca"), name="label", datatype="BYTES", shape=[4]))) == ROWS
+    twice = output(list("aabacbab"), name="labels", datatype="BYTES", shape=[4, 2])
+    with pytest.raises(InputError, match="which name a class twice for one record"):
+        asked(V2(twice, shares))
