@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -17,15 +16,9 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.answers import received
-from mia_lightning.targets.endpoints.http import (
-    DEFAULT_TOKEN_VARIABLE,
-    HttpClient,
-    StatusError,
-    checked_url,
-    token_headers,
-)
+from mia_lightning.targets.endpoints.http import HttpClient, StatusError
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer, RefusedError, TryAgainError
-from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.endpoints.named_model import NamedModel
 from mia_lightning.training.setup import Setup
 
 _TYPES = {
@@ -45,48 +38,29 @@ _DEFAULT_INPUT = "input-0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenInference(EndpointTarget):
+class OpenInference(NamedModel):
     """A model at `{url}/v2/models/{model}`.
 
     Attributes:
-        url: of the server, up to where /v2 begins.
-        model: its name there.
-        version: of the model; None for the server's choice.
         input: the name of the model's input; None for the one that its metadata names.
         output: the name of the output that holds its answers; None for the first with a floating-point number for each
             class, else for the names of the most probable classes with as many probabilities, else the first with one
             label for each record.
         datatype: of the input, such as FP32; None for that of its metadata, else that of the records.
-        token_variable: the environment variable with a token; "" for none.
-        token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
     """
 
-    url: str
-    model: str
-    version: str | None = None
     input: str | None = None
     output: str | None = None
     datatype: str | None = None
-    token_variable: str = DEFAULT_TOKEN_VARIABLE
-    token_header: str = "Authorization"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "url", checked_url(self.url, "target.url"))
-        check_model(self.model)
-        if self.version is not None:
-            object.__setattr__(self, "version", str(self.version))
+        super().__post_init__()
         if self.datatype is not None and self.datatype not in _TYPES:
             raise InputError(f"`target.datatype` is {self.datatype!r}; it must be one of {', '.join(_TYPES)}.")
 
     def connect(self, setup: Setup) -> Endpoint:
         """The model's endpoint."""
-        client = HttpClient(
-            self.url,
-            timeout=self.asking.timeout,
-            connections=self.asking.concurrency,
-            authorise=token_headers(self.token_variable, self.token_header),
-        )
-        return OpenInferenceEndpoint(self, client, setup.population.num_classes)
+        return OpenInferenceEndpoint(self, self.client(), setup.population.num_classes)
 
 
 class OpenInferenceEndpoint:
@@ -97,8 +71,7 @@ class OpenInferenceEndpoint:
 
     def __init__(self, target: OpenInference, client: HttpClient, num_classes: int) -> None:
         self._target, self._client, self._num_classes = target, client, num_classes
-        version = "" if target.version is None else f"/versions/{quote(target.version, safe='')}"
-        self._path = f"/v2/models/{quote(target.model, safe='')}{version}"
+        self._path = f"/v2/{target.path}"
         self._lock = threading.Lock()
         self._input: dict[str, Any] | None = None
 
@@ -241,12 +214,6 @@ class OpenInferenceEndpoint:
             f"The model at {self.place} answered with {found}; set target.output to the output that holds the "
             "probabilities of all classes, or labels."
         )
-
-
-def check_model(name: object) -> None:
-    """Refuse what is no model's name."""
-    if not isinstance(name, str) or not name.strip():
-        raise InputError(f"`target.model` is {name!r}; it must be the name of a model that the server has.")
 
 
 def _converted(x_B: Tensor, name: str) -> Tensor:

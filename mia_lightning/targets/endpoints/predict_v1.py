@@ -7,16 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.answers import received
-from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, checked_url, token_headers
+from mia_lightning.targets.endpoints.http import HttpClient
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
-from mia_lightning.targets.endpoints.models import EndpointTarget
-from mia_lightning.targets.endpoints.open_inference import check_model
+from mia_lightning.targets.endpoints.named_model import NamedModel
 from mia_lightning.training.setup import Setup
 
 # Names and their probabilities, side by side, as some servers send them.
@@ -24,44 +22,22 @@ _SIDE_BY_SIDE = (("displayNames", "confidences"), ("classes", "scores"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictV1(EndpointTarget):
+class PredictV1(NamedModel):
     """A model at `{url}/v1/models/{model}:predict`.
 
     Attributes:
-        url: of the server, up to where /v1 begins.
-        model: its name there.
-        version: of the model; None for the server's choice.
         instance_key: under which each record is sent; None where it is sent as it is.
         prediction_key: under which each prediction is found, where a prediction has several parts.
         signature_name: of the model's signature; None for the server's default.
-        token_variable: the environment variable with a token; "" for none.
-        token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
     """
 
-    url: str
-    model: str
-    version: str | None = None
     instance_key: str | None = None
     prediction_key: str | None = None
     signature_name: str | None = None
-    token_variable: str = DEFAULT_TOKEN_VARIABLE
-    token_header: str = "Authorization"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "url", checked_url(self.url, "target.url"))
-        check_model(self.model)
-        if self.version is not None:
-            object.__setattr__(self, "version", str(self.version))
 
     def connect(self, setup: Setup) -> Endpoint:
         """The model's endpoint."""
-        client = HttpClient(
-            self.url,
-            timeout=self.asking.timeout,
-            connections=self.asking.concurrency,
-            authorise=token_headers(self.token_variable, self.token_header),
-        )
-        return PredictV1Endpoint(self, client)
+        return PredictV1Endpoint(self, self.client())
 
 
 class PredictV1Endpoint:
@@ -71,8 +47,7 @@ class PredictV1Endpoint:
 
     def __init__(self, target: PredictV1, client: HttpClient) -> None:
         self._target, self._client = target, client
-        version = "" if target.version is None else f"/versions/{quote(target.version, safe='')}"
-        self._path = f"/v1/models/{quote(target.model, safe='')}{version}:predict"
+        self._path = f"/v1/{target.path}:predict"
 
     @property
     def place(self) -> str:

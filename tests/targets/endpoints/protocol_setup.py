@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.training.progress import Stages
 
 
 def population_of(x_N: Tensor, class_names: tuple[str, ...] = ("a", "b", "c")) -> Population:
@@ -17,6 +18,4 @@ def population_of(x_N: Tensor, class_names: tuple[str, ...] = ("a", "b", "c")) -
 
 def setup_of(population: Population, *, seed: int = 3) -> Any:
     """Of a `Setup` what a served target looks at; remarks are in `engine.stages.remarks`."""
-    remarks: list[str] = []
-    stages = SimpleNamespace(remark=remarks.append, remarks=remarks)
-    return SimpleNamespace(population=population, engine=SimpleNamespace(seed=seed, stages=stages))
+    return SimpleNamespace(population=population, engine=SimpleNamespace(seed=seed, stages=Stages()))

@@ -75,12 +75,20 @@ def test_equal_records_keep_their_own_predictions(
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"attacks": [AugmentationLabelOnly(image_shape=(2, 3))]}, {"shadow": mia.ModelBased(count=2)}],
+    ("options", "sentence"),
+    [
+        (
+            {"attacks": [AugmentationLabelOnly(image_shape=(2, 3))]},
+            "asks about changed copies of records, and the target has answers for the data set's own alone",
+        ),
+        ({"shadow": mia.ModelBased(count=2)}, r"target=predictions has no answer for record .*shadow=real"),
+    ],
     ids=["views", "synthesis"],
 )
-def test_a_file_refuses_what_needs_other_records(blobs: Population, predictions: Path, options: Any) -> None:
-    with pytest.raises(InputError, match=r"target=predictions has no answer for record .*shadow=real"):
+def test_a_file_refuses_what_needs_other_records(
+    blobs: Population, predictions: Path, options: Any, sentence: str
+) -> None:
+    with pytest.raises(InputError, match=sentence):
         audit(blobs, Predictions(path=predictions), **options)
 
 

@@ -1,0 +1,52 @@
+"""What the targets on a server of one's choice have in common: an address, the name of a model there, and a token."""
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, checked_url, token_headers
+from mia_lightning.targets.endpoints.models import EndpointTarget
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel(EndpointTarget):
+    """A model that a server has under a name.
+
+    Attributes:
+        url: of the server, up to where the protocol's own path begins.
+        model: its name there.
+        version: of the model; None for the server's choice.
+        token_variable: the environment variable with a token; "" for none.
+        token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
+
+    Raises:
+        InputError: an address or a name that is none.
+    """
+
+    url: str
+    model: str
+    version: str | None = None
+    token_variable: str = DEFAULT_TOKEN_VARIABLE
+    token_header: str = "Authorization"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", checked_url(self.url, "target.url"))
+        if not isinstance(self.model, str) or not self.model.strip():
+            raise InputError(f"`target.model` is {self.model!r}; it must be the name of a model that the server has.")
+        if self.version is not None:
+            object.__setattr__(self, "version", str(self.version))
+
+    @property
+    def path(self) -> str:
+        """Of the model, behind the protocol's own."""
+        version = "" if self.version is None else f"/versions/{quote(self.version, safe='')}"
+        return f"models/{quote(self.model, safe='')}{version}"
+
+    def client(self) -> HttpClient:
+        """Connections to the server."""
+        return HttpClient(
+            self.url,
+            timeout=self.asking.timeout,
+            connections=self.asking.concurrency,
+            authorise=token_headers(self.token_variable, self.token_header),
+        )
