@@ -73,18 +73,18 @@ def resolved(*overrides: str) -> dict[str, object]:
 
 
 def test_on_the_command_line_a_guess_is_what_differs() -> None:
-    guess = job._guess(resolved("guess.model={hidden:[5]}", "guess.training={epochs:7}"))
+    guess = job.guess_of(resolved("guess.model={hidden:[5]}", "guess.training={epochs:7}"))
     assert guess is not None
     assert guess.model is not None
     assert guess.training is not None
     network = guess.model(input_shape=(6,), num_classes=3)
     assert [tuple(p.shape) for p in network.parameters()] == [(5, 6), (5,), (3, 5), (3,)]
     assert (guess.training.epochs, guess.training.batch_size) == (7, 100)
-    other = job._guess(resolved("guess.model={_target_:mia_lightning.models.logistic_regression.LogisticRegression}"))
+    other = job.guess_of(resolved("guess.model={_target_:mia_lightning.models.logistic_regression.LogisticRegression}"))
     assert other is not None
     assert isinstance(other.model((6,), 3), LogisticRegression)  # type: ignore[misc]
     assert other.training is None
-    assert job._guess(resolved()) is None
+    assert job.guess_of(resolved()) is None
 
 
 @pytest.mark.parametrize(
