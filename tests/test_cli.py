@@ -318,7 +318,9 @@ def test_mistakes_in_values_are_one_sentence(
     assert not reports(tmp_path)
 
 
-@pytest.mark.parametrize("way", ["interrupted", "terminated", "killed"])
+@pytest.mark.parametrize(
+    "way", ["killed", *(pytest.param(each, marks=pytest.mark.slow) for each in ("interrupted", "terminated"))]
+)
 def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, way: str) -> None:
     (tmp_path / "watch.py").write_text(
         "import pathlib\nimport pytorch_lightning as pl\n"

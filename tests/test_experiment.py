@@ -264,7 +264,7 @@ def shrunk(each: experiment.Planned) -> experiment.Planned:
     return dataclasses.replace(each, resolved=settings)
 
 
-QUICKEST = ("mismatch", "multi_run_epsilon", "shokri2017/location", "shokri2017/mitigations")
+QUICKEST = ("multi_run_epsilon", "shokri2017/location")
 
 
 @pytest.mark.parametrize(

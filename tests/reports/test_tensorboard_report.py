@@ -227,6 +227,7 @@ def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path: Path, monke
         TensorBoardReport().start(tmp_path, {})
 
 
+@pytest.mark.slow
 def test_the_command_exits_with_2_where_it_is_not_installed(tmp_path: Path) -> None:
     (tmp_path / "absent.py").write_text(
         "import sys\n"
@@ -250,6 +251,7 @@ def test_the_command_exits_with_2_where_it_is_not_installed(tmp_path: Path) -> N
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_logs_what_its_report_says(tmp_path: Path) -> None:
     quick = ["attack=loss", "shadow.count=2", "training.epochs=2", "dataset.train_size=40", "trainer.accelerator=cpu"]
     command = [sys.executable, "-m", "mia_lightning", *quick, "logger=tensorboard", "hydra.run.dir=here"]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from quick import quick_audit
-from serve.conftest import make_run
-from serving import served
+from serving import make_run, served
 
 import mia_lightning as mia
 from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import make_run  # type: ignore[import-not-found]
+from serving import make_run
 
 from mia_lightning.serve.command import main, prepare
 
