@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -173,10 +172,10 @@ def measured(num_records: int, rounds: int, folder: Path) -> list[Asked]:
                 if way.by == BARE:
                     way.rates.append(bare_rate(address, way.batch, x_N))
                     continue
-                client = partial(HttpClient, address, connections=way.concurrency)
-                endpoint: Endpoint = (
-                    Immediate() if way.by == ALONE else OpenInferenceEndpoint(open_inference, client(), len(CLASSES))
-                )
+                endpoint: Endpoint = Immediate()
+                if way.by == CLIENT:
+                    client = HttpClient(address, connections=way.concurrency)
+                    endpoint = OpenInferenceEndpoint(open_inference, client, len(CLASSES))
                 way.rates.append(client_rate(endpoint, way.concurrency, way.batch, x_N, folder / "responses"))
     return asked
 

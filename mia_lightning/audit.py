@@ -19,6 +19,7 @@ from mia_lightning.membership import Plan
 from mia_lightning.observation import Observation, observe_models
 from mia_lightning.preparation import engine_of
 from mia_lightning.reports.assemble import assemble
+from mia_lightning.reports.endpoint import endpoint_section
 from mia_lightning.reports.files import save_members, save_report
 from mia_lightning.reports.logger import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.schema import AuditReport, DefenseSection
@@ -272,7 +273,14 @@ def _attack(
         described = ", ".join(each.describe() for each in defenses)
         defense = DefenseSection(names=names, description=described, adaptive=adaptive)
     with observation.engine.stages.stage("report", 0):
-        report = assemble(observation, target_signals=target_signals, outcomes=outcomes, defense=defense, config=config)
+        report = assemble(
+            observation,
+            target_signals=target_signals,
+            outcomes=outcomes,
+            defense=defense,
+            config=config,
+            endpoint=endpoint_section(observation.targets),
+        )
         if folder is not None:
             if save_models:
                 folder.mkdir(parents=True, exist_ok=True)

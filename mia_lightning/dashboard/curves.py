@@ -46,11 +46,11 @@ def thinned_roc(score_N: Array, is_member_N: Flags) -> tuple[int, list[float]] |
     return start, [float(f"{rate:.3g}") for rate in largest_tpr(score_N, is_member_N, GRID_F[start:])]
 
 
-def read_curves(folder: Path, tell: Callable[[str], None]) -> dict[str, tuple[int, list[float]]]:
+def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tuple[int, list[float]]]:
     """The curve of every attack of a run that has one; none where the scores are not there or cannot be read.
 
     Args:
-        tell: is told in one sentence of scores that cannot be read.
+        complain: is told in one sentence of scores that cannot be read.
     """
     path = folder / SCORES
     if not path.is_file():
@@ -64,10 +64,10 @@ def read_curves(folder: Path, tell: Callable[[str], None]) -> dict[str, tuple[in
         is_member_N = table["is_member"].to_numpy(zero_copy_only=False).astype(bool)
         score_N = table["score"].to_numpy(zero_copy_only=False).astype(np.float64)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        tell(f"{path} cannot be read ({_line(error)}); its run is shown without curves.")
+        complain(f"{path} cannot be read ({_line(error)}); its run is shown without curves.")
         return {}
     if np.isnan(score_N).any():
-        tell(f"{path} has a score that is no number; its run is shown without curves.")
+        complain(f"{path} has a score that is no number; its run is shown without curves.")
         return {}
     curves = {}
     for name in np.unique(attack_N):

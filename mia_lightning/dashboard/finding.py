@@ -32,11 +32,11 @@ class Place:
     comparison: Path | None
 
 
-def find_runs(folders: Sequence[Path], tell: Complain) -> list[Place]:
+def find_runs(folders: Sequence[Path], complain: Complain) -> list[Place]:
     """The runs beneath `folders`, in the order of their names, each once; hidden folders are not looked into.
 
     Args:
-        tell: is told in one sentence of every folder that cannot be read.
+        complain: is told in one sentence of every folder that cannot be read.
 
     Raises:
         InputError: one of `folders` is not there, or is no folder.
@@ -45,17 +45,17 @@ def find_runs(folders: Sequence[Path], tell: Complain) -> list[Place]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder} is no folder; give folders with runs, such as outputs/ or multirun/.")
-        for place in _beneath(folder, tell):
+        for place in _beneath(folder, complain):
             found.setdefault(place.folder.resolve(), place)
     return sorted(found.values(), key=lambda place: (place.name, place.folder))
 
 
-def _beneath(root: Path, tell: Complain) -> Iterator[Place]:
+def _beneath(root: Path, complain: Complain) -> Iterator[Place]:
     root_name = root.resolve().name or "/"
     groups: dict[Path, tuple[str | None, Path | None]] = {}
 
     def unreadable(error: OSError) -> None:
-        tell(f"{error.filename} cannot be read ({error.strerror}); the runs beneath it are left out.")
+        complain(f"{error.filename} cannot be read ({error.strerror}); the runs beneath it are left out.")
 
     for path, below, files in os.walk(root, onerror=unreadable):
         folder = Path(path)

@@ -15,8 +15,8 @@ State = tuple[tuple[int, int] | None, ...]
 class Reader:
     """Remembers what it has read and complained of."""
 
-    def __init__(self, tell: Complain) -> None:
-        self._complain = tell
+    def __init__(self, complain: Complain) -> None:
+        self._complain = complain
         self._read: dict[Path, tuple[State, Shown | None]] = {}
 
     def read(self, place: Place) -> Shown | None:

@@ -25,7 +25,7 @@ from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MOD
 from mia_lightning.metrics.rates import TAIL
 from mia_lightning.observation import Observation
 from mia_lightning.reports.duplicates import find_duplicates
-from mia_lightning.reports.endpoint import endpoint_section, unsteady
+from mia_lightning.reports.endpoint import unsteady
 from mia_lightning.reports.exposed import COUNT, pictures, surest_members
 from mia_lightning.reports.privacy import privacy_section
 from mia_lightning.reports.schema import (
@@ -36,6 +36,7 @@ from mia_lightning.reports.schema import (
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
+    EndpointSection,
     ExecutionSection,
     GroupFigures,
     MeasuredExecution,
@@ -69,12 +70,14 @@ def assemble(
     outcomes: Sequence[AttackOutcome],
     defense: DefenseSection | None,
     config: Mapping[str, Any],
+    endpoint: EndpointSection | None = None,
 ) -> AuditReport:
     """The report of a run; figures of several targets are means over them.
 
     Args:
         observation: the models, and what the shadow models answered.
         target_signals: what the targets answered, through their defences.
+        endpoint: of a target that somebody else serves.
     """
     engine, whole = observation.engine, observation.population.to("cpu")
     population = whole.part(observation.target_columns)
@@ -84,7 +87,6 @@ def assemble(
     duplicates = find_duplicates(
         observation.plan, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
-    endpoint = endpoint_section(observation.targets)
     changed = unsteady(endpoint)
     warnings = [*([] if changed is None else [changed]), *engine.stages.remarks, *duplicates.warnings]
     report = AuditReport(

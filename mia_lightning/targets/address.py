@@ -4,30 +4,33 @@ from urllib.parse import urlsplit
 
 from mia_lightning.errors import InputError
 
+_EXAMPLE = "such as http://127.0.0.1:8700"
 
-def checked_address(value: object, place: str) -> str:
+
+def checked_url(url: object, setting: str) -> str:
     """An http or https address without a slash at its end.
 
     Args:
-        place: the setting, for messages, which do not repeat an address that may hold a password.
+        setting: that it comes from, for messages, which do not repeat what may hold a password.
 
     Raises:
         InputError: it is none, or holds a user, a password, a query or a fragment.
     """
-    if not isinstance(value, str) or not value.startswith(("http://", "https://")):
-        raise InputError(f"`{place}` is no address; give one such as http://127.0.0.1:8700.")
+    text = str(url).strip()
     try:
-        parts = urlsplit(value)
-        has_host, _ = bool(parts.hostname), parts.port
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
     except ValueError:
-        has_host = False
-    if not has_host:
-        raise InputError(f"`{place}` names no host and port; give an address such as http://127.0.0.1:8700.")
+        raise InputError(f"`{setting}` is no address, or names no host and port; give one {_EXAMPLE}.") from None
     if parts.username is not None or parts.password is not None:
         raise InputError(
-            f"`{place}` holds a user or a password, which settings and reports would keep; put a token into an "
-            "environment variable and name that."
+            f"`{setting}` holds a user or password (before the @ of {host}), which would stand in reports; take it "
+            "out, and put a token into the environment variable that `target.token_variable` names."
         )
     if parts.query or parts.fragment:
-        raise InputError(f"`{place}` has a query or a fragment; give the address of the server alone.")
-    return value.rstrip("/")
+        raise InputError(
+            f"`{setting}` at {host} has a part behind a ? or #, which may be secret; give the address without it."
+        )
+    if parts.scheme not in ("http", "https") or not host:
+        raise InputError(f"`{setting}` is no address of http or https, or names no host and port; give one {_EXAMPLE}.")
+    return text.rstrip("/")

@@ -39,7 +39,7 @@ class HttpService:
 
     Args:
         name: of the service, such as "amazon_ml"; the server must be of this one.
-        url: of the server (`checked_address`).
+        url: of the server (`checked_url`).
         token_variable: the environment variable with the token that it requires; "" for none.
         wait: is called with the seconds between two tries.
 

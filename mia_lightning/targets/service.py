@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.targets.address import checked_address
+from mia_lightning.targets.address import checked_url
 from mia_lightning.targets.http_service import HttpService
 from mia_lightning.training.fit import Engine
 from mia_lightning.training.room import Room
@@ -196,7 +196,7 @@ class ServiceTarget(ABC):
                 "endpoint) or guessed (networks of `model`)."
             )
         if self.url is not None:
-            object.__setattr__(self, "url", checked_address(self.url, "target.url"))
+            object.__setattr__(self, "url", checked_url(self.url, "target.url"))
         if not isinstance(self.token_variable, str):
             raise InputError(
                 f"`target.token_variable` is {self.token_variable!r}; it must be the name of an environment variable."

@@ -205,11 +205,7 @@ class LiveTable:
             table.add_row(
                 Text(row.name),
                 f"{row.trained}/{row.models}" if row.models else _asked(row),
-                *(
-                    [ProgressBar(total=row.epochs, completed=row.done, width=10) if row.epochs else ""]
-                    if has_bar
-                    else []
-                ),
+                *([_bar(row)] if has_bar else []),
                 f"{row.done}/{row.epochs}" if row.epochs else "",
                 "" if row.look is None else str(row.look.loss),
                 *([_accuracy(row)] if has_accuracy else []),

@@ -358,10 +358,10 @@ def test_a_token_is_required_and_kept_out_of_messages(blobs: Population, monkeyp
         ("ftp://host", "`target.url` is no address"),
         ("http://", "names no host and port"),
         ("http://host:port", "names no host and port"),
-        ("http://me:hush@host:1", "holds a user or a password"),
-        ("http://me@host:1", "holds a user or a password"),
-        ("http://host:1/?key=hush", "has a query or a fragment"),
-        ("http://host:1/#hush", "has a query or a fragment"),
+        ("http://me:hush@host:1", "holds a user or password"),
+        ("http://me@host:1", "holds a user or password"),
+        ("http://host:1/?key=hush", "has a part behind a ? or #"),
+        ("http://host:1/#hush", "has a part behind a ? or #"),
     ],
 )
 def test_an_address_holds_nothing_secret(url: str, sentence: str) -> None:

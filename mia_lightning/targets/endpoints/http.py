@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets.address import checked_url
 from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
@@ -151,33 +152,6 @@ class HttpClient:
                 "set `target.url` to where it is, which is not followed by itself so that no credentials go astray."
             )
         raise StatusError(f"{self.place} refuses the request ({said}); {_mend(status)}.", status)
-
-
-def checked_url(url: object, setting: str) -> str:
-    """An address without a slash at its end.
-
-    Raises:
-        InputError: it is none, or holds what may be secret.
-    """
-    text = str(url).strip()
-    example = "such as http://localhost:8080"
-    try:
-        parts = urlsplit(text)
-        named, _ = parts.hostname, parts.port
-    except ValueError:
-        raise InputError(f"`{setting}` is no address; give one {example}.") from None
-    if parts.username is not None or parts.password is not None:
-        raise InputError(
-            f"`{setting}` holds a user or password (before the @ of {named}), which would stand in reports; take it "
-            "out, and put a token into the environment variable that `target.token_variable` names."
-        )
-    if parts.query or parts.fragment:
-        raise InputError(
-            f"`{setting}` at {named} has a part behind a ? or #, which may be secret; give the address without it."
-        )
-    if parts.scheme not in ("http", "https") or not named:
-        raise InputError(f"`{setting}` is {text[:60]!r}, which is no address of http or https; give one {example}.")
-    return text.rstrip("/")
 
 
 def token_headers(variable: str, header: str) -> Callable[[], Headers]:

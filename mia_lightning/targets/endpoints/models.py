@@ -184,7 +184,7 @@ class EndpointModels:
         return WantedAnswers(models=self, wanted_N=wanted_N)
 
     def testimony(self) -> Testimony:
-        """What can be said of the model once all has been asked: asks the sentinels once more. To be called once."""
+        """What can be said of the model once all has been asked: asks the sentinels once more."""
         asker, asking = self._asker, self._asking
         if self._sentinels is not None:
             self._counts |= self._sentinels.ask_at_end()

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, checked_url, token_headers
+from mia_lightning.targets.address import checked_url
+from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, token_headers
 from mia_lightning.targets.endpoints.models import EndpointTarget
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.endpoints.http import checked_url
+from mia_lightning.targets.address import checked_url
 from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.training.setup import Setup

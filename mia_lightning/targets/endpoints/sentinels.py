@@ -114,15 +114,15 @@ class Sentinels:
             "num_outdated": int((differs_S & ~fresh_S).sum()),
         }
 
-    def ask_at_end(self) -> dict[str, int | str]:
+    def ask_at_end(self) -> dict[str, int | str | None]:
         """Ask once more, as many as the budget still allows; counts of `Testimony`."""
         left = self._asker.left
         num = len(self) if left is None else min(left, len(self))
         try:
             differs_S = self._differs_now(num)
         except InputError as error:
-            return {"failure": str(error)}
-        return {"num_at_end": num, "num_changed": int(differs_S.sum())}
+            return {"num_at_end": 0, "num_changed": 0, "failure": str(error)}
+        return {"num_at_end": num, "num_changed": int(differs_S.sum()), "failure": None}
 
     @property
     def largest_difference(self) -> float | None:

@@ -15,7 +15,8 @@ from urllib.parse import quote
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.endpoints.http import HttpClient, StatusError, checked_url
+from mia_lightning.targets.address import checked_url
+from mia_lightning.targets.endpoints.http import HttpClient, StatusError
 from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.predict_v1 import predict_body, predictions_of

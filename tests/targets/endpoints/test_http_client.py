@@ -13,8 +13,9 @@ import pytest
 from model_server import ModelServer, serving
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets.address import checked_url
 from mia_lightning.targets.endpoints import http
-from mia_lightning.targets.endpoints.http import HttpClient, checked_url, retry_after, token_headers
+from mia_lightning.targets.endpoints.http import HttpClient, retry_after, token_headers
 from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 
 SECRET = "s3cr3t-token-of-the-test"
@@ -233,6 +234,7 @@ def test_a_certificate_that_nobody_signed_is_refused_at_once(tmp_path: Path) -> 
         (f"http://host/#{SECRET}", r"part behind a \? or #"),
         ("ftp://host", "no address of http"),
         ("host:8080", "no address of http"),
+        (f"me:{SECRET}@host", "no address of http"),
         ("", "no address of http"),
         ("http://", "no address of http"),
         ("http://[::1", "is no address"),
