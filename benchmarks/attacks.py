@@ -58,9 +58,9 @@ from mia_lightning.attacks.views import observe_views
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals, ViewSignals
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -115,7 +115,7 @@ def make_evidence(num_models: int, num_records: int, num_classes: int) -> tuple[
         target_scored_N=~population_N,
         population_N=population_N,
         population=population,
-        plan="halves",
+        plan_name="halves",
     )
     return evidence, Signals(log_probability_KANC=log_probability_KANC[-1:])
 

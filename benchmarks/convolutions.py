@@ -44,10 +44,10 @@ from mia_lightning.models.cnn import CNN
 from mia_lightning.models.resnet import ResNet18
 from mia_lightning.models.wide_resnet import WideResNet
 from mia_lightning.seeds import derive, generator, isolated
-from mia_lightning.training.architecture import Architecture, bind_shapes, inspect_architecture
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import Architecture, bind_shapes, inspect_architecture
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 SEED = 0
@@ -74,7 +74,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Task:
+class TrainingJob:
     """A setting with its records and architecture; model k is the same in every variant."""
 
     setting: Setting
@@ -93,7 +93,7 @@ class Task:
         ]
 
 
-def make_task(setting: Setting, device: torch.device, num_models: int) -> Task:
+def make_job(setting: Setting, device: torch.device, num_models: int) -> TrainingJob:
     """Random images: no time depends on what they show."""
     numbers = generator(SEED, "benchmark", setting.network)
     count = 2 * setting.steps * setting.batch_size
@@ -105,7 +105,7 @@ def make_task(setting: Setting, device: torch.device, num_models: int) -> Task:
         scale=1 / 255,
     ).to(device)
     make_network = bind_shapes(setting.make, population.input_shape, population.num_classes)
-    return Task(
+    return TrainingJob(
         setting=setting,
         population=population,
         make_network=make_network,
@@ -149,7 +149,7 @@ class Variant:
     """A way to train, with what was measured of it: one time for each round, in milliseconds for a model's step."""
 
     name: str
-    task: Task
+    job: TrainingJob
     bf16: bool
     channels_last: bool
     milliseconds_R: list[float] = field(default_factory=list)
@@ -158,9 +158,9 @@ class Variant:
     def measure(self) -> None:
         """One round."""
         gc.collect()
-        clock = Clock(self.task.device)
+        clock = Clock(self.job.device)
         loss_K = train_bare(self, clock) if self.name.endswith(" loop") else train_stack(self, clock)
-        self.milliseconds_R.append(1e3 * clock.seconds / (self.task.num_models * self.task.setting.steps))
+        self.milliseconds_R.append(1e3 * clock.seconds / (self.job.num_models * self.job.setting.steps))
         self.loss = float(loss_K.mean())
 
     @property
@@ -178,28 +178,28 @@ class Variant:
 
 def train_bare(variant: Variant, clock: Clock) -> Tensor:
     """Mean training loss of each model, `[K]`."""
-    task, loss_K = variant.task, []
+    job, loss_K = variant.job, []
     memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
-    for k, records in enumerate(task.records_K):
-        x_M = task.population.records(records.to(task.device)).contiguous(memory_format=memory_format)
-        label_M = task.population.label_N[records.to(task.device)]
+    for k, records in enumerate(job.records_K):
+        x_M = job.population.records(records.to(job.device)).contiguous(memory_format=memory_format)
+        label_M = job.population.label_N[records.to(job.device)]
         with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
-            network = task.make_network().to(task.device).to(memory_format=memory_format).train()
+            network = job.make_network().to(job.device).to(memory_format=memory_format).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
         batches = StackBatches(
             [torch.arange(len(records))],
             torch.tensor([derive(SEED, "shadow", k, "order")]),
-            batches_per_epoch=task.setting.steps,
-            device=task.device,
+            batches_per_epoch=job.setting.steps,
+            device=job.device,
         )
         losses = []
         forward = torch.compile(network) if variant.name == "compiled loop" else network
-        with torch.autocast(task.device.type, torch.bfloat16, enabled=variant.bf16):
-            forward(x_M[: task.setting.batch_size]).sum().backward()  # compiles, once for all that follows
+        with torch.autocast(job.device.type, torch.bfloat16, enabled=variant.bf16):
+            forward(x_M[: job.setting.batch_size]).sum().backward()  # compiles, once for all that follows
         clock.start()
         for index_KB, _ in batches:
             x_B = x_M.index_select(0, index_KB[0]).contiguous(memory_format=memory_format)
-            with torch.autocast(task.device.type, torch.bfloat16, enabled=variant.bf16):
+            with torch.autocast(job.device.type, torch.bfloat16, enabled=variant.bf16):
                 loss = nn.functional.cross_entropy(forward(x_B), label_M.index_select(0, index_KB[0]))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -212,11 +212,11 @@ def train_bare(variant: Variant, clock: Clock) -> Tensor:
 
 def train_stack(variant: Variant, clock: Clock) -> Tensor:
     """Mean training loss of each model, `[K]`."""
-    task = variant.task
+    job = variant.job
     engine = Engine(
         seed=SEED,
         settings=TrainerSettings(
-            accelerator="gpu" if task.device.type == "cuda" else "cpu",
+            accelerator="gpu" if job.device.type == "cuda" else "cpu",
             precision=variant.precision,
             progress_bar=False,
             callbacks=[clock],
@@ -224,24 +224,24 @@ def train_stack(variant: Variant, clock: Clock) -> Tensor:
     )
     recipe = Recipe(
         epochs=1,
-        batch_size=task.setting.batch_size,
+        batch_size=job.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
-        execution=variant.name,
+        execution="loop" if variant.name == "loop" else "stack",
     )
     trained = engine.train(
-        task.make_network, task.population, task.records_K, recipe, role="shadow", architecture=task.architecture
+        job.make_network, job.population, job.records_K, recipe, role="shadow", architecture=job.architecture
     )
     return trained.train_loss_EK[0]
 
 
-def make_variants(task: Task) -> list[Variant]:
+def make_variants(job: TrainingJob) -> list[Variant]:
     """Of both precisions: the bare loop in both memory formats, then the stack's two executions."""
-    looped_channels_last = task.device.type == "cpu"
+    looped_channels_last = job.device.type == "cpu"
     ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
-    if task.device.type == "cuda":
+    if job.device.type == "cuda":
         ways.insert(2, ("compiled loop", True))
     return [
-        Variant(name=name, task=task, bf16=bf16, channels_last=channels_last)
+        Variant(name=name, job=job, bf16=bf16, channels_last=channels_last)
         for bf16 in (False, True)
         for name, channels_last in ways
     ]
@@ -252,7 +252,7 @@ def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
     bare = {(v.bf16, v.channels_last): v.median for v in variants if v.name == "bare loop"}
     return [
         (
-            *(v.task.setting.network, v.name, v.precision, v.memory_format, f"{v.median:#.4g}"),
+            *(v.job.setting.network, v.name, v.precision, v.memory_format, f"{v.median:#.4g}"),
             f"{min(v.milliseconds_R):#.3g} to {max(v.milliseconds_R):#.3g}",
             f"{bare[v.bf16, v.channels_last] / v.median:.2f}",
             f"{bare[False, False] / v.median:.2f}",
@@ -269,7 +269,7 @@ def unequal(variants: Sequence[Variant]) -> str | None:
         return None
     listed = ", ".join(f"{name} {value:.3g}" for name, value in loss.items())
     return (
-        f"{variants[0].task.setting.network}: the mean losses are {listed}; the variants did not do the same work, so "
+        f"{variants[0].job.setting.network}: the mean losses are {listed}; the variants did not do the same work, so "
         "the times cannot be compared."
     )
 
@@ -301,7 +301,7 @@ def main() -> int:
     chosen = [setting for setting in SETTINGS if setting.network in args.networks]
     if args.quick:
         chosen = [replace(setting, steps=2, batch_size=4) for setting in chosen]
-    variants_S = [make_variants(make_task(setting, device, args.models)) for setting in chosen]
+    variants_S = [make_variants(make_job(setting, device, args.models)) for setting in chosen]
     every = [variant for variants in variants_S for variant in variants]
     for variant in every:
         variant.measure()
@@ -325,13 +325,13 @@ def main() -> int:
 def record(variant: Variant) -> dict[str, object]:
     """What JSON says of a variant."""
     return {
-        "network": variant.task.setting.network,
+        "network": variant.job.setting.network,
         "variant": variant.name,
         "precision": variant.precision,
         "memory_format": variant.memory_format,
-        "models": variant.task.num_models,
-        "steps": variant.task.setting.steps,
-        "batch_size": variant.task.setting.batch_size,
+        "models": variant.job.num_models,
+        "steps": variant.job.setting.steps,
+        "batch_size": variant.job.setting.batch_size,
         "milliseconds": variant.milliseconds_R,
         "mean_loss": variant.loss,
     }

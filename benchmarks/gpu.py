@@ -29,15 +29,15 @@ from shadow_training import (
     LEARNING_RATE,
     SEED,
     SETTINGS,
-    Task,
+    TrainingJob,
     machine,
-    make_task,
+    make_job,
     train_by_bare_loop,
     train_by_trainer,
 )
 
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 PURCHASE = next(setting for setting in SETTINGS if setting.name == "purchase")
@@ -82,28 +82,28 @@ class Variant:
         return self.num_models / statistics.median(self.seconds_R)
 
 
-def train_stack(task: Task, num_models: int, precision: str) -> float:
+def train_stack(job: TrainingJob, num_models: int, precision: str) -> float:
     """The mean final loss of one stack, trained with all that the engine does around the steps."""
     engine = Engine(
         seed=SEED, settings=TrainerSettings(accelerator="gpu", devices=1, precision=precision, progress_bar=False)
     )
     recipe = Recipe(
-        epochs=task.epochs,
-        batch_size=task.setting.batch_size,
+        epochs=job.epochs,
+        batch_size=job.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
         execution="stack",
     )
-    records_K = [task.records(k) for k in range(num_models)]
-    trained = engine.train(task.make_network, task.population, records_K, recipe, role="shadow")
+    records_K = [job.records(k) for k in range(num_models)]
+    trained = engine.train(job.make_network, job.population, records_K, recipe, role="shadow")
     return float(trained.train_loss_EK[-1].mean())
 
 
 def train_loop(
-    train: Callable[[Task, Sequence[int]], list[Callable[[], torch.nn.Module]]], task: Task, n: int
+    train: Callable[[TrainingJob, Sequence[int]], list[Callable[[], torch.nn.Module]]], job: TrainingJob, n: int
 ) -> float:
     """The mean final loss of networks trained one after another."""
-    take_outs = train(task, range(n))
-    return statistics.fmean(task.loss(k, take_out()) for k, take_out in enumerate(take_outs))
+    take_outs = train(job, range(n))
+    return statistics.fmean(job.loss(k, take_out()) for k, take_out in enumerate(take_outs))
 
 
 def bandwidth() -> float:
@@ -120,37 +120,37 @@ def bandwidth() -> float:
     return statistics.median(rates)
 
 
-def floor_seconds(task: Task, num_models: int, bytes_per_second: float) -> float:
+def floor_seconds(job: TrainingJob, num_models: int, bytes_per_second: float) -> float:
     """Seconds that the memory traffic of the docstring takes."""
-    setting = task.setting
-    parameters = sum(p.numel() for p in task.make_network().parameters())
-    steps = task.epochs * -(-setting.records // setting.batch_size)
+    setting = job.setting
+    parameters = sum(p.numel() for p in job.make_network().parameters())
+    steps = job.epochs * -(-setting.records // setting.batch_size)
     batch = setting.batch_size * setting.features
     return steps * num_models * 4 * (7 * parameters + 2 * batch) / bytes_per_second
 
 
 def purchase(num_models: int, epochs: int, looped: int, rounds: int) -> list[tuple[str, ...]]:
     """The rows of the first table."""
-    task = make_task(PURCHASE, torch.device("cuda"), epochs)
+    job = make_job(PURCHASE, torch.device("cuda"), epochs)
     variants = [
-        Variant(name="trainer loop (a)", num_models=looped, train=partial(train_loop, train_by_trainer, task, looped)),
-        Variant(name="bare loop", num_models=looped, train=partial(train_loop, train_by_bare_loop, task, looped)),
+        Variant(name="trainer loop (a)", num_models=looped, train=partial(train_loop, train_by_trainer, job, looped)),
+        Variant(name="bare loop", num_models=looped, train=partial(train_loop, train_by_bare_loop, job, looped)),
         *(
             Variant(
                 name=f"stack {precision}",
                 num_models=num_models,
-                train=partial(train_stack, task, num_models, precision),
+                train=partial(train_stack, job, num_models, precision),
             )
             for precision in ("32", "tf32", "bf16")
         ),
     ]
-    warm_up = make_task(PURCHASE, torch.device("cuda"), 1)
+    warm_up = make_job(PURCHASE, torch.device("cuda"), 1)
     for precision in ("32", "tf32", "bf16"):
         train_stack(warm_up, min(4, num_models), precision)
     for _ in range(rounds):
         for variant in variants:
             variant.measure()
-    floor = floor_seconds(task, num_models, bandwidth())
+    floor = floor_seconds(job, num_models, bandwidth())
     print(f"Memory floor of {num_models} networks for {epochs} epochs: {floor:.2f} s.\n")
     return [
         (

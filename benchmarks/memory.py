@@ -32,19 +32,18 @@ from shadow_training import machine
 from tables import render
 
 import mia_lightning as mia
-from mia_lightning.attacks.interface import Attack, needs_of
+from mia_lightning.attacks.interface import Attack
 from mia_lightning.attacks.lira import LiraOnline
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.rmia import RmiaOffline
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Population
-from mia_lightning.ingredients import ingredients_of
 from mia_lightning.models.mlp import MLP
-from mia_lightning.observation import Observation, observe_models
+from mia_lightning.run.observation import Observation, observe_models
 from mia_lightning.seeds import generator
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.room import Room
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan.room import Room
+from mia_lightning.training.step.recipe import Recipe
 
 SEED = 0
 NUM_FEATURES = 32
@@ -71,15 +70,16 @@ def make_population(num_records: int, num_classes: int) -> Population:
 
 def observe(population: Population, num_models: int, room: Room) -> Observation:
     engine = Engine(seed=SEED, settings=mia.TrainerSettings(accelerator="cpu", progress_bar=False))
-    ingredients = ingredients_of(
+    audit = mia.Audit(
         population,
         model=partial(MLP, hidden=[16]),
         membership=mia.Halves(),
         shadow=mia.Real(count=num_models),
         training=Recipe(epochs=1, batch_size=250, optimizer=ADAM),
-        needs=needs_of(attacks()),
+        attacks=attacks(),
+        seed=SEED,
     )
-    return observe_models(engine, ingredients, room=room)
+    return observe_models(engine, audit, room=room)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,13 +50,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator, isolated
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 TakeOut = Callable[[], nn.Module]  # gives a trained network in eval mode: looked at once the clock has stopped
-Train = Callable[["Task", Sequence[int]], list[TakeOut]]
+Train = Callable[["TrainingJob", Sequence[int]], list[TakeOut]]
 
 SEED = 0
 LEARNING_RATE = 1e-3
@@ -65,7 +65,7 @@ LARGEST_LOSS_RATIO = 1.25  # of the variants' final losses; they differ in the o
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The sizes of one classification task."""
+    """The sizes of one classification job."""
 
     name: str
     population: int
@@ -121,7 +121,7 @@ USUAL = ("location", "digits")  # purchase takes a quarter of an hour
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Task:
+class TrainingJob:
     """A setting with its records and networks; model k is the same in every variant."""
 
     setting: Setting
@@ -152,7 +152,7 @@ class Task:
         return float(nn.functional.cross_entropy(network.to(self.device)(x_M), label_M))
 
 
-def make_task(setting: Setting, device: torch.device, epochs: int, precision: str = "32") -> Task:
+def make_job(setting: Setting, device: torch.device, epochs: int, precision: str = "32") -> TrainingJob:
     """Records drawn around a centre for each class: learnable, and not trivially so."""
     numbers = generator(SEED, "benchmark", setting.name)
     label_N = torch.randint(setting.classes, (setting.population,), generator=numbers)
@@ -168,7 +168,7 @@ def make_task(setting: Setting, device: torch.device, epochs: int, precision: st
     ).to(device)
     architecture = partial(MLP, hidden=setting.hidden, activation=setting.activation)
     make_network = bind_shapes(architecture, population.input_shape, population.num_classes)
-    return Task(
+    return TrainingJob(
         setting=setting,
         population=population,
         make_network=make_network,
@@ -199,29 +199,29 @@ class Classifier(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
 
 
-def train_by_trainer(task: Task, models: Sequence[int]) -> list[TakeOut]:
+def train_by_trainer(job: TrainingJob, models: Sequence[int]) -> list[TakeOut]:
     """Variant (a)."""
     trained: list[TakeOut] = []
     for k in models:
-        x_M, label_M = (tensor.cpu() for tensor in task.tensors(k))
+        x_M, label_M = (tensor.cpu() for tensor in job.tensors(k))
         loader = DataLoader(
             TensorDataset(x_M, label_M),
-            batch_size=task.setting.batch_size,
+            batch_size=job.setting.batch_size,
             shuffle=True,
             num_workers=0,
             generator=generator(SEED, "benchmark", "trainer loop", k),
         )
         trainer = pl.Trainer(
-            accelerator=_accelerator(task.device),
+            accelerator=_accelerator(job.device),
             devices=1,
-            max_epochs=task.epochs,
+            max_epochs=job.epochs,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            precision="bf16-mixed" if task.precision == "bf16" else "32-true",
+            precision="bf16-mixed" if job.precision == "bf16" else "32-true",
         )
-        module = Classifier(task.initial_network(k))
+        module = Classifier(job.initial_network(k))
         trainer.fit(module, loader)
         trained.append(module.network.eval)
     return trained
@@ -238,21 +238,21 @@ def compiled_loss(setting: Setting, device: torch.device) -> Callable[..., Tenso
     return torch.compile(loss, dynamic=False)
 
 
-def train_by_bare_loop(task: Task, models: Sequence[int], compiled: bool = False) -> list[TakeOut]:
+def train_by_bare_loop(job: TrainingJob, models: Sequence[int], compiled: bool = False) -> list[TakeOut]:
     """Variants (b) and (c)."""
     trained: list[TakeOut] = []
     for k in models:
-        x_M, label_M = task.tensors(k)
-        network = task.initial_network(k).to(task.device).train()
+        x_M, label_M = job.tensors(k)
+        network = job.initial_network(k).to(job.device).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
         parameters = dict(network.named_parameters())
-        loss_of = compiled_loss(task.setting, task.device) if compiled else None
-        numbers = generator(SEED, "benchmark", "bare loop", k, device=task.device)
-        for _ in range(task.epochs):
-            order_M = torch.randperm(len(x_M), generator=numbers, device=task.device)
-            for index_B in order_M.split(task.setting.batch_size):
+        loss_of = compiled_loss(job.setting, job.device) if compiled else None
+        numbers = generator(SEED, "benchmark", "bare loop", k, device=job.device)
+        for _ in range(job.epochs):
+            order_M = torch.randperm(len(x_M), generator=numbers, device=job.device)
+            for index_B in order_M.split(job.setting.batch_size):
                 x_B, label_B = x_M.index_select(0, index_B), label_M.index_select(0, index_B)
-                with torch.autocast(task.device.type, torch.bfloat16, enabled=task.precision == "bf16"):
+                with torch.autocast(job.device.type, torch.bfloat16, enabled=job.precision == "bf16"):
                     if loss_of is None:
                         loss = nn.functional.cross_entropy(network(x_B), label_B)
                     else:
@@ -264,25 +264,25 @@ def train_by_bare_loop(task: Task, models: Sequence[int], compiled: bool = False
     return trained
 
 
-def train_by_stack(task: Task, models: Sequence[int], size: int) -> list[TakeOut]:
+def train_by_stack(job: TrainingJob, models: Sequence[int], size: int) -> list[TakeOut]:
     """Variant (c): stacks of `size` models, one after another."""
     engine = Engine(
         seed=SEED,
         settings=TrainerSettings(
-            accelerator=_accelerator(task.device), devices=1, precision=task.precision, progress_bar=False
+            accelerator=_accelerator(job.device), devices=1, precision=job.precision, progress_bar=False
         ),
     )
     recipe = Recipe(
-        epochs=task.epochs,
-        batch_size=task.setting.batch_size,
+        epochs=job.epochs,
+        batch_size=job.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
         execution="stack",
     )
     trained: list[TakeOut] = []
     for start in range(0, len(models), size):
         part = models[start : start + size]
-        records_K = [task.records(k) for k in part]
-        stack = engine.train(task.make_network, task.population, records_K, recipe, role="shadow", models=part).stack
+        records_K = [job.records(k) for k in part]
+        stack = engine.train(job.make_network, job.population, records_K, recipe, role="shadow", models=part).stack
         trained += [partial(stack.model, j) for j in range(len(part))]
     return trained
 
@@ -292,27 +292,27 @@ class Variant:
     """A way to train `num_models` models, with what was measured of it."""
 
     name: str
-    task: Task
+    job: TrainingJob
     num_models: int
     train: Train
     seconds_R: list[float]
     loss_K: list[float]
 
     def warm_up(self) -> None:
-        self.train(replace(self.task, epochs=1), range(self.num_models))
+        self.train(replace(self.job, epochs=1), range(self.num_models))
 
     def measure(self, compared: int) -> None:
         """One round: seconds per model; final losses of the first `compared` models, which all variants train."""
         gc.collect()
-        _synchronise(self.task.device)
+        _synchronise(self.job.device)
         start = time.perf_counter()
-        networks = self.train(self.task, range(self.num_models))
-        _synchronise(self.task.device)
+        networks = self.train(self.job, range(self.num_models))
+        _synchronise(self.job.device)
         self.seconds_R.append((time.perf_counter() - start) / self.num_models)
-        self.loss_K[:] = [self.task.loss(k, networks[k]()) for k in range(compared)]
+        self.loss_K[:] = [self.job.loss(k, networks[k]()) for k in range(compared)]
 
 
-def make_variants(task: Task, sizes: Sequence[int], looped: int, *, compiled: bool = False) -> list[Variant]:
+def make_variants(job: TrainingJob, sizes: Sequence[int], looped: int, *, compiled: bool = False) -> list[Variant]:
     """All variants of one setting; loops and small stacks train `looped` models a round, to average over starts."""
     ways: list[tuple[str, int, Train]] = [
         ("trainer loop (a)", looped, train_by_trainer),
@@ -321,7 +321,7 @@ def make_variants(task: Task, sizes: Sequence[int], looped: int, *, compiled: bo
         *((f"stack {size}", max(looped, size), partial(train_by_stack, size=size)) for size in sizes),
     ]
     return [
-        Variant(name=name, task=task, num_models=count, train=train, seconds_R=[], loss_K=[])
+        Variant(name=name, job=job, num_models=count, train=train, seconds_R=[], loss_K=[])
         for name, count, train in ways
     ]
 
@@ -390,11 +390,11 @@ def rows(variants: Sequence[Variant], large_rate: float) -> list[tuple[str, ...]
     by_trainer, bare = float(printed[0]), float(printed[1])
     table: list[tuple[str, ...]] = []
     for variant, text in zip(variants, printed, strict=True):
-        task, seconds = variant.task, float(text)
-        rate = operations(task.make_network(), task.setting.records, task.epochs) / seconds / 1e9
+        job, seconds = variant.job, float(text)
+        rate = operations(job.make_network(), job.setting.records, job.epochs) / seconds / 1e9
         table.append(
             (
-                *(task.setting.name, variant.name, text),
+                *(job.setting.name, variant.name, text),
                 f"{min(variant.seconds_R):#.3g} to {max(variant.seconds_R):#.3g}",
                 *(f"{by_trainer / seconds:.2f}", f"{bare / seconds:.2f}"),
                 *(f"{rate:.1f}", f"{100 * rate / large_rate:.1f} %"),
@@ -461,7 +461,7 @@ def unequal(variants: Sequence[Variant]) -> str | None:
     if math.isfinite(loss[most]) and loss[most] <= LARGEST_LOSS_RATIO * loss[least]:
         return None
     return (
-        f"{variants[0].task.setting.name}: the final loss of {most} is {loss[most]:.3g}, of {least} {loss[least]:.3g}; "
+        f"{variants[0].job.setting.name}: the final loss of {most} is {loss[most]:.3g}, of {least} {loss[least]:.3g}; "
         "the variants did not do the same work, so the times cannot be compared."
     )
 
@@ -501,8 +501,8 @@ def main() -> int:
     sizes, looped, product_seconds = ((1, 4), 2, 0.01) if args.quick else ((1, 4, 16, 64), 4, 0.3)
     heading = machine(device)
     settings = [setting for setting in SETTINGS if setting.name in args.settings]
-    tasks = [make_task(setting, device, args.epochs, args.precision) for setting in settings]
-    variants_S = [make_variants(task, sizes, looped, compiled=args.compiled) for task in tasks]
+    jobs = [make_job(setting, device, args.epochs, args.precision) for setting in settings]
+    variants_S = [make_variants(job, sizes, looped, compiled=args.compiled) for job in jobs]
     fitting, large = make_products(settings, device, largest=512 if args.quick else 4096)
     for variants in variants_S:
         for variant in variants:
@@ -518,12 +518,12 @@ def main() -> int:
     print(f"float32 torch.mm: {'; '.join(map(str, (*fitting, best)))}\n")
     table = [row for variants in variants_S for row in rows(variants, best.rate)]
     print(f"{render(table, markdown=args.markdown)}\n")
-    for task in tasks:
-        setting = task.setting
-        one = operations(task.make_network(), setting.records, task.epochs)
+    for job in jobs:
+        setting = job.setting
+        one = operations(job.make_network(), setting.records, job.epochs)
         print(
             f"{setting.name}: {setting.network} {setting.activation} network, {setting.records} records, batch size "
-            f"{setting.batch_size}, Adam, {task.epochs} epochs: {one / 1e9:.3f} GFLOP a model."
+            f"{setting.batch_size}, Adam, {job.epochs} epochs: {one / 1e9:.3f} GFLOP a model."
         )
     rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
     print(
@@ -531,7 +531,7 @@ def main() -> int:
     )
     if args.json is not None:
         measured = [
-            {"setting": v.task.setting.name, "variant": v.name, "precision": v.task.precision, "seconds": v.seconds_R}
+            {"setting": v.job.setting.name, "variant": v.name, "precision": v.job.precision, "seconds": v.seconds_R}
             for variants in variants_S
             for v in variants
         ]

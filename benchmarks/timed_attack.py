@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Attack, Evidence, FittedAttack, Needs
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 CLOCK = "MIA_FIRST_SCORE"  # names the file that takes the time, in seconds since 1970

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from mia_lightning.attacks.shokri import Shokri as Shokri
     from mia_lightning.audit import attack as attack
     from mia_lightning.audit import audit as audit
+    from mia_lightning.audit import estimate as estimate
     from mia_lightning.audit import observe as observe
+    from mia_lightning.audit import train_shard as train_shard
     from mia_lightning.datasets.canaries import Canaries as Canaries
     from mia_lightning.datasets.population import Population as Population
     from mia_lightning.datasets.population import make_population as make_population
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mia_lightning.errors import InputError as InputError
     from mia_lightning.gate import Gate as Gate
     from mia_lightning.gate import judge as judge
+    from mia_lightning.loggers.wandb import WandbReport as WandbReport
     from mia_lightning.membership import Bernoulli as Bernoulli
     from mia_lightning.membership import Disjoint as Disjoint
     from mia_lightning.membership import Given as Given
@@ -40,21 +43,18 @@ if TYPE_CHECKING:
     from mia_lightning.membership import Membership as Membership
     from mia_lightning.membership import OneCanary as OneCanary
     from mia_lightning.membership import Plan as Plan
-    from mia_lightning.observation import Observation as Observation
-    from mia_lightning.planning import estimate as estimate
     from mia_lightning.reports.files import read_report as read_report
     from mia_lightning.reports.files import save_report as save_report
     from mia_lightning.reports.schema import AuditReport as AuditReport
-    from mia_lightning.reports.wandb import WandbReport as WandbReport
+    from mia_lightning.run.definition import Audit as Audit
+    from mia_lightning.run.observation import Observation as Observation
     from mia_lightning.shadows.guess import Guess as Guess
     from mia_lightning.shadows.marginal import Marginal as Marginal
     from mia_lightning.shadows.model_based import ModelBased as ModelBased
     from mia_lightning.shadows.noisy import Noisy as Noisy
     from mia_lightning.shadows.real import Real as Real
-    from mia_lightning.sharding import Shard as Shard
-    from mia_lightning.sharding import train_shard as train_shard
-    from mia_lightning.store import Store as Store
-    from mia_lightning.targets.amazon_ml import AmazonML as AmazonML
+    from mia_lightning.shadows.shard import Shard as Shard
+    from mia_lightning.store.artefacts import Store as Store
     from mia_lightning.targets.endpoints.asking import Asking as Asking
     from mia_lightning.targets.endpoints.onnx import Onnx as Onnx
     from mia_lightning.targets.endpoints.open_inference import OpenInference as OpenInference
@@ -64,13 +64,14 @@ if TYPE_CHECKING:
     from mia_lightning.targets.endpoints.sklearn import Sklearn as Sklearn
     from mia_lightning.targets.endpoints.vertex import Vertex as Vertex
     from mia_lightning.targets.existing import Checkpoint as Checkpoint
-    from mia_lightning.targets.google_prediction import GooglePrediction as GooglePrediction
     from mia_lightning.targets.leave_one_out import LeaveOneOut as LeaveOneOut
+    from mia_lightning.targets.services.amazon_ml import AmazonML as AmazonML
+    from mia_lightning.targets.services.google_prediction import GooglePrediction as GooglePrediction
     from mia_lightning.targets.trained import Trained as Trained
-    from mia_lightning.training.recipe import EarlyStopping as EarlyStopping
-    from mia_lightning.training.recipe import Recipe as Recipe
-    from mia_lightning.training.recipe import default_recipe as default_recipe
-    from mia_lightning.training.stack import Stack as Stack
+    from mia_lightning.training.stack.stack import Stack as Stack
+    from mia_lightning.training.step.recipe import EarlyStopping as EarlyStopping
+    from mia_lightning.training.step.recipe import Recipe as Recipe
+    from mia_lightning.training.step.recipe import default_recipe as default_recipe
     from mia_lightning.training.trainer import TrainerSettings as TrainerSettings
 
 __version__ = "0.1.0"
@@ -78,7 +79,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "attacks.loss": ["Loss"],
     "attacks.shokri": ["Shokri"],
-    "audit": ["attack", "audit", "observe"],
+    "audit": ["attack", "audit", "estimate", "observe", "train_shard"],
+    "run.definition": ["Audit"],
+    "shadows.shard": ["Shard"],
     "datasets.canaries": ["Canaries"],
     "datasets.population": ["Population", "make_population"],
     "defenses.dp_sgd": ["DPSGD"],
@@ -96,19 +99,17 @@ _HOMES = {
     "errors": ["InputError"],
     "gate": ["Gate", "judge"],
     "membership": ["Bernoulli", "Disjoint", "Given", "Halves", "Membership", "OneCanary", "Plan"],
-    "observation": ["Observation"],
-    "planning": ["estimate"],
+    "run.observation": ["Observation"],
     "reports.files": ["read_report", "save_report"],
     "reports.schema": ["AuditReport"],
-    "reports.wandb": ["WandbReport"],
+    "loggers.wandb": ["WandbReport"],
     "shadows.guess": ["Guess"],
     "shadows.marginal": ["Marginal"],
     "shadows.model_based": ["ModelBased"],
     "shadows.noisy": ["Noisy"],
     "shadows.real": ["Real"],
-    "sharding": ["Shard", "train_shard"],
-    "store": ["Store"],
-    "targets.amazon_ml": ["AmazonML"],
+    "store.artefacts": ["Store"],
+    "targets.services.amazon_ml": ["AmazonML"],
     "targets.endpoints.asking": ["Asking"],
     "targets.endpoints.onnx": ["Onnx"],
     "targets.endpoints.open_inference": ["OpenInference"],
@@ -118,11 +119,11 @@ _HOMES = {
     "targets.endpoints.sklearn": ["Sklearn"],
     "targets.endpoints.vertex": ["Vertex"],
     "targets.existing": ["Checkpoint"],
-    "targets.google_prediction": ["GooglePrediction"],
+    "targets.services.google_prediction": ["GooglePrediction"],
     "targets.leave_one_out": ["LeaveOneOut"],
     "targets.trained": ["Trained"],
-    "training.recipe": ["EarlyStopping", "Recipe", "default_recipe"],
-    "training.stack": ["Stack"],
+    "training.step.recipe": ["EarlyStopping", "Recipe", "default_recipe"],
+    "training.stack.stack": ["Stack"],
     "training.trainer": ["TrainerSettings"],
 }
 _HOME_OF = {name: f"mia_lightning.{home}" for home, names in _HOMES.items() for name in names}

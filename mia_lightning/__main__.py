@@ -1,5 +1,5 @@
 """`python -m mia_lightning` is `mia-lightning`."""
 
-from mia_lightning.cli import main
+from mia_lightning.command.main import main
 
 main()

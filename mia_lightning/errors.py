@@ -11,3 +11,27 @@ class InputError(ValueError):
 
 class DataNotThereError(InputError):
     """A data set is neither on disk nor to be had from the network; in a comparison what needs it is left out."""
+
+
+class SettingError(InputError):
+    """A setting that is missing, unknown, of another type, or out of its range.
+
+    Attributes:
+        section: of the configuration, such as `shadow`; "" for what stands in none.
+        name: of the setting within it.
+        rest: what is wrong with it and what it must be: the end of the sentence.
+    """
+
+    def __init__(self, section: str, name: str, rest: str) -> None:
+        super().__init__(f"`{section}.{name}` {rest}" if section else f"`{name}` {rest}")
+        self.section, self.name, self.rest = section, name, rest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.section, self.name, self.rest)
+
+    def at(self, place: str) -> "SettingError":
+        """The same of a section that stands elsewhere in the configuration, such as `training` at `guess.training`."""
+        last = place.rpartition(".")[2]
+        if self.section != last and not self.section.startswith(f"{last}."):
+            return self
+        return type(self)(place + self.section[len(last) :], self.name, self.rest)

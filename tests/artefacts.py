@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mia_lightning.errors import InputError
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
 
 FIELDS = {"role": "shadow", "rate": 0.1, "none": None, "list": [1, [2, "é"]], "deep": {"a": {"b": True}}}
 PLACE = "models/ab/cd"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.datasets.population import Population
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trainer import TrainerSettings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from mia_lightning.cli import main
+from mia_lightning.command.main import main
 
 
 @dataclass(frozen=True)

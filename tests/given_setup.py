@@ -5,12 +5,12 @@ from functools import partial
 import torch
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.membership import Given
+from mia_lightning.membership import Given, Wanted
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes, inspect_architecture
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.setup import Setup
+from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -24,5 +24,5 @@ def given_setup(population: Population, *, num_shadows: int = 2) -> Setup:
         architecture=inspect_architecture(make_network, population),
         recipe=Recipe(epochs=2, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1)),
         population=population,
-        membership=Given(member_N=member_N).fill(population, num_targets=1, num_shadows=num_shadows, seed=3),
+        membership=Given(member_N=member_N).fill(population, Wanted(num_targets=1, num_shadows=num_shadows, seed=3)),
     )

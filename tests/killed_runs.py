@@ -25,9 +25,9 @@ import pytorch_lightning as pl
 import torch
 
 import mia_lightning as mia
-from mia_lightning import scoring
 from mia_lightning.models.mlp import MLP
-from mia_lightning.store import Store
+from mia_lightning.run import scoring
+from mia_lightning.store.artefacts import Store
 
 NOWHERE, TRAINING, WRITING, SCORING = range(4)
 PHASES = ("elsewhere", "training", "writing", "scoring")

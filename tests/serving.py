@@ -9,8 +9,8 @@ import httpx
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from mia_lightning import job
-from mia_lightning.mistakes import config_directory
+from mia_lightning.command import job
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.serve.command import prepare
 from mia_lightning.serve.listening import address_of, server_of
 

@@ -12,7 +12,7 @@ from mia_lightning.attacks.lira import LiraOffline, LiraOnline
 from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 ENGINE = Engine(seed=0)

@@ -18,7 +18,7 @@ from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
 from mia_lightning.shadows.model_based import ModelBased
 from mia_lightning.targets.existing import Existing
-from mia_lightning.training.room import Room
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import AnswerForm, Signals
 from mia_lightning.training.trained import TrainedStack

@@ -13,6 +13,7 @@ from torch import nn
 
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
+from mia_lightning.membership import Wanted
 from mia_lightning.models.mlp import MLP
 
 MODEL = partial(MLP, hidden=[8])
@@ -118,7 +119,7 @@ def poisoned(blobs: Population, record: int) -> Population:
 
 def test_under_complementary_pairs_one_poisoned_record_leaves_no_pair(blobs: Population) -> None:
     """Each pair has the record in one of its halves, and the halves go together."""
-    plan = mia.Halves().fill(blobs, num_targets=1, num_shadows=6, seed=0)
+    plan = mia.Halves().fill(blobs, Wanted(num_targets=1, num_shadows=6, seed=0))
     record = int((~plan.member_KN[0]).nonzero()[0])  # the target does not train on it
     with pytest.raises(
         mia.InputError, match="The loss of 3 of 6 shadow models was no longer finite, which leaves none"
@@ -127,7 +128,7 @@ def test_under_complementary_pairs_one_poisoned_record_leaves_no_pair(blobs: Pop
 
 
 def test_shadow_models_that_fail_are_reported_and_left_out(blobs: Population) -> None:
-    plan = mia.Disjoint(train_size=20).fill(blobs, num_targets=1, num_shadows=4, seed=0)
+    plan = mia.Disjoint(train_size=20).fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
     trained_on_N = plan.member_KN[1:].sum(0)
     record = int((trained_on_N == 1).nonzero()[0])
     failed = plan.member_KN[1:, record].nonzero().flatten().tolist()
@@ -160,7 +161,7 @@ def test_shadow_models_whose_outputs_are_not_finite_count_as_failed(blobs: Popul
 
 
 def test_a_target_that_fails_is_one_sentence(blobs: Population) -> None:
-    plan = mia.Disjoint(train_size=20).fill(blobs, num_targets=1, num_shadows=4, seed=0)
+    plan = mia.Disjoint(train_size=20).fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
     record = int(plan.member_KN[0].nonzero()[0])
     with pytest.raises(mia.InputError, match="The loss of target 0 was no longer finite in epoch 0"):
         audit(poisoned(blobs, record), model=FragileNet)
@@ -179,7 +180,7 @@ def test_a_class_without_members_has_null_figures_with_the_reason(blobs: Populat
 
 
 def test_duplicates_across_the_boundary_are_counted_and_said(blobs: Population) -> None:
-    plan = mia.Disjoint(train_size=20).fill(blobs, num_targets=1, num_shadows=4, seed=0)
+    plan = mia.Disjoint(train_size=20).fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
     member, nonmember = (int(mask[0].nonzero()[0]) for mask in (plan.member_KN, plan.nonmember_KN))
     x_N = blobs.x_N.clone()
     x_N[nonmember] = x_N[member]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Membership
+from mia_lightning.membership import Membership, Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
 
 
@@ -23,7 +23,7 @@ def population_of(num_records: int) -> Population:
 def fill(
     plan: Bernoulli, num_records: int, *, targets: int = 1, shadows: int = 4, seed: int = 0, **asked: object
 ) -> Membership:
-    return plan.fill(population_of(num_records), num_targets=targets, num_shadows=shadows, seed=seed, **asked)
+    return plan.fill(population_of(num_records), Wanted(num_targets=targets, num_shadows=shadows, seed=seed, **asked))
 
 
 @settings(deadline=None, max_examples=100)
@@ -37,7 +37,7 @@ def test_only_canaries_are_scored_and_all_others_are_always_in(
     plan = fill(
         Bernoulli(canaries=canaries, validation=validation), num_records, targets=targets, shadows=shadows, seed=seed
     )
-    assert plan.plan == "bernoulli"
+    assert plan.plan_name == "bernoulli"
     assert plan.num_targets == targets
     assert plan.member_KN.shape == plan.scored_KN.shape == (targets + shadows, num_records)
     canary_N = plan.scored_KN[0]

@@ -86,7 +86,9 @@ def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: C
 
 def test_a_single_audit_knows_the_experiment_that_it_is(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
-    monkeypatch.setattr("mia_lightning.cli._audit", lambda resolved, _: (0, seen.append(resolved.get("experiment"))))
+    monkeypatch.setattr(
+        "mia_lightning.command.main._audit", lambda resolved, _: (0, seen.append(resolved.get("experiment")))
+    )
     call("experiment=multi_run_epsilon")
     call("shadow.count=4")
     assert seen == [{"name": "multi_run_epsilon", "variant": None}, None]
@@ -367,7 +369,7 @@ def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, wa
 def test_ctrl_c_while_hydra_is_imported_has_no_traceback(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from mia_lightning.cli import main\n"
+        "from mia_lightning.command.main import main\n"
         "class Interrupting:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name == 'hydra':\n            raise KeyboardInterrupt\n"
@@ -447,7 +449,7 @@ def test_help_lists_choices_settings_and_examples(tmp_path: Path) -> None:
 def test_nothing_heavy_is_imported_for_help_or_a_mistake(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from mia_lightning.cli import main\n"
+        "from mia_lightning.command.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'pytorch_lightning', 'wandb', 'sklearn', 'pydantic', 'matplotlib'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy))\n"

@@ -11,9 +11,9 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from mia_lightning.attacks.shokri import Shokri, default_training
-from mia_lightning.job import SECTIONS
-from mia_lightning.mistakes import config_directory
-from mia_lightning.training.recipe import Recipe, default_recipe
+from mia_lightning.command.job import SECTIONS
+from mia_lightning.command.mistakes import config_directory
+from mia_lightning.training.step.recipe import Recipe, default_recipe
 
 CONF = config_directory()
 CHOICES = sorted(

@@ -17,10 +17,10 @@ from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.lira import LiraOffline
-from mia_lightning.convergence import Convergence, Outcome, block_counts, converge, gain_draws, weighted_auc
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.scoring import run_attacks
+from mia_lightning.run.convergence import Convergence, Outcome, block_counts, converge, gain_draws, weighted_auc
+from mia_lightning.run.scoring import run_attacks
 from mia_lightning.seeds import generator
 from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.training.signals import Signals
@@ -104,7 +104,7 @@ def test_a_weighted_area_is_that_of_repeated_records() -> None:
 
 
 def test_a_replicate_is_the_mean_gain_of_the_targets_on_one_draw_of_records(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mia_lightning.convergence._SLICE_NUMBERS", 150)  # slices of 3 replicates of 50 records
+    monkeypatch.setattr("mia_lightning.run.convergence._SLICE_NUMBERS", 150)  # slices of 3 replicates of 50 records
     random = generator(0, "replicates")
     member_TN = torch.rand(2, 60, generator=random) < 0.5
     scored_TN = torch.rand(2, 60, generator=random) < 0.9

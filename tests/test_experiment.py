@@ -11,12 +11,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from mia_lightning import experiment, job
+from mia_lightning.command import experiment, job
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.comparison.files import read_comparison
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import DataNotThereError, InputError
-from mia_lightning.mistakes import config_directory
 from mia_lightning.seeds import generator
 
 EXPERIMENTS = sorted(
@@ -50,7 +50,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place = folder / path.relative_to(config_directory())
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(path.read_text())
-    for module in ("mia_lightning.experiment.config_directory", "mia_lightning.job.config_directory"):
+    for module in ("mia_lightning.command.experiment.config_directory", "mia_lightning.command.job.config_directory"):
         monkeypatch.setattr(module, lambda: folder)
     monkeypatch.setitem(globals(), "config_directory", lambda: folder)
     return folder

@@ -15,10 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
-from mia_lightning import job
+from mia_lightning.command import job
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from, judge
-from mia_lightning.metrics.limits import advantage_limits, auc_limits
+from mia_lightning.metrics.intervals.limits import advantage_limits, auc_limits
 from mia_lightning.reports.schema import Scores
 
 Numbers = NDArray[np.float64]
@@ -337,7 +337,7 @@ def test_the_command_exits_with_the_verdict(exit_code: int, limit: float, word: 
 
 @pytest.fixture
 def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    from mia_lightning.cli import main
+    from mia_lightning.command.main import main
 
     def run(*arguments: str, flags: tuple[str, ...] = ()) -> int:
         monkeypatch.setattr(sys, "argv", ["mia-lightning", *flags, *QUICK, *arguments])
@@ -358,7 +358,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run finds an advantage of 0.4 over 1,000 members and as many non-members, and trains nothing."""
     found = report_of({"loss": counted(0.9, 0.5, 1000)}, 1000)
-    monkeypatch.setattr("mia_lightning.cli.run", lambda *_: found)
+    monkeypatch.setattr("mia_lightning.command.main.run", lambda *_: found)
     monkeypatch.setattr("mia_lightning.reports.console.render_summary", lambda _: "")
 
 
@@ -400,7 +400,7 @@ def test_a_mistake_in_the_gate_is_said_before_anything_is_trained(
     def never(*_: object) -> None:
         raise AssertionError("it was run")
 
-    monkeypatch.setattr("mia_lightning.cli.run", never)
+    monkeypatch.setattr("mia_lightning.command.main.run", never)
     assert in_process(*arguments) == 2
     printed = capsys.readouterr().err
     assert printed.startswith("mia-lightning: ")

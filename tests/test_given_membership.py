@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Given, Membership
+from mia_lightning.membership import Given, Membership, Wanted
 from mia_lightning.membership.files import read_members
 
 N = 20
@@ -32,7 +32,7 @@ def population_of(num_records: int = N, member_N: torch.Tensor | None = None) ->
 
 
 def fill(plan: Given, *, targets: int = 1, shadows: int = 4, member_N: torch.Tensor | None = None) -> Membership:
-    return plan.fill(population_of(member_N=member_N), num_targets=targets, num_shadows=shadows, seed=0)
+    return plan.fill(population_of(member_N=member_N), Wanted(num_targets=targets, num_shadows=shadows, seed=0))
 
 
 def array_file(array: object) -> Callable[[Path], None]:

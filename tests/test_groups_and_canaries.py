@@ -16,13 +16,13 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 import mia_lightning as mia
-from mia_lightning import experiment, job
+from mia_lightning.command import experiment, job
 from mia_lightning.datasets.canaries import KINDS, Canaries
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership.bernoulli import Bernoulli
-from mia_lightning.metrics.areas import auc_interval
+from mia_lightning.metrics.intervals.areas import auc_interval
 from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.metrics.roc import roc
 from mia_lightning.models.mlp import MLP
@@ -148,7 +148,10 @@ def test_accuracies_of_a_group_are_those_of_its_records(blobs: Population) -> No
     report = mia.attack(observation, attacks=[mia.Loss()])
     answers = observation.target_signals.log_probability_KANC[:, 0].cpu()
     for number, of_target in enumerate(report.target.per_group):
-        for part, mask_KN in (("train", observation.plan.member_KN), ("test", observation.plan.nonmember_KN)):
+        for part, mask_KN in (
+            ("train", observation.membership.member_KN),
+            ("test", observation.membership.nonmember_KN),
+        ):
             shares = []
             for t in range(2):
                 hits = [

@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_dir
 from quick import quick_audit
 
 import mia_lightning as mia
-from mia_lightning import job
+from mia_lightning.command import job
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.population import Population
-from mia_lightning.mistakes import config_directory
 from mia_lightning.models.logistic_regression import LogisticRegression
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.augmentation import Flip
+from mia_lightning.training.step.augmentation import Flip
 
 PLAN = mia.Disjoint(train_size=20)
 OTHER = mia.Recipe(epochs=9, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1))

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional
 from torch import nn
 
-from mia_lightning.identity import NoIdentityError, digest, digest_of_tensor, identity
 from mia_lightning.models.mlp import MLP
+from mia_lightning.store.identity import NoIdentityError, digest, digest_of_tensor, identity
 
 
 def made_by(source: str, **modules: types.ModuleType) -> str:
@@ -172,7 +172,7 @@ def test_an_import_that_fails_is_left_alone() -> None:
 ANYWHERE = """
 import enum
 import sys
-from mia_lightning.identity import digest, identity
+from mia_lightning.store.identity import digest, identity
 
 class Kind(enum.Enum):
     A = 1
@@ -466,7 +466,7 @@ def test_a_global_that_cannot_be_said_counts_by_its_kind() -> None:
 def test_libraries_are_known_by_name() -> None:
     assert identity(nn.Linear) == {"class": "torch.nn.modules.linear.Linear"}
     assert identity(torch.nn.functional.relu) == {"function": "torch.nn.functional.relu"}
-    assert identity(digest) == {"function": "mia_lightning.identity.digest"}
+    assert identity(digest) == {"function": "mia_lightning.store.identity.digest"}
     described = identity(MLP)
     assert described["class"] == "mia_lightning.models.mlp.MLP"
     assert "code" in described["own"]["__init__"]  # an architecture of this package is looked into

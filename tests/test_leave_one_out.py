@@ -12,9 +12,10 @@ import mia_lightning as mia
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.datasets.population import Population
+from mia_lightning.membership import Wanted
 from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.leave_one_out import LeaveOneOut
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 
@@ -23,7 +24,7 @@ def plan_of(num_records: int, train_size: int | None, shadows: int, **settings: 
         name="plain", x_N=torch.zeros(num_records, 1), label_N=torch.arange(num_records) % 2, class_names=("a", "b")
     )
     plan = mia.Halves(train_size=train_size, **settings)
-    return plan.fill(population, num_targets=0, num_shadows=shadows, seed=3).each_a_target()
+    return plan.fill(population, Wanted(num_targets=0, num_shadows=shadows, seed=3)).each_a_target()
 
 
 @pytest.mark.parametrize(("train_size", "width"), [(None, 2), (20, 3), (10, 6), (9, 7)])
@@ -53,26 +54,26 @@ def test_the_population_is_nobodys_evidence() -> None:
 
 @pytest.mark.parametrize("plan", [mia.Disjoint(train_size=20), mia.Halves(), mia.Given(member_N=list(range(40)))])
 def test_a_tenth_is_reserved_where_an_attack_wants_it(plan: mia.Plan, blobs: Population) -> None:
-    without = plan.fill(blobs, num_targets=1, num_shadows=4, seed=0)
-    wanted = plan.fill(blobs, num_targets=1, num_shadows=4, seed=0, wants_population=True)
+    without = plan.fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
+    wanted = plan.fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0, population=True))
     assert len(without.population_N) == 0
     assert len(wanted.population_N) == (8 if isinstance(plan, mia.Given) else 12)  # of the non-members that are given
-    set_ = replace(plan, population=9).fill(blobs, num_targets=1, num_shadows=4, seed=0)
+    set_ = replace(plan, population=9).fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
     assert len(set_.population_N) == 9
-    none = replace(plan, population=0).fill(blobs, num_targets=1, num_shadows=4, seed=0, wants_population=True)
+    none = replace(plan, population=0).fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0, population=True))
     assert len(none.population_N) == 0
 
 
 def test_given_takes_records_of_no_other_use_first(blobs: Population, tmp_path: object) -> None:
     path = tmp_path / "rows.csv"  # type: ignore[operator]
     path.write_text("row,member\n" + "".join(f"{i},{int(i < 40)}\n" for i in range(90)))
-    plan = mia.Given(path=path, population=20).fill(blobs, num_targets=1, num_shadows=2, seed=0)
+    plan = mia.Given(path=path, population=20).fill(blobs, Wanted(num_targets=1, num_shadows=2, seed=0))
     assert (plan.population_N >= 90).all()
     assert int(plan.scored_KN[0].sum()) == 90
-    many = mia.Given(path=path, population=40).fill(blobs, num_targets=1, num_shadows=2, seed=0)
+    many = mia.Given(path=path, population=40).fill(blobs, Wanted(num_targets=1, num_shadows=2, seed=0))
     assert ((many.population_N >= 40) & (many.population_N < 90)).all()
     with pytest.raises(mia.InputError, match=r"`membership\.validation` is 0 and `membership\.population` 50, but"):
-        mia.Given(path=path, population=50).fill(blobs, num_targets=1, num_shadows=2, seed=0)
+        mia.Given(path=path, population=50).fill(blobs, Wanted(num_targets=1, num_shadows=2, seed=0))
 
 
 @pytest.mark.parametrize(
@@ -142,12 +143,12 @@ def evidence_of(plan: mia.Membership, signals: Signals, population: Population) 
         target_scored_N=plan.scored_KN.any(0),
         population_N=torch.zeros(len(population), dtype=torch.bool),
         population=population,
-        plan="halves",
+        plan_name="halves",
     )
 
 
 def test_no_target_is_scored_by_what_has_seen_it_or_its_complement(blobs: Population) -> None:
-    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
+    plan = mia.Halves().fill(blobs, Wanted(num_targets=0, num_shadows=12, seed=0)).each_a_target()
     signals = Signals(log_probability_KANC=torch.arange(12.0)[:, None, None, None].expand(12, 1, 120, 3))
     evidence = evidence_of(plan, signals, blobs)
     spy = Spy([], [])
@@ -162,7 +163,7 @@ def test_no_target_is_scored_by_what_has_seen_it_or_its_complement(blobs: Popula
 
 
 def test_an_attack_that_needs_no_shadow_models_is_given_none_and_scores_all_targets_at_once(blobs: Population) -> None:
-    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
+    plan = mia.Halves().fill(blobs, Wanted(num_targets=0, num_shadows=12, seed=0)).each_a_target()
     signals = Signals(log_probability_KANC=torch.arange(12.0)[:, None, None, None].expand(12, 1, 120, 3))
     spy = Spy([], [], needs=Needs(shadows=False))
     scored = score_each(spy, evidence_of(plan, signals, blobs), signals, Engine(seed=0), folds=3)
@@ -180,7 +181,7 @@ def test_what_only_some_folds_remark_is_counted(blobs: Population) -> None:
                 self, remarks=("always", "first" if len(super().fit(shadows, engine).seen) == 1 else "later")
             )
 
-    plan = mia.Halves().fill(blobs, num_targets=0, num_shadows=12, seed=0).each_a_target()
+    plan = mia.Halves().fill(blobs, Wanted(num_targets=0, num_shadows=12, seed=0)).each_a_target()
     signals = Signals(log_probability_KANC=torch.zeros(12, 1, 120, 3))
     evidence = evidence_of(plan, signals, blobs)
     scored = score_each(Changing([], []), evidence, signals, Engine(seed=0), folds=3)
@@ -195,7 +196,7 @@ def test_every_model_is_a_target_of_a_whole_run(blobs: Population) -> None:
     assert set(report.scores.target.tolist()) == set(range(6))
     rows = (report.scores.attack == "loss") & (report.scores.target == 4)
     member_N = torch.from_numpy(report.scores.is_member[rows])
-    assert torch.equal(member_N, observation.plan.member_KN[4])
+    assert torch.equal(member_N, observation.membership.member_KN[4])
     expected_N = observation.target_signals.log_probability_KANC[4, 0].gather(1, blobs.label_N[:, None])[:, 0]
     torch.testing.assert_close(torch.from_numpy(report.scores.score[rows]), expected_N.double())
     assert observation.shadows is observation.targets

@@ -8,7 +8,7 @@ from quick import quick_audit
 
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
-from mia_lightning.membership import Plan
+from mia_lightning.membership import Plan, Wanted
 
 SHADOW = mia.Real(count=4)
 
@@ -24,9 +24,9 @@ SHADOW = mia.Real(count=4)
 )
 def test_a_second_audit_finds_the_same_members_and_non_members(blobs: Population, plan: Plan, tmp_path: Path) -> None:
     mia.audit(blobs, membership=plan, shadow=SHADOW, output=tmp_path, save_models=True, **quick_audit())
-    first = plan.fill(blobs, num_targets=1, num_shadows=4, seed=0)
+    first = plan.fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
     given = mia.Given(path=tmp_path / "members.csv")
-    again = given.fill(blobs, num_targets=1, num_shadows=4, seed=0)
+    again = given.fill(blobs, Wanted(num_targets=1, num_shadows=4, seed=0))
     assert torch.equal(again.member_KN[0], first.member_KN[0])
     assert torch.equal(again.nonmember_KN[0], first.nonmember_KN[0])
 

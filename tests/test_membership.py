@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Given, Halves, Membership, Plan
+from mia_lightning.membership import Disjoint, Given, Halves, Membership, Plan, Wanted
 from mia_lightning.metrics import auc
 
 
@@ -25,7 +25,7 @@ def population_of(num_records: int) -> Population:
 
 
 def fill(plan: Plan, num_records: int, *, targets: int = 1, shadows: int = 4, seed: int = 0) -> Membership:
-    return plan.fill(population_of(num_records), num_targets=targets, num_shadows=shadows, seed=seed)
+    return plan.fill(population_of(num_records), Wanted(num_targets=targets, num_shadows=shadows, seed=seed))
 
 
 def given_plan(num_records: int, **settings: object) -> Given:

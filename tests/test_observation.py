@@ -19,12 +19,12 @@ from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
-from mia_lightning.observation import Observation
+from mia_lightning.run.observation import Observation
 from mia_lightning.shadows.marginal import Marginal
 from mia_lightning.shadows.model_based import ModelBased
 from mia_lightning.shadows.noisy import Noisy
 from mia_lightning.targets.model_black_box import ModelBlackBox
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 RECIPE = mia.Recipe(epochs=8, batch_size=10, optimizer=partial(torch.optim.Adam, lr=0.02))

@@ -17,17 +17,17 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
-from mia_lightning.ingredients import ingredients_of
 from mia_lightning.models.mlp import MLP
-from mia_lightning.observation import Observation, observe_models
+from mia_lightning.run.ingredients import ingredients_of
+from mia_lightning.run.observation import Observation, observe_models
 from mia_lightning.shadows.real import Real
-from mia_lightning.targets.amazon_ml import AmazonML
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.leave_one_out import LeaveOneOut
+from mia_lightning.targets.services.amazon_ml import AmazonML
 from mia_lightning.targets.trained import Trained
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.room import Room
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan.room import Room
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 RECIPE = Recipe(epochs=3, batches_per_epoch=3, optimizer=partial(torch.optim.Adam, lr=0.02))

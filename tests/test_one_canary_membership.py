@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mia_lightning.datasets.canaries import Canaries
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Membership, OneCanary
+from mia_lightning.membership import Disjoint, Membership, OneCanary, Wanted
 
 
 def population_of(num_records: int) -> Population:
@@ -23,7 +23,7 @@ def population_of(num_records: int) -> Population:
 def fill(
     plan: OneCanary, population: Population, *, targets: int = 6, shadows: int = 4, seed: int = 0, **asked: object
 ) -> Membership:
-    return plan.fill(population, num_targets=targets, num_shadows=shadows, seed=seed, **asked)
+    return plan.fill(population, Wanted(num_targets=targets, num_shadows=shadows, seed=seed, **asked))
 
 
 @settings(deadline=None, max_examples=100)
@@ -43,7 +43,7 @@ def test_models_differ_in_the_canary_alone(
         seed=seed,
         wants_population=wants_population,
     )
-    assert plan.plan == "one_canary"
+    assert plan.plan_name == "one_canary"
     assert plan.member_KN.shape == plan.scored_KN.shape == (targets + 2 * pairs, num_records)
     assert plan.num_targets == targets
     assert (len(plan.validation_N), len(plan.population_N)) == (validation, reserved)
@@ -70,7 +70,7 @@ def test_models_differ_in_the_canary_alone(
 
 
 def test_other_plans_measure_test_accuracy_on_their_nonmembers() -> None:
-    plan = Disjoint(train_size=5).fill(population_of(40), num_targets=1, num_shadows=2, seed=0)
+    plan = Disjoint(train_size=5).fill(population_of(40), Wanted(num_targets=1, num_shadows=2, seed=0))
     assert torch.equal(plan.unseen_KN, plan.nonmember_KN)
 
 

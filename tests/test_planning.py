@@ -14,18 +14,18 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.planning import estimate
+from mia_lightning.run.estimate import estimate
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.marginal import Marginal
 from mia_lightning.shadows.model_based import ModelBased
-from mia_lightning.targets.amazon_ml import AmazonML
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.leave_one_out import LeaveOneOut
-from mia_lightning.training.fit import Engine
+from mia_lightning.targets.services.amazon_ml import AmazonML
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.task import Task
 from mia_lightning.training.trained import TrainedStack
 
 QUICK = {
@@ -39,8 +39,8 @@ QUICK = {
 
 @pytest.fixture(autouse=True)
 def _nothing_trains(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Engine, task: Task) -> TrainedStack:
-        raise AssertionError(f"{task.role} is trained")
+    def refuse(self: Engine, job: TrainingJob) -> TrainedStack:
+        raise AssertionError(f"{job.role} is trained")
 
     monkeypatch.setattr(Engine, "run", refuse)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from command_line import Call
 
+from mia_lightning.command.job import resolve
 from mia_lightning.errors import InputError
-from mia_lightning.job import resolve
-from mia_lightning.results import for_a_reader, nothing_on_stdout, print_document, print_json
+from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_document, print_json
 
 QUICK = [
     *("attack=loss", "shadow.count=2", "training.epochs=2", "dataset.train_size=40", "trainer.accelerator=cpu"),
@@ -142,7 +142,7 @@ def test_the_document_of_an_experiment_is_its_comparison(call: Call, tmp_path: P
 def test_another_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra import compose, initialize_config_dir
 
-    from mia_lightning.mistakes import config_directory
+    from mia_lightning.command.mistakes import config_directory
 
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = compose("config", overrides=["output=yaml"])
@@ -165,7 +165,7 @@ def test_what_is_printed_within_is_on_stderr(capfd: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize("closed", ["1>&-", "2>&-"])
 def test_a_closed_descriptor_is_no_matter(closed: str) -> None:
     program = (
-        "import os; from mia_lightning.results import nothing_on_stdout\n"
+        "import os; from mia_lightning.terminal.results import nothing_on_stdout\n"
         "with nothing_on_stdout(): pass\n"
         "import sys; sys.stdout and print('there')"
     )
@@ -183,7 +183,7 @@ def test_a_closed_descriptor_is_no_matter(closed: str) -> None:
     ],
 )
 def test_a_reader_that_has_read_enough_is_no_mistake(program: str) -> None:
-    program = f"from rich.console import Console; from mia_lightning.results import *\n{program}\n"
+    program = f"from rich.console import Console; from mia_lightning.terminal.results import *\n{program}\n"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'"{sys.executable}" -c "{program}" | head -1'],
         capture_output=True,

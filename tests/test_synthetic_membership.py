@@ -5,7 +5,7 @@ import torch
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Given, Halves, Membership, Plan
+from mia_lightning.membership import Disjoint, Given, Halves, Membership, Plan, Wanted
 
 
 def population_of(num_records: int) -> Population:
@@ -18,14 +18,14 @@ def population_of(num_records: int) -> Population:
 
 
 def target_rows(plan: Plan, num_records: int = 60) -> Membership:
-    return plan.fill(population_of(num_records), num_targets=1, num_shadows=0, seed=3)
+    return plan.fill(population_of(num_records), Wanted(num_targets=1, num_shadows=0, seed=3))
 
 
 @pytest.mark.parametrize(
     "plan", [Disjoint(train_size=10, validation=5), Given(member_N=torch.arange(20), validation=5)]
 )
 def test_the_rows_of_the_target_are_the_same_in_one_call_and_in_two(plan: Plan) -> None:
-    at_once = plan.fill(population_of(60), num_targets=1, num_shadows=4, seed=3)
+    at_once = plan.fill(population_of(60), Wanted(num_targets=1, num_shadows=4, seed=3))
     first = target_rows(plan)
     assert torch.equal(first.member_KN, at_once.member_KN[:1])
     assert torch.equal(first.scored_KN, at_once.scored_KN[:1])
@@ -78,8 +78,8 @@ def test_columns_are_the_same_plan_over_fewer_records() -> None:
 
 def test_what_the_attacker_knows_serves_the_shadow_models_and_is_no_evidence() -> None:
     population = population_of(100)
-    apart = Disjoint(train_size=20).fill(population, num_targets=1, num_shadows=8, seed=3)
-    plan = Disjoint(train_size=20).fill(population, num_targets=1, num_shadows=8, seed=3, overlap=0.25)
+    apart = Disjoint(train_size=20).fill(population, Wanted(num_targets=1, num_shadows=8, seed=3))
+    plan = Disjoint(train_size=20).fill(population, Wanted(num_targets=1, num_shadows=8, seed=3, overlap=0.25))
     assert plan.known_N is not None
     assert torch.equal(plan.member_KN[0], apart.member_KN[0])
     assert int((plan.known_N & apart.member_KN[0]).sum()) == 5
@@ -89,14 +89,14 @@ def test_what_the_attacker_knows_serves_the_shadow_models_and_is_no_evidence() -
     assert not bool((used & plan.scored_KN[0]).any())
     assert bool((used & plan.known_N).any())
     assert plan.member_KN[1:].sum(1).tolist() == [20] * 8
-    again = Disjoint(train_size=20).fill(population, num_targets=1, num_shadows=8, seed=3, overlap=0.0)
+    again = Disjoint(train_size=20).fill(population, Wanted(num_targets=1, num_shadows=8, seed=3, overlap=0.0))
     assert torch.equal(again.member_KN, apart.member_KN)
     assert again.known_N is None
 
 
 def test_an_overlap_that_leaves_nothing_to_infer_or_has_no_meaning_is_refused() -> None:
     with pytest.raises(InputError, match=r"`shadow.overlap` is 0.99, which leaves none"):
-        Disjoint(train_size=5).fill(population_of(60), num_targets=1, num_shadows=2, seed=0, overlap=0.99)
+        Disjoint(train_size=5).fill(population_of(60), Wanted(num_targets=1, num_shadows=2, seed=0, overlap=0.99))
     for plan in (Halves(), Given(member_N=torch.arange(20))):
         with pytest.raises(InputError, match=r"`shadow.overlap` is 0.5, but under membership="):
-            plan.fill(population_of(60), num_targets=1, num_shadows=2, seed=0, overlap=0.5)
+            plan.fill(population_of(60), Wanted(num_targets=1, num_shadows=2, seed=0, overlap=0.5))

@@ -17,15 +17,15 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 import mia_lightning as mia
-from mia_lightning import job
+from mia_lightning.command import job
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.location import load_location
 from mia_lightning.datasets.population import Population
-from mia_lightning.mistakes import config_directory
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.seeds import generator
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 
 CPU = mia.TrainerSettings(accelerator="cpu")
 SEEDS = range(5)

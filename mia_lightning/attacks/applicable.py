@@ -7,7 +7,7 @@ from mia_lightning.membership import Membership
 
 
 def refusal(
-    attack: Attack, plan: Membership, input_shape: tuple[int, ...], *, answers_others: bool = True
+    attack: Attack, membership: Membership, input_shape: tuple[int, ...], *, answers_others: bool = True
 ) -> str | None:
     """Why the attack cannot be run, in one sentence that names the mend; None where it can.
 
@@ -24,18 +24,25 @@ def refusal(
         reason = view.refusal(input_shape)
         if reason is not None:
             return f"{name}: {reason}"
-    if needs.population and not len(plan.population_N):
+    if needs.population and not len(membership.population_N):
         return f"{name} needs records that are evidence about no model; set `membership.population` to their number."
-    is_scored_N = plan.scored_KN[plan.targets].any(0)
-    member_KN = plan.member_KN[plan.shadows][:, is_scored_N]
+    is_scored_N = membership.scored_KN[membership.targets].any(0)
+    member_KN = membership.member_KN[membership.shadows][:, is_scored_N]
     in_N, out_N = member_KN.sum(0), (~member_KN).sum(0)
-    if plan.leaves_one_out:  # a block has each record in one of its models
-        in_N, out_N = in_N - 1, out_N - (int((plan.block_K == plan.block_K[0]).sum()) - 1)
-    return missing_models(attack.name, needs, in_N, out_N, plan.plan, len(member_KN))
+    if membership.leaves_one_out:  # a block has each record in one of its models
+        in_N, out_N = in_N - 1, out_N - (int((membership.block_K == membership.block_K[0]).sum()) - 1)
+    return missing_models(attack.name, needs, in_N, out_N, membership.plan_name, len(member_KN))
 
 
 def missing_models(
-    name: str, needs: Needs, in_N: Tensor, out_N: Tensor, plan: str, num_shadows: int, *, offline: str | None = None
+    name: str,
+    needs: Needs,
+    in_N: Tensor,
+    out_N: Tensor,
+    plan_name: str,
+    num_shadows: int,
+    *,
+    offline: str | None = None,
 ) -> str | None:
     """Why records lack shadow models to be compared with, in one sentence; None where they do not.
 
@@ -54,7 +61,7 @@ def missing_models(
             models = "one shadow model" if needed == 1 else f"{needed} shadow models"
             return (
                 f"attack={name} compares each record with at least {models} that {how} on it, and {lacking} of the "
-                f"{len(count_N)} records that are evidence about a target have fewer under membership={plan} with "
+                f"{len(count_N)} records that are evidence about a target have fewer under membership={plan_name} with "
                 f"{num_shadows} shadow models; {mend}."
             )
     return None

@@ -9,7 +9,7 @@ from torch import Tensor
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

@@ -12,7 +12,7 @@ from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.ordered import Ordered
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold, record_slices
 from mia_lightning.attacks.statistics import log_confidence
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

@@ -18,7 +18,7 @@ from mia_lightning.attacks.statistics import correctness
 from mia_lightning.attacks.view_answers import correct_views
 from mia_lightning.attacks.views import Noise
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

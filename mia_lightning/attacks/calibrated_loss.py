@@ -18,7 +18,7 @@ from mia_lightning.attacks.references import (
     record_slices,
 )
 from mia_lightning.attacks.statistics import log_confidence
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

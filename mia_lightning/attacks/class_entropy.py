@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.one_statistic import FittedClassStatistic, fit_class_thresholds, minus_entropy
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

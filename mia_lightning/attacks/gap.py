@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.one_statistic import FittedStatistic
 from mia_lightning.attacks.statistics import correctness
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 
 
 @dataclass(frozen=True, kw_only=True)

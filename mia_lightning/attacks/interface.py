@@ -13,7 +13,7 @@ from torch import Tensor
 from mia_lightning.attacks.views import View
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 
@@ -65,7 +65,7 @@ class Evidence:
         population_N: bool; records of which no target and no shadow model is a member, reserved for attacks; all False
             where no attack asked for them.
         population: the records themselves, N of them.
-        plan: name of the membership plan, for messages.
+        plan_name: of the membership plan, for messages.
     """
 
     signals: Signals
@@ -77,7 +77,7 @@ class Evidence:
     target_scored_N: Tensor
     population_N: Tensor
     population: Population
-    plan: str = "disjoint"
+    plan_name: str = "disjoint"
 
     @property
     def num_models(self) -> int:

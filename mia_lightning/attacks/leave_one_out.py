@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Attack, Evidence, FitsFolds, FittedAttack, FittedReference
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

@@ -12,7 +12,7 @@ from mia_lightning.attacks.references import Others, check_references, finite, l
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.attacks.views import View, image_views
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 VARIANCES = ("auto", "record", "fixed")

@@ -7,7 +7,7 @@ from torch import Tensor
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.attacks.threshold import balanced_accuracy_threshold
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

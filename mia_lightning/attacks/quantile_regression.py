@@ -16,10 +16,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
 from mia_lightning.shadows.domain import row_blocks
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 
 # Below this there is nothing to fit a regressor to and to stop it on.

@@ -124,7 +124,7 @@ def check_references(shadows: Evidence, needs: Needs, attack: str, *, offline: s
     member_KN = shadows.member_KN[:, shadows.target_scored_N]
     in_N = member_KN.sum(0)
     out_N = len(member_KN) - in_N
-    reason = missing_models(attack, needs, in_N, out_N, shadows.plan, shadows.num_models, offline=offline)
+    reason = missing_models(attack, needs, in_N, out_N, shadows.plan_name, shadows.num_models, offline=offline)
     if reason is not None:
         raise DoesNotApplyError(reason)
 
@@ -143,7 +143,7 @@ def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> floa
     if not bool(is_member_M.any()) or bool(is_member_M.all()):
         raise DoesNotApplyError(
             f"attack={attack} learns its threshold from shadow models that are compared with each other, and of "
-            f"{shadows.num_models} under membership={shadows.plan} too few are left once a model and its block are "
-            "taken out; raise `shadow.count`."
+            f"{shadows.num_models} under membership={shadows.plan_name} too few are left once a model and its block "
+            "are taken out; raise `shadow.count`."
         )
     return balanced_accuracy_threshold(score_M, is_member_M)

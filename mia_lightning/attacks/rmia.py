@@ -13,7 +13,7 @@ from mia_lightning.attacks.relative import Averages, Relative, relative_scores
 from mia_lightning.attacks.relative_choice import TRIED_A, TRIED_GAMMA, choose
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 

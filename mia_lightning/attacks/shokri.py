@@ -17,10 +17,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import ACTIVATIONS, MLP, check_widths
 from mia_lightning.seeds import generator
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.room import Room
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 
 # Numbers of prediction vectors that are scored at once: bounds memory.

@@ -17,7 +17,8 @@ from mia_lightning.defenses.interface import OutputDefense, apply_all
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
 from mia_lightning.shadows.domain import Domain, row_blocks, unit
-from mia_lightning.training.room import Room
+from mia_lightning.training.models import Observable
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals, ViewSignals
 
 
@@ -166,12 +167,6 @@ class Noise:
         flipped_BF = torch.where(unit(random_BF) < min(self.scale, 0.5), 1.0 - x_BF.double(), x_BF.double())
         noisy_BF = torch.where(domain.is_whole_F, whole_BF, moved_BF)
         return torch.where(form.is_binary_F, flipped_BF, noisy_BF).to(x_B.dtype).reshape(x_B.shape)
-
-
-class Observable(Protocol):
-    """What can be asked, such as `mia_lightning.targets.interface.Models`."""
-
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals: ...
 
 
 def image_views(shift: int, flip: bool, image_shape: Sequence[int] | None) -> tuple[View, ...]:

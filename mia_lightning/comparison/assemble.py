@@ -12,7 +12,7 @@ import torch
 from mia_lightning.comparison.findings import Finding
 from mia_lightning.comparison.intervals import ESTIMAND, draws, limits, rates_to
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
-from mia_lightning.metrics.areas import delong
+from mia_lightning.metrics.intervals.areas import delong
 from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.findings import label
 from mia_lightning.reports.schema import AttackSection, AuditReport, Scores

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mia_lightning.atomic import write_whole
 from mia_lightning.comparison.figures import comparison_figures
 from mia_lightning.comparison.html import comparison_page, index_page
 from mia_lightning.comparison.schema import ComparisonReport
 from mia_lightning.comparison.tables import comparison_csv
 from mia_lightning.errors import InputError
 from mia_lightning.reports.names import COMPARISON as COMPARISON
+from mia_lightning.store.atomic import write_whole
 
 
 def save_comparison(report: ComparisonReport, folder: Path) -> list[Path]:

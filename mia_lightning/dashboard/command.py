@@ -9,14 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from mia_lightning.atomic import write_whole
-from mia_lightning.commands import BAD_INPUT, INTERRUPTED, Parser, tell
 from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.finding import Place, find_runs
 from mia_lightning.dashboard.page import dashboard_page
 from mia_lightning.dashboard.reader import Reader, state_of
 from mia_lightning.dashboard.workspace import create, is_meant
 from mia_lightning.errors import InputError
+from mia_lightning.store.atomic import write_whole
+from mia_lightning.terminal.exit_codes import BAD_INPUT, INTERRUPTED
+from mia_lightning.terminal.parser import Parser, tell
 
 PROGRAM = "mia-dashboard"
 

@@ -8,7 +8,7 @@ escaped, and the scripts of the page put it in place as text, never as markup.
 from datetime import datetime
 from typing import Any
 
-from mia_lightning.reports.page import environment, plotly_javascript
+from mia_lightning.reports.page.templates import environment, plotly_javascript
 
 
 def dashboard_page(content: dict[str, Any], *, made: datetime, command: str, watched: float | None) -> str:
@@ -19,7 +19,7 @@ def dashboard_page(content: dict[str, Any], *, made: datetime, command: str, wat
         command: that made it, as typed.
         watched: seconds between two looks for new runs; None for a page that is written once.
     """
-    templates = environment("mia_lightning.dashboard", "mia_lightning.reports")
+    templates = environment("mia_lightning.dashboard", "mia_lightning.reports.page")
     templates.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "ensure_ascii": False}
     return templates.get_template("dashboard.html.jinja").render(
         content=content,

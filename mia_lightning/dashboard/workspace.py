@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mia_lightning.commands import Parser
 from mia_lightning.errors import InputError
+from mia_lightning.terminal.parser import Parser
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace

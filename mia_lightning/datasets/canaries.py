@@ -1,8 +1,6 @@
 """Records that a model can only know by heart, put among natural ones: how much it gives away at worst."""
 
-import operator
-from dataclasses import dataclass, replace
-from typing import SupportsIndex
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,12 +8,13 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, CanaryKind
 
 NATURAL, CANARY = "natural", "canary"
-KINDS = ("mislabelled", "uniform")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("canary")
 class Canaries:
     """Canaries take the place of records drawn at random; they are the group "canary" beside "natural".
 
@@ -33,17 +32,8 @@ class Canaries:
     Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023).
     """
 
-    count: int
-    kind: str = "mislabelled"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.count, bool) or not isinstance(self.count, SupportsIndex):
-            raise InputError(f"`canary.count` is {self.count!r}; it must be a whole number of records.")
-        object.__setattr__(self, "count", operator.index(self.count))
-        if self.count < 1:
-            raise InputError(f"`canary.count` is {self.count}; it must be at least 1.")
-        if self.kind not in KINDS:
-            raise InputError(f"`canary.kind` is {self.kind!r}; it must be one of {', '.join(KINDS)}.")
+    count: AtLeast1
+    kind: CanaryKind = "mislabelled"
 
     def apply(self, population: Population, seed: int) -> Population:
         """The population with canaries, a function of (records, seed); both kinds take the place of the same records.

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.atomic import write_whole
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.published import Form, read_published
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
+from mia_lightning.store.atomic import write_whole
 
 ARCHIVE, MEMBER = "dataset_purchase.tgz", "dataset_purchase"
 URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"

@@ -11,9 +11,9 @@ from mia_lightning.defenses.poisson import PoissonSampler
 from mia_lightning.defenses.private_gradients import PrivateGradients, trainable
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive, generator
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.rules import Models, Step
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.recipe import Chunk, Recipe
+from mia_lightning.training.step.rules import Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class DPSGD:
         assert self.epsilon is not None
         return noise_multiplier_for(epsilon=self.epsilon, sample_rate=rate, steps=steps, delta=delta)
 
-    def for_models(self, models: Models) -> PrivateGradients:
+    def for_models(self, models: Chunk) -> PrivateGradients:
         """The private gradients of these models.
 
         Raises:
@@ -181,7 +181,7 @@ def _mixes_records(recipe: Recipe) -> bool:
     return not torch.allclose(together_B, alone_B, rtol=1e-4, atol=1e-6)
 
 
-def _check_architecture(models: Models) -> None:
+def _check_architecture(models: Chunk) -> None:
     architecture = models.architecture
     faults = {
         "has batch normalisation, through which the records of a batch reach each other; use GroupNorm or none": (
@@ -198,7 +198,7 @@ def _check_architecture(models: Models) -> None:
             raise InputError(f"The model {architecture.name} does not go with defense=dp_sgd: it {fault}.")
 
 
-def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Models) -> None:
+def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Chunk) -> None:
     """Refuse, on two records, a model of which vmap cannot take the gradient of each."""
     population = models.population
     index_B = torch.arange(2) % len(population)

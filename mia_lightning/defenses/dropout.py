@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from mia_lightning.errors import InputError
-from mia_lightning.training import recipe as recipes
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step import recipe as recipes
+from mia_lightning.training.step.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

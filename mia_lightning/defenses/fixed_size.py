@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.interface import TrainingDefense
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe
 
 
 def of_fixed_size(

@@ -11,9 +11,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.room import Room
+from mia_lightning.defenses.accountant import Guarantee
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import HIDDEN_PROBABILITY
+from mia_lightning.training.step.recipe import Recipe
 
 PROBABILITY_FLOOR = HIDDEN_PROBABILITY
 """What stands for a probability that an answer leaves out."""
@@ -70,6 +71,18 @@ class ArchitectureDefense(TrainingDefense, Protocol):
 
         Raises:
             InputError: the model cannot take it.
+        """
+
+
+@runtime_checkable
+class PrivateTraining(TrainingDefense, Protocol):
+    """Guarantees differential privacy of what is trained."""
+
+    def guarantee(self, recipe: Recipe, num_records: int) -> Guarantee:
+        """What holds for a model trained by `recipe` on so many records.
+
+        Raises:
+            InputError: the recipe cannot be adapted, or the guarantee cannot be met.
         """
 
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
-from mia_lightning.training.recipe import MakeOptimizer, Recipe
+from mia_lightning.training.step.recipe import MakeOptimizer, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

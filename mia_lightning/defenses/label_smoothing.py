@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.recipe import Recipe, cross_entropy
+from mia_lightning.training.step.recipe import Recipe, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

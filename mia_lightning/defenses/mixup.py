@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe
 
 _STREAM = derive(0, "mixup")
 _BITS = 16  # of a quantile of the Beta distribution

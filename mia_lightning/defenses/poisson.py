@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash
-from mia_lightning.training.batches import Batch
+from mia_lightning.training.step.batches import Batch
 
 _BITS = 53  # of a coin
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from mia_lightning.seeds import counter_hash
-from mia_lightning.training.recipe import Objective
-from mia_lightning.training.rules import Step
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.recipe import Objective
+from mia_lightning.training.step.rules import Step
 
 # Numbers in the per-record gradients that are held at once: bounds memory, not results.
 _GRADIENT_NUMBERS = 2**25

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.module import mean_over_real
-from mia_lightning.training.recipe import Recipe, cross_entropy
+from mia_lightning.training.step.module import mean_over_real
+from mia_lightning.training.step.recipe import Recipe, cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,5 @@ Nothing heavy is imported before there is a report to judge.
 
 from mia_lightning.gate.settings import Gate as Gate
 from mia_lightning.gate.settings import gate_from as gate_from
-from mia_lightning.gate.verdict import ABOVE as ABOVE
-from mia_lightning.gate.verdict import BELOW as BELOW
-from mia_lightning.gate.verdict import UNDETERMINED as UNDETERMINED
 from mia_lightning.gate.verdict import GateVerdict as GateVerdict
 from mia_lightning.gate.verdict import judge as judge

@@ -79,7 +79,7 @@ def _figure(
     score: Any, is_member: Any, is_flagged: Any, gate: Gate, confidence: float
 ) -> tuple[float, Callable[[int, int], Interval]]:
     """The figure of one target, and its limits as a function of the numbers of members and non-members."""
-    from mia_lightning.metrics import limits
+    from mia_lightning.metrics.intervals import limits
 
     if gate.metric == "advantage":
         advantage = float(is_flagged[is_member].mean() - is_flagged[~is_member].mean())

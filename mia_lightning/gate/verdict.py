@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mia_lightning.gate.figures import GatedAttack, gated_attack
 from mia_lightning.gate.settings import WORST, Gate
+from mia_lightning.terminal.exit_codes import ABOVE, BELOW, UNDETERMINED
 
 if TYPE_CHECKING:
     from mia_lightning.reports.schema import AuditReport
 
-BELOW, ABOVE, UNDETERMINED = 0, 3, 4  # exit codes
 Status = Literal["below", "above", "undetermined"]
 
 

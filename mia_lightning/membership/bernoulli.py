@@ -1,21 +1,21 @@
 """The plan of the one-run privacy bound: each canary is in by an independent fair coin, all else always in."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from mia_lightning.datasets.canaries import CANARY, canary_mask
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import check_counts, refuse_overlap, reserve
+from mia_lightning.membership.draws import refuse_overlap, reserve
 from mia_lightning.membership.matrices import Membership
+from mia_lightning.membership.plan import Plan, Wanted
 from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Bernoulli:
+@settings("membership")
+class Bernoulli(Plan):
     """Canaries that are in or out of each model by fair coins (Steinke, Nasr and Jagielski 2023).
 
     The canaries are the same for all models: the records of the group "canary" where the population has one
@@ -28,25 +28,10 @@ class Bernoulli:
         validation: records reserved for early stopping, never canaries.
     """
 
-    canaries: int = 100
-    validation: int = 0
-    draws_target: ClassVar[bool] = True
+    canaries: AtLeast1 = 100
+    validation: AtLeast0 = 0
 
-    def __post_init__(self) -> None:
-        check_counts(None, self.validation, None)
-        if type(self.canaries) is not int or self.canaries < 1:
-            raise InputError(f"`membership.canaries` is {self.canaries!r}; it must be at least 1 record.")
-
-    def fill(
-        self,
-        population: Population,
-        *,
-        num_targets: int,
-        num_shadows: int,
-        seed: int,
-        overlap: float = 0.0,
-        wants_population: bool = False,
-    ) -> Membership:
+    def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
         No record is reserved as population, wanted or not: all that are no canaries are in every model.
@@ -54,7 +39,8 @@ class Bernoulli:
         Raises:
             InputError: no record would be always in, or the group "canary" has another number of records.
         """
-        refuse_overlap(overlap, "bernoulli")
+        num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
+        refuse_overlap(wanted.overlap, "bernoulli")
         N = len(population)
         if self.canaries + self.validation >= N:
             raise InputError(
@@ -70,7 +56,8 @@ class Bernoulli:
             coins = torch.rand(len(canary), generator=generator(seed, "membership", role, "coins", k))
             member_KN[row, canary] = coins < 0.5
         return Membership(
-            plan="bernoulli",
+            plan_name=self.name,
+            has_coins=True,
             member_KN=member_KN,
             scored_KN=torch.zeros_like(member_KN).index_fill(1, canary, True),
             num_targets=num_targets,

@@ -1,20 +1,22 @@
 """The plan of Shokri et al. (2017): target and shadow models share no record."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership.draws import about_reserved, check_counts, deal, population_size, reserve
+from mia_lightning.membership.draws import about_reserved, deal, population_size, reserve
 from mia_lightning.membership.matrices import Membership
+from mia_lightning.membership.plan import Plan, Wanted
 from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Place
 
 
-@dataclass(frozen=True, kw_only=True)
-class Disjoint:
+@settings("membership")
+class Disjoint(Plan):
     """Target members, target non-members and the shadow pool are disjoint (Shokri et al. 2017, section V).
 
     Each target draws its members from the same records, the rest of which are its non-members, equal in number.
@@ -27,24 +29,11 @@ class Disjoint:
         population: records reserved for attacks; None for a tenth where an attack needs them, else none.
     """
 
-    train_size: int | None = None
-    validation: int = 0
-    population: int | None = None
-    draws_target: ClassVar[bool] = True
+    train_size: Annotated[AtLeast1 | None, Place("dataset.train_size")] = None
+    validation: AtLeast0 = 0
+    population: AtLeast0 | None = None
 
-    def __post_init__(self) -> None:
-        check_counts(self.train_size, self.validation, self.population)
-
-    def fill(
-        self,
-        population: Population,
-        *,
-        num_targets: int,
-        num_shadows: int,
-        seed: int,
-        overlap: float = 0.0,
-        wants_population: bool = False,
-    ) -> Membership:
+    def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
         With `overlap`, that share of the targets' members and non-members is known to the attacker: these records join
@@ -53,8 +42,9 @@ class Disjoint:
         Raises:
             InputError: the population is too small for the sizes, or the overlap leaves no evidence.
         """
+        num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         N = len(population)
-        num_population = population_size(self.population, wants_population, N)
+        num_population = population_size(self.population, wanted.population, N)
         available = N - self.validation - num_population
         size = available // 4 if self.train_size is None else self.train_size
         pool_size = available - 2 * size
@@ -82,7 +72,7 @@ class Disjoint:
         scored_KN = torch.zeros_like(member_KN)
         for t in range(num_targets):
             deal(member_KN[t], scored_KN[t], evidence, size, seed, "target", t)
-        known_N = _known(member_KN[:num_targets], scored_KN[:num_targets], overlap, seed)
+        known_N = _known(member_KN[:num_targets], scored_KN[:num_targets], wanted.overlap, seed)
         scored_KN[:num_targets, known_N] = False
         pool = torch.cat([pool, known_N.nonzero().squeeze(1)])
         pool_size = len(pool)
@@ -99,14 +89,14 @@ class Disjoint:
                 "size.",
             )
         return Membership(
-            plan="disjoint",
+            plan_name=self.name,
             member_KN=member_KN,
             scored_KN=scored_KN,
             num_targets=num_targets,
             block_K=torch.arange(num_targets + num_shadows),
             validation_N=validation_N,
             population_N=population_N,
-            known_N=known_N if overlap else None,
+            known_N=known_N if wanted.overlap else None,
             remarks=remarks,
         )
 

@@ -1,8 +1,5 @@
 """The named random draws and the checks that the plans share."""
 
-import operator
-from typing import SupportsIndex
-
 import torch
 from torch import Tensor
 
@@ -58,21 +55,6 @@ def about_reserved(validation: int, population: int) -> str:
     """The settings that take records away from members and non-members, for the start of a sentence."""
     beside = f" and `membership.population` {population}" if population else ""
     return f"`membership.validation` is {validation}{beside}"
-
-
-def check_counts(train_size: object, validation: object, population: object, section: str = "dataset") -> None:
-    """Refuse what is no number of records: bool and float too, which would count as one or be cut off later."""
-    if train_size is not None and _whole(train_size, f"{section}.train_size") < 1:
-        raise InputError(f"`{section}.train_size` is {train_size}; it must be at least 1.")
-    for name, count in (("validation", validation), ("population", 0 if population is None else population)):
-        if _whole(count, f"membership.{name}") < 0:
-            raise InputError(f"`membership.{name}` is {count}; it must be a number of records, 0 for none.")
-
-
-def _whole(value: object, setting: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        raise InputError(f"`{setting}` is {value!r}; it must be a whole number of records.")
-    return operator.index(value)
 
 
 def check_whole_blocks(num_shadows: int, width: int, plan: str) -> None:

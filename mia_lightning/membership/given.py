@@ -1,9 +1,8 @@
 """The plan of a team with a trained model: what it was trained on is known."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from mia_lightning.membership.draws import (
     about_reserved,
     block_numbers,
     blocks,
-    check_counts,
     check_whole_blocks,
     population_size,
     refuse_overlap,
@@ -22,10 +20,14 @@ from mia_lightning.membership.draws import (
 )
 from mia_lightning.membership.files import from_mask_or_rows, read_members
 from mia_lightning.membership.matrices import Membership
+from mia_lightning.membership.plan import Plan, Wanted
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, PathLike
+from mia_lightning.settings.words import Words
 
 
-@dataclass(frozen=True, kw_only=True)
-class Given:
+@settings("membership")
+class Given(Plan):
     """The target's members and non-members are known: the case of a team with a trained model.
 
     They come from `path`, or, where that is None, from the population's own member column (`dataset=csv
@@ -43,38 +45,27 @@ class Given:
             enough and of no other use, else like `validation`; None for a tenth where an attack needs them, else none.
     """
 
-    path: str | Path | None = None
-    member_N: Tensor | Sequence[int] | None = field(default=None, repr=False)
-    shadow_source: str = "same"
-    validation: int = 0
-    population: int | None = None
+    path: PathLike | None = None
+    member_N: Annotated[Any, Words("a mask or indices of records")] = field(default=None, repr=False)
+    shadow_source: Literal["same", "pool"] = "same"
+    validation: AtLeast0 = 0
+    population: AtLeast0 | None = None
     draws_target: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_counts(None, self.validation, self.population)
-        if self.shadow_source not in ("same", "pool"):
-            raise InputError(f"`membership.shadow_source` is {self.shadow_source!r}; it must be same or pool.")
         if self.path is not None and self.member_N is not None:
             raise InputError("`membership.path` and `member_N` are both given; give one of them.")
 
-    def fill(
-        self,
-        population: Population,
-        *,
-        num_targets: int,
-        num_shadows: int,
-        seed: int,
-        overlap: float = 0.0,
-        wants_population: bool = False,
-    ) -> Membership:
+    def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan; the targets (more than one only if trained here) share the given members.
 
         Raises:
             InputError: no source of membership, a file that cannot be read as one, no members or no
                 non-members, or too few records for the shadows.
         """
+        num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         check_whole_blocks(num_shadows, 2, "given")
-        refuse_overlap(overlap, "given")
+        refuse_overlap(wanted.overlap, "given")
         N = len(population)
         member_N, listed_N = self._read(population)
         nonmember_N = listed_N & ~member_N
@@ -87,10 +78,10 @@ class Given:
         source_N = listed_N if self.shadow_source == "same" else ~listed_N
         # Reserved records are never members: the target did train on those. Records of no other use go first.
         candidate_N = source_N & ~member_N
-        wanted = population_size(self.population, wants_population, int(candidate_N.sum()))
+        num_population = population_size(self.population, wanted.population, int(candidate_N.sum()))
         spare_N = ~(listed_N | source_N)
-        from_spare = int(spare_N.sum()) >= wanted
-        num_reserved = self.validation + (0 if from_spare else wanted)
+        from_spare = int(spare_N.sum()) >= num_population
+        num_reserved = self.validation + (0 if from_spare else num_population)
         if int(source_N.sum()) - num_reserved < 2:
             raise InputError(
                 f"`membership.shadow_source` is {self.shadow_source}, which leaves {int(source_N.sum())} records for "
@@ -105,13 +96,13 @@ class Given:
             )
         validation_N = reserve(candidate_N, self.validation, seed, "validation")
         candidate_N = candidate_N.index_fill(0, validation_N, False)
-        population_N = reserve(spare_N if from_spare else candidate_N, wanted, seed, "population")
+        population_N = reserve(spare_N if from_spare else candidate_N, num_population, seed, "population")
         reserved_N = torch.cat([validation_N, population_N])
         source_N = source_N.index_fill(0, reserved_N, False)
         listed_N = listed_N.index_fill(0, reserved_N, False)
         shadow_KN = blocks(source_N, num_shadows // 2, 2, seed, "shadow").flatten(0, 1)
         return Membership(
-            plan="given",
+            plan_name=self.name,
             member_KN=torch.cat([member_N.expand(num_targets, N), shadow_KN]),
             scored_KN=torch.cat([listed_N.expand(num_targets, N), source_N.expand(num_shadows, N)]),
             num_targets=num_targets,
@@ -130,7 +121,7 @@ class Given:
         """Two bool masks: the members, and the records listed as either."""
         N = len(population)
         if self.path is not None:
-            member, listed = read_members(Path(str(self.path)), N)
+            member, listed = read_members(Path(self.path), N)
         elif self.member_N is not None:
             member, listed = from_mask_or_rows(self.member_N, N, "`member_N`")
         elif population.member_N is not None:

@@ -1,6 +1,5 @@
 """The plan of LiRA and RMIA: blocks of models that partition one population, by default complementary pairs."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,17 +10,19 @@ from mia_lightning.membership.draws import (
     about_reserved,
     block_numbers,
     blocks,
-    check_counts,
     check_whole_blocks,
     population_size,
     refuse_overlap,
     reserve,
 )
 from mia_lightning.membership.matrices import Membership
+from mia_lightning.membership.plan import Plan, Wanted
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Halves:
+@settings("membership")
+class Halves(Plan):
     """Blocks of b rows that partition the records (b = 2: Carlini et al. 2022, section V; Zarifzadeh et al. 2024).
 
     Block j, a function of (seed, j) alone, splits the records at random into b rows that differ in size by at most
@@ -35,32 +36,21 @@ class Halves:
         population: records reserved for attacks; None for a tenth where an attack needs them, else none.
     """
 
-    train_size: int | None = None
-    validation: int = 0
-    population: int | None = None
-    draws_target: ClassVar[bool] = True
+    train_size: AtLeast1 | None = None
+    validation: AtLeast0 = 0
+    population: AtLeast0 | None = None
+    shares_records: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_counts(self.train_size, self.validation, self.population, "membership")
-
-    def fill(
-        self,
-        population: Population,
-        *,
-        num_targets: int,
-        num_shadows: int,
-        seed: int,
-        overlap: float = 0.0,
-        wants_population: bool = False,
-    ) -> Membership:
+    def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
         Raises:
             InputError: shadows that are no whole number of blocks, fewer than 2 records beside the reserved ones, or
                 too few of them for `train_size`.
         """
+        num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         N = len(population)
-        num_population = population_size(self.population, wants_population, N)
+        num_population = population_size(self.population, wanted.population, N)
         left = N - self.validation - num_population
         if left < 2:
             raise InputError(
@@ -69,7 +59,7 @@ class Halves:
             )
         width = self._width(left, population.name)
         check_whole_blocks(num_shadows, width, "halves")
-        refuse_overlap(overlap, "halves")
+        refuse_overlap(wanted.overlap, "halves")
         every_N = torch.ones(N, dtype=torch.bool)
         validation_N = reserve(every_N, self.validation, seed, "validation")
         rest_N = every_N.index_fill(0, validation_N, False)
@@ -78,7 +68,7 @@ class Halves:
         target_TN = blocks(evidence_N, num_targets, width, seed, "target")[:, 0]
         shadow_KN = blocks(evidence_N, num_shadows // width, width, seed, "shadow").flatten(0, 1)
         return Membership(
-            plan="halves",
+            plan_name=self.name,
             member_KN=torch.cat([target_TN, shadow_KN]),
             scored_KN=evidence_N.expand(num_targets + num_shadows, N),
             num_targets=num_targets,

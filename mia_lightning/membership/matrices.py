@@ -7,14 +7,11 @@ Where shadow records are synthetic, the record axis is the real records followed
 filled in two calls: the rows of the targets first, those of the shadow models once their records exist.
 """
 
-import re
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership.draws import deal
 
@@ -24,7 +21,7 @@ class Membership:
     """A filled-in plan. The first `num_targets` rows are targets, the others shadow models.
 
     Attributes:
-        plan: its name.
+        plan_name: as `membership=...` names it.
         member_KN, scored_KN: bool, on the CPU; a member is always scored, but for those whose membership the attacker
             knows beforehand (`known_N`).
         num_targets: T.
@@ -36,11 +33,13 @@ class Membership:
             evidence about a target: they serve the shadow models, or are in every model; None for none.
         leaves_one_out: whether every model is a target once while the models outside its block are its shadows; the
             rows of the targets are then those of the shadow models.
+        is_trials: whether each target is one trial about one record (`one_canary`): no trial may be left out.
+        has_coins: whether a fair coin of its own says of each scored record whether it is a member (`bernoulli`).
         origin: what says who the members are, where that was not drawn, such as "`membership.path` rows.csv".
         remarks: sentences on where the plan departs from what was asked.
     """
 
-    plan: str
+    plan_name: str
     member_KN: Tensor
     scored_KN: Tensor
     num_targets: int
@@ -49,6 +48,8 @@ class Membership:
     population_N: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     known_N: Tensor | None = None
     leaves_one_out: bool = False
+    is_trials: bool = False
+    has_coins: bool = False
     origin: str | None = None
     remarks: tuple[str, ...] = ()
 
@@ -64,6 +65,11 @@ class Membership:
         assert not bool(self.scored_KN[:, self.population_N].any()), "a record of the population is evidence"
 
     @property
+    def is_given(self) -> bool:
+        """Whether somebody else says who the members are."""
+        return self.origin is not None
+
+    @property
     def targets(self) -> slice:
         return slice(0, self.num_targets)
 
@@ -77,9 +83,9 @@ class Membership:
 
     @property
     def unseen_KN(self) -> Tensor:
-        """Bool: the records that tell a model's test accuracy: its non-members; under `one_canary`, which leaves none
-        but the canary, those too that are in no model."""
-        if self.plan != "one_canary":
+        """Bool: the records that tell a model's test accuracy: its non-members; of trials, which leave none but the
+        canary, those too that are in no model."""
+        if not self.is_trials:
             return self.nonmember_KN
         return self.nonmember_KN | self.outside_N.index_fill(0, self.population_N, False)
 
@@ -184,37 +190,3 @@ class Membership:
     def records_of(self, rows: slice) -> list[Tensor]:
         """Indices (int64) of the training records of each model in `rows`."""
         return [row.nonzero().squeeze(1) for row in self.member_KN[rows]]
-
-
-def plan_name(plan: "Plan") -> str:
-    """The plan as `membership=...` names it."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(plan).__name__).lower()
-
-
-class Plan(Protocol):
-    """Fills in the two matrices for targets and shadow models over a population.
-
-    Attributes:
-        draws_target: whether the target's members are drawn at random, so that it must be trained here.
-    """
-
-    @property
-    def draws_target(self) -> bool: ...
-
-    def fill(
-        self,
-        population: Population,
-        *,
-        num_targets: int,
-        num_shadows: int,
-        seed: int,
-        overlap: float = 0.0,
-        wants_population: bool = False,
-    ) -> Membership:
-        """The plan; `num_shadows` is 0 where the shadow records do not exist yet.
-
-        Args:
-            overlap: share of the targets' records that the attacker knows and trains shadow models on.
-            wants_population: whether an attack needs records that are evidence about no model.
-        """
-        ...

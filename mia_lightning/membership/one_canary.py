@@ -1,8 +1,6 @@
 """The plan of the multi-run privacy bound: every target is a trial, trained with one canary or without it."""
 
-import operator
-from dataclasses import dataclass
-from typing import ClassVar, SupportsIndex
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,18 +10,20 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership.draws import (
     block_numbers,
-    check_counts,
     check_whole_blocks,
     population_size,
     refuse_overlap,
     reserve,
 )
 from mia_lightning.membership.matrices import Membership
+from mia_lightning.membership.plan import Plan, Wanted
 from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Place
 
 
-@dataclass(frozen=True, kw_only=True)
-class OneCanary:
+@settings("membership")
+class OneCanary(Plan):
     """One record, the canary, is in or out of each model by a coin; the other training records are the same for all.
 
     A trial is one independently trained target: whether the canary is in target t is a fair coin, a function of
@@ -39,43 +39,25 @@ class OneCanary:
         population: records reserved for attacks; None for a tenth where an attack needs them, else none.
     """
 
-    train_size: int | None = None
-    record: int | None = None
-    validation: int = 0
-    population: int | None = None
-    draws_target: ClassVar[bool] = True
+    train_size: Annotated[AtLeast1 | None, Place("dataset.train_size")] = None
+    record: AtLeast0 | None = None
+    validation: AtLeast0 = 0
+    population: AtLeast0 | None = None
+    takes_made_records: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        check_counts(self.train_size, self.validation, self.population)
-        if self.record is None:
-            return
-        if isinstance(self.record, bool) or not isinstance(self.record, SupportsIndex):
-            raise InputError(
-                f"`membership.record` is {self.record!r}; it must be the place of a record, or null for one at random."
-            )
-        object.__setattr__(self, "record", operator.index(self.record))
-
-    def fill(
-        self,
-        population: Population,
-        *,
-        num_targets: int,
-        num_shadows: int,
-        seed: int,
-        overlap: float = 0.0,
-        wants_population: bool = False,
-    ) -> Membership:
+    def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan for `num_targets` trials and `num_shadows` shadow models.
 
         Raises:
             InputError: an odd number of shadow models, no such record, another canary than that of the population, or
                 no record left that is in no model.
         """
-        refuse_overlap(overlap, "one_canary")
+        num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
+        refuse_overlap(wanted.overlap, "one_canary")
         check_whole_blocks(num_shadows, 2, "one_canary")
         N = len(population)
         canary = self._canary(population, seed)
-        num_population = population_size(self.population, wants_population, N)
+        num_population = population_size(self.population, wanted.population, N)
         size = N // 2 if self.train_size is None else self.train_size
         most = N - 2 - self.validation - num_population
         if not 1 <= size <= most:
@@ -95,7 +77,8 @@ class OneCanary:
         member_KN[:num_targets, canary] = _coins(num_targets, seed)
         member_KN[num_targets:, canary] = torch.arange(num_shadows) % 2 == 0
         return Membership(
-            plan="one_canary",
+            plan_name=self.name,
+            is_trials=True,
             member_KN=member_KN,
             scored_KN=torch.zeros_like(member_KN).index_fill(1, torch.tensor([canary]), True),
             num_targets=num_targets,
@@ -108,7 +91,7 @@ class OneCanary:
     def _canary(self, population: Population, seed: int) -> int:
         """The place of the canary."""
         N = len(population)
-        if self.record is not None and not 0 <= self.record < N:
+        if self.record is not None and self.record >= N:
             raise InputError(f"`membership.record` is {self.record}; {population.name} has the records 0 to {N - 1}.")
         canary_N = canary_mask(population)
         if canary_N is None:

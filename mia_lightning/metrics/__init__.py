@@ -3,10 +3,10 @@
 The ROC itself is `mia_lightning.metrics.roc.roc`; it is not repeated here, where its module has its name.
 """
 
-from mia_lightning.metrics.areas import delong as delong
-from mia_lightning.metrics.bootstrap import Bootstrap as Bootstrap
 from mia_lightning.metrics.figures import Figure as Figure
 from mia_lightning.metrics.figures import Figures as Figures
+from mia_lightning.metrics.intervals.areas import delong as delong
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap as Bootstrap
 from mia_lightning.metrics.leakage import attack_figures as attack_figures
 from mia_lightning.metrics.leakage import per_class_figures as per_class_figures
 from mia_lightning.metrics.over_targets import mean_auc_interval as mean_auc_interval

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import Figures, null
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.operating_point import PRIORS, operating_point_figures, recall_figure
 from mia_lightning.metrics.ranking import RECALLS, ranking_figures
 from mia_lightning.metrics.roc import checked_scores, roc

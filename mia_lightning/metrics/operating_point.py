@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mia_lightning.metrics import rates
 from mia_lightning.metrics.figures import Figure, Interval, limited, null
+from mia_lightning.metrics.intervals import rates
 
 PRIORS = (0.01, 0.1)
 EXACT = "Clopper-Pearson"

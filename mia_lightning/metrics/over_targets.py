@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics.areas import TOO_FEW, auc_interval
-from mia_lightning.metrics.bootstrap import Bootstrap
-from mia_lightning.metrics.crossed import auc_contributions, crossed_interval, share_contributions
 from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null
+from mia_lightning.metrics.intervals.areas import TOO_FEW, auc_interval
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.intervals.crossed import auc_contributions, crossed_interval, share_contributions
+from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.leakage import MAX_FPRS, attack_figures
 from mia_lightning.metrics.operating_point import NOTHING_FLAGGED
 from mia_lightning.metrics.ranking_over_targets import pooled_tprs, ranking_intervals
-from mia_lightning.metrics.rates import TAIL
 from mia_lightning.metrics.roc import roc
 
 _FIGURE_NAMES = (

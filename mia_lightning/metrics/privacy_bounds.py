@@ -208,36 +208,36 @@ def correct_guesses(score_N: Tensor, is_member_N: Tensor, *, guesses_in: int, gu
     return int(is_member_N[:guesses_in].sum()) + int((~is_member_N[N - guesses_out :]).sum())
 
 
-def check_one_run(plan: Membership) -> None:
+def check_one_run(membership: Membership) -> None:
     """Refuse a plan under which the canaries are not in by independent fair coins.
 
     Raises:
         InputError: the plan is not `bernoulli`: of exact halves, and of subsets of an exact size, what is known of some
             records says something about the others.
     """
-    if plan.plan != "bernoulli":
+    if not membership.has_coins:
         raise InputError(
             f"A privacy bound from one run needs canaries that are in by independent fair coins, and "
-            f"membership={plan.plan} draws sets of a fixed size; use membership=bernoulli."
+            f"membership={membership.plan_name} draws sets of a fixed size; use membership=bernoulli."
         )
 
 
-def check_trials(plan: Membership, delta: float, *, num_attacks: int = 1, confidence: float = CONFIDENCE) -> None:
+def check_trials(membership: Membership, delta: float, *, num_attacks: int = 1, confidence: float = CONFIDENCE) -> None:
     """Refuse trials so few that not even an attack without a mistake would rule out any ε.
 
     Args:
-        plan: `one_canary`, each of whose targets is a trial.
+        membership: `one_canary`, each of whose targets is a trial.
         num_attacks: among which `confidence` is divided.
 
     Raises:
         InputError: the plan is another, or has too few targets; the sentence says how many would do.
     """
-    if plan.plan != "one_canary":
+    if not membership.is_trials:
         raise InputError(
             f"A privacy bound from many runs needs models that are trained with one canary or without it, all else "
-            f"equal, and under membership={plan.plan} they differ in more; use membership=one_canary."
+            f"equal, and under membership={membership.plan_name} they differ in more; use membership=one_canary."
         )
-    is_in_T = plan.member_KN[plan.targets][plan.scored_KN[plan.targets]]
+    is_in_T = membership.member_KN[membership.targets][membership.scored_KN[membership.targets]]
     num_in, num_out = int(is_in_T.sum()), int((~is_in_T).sum())
     of_each = 1 - (1 - confidence) / num_attacks
     if num_in and num_out and largest_certifiable_epsilon(num_in, num_out, delta=delta, confidence=of_each) > 0:

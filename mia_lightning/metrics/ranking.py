@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from mia_lightning.metrics.areas import auc_interval, separated_average_precision
-from mia_lightning.metrics.bootstrap import Bootstrap, members_for
 from mia_lightning.metrics.figures import Figure, Interval, limited, null
-from mia_lightning.metrics.order_statistics import precision_at_recall_interval, tpr_at_fpr_interval
+from mia_lightning.metrics.intervals.areas import auc_interval, separated_average_precision
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap, members_for
+from mia_lightning.metrics.intervals.order_statistics import precision_at_recall_interval, tpr_at_fpr_interval
 from mia_lightning.metrics.roc import Roc
 
 RECALLS = (0.1, 0.5, 0.9)

@@ -5,9 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mia_lightning.metrics.crossed import average_precision_interval
-from mia_lightning.metrics.crossed_thresholds import mean_precision_interval, mean_tpr_interval, pooled_tpr_interval
 from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null
+from mia_lightning.metrics.intervals.crossed import average_precision_interval
+from mia_lightning.metrics.intervals.crossed_thresholds import (
+    mean_precision_interval,
+    mean_tpr_interval,
+    pooled_tpr_interval,
+)
 from mia_lightning.metrics.leakage import missing_kind
 from mia_lightning.metrics.ranking import tpr_figures
 from mia_lightning.metrics.roc import roc

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mia_lightning.convergence import Convergence
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics import (
@@ -20,14 +19,9 @@ from mia_lightning.metrics import (
     mean_auc_interval,
     target_figures,
 )
-from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MODELS, Figure, limited
-from mia_lightning.metrics.rates import TAIL
-from mia_lightning.observation import Observation
-from mia_lightning.reports.duplicates import find_duplicates
-from mia_lightning.reports.endpoint import unsteady
-from mia_lightning.reports.exposed import COUNT, pictures, surest_members
-from mia_lightning.reports.privacy import privacy_section
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
@@ -36,7 +30,6 @@ from mia_lightning.reports.schema import (
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
-    EndpointSection,
     ExecutionSection,
     GroupFigures,
     MeasuredExecution,
@@ -52,14 +45,21 @@ from mia_lightning.reports.schema import (
     TargetSection,
     TrainingCurves,
 )
-from mia_lightning.reports.threat_model import threat_model
-from mia_lightning.reports.vulnerability import vulnerability_section
-from mia_lightning.scoring import AttackOutcome
+from mia_lightning.reports.sections.duplicates import find_duplicates
+from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
+from mia_lightning.reports.sections.exposed import COUNT, pictures, surest_members
+from mia_lightning.reports.sections.privacy import privacy_section
+from mia_lightning.reports.sections.threat_model import threat_model
+from mia_lightning.reports.sections.vulnerability import vulnerability_section
+from mia_lightning.run.convergence import Convergence
+from mia_lightning.run.definition import Audit
+from mia_lightning.run.observation import Observation
+from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
-from mia_lightning.targets.interface import Models
-from mia_lightning.training.execution import ExecutionPlan
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.memory import peak_memory
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.models import Models
+from mia_lightning.training.plan.execution import ExecutionPlan
+from mia_lightning.training.plan.memory import peak_memory
 from mia_lightning.training.signals import Signals
 
 
@@ -68,29 +68,28 @@ def assemble(
     *,
     target_signals: Signals,
     outcomes: Sequence[AttackOutcome],
-    defense: DefenseSection | None,
-    config: Mapping[str, Any],
-    endpoint: EndpointSection | None = None,
 ) -> AuditReport:
     """The report of a run; figures of several targets are means over them.
+
+    Of a target that somebody else serves, the sentinels are asked once more.
 
     Args:
         observation: the models, and what the shadow models answered.
         target_signals: what the targets answered, through their defences.
-        endpoint: of a target that somebody else serves.
     """
+    endpoint, defense = endpoint_section(observation.targets), _defense_section(observation.audit)
     engine, whole = observation.engine, observation.population.to("cpu")
     population = whole.part(observation.target_columns)
-    plan = observation.plan.columns(observation.target_columns)
-    nonmember_TN = plan.nonmember_KN[plan.targets]
-    member_TN = plan.member_KN[plan.targets] & plan.scored_KN[plan.targets]
+    membership = observation.membership.columns(observation.target_columns)
+    nonmember_TN = membership.nonmember_KN[membership.targets]
+    member_TN = membership.member_KN[membership.targets] & membership.scored_KN[membership.targets]
     duplicates = find_duplicates(
-        observation.plan, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
+        observation.membership, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
     changed = unsteady(endpoint)
     warnings = [*([] if changed is None else [changed]), *engine.stages.remarks, *duplicates.warnings]
     report = AuditReport(
-        run=_run_section(engine, config),
+        run=_run_section(engine, observation.audit.config),
         dataset=DatasetSection(
             name=population.name,
             num_records=len(population),
@@ -100,31 +99,41 @@ def assemble(
             fingerprint=population.fingerprint(),
         ),
         membership=MembershipSection(
-            plan=plan.plan,
+            plan=membership.plan_name,
             num_members=int(member_TN[0].sum()),
             num_nonmembers=int(nonmember_TN[0].sum()),
-            shadow_train_size=int(observation.plan.member_KN[plan.shadows][0].sum()),
-            num_validation=len(plan.validation_N),
+            shadow_train_size=int(observation.membership.member_KN[membership.shadows][0].sum()),
+            num_validation=len(membership.validation_N),
             duplicates_across_boundary=duplicates.count,
             near_duplicates_across_boundary=duplicates.near_count,
             num_compared_for_near_duplicates=duplicates.num_compared,
         ),
-        target=_target_section(population, plan, observation.targets, target_signals),
+        target=_target_section(population, membership, observation.targets, target_signals),
         shadow=_shadow_section(observation, whole),
         defense=defense,
         privacy=privacy_section(observation, outcomes),
         threat_model=threat_model(observation, outcomes, channel=target_signals.channel, defense=defense),
         endpoint=endpoint,
         attacks=tuple(
-            _attack_section(outcome, population, plan, None if defense is None else defense.description, engine.seed)
+            _attack_section(
+                outcome, population, membership, None if defense is None else defense.description, engine.seed
+            )
             for outcome in outcomes
         ),
         warnings=tuple(warnings),
-        scores=_scores(outcomes, population, plan),
+        scores=_scores(outcomes, population, membership),
         training_curves=_training_curves(engine),
     )
     exposed = surest_members(report, COUNT)
     return report.model_copy(update={"pictures": pictures(population, (each.record for each in exposed))})
+
+
+def _defense_section(audit: Audit) -> DefenseSection | None:
+    if not audit.defenses:
+        return None
+    names = tuple(each.name for each in audit.defenses)
+    described = ", ".join(each.describe() for each in audit.defenses)
+    return DefenseSection(names=names, description=described, adaptive=audit.adaptive)
 
 
 def _training_curves(engine: Engine) -> dict[str, TrainingCurves]:
@@ -163,7 +172,7 @@ def _execution_section(plan: ExecutionPlan) -> ExecutionSection:
 
 
 def _accuracies(
-    population: Population, plan: Membership, rows: slice, signals: Signals, among_N: Tensor | None = None
+    population: Population, membership: Membership, rows: slice, signals: Signals, among_N: Tensor | None = None
 ) -> list[TargetAccuracy]:
     """Of each model in `rows`, on all records or on those where the bool mask is True."""
     among_N = torch.ones_like(population.label_N, dtype=torch.bool) if among_N is None else among_N
@@ -177,15 +186,15 @@ def _accuracies(
         )
         for log_probability_NC, member_N, nonmember_N in zip(
             (each_NC.cpu() for each_NC in signals.log_probability_KANC[:, 0]),
-            plan.member_KN[rows],
-            plan.unseen_KN[rows],
+            membership.member_KN[rows],
+            membership.unseen_KN[rows],
             strict=True,
         )
     ]
 
 
-def _target_section(population: Population, plan: Membership, targets: Models, signals: Signals) -> TargetSection:
-    accuracies = _accuracies(population, plan, plan.targets, signals)
+def _target_section(population: Population, membership: Membership, targets: Models, signals: Signals) -> TargetSection:
+    accuracies = _accuracies(population, membership, membership.targets, signals)
     train, test = (float(np.mean([getattr(a, f"{part}_accuracy") for a in accuracies])) for part in ("train", "test"))
     train_C, test_C = (
         _defined_mean([getattr(a, f"{part}_accuracy_C") for a in accuracies]) for part in ("train", "test")
@@ -195,7 +204,7 @@ def _target_section(population: Population, plan: Membership, targets: Models, s
     return TargetSection(
         architecture=targets.architecture_name,
         num_parameters=targets.num_parameters,
-        num_targets=plan.num_targets,
+        num_targets=membership.num_targets,
         train_accuracy=train,
         test_accuracy=test,
         generalization_gap=train - test,
@@ -211,14 +220,14 @@ def _target_section(population: Population, plan: Membership, targets: Models, s
             )
             for c, name in enumerate(population.class_names)
         ),
-        per_group=_target_groups(population, plan, signals),
+        per_group=_target_groups(population, membership, signals),
     )
 
 
-def _target_groups(population: Population, plan: Membership, signals: Signals) -> tuple[TargetGroup, ...]:
+def _target_groups(population: Population, membership: Membership, signals: Signals) -> tuple[TargetGroup, ...]:
     sections = []
     for name, of_group_N in _groups(population.group_N, population.group_names):
-        accuracies = _accuracies(population, plan, plan.targets, signals, of_group_N)
+        accuracies = _accuracies(population, membership, membership.targets, signals, of_group_N)
         train, test = (
             float(
                 _defined_mean([torch.tensor(getattr(a, f"{part}_accuracy"), dtype=torch.float64) for a in accuracies])
@@ -245,10 +254,10 @@ def _groups(group_N: Tensor | None, names: Sequence[str]) -> list[tuple[str, Ten
 
 def _shadow_section(observation: Observation, whole: Population) -> ShadowSection:
     """Accuracies are on the shadow models' own records, of their own labels."""
-    plan = observation.plan
-    accuracies = _accuracies(whole, plan, plan.shadows, observation.shadow_signals)
+    membership = observation.membership
+    accuracies = _accuracies(whole, membership, membership.shadows, observation.shadow_signals)
     return ShadowSection(
-        source=observation.shadow_source,
+        source=observation.audit.shadow.source,
         architecture=observation.shadows.architecture_name,
         count=len(accuracies),
         left_out=observation.left_out,
@@ -287,13 +296,13 @@ def _synthesis_section(synthesis: Synthesis, population: Population) -> Synthesi
 
 
 def _attack_section(
-    outcome: AttackOutcome, population: Population, plan: Membership, defense: str | None, seed: int
+    outcome: AttackOutcome, population: Population, membership: Membership, defense: str | None, seed: int
 ) -> AttackSection:
-    member_TN, scored_TN = plan.member_KN[plan.targets], plan.scored_KN[plan.targets]
+    member_TN, scored_TN = membership.member_KN[membership.targets], membership.scored_KN[membership.targets]
     observed = (outcome.score_TN, outcome.is_flagged_TN, member_TN, scored_TN)
     label_N, group_N = population.label_N, population.group_N
-    estimand = THESE_MODELS if plan.num_targets == 1 else NEW_TRAININGS
-    if plan.plan == "one_canary":  # each target is one observation of one record: all together are what one target is
+    estimand = THESE_MODELS if membership.num_targets == 1 else NEW_TRAININGS
+    if membership.is_trials:  # each target is one observation of one record: all together are what one target is
         canary_T = scored_TN.nonzero()[:, 1]
         score_TN, is_flagged_TN, member_TN, scored_TN = (each_TN[scored_TN][None] for each_TN in observed)
         observed, estimand = (score_TN, is_flagged_TN, member_TN, scored_TN), OTHER_TRIALS
@@ -324,7 +333,7 @@ def _attack_section(
             )
             for name, of_group_N in _groups(group_N, population.group_names)
         ),
-        vulnerability=vulnerability_section(outcome, population, plan),
+        vulnerability=vulnerability_section(outcome, population, membership),
     )
 
 
@@ -351,15 +360,15 @@ def _figures_of_one(observed: Sequence[Tensor], count: int) -> dict[str, Any]:
     return {"auc_simultaneous": simultaneous, **dict(figures)}
 
 
-def _scores(outcomes: Sequence[AttackOutcome], population: Population, plan: Membership) -> Scores:
-    target_M, record_M = plan.scored_KN[plan.targets].nonzero(as_tuple=True)
+def _scores(outcomes: Sequence[AttackOutcome], population: Population, membership: Membership) -> Scores:
+    target_M, record_M = membership.scored_KN[membership.targets].nonzero(as_tuple=True)
     repeated = len(outcomes)
     return Scores(
         attack=np.repeat(np.array([outcome.name for outcome in outcomes]), len(record_M)),
         target=np.tile(target_M.numpy(), repeated),
         record=np.tile(record_M.numpy(), repeated),
         label=np.tile(population.label_N[record_M].numpy(), repeated),
-        is_member=np.tile(plan.member_KN[target_M, record_M].numpy(), repeated),
+        is_member=np.tile(membership.member_KN[target_M, record_M].numpy(), repeated),
         score=np.concatenate([outcome.score_TN[target_M, record_M].numpy() for outcome in outcomes]),
         is_flagged=np.concatenate([outcome.is_flagged_TN[target_M, record_M].numpy() for outcome in outcomes]),
     )

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.reports.names import MEMBERS, PAGE, SCORES
 from mia_lightning.reports.names import REPORT as REPORT
 from mia_lightning.reports.reading import report_content
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.sections.vulnerability import record_table
 from mia_lightning.reports.tables import Row, per_class_rows, per_group_rows
-from mia_lightning.reports.vulnerability import record_table
+from mia_lightning.store.atomic import write_whole
 
 VULNERABLE_RECORDS = "vulnerable_records.parquet"
 
@@ -46,7 +46,7 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     # Heavy libraries are loaded only where there is something to draw.
     from mia_lightning.reports.curves import attack_curves
     from mia_lightning.reports.figures import png_figures
-    from mia_lightning.reports.html import html_page
+    from mia_lightning.reports.page.html import html_page
 
     folder = Path(folder)
     for name in (REPORT, VULNERABLE_RECORDS):
@@ -66,17 +66,17 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     return [write_whole(folder / name, content) for name, content in contents.items()]
 
 
-def save_members(plan: Membership, folder: Path) -> None:
+def save_members(membership: Membership, folder: Path) -> None:
     """Write `members.csv`, the members (1) and non-members (0) of the target by their rows, for `membership.path`.
 
     Of several targets, which have members of their own each, nothing is written, and what an earlier run left is taken
     away. Rows that are reserved for validation or attacks are not listed.
     """
     path = folder / MEMBERS
-    if plan.num_targets > 1:
+    if membership.num_targets > 1:
         path.unlink(missing_ok=True)
         return
-    member_N, listed_N = plan.member_KN[0], plan.scored_KN[0] | plan.member_KN[0]
+    member_N, listed_N = membership.member_KN[0], membership.scored_KN[0] | membership.member_KN[0]
     rows = listed_N.nonzero().squeeze(1)
     lines = [f"{row},{member}" for row, member in zip(rows.tolist(), member_N[rows].int().tolist(), strict=True)]
     write_whole(path, "\n".join(["row,member", *lines, ""]).encode())

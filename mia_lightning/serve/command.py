@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mia_lightning.commands import BAD_INPUT, INTERRUPTED, Parser, tell
 from mia_lightning.errors import InputError
+from mia_lightning.terminal.exit_codes import BAD_INPUT, INTERRUPTED
+from mia_lightning.terminal.parser import Parser, tell
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -185,9 +186,9 @@ def _service(
     from mia_lightning.serve.listening import address_of
     from mia_lightning.serve.projects import Projects
     from mia_lightning.serve.training import routes
-    from mia_lightning.targets.amazon_ml import AmazonML
-    from mia_lightning.targets.google_prediction import GooglePrediction
-    from mia_lightning.training.fit import Engine
+    from mia_lightning.targets.services.amazon_ml import AmazonML
+    from mia_lightning.targets.services.google_prediction import GooglePrediction
+    from mia_lightning.training.engine import Engine
     from mia_lightning.training.trainer import TrainerSettings
 
     target = AmazonML(passes=options.passes, l2=options.l2) if name == "amazon_ml" else GooglePrediction()

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from mia_lightning import job
+from mia_lightning.command.job import instantiate
+from mia_lightning.command.mistakes import config_directory, is_bad_input, translate
 from mia_lightning.defenses.interface import OutputDefense, split_defenses
 from mia_lightning.errors import InputError
-from mia_lightning.mistakes import config_directory, is_bad_input, translate
 
 
 def output_defenses(typed: Sequence[str]) -> tuple[OutputDefense, ...]:
@@ -24,7 +24,8 @@ def output_defenses(typed: Sequence[str]) -> tuple[OutputDefense, ...]:
             f"`--defense` is {bare or typed[0]!r}; give the name of a defence, or a setting of one such as "
             "rounding.digits=2."
         )
-    made = job.defenses_of({"defense": _composed([f"defense=[{','.join(names)}]", *settings])})
+    composed = _composed([f"defense=[{','.join(names)}]", *settings])
+    made = [instantiate(node, f"defense.{name}") for name, node in composed.items() if name != "adaptive"]
     outputs, trainings = split_defenses(made)
     if trainings:
         raise InputError(

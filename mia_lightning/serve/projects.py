@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.serve.refusals import RefusedError
-from mia_lightning.targets.service import Job, Service
+from mia_lightning.targets.services.interface import Service, ServiceJob
 
 WAITING, TRAINING, DONE, FAILED = "waiting", "training", "done", "failed"
 
@@ -32,7 +32,7 @@ class Project:
     """
 
     service: Service
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: dict[str, ServiceJob] = field(default_factory=dict)
     forms: dict[str, tuple[tuple[int, ...], torch.dtype]] = field(default_factory=dict)
     state: str = WAITING
     taken: int = 0
@@ -109,7 +109,7 @@ class Projects:
                 raise RefusedError(409, f"the project {name} is training; delete it when that is done")
             del self._projects[name]
 
-    def add(self, name: str, job: Job) -> None:
+    def add(self, name: str, job: ServiceJob) -> None:
         """Take a job; the same one again changes nothing.
 
         Raises:
@@ -181,7 +181,7 @@ class Projects:
         return any(project.state == TRAINING for project in list(self._projects.values()))
 
     def _run(self, project: Project) -> None:
-        def uploaded() -> Iterator[Job]:
+        def uploaded() -> Iterator[ServiceJob]:
             for job in project.jobs.values():
                 project.taken += 1
                 yield job
@@ -200,7 +200,7 @@ class Projects:
             project.state = state
 
 
-def _are_equal(first: Job, second: Job) -> bool:
+def _are_equal(first: ServiceJob, second: ServiceJob) -> bool:
     return (
         first.num_classes == second.num_classes
         and first.x_N.dtype == second.x_N.dtype

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mia_lightning import job
+from mia_lightning.command.job import Job, instantiate
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model, split_defenses
 from mia_lightning.errors import InputError
@@ -22,8 +22,8 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.targets.existing import as_stack
 from mia_lightning.targets.steady import steadily
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
 # Of the command that a run was started by, what a second audit of its model has in common with it.
@@ -139,7 +139,7 @@ def _typed(folder: Path) -> list[str]:
 
 def _population(report: AuditReport) -> Population:
     """One record of the run's data set, which must still be of the form that the run saw."""
-    whole = job.load(report.run.config)
+    whole = Job(report.run.config).population()
     if whole.class_names != report.dataset.class_names or whole.input_shape != report.dataset.input_shape:
         raise InputError(
             f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, and "
@@ -167,10 +167,10 @@ def _chosen(
 
 def _model(config: dict[str, Any], role: str) -> "partial[torch.nn.Module]":
     """What makes the network that was trained: the configured one or the attacker's guess, with its defences in it."""
-    made = job.instantiate(config["model"], "model", partial=True)
-    trainings = split_defenses(job.defenses_of(config))[1]
+    job = Job(config)
+    made = instantiate(config["model"], "model", partial=True)
+    trainings = split_defenses(job.defenses)[1]
     if role == "shadow":
-        guess = job.guess_of(config)
-        made = guess.model if guess is not None and guess.model is not None else made
+        made = job.guess.model if job.guess is not None and job.guess.model is not None else made
         trainings = trainings if config["defense"]["adaptive"] else ()
     return partial(defended_model(trainings, made))

@@ -1,4 +1,4 @@
-"""The routes of a training service; `mia_lightning.targets.http_service` says what they are and is their customer."""
+"""The routes of a training service; `mia_lightning.targets.services.http` says what they are and is their customer."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from mia_lightning.serve.desk import Desk, Reply
 from mia_lightning.serve.projects import Projects
 from mia_lightning.serve.records import Form, instances_of, parsed_object
 from mia_lightning.serve.refusals import RefusedError
-from mia_lightning.targets.service import Job
+from mia_lightning.targets.services.interface import ServiceJob
 
 _TENSORS = "application/octet-stream"
 _MOST_CLASSES = 100_000
@@ -93,7 +93,7 @@ def _asked(request: Request) -> tuple[str, int]:
     return name, int(text)
 
 
-def _job(body: bytes, name: str, num_classes: int) -> Job:
+def _job(body: bytes, name: str, num_classes: int) -> ServiceJob:
     tensors = _tensors(body, ("x", "label"))
     x_N, label_N = tensors["x"], tensors["label"]
     _check_records(x_N)
@@ -103,7 +103,7 @@ def _job(body: bytes, name: str, num_classes: int) -> Job:
     if bool(outside_N.any()):
         row = int(outside_N.nonzero()[0])
         raise RefusedError(400, f"label {int(label_N[row])} of record {row} is outside 0 to {num_classes - 1}")
-    return Job(name=name, x_N=x_N, label_N=label_N, num_classes=num_classes)
+    return ServiceJob(name=name, x_N=x_N, label_N=label_N, num_classes=num_classes)
 
 
 def _records(body: bytes, form: Form) -> Tensor:

@@ -1,15 +1,11 @@
 """What an attacker assumes of the target who does not know it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from torch import nn
-
-from mia_lightning.errors import InputError
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.settings import settings
+from mia_lightning.training.stack.architecture import MakesNetwork
+from mia_lightning.training.step.recipe import Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("guess")
 class Guess:
     """The shadow models of an attacker who knows the target's architecture or training only roughly.
 
@@ -18,14 +14,5 @@ class Guess:
         training: of the shadow models; None for the target's own.
     """
 
-    model: Callable[..., nn.Module] | None = None
+    model: MakesNetwork | None = None
     training: Recipe | None = None
-
-    def __post_init__(self) -> None:
-        if self.model is not None and (isinstance(self.model, nn.Module) or not callable(self.model)):
-            raise InputError(
-                f"`guess.model` is a {type(self.model).__name__}; give the class or function that makes an untrained "
-                "network."
-            )
-        if not isinstance(self.training, Recipe | None):
-            raise InputError(f"`guess.training` is {self.training!r}; give a Recipe.")

@@ -1,11 +1,11 @@
-"""Where shadow records come from that are not real (Shokri et al. 2017, section V-C).
+"""Where the records of the shadow models come from (Shokri et al. 2017, section V-C).
 
-To add a source, write `mia_lightning/shadows/<name>.py` with a frozen dataclass that has `count`, `source`,
-`needs_records` and `synthesise`, and `conf/shadow/<name>.yaml` that names it.
+To add a source, write `mia_lightning/shadows/<name>.py` with a `Source` and `conf/shadow/<name>.yaml` that names it.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -36,24 +36,30 @@ class Synthesis:
     remarks: tuple[str, ...] = ()
 
 
-class Source(Protocol):
-    """A way to make shadow records.
+class Source(ABC):
+    """Where the records of the shadow models come from.
 
     Attributes:
         count: K, the number of shadow models.
         source: what configuration and reports call it.
-        needs_records: whether it starts from real records, or only from their form.
+        makes_records: whether they are made, by asking the target; else they are rows of the population.
+        needs_records: whether making them starts from real records, or only from their form.
+        overlap: share of the target's records whose membership the attacker knows.
     """
 
+    source: ClassVar[str]
+    makes_records: ClassVar[bool] = True
+    needs_records: ClassVar[bool] = True
+
     @property
+    @abstractmethod
     def count(self) -> int: ...
 
     @property
-    def source(self) -> str: ...
+    def overlap(self) -> float:
+        return 0.0
 
-    @property
-    def needs_records(self) -> bool: ...
-
+    @abstractmethod
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """Make the records.
 
@@ -61,4 +67,3 @@ class Source(Protocol):
             known: what the attacker holds; never evidence about the target, where real records are needed.
             target: asked for labels and confidences.
         """
-        ...

@@ -9,11 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.identity import Identity, NoIdentityError, digest, digest_of_tensor, identity
 from mia_lightning.shadows.interface import Source, Synthesis
-from mia_lightning.store import Store
-from mia_lightning.targets.interface import Models
-from mia_lightning.training.trained import TrainedStack
+from mia_lightning.store.artefacts import Store
+from mia_lightning.store.identity import Identity, NoIdentityError, digest, identity
+from mia_lightning.training.models import Models
 
 _TENSORS = ("x_M", "label_M", "yield_C", "wanted_C", "query_C")
 
@@ -37,13 +36,12 @@ class KeptSynthesis:
         seed: int,
     ) -> "KeptSynthesis | None":
         """None without a store, for a target whose weights are not at hand, and where a setting cannot be named."""
-        if store is None or not isinstance(targets, TrainedStack):
+        if store is None or not targets.is_local:
             return None
         held = hashlib.blake2b(known.record_digests().data, digest_size=20)
         held.update(known.label_N.cpu().numpy().data)
         try:
-            weights = {name: digest_of_tensor(tensor) for name, tensor in targets.stack.state_of(0).items()}
-            target = [identity(targets.stack.make_network), weights]
+            target = targets.identity()
             form = [known.scale, known.mean, known.std, known.class_names]
             settings = identity([source, list(channel), form, seed])
         except NoIdentityError:

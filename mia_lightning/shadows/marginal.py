@@ -1,21 +1,21 @@
 """Shadow records drawn from the marginals of the features (Shokri et al. 2017, section V-C)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, AtLeast2
 from mia_lightning.shadows.domain import below, row_blocks
-from mia_lightning.shadows.interface import Synthesis
+from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.labelled import labelled
-from mia_lightning.shadows.settings import check_label, whole
 from mia_lightning.targets.black_box import BlackBox
 
 
-@dataclass(frozen=True, kw_only=True)
-class Marginal:
+@settings("shadow")
+class Marginal(Source):
     """Each feature drawn by itself from the values that the attacker's records have of it.
 
     Attributes:
@@ -24,17 +24,10 @@ class Marginal:
         label: `target`, the class that the target predicts, or `own`, drawn from the marginal of the labels.
     """
 
-    count: int = 64
-    records: int | None = None
-    label: str = "target"
+    count: AtLeast1 = 64
+    records: AtLeast2 | None = None
+    label: Literal["target", "own"] = "target"
     source: ClassVar[str] = "marginal"
-    needs_records: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "count", whole("count", self.count))
-        if self.records is not None:
-            object.__setattr__(self, "records", whole("records", self.records, at_least=2))
-        check_label(self.label)
 
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """The drawn records, without exact duplicates."""

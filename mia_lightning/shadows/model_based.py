@@ -11,18 +11,19 @@ from mia_lightning.datasets.duplicates import first_occurrences
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, ShareBelow1
 from mia_lightning.shadows.domain import Domain, distinct, unit
-from mia_lightning.shadows.interface import Synthesis
+from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.labelled import duplicates_remark
-from mia_lightning.shadows.settings import share, whole
 from mia_lightning.targets.black_box import BlackBox
 
 # Draws of a chain besides those of `distinct`, which counts from 0 to the number of features.
 _VALUE, _EMIT = -1, -2
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelBased:
+@settings("shadow")
+class ModelBased(Source):
     """Hill climbing on the target's confidence in a class, then sampling by that confidence.
 
     A chain starts at a random record and re-randomises k features of the last accepted one at each iteration; it
@@ -44,23 +45,19 @@ class ModelBased:
         batch: chains that run at once; bounds memory, not results.
     """
 
-    count: int = 64
-    records_per_class: int = 80
-    k_max: int = 128
-    k_min: int = 4
-    conf_min: float = 0.2
-    rej_max: int = 10
-    iter_max: int = 1000
-    rounds: int = 2
-    batch: int = 4096
+    count: AtLeast1 = 64
+    records_per_class: AtLeast1 = 80
+    k_max: AtLeast1 = 128
+    k_min: AtLeast1 = 4
+    conf_min: ShareBelow1 = 0.2
+    rej_max: AtLeast0 = 10
+    iter_max: AtLeast1 = 1000
+    rounds: AtLeast1 = 2
+    batch: AtLeast1 = 4096
     source: ClassVar[str] = "model_based"
     needs_records: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("count", "records_per_class", "k_max", "k_min", "iter_max", "rounds", "batch"):
-            object.__setattr__(self, name, whole(name, getattr(self, name)))
-        object.__setattr__(self, "rej_max", whole("rej_max", self.rej_max, at_least=0))
-        share("conf_min", self.conf_min, below_one=True)
         if self.k_min > self.k_max:
             raise InputError(f"`shadow.k_min` is {self.k_min}, more than `shadow.k_max` {self.k_max}; lower it.")
 

@@ -1,21 +1,21 @@
 """Shadow records that are noisy versions of the target's kind of records (Shokri et al. 2017, section V-C)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, Share
 from mia_lightning.shadows.domain import below, binary_features, distinct, row_blocks
-from mia_lightning.shadows.interface import Synthesis
+from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.labelled import labelled
-from mia_lightning.shadows.settings import check_label, share, whole
 from mia_lightning.targets.black_box import BlackBox
 
 
-@dataclass(frozen=True, kw_only=True)
-class Noisy:
+@settings("shadow")
+class Noisy(Source):
     """Each real record with a share of its features changed: binary ones flipped, others those of another record.
 
     Attributes:
@@ -24,16 +24,10 @@ class Noisy:
         label: `target`, the class that the target predicts, or `own`, that of the real record.
     """
 
-    count: int = 64
-    fraction: float = 0.1
-    label: str = "target"
+    count: AtLeast1 = 64
+    fraction: Share = 0.1
+    label: Literal["target", "own"] = "target"
     source: ClassVar[str] = "noisy"
-    needs_records: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "count", whole("count", self.count))
-        share("fraction", self.fraction)
-        check_label(self.label)
 
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """The records of `known` with noise, in their order, without exact duplicates."""

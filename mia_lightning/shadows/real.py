@@ -1,13 +1,16 @@
 """Shadow models trained on real records of the population, as the membership plan deals them out."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
-from mia_lightning.shadows.settings import share, whole
+from mia_lightning.datasets.population import Population
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, ShareBelow1
+from mia_lightning.shadows.interface import Source
+from mia_lightning.targets.black_box import BlackBox
 
 
-@dataclass(frozen=True, kw_only=True)
-class Real:
+@settings("shadow")
+class Real(Source):
     """`count` shadow models (Shokri et al. 2017, section V-C: real data).
 
     Attributes:
@@ -16,10 +19,11 @@ class Real:
             join the shadow models' records and are no longer scored. 0: shadow and target records are disjoint.
     """
 
-    count: int = 64
-    overlap: float = 0.0
+    count: AtLeast1 = 64
+    overlap: ShareBelow1 = 0.0
     source: ClassVar[str] = "real"
+    makes_records: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "count", whole("count", self.count))
-        share("overlap", self.overlap, below_one=True)
+    def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> NoReturn:
+        """Not called: the records are there."""
+        raise AssertionError("real records are not made")

@@ -25,13 +25,12 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mia_lightning.errors import InputError
-from mia_lightning.job import worst
-from mia_lightning.results import nothing_on_stdout, print_document
 from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
+from mia_lightning.terminal.exit_codes import TERMINATED, worst
+from mia_lightning.terminal.results import nothing_on_stdout, print_document
 
-TERMINATED = 143
 # What concerns the sweep and not a run of it.
 OF_THE_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.mode", "hydra.run")
 

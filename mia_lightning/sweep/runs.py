@@ -16,9 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from mia_lightning.atomic import write_whole
-from mia_lightning.gate.verdict import ABOVE, BELOW, UNDETERMINED
-from mia_lightning.job import EXIT_CODES, LOST
+from mia_lightning.store.atomic import write_whole
+from mia_lightning.terminal.exit_codes import ABOVE, BELOW, LOST, OF_RUNS, UNDETERMINED
 
 FINISHED = (BELOW, ABOVE, UNDETERMINED)  # 0, 3, 4: exit codes of a run that found what it was asked for
 SECONDS_TO_END = 20.0  # between SIGTERM and SIGKILL, for a run whose starter ends
@@ -58,7 +57,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        exit_code: one of `job.EXIT_CODES`.
+        exit_code: one of `exit_codes.OF_RUNS`.
         reason: a sentence, where it is not 0.
     """
 
@@ -78,7 +77,7 @@ class Outcome:
             code, reason = content["exit_code"], content["reason"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return cls(exit_code=code, reason=reason) if code in EXIT_CODES else None
+        return cls(exit_code=code, reason=reason) if code in OF_RUNS else None
 
     def keep(self, folder: Path) -> "Outcome":
         """Write it to `outcome.json`."""
@@ -192,4 +191,4 @@ def _explain(run: Run, code: int) -> Outcome:
         return Outcome(exit_code=LOST, reason=f"it was killed by {signal.Signals(-code).name}")
     lines = (run.folder / "stderr.txt").read_text(errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), f"it ended with exit code {code}, without a word")
-    return Outcome(exit_code=code if code in EXIT_CODES[1:] else LOST, reason=last.removeprefix("mia-lightning: "))
+    return Outcome(exit_code=code if code in OF_RUNS[1:] else LOST, reason=last.removeprefix("mia-lightning: "))

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
+from mia_lightning.store.atomic import write_whole
 from mia_lightning.sweep.runs import FINISHED, Outcome, Run, execute, lost
 from mia_lightning.sweep.slurm_queue import CUT_SHORT, OVER, Queue, cancel, check_commands, patience, undisturbed
 

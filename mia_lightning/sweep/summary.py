@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
+from mia_lightning.store.atomic import write_whole
 from mia_lightning.sweep.rows import FIGURES as FIGURES
 from mia_lightning.sweep.rows import STAGES as STAGES
 from mia_lightning.sweep.rows import Limited as Limited

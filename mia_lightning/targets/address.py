@@ -1,10 +1,18 @@
 """The address of a server in a setting: nothing secret may stand in it, since settings are kept in reports."""
 
+from typing import Annotated
 from urllib.parse import urlsplit
 
+from pydantic import BeforeValidator, ValidationInfo
+
 from mia_lightning.errors import InputError
+from mia_lightning.settings.words import Words
 
 _EXAMPLE = "such as http://127.0.0.1:8700"
+
+
+def _address(value: object, info: ValidationInfo) -> str:
+    return checked_url(value, f"target.{info.field_name}")
 
 
 def checked_url(url: object, setting: str) -> str:
@@ -34,3 +42,6 @@ def checked_url(url: object, setting: str) -> str:
     if parts.scheme not in ("http", "https") or not host:
         raise InputError(f"`{setting}` is no address of http or https, or names no host and port; give one {_EXAMPLE}.")
     return text.rstrip("/")
+
+
+Address = Annotated[str, BeforeValidator(_address), Words("the address of a server, of http or https")]

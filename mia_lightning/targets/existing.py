@@ -1,7 +1,6 @@
 """A target that somebody has trained already: a module in memory, or the weights of one in a file."""
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,22 +11,24 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
-from mia_lightning.training.architecture import inspect_architecture
-from mia_lightning.training.layers import make_stackable
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import PathLike
+from mia_lightning.targets.interface import Target
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.layers import make_stackable
+from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Existing:
+@settings("target", eq=False)
+class Existing(Target):
     """A trained `nn.Module`; it is copied, never changed."""
 
     network: nn.Module
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
-    takes_guess: ClassVar[bool] = True
 
     def obtain(self, setup: Setup) -> TrainedStack:
         """The module as a stack of one, in its own floating-point type.
@@ -36,10 +37,6 @@ class Existing:
             InputError: it does not give `[B, C]` on the population's records, or has weights that are not finite.
         """
         return as_stack(self.network, setup.population, setup.engine.device)
-
-    def train_shadows(self, setup: Setup) -> TrainedStack:
-        """Networks of the configured `model`, trained by the configured recipe."""
-        return setup.train(setup.membership.shadows, "shadow")
 
 
 def as_stack(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
@@ -67,8 +64,8 @@ def as_stack(network: nn.Module, population: Population, device: torch.device) -
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+@settings("target")
+class Checkpoint(Target):
     """The weights of a trained network of the configured `model`.
 
     Attributes:
@@ -78,12 +75,11 @@ class Checkpoint:
         prefix: what the names in the file start with and the model's do not ("model." in many checkpoints).
     """
 
-    path: str | Path
+    path: PathLike
     prefix: str = ""
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
-    takes_guess: ClassVar[bool] = True
 
     def obtain(self, setup: Setup) -> TrainedStack:
         """The network with these weights, as a stack of one.
@@ -93,7 +89,7 @@ class Checkpoint:
         """
         with isolated(0, "initialisation that is overwritten"):
             network = setup.make_network()
-        state = _without_model_axis(_read_state(Path(str(self.path)), str(self.prefix)), network)
+        state = _without_model_axis(_read_state(Path(self.path), self.prefix), network)
         difference = _first_difference(state, network.state_dict())
         if difference:
             raise InputError(
@@ -103,10 +99,6 @@ class Checkpoint:
         network.load_state_dict(state)
         _check_finite(network, f"`target.path` {self.path}")
         return Existing(network=network).obtain(setup)
-
-    def train_shadows(self, setup: Setup) -> TrainedStack:
-        """Networks of the configured `model`, trained by the configured recipe."""
-        return setup.train(setup.membership.shadows, "shadow")
 
 
 def _check_finite(network: nn.Module, what: str) -> None:

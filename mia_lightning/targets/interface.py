@@ -1,79 +1,59 @@
-"""What is attacked: models that can be observed on records, whoever trained them and wherever they are."""
+"""What is attacked: where the target models come from, and how an attacker imitates them."""
 
-from pathlib import Path
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
-from torch import Tensor
-
-from mia_lightning.datasets.population import Population
-from mia_lightning.training.room import Room
+from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.signals import Signals
 
 
-class Models(Protocol):
-    """K models of one origin, targets or shadow models, as far as a run needs to know them.
-
-    Attributes:
-        num_models: K.
-        architecture_name: what reports call the architecture, as far as it is known.
-        num_parameters: of one model; None where it is not known.
-        failed_epoch_K: int64, the epoch at which a model's loss was first not finite; -1 for none.
-    """
-
-    @property
-    def num_models(self) -> int: ...
-
-    @property
-    def architecture_name(self) -> str: ...
-
-    @property
-    def num_parameters(self) -> int | None: ...
-
-    @property
-    def failed_epoch_K(self) -> Tensor: ...
-
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        """What every model answers for every record; `room` says where large arrays lie."""
-        ...
-
-    def select(self, kept_K: Tensor) -> "Models":
-        """The models where the bool mask is True; this object is not to be used again."""
-        ...
-
-    def save(self, path: Path) -> None:
-        """Write the weights as safetensors.
-
-        Raises:
-            InputError: they are not known here.
-        """
-        ...
-
-
-class Target(Protocol):
+class Target(ABC):
     """Where the target models come from, and how an attacker imitates them.
 
     Attributes:
         count: T, the number of targets.
-        is_trained_here: False where the models exist already, so that their members must be `given`.
+        is_trained_here: False where the models exist already, so that their members must be given.
         takes_recipe: whether `training`, and so a defence that changes it, applies to the target.
         takes_guess: whether the shadow models can be of another architecture or training than the target.
+        has_weights: whether the weights of the target are known here, so that they can be saved.
+        answers_others: whether it can be asked about other records than those of the data set.
+        is_every_model: whether every shadow model is a target once; `count` is then 0.
+        folds: into how many folds attacks that learn divide the models where that is so; else 0.
     """
 
+    is_trained_here: ClassVar[bool] = True
+    takes_recipe: ClassVar[bool] = True
+    takes_guess: ClassVar[bool] = True
+    has_weights: ClassVar[bool] = True
+    answers_others: ClassVar[bool] = True
+    is_every_model: ClassVar[bool] = False
+
     @property
+    @abstractmethod
     def count(self) -> int: ...
 
     @property
-    def is_trained_here(self) -> bool: ...
+    def folds(self) -> int:
+        return 0
 
     @property
-    def takes_recipe(self) -> bool: ...
+    def trains_shadows(self) -> bool:
+        """Whether the target's own service trains the shadow models, too."""
+        return False
 
-    @property
-    def takes_guess(self) -> bool: ...
+    def cost(self, num_records: int, *, makes_records: bool) -> str | None:
+        """What an estimate says of work that is not done here, in a sentence; None where there is none.
 
-    def obtain(self, setup: Setup) -> Models: ...
+        Args:
+            num_records: about which the target is asked.
+            makes_records: whether further ones are asked about to make shadow records.
+        """
+        return None
+
+    @abstractmethod
+    def obtain(self, setup: Setup) -> Models:
+        """The target models."""
 
     def train_shadows(self, setup: Setup) -> Models:
-        """Shadow models on their records: through the target's own training service, where it has one."""
-        ...
+        """Shadow models on their records: by default networks of the configured `model` and `training`."""
+        return setup.train(setup.membership.shadows, "shadow")

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.targets.interface import Models
 from mia_lightning.targets.steady import steadily
-from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.models import Models
 
 
 class ModelBlackBox:
@@ -37,8 +36,7 @@ class ModelBlackBox:
         """Probabilities `[B, C]` float32 for records `[B, *features]` in the form of the population's `x_N`."""
         self.num_queries += len(x_B)
         records = x_B.to(self._population.x_N)
-        is_local = isinstance(self._models, TrainedStack)
-        answer_BC = steadily(self._answer, records) if is_local else self._answer(records)
+        answer_BC = steadily(self._answer, records) if self._models.is_local else self._answer(records)
         return answer_BC.to(x_B.device)
 
     def _answer(self, x_B: Tensor) -> Tensor:

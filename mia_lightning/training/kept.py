@@ -1,4 +1,4 @@
-"""Models of a task in the store, each under a hash of exactly what it depends on.
+"""Models of a job in the store, each under a hash of exactly what it depends on.
 
 A model depends on its own training records and labels in row order, the normalisation, the architecture and its
 arguments, the recipe, the precision, and the names of its seeds. It does not depend on the device, on how many models
@@ -22,11 +22,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mia_lightning.identity import Identity, digest, digest_of_tensor, identity
-from mia_lightning.store import Store
-from mia_lightning.training.execution import ExecutionPlan, plan_from_json
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.task import Task
+from mia_lightning.store.artefacts import Store
+from mia_lightning.store.identity import Identity, digest, digest_of_tensor, identity
+from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -42,14 +42,14 @@ Weights = Mapping[str, Tensor]
 
 
 class Kept(Protocol):
-    """Where the models of a task are found and kept."""
+    """Where the models of a job are found and kept."""
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
-        """Of the models at these places of the task, those that are there."""
+        """Of the models at these places of the job, those that are there."""
         ...
 
     def num_found(self) -> int:
-        """How many models of the task seem to be there."""
+        """How many models of the job seem to be there."""
         ...
 
     def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
@@ -117,7 +117,7 @@ class NothingKept:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KeptModels:
-    """The models of one task in a store.
+    """The models of one job in a store.
 
     Attributes:
         store: where.
@@ -140,18 +140,18 @@ class KeptModels:
         object.__setattr__(self, "key_K", tuple(digest([self.stack, dict(own)]) for own in self.own_K))
 
     @classmethod
-    def of(cls, store: Store, task: Task, settings: TrainerSettings) -> "KeptModels":
-        """Those of a task without responses and buffers of its own.
+    def of(cls, store: Store, job: TrainingJob, settings: TrainerSettings) -> "KeptModels":
+        """Those of a job without responses and buffers of its own.
 
         Raises:
             NoIdentityError: it cannot be said what the architecture, the recipe or a callback is.
         """
-        recipe, population = task.recipe, task.population
+        recipe, population = job.recipe, job.population
         common = {
             "schema": SCHEMA,
-            "role": task.role,
-            "seed": task.seed,
-            "model": identity(task.make_network),
+            "role": job.role,
+            "seed": job.seed,
+            "model": identity(job.make_network),
             "training": _recipe(recipe),
             "trainer": {
                 "precision": str(settings.precision).removesuffix("-true").removesuffix("-mixed"),
@@ -173,10 +173,10 @@ class KeptModels:
             numbers.update(label_N[chosen].data)
             return numbers.hexdigest()
 
-        if task.validation_N is not None:
-            common["membership"] = {"validation": of_records(task.validation_N)}
+        if job.validation_N is not None:
+            common["membership"] = {"validation": of_records(job.validation_N)}
         own_K = []
-        for model, records in zip(task.models, task.records_K, strict=True):
+        for model, records in zip(job.models, job.records_K, strict=True):
             own: dict[str, Identity] = {"model": int(model), "records": of_records(records), "count": len(records)}
             if recipe.augment or recipe.gradient_rule is not None:  # whose draws go by the numbers of the records
                 own["numbers"] = digest_of_tensor(records)
@@ -185,7 +185,7 @@ class KeptModels:
         return cls(store=store, common=common, own_K=own_K, sharing=sharing)
 
     def place(self, k: int) -> str:
-        """Of the model at a place of the task, in the store."""
+        """Of the model at a place of the job, in the store."""
         return f"models/{self.stack}/{self.key_K[k]}"
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.identity import digest, identity
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
+from mia_lightning.store.identity import digest, identity
 
 _NAME = "log_probability_ANC"
 

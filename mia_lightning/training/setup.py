@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
-from mia_lightning.training.architecture import Architecture
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.stack import MakeNetwork
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.stack import MakeNetwork
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mia_lightning.training.room import Room
+from mia_lightning.training.plan.room import Room
 
 HIDDEN_PROBABILITY = 1e-7
 """What stands for a probability that an answer leaves out.

@@ -3,17 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.training.architecture import Architecture
+from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
-from mia_lightning.training.module import StackModule, all_logits
-from mia_lightning.training.room import Room
+from mia_lightning.training.models import Models
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.module import StackModule, all_logits
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24
@@ -21,7 +24,7 @@ _STATE = "state."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainedStack:
+class TrainedStack(Models):
     """Trained models, in eval mode, with how their training went.
 
     Attributes:
@@ -42,6 +45,7 @@ class TrainedStack:
     train_loss_EK: Tensor
     validation_loss_EK: Tensor | None
     kept: InStore | None = None
+    is_local: ClassVar[bool] = True
 
     @classmethod
     def of_module(cls, module: StackModule, architecture: Architecture) -> "TrainedStack":
@@ -123,6 +127,10 @@ class TrainedStack:
         return self.stack.num_models
 
     @property
+    def trained_by(self) -> Literal["run", "unknown"]:
+        return "run" if len(self.train_loss_EK) else "unknown"
+
+    @property
     def architecture_name(self) -> str:
         return self.architecture.name
 
@@ -166,6 +174,11 @@ class TrainedStack:
     def log_probability(self, x_B: Tensor) -> Tensor:
         """`[K, B, C]` float32 in nats of all models, in eval mode, for the same normalised records `[B, *features]`."""
         return all_logits(self.stack.eval(), x_B, self.execution).double().log_softmax(-1).float()
+
+    def identity(self) -> Identity:
+        """The network's code, and the first model's weights."""
+        weights = {name: digest_of_tensor(tensor) for name, tensor in self.stack.state_of(0).items()}
+        return [identity(self.stack.make_network), weights]
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors."""

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from mia_lightning.mistakes import config_directory
+from mia_lightning.command.mistakes import config_directory
 
 NAMES = [
     *("gap", "confidence", "entropy", "modified_entropy"),

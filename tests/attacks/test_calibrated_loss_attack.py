@@ -66,7 +66,7 @@ def test_shadow_models_of_a_pool_of_their_own_serve_it_too() -> None:
         scored_KN=shadows.scored_KN & in_pool_N,
         block_K=torch.arange(6),
         target_scored_N=~in_pool_N,
-        plan="disjoint",
+        plan_name="disjoint",
     )
     score_TN = CalibratedLoss().fit(disjoint, ENGINE).score(targets, shadows.label_N)
     for n in range(15):
@@ -76,7 +76,7 @@ def test_shadow_models_of_a_pool_of_their_own_serve_it_too() -> None:
 
 def test_records_and_plans_that_it_cannot_serve_are_refused() -> None:
     signals = two_classes(torch.zeros(2, 4))
-    everywhere = evidence(signals, torch.ones(2, 4, dtype=torch.bool), plan="given")
+    everywhere = evidence(signals, torch.ones(2, 4, dtype=torch.bool), plan_name="given")
     with pytest.raises(DoesNotApplyError, match="at least one shadow model that did not train on it, and 4 of the 4"):
         CalibratedLoss().fit(everywhere, ENGINE)
     single = evidence(two_classes(torch.zeros(1, 4)), torch.tensor([[True, True, False, False]]))

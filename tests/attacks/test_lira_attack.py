@@ -185,7 +185,7 @@ def test_the_online_attack_names_its_offline_form_where_no_model_has_seen_the_ta
         scored_KN=shadows.scored_KN & in_pool_N,
         block_K=torch.arange(6),
         target_scored_N=~in_pool_N,
-        plan="disjoint",
+        plan_name="disjoint",
     )
     with pytest.raises(DoesNotApplyError, match=r"8 of the 8 .*membership=disjoint.*attack=lira_offline, which needs"):
         LiraOnline().fit(disjoint, ENGINE)
@@ -193,7 +193,7 @@ def test_the_online_attack_names_its_offline_form_where_no_model_has_seen_the_ta
 
 
 def test_a_variance_takes_two_shadow_models_on_each_side() -> None:
-    single = evidence(two_classes(torch.zeros(1, 4)), torch.zeros(1, 4, dtype=torch.bool), plan="disjoint")
+    single = evidence(two_classes(torch.zeros(1, 4)), torch.zeros(1, 4, dtype=torch.bool), plan_name="disjoint")
     with pytest.raises(DoesNotApplyError, match="at least 2 shadow models that did not train on it, and 4 of the 4"):
         LiraOffline().fit(single, ENGINE)
     shadows, _ = random_case(4, 20)  # two on each side, and one once a pair is left out

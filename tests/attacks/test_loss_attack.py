@@ -11,7 +11,7 @@ from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.threshold import balanced_accuracy_threshold
 from mia_lightning.metrics import auc
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 K, N, C = 4, 60, 3

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.membership import Disjoint
+from mia_lightning.membership import Disjoint, Wanted
 from mia_lightning.training import trained as trained_module
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -22,7 +22,7 @@ def make_network() -> nn.Module:
 def train(population: Population, execution: str) -> TrainedStack:
     recipe = Recipe(epochs=2, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.01), execution=execution)
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
-    records_K = Disjoint().fill(population, num_targets=1, num_shadows=2, seed=0).records_of(slice(None))
+    records_K = Disjoint().fill(population, Wanted(num_targets=1, num_shadows=2, seed=0)).records_of(slice(None))
     return engine.train(make_network, population, records_K, recipe, role="shadow")
 
 

@@ -24,9 +24,9 @@ from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
-from mia_lightning.training.augmentation import Flip
-from mia_lightning.training.recipe import EarlyStopping, Recipe
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.step.augmentation import Flip
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
 QUICK = Recipe(epochs=15, batch_size=40, optimizer=ADAM)

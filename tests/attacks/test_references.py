@@ -105,7 +105,7 @@ def test_infinite_values_become_the_ends_of_float32() -> None:
 
 def test_records_without_the_models_that_an_attack_needs_are_counted_and_the_mend_is_named() -> None:
     member_KN = pairs(4, 10, 0)
-    shadows = evidence(two_classes(torch.zeros(4, 10)), member_KN, plan="given")
+    shadows = evidence(two_classes(torch.zeros(4, 10)), member_KN, plan_name="given")
     check_references(shadows, Needs(out_models=2, in_models=2), "some")
     with pytest.raises(DoesNotApplyError, match=r"at least 3 shadow models that did not train on it.* 10 of the 10 .*"):
         check_references(shadows, Needs(out_models=3), "some")

@@ -17,7 +17,7 @@ from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.relative_choice import TRIED_A, TRIED_GAMMA, Ranked
 from mia_lightning.attacks.rmia import FittedRmia, RmiaOffline, RmiaOnline
 from mia_lightning.errors import InputError
-from mia_lightning.training.fit import Engine
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 Rmia = RmiaOnline | RmiaOffline
@@ -267,7 +267,7 @@ def test_plans_that_it_cannot_serve_are_refused() -> None:
         scored_KN=shadows.scored_KN & in_pool_N,
         block_K=torch.arange(6),
         target_scored_N=~in_pool_N & ~shadows.population_N,
-        plan="disjoint",
+        plan_name="disjoint",
     )
     with pytest.raises(DoesNotApplyError, match=r"at least one shadow model that trained on it.*attack=rmia_offline"):
         RmiaOnline().fit(disjoint, ENGINE)

@@ -21,11 +21,11 @@ from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri, _balance
 from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
 from mia_lightning.seeds import generator
-from mia_lightning.training.augmentation import Flip
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.room import Room
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.step.augmentation import Flip
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 

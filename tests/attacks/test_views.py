@@ -16,7 +16,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.shadows import domain
-from mia_lightning.training.room import Room
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals, ViewSignals
 
 SHIFTS = [(0, 0), (1, 0), (-1, 0), (0, 2), (0, -1), (2, -3), (-5, 5)]

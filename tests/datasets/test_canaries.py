@@ -7,6 +7,7 @@ from scipy.stats import chisquare, kstest
 from mia_lightning.datasets.canaries import Canaries, canary_mask
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.membership import Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.seeds import generator
 
@@ -133,7 +134,7 @@ def test_what_cannot_be_used_is_refused() -> None:
 
 def test_the_coins_of_the_bernoulli_plan_are_theirs() -> None:
     population, canary_N = drawn(table(200), 50, "mislabelled")
-    plan = Bernoulli(canaries=50, validation=30).fill(population, num_targets=2, num_shadows=20, seed=0)
+    plan = Bernoulli(canaries=50, validation=30).fill(population, Wanted(num_targets=2, num_shadows=20, seed=0))
     assert torch.equal(plan.scored_KN, canary_N.expand_as(plan.scored_KN))
     assert len(plan.validation_N) == 30
     assert not bool(canary_N[plan.validation_N].any())
@@ -148,7 +149,9 @@ def test_the_bernoulli_plan_says_how_many_there_are() -> None:
     with pytest.raises(
         InputError, match=r"`membership.canaries` is 40, but 50 records of table are of the group 'canary'; set it"
     ):
-        Bernoulli(canaries=40).fill(population, num_targets=1, num_shadows=2, seed=0)
+        Bernoulli(canaries=40).fill(population, Wanted(num_targets=1, num_shadows=2, seed=0))
     other = make_population(torch.zeros(20, 1), torch.arange(20) % 2, group=torch.arange(20) % 3)
-    plan = Bernoulli(canaries=5).fill(other, num_targets=1, num_shadows=2, seed=0)  # groups, and none of canaries
+    plan = Bernoulli(canaries=5).fill(
+        other, Wanted(num_targets=1, num_shadows=2, seed=0)
+    )  # groups, and none of canaries
     assert int(plan.scored_KN[0].sum()) == 5

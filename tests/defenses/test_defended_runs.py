@@ -12,7 +12,7 @@ from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 
 QUICK = {

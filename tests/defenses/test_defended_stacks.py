@@ -18,10 +18,10 @@ from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.defenses.relaxloss import RelaxLoss
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.module import StackModule
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 

@@ -6,6 +6,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.defenses.early_stopping import EarlyStopping
@@ -19,7 +20,6 @@ from mia_lightning.defenses.relaxloss import RelaxLoss
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
-from mia_lightning.mistakes import config_directory
 
 FILES = sorted(Path(config_directory(), "defense").glob("*.yaml"))
 

@@ -24,10 +24,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.fitted import RangeScaledMLP
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import EarlyStopping, Recipe, cross_entropy, default_recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy, default_recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 

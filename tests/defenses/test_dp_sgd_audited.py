@@ -12,6 +12,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses import private_gradients
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.private_gradients import PrivateGradients
+from mia_lightning.membership import Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.metrics.privacy_bounds import (
     check_one_run,
@@ -21,9 +22,9 @@ from mia_lightning.metrics.privacy_bounds import (
     one_run_epsilon,
 )
 from mia_lightning.seeds import generator
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 CONFIDENCE = 1 - 1e-6
@@ -145,7 +146,7 @@ def directions() -> Population:
 
 
 def shown_by_one_run(population: Population, defense: DPSGD, *, seed: int) -> float:
-    plan = Bernoulli(canaries=CANARIES).fill(population, num_targets=1, num_shadows=0, seed=seed)
+    plan = Bernoulli(canaries=CANARIES).fill(population, Wanted(num_targets=1, num_shadows=0, seed=seed))
     check_one_run(plan)
     make = bind_shapes(linear, population.input_shape, population.num_classes)
     engine = Engine(seed=seed, settings=TrainerSettings(accelerator="cpu"))

@@ -9,7 +9,7 @@ from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import defended_recipe
 from mia_lightning.defenses.poisson import PoissonSampler
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe
 
 pytest.importorskip("opacus")
 RECIPE = Recipe(epochs=2, batch_size=10, optimizer=partial(torch.optim.SGD, lr=0.1))

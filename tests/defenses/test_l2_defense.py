@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.errors import InputError
-from mia_lightning.training.recipe import Recipe, default_recipe
+from mia_lightning.training.step.recipe import Recipe, default_recipe
 
 
 def recipe_with(optimizer: object) -> Recipe:

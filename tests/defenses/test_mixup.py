@@ -14,7 +14,7 @@ from mia_lightning.defenses.mixup import Mixup, mix
 from mia_lightning.defenses.relaxloss import RelaxLoss
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
-from mia_lightning.training.recipe import Recipe, default_recipe
+from mia_lightning.training.step.recipe import Recipe, default_recipe
 
 KEY = torch.tensor([11, 12, 13])
 

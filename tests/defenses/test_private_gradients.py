@@ -16,11 +16,11 @@ from mia_lightning.defenses.poisson import PoissonSampler
 from mia_lightning.defenses.private_gradients import PrivateGradients, counter_normal, trainable
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import derive, generator, isolated
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe, cross_entropy
-from mia_lightning.training.rules import Step
-from mia_lightning.training.stack import MakeNetwork, Stack
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.stack import MakeNetwork, Stack
+from mia_lightning.training.step.recipe import Recipe, cross_entropy
+from mia_lightning.training.step.rules import Step
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 

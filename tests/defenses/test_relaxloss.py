@@ -15,9 +15,9 @@ from mia_lightning.defenses.relaxloss import RelaxLoss, relaxed_loss
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import default_recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.recipe import default_recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 

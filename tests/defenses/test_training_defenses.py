@@ -20,10 +20,10 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.models.wide_resnet import WideResNet
 from mia_lightning.seeds import generator
-from mia_lightning.training import recipe as recipes
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import default_recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step import recipe as recipes
+from mia_lightning.training.step.recipe import default_recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from mia_lightning.metrics.areas import (
+from mia_lightning.metrics.intervals.areas import (
     DELONG,
     DELONG_FEW,
     SEPARATED,

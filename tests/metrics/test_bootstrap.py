@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from mia_lightning.metrics.areas import SEPARATED
-from mia_lightning.metrics.bootstrap import (
+from mia_lightning.metrics.intervals.areas import SEPARATED
+from mia_lightning.metrics.intervals.bootstrap import (
     MAX_GROUPS,
     Bootstrap,
     average_precision_draws,
@@ -14,7 +14,7 @@ from mia_lightning.metrics.bootstrap import (
     precision_at_recall_draws,
     tpr_at_fpr_draws,
 )
-from mia_lightning.metrics.order_statistics import CONSERVATIVE
+from mia_lightning.metrics.intervals.order_statistics import CONSERVATIVE
 from mia_lightning.metrics.roc import average_precision, roc, tpr_at_fpr
 from mia_lightning.seeds import generator
 
@@ -94,7 +94,7 @@ def test_many_scores_are_redrawn_in_groups() -> None:
 
 def test_slices_of_replicates_are_the_same_draws_cut_up(monkeypatch: pytest.MonkeyPatch) -> None:
     curve = roc(*sample(60, 90))
-    monkeypatch.setattr("mia_lightning.metrics.bootstrap._SLICE_NUMBERS", 151 * 7)
+    monkeypatch.setattr("mia_lightning.metrics.intervals.bootstrap._SLICE_NUMBERS", 151 * 7)
     assert len(average_precision_draws(curve, 20, generator(0, "test"))) == 20
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from mia_lightning.metrics.areas import auc_interval
-from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import Interval
-from mia_lightning.metrics.order_statistics import precision_at_recall_interval, tpr_at_fpr_interval
+from mia_lightning.metrics.intervals.areas import auc_interval
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.intervals.order_statistics import precision_at_recall_interval, tpr_at_fpr_interval
 from mia_lightning.metrics.roc import Roc, roc
 
 SIMULATIONS = 2000

@@ -13,14 +13,18 @@ from scipy.stats import norm
 from simulated_targets import leave_one_out_targets
 from torch import Tensor
 
-from mia_lightning.metrics.crossed import (
+from mia_lightning.metrics.figures import Interval
+from mia_lightning.metrics.intervals.crossed import (
     auc_contributions,
     average_precision_interval,
     crossed_interval,
     share_contributions,
 )
-from mia_lightning.metrics.crossed_thresholds import mean_precision_interval, mean_tpr_interval, pooled_tpr_interval
-from mia_lightning.metrics.figures import Interval
+from mia_lightning.metrics.intervals.crossed_thresholds import (
+    mean_precision_interval,
+    mean_tpr_interval,
+    pooled_tpr_interval,
+)
 
 SIMULATIONS = 2000
 CONSERVATIVE = 0.94

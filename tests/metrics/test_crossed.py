@@ -6,15 +6,15 @@ import torch
 from simulated_targets import leave_one_out_targets
 
 from mia_lightning.metrics import attack_figures, target_figures
-from mia_lightning.metrics.areas import TOO_FEW
-from mia_lightning.metrics.crossed import (
+from mia_lightning.metrics.figures import Interval
+from mia_lightning.metrics.intervals.areas import TOO_FEW
+from mia_lightning.metrics.intervals.crossed import (
     CROSSED,
     FEWEST_TARGETS,
     auc_contributions,
     crossed_interval,
     share_contributions,
 )
-from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.over_targets import mean_auc_interval
 from mia_lightning.metrics.roc import roc
 

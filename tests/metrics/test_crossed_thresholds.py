@@ -10,14 +10,15 @@ from simulated_targets import leave_one_out_targets
 from torch import Tensor
 
 from mia_lightning.metrics import target_figures
-from mia_lightning.metrics.bootstrap import FEWEST, members_for
-from mia_lightning.metrics.crossed import (
+from mia_lightning.metrics.figures import Figure, Interval
+from mia_lightning.metrics.intervals.bootstrap import FEWEST, members_for
+from mia_lightning.metrics.intervals.crossed import (
     CROSSED,
     FEWEST_TARGETS,
     average_precision_contributions,
     average_precision_interval,
 )
-from mia_lightning.metrics.crossed_thresholds import (
+from mia_lightning.metrics.intervals.crossed_thresholds import (
     ALL_FLAGGED,
     BOUNDED,
     FEW_ALLOWED,
@@ -33,7 +34,6 @@ from mia_lightning.metrics.crossed_thresholds import (
     mean_tpr_interval,
     pooled_tpr_interval,
 )
-from mia_lightning.metrics.figures import Figure, Interval
 from mia_lightning.metrics.ranking_over_targets import _around
 from mia_lightning.metrics.roc import average_precision, roc
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binom, binomtest, norm
 from sklearn.metrics import roc_auc_score
 
-from mia_lightning.metrics.limits import (
+from mia_lightning.metrics.intervals.limits import (
     advantage_limits,
     area_under_curve,
     auc_limits,

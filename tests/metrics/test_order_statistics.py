@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import binom, binomtest
 
-from mia_lightning.metrics.order_statistics import (
+from mia_lightning.metrics.intervals.order_statistics import (
     CONSERVATIVE,
     precision_at_recall_interval,
     threshold_ranks,

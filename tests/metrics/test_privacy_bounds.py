@@ -15,7 +15,7 @@ from scipy.stats import binom, binomtest
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Halves, Membership, OneCanary
+from mia_lightning.membership import Halves, Membership, OneCanary, Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.metrics.privacy_bounds import (
     check_one_run,
@@ -184,7 +184,7 @@ def test_a_threshold_needs_trials_of_both_kinds() -> None:
 
 def _trials(count: int) -> Membership:
     population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
-    return OneCanary(train_size=5).fill(population, num_targets=count, num_shadows=2, seed=0)
+    return OneCanary(train_size=5).fill(population, Wanted(num_targets=count, num_shadows=2, seed=0))
 
 
 @pytest.mark.parametrize("num_attacks", [1, 4])
@@ -205,7 +205,7 @@ def test_too_few_trials_are_refused_with_a_number_that_would_do(num_attacks: int
 
 def test_trials_of_another_plan_are_refused() -> None:
     population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
-    plan = Halves().fill(population, num_targets=40, num_shadows=2, seed=0)
+    plan = Halves().fill(population, Wanted(num_targets=40, num_shadows=2, seed=0))
     with pytest.raises(InputError, match="under membership=halves they differ in more; use membership=one_canary"):
         check_trials(plan, 1e-3)
 
@@ -322,7 +322,7 @@ def test_ties_are_guessed_without_looking_at_the_coins() -> None:
 @pytest.mark.parametrize("plan", [Halves(), Bernoulli(canaries=5)])
 def test_only_independent_coins_make_a_one_run_bound(plan: Halves | Bernoulli) -> None:
     population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
-    filled = plan.fill(population, num_targets=1, num_shadows=2, seed=0)
+    filled = plan.fill(population, Wanted(num_targets=1, num_shadows=2, seed=0))
     if isinstance(plan, Bernoulli):
         check_one_run(filled)
     else:

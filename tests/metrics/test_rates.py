@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from mia_lightning.metrics import rates
+from mia_lightning.metrics.intervals import rates
 
 COUNTS = [(0, 7), (1, 7), (7, 7), (3, 40), (40, 40), (0, 1), (511, 1200)]
 

@@ -17,10 +17,10 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.models.resnet import ResNet18
 from mia_lightning.models.vit import SelfAttention, VisionTransformer
 from mia_lightning.models.wide_resnet import WideResNet
-from mia_lightning.training.architecture import inspect_architecture
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 SHAPE = (2, 8, 8)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mia_lightning.metrics.areas import auc_interval
-from mia_lightning.metrics.bootstrap import Bootstrap
 from mia_lightning.metrics.figures import limited
+from mia_lightning.metrics.intervals.areas import auc_interval
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.leakage import attack_figures
-from mia_lightning.metrics.rates import TAIL
 from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.schema import (
     AttackSection,
@@ -99,7 +99,7 @@ def build_report(
             fingerprint="ab" * 32,
         ),
         membership=MembershipSection(
-            plan="disjoint",
+            plan_name="disjoint",
             num_members=counts.num_members // num_targets,
             num_nonmembers=counts.num_nonmembers // num_targets,
             shadow_train_size=200,

@@ -11,17 +11,17 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.metrics import Bootstrap, attack_figures
-from mia_lightning.metrics.areas import auc_interval
-from mia_lightning.metrics.crossed import CROSSED
 from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS
+from mia_lightning.metrics.intervals.areas import auc_interval
+from mia_lightning.metrics.intervals.crossed import CROSSED
 from mia_lightning.metrics.roc import roc
-from mia_lightning.observation import Observation
 from mia_lightning.reports.assemble import AttackOutcome, assemble
 from mia_lightning.reports.console import render_summary
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.findings import verdict
-from mia_lightning.reports.html import html_page
+from mia_lightning.reports.page.html import html_page
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.run.observation import Observation
 from mia_lightning.seeds import generator
 
 
@@ -39,7 +39,7 @@ def observed(blobs: Population, num_targets: int) -> Observation:
 
 
 def reported(observation: Observation) -> tuple[AuditReport, AttackOutcome]:
-    member_TN = observation.plan.member_KN[observation.plan.targets]
+    member_TN = observation.membership.member_KN[observation.membership.targets]
     score_TN = torch.randn(member_TN.shape, generator=generator(0, "scores"), dtype=torch.float64) + member_TN
     outcome = AttackOutcome(name="made", description="Made up.", score_TN=score_TN, is_flagged_TN=score_TN > 0.5)
     report = assemble(
@@ -52,8 +52,8 @@ def test_figures_of_one_target(blobs: Population) -> None:
     observation = observed(blobs, 1)
     report, outcome = reported(observation)
     (section,) = report.attacks
-    scored_N = observation.plan.scored_KN[0]
-    member_N, label_N = observation.plan.member_KN[0][scored_N], observation.population.label_N[scored_N]
+    scored_N = observation.membership.scored_KN[0]
+    member_N, label_N = observation.membership.member_KN[0][scored_N], observation.population.label_N[scored_N]
     score_N, is_flagged_N = outcome.score_TN[0][scored_N], outcome.is_flagged_TN[0][scored_N]
     assert section.estimand == THESE_MODELS
     assert section.overall == attack_figures(

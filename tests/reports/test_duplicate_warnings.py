@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 import mia_lightning as mia
 from mia_lightning.datasets import near_duplicates
 from mia_lightning.datasets.population import Population
+from mia_lightning.membership import Wanted
 from mia_lightning.seeds import generator
 
 
@@ -60,7 +61,7 @@ def wide(count: int = 120, num_features: int = 30) -> Population:
 
 def with_near_copies(population: Population, plan: mia.Disjoint, *, near: int, equal: int = 0) -> Population:
     """The first non-members become equal to the first members, and those after them nearly equal to the next."""
-    filled = plan.fill(population, num_targets=1, num_shadows=2, seed=0)
+    filled = plan.fill(population, Wanted(num_targets=1, num_shadows=2, seed=0))
     member_M, nonmember_M = (mask_KN[0].nonzero().squeeze(1) for mask_KN in (filled.member_KN, filled.nonmember_KN))
     x_N = population.x_N.clone()
     x_N[nonmember_M[: near + equal]] = x_N[member_M[: near + equal]]
@@ -124,7 +125,7 @@ def test_figures_beside_a_sample_are_those_of_the_sample(monkeypatch: pytest.Mon
     population = with_near_copies(wide(), plan, near=15)
     monkeypatch.setattr(near_duplicates, "MAX_PRODUCTS", 20 * 30 * 30)
     report = mia.audit(population, **quick_audit(membership=plan, shadow=mia.Real(count=2)))
-    filled = plan.fill(population, num_targets=1, num_shadows=2, seed=0)
+    filled = plan.fill(population, Wanted(num_targets=1, num_shadows=2, seed=0))
     found = near_duplicates.near_duplicates(
         population, torch.arange(120), filled.member_KN[0], filled.nonmember_KN[0], seed=0
     )
@@ -147,7 +148,7 @@ def test_of_several_targets_the_first_is_looked_at() -> None:
     report = mia.audit(
         population, **quick_audit(membership=plan, target=mia.Trained(count=2), shadow=mia.Real(count=2))
     )
-    filled = plan.fill(population, num_targets=2, num_shadows=2, seed=0)
+    filled = plan.fill(population, Wanted(num_targets=2, num_shadows=2, seed=0))
     member_N, nonmember_N = filled.member_KN[0], filled.nonmember_KN[0]
     distance_MQ = torch.cdist(population.x_N[member_N], population.x_N[nonmember_N])
     count = int((distance_MQ < 0.1).any(1).sum()) - report.membership.duplicates_across_boundary

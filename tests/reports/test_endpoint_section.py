@@ -15,12 +15,12 @@ from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
-from mia_lightning.reports.endpoint import endpoint_sentences, unsteady
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.threat_model import threat_sentences
+from mia_lightning.reports.sections.endpoint import endpoint_sentences, unsteady
+from mia_lightning.reports.sections.threat_model import threat_sentences
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.models import EndpointTarget
-from mia_lightning.targets.google_prediction import GooglePrediction
+from mia_lightning.targets.services.google_prediction import GooglePrediction
 from mia_lightning.training.setup import Setup
 
 

@@ -8,12 +8,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.errors import InputError
-from mia_lightning.mistakes import config_directory
-from mia_lightning.reports.logger import LoggedRun, Loggers, NoLogger, NoRun
+from mia_lightning.loggers.interface import LoggedRun, Loggers, NoLogger, NoRun
+from mia_lightning.loggers.tensorboard import TensorBoardReport
+from mia_lightning.loggers.wandb import WandbReport
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tensorboard import TensorBoardReport
-from mia_lightning.reports.wandb import WandbReport
 
 
 class Noted(NoRun):

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 import pytest
 
-from mia_lightning.reports.page import plotly_javascript, read_once
+from mia_lightning.reports.page.templates import plotly_javascript, read_once
 
 
 def test_the_script_is_the_installed_one_but_for_parentheses() -> None:

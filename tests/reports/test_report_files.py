@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mia_lightning.atomic import write_whole
 from mia_lightning.errors import InputError
 from mia_lightning.reports import figures as figures_module
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import SCHEMA, AuditReport
+from mia_lightning.store.atomic import write_whole
 
 
 @pytest.fixture(scope="module")

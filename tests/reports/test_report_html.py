@@ -8,7 +8,7 @@ import pytest
 
 from mia_lightning.reports import findings
 from mia_lightning.reports.curves import attack_curves
-from mia_lightning.reports.html import html_page
+from mia_lightning.reports.page.html import html_page
 from mia_lightning.reports.schema import AuditReport, DefenseSection, SynthesisSection
 
 EVIL = "<script>alert(1)</script>"

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from mia_lightning.reports.curves import attack_curves
-from mia_lightning.reports.html import html_page
+from mia_lightning.reports.page.html import html_page
+from mia_lightning.reports.page.surest import Surest, surest
 from mia_lightning.reports.schema import AuditReport, PrivacySection, VulnerabilitySection
-from mia_lightning.reports.surest import Surest, surest
 
 ReportMaker = Callable[..., AuditReport]
 

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from mia_lightning.errors import InputError
+from mia_lightning.loggers.tensorboard import EVENTS, TensorBoardReport
 from mia_lightning.reports.curves import PrecisionRecallCurve, attack_curves
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import AuditReport, Scores
 from mia_lightning.reports.tables import headline_scalars
-from mia_lightning.reports.tensorboard import EVENTS, TensorBoardReport
 
 pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install 'mia-lightning[tensorboard]'")
 
@@ -133,7 +133,7 @@ def test_scores_that_are_all_alike_are_a_curve_of_two_points(report: AuditReport
 
 
 def test_counts_follow_from_precision_and_recall() -> None:
-    from mia_lightning.reports.tensorboard_content import curve_points
+    from mia_lightning.loggers.tensorboard_content import curve_points
 
     recall, precision = np.array([0.25, 1.0]), np.array([1.0, 0.4])
     curve = PrecisionRecallCurve(recall=recall, precision=precision, precision_balanced=np.array([1.0, 0.5]))
@@ -220,7 +220,7 @@ def test_without_a_folder_it_is_the_current_one(
 
 
 def test_tensorboard_that_is_not_installed_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mia_lightning.reports.tensorboard.find_spec", lambda name: None)
+    monkeypatch.setattr("mia_lightning.loggers.tensorboard.find_spec", lambda name: None)
     with pytest.raises(
         InputError, match=r"needs the package `tensorboard`.*pip install 'mia-lightning\[tensorboard\]'"
     ):
@@ -239,7 +239,7 @@ def test_the_command_exits_with_2_where_it_is_not_installed(tmp_path: Path) -> N
         "find = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name == 'tensorboard' else find(name, *rest)\n"
         "sys.argv = ['mia-lightning', 'logger=tensorboard', 'shadow.count=2', 'training.epochs=1', 'attack=loss']\n"
-        "from mia_lightning.cli import main\n"
+        "from mia_lightning.command.main import main\n"
         "main()\n"
     )
     done = subprocess.run(

@@ -17,11 +17,11 @@ from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.schema import AuditReport, ThreatModelSection
-from mia_lightning.reports.threat_model import threat_model, threat_sentences
-from mia_lightning.scoring import run_attacks
+from mia_lightning.reports.sections.threat_model import threat_model, threat_sentences
+from mia_lightning.run.scoring import run_attacks
 from mia_lightning.shadows.noisy import Noisy
-from mia_lightning.targets.google_prediction import GooglePrediction
 from mia_lightning.targets.leave_one_out import LeaveOneOut
+from mia_lightning.targets.services.google_prediction import GooglePrediction
 
 
 def audited(population: Population, **options: object) -> tuple[AuditReport, ThreatModelSection, dict[str, str]]:
@@ -75,7 +75,7 @@ def test_a_report_without_it_shows_none(report: AuditReport) -> None:
 def test_the_targets_own_records_and_their_fewest_references(blobs: Population) -> None:
     observation = mia.observe(blobs, **_observed(membership=mia.Halves(), shadow=mia.Real(count=6)))
     model = threat_model(observation, [], channel="full", defense=None)
-    plan = observation.plan
+    plan = observation.membership
     ins, outs = [], []
     for n in range(len(blobs)):
         if bool(plan.scored_KN[0, n]):
@@ -93,7 +93,7 @@ def test_every_model_a_target_is_compared_with_those_outside_its_block(
     membership = mia.Halves(train_size=train_size)
     observation = mia.observe(blobs, **_observed(membership=membership, target=LeaveOneOut(), shadow=mia.Real(count=6)))
     model = threat_model(observation, [], channel="full", defense=None)
-    plan = observation.plan
+    plan = observation.membership
     counts = []
     for target in range(6):
         others = [k for k in range(6) if int(plan.block_K[k]) != int(plan.block_K[target])]

@@ -16,8 +16,8 @@ from mia_lightning.attacks.gap import Gap
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.vulnerability import vulnerability_section
-from mia_lightning.scoring import AttackOutcome
+from mia_lightning.reports.sections.vulnerability import vulnerability_section
+from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.seeds import generator
 from mia_lightning.targets.leave_one_out import LeaveOneOut
 
@@ -109,7 +109,7 @@ def test_one_target_has_no_such_table(make_run: Callable[..., tuple[AuditReport,
 
 def plan_of(member_TN: Tensor) -> mia.Membership:
     return mia.Membership(
-        plan="halves",
+        plan_name="halves",
         member_KN=member_TN,
         scored_KN=torch.ones_like(member_TN),
         num_targets=len(member_TN),

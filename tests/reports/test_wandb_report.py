@@ -17,14 +17,14 @@ from PIL import Image
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.loggers.interface import NoLogger, NoRun
+from mia_lightning.loggers.wandb import WandbReport
+from mia_lightning.loggers.wandb_content import ALL_RECORDS, MAX_ROWS, curve_rows
+from mia_lightning.loggers.wandb_experiment import Experiment
 from mia_lightning.reports.curves import attack_curves
-from mia_lightning.reports.exposed import surest_members
-from mia_lightning.reports.logger import NoLogger, NoRun
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.sections.exposed import surest_members
 from mia_lightning.reports.tables import headline_scalars
-from mia_lightning.reports.wandb import WandbReport
-from mia_lightning.reports.wandb_content import ALL_RECORDS, MAX_ROWS, curve_rows
-from mia_lightning.reports.wandb_experiment import Experiment
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
@@ -237,7 +237,7 @@ def test_exposed_records_that_are_images_are_shown(make_report, tmp_path: Path) 
 
 
 def test_records_become_pictures(pictures: Population, blobs: Population) -> None:
-    from mia_lightning.reports.exposed import pictures as drawn
+    from mia_lightning.reports.sections.exposed import pictures as drawn
 
     assert drawn(blobs, [0, 1]) is None
     assert drawn(pictures, [0]) is None  # of two channels
@@ -396,7 +396,7 @@ def test_rows_are_counted(make_report) -> None:
 
 
 def test_of_too_many_curves_the_most_exposed_are_kept(report: AuditReport, monkeypatch) -> None:
-    monkeypatch.setattr("mia_lightning.reports.wandb_content.MAX_ROWS", 6)
+    monkeypatch.setattr("mia_lightning.loggers.wandb_content.MAX_ROWS", 6)
     curves = {name: attack_curves(report.scores, name) for name in ("shokri", "loss")}
     rows = curve_rows(report, curves)
     first = max(report.attacks[0].per_class[:3], key=lambda group: group.auc.value)
@@ -455,7 +455,7 @@ def test_what_wandb_refuses_is_one_sentence(tmp_path: Path) -> None:
 def test_netrc_is_a_key(tmp_path: Path, monkeypatch) -> None:
     import wandb
 
-    from mia_lightning.reports.wandb import _has_key
+    from mia_lightning.loggers.wandb import _has_key
 
     for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -480,7 +480,7 @@ def test_disabled_and_none_keep_nothing(report: AuditReport, tmp_path: Path) -> 
 
 def test_logger_none_does_not_load_wandb() -> None:
     program = (
-        "import sys, pathlib; from mia_lightning.reports.logger import NoLogger; "
+        "import sys, pathlib; from mia_lightning.loggers.interface import NoLogger; "
         "NoLogger().start(pathlib.Path('.'), {}).abort(); "
         "assert not {'wandb', 'matplotlib', 'plotly', 'pyarrow'} & set(sys.modules)"
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.stack import Stack
 
 V1, V2 = "/v1/models/target:predict", "/v2/models/target/infer"
 

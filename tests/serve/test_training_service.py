@@ -21,20 +21,21 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.serve.command import main
 from mia_lightning.serve.projects import Projects
-from mia_lightning.targets.amazon_ml import AmazonML
-from mia_lightning.targets.google_prediction import GooglePrediction
-from mia_lightning.targets.http_service import HttpService
-from mia_lightning.targets.in_process import InProcessService
-from mia_lightning.targets.service import Job, ServiceTarget
-from mia_lightning.training.fit import Engine
+from mia_lightning.targets.services.amazon_ml import AmazonML
+from mia_lightning.targets.services.google_prediction import GooglePrediction
+from mia_lightning.targets.services.http import HttpService
+from mia_lightning.targets.services.in_process import InProcessService
+from mia_lightning.targets.services.interface import ServiceJob
+from mia_lightning.targets.services.service import ServiceTarget
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.trainer import TrainerSettings
 
 SERVER = ("--accelerator", "cpu")
 CPU = TrainerSettings(accelerator="cpu")
 
 
-def job(population: Population, name: str = "mine", rows: slice = slice(0, 40)) -> Job:
-    return Job(
+def job(population: Population, name: str = "mine", rows: slice = slice(0, 40)) -> ServiceJob:
+    return ServiceJob(
         name=name, x_N=population.x_N[rows], label_N=population.label_N[rows], num_classes=population.num_classes
     )
 
@@ -258,7 +259,7 @@ class _Held:
     def __init__(self, error: Exception | None = None) -> None:
         self.go, self.error = threading.Event(), error
 
-    def train(self, jobs: Iterator[Job]) -> list[str | None]:
+    def train(self, jobs: Iterator[ServiceJob]) -> list[str | None]:
         names: list[str | None] = [each.name for each in jobs]
         self.go.wait(60)
         if self.error is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
 
 
 @pytest.fixture

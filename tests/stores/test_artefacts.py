@@ -9,7 +9,7 @@ import pytest
 from artefacts import FIELDS, PLACE, StoppedError, ended, files, python, writes
 
 from mia_lightning.errors import InputError
-from mia_lightning.store import DAMAGED, Store
+from mia_lightning.store.artefacts import DAMAGED, Store
 
 
 def test_what_is_put_is_found(store: Store) -> None:
@@ -158,7 +158,7 @@ def test_what_a_killed_writer_leaves_is_named(store: Store) -> None:
     script = """
 import os, sys
 from pathlib import Path
-from mia_lightning import store
+from mia_lightning.store import artefacts as store
 def write(path):
     path.write_bytes(b"half of")
     if sys.argv[2] == "content":
@@ -181,7 +181,7 @@ def test_writers_of_one_place_do_not_mix(store: Store) -> None:
     """Two write, a third reads: what it finds is always one of the artefacts, whole."""
     script = """
 import sys
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
 store = Store(dir=sys.argv[1])
 for i in range(150):
     text = f"{sys.argv[2]} {i}" if i % 2 else "of both"

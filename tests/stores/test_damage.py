@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from artefacts import FIELDS, PLACE, files, writes
 
-from mia_lightning import store as store_module
 from mia_lightning.errors import InputError
-from mia_lightning.store import DAMAGED, SCHEMA, Store
+from mia_lightning.store import artefacts as store_module
+from mia_lightning.store.artefacts import DAMAGED, SCHEMA, Store
 
 
 def is_set_aside(store: Store, reason: str) -> None:

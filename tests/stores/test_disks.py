@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from artefacts import FIELDS, PLACE, A, files, refuse, said, writes
 
-from mia_lightning import store as store_module
 from mia_lightning.errors import InputError
-from mia_lightning.store import Store
+from mia_lightning.store import artefacts as store_module
+from mia_lightning.store.artefacts import Store
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])

@@ -14,19 +14,19 @@ from pathlib import Path
 import pytest
 from artefacts import FIELDS, PLACE, A, B, C, StoppedError, python, refuse, writes
 
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
 
 HOLDS = """
 import sys
 import time
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
 with Store(dir=sys.argv[1]).locked(sys.argv[2:], waiting=lambda: print("waiting", flush=True)):
     print("held", flush=True)
     time.sleep(600)
 """
 TAKES = """
 import sys
-from mia_lightning.store import Store
+from mia_lightning.store.artefacts import Store
 with Store(dir=sys.argv[1]).locked_free(sys.argv[2:]) as free:
     print(*sorted(free))
 """

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 import torch
 
-from mia_lightning import store as store_module
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
-from mia_lightning.store import SCHEMA, Store
-from mia_lightning.store_cli import main
-from mia_lightning.training.fit import Engine
+from mia_lightning.store import artefacts as store_module
+from mia_lightning.store.artefacts import SCHEMA, Store
+from mia_lightning.store.command import main
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.kept_answers import KeptAnswers
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 DAY = 86400
@@ -102,7 +102,7 @@ def ended_process() -> int:
 
 def test_it_starts_without_anything_heavy() -> None:
     script = (
-        "import sys\nimport mia_lightning.store_cli\n"
+        "import sys\nimport mia_lightning.store.command\n"
         "print(sorted(sys.modules.keys() & {'torch', 'numpy', 'hydra', 'pytorch_lightning', 'rich', 'safetensors'}))"
     )
     kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -191,10 +191,10 @@ def test_what_is_trained_is_shown_by_name(call: Call, tmp_path: Path, blobs: Pop
     engine = replace(Engine(seed=3, settings=TrainerSettings(accelerator="cpu")), store=store)
     recipe = Recipe(epochs=1, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.01))
     make_network = partial(MLP, blobs.input_shape, 3, hidden=[4])
-    task = engine.task(
+    job = engine.job(
         make_network, blobs, [torch.arange(40), torch.arange(40, 80)], recipe, role="shadow", models=range(2), keep=True
     )
-    trained = engine.run(task)
+    trained = engine.run(job)
     answers = KeptAnswers.of(trained.kept, blobs)
     assert answers is not None
     answers.keep(torch.zeros(2, 1, 120, 3))
@@ -328,7 +328,7 @@ def test_prune_leaves_what_another_process_holds(call: Call, store: Store, ended
     """A training whose process has another number here, such as in a container, still holds its locks."""
     put_training(store, "held", OLD, process=ended_process)
     script = (
-        "import sys\nfrom mia_lightning.store import Store\n"
+        "import sys\nfrom mia_lightning.store.artefacts import Store\n"
         "with Store(dir=sys.argv[1]).locked([sys.argv[2]]):\n    print('held', flush=True)\n    sys.stdin.read()"
     )
     kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -479,7 +479,7 @@ def test_what_was_typed_wrong(
 def test_a_reader_that_has_seen_enough(store: Store) -> None:
     """Such as `mia-store ls | head -1`."""
     kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-m", "mia_lightning.store_cli", "ls", "--dir", str(store.folder)]
+    command = [sys.executable, "-m", "mia_lightning.store.command", "ls", "--dir", str(store.folder)]
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(command, env=kept, stdout=writing, stderr=subprocess.PIPE, text=True)

@@ -19,8 +19,8 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.reports.schema import ReuseSection
 from mia_lightning.shadows.model_based import ModelBased
-from mia_lightning.store import Store
-from mia_lightning.targets.google_prediction import GooglePrediction
+from mia_lightning.store.artefacts import Store
+from mia_lightning.targets.services.google_prediction import GooglePrediction
 from mia_lightning.training.trained import TrainedStack
 
 PLAN: dict[str, Any] = {"membership": mia.Disjoint(train_size=30), "shadow": mia.Real(count=6)}

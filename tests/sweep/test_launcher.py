@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from mia_lightning.cli import main
+from mia_lightning.command.main import main
 from mia_lightning.sweep.runs import FINISHED, Outcome, Run, begin
 
 Sweep = Callable[..., tuple[int, str]]
@@ -225,7 +225,7 @@ def test_on_this_machine_finished_runs_are_skipped_as_well(
         done.append(resolved["seed"])
         return (2 if resolved["seed"] == 1 and len(done) < 4 else 0), None
 
-    monkeypatch.setattr("mia_lightning.cli._run", run)
+    monkeypatch.setattr("mia_lightning.command.main._run", run)
     assert sweep("seed=0,1,2")[0] == 2
     code, printed = sweep("seed=0,1,2")
     assert (code, done) == (0, [0, 1, 2, 1])
@@ -243,7 +243,7 @@ def test_shards_on_this_machine(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, t
         done.append(resolved["shards"]["number"])
         return 0, None
 
-    monkeypatch.setattr("mia_lightning.cli._run", run)
+    monkeypatch.setattr("mia_lightning.command.main._run", run)
     assert sweep("shadow.shards=2")[0] == 0
     assert done == [0, 1, None]
     assert all(

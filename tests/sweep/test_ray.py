@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 import pytest
 
 from mia_lightning.errors import InputError
-from mia_lightning.job import LOST
 from mia_lightning.sweep import ray as module
 from mia_lightning.sweep.ray import Ray
 from mia_lightning.sweep.runs import Outcome, Run
+from mia_lightning.terminal.exit_codes import LOST
 
 QUICK = ["logger=none", "shadow.count=4", "training.epochs=2", "attack=loss", "trainer.accelerator=cpu"]
 Found = TypeVar("Found")

@@ -13,8 +13,8 @@ from types import FrameType
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from mia_lightning.job import EXIT_CODES, LOST, worst
 from mia_lightning.sweep.runs import Outcome, Run, begin, digest_of, execute, lost
+from mia_lightning.terminal.exit_codes import LOST, OF_RUNS, worst
 
 PROGRAM = """
 import json, os, pathlib, signal, sys, time
@@ -175,4 +175,4 @@ def test_a_lost_run_is_worse_than_any_answer_and_better_than_a_mistake(tmp_path:
     assert json.loads((tmp_path / "outcome.json").read_text()) == {"exit_code": 5, "reason": "it was cancelled"}
     assert worst([0, 3, 4, LOST]) == LOST
     assert [worst([LOST, code]) for code in (1, 2, 130, 143)] == [1, 2, 130, 143]
-    assert len(set(EXIT_CODES)) == len(EXIT_CODES)
+    assert len(set(OF_RUNS)) == len(OF_RUNS)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.errors import InputError
-from mia_lightning.mistakes import config_directory
 from mia_lightning.sweep import slurm_queue
 from mia_lightning.sweep.runs import Outcome, Run
 from mia_lightning.sweep.slurm import Slurm, _conclude, _kept

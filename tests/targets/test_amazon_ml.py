@@ -6,16 +6,16 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import KBinsDiscretizer
 
-import mia_lightning.targets.amazon_ml as module
+import mia_lightning.targets.services.amazon_ml as module
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.fitted import QuantileBins, QuantileLogistic
 from mia_lightning.seeds import derive, generator
-from mia_lightning.targets.amazon_ml import AmazonML
-from mia_lightning.targets.in_process import InProcessService
-from mia_lightning.targets.service import Job
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
+from mia_lightning.targets.services.amazon_ml import AmazonML
+from mia_lightning.targets.services.in_process import InProcessService
+from mia_lightning.targets.services.interface import ServiceJob
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -24,9 +24,9 @@ def service(**settings: object) -> InProcessService:
     return AmazonML(**settings).connect(engine)  # type: ignore[arg-type]
 
 
-def job(population: Population, k: int, size: int = 40) -> Job:
+def job(population: Population, k: int, size: int = 40) -> ServiceJob:
     index_n = torch.randperm(len(population), generator=generator(k, "job"))[:size]
-    return Job(name=f"job {k}", x_N=population.x_N[index_n], label_N=population.label_N[index_n], num_classes=3)
+    return ServiceJob(name=f"job {k}", x_N=population.x_N[index_n], label_N=population.label_N[index_n], num_classes=3)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_job_alone_gives_the_model_of_the_job_in_a_batch(name: str, request: p
 
 def test_jobs_of_binary_and_of_other_features_do_not_share_a_stack(blobs: Population, binary: Population) -> None:
     found = service()
-    mixed = Job(name="mixed", x_N=binary.x_N.float(), label_N=binary.label_N, num_classes=3)
+    mixed = ServiceJob(name="mixed", x_N=binary.x_N.float(), label_N=binary.label_N, num_classes=3)
     found.train([job(blobs, 0), mixed])
     widths = {name: stack.stack.networks.logits.weight.shape[-1] for name, (stack, _) in found._models.items()}
     assert widths == {"job 0": 6 * module._BINS, "mixed": 6}
@@ -144,7 +144,7 @@ def test_many_passes_converge_to_the_solution_of_scikit_learn(
     monkeypatch.setattr(module, "_LEARNING_RATE", 0.8)
     l2 = 0.05
     found = service(passes=400, l2=l2)
-    found.train([Job(name="all", x_N=binary.x_N, label_N=binary.label_N, num_classes=3)])
+    found.train([ServiceJob(name="all", x_N=binary.x_N, label_N=binary.label_N, num_classes=3)])
     x_N = np.c_[binary.x_N.double().numpy(), np.ones(120)]  # the penalty includes the biases
     reference = LogisticRegression(C=1 / (l2 * 120), fit_intercept=False, tol=1e-10, max_iter=5000)
     expected = reference.fit(x_N, binary.label_N.numpy()).predict_proba(x_N)

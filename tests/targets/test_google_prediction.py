@@ -13,10 +13,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.fitted import RangeScaledMLP, RangeScaling
 from mia_lightning.seeds import generator
-from mia_lightning.targets.google_prediction import GooglePrediction
-from mia_lightning.targets.in_process import InProcessService
-from mia_lightning.targets.service import Job
-from mia_lightning.training.fit import Engine
+from mia_lightning.targets.services.google_prediction import GooglePrediction
+from mia_lightning.targets.services.in_process import InProcessService
+from mia_lightning.targets.services.interface import ServiceJob
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.trainer import TrainerSettings
 
 CPU = TrainerSettings(accelerator="cpu")
@@ -26,9 +26,9 @@ def service(seed: int = 0, precision: str = "64") -> InProcessService:
     return GooglePrediction().connect(Engine(seed=seed, settings=replace(CPU, precision=precision)))
 
 
-def job(population: Population, k: int, size: int = 30) -> Job:
+def job(population: Population, k: int, size: int = 30) -> ServiceJob:
     index_n = torch.randperm(len(population), generator=generator(k, "job"))[:size]
-    return Job(
+    return ServiceJob(
         name=f"job {k}",
         x_N=population.x_N[index_n],
         label_N=population.label_N[index_n],
@@ -36,7 +36,7 @@ def job(population: Population, k: int, size: int = 30) -> Job:
     )
 
 
-def answers(of: InProcessService, jobs: list[Job], x_B: Tensor) -> list[Tensor]:
+def answers(of: InProcessService, jobs: list[ServiceJob], x_B: Tensor) -> list[Tensor]:
     return [of.predict(str(name), x_B) for name in of.train(jobs)]
 
 
@@ -57,7 +57,7 @@ def test_jobs_of_different_forms_are_trained_in_one_call(
     found = service()
     names = found.train(iter(jobs))
     assert names == ["job 0", "job 1", "job 2"]
-    monkeypatch.setattr("mia_lightning.targets.in_process._RECORD_BYTES", 1)  # one job at a time
+    monkeypatch.setattr("mia_lightning.targets.services.in_process._RECORD_BYTES", 1)  # one job at a time
     single = service()
     assert single.train(iter(jobs)) == names
     for each, x_N in (("job 0", blobs.x_N), ("job 1", pictures.x_N), ("job 2", blobs.x_N)):
@@ -151,7 +151,7 @@ def test_on_location_the_service_knows_its_training_records_by_heart(shared_data
     order = torch.randperm(len(location), generator=generator(0, "split"))
     members, others = order[:1200], order[1200:2400]
     x_N, label_N = location.x_N, location.label_N
-    found.train([Job(name="target", x_N=x_N[members], label_N=label_N[members], num_classes=30)])
+    found.train([ServiceJob(name="target", x_N=x_N[members], label_N=label_N[members], num_classes=30)])
     accuracy = [
         float((found.predict("target", x_N[i]).argmax(1) == label_N[i]).float().mean()) for i in (members, others)
     ]

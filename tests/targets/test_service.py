@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint
+from mia_lightning.membership import Disjoint, Wanted
 from mia_lightning.models.mlp import MLP
-from mia_lightning.targets.amazon_ml import AmazonML
-from mia_lightning.targets.google_prediction import GooglePrediction
-from mia_lightning.targets.service import PROBABILITY_FLOOR, Job, Service, ServiceModels, ServiceTarget
-from mia_lightning.training.architecture import bind_shapes, inspect_architecture
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.targets.services.amazon_ml import AmazonML
+from mia_lightning.targets.services.google_prediction import GooglePrediction
+from mia_lightning.targets.services.interface import Service, ServiceJob
+from mia_lightning.targets.services.service import PROBABILITY_FLOOR, ServiceModels, ServiceTarget
+from mia_lightning.training.engine import Engine
 from mia_lightning.training.setup import Setup
+from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -31,10 +32,10 @@ class Scripted:
 
     def __init__(self, answer: object = None, fails: tuple[str, ...] = ()) -> None:
         self.answer, self.fails = answer, fails
-        self.jobs: list[Job] = []
+        self.jobs: list[ServiceJob] = []
         self.asked: list[tuple[str, Tensor]] = []
 
-    def train(self, jobs: Iterable[Job]) -> list[str | None]:
+    def train(self, jobs: Iterable[ServiceJob]) -> list[str | None]:
         new = list(jobs)
         self.jobs += new
         return [None if job.name in self.fails else f"model of {job.name}" for job in new]
@@ -62,7 +63,9 @@ def setup_of(population: Population, *, num_targets: int = 1, num_shadows: int =
         architecture=inspect_architecture(make_network, population),
         recipe=Recipe(epochs=2, batch_size=10, optimizer=partial(torch.optim.SGD, lr=0.1)),
         population=population,
-        membership=Disjoint(train_size=20).fill(population, num_targets=num_targets, num_shadows=num_shadows, seed=3),
+        membership=Disjoint(train_size=20).fill(
+            population, Wanted(num_targets=num_targets, num_shadows=num_shadows, seed=3)
+        ),
     )
 
 
@@ -83,7 +86,7 @@ def test_both_endpoints_are_sent_the_records_in_the_populations_own_form(picture
 
 
 def test_what_is_observed_is_the_logarithm_of_each_answer(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mia_lightning.targets.service._REQUEST_NUMBERS", 7 * 128)
+    monkeypatch.setattr("mia_lightning.targets.services.service._REQUEST_NUMBERS", 7 * 128)
     service = Scripted()
     models = ServiceModels(service, ["a", "b"])
     found = models.observe(blobs).log_probability_KANC
@@ -159,7 +162,7 @@ def test_an_answer_that_is_no_distribution_is_refused(blobs: Population, answer:
 def test_the_record_of_a_bad_answer_is_counted_over_all_requests(
     blobs: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mia_lightning.targets.service._REQUEST_NUMBERS", 100 * 128)
+    monkeypatch.setattr("mia_lightning.targets.services.service._REQUEST_NUMBERS", 100 * 128)
     answer = broken_at(30, [1.0, 1.0, 1.0])
     late = Scripted(lambda x_B: answer(x_B) if len(x_B) < 25 else x_B[:, :3].softmax(1))  # type: ignore[operator]
     ServiceModels(late, ["a"]).observe(blobs)
@@ -252,7 +255,7 @@ def test_shadow_models_come_from_the_endpoint_of_the_targets(blobs: Population, 
     assert isinstance(shadows, ServiceModels)
     service, plan = target.connect(setup.engine), setup.membership
     jobs = [
-        Job(name=f"shadow {k}", x_N=blobs.x_N[row], label_N=blobs.label_N[row], num_classes=3)
+        ServiceJob(name=f"shadow {k}", x_N=blobs.x_N[row], label_N=blobs.label_N[row], num_classes=3)
         for k, row in enumerate(plan.member_KN[plan.shadows])
     ]
     names = service.train(jobs)

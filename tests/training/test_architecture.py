@@ -11,10 +11,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes, inspect_architecture
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.progress import Stages
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 

@@ -17,24 +17,24 @@ from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms import functional as F  # noqa: N812
 
-from mia_lightning import job
+from mia_lightning.command import job
+from mia_lightning.command.experiment import depends_on
+from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.errors import InputError
-from mia_lightning.experiment import depends_on
-from mia_lightning.mistakes import config_directory
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import counter_hash, derive, generator, isolated
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.augmentation import Augmentation, Crop, Cutout, Flip, augmented
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.module import StackModule
-from mia_lightning.training.recipe import Recipe, default_recipe
-from mia_lightning.training.rules import Gradients, Models, Step
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.augmentation import Augmentation, Crop, Cutout, Flip, augmented
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.recipe import Chunk, Recipe, default_recipe
+from mia_lightning.training.step.rules import Gradients, Step
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -309,7 +309,7 @@ class Watch:
 
     seen: list[Step] = field(default_factory=list)
 
-    def for_models(self, models: Models) -> Gradients:
+    def for_models(self, models: Chunk) -> Gradients:
         return self._keep
 
     def _keep(self, stack: Stack, step: Step) -> Tensor:
@@ -378,7 +378,7 @@ def test_the_engine_refuses_before_anything_is_trained(blobs: Population) -> Non
     recipe = Recipe(epochs=1, batch_size=10, optimizer=torch.optim.Adam, augment=[Flip()])
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
     with pytest.raises(InputError, match="no image"):
-        engine.task(make, blobs, [torch.arange(20)], recipe, role="target")
+        engine.job(make, blobs, [torch.arange(20)], recipe, role="target")
 
 
 def test_a_list_from_a_configuration_is_kept_as_a_tuple() -> None:
@@ -394,7 +394,7 @@ def resolved(*overrides: str) -> dict[str, Any]:
         return job.resolve(compose("config", overrides=[*quick, *still, *overrides]))
 
 
-PLACE = "mia_lightning.training.augmentation"
+PLACE = "mia_lightning.training.step.augmentation"
 TYPED = (
     f"training.augment=[{{_target_: {PLACE}.Crop, padding: 1, image_shape: [8, 8]}},"
     f"{{_target_: {PLACE}.Flip, image_shape: [1, 8, 8]}}, {{_target_: {PLACE}.Cutout, size: 2, image_shape: [8, 8]}}]"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.batches import StackBatches, stable_order
+from mia_lightning.training.step.batches import StackBatches, stable_order
 
 sizes_strategy = st.lists(st.integers(1, 23), min_size=1, max_size=5)
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.dense import DenseLayers
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.dense import DenseLayers
+from mia_lightning.training.stack.stack import Stack
 
 MakeNetwork = Callable[[], nn.Module]
 

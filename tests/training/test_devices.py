@@ -24,13 +24,13 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.devices import as_one_of
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.planner import Planner
-from mia_lightning.training.progress import Stages
-from mia_lightning.training.recipe import EarlyStopping, Recipe, cross_entropy
-from mia_lightning.training.task import divided
+from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.devices.processes import as_one_of
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import divided
+from mia_lightning.training.plan.planner import Planner
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -147,9 +147,9 @@ def test_the_plan_is_that_of_the_largest_share(both: Both) -> None:
     (plan,) = both.engine.plans
     assert plan.num_models == 4
     recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
-    task = both.engine.task(Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
+    job = both.engine.job(Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
     settings = TrainerSettings(accelerator="cpu", devices=3)
-    assert Engine(seed=0, settings=settings).plan(task).num_models == 3  # and so is an estimate, which trains nothing
+    assert Engine(seed=0, settings=settings).plan(job).num_models == 3  # and so is an estimate, which trains nothing
 
 
 def test_processes_on_the_cpu_share_its_memory_and_its_threads() -> None:
@@ -226,32 +226,32 @@ def test_a_single_model_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_shares_are_disjoint_even_and_in_order(count: int) -> None:
     sizes = [30, 30, 30, 70, 70, 10, 30, 100]
-    task = Engine(seed=0).task(
+    job = Engine(seed=0).job(
         Scaled,
         records(),
         [torch.arange(size) for size in sizes],
         Recipe(epochs=1, batch_size=20, optimizer=ADAM),
         role="shadow",
     )
-    shares = task.shares(count)
+    shares = job.shares(count)
     assert sorted(place for share in shares for place in share) == list(range(8))
     assert all(share == sorted(share) for share in shares)
-    for group in task.groups():
+    for group in job.groups():
         of_group = [len(set(group) & set(share)) for share in shares]
         assert max(of_group) - min(of_group) <= 1
-    part = task.part(shares[-1])
+    part = job.part(shares[-1])
     assert [len(each) for each in part.records_K] == [sizes[place] for place in shares[-1]]
 
 
 def test_many_groups_of_one_are_divided_too() -> None:
-    task = Engine(seed=0).task(
+    job = Engine(seed=0).job(
         Scaled,
         records(),
         [torch.arange(10 * k) for k in range(1, 13)],
         Recipe(epochs=1, batch_size=10, optimizer=ADAM),
         role="shadow",
     )
-    steps_D = [sum(task.recipe.steps_per_epoch(len(task.records_K[k])) for k in share) for share in task.shares(3)]
+    steps_D = [sum(job.recipe.steps_per_epoch(len(job.records_K[k])) for k in share) for share in job.shares(3)]
     assert sum(steps_D) == 78
     assert max(steps_D) <= 1.5 * min(steps_D)
 
@@ -435,7 +435,7 @@ NOTEBOOK = """
 import sys
 sys.path.insert(0, {folder!r})
 from test_devices import train_with
-from mia_lightning.training.recipe import cross_entropy
+from mia_lightning.training.step.recipe import cross_entropy
 
 def own(logits, label):
     return cross_entropy(logits, label)

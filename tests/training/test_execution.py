@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.execution import (
+from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan.execution import (
     FILE,
     Candidate,
     ExecutionPlan,
@@ -29,12 +30,11 @@ from mia_lightning.training.execution import (
     size,
     widths,
 )
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.planner import Planner
-from mia_lightning.training.progress import Stages
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.rules import Gradients, Models, Step
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.plan.planner import Planner
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.recipe import Chunk, Recipe
+from mia_lightning.training.step.rules import Gradients, Step
 from mia_lightning.training.trainer import TrainerSettings
 
 ADAM = partial(torch.optim.Adam, lr=0.01)
@@ -130,7 +130,7 @@ class CostlySteps:
     seconds: Callable[[str, int], float]
     made: list[tuple[str, int]] = field(default_factory=list)
 
-    def for_models(self, models: Models) -> Gradients:
+    def for_models(self, models: Chunk) -> Gradients:
         return self._take
 
     def _take(self, stack: Stack, step: Step) -> Tensor:
@@ -154,7 +154,7 @@ def plan_of(
     rule = CostlySteps(clock, seconds)
     planner = Planner(clock=clock, budget=lambda device: budget)
     engine = replace(engine, planner=planner) if engine else Engine(seed=0, settings=CPU, planner=planner)
-    task = engine.task(
+    job = engine.job(
         bind_shapes(partial(MLP, hidden=[8]), blobs.input_shape, 3),
         blobs,
         [torch.arange(k, k + 40) for k in range(num_models)],
@@ -165,7 +165,7 @@ def plan_of(
         architecture=None,
         response_KN=None,
     )
-    return engine.plan(task), rule, engine
+    return engine.plan(job), rule, engine
 
 
 COSTS: dict[str, tuple[Callable[[str, int], float], tuple[str, int]]] = {
@@ -419,7 +419,7 @@ def test_ragged_groups_are_cut_into_even_chunks(blobs: Population) -> None:
     """The attack networks: classes of unequal size, in one stack where they take equal numbers of steps."""
     engine = Engine(seed=0, settings=CPU)
     sizes: Sequence[int] = (40, 37, 24, 22, 21, 39, 35)
-    task = engine.task(
+    job = engine.job(
         SpyBelow,
         blobs,
         [torch.arange(n) for n in sizes],
@@ -430,7 +430,7 @@ def test_ragged_groups_are_cut_into_even_chunks(blobs: Population) -> None:
         architecture=None,
         response_KN=None,
     )
-    assert task.groups() == [[0, 1, 5, 6], [2, 3, 4]]
-    assert task.chunks(7) == task.groups()
-    assert task.chunks(3) == [[0, 1], [5, 6], [2, 3, 4]]
-    assert task.num_steps == 4 * 5 + 3 * 3
+    assert job.groups() == [[0, 1, 5, 6], [2, 3, 4]]
+    assert job.chunks(7) == job.groups()
+    assert job.chunks(3) == [[0, 1], [5, 6], [2, 3, 4]]
+    assert job.num_steps == 4 * 5 + 3 * 3

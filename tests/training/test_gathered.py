@@ -17,11 +17,11 @@ from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.interface import TrainingDefense
 from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.gathered import GatheredBatches
-from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.gathered import GatheredBatches
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 

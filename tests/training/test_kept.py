@@ -15,12 +15,12 @@ from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.store import Store
-from mia_lightning.training.augmentation import Flip
-from mia_lightning.training.fit import Engine, Reuse
+from mia_lightning.store.artefacts import Store
+from mia_lightning.training.engine import Engine, Reuse
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Checkpoints, KeptModels
-from mia_lightning.training.recipe import EarlyStopping, Recipe
-from mia_lightning.training.task import Task
+from mia_lightning.training.step.augmentation import Flip
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -32,8 +32,8 @@ def records_of(models: range, count: int = 50) -> list[Tensor]:
     return [torch.randperm(120, generator=generator(k, "records"))[:count] for k in models]
 
 
-def task_of(population: Population, models: range = range(2), **changed: Any) -> tuple[Engine, Task]:
-    """A small task and its engine; `changed` is handed to whichever takes it."""
+def task_of(population: Population, models: range = range(2), **changed: Any) -> tuple[Engine, TrainingJob]:
+    """A small job and its engine; `changed` is handed to whichever takes it."""
     settings = changed.pop("settings", TrainerSettings(accelerator="cpu"))
     engine = Engine(seed=changed.pop("seed", 0), settings=settings)
     given: dict[str, Any] = {
@@ -46,15 +46,15 @@ def task_of(population: Population, models: range = range(2), **changed: Any) ->
         **changed,
     }
     make_network, records_K, recipe = (given.pop(name) for name in ("make_network", "records_K", "recipe"))
-    return engine, engine.task(make_network, population, records_K, recipe, **given)
+    return engine, engine.job(make_network, population, records_K, recipe, **given)
 
 
-def key_of(store: Store, engine: Engine, task: Task, k: int = 0) -> str:
-    return KeptModels.of(store, task, engine.settings).place(k)
+def key_of(store: Store, engine: Engine, job: TrainingJob, k: int = 0) -> str:
+    return KeptModels.of(store, job, engine.settings).place(k)
 
 
-def weights_of(engine: Engine, task: Task, k: int = 0) -> list[Tensor]:
-    return [value.float() for name, value in engine.run(task).weights(k).items() if name.startswith("state.")]
+def weights_of(engine: Engine, job: TrainingJob, k: int = 0) -> list[Tensor]:
+    return [value.float() for name, value in engine.run(job).weights(k).items() if name.startswith("state.")]
 
 
 def equal(first: list[Tensor], second: list[Tensor]) -> bool:
@@ -136,7 +136,7 @@ class Convolutions(nn.Sequential):
         super().__init__(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
 
 
-def varied(population: Population, changes: dict[str, Any]) -> tuple[Engine, Task]:
+def varied(population: Population, changes: dict[str, Any]) -> tuple[Engine, TrainingJob]:
     given = dict(changes)
     return task_of(given.pop("population", lambda p: p)(population), **{"models": range(2), **given})
 
@@ -174,9 +174,9 @@ def test_under_augmentation_the_numbers_of_the_records_matter(pictures: Populati
 
 
 def stored(store: Store, population: Population, models: range, **changed: Any) -> tuple[Engine, TrainedStack]:
-    engine, task = task_of(population, models, records_K=records_of(models), **changed)
+    engine, job = task_of(population, models, records_K=records_of(models), **changed)
     engine = replace(engine, store=store)
-    return engine, engine.run(task)
+    return engine, engine.run(job)
 
 
 def same(first: TrainedStack, second: TrainedStack) -> bool:
@@ -243,9 +243,9 @@ def test_models_that_stopped_or_failed_come_back_as_such(blobs: Population, stor
 def test_a_looped_stack_of_convolutions_comes_back(pictures: Population, store: Store) -> None:
     given: dict[str, Any] = {"make_network": Convolutions, "recipe": replace(RECIPE, execution="loop")}
     records = {"records_K": [torch.arange(30), torch.arange(20, 50)]}
-    engine, task = task_of(pictures, range(2), **given, **records)
+    engine, job = task_of(pictures, range(2), **given, **records)
     engine = replace(engine, store=store)
-    first, second = engine.run(task), engine.run(task)
+    first, second = engine.run(job), engine.run(job)
     assert second.execution == "loop"
     assert torch.equal(first.observe(pictures).log_probability_KANC, second.observe(pictures).log_probability_KANC)
 

@@ -13,12 +13,12 @@ from pytorch_lightning.loggers import CSVLogger
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.module import StackModule
-from mia_lightning.training.recipe import EarlyStopping, Recipe
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 MOMENTUM = partial(torch.optim.SGD, lr=0.05, momentum=0.9)

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.cnn import CNN
 from mia_lightning.seeds import derive
-from mia_lightning.training.architecture import bind_shapes, inspect_architecture
-from mia_lightning.training.batches import StackBatches
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.looped import LoopedGradients
-from mia_lightning.training.module import StackModule, all_logits, match_layout
-from mia_lightning.training.recipe import Recipe
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.stack.looped import LoopedGradients
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.module import StackModule, all_logits, match_layout
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 K = 3

@@ -12,15 +12,15 @@ from torch import nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training import memory
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.execution import FILE, Plans
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.memory import Footprint, is_out_of_memory, memory_budget, peak_memory, saved_tensors
-from mia_lightning.training.planner import Planner
-from mia_lightning.training.probe import Probe
-from mia_lightning.training.progress import Stages
-from mia_lightning.training.recipe import Recipe
+from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan import memory
+from mia_lightning.training.plan.execution import FILE, Plans
+from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, peak_memory, saved_tensors
+from mia_lightning.training.plan.planner import Planner
+from mia_lightning.training.plan.probe import Probe
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -173,7 +173,7 @@ def test_the_footprint_of_a_network_is_what_its_layers_take(pictures: Population
     def found(optimizer: object, precision: str = "32") -> Footprint:
         settings = replace(CPU, precision=precision)
         engine = Engine(seed=0, settings=settings)
-        task = engine.task(
+        job = engine.job(
             make,
             pictures,
             [torch.arange(20), torch.arange(9)],
@@ -184,7 +184,7 @@ def test_the_footprint_of_a_network_is_what_its_layers_take(pictures: Population
             architecture=None,
             response_KN=None,
         )
-        return Probe(task=task, settings=settings, device=HOST, clock=lambda: 0.0).one_model()[1]
+        return Probe(job=job, settings=settings, device=HOST, clock=lambda: 0.0).one_model()[1]
 
     weights, batch = 72 * 16 + 16 + 16 * 3 + 3, 10 * 72
     hidden, logits = 10 * 16, 10 * 3

@@ -13,11 +13,11 @@ from torch import nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.mixup import Mixup
-from mia_lightning.training.display import LiveTable, Look, Quantiles, Row, duration
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.module import StackModule
-from mia_lightning.training.progress import EpochBar, Stages, quantiles_of
-from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.terminal.display import LiveTable, Look, Quantiles, Row, duration
+from mia_lightning.terminal.progress import EpochBar, Stages, quantiles_of
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -228,9 +228,9 @@ def test_models_epochs_and_losses_of_a_training_in_chunks(blobs: Population, now
 
 def test_the_losses_are_those_of_the_epoch_that_has_ended(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Quantiles] = []
-    monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("mia_lightning.terminal.progress.SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(
-        "mia_lightning.training.progress.quantiles_of", lambda loss_K: told.append(quantiles_of(loss_K)) or told[-1]
+        "mia_lightning.terminal.progress.quantiles_of", lambda loss_K: told.append(quantiles_of(loss_K)) or told[-1]
     )
     with Stages(Console(file=io.StringIO())) as stages:
         engine = trained(stages, blobs)
@@ -251,7 +251,7 @@ def looks(
     """What is seen of each epoch of one batch, and what became of the models."""
     told: list[Look | None] = []
     advance = EpochBar.advance
-    monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr("mia_lightning.terminal.progress.SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(EpochBar, "advance", lambda bar, look: told.append(look) or advance(bar, look))
     recipe = Recipe(
         epochs=epochs,
@@ -291,7 +291,7 @@ def test_mixed_records_have_a_loss_and_no_accuracy(blobs: Population, monkeypatc
 def test_steps_at_which_nobody_looks_count_nothing(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
     step = StackModule.training_step
-    monkeypatch.setattr("mia_lightning.training.progress.SECONDS_BETWEEN_LOOKS", 1e9)
+    monkeypatch.setattr("mia_lightning.terminal.progress.SECONDS_BETWEEN_LOOKS", 1e9)
     monkeypatch.setattr(
         StackModule, "training_step", lambda module, *given: counted.append(module.counts_hits) or step(module, *given)
     )

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.module import clip_each_model, mean_over_real
-from mia_lightning.training.recipe import EarlyStopping, Recipe, cross_entropy
+from mia_lightning.training.step.module import clip_each_model, mean_over_real
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 

@@ -9,10 +9,10 @@ from mia_lightning.defenses.interface import apply_all
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
-from mia_lightning.training import memory
-from mia_lightning.training import room as room_module
-from mia_lightning.training.memory import free_on_host
-from mia_lightning.training.room import Room
+from mia_lightning.training.plan import memory
+from mia_lightning.training.plan import room as room_module
+from mia_lightning.training.plan.memory import free_on_host
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals, ViewSignals, on_one_device
 
 SHAPE = (6, 2, 10, 3)

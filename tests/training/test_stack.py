@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.layers import CounterDropout, MaskedBatchNorm, make_stackable
-from mia_lightning.training.stack import Stack
+from mia_lightning.training.stack.layers import CounterDropout, MaskedBatchNorm, make_stackable
+from mia_lightning.training.stack.stack import Stack
 
 make_mlp = partial(MLP, input_shape=(6,), num_classes=3, hidden=[5], dropout=0.5)
 
@@ -105,7 +105,7 @@ def test_dropout_is_a_fair_coin_keyed_by_model_layer_and_step() -> None:
 
 def test_dropout_bits_equal_an_independent_numpy_computation() -> None:
     from mia_lightning.seeds import counter_hash
-    from mia_lightning.training.layers import _uniform_bits
+    from mia_lightning.training.stack.layers import _uniform_bits
 
     seed = int(counter_hash(torch.tensor(2**62 + 12345), 77, 0))
 

@@ -10,10 +10,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.training.architecture import bind_shapes
-from mia_lightning.training.fit import Engine
-from mia_lightning.training.module import StackModule
-from mia_lightning.training.recipe import EarlyStopping, Recipe
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -188,7 +188,7 @@ def test_models_with_other_numbers_of_steps_train_apart_and_come_back_in_order(b
 def test_an_ordinary_training_loop_gives_the_same_network(blobs: Population) -> None:
     """Independent of the engine: torch.optim on one nn.Module, fed with the batches that the plan states."""
     from mia_lightning.seeds import derive, isolated
-    from mia_lightning.training.batches import StackBatches
+    from mia_lightning.training.step.batches import StackBatches
 
     recipe = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["adamw"], gradient_clip_norm=0.3)
     make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.seen import LARGEST_SUM_ERROR, Seen, decimals_of
-from mia_lightning.targets.service import PROBABILITY_FLOOR
+from mia_lightning.targets.services.service import PROBABILITY_FLOOR
 from mia_lightning.training.signals import HIDDEN_PROBABILITY, AnswerForm
 
 _LONGEST = 60  # characters of an answer in a message

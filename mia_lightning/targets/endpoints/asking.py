@@ -1,18 +1,14 @@
 """How a model that somebody else serves is asked: in batches, several at once, within a budget, and never twice."""
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from mia_lightning.errors import InputError
-from mia_lightning.targets.service import whole_number
-
-ANSWERS = ("auto", "probabilities", "logits", "labels")
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Folder, FromList, Name, Positive
+from mia_lightning.settings.words import Words
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target.asking")
 class Asking:
     """Settings of what is asked, and of how its answers are read.
 
@@ -35,45 +31,14 @@ class Asking:
         InputError: a value out of its range.
     """
 
-    budget: int | None = None
-    batch_size: int = 32
-    concurrency: int = 4
-    requests_per_second: float | None = None
-    timeout: float = 30.0
-    retries: int = 5
-    responses: str | Path | None = None
-    price_per_thousand: float | None = None
-    sentinels: int = 16
-    classes: Sequence[str] | None = None
-    answer: Literal["auto", "probabilities", "logits", "labels"] | str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "concurrency"):
-            object.__setattr__(self, name, whole_number(f"asking.{name}", getattr(self, name)))
-        if self.budget is not None:
-            object.__setattr__(self, "budget", whole_number("asking.budget", self.budget))
-        for name in ("retries", "sentinels"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise InputError(f"`target.asking.{name}` is {value!r}; it must be a whole number of at least 0.")
-        for name in ("timeout", "requests_per_second", "price_per_thousand"):
-            _check_positive(name, getattr(self, name))
-        if self.timeout is None:
-            raise InputError("`target.asking.timeout` is None; it must be a number of seconds above 0.")
-        if self.responses is not None and not str(self.responses).strip():
-            raise InputError("`target.asking.responses` is empty; it must be a folder, or null to keep no answers.")
-        if self.answer not in ANSWERS:
-            raise InputError(f"`target.asking.answer` is {self.answer!r}; it must be one of {', '.join(ANSWERS)}.")
-        if self.classes is not None:
-            if isinstance(self.classes, str):
-                raise InputError(
-                    f"`target.asking.classes` is {self.classes!r}; it must be a list of the names of all classes."
-                )
-            object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-
-
-def _check_positive(name: str, value: object) -> None:
-    if value is None:
-        return
-    if type(value) not in (int, float) or not math.isfinite(value) or not value > 0:  # type: ignore[arg-type, operator]
-        raise InputError(f"`target.asking.{name}` is {value!r}; it must be a number above 0.")
+    budget: AtLeast1 | None = None
+    batch_size: AtLeast1 = 32
+    concurrency: AtLeast1 = 4
+    requests_per_second: Positive | None = None
+    timeout: Positive = 30.0
+    retries: AtLeast0 = 5
+    responses: Folder | None = None
+    price_per_thousand: Positive | None = None
+    sentinels: AtLeast0 = 16
+    classes: Annotated[Sequence[Name], FromList, Words("a list of the names of all classes")] | None = None
+    answer: Literal["auto", "probabilities", "logits", "labels"] = "auto"

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.identity import digest_of_tensor
+from mia_lightning.store.identity import digest_of_tensor
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.training.setup import Setup
 

@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,35 +13,42 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
 from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.asker import Asker
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.seen import Seen
 from mia_lightning.targets.endpoints.sentinels import Sentinels, Testimony
-from mia_lightning.training.room import Room
+from mia_lightning.targets.interface import Target
+from mia_lightning.training.models import Models
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals, rounded
-from mia_lightning.training.trained import TrainedStack
 
 _BLOCK = 4096  # records whose answers are read at once: bounds memory, not results
 
 
-@dataclass(frozen=True, kw_only=True)
-class EndpointTarget(ABC):
+@settings("target")
+class EndpointTarget(Target):
     """A model that exists already, of unknown architecture; its members must be given.
 
     Attributes:
         asking: how it is asked.
-        answers_others: whether it can be asked about other records than those of the data set.
     """
 
     asking: Asking = field(default_factory=Asking)
-    answers_others: ClassVar[bool] = True
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
-    takes_guess: ClassVar[bool] = True
+    has_weights: ClassVar[bool] = False
+
+    def cost(self, num_records: int, *, makes_records: bool) -> str:
+        num = num_records + 2 * self.asking.sentinels
+        price = self.asking.price_per_thousand
+        cost = "" if price is None else f", at a cost of about {num / 1000 * price:,.2f}"
+        more = ", and further ones to make shadow records" if makes_records else ""
+        return f"The served model is asked about at most {num:,} records{cost}{more}; answers that are kept are free."
 
     @abstractmethod
     def connect(self, setup: Setup) -> Endpoint:
@@ -62,11 +69,6 @@ class EndpointTarget(ABC):
             asking_about=setup.engine.stages.asking,
         )
 
-    def train_shadows(self, setup: Setup) -> TrainedStack:
-        """Networks of the configured `model`, trained by the configured recipe: guesses, since the target's own
-        architecture is unknown."""
-        return setup.train(setup.membership.shadows, "shadow")
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WantedAnswers:
@@ -85,8 +87,8 @@ class WantedAnswers:
         return self.models.observe(population, room=room, wanted_N=self.wanted_N)
 
 
-class EndpointModels:
-    """One model behind an endpoint (`mia_lightning.targets.interface.Models`).
+class EndpointModels(Models):
+    """One model behind an endpoint.
 
     Args:
         endpoint: what is asked.
@@ -96,9 +98,6 @@ class EndpointModels:
         remark: is told what a person should know.
         asking_about: as of `Asker`.
     """
-
-    num_parameters: ClassVar[None] = None
-    answers_others: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -120,6 +119,7 @@ class EndpointModels:
         self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark, asking_about=asking_about)
         # A run does not say when it is done with its models: connections go back when nobody holds these any more.
         self._finish = weakref.finalize(self, self._asker.close)
+        self.failed_epoch_K = torch.tensor([-1])  # answers that are not finite are refused
         self._seen: Seen | None = None
         self._sentinels: Sentinels | None = None
         self._counts: dict[str, Any] = {}
@@ -131,11 +131,6 @@ class EndpointModels:
     @property
     def architecture_name(self) -> str:
         return f"unknown ({self._endpoint.protocol})"
-
-    @property
-    def failed_epoch_K(self) -> Tensor:
-        """-1: answers that are not finite are refused."""
-        return torch.tensor([-1])
 
     @property
     def num_queries(self) -> int:

@@ -1,15 +1,15 @@
 """What the targets on a server of one's choice have in common: an address, the name of a model there, and a token."""
 
-from dataclasses import dataclass
 from urllib.parse import quote
 
-from mia_lightning.errors import InputError
-from mia_lightning.targets.address import checked_url
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import EnvironmentVariable, Name, Text
+from mia_lightning.targets.address import Address
 from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, token_headers
 from mia_lightning.targets.endpoints.models import EndpointTarget
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class NamedModel(EndpointTarget):
     """A model that a server has under a name.
 
@@ -24,18 +24,11 @@ class NamedModel(EndpointTarget):
         InputError: an address or a name that is none.
     """
 
-    url: str
-    model: str
-    version: str | None = None
-    token_variable: str = DEFAULT_TOKEN_VARIABLE
-    token_header: str = "Authorization"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "url", checked_url(self.url, "target.url"))
-        if not isinstance(self.model, str) or not self.model.strip():
-            raise InputError(f"`target.model` is {self.model!r}; it must be the name of a model that the server has.")
-        if self.version is not None:
-            object.__setattr__(self, "version", str(self.version))
+    url: Address
+    model: Name
+    version: Name | None = None
+    token_variable: EnvironmentVariable = DEFAULT_TOKEN_VARIABLE
+    token_header: Text = "Authorization"
 
     @property
     def path(self) -> str:

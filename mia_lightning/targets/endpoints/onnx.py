@@ -3,15 +3,17 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import FromList, Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
@@ -33,7 +35,7 @@ _LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)")
 _PROVIDERS = ("CPUExecutionProvider",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class Onnx(EndpointTarget):
     """An ONNX model in a file.
 
@@ -45,10 +47,10 @@ class Onnx(EndpointTarget):
         normalised: whether it takes records as the networks of this run do, in place of those of the data set.
     """
 
-    path: str | Path
-    input: str | None = None
-    output: str | None = None
-    providers: Sequence[str] = _PROVIDERS
+    path: PathLike
+    input: Name | None = None
+    output: Name | None = None
+    providers: Annotated[Sequence[Name], FromList] = _PROVIDERS
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
 

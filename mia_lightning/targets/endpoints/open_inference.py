@@ -6,15 +6,16 @@ Source: https://github.com/kserve/open-inference-protocol, "inference_rest".
 import json
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Name, OneOf
 from mia_lightning.targets.endpoints.answers import received
 from mia_lightning.targets.endpoints.http import HttpClient, StatusError
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer, RefusedError, TryAgainError
@@ -37,7 +38,7 @@ _WHOLES = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT
 _DEFAULT_INPUT = "input-0"
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class OpenInference(NamedModel):
     """A model at `{url}/v2/models/{model}`.
 
@@ -49,14 +50,9 @@ class OpenInference(NamedModel):
         datatype: of the input, such as FP32; None for that of its metadata, else that of the records.
     """
 
-    input: str | None = None
-    output: str | None = None
-    datatype: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.datatype is not None and self.datatype not in _TYPES:
-            raise InputError(f"`target.datatype` is {self.datatype!r}; it must be one of {', '.join(_TYPES)}.")
+    input: Name | None = None
+    output: Name | None = None
+    datatype: Annotated[str, OneOf(_TYPES)] | None = None
 
     def connect(self, setup: Setup) -> Endpoint:
         """The model's endpoint."""

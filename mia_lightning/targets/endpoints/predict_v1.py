@@ -5,12 +5,13 @@ Source: https://www.tensorflow.org/tfx/serving/api_rest, "Predict API".
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Name
 from mia_lightning.targets.endpoints.answers import received
 from mia_lightning.targets.endpoints.http import HttpClient
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
@@ -21,7 +22,7 @@ from mia_lightning.training.setup import Setup
 _SIDE_BY_SIDE = (("displayNames", "confidences"), ("classes", "scores"))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class PredictV1(NamedModel):
     """A model at `{url}/v1/models/{model}:predict`.
 
@@ -31,9 +32,9 @@ class PredictV1(NamedModel):
         signature_name: of the model's signature; None for the server's default.
     """
 
-    instance_key: str | None = None
-    prediction_key: str | None = None
-    signature_name: str | None = None
+    instance_key: Name | None = None
+    prediction_key: Name | None = None
+    signature_name: Name | None = None
 
     def connect(self, setup: Setup) -> Endpoint:
         """The model's endpoint."""

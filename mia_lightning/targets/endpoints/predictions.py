@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,17 +16,19 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import places
-from mia_lightning.training.room import Room
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class Predictions(EndpointTarget):
     """What some model answered for the records of the data set, in a file; it can be asked nothing else.
 
@@ -37,8 +39,8 @@ class Predictions(EndpointTarget):
             the order of the records.
     """
 
-    path: str | Path
-    row_column: str = "row"
+    path: PathLike
+    row_column: Name = "row"
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
     answers_others: ClassVar[bool] = False
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mia_lightning.errors import InputError
-from mia_lightning.identity import digest
-from mia_lightning.locks import descriptor, locked
+from mia_lightning.store.identity import digest
+from mia_lightning.store.locks import descriptor, locked
 
 VERSION = 1
 _AT_ONCE = 500  # keys in a statement

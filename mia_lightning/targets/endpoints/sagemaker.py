@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.address import checked_url
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Name
+from mia_lightning.targets.address import Address
 from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.training.setup import Setup
@@ -42,7 +43,7 @@ _REFUSED = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class SageMaker(EndpointTarget):
     """A model behind an Amazon SageMaker endpoint.
 
@@ -59,26 +60,16 @@ class SageMaker(EndpointTarget):
         endpoint_url: of another host that speaks the service's routes; None for the service.
     """
 
-    endpoint_name: str
-    region: str | None = None
-    variant: str | None = None
-    inference_component: str | None = None
-    content_type: Literal["application/json", "text/csv"] | str = "application/json"
-    accept: str | None = "application/json"
-    json_key: str | None = "instances"
-    feature_key: str | None = None
-    single: Literal["label", "score"] | str = "label"
-    endpoint_url: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("content_type", _CONTENT_TYPES), ("single", _SINGLE)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"`target.{name}` is {getattr(self, name)!r}; it must be {' or '.join(allowed)}.")
-        object.__setattr__(self, "endpoint_name", str(self.endpoint_name).strip())  # YAML may take it for a number
-        if self.endpoint_url is not None:
-            object.__setattr__(self, "endpoint_url", checked_url(self.endpoint_url, "target.endpoint_url"))
-        if not self.endpoint_name:
-            raise InputError("`target.endpoint_name` is empty; give the name of the endpoint, as in the console.")
+    endpoint_name: Name
+    region: Name | None = None
+    variant: Name | None = None
+    inference_component: Name | None = None
+    content_type: Literal["application/json", "text/csv"] = "application/json"
+    accept: Name | None = "application/json"
+    json_key: Name | None = "instances"
+    feature_key: Name | None = None
+    single: Literal["label", "score"] = "label"
+    endpoint_url: Address | None = None
 
     def connect(self, setup: Setup) -> "SageMakerEndpoint":
         """The endpoint; nothing is asked yet.

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,7 +11,9 @@ import numpy as np
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.identity import NoIdentityError, digest, identity
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import PathLike
+from mia_lightning.store.identity import NoIdentityError, digest, identity
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
@@ -20,7 +22,7 @@ from mia_lightning.targets.endpoints.own_classes import label_places, places
 from mia_lightning.training.setup import Setup
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("target")
 class Sklearn(EndpointTarget):
     """A fitted estimator of scikit-learn, or anything with its `predict_proba` or `predict`.
 
@@ -32,7 +34,7 @@ class Sklearn(EndpointTarget):
     """
 
     estimator: Any = None
-    path: str | Path | None = None
+    path: PathLike | None = None
     allow_pickle: bool = False
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)

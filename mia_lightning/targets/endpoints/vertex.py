@@ -4,18 +4,20 @@ Source: https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locat
 """
 
 import json
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
+from pydantic import BeforeValidator, StringConstraints
 from torch import Tensor
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.address import checked_url
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Name
+from mia_lightning.settings.words import Words
+from mia_lightning.targets.address import Address
 from mia_lightning.targets.endpoints.http import HttpClient, StatusError
 from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointTarget
@@ -23,11 +25,16 @@ from mia_lightning.targets.endpoints.predict_v1 import predict_body, predictions
 from mia_lightning.training.setup import Setup
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*")
-_LOCATION = re.compile(r"[a-z0-9-]+")
+_IN_THE_CONSOLE = Words("the name of one, as in the console")
+Location = Annotated[Name, StringConstraints(pattern=r"^[a-z0-9-]+$"), _IN_THE_CONSOLE]
+Resource = Annotated[Name, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9:._-]*$"), _IN_THE_CONSOLE]
 
 
-@dataclass(frozen=True, kw_only=True)
+def _with_scheme(host: object) -> object:
+    return f"https://{host}" if isinstance(host, str) and "://" not in host else host
+
+
+@settings("target")
 class Vertex(EndpointTarget):
     """A model at a Vertex AI endpoint.
 
@@ -41,24 +48,12 @@ class Vertex(EndpointTarget):
         prediction_key: under which the probabilities of each prediction are found, where it has several parts.
     """
 
-    location: str
-    endpoint: str
-    project: str | None = None
-    api_endpoint: str | None = None
-    instance_key: str | None = None
-    prediction_key: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("location", "endpoint", "project"):  # YAML may take one for a number
-            value = getattr(self, name)
-            if value is None:
-                continue
-            object.__setattr__(self, name, str(value).strip())
-            if not (_LOCATION if name == "location" else _NAME).fullmatch(getattr(self, name)):
-                raise InputError(f"`target.{name}` is {value!r}; it must be the name of one, as in the console.")
-        if self.api_endpoint is not None:
-            url = self.api_endpoint if "://" in self.api_endpoint else f"https://{self.api_endpoint}"
-            object.__setattr__(self, "api_endpoint", checked_url(url, "target.api_endpoint"))
+    location: Location
+    endpoint: Resource
+    project: Resource | None = None
+    api_endpoint: Annotated[Address, BeforeValidator(_with_scheme)] | None = None
+    instance_key: Name | None = None
+    prediction_key: Name | None = None
 
     def connect(self, setup: Setup) -> "VertexEndpoint":
         """The endpoint; nothing is asked yet.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.training.progress import Stages
+from mia_lightning.terminal.progress import Stages
 
 
 def population_of(x_N: Tensor, class_names: tuple[str, ...] = ("a", "b", "c")) -> Population:

@@ -23,7 +23,7 @@ from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.interface import Endpoint, TryAgainError
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.interface import Models, Target
-from mia_lightning.training.room import Room
+from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import AnswerForm
 

@@ -17,7 +17,7 @@ from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.seen import Decimals, decimals_of
-from mia_lightning.targets.service import PROBABILITY_FLOOR
+from mia_lightning.targets.services.service import PROBABILITY_FLOOR
 from mia_lightning.training.signals import AnswerForm, rounded
 
 NAMES = tuple("abcdefghij")

@@ -1,0 +1,172 @@
+"""One job: a configuration in, an audit out. Nothing heavy is imported before there is work."""
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_lightning.command.configuration import Configuration, content_of
+from mia_lightning.command.mistakes import about_folder, about_node
+from mia_lightning.errors import InputError
+from mia_lightning.gate import GateVerdict, judge
+from mia_lightning.store.atomic import write_whole
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+    from mia_lightning.attacks.interface import Attack
+    from mia_lightning.datasets.population import Population
+    from mia_lightning.defenses.interface import Defense
+    from mia_lightning.reports.schema import AuditReport
+    from mia_lightning.run.definition import Audit
+    from mia_lightning.shadows.guess import Guess
+
+
+class Job:
+    """A configuration, checked, and what it makes.
+
+    Args:
+        content: the configuration as plain values, as a report repeats it.
+
+    Raises:
+        InputError: a section or setting that cannot be used, as far as this can be told before anything is made.
+    """
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self.content = dict(content)
+        self.configuration = Configuration(**self.content)
+
+    @classmethod
+    def of(cls, config: "DictConfig") -> "Job":
+        """Of what Hydra has composed.
+
+        Raises:
+            InputError: also where a value that must be given is missing.
+        """
+        return cls(content_of(config))
+
+    def audit(
+        self, population: "Population | None" = None, *, folder: Path | None = None, console: "Console | None" = None
+    ) -> "Audit":
+        """The audit that is configured.
+
+        Args:
+            population: the data set, where it is loaded already.
+            folder: for the files of the run.
+            console: where progress is shown, if it is to be.
+
+        Raises:
+            InputError: something cannot be made, or does not fit the rest.
+        """
+        from mia_lightning.run.definition import Audit
+
+        made, settings = self.content, self.configuration
+        parts = ("membership", "target", "shadow", "training", "trainer", "logger")
+        return Audit(
+            self.population() if population is None else population,
+            model=instantiate(made["model"], "model", partial=True),
+            attacks=self.attacks,
+            defenses=self.defenses,
+            adaptive=settings.defense["adaptive"],
+            guess=self.guess,
+            canaries=_canaries(made["canary"]),
+            store=_store(made["store"]),
+            shard=settings.shard,
+            seed=settings.seed,
+            skip_inapplicable=settings.skip_inapplicable,
+            convergence=settings.convergence,
+            save_models=settings.save_models,
+            output=folder,
+            console=console if made["trainer"]["progress_bar"] else None,
+            config=made,
+            **{name: instantiate(made[name], name) for name in parts},
+        )
+
+    def population(self) -> "Population":
+        """The data set."""
+        dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
+        loaded: Population = instantiate(dataset, "dataset")
+        return loaded
+
+    @cached_property
+    def attacks(self) -> "list[Attack]":
+        nodes = (self.content.get("attack") or {}).items()
+        return [instantiate(node, f"attack.{name}") for name, node in nodes]
+
+    @cached_property
+    def defenses(self) -> "list[Defense]":
+        """The defences, in order."""
+        return [instantiate(node, f"defense.{name}") for name, node in self.configuration.defenses.items()]
+
+    @cached_property
+    def guess(self) -> "Guess | None":
+        """What the attacker assumes otherwise; None for nothing.
+
+        What differs overrides the settings of `model` and `training`; a model of another class takes none of them.
+        """
+        from mia_lightning.shadows.guess import Guess
+
+        model, training = self.content["guess"]["model"], self.content["guess"]["training"]
+        if not model and not training:
+            return None
+        if model and "_target_" not in model:
+            model = {**self.content["model"], **model}
+        training = {**self.content["training"], **training} if training else None
+        return Guess(
+            model=instantiate(model, "guess.model", partial=True) if model else None,
+            training=instantiate(training, "guess.training") if training else None,
+        )
+
+    def named(self, experiment: str, variant: str | None) -> "Job":
+        """The same as a part of an experiment, as its report says."""
+        return Job({**self.content, "experiment": {"name": experiment, "variant": variant}})
+
+    def keep(self, folder: Path) -> None:
+        """Write config.yaml.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        from omegaconf import OmegaConf
+
+        try:
+            write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.content)).encode())
+        except OSError as error:
+            raise InputError(about_folder(error)) from error
+
+    def judged(self, report: "AuditReport", folder: Path) -> GateVerdict | None:
+        """Hold the report against the gate, and write gate.json; None where there is no gate."""
+        gate = self.configuration.judge
+        if gate is None:
+            return None
+        verdict = judge(report, gate)
+        write_whole(folder / "gate.json", json.dumps(verdict.to_json(), indent=2, allow_nan=False).encode() + b"\n")
+        return verdict
+
+
+def _canaries(settings: dict[str, Any]) -> Any:
+    from mia_lightning.datasets.canaries import Canaries
+
+    return Canaries(**settings) if settings["count"] else None
+
+
+def _store(settings: dict[str, Any]) -> Any:
+    from mia_lightning.store.artefacts import Store
+
+    return None if settings["dir"] is None else Store(**settings)
+
+
+def instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
+    """`hydra.utils.instantiate`, with what is wrong with the node as an `InputError`."""
+    from hydra.errors import HydraException, InstantiationException
+    from hydra.utils import instantiate as make
+
+    try:
+        return make(node, _convert_="all", **({"_partial_": True} if partial else {}))
+    except InstantiationException as error:
+        cause = error.__cause__
+        if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError | HydraException):
+            raise about_node(error, place) from error
+        raise cause from error  # a bug of what was called

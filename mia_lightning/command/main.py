@@ -1,0 +1,251 @@
+"""`mia-lightning`: Hydra composes, `audit` runs, every mistake is one sentence.
+
+Nothing heavy is imported here: Hydra is imported inside `main`, where Ctrl-C is caught already, and torch and its
+friends when a job starts, so that `--help` and a mistyped override answer at once.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mia_lightning.command.configuration import NODES
+from mia_lightning.command.job import Job
+from mia_lightning.command.mistakes import (
+    about_folder,
+    check_choices,
+    check_flags,
+    config_directory,
+    is_bad_input,
+    translate,
+)
+from mia_lightning.errors import InputError
+from mia_lightning.store.atomic import write_whole
+from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
+from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_document, print_json
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RESULTS = (
+    *(
+        "report.json",
+        "report.html",
+        "scores.parquet",
+        "per_class.csv",
+        "vulnerable_records.parquet",
+        "per_group.csv",
+        "target.safetensors",
+        "shadow.safetensors",
+        "members.csv",
+    ),
+    *(
+        "comparison.json",
+        "comparison.html",
+        "comparison.csv",
+        "summary.json",
+        "index.html",
+        "gate.json",
+        "outcome.json",
+    ),
+)
+EXPERIMENT_REASONS = {
+    BAD_INPUT: "some variants could not be run; comparison.json says why",
+    ABOVE: "some variants exceed the limit of the gate; their gate.json says which attacks do",
+    UNDETERMINED: "of some variants it cannot be told whether they exceed the limit of the gate; see their gate.json",
+}
+
+
+def main() -> None:
+    """Entry point of the command `mia-lightning`; ends the process with 0, 1 (a bug), 2 (bad input), 130 or 143.
+
+    Where there is a gate, also with 3 (above the limit) or 4 (undetermined). Of several jobs it is the worst of their
+    codes, in the order of `exit_codes.OF_RUNS`.
+    """
+    if sys.argv[1:] == ["--version"]:
+        from mia_lightning import __version__
+
+        print(f"mia-lightning {__version__}")
+        return
+    sys.path.insert(0, os.getcwd())  # for model._target_=my_package.Net; a console script leaves it out
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing several lines
+    codes: list[int] = []
+
+    def job(config: "DictConfig") -> None:
+        codes.append(run_job(config))
+
+    try:
+        import hydra
+
+        check_flags(sys.argv[1:])
+        from mia_lightning.sweep.launcher import register
+
+        register(codes)
+        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
+    except KeyboardInterrupt:
+        print("mia-lightning: interrupted; no report was written for this run.", file=sys.stderr)
+        codes.append(INTERRUPTED)
+    except SystemExit as error:
+        if not _is_termination(error):
+            raise
+        print("mia-lightning: terminated; no report was written for this run.", file=sys.stderr)
+        codes.append(TERMINATED)
+    except Exception as error:
+        # What goes wrong in a job ends in `run_job`: a ValueError or OSError is Hydra's, about the command line.
+        if not (is_bad_input(error) or isinstance(error, ValueError | OSError)):
+            raise
+        codes.append(_complain(translate(error)))
+    sys.exit(worst(codes))
+
+
+def run_job(config: "DictConfig") -> int:
+    """Run one audit and print its summary.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 3 or 4 of the gate. `outcome.json` in the job's folder says the same, with
+        the reason.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode is RunMode.MULTIRUN:
+        print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
+    try:
+        if config.get("estimate") is not True:
+            _forget_earlier_run(folder)
+        check_choices(hydra_config.overrides.task, NODES)
+        code, reason = _run(Job.of(config), hydra_config, folder)
+        # After the run: what ends a run is one sentence, and a setting without effect does not end it.
+        sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
+        plan = hydra_config.runtime.choices.get("membership")
+        if sizes and plan in ("halves", "given"):
+            print(f"mia-lightning: dataset.train_size has no effect under membership={plan}", file=sys.stderr)
+    except KeyboardInterrupt:
+        _record(folder, INTERRUPTED, "interrupted")
+        raise
+    except (Exception, SystemExit) as error:
+        if _is_termination(error):
+            _record(folder, TERMINATED, "terminated")
+            raise
+        if isinstance(error, Exception) and is_bad_input(error):
+            sentence = translate(error)
+            _record(folder, BAD_INPUT, sentence)
+            return _complain(sentence)
+        # A bug (SystemExit: of the user's code): it keeps its traceback, and the other jobs of a sweep still run.
+        _record(folder, BUG, f"{type(error).__name__}: {error}")
+        traceback.print_exc()
+        return BUG
+    _record(folder, code, reason)
+    return code
+
+
+def _run(job: Job, hydra_config: Any, folder: Path) -> tuple[int, str | None]:
+    """An audit, a comparison of several, or a series of comparisons, as the configuration says; its result is printed.
+
+    Returns:
+        The exit code, with the reason where it is not 0.
+    """
+    from hydra.types import RunMode
+
+    settings = job.configuration
+    is_json, in_sweep = settings.output == "json", hydra_config.mode is RunMode.MULTIRUN
+    is_experiment = settings.experiments is not None or settings.comparison is not None
+    if settings.estimate:
+        if is_experiment:
+            raise InputError(
+                "`estimate` is true, and an experiment compares several runs, of which some share their models; ask "
+                "for the estimate of one of them, with its settings in the place of experiment=... ."
+            )
+        _estimate(job, is_json=is_json, in_sweep=in_sweep)
+        return 0, None
+    if is_experiment:
+        from mia_lightning.command.experiment import run_experiment
+
+        code = run_experiment(job, list(hydra_config.overrides.task), folder)
+        reason = EXPERIMENT_REASONS.get(code)
+    else:
+        experiment = hydra_config.runtime.choices.get("experiment")
+        code, reason = _audit(job if experiment is None else job.named(experiment, None), folder)
+    if is_json and not in_sweep:  # the launcher prints what its runs have left, those of an earlier start too
+        print_document(folder, on_a_line=False)
+    return code, reason
+
+
+def _estimate(job: Job, *, is_json: bool, in_sweep: bool) -> None:
+    """Print what the run would take."""
+    with nothing_on_stdout():
+        from mia_lightning.audit import estimate
+
+        sentences = estimate(job.audit())
+    if is_json:
+        print_json({"estimates": sentences}, on_a_line=in_sweep)
+    else:
+        print("\n".join(sentences))
+
+
+def _audit(job: Job, folder: Path) -> tuple[int, str | None]:
+    """One audit, or one of the jobs that train its shadow models, with its summary unless another output is wanted."""
+    settings = job.configuration
+    if settings.scale != "paper":
+        raise InputError(f"`scale` is {settings.scale!r}, which only experiments have; add experiment=... or leave it.")
+    from rich.console import Console
+
+    from mia_lightning.audit import audit, train_shard
+    from mia_lightning.reports.console import render_summary
+
+    progress = Console(stderr=True)
+    console = Console() if settings.output == "text" else progress
+    with nothing_on_stdout():
+        job.keep(folder)
+        whole = job.audit(folder=folder, console=progress)
+        if settings.shard is None:
+            report = audit(whole)
+        else:
+            sentence = train_shard(whole)
+    if settings.shard is not None:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        return 0, None
+    if settings.shards["count"] > 1 and "shadow" in report.run.store and report.run.store["shadow"].trained:
+        sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
+        print(f"mia-lightning: {sentence} itself", file=sys.stderr)
+    verdict = job.judged(report, folder)
+    with for_a_reader():
+        console.print(render_summary(report))
+        if verdict is not None:
+            console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    return (0, None) if verdict is None or verdict.exit_code == 0 else (verdict.exit_code, verdict.sentence)
+
+
+def _forget_earlier_run(folder: Path) -> None:
+    """A run in the folder of an earlier one must not leave that one's result beside its own failure."""
+    try:
+        for name in RESULTS:
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+    except OSError as error:
+        raise InputError(about_folder(error)) from error
+
+
+def _is_termination(error: BaseException) -> bool:
+    """Whether it is Lightning's answer to SIGTERM while it trains: a SystemExit whose code would be 0."""
+    lightning = sys.modules.get("pytorch_lightning.utilities.exceptions")
+    return lightning is not None and isinstance(error, lightning.SIGTERMException)
+
+
+def _record(folder: Path, code: int, reason: str | None) -> None:
+    if folder.is_dir():
+        # A folder that cannot be written is complained about already.
+        with contextlib.suppress(OSError):
+            write_whole(folder / "outcome.json", json.dumps({"exit_code": code, "reason": reason}, indent=2).encode())
+
+
+def _complain(sentence: str) -> int:
+    print(f"mia-lightning: {sentence}", file=sys.stderr)
+    return BAD_INPUT

@@ -1,0 +1,176 @@
+"""What a person typed wrong, in one sentence: the errors of Hydra and OmegaConf, translated.
+
+Hydra is imported inside the functions, so that Ctrl-C while it loads is caught by `main`.
+"""
+
+import contextlib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mia_lightning.errors import InputError, SettingError
+from mia_lightning.settings import nearest
+
+
+def config_directory() -> Path:
+    """The folder `conf`: inside an installed package, or beside the package in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def is_bad_input(error: Exception) -> bool:
+    """Whether the input is at fault: our own word for it, or Hydra's or OmegaConf's."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    return isinstance(error, InputError | HydraException | OmegaConfBaseException)
+
+
+def translate(error: Exception) -> str:
+    """One sentence for an error of ours, of Hydra or of OmegaConf."""
+    from hydra.errors import OverrideParseException
+
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and not is_bad_input(error):  # a missing choice of Hydra is an OSError too
+        return about_folder(error)
+    text = str(error)
+    if "Config group override must be" in text:
+        return _about_choice(sys.argv[1:])
+    if match := re.search(r"Ambiguous value for argument '(.*)'$", text, re.MULTILINE):
+        key, _, values = match.group(1).partition("=")
+        return (
+            f"`{key}={values}` holds several values; add --multirun to run each, or write {key}=[{values}] for a list."
+        )
+    if match := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']*)'", text):
+        group, choice = match.groups()
+        listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # of all folders on the search path, where Hydra says so
+        options = listed or sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+        known = (
+            f" is not one of the choices {', '.join(options)}{nearest(choice, options)}" if options else " is not known"
+        )
+        return f"{group}={choice}{known}."
+    if match := re.search(r"Could not override '([^']*)'", text):
+        key = match.group(1).split("@")[0]
+        known_keys = _known_keys(sys.argv[1:])
+        if key in known_keys:
+            section = key.split(".")[0]
+            return (
+                f"there is no setting `{key}` in this configuration, since the choice of `{section}` or a deletion "
+                "leaves it out; see mia-lightning --help."
+            )
+        return f"there is no setting `{key}`{nearest(key, known_keys)}; see mia-lightning --help."
+    if isinstance(error, OverrideParseException):
+        return f"`{error.override}` cannot be read: {_first_sentence(error)}."
+    return f"{_first_sentence(error)}."
+
+
+def _about_choice(arguments: Sequence[str]) -> str:
+    """The first override of a group by what is no name."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for argument in arguments:
+        if argument.startswith("-") or "=" not in argument:
+            continue
+        override = OverridesParser.create().parse_override(argument)
+        group = override.key_or_group
+        value = override.value()
+        if isinstance(value, str | list) or override.is_sweep_override():
+            continue
+        if (config_directory() / group).is_dir():
+            choices = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
+            return f"{argument} is no choice; choose from {', '.join(choices) or 'the files of that folder'}."
+        if group == "hydra":
+            return f"{argument} is no choice; leave it out."
+    return "a group is set to what is no name of a choice; see mia-lightning --help."
+
+
+def _known_keys(arguments: Sequence[str]) -> list[str]:
+    """Groups, and the dotted keys of the default configuration and of the choices among the arguments."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    GlobalHydra.instance().clear()
+    chosen = [each for each in arguments if (config_directory() / each.partition("=")[0]).is_dir()]
+    configs = []
+    with initialize_config_dir(str(config_directory()), version_base="1.3"):
+        for overrides in ([], chosen):
+            with contextlib.suppress(Exception):  # choices of a folder of one's own, which is not on the path here
+                configs.append(OmegaConf.to_container(compose("config", overrides=overrides), resolve=False))
+
+    def keys(node: Any, prefix: str) -> list[str]:
+        if not isinstance(node, dict):
+            return []
+        return [k for name, value in node.items() for k in (f"{prefix}{name}", *keys(value, f"{prefix}{name}."))]
+
+    return list(dict.fromkeys(key for config in configs for key in keys(config, "")))
+
+
+def _first_sentence(error: BaseException) -> str:
+    """The message of the innermost cause, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith(("full_key:", "object_type=", "See https:"))]
+    return " ".join(useful[:3]).rstrip(".") if useful else type(error).__name__
+
+
+def check_choices(overrides: Sequence[str], groups: Sequence[str]) -> None:
+    """Refuse a list for what takes one choice: Hydra would lay the settings of the second over those of the first.
+
+    Raises:
+        InputError: one of `groups` is given a list.
+    """
+    for override in overrides:
+        group, _, choice = override.partition("=")
+        if group in groups and choice.startswith("["):
+            mend = "; for both of them there is logger=wandb_and_tensorboard" if group == "logger" else ""
+            raise InputError(f"{override} names several, and `{group}` takes one choice{mend}.")
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Hydra's own parser, with one sentence where argparse would print its usage."""
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{message}; settings are given as key=value, see mia-lightning --help.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    parser.parse_args(arguments)
+
+
+def about_node(error: BaseException, place: str) -> InputError:
+    """Why a node of the configuration cannot be made, and which setting of it is at fault where that is known."""
+    text, cause = str(error), error.__cause__
+    inner = re.search(r"full_key: (\S+)", text)
+    if inner is not None and inner.group(1) != place:
+        place += "." + re.sub(r"(\d+)$", r"[\1]", inner.group(1))  # Hydra writes callbacks[0] as callbacks0
+    if isinstance(cause, SettingError):
+        return cause.at(place)
+    if isinstance(cause, InputError):
+        return cause
+    sentence = _first_sentence(error)
+    called = re.search(r"Error in call to target '([^']*)'", text)
+    name = called.group(1).rpartition(".")[2] if called is not None else ""
+    if match := re.search(r"unexpected keyword argument '(\w+)'", sentence):
+        sentence = f"there is no setting `{place}.{match.group(1)}`, since {name or 'it'} takes no {match.group(1)}"
+    elif match := re.search(r"missing \d+ required [\w-]+ arguments?: (.*)", sentence):
+        sentence = f"{name or 'it'} needs {match.group(1)}"
+    elif name and name not in sentence:
+        sentence = f"{name}: {sentence}"
+    return InputError(f"`{place}` cannot be made: {sentence}; see conf/{place.split('.')[0]} or mia-lightning --help.")
+
+
+def about_folder(error: OSError) -> str:
+    """The run's folder cannot be made or written."""
+    reason, place = error.strerror or type(error).__name__, error.filename
+    return (
+        f"the folder of the run cannot be made or written ({reason}: {place}); set hydra.run.dir (in a sweep "
+        "hydra.sweep.dir) to one that can."
+    )

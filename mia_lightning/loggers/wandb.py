@@ -1,0 +1,213 @@
+"""Weights & Biases: `logger=wandb`, offline unless asked otherwise.
+
+Nothing is asked at a prompt, nothing about the machine is recorded, and the process's environment is left as
+it was. A run is opened when the audit begins, so that one that was killed still shows; its content is logged
+when the audit ends (`wandb_content.py`).
+"""
+
+import netrc
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from mia_lightning.errors import InputError
+from mia_lightning.loggers.interface import ClosesItself, LoggedRun, NoRun
+from mia_lightning.loggers.wandb_experiment import Experiment, fitting
+from mia_lightning.reports.schema import AuditReport
+
+if TYPE_CHECKING:
+    import wandb
+
+MODES = ("offline", "online", "disabled")
+_MODELS = ("target.safetensors", "shadow.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbReport:
+    """Logs an audit to Weights & Biases.
+
+    Args:
+        mode: "offline" (files only, for `wandb sync`), "online" (needs an API key) or "disabled".
+        project: of wandb.
+        entity: user or team; None for the account's own.
+        name: of the run; None lets wandb choose, but for a run of an experiment, which has the name of its variant
+            (behind this one, if there is one).
+        group: runs to be shown together; by default the runs of one experiment or sweep are.
+        tags: of the run, beside the data set, the architecture and the experiment.
+        notes: of the run.
+        models: whether the stacks that `save_models` wrote are logged as an artefact.
+
+    Raises:
+        InputError: `mode` is none of the three, or `project` is empty.
+    """
+
+    mode: str = "offline"
+    project: str = "mia_lightning"
+    entity: str | None = None
+    name: str | None = None
+    group: str | None = None
+    tags: Sequence[str] = ()
+    notes: str | None = None
+    models: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"`logger.mode` (or WANDB_MODE) is {self.mode!r}; it must be offline, online or disabled.")
+        if not self.project:
+            raise InputError(f"`logger.project` is {self.project!r}; give the name of a wandb project.")
+        tags: object = self.tags
+        if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
+            raise InputError(f"`logger.tags` is {tags!r}; give a list of words, such as logger.tags=[nightly].")
+
+    def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:
+        """Open a run whose files lie in `folder`/wandb; None is the current folder, as for wandb itself.
+
+        Raises:
+            InputError: `mode` is online without an API key, wandb refuses the run, or there are no models to log.
+        """
+        if self.models and config and not config.get("save_models"):
+            raise InputError("`logger.models` is true, and no models are saved; add save_models=true.")
+        if self.mode == "disabled":
+            return NoRun()
+        folder = folder or Path.cwd()
+        folder.mkdir(parents=True, exist_ok=True)
+        experiment = Experiment.of(config)
+        with _environment(folder):
+            import wandb
+
+            if self.mode == "online" and not _has_key(wandb.setup().settings):
+                raise InputError(
+                    "`logger.mode` is online and no wandb API key was found; run `wandb login`, set "
+                    "WANDB_API_KEY, or keep logger.mode=offline."
+                )
+            try:
+                run = wandb.init(
+                    mode="offline" if self.mode == "offline" else "online",
+                    dir=str(folder),
+                    project=self.project,
+                    entity=self.entity,
+                    name=experiment.run_name(self.name) if experiment else self.name,
+                    group=self.group or (experiment and experiment.group(folder)) or _sweep_of(folder),
+                    tags=[*self.tags, *fitting([experiment.tag] if experiment else [])] or None,
+                    notes=self.notes,
+                    config=dict(config),
+                    reinit="create_new",  # never a run that somebody else has open in this process
+                    settings=_settings(),
+                )
+            except (wandb.Error, ValueError) as error:
+                sentence = " ".join(str(error).split())
+                raise InputError(
+                    f"wandb refused the run with the settings of `logger` ({sentence}); "
+                    "mend them, or use logger.mode=offline or logger=none."
+                ) from None
+        return _WandbRun(run, folder, _MODELS if self.models else ())
+
+
+class _WandbRun(ClosesItself):
+    def __init__(self, run: "wandb.Run", folder: Path, models: Sequence[str]) -> None:
+        self._run: wandb.Run | None = run
+        self._folder, self._models = folder, models
+        self.location: str | None = run.url or str(Path(run.dir).parent)
+
+    def finish(self, report: AuditReport) -> None:
+        if self._run is None:
+            raise RuntimeError("This run is closed.")
+        from mia_lightning.loggers.wandb_content import log_report
+
+        with _environment(self._folder):
+            log_report(self._run, report)
+            self._log_models(self._run)
+            self._run.finish()
+        self._run = None
+
+    def _log_models(self, run: "wandb.Run") -> None:
+        import wandb
+
+        saved = [path for name in self._models if (path := self._folder / name).is_file()]
+        if saved:
+            artifact = wandb.Artifact(f"models-{run.id}", type="model")
+            for path in saved:
+                artifact.add_file(str(path))
+            run.log_artifact(artifact)
+
+    def abort(self, exit_code: int = 1) -> None:
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        # The error that ends the audit is the one to be seen, not what wandb makes of it.
+        with suppress(Exception), _environment(self._folder):
+            run.finish(exit_code=exit_code)
+
+
+def _sweep_of(folder: Path) -> str | None:
+    """The name of the sweep in whose folder a run lies (its date and time, by default); None for a single run."""
+    folder = folder.absolute()
+    if not (folder / "run.json").is_file():
+        return None
+    return "/".join(folder.parent.parts[-2:])
+
+
+def _settings() -> "wandb.Settings":
+    """Settings that keep to the run: no machine, no script, no packages, no output, no message."""
+    import wandb
+
+    settings: dict[str, Any] = {
+        "console": "off",
+        "disable_code": True,
+        "disable_git": True,
+        "host": "",
+        "silent": True,
+        "x_disable_machine_info": True,
+        "x_disable_meta": True,
+        "x_disable_stats": True,
+        "x_save_requirements": False,
+        # A killed run keeps what was logged up to a second before.
+        "x_transaction_log_flush_interval": 1,
+    }
+    return wandb.Settings(**{name: value for name, value in settings.items() if name in _known_settings()})
+
+
+def _known_settings() -> set[str]:
+    import wandb
+
+    return set(wandb.Settings.model_fields)
+
+
+def _has_key(settings: "wandb.Settings") -> bool:
+    """Whether wandb will find an account without asking: in the environment, its settings or a netrc file."""
+    import wandb
+
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
+        return True
+    hosts = {urlsplit(settings.base_url).netloc}
+    if settings.base_url == wandb.Settings().base_url:
+        hosts.add("api.wandb.ai")
+    for path in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        with suppress(OSError, netrc.NetrcParseError):
+            known = netrc.netrc(os.path.expanduser(path)).hosts if path else {}
+            if any(known[host][2] for host in hosts if host in known):
+                return True
+    return False
+
+
+@contextmanager
+def _environment(folder: Path) -> Iterator[None]:
+    """The variables that wandb reads from the environment alone, for as long as it is at work.
+
+    Its error reports go over the network even from an offline run, and tables are staged in the user's home
+    unless it is told where.
+    """
+    before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute() / "wandb" / "data"))
+    os.environ["WANDB_SILENT"] = "true"
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("WANDB_")]:
+            del os.environ[name]
+        os.environ.update(before)

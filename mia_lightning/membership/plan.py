@@ -1,0 +1,55 @@
+"""What a plan is: the rule by which the two matrices are filled in."""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.membership.matrices import Membership
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a plan is filled in for.
+
+    Attributes:
+        num_targets: T.
+        num_shadows: K, the number of shadow models; 0 where their records do not exist yet.
+        seed: of the run.
+        overlap: share of the targets' records that the attacker knows and trains shadow models on.
+        population: whether an attack needs records that are evidence about no model.
+    """
+
+    num_targets: int
+    num_shadows: int
+    seed: int
+    overlap: float = 0.0
+    population: bool = False
+
+
+class Plan(ABC):
+    """Fills in the two matrices for targets and shadow models over a population.
+
+    Attributes:
+        draws_target: whether the target's members are drawn at random, so that it must be trained here.
+        shares_records: whether all models are drawn from the same records, so that each can be a target once.
+        takes_made_records: whether shadow models may train on records that are made, not drawn.
+    """
+
+    draws_target: ClassVar[bool] = True
+    shares_records: ClassVar[bool] = False
+    takes_made_records: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The plan as `membership=...` names it."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    @abstractmethod
+    def fill(self, population: Population, wanted: Wanted) -> Membership:
+        """The matrices.
+
+        Raises:
+            InputError: the population, or what is wanted, does not fit the plan.
+        """

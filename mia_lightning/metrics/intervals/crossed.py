@@ -1,0 +1,154 @@
+"""Intervals of a mean over several targets that share records and shadow models.
+
+A mean over targets varies with the records (each of which is evidence about many targets) and with the trainings (each
+of which is a target on many records), so that neither the targets nor their records are independent observations. The
+crossed bootstrap redraws both: the weight of record i for target t is w_i · w_t, with multinomial weights on either
+axis. Here its variance is taken in closed form, from the contribution of each record to the figure of each target.
+"""
+
+from math import sqrt
+
+import torch
+from scipy.special import expit, logit, stdtrit
+from torch import Tensor
+
+from mia_lightning.metrics.figures import Interval
+from mia_lightning.metrics.intervals.rates import TAIL
+
+FEWEST_TARGETS = 16
+CROSSED = "crossed bootstrap over records and targets, its variance in closed form, on the logit scale"
+TOO_FEW = f"none: with fewer than {FEWEST_TARGETS} targets the interval was found to cover less than it says"
+
+
+def crossed_interval(
+    value_T: Tensor, contribution_TN: Tensor, *, records: float | None = None, tail: float = TAIL
+) -> Interval:
+    """Of the mean of a share over targets, for new records and new trainings on them.
+
+    Args:
+        value_T: the figure of each target, float64 in [0, 1].
+        contribution_TN: how much the figure of target t changes with the weight of record n, to first order: 0 for
+            records that are no evidence about the target, and of sum 0 for each target.
+        records: by how many records the contributions vary, for the degrees of freedom; None says N.
+        tail: of each side.
+
+    With w_t and w_n as above the variance of (1/T) Σ_t w_t (A_t + Σ_n w_n Z_tn) is
+    [Σ_t (A_t - Ā)² + (1 - 1/T) Σ_n (Σ_t Z_tn)² + Σ_tn Z_tn²] / T² (Owen 2007, "The pigeonhole bootstrap"); it counts
+    the noise of single answers three times and is conservative where that dominates. The first sum is divided by 1 -
+    1/T, and the quantile is that of Student's t with the degrees of freedom of Satterthwaite, since trainings may be
+    few.
+    """
+    T, N = contribution_TN.shape
+    if T < FEWEST_TARGETS:
+        return Interval(None, None, TOO_FEW)
+    mean = float(value_T.mean())
+    trainings = float((value_T - mean).square().sum()) / (T * (T - 1))
+    answers = float(contribution_TN.sum(0).square().sum()) * (1 - 1 / T) / T**2
+    answers += float(contribution_TN.square().sum()) / T**2
+    variance = trainings + answers
+    if not 0.0 < mean < 1.0 or variance <= 0.0:
+        return Interval(None, None, "none: the figure is the same on all targets and records")
+    freedom = variance**2 / (trainings**2 / (T - 1) + answers**2 / max((N if records is None else records) - 1, 0.1))
+    reach = float(stdtrit(freedom, 1 - tail)) * sqrt(variance) / (mean * (1 - mean))
+    return Interval(float(expit(logit(mean) - reach)), float(expit(logit(mean) + reach)), CROSSED)
+
+
+def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """AUC `[T]` of each target and the contributions `[T, N]` of its records, float64.
+
+    A member's contribution is its placement (the share of non-members below it, ties half) less the AUC, divided by the
+    number of members; that of a non-member likewise (DeLong, DeLong and Clarke-Pearson 1988). All targets in one sort.
+
+    Args:
+        score_TN: higher means more likely a member.
+        member_TN: bool.
+        scored_TN: bool; each target must have members and non-members among its scored records.
+    """
+    T, _ = score_TN.shape
+    target_M, _ = scored_TN.nonzero(as_tuple=True)
+    score_M, is_member_M = score_TN[scored_TN].double(), member_TN[scored_TN]
+    rank_M = score_M.unique(return_inverse=True)[1]
+    # One group for each target and distinct score, in the order of targets, then of scores.
+    group_M = (target_M * len(score_M) + rank_M).unique(return_inverse=True)[1]
+    n1_T, n0_T = (torch.bincount(target_M[kind_M], minlength=T) for kind_M in (is_member_M, ~is_member_M))
+    below_M = torch.empty(len(score_M), dtype=torch.float64, device=score_M.device)
+    for kind_M, other_T in ((is_member_M, n0_T), (~is_member_M, n1_T)):
+        count_G = torch.bincount(group_M[~kind_M], minlength=int(group_M.max()) + 1)
+        ahead_T = other_T.cumsum(0) - other_T  # records of the other kind of the targets before
+        twice_G = 2 * count_G.cumsum(0) - count_G
+        share_M = (twice_G[group_M] - 2 * ahead_T[target_M]).double() / (2 * other_T[target_M])
+        below_M[kind_M] = share_M[kind_M]
+    placement_M = torch.where(is_member_M, below_M, 1 - below_M)
+    number_M = torch.where(is_member_M, n1_T[target_M], n0_T[target_M])
+    value_T = torch.zeros(T, dtype=torch.float64, device=score_M.device)
+    value_T.index_add_(0, target_M[is_member_M], placement_M[is_member_M])
+    value_T /= n1_T
+    contribution_TN = torch.zeros(score_TN.shape, dtype=torch.float64, device=score_M.device)
+    contribution_TN[scored_TN] = (placement_M - value_T[target_M]) / number_M
+    return value_T, contribution_TN
+
+
+def share_contributions(is_hit_TN: Tensor, counted_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """The share `[T]` of hits among the counted records of each target, and the contributions `[T, N]`, float64."""
+    count_T = counted_TN.sum(1)
+    value_T = (is_hit_TN & counted_TN).sum(1).double() / count_T
+    contribution_TN = (is_hit_TN.double() - value_T[:, None]) * counted_TN / count_T[:, None]
+    return value_T, contribution_TN
+
+
+def average_precision_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """Average precision `[T]` of each target, less its bias, and the contributions `[T, N]` of its records, float64.
+
+    With A_i members and B_i non-members at or above member i, the figure is the mean over members of A_i / (A_i + B_i).
+    Its derivatives by the weights of records are, times the number of members, B_i / (A_i + B_i)² summed over the
+    members i at or below a record if this is a member, with its own precision, and -A_i / (A_i + B_i)² if it is not;
+    less their mean over the records of its kind, for the numbers of members and non-members are given.
+
+    Since member i counts among its own A_i the figure is too high on average, by a share that does not shrink with the
+    number of targets; the values given are those with (A_i - 1) / (A_i - 1 + B_i (n_1 - 1) / n_1) in its place.
+
+    Args:
+        score_TN, member_TN, scored_TN: as for `auc_contributions`.
+    """
+    # Ascending, records that are no evidence last (NaN is sorted so).
+    ascending_TN, order_TN = score_TN.double().neg().masked_fill(~scored_TN, torch.nan).sort(1)
+    scored_TN, member_TN = scored_TN.gather(1, order_TN), (member_TN & scored_TN).gather(1, order_TN)
+    first_TN, last_TN = _ties(ascending_TN)
+    found_TN = member_TN.cumsum(1).gather(1, last_TN).double()
+    flagged_TN = scored_TN.cumsum(1).gather(1, last_TN).double().clamp(min=1)
+    n1_T, n0_T = member_TN.sum(1, keepdim=True), (scored_TN & ~member_TN).sum(1, keepdim=True)
+    precision_TN = found_TN / flagged_TN
+    value_T = (precision_TN * member_TN).sum(1, keepdim=True) / n1_T
+    gains = []
+    for part_TN in ((flagged_TN - found_TN) / flagged_TN**2, -found_TN / flagged_TN**2):
+        of_member_TN = part_TN * member_TN
+        before_TN = of_member_TN.cumsum(1) - of_member_TN
+        gains.append(of_member_TN.sum(1, keepdim=True) - before_TN.gather(1, first_TN))
+    gain_TN = torch.where(member_TN, precision_TN + gains[0], gains[1]) / n1_T
+    contribution_TN = torch.zeros_like(gain_TN)
+    for kind_TN, number_T in ((member_TN, n1_T), (scored_TN & ~member_TN, n0_T)):
+        mean_T = (gain_TN * kind_TN).sum(1, keepdim=True) / number_T
+        contribution_TN += (gain_TN - mean_T) * kind_TN
+    # Each precision without its own member, scaled to as many members as there are.
+    others_TN, alarms_TN = found_TN - 1, (flagged_TN - found_TN) * ((n1_T - 1) / n1_T)
+    apart_TN = torch.where(flagged_TN > 1, others_TN / (others_TN + alarms_TN), precision_TN)
+    bias_T = ((precision_TN - apart_TN).masked_fill(~member_TN, 0).sum(1, keepdim=True)) / n1_T
+    return (value_T - bias_T)[:, 0], torch.zeros_like(gain_TN).scatter_(1, order_TN, contribution_TN)
+
+
+def average_precision_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> Interval:
+    """Of the mean average precision over targets; arguments as for `auc_contributions`."""
+    return crossed_interval(*average_precision_contributions(score_TN, member_TN, scored_TN))
+
+
+def _ties(ordered_TN: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the first and of the last record that share the score of each, int64 `[T, N]`."""
+    N = ordered_TN.shape[1]
+    place_N = torch.arange(N, device=ordered_TN.device)
+    starts_TN = torch.ones_like(ordered_TN, dtype=torch.bool)
+    starts_TN[:, 1:] = ordered_TN[:, 1:] != ordered_TN[:, :-1]
+    first_TN = torch.where(starts_TN, place_N, 0).cummax(1).values
+    ends_TN = starts_TN.roll(-1, dims=1)
+    ends_TN[:, -1] = True
+    last_TN = torch.where(ends_TN, place_N, N - 1).flip(1).cummin(1).values.flip(1)
+    return first_TN, last_TN

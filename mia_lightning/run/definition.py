@@ -1,0 +1,185 @@
+"""What an audit is: one object that carries all of its choices, checked once, where it is made."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, SkipValidation
+from rich.console import Console
+from torch import nn
+
+from mia_lightning.attacks.interface import Attack, Needs, needs_of
+from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.shokri import Shokri
+from mia_lightning.datasets.canaries import Canaries
+from mia_lightning.datasets.population import Array, Population, make_population
+from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Disjoint, Plan
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import FromList, Has, PathLike, Place
+from mia_lightning.settings.words import Words
+from mia_lightning.shadows.guess import Guess
+from mia_lightning.shadows.interface import Source
+from mia_lightning.shadows.real import Real
+from mia_lightning.shadows.shard import Shard
+from mia_lightning.store.artefacts import Store
+from mia_lightning.targets.existing import Existing
+from mia_lightning.targets.interface import Target
+from mia_lightning.targets.trained import Trained
+from mia_lightning.training.stack.architecture import MakesNetwork
+from mia_lightning.training.step.recipe import Recipe, default_recipe
+from mia_lightning.training.trainer import TrainerSettings
+
+
+def _as_target(given: object) -> object:
+    """A trained network as it is, which is copied."""
+    return Existing(network=copy.deepcopy(given)) if isinstance(given, nn.Module) else given
+
+
+_PLAN = Words("one of those in conf/membership, or a `Plan` like them")
+_TARGET = Words("one of those in conf/target, or a `Target` like them")
+_SOURCE = Words("one of those in conf/shadow, or a `Source` like them")
+_ATTACK = Has("name", "description", "needs", "fit", words=Words("an attack", "attacks like those in conf/attack"))
+_DEFENSE = Has("name", "describe", words=Words("a defence", "defences like those in conf/defense"))
+_LOGGER = Has("start", words=Words("one of those in conf/logger, or a logger like them"))
+
+
+@settings("", eq=False, repr=False)
+class Audit:
+    """Everything that an audit is made of.
+
+    Attributes:
+        data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`.
+        label: int `[N]`, from 0.
+        model: class or function that makes an untrained network with logits `[B, C]`; it is passed
+            `input_shape` and `num_classes` if it takes parameters of these names.
+        membership: who trains on what, as a plan.
+        target: what is attacked; a trained `nn.Module` is attacked as it is, with `membership=Given(...)`.
+        shadow: number and source of the shadow models.
+        attacks: what is run.
+        defenses: of the target, applied in this order.
+        adaptive: whether the attacker knows them and imitates them on the shadow models.
+        guess: what the attacker assumes of the target's architecture and training; None for what they are.
+        skip_inapplicable: whether attacks that the plan cannot serve are left out, and said to be, or refused.
+        convergence: whether each attack is fitted again on a quarter and on half of the shadow models, for the verdict
+            whether more of them would help; attacks that train networks train them for each number.
+        canaries: records to be replaced by such as a model can only know by heart, for a group of their own beside the
+            natural records; None for none.
+        training: of target and shadow models.
+        trainer: accelerator, precision, callbacks.
+        store: where trained models and their answers are found and kept; None for nowhere.
+        shard: which part of the shadow models this job trains into the store; None for the audit itself.
+        seed: all random draws are functions of it and of their names.
+        output: folder for the files of the run; None writes none.
+        save_models: whether target.safetensors and shadow.safetensors are written there, and of one target members.csv.
+        logger: where the run is logged beside its files, such as `WandbReport`.
+        console: where progress is shown; None shows none.
+        config: is repeated in the report.
+
+    Raises:
+        InputError: a value that cannot be used, or two that exclude each other.
+    """
+
+    data: SkipValidation[Population | Array] = field(kw_only=False)
+    label: SkipValidation[Array] | None = field(default=None, kw_only=False)
+    model: MakesNetwork
+    membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
+    target: Annotated[Target | nn.Module, BeforeValidator(_as_target), _TARGET] = field(default_factory=Trained)
+    shadow: Annotated[Source, _SOURCE] = field(default_factory=Real)
+    attacks: Annotated[Sequence[Annotated[Attack, _ATTACK]], FromList, Place("attack")] = field(
+        default_factory=lambda: (Shokri(), Loss())
+    )
+    defenses: Annotated[Sequence[Annotated[Defense, _DEFENSE]], FromList, Place("defense")] = ()
+    adaptive: Annotated[bool, Place("defense.adaptive")] = True
+    guess: Guess | None = None
+    skip_inapplicable: bool = False
+    convergence: bool = False
+    canaries: Annotated[Canaries | None, Place("canary")] = None
+    training: Recipe = field(default_factory=default_recipe)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    store: Store | None = None
+    shard: Shard | None = None
+    seed: int = 0
+    output: PathLike | None = None
+    save_models: bool = False
+    logger: Annotated[Any, _LOGGER] | None = None
+    console: Console | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", _as_population(self.data, self.label))
+        object.__setattr__(self, "label", None)
+        _check_names([attack.name for attack in self.attacks])
+        if self.save_models and not self.attacked.has_weights:
+            raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
+        if self.attacked.is_trained_here:
+            return
+        if self.membership.draws_target:
+            raise InputError(
+                f"The target is trained already, but membership={self.membership.name} would draw its members at "
+                "random; say what it was trained on by membership=given."
+            )
+        if self.canaries is not None:
+            raise InputError(
+                f"`canary.count` is {self.canaries.count}, but the target is trained already, and not on canaries; set "
+                "it to 0, or train the target here."
+            )
+
+    @property
+    def population(self) -> Population:
+        """The records, without canaries."""
+        assert isinstance(self.data, Population)
+        return self.data
+
+    @property
+    def attacked(self) -> Target:
+        """What is attacked."""
+        assert isinstance(self.target, Target)
+        return self.target
+
+    @property
+    def folder(self) -> Path | None:
+        """For the files of the run; None where it writes none."""
+        return None if self.output is None else Path(self.output)
+
+    @property
+    def needs(self) -> Needs:
+        """What the attacks need together."""
+        return needs_of(self.attacks)
+
+    @property
+    def output_defenses(self) -> tuple[OutputDefense, ...]:
+        return split_defenses(self.defenses)[0]
+
+    @property
+    def training_defenses(self) -> tuple[TrainingDefense, ...]:
+        return split_defenses(self.defenses)[1]
+
+    @property
+    def refused_attacks(self) -> Sequence[Attack]:
+        """The attacks of which each must be one that the plan can serve."""
+        return () if self.skip_inapplicable else self.attacks
+
+
+def _as_population(data: Population | Array, label: Array | None) -> Population:
+    if isinstance(data, Population):
+        if label is not None:
+            raise InputError("`label` is given beside a Population, which has labels of its own; leave it out.")
+        return data
+    if label is None:
+        raise InputError("`label` is missing; give the class of each record, or a Population as the first argument.")
+    return make_population(data, label)
+
+
+def _check_names(names: Sequence[object]) -> None:
+    for name in names:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise InputError(f"An attack has the name {name!r}; give a word of letters, digits, dots and hyphens.")
+    if not names:
+        raise InputError("`attack` is empty; choose at least one, such as attack=[shokri,loss].")
+    if len(set(names)) < len(names):
+        raise InputError(f"`attack` has the names {names}; give each attack a `name` of its own.")

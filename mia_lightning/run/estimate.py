@@ -1,0 +1,113 @@
+"""What a run would take: every stage that trains is planned and measured, and nothing is trained."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from mia_lightning.attacks.applicable import refusal
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError
+from mia_lightning.attacks.leave_one_out import score_each
+from mia_lightning.datasets.population import Population
+from mia_lightning.run.definition import Audit
+from mia_lightning.run.preparation import prepare, shadow_setup
+from mia_lightning.run.scoring import evidence_of
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.kept import NothingKept
+from mia_lightning.training.plan.execution import ExecutionPlan, duration
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+from mia_lightning.training.trained import TrainedStack
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanningEngine(Engine):
+    """Plans what it is told to train, and stops there."""
+
+    def run(self, job: TrainingJob) -> TrainedStack:
+        """Raise `_Planned`: whoever asked for trained models goes no further."""
+        raise _Planned(self.plan(job, NothingKept()), self.kept(job).num_found())  # nothing is written
+
+
+class _Planned(Exception):  # noqa: N818 (it is no error)
+    def __init__(self, plan: ExecutionPlan, num_found: int) -> None:
+        found = f"; {num_found} of them {'is' if num_found == 1 else 'are'} in the store" if num_found else ""
+        self.sentence = plan.sentence + found
+        self.seconds = plan.seconds * (1 - num_found / plan.num_models)
+        super().__init__(self.sentence)
+
+
+def estimate_of(audit: Audit) -> list[str]:
+    """What an audit would take, a sentence for each stage that trains, and one for all of them together.
+
+    Nothing is trained: each stage is measured by a few steps of throw-away networks, here and now.
+
+    Raises:
+        InputError: as an audit, as far as this can be told before anything is trained.
+    """
+    setup = prepare(planning(Engine(seed=audit.seed, settings=audit.trainer, store=audit.store)), audit)
+    sentences: list[str] = []
+    seconds: list[float] = []
+
+    def stage(train: Callable[[], object]) -> None:
+        try:
+            train()
+        except _Planned as planned:
+            seconds.append(planned.seconds)
+            sentences.append(planned.sentence)
+
+    membership, target = setup.membership, audit.attacked
+    beside = target.cost(int(membership.asked_N.sum()) * audit.needs.queries, makes_records=audit.shadow.makes_records)
+    if beside is not None:
+        sentences.append(beside)
+    if target.is_trained_here and target.takes_recipe:
+        stage(lambda: target.obtain(setup))
+    if audit.shadow.makes_records:
+        sentences.append(
+            f"The shadow models train on records of shadow={audit.shadow.source}, which are made from the target's "
+            "answers: neither they nor the attacks are estimated."
+        )
+        return sentences
+    if not membership.leaves_one_out and not target.trains_shadows:
+        stage(lambda: target.train_shadows(shadow_setup(setup, audit)))
+    for attack in audit.attacks:
+        # Of those that train networks the size is known beforehand; the others take no time to speak of.
+        if hasattr(attack, "training") and refusal(attack, membership, setup.population.input_shape) is None:
+            try:
+                stage(partial(_fit_and_score, attack, setup, target.folds))
+            except DoesNotApplyError:
+                if not audit.skip_inapplicable:
+                    raise
+    sentences.append(f"All that is trained: about {duration(sum(seconds))} here.")
+    return sentences
+
+
+def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:
+    """On models that answer everything alike, which changes no size."""
+    population, membership = setup.population, setup.membership
+    num_shadows = membership.member_KN[membership.shadows].shape[0]
+    everything = evidence_of(membership, population, _alike(num_shadows, population))
+    targets = _alike(membership.num_targets, population)
+    if membership.leaves_one_out:
+        score_each(attack, everything, targets, setup.engine, folds=folds)
+    else:
+        attack.fit(everything, setup.engine).score(targets, everything.label_N)
+
+
+def _alike(num_models: int, population: Population) -> Signals:
+    """The answers of models that know nothing: one number, seen as an array."""
+    one = torch.full((1, 1, 1, 1), -math.log(population.num_classes), device=population.device)
+    return Signals(log_probability_KANC=one.expand(num_models, 1, len(population), population.num_classes))
+
+
+def planning(engine: Engine) -> PlanningEngine:
+    """An engine that plans as this one would, and measures even what is too short for a probe to pay."""
+    return PlanningEngine(
+        seed=engine.seed,
+        settings=engine.settings,
+        planner=replace(engine.planner, always=True),
+        store=engine.store,
+    )

@@ -1,0 +1,259 @@
+"""The expensive half of a run: plan, target, shadow records, shadow models, and what all of them answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.accountant import Guarantee
+from mia_lightning.defenses.answer_form import defenses_of
+from mia_lightning.defenses.interface import OutputDefense, PrivateTraining, TrainingDefense, apply_all
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership
+from mia_lightning.metrics.privacy_bounds import check_trials
+from mia_lightning.run.definition import Audit
+from mia_lightning.run.preparation import as_trained, check_attacks, prepare, shadow_setup
+from mia_lightning.shadows.interface import Source, Synthesis
+from mia_lightning.shadows.kept import KeptSynthesis
+from mia_lightning.targets.model_black_box import ModelBlackBox
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.models import Models, Observable
+from mia_lightning.training.plan.room import Room
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+from mia_lightning.training.step.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Observation:
+    """Trained targets and shadow models with all that they answered; any number of attacks can read it.
+
+    The record axis is the real records, followed by the synthetic ones where shadow models train on such.
+
+    Attributes:
+        audit: what was observed, and for which attacks.
+        engine: what trained them, with the remarks, seconds and losses so far.
+        population: real and synthetic records, canaries among them.
+        num_real: how many of them are real.
+        membership: who trained on what, over the whole axis.
+        targets, target_signals: T targets, observed on the real records, without output defences.
+        shadows, shadow_signals: K shadow models, observed on the whole record axis, likewise. Where every model is a
+            target once (`membership.leaves_one_out`) they are the targets.
+        synthesis: how the shadow records were made; None for real ones.
+        left_out: numbers of the shadow models that were no longer finite, and their complements.
+        guarantee: differential privacy of each target; None for none.
+    """
+
+    audit: Audit
+    engine: Engine
+    population: Population
+    num_real: int
+    membership: Membership
+    targets: Models
+    target_signals: Signals
+    shadows: Models
+    shadow_signals: Signals
+    synthesis: Synthesis | None
+    left_out: tuple[int, ...]
+    guarantee: Guarantee | None = None
+
+    @property
+    def target_columns(self) -> slice:
+        """Where on the record axis the targets' records lie."""
+        return slice(0, self.num_real)
+
+    @property
+    def answer_defenses(self) -> tuple[OutputDefense, ...]:
+        """What the target's own answers leave out, imitated on the shadow models whatever the attack."""
+        return defenses_of(self.target_signals.form)
+
+    @property
+    def asked_targets(self) -> Observable:
+        """The targets, as far as they are to be asked: one that somebody else serves about what attacks read alone."""
+        return self.targets.about(self.membership.columns(self.target_columns).asked_N)
+
+    def close(self) -> None:
+        """Give back the connections of a target that somebody else serves; others have none."""
+        self.targets.close()
+
+
+def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) -> Observation:
+    """Train, or fetch, the targets and their shadow models, and ask all of them about their records.
+
+    Args:
+        room: where the answers of all models lie; by default in memory, if they take no more than a quarter of what is
+            free, else on disk in the run's folder.
+
+    Raises:
+        DoesNotApplyError: an attack that the plan cannot serve.
+        InputError: settings that do not fit the records or each other, or a target that cannot be trained.
+    """
+    stages, target = engine.stages, audit.attacked
+    room = room or Room(folder=engine.folder)
+    setup = prepare(engine, audit)
+    num_real = len(setup.population)
+    guarantee = _checked_guarantee(setup.membership, audit)
+    with stages.clock("target"):
+        targets = target.obtain(setup)
+        target_signals = targets.about(setup.membership.asked_N).observe(setup.population, room=room)
+    if not setup.membership.leaves_one_out:
+        kept_T = _kept_targets(targets, target_signals, setup.membership, engine)
+        if not bool(kept_T.all()):
+            targets, target_signals = targets.select(kept_T), target_signals.select(kept_T)
+            setup = replace(setup, membership=setup.membership.keep_targets(kept_T))
+
+    setup, synthesis = _with_shadow_records(setup, targets, defenses_of(target_signals.form), audit)
+    for remark in setup.membership.remarks:
+        stages.remark(remark)
+    setup = shadow_setup(setup, audit)
+    membership = setup.membership
+    if membership.leaves_one_out:
+        shadows, shadow_signals = targets, target_signals
+    else:
+        with stages.clock("shadow"):
+            shadows = target.train_shadows(setup)
+            shadow_signals = shadows.observe(setup.population, room=room)
+    failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
+    kept_K = _kept(membership, failed_K, engine)
+    if not bool(kept_K.all()):
+        membership, shadows = membership.keep_shadows(kept_K), shadows.select(kept_K)
+        shadow_signals = shadow_signals.select(kept_K)
+        if membership.leaves_one_out:
+            targets, target_signals = shadows, shadow_signals
+    return Observation(
+        audit=audit,
+        engine=engine,
+        population=setup.population,
+        num_real=num_real,
+        membership=membership,
+        targets=targets,
+        target_signals=target_signals,
+        shadows=shadows,
+        shadow_signals=shadow_signals,
+        synthesis=synthesis,
+        left_out=tuple((~kept_K).nonzero().flatten().tolist()),
+        guarantee=guarantee,
+    )
+
+
+def _checked_guarantee(membership: Membership, audit: Audit) -> Guarantee | None:
+    """Before training, since it may be one that cannot be met, or of trials that are too few to say anything."""
+    guarantee = _guarantee(*as_trained(audit.training_defenses, audit.training, membership), membership)
+    if membership.is_trials:
+        num_attacks = max(1, len(audit.refused_attacks))
+        check_trials(membership, delta_of(guarantee, membership), num_attacks=num_attacks)
+    return guarantee
+
+
+def _with_shadow_records(
+    setup: Setup, targets: Models, seen: Sequence[OutputDefense], audit: Audit
+) -> tuple[Setup, Synthesis | None]:
+    """The setup with the records of the shadow models behind the real ones, and how they were made.
+
+    Args:
+        seen: what the target's own answers leave out.
+    """
+    shadow, engine = audit.shadow, setup.engine
+    if not shadow.makes_records:
+        return setup, None
+    with engine.stages.clock("synthesis"):
+        synthesis = _synthesise(shadow, setup, targets, seen, audit.output_defenses)
+    population = setup.population.followed_by(synthesis.x_M, synthesis.label_M)
+    membership = setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=engine.seed)
+    check_attacks(audit.refused_attacks, membership, population, audit.attacked)
+    return replace(setup, population=population, membership=membership), synthesis
+
+
+def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, membership: Membership) -> Guarantee | None:
+    """The weakest over targets, which may differ in their numbers of records."""
+    private = [each for each in trainings if isinstance(each, PrivateTraining)]
+    if not private:
+        return None
+    sizes_T = membership.member_KN[membership.targets].sum(1)
+    guarantees = [private[0].guarantee(recipe, size) for size in sizes_T.unique().tolist()]
+    return max(guarantees, key=lambda each: each.epsilon)
+
+
+def delta_of(guarantee: Guarantee | None, membership: Membership) -> float:
+    """δ of the guarantee; where there is none, a tenth of 1 / n."""
+    return 1.0 / (10 * int(membership.member_KN[0].sum())) if guarantee is None else guarantee.delta
+
+
+def _synthesise(
+    source: Source, setup: Setup, targets: Models, seen: Sequence[OutputDefense], outputs: Sequence[OutputDefense]
+) -> Synthesis:
+    population, stages = setup.population, setup.engine.stages
+    outside_N = setup.membership.outside_N.to(population.device)
+    if bool(outside_N.any()):
+        known = population.chosen(outside_N)
+    else:
+        known = population
+        stages.remark(f"shadow={source.source}: the form of a record was read off the target's own records.")
+    engine, channel = setup.engine, (*seen, *outputs)
+    kept = KeptSynthesis.of(engine.store, source, targets, channel, known, seed=engine.seed)
+    synthesis = None if kept is None else kept.find(stages.remark)
+    if synthesis is not None:
+        stages.note(
+            f"shadow={source.source}: {len(synthesis.x_M)} shadow records from the store, nobody is asked anew."
+        )
+    else:
+        target = ModelBlackBox(targets, population, channel=lambda log_probability: apply_all(channel, log_probability))
+        synthesis = source.synthesise(known, target, seed=engine.seed)
+        if kept is not None:
+            kept.keep(synthesis)
+    for remark in synthesis.remarks:
+        stages.remark(f"shadow={source.source}: {remark}")
+    if outputs:
+        stages.remark(
+            f"shadow={source.source}: the shadow records were made from the answers of the defended target "
+            f"({', '.join(defense.describe() for defense in outputs)}), so another defence makes others."
+        )
+    return synthesis
+
+
+def _is_finite(signals: Signals, membership: Membership, rows: slice) -> Tensor:
+    """bool `[K]`: whether a model's outputs are finite on all the records that are evidence about it."""
+    each_KAN = (  # one model at a time: a mask of all answers would be a quarter of their size
+        value_ANC.amin(-1).isfinite() & value_ANC.amax(-1).isfinite() for value_ANC in signals.log_probability_KANC
+    )
+    finite_KN = torch.stack([each_AN.all(0).cpu() for each_AN in each_KAN])
+    return (finite_KN | ~membership.scored_KN[rows]).all(1)
+
+
+def _kept_targets(targets: Models, signals: Signals, membership: Membership, engine: Engine) -> Tensor:
+    """bool `[T]`: the targets that can be attacked."""
+    kept_T = (targets.failed_epoch_K.cpu() < 0) & _is_finite(signals, membership, membership.targets)
+    broken = (~kept_T).nonzero().flatten().tolist()
+    if not bool(kept_T.any()):
+        raise InputError(
+            f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
+            "weights (`target.path`), or lower `training.optimizer.lr`."
+        )
+    if broken and membership.is_trials:  # which trials are lost may depend on the canary
+        raise InputError(
+            f"The loss or the outputs of {len(broken)} of {len(kept_T)} targets were not finite, and under "
+            "membership=one_canary no trial may be left out; lower `training.optimizer.lr`."
+        )
+    if broken:
+        engine.stages.remark(f"The loss or the outputs of the targets {broken} were not finite: they are left out.")
+    return kept_T
+
+
+def _kept(membership: Membership, failed_K: Tensor, engine: Engine) -> Tensor:
+    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks."""
+    block_K = membership.block_K[membership.shadows]
+    kept_K = ~torch.isin(block_K, block_K[failed_K])
+    names = failed_K.nonzero().flatten().tolist()
+    if not bool(kept_K.any()):
+        raise InputError(
+            f"The loss of {len(names)} of {len(failed_K)} shadow models was no longer finite, which leaves none to "
+            "learn from; lower `training.optimizer.lr` or set `training.gradient_clip_norm`."
+        )
+    if names:
+        engine.stages.remark(
+            f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
+            "models are left out (a model's complement goes with it)."
+        )
+    return kept_K

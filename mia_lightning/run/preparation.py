@@ -1,0 +1,207 @@
+"""Before anything is trained: what the models are trained from, checked, and the engine that trains them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from mia_lightning.attacks.applicable import refusal
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError
+from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.fixed_size import of_fixed_size
+from mia_lightning.defenses.interface import TrainingDefense, defended_model, defended_recipe
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership, Wanted
+from mia_lightning.metrics.model_free import model_free_warning
+from mia_lightning.run.definition import Audit
+from mia_lightning.shadows.guess import Guess
+from mia_lightning.targets.interface import Target
+from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.plan.execution import Plans
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.step.recipe import Recipe
+
+
+def engine_of(audit: Audit, stages: Stages, make: Callable[..., Engine] = Engine) -> Engine:
+    """The engine of a run.
+
+    Args:
+        make: the class, with the fields of its own.
+
+    Raises:
+        InputError: nothing could be kept in the store.
+    """
+    if audit.store is not None:
+        audit.store.check()
+    return make(
+        seed=audit.seed,
+        settings=audit.trainer,
+        stages=stages,
+        folder=audit.folder,
+        plans=Plans(audit.folder),
+        store=audit.store,
+    )
+
+
+def prepare(engine: Engine, audit: Audit) -> Setup:
+    """What the targets are trained from, checked.
+
+    Raises:
+        DoesNotApplyError: an attack that the plan cannot serve.
+        InputError: settings that do not fit the records or each other, as far as this can be told before anything is
+            trained.
+    """
+    _check_guess(audit)
+    trainings = audit.training_defenses
+    if trainings and not audit.attacked.takes_recipe:
+        raise InputError(
+            f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
+            "here; use target=trained, or leave the defence out."
+        )
+    population = _with_canaries(engine, audit).near(engine.device)
+    make_network = bind_shapes(defended_model(trainings, audit.model), population.input_shape, population.num_classes)
+    membership = _filled(audit, population)
+    if not audit.shadow.makes_records:
+        check_attacks(audit.refused_attacks, membership, population, audit.attacked)
+    if not audit.membership.draws_target:
+        warning = model_free_warning(population, membership.member_KN[0], membership.nonmember_KN[0], seed=engine.seed)
+        if warning is not None:
+            engine.stages.remark(warning)
+    return Setup(
+        engine=engine,
+        make_network=make_network,
+        architecture=inspect_architecture(make_network, population),
+        recipe=defended_recipe(*as_trained(trainings, audit.training, membership)),
+        population=population,
+        membership=membership,
+    )
+
+
+def shadow_setup(setup: Setup, audit: Audit) -> Setup:
+    """What the shadow models are trained from: what the targets are, but for what the attacker does not know.
+
+    Args:
+        setup: of the targets, with the records of the shadow models.
+    """
+    guess = audit.guess or Guess()
+    trainings = audit.training_defenses
+    if guess.model is None and guess.training is None and (audit.adaptive or not trainings):
+        return setup
+    population = setup.population
+    known, recipe = as_trained(trainings if audit.adaptive else (), guess.training or audit.training, setup.membership)
+    make_network = bind_shapes(
+        defended_model(known, guess.model or audit.model), population.input_shape, population.num_classes
+    )
+    return replace(
+        setup,
+        recipe=defended_recipe(known, recipe),
+        make_network=make_network,
+        architecture=inspect_architecture(make_network, population),
+    )
+
+
+def as_trained(
+    trainings: Sequence[TrainingDefense], recipe: Recipe, membership: Membership
+) -> tuple[Sequence[TrainingDefense], Recipe]:
+    """Defences and recipe as given, but that trials of one record more or less take equal steps."""
+    if not membership.is_trials:
+        return trainings, recipe
+    assert membership.known_N is not None
+    return of_fixed_size(trainings, recipe, int(membership.known_N.sum()))
+
+
+def check_attacks(attacks: Sequence[Attack], membership: Membership, population: Population, target: Target) -> None:
+    """Refuse attacks that the plan or the target cannot serve.
+
+    Raises:
+        DoesNotApplyError: one of them, with the reason.
+    """
+    for attack in attacks:
+        reason = refusal(attack, membership, population.input_shape, answers_others=target.answers_others)
+        if reason is not None:
+            raise DoesNotApplyError(reason)
+
+
+def _check_guess(audit: Audit) -> None:
+    guess, target = audit.guess, audit.attacked
+    if guess is None:
+        return
+    if target.is_every_model:
+        raise InputError(
+            "`guess` describes shadow models that are other than the target, and under target=leave_one_out they are "
+            "the targets; leave it out, or use target=trained."
+        )
+    if not target.takes_guess:
+        raise InputError(
+            "`guess` describes shadow models that are trained here, and those of this `target` are trained by its "
+            "service; set target.shadows=guessed, with `model` and `training` as the guess."
+        )
+    if guess.training is not None:
+        guess.training.check_records(audit.population.input_shape)
+
+
+def _with_canaries(engine: Engine, audit: Audit) -> Population:
+    population, canaries = audit.population, audit.canaries
+    if canaries is None:
+        return population
+    changed = canaries.apply(population, engine.seed)
+    engine.stages.remark(
+        f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
+        "the target's accuracies too, include them; those of natural records stand under the groups."
+    )
+    return changed
+
+
+def _filled(audit: Audit, population: Population) -> Membership:
+    """The whole membership for real shadow records; the rows of the targets alone for records that are made later."""
+    if audit.shadow.makes_records:
+        return _filled_for_targets(audit, population)
+    plan, target, shadow = audit.membership, audit.attacked, audit.shadow
+    if target.is_every_model and not plan.shares_records:
+        raise InputError(
+            "target=leave_one_out makes every model a target once, for which all must be drawn from the same "
+            f"records, and membership={plan.name} gives the target records of its own; use membership=halves."
+        )
+    wanted = Wanted(
+        num_targets=target.count,
+        num_shadows=shadow.count,
+        seed=audit.seed,
+        overlap=shadow.overlap,
+        population=audit.needs.population,
+    )
+    membership = plan.fill(population, wanted)
+    return membership.each_a_target() if target.is_every_model else membership
+
+
+def _filled_for_targets(audit: Audit, population: Population) -> Membership:
+    plan, target, shadow = audit.membership, audit.attacked, audit.shadow
+    if not plan.takes_made_records:
+        raise InputError(
+            f"shadow={shadow.source} makes records, and under membership={plan.name} attacks learn from models of the "
+            "same real records, with the canary and without it; use shadow=real."
+        )
+    if target.is_every_model:
+        raise InputError(
+            f"target=leave_one_out attacks the shadow models themselves, but shadow={shadow.source} makes records by "
+            "asking one target; use shadow=real."
+        )
+    if target.count > 1:
+        raise InputError(
+            f"`target.count` is {target.count}, but shadow={shadow.source} makes records by asking one target; set it "
+            "to 1, and sweep `seed` for more."
+        )
+    wanted = Wanted(num_targets=1, num_shadows=0, seed=audit.seed, population=audit.needs.population)
+    membership = plan.fill(population, wanted)
+    if len(membership.validation_N) and not shadow.needs_records:
+        raise InputError(
+            f"`membership.validation` is {len(membership.validation_N)}, but shadow={shadow.source} is the attacker "
+            "who has no real records, and its shadow models would stop early on those; set it to 0, or use another "
+            "`shadow`."
+        )
+    if shadow.needs_records and not bool(membership.outside_N.any()):
+        raise InputError(
+            f"shadow={shadow.source} starts from records that are no evidence about the target, and "
+            f"membership={plan.name} leaves none of the {len(population)}; use membership=disjoint, or "
+            "shadow=model_based."
+        )
+    return membership

@@ -1,0 +1,138 @@
+"""The check of settings: classes and functions whose parameters are what their annotations say, or one sentence."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from functools import wraps
+from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, validate_call
+from pydantic.dataclasses import dataclass
+
+from mia_lightning.errors import InputError, SettingError
+from mia_lightning.settings.kinds import OneOf, Place
+from mia_lightning.settings.words import in_words
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# No type stands in for another: `"3"` is no number, `true` is no 1, infinity is no number, and a name that is unknown
+# is refused.
+_CONFIG = ConfigDict(strict=True, arbitrary_types_allowed=True, allow_inf_nan=False, extra="forbid")
+_LONGEST = 80  # characters of a value that a sentence repeats
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[type[T]], type[T]]:
+    """A frozen, keyword-only dataclass whose fields are checked when it is made.
+
+    Args:
+        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name`.
+        eq: whether two of equal fields are equal; False for what holds tensors.
+
+    The class raises `SettingError` where a field is missing, unknown, of another type or out of its range. What two
+    fields may not be together, the class checks in its `__post_init__`.
+    """
+
+    def make(cls: type[T]) -> type[T]:
+        made: Any = dataclass(frozen=True, kw_only=True, eq=eq, repr=repr, config=_CONFIG)(cls)
+        checked_init = made.__init__
+
+        @wraps(checked_init)
+        def init(self: object, *args: Any, **kwargs: Any) -> None:
+            given = {name: _plain(value) for name, value in kwargs.items()}
+            try:
+                checked_init(self, *args, **given)
+            except ValidationError as error:
+                raise _violation(error, made, section, given) from None
+
+        made.__init__ = init
+        return made  # type: ignore[no-any-return]
+
+    return make
+
+
+def checked(section: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A function, or an `__init__`, whose arguments are checked as the fields of `settings` are."""
+
+    def make(function: Callable[P, R]) -> Callable[P, R]:
+        validated: Any = validate_call(config=_CONFIG)(function)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = {name: _plain(value) for name, value in kwargs.items()}
+            try:
+                return validated(*args, **given)  # type: ignore[no-any-return]
+            except ValidationError as error:
+                raise _violation(error, function, section, given) from None
+
+        return call
+
+    return make
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy as Python's own; lists and mappings of such likewise."""
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(_plain(each) for each in value)
+    if type(value) is dict:
+        return {name: _plain(each) for name, each in value.items()}
+    return value
+
+
+def _violation(error: ValidationError, made: Any, section: str, given: Mapping[str, Any]) -> InputError:
+    """The first thing that is wrong, in one sentence."""
+    first = error.errors(include_url=False)[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):  # two settings that exclude each other, or a setting within a setting
+        return cause
+    parameters = inspect.signature(made).parameters
+    defaults = {name: each.default for name, each in parameters.items()}
+    place = section.format_map({**defaults, **given})
+    where = first["loc"][0]
+    name = list(parameters)[where] if isinstance(where, int) else where
+    hint = get_type_hints(made, include_extras=True).get(name)
+    if name not in parameters or hint is None:
+        known = list(parameters)
+        return SettingError(place, name, f"is no setting{nearest(name, known)}; the settings are {', '.join(known)}.")
+    places = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Place)]
+    own = places[0] if places else Place(f"{place}.{name}".removeprefix("."))
+    if name not in given and "missing" in first["type"]:
+        return SettingError(own.section, own.name, f"is not set; give {in_words(hint)}.")
+    value = given.get(name, first["input"])
+    rest = f"is {shown(value)}{_meant(value, hint)}; it must be {in_words(hint)}."
+    return SettingError(own.section, own.name, rest)
+
+
+def _meant(value: object, annotation: object) -> str:
+    """The choice that a mistyped one may have meant."""
+
+    def choices(each: object) -> list[str]:
+        if get_origin(each) is Literal:
+            return [str(one) for one in get_args(each)]
+        if isinstance(each, OneOf):
+            return list(each.choices)
+        return [one for part in (*get_args(each), *getattr(each, "__metadata__", ())) for one in choices(part)]
+
+    return nearest(value, choices(annotation)) if isinstance(value, str) else ""
+
+
+def shown(value: object) -> str:
+    """A value as a sentence repeats it: briefly, and of an object its class alone."""
+    if isinstance(value, str | int | float | None | list | tuple | dict):
+        text = repr(list(value) if isinstance(value, tuple) else value)
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
+    found = difflib.get_close_matches(word, words, n=1)
+    return f" (did you mean `{found[0]}`?)" if found else ""

@@ -1,0 +1,105 @@
+"""What a setting may be: annotations from which the check, its sentence and the reference of settings are made.
+
+@settings("shadow")
+class Real:
+    count: AtLeast1 = 64
+    overlap: Share = 0.0
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import BeforeValidator
+from pydantic_core import CoreSchema, core_schema
+
+from mia_lightning.settings.words import Such, Words
+
+AtLeast0 = Annotated[int, Ge(0)]
+AtLeast1 = Annotated[int, Ge(1)]
+AtLeast2 = Annotated[int, Ge(2)]
+
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Le(1)]
+ShareBelow1 = Annotated[float, Ge(0), Lt(1)]
+Between0And1 = Annotated[float, Gt(0), Lt(1)]
+
+Auto = Literal["auto"]
+CanaryKind = Literal["mislabelled", "uniform"]
+
+
+Text = Annotated[str, MinLen(1), Words("text", "texts")]
+
+
+def _as_text(value: object) -> object:
+    """A name that is a number is read as a number from YAML."""
+    return str(value) if type(value) is int else value.strip() if isinstance(value, str) else value
+
+
+EnvironmentVariable = Annotated[str, Words("the name of an environment variable")]  # "" for none
+Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
+
+
+def _as_path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+PathLike = Annotated[str | Path, BeforeValidator(_as_path), Words("a path", "paths")]
+Folder = Annotated[str | Path, BeforeValidator(_as_path), Words("a folder")]
+
+
+def _a_list(value: object) -> object:
+    """A tuple, from any sequence but text and bytes."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
+
+
+FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
+
+
+ImageShape = Annotated[
+    Sequence[AtLeast1],
+    FromList,
+    MinLen(2),
+    Words("the shape of an image, rows and columns last"),
+    Such("[1,28,28]"),
+]
+
+
+class Place:
+    """In an `Annotated`: the setting that a person sets, where it is another than the field: `dataset.train_size`."""
+
+    def __init__(self, place: str) -> None:
+        self.section, _, self.name = place.rpartition(".")
+
+
+class OneOf:
+    """In an `Annotated`: one of some words that are listed elsewhere, where a `Literal` cannot list them."""
+
+    def __init__(self, choices: Iterable[str]) -> None:
+        self.choices = tuple(choices)
+        self.words = Words(f"one of {', '.join(self.choices)}")
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.literal_schema(list(self.choices))
+
+
+class Has:
+    """In an `Annotated`: an object that is known by what it has, as one that somebody else wrote is.
+
+    Args:
+        attributes: that it must have.
+        words: what it is.
+    """
+
+    def __init__(self, *attributes: str, words: Words) -> None:
+        self._attributes, self.words = attributes, words
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._checked)
+
+    def _checked(self, value: object) -> object:
+        if isinstance(value, type) or not all(hasattr(value, name) for name in self._attributes):
+            raise ValueError(f"it is not {self.words.one}")
+        return value

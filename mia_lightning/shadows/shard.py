@@ -1,0 +1,31 @@
+"""One of several jobs that train the shadow models of one audit. No torch."""
+
+from typing import Annotated
+
+from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Place
+
+
+@settings("shadow")
+class Shard:
+    """One of the jobs among which the shadow models of an audit are divided (`mia_lightning.train_shard`).
+
+    Attributes:
+        number: of this one, from 0.
+        count: of all.
+    """
+
+    number: Annotated[AtLeast0, Place("shadow.shard")]
+    count: Annotated[AtLeast1, Place("shadow.shards")]
+
+    def __post_init__(self) -> None:
+        if self.number >= self.count:
+            raise InputError(
+                f"`shadow.shard` is {self.number}, and with shadow.shards={self.count} they go from 0 to "
+                f"{self.count - 1}; a sweep sets it by itself."
+            )
+
+    def of(self, num_models: int) -> range:
+        """The places of its models."""
+        return range(num_models * self.number // self.count, num_models * (self.number + 1) // self.count)

@@ -1,0 +1,22 @@
+"""How the project's commands end. Of several runs the worst code counts."""
+
+from collections.abc import Iterable
+
+BELOW = 0  # also a run without a gate
+BUG = 1
+BAD_INPUT = 2
+ABOVE = 3  # the limit of the gate
+UNDETERMINED = 4  # whether the leakage is below the limit of the gate
+LOST = 5  # killed, cancelled or timed out on a cluster; goes on when the same sweep is started again
+INTERRUPTED = 130
+CLOSED = 141  # whoever read the output has gone
+TERMINATED = 143
+
+# Of a run, from the best to the worst. 3 and 4 are answers. A sweep that has a bug, bad input or an interruption among
+# its runs has not answered, whatever the others found.
+OF_RUNS = (BELOW, UNDETERMINED, ABOVE, LOST, BUG, BAD_INPUT, INTERRUPTED, TERMINATED)
+
+
+def worst(codes: Iterable[int]) -> int:
+    """The worst of exit codes, by `OF_RUNS`; 0 for none."""
+    return max(codes, key=OF_RUNS.index, default=0)

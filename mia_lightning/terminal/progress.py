@@ -1,0 +1,201 @@
+"""The stages of a run as they go: how many models and epochs, with which losses, and for how long."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import pytorch_lightning as pl
+from rich.console import Console
+from torch import Tensor
+
+from mia_lightning.terminal.display import Display, Look, Now, Quantiles, Row, display_on
+
+SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: to ask a device for them makes it wait
+
+
+class Stages:
+    """Shows the stages of a run ("target", "shadow", ...) as they go, and the remarks made on the way.
+
+    On a terminal all of them are one live table, elsewhere plain lines. Without a console nothing is shown, and the
+    remarks are kept all the same.
+
+    Args:
+        console: where; None for nowhere.
+        now: seconds, from any beginning.
+    """
+
+    def __init__(self, console: Console | None = None, *, now: Now = time.perf_counter) -> None:
+        self.console = console
+        self.remarks: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self._now = now
+        self._display = display_on(console, now)
+        self._clocked: list[Row] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.close()
+
+    def remark(self, sentence: str) -> None:
+        """Print a sentence that the report repeats."""
+        self.remarks.append(sentence)
+        self._display.say(sentence, "yellow")
+
+    def note(self, sentence: str) -> None:
+        """Print a sentence that the report does not repeat."""
+        self._display.say(sentence, "dim")
+
+    @contextmanager
+    def stage(self, name: str, epochs: int, models: int = 0) -> Iterator["EpochBar"]:
+        """Training: so many models in so many epochs, summed over the chunks in which they are trained."""
+        row = next((row for row in self._clocked if row.name == name), None)
+        if row is None:
+            with self._row(name) as row:
+                yield from self._bar(row, epochs, models)
+        else:  # the training of the stage whose seconds are counted
+            yield from self._bar(row, epochs, models)
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """A stage, whose seconds are counted under `name` in `seconds`."""
+        start = self._now()
+        try:
+            with self._row(name) as row:
+                self._clocked.append(row)
+                try:
+                    yield
+                finally:
+                    self._clocked.remove(row)
+        finally:
+            self.seconds[name] = self._now() - start
+
+    def asking(self, records: int) -> Callable[[int], None]:
+        """In the present stage a served model is asked about so many records; called with how many more it answered."""
+        if not self._clocked:
+            return lambda _: None
+        row = self._clocked[-1]
+        if not row.records:
+            row.asking_begun = self._now()
+        row.records += records
+
+        def answered(more: int) -> None:
+            row.answered += more
+            self._display.move(row)
+
+        return answered
+
+    @contextmanager
+    def _row(self, name: str) -> Iterator[Row]:
+        row = Row(name=name, begun=self._now())
+        self._display.begin(row)
+        try:
+            yield row
+        finally:
+            row.seconds = self._now() - row.begun
+        self._display.end(row)  # of a stage that failed its error speaks
+
+    def _bar(self, row: Row, epochs: int, models: int) -> Iterator["EpochBar"]:
+        bar = EpochBar(row, self._display, now=self._now)
+        bar.begin(epochs, models)
+        yield bar
+        bar.finish()
+
+
+class EpochBar:
+    """The training of one stage; every chunk of models moves it on by its epochs."""
+
+    def __init__(self, row: Row, display: Display, *, now: Now = time.perf_counter) -> None:
+        self._row, self._display, self._now = row, display, now
+        self._epochs = 0
+        self._of_chunk = 0  # epochs of the chunk that is being trained
+        self._looked: float | None = None
+
+    def begin(self, epochs: int, models: int) -> None:
+        """So many epochs, summed over chunks, and models are to be trained."""
+        self._epochs = epochs
+        self._row.epochs += epochs
+        self._row.models += models
+        if not self._row.advanced:
+            self._row.training_begun = self._now()
+
+    def until(self, epochs: int) -> None:
+        """Let it end at another number of epochs, the chunks having become more."""
+        self._row.epochs += epochs - self._epochs
+        self._epochs = epochs
+
+    def finish(self) -> None:
+        """Show it as complete: models that stop early take fewer epochs."""
+        self._row.done, self._row.trained = self._row.epochs, self._row.models
+
+    def advance(self, look: Look | None) -> None:
+        """By one epoch of one chunk, at whose end this was seen; None where nobody looked."""
+        self._of_chunk += 1
+        self._row.done += 1
+        self._row.advanced += 1
+        if look is not None:
+            self._row.look = look
+        self._display.move(self._row)
+
+    def skip(self, epochs: int) -> None:
+        """Move on by epochs that need not be trained."""
+        self._of_chunk += epochs
+        self._row.done += epochs
+
+    def restart_chunk(self) -> None:
+        """What was trained of the present chunk is lost."""
+        self.skip(-self._of_chunk)
+
+    def count(self, models: int) -> None:
+        """So many more models are trained."""
+        self._row.trained += models
+        self._display.move(self._row)
+
+    def end_chunk(self, models: int, epochs: int) -> None:
+        """A chunk of so many models is trained, for which so many epochs were meant."""
+        self.skip(epochs - self._of_chunk)
+        self._of_chunk = 0
+        self.count(models)
+
+    def is_due(self) -> bool:
+        """Whether it is time to look again; says so once."""
+        now = self._now()
+        if self._looked is not None and now - self._looked < SECONDS_BETWEEN_LOOKS:
+            return False
+        self._looked = now
+        return True
+
+    def for_trainer(self) -> pl.Callback:
+        return _Advance(self)
+
+
+def quantiles_of(value_K: Tensor) -> Quantiles:
+    """Quantiles over the models of a stack; NaN, of a model that has stopped, is left out."""
+    low, median, high = value_K.nanquantile(value_K.new_tensor([0.1, 0.5, 0.9])).tolist()
+    return Quantiles(low, median, high)
+
+
+class _Advance(pl.Callback):
+    def __init__(self, bar: EpochBar) -> None:
+        self._bar = bar
+        self._looks = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.skip(trainer.current_epoch)  # of a stack that goes on from where it was stopped
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 < len(pl_module.batches):
+            return
+        self._looks = self._bar.is_due() or trainer.current_epoch + 1 == trainer.max_epochs
+        pl_module.counts_hits = self._looks  # in this step alone, of outputs that are there anyway
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._bar.advance(_look(pl_module) if self._looks else None)
+        pl_module.counts_hits = self._looks = False
+
+
+def _look(module: Any) -> Look:
+    accuracy_K = module.batch_accuracy_K()
+    return Look(quantiles_of(module.epoch_loss_K()), None if accuracy_K is None else quantiles_of(accuracy_K))

@@ -1,0 +1,207 @@
+"""What is to be trained in one role, cut into chunks of models that train together."""
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import derive
+from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.stack import MakeNetwork, Stack
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.recipe import Chunk, Recipe
+from mia_lightning.training.step.rules import Gradients
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingJob:
+    """K models of one role.
+
+    Attributes:
+        seed, role, models: model k draws by (`seed`, `role`, `models[k]`) and nothing else.
+        make_network, architecture: what they are.
+        population, records_K: what each is trained on, int64 record indices.
+        recipe: how.
+        validation_N, response_KN, buffers, keep: as for `Engine.train`.
+    """
+
+    seed: int
+    role: str
+    make_network: MakeNetwork
+    architecture: Architecture
+    population: Population
+    records_K: Sequence[Tensor]
+    recipe: Recipe
+    models: Sequence[int]
+    validation_N: Tensor | None = None
+    response_KN: Tensor | None = None
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+    keep: bool = False
+
+    @property
+    def num_models(self) -> int:
+        return len(self.records_K)
+
+    @property
+    def num_steps(self) -> int:
+        """Of all models together, over all epochs."""
+        return self.recipe.epochs * sum(self.recipe.steps_per_epoch(len(records)) for records in self.records_K)
+
+    def groups(self) -> list[list[int]]:
+        """Places of the models that can train together, since they are equal in steps per epoch."""
+        groups: dict[int, list[int]] = {}
+        for place, records in enumerate(self.records_K):
+            groups.setdefault(self.recipe.steps_per_epoch(len(records)), []).append(place)
+        return list(groups.values())
+
+    def chunks(self, width: int) -> list[list[int]]:
+        """The groups, cut into as few chunks of at most `width` models as will do, of even size."""
+        return [chunk for group in self.groups() for chunk in cut(group, width)]
+
+    def part(self, places: Sequence[int]) -> "TrainingJob":
+        """The models at these places, in this order."""
+        return replace(
+            self,
+            records_K=[self.records_K[place] for place in places],
+            models=[self.models[place] for place in places],
+            response_KN=None if self.response_KN is None else self.response_KN[list(places)],
+            buffers={name: buffer_K[list(places)] for name, buffer_K in self.buffers.items()},
+        )
+
+    def shares(self, count: int) -> list[list[int]]:
+        """The places, divided among at most `count` devices: each group evenly, its rest where there is least to do."""
+        share_D: list[list[int]] = [[] for _ in range(count)]
+        steps_D = [0] * count
+        for group in self.groups():
+            parts = divided(group, min(count, len(group)))
+            by_steps = sorted(range(count), key=steps_D.__getitem__)
+            for device, part in zip(by_steps, sorted(parts, key=len, reverse=True), strict=False):
+                share_D[device] += part
+                steps_D[device] += len(part) * self.recipe.steps_per_epoch(len(self.records_K[part[0]]))
+        return [sorted(share) for share in share_D if share]
+
+    def gradients(self, places: Sequence[int]) -> Gradients | None:
+        """Of the recipe's rule for these models; None where it has none.
+
+        Raises:
+            InputError: the rule cannot hold for them.
+        """
+        if self.recipe.gradient_rule is None:
+            return None
+        return self.recipe.gradient_rule.for_models(
+            Chunk(
+                make_network=self.make_network,
+                architecture=self.architecture,
+                population=self.population,
+                recipe=self.recipe,
+                num_records_K=[len(self.records_K[place]) for place in places],
+                seed=self.seed,
+                role=self.role,
+                models=[self.models[place] for place in places],
+            )
+        )
+
+    def stack(self, places: Sequence[int]) -> Stack:
+        """These models, untrained."""
+
+        def training_records(place: int) -> Tensor:
+            return self.population.records(self.records_K[places[place]].to(self.population.device))
+
+        models = [self.models[place] for place in places]
+        stack = Stack.build(
+            self.make_network, models, seed=self.seed, role=self.role, training_records=training_records
+        )
+        for name, buffer_K in self.buffers.items():
+            stack.networks.get_buffer(name).copy_(buffer_K[list(places)])
+        return stack
+
+    def module(
+        self,
+        places: Sequence[int],
+        stack: Stack,
+        *,
+        execution: str,
+        gradients: Gradients | None,
+        device: torch.device,
+    ) -> StackModule:
+        """What trains `stack` as the models at these places.
+
+        Raises:
+            InputError: batches that the architecture cannot be trained on.
+        """
+        records_K = [self.records_K[place] for place in places]
+        batches = self.recipe.sampler(
+            records_K,
+            torch.tensor([derive(self.seed, self.role, self.models[place], "order") for place in places]),
+            batches_per_epoch=self.recipe.steps_per_epoch(len(records_K[0])),
+            device=device,
+        )
+        if self.architecture.has_batch_norm and batches.smallest_batch < 2:
+            raise InputError(
+                f"`training.batch_size` divides {min(len(r) for r in records_K)} records into batches of one, over "
+                f"which the batch normalisation of {self.architecture.name} is undefined; use larger batches."
+            )
+        if self.architecture.mixes_records and any(batches.has_padding_S):
+            raise InputError(
+                f"The model {self.architecture.name} lets records of one batch reach each other (its batch may not be "
+                "the first axis), and models of unequal numbers of records need padding, which would reach them too; "
+                "use training.chunk=1, or keep records apart."
+            )
+        return StackModule(
+            stack,
+            self.population,
+            batches,
+            self.recipe,
+            gradients=gradients,
+            execution=execution,
+            validation_N=self.validation_N,
+            role=self.role,
+            response_KN=None if self.response_KN is None else self.response_KN[list(places)],
+            channels_last=self.architecture.takes_channels_last,
+        )
+
+
+def cut(places: Sequence[int], width: int) -> list[list[int]]:
+    """As few parts of at most `width` as will do; their sizes differ by at most one."""
+    return divided(places, -(-len(places) // width))
+
+
+def divided(places: Sequence[int], count: int) -> list[list[int]]:
+    """So many parts, one behind the other; their sizes differ by at most one."""
+    bounds = [len(places) * part // count for part in range(count + 1)]
+    return [list(places[start:end]) for start, end in pairwise(bounds)]
+
+
+def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None) -> None:
+    """`trainer.fit(module)`, from a checkpoint where there is one, its refusals in one sentence.
+
+    Raises:
+        InputError: Lightning refuses to train.
+    """
+    try:
+        with _interruptible():
+            trainer.fit(module, ckpt_path=resume)
+    except MisconfigurationException as error:
+        raise InputError(f"pytorch_lightning.Trainer refuses to train: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C stays a KeyboardInterrupt; Lightning would end the process and ignore the signal from then on."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        if not isinstance(ended.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from ended

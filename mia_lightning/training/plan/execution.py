@@ -1,0 +1,224 @@
+"""How the models of a role are trained, together or one by one and how many at once: measured, chosen, written down."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mia_lightning.errors import InputError
+from mia_lightning.store.atomic import write_whole
+
+FILE = "execution.json"
+SCHEMA = "mia_lightning.execution/2"
+# Between chunk sizes that are tried: they differ by this factor.
+_STEP = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A way to train a role: `execution` is `stack` (vmap) or `loop`, `chunk` the number of models at once."""
+
+    execution: str
+    chunk: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a probe found of a candidate.
+
+    Attributes:
+        seconds_per_step: of one optimiser step of all models of a chunk, its share of an epoch's overhead included.
+        models_per_second: trained from beginning to end.
+        bytes: estimated, of the device's memory.
+    """
+
+    execution: str
+    chunk: int
+    seconds_per_step: float
+    models_per_second: float
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionPlan:
+    """How the models of one role are trained.
+
+    Attributes:
+        role: "target", "shadow", "attack/shokri", ...
+        num_models: K.
+        epochs: of each.
+        signature: what the plan holds for: a role of another size or shape, or on another device, has another plan.
+        execution, chunk: as in `Candidate`.
+        measured: the candidates that were tried, the fastest first; empty where a probe would not have paid.
+        reason: why it is this one.
+        seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
+        bytes: estimated, of the device's memory.
+        threads: of torch on the CPU, when it was made.
+    """
+
+    role: str
+    num_models: int
+    epochs: int
+    signature: Mapping[str, Any]
+    execution: str
+    chunk: int
+    measured: Sequence[Measured]
+    reason: str
+    seconds: float
+    bytes: int
+    threads: int = field(default_factory=torch.get_num_threads)
+
+    @property
+    def sentence(self) -> str:
+        """Such as "60 shadow models x 100 epochs: about 25 s here, 60 at once under vmap, 0.4 GB"."""
+        models = "model" if self.num_models == 1 else "models"
+        at_once = f"{self.chunk} at once" if self.num_models > 1 else "alone"
+        way = "under vmap" if self.execution == "stack" else "stepped one by one"
+        return (
+            f"{self.num_models} {self.role} {models} x {self.epochs} epochs: about {duration(self.seconds)} here, "
+            f"{at_once}, {way}, {size(self.bytes)}"
+        )
+
+
+def widths(num_models: int, limit: int) -> list[int]:
+    """Chunk sizes to be tried, the largest first: as many as will do, then by powers of four, each cut evenly.
+
+    Args:
+        limit: the most models at once.
+    """
+    largest = min(num_models, max(1, limit))
+    tried = [largest, *(_STEP**power for power in range(int(math.log(largest, _STEP)) + 1, -1, -1))]
+    even = [math.ceil(num_models / math.ceil(num_models / width)) for width in tried if width <= largest]
+    return list(dict.fromkeys(even))
+
+
+def in_order(executions: Sequence[str], chunks: Mapping[str, Sequence[int]]) -> list[Candidate]:
+    """Candidates in the order in which they are tried: the largest stack, the smallest loop, then by turns."""
+    stacks = [Candidate(execution="stack", chunk=c) for c in chunks.get("stack", ())] if "stack" in executions else []
+    loops = [Candidate(execution="loop", chunk=c) for c in chunks.get("loop", ())[::-1]] if "loop" in executions else []
+    turns = [each[i] for i in range(max(len(stacks), len(loops))) for each in (stacks, loops) if i < len(each)]
+    return turns
+
+
+def choose(
+    candidates: Sequence[Candidate],
+    measure: Callable[[Candidate, float], Measured | None],
+    *,
+    num_models: int,
+    first_allowance: float,
+    share: float,
+    short: float,
+    clock: Callable[[], float],
+) -> list[Measured]:
+    """Try candidates in turn, for as long as it is worth it; the fastest comes first in the list that is returned.
+
+    Nothing more is tried where the whole is estimated to take less than `short` seconds, or once a share of what it
+    takes beyond that has been spent.
+
+    Args:
+        measure: of a candidate, in about so many seconds at most; None where it cannot be measured.
+        num_models: to be trained in all.
+        first_allowance: seconds for the first candidate, of which nothing is known.
+        share: of the estimated seconds.
+        clock: in seconds.
+    """
+    started = clock()
+    rows: list[Measured] = []
+    for candidate in candidates:
+        allowance = first_allowance
+        if rows:
+            whole = num_models / max(row.models_per_second for row in rows)
+            allowance = share * (whole - short) - (clock() - started)
+            if allowance <= 0:
+                break
+        row = measure(candidate, allowance)
+        if row is not None:
+            rows.append(row)
+    return sorted(rows, key=lambda row: -row.models_per_second)  # stable: of equals the one that was tried first
+
+
+class Plans:
+    """The plans of a run, by role and signature, kept in its folder so that a resumed run follows them.
+
+    Args:
+        folder: where `execution.json` stands or will stand; None keeps them in memory alone.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._path = None if folder is None else folder / FILE
+        self._used: dict[str, ExecutionPlan] = {}
+
+    def __iter__(self) -> Iterator[ExecutionPlan]:
+        """Those that were followed in this run, in order."""
+        return iter(self._used.values())
+
+    def find(self, role: str, signature: Mapping[str, Any]) -> ExecutionPlan | None:
+        """The plan of the same role, size and shape, of this run or of an earlier one in its folder.
+
+        Raises:
+            InputError: `execution.json` cannot be read.
+        """
+        key = _key(role, signature)
+        return self._used[key] if key in self._used else self._read().get(key)
+
+    def keep(self, plan: ExecutionPlan) -> None:
+        """Write the plan down, in the place of an earlier one for the same."""
+        key = _key(plan.role, plan.signature)
+        if self._used.get(key) == plan:
+            return
+        self._used[key] = plan
+        if self._path is not None:
+            self._write()
+
+    def moved(self, folder: Path | None) -> "Plans":
+        """The same plans, of a run that goes on in another folder."""
+        plans = Plans(folder)
+        plans._used = dict(self._used)
+        if plans._path is not None and plans._used:
+            plans._write()
+        return plans
+
+    def _write(self) -> None:
+        assert self._path is not None
+        plans = {**self._read(), **self._used}.values()
+        content = {"schema": SCHEMA, "plans": [asdict(each) for each in plans]}
+        write_whole(self._path, json.dumps(content, indent=2).encode() + b"\n")
+
+    def _read(self) -> dict[str, ExecutionPlan]:
+        if self._path is None or not self._path.is_file():
+            return {}
+        try:
+            plans = [plan_from_json(each) for each in json.loads(self._path.read_text())["plans"]]
+            return {_key(each.role, each.signature): each for each in plans}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self._path} cannot be read as the execution plans of a run ({type(error).__name__}: {error}); "
+                "delete it, and they are made anew."
+            ) from error
+
+
+def _key(role: str, signature: Mapping[str, Any]) -> str:
+    return json.dumps([role, dict(signature)], sort_keys=True)
+
+
+def plan_from_json(content: Mapping[str, Any]) -> ExecutionPlan:
+    """What `dataclasses.asdict` made of a plan, and JSON kept."""
+    return ExecutionPlan(**{**content, "measured": tuple(Measured(**row) for row in content["measured"])})
+
+
+def size(number: int) -> str:
+    """Of bytes, such as "17 MB", "0.4 GB"."""
+    return f"{number / 1e9:.1f} GB" if number >= 0.95e8 else f"{max(1, round(number / 1e6))} MB"
+
+
+def duration(seconds: float) -> str:
+    """Such as "0.3 s", "25 s", "12 min", "3.4 h"."""
+    if seconds < 9.5:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,181 @@
+"""From a job to its execution plan: what memory allows, what a probe finds, what an earlier run wrote down."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mia_lightning.errors import InputError
+from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.execution import Candidate, ExecutionPlan, Measured, choose, in_order, widths
+from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, release
+from mia_lightning.training.plan.probe import Probe
+from mia_lightning.training.trainer import TrainerSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Decides how the models of a role are trained.
+
+    Attributes:
+        clock: in seconds.
+        budget: bytes that training may take on a device.
+        share: of the estimated time of a role that its probe may take.
+        short: seconds of a role that is not worth a probe.
+        always: whether at least one way is measured all the same, for the sake of the estimate.
+        remaining: share of the models of a role that are to be trained; the others are in the store.
+    """
+
+    clock: Callable[[], float] = time.perf_counter
+    budget: Callable[[torch.device], int] = memory_budget
+    share: float = 0.05
+    short: float = 3.0
+    always: bool = False
+    remaining: float = 1.0
+
+    def beside(self, count: int) -> "Planner":
+        """One of so many that train at the same time: on the CPU they share the memory."""
+        if count == 1:
+            return self
+        budget = self.budget
+        return replace(self, budget=lambda device: budget(device) // (count if device.type == "cpu" else 1))
+
+    def plan(
+        self, job: TrainingJob, executions: Sequence[str], settings: TrainerSettings, device: torch.device
+    ) -> ExecutionPlan:
+        """The fastest of what was measured, or all at once where nothing was.
+
+        Args:
+            executions: those that come into question, the preferred one first.
+
+        Raises:
+            InputError: not even one model fits the memory.
+        """
+        job = replace(job, population=job.population.near(device))
+        probe = Probe(job=job, settings=settings, device=device, clock=self.clock)
+        alone, footprint = self._one_model(probe)
+        num_models = max(len(group) for group in job.groups())
+        chunks = self._chunks(job, executions, footprint, num_models, device)
+        candidates = in_order(executions, chunks)
+        whole = alone * job.num_steps * self.remaining  # one by one, and less than that under vmap
+        rows: list[Measured] = []
+        if self.always or whole >= self.short:
+            rows = choose(
+                candidates,
+                lambda candidate, allowance: self._measured(probe, candidate, allowance, alone, footprint),
+                num_models=max(1, round(job.num_models * self.remaining)),
+                first_allowance=self.share * whole,
+                share=self.share,
+                short=self.short,
+                clock=self.clock,
+            )
+        preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0])
+        chosen = rows[0] if rows else preferred
+        bytes_ = footprint.bytes(chosen.execution, chosen.chunk, job.num_models)
+        return ExecutionPlan(
+            role=job.role,
+            num_models=job.num_models,
+            epochs=job.recipe.epochs,
+            signature=signature_of(job, device, settings),
+            execution=chosen.execution,
+            chunk=chosen.chunk,
+            measured=tuple(rows),
+            reason=_reason(rows, job.recipe.chunk == "auto" and chunks[chosen.execution][0] < num_models, whole),
+            seconds=job.num_models / rows[0].models_per_second if rows else whole,
+            bytes=bytes_,
+        )
+
+    def _one_model(self, probe: Probe) -> tuple[float, Footprint]:
+        try:
+            return probe.one_model()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise does_not_fit(probe.job.role, probe.device) from error
+
+    def _chunks(
+        self, job: TrainingJob, executions: Sequence[str], footprint: Footprint, num_models: int, device: torch.device
+    ) -> dict[str, list[int]]:
+        """Chunk sizes to be tried: those of the recipe, or what fits the memory."""
+        chosen = job.recipe.chunk
+        if chosen != "auto":
+            width = num_models if chosen is None else min(int(chosen), num_models)
+            return {execution: [width] for execution in executions}
+        budget = self.budget(device)
+        return {
+            execution: widths(num_models, _most(footprint, execution, budget, job.num_models))
+            for execution in executions
+        }
+
+    def _measured(
+        self, probe: Probe, candidate: Candidate, allowance: float, alone: float, footprint: Footprint
+    ) -> Measured | None:
+        """None where two steps would take longer than is allowed, or memory runs out."""
+        two_steps = 2 * candidate.chunk * alone  # under vmap it is a guess, and most often too high a one
+        if two_steps > (max(allowance, self.short) if candidate.execution == "stack" else allowance):
+            return None
+        job = probe.job
+        try:
+            before, seconds = probe.seconds(candidate, allowance)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        finally:
+            if probe.device.type == "cuda":
+                release(probe.device)
+        return Measured(
+            execution=candidate.execution,
+            chunk=candidate.chunk,
+            seconds_per_step=seconds,
+            models_per_second=candidate.chunk / (before + seconds * job.num_steps / job.num_models),
+            bytes=footprint.bytes(candidate.execution, candidate.chunk, job.num_models),
+        )
+
+
+def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettings) -> dict[str, Any]:
+    """What a plan depends on, in values that JSON keeps; batches of about one size are one."""
+    recipe = job.recipe
+    sizes = [len(records) for records in job.records_K]
+    batch = max(-(-size // recipe.steps_per_epoch(size)) for size in sizes)
+    return {
+        "architecture": job.architecture.name,
+        "num_parameters": job.architecture.num_parameters,
+        "num_models": job.num_models,
+        "epochs": recipe.epochs,
+        "steps_per_epoch": sorted({recipe.steps_per_epoch(size) for size in sizes}),
+        "batch": 2 ** math.ceil(math.log2(batch)),
+        "input_shape": list(job.population.input_shape),
+        "rule": None if recipe.gradient_rule is None else type(recipe.gradient_rule).__name__,
+        "device": device.type,
+        "precision": str(settings.precision),
+        "execution": recipe.execution,
+        "chunk": recipe.chunk,
+    }
+
+
+def does_not_fit(role: str, device: torch.device) -> InputError:
+    """That one model is too large."""
+    return InputError(
+        f"Memory runs out on {device} while a single model of {role} trains; lower `training.batch_size`, choose a "
+        "smaller model, or a device with more memory."
+    )
+
+
+def _most(footprint: Footprint, execution: str, budget: int, num_models: int) -> int:
+    """The most models at once within the budget, at least one."""
+    first, second = (footprint.bytes(execution, chunk, num_models) for chunk in (1, 2))
+    return max(1, 1 + (budget - first) // max(1, second - first))
+
+
+def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:
+    if not rows:
+        reason = "too short for a probe to pay" if whole < 60 else "too few steps for a probe to pay"
+    elif len(rows) == 1:
+        reason = "the only way that was worth measuring"
+    else:
+        reason = f"the fastest of {len(rows)} that were measured"
+    return reason + ("; more at once would not fit the memory" if is_limited else "")

@@ -1,0 +1,191 @@
+"""A few real steps of throw-away networks: what a way of training costs in time, and one model in memory."""
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mia_lightning.seeds import isolated
+from mia_lightning.training.job import TrainingJob, fit
+from mia_lightning.training.plan.execution import Candidate
+from mia_lightning.training.plan.memory import Footprint, saved_tensors
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.rules import Step
+from mia_lightning.training.trainer import TrainerSettings
+
+WARM_UP, TIMED = 2, 5  # steps
+# Seconds of steps timed: fewer would be luck where others share the machine, and short steps would have more of it
+# than long ones; after the second number there need not be more steps.
+_FAIR, _ENOUGH = 0.2, 1.0
+_SLOW = 0.2  # seconds of a step that need not be repeated
+_OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Probe:
+    """Measures networks of a job that nobody keeps; neither the job's models nor global randomness are touched.
+
+    Attributes:
+        job: of which.
+        settings: of the trainer; its callbacks and loggers take no part.
+        device: where it trains.
+        clock: in seconds.
+    """
+
+    job: TrainingJob
+    settings: TrainerSettings
+    device: torch.device
+    clock: Clock
+
+    def one_model(self) -> tuple[float, Footprint]:
+        """Seconds of forward and backward of one model on one of its batches, and the memory that it takes."""
+        job, recipe = self.job, self.job.recipe
+        place = max(range(job.num_models), key=lambda k: self._batch_size(k))
+        size = max(2, self._batch_size(place))  # of one record batch normalisation is undefined
+        index_KB = job.records_K[place].repeat(2)[:size].to(self.device)[None]
+        with isolated(job.seed, job.role, "probe"):
+            stack = self._copies(1, place)
+            gradients = job.gradients([place])
+            parameters = [p for p in stack.parameters() if p.requires_grad]
+
+            def step(keep: bool = False) -> dict[int, int]:
+                x = job.population.records(index_KB, stack.dtype)
+                truth = (
+                    job.population.label_N[index_KB.to(job.population.device)]
+                    if job.response_KN is None
+                    else job.response_KN[place][index_KB.to(job.response_KN.device)]
+                ).to(self.device)
+                saved: dict[int, int] = {}
+                if keep or gradients is None:
+                    with self._precision(), saved_tensors() as saved:
+                        logits_KBC = stack.call_one(stack.state_of(0), x[0], step=0)[None]
+                        loss_KB = recipe.objective(logits_KBC, truth)
+                    loss_KB.mean().backward()
+                else:
+                    given = Step(number=0, x=x, label_KB=truth, index_KB=index_KB, is_real_KB=None, execution="loop")
+                    gradients(stack, given)
+                self._synchronise()
+                known = {p.untyped_storage().data_ptr() for p in [*stack.state().values(), x]}
+                return {place: size for place, size in saved.items() if place not in known}
+
+            saved = step(keep=True)
+            optimizer = recipe.make_optimizer(parameters)
+            optimizer.step()
+            seconds = self._repeated(step)
+            state = [v for each in optimizer.state.values() for v in each.values() if isinstance(v, Tensor)]
+            own = sum(_bytes(tensor) for tensor in stack.state().values())
+            moved = sum(_bytes(p) for p in parameters)
+            batch = size * job.population.x_N[0].numel() * parameters[0].element_size()
+            # Backward holds the gradient of the largest activation beside all that forward kept, and a rule of
+            # gradients the sums that it makes.
+            transient = max(saved.values(), default=0) + (0 if gradients is None else 2 * moved)
+        return seconds, Footprint(
+            parameters=own,
+            held=own + moved + sum(map(_bytes, state)) + batch,
+            activations=sum(saved.values()) + transient,
+        )
+
+    def seconds(self, candidate: Candidate, allowance: float) -> tuple[float, float]:
+        """What precedes the first step of a chunk under `pl.Trainer`, and one step.
+
+        A step has its share in what an epoch costs beside its steps.
+
+        Args:
+            allowance: seconds after which no further step is begun, two having been made.
+        """
+        job, start = self.job, self.clock()
+        recipe = replace(job.recipe, early_stopping=None)
+        group = max(job.groups(), key=len)
+        places = group[: candidate.chunk]
+        steps = recipe.steps_per_epoch(len(job.records_K[places[0]]))
+        with isolated(job.seed, job.role, "probe"):
+            module = replace(job, recipe=recipe).module(
+                places,
+                self._copies(len(places), places[0]),
+                execution=candidate.execution,
+                gradients=job.gradients(places),
+                device=self.device,
+            )
+            watch = _StepTimes(self.clock, self._synchronise, allowance)
+            fit(self._settings().make(epochs=recipe.epochs, callbacks=[watch]), module)
+        return watch.start - start, watch.seconds_per_step(steps)
+
+    def _batch_size(self, place: int) -> int:
+        records = len(self.job.records_K[place])
+        return -(-records // self.job.recipe.steps_per_epoch(records))
+
+    def _copies(self, count: int, place: int) -> Stack:
+        """The network at a place, so many times over: how fast it is does not depend on its weights."""
+        stack = self.job.stack([place])
+        if str(self.settings.precision).startswith("64"):
+            stack = stack.double()
+        return Stack.concatenate([stack.to(self.device)], torch.zeros(count, dtype=torch.int64)).train()
+
+    def _precision(self) -> torch.autocast:
+        is_bf16 = str(self.settings.precision).startswith("bf16")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16)
+
+    def _settings(self) -> TrainerSettings:
+        options: Mapping[str, object] = self.settings.options or {}
+        kept = {name: value for name, value in options.items() if name in _OF_SPEED}
+        return replace(self.settings, callbacks=(), options=kept)
+
+    def _repeated(self, step: Callable[[], object]) -> float:
+        seconds: list[float] = []
+        while len(seconds) < 3 and (not seconds or seconds[-1] < _SLOW):
+            start = self.clock()
+            step()
+            seconds.append(self.clock() - start)
+        return statistics.median(seconds)
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+class _StepTimes(pl.Callback):
+    """The time at the end of each step, until there are enough of them."""
+
+    def __init__(self, clock: Clock, synchronise: Callable[[], None], allowance: float) -> None:
+        self._clock, self._synchronise, self._allowance = clock, synchronise, allowance
+        self._within: list[float] = []  # seconds of steps that follow one of the same epoch
+        self._between: list[float] = []  # of those that begin an epoch
+        self._count = 0
+        self.start = self._last = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._synchronise()
+        self.start = self._last = self._clock()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        self._synchronise()
+        now = self._clock()
+        self._count += 1
+        (self._within if batch_idx else self._between).append(now - self._last)
+        if self._count == 1 or (self._count == WARM_UP and now - self.start < self._allowance):
+            self._first = self._within.copy(), self._between.copy()
+            self._within.clear()
+            self._between.clear()
+        self._last = now
+        timed = sum(self._within) + sum(self._between)
+        is_enough = timed >= (_FAIR if self._count >= WARM_UP + TIMED else _ENOUGH) and self._count > WARM_UP
+        if is_enough or (self._count > 1 and now - self.start >= self._allowance):
+            trainer.should_stop = True
+
+    def seconds_per_step(self, steps_per_epoch: int) -> float:
+        """The mean, the first step of an epoch counting as often as it occurs."""
+        within, between = (self._within, self._between) if self._within or self._between else self._first
+        inner = statistics.fmean(within or between)
+        outer = statistics.fmean(between or within)
+        return ((steps_per_epoch - 1) * inner + outer) / steps_per_epoch
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

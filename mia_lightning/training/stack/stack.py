@@ -1,0 +1,230 @@
+"""K networks of one architecture held as one: the first of the project's three ideas."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import isolated
+from mia_lightning.training.stack.dense import DenseLayers
+from mia_lightning.training.stack.layers import CounterDropout, MaskedBatchNorm, make_stackable
+
+MakeNetwork = Callable[[], nn.Module]
+
+
+@runtime_checkable
+class FitsToRecords(Protocol):
+    """A network that takes something of its inputs, such as their scale, from its own training records."""
+
+    def fit_to(self, x_N: Tensor) -> None:
+        """Called once, before training, with the network's training records `[N, *features]`, float32."""
+        ...
+
+
+class Stack(nn.Module):
+    """Networks of one architecture whose parameters and buffers carry a leading model axis K.
+
+    `networks` has the module tree of a single network, so its `state_dict` has the names of a single network,
+    each tensor of shape `[K, ...]`.
+
+    Args:
+        networks: K networks of equal architecture, made stackable by `make_stackable`; the first is taken over.
+        make_network: builds an ordinary network of this architecture.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], make_network: MakeNetwork) -> None:
+        super().__init__()
+        self.make_network = make_network
+        parameters, buffers = stack_module_state(list(networks))
+        self.networks = networks[0]
+        self._dropouts = [layer for layer in self.networks.modules() if isinstance(layer, CounterDropout)]
+        self._supplied_by_call = [
+            (f"{path}.{name}" if path else name, name)
+            for path, layer in self.networks.named_modules()
+            for kind, name in ((CounterDropout, "step"), (MaskedBatchNorm, "is_real"))
+            if isinstance(layer, kind)
+        ]
+        self._dense = DenseLayers.of(self.networks)
+        self._is_channels_last = False
+        self._assign({**parameters, **buffers})
+
+    @classmethod
+    def build(
+        cls,
+        make_network: MakeNetwork,
+        models: Sequence[int],
+        *,
+        seed: int,
+        role: str,
+        training_records: Callable[[int], Tensor] | None = None,
+    ) -> "Stack":
+        """Freshly initialised networks; the weights of model k depend on (`seed`, `role`, k) and nothing else.
+
+        Args:
+            training_records: the records of the network at a place of `models`, for networks with a method `fit_to`.
+        """
+        networks = []
+        for place, k in enumerate(models):
+            with isolated(seed, role, k, "initialisation"):
+                network = make_stackable(make_network(), seed, role, k)
+            if training_records is not None and isinstance(network, FitsToRecords):
+                network.fit_to(training_records(place))
+            networks.append(network)
+        return cls(networks, make_network)
+
+    @property
+    def num_models(self) -> int:
+        return next(iter(self.networks.parameters())).shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.networks.parameters())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
+        return next(p.dtype for p in self.networks.parameters() if p.is_floating_point())
+
+    def forward(self, x: Tensor, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
+        """Logits `[K, B, C]` of all models: by `vmap`, or of a plain multilayer perceptron layer by layer.
+
+        Args:
+            x: `[K, B, *features]`, a batch for each model; with `shared`, `[B, *features]`, the same for all.
+            step: number of the optimiser step, which the draws of dropout depend on.
+            is_real_KB: bool; False marks padding, which enters no statistic of a batch. None: no padding.
+        """
+        if self._dense is not None and not shared and self._dense.take(x):
+            return self._dense(x)
+        axes = (0, None if shared else 0, None if is_real_KB is None else 0)
+
+        def one(state: dict[str, Tensor], x_B: Tensor, is_real_B: Tensor | None) -> Tensor:
+            return self.call_one(state, x_B, step=step, is_real_B=is_real_B)
+
+        logits_KBC: Tensor = vmap(one, in_dims=axes, randomness="error")(self.state(), x, is_real_KB)
+        return logits_KBC
+
+    def call_one(
+        self, state: Mapping[str, Tensor], x_B: Tensor, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[B, C]` of the architecture with the parameters and buffers in `state`, of one model.
+
+        Args:
+            step: what the draws of dropout depend on beside their keys; an int64 scalar under `vmap` over records.
+            is_real_B: bool; as for `forward`.
+        """
+        given = {"step": torch.as_tensor(step, dtype=torch.int64, device=x_B.device)}
+        given["is_real"] = torch.empty(0, dtype=torch.bool, device=x_B.device) if is_real_B is None else is_real_B
+        context = {path: given[name] for path, name in self._supplied_by_call}
+        for dropout in self._dropouts:
+            dropout.calls = 0
+        logits_BC: Tensor = functional_call(self.networks, {**state, **context}, (x_B,))
+        return logits_BC
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers of all models by name, `[K, ...]`, tied ones once."""
+        return {**dict(self.networks.named_parameters()), **self._own_buffers()}
+
+    def state_of(self, k: int) -> dict[str, Tensor]:
+        """Parameters and buffers of model k, as views into the stack."""
+        return {name: tensor[k] for name, tensor in self.state().items()}
+
+    def states(self) -> Iterator[dict[str, Tensor]]:
+        """Of model after model, its parameters and buffers as views into the stack, detached."""
+        state = self.state()
+        for of_model in zip(*(tensor.detach().unbind() for tensor in state.values()), strict=True):
+            yield dict(zip(state, of_model, strict=True))
+
+    def use_channels_last(self) -> None:
+        """Lay out the weights of 2-d convolutions channels last in each model, which then computes in this format.
+
+        In place, and of no consequence to any result; an optimiser that has state already must be told
+        (`mia_lightning.training.step.module.match_layout`).
+        """
+        self._is_channels_last = True
+        for layer in self.networks.modules():
+            weight = layer._parameters.get("weight") if isinstance(layer, nn.Conv2d) else None
+            if weight is not None:
+                weight.data = weight.data.movedim(2, -1).contiguous().movedim(-1, 2)  # [K, out, in, height, width]
+
+    def model(self, k: int) -> nn.Module:
+        """Model k as an ordinary network of the architecture, in eval mode, sharing nothing with the stack."""
+        with isolated(0, "initialisation that is overwritten"):
+            network = self.make_network().to(self.device, self.dtype)
+        network.load_state_dict({name: t[k].detach().clone() for name, t in self.networks.state_dict().items()})
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        """Write parameters and persistent buffers as safetensors, whole or not at all."""
+        partial = path.with_name(path.name + ".partial")
+        save_file({name: t.contiguous() for name, t in self._persistent().items()}, partial)
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, make_network: MakeNetwork) -> "Stack":
+        """Read back what `save` wrote.
+
+        Raises:
+            InputError: the file is not there, is damaged, or holds another architecture.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"The stack {path} cannot be read as safetensors ({error}); give a file made by Stack.save."
+            ) from error
+        with isolated(0, "initialisation that is overwritten"):
+            stack = cls([make_stackable(make_network(), 0, "loaded")], make_network)
+        expected = {name: t.shape[1:] for name, t in stack._persistent().items()}
+        found = {name: t.shape[1:] for name, t in tensors.items()}
+        if expected != found:
+            odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+            raise InputError(
+                f"The stack {path} holds another architecture: it differs at `{odd[0]}` "
+                f"({len(odd)} tensors in all); build it with the model it was trained with."
+            )
+        num_models = len(next(iter(tensors.values())))
+        keys = {name: buffer.expand(num_models, *buffer.shape[1:]) for name, buffer in stack._own_buffers().items()}
+        stack._assign({**keys, **tensors})
+        return stack
+
+    @classmethod
+    def concatenate(cls, stacks: Sequence["Stack"], order: Tensor) -> "Stack":
+        """One stack of the models of all, taken in `order` (int64); the first stack is taken over."""
+        states = [stack.state() for stack in stacks]
+        joined = {name: torch.cat([state[name].detach() for state in states]) for name in states[0]}
+        stacks[0]._assign({name: tensor[order.to(tensor.device)] for name, tensor in joined.items()})
+        return stacks[0]
+
+    def _own_buffers(self) -> dict[str, Tensor]:
+        supplied = {path for path, _ in self._supplied_by_call}
+        return {name: buffer for name, buffer in self.networks.named_buffers() if name not in supplied}
+
+    def _persistent(self) -> dict[str, Tensor]:
+        kept = self.networks.state_dict().keys()
+        named = (*self.networks.named_parameters(), *self._own_buffers().items())  # tied weights appear once
+        return {name: tensor.detach() for name, tensor in named if name in kept}
+
+    def _assign(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put `tensors` in the place of the parameters and buffers of these names, tied ones included."""
+        places: dict[int, list[tuple[dict[str, Any], str]]] = {}
+        for layer in self.networks.modules():
+            for registry in (layer._parameters, layer._buffers):
+                for name, old in registry.items():
+                    if old is not None:
+                        places.setdefault(id(old), []).append((registry, name))
+        for path, old in [*self.networks.named_parameters(), *self.networks.named_buffers()]:
+            if path not in tensors:
+                continue
+            is_parameter = isinstance(old, nn.Parameter)
+            new = nn.Parameter(tensors[path].detach(), old.requires_grad) if is_parameter else tensors[path]
+            for place, name in places[id(old)]:
+                place[name] = new
+        if self._is_channels_last:
+            self.use_channels_last()

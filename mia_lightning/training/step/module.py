@@ -1,0 +1,361 @@
+"""The LightningModule that trains a stack: one loop for targets, shadow models and attack networks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.training.stack.looped import LoopedGradients
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.augmentation import augmented
+from mia_lightning.training.step.batches import Batch, RecordBatches
+from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
+from mia_lightning.training.step.recipe import Recipe
+from mia_lightning.training.step.rules import Batches, Gradients, Step
+from mia_lightning.training.trainer import check_trainer
+
+Labels = tuple[Tensor, ...]
+"""`label_KB`; of mixed records also the second label and the share of the first (`Recipe.mix`)."""
+
+
+class StackModule(pl.LightningModule):
+    """Trains K networks as one; `pl.Trainer.fit(module)` needs nothing else.
+
+    Args:
+        stack: the networks.
+        population: their records.
+        batches: which records each model sees at each step.
+        recipe: optimiser, schedule, clipping, early stopping.
+        gradients: of the recipe's rule for these models; None for the gradient of the mean loss.
+        execution: `stack` or `loop`.
+        validation_N: int64 indices of the records for early stopping; None for none.
+        role: prefix of logged metrics ("target", "shadow", ...).
+        response_KN: floating point, what the objective is given of record n for model k in the place of its label.
+        channels_last: whether a loop on a CPU lays out the weights of convolutions so.
+
+    After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `failed_epoch_K` is the epoch
+    at which a model's loss was first not finite, or -1. Whoever sets `counts_hits` before a step finds the accuracy on
+    its batch in `batch_accuracy_K`.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        population: Population,
+        batches: Batches,
+        recipe: Recipe,
+        *,
+        gradients: Gradients | None = None,
+        execution: str = "stack",
+        validation_N: Tensor | None = None,
+        role: str = "stack",
+        response_KN: Tensor | None = None,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # per-model clipping; looped gradients
+        self.stack = stack
+        self.looped_gradients = LoopedGradients(stack)
+        self.population = population
+        self.batches = batches
+        self.recipe = recipe
+        self.gradients = gradients
+        self.execution = execution
+        self.validation_N = validation_N
+        self.role = role
+        self.response_KN = response_KN
+        self.channels_last = channels_last
+        K = stack.num_models
+        self.train_loss_EK: list[Tensor] = []
+        self.validation_loss_EK: list[Tensor] = []
+        self.progress = {
+            "failed_epoch_K": torch.full((K,), -1),
+            "stopped_epoch_K": torch.full((K,), -1),
+            "best_loss_K": torch.full((K,), torch.inf, dtype=torch.float64),
+            "best_epoch_K": torch.full((K,), -1),
+        }
+        self.stopped_state: dict[str, Tensor] = {}
+        self.counts_hits = False
+        self._accuracy_of_models: list[Tensor] = []
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        check_trainer(self.trainer)  # Lightning's first call: before its own, less helpful, refusals
+        return []
+
+    def configure_optimizers(self) -> Any:
+        if self.channels_last and self.execution == "loop" and self.device.type == "cpu":
+            self.stack.use_channels_last()  # before the optimiser, whose state takes over the layout of its parameters
+        optimizer = self.recipe.make_optimizer([p for p in self.stack.parameters() if p.requires_grad])
+        scheduler = self.recipe.make_scheduler(optimizer)
+        return optimizer if scheduler is None else ([optimizer], [scheduler])
+
+    def train_dataloader(self) -> Batches | GatheredBatches:
+        if self.population.is_near(self.device):
+            return self.batches
+        return GatheredBatches(self.batches, self.population, self.device)
+
+    def val_dataloader(self) -> RecordBatches | list[Tensor]:
+        return [] if self.validation_N is None else RecordBatches(self.validation_N)
+
+    def on_fit_start(self) -> None:
+        _keep_freed_memory()
+        self.population = self.population.near(self.device)
+        self.label_N = self.population.label_N.to(self.device)
+        self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
+        self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
+        self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
+        self.train_loss_EK = [loss_K.to(self.device) for loss_K in self.train_loss_EK]
+        self.validation_loss_EK = [loss_K.to(self.device) for loss_K in self.validation_loss_EK]
+
+    def on_train_start(self) -> None:
+        match_layout(self.optimizers(use_pl_optimizer=False))  # a checkpoint may come from another execution or device
+
+    def on_train_epoch_start(self) -> None:
+        self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
+        self.weight_sum_K = torch.zeros_like(self.loss_sum_K)
+
+    def training_step(self, batch: Batch | GatheredBatch, batch_index: int) -> None:
+        index_KB, is_real_KB, *gathered = batch
+        if gathered:
+            x = self.population.normalised(gathered[0], self.stack.dtype)
+        else:
+            x = self.population.records(index_KB, self.stack.dtype)
+        label_KB = self._truth(index_KB)
+        labels: Labels = (label_KB,)
+        step = self.current_epoch * len(self.batches) + batch_index
+        x = augmented(x, self.recipe.augment, key_K=self.batches.key_K, step=step, index_KB=index_KB)
+        if self.recipe.mix is not None:
+            x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
+            labels = (label_KB, second_KB, share_KB)
+        accumulate = self.recipe.accumulate_batches
+        group = min(accumulate, len(self.batches) - batch_index // accumulate * accumulate)  # the last may be smaller
+        if self.gradients is not None:
+            loss_K = self.gradients(
+                self.stack,
+                Step(
+                    number=step,
+                    x=x,
+                    label_KB=label_KB,
+                    index_KB=index_KB,
+                    is_real_KB=is_real_KB,
+                    execution=self.execution,
+                ),
+            )
+        else:
+            backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
+            loss_K = backward(x, labels, is_real_KB, step, 1.0 / group)
+        count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
+        self.loss_sum_K += loss_K * count_K
+        self.weight_sum_K += count_K
+        if (batch_index + 1) % accumulate == 0 or batch_index + 1 == len(self.batches):
+            self._optimizer_step()
+
+    def _truth(self, index_KB: Tensor) -> Tensor:
+        """What the objective compares each model's outputs with: labels, or the model's own responses."""
+        if self.response_KN is None:
+            # Several times as fast as label_N[index_KB] where there are many records.
+            return self.label_N.index_select(0, index_KB.flatten()).view_as(index_KB)
+        return self.response_KN.gather(1, index_KB)
+
+    def _optimizer_step(self) -> None:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            if parameter.grad is None:
+                # Alone, too: an optimiser skips what has no gradient, and beside a model that uses it, it would not.
+                parameter.grad = torch.zeros_like(parameter)
+            elif parameter.grad.stride() != parameter.stride():  # of a rule; fused optimisers do not look
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+        if self.recipe.gradient_clip_norm is not None:
+            clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if self.recipe.scheduler_interval == "step":
+            self._advance_schedule()
+
+    def _advance_schedule(self) -> None:
+        scheduler = self.lr_schedulers()
+        if scheduler is None:
+            return
+        try:
+            scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
+        except ValueError as error:
+            raise InputError(
+                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role}: {error}; give "
+                "it one for each `training.scheduler_interval`."
+            ) from error
+
+    def _backward_stacked(
+        self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
+    ) -> Tensor:
+        logits_KBC = self.stack(x, step=step, is_real_KB=is_real_KB)
+        lowered_K, loss_K = self._losses(logits_KBC, labels, is_real_KB)
+        self.manual_backward(lowered_K.sum() * share)
+        return loss_K.detach()
+
+    def _backward_looped(self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+        """The same gradients, model by model, with the memory of one model's activations."""
+
+        def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            is_real_B = None if is_real_KB is None else is_real_KB[k]
+            logits_BC = self.stack.call_one(state, x[k], step=step, is_real_B=is_real_B)
+            lowered_K, own_K = self._losses(
+                logits_BC[None],
+                tuple(each[k][None] for each in labels),
+                None if is_real_B is None else is_real_B[None],
+            )
+            return lowered_K[0] * share, own_K[0]
+
+        return self.looped_gradients(loss_of)
+
+    def _losses(self, logits_KBC: Tensor, labels: Labels, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What a step lowers of each model, and its mean loss, which is reported: both `[K]`."""
+        label_KB, *second = labels
+        if self.counts_hits and not second and not label_KB.is_floating_point():
+            hit_KB = logits_KBC.detach().argmax(-1) == label_KB
+            self._accuracy_of_models.append(mean_over_real(hit_KB.double(), is_real_KB))
+        loss_KB = self.recipe.objective(logits_KBC, label_KB)
+        if second:
+            second_KB, share_KB = second
+            loss_KB = share_KB * loss_KB + (1 - share_KB) * self.recipe.objective(logits_KBC, second_KB)
+        loss_K = mean_over_real(loss_KB, is_real_KB)
+        if self.recipe.batch_objective is None:
+            return loss_K, loss_K
+        return self.recipe.batch_objective(logits_KBC, label_KB, is_real_KB, self.current_epoch), loss_K
+
+    def epoch_loss_K(self) -> Tensor:
+        """Mean training loss of each model over the present epoch so far, `[K]`; NaN for one that has stopped."""
+        return self._while_running(self.loss_sum_K / self.weight_sum_K.clamp(min=1))
+
+    def batch_accuracy_K(self) -> Tensor | None:
+        """Training accuracy of each model on the batch for which it was asked, `[K]`, forgotten afterwards.
+
+        NaN for a model that has stopped. None where records are mixed or the objective has responses for labels, and
+        where a gradient rule keeps the outputs to itself.
+        """
+        found, self._accuracy_of_models = self._accuracy_of_models, []
+        return self._while_running(torch.cat(found)) if found else None
+
+    def on_train_epoch_end(self) -> None:
+        if self.recipe.scheduler_interval == "epoch":
+            self._advance_schedule()
+        loss_K = self.loss_sum_K / self.weight_sum_K.clamp(min=1)
+        self._note_failures(~loss_K.isfinite(), self.current_epoch)
+        self.train_loss_EK.append(self._while_running(loss_K))
+        self.log(f"{self.role}/train_loss/median", self.train_loss_EK[-1].nanmedian())
+        if self.validation_loss_EK:
+            self.log(f"{self.role}/validation_loss/median", self.validation_loss_EK[-1].nanmedian())
+            self._stop_where_no_better()
+
+    def on_validation_epoch_start(self) -> None:
+        self.validation_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, index_B: Tensor, batch_index: int) -> None:
+        x_B = self.population.records(index_B, self.stack.dtype)
+        logits_KBC = all_logits(self.stack, x_B, self.execution)
+        label_KB = self._truth(index_B.expand(self.stack.num_models, -1))
+        self.validation_sum_K += self.recipe.objective(logits_KBC, label_KB).sum(1)
+
+    def on_validation_epoch_end(self) -> None:
+        assert self.validation_N is not None
+        loss_K = self.validation_sum_K / len(self.validation_N)
+        self.validation_loss_EK.append(self._while_running(loss_K))
+
+    def _stop_where_no_better(self) -> None:
+        stopping = self.recipe.early_stopping
+        if stopping is None:
+            return
+        loss_K, epoch = self.validation_loss_EK[-1], self.current_epoch
+        better_K = loss_K < self.progress["best_loss_K"] - stopping.min_delta
+        self.progress["best_loss_K"] = torch.where(better_K, loss_K, self.progress["best_loss_K"])
+        self.progress["best_epoch_K"] = self.progress["best_epoch_K"].masked_fill(better_K, epoch)
+        running_K = self.progress["stopped_epoch_K"] < 0
+        stop_K = running_K & (epoch - self.progress["best_epoch_K"] >= stopping.patience)
+        if not bool(stop_K.any()):
+            return
+        self.progress["stopped_epoch_K"] = self.progress["stopped_epoch_K"].masked_fill(stop_K, epoch)
+        for name, tensor in self.stack.state_dict().items():
+            kept = self.stopped_state.get(name, tensor)
+            self.stopped_state[name] = torch.where(
+                stop_K.view(-1, *(1 for _ in tensor.shape[1:])), tensor, kept
+            ).clone()
+        if not bool((running_K & ~stop_K).any()):
+            self.trainer.should_stop = True
+
+    def _note_failures(self, failed_K: Tensor, epoch: int) -> None:
+        # What becomes of a model after it stopped is discarded, and is no failure.
+        first_K = failed_K & (self.progress["failed_epoch_K"] < 0) & (self.progress["stopped_epoch_K"] < 0)
+        self.progress["failed_epoch_K"] = self.progress["failed_epoch_K"].masked_fill(first_K, epoch)
+
+    def _while_running(self, loss_K: Tensor) -> Tensor:
+        return loss_K.masked_fill(self.progress["stopped_epoch_K"] >= 0, torch.nan)
+
+    def on_train_end(self) -> None:
+        """Give every model that stopped early back the state it had then: later updates are discarded."""
+        self.looped_gradients.clear()
+        # The last update of all may have broken a model whose loss was finite until then.
+        finite_PK = [p.detach().flatten(1).isfinite().all(1) for p in self.stack.parameters()]
+        self._note_failures(~torch.stack(finite_PK).all(0), len(self.train_loss_EK) - 1)
+        if not self.stopped_state:
+            return
+        stopped_K = self.progress["stopped_epoch_K"] >= 0
+        with torch.no_grad():
+            for name, tensor in self.stack.state_dict().items():
+                tensor[stopped_K] = self.stopped_state[name][stopped_K]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["stack_module"] = {
+            "progress": self.progress,
+            "stopped_state": self.stopped_state,
+            "train_loss_EK": self.train_loss_EK,
+            "validation_loss_EK": self.validation_loss_EK,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, value in checkpoint["stack_module"].items():
+            setattr(self, name, value)
+
+
+def _keep_freed_memory() -> None:
+    """Teach the GNU C library to keep freed blocks of up to 32 MB for the next step; elsewhere nothing happens.
+
+    It gives back to the system what is larger than any block freed before (mallopt(3), "dynamic mmap threshold"), so
+    that the gradients of each step would be mapped anew, page by page. One large block, never touched, is enough.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
+def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
+    """Mean loss of each model over its real records, `[K]`; 0 for a batch that has none."""
+    if is_real_KB is None:
+        return loss_KB.sum(1) / max(1, loss_KB.shape[1])
+    return loss_KB.masked_fill(~is_real_KB, 0.0).sum(1) / is_real_KB.sum(1).clamp(min=1)
+
+
+def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
+    norm_K = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
+
+
+def match_layout(optimizer: Any) -> None:
+    """Give the state of an optimiser the layout of its parameters, which fused optimisers take for granted."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def all_logits(stack: Stack, x_B: Tensor, execution: str) -> Tensor:
+    """Logits `[K, B, C]` of every model on the same records, by vmap or model by model."""
+    if execution == "stack":
+        logits_KBC: Tensor = stack(x_B, shared=True)
+        return logits_KBC
+    return torch.stack([stack.call_one(state, x_B) for state in stack.states()])

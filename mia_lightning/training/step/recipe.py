@@ -1,0 +1,254 @@
+"""How a stack is trained: everything that a trained model depends on beside its data and its seed."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal, Protocol
+
+import torch
+from pydantic import BeforeValidator, SkipValidation
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, Auto, FromList, Has, NotNegative, Positive
+from mia_lightning.settings.words import Such, Words
+from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.stack import MakeNetwork
+from mia_lightning.training.step.augmentation import Augmentation
+from mia_lightning.training.step.batches import StackBatches
+from mia_lightning.training.step.rules import Gradients, Sampler
+
+MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+Objective = Callable[[Tensor, Tensor], Tensor]
+BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+
+
+_BY_TARGET = Words("a class by its `_target_`, with `_partial_: true`")
+_AUGMENTATION = Has("refusal", "apply", words=Words("an augmentation", "augmentations by their `_target_`"))
+
+
+def cross_entropy(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """The loss of each record, `[K, B]`, in nats."""
+    return nn.functional.cross_entropy(logits_KBC.movedim(-1, 1), label_KB, reduction="none")
+
+
+@settings("training.early_stopping")
+class EarlyStopping:
+    """Stop a model when its validation loss has not fallen by `min_delta` for `patience` epochs.
+
+    Each model of a stack stops for itself and is what it was at that moment.
+    """
+
+    patience: AtLeast1 = 10
+    min_delta: NotNegative = 0.0
+
+
+def _early_stopping(given: object) -> object:
+    return EarlyStopping(**given) if isinstance(given, Mapping) else given
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Chunk:
+    """Models that are about to train together.
+
+    Attributes:
+        make_network, architecture: what they are.
+        population: their records.
+        recipe: how they are trained.
+        num_records_K: of each model, its number of training records.
+        seed, role, models: model k of the chunk draws by (`seed`, `role`, `models[k]`) and nothing else.
+    """
+
+    make_network: MakeNetwork
+    architecture: Architecture
+    population: Population
+    recipe: "Recipe"
+    num_records_K: Sequence[int]
+    seed: int
+    role: str
+    models: Sequence[int]
+
+
+class GradientRule(Protocol):
+    """Takes the gradients of a recipe's steps in place of the gradient of the mean loss."""
+
+    def for_models(self, models: Chunk) -> Gradients:
+        """The gradients of these models; called for every chunk before the first one trains.
+
+        Raises:
+            InputError: the rule cannot hold for these models, their records or their recipe.
+        """
+        ...
+
+
+@settings("training")
+class Recipe:
+    """The `training` section of the configuration.
+
+    Attributes:
+        epochs: passes over a model's training records.
+        batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`.
+        batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
+        optimizer: makes the one optimiser of the stack from its parameters; it must act element by element.
+        scheduler: makes a learning-rate schedule from the optimiser, or None.
+        scheduler_interval: whether the schedule advances each epoch or each step.
+        gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
+        accumulate_batches: batches whose gradients are averaged for one optimiser step.
+        early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
+        augment: what changes the records in training, in order (`mia_lightning.training.step.augmentation`).
+        execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
+            measured to be faster, `loop` where vmap refuses the architecture.
+        chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured
+            to be fastest, None for all.
+        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
+            from outputs and the responses of `Engine.train`.
+        batch_objective: what a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None where a batch
+            has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in any case.
+        mix: makes of the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and `is_real_KB` the
+            records that are seen, the second label of each and the share of the first, both `[K, B]`; None for none.
+        sampler: which records each model sees at each step.
+        gradient_rule: what takes the place of the gradient of the mean loss; None for nothing.
+    """
+
+    epochs: AtLeast1
+    optimizer: Annotated[MakeOptimizer, _BY_TARGET]
+    batch_size: AtLeast1 | None = None
+    batches_per_epoch: AtLeast1 | None = None
+    scheduler: Annotated[MakeScheduler, _BY_TARGET] | None = None
+    scheduler_interval: Literal["epoch", "step"] = "epoch"
+    gradient_clip_norm: Positive | None = None
+    accumulate_batches: AtLeast1 = 1
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_early_stopping), Such("{patience:10}")] = None
+    augment: Annotated[Sequence[Annotated[Augmentation, _AUGMENTATION]], FromList] = ()
+    execution: Literal["auto", "stack", "loop"] = "auto"
+    chunk: AtLeast1 | Auto | None = "auto"
+    objective: Objective = cross_entropy
+    batch_objective: BatchObjective | None = None
+    mix: Mix | None = None
+    sampler: SkipValidation[Sampler] = StackBatches
+    gradient_rule: SkipValidation[GradientRule] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.batch_size is None) == (self.batches_per_epoch is None):
+            raise InputError(
+                f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
+                f"{self.batches_per_epoch}; give exactly one of them."
+            )
+
+    def steps_per_epoch(self, num_records: int) -> int:
+        """Number of batches into which a model's records are divided in each epoch."""
+        if self.batches_per_epoch is not None:
+            return self.batches_per_epoch
+        assert self.batch_size is not None
+        return max(1, math.ceil(num_records / self.batch_size))
+
+    def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
+        """The optimiser of a stack.
+
+        Raises:
+            InputError: it is no optimiser, or couples the elements of a parameter, hence the models.
+        """
+        _check_elementwise(_fused_where_possible(self.optimizer))
+        return _fused_where_possible(self.optimizer)(parameters)
+
+    def check(self) -> None:
+        """Raise what `make_optimizer` and `make_scheduler` would, on a few numbers."""
+        self.make_scheduler(self.make_optimizer([nn.Parameter(torch.zeros(1))]))
+
+    def check_records(self, shape: tuple[int, ...]) -> None:
+        """Raise an `InputError` where records of this shape cannot be augmented so."""
+        for each in self.augment:
+            reason = each.refusal(shape)
+            if reason is not None:
+                raise InputError(reason)
+
+    def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
+        """The schedule, or None.
+
+        Raises:
+            InputError: it is no schedule, or follows a metric, which would couple the models.
+        """
+        if self.scheduler is None:
+            return None
+        try:
+            scheduler = self.scheduler(optimizer)
+        except Exception as error:  # whatever a schedule raises on arguments that it cannot use
+            raise InputError(f"`training.scheduler` cannot be made: {_first_line(error)}.") from error
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise InputError(
+                "`training.scheduler` is ReduceLROnPlateau, which would let one model's loss set the learning rate "
+                "of all; use a schedule fixed beforehand, such as CosineAnnealingLR."
+            )
+        if not isinstance(scheduler, LRScheduler):
+            raise InputError(f"`training.scheduler` made a {type(scheduler).__name__}, not a torch LRScheduler.")
+        return scheduler
+
+
+def default_recipe() -> Recipe:
+    """How target and shadow models are trained unless the configuration says otherwise."""
+    return Recipe(epochs=100, batch_size=100, optimizer=partial(torch.optim.Adam, lr=5e-3))
+
+
+def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
+    """The same optimiser with torch's fused implementation, unless the caller chose one."""
+    kind = make_optimizer.func if isinstance(make_optimizer, partial) else make_optimizer
+    chosen = getattr(make_optimizer, "keywords", {})
+    if kind not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) or any(
+        chosen.get(name) is not None for name in ("fused", "foreach", "differentiable")
+    ):
+        return make_optimizer
+    return partial(make_optimizer, fused=True)  # type: ignore[call-arg]
+
+
+def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
+    """Refuse an optimiser under which two models in a stack move other than each alone."""
+    numbers = generator(0, "elementwise check")
+    start_K = torch.randn(2, 3, 4, generator=numbers, dtype=torch.float64)
+    gradient_SK = torch.randn(3, 2, 3, 4, generator=numbers, dtype=torch.float64)
+    # Scales far apart, so that any norm or statistic taken over both models shows.
+    gradient_SK[:, 1] *= 1e3
+
+    def moved(start: Tensor, gradient_S: Tensor) -> Tensor:
+        parameter = nn.Parameter(start.clone())
+        optimizer = make_optimizer([parameter])
+        if not isinstance(optimizer, Optimizer):
+            raise InputError(f"`training.optimizer` made a {type(optimizer).__name__}, not a torch Optimizer.")
+        for gradient in gradient_S:
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        return parameter.detach() - start
+
+    try:
+        together = moved(start_K, gradient_SK)
+        alone = torch.stack([moved(start_K[k], gradient_SK[:, k]) for k in range(2)])
+    except InputError:
+        raise
+    except Exception as error:  # whatever a foreign optimiser raises: it cannot drive a stack
+        for name, value in getattr(make_optimizer, "keywords", {}).items():
+            if isinstance(error, TypeError) and isinstance(value, str):
+                raise InputError(f"`training.optimizer.{name}` is {value!r}; it must be a number.") from error
+        raise InputError(f"`training.optimizer` cannot drive a stack of models: {_first_line(error)}.") from error
+    # Displacements, in float64, so that a small learning rate hides nothing.
+    if not torch.allclose(together, alone, rtol=1e-6, atol=1e-6 * float(alone.abs().max())):
+        raise InputError(
+            f"`training.optimizer` ({_name(make_optimizer)}) does not act element by element, so models of a stack "
+            "would move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _name(factory: object) -> str:
+    while isinstance(factory, partial):
+        factory = factory.func
+    return getattr(factory, "__name__", repr(factory))
