@@ -9,7 +9,7 @@ import httpx
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from mia_lightning.command import job
+from mia_lightning.command.job import Job
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.serve.command import prepare
 from mia_lightning.serve.listening import address_of, server_of
@@ -45,8 +45,8 @@ def make_run(folder: Path, *overrides: str) -> Path:
     """A run with `save_models=true`, as the command leaves it."""
     typed = [*TYPED, *OTHERS, "save_models=true", *overrides]
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        resolved = job.resolve(compose("config", overrides=typed))
-    job.run(resolved, folder, Console(quiet=True))
+        resolved = Job.of(compose("config", overrides=typed))
+    resolved.run(folder, Console(quiet=True))
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {each}\n" for each in typed))
     return folder

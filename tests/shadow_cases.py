@@ -56,7 +56,7 @@ def evidence(
     label_N: Tensor | None = None,
     block_K: Tensor | None = None,
     num_population: int = 0,
-    plan: str = "halves",
+    plan_name: str = "halves",
 ) -> Evidence:
     """Complementary pairs, of which the last records are the population: members of no model and never scored."""
     num_models, num_records = member_KN.shape
@@ -78,7 +78,7 @@ def evidence(
             label_N=label_N,
             class_names=tuple(map(str, range(num_classes))),
         ),
-        plan=plan,
+        plan_name=plan_name,
     )
 
 

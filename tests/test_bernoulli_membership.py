@@ -112,6 +112,6 @@ def test_what_the_plan_cannot_give_is_refused() -> None:
 
 
 def test_all_but_the_canaries_are_in_every_model_whatever_an_attack_wants() -> None:
-    plan = fill(Bernoulli(canaries=5), 20, wants_population=True)
+    plan = fill(Bernoulli(canaries=5), 20, population=True)
     assert len(plan.population_N) == 0
     assert int(plan.member_KN.all(0).sum()) >= 15

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from mia_lightning.command import experiment, job
+from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.comparison.files import read_comparison
 from mia_lightning.comparison.schema import ComparisonReport, Variant
@@ -32,9 +33,9 @@ TINY = [
 ]
 
 
-def resolved(*overrides: str) -> dict[str, Any]:
+def resolved(*overrides: str) -> Job:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return job.resolve(compose("config", overrides=list(overrides)))
+        return Job.of(compose("config", overrides=list(overrides)))
 
 
 def run(folder: Path, *overrides: str) -> int:
@@ -93,10 +94,10 @@ def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> No
     planned = experiment.plan(settings, [f"experiment={name}", f"scale={scale}"])
     assert planned
     for i, node in enumerate(settings["comparison"]["findings"]):
-        job.instantiate(node, f"findings[{i}]")
+        instantiate(node, f"findings[{i}]")
     for each in planned:
         for part in ("model", "membership", "target", "shadow", "training"):
-            job.instantiate(each.resolved[part], part, partial=part == "model")
+            instantiate(each.resolved[part], part, partial=part == "model")
         if name.startswith("shokri2017/"):
             assert each.resolved["attack"]["shokri"]["input"] == "probabilities"
 
@@ -292,7 +293,7 @@ def test_the_multi_run_experiment_is_one_audit_that_bounds_epsilon(tmp_path: Pat
     small = ("target.count=40", "shadow.count=20", "training.epochs=20", "dataset.train_size=30")
     settings = resolved("experiment=multi_run_epsilon", *small, *TINY[:3])
     assert settings["comparison"] is settings["experiments"] is None
-    privacy = job.run(settings, tmp_path, Console(quiet=True)).privacy
+    privacy = settings.run(tmp_path, Console(quiet=True)).privacy
     assert privacy is not None
     assert privacy.epsilon is None
     assert privacy.trials is not None

@@ -15,11 +15,11 @@ from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
-from mia_lightning.command import job
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from, judge
 from mia_lightning.metrics.intervals.limits import advantage_limits, auc_limits
 from mia_lightning.reports.schema import Scores
+from mia_lightning.terminal.exit_codes import worst
 
 Numbers = NDArray[np.float64]
 
@@ -288,8 +288,8 @@ def test_a_gate_on_an_attack_that_is_not_run_is_refused() -> None:
 
 
 def test_the_worst_exit_code_is_that_of_what_was_not_done_then_that_of_the_gate() -> None:
-    assert job.worst([]) == 0
-    assert [job.worst(pair) for pair in ((0, 4), (3, 4), (3, 1), (4, 2), (1, 2), (3, 130), (143, 130))] == [
+    assert worst([]) == 0
+    assert [worst(pair) for pair in ((0, 4), (3, 4), (3, 1), (4, 2), (1, 2), (3, 130), (143, 130))] == [
         4, 3, 1, 2, 2, 130, 143
     ]  # fmt: skip
 
@@ -430,7 +430,7 @@ def test_every_variant_of_an_experiment_passes_the_gate_or_costs_the_exit_code(i
     gate, flags = ["gate.metric=advantage"], ("--config-dir", "mine")
     code = in_process(*config, *gate, "gate.limit=0.0001", flags=flags)
     statuses = [json.loads((tmp_path / "here" / name / "gate.json").read_text()) for name in ("one", "other")]
-    assert code == job.worst(status["exit_code"] for status in statuses)
+    assert code == worst(status["exit_code"] for status in statuses)
     assert code in (3, 4)
     outcome = json.loads((tmp_path / "here" / "outcome.json").read_text())
     assert outcome["exit_code"] == code

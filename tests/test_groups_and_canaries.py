@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 import mia_lightning as mia
 from mia_lightning.command import experiment, job
+from mia_lightning.command.job import Job
 from mia_lightning.datasets.canaries import KINDS, Canaries
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
@@ -235,14 +236,14 @@ def test_canaries_are_refused_where_they_cannot_be(blobs: Population) -> None:
         mia.audit(in_groups(blobs), **quick_audit(canaries=Canaries(count=10)))
 
 
-def resolved(*overrides: str) -> dict[str, object]:
-    return experiment._compose(["logger=none", "trainer.accelerator=cpu", *overrides])
+def resolved(*overrides: str) -> Job:
+    return experiment._composed(["logger=none", "trainer.accelerator=cpu", *overrides])
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
     """Two halves of a run, as experiments have them, equal the whole; canaries are of what models depend on."""
     settings = resolved("canary.count=60", "membership=halves", "shadow.count=2", "training.epochs=5", "attack=loss")
-    report = job.run(settings, tmp_path, Console(quiet=True))
+    report = settings.run(tmp_path, Console(quiet=True))
     assert [group.group_name for group in report.attacks[0].per_group] == ["natural", "canary"]
     assert json.loads((tmp_path / "report.json").read_text())["run"]["config"]["canary"] == {
         "count": 60,
@@ -265,7 +266,7 @@ def test_groups_from_the_command_line(tmp_path: Path) -> None:
     path.write_text("\n".join(["age,ward,y", *rows]) + "\n")
     columns = [f"dataset.path={path}", "dataset.label_column=y", "dataset.group_column=ward"]
     settings = resolved("dataset=csv", *columns, "shadow.count=2", "training.epochs=2", "attack=loss")
-    report = job.run(settings, tmp_path / "out", Console(quiet=True))
+    report = settings.run(tmp_path / "out", Console(quiet=True))
     assert [group.group_name for group in report.attacks[0].per_group] == ["e", "w"]
     assert report.dataset.input_shape == (1,)
     counts = [group.num_members + group.num_nonmembers for group in report.attacks[0].per_group]

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from quick import quick_audit
 
 import mia_lightning as mia
-from mia_lightning.command import job
+from mia_lightning.command.job import Job
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.logistic_regression import LogisticRegression
@@ -67,24 +67,24 @@ def test_guesses_that_cannot_be_are_refused(blobs: Population, make: object, sen
         make(blobs)  # type: ignore[operator]
 
 
-def resolved(*overrides: str) -> dict[str, object]:
+def resolved(*overrides: str) -> Job:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return job.resolve(compose("config", overrides=list(overrides)))
+        return Job.of(compose("config", overrides=list(overrides)))
 
 
 def test_on_the_command_line_a_guess_is_what_differs() -> None:
-    guess = job.guess_of(resolved("guess.model={hidden:[5]}", "guess.training={epochs:7}"))
+    guess = resolved("guess.model={hidden:[5]}", "guess.training={epochs:7}").guess
     assert guess is not None
     assert guess.model is not None
     assert guess.training is not None
     network = guess.model(input_shape=(6,), num_classes=3)
     assert [tuple(p.shape) for p in network.parameters()] == [(5, 6), (5,), (3, 5), (3,)]
     assert (guess.training.epochs, guess.training.batch_size) == (7, 100)
-    other = job.guess_of(resolved("guess.model={_target_:mia_lightning.models.logistic_regression.LogisticRegression}"))
+    other = resolved("guess.model={_target_:mia_lightning.models.logistic_regression.LogisticRegression}").guess
     assert other is not None
     assert isinstance(other.model((6,), 3), LogisticRegression)  # type: ignore[misc]
     assert other.training is None
-    assert job.guess_of(resolved()) is None
+    assert resolved().guess is None
 
 
 @pytest.mark.parametrize(

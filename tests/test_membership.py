@@ -304,7 +304,7 @@ def test_no_scored_record_is_in_a_disjoint_shadow(sizes: tuple[int, int | None, 
 
 def test_impossible_matrices_are_refused() -> None:
     some = torch.tensor([[True, False]])
-    settings = {"plan": "own", "num_targets": 1, "block_K": torch.zeros(1, dtype=torch.int64)}
+    settings = {"plan_name": "own", "num_targets": 1, "block_K": torch.zeros(1, dtype=torch.int64)}
     none = torch.zeros(0, dtype=torch.int64)
     Membership(member_KN=some, scored_KN=some, validation_N=none, **settings)
     with pytest.raises(AssertionError, match="a member that is not scored"):

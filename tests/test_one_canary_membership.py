@@ -41,7 +41,7 @@ def test_models_differ_in_the_canary_alone(
         targets=targets,
         shadows=2 * pairs,
         seed=seed,
-        wants_population=wants_population,
+        population=wants_population,
     )
     assert plan.plan_name == "one_canary"
     assert plan.member_KN.shape == plan.scored_KN.shape == (targets + 2 * pairs, num_records)

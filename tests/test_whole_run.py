@@ -17,7 +17,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 import mia_lightning as mia
-from mia_lightning.command import job
+from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.location import load_location
@@ -159,8 +159,8 @@ def test_a_target_that_never_saw_its_members_stays_at_chance() -> None:
 
 def every_attack() -> list[object]:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        config = job.resolve(compose("config", overrides=["attack=all"]))
-    return [job.instantiate(node, name) for name, node in config["attack"].items()]
+        config = Job.of(compose("config", overrides=["attack=all"]))
+    return [instantiate(node, name) for name, node in config["attack"].items()]
 
 
 @pytest.mark.slow

@@ -84,6 +84,20 @@ class Job:
             **{name: instantiate(made[name], name) for name in parts},
         )
 
+    def run(self, folder: Path, console: "Console") -> "AuditReport":
+        """Audit; the configuration is kept in the folder."""
+        from mia_lightning.audit import audit
+
+        self.keep(folder)
+        return audit(self.audit(folder=folder, console=console))
+
+    def train_shard(self, folder: Path, console: "Console") -> str:
+        """Train the part of the shadow models that is this job's into the store; returns a sentence about them."""
+        from mia_lightning.audit import train_shard
+
+        self.keep(folder)
+        return train_shard(self.audit(folder=folder, console=console))
+
     def population(self) -> "Population":
         """The data set."""
         dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}

@@ -196,21 +196,17 @@ def _audit(job: Job, folder: Path) -> tuple[int, str | None]:
         raise InputError(f"`scale` is {settings.scale!r}, which only experiments have; add experiment=... or leave it.")
     from rich.console import Console
 
-    from mia_lightning.audit import audit, train_shard
     from mia_lightning.reports.console import render_summary
 
     progress = Console(stderr=True)
     console = Console() if settings.output == "text" else progress
-    with nothing_on_stdout():
-        job.keep(folder)
-        whole = job.audit(folder=folder, console=progress)
-        if settings.shard is None:
-            report = audit(whole)
-        else:
-            sentence = train_shard(whole)
     if settings.shard is not None:
+        with nothing_on_stdout():
+            sentence = job.train_shard(folder, progress)
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
         return 0, None
+    with nothing_on_stdout():
+        report = job.run(folder, progress)
     if settings.shards["count"] > 1 and "shadow" in report.run.store and report.run.store["shadow"].trained:
         sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
         print(f"mia-lightning: {sentence} itself", file=sys.stderr)

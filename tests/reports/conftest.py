@@ -99,7 +99,7 @@ def build_report(
             fingerprint="ab" * 32,
         ),
         membership=MembershipSection(
-            plan_name="disjoint",
+            plan="disjoint",
             num_members=counts.num_members // num_targets,
             num_nonmembers=counts.num_nonmembers // num_targets,
             shadow_train_size=200,

@@ -17,8 +17,8 @@ from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms import functional as F  # noqa: N812
 
-from mia_lightning.command import job
 from mia_lightning.command.experiment import depends_on
+from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
@@ -387,11 +387,11 @@ def test_a_list_from_a_configuration_is_kept_as_a_tuple() -> None:
     assert default_recipe().augment == ()
 
 
-def resolved(*overrides: str) -> dict[str, Any]:
+def resolved(*overrides: str) -> Job:
     quick = ["logger=none", "attack=loss", "shadow.count=2", "training.epochs=2", "dataset.train_size=40"]
     still = ["trainer.accelerator=cpu", "trainer.progress_bar=false"]
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        return job.resolve(compose("config", overrides=[*quick, *still, *overrides]))
+        return Job.of(compose("config", overrides=[*quick, *still, *overrides]))
 
 
 PLACE = "mia_lightning.training.step.augmentation"
@@ -406,11 +406,11 @@ def test_a_whole_run_from_the_command_line(tmp_path: Path) -> None:
     assert depends_on(plain) != depends_on(changed)
     losses = []
     for name, settings in (("plain", plain), ("changed", changed)):
-        report = job.run(settings, tmp_path / name, Console(quiet=True))
+        report = settings.run(tmp_path / name, Console(quiet=True))
         assert (tmp_path / name / "report.json").is_file()
         losses.append(report.training_curves["target"].train_loss_EK)
     assert not np.array_equal(*losses)
-    kept = job.instantiate(changed["training"], "training").augment
+    kept = instantiate(changed["training"], "training").augment
     assert kept == (
         Crop(padding=1, image_shape=(8, 8)),
         Flip(image_shape=(1, 8, 8)),
@@ -425,6 +425,6 @@ def test_mistakes_on_the_command_line_are_one_sentence(tmp_path: Path) -> None:
         ("training.augment=[flip]", "give a list of augmentations by their `_target_`"),
     ):
         with pytest.raises(InputError, match=sentence) as refused:
-            job.run(resolved(typed), tmp_path, Console(quiet=True))
+            resolved(typed).run(tmp_path, Console(quiet=True))
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "report.json").exists()

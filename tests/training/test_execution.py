@@ -380,7 +380,7 @@ def test_the_estimate_is_one_sentence() -> None:
         role="shadow",
         num_models=60,
         epochs=100,
-        job={},
+        signature={},
         execution="stack",
         chunk=60,
         measured=(),
