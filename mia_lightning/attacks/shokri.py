@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.mlp import ACTIVATIONS, MLP, check_widths
+from mia_lightning.models.mlp import MLP
+from mia_lightning.models.shapes import ACTIVATIONS
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.room import Room
@@ -58,7 +59,13 @@ class Shokri:
     def __post_init__(self) -> None:
         if self.input not in INPUTS:
             raise InputError(f"`attack.{self.name}.input` is {self.input!r}; it must be one of {', '.join(INPUTS)}.")
-        check_widths(f"attack.{self.name}.hidden", self.hidden)
+        hidden: object = self.hidden
+        is_list = isinstance(hidden, Sequence) and not isinstance(hidden, str)
+        if not is_list or any(type(width) is not int or width < 1 for width in hidden):  # type: ignore[attr-defined]
+            raise InputError(
+                f"`attack.{self.name}.hidden` is {hidden!r}; it must be a list of whole numbers of at least 1, such as "
+                "[128]."
+            )
         if self.activation not in ACTIVATIONS:
             raise InputError(
                 f"`attack.{self.name}.activation` is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."

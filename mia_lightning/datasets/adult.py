@@ -13,6 +13,8 @@ import numpy as np
 from mia_lightning.datasets.download import fetch
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult"
 FILES = {
@@ -112,7 +114,8 @@ ATTRIBUTES: tuple[Number | Category | None, ...] = (
 NUM_FEATURES = sum(attribute.width for attribute in ATTRIBUTES if attribute is not None)
 
 
-def load_adult(*, root: str | Path, url: str = URL, name: str = "adult") -> Population:
+@checked("dataset")
+def load_adult(*, root: PathLike, url: Text = URL, name: Name = "adult") -> Population:
     """48,842 records of 107 features in [0, 1] (float32) in the classes `<=50K` and `>50K`.
 
     `adult.data` (32,561 records) comes first, `adult.test` (16,281) after it: members and non-members are drawn at

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from mia_lightning.datasets.download import check_file, fetch
 from mia_lightning.datasets.images import read_class_folders
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
@@ -28,7 +30,8 @@ MEAN_100, STD_100 = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 _md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
-def load_cifar10(*, root: str | Path, url: str = CIFAR10.url, name: str = "cifar10") -> Population:
+@checked("dataset")
+def load_cifar10(*, root: PathLike, url: Text = CIFAR10.url, name: Name = "cifar10") -> Population:
     """60,000 images `[3, 32, 32]` (uint8, normalised by public constants) in 10 classes.
 
     The 50,000 training images come first, the 10,000 test images after them: members and non-members are drawn at
@@ -63,8 +66,13 @@ def load_cifar10(*, root: str | Path, url: str = CIFAR10.url, name: str = "cifar
     return _population(x_N, label_N, class_names, name, MEAN_10, STD_10)
 
 
+@checked("dataset")
 def load_cifar100(
-    *, root: str | Path, url: str = CIFAR100.url, labels: str = "fine", name: str = "cifar100"
+    *,
+    root: PathLike,
+    url: Text = CIFAR100.url,
+    labels: Literal["fine", "coarse"] = "fine",
+    name: Name = "cifar100",
 ) -> Population:
     """60,000 images `[3, 32, 32]` (uint8, normalised by public constants) in 100 classes, or in 20 coarse ones.
 
@@ -79,14 +87,10 @@ def load_cifar100(
         name: what reports call the data set.
 
     Raises:
-        InputError: `labels` is neither, or a file is not the published one or cannot be downloaded.
+        InputError: a file is not the published one or cannot be downloaded.
 
     Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
     """
-    if labels not in ("fine", "coarse"):
-        raise InputError(
-            f"dataset.labels {labels!r} is neither 'fine' (100 classes) nor 'coarse' (20): give one of them"
-        )
     folder = Path(root).expanduser()
     x_N, label_N, class_names = _read(CIFAR100, folder, url, f"{labels}_labels", f"{labels}_label_names")
     return _population(x_N, label_N, class_names, name, MEAN_100, STD_100)

@@ -7,29 +7,41 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from pydantic import BeforeValidator, StringConstraints
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike
+from mia_lightning.settings.words import Words
 
 _MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 _TRUE, _FALSE = ["1", "true"], ["0", "false"]
 _BLOCK = 1 << 24  # bytes; the longest line that can be read
 
+Delimiter = Annotated[
+    str,
+    BeforeValidator(lambda value: "\t" if value == "\\t" else value),
+    StringConstraints(pattern=r'^[\x01-\x7f--["\r\n]]$'),
+    Words("one ASCII character, such as a comma, a semicolon or \\t for a tab"),
+]
 
+
+@checked("dataset")
 def load_csv(
     *,
-    path: str | Path,
-    label_column: str,
-    member_column: str | None = None,
-    group_column: str | None = None,
-    delimiter: str = ",",
-    name: str | None = None,
+    path: PathLike,
+    label_column: Name,
+    member_column: Name | None = None,
+    group_column: Name | None = None,
+    delimiter: Delimiter = ",",
+    name: Name | None = None,
 ) -> Population:
     """A table of numbers: each column but those of label, member and group is a float32 feature, in file order.
 
@@ -48,9 +60,6 @@ def load_csv(
             or no number.
     """
     file = Path(path).expanduser()
-    delimiter = "\t" if delimiter == "\\t" else delimiter
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-        raise InputError(f"dataset.delimiter {delimiter!r} is not one ASCII character such as ',', ';' or \\t")
     table = _Table(file, delimiter)
     table.require(label_column, "label_column")
     for column, argument in ((member_column, "member_column"), (group_column, "group_column")):

@@ -3,9 +3,12 @@
 import numpy as np
 
 from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name
 
 
-def load_digits(*, name: str = "digits") -> Population:
+@checked("dataset")
+def load_digits(*, name: Name = "digits") -> Population:
     """1,797 images of 8 x 8 grey values, flattened to `[1797, 64]`, 10 classes.
 
     The values 0 to 16 stay uint8 and are normalised to [0, 1] by `scale = 1 / 16`.

@@ -8,12 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import FromList, Name, PathLike, Text
+from mia_lightning.settings.words import Words
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -21,14 +26,21 @@ _WIDE_MODES = ("I", "F")  # more than 8 bits for each channel; a conversion woul
 _LARGEST_FILE = 1 << 28  # bytes
 _LARGEST_SIDE = 1 << 14  # pixels
 
+Side = Annotated[int, Ge(1), Le(_LARGEST_SIDE)]
+Size = Annotated[
+    Side | Annotated[Sequence[Side], FromList, MinLen(2), MaxLen(2)],
+    Words(f"a whole number of pixels from 1 to {_LARGEST_SIDE}, or [height, width]"),
+]
 
+
+@checked("dataset")
 def load_images(
     *,
-    path: str | Path,
-    folder: str | None = None,
-    size: int | Sequence[int] | None = None,
+    path: PathLike,
+    folder: Text | None = None,
+    size: Size | None = None,
     grayscale: bool = False,
-    name: str | None = None,
+    name: Name | None = None,
 ) -> Population:
     """Images `[3, h, w]`, or `[1, h, w]` if grey (uint8, normalised to [0, 1]), in the order of their paths.
 
@@ -50,7 +62,9 @@ def load_images(
             has a path that leads out of the zip file, or has another size than the first.
     """
     place = Path(path).expanduser().absolute()
-    found = read_class_folders(place, folder=folder, size=_checked_size(size), grayscale=grayscale)
+    found = read_class_folders(
+        place, folder=folder, size=(size, size) if isinstance(size, int) else size, grayscale=grayscale
+    )
     return make_population(
         found.x_N,
         found.label_N,
@@ -71,7 +85,7 @@ class ClassFolders:
 
 
 def read_class_folders(
-    place: Path, *, folder: str | None = None, size: tuple[int, int] | None = None, grayscale: bool = False
+    place: Path, *, folder: str | None = None, size: Sequence[int] | None = None, grayscale: bool = False
 ) -> ClassFolders:
     """As `load_images`, with the paths of the images."""
     with _opened(place) as (names, read):
@@ -176,7 +190,7 @@ def _is_image(name: str, folder: str | None, place: Path) -> bool:
 
 
 def _decode_all(
-    place: Path, paths: Sequence[str], read: Callable[[str], bytes], size: tuple[int, int] | None, mode: str
+    place: Path, paths: Sequence[str], read: Callable[[str], bytes], size: Sequence[int] | None, mode: str
 ) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -200,9 +214,7 @@ def _decode_all(
     return x_N
 
 
-def _decode(
-    place: Path, read: Callable[[str], bytes], size: tuple[int, int] | None, mode: str, name: str
-) -> np.ndarray:
+def _decode(place: Path, read: Callable[[str], bytes], size: Sequence[int] | None, mode: str, name: str) -> np.ndarray:
     """One image, `[channels, h, w]`."""
     try:
         with Image.open(io.BytesIO(read(name)), formats=_FORMATS) as stored:
@@ -219,14 +231,3 @@ def _decode(
             f"'{name}' in '{place.absolute()}' cannot be read as an image ({reason}): replace it or take it out"
         ) from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    sides = list(size) if isinstance(size, Sequence) else [size, size]
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides):
-        raise InputError(
-            f"dataset.size {size!r} is no size: give one whole number from 1 to {_LARGEST_SIDE}, or [height, width]"
-        )
-    return sides[0], sides[1]

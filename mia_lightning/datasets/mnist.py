@@ -15,6 +15,8 @@ from torchvision.datasets import MNIST
 from mia_lightning.datasets.download import check_file, fetch
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 NUM_RECORDS = {"train": 60_000, "t10k": 10_000}
 SIDE, NUM_CLASSES = 28, 10
@@ -24,7 +26,8 @@ _CHECKSUMS = {file: f"md5:{md5}" for file, md5 in MNIST.resources}
 _IMAGES, _LABELS = 0x0803, 0x0801
 
 
-def load_mnist(*, root: str | Path, url: str | None = None, name: str = "mnist") -> Population:
+@checked("dataset")
+def load_mnist(*, root: PathLike, url: Text | None = None, name: Name = "mnist") -> Population:
     """70,000 grey images `[1, 28, 28]` (uint8, normalised by public constants) of the digits 0 to 9.
 
     The 60,000 training images come first, the 10,000 test images after them: members and non-members are drawn at

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,25 +14,30 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import FromList, Name, PathLike
 
 # Arrays of an archive that take at least this are not read as a whole, with their checksum, but mapped into memory.
 _MAPPED_BYTES = 2**28
 # What a zip file has before the name of a member; the last two are the lengths of the name and of what follows it.
 _LOCAL_HEADER = "<4s5H3L2H"
 
+PerChannel = float | Annotated[Sequence[float], FromList]
 
+
+@checked("dataset")
 def load_npz(
     *,
-    path: str | Path,
-    x_key: str = "x",
-    label_key: str = "label",
-    member_key: str | None = None,
-    group_key: str | None = None,
-    name: str | None = None,
+    path: PathLike,
+    x_key: Name = "x",
+    label_key: Name = "label",
+    member_key: Name | None = None,
+    group_key: Name | None = None,
+    name: Name | None = None,
     scale: float | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+    class_names: Annotated[Sequence[Name], FromList] | None = None,
 ) -> Population:
     """The records of an `.npz` file, as `numpy.savez(path, x=..., label=...)` writes it, or of a folder with a file
     `x.npy` and others, as `numpy.save` writes them.
@@ -59,10 +64,8 @@ def load_npz(
         InputError: the file or folder is absent, damaged or pickled, a key is missing, or the arrays are no population.
     """
     file = Path(path).expanduser()
-    keys = {"x_key": x_key, "label_key": label_key}
-    keys |= {
-        argument: key for argument, key in (("member_key", member_key), ("group_key", group_key)) if key is not None
-    }
+    named = {"x_key": x_key, "label_key": label_key, "member_key": member_key, "group_key": group_key}
+    keys = {argument: key for argument, key in named.items() if key is not None}
     arrays = _read_folder(file, keys) if file.is_dir() else _read(file, keys)
     x = arrays["x_key"]
     record = x.shape[1:]
@@ -162,17 +165,14 @@ def _mapped(file: Path, archive: Any, key: str) -> np.ndarray[Any, Any] | None:
     return np.memmap(file, dtype, "c", start, shape)
 
 
-def _per_channel(
-    what: str, value: float | Sequence[float] | None, record: tuple[int, ...], file: Path
-) -> Tensor | None:
+def _per_channel(what: str, value: PerChannel | None, record: tuple[int, ...], file: Path) -> Tensor | None:
     if value is None:
         return None
-    if isinstance(value, int | float):
-        return torch.tensor(float(value))
-    numbers = [float(each) for each in value]
-    if not record or len(numbers) != record[0]:
+    if isinstance(value, float):
+        return torch.tensor(value)
+    if not record or len(value) != record[0]:
         raise InputError(
-            f"dataset.{what} has {len(numbers)} numbers but the records of '{file.absolute()}' have the "
+            f"dataset.{what} has {len(value)} numbers but the records of '{file.absolute()}' have the "
             f"shape {record}: give one number, or one for each entry of the first axis"
         )
-    return torch.tensor(numbers).reshape(-1, *[1] * (len(record) - 1))
+    return torch.tensor(value).reshape(-1, *[1] * (len(record) - 1))

@@ -5,7 +5,7 @@ import hashlib
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,24 +13,26 @@ from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.published import Form, read_published
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 from mia_lightning.store.atomic import write_whole
 
 ARCHIVE, MEMBER = "dataset_purchase.tgz", "dataset_purchase"
 URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_purchase.tgz"
 NUM_RECORDS, NUM_FEATURES, NUM_CLASSES = 197_324, 600, 100
-CLASS_COUNTS = (2, 10, 20, 50, NUM_CLASSES)
 
 _Bits = np.ndarray[Any, np.dtype[np.uint8]]
 
 
+@checked("dataset")
 def load_purchase(
     *,
-    root: str | Path,
-    num_classes: int = 100,
+    root: PathLike,
+    num_classes: Literal[2, 10, 20, 50, 100] = 100,
     seed: int = 0,
-    url: str = URL,
-    checksum: str | None = None,
-    name: str = "purchase",
+    url: Text = URL,
+    checksum: Text | None = None,
+    name: Name = "purchase",
 ) -> Population:
     """197,324 records of 600 binary features (kept as uint8) in 2, 10, 20, 50 or 100 classes.
 
@@ -51,18 +53,12 @@ def load_purchase(
         name: what reports call the data set.
 
     Raises:
-        InputError: another `num_classes`, a `seed` that is no integer, records too alike for so many clusters,
-            a file that is not of the published form, an archive that is not the one of `checksum` or that cannot
-            be downloaded.
+        InputError: records too alike for so many clusters, a file that is not of the published form, an archive that
+            is not the one of `checksum` or that cannot be downloaded.
 
     Source: Shokri, Stronati, Song and Shmatikov, "Membership inference attacks against machine learning
     models" (2017), section VI-A; transactions of Kaggle's "Acquire valued shoppers" challenge (2014).
     """
-    if type(num_classes) is not int or num_classes not in CLASS_COUNTS:
-        counts = ", ".join(map(str, CLASS_COUNTS))
-        raise InputError(f"dataset.num_classes {num_classes!r} of purchase is not offered: set it to one of {counts}")
-    if type(seed) is not int:
-        raise InputError(f"dataset.seed {seed!r} of purchase is no integer: give one, such as 0")
     form = Form(num_records=NUM_RECORDS, num_features=NUM_FEATURES, num_classes=NUM_CLASSES)
     tables = read_published(root=root, archive=ARCHIVE, url=url, checksum=checksum, forms={MEMBER: form})
     bit_NF, label_N = tables[MEMBER]

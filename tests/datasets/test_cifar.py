@@ -178,13 +178,6 @@ def test_coarse_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_cifar100(root=tmp_path).num_classes == 100
 
 
-def test_labels_that_are_neither(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"dataset\.labels 'both' is neither 'fine' \(100 classes\) nor 'coarse' \(20\)"
-    ):
-        load_cifar100(root=tmp_path, labels="both")
-
-
 def test_normalised_by_public_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / datasets.CIFAR10.filename).write_bytes(trust(datasets.CIFAR10, files_of("cifar10"), monkeypatch))
     population = load_cifar10(root=tmp_path)

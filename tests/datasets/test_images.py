@@ -227,9 +227,11 @@ def test_misplaced(case: str, pack: Pack, tmp_path: Path) -> None:
         load_images(path=pack(tmp_path / "x", tree), **arguments)
 
 
-@pytest.mark.parametrize("size", [0, -1, True, 1.5, "32", "ab", [3], [3, 4, 5], [3, 0], [3, 2.0], 20_000])
+@pytest.mark.parametrize("size", [[3], [3, 4, 5], [3, 0], [3, 2.5], 20_000])
 def test_size_that_is_none(size: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"dataset\.size .* is no size: give one whole number from 1 to 16384, or"):
+    with pytest.raises(
+        InputError, match=r"`dataset\.size` is .*; it must be a whole number of pixels from 1 to 16384, or"
+    ):
         load_images(path=as_folder(tmp_path / "x", TREE), size=size)
 
 

@@ -216,18 +216,6 @@ def test_folder_that_cannot_be_written_has_no_cache(root: Path, monkeypatch: pyt
     assert caches(root) == []
 
 
-@pytest.mark.parametrize("num_classes", [0, 3, 101, 10.0, "10", True, None])
-def test_other_numbers_of_classes(root: Path, num_classes: Any) -> None:
-    with pytest.raises(InputError, match=rf"num_classes {num_classes!r} of .*: set it to one of 2, 10, 20, 50, 100$"):
-        load_purchase(root=root, num_classes=num_classes)
-
-
-@pytest.mark.parametrize("seed", [0.5, "0", None, True])
-def test_seed_that_is_no_integer(root: Path, seed: Any) -> None:
-    with pytest.raises(InputError, match=rf"^dataset.seed {seed!r} of purchase is no integer: give one"):
-        load_purchase(root=root, num_classes=2, seed=seed)
-
-
 def test_records_too_alike_for_clusters(root: Path, table: np.ndarray) -> None:
     alike = table.copy()
     alike[:, 1:] = alike[:1, 1:]
