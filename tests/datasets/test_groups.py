@@ -10,7 +10,6 @@ from mia_lightning.datasets.csv import load_csv
 from mia_lightning.datasets.npz import load_npz
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
-from mia_lightning.targets.interface import Models
 from mia_lightning.targets.model_black_box import ModelBlackBox
 
 X = torch.arange(12.0).reshape(4, 3)
@@ -77,12 +76,14 @@ def test_they_are_no_part_of_the_fingerprint() -> None:
 
 
 def test_a_target_is_asked_about_other_records_than_the_population_has() -> None:
-    class Asked(Models):
+    class Asked:
+        is_local = False
+
         def observe(self, population: Population) -> object:
             self.population = population
             raise LookupError
 
-    models = Asked.__new__(Asked)
+    models = Asked()
     with pytest.raises(LookupError):
         ModelBlackBox(models, grouped()).predict(torch.zeros(7, 3))
     assert len(models.population) == 7

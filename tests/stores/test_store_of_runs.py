@@ -243,8 +243,8 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
             "`store.checkpoint_minutes` is 'often'; it must be a number of at least 0",
         ),
         (["store.directory=x"], "there is no setting `store.directory`"),
-        (["+store.directory=x"], "there is no setting `store.directory`; they are dir, "),
-        (["store=here"], "`store` is 'here'; it has the settings store.dir (null for none) and others."),
+        (["+store.directory=x"], "`store.directory` is no setting; the settings are dir, "),
+        (["store=here"], "`store` is 'here'; it must be the settings store.dir (null for none) and others."),
     ):
         done = command(tmp_path, *arguments)
         assert done.returncode == 2, arguments
