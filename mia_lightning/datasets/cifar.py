@@ -39,11 +39,11 @@ def load_cifar10(*, root: PathLike, url: Text = CIFAR10.url, name: Name = "cifar
 
     Args:
         root: the folder of `cifar-10-batches-py` or of `cifar-10-python.tar.gz`, which is read without being
-            extracted; or of one `*.zip` file with a folder of images for each of the 10 classes (those below a
-            folder `train` first), which need not be all 60,000. Where it holds none of them, the archive is
+            extracted; or of one `*.zip` file with a folder of images for each of the 10 classes, those below a
+            folder `train` first, which may be fewer than 60,000. Where it holds none of them, the archive is
             downloaded into it.
-        url: where the archive comes from.
-        name: what reports call the data set.
+        url: of the archive.
+        name: of the data set, in reports.
 
     Raises:
         InputError: a file is not the published one or cannot be downloaded, or the zip file is not of CIFAR-10's
@@ -82,9 +82,9 @@ def load_cifar100(
     Args:
         root: the folder of `cifar-100-python` or of `cifar-100-python.tar.gz`, which is read without being
             extracted; where it holds neither, the archive is downloaded into it.
-        url: where the archive comes from.
+        url: of the archive.
         labels: `fine` (100 classes) or `coarse` (20).
-        name: what reports call the data set.
+        name: of the data set, in reports.
 
     Raises:
         InputError: a file is not the published one or cannot be downloaded.
@@ -174,9 +174,9 @@ def _read_archive(archive: Path, base_folder: str, checksums: dict[str, str]) ->
 
 
 def _unpickled(packed: bytes) -> Any:
-    """The dictionary in a published file, whose checksum has been compared: no other pickle gets here."""
+    """The dictionary in a published file; its checksum was compared, so that no other pickle is loaded."""
     with warnings.catch_warnings():
-        # The files were written by numpy 1, which gave a dtype's flags as integers.
+        # numpy 1 wrote the files, and stored a dtype's flags as integers.
         warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
         return pickle.load(io.BytesIO(packed), encoding="latin1")
 
@@ -184,7 +184,7 @@ def _unpickled(packed: bytes) -> Any:
 def _not_published(place: Path, found: str) -> InputError:
     return InputError(
         f"'{place.absolute()}' is not the published one ({found}): delete it so that the archive is read or downloaded "
-        "anew"
+        "again"
     )
 
 

@@ -1,4 +1,4 @@
-"""Pictures of one's own: a folder or a zip file of class folders."""
+"""Your own images: a folder or a zip file of class folders."""
 
 import io
 import os
@@ -22,7 +22,7 @@ from mia_lightning.settings.words import Words
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-_WIDE_MODES = ("I", "F")  # more than 8 bits for each channel; a conversion would cut the values off
+_WIDE_MODES = ("I", "F")  # more than 8 bits for each channel; a conversion would clip the values
 _LARGEST_FILE = 1 << 28  # bytes
 _LARGEST_SIDE = 1 << 14  # pixels
 
@@ -46,20 +46,20 @@ def load_images(
 
     The class of an image is the name of the folder directly above it; `train/cat` and `test/cat` are one class.
     Classes are numbered in the order of their names. PNG, JPEG, BMP, GIF and WebP files are read as they are stored
-    (of several frames the first, EXIF rotation not applied, transparency dropped). Hidden files and those of
-    `__MACOSX` are passed over; any other file is refused, so that none is left out unnoticed.
+    (the first of several frames, EXIF rotation not applied, transparency dropped). Hidden files and those of
+    `__MACOSX` are skipped; any other file is refused, so that none is skipped unnoticed.
 
     Args:
         path: a folder, or a `.zip` file, which is read without being extracted.
-        folder: reads only what lies below this subfolder of `path`, such as `train`.
+        folder: subfolder of `path`, such as `train`, to which reading is limited.
         size: pixels, one number or (height, width): every image is resized to it (bilinear). Without it all images
             must have one size.
         grayscale: one channel instead of three.
-        name: what reports call the data set; by default the name of the folder, or of the zip file without its ending.
+        name: of the data set, in reports; by default that of the folder, or of the zip file without its ending.
 
     Raises:
-        InputError: `path` is absent or damaged, or a file in it is no image, is in no class folder, is encrypted,
-            has a path that leads out of the zip file, or has another size than the first.
+        InputError: `path` is missing or damaged, or a file in it is no image, is in no class folder, is encrypted,
+            has a path that leads out of the zip file, or differs in size from the first.
     """
     place = Path(path).expanduser().absolute()
     found = read_class_folders(
@@ -103,7 +103,7 @@ def read_class_folders(
 
 @contextmanager
 def _opened(place: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """Paths of the files within a folder or zip file, and the function that reads one of them."""
+    """The paths of the files in a folder or zip file, and a function that reads one of them."""
     if place.is_dir():
         yield _names_in_folder(place), lambda name: _read_file(place / name)
         return
@@ -150,9 +150,9 @@ def _entries(archive: zipfile.ZipFile, place: Path) -> dict[str, zipfile.ZipInfo
         name = info.filename.replace("\\", "/")
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or ":" in parts[0]:
-            raise InputError(f"'{place.absolute()}' has the entry {name!r}, which leads out of it: pack it anew")
+            raise InputError(f"'{place.absolute()}' has the entry {name!r}, which leads out of it: pack it again")
         if name in infos:
-            raise InputError(f"'{place.absolute()}' has the entry {name!r} twice: pack it anew")
+            raise InputError(f"'{place.absolute()}' has the entry {name!r} twice: pack it again")
         if not name.endswith("/"):
             infos[name] = info
     return infos
@@ -171,7 +171,7 @@ def _check_length(length: int) -> None:
 
 
 def _is_image(name: str, folder: str | None, place: Path) -> bool:
-    """Whether the file is to be read; InputError where it can neither be read nor passed over."""
+    """Whether to read the file; raises an `InputError` for a file that is no image and may not be skipped."""
     path = PurePosixPath(name)
     if folder is not None:
         if not path.is_relative_to(folder):
@@ -225,7 +225,7 @@ def _decode(place: Path, read: Callable[[str], bytes], size: Sequence[int] | Non
         if size is not None:
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
-    except Exception as error:  # of damaged bytes, Pillow's and zipfile's readers make almost any exception
+    except Exception as error:  # Pillow and zipfile raise almost any exception for damaged bytes
         reason = str(error).partition(" <")[0].partition("\n")[0] or type(error).__name__
         raise InputError(
             f"'{name}' in '{place.absolute()}' cannot be read as an image ({reason}): replace it or take it out"

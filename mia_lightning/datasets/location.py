@@ -1,4 +1,4 @@
-"""Location-30: which places of Bangkok a person has visited, by the kind of person."""
+"""Location-30: the places of Bangkok that a person has visited, with the kind of person as class."""
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.published import Form, read_published
@@ -19,8 +19,8 @@ def load_location(*, root: PathLike, url: Text = URL, name: Name = "location") -
     Args:
         root: the folder of `dataset_location.tgz` or of the extracted file `bangkok`; where it holds neither,
             the archive is downloaded into it.
-        url: where the archive comes from.
-        name: what reports call the data set.
+        url: of the archive.
+        name: of the data set, in reports.
 
     Raises:
         InputError: the archive is not the published one or cannot be downloaded, or the extracted file is not

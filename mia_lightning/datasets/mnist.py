@@ -34,11 +34,11 @@ def load_mnist(*, root: PathLike, url: Text | None = None, name: Name = "mnist")
     random from both together.
 
     Args:
-        root: torchvision's root, the folder above `MNIST/`: the four files lie in `MNIST/raw`, gzipped or not. Files
-            that lie there are checked for their form alone, so that MNIST in another order or of another origin
-            can be used; what is downloaded must be the published file. Files of several origins are not mixed.
+        root: torchvision's root, the folder above `MNIST/`: the four files are in `MNIST/raw`, gzipped or not. Only
+            the form of existing files is checked, so that MNIST in another order or of another origin can be used;
+            a downloaded file must be the published one. Files of several origins are not mixed.
         url: the address of the folder that they are downloaded from; by default torchvision's mirrors, in turn.
-        name: what reports call the data set.
+        name: of the data set, in reports.
 
     Raises:
         InputError: a file cannot be downloaded or read, or is not of the published form.
@@ -81,7 +81,7 @@ def _complete(folder: Path, mirrors: Sequence[str]) -> None:
 
 
 def _check_published(present: Path, checksum: str, missing: str) -> None:
-    """Downloaded labels fit images in their published order alone."""
+    """Refuse to download a file beside one that is not published: labels fit images in the published order alone."""
     try:
         check_file(present, checksum)
     except InputError as error:
@@ -136,5 +136,5 @@ def _read(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
 def _malformed(path: Path, found: str) -> InputError:
     return InputError(
         f"'{path.absolute()}' cannot be read as the IDX file of that name ({found}): delete it and the other three "
-        "so that they are downloaded anew"
+        "so that they are downloaded again"
     )

@@ -18,10 +18,10 @@ def load_texas(*, root: PathLike, url: Text = URL, checksum: Text | None = None,
     Args:
         root: the folder of `dataset_texas.tgz`, or of the files `texas/100/feats` and `texas/100/labels` extracted
             from it; where it holds neither, the archive is downloaded into it.
-        url: where the archive comes from.
-        checksum: of the archive, `sha256:<hexadecimal>` or `md5:<hexadecimal>`. Its publisher names none, so by
+        url: of the archive.
+        checksum: of the archive, `sha256:<hexadecimal>` or `md5:<hexadecimal>`. The publisher gives none, so by
             default the content is checked instead: the numbers of records and columns, every cell, every class.
-        name: what reports call the data set.
+        name: of the data set, in reports.
 
     Raises:
         InputError: the files are not of the published form, the archive is not the one of `checksum`, or it cannot

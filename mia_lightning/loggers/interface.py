@@ -5,7 +5,6 @@ with logger.start(folder, config) as run:
     run.finish(report)   # an error before this line closes the run as failed
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,12 +51,27 @@ class RunLogger(Protocol):
         """
 
 
-class ClosesItself(ABC):
-    """The context manager of a run: leaving it aborts the run, which does nothing where the run is closed."""
+class ClosesItself:
+    """A run that is finished or aborted once; leaving its context unfinished aborts it. By default it logs nothing."""
 
-    @abstractmethod
+    _is_closed = False
+
+    def _log(self, report: AuditReport) -> None:
+        """Log the report and close the run."""
+
+    def _close_as_failed(self, exit_code: int) -> None:
+        """Close the run without a report."""
+
+    def finish(self, report: AuditReport) -> None:
+        if self._is_closed:
+            raise RuntimeError("This run is closed.")
+        self._log(report)
+        self._is_closed = True
+
     def abort(self, exit_code: int = 1) -> None:
-        """As `LoggedRun.abort`."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close_as_failed(exit_code)
 
     def __enter__(self) -> Self:
         return self
@@ -72,12 +86,6 @@ class NoRun(ClosesItself):
     """A run that logs nothing."""
 
     location: str | None = None
-
-    def finish(self, report: AuditReport) -> None:
-        """Nothing."""
-
-    def abort(self, exit_code: int = 1) -> None:
-        """Nothing."""
 
 
 @settings("logger")

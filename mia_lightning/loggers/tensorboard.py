@@ -45,16 +45,9 @@ class TensorBoardReport:
 class _TensorBoardRun(ClosesItself):
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder, self._config = folder, config
-        self._is_closed = False
         self.location: str | None = str(folder)
 
-    def finish(self, report: AuditReport) -> None:
-        if self._is_closed:
-            raise RuntimeError("This run is closed.")
+    def _log(self, report: AuditReport) -> None:
         from mia_lightning.loggers.tensorboard_content import events_of
 
         write_whole(self._folder / EVENTS, events_of(report, self._config))
-        self._is_closed = True
-
-    def abort(self, exit_code: int = 1) -> None:
-        self._is_closed = True

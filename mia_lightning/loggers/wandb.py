@@ -100,38 +100,31 @@ class WandbReport:
 
 class _WandbRun(ClosesItself):
     def __init__(self, run: "wandb.Run", folder: Path, models: Sequence[str]) -> None:
-        self._run: wandb.Run | None = run
-        self._folder, self._models = folder, models
+        self._run, self._folder, self._models = run, folder, models
         self.location: str | None = run.url or str(Path(run.dir).parent)
 
-    def finish(self, report: AuditReport) -> None:
-        if self._run is None:
-            raise RuntimeError("This run is closed.")
+    def _log(self, report: AuditReport) -> None:
         from mia_lightning.loggers.wandb_content import log_report
 
         with _environment(self._folder):
             log_report(self._run, report)
-            self._log_models(self._run)
+            self._log_models()
             self._run.finish()
-        self._run = None
 
-    def _log_models(self, run: "wandb.Run") -> None:
+    def _log_models(self) -> None:
         import wandb
 
         saved = [path for name in self._models if (path := self._folder / name).is_file()]
         if saved:
-            artifact = wandb.Artifact(f"models-{run.id}", type="model")
+            artifact = wandb.Artifact(f"models-{self._run.id}", type="model")
             for path in saved:
                 artifact.add_file(str(path))
-            run.log_artifact(artifact)
+            self._run.log_artifact(artifact)
 
-    def abort(self, exit_code: int = 1) -> None:
-        if self._run is None:
-            return
-        run, self._run = self._run, None
+    def _close_as_failed(self, exit_code: int) -> None:
         # The user must see the error that ended the audit, not another one of wandb.
         with suppress(Exception), _environment(self._folder):
-            run.finish(exit_code=exit_code)
+            self._run.finish(exit_code=exit_code)
 
 
 def _sweep_of(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
-"""Networks whose first layer is fitted to their own training records, and to no others, before training.
+"""Networks whose first layer is fitted, before training, to the network's own training records and to no others.
 
-A stack calls `fit_to` of each network with the records that this network trains on, so that what is learnt of the
-records' scale is as private to a model as its weights are.
+A stack calls `fit_to` of each network with the records that this network trains on, so that the scale that a network
+learns from them is as private as its weights are.
 """
 
 from math import prod

@@ -1,4 +1,4 @@
-"""What architectures take: the shape of a record, that of an image, widths and activations."""
+"""Parameters that architectures share: the shape of a record or an image, widths, activations."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -20,12 +20,12 @@ def image_shape(input_shape: Shape, model: str, *, least_side: int, mend: str = 
     """(channels, height, width) of one record.
 
     Args:
-        model: what the configuration calls the architecture.
-        least_side: of an image that it takes.
-        mend: what helps beside another architecture.
+        model: name of the architecture in the configuration.
+        least_side: of an image.
+        mend: the end of the error message: what else helps.
 
     Raises:
-        InputError: a record is no image, or one with a side below `least_side`.
+        InputError: a record is no image, or has a side below `least_side`.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < least_side:
         raise InputError(

@@ -12,7 +12,7 @@ from mia_lightning.settings.kinds import AtLeast1, ShareBelow1
 class VisionTransformer(nn.Module):
     """Pre-norm encoder blocks on patches, and the mean of their outputs; logits `[B, C]`.
 
-    Attention is written as matrix products and a softmax, which a stack runs without a detour.
+    Attention is written as matrix products and a softmax, which `vmap` runs in a stack without a fallback.
 
     Args:
         input_shape: (channels, height, width) of one record.
@@ -41,10 +41,11 @@ class VisionTransformer(nn.Module):
         channels, height, breadth = image_shape(input_shape, "vit", least_side=1)
         if height % patch_size or breadth % patch_size:
             raise InputError(
-                f"`model.patch_size` is {patch_size}, which does not divide both sides of {height} × {breadth} images."
+                f"`model.patch_size` is {patch_size}, which does not divide both sides of {height} × {breadth} images; "
+                "give a divisor of both."
             )
         if width % heads:
-            raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}.")
+            raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}; give a divisor.")
         self.patch = nn.Conv2d(channels, width, patch_size, patch_size)
         num_tokens = (height // patch_size) * (breadth // patch_size)
         self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))

@@ -51,8 +51,9 @@ class WideResNet(nn.Sequential):
 
 
 class WideBlock(nn.Module):
-    """Normalisation and activation before each of two 3 × 3 convolutions; where the width changes, the shortcut is a
-    1 × 1 convolution of the activated input.
+    """Normalisation and activation before each of two 3 × 3 convolutions.
+
+    Where the width changes, the shortcut is a 1 × 1 convolution of the activated input.
     """
 
     def __init__(self, width: int, wider: int, stride: int, dropout: float) -> None:

@@ -128,8 +128,8 @@ def digest_of(folder: Path) -> str | None:
 def execute(run: Run) -> int:
     """Run it in a process of its own, and wait.
 
-    Clusters announce the end of a task by SIGTERM, SIGUSR1 or SIGUSR2. The run then receives SIGTERM, stores what it has
-    trained and ends; after that the earlier handlers are called.
+    Clusters announce the end of a task by SIGTERM, SIGUSR1 or SIGUSR2. The run then receives SIGTERM, stores what it
+    has trained and ends; after that the earlier handlers are called.
 
     Returns:
         The exit code of the run's outcome, which is written in any case.
