@@ -42,21 +42,12 @@ Identity = Any
 _PLAIN = (type(None), bool, int, float, str)
 # Their code counts by its name alone.
 _LIBRARIES = frozenset(
-    {*sys.stdlib_module_names, "torch", "torchvision", "numpy", "scipy", "sklearn", "pytorch_lightning"}
-    | {
-        "lightning_fabric",
-        "lightning",
-        "timm",
-        "opacus",
-        "hydra",
-        "omegaconf",
-        "pandas",
-        "pydantic",
-        "pydantic_core",
-        "pyarrow",
-        "PIL",
+    (
+        *sys.stdlib_module_names,
+        *("torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "PIL", "timm", "opacus"),
+        *("pytorch_lightning", "lightning_fabric", "lightning", "hydra", "omegaconf", "pydantic", "pydantic_core"),
         "mia_lightning",
-    }
+    )
 ) - {"__main__"}
 _ARCHITECTURES = "mia_lightning.models"
 # Of a module's attributes: the hooks that change its steps, its children, and the rest, which changes nothing.

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from archives import tgz
 from PIL import Image
 from torchvision import datasets
 
@@ -82,16 +83,7 @@ def md5(content: bytes) -> str:
 
 
 def archive_of(folder: str, files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        head = tarfile.TarInfo(folder)
-        head.type = tarfile.DIRTYPE
-        tar.addfile(head)
-        for name, content in {**files, "readme.html": b"<html>"}.items():
-            info = tarfile.TarInfo(f"{folder}/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
+    return tgz({f"{folder}/{name}": content for name, content in {**files, "readme.html": b"<html>"}.items()}, folder)
 
 
 def trust(published: Any, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> bytes:

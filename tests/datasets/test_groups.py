@@ -95,7 +95,10 @@ REFUSED = {
     "objects": ({"group": np.array([None] * 4)}, "has dtype object: give text or whole numbers, one for each record"),
     "text and names": ({"group": list("abab"), "group_names": ["a", "b"]}, "<U1: give numbers into group_names"),
     "names that are no list": ({"group_names": "ab"}, "group_names of population 'mine' is 'ab': give a list"),
-    "names alone": ({"group": None, "group_names": ["a"]}, "has 1 group_names but no group: say of which group"),
+    "names alone": (
+        {"group": None, "group_names": ["a"]},
+        "has 1 group_names but no group: give the group",
+    ),
     "too short": ({"group": [0, 1]}, r"group of population 'mine' has shape \(2,\) and dtype torch.int64: give one"),
     "two axes": ({"group": [["a"]] * 4}, r"has shape \(4, 1\)"),
     "twice": ({"group": [0] * 4, "group_names": ["a", "a"]}, "group name 'a' of population 'mine' appears twice"),

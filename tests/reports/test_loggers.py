@@ -81,6 +81,11 @@ def test_what_is_no_logger_is_refused(given: Any, part: str) -> None:
         Loggers(loggers=given)
 
 
+def test_a_logger_without_settings_takes_none() -> None:
+    with pytest.raises(InputError, match=r"`logger.mode` is no setting; there are none"):
+        NoLogger(mode="offline")  # type: ignore[call-arg]
+
+
 def test_wandb_and_tensorboard_from_the_command_line() -> None:
     overrides = ["logger=wandb_and_tensorboard", "logger.loggers.wandb.project=mine"]
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
