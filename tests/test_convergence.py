@@ -257,10 +257,7 @@ def test_a_run_reports_it_and_is_otherwise_the_same(
 
 def test_it_is_not_measured_where_every_model_is_a_target(blobs: Population) -> None:
     settings = quick_audit(membership=mia.Halves(), target=LeaveOneOut(folds=2), shadow=mia.Real(count=8))
-    attacks = settings.pop("attacks")
-    observation = mia.observe(blobs, **settings)
-    _, (outcome,) = run_attacks(
-        observation, attacks, defenses=(), adaptive=True, skip_inapplicable=False, convergence=True
-    )
+    observation = mia.observe(blobs, **settings, convergence=True)
+    _, (outcome,) = run_attacks(observation)
     assert outcome.convergence is None
     assert any("target=leave_one_out every model is a target" in each for each in observation.engine.stages.remarks)

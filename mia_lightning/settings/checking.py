@@ -1,8 +1,7 @@
 """The check of settings: classes and functions whose parameters are what their annotations say, or one sentence."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
@@ -10,7 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_ar
 from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic.dataclasses import dataclass
 
-from mia_lightning.errors import InputError, SettingError
+from mia_lightning.errors import InputError, SettingError, nearest
 from mia_lightning.settings.kinds import OneOf, Place
 from mia_lightning.settings.words import in_words
 
@@ -49,6 +48,7 @@ def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[t
                 raise _violation(error, made, section, given) from None
 
         made.__init__ = init
+        made.__section__ = section
         return made  # type: ignore[no-any-return]
 
     return make
@@ -68,6 +68,7 @@ def checked(section: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             except ValidationError as error:
                 raise _violation(error, function, section, given) from None
 
+        call.__section__ = section  # type: ignore[attr-defined]
         return call
 
     return make
@@ -130,9 +131,3 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
-    found = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean `{found[0]}`?)" if found else ""

@@ -39,10 +39,12 @@ def _as_text(value: object) -> object:
 
 
 EnvironmentVariable = Annotated[str, Words("the name of an environment variable")]  # "" for none
+AnyText = Annotated[str, BeforeValidator(_as_text), Words("text")]  # "" for none
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
 
 
 def _as_path(value: object) -> object:
+    value = str(value) if type(value) is int else value  # a name that is a number
     return Path(value).expanduser() if isinstance(value, str) and value else value
 
 
