@@ -1,5 +1,5 @@
 """The calibrated loss of Watson et al., "On the Importance of Difficulty Calibration in Membership Inference Attacks"
-(2022): how much lower the loss of a record is than models that did not train on it would have it.
+(2022): how much lower the target's loss on a record is than that of models that did not train on it.
 """
 
 from dataclasses import dataclass

@@ -75,7 +75,7 @@ class AugmentationLabelOnly(OneThreshold):
 class BoundaryLabelOnly(OneThreshold):
     """Score: the largest noise that leaves the record correctly classified; larger for members.
 
-    A misclassified record scores less than any other: to the paper, too, it is nearest to the boundary.
+    A misclassified record scores below all others, as in the paper.
 
     Attributes:
         scales: of noise, increasing (`mia_lightning.attacks.views.Noise`): shares of a feature's standard deviation,

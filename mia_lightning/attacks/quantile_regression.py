@@ -112,8 +112,8 @@ class FittedQuantileRegression:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """(φ − μ(x, y)) / σ(x, y), `[T, N]` float64; μ and σ from a network that is trained here, on this target.
 
-        The score of a target does not depend on which others stand beside it. A network whose loss was not finite
-        predicts the mean and the standard deviation of all population records.
+        Larger for members. The score of a target does not depend on the targets beside it. A network whose loss was not
+        finite predicts the mean and the standard deviation of all population records.
         """
         logit_TN = scaled_logit(signals, label_N)
         logit_TP = logit_TN[:, self.index_P.to(logit_TN.device)]

@@ -1,6 +1,6 @@
-"""Views: changed copies of the records, about which target and shadow models are asked too.
+"""Views: changed copies of the records, which target and shadow models are asked about too.
 
-An attack that needs some names them in `needs.views`; whoever runs attacks asks for the union of all once, through
+An attack lists those that it needs in `needs.views`; a run asks about the views of all its attacks once, through
 `observe_views`. To add one, write a frozen dataclass with `name`, `refusal` and `apply`.
 """
 

@@ -17,7 +17,7 @@ from mia_lightning.training.step.recipe import Recipe
 class Dropout:
     """Makes networks with `dropout` at this rate, where `model` takes a parameter of that name.
 
-    What is dropped, and where, is the architecture's own affair; answers are given without dropping anything.
+    The architecture decides what is dropped, and where. Nothing is dropped where the model answers.
 
     Attributes:
         rate: probability of dropping, at least 0 and below 1.

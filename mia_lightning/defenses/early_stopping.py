@@ -1,4 +1,4 @@
-"""Stopping before records are learnt by heart: a model stops when records held out gain no more."""
+"""Stopping before records are memorised: a model stops when its loss on held-out records no longer falls."""
 
 from dataclasses import replace
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Training that takes the number of records as public: models with one record more differ in that record alone."""
+"""Training whose steps do not depend on the exact number of records: one record more changes nothing else."""
 
 from collections.abc import Sequence
 from dataclasses import replace

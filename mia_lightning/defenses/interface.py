@@ -1,8 +1,8 @@
 """What a defence is: a change to what a model answers, or to how it is trained.
 
 The mitigations of Shokri et al., "Membership Inference Attacks Against Machine Learning Models" (2017), section VIII.
-To add one, write `mia_lightning/defenses/<name>.py` with a frozen dataclass, and `conf/defense/<name>.yaml` that
-names it.
+To add one, write `mia_lightning/defenses/<name>.py` with a class whose fields `@settings("defense.<name>")` checks, and
+`conf/defense/<name>.yaml` with its `_target_` and all its fields.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _SLICE_NUMBERS = 2**24  # 128 MiB in float64
 
 @runtime_checkable
 class OutputDefense(Protocol):
-    """Changes what a model answers, each record by itself; acts on what has been predicted already.
+    """Changes what a model answers, each record by itself; it acts on predictions, after the model.
 
     Attributes:
         name: as in `conf/defense`.

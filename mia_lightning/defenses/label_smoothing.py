@@ -1,4 +1,4 @@
-"""Training towards labels that are less than certain: Szegedy et al. (2016), section 7."""
+"""Training towards softened labels: Szegedy et al. (2016), section 7."""
 
 from dataclasses import replace
 from functools import partial

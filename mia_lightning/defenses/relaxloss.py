@@ -16,7 +16,7 @@ from mia_lightning.training.step.recipe import Recipe, cross_entropy
 
 @settings("defense.relaxloss")
 class RelaxLoss:
-    """Keeps the mean loss of training records about α, where that of other records lies.
+    """Keeps the mean loss on training records near α, about the loss on records that were not trained on.
 
     Each model of a stack judges each of its batches by its mean cross-entropy L. Where L ≥ α it descends as usual.
     Below α it ascends in epochs of even number (from 0), and flattens its posteriors in the others: it descends along

@@ -12,13 +12,13 @@ from mia_lightning.training.signals import AnswerForm
 
 @settings("defense.temperature")
 class Temperature:
-    """Divides the logits by a temperature before the softmax; 1 changes nothing, more makes answers more alike.
+    """Divides the logits by a temperature before the softmax: 1 changes nothing, more makes probabilities more even.
 
-    Logarithms of probabilities serve as the logits, from which they differ by a constant for each record. The softmax
-    is the model's own, so this comes before defences that hide or round; after them it acts on what they left.
+    Log probabilities serve as the logits, from which they differ by a constant for each record. The softmax is the
+    model's own, so name this before defences that hide or round; after them it acts on what they left.
 
     Attributes:
-        temperature: positive; the class of the largest probability stays so, up to ties in float32.
+        temperature: above 0; the class of the largest probability stays so, up to ties in float32.
     """
 
     name: ClassVar[str] = "temperature"
