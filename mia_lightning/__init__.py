@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mia_lightning.defenses.dropout import Dropout as Dropout
     from mia_lightning.defenses.interface import Defense as Defense
     from mia_lightning.defenses.l2 import L2 as L2
+    from mia_lightning.defenses.label_keeping_noise import LabelKeepingNoise as LabelKeepingNoise
     from mia_lightning.defenses.label_smoothing import LabelSmoothing as LabelSmoothing
     from mia_lightning.defenses.labels_only import LabelsOnly as LabelsOnly
-    from mia_lightning.defenses.memguard import MemGuard as MemGuard
     from mia_lightning.defenses.mixup import Mixup as Mixup
     from mia_lightning.defenses.relaxloss import RelaxLoss as RelaxLoss
     from mia_lightning.defenses.rounding import Rounding as Rounding
@@ -89,7 +89,7 @@ _HOMES = {
     "defenses.label_smoothing": ["LabelSmoothing"],
     "defenses.mixup": ["Mixup"],
     "defenses.relaxloss": ["RelaxLoss"],
-    "defenses.memguard": ["MemGuard"],
+    "defenses.label_keeping_noise": ["LabelKeepingNoise"],
     "defenses.interface": ["Defense"],
     "defenses.l2": ["L2"],
     "defenses.labels_only": ["LabelsOnly"],

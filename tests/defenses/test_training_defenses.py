@@ -1,6 +1,5 @@
 """Label smoothing, early stopping and dropout: what each makes of a recipe and of a model, and what it refuses."""
 
-import math
 from dataclasses import replace
 from functools import partial
 
@@ -57,12 +56,6 @@ def test_the_smoothed_loss_is_least_at_the_smoothed_label() -> None:
     )
 
 
-@pytest.mark.parametrize("smoothing", [-0.1, 1, 1.5, math.nan, True, "0.1", None])
-def test_a_smoothing_that_is_no_share_is_refused(smoothing: object) -> None:
-    with pytest.raises(InputError, match=r"`defense\.label_smoothing\.smoothing` is .*below 1"):
-        LabelSmoothing(smoothing=smoothing)  # type: ignore[arg-type]
-
-
 def test_smoothing_a_loss_of_ones_own_is_refused() -> None:
     recipe = replace(default_recipe(), objective=lambda logits_KBC, label_KB: logits_KBC.sum(-1))
     with pytest.raises(InputError, match=r"defense=label_smoothing smooths the cross-entropy"):
@@ -82,18 +75,6 @@ def test_early_stopping_without_held_out_records_is_refused(blobs: Population) -
     recipe = EarlyStopping().adapt(default_recipe())
     with pytest.raises(InputError, match=r"defense=early_stopping.*membership\.validation"):
         engine.train(make, blobs, [torch.arange(20)], recipe, role="target")
-
-
-@pytest.mark.parametrize("patience", [0, -1, 1.5, True, "5", None])
-def test_a_patience_of_no_epochs_is_refused(patience: object) -> None:
-    with pytest.raises(InputError, match=r"`defense\.early_stopping\.patience` is "):
-        EarlyStopping(patience=patience)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("min_delta", [-0.1, math.nan, True, "0", None])
-def test_a_fall_that_is_a_rise_is_refused(min_delta: object) -> None:
-    with pytest.raises(InputError, match=r"`defense\.early_stopping\.min_delta` is "):
-        EarlyStopping(min_delta=min_delta)  # type: ignore[arg-type]
 
 
 def rates(network: nn.Module) -> set[float]:
@@ -137,12 +118,6 @@ def test_models_without_a_place_for_dropout_are_refused(model: object, name: str
 def test_another_rate_in_the_model_is_refused() -> None:
     with pytest.raises(InputError, match=r"`model\.dropout` is 0\.2 and `defense\.dropout\.rate` is 0\.5"):
         Dropout().adapt_model(partial(MLP, dropout=0.2))
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1, 1.5, math.nan, True, "0.5", None])
-def test_a_rate_that_is_none_is_refused(rate: object) -> None:
-    with pytest.raises(InputError, match=r"`defense\.dropout\.rate` is .*below 1"):
-        Dropout(rate=rate)  # type: ignore[arg-type]
 
 
 def test_they_say_what_they_are() -> None:
