@@ -6,12 +6,11 @@ from typing import ClassVar
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1, NotNegative
-from mia_lightning.training.step import recipe as recipes
-from mia_lightning.training.step.recipe import Recipe
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 
 
 @settings("defense.early_stopping")
-class EarlyStopping:
+class StopEarly:
     """Each model stops for itself when its loss on the held-out records has not fallen for some epochs.
 
     It needs `membership.validation` records, which are evidence about no model. A model is what it was when it
@@ -41,5 +40,5 @@ class EarlyStopping:
                 "defense=early_stopping is set beside `training.early_stopping`; set the latter to null, or leave the "
                 "defence out."
             )
-        stopping = recipes.EarlyStopping(patience=self.patience, min_delta=self.min_delta)
+        stopping = EarlyStopping(patience=self.patience, min_delta=self.min_delta)
         return replace(recipe, early_stopping=stopping)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout
-from mia_lightning.defenses.early_stopping import EarlyStopping
+from mia_lightning.defenses.early_stopping import StopEarly
 from mia_lightning.defenses.interface import ArchitectureDefense, OutputDefense, TrainingDefense, defended_model
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.label_smoothing import LabelSmoothing
@@ -63,16 +63,16 @@ def test_smoothing_a_loss_of_ones_own_is_refused() -> None:
 
 
 def test_early_stopping_is_that_of_the_recipe() -> None:
-    adapted = EarlyStopping(patience=7, min_delta=0.25).adapt(default_recipe())
+    adapted = StopEarly(patience=7, min_delta=0.25).adapt(default_recipe())
     assert adapted.early_stopping == recipes.EarlyStopping(patience=7, min_delta=0.25)
     with pytest.raises(InputError, match=r"defense=early_stopping is set beside `training\.early_stopping`"):
-        EarlyStopping().adapt(adapted)
+        StopEarly().adapt(adapted)
 
 
 def test_early_stopping_without_held_out_records_is_refused(blobs: Population) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
     make = bind_shapes(partial(MLP, hidden=[4]), (6,), 3)
-    recipe = EarlyStopping().adapt(default_recipe())
+    recipe = StopEarly().adapt(default_recipe())
     with pytest.raises(InputError, match=r"defense=early_stopping.*membership\.validation"):
         engine.train(make, blobs, [torch.arange(20)], recipe, role="target")
 
@@ -123,8 +123,8 @@ def test_another_rate_in_the_model_is_refused() -> None:
 def test_they_say_what_they_are() -> None:
     assert (Dropout().name, Dropout(rate=0.25).describe()) == ("dropout", "dropout 0.25")
     assert (LabelSmoothing().name, LabelSmoothing().describe()) == ("label_smoothing", "label smoothing 0.1")
-    assert (EarlyStopping().name, EarlyStopping().describe()) == ("early_stopping", "early stopping 5")
-    for defense in (Dropout(), LabelSmoothing(), EarlyStopping()):
+    assert (StopEarly().name, StopEarly().describe()) == ("early_stopping", "early stopping 5")
+    for defense in (Dropout(), LabelSmoothing(), StopEarly()):
         assert isinstance(defense, TrainingDefense)
         assert not isinstance(defense, OutputDefense)
         assert isinstance(defense, ArchitectureDefense) == isinstance(defense, Dropout)

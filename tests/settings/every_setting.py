@@ -16,7 +16,6 @@ import mia_lightning
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.settings.kinds import Has, OneOf, Place
 
-
 # Of settings of which exactly one is to be given.
 TOGETHER: dict[str, dict[str, Any]] = {"training.step.recipe.Recipe": {"batch_size": 1}}
 
@@ -109,7 +108,9 @@ def fitting(hint: Any) -> Any:
         return get_args(bare)[0]
     if bare in (int, float):
         low = next((each.ge if isinstance(each, Ge) else each.gt for each in metadata if isinstance(each, Ge | Gt)), 0)
-        high = next((each.le if isinstance(each, Le) else each.lt for each in metadata if isinstance(each, Le | Lt)), None)
+        high = next(
+            (each.le if isinstance(each, Le) else each.lt for each in metadata if isinstance(each, Le | Lt)), None
+        )
         return bare(low + 1) if high is None else bare(low + high) / 2
     if bare is bool:
         return True
@@ -140,7 +141,10 @@ def is_checked(hint: Any) -> bool:
     bare, metadata = parts_of(hint)
     if any(isinstance(each, Has | OneOf) for each in metadata):
         return True
-    if any(isinstance(each, type(SkipValidation)) or each is SkipValidation or type(each).__name__ == "SkipValidation" for each in metadata):
+    if any(
+        isinstance(each, type(SkipValidation)) or each is SkipValidation or type(each).__name__ == "SkipValidation"
+        for each in metadata
+    ):
         return False
     if is_union(bare):
         return all(is_checked(each) for each in get_args(bare))
@@ -154,7 +158,9 @@ def outside(hint: Any) -> list[Any]:
         parts = [each for each in get_args(bare) if each is not type(None)]
         found = [value for each in parts for value in outside(each)]
         if any(parts_of(each)[0] in (int, float) for each in parts):
-            found = [value for value in found if not isinstance(value, str) or str not in [parts_of(p)[0] for p in parts]]
+            found = [
+                value for value in found if not isinstance(value, str) or str not in [parts_of(p)[0] for p in parts]
+            ]
         return [value for value in found if not any(allows(each, value) for each in parts)]
     if get_origin(bare) is Literal or any(isinstance(each, OneOf) for each in metadata):
         return ["no_such_choice"]
