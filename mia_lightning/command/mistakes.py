@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mia_lightning.errors import InputError, SettingError
-from mia_lightning.settings import nearest
+from mia_lightning.errors import InputError, SettingError, nearest
+
+# Sections that name what they make.
+NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
 
 def config_directory() -> Path:

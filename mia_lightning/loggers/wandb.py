@@ -18,7 +18,7 @@ from mia_lightning.loggers.interface import ClosesItself, LoggedRun, NoRun
 from mia_lightning.loggers.wandb_experiment import Experiment, fitting
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import FromList, Name
+from mia_lightning.settings.kinds import AnyText, FromList, Name
 from mia_lightning.settings.words import Such, Words
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class WandbReport:
         Words("one of offline, online, disabled (its default is the environment variable WANDB_MODE)"),
     ] = "offline"
     project: Annotated[Name, Words("the name of a wandb project")] = "mia_lightning"
-    entity: Name | None = None
-    name: Name | None = None
-    group: Name | None = None
+    entity: AnyText | None = None
+    name: AnyText | None = None
+    group: AnyText | None = None
     tags: Annotated[Sequence[Name], FromList, Such("[nightly]")] = ()
-    notes: str | None = None
+    notes: AnyText | None = None
     models: bool = False
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:

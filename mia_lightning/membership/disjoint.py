@@ -44,7 +44,7 @@ class Disjoint(Plan):
         """
         num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         N = len(population)
-        num_population = population_size(self.population, wanted.population, N)
+        num_population = population_size(self.population, wanted.reserve, N)
         available = N - self.validation - num_population
         size = available // 4 if self.train_size is None else self.train_size
         pool_size = available - 2 * size

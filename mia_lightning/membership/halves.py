@@ -50,7 +50,7 @@ class Halves(Plan):
         """
         num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         N = len(population)
-        num_population = population_size(self.population, wanted.population, N)
+        num_population = population_size(self.population, wanted.reserve, N)
         left = N - self.validation - num_population
         if left < 2:
             raise InputError(

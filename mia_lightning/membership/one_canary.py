@@ -57,7 +57,7 @@ class OneCanary(Plan):
         check_whole_blocks(num_shadows, 2, "one_canary")
         N = len(population)
         canary = self._canary(population, seed)
-        num_population = population_size(self.population, wanted.population, N)
+        num_population = population_size(self.population, wanted.reserve, N)
         size = N // 2 if self.train_size is None else self.train_size
         most = N - 2 - self.validation - num_population
         if not 1 <= size <= most:

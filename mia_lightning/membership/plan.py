@@ -18,14 +18,14 @@ class Wanted:
         num_shadows: K, the number of shadow models; 0 where their records do not exist yet.
         seed: of the run.
         overlap: share of the targets' records that the attacker knows and trains shadow models on.
-        population: whether an attack needs records that are evidence about no model.
+        reserve: whether an attack needs records that are evidence about no model.
     """
 
     num_targets: int
     num_shadows: int
     seed: int
     overlap: float = 0.0
-    population: bool = False
+    reserve: bool = False
 
 
 class Plan(ABC):

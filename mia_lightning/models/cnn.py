@@ -5,9 +5,9 @@ from collections import OrderedDict
 from torch import nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape, Widths, image_shape
+from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape, image_shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import AtLeast1
+from mia_lightning.settings.kinds import AtLeast1, Widths
 
 
 class CNN(nn.Sequential):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.models.mlp import MLP
-from mia_lightning.models.shapes import Activation, Shape, Widths
+from mia_lightning.models.shapes import Activation, Shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import AtLeast1, AtLeast2
+from mia_lightning.settings.kinds import AtLeast1, AtLeast2, Widths
 
 # Numbers sorted at once when quantiles are taken: bounds memory, not results.
 _SORTED_NUMBERS = 2**24

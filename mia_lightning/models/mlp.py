@@ -5,9 +5,9 @@ from math import prod
 
 from torch import nn
 
-from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape, Widths
+from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import ShareBelow1
+from mia_lightning.settings.kinds import ShareBelow1, Widths
 
 
 class MLP(nn.Sequential):

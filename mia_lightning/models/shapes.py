@@ -1,4 +1,4 @@
-"""Parameters that architectures share: the shape of a record or an image, widths, activations."""
+"""Parameters that architectures share: the shape of a record or an image, activations."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -6,11 +6,9 @@ from typing import Annotated
 from torch import nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.settings.kinds import AtLeast1, FromList, OneOf
-from mia_lightning.settings.words import Such
+from mia_lightning.settings.kinds import FromList, OneOf
 
 Shape = Annotated[Sequence[int], FromList]
-Widths = Annotated[Sequence[AtLeast1], FromList, Such("[128]")]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 Activation = Annotated[str, OneOf(ACTIVATIONS)]

@@ -1,8 +1,7 @@
 """The check of settings: classes and functions whose parameters are what their annotations say, or one sentence."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
@@ -10,7 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_ar
 from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic.dataclasses import dataclass
 
-from mia_lightning.errors import InputError, SettingError
+from mia_lightning.errors import InputError, SettingError, nearest
 from mia_lightning.settings.kinds import OneOf, Place
 from mia_lightning.settings.words import in_words
 
@@ -29,7 +28,8 @@ def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[t
     """A frozen, keyword-only dataclass whose fields are checked when it is made.
 
     Args:
-        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name`.
+        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name` (for the
+            class where that is empty).
         eq: whether two of equal fields are equal; False for what holds tensors.
 
     The class raises `SettingError` where a field is missing, unknown, of another type or out of its range. What two
@@ -49,6 +49,7 @@ def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[t
                 raise _violation(error, made, section, given) from None
 
         made.__init__ = init
+        made.__section__ = section
         return made  # type: ignore[no-any-return]
 
     return make
@@ -68,6 +69,7 @@ def checked(section: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             except ValidationError as error:
                 raise _violation(error, function, section, given) from None
 
+        call.__section__ = section  # type: ignore[attr-defined]
         return call
 
     return make
@@ -93,7 +95,8 @@ def _violation(error: ValidationError, made: Any, section: str, given: Mapping[s
         return cause
     parameters = inspect.signature(made).parameters
     defaults = {name: each.default for name, each in parameters.items()}
-    place = section.format_map({**defaults, **given})
+    own_name = given.get("name") or defaults.get("name") or made.__name__.lower()
+    place = section.format_map({**defaults, **given, "name": own_name})
     where = first["loc"][0]
     name = list(parameters)[where] if isinstance(where, int) else where
     hint = get_type_hints(made, include_extras=True).get(name)
@@ -132,9 +135,3 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
-    found = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean `{found[0]}`?)" if found else ""

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-SECONDS_BETWEEN_LINES = 10.0  # of one stage, where the output is not a terminal
+SECONDS_BETWEEN_LINES = 10.0  # of one stage, where the output is no terminal
 FRAMES_PER_SECOND = 4
 WIDE = 100  # columns of a terminal that has room for bars, too
 

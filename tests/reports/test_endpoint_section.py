@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
+from mia_lightning.attacks.label_only import BoundaryLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.schema import AuditReport

@@ -10,8 +10,8 @@ from quick import quick_audit
 
 import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
-from mia_lightning.attacks.augmentation_label_only import AugmentationLabelOnly
 from mia_lightning.attacks.gap import Gap
+from mia_lightning.attacks.label_only import AugmentationLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.top_k import TopK
