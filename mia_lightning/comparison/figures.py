@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Estimate, Variant, VariantAttack
-from mia_lightning.reports.distribution import distribution_line
+from mia_lightning.reports.curves import distribution_line
 from mia_lightning.reports.figures import COLOURS, INK, MARKERS, MUTED, add_legend, new_figure, plain, png, short
 from mia_lightning.reports.labels import label_places
 

@@ -47,10 +47,9 @@ from mia_lightning.reports.schema import (
 )
 from mia_lightning.reports.sections.duplicates import find_duplicates
 from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
-from mia_lightning.reports.sections.exposed import COUNT, pictures, surest_members
 from mia_lightning.reports.sections.privacy import privacy_section
+from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
 from mia_lightning.reports.sections.threat_model import threat_model
-from mia_lightning.reports.sections.vulnerability import vulnerability_section
 from mia_lightning.run.convergence import Convergence
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
@@ -124,8 +123,8 @@ def assemble(
         scores=_scores(outcomes, population, membership),
         training_curves=_training_curves(engine),
     )
-    exposed = surest_members(report, COUNT)
-    return report.model_copy(update={"pictures": pictures(population, (each.record for each in exposed))})
+    flagged = flagged_members(report, MOST_FLAGGED)
+    return report.model_copy(update={"pictures": pictures(population, (each.record for each in flagged))})
 
 
 def _defense_section(audit: Audit) -> DefenseSection | None:

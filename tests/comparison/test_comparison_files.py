@@ -17,7 +17,7 @@ from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.reports.distribution import distribution_line
+from mia_lightning.reports.curves import distribution_line
 
 
 def test_all_files_are_written_and_read_back(comparison: ComparisonReport, tmp_path: Path) -> None:

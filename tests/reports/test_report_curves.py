@@ -15,7 +15,7 @@ from mia_lightning.reports.curves import (
 )
 from mia_lightning.reports.labels import label_places
 from mia_lightning.reports.schema import AuditReport, TrainingCurves
-from mia_lightning.reports.training_bands import bands
+from mia_lightning.reports.curves import bands
 
 
 def _rows(report, name):
