@@ -57,8 +57,8 @@ function drawComparedTable(chosen, state, choose) {
     ["data set", ({ run }) => run.dataset], ["architecture", ({ run }) => run.architecture],
     ["defence", ({ run }) => run.defense], ["attack", ({ attack }) => (attack ? content.attacks[attack.attack] : "–")],
     ...content.figures.map((figure, place) => [figure.title, ({ attack }) => valueAndLimits(attack && attack.figures[place])]),
-    ["train accuracy", ({ run }) => show(run.train)], ["test accuracy", ({ run }) => show(run.test)],
-    ["generalisation gap", ({ run }) => show(run.gap)], ["shadow models", ({ run }) => String(run.shadows)],
+    ["train accuracy", ({ run }) => show(run.train_accuracy)], ["test accuracy", ({ run }) => show(run.test_accuracy)],
+    ["generalisation gap", ({ run }) => show(run.generalization_gap)], ["shadow models", ({ run }) => String(run.num_shadows)],
     ["seed", ({ run }) => String(run.seed)], ["made (UTC)", ({ run }) => shortMoment(run.created)],
   ].map(([title, text]) => [title, chosen.map(text)]);
   document.querySelector("#compared tbody").replaceChildren(...[...facts, ...differences(state.chosen)].map(([title, texts]) => {

@@ -59,7 +59,7 @@ function describe(row) {
     `<b>${plain(short(row.run.name, 60))}</b>`,
     plain(short(`${row.run.architecture} on ${row.run.dataset}, defence: ${row.run.defense}`, 70)),
     `attack ${plain(row.attackName)}`, ...figures,
-    `test accuracy ${show(row.run.test)}, gap ${show(row.run.gap)}`,
+    `test accuracy ${show(row.run.test_accuracy)}, gap ${show(row.run.generalization_gap)}`,
   ].join("<br>");
 }
 
@@ -98,10 +98,10 @@ function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
 }
 
 function drawGap(rows, state) {
-  const traces = pointTraces(rows, state, (row) => row.run.gap);
+  const traces = pointTraces(rows, state, (row) => row.run.generalization_gap);
   drawPoints("gap-plot", traces, state, { title: { text: "generalisation gap" } });
   const kept = rows.filter((row) => !state.selected || state.selected.has(row.place));
-  const correlation = rankCorrelation(kept.map((row) => row.run.gap), kept.map((row) => row.leakage[0]));
+  const correlation = rankCorrelation(kept.map((row) => row.run.generalization_gap), kept.map((row) => row.leakage[0]));
   document.getElementById("gap-caption").textContent = correlation === null || kept.length < 3 ? ""
     : `Rank correlation over ${counted(kept.length, "run")}: ${show(correlation, 2)}.`;
 }
@@ -112,7 +112,7 @@ function fronts(rows) {
   rows.forEach((row) => byDataset.set(row.run.dataset, [...(byDataset.get(row.run.dataset) || []), row]));
   return [...byDataset].map(([dataset, group]) => ({
     dataset,
-    rows: paretoFront(group.map((row) => ({ accuracy: row.run.test, leakage: row.leakage[0] }))).map((place) => group[place]),
+    rows: paretoFront(group.map((row) => ({ accuracy: row.run.test_accuracy, leakage: row.leakage[0] }))).map((place) => group[place]),
   }));
 }
 
@@ -121,10 +121,10 @@ function drawPareto(rows, state) {
   const colours = valuesOf("dataset");
   const lines = found.map(({ dataset, rows: front }, place) => ({
     type: "scatter", mode: "lines", name: found.length > 1 ? "Pareto fronts" : "Pareto front", showlegend: place === 0,
-    x: front.map((row) => row.run.test), y: front.map((row) => row.leakage[0]), hoverinfo: "skip",
+    x: front.map((row) => row.run.test_accuracy), y: front.map((row) => row.leakage[0]), hoverinfo: "skip",
     line: { color: state.colour === "dataset" ? looks(colours.indexOf(dataset)).color : css("--ink"), width: 1.5, shape: "hv" },
   }));
-  const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test)];
+  const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test_accuracy)];
   drawPoints("pareto-plot", traces, state, { title: { text: "test accuracy" } }, "start");
   const count = found.reduce((sum, front) => sum + front.rows.length, 0);
   document.getElementById("pareto-caption").textContent = `${counted(count, "run")} of ${rows.length.toLocaleString("en")}.`;

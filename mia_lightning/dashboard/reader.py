@@ -5,9 +5,9 @@ from pathlib import Path
 from mia_lightning.dashboard.content import Shown
 from mia_lightning.dashboard.curves import read_curves
 from mia_lightning.dashboard.finding import Complain, Place
-from mia_lightning.dashboard.run import read_run
 from mia_lightning.errors import InputError
 from mia_lightning.reports.names import PAGE, REPORT, SCORES
+from mia_lightning.reports.rows import read_run
 
 State = tuple[tuple[int, int] | None, ...]
 

@@ -13,9 +13,9 @@ const COLUMNS = [
     key: figure.key, title: figure.title, figure: (row) => row.attack.figures[place],
     value: (row) => (row.attack.figures[place] ? row.attack.figures[place][0] : null),
   })).filter((column, place) => content.runs.some((run) => run.attacks.some((attack) => attack.figures[place]))),
-  { key: "gap", title: "gap", value: (row) => row.run.gap },
-  { key: "test", title: "test accuracy", value: (row) => row.run.test },
-  { key: "shadows", title: "shadows", value: (row) => row.run.shadows, cell: (row) => String(row.run.shadows) },
+  { key: "gap", title: "gap", value: (row) => row.run.generalization_gap },
+  { key: "test", title: "test accuracy", value: (row) => row.run.test_accuracy },
+  { key: "shadows", title: "shadows", value: (row) => row.run.num_shadows, cell: (row) => String(row.run.num_shadows) },
 ];
 
 function shortMoment(created) {
