@@ -60,14 +60,19 @@ def _workspace(arguments: Sequence[str]) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
-        description="Draws the runs beneath folders on one self-contained page: leakage against generalisation gap and "
+        description="Draws all runs in the folders on one self-contained page: leakage against generalisation gap and "
         "accuracy, over time, and side by side.",
         epilog=f"{PROGRAM} outputs/ multirun/ --output dashboard.html; {PROGRAM} wandb ENTITY/PROJECT for a workspace",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="outputs/, multirun/, an experiment's")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="of runs: outputs/, multirun/, that of an experiment"
+    )
     parser.add_argument("--output", type=Path, default=Path("dashboard.html"), help="the page (default: %(default)s)")
     parser.add_argument(
-        "--watch", type=_seconds, metavar="SECONDS", help="look for new runs this often, until Ctrl-C, and rewrite it"
+        "--watch",
+        type=_seconds,
+        metavar="SECONDS",
+        help="look for new runs every so many seconds, until Ctrl-C, and rewrite the page",
     )
     return parser
 

@@ -15,10 +15,10 @@ from mia_lightning.reports.names import PAGE
 from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow
 
 FIGURES = (
-    {"key": "auc", "title": "AUC", "guessing": 0.5},
-    {"key": "tpr_at_fpr_0.01", "title": "TPR at 1\u00a0% FPR", "guessing": 0.01},
-    {"key": "tpr_at_fpr_0.001", "title": "TPR at 0.1\u00a0% FPR", "guessing": 0.001},
-    {"key": "advantage", "title": "advantage", "guessing": 0.0},
+    {"key": "auc", "title": "AUC", "chance": 0.5},
+    {"key": "tpr_at_fpr_0.01", "title": "TPR at 1\u00a0% FPR", "chance": 0.01},
+    {"key": "tpr_at_fpr_0.001", "title": "TPR at 0.1\u00a0% FPR", "chance": 0.001},
+    {"key": "advantage", "title": "advantage", "chance": 0.0},
 )
 UNDEFENDED = "none"
 

@@ -73,16 +73,16 @@ function roomAround(traces, isDate) {
   return { range: [hours(-12), hours(12)] };
 }
 
-function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
+function drawPoints(id, traces, state, xaxis, chanceAt = "end") {
   const figure = content.figures.find((each) => each.key === state.figure);
-  const guessing = {
-    type: "line", xref: "paper", x0: 0, x1: 1, y0: figure.guessing, y1: figure.guessing, layer: "below",
+  const chance = {
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: figure.chance, y1: figure.chance, layer: "below",
     line: { color: css("--muted"), width: 1, dash: "dash" },
-    label: { text: "guessing", textposition: guessingAt, font: { size: 11, color: css("--muted") } },
+    label: { text: "chance", textposition: chanceAt, font: { size: 11, color: css("--muted") } },
   };
   const layout = {
     xaxis: { ...xaxis, ...roomAround(traces, xaxis.type === "date") }, yaxis: { title: { text: state.figure === "auc" ? "AUC" : figure.title } },
-    margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [guessing],
+    margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [chance],
     legend: {
       orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", maxheight: 0.25, itemclick: false, itemdoubleclick: false,
       title: { text: COLOURS[state.colour], side: "left", font: { size: 13 } },
@@ -142,12 +142,12 @@ function drawTime(rows, state) {
   const isFew = rows.length <= FEW;
   const joined = isFew ? [...series.values()].filter((group) => group.length > 1) : [];
   document.getElementById("time-caption").textContent = isFew
-    ? "Lines join runs of one project with the same data set, architecture, defence and attack."
-    : `With ${FEW} runs or fewer, lines join those of one project with the same data set, architecture, defence and attack.`;
+    ? "Lines join runs of a project with the same data set, architecture, defence and attack."
+    : `With at most ${FEW} runs, lines join those of a project with the same data set, architecture, defence and attack.`;
   const line = {
     type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", line: { color: css("--faint"), width: 1 },
     x: joined.flatMap((group) => [...group.map(moment), null]),
     y: joined.flatMap((group) => [...group.map((row) => row.leakage[0]), null]),
   };
-  drawPoints("time-plot", [line, ...pointTraces(rows, state, moment)], state, { title: { text: "made (UTC)" }, type: "date" });
+  drawPoints("time-plot", [line, ...pointTraces(rows, state, moment)], state, { title: { text: "created (UTC)" }, type: "date" });
 }

@@ -4,7 +4,7 @@ const MOST_CHOSEN = 8;
 
 const COLUMNS = [
   { key: "name", title: "run", value: (row) => row.run.name },
-  { key: "created", title: "made, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
+  { key: "created", title: "created, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
   { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
   { key: "architecture", title: "architecture", value: (row) => row.run.architecture, text: true },
   { key: "defense", title: "defence", value: (row) => row.run.defense, text: true, kind: "long" },
@@ -61,7 +61,7 @@ function tableRow(row, state, choose) {
   const line = element("tr");
   const isChosen = state.chosen.includes(row.place);
   if (isChosen) line.className = "chosen";
-  const tick = element("input", null, { type: "checkbox", "aria-label": `Put ${row.run.name} side by side` });
+  const tick = element("input", null, { type: "checkbox", "aria-label": `Compare ${row.run.name}` });
   tick.checked = isChosen;
   tick.disabled = !isChosen && state.chosen.length >= MOST_CHOSEN;
   tick.dataset.run = row.place;

@@ -7,6 +7,7 @@ import torch
 from mia_lightning.metrics.roc import precision_recall_curve, roc
 from mia_lightning.reports.curves import (
     attack_curves,
+    bands,
     lowest_precision,
     precision_at_recalls,
     precision_line,
@@ -15,7 +16,6 @@ from mia_lightning.reports.curves import (
 )
 from mia_lightning.reports.labels import label_places
 from mia_lightning.reports.schema import AuditReport, TrainingCurves
-from mia_lightning.reports.curves import bands
 
 
 def _rows(report, name):

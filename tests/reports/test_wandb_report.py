@@ -22,9 +22,9 @@ from mia_lightning.loggers.wandb import WandbReport
 from mia_lightning.loggers.wandb_content import ALL_RECORDS, MAX_ROWS, curve_rows
 from mia_lightning.loggers.wandb_experiment import Experiment
 from mia_lightning.reports.curves import attack_curves
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import flagged_members
-from mia_lightning.reports.rows import headline_scalars
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
