@@ -1,4 +1,4 @@
-"""What the page knows of the runs: one JSON object, compact enough for thousands of them."""
+"""The content of the page: one JSON object, compact enough for thousands of runs."""
 
 import json
 import os
@@ -25,7 +25,7 @@ UNDEFENDED = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A run that was read, where it lies, and its curves by the name of the attack."""
+    """A run that was read, its place, and its curves by the name of the attack."""
 
     place: Place
     run: RunRow
@@ -86,7 +86,7 @@ def _rounded(value: float) -> float:
 
 
 def _project(run: RunRow) -> str | None:
-    """That of wandb, where the run had one."""
+    """The project in wandb, if the run had one."""
     logger = run.config.get("logger")
     project = logger.get("project") if isinstance(logger, dict) else None
     return project if isinstance(project, str) and project else None
@@ -105,7 +105,7 @@ def _link(page: Path, beside: Path) -> str | None:
 
 
 def _titles(shown: Sequence[Shown]) -> dict[Path, str]:
-    """Of the experiments around the runs, as far as they can be read."""
+    """Titles of the experiments around the runs, as far as they can be read."""
     titles = {}
     for path in {each.place.comparison for each in shown if each.place.comparison is not None}:
         try:

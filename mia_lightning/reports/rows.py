@@ -36,7 +36,7 @@ _WITH_LIMITS = ("auc", "tpr_at_fpr_")
 
 
 def _at(path: str, **options: Any) -> Any:
-    """A column that stands at this place of the report."""
+    """A column, by its place in the report."""
     return Field(validation_alias=AliasPath(*path.split(".")), **options)
 
 
@@ -156,7 +156,7 @@ def per_class_rows(report: "AuditReport") -> list[Row]:
     """One row for each attack and class: who, how many, the target's accuracies, all figures, then the reasons.
 
     A figure that is undefined is None; `<figure>_low` and `<figure>_high` are the limits of its interval, and
-    `<figure>_reason` says why it is undefined: each is None where there is nothing to be said. `auc_simultaneous_low`
+    `<figure>_reason` says why it is undefined: they are None if there is nothing to say. `auc_simultaneous_low`
     and `_high` hold for all classes at once. All rows have the same columns, in the same order.
     """
     of_class = {section.class_index: section for section in report.target.per_class}

@@ -77,7 +77,7 @@ class TestFinding:
         assert [place.name for place in find_runs([Path(".")], never)] == ["outputs/a"]
 
     def test_what_is_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="nowhere is no folder; give folders"):
+        with pytest.raises(InputError, match="nowhere is not a folder; give folders"):
             find_runs([tmp_path / "nowhere"], never)
 
     def test_a_folder_that_cannot_be_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ class TestCurves:
         assert len(said) == 3
         assert all("scores.parquet" in sentence and "without curves" in sentence for sentence in said)
         assert not any("\n" in sentence for sentence in said)
-        assert "no number" in said[2]
+        assert "NaN" in said[2]
 
     def test_of_an_error_without_words(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*arguments: object, **named: object) -> None:

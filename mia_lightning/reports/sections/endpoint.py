@@ -1,18 +1,13 @@
 """What a report says of a target that somebody else serves: the queries, and whether it stayed the same."""
 
-from dataclasses import asdict
-
 from mia_lightning.reports.schema import EndpointSection
 from mia_lightning.training.models import Models
 
 
 def endpoint_section(targets: Models) -> EndpointSection | None:
-    """The section, for which the sentinels are asked once more; None for any other target."""
+    """The section, for which the sentinels are queried once more; None for any other target."""
     testimony = targets.testimony()
-    if testimony is None:
-        return None
-    found = {name: value for name, value in asdict(testimony).items() if name != "form"}
-    return EndpointSection(**found)
+    return None if testimony is None else EndpointSection.of(testimony)
 
 
 def endpoint_sentences(section: EndpointSection | None) -> list[tuple[str, str]]:
@@ -26,7 +21,7 @@ def endpoint_sentences(section: EndpointSection | None) -> list[tuple[str, str]]
 
 
 def unsteady(section: EndpointSection | None) -> str | None:
-    """The warning that a report opens with where sentinels were answered otherwise; None where none was."""
+    """The warning at the top of a report if sentinels were answered differently; else None."""
     if section is None or not (section.num_varied or section.num_outdated or section.num_changed):
         return None
     return (
