@@ -15,16 +15,17 @@ from mia_lightning.store.atomic import write_whole
 
 
 @pytest.fixture(scope="module")
-def folder(report: AuditReport, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "new"
-    save_report(report, folder)
-    return folder
+def written(report: AuditReport, tmp_path_factory) -> list[Path]:
+    return save_report(report, tmp_path_factory.mktemp("run") / "new")
 
 
-def test_files_of_a_run(report: AuditReport, tmp_path: Path) -> None:
-    written = save_report(report, tmp_path)
+@pytest.fixture
+def folder(written: list[Path]) -> Path:
+    return written[-1].parent
 
-    assert [str(path.relative_to(tmp_path)) for path in written] == [
+
+def test_files_of_a_run(written: list[Path], folder: Path) -> None:
+    assert [str(path.relative_to(folder)) for path in written] == [
         "scores.parquet",
         "per_class.csv",
         "figures/precision_recall.png",
@@ -33,7 +34,7 @@ def test_files_of_a_run(report: AuditReport, tmp_path: Path) -> None:
         "report.html",
         "report.json",
     ]
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(written)
 
 
 def test_json_reads_back_as_the_same_report(report: AuditReport, folder: Path) -> None:
