@@ -27,7 +27,7 @@ from mia_lightning.reports.plots import (
     training_plot,
 )
 from mia_lightning.reports.rows import figures_by_name
-from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.schema import AuditReport, ClassFigures, GroupFigures, TargetClass, TargetGroup
 from mia_lightning.reports.sections.records import highest_scores
 from mia_lightning.reports.sections.threat_model import threat_sentences
 from mia_lightning.training.plan.execution import duration, size
@@ -35,6 +35,8 @@ from mia_lightning.training.plan.execution import duration, size
 _PER_CLASS = ("precision", "precision_balanced", "recall", "accuracy", "advantage", "auc", "average_precision")
 _NUM_NAMED = 8  # classes that stand beside a reason
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
+# A class or a group: its name, its figures, and the accuracies of the target on it.
+Part = tuple[str, ClassFigures | GroupFigures, TargetClass | TargetGroup]
 
 
 def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
@@ -48,6 +50,8 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         "rate_title": lambda rate: words.title(f"tpr_at_fpr_{rate}"),
         "attack_label": words.label,
         "figures": figures_by_name,
+        "reasons": lambda attack: _reasons(figures_by_name(attack.overall).items()),
+        "missing": _missing,
         "classes": lambda attack: [(each.class_name, each, of_class[each.class_index]) for each in attack.per_class],
         "groups": lambda attack: [
             (each.group_name, each, of_target)
@@ -70,10 +74,6 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         estimands=list(dict.fromkeys(map(words.about, report.attacks))),
         further=_further(report),
         ranked=sorted(report.attacks, key=lambda attack: attack is not strongest),
-        missing=[_reasons(figures_by_name(attack.overall).items()) for attack in report.attacks],
-        missing_per_class={id(attack): _missing_per_class(attack) for attack in report.attacks},
-        missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
-        identity=id,
         histograms=histograms,
         highest=highest_scores(report),
         plots=_plots(report, curves, histograms),
@@ -127,25 +127,17 @@ def _further(report: AuditReport) -> list[str]:
     return [name for name in names if name not in _MAIN and not re.fullmatch(r"tpr_at_fpr_[\d.e-]+", name)]
 
 
-def _missing_per_class(attack: AttackSection) -> list[tuple[str, str]]:
-    """Of the figures that the table of classes shows."""
-    rows = []
-    for group in attack.per_class:
-        figures = figures_by_name(group)
-        rows.append((group.class_name, [(name, figures[name]) for name in _PER_CLASS]))
-    return _missing_by_name(rows)
+def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:
+    """Names of figures that are null or uncertain, each with the reason."""
+    return [(words.title(name), figure.reason) for name, figure in figures if figure.reason]
 
 
-def _missing_per_group(attack: AttackSection) -> list[tuple[str, str]]:
-    named = ((group.group_name, figures_by_name(group)) for group in attack.per_group)
-    return _missing_by_name((name, list(figures.items())) for name, figures in named)
-
-
-def _missing_by_name(named: Iterable[tuple[str, Sequence[tuple[str, Figure]]]]) -> list[tuple[str, str]]:
-    """(names, reason) for each reason why figures of classes or groups are null or to be read with caution."""
+def _missing(parts: Sequence[Part], what: str) -> list[tuple[str, str]]:
+    """Names of the classes or groups with such figures in their table, for each reason."""
     reasons: dict[str, dict[str, None]] = {}
-    for name, figures in named:
-        for _, reason in _reasons(figures):
+    for name, group, _ in parts:
+        shown = [each for each in figures_by_name(group).items() if what == "group" or each[0] in _PER_CLASS]
+        for _, reason in _reasons(shown):
             reasons.setdefault(reason, {})[name] = None
     return [(_listed(list(names)), reason) for reason, names in reasons.items()]
 
@@ -153,10 +145,6 @@ def _missing_by_name(named: Iterable[tuple[str, Sequence[tuple[str, Figure]]]]) 
 def _listed(names: Sequence[str]) -> str:
     further = len(names) - _NUM_NAMED
     return ", ".join(names[:_NUM_NAMED]) + (f" and {further:,} more" if further > 0 else "")
-
-
-def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:
-    return [(words.title(name), figure.reason) for name, figure in figures if figure.reason]
 
 
 def _moment(created: str) -> str:
