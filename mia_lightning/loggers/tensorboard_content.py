@@ -25,7 +25,7 @@ from mia_lightning.reports.schema import AuditReport
 POINTS_PER_CURVE = 100
 ALL_RECORDS = "all records"
 # Of a configuration what says where a run writes and what it prints, and no setting of what is measured.
-NO_SETTINGS = ("logger", "store", "output", "plan", "gate", "scales", "comparison", "experiments")
+NO_SETTINGS = ("logger", "store", "output", "estimate", "gate", "scales", "comparison", "experiments")
 
 
 def events_of(report: AuditReport, config: Mapping[str, Any]) -> bytes:
