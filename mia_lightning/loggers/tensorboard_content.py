@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, simplify
+from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, bands, simplify
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tables import headline_scalars
-from mia_lightning.reports.training_bands import bands
 
 POINTS_PER_CURVE = 100
 ALL_RECORDS = "all records"

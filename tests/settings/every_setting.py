@@ -17,12 +17,10 @@ from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.settings.kinds import Has, OneOf, Place
 
 # What is given where a value of the right type alone will not do.
+IMAGES = ("models.cnn.CNN", "models.resnet.ResNet18", "models.vit.VisionTransformer", "models.wide_resnet.WideResNet")
 GIVEN: dict[str, dict[str, Any]] = {
     "training.step.recipe.Recipe": {"batch_size": 1},
-    **dict.fromkeys(
-        ("models.cnn.CNN", "models.resnet.ResNet18", "models.vit.VisionTransformer", "models.wide_resnet.WideResNet"),
-        {"input_shape": [1, 8, 8]},
-    ),
+    **{name: {"input_shape": [1, 8, 8]} for name in IMAGES},
 }
 
 
