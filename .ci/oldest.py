@@ -1,4 +1,4 @@
-"""Print the oldest versions that a pyproject.toml allows, as requirements of pip, with what the tests need beside them."""
+"""Print the oldest versions that a pyproject.toml allows, as requirements of pip, and what the tests need."""
 
 import re
 import sys
