@@ -17,15 +17,30 @@ ROOT = Path(__file__).parents[2]
 
 # Pages of the API: title, introduction, the folders of the package whose public names it has, and whole modules.
 API = {
-    "audit": ("The audit", "One call runs an audit; `observe` and `attack` are its expensive and its cheap half.", ("audit", "run"), ()),
-    "data": ("Records and membership", "Which records there are, and which model trained on which.", ("datasets", "membership"), ()),
+    "audit": (
+        "The audit",
+        "One call runs an audit; `observe` and `attack` are its expensive and its cheap half.",
+        ("audit", "run"),
+        (),
+    ),
+    "data": (
+        "Records and membership",
+        "Which records there are, and which model trained on which.",
+        ("datasets", "membership"),
+        (),
+    ),
     "models": (
         "Targets and shadow models",
         "What is attacked, and how the attacker imitates it.",
         ("targets", "shadows"),
         (),
     ),
-    "attacks": ("Attacks", "What an attacker does with the answers. The table of attacks says what each needs.", ("attacks",), ()),
+    "attacks": (
+        "Attacks",
+        "What an attacker does with the answers. The table of attacks says what each needs.",
+        ("attacks",),
+        (),
+    ),
     "defenses": ("Defences", "Changes to the answers of a model, or to its training.", ("defenses",), ()),
     "training": ("Training", "How target and shadow models are trained.", ("training",), ()),
     "reports": (
@@ -98,27 +113,33 @@ def _settings_index() -> str:
     lines = [
         "# Settings",
         "",
-        "A choice is `group=option`, a value `group.setting=value`; `mia-lightning --help` lists both. These pages are made",
-        "from the settings themselves: from `conf/`, and from the fields that the settings fill.",
+        "A choice is `group=option`, a value `group.setting=value`; `mia-lightning --help` lists both. These pages are",
+        "made from the settings themselves: from `conf/`, and from the fields that the settings fill.",
         "",
         "| group | choices |",
         "| --- | --- |",
         *groups,
         "| `experiment=` | [Experiments](../experiments.md) |",
         "",
-        "A value that a setting cannot have is refused before anything runs, in one sentence that names the setting, the",
-        "value and what it must be. Options of your own stand in a folder with the same groups: `--config-dir my_conf`.",
+        "A value that a setting cannot have is refused before anything runs, in one sentence that names the setting,",
+        "the value and what it must be. Options of your own stand in a folder with the same groups, named by",
+        "`--config-dir my_conf`.",
         "",
     ]
+    notes = reference.section_notes()
     for section, settings in reference.sections().items():
-        lines += [f"## {f'`{section}`' if section else 'The run'}", "", *_table(settings)]
+        lines += [f"## {f'`{section}`' if section else 'The run'}", ""]
+        of_section = notes.get(section, "").splitlines()
+        commands = [line for line in of_section if line.startswith("mia-lightning ")]
+        lines += [line for line in of_section if line not in commands]
+        lines += ["", *(["```text", *commands, "```", ""] if commands else []), *_table(settings)]
     return "\n".join(lines)
 
 
 def _group_page(group: str) -> str:
     lines = [f"# {reference.GROUPS[group]}", ""]
     is_list = group in ("attack", "defense")
-    prefix = group.replace("/", ".").replace("target.asking", "target.asking")
+    prefix = group.replace("/", ".")
     for option in reference.options(group):
         lines += [f"## `{option.name}` {{ #{option.name} }}", "", *([option.summary, ""] if option.summary else [])]
         lines += [*([option.notes, ""] if option.notes else [])]
@@ -136,8 +157,8 @@ def _experiments_page() -> str:
     lines = [
         "# Experiments",
         "",
-        "`experiment=<name>` runs several audits that differ in a few settings and holds findings against what they measured.",
-        "What was measured stands in [the paper's experiments](../results/paper.md).",
+        "`experiment=<name>` runs several audits that differ in a few settings, and holds findings against what they",
+        "measured. What was measured stands in [the paper's experiments](../results/paper.md).",
         "",
     ]
     folder = reference.CONF / "experiment"
@@ -159,7 +180,12 @@ def _experiments_page() -> str:
 
 
 def _commands_page() -> str:
-    lines = ["# Commands", "", "`mia-lightning --help` lists choices and settings, for which see [settings](settings/index.md).", ""]
+    lines = [
+        "# Commands",
+        "",
+        "`mia-lightning --help` lists choices and settings, for which see [settings](settings/index.md).",
+        "",
+    ]
     for command, module in COMMANDS.items():
         main: Callable[[list[str]], None] = importlib.import_module(module).main
         lines += [f"## `{command}`", "", "```text", _help(main, command.split()[1:]), "```", ""]
@@ -181,7 +207,13 @@ def _api_page(name: str) -> str:
             options = [f"heading: mia.{public}", f"toc_label: {public}"]
             lines += [f"::: {path}", "    options:", *(f"      {option}" for option in options), ""]
     for module in modules:
-        lines += [f"## `{module.partition('.')[2]}`", "", f"::: {module}", "    options:", "      show_root_heading: false"]
+        lines += [
+            f"## `{module.partition('.')[2]}`",
+            "",
+            f"::: {module}",
+            "    options:",
+            "      show_root_heading: false",
+        ]
         lines += ["      show_root_toc_entry: false", "      heading_level: 3", ""]
     return "\n".join(lines)
 

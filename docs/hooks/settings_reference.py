@@ -45,7 +45,9 @@ SECTIONS: dict[str, type] = {
     "gate": Gate,
     "shadow": Shard,
 }
-_COMMENT = re.compile(r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*?)(?: +# (?P<comment>.*))?$")
+_COMMENT = re.compile(
+    r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*?)(?: +# (?P<comment>.*))?$"
+)
 _ENVIRONMENT = re.compile(r"\$\{oc\.env:(\w+),([^}]*)\}")
 
 
@@ -82,6 +84,11 @@ def options(group: str) -> list[Option]:
     return [_option(path, group) for path in sorted((CONF / group).glob("*.yaml"))]
 
 
+def section_notes() -> dict[str, str]:
+    """What config.yaml says of each section, above it."""
+    return {name: text for name, text in _comments(CONF / "config.yaml").items() if "." not in name and "\n" in text}
+
+
 def sections() -> dict[str, tuple[Setting, ...]]:
     """The settings of config.yaml that no group has, by section."""
     path = CONF / "config.yaml"
@@ -96,12 +103,15 @@ def sections() -> dict[str, tuple[Setting, ...]]:
             place = f"{section}.{key}".removeprefix(".")
             fields = _Fields.of(SECTIONS[section]) if section in SECTIONS else _Fields.none()
             may_be = "true or false" if type(default) is bool else fields.may_be(_FIELD_OF.get(place, key))
+            if default is None and "null" not in may_be and may_be != "Any value":
+                may_be += ", or null"
             meaning = comments.get(place) or fields.meanings.get(key, "")
             setting = Setting(name=place, may_be=may_be, default=_default(default), meaning=_markdown(meaning))
             found.setdefault(section, []).append(setting)
     return {name: tuple(of) for name, of in found.items()}
 
 
+_OF_DATA_SETS = {"name": "What reports call the data set.", "train_size": "Records that the target trains on."}
 _FIELD_OF = {"shadow.shards": "count", "shadow.shard": "number"}
 
 
@@ -112,19 +122,20 @@ def _option(path: Path, group: str) -> Option:
     notes = " ".join(line for line in head if line not in commands)
     made = _named(content.get("backend")) or _named(content.get("_target_"))
     settings = tuple(_settings(content, comments, made, group))
-    return Option(
-        name=path.stem, commands=commands, notes=_markdown(notes), summary=_summary(made), settings=settings
-    )
+    return Option(name=path.stem, commands=commands, notes=_markdown(notes), summary=_summary(made), settings=settings)
 
 
 def _settings(content: Mapping[str, Any], comments: Mapping[str, str], made: Any, group: str) -> Iterator[Setting]:
     fields = _Fields.of(made)
     for name, value in content.items():
-        if name in ("_target_", "_partial_", "defaults", "name" if group == "attack" else ""):
+        if name in ("_target_", "_partial_", "defaults", "backend", "name" if group == "attack" else ""):
             continue
         may_be, meaning = fields.may_be(name), fields.meanings.get(name) or comments.get(name, "")
-        if name == "train_size" and group == "dataset":
-            may_be, meaning = _Fields.of(Disjoint).may_be(name), comments[name]
+        if group == "dataset" and name in _OF_DATA_SETS:
+            may_be, meaning = may_be or _Fields.of(Disjoint).may_be(name), meaning or _OF_DATA_SETS[name]
+        if name in Configuration.__dataclass_fields__ and not made:  # a list of options that sets it
+            of_run = next(each for each in sections()[""] if each.name == name)
+            may_be, meaning = of_run.may_be, of_run.meaning
         target = value.get("_target_") if isinstance(value, Mapping) else None
         default = _default(value if target is None else target)
         yield Setting(name=name, may_be=may_be, default=default, meaning=_markdown(meaning))
@@ -133,7 +144,9 @@ def _settings(content: Mapping[str, Any], comments: Mapping[str, str], made: Any
         inner = {key.removeprefix(f"{name}."): text for key, text in comments.items()}
         theirs = f"as `{target}` takes it"
         for each in _settings(value, inner, _named(target), group):
-            yield replace(each, name=f"{name}.{each.name}", may_be=each.may_be or theirs, meaning=each.meaning or theirs)
+            yield replace(
+                each, name=f"{name}.{each.name}", may_be=each.may_be or theirs, meaning=each.meaning or theirs
+            )
 
 
 @dataclass(frozen=True)
@@ -214,7 +227,7 @@ def _comments(path: Path) -> dict[str, str]:
             continue
         depth = len(match["indent"]) // 2
         parents = [*parents[:depth], match["key"]]
-        text = match["comment"] or " ".join(above)
+        text = match["comment"] or "".join(f"{each}\n" for each in above)
         above = []
         if text:
             found[".".join(parents)] = text
@@ -225,7 +238,8 @@ def _default(value: Any) -> str:
     if value == "???":
         return "must be given"
     if isinstance(value, str) and (match := _ENVIRONMENT.search(value)):
-        return f"`{_ENVIRONMENT.sub(match[2], value)}`, or the environment variable `{match[1]}` in the place of `{match[2]}`"
+        name, otherwise = match.groups()
+        return f"`{_ENVIRONMENT.sub(otherwise, value)}`, or the environment variable `{name}` in place of `{otherwise}`"
     if isinstance(value, str) and (match := re.fullmatch(r"\$\{([\w.]+)\}", value)):
         return f"that of `{match[1]}`"
     if value is None or type(value) is bool:
@@ -236,7 +250,7 @@ def _default(value: Any) -> str:
 
 def _markdown(text: str) -> str:
     """A docstring's or a comment's words on a page: YAML's words for Python's, and nothing that Markdown would read."""
-    parts = re.split(r"(`[^`]*`)", text)
+    parts = re.split(r"(`[^`]*`)", text.replace("\n", " ").strip())
     for i in range(0, len(parts), 2):
         part = re.sub(r"\bNone\b", "null", parts[i])
         part = re.sub(r"\bTrue\b", "true", re.sub(r"\bFalse\b", "false", part))

@@ -14,7 +14,7 @@ class _Dataclass(griffe.ExprCall):
 
 
 class SettingsSignatures(griffe.Extension):
-    """Gives the classes of `mia_lightning.settings.settings` the signature that they have, in types without their checks."""
+    """Gives the classes of `@settings` the signature that they have, in types without their checks."""
 
     def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
         attr.annotation = _without_checks(attr.annotation)

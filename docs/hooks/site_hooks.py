@@ -4,11 +4,12 @@ import html
 import re
 from typing import Any
 
-from generated_pages import pages
+from generated_pages import ROOT, pages
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+_INCLUDED = re.compile(r"^<!-- include (\S+\.py) -->$", re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -17,6 +18,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for address, text in pages().items():
         files.append(File.generated(config, address, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Shows the files of Python that a page includes."""
+
+    def shown(match: re.Match[str]) -> str:
+        return f'```python title="{match[1]}"\n{(ROOT / match[1]).read_text()}```'
+
+    return _INCLUDED.sub(shown, markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
