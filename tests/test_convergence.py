@@ -16,7 +16,7 @@ import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.interface import Attack, Evidence
-from mia_lightning.attacks.lira import LiraOffline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.run.convergence import Convergence, Outcome, block_counts, converge, gain_draws, weighted_auc
@@ -153,7 +153,7 @@ def test_a_gain_by_chance_alone_is_called_one_in_one_of_forty_cases() -> None:
     assert low <= rising <= high
 
 
-@pytest.mark.parametrize("attack", [AttackR(), LiraOffline(), mia.Loss()], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [AttackR(), Lira(online=False), mia.Loss()], ids=lambda attack: attack.name)
 def test_what_a_subset_achieves_is_what_a_fit_on_the_first_blocks_does(attack: Attack) -> None:
     case = hard_and_easy(8, 300)
     found = case.converge(attack)
@@ -205,7 +205,7 @@ def test_the_mean_over_targets_is_shown_and_judged() -> None:
 
 
 def test_there_is_no_verdict_where_half_of_the_models_serve_no_attack() -> None:
-    for pairs, attack in ((3, AttackR()), (4, LiraOffline(variance="record"))):
+    for pairs, attack in ((3, AttackR()), (4, Lira(online=False, variance="record"))):
         case = hard_and_easy(pairs, 200)
         found = case.converge(attack)
         assert [point.num_shadows for point in found.points] == [2 * pairs]

@@ -29,8 +29,8 @@ from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.metrics.roc import roc
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.files import read_report, save_report
+from mia_lightning.reports.rows import per_group_rows
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tables import per_group_rows
 from mia_lightning.targets.existing import Existing
 
 EVIL = "<b>evil</b>"

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import mia_lightning as mia
-from mia_lightning.attacks.confidence import Confidence
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.shokri import default_training
+from mia_lightning.attacks.thresholds import Confidence
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.labels_only import LabelsOnly

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import mia_lightning as mia
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.interface import DoesNotApplyError
+from mia_lightning.attacks.label_only import BoundaryLabelOnly
 from mia_lightning.attacks.quantile_regression import QuantileRegression
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout

@@ -18,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, simplify
+from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, bands, simplify
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tables import headline_scalars
-from mia_lightning.reports.training_bands import bands
 
 POINTS_PER_CURVE = 100
 ALL_RECORDS = "all records"
 # Of a configuration what says where a run writes and what it prints, and no setting of what is measured.
-NO_SETTINGS = ("logger", "store", "output", "plan", "gate", "scales", "comparison", "experiments")
+NO_SETTINGS = ("logger", "store", "output", "estimate", "gate", "scales", "comparison", "experiments")
 
 
 def events_of(report: AuditReport, config: Mapping[str, Any]) -> bytes:

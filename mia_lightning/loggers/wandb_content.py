@@ -8,7 +8,7 @@
 | `precision_recall/<attack>/by_class` | plotly figure with a menu of classes |
 | `roc`, `leakage_vs_gap` | plotly figures |
 | `per_class` | table: one row for each attack and class |
-| `exposed_records` | table: the members that each attack is surest about, with their pictures where they are images |
+| `exposed_records` | table: the flagged members of highest score under each attack, with pictures if they are images |
 | `scores/<attack>/{members,nonmembers}` | histograms, on the same bins |
 | `<stage>/<loss>/{median,quantile_10,quantile_90}` | history over `<stage>/epoch`, quantiles over models |
 | `<stage>/training` | plotly figure of the same bands |
@@ -25,12 +25,12 @@ from mia_lightning.reports.curves import (
     AttackCurves,
     PrecisionRecallCurve,
     attack_curves,
+    bands,
     precision_at_recalls,
+    roc_edge,
     simplify,
 )
-from mia_lightning.reports.figures import roc_edge
-from mia_lightning.reports.findings import most_exposed
-from mia_lightning.reports.page.interactive import (
+from mia_lightning.reports.plots import (
     Plot,
     coloured,
     leakage_vs_gap_plot,
@@ -39,10 +39,10 @@ from mia_lightning.reports.page.interactive import (
     training_plot,
     with_class_menu,
 )
+from mia_lightning.reports.rows import headline_scalars, per_class_rows
 from mia_lightning.reports.schema import AttackSection, AuditReport, Scores, TrainingCurves
-from mia_lightning.reports.sections.exposed import COUNT, Exposed, surest_members
-from mia_lightning.reports.tables import headline_scalars, per_class_rows
-from mia_lightning.reports.training_bands import bands
+from mia_lightning.reports.sections.records import MOST_FLAGGED, FlaggedMember, flagged_members
+from mia_lightning.reports.selection import most_exposed
 
 if TYPE_CHECKING:
     import wandb
@@ -140,8 +140,8 @@ def _per_class_table(report: AuditReport) -> Any:
 def _exposed_table(report: AuditReport) -> Any:
     import wandb
 
-    columns: list[str | int] = [field.name for field in fields(Exposed)]
-    found = surest_members(report, min(COUNT, MAX_ROWS // max(len(report.attacks), 1)))
+    columns: list[str | int] = [field.name for field in fields(FlaggedMember)]
+    found = flagged_members(report, min(MOST_FLAGGED, MAX_ROWS // max(len(report.attacks), 1)))
     rows = [list(asdict(each).values()) for each in found]
     if report.pictures is not None:
         columns.append("picture")

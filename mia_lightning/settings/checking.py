@@ -28,7 +28,8 @@ def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[t
     """A frozen, keyword-only dataclass whose fields are checked when it is made.
 
     Args:
-        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name`.
+        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name` (for the
+            class where that is empty).
         eq: whether two of equal fields are equal; False for what holds tensors.
 
     The class raises `SettingError` where a field is missing, unknown, of another type or out of its range. What two
@@ -93,7 +94,8 @@ def _violation(error: ValidationError, made: Any, section: str, given: Mapping[s
         return cause
     parameters = inspect.signature(made).parameters
     defaults = {name: each.default for name, each in parameters.items()}
-    place = section.format_map({**defaults, **given})
+    own_name = given.get("name") or defaults.get("name") or made.__name__.lower()
+    place = section.format_map({**defaults, **given, "name": own_name})
     where = first["loc"][0]
     name = list(parameters)[where] if isinstance(where, int) else where
     hint = get_type_hints(made, include_extras=True).get(name)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
 from mia_lightning.settings.words import Such, Words
@@ -58,6 +58,12 @@ def _a_list(value: object) -> object:
 
 
 FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
+
+
+AttackName = Annotated[
+    str, StringConstraints(pattern=r"^[\w.-]+$"), Words("a word of letters, digits, dots and hyphens")
+]
+Widths = Annotated[Sequence[AtLeast1], FromList, Such("[64]")]  # of the hidden layers of a network
 
 
 ImageShape = Annotated[

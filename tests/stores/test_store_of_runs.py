@@ -219,7 +219,7 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
     assert "Shard 1 of 2: 2 shadow models in the store." in shards[1].stdout
     assert not (tmp_path / "shard_0" / "report.json").exists()
     done = command(tmp_path, "shadow.shards=2", "hydra.run.dir=run")
-    assert "Models, from the store or trained: target 1 found, 0 trained, shadow 4 found, 0 trained" in " ".join(
+    assert "Models found in the store, or trained: target 1 found, 0 trained, shadow 4 found, 0 trained" in " ".join(
         done.stdout.split()
     )
     stored = json.loads((tmp_path / "run" / "report.json").read_text())["run"]["store"]
