@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import NormalDist
-from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,10 +12,11 @@ from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.mlp import ACTIVATIONS, MLP
+from mia_lightning.models.mlp import MLP
+from mia_lightning.models.shapes import Activation
 from mia_lightning.seeds import generator
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AttackName, Between0And1, OneOf, Widths
+from mia_lightning.settings.kinds import AttackName, Between0And1, Widths
 from mia_lightning.shadows.domain import row_blocks
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
@@ -60,7 +60,7 @@ class QuantileRegression:
     alpha: Between0And1 = 0.1
     held_out: Between0And1 = 0.2
     hidden: Widths = (64,)
-    activation: Annotated[str, OneOf(ACTIVATIONS)] = "relu"
+    activation: Activation = "relu"
     training: Recipe = field(default_factory=default_training)
 
     def __post_init__(self) -> None:

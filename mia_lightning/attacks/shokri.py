@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.vectors import balanced, scales, vectors_of, without_unscored
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.mlp import ACTIVATIONS, MLP
+from mia_lightning.models.mlp import MLP
+from mia_lightning.models.shapes import Activation
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast2, AttackName, OneOf, Widths
+from mia_lightning.settings.kinds import AtLeast2, AttackName, Widths
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe
@@ -52,7 +53,7 @@ class Shokri:
     name: AttackName = "shokri"
     input: Literal["log_probabilities", "probabilities"] = "log_probabilities"
     hidden: Widths = (64,)
-    activation: Annotated[str, OneOf(ACTIVATIONS)] = "relu"
+    activation: Activation = "relu"
     max_vectors: AtLeast2 | None = 320_000
     training: Recipe = field(default_factory=default_training)
 

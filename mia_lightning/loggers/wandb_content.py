@@ -1,8 +1,8 @@
-"""What a wandb run holds of a report.
+"""The content of a wandb run.
 
 | key | content |
 | --- | --- |
-| `leakage/<attack>/<figure>`, `target/<figure>` | summary scalars, by which runs are compared |
+| `leakage/<attack>/<figure>`, `target/<figure>` | summary scalars, for comparing runs |
 | `precision_recall/curves` | table: attack, class, recall, precision, precision_balanced |
 | `precision_recall/<attack>` | line series: mean over classes and the ten most exposed classes |
 | `precision_recall/<attack>/by_class` | plotly figure with a menu of classes |
@@ -47,10 +47,10 @@ from mia_lightning.reports.selection import most_exposed
 if TYPE_CHECKING:
     import wandb
 
-MAX_ROWS = 10_000  # beyond which wandb cuts a table without an error
+MAX_ROWS = 10_000  # wandb truncates a longer table without an error
 POINTS_PER_CURVE = 100
 NUM_EXPOSED = 10
-NUM_BINS = 64  # at which wandb keeps a histogram as it is
+NUM_BINS = 64  # up to which wandb stores a histogram unchanged
 ALL_RECORDS = "all records"
 
 
@@ -69,10 +69,10 @@ def log_report(run: "wandb.Run", report: AuditReport) -> None:
 
 
 def curve_rows(report: AuditReport, curves: Mapping[str, AttackCurves]) -> list[list[str | float]]:
-    """Rows (attack, class, recall, precision, precision at 1:1): points of the curves, at most 10,000 in all.
+    """Points of the curves as rows (attack, class, recall, precision, precision at 1:1), at most 10,000 in all.
 
-    Every curve gets the same number of points, its ends among them. Where there are too many curves for two
-    points each, those of the least exposed classes are left out.
+    Every curve gets the same number of points, its ends among them. If there are too many curves for two points each,
+    those of the least exposed classes are left out.
     """
     drawn: list[tuple[str, str, PrecisionRecallCurve]] = []
     for attack in report.attacks:
@@ -112,7 +112,7 @@ def _curves(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str
 
 
 def _line_series(attack: AttackSection, curves: AttackCurves) -> Any:
-    """Precision at 1:1 over recall, on a grid: the mean over classes and the most exposed classes."""
+    """Precision at 1:1 over a grid of recall: the mean over classes, and the most exposed classes."""
     import wandb
 
     recall_F = np.linspace(0.01, 1.0, POINTS_PER_CURVE)
@@ -151,7 +151,7 @@ def _exposed_table(report: AuditReport) -> Any:
 
 
 def _histograms(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
-    """Of the finite scores of members and of non-members, counted in the same bins."""
+    """Histograms of the finite scores of members and of non-members, in the same bins."""
     import wandb
 
     drawn = {}

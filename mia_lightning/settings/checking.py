@@ -65,7 +65,7 @@ def checked(section: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             given = {name: _plain(value) for name, value in kwargs.items()}
             try:
-                return validated(*args, **given)  # type: ignore[no-any-return]
+                return validated(*map(_plain, args), **given)  # type: ignore[no-any-return]
             except ValidationError as error:
                 raise _violation(error, function, section, given) from None
 
@@ -87,8 +87,9 @@ def _plain(value: Any) -> Any:
 
 
 def _violation(error: ValidationError, made: Any, section: str, given: Mapping[str, Any]) -> InputError:
-    """The first thing that is wrong, in one sentence."""
-    first = error.errors(include_url=False)[0]
+    """The first thing that is wrong, in one sentence; an unknown name first, which may be a known one, mistyped."""
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "unexpected_keyword_argument"), errors[0])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):  # two settings that exclude each other, or a setting within a setting
         return cause
@@ -100,8 +101,9 @@ def _violation(error: ValidationError, made: Any, section: str, given: Mapping[s
     name = list(parameters)[where] if isinstance(where, int) else where
     hint = get_type_hints(made, include_extras=True).get(name)
     if name not in parameters or hint is None:
-        known = list(parameters)
-        return SettingError(place, name, f"is no setting{nearest(name, known)}; the settings are {', '.join(known)}.")
+        known = [each for each in parameters if each != "self"]
+        listed = f"the settings are {', '.join(known)}" if known else "there are none"
+        return SettingError(place, name, f"is no setting{nearest(name, known)}; {listed}.")
     places = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Place)]
     own = places[0] if places else Place(f"{place}.{name}".removeprefix("."))
     if name not in given and "missing" in first["type"]:

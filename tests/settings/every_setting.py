@@ -16,8 +16,12 @@ import mia_lightning
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.settings.kinds import Has, OneOf, Place
 
-# Of settings of which exactly one is to be given.
-TOGETHER: dict[str, dict[str, Any]] = {"training.step.recipe.Recipe": {"batch_size": 1}}
+# What is given where a value of the right type alone will not do.
+IMAGES = ("models.cnn.CNN", "models.resnet.ResNet18", "models.vit.VisionTransformer", "models.wide_resnet.WideResNet")
+GIVEN: dict[str, dict[str, Any]] = {
+    "training.step.recipe.Recipe": {"batch_size": 1},
+    **{name: {"input_shape": [1, 8, 8]} for name in IMAGES},
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Checked:
 
     def required(self) -> dict[str, Any]:
         """Values that will do for what has no default."""
-        return {**TOGETHER.get(self.name, {}), **{name: fitting(self.hints[name]) for name in self.without_default}}
+        return {**{name: fitting(self.hints[name]) for name in self.without_default}, **GIVEN.get(self.name, {})}
 
 
 def is_settings(made: Any) -> bool:

@@ -1,6 +1,7 @@
 """Whatever a setting is given that it cannot take, one sentence names the setting, the value and the mend."""
 
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ NUMBERS = [
     for each, name in SETTINGS
     if parts_of(each.hints[name])[0] in (int, float) and isinstance(each.make, type)
     if type(each.parameters[name].default) in (int, float)
+    if each.name != "sweep.slurm.Slurm" or shutil.which("sbatch")  # which it looks for
 ]
 
 
