@@ -37,7 +37,7 @@ API = {
     ),
     "attacks": (
         "Attacks",
-        "What an attacker does with the answers. The table of attacks says what each needs.",
+        "What an attacker does with the answers; [the definitions](../../explanation/attacks.md) in formulas.",
         ("attacks",),
         (),
     ),
@@ -84,7 +84,7 @@ COMMANDS = {
 # Files of the repository that are pages, by their address on the site.
 REPOSITORY = {
     "explanation/design.md": "ARCHITECTURE.md",
-    "results/speed.md": "benchmarks/RESULTS.md",
+    "results/speed.md": "benchmarks/RESULTS.md",  # whose wide tables have the whole page
     "project/contributing.md": "CONTRIBUTING.md",
     "project/security.md": "SECURITY.md",
     "project/changelog.md": "CHANGELOG.md",
@@ -106,6 +106,15 @@ def pages() -> dict[str, str]:
 def _table(settings: Iterable[reference.Setting]) -> list[str]:
     lines = ["| setting | may be | default | meaning |", "| --- | --- | --- | --- |"]
     return [*lines, *(f"| `{s.name}` | {s.may_be} | {s.default} | {s.meaning} |" for s in settings), ""]
+
+
+def _commands(commands: Iterable[str]) -> list[str]:
+    """Commands as they stand in YAML files, `command      -> what it gives`, each below what it gives."""
+    lines = []
+    for command in commands:
+        typed, _, gives = command.partition("-> ")
+        lines += [*([f"# {gives}"] if gives else []), typed.strip()]
+    return ["```text", *lines, "```", ""] if lines else []
 
 
 def _settings_index() -> str:
@@ -132,7 +141,7 @@ def _settings_index() -> str:
         of_section = notes.get(section, "").splitlines()
         commands = [line for line in of_section if line.startswith("mia-lightning ")]
         lines += [line for line in of_section if line not in commands]
-        lines += ["", *(["```text", *commands, "```", ""] if commands else []), *_table(settings)]
+        lines += ["", *_commands(commands), *_table(settings)]
     return "\n".join(lines)
 
 
@@ -144,7 +153,7 @@ def _group_page(group: str) -> str:
         lines += [f"## `{option.name}` {{ #{option.name} }}", "", *([option.summary, ""] if option.summary else [])]
         lines += [*([option.notes, ""] if option.notes else [])]
         if option.commands:
-            lines += ["```text", *option.commands, "```", ""]
+            lines += _commands(option.commands)
         if option.settings:
             of_option = f"{prefix}.{option.name}" if is_list else prefix
             lines += [f"Settings of `{of_option}`:", "", *_table(option.settings)]
@@ -164,13 +173,14 @@ def _experiments_page() -> str:
     folder = reference.CONF / "experiment"
     for path in sorted(folder.rglob("*.yaml")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        head = [line.removeprefix("# ") for line in reference.head_of(path) if "@package" not in line]
+        head = [line.removeprefix("#").strip() for line in reference.head_of(path) if "@package" not in line]
+        commands = [line for line in head if line.startswith(("mia-lightning ", "MIA_DATA="))]
         content = yaml.safe_load(path.read_text())
         comparison = content.get("comparison") or {}
         lines += [f"## `{name}` {{ #{name.replace('/', '-')} }}", ""]
         if comparison:
             lines += [f"**{comparison['title']}.** {comparison['question']} Source: {comparison['source']}.", ""]
-        lines += ["```text", *head, "```", ""]
+        lines += [" ".join(line for line in head if line not in commands).removeprefix("-> "), "", *_commands(commands)]
         if comparison:
             variants = [f"`{variant}`" for variant in comparison["variants"]]
             lines += [f"Variants: {', '.join(variants)}.", ""]
@@ -246,4 +256,5 @@ def _of_repository(page: str, file: str) -> str:
         address = places.get(path, path.removeprefix("docs/") if path.startswith("docs/") else "")
         return f"[{text}]({depth}{address}{anchor or ''})" if address else text
 
-    return re.sub(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#]+)(#[^)]*)?\)", there, (ROOT / file).read_text())
+    text = re.sub(r"\[([^\]]+)\]\((?!https?:|#|mailto:)([^)#]+)(#[^)]*)?\)", there, (ROOT / file).read_text())
+    return f"---\nhide: [toc]\n---\n{text}" if page.startswith("results/") else text

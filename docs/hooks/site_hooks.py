@@ -10,6 +10,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 _INCLUDED = re.compile(r"^<!-- include (\S+\.py) -->$", re.MULTILINE)
+_FUNCTION = re.compile(r"(<mi>(?:log|ln|max|min)</mi>)(?=<m[^o])")  # `log p`, but `log(1 - p)`
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -34,6 +35,6 @@ def on_page_content(content: str, **_: Any) -> str:
 
     def drawn(match: re.Match[str]) -> str:
         display = "block" if match[1] == "div" else "inline"
-        return convert(html.unescape(match[2]).strip(), display=display)
+        return _FUNCTION.sub(r'\1<mspace width="0.17em"/>', convert(html.unescape(match[2]).strip(), display=display))
 
     return _FORMULA.sub(drawn, content)
