@@ -256,5 +256,5 @@ def _markdown(text: str) -> str:
         part = re.sub(r"\bTrue\b", "true", re.sub(r"\bFalse\b", "false", part))
         parts[i] = re.sub(r"([\[\]<>*_])", r"\\\1", part)
     joined = "".join(parts).replace("|", "\\|")
-    is_word = re.match(r"[a-z]{2,}[ ,;]", joined)  # and no name that is written small, as in `json: ...`
+    is_word = re.match(r"(?:a|[a-z]{2,})[ ,;]", joined)  # and no name that is written small, as in `json: ...`
     return joined[:1].upper() + joined[1:] if is_word else joined
