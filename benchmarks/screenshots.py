@@ -1,4 +1,4 @@
-"""The README's pictures of a report and of a dashboard: the tops of both pages, as Chromium shows them.
+"""The pictures of a report and of a dashboard in README and site: the tops of both pages, as Chromium shows them.
 
     python benchmarks/screenshots.py [--output docs] [--run FOLDER] [--sweep FOLDER]
 
@@ -36,7 +36,7 @@ SWEPT = ("defense=[],dropout,mixup", "dataset.train_size=50,100,200,400", "train
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Make the README's pictures of a report and of a dashboard.")
+    parser = argparse.ArgumentParser(description="Make the pictures of a report and of a dashboard in README and site.")
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parents[1] / "docs", help="folder of the pictures"
     )

@@ -74,8 +74,22 @@ def audit(audit: Audit) -> AuditReport:
 
     Example:
         >>> import mia_lightning as mia
-        >>> report = mia.audit(x, label, model=Net, membership=mia.Disjoint(train_size=500))  # doctest: +SKIP
-        >>> report.attacks[0].overall.auc.value  # doctest: +SKIP
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> x, label = load_digits(return_X_y=True)
+        >>> report = mia.audit(
+        ...     x / 16,
+        ...     label,
+        ...     model=lambda: nn.Linear(64, 10),
+        ...     membership=mia.Disjoint(train_size=50),
+        ...     shadow=mia.Real(count=4),
+        ...     attacks=[mia.Loss()],
+        ... )
+        >>> report.target.generalization_gap > 0
+        True
+        >>> auc = report.attacks[0].overall.auc
+        >>> auc.low < auc.value < auc.high
+        True
     """
     with _logged(audit) as log, Stages(audit.console) as stages:
         with closing(observe_models(engine_of(audit, stages), audit)) as observation:
@@ -95,6 +109,16 @@ def observe(audit: Audit) -> Observation:
 
     Raises:
         InputError: as `audit`.
+
+    Example:
+        >>> import mia_lightning as mia
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> x, label = load_digits(return_X_y=True)
+        >>> observation = mia.observe(x / 16, label, model=lambda: nn.Linear(64, 10), shadow=mia.Real(count=4))
+        >>> observation.shadow_signals.log_probability_KANC.shape  # 4 models, 1 view, all records, 10 classes
+        torch.Size([4, 1, 1797, 10])
+        >>> observation.close()
     """
     with Stages(audit.console) as stages:
         return observe_models(engine_of(audit, stages), audit)
@@ -124,6 +148,18 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
 
     Raises:
         InputError: as `audit`, and for defences that the observed models were not trained with.
+
+    Example:
+        >>> import mia_lightning as mia
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> x, label = load_digits(return_X_y=True)
+        >>> observation = mia.observe(x / 16, label, model=lambda: nn.Linear(64, 10), shadow=mia.Real(count=4))
+        >>> for k in (1, 3):  # nothing is trained
+        ...     report = mia.attack(observation, attacks=[mia.Loss()], defenses=[mia.TopK(k=k)])
+        ...     print(report.defense.description)
+        top 1 class
+        top 3 classes
     """
     return attack_observed(observation, replace(observation.audit, **changes))
 
@@ -173,6 +209,15 @@ def estimate(audit: Audit) -> list[str]:
 
     Raises:
         InputError: as `audit`, as far as this can be told before anything is trained.
+
+    Example:
+        >>> import mia_lightning as mia
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> x, label = load_digits(return_X_y=True)
+        >>> sentences = mia.estimate(x / 16, label, model=lambda: nn.Linear(64, 10), attacks=[mia.Loss()])
+        >>> [sentence.partition(" x ")[0] for sentence in sentences[:-1]]  # the last is of all stages together
+        ['1 target model', '64 shadow models']
     """
     return estimate_of(audit)
 

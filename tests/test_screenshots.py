@@ -1,6 +1,7 @@
-"""The command behind the README's pictures of a report and of a dashboard."""
+"""The command behind the pictures of a report and of a dashboard, in README and site."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from real_reports import AUDITS
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "screenshots.py"
 PICTURES = ("report.png", "dashboard.png")
+SHOWN_IN = {"report.png": "README.md", "dashboard.png": "docs/how-to/dashboard.md"}
 
 
 @pytest.fixture
@@ -28,7 +30,9 @@ def test_the_pictures_are_kept_small_and_shown(script: ModuleType, name: str) ->
     assert picture.stat().st_size <= script.MAX_BYTES[name]
     with Image.open(picture) as opened:
         assert opened.width == script.WIDTH
-    assert f"](docs/{name})" in (SCRIPT.parents[1] / "README.md").read_text()
+    page = SCRIPT.parents[1] / SHOWN_IN[name]
+    links = [(page.parent / link).resolve() for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", page.read_text())]
+    assert picture.resolve() in links
 
 
 @pytest.mark.slow

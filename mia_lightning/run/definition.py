@@ -82,6 +82,19 @@ class Audit:
 
     Raises:
         InputError: a value that cannot be used, or two that exclude each other.
+
+    Example:
+        >>> import mia_lightning as mia
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> x, label = load_digits(return_X_y=True)
+        >>> audit = mia.Audit(x / 16, label, model=lambda: nn.Linear(64, 10), seed=1)
+        >>> len(audit.population), [attack.name for attack in audit.attacks]
+        (1797, ['shokri', 'loss'])
+        >>> mia.Audit(x / 16, label, model=lambda: nn.Linear(64, 10), seed="one")
+        Traceback (most recent call last):
+        ...
+        mia_lightning.errors.SettingError: `seed` is 'one'; it must be a whole number.
     """
 
     data: SkipValidation[Population | Array] = field(kw_only=False)

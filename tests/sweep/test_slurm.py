@@ -275,11 +275,10 @@ def test_an_audit_in_shards_is_the_audit_in_one(cluster: Cluster) -> None:
 
 
 @pytest.mark.usefixtures("slurm")  # skipped where it cannot be started
-def test_what_the_readme_says_to_type_can_be_typed(tmp_path: Path) -> None:
+def test_what_the_page_says_to_type_can_be_typed(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    section = (root / "README.md").read_text().split("\n## On a cluster\n")[1].split("\n## ")[0]
-    block = section.split(" without a cluster, as root")[1].split("\n\n")[1]
-    commands = [line.removeprefix("    ") for line in block.splitlines()]
+    page = (root / "docs" / "how-to" / "cluster.md").read_text()
+    commands = page.split("\n## Slurm without a cluster\n")[1].split("```text\n")[1].split("\n```")[0].splitlines()
     assert commands[0].startswith("apt-get install")
     with TemporaryDirectory(prefix="slurm_") as folder:
         script = "\n".join(commands[1:]).replace("/tmp/slurm", folder).replace("/tmp/sweep", str(tmp_path / "sweep"))

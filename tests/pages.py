@@ -1,0 +1,61 @@
+"""The pages of README and site: their links, and their code, which a reader may type in order in an empty folder."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
+
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+
+# Shell by shell, Python in one process: each block sees what those before it have made.
+_READER = """
+import json, subprocess, sys
+sys.path.insert(0, "")
+for language, code in json.load(sys.stdin):
+    if language == "bash":
+        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True, stdin=subprocess.DEVNULL)
+    else:
+        exec(compile(code, "page", "exec"), globals())
+"""
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    """What stands behind the three marks, and the text between them."""
+    return _FENCE.findall(page.read_text())
+
+
+def code_of(page: Path) -> list[tuple[str, str]]:
+    """The blocks that are run, with their language."""
+    return [(head, code) for head, code in fences(page) if head in ("bash", "python")]
+
+
+def links_of(page: Path) -> list[str]:
+    """Links to files, without their anchors."""
+    return [link for link in _LINK.findall(page.read_text()) if not re.match(r"https?:|mailto:", link)]
+
+
+def followed(page: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """What comes of the code of a page, typed in order in that folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return subprocess.run(
+        [sys.executable, "-c", _READER],
+        input=json.dumps(code_of(page)),
+        cwd=folder,
+        env={**kept, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
