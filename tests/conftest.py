@@ -1,6 +1,10 @@
 """Fixtures that the whole suite shares: small populations, and guards against leaking global state."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker of pytest-xdist has a core to itself
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "by_hand.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "by_hand.py"
 
 
 def test_the_example_is_read_in_one_sitting() -> None:

@@ -14,7 +14,7 @@ import yaml
 
 import mia_lightning
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 KNOWN = {"ARG", "FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER", "ENTRYPOINT"}
 

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 from chromium import chromium
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from chromium import chromium, opened
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REQUIRED = "MIA_REQUIRE_DOCS"  # set where a missing mkdocs is a failure, not a reason to skip
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from dashboard_runs import many_reports, write_run
 from PIL import Image
 from real_reports import AUDITS
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "screenshots.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "screenshots.py"
 PICTURES = ("report.png", "dashboard.png")
 SHOWN_IN = {"report.png": "README.md", "dashboard.png": "docs/how-to/dashboard.md"}
 

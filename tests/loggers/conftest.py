@@ -1,0 +1,2 @@
+from made_reports import make_report as make_report
+from made_reports import report as report
