@@ -1,4 +1,4 @@
-"""The one exception that means "the input is at fault, not the program"."""
+"""The one exception that means "the input is at fault, not the program", and its kinds."""
 
 
 class InputError(ValueError):
@@ -35,3 +35,9 @@ class SettingError(InputError):
         if self.section != last and not self.section.startswith(f"{last}."):
             return self
         return type(self)(place + self.section[len(last) :], self.name, self.rest)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop; the name of its class where the message is empty."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

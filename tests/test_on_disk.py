@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mia_lightning.run.ingredients import ingredients_of
 
 import mia_lightning as mia
 from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
@@ -18,7 +19,6 @@ from mia_lightning.defenses.interface import Defense
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
-from mia_lightning.run.ingredients import ingredients_of
 from mia_lightning.run.observation import Observation, observe_models
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.interface import Target

@@ -14,10 +14,11 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.preparation import prepare, shadow_setup
 from mia_lightning.run.scoring import evidence_of
+from mia_lightning.terminal.amounts import duration
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import NothingKept
-from mia_lightning.training.plan.execution import ExecutionPlan, duration
+from mia_lightning.training.plan.execution import ExecutionPlan
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trained import TrainedStack

@@ -13,39 +13,68 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive
-from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Gradients
+from mia_lightning.training.trainer import quiet_lightning
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingJob:
     """K models of one role.
 
+    Model k is a function of (`seed`, `role`, `models[k]`), its records and the recipe: trained all at once, in chunks,
+    in a loop or one alone, the networks are the same up to the order of floating-point sums.
+
     Attributes:
-        seed, role, models: model k draws by (`seed`, `role`, `models[k]`) and nothing else.
-        make_network, architecture: what they are.
-        population, records_K: what each is trained on, int64 record indices.
-        recipe: how.
-        validation_N, response_KN, buffers, keep: as for `Engine.train`.
+        seed: of the run.
+        role: "target", "shadow", "attack/shokri", ...
+        make_network: makes an untrained network.
+        population: the records.
+        records_K: the training records of each model, int64 indices.
+        recipe: how the models are trained.
+        models: the number of each model; 0 to K - 1 by default.
+        architecture: of `make_network`; inspected by default.
+        validation_N: int64 indices of the records for early stopping; None for none.
+        response_KN: floating point, for regressions: what the objective is given of record n for model k in the place
+            of its label. The classes of `population` are then the numbers that a network puts out.
+        buffers: by their names in a network, what buffers of the models hold from the start, `[K, ...]`.
+        keep: whether the models are looked for, and kept, in the store.
+
+    Raises:
+        InputError: the architecture, the recipe or the records cannot be trained.
     """
 
     seed: int
     role: str
     make_network: MakeNetwork
-    architecture: Architecture
     population: Population
     records_K: Sequence[Tensor]
     recipe: Recipe
-    models: Sequence[int]
+    models: Sequence[int] = ()
+    architecture: Architecture = None  # type: ignore[assignment]  # None only until `__post_init__`
     validation_N: Tensor | None = None
     response_KN: Tensor | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recipe.early_stopping is not None and self.validation_N is None:
+            raise InputError(
+                f"`training.early_stopping` is set for {self.role}, by itself or by defense=early_stopping, but no "
+                "records are held out; set `membership.validation` to their number (attack networks have none)."
+            )
+        self.recipe.check_records(self.population.input_shape)
+        if not self.models:
+            object.__setattr__(self, "models", range(len(self.records_K)))
+        given: Architecture | None = self.architecture
+        if given is None:
+            with quiet_lightning():
+                object.__setattr__(self, "architecture", inspect_architecture(self.make_network, self.population))
 
     @property
     def num_models(self) -> int:
@@ -77,17 +106,17 @@ class TrainingJob:
             buffers={name: buffer_K[list(places)] for name, buffer_K in self.buffers.items()},
         )
 
-    def shares(self, count: int) -> list[list[int]]:
+    def shards(self, count: int) -> list[list[int]]:
         """The places, divided among at most `count` devices: each group evenly, its rest where there is least to do."""
-        share_D: list[list[int]] = [[] for _ in range(count)]
+        shard_D: list[list[int]] = [[] for _ in range(count)]
         steps_D = [0] * count
         for group in self.groups():
             parts = divided(group, min(count, len(group)))
             by_steps = sorted(range(count), key=steps_D.__getitem__)
             for device, part in zip(by_steps, sorted(parts, key=len, reverse=True), strict=False):
-                share_D[device] += part
+                shard_D[device] += part
                 steps_D[device] += len(part) * self.recipe.steps_per_epoch(len(self.records_K[part[0]]))
-        return [sorted(share) for share in share_D if share]
+        return [sorted(shard) for shard in shard_D if shard]
 
     def gradients(self, places: Sequence[int]) -> Gradients | None:
         """Of the recipe's rule for these models; None where it has none.
@@ -191,7 +220,9 @@ def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None)
         with _interruptible():
             trainer.fit(module, ckpt_path=resume)
     except MisconfigurationException as error:
-        raise InputError(f"pytorch_lightning.Trainer refuses to train: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"pytorch_lightning.Trainer refuses to train ({first_line(error)}); change the `trainer` settings."
+        ) from error
 
 
 @contextmanager

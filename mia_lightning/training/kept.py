@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mia_lightning.store.artefacts import Store
-from mia_lightning.store.identity import Identity, digest, digest_of_tensor, identity
+from mia_lightning.store.identity import Identity, NoIdentityError, digest, digest_of_tensor, identity
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
 from mia_lightning.training.step.recipe import Recipe
@@ -154,7 +154,7 @@ class KeptModels:
             "model": identity(job.make_network),
             "training": _recipe(recipe),
             "trainer": {
-                "precision": str(settings.precision).removesuffix("-true").removesuffix("-mixed"),
+                "precision": settings.precision.removesuffix("-true").removesuffix("-mixed"),
                 "callbacks": identity(list(settings.callbacks)),
                 "options": identity({n: v for n, v in (settings.options or {}).items() if n not in _SHOWN}),
             },
@@ -276,6 +276,20 @@ class KeptModels:
         if not best:
             return None
         return f"the nearest that are kept differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
+
+
+def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:
+    """Where the models of a job are found and kept; `remark` is told where nothing can be."""
+    if store is None or not job.keep:
+        return NothingKept()
+    try:
+        return KeptModels.of(store, job, settings)
+    except NoIdentityError as error:
+        remark(
+            f"{job.role}: nothing is kept in the store, since it cannot be said what {error} in `model`, `training`, "
+            "`defense` or `trainer` is."
+        )
+        return NothingKept()
 
 
 class Checkpoints(pl.callbacks.Checkpoint):

@@ -16,6 +16,7 @@ from rich.console import Console
 from scipy import stats
 from torch import Tensor, nn
 from torchvision.transforms import functional as F  # noqa: N812
+from training_jobs import job_of, train_with
 
 from mia_lightning.command.experiment import depends_on
 from mia_lightning.command.job import Job, instantiate
@@ -186,7 +187,8 @@ def train(
         "optimizer": partial(torch.optim.SGD, lr=0.05, momentum=0.9),
         "augment": ALL,
     }
-    return Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")).train(
+    return train_with(
+        Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")),
         bind_shapes(NETWORKS[network], population.input_shape, population.num_classes),
         population,
         [every[k] for k in models],
@@ -378,7 +380,7 @@ def test_the_engine_refuses_before_anything_is_trained(blobs: Population) -> Non
     recipe = Recipe(epochs=1, batch_size=10, optimizer=torch.optim.Adam, augment=[Flip()])
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
     with pytest.raises(InputError, match="no image"):
-        engine.job(make, blobs, [torch.arange(20)], recipe, role="target")
+        job_of(engine, make, blobs, [torch.arange(20)], recipe, role="target")
 
 
 def test_a_list_from_a_configuration_is_kept_as_a_tuple() -> None:

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from training_jobs import job_of, train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -154,7 +155,8 @@ def plan_of(
     rule = CostlySteps(clock, seconds)
     planner = Planner(clock=clock, budget=lambda device: budget)
     engine = replace(engine, planner=planner) if engine else Engine(seed=0, settings=CPU, planner=planner)
-    job = engine.job(
+    job = job_of(
+        engine,
         bind_shapes(partial(MLP, hidden=[8]), blobs.input_shape, 3),
         blobs,
         [torch.arange(k, k + 40) for k in range(num_models)],
@@ -260,7 +262,7 @@ def trained(blobs: Population, planner: Planner, stages: Stages | None = None) -
         planner=planner,
     )
     recipe = Recipe(epochs=20, batch_size=8, optimizer=ADAM)
-    networks = engine.train(SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
+    networks = train_with(engine, SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
     assert list(engine.losses) == ["shadow"]
     return networks.stack.state_dict()
 
@@ -289,7 +291,7 @@ def test_callbacks_and_loggers_take_no_part_in_a_probe(blobs: Population, tmp_pa
     settings = replace(CPU, callbacks=[Count()], options={"logger": CSVLogger(tmp_path)})
     engine = Engine(seed=0, settings=settings, planner=Planner(always=True, short=0.0, share=1e9))
     recipe = Recipe(epochs=2, batch_size=8, optimizer=ADAM)
-    engine.train(SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
+    train_with(engine, SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
     (plan,) = engine.plans
     assert len(plan.measured) > 1
     assert sum(fits) == 4
@@ -308,7 +310,7 @@ def test_every_precision_and_what_else_a_recipe_holds_can_be_probed(blobs: Popul
         early_stopping={"patience": 1},
     )
     records = [torch.arange(20), torch.arange(33)]
-    engine.train(SpyBelow, blobs, records, recipe, role="shadow", validation_N=torch.arange(90, 120))
+    train_with(engine, SpyBelow, blobs, records, recipe, role="shadow", validation_N=torch.arange(90, 120))
     (plan,) = engine.plans
     assert {each.execution for each in plan.measured} == {"stack", "loop"}
     torch.use_deterministic_algorithms(False)
@@ -323,7 +325,7 @@ def test_responses_of_a_regression_are_probed_too(blobs: Population) -> None:
         objective=lambda output_KBC, response_KB: (output_KBC[..., 0] - response_KB).square(),
     )
     response_KN = torch.randn(3, 120, generator=torch.Generator().manual_seed(0))
-    engine.train(SpyBelow, blobs, [torch.arange(40)] * 3, recipe, role="attack", response_KN=response_KN)
+    train_with(engine, SpyBelow, blobs, [torch.arange(40)] * 3, recipe, role="attack", response_KN=response_KN)
     (plan,) = engine.plans
     assert len(plan.measured) > 1
 
@@ -419,7 +421,8 @@ def test_ragged_groups_are_cut_into_even_chunks(blobs: Population) -> None:
     """The attack networks: classes of unequal size, in one stack where they take equal numbers of steps."""
     engine = Engine(seed=0, settings=CPU)
     sizes: Sequence[int] = (40, 37, 24, 22, 21, 39, 35)
-    job = engine.job(
+    job = job_of(
+        engine,
         SpyBelow,
         blobs,
         [torch.arange(n) for n in sizes],

@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from training_jobs import job_of
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
@@ -46,7 +47,7 @@ def task_of(population: Population, models: range = range(2), **changed: Any) ->
         **changed,
     }
     make_network, records_K, recipe = (given.pop(name) for name in ("make_network", "records_K", "recipe"))
-    return engine, engine.job(make_network, population, records_K, recipe, **given)
+    return engine, job_of(engine, make_network, population, records_K, recipe, **given)
 
 
 def key_of(store: Store, engine: Engine, job: TrainingJob, k: int = 0) -> str:

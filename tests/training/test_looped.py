@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.cnn import CNN
@@ -129,7 +130,8 @@ def test_a_stack_laid_out_channels_last_is_the_same_stack(tmp_path: Path) -> Non
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_convolutions_are_channels_last_in_looped_execution_alone(execution: str, pictures: Population) -> None:
     recipe = Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.Adam, lr=1e-3), execution=execution)
-    trained = Engine(seed=1, settings=TrainerSettings(accelerator="cpu")).train(
+    trained = train_with(
+        Engine(seed=1, settings=TrainerSettings(accelerator="cpu")),
         bind_shapes(make_cnn, pictures.input_shape, pictures.num_classes),
         pictures,
         [torch.arange(16)] * K,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.mixup import Mixup
@@ -209,7 +210,7 @@ def trained(stages: Stages, blobs: Population, **options: object) -> Engine:
     )
     engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"), stages=stages)
     records_K = [torch.arange(40), torch.arange(20, 60), torch.arange(40, 80), torch.arange(5, 45)]
-    engine.train(Net, blobs, records_K, recipe, role="shadow", validation_N=torch.arange(90, 120))
+    train_with(engine, Net, blobs, records_K, recipe, role="shadow", validation_N=torch.arange(90, 120))
     return engine
 
 
@@ -261,7 +262,7 @@ def looks(
     )
     with Stages() as stages:
         engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"), stages=stages)
-        stack = engine.train(Net, blobs, records_K, recipe, role="shadow")
+        stack = train_with(engine, Net, blobs, records_K, recipe, role="shadow")
     monkeypatch.setattr(EpochBar, "advance", advance)
     return told, stack
 

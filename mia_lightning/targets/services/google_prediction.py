@@ -23,12 +23,6 @@ from mia_lightning.training.step.recipe import Recipe
 _HIDDEN = (256,)
 _ACTIVATION = "relu"
 _EPOCHS = 60
-_RECIPE = Recipe(
-    epochs=_EPOCHS,
-    batch_size=50,
-    optimizer=partial(torch.optim.Adam, lr=2e-3),
-    scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=_EPOCHS),
-)
 
 
 @settings("target")
@@ -39,7 +33,13 @@ class GooglePrediction(ServiceTarget):
         """The service of this run: equal engines find equal services."""
         if self.url is not None:
             return self.remote("google_prediction", self.url)
-        return InProcessService("google_prediction", engine, choose=_network, recipe=_RECIPE)
+        recipe = Recipe(
+            epochs=_EPOCHS,
+            batch_size=50,
+            optimizer=partial(torch.optim.Adam, lr=2e-3),
+            scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=_EPOCHS),
+        )
+        return InProcessService("google_prediction", engine, choose=_network, recipe=recipe)
 
 
 def _network(job: ServiceJob) -> tuple[MakeNetwork, None]:

@@ -13,6 +13,7 @@ from mia_lightning.targets.services.interface import ServiceJob
 from mia_lightning.targets.steady import steadily
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -108,14 +109,17 @@ class InProcessService:
             label_N=torch.cat([job.label_N for job in jobs]),
             class_names=tuple(str(c) for c in range(jobs[0].num_classes)),
         )
-        trained = self._engine.train(
-            self._choose(jobs[0])[0],
-            records.to(self._engine.device),
-            list(torch.arange(len(records)).split([len(job.x_N) for job in jobs])),
-            self._recipe,
-            role="service",
-            models=[derive(self._engine.seed, job.name) for job in jobs],
-            keep=True,
+        trained = self._engine.run(
+            TrainingJob(
+                seed=self._engine.seed,
+                role="service",
+                make_network=self._choose(jobs[0])[0],
+                population=records.to(self._engine.device),
+                records_K=torch.arange(len(records)).split([len(job.x_N) for job in jobs]),
+                recipe=self._recipe,
+                models=[derive(self._engine.seed, job.name) for job in jobs],
+                keep=True,
+            )
         )
         for k, (job, failed_epoch) in enumerate(zip(jobs, trained.failed_epoch_K.tolist(), strict=True)):
             if failed_epoch < 0:

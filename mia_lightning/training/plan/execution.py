@@ -11,6 +11,7 @@ import torch
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.terminal.amounts import duration, size
 
 FILE = "execution.json"
 SCHEMA = "mia_lightning.execution/2"
@@ -208,17 +209,3 @@ def _key(role: str, signature: Mapping[str, Any]) -> str:
 def plan_from_json(content: Mapping[str, Any]) -> ExecutionPlan:
     """What `dataclasses.asdict` made of a plan, and JSON kept."""
     return ExecutionPlan(**{**content, "measured": tuple(Measured(**row) for row in content["measured"])})
-
-
-def size(number: int) -> str:
-    """Of bytes, such as "17 MB", "0.4 GB"."""
-    return f"{number / 1e9:.1f} GB" if number >= 0.95e8 else f"{max(1, round(number / 1e6))} MB"
-
-
-def duration(seconds: float) -> str:
-    """Such as "0.3 s", "25 s", "12 min", "3.4 h"."""
-    if seconds < 9.5:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

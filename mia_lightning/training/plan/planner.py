@@ -151,7 +151,7 @@ def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettin
         "input_shape": list(job.population.input_shape),
         "rule": None if recipe.gradient_rule is None else type(recipe.gradient_rule).__name__,
         "device": device.type,
-        "precision": str(settings.precision),
+        "precision": settings.precision,
         "execution": recipe.execution,
         "chunk": recipe.chunk,
     }

@@ -122,12 +122,12 @@ class Probe:
     def _copies(self, count: int, place: int) -> Stack:
         """The network at a place, so many times over: how fast it is does not depend on its weights."""
         stack = self.job.stack([place])
-        if str(self.settings.precision).startswith("64"):
+        if self.settings.precision.startswith("64"):
             stack = stack.double()
         return Stack.concatenate([stack.to(self.device)], torch.zeros(count, dtype=torch.int64)).train()
 
     def _precision(self) -> torch.autocast:
-        is_bf16 = str(self.settings.precision).startswith("bf16")
+        is_bf16 = self.settings.precision.startswith("bf16")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16)
 
     def _settings(self) -> TrainerSettings:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.words import Words
 from mia_lightning.training.stack.layers import MaskedBatchNorm, make_stackable
 from mia_lightning.training.stack.stack import FitsToRecords, MakeNetwork, Stack
@@ -127,7 +128,7 @@ def _made(make_network: MakeNetwork) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # the user's own code
-        raise InputError(f"`model` cannot be made: {_brief(error)}.") from error
+        raise about_call(error, make_network, "model", filled=("input_shape", "num_classes")) from error
     if not isinstance(network, nn.Module):
         raise InputError(
             f"`model` made a {type(network).__name__}, not a torch.nn.Module; give a class or function that does."
@@ -247,6 +248,5 @@ def _path_of_failure(network: nn.Module) -> Iterator[list[str]]:
 
 
 def _brief(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    sentence = line.split(". ")[0].rstrip(".")
+    sentence = first_line(error).split(". ")[0]
     return sentence if len(sentence) <= 160 else sentence[:157] + "..."

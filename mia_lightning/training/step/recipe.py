@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import generator
 from mia_lightning.settings import settings
+from mia_lightning.settings.checking import shown
+from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.kinds import AtLeast1, Auto, FromList, Has, NotNegative, Positive
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.training.stack.architecture import Architecture
@@ -142,6 +144,12 @@ class Recipe:
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
                 f"{self.batches_per_epoch}; give exactly one of them."
             )
+        make_optimizer = _fused_where_possible(self.optimizer)
+        _check_optimizer(make_optimizer)
+        if self.scheduler is not None:
+            parameter = nn.Parameter(torch.zeros(1))
+            parameter.grad = torch.zeros(1)
+            _check_scheduler(self.scheduler, make_optimizer([parameter]))
 
     def steps_per_epoch(self, num_records: int) -> int:
         """Number of batches into which a model's records are divided in each epoch."""
@@ -151,17 +159,8 @@ class Recipe:
         return max(1, math.ceil(num_records / self.batch_size))
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
-        """The optimiser of a stack.
-
-        Raises:
-            InputError: it is no optimiser, or couples the elements of a parameter, hence the models.
-        """
-        _check_elementwise(_fused_where_possible(self.optimizer))
+        """The optimiser of a stack."""
         return _fused_where_possible(self.optimizer)(parameters)
-
-    def check(self) -> None:
-        """Raise what `make_optimizer` and `make_scheduler` would, on a few numbers."""
-        self.make_scheduler(self.make_optimizer([nn.Parameter(torch.zeros(1))]))
 
     def check_records(self, shape: tuple[int, ...]) -> None:
         """Raise an `InputError` where records of this shape cannot be augmented so."""
@@ -171,25 +170,8 @@ class Recipe:
                 raise InputError(reason)
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
-        """The schedule, or None.
-
-        Raises:
-            InputError: it is no schedule, or follows a metric, which would couple the models.
-        """
-        if self.scheduler is None:
-            return None
-        try:
-            scheduler = self.scheduler(optimizer)
-        except Exception as error:  # whatever a schedule raises on arguments that it cannot use
-            raise InputError(f"`training.scheduler` cannot be made: {_first_line(error)}.") from error
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise InputError(
-                "`training.scheduler` is ReduceLROnPlateau, which would let one model's loss set the learning rate "
-                "of all; use a schedule fixed beforehand, such as CosineAnnealingLR."
-            )
-        if not isinstance(scheduler, LRScheduler):
-            raise InputError(f"`training.scheduler` made a {type(scheduler).__name__}, not a torch LRScheduler.")
-        return scheduler
+        """The schedule, or None."""
+        return None if self.scheduler is None else self.scheduler(optimizer)
 
 
 def default_recipe() -> Recipe:
@@ -208,8 +190,12 @@ def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
     return partial(make_optimizer, fused=True)  # type: ignore[call-arg]
 
 
-def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
-    """Refuse an optimiser under which two models in a stack move other than each alone."""
+def _check_optimizer(make_optimizer: MakeOptimizer) -> None:
+    """Refuse an optimiser under which two models in a stack move otherwise than each alone.
+
+    Raises:
+        InputError: it cannot be made or step, is no optimiser, or couples the elements of a parameter.
+    """
     numbers = generator(0, "elementwise check")
     start_K = torch.randn(2, 3, 4, generator=numbers, dtype=torch.float64)
     gradient_SK = torch.randn(3, 2, 3, 4, generator=numbers, dtype=torch.float64)
@@ -218,9 +204,10 @@ def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
 
     def moved(start: Tensor, gradient_S: Tensor) -> Tensor:
         parameter = nn.Parameter(start.clone())
-        optimizer = make_optimizer([parameter])
+        optimizer: object = make_optimizer([parameter])
         if not isinstance(optimizer, Optimizer):
-            raise InputError(f"`training.optimizer` made a {type(optimizer).__name__}, not a torch Optimizer.")
+            rest = f"makes {shown(optimizer)}, which is no torch.optim.Optimizer; set its `_target_` to one."
+            raise SettingError("training", "optimizer", rest)
         for gradient in gradient_S:
             parameter.grad = gradient.clone()
             optimizer.step()
@@ -229,23 +216,46 @@ def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
     try:
         together = moved(start_K, gradient_SK)
         alone = torch.stack([moved(start_K[k], gradient_SK[:, k]) for k in range(2)])
-    except InputError:
+    except SettingError:
         raise
-    except Exception as error:  # whatever a foreign optimiser raises: it cannot drive a stack
-        for name, value in getattr(make_optimizer, "keywords", {}).items():
-            if isinstance(error, TypeError) and isinstance(value, str):
-                raise InputError(f"`training.optimizer.{name}` is {value!r}; it must be a number.") from error
-        raise InputError(f"`training.optimizer` cannot drive a stack of models: {_first_line(error)}.") from error
+    except Exception as error:  # somebody else's class may raise anything
+        raise about_call(error, make_optimizer, "training.optimizer", filled=("params",)) from error
     # Displacements, in float64, so that a small learning rate hides nothing.
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-6 * float(alone.abs().max())):
-        raise InputError(
-            f"`training.optimizer` ({_name(make_optimizer)}) does not act element by element, so models of a stack "
-            "would move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser."
+        raise SettingError(
+            "training",
+            "optimizer",
+            f"is {_name(make_optimizer)}, which does not act element by element, so that the models of a stack would "
+            "move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser.",
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _check_scheduler(make_scheduler: MakeScheduler, optimizer: Optimizer) -> None:
+    """Refuse a schedule that cannot be made or take its first step, or that follows a metric.
+
+    Args:
+        optimizer: of a parameter with a gradient, made for this check.
+
+    Raises:
+        InputError: it is refused.
+    """
+    try:
+        scheduler: object = make_scheduler(optimizer)
+        if isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau):
+            optimizer.step()  # torch warns of a schedule that steps before its optimiser
+            scheduler.step()
+    except Exception as error:  # somebody else's class may raise anything
+        raise about_call(error, make_scheduler, "training.scheduler", filled=("optimizer",)) from error
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise SettingError(
+            "training",
+            "scheduler",
+            "is ReduceLROnPlateau, which would let one model's loss set the learning rate of all; use a schedule that "
+            "is fixed beforehand, such as CosineAnnealingLR.",
+        )
+    if not isinstance(scheduler, LRScheduler):
+        rest = f"makes {shown(scheduler)}, which is no torch LRScheduler; set its `_target_` to one."
+        raise SettingError("training", "scheduler", rest)
 
 
 def _name(factory: object) -> str:
