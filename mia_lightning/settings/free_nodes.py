@@ -38,9 +38,11 @@ def about_call(
         place: of the node in the configuration, such as `training.optimizer`.
         filled: parameters that the program fills in, which no person sets.
     """
-    function, given = make, {}
-    if isinstance(make, partial):
-        function, given = make.func, {name: value for name, value in make.keywords.items() if name not in filled}
+    function, given = make, dict[str, object]()
+    while isinstance(function, partial):  # what Hydra makes is not merged with a partial around it
+        given = {**function.keywords, **given}
+        function = function.func
+    given = {each: value for each, value in given.items() if each not in filled}
     name = getattr(function, "__name__", type(function).__name__)
     parameters = {each: value for each, value in _parameters(function).items() if each not in filled}
     reason = first_line(error)
@@ -63,7 +65,7 @@ def about_call(
     settings = ", ".join(f"{each}={shown(value)}" for each, value in given.items())
     made = f"{name} with {settings}" if settings else name
     section, _, own = place.rpartition(".")
-    rest = f"cannot be made by {made}: {_brief(reason)}; change its settings or its `_target_`."
+    rest = f"is {made}, which fails: {_brief(reason)}; change its settings or its `_target_`."
     return SettingError(section, own, rest)
 
 

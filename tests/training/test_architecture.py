@@ -163,7 +163,7 @@ def test_a_buffer_called_step_stays_the_models_own(blobs: Population) -> None:
         (lambda: nn.Sequential(nn.LazyLinear(3)), "has lazy layers"),
         (lambda: nn.Flatten(), "has no trainable parameters"),
         (lambda: 3, "`model` made a int, not a torch.nn.Module"),
-        (raise_type_error, "`model` cannot be made: needs a width"),
+        (raise_type_error, "`model` is raise_type_error, which fails: needs a width"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules")
@@ -244,7 +244,7 @@ def test_a_function_that_takes_anything_is_given_both_names_and_its_own_failure_
         return MLP((6,), 3)
 
     assert bind_shapes(deaf, (6,), 3)()(torch.zeros(2, 6)).shape == (2, 3)
-    with pytest.raises(InputError, match="`model` cannot be made: no such thing"):
+    with pytest.raises(InputError, match="`model` is broken, which fails: no such thing"):
         inspect_architecture(bind_shapes(broken, (6,), 3), blobs)
 
 

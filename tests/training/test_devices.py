@@ -145,7 +145,7 @@ def test_progress_of_all_processes_is_in_one_bar(both: Both) -> None:
     assert "loss" in both.shown
 
 
-def test_the_plan_is_that_of_the_largest_share(both: Both) -> None:
+def test_the_plan_is_that_of_the_largest_shard(both: Both) -> None:
     (plan,) = both.engine.plans
     assert plan.num_models == 4
     recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
@@ -168,10 +168,10 @@ def test_processes_on_the_cpu_share_its_memory_and_its_threads() -> None:
 def test_each_device_has_settings_of_its_own() -> None:
     settings = TrainerSettings(devices=[2, 0], precision="bf16")
     assert settings.num_devices == 2
-    assert settings.alone(0, "cuda").devices == [2]
-    assert settings.alone(1, "cuda").devices == [0]
+    assert settings.alone(0, "cuda").devices == (2,)
+    assert settings.alone(1, "cuda").devices == (0,)
     assert settings.alone(1, "cuda").precision == "bf16"
-    assert TrainerSettings(devices=3).alone(1, "cuda").devices == [1]
+    assert TrainerSettings(devices=3).alone(1, "cuda").devices == (1,)
     assert TrainerSettings(devices=3).alone(1, "cpu").devices == 1
 
 
@@ -226,7 +226,7 @@ def test_a_single_model_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_shares_are_disjoint_even_and_in_order(count: int) -> None:
+def test_shards_are_disjoint_even_and_in_order(count: int) -> None:
     sizes = [30, 30, 30, 70, 70, 10, 30, 100]
     job = job_of(
         Engine(seed=0),
@@ -236,14 +236,14 @@ def test_shares_are_disjoint_even_and_in_order(count: int) -> None:
         Recipe(epochs=1, batch_size=20, optimizer=ADAM),
         role="shadow",
     )
-    shares = job.shares(count)
-    assert sorted(place for share in shares for place in share) == list(range(8))
-    assert all(share == sorted(share) for share in shares)
+    shards = job.shards(count)
+    assert sorted(place for shard in shards for place in shard) == list(range(8))
+    assert all(shard == sorted(shard) for shard in shards)
     for group in job.groups():
-        of_group = [len(set(group) & set(share)) for share in shares]
+        of_group = [len(set(group) & set(shard)) for shard in shards]
         assert max(of_group) - min(of_group) <= 1
-    part = job.part(shares[-1])
-    assert [len(each) for each in part.records_K] == [sizes[place] for place in shares[-1]]
+    part = job.part(shards[-1])
+    assert [len(each) for each in part.records_K] == [sizes[place] for place in shards[-1]]
 
 
 def test_many_groups_of_one_are_divided_too() -> None:
@@ -255,7 +255,7 @@ def test_many_groups_of_one_are_divided_too() -> None:
         Recipe(epochs=1, batch_size=10, optimizer=ADAM),
         role="shadow",
     )
-    steps_D = [sum(job.recipe.steps_per_epoch(len(job.records_K[k])) for k in share) for share in job.shares(3)]
+    steps_D = [sum(job.recipe.steps_per_epoch(len(job.records_K[k])) for k in shard) for shard in job.shards(3)]
     assert sum(steps_D) == 78
     assert max(steps_D) <= 1.5 * min(steps_D)
 

@@ -26,9 +26,7 @@ from mia_lightning.training.plan.execution import (
     Measured,
     Plans,
     choose,
-    duration,
     in_order,
-    size,
     widths,
 )
 from mia_lightning.training.plan.planner import Planner
@@ -162,10 +160,6 @@ def plan_of(
         [torch.arange(k, k + 40) for k in range(num_models)],
         Recipe(**{"epochs": 1000, "batch_size": 8, "optimizer": ADAM, "gradient_rule": rule, **recipe}),
         role="shadow",
-        models=None,
-        validation_N=None,
-        architecture=None,
-        response_KN=None,
     )
     return engine.plan(job), rule, engine
 
@@ -363,7 +357,9 @@ def test_a_role_that_comes_again_in_the_same_size_is_planned_once(blobs: Populat
 def test_plans_move_to_another_folder_and_leave_the_first_alone(blobs: Population, tmp_path: Path) -> None:
     plan, _, engine = plan_of(blobs, lambda execution, K: 1.0 * K)
     moved = engine.plans.moved(tmp_path)
-    assert moved.find(plan.role, plan.job) == Plans(tmp_path).find(plan.role, plan.job) == plan  # written at once
+    assert (
+        moved.find(plan.role, plan.signature) == Plans(tmp_path).find(plan.role, plan.signature) == plan
+    )  # written at once
     moved.keep(replace(plan, role="attack/shokri"))
     assert [each.role for each in moved] == ["shadow", "attack/shokri"]
     assert [each.role for each in engine.plans] == ["shadow"]
@@ -395,15 +391,6 @@ def test_the_estimate_is_one_sentence() -> None:
     assert alone.sentence == "1 target model x 100 epochs: about 0.3 s here, alone, stepped one by one, 1 MB"
 
 
-def test_times_and_sizes_are_said_in_the_unit_that_fits() -> None:
-    assert [duration(s) for s in (0.04, 9.4, 9.6, 119, 121, 7199, 7300)] == [
-        *("0.0 s", "9.4 s", "10 s", "119 s", "2 min", "120 min", "2.0 h"),
-    ]
-    assert [size(b) for b in (0, 17_400_000, 94_000_000, 95_000_000, 12_340_000_000)] == [
-        *("1 MB", "17 MB", "94 MB", "0.1 GB", "12.3 GB"),
-    ]
-
-
 def test_an_estimate_is_printed_and_is_no_remark(blobs: Population) -> None:
     import io
 
@@ -428,10 +415,6 @@ def test_ragged_groups_are_cut_into_even_chunks(blobs: Population) -> None:
         [torch.arange(n) for n in sizes],
         Recipe(epochs=1, batch_size=8, optimizer=ADAM),
         role="attack/shokri",
-        models=None,
-        validation_N=None,
-        architecture=None,
-        response_KN=None,
     )
     assert job.groups() == [[0, 1, 5, 6], [2, 3, 4]]
     assert job.chunks(7) == job.groups()

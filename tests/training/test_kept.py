@@ -218,10 +218,9 @@ def test_of_a_miss_it_is_said_what_differs(blobs: Population, store: Store) -> N
     engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=4))
     assert engine.reused["shadow"].reason == "the nearest that are kept differ in training.epochs (3, here 4)"
     engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=5), seed=3)
-    assert (
-        engine.reused["shadow"].reason
-        == "the nearest that are kept differ in seed (0, here 3), training.epochs (3, here 5)"
-    )
+    assert engine.reused["shadow"].reason in {
+        f"the nearest that are kept differ in seed (0, here 3), training.epochs ({kept}, here 5)" for kept in (3, 4)
+    }
     engine, _ = stored(store, blobs, range(2), make_network=partial(MLP, (6,), 3, hidden=[9], dropout=0.2))
     assert engine.reused["shadow"].reason == "the nearest that are kept differ in model.hidden"
     engine, _ = stored(store, blobs, range(2), role="target")

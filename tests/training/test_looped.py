@@ -213,9 +213,14 @@ def test_a_network_that_flattens_by_view_keeps_the_layout_that_allows_it() -> No
     recipe = Recipe(epochs=2, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1), execution="loop")
     records_K = [torch.arange(k, k + 40) for k in range(K)]
     looped, stacked = (
-        Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision="64", progress_bar=False))
-        .train(Viewing, pictures, records_K, replace(recipe, execution=execution), role="shadow")
-        .stack
+        train_with(
+            Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision="64", progress_bar=False)),
+            Viewing,
+            pictures,
+            records_K,
+            replace(recipe, execution=execution),
+            role="shadow",
+        ).stack
         for execution in ("loop", "stack")
     )
     assert not any(is_channels_last(looped))

@@ -14,7 +14,7 @@ from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.mixup import Mixup
-from mia_lightning.terminal.display import LiveTable, Look, Quantiles, Row, duration
+from mia_lightning.terminal.display import LiveTable, Look, Quantiles, Row
 from mia_lightning.terminal.progress import EpochBar, Stages, quantiles_of
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.step.module import StackModule
@@ -175,13 +175,6 @@ def test_the_time_left_is_by_the_pace_of_what_was_trained(now: Seconds) -> None:
     assert row.left(40.0) == 2.0 * 40  # the other 50 were in the store
     row.seconds = 41.0
     assert row.left(50.0) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (86400, "24:00:00")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_losses_are_quantiles_over_the_models_that_still_train() -> None:

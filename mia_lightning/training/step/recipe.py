@@ -144,12 +144,11 @@ class Recipe:
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
                 f"{self.batches_per_epoch}; give exactly one of them."
             )
-        make_optimizer = _fused_where_possible(self.optimizer)
-        _check_optimizer(make_optimizer)
+        _check_optimizer(self.optimizer)
         if self.scheduler is not None:
             parameter = nn.Parameter(torch.zeros(1))
             parameter.grad = torch.zeros(1)
-            _check_scheduler(self.scheduler, make_optimizer([parameter]))
+            _check_scheduler(self.scheduler, self.make_optimizer([parameter]))
 
     def steps_per_epoch(self, num_records: int) -> int:
         """Number of batches into which a model's records are divided in each epoch."""
@@ -204,7 +203,7 @@ def _check_optimizer(make_optimizer: MakeOptimizer) -> None:
 
     def moved(start: Tensor, gradient_S: Tensor) -> Tensor:
         parameter = nn.Parameter(start.clone())
-        optimizer: object = make_optimizer([parameter])
+        optimizer: object = _fused_where_possible(make_optimizer)([parameter])
         if not isinstance(optimizer, Optimizer):
             rest = f"makes {shown(optimizer)}, which is no torch.optim.Optimizer; set its `_target_` to one."
             raise SettingError("training", "optimizer", rest)
