@@ -40,10 +40,13 @@ def _as_text(value: object) -> object:
 
 EnvironmentVariable = Annotated[str, Words("the name of an environment variable")]  # "" for none
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
+NameOrNone = Annotated[str, BeforeValidator(_as_text), Words('a name, or "" for none')]
 
 
 def _as_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    """A path whose name is a number is read as a number from YAML."""
+    text = str(value) if type(value) is int else value
+    return Path(text).expanduser() if isinstance(text, str) and text else text
 
 
 PathLike = Annotated[str | Path, BeforeValidator(_as_path), Words("a path", "paths")]

@@ -140,8 +140,9 @@ def test_a_long_message_is_cut() -> None:
 
 
 def test_a_partial_of_a_partial_is_one_call() -> None:
-    class Deferred(partial):  # type: ignore[type-arg]  # as Hydra has them: it is not merged with the one around it
-        pass
+    class Deferred(partial):  # type: ignore[type-arg]  # as Hydra has them: they are not merged with what is around
+        def __call__(self, *args: object, **kwargs: object) -> object:
+            return super().__call__(*args, **kwargs)
 
     nested = partial(Deferred(Known, None, rate=-1, limit=3), limit=4)
     assert isinstance(nested.func, Deferred)
