@@ -276,7 +276,10 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["dataset._target_=mia_lightning.make_population"], ["`dataset.x` is not set, and make_population needs it"]),
         (["training.optimizer.lr=abc"], ["`training.optimizer.lr` is 'abc'; it must be a number."]),
         (["training.optimizer.lr=-1"], ["`training.optimizer.lr` is -1, and Adam refuses it: Invalid learning rate"]),
-        (["+guess.training.optimizer.lr=abc"], ["`guess.training.optimizer.lr` is 'abc'; it must be a number."]),
+        (
+            ["+guess.training={optimizer:{_target_:torch.optim.SGD,_partial_:true,lr:abc}}"],
+            ["`guess.training.optimizer.lr` is 'abc'; it must be a number."],
+        ),
         (["attack.shokri.training.optimizer.lr=abc"], ["`attack.shokri.training.optimizer.lr` is 'abc'"]),
         (["dataset.train_size=1.5"], ["`dataset.train_size` is 1.5"]),
         (["dataset.train_size=true"], ["`dataset.train_size` is True"]),

@@ -38,7 +38,6 @@ def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value.strip() if isinstance(value, str) else value
 
 
-EnvironmentVariable = Annotated[str, Words("the name of an environment variable")]  # "" for none
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
 NameOrNone = Annotated[str, BeforeValidator(_as_text), Words('a name, or "" for none')]
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import NameOrNone, PathLike
@@ -141,10 +141,9 @@ def _read_state(path: Path, prefix: str) -> dict[str, Tensor]:
             state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     # torch.load has no error of its own: a damaged file ends in struct.error, IndexError, KeyError and others.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"`target.path` {path} cannot be read as weights alone ({reason}); save the state "
-            "dict, best as safetensors."
+            f"`target.path` {path} cannot be read as weights alone ({first_line(error)}); save the state dict, best as "
+            "safetensors."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"`target.path` {path} holds no state dict; save `model.state_dict()`.")

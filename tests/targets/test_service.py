@@ -16,9 +16,10 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.services.amazon_ml import AmazonML
 from mia_lightning.targets.services.google_prediction import GooglePrediction
 from mia_lightning.targets.services.interface import Service, ServiceJob
-from mia_lightning.targets.services.service import PROBABILITY_FLOOR, ServiceModels, ServiceTarget
+from mia_lightning.targets.services.service import ServiceModels, ServiceTarget
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -113,7 +114,7 @@ def test_a_probability_of_zero_becomes_the_floor(blobs: Population) -> None:
         return torch.tensor([1.0005, 0.0, 1e-45]).expand(len(x_B), 3)
 
     found = ServiceModels(Scripted(certain), ["a"]).observe(blobs).log_probability_KANC[0, 0, 0]
-    floor = torch.tensor(PROBABILITY_FLOOR, dtype=torch.float64).log().float()
+    floor = torch.tensor(SMALLEST_PROBABILITY, dtype=torch.float64).log().float()
     assert found.tolist() == [0.0, float(floor), float(floor)]
     assert -87.4 < float(floor) < -87.3
 

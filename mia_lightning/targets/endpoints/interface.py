@@ -9,30 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mia_lightning.errors import InputError
-
 # What a served model says of one record, as it came over the wire: numbers, one for each class, in the server's order
 # of classes; or the class alone, by its name or number; or some classes by their names, with their probabilities.
 RawAnswer = Sequence[float] | str | int | Mapping[str, float]
-
-
-class TryAgainError(Exception):
-    """A request that failed in a way that may pass: too many requests, a fault of the server, a broken connection.
-
-    Args:
-        reason: what happened, for a person, without anything secret.
-        after: seconds that the server asks to wait; None where it says nothing.
-        was_asked: whether the records may have been answered, and paid for, all the same. False only where the server
-            turned the request away (429) or was never reached.
-    """
-
-    def __init__(self, reason: str, *, after: float | None = None, was_asked: bool = True) -> None:
-        super().__init__(reason)
-        self.reason, self.after, self.was_asked = reason, after, was_asked
-
-
-class RefusedError(InputError):
-    """A request that the server turned away before the model saw its records, as it will any other time."""
 
 
 class Endpoint(Protocol):

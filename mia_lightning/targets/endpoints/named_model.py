@@ -3,10 +3,10 @@
 from urllib.parse import quote
 
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import EnvironmentVariable, Name, Text
-from mia_lightning.targets.address import Address
-from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, token_headers
+from mia_lightning.settings.kinds import Name, Text
+from mia_lightning.targets.address import Address, TokenVariable
 from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.http_client import DEFAULT_TOKEN_VARIABLE, HttpClient, token_headers
 
 
 @settings("target")
@@ -27,7 +27,7 @@ class NamedModel(EndpointTarget):
     url: Address
     model: Name
     version: Name | None = None
-    token_variable: EnvironmentVariable = DEFAULT_TOKEN_VARIABLE
+    token_variable: TokenVariable = DEFAULT_TOKEN_VARIABLE
     token_header: Text = "Authorization"
 
     @property

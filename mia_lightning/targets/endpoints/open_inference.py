@@ -17,9 +17,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name, OneOf
 from mia_lightning.targets.endpoints.answers import received
-from mia_lightning.targets.endpoints.http import HttpClient, StatusError
-from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.named_model import NamedModel
+from mia_lightning.targets.failures import RefusedError, StatusError, TryAgainError
+from mia_lightning.targets.http_client import HttpClient
 from mia_lightning.training.setup import Setup
 
 _TYPES = {

@@ -13,9 +13,9 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name
 from mia_lightning.targets.endpoints.answers import received
-from mia_lightning.targets.endpoints.http import HttpClient
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.named_model import NamedModel
+from mia_lightning.targets.http_client import HttpClient
 from mia_lightning.training.setup import Setup
 
 # Names and their probabilities, side by side, as some servers send them.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
@@ -191,9 +191,8 @@ def _read(path: Path, what: str) -> pa.Table:
         else:
             raise InputError(f"{what} ends in {path.suffix!r}; give a .parquet or .csv file.")
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{what} cannot be read ({reason}); write it anew as parquet, or as CSV with a header."
+            f"{what} cannot be read ({first_line(error)}); write it anew as parquet, or as CSV with a header."
         ) from error
     for name, count in Counter(table.column_names).items():
         if count > 1:

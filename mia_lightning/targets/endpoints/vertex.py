@@ -18,10 +18,11 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name
 from mia_lightning.settings.words import Words
 from mia_lightning.targets.address import Address
-from mia_lightning.targets.endpoints.http import HttpClient, StatusError
-from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.predict_v1 import predict_body, predictions_of
+from mia_lightning.targets.failures import RefusedError, StatusError, TryAgainError
+from mia_lightning.targets.http_client import HttpClient
 from mia_lightning.training.setup import Setup
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"

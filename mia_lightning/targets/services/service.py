@@ -11,8 +11,8 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast1, EnvironmentVariable
-from mia_lightning.targets.address import Address
+from mia_lightning.settings.kinds import AtLeast1
+from mia_lightning.targets.address import Address, TokenVariable
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.services.http import HttpService
 from mia_lightning.targets.services.interface import Service, ServiceJob
@@ -20,12 +20,9 @@ from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
 from mia_lightning.training.trained import TrainedStack
 
-# The least probability that an answer is taken for: a service may answer exactly 0, whose logarithm no attack could
-# use. It is the smallest normal float32 (-87.3 nats), so that what a service says above 0 in single precision is kept.
-PROBABILITY_FLOOR = torch.finfo(torch.float32).tiny
 _LARGEST_SUM_ERROR = 1e-3
 
 # Numbers in one request for predictions: bounds memory, not results.
@@ -64,7 +61,7 @@ class ServiceModels(Models):
 
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """The logarithms of what the service answers for every record, each probability raised to at least
-        `PROBABILITY_FLOOR`; NaN for a model that could not be trained.
+        `SMALLEST_PROBABILITY`; NaN for a model that could not be trained.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
@@ -85,7 +82,7 @@ class ServiceModels(Models):
                 probability_BC = self._service.predict(name, x_B)
                 self.num_queries += len(x_B)
                 _check_answer(probability_BC, (len(x_B), population.num_classes), start, self._service.name)
-                log_BC = probability_BC.double().clamp(PROBABILITY_FLOOR, 1.0).log()
+                log_BC = probability_BC.double().clamp(SMALLEST_PROBABILITY, 1.0).log()
                 log_probability_KANC[k, 0, start : start + size] = log_BC
         return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
@@ -144,7 +141,7 @@ class ServiceTarget(Target):
     count: AtLeast1 = 1
     shadows: Literal["service", "guessed"] = "service"
     url: Address | None = None
-    token_variable: EnvironmentVariable = ""
+    token_variable: TokenVariable = ""
     takes_recipe: ClassVar[bool] = False
     takes_guess: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False

@@ -14,8 +14,8 @@ from scripted_endpoint import Scripted, asker, records, softmax_of
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asker import keys_of
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.pace import Pace, StoppedError
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 
 @pytest.fixture(autouse=True)

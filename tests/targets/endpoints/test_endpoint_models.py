@@ -20,8 +20,9 @@ from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import Endpoint, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
+from mia_lightning.targets.failures import TryAgainError
 from mia_lightning.targets.interface import Models, Target
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup

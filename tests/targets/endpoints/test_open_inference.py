@@ -12,8 +12,9 @@ from model_server import ModelServer, serving
 from protocol_setup import population_of, setup_of
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.endpoints.interface import Endpoint, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.open_inference import OpenInference
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 ROWS = [[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]

@@ -17,8 +17,7 @@ from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.seen import Decimals, decimals_of
-from mia_lightning.targets.services.service import PROBABILITY_FLOOR
-from mia_lightning.training.signals import AnswerForm, rounded
+from mia_lightning.training.signals import SMALLEST_PROBABILITY, AnswerForm, rounded
 
 NAMES = tuple("abcdefghij")
 
@@ -42,7 +41,7 @@ def test_probabilities_are_the_float32_logarithms_of_their_double_precision() ->
 
 def test_a_zero_of_a_full_answer_is_raised_to_the_floor_of_services() -> None:
     log, _ = reading().read([[1.0, 0.0, 0.0]], [0])
-    assert log[0].tolist() == [0.0, *[float(np.float32(math.log(PROBABILITY_FLOOR)))] * 2]
+    assert log[0].tolist() == [0.0, *[float(np.float32(math.log(SMALLEST_PROBABILITY)))] * 2]
 
 
 def test_the_servers_order_of_classes_becomes_that_of_the_data_set() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.sagemaker import SageMaker, SageMakerEndpoint
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 KEY, SECRET, TOKEN = "AKIDOFATEST", "a-secret-of-a-test", "a-session-token-of-a-test"
 
@@ -64,7 +64,8 @@ class Shared:
 
     def ask(self, x_B: Tensor, *, single: str = "label") -> Any:
         if single not in self.clients:
-            self.clients[single] = SageMakerEndpoint("census", single=single, endpoint_url=self.server.url)
+            target = SageMaker(endpoint_name="census", single=single, endpoint_url=self.server.url)
+            self.clients[single] = SageMakerEndpoint(target)
         return self.clients[single].ask(x_B)
 
     def ask_after(self, answer: Callable[[Request], Answer], x_B: Tensor, **options: Any) -> Any:

@@ -13,10 +13,10 @@ import pytest
 from model_server import ModelServer, serving
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets import http_client
 from mia_lightning.targets.address import checked_url
-from mia_lightning.targets.endpoints import http
-from mia_lightning.targets.endpoints.http import HttpClient, retry_after, token_headers
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
+from mia_lightning.targets.failures import RefusedError, TryAgainError
+from mia_lightning.targets.http_client import HttpClient, retry_after, token_headers
 
 SECRET = "s3cr3t-token-of-the-test"
 
@@ -128,7 +128,7 @@ def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClien
 def test_a_body_that_is_too_long_is_not_read_to_its_end(
     client: HttpClient, says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_LARGEST_BODY", 2**20)
+    monkeypatch.setattr(http_client, "_LARGEST_BODY", 2**20)
     says.body = b"1" * (2**20 + 1)
     with pytest.raises(InputError, match="more than 1 MiB in an answer; lower"):
         client.get("/")
@@ -295,6 +295,6 @@ def test_without_httpx_the_package_to_install_is_named(monkeypatch: pytest.Monke
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(http, "import_module", missing)
+    monkeypatch.setattr(http_client, "import_module", missing)
     with pytest.raises(InputError, match=r"`httpx`.*pip install 'mia-lightning\[remote\]'"):
         HttpClient("http://host")
