@@ -45,7 +45,11 @@ NameOrNone = Annotated[str, BeforeValidator(_as_text), Words('a name, or "" for 
 def _as_path(value: object) -> object:
     """A path whose name is a number is read as a number from YAML."""
     text = str(value) if type(value) is int else value
-    return Path(text).expanduser() if isinstance(text, str) and text else text
+    if not isinstance(text, str):
+        return text
+    if not text.strip():
+        raise ValueError("it is empty")
+    return Path(text).expanduser()
 
 
 PathLike = Annotated[str | Path, BeforeValidator(_as_path), Words("a path", "paths")]

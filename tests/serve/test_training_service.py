@@ -304,7 +304,7 @@ def test_a_server_that_is_not_there(blobs: Population) -> None:
     waited: list[float] = []
     service = HttpService("amazon_ml", "http://127.0.0.1:9", wait=waited.append)
     with pytest.raises(
-        InputError, match=r"did not answer in 6 tries \(ConnectError.*see that mia-serve amazon_ml runs"
+        InputError, match=r"did not answer in 6 tries \(no connection.*see that mia-serve amazon_ml runs"
     ):
         service.train([job(blobs)])
     assert waited == sorted(waited)
@@ -312,7 +312,7 @@ def test_a_server_that_is_not_there(blobs: Population) -> None:
 
 
 def test_a_server_that_is_none_of_ours(blobs: Population, run_folder: object) -> None:
-    with served(str(run_folder)) as client, pytest.raises(InputError, match="refused a request with status 40"):
+    with served(str(run_folder)) as client, pytest.raises(InputError, match=r"refuses the request \(status 404"):
         HttpService("amazon_ml", address(client)).train([job(blobs)])
 
 
@@ -323,7 +323,7 @@ def test_a_training_that_failed_there_is_told_here(blobs: Population, monkeypatc
     monkeypatch.setattr(InProcessService, "train", fail)
     with (
         served("google_prediction", *SERVER) as client,
-        pytest.raises(InputError, match="could not train: The loss of all is NaN"),
+        pytest.raises(InputError, match=r"could not train \(The loss of all is NaN\)"),
     ):
         HttpService("google_prediction", address(client)).train([job(blobs)])
 
@@ -336,17 +336,17 @@ def test_nothing_is_asked_before_training() -> None:
 def test_a_token_is_required_and_kept_out_of_messages(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "hush-hush")
     with served("google_prediction", *SERVER, "--token-variable", "MY_TOKEN") as client:
-        with pytest.raises(InputError, match="requires a token"):
+        with pytest.raises(InputError, match=r"status 401.*`target\.token_variable`"):
             HttpService("google_prediction", address(client)).train([job(blobs)])
         right = GooglePrediction(url=address(client), token_variable="MY_TOKEN")
         assert right.connect(Engine(seed=0)).train([job(blobs)]) == ["mine"]
         monkeypatch.setenv("MY_TOKEN", "wrong")
-        with pytest.raises(InputError, match="requires a token") as raised:
+        with pytest.raises(InputError, match=r"status 401.*`target\.token_variable`") as raised:
             right.connect(Engine(seed=0)).train([job(blobs)])
     assert "wrong" not in str(raised.value)
     monkeypatch.delenv("MY_TOKEN")
     with pytest.raises(
-        InputError, match=r"`target\.token_variable` is MY_TOKEN, and this environment variable holds no"
+        InputError, match=r"`target\.token_variable` names the environment variable MY_TOKEN, which is not set"
     ):
         right.connect(Engine(seed=0))
 
@@ -376,13 +376,13 @@ def test_what_the_server_fixes_is_not_set_here() -> None:
         with pytest.raises(InputError, match=r"are settings of the server at `target\.url`"):
             AmazonML(url="http://127.0.0.1:9", **settings)  # type: ignore[arg-type]
     assert AmazonML(url="http://127.0.0.1:9").url == "http://127.0.0.1:9"
-    with pytest.raises(InputError, match=r"`target\.token_variable` is 3"):
+    with pytest.raises(InputError, match=r"`target\.token_variable` is no name of an environment variable"):
         AmazonML(token_variable=3)  # type: ignore[arg-type]
 
 
 def test_a_client_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
-    with pytest.raises(InputError, match=r"install mia-lightning\[remote\]"):
+    with pytest.raises(InputError, match=r"install 'mia-lightning\[remote\]"):
         HttpService("amazon_ml", "http://127.0.0.1:9")
 
 

@@ -209,17 +209,6 @@ def test_a_run_says_that_model_and_training_have_no_effect(blobs: Population) ->
     assert remark.endswith("so `model` and `training` have no effect.")
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5, True, "two", None])
-def test_a_number_of_targets_that_is_none_is_refused(count: object) -> None:
-    with pytest.raises(InputError, match=r"`target\.count` is .*; it must be a whole number of at least 1"):
-        GooglePrediction(count=count)  # type: ignore[arg-type]
-
-
-def test_an_unknown_origin_of_shadow_models_is_refused() -> None:
-    with pytest.raises(InputError, match=r"`target\.shadows` is 'stolen'; it must be service .* or guessed"):
-        GooglePrediction(shadows="stolen")
-
-
 def reachable(thing: object, seen: set[int]) -> Iterator[object]:
     """All that public attributes, and items of containers, lead to."""
     if id(thing) in seen or isinstance(thing, type | str | int | float | torch.dtype | torch.device):

@@ -160,7 +160,7 @@ def test_two_looks_in_two_forms_are_a_mixture(population: Population) -> None:
     models = obtained(endpoint, population)
     models.observe(population)
     endpoint.answer = labels
-    with pytest.raises(InputError, match="a mixture of two kinds"):
+    with pytest.raises(InputError, match="attack a model that gives all its answers in one form"):
         models.observe(population_of(population.x_N + 1))
 
 

@@ -208,20 +208,6 @@ def test_an_output_that_is_not_there_is_refused_with_those_that_are() -> None:
         asked(V2(FLAT, output([1], name="other")), output="predict_proba")
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"url": "nowhere"}, "`target.url`"),
-        ({"model": ""}, "`target.model`"),
-        ({"model": None}, "`target.model`"),
-        ({"datatype": "FP8"}, "`target.datatype` is 'FP8'"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], why: str) -> None:
-    with pytest.raises(InputError, match=why):
-        OpenInference(**{"url": "http://host", "model": "m", **settings})
-
-
 def test_the_identity_is_of_what_answers_depend_on_and_of_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIA_TOKEN", "very-secret")
     setup = setup_of(population_of(X))

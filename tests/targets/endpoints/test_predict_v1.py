@@ -89,14 +89,6 @@ def test_a_body_without_predictions_is_refused(body: object) -> None:
         asked(body)
 
 
-@pytest.mark.parametrize(
-    ("settings", "why"), [({"url": "nowhere"}, "`target.url`"), ({"model": " "}, "`target.model`")]
-)
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], why: str) -> None:
-    with pytest.raises(InputError, match=why):
-        PredictV1(**{"url": "http://host", "model": "m", **settings})
-
-
 def test_the_identity_is_of_what_answers_depend_on() -> None:
     setup = setup_of(population_of(X))
     target = PredictV1(url="http://host", model="m", token_variable="")

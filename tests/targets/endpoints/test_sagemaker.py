@@ -335,12 +335,6 @@ def test_what_boto_cannot_do_is_told_in_a_sentence(
 
 
 def test_settings_that_are_none(monkeypatch: pytest.MonkeyPatch, blobs: Population) -> None:
-    with pytest.raises(InputError, match=r"`target.content_type` is 'text/xml'; it must be application/json or text/c"):
-        SageMaker(endpoint_name="census", content_type="text/xml")
-    with pytest.raises(InputError, match=r"`target.single` is 'both'; it must be label or score"):
-        SageMaker(endpoint_name="census", single="both")
-    with pytest.raises(InputError, match=r"`target.endpoint_name` is empty"):
-        SageMaker(endpoint_name=" ")
     with pytest.raises(InputError, match=r"`target.endpoint_url` holds a user or password") as caught:
         SageMaker(endpoint_name="census", endpoint_url=f"https://user:{SECRET}@host")
     assert SECRET not in str(caught.value)
