@@ -1,4 +1,4 @@
-"""What a served model is: one request at a time, and nothing of retries, budgets or caches.
+"""What an endpoint is: it answers one request, and knows nothing of retries, budgets or caches.
 
 To add a protocol, write `mia_lightning/targets/endpoints/<name>.py` with a frozen dataclass that has `asking`, derives
 from `EndpointTarget` and makes an `Endpoint` of its own, and `conf/target/<name>.yaml` that names it.
@@ -9,8 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-# What a served model says of one record, as it came over the wire: numbers, one for each class, in the server's order
-# of classes; or the class alone, by its name or number; or some classes by their names, with their probabilities.
+# The answer for one record as it came: a number for each class, in the server's order of classes; or the class alone,
+# by its name or number; or some classes by their names, with their probabilities.
 RawAnswer = Sequence[float] | str | int | Mapping[str, float]
 
 
@@ -30,16 +30,16 @@ class Endpoint(Protocol):
 
     @property
     def identity(self) -> Mapping[str, object]:
-        """All that its answers depend on beside the records, as JSON, without secrets: the key of kept responses."""
+        """Everything that answers depend on beside the records, as JSON, without secrets: the key of kept responses."""
         ...
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
         """One request: an answer for each record `[B, *features]`, in the form of `Population.x_N`, on the CPU.
 
         Raises:
-            TryAgainError: it may work another time.
-            RefusedError: it was turned away, and so is not counted: refused credentials, no such model.
-            InputError: it will not work: records of a form that the model does not take, a body that is no answer.
+            TryAgainError: the request may work another time.
+            RefusedError: the request was turned away, and so is not counted: refused credentials, no such model.
+            InputError: the request will never work: the model does not take such records, or the body is no answer.
         """
         ...
 

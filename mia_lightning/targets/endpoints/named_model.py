@@ -1,4 +1,4 @@
-"""What the targets on a server of one's choice have in common: an address, the name of a model there, and a token."""
+"""What targets on a server of one's choice have in common: an address, the name of a model there, and a token."""
 
 from urllib.parse import quote
 
@@ -21,7 +21,7 @@ class NamedModel(EndpointTarget):
         token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
 
     Raises:
-        InputError: an address or a name that is none.
+        InputError: `url` is no address or holds something secret.
     """
 
     url: Address
@@ -32,7 +32,7 @@ class NamedModel(EndpointTarget):
 
     @property
     def path(self) -> str:
-        """Of the model, behind the protocol's own."""
+        """The part of the path that names the model, behind the protocol's own part."""
         version = "" if self.version is None else f"/versions/{quote(self.version, safe='')}"
         return f"models/{quote(self.model, safe='')}{version}"
 

@@ -54,8 +54,8 @@ class SageMaker(EndpointTarget):
         accept: of answers; None for what the model gives by itself.
         json_key: what the list of records stands under; None for a list by itself.
         feature_key: what the numbers of a record stand under ("features" of the built-in algorithms); None for a list.
-        single: what one number for a record is: a `label`, or the `score` of the second of two classes.
-        endpoint_url: of another host that speaks the service's routes; None for the service.
+        single: what a single number for a record is: a `label`, or the `score` of the second of two classes.
+        endpoint_url: of another host with the same routes; None for the service.
     """
 
     endpoint_name: Name
@@ -106,13 +106,13 @@ class SageMakerEndpoint:
         return {"protocol": self.protocol, "region": self._region, **asked}
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
-        """One InvokeEndpoint; boto3's own retries are off.
+        """The answers of one InvokeEndpoint; boto3's own retries are off.
 
         Raises:
             TryAgainError: throttling, a model that is not ready, a fault of the service or of the model (5xx), a broken
                 connection.
-            RefusedError: what the service refuses, or boto3 cannot send.
-            InputError: what the model refuses, or a body that is no answer.
+            RefusedError: the service refuses the request, or boto3 cannot send it.
+            InputError: the model refuses the records, or the body is no answer.
         """
         target = self._target
         optional = {
@@ -150,7 +150,7 @@ class SageMakerEndpoint:
             response = self._client.invoke_endpoint(**request)
             return str(response.get("ContentType", "")), response["Body"].read()
         except failures.ClientError as error:
-            # Nothing of the service's message is passed on: that of a wrong signature holds the request's headers.
+            # The service's message is not passed on: that of a wrong signature holds the request's headers.
             raise self._failure(error.response) from error
         except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.TokenRetrievalError):
             raise RefusedError(
@@ -164,7 +164,7 @@ class SageMakerEndpoint:
         except failures.BotoCoreError as error:
             kind = type(error).__name__
             raise RefusedError(
-                f"{self._what} cannot be asked ({kind}); put right boto3's configuration or credentials."
+                f"{self._what} cannot be asked ({kind}); correct boto3's configuration or credentials."
             ) from error
 
     def _failure(self, response: Mapping[str, Any]) -> Exception:
@@ -206,7 +206,7 @@ class SageMakerEndpoint:
         raise self._no_answer(f"a {type(value).__name__}")
 
     def _scored(self, value: Any) -> RawAnswer:
-        """The built-in algorithms' `score`: of each class, or of the second of two."""
+        """The `score` of the built-in algorithms: of each class, or of the second of two."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             return [1.0 - value, float(value)]
         return self._read(value)

@@ -1,4 +1,4 @@
-"""Tasks on several threads at once, none of which keeps a process alive that was told to end."""
+"""Tasks on several threads at once, none of which keeps alive a process that is told to end."""
 
 import queue
 import threading
@@ -9,13 +9,13 @@ Task = TypeVar("Task")
 
 
 def run_all(tasks: Sequence[Task], do: Callable[[Task], None], *, at_once: int, stop: Callable[[], None]) -> None:
-    """`do` each task, in no order; the first exception is raised once all threads are done with what they had begun.
+    """`do` each task, in any order; the first exception is raised once each thread has finished its task.
 
     An interrupt is raised at once: the threads are daemons, unlike those of `concurrent.futures`, for which Python
     waits when it ends.
 
     Args:
-        stop: called when a task failed, or at an interrupt, so that those that wait give up.
+        stop: is called when a task failed, or at an interrupt, so that tasks that wait give up.
     """
     if min(at_once, len(tasks)) <= 1:
         for task in tasks:

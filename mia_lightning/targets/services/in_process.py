@@ -1,4 +1,4 @@
-"""A prediction service that runs in this process, and is reached through its two endpoints alone."""
+"""A prediction service that runs in this process; customers reach only its two endpoints."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -18,8 +18,8 @@ from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 
-# Of a job's records and number of classes, the network that the service trains for it. Jobs of equal answers share a
-# stack, so the second value tells apart the networks that cannot stand in one.
+# The network that the service trains for a job, chosen by its records and number of classes. Jobs share a stack where
+# the second value is equal, so it must differ between networks that cannot stand in one stack.
 Choose = Callable[[ServiceJob], tuple[MakeNetwork, object]]
 
 # Bytes of training records held at once: bounds memory, not results.
@@ -29,8 +29,8 @@ _RECORD_BYTES = 2**29
 class InProcessService:
     """Trains the networks of its choice; a model is a function of the run's seed, its job's name and its records.
 
-    It has an engine of its own, which shares only the device and the precision with the customer's: neither its
-    losses nor its models nor its settings show in the run.
+    It has an engine of its own, which shares device, precision and store with the customer's. The run shows neither
+    its losses nor its models nor its settings.
 
     Args:
         name: of the service.
@@ -62,7 +62,7 @@ class InProcessService:
             The models' names, which are those of the jobs; None for a job whose loss became infinite or NaN.
 
         Raises:
-            InputError: a name is taken, or a job's records are none.
+            InputError: a name is taken, or a job has no records.
         """
         names: list[str | None] = []
         for some in _in_portions(jobs):
@@ -127,7 +127,7 @@ class InProcessService:
 
 
 def _in_portions(jobs: Iterable[ServiceJob]) -> Iterator[list[ServiceJob]]:
-    """Jobs as they come, so many at a time as memory should hold."""
+    """Jobs as they come, as many at a time as memory should hold."""
     portion: list[ServiceJob] = []
     held = 0
     for job in jobs:

@@ -279,7 +279,7 @@ def test_tokens_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("make", [partial(PredictV1, url="http://host", model="m"), GooglePrediction])
-@pytest.mark.parametrize("token", [f"{SECRET}.x", "a token", "3abc", 3])
+@pytest.mark.parametrize("token", [f"{SECRET}.x", "two words", "3abc", 3])
 def test_a_token_in_the_place_of_its_variable_is_not_repeated(make: Any, token: object) -> None:
     with pytest.raises(InputError, match=r"`target.token_variable` is no name .*export the token and give") as refusal:
         make(token_variable=token)
