@@ -1,4 +1,4 @@
-"""What is to be trained in one role, cut into chunks of models that train together."""
+"""A training job: the models of one role, cut into chunks of models that train together."""
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,18 +82,18 @@ class TrainingJob:
 
     @property
     def num_steps(self) -> int:
-        """Of all models together, over all epochs."""
+        """Optimiser steps of all models together, over all epochs."""
         return self.recipe.epochs * sum(self.recipe.steps_per_epoch(len(records)) for records in self.records_K)
 
     def groups(self) -> list[list[int]]:
-        """Places of the models that can train together, since they are equal in steps per epoch."""
+        """Places of the models that can train together: those with equal numbers of steps per epoch."""
         groups: dict[int, list[int]] = {}
         for place, records in enumerate(self.records_K):
             groups.setdefault(self.recipe.steps_per_epoch(len(records)), []).append(place)
         return list(groups.values())
 
     def chunks(self, width: int) -> list[list[int]]:
-        """The groups, cut into as few chunks of at most `width` models as will do, of even size."""
+        """The groups, each cut into as few chunks of at most `width` models as possible, of even size."""
         return [chunk for group in self.groups() for chunk in cut(group, width)]
 
     def part(self, places: Sequence[int]) -> "TrainingJob":
@@ -107,7 +107,7 @@ class TrainingJob:
         )
 
     def shards(self, count: int) -> list[list[int]]:
-        """The places, divided among at most `count` devices: each group evenly, its rest where there is least to do."""
+        """The places, divided among at most `count` devices: each group evenly, its rest where the fewest steps are."""
         shard_D: list[list[int]] = [[] for _ in range(count)]
         steps_D = [0] * count
         for group in self.groups():
@@ -119,10 +119,10 @@ class TrainingJob:
         return [sorted(shard) for shard in shard_D if shard]
 
     def gradients(self, places: Sequence[int]) -> Gradients | None:
-        """Of the recipe's rule for these models; None where it has none.
+        """The gradients of the recipe's rule for these models; None where it has no rule.
 
         Raises:
-            InputError: the rule cannot hold for them.
+            InputError: the rule cannot hold for these models.
         """
         if self.recipe.gradient_rule is None:
             return None
@@ -162,10 +162,10 @@ class TrainingJob:
         gradients: Gradients | None,
         device: torch.device,
     ) -> StackModule:
-        """What trains `stack` as the models at these places.
+        """The module that trains `stack` as the models at these places.
 
         Raises:
-            InputError: batches that the architecture cannot be trained on.
+            InputError: the architecture cannot be trained on such batches.
         """
         records_K = [self.records_K[place] for place in places]
         batches = self.recipe.sampler(
@@ -181,9 +181,9 @@ class TrainingJob:
             )
         if self.architecture.mixes_records and any(batches.has_padding_S):
             raise InputError(
-                f"The model {self.architecture.name} lets records of one batch reach each other (its batch may not be "
-                "the first axis), and models of unequal numbers of records need padding, which would reach them too; "
-                "use training.chunk=1, or keep records apart."
+                f"The model {self.architecture.name} lets the records of a batch influence each other (perhaps its "
+                "batch is not the first axis), and models with different numbers of records need padding, which would "
+                "influence them too; use training.chunk=1, or a model that keeps records apart."
             )
         return StackModule(
             stack,
@@ -200,18 +200,18 @@ class TrainingJob:
 
 
 def cut(places: Sequence[int], width: int) -> list[list[int]]:
-    """As few parts of at most `width` as will do; their sizes differ by at most one."""
+    """As few parts of at most `width` places as possible; their sizes differ by at most one."""
     return divided(places, -(-len(places) // width))
 
 
 def divided(places: Sequence[int], count: int) -> list[list[int]]:
-    """So many parts, one behind the other; their sizes differ by at most one."""
+    """The places in `count` parts, one after the other; their sizes differ by at most one."""
     bounds = [len(places) * part // count for part in range(count + 1)]
     return [list(places[start:end]) for start, end in pairwise(bounds)]
 
 
 def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None) -> None:
-    """`trainer.fit(module)`, from a checkpoint where there is one, its refusals in one sentence.
+    """`trainer.fit(module)`, from a checkpoint where there is one; what Lightning refuses is one sentence.
 
     Raises:
         InputError: Lightning refuses to train.
@@ -227,7 +227,7 @@ def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None)
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C stays a KeyboardInterrupt; Lightning would end the process and ignore the signal from then on."""
+    """Let Ctrl-C be a KeyboardInterrupt; Lightning would end the process and ignore the signal from then on."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -1,8 +1,8 @@
-"""Models of a job in the store, each under a hash of exactly what it depends on.
+"""The models of a job in the store, each under a hash of everything that it depends on, and of nothing else.
 
-A model depends on its own training records and labels in row order, the normalisation, the architecture and its
-arguments, the recipe, the precision, and the names of its seeds. It does not depend on the device, on how many models
-are trained together or how, nor on the attack, the output defence or the target that it serves.
+A model depends on its training records and labels in row order, the normalisation, the architecture and its arguments,
+the recipe, the precision, and the names of its seeds. It depends neither on the device, nor on how many models train
+together or how, nor on the attack, the output defence or the target that it serves.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
-# Raised where models of the same description come out otherwise than before.
+# Increased when a model of the same description comes out otherwise than before.
 SCHEMA = 1
 # Fields of a recipe that change no model.
 _HOW = ("execution", "chunk")
@@ -45,7 +45,7 @@ class Kept(Protocol):
     """Where the models of a job are found and kept."""
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
-        """Of the models at these places of the job, those that are there."""
+        """Those of the models at these places of the job that are there."""
         ...
 
     def num_found(self) -> int:
@@ -53,34 +53,34 @@ class Kept(Protocol):
         ...
 
     def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
-        """That no other process trains these models meanwhile; `waiting` is called once, where one does."""
+        """Hold a lock, so that no other process trains these models; `waiting` is called once where one does."""
         ...
 
     def begin(self, places: Sequence[int], execution: str, tell: Tell) -> "Begun":
-        """Training of a chunk: of what is missing, or of what an earlier process began."""
+        """Begin to train the missing models of a chunk, or those that an earlier process began to train."""
         ...
 
     def find_plan(self, device: torch.device) -> ExecutionPlan | None:
-        """By which these models were trained so far."""
+        """The execution plan by which these models were trained so far."""
         ...
 
     def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None: ...
 
     def nearest(self) -> str | None:
-        """Which fields differ from what is there of this kind; None where nothing is, or nothing differs."""
+        """Which fields differ from the nearest models of this role; None where there are none, or nothing differs."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """A chunk that trains.
+    """A chunk whose training begins.
 
     Attributes:
         places: of the models that train.
-        found: the others of the chunk.
-        checkpoint: where to go on from; None for the beginning.
+        found: the other models of the chunk.
+        checkpoint: from which training goes on; None for the beginning.
         callbacks: for the Trainer, which write checkpoints.
-        end: keeps the trained models, and forgets the checkpoint.
+        end: keeps the trained models, and removes the checkpoint.
     """
 
     places: list[int]
@@ -122,8 +122,8 @@ class KeptModels:
     Attributes:
         store: where.
         common: what they have in common, by names that a person reads.
-        own_K: what each has of its own.
-        sharing: what else the plan of their training depends on.
+        own_K: what each model has of its own.
+        sharing: what else their execution plan depends on.
         stack, key_K: hashes of what they have in common, and of each model.
     """
 
@@ -141,10 +141,10 @@ class KeptModels:
 
     @classmethod
     def of(cls, store: Store, job: TrainingJob, settings: TrainerSettings) -> "KeptModels":
-        """Those of a job without responses and buffers of its own.
+        """The models of a job without responses and buffers.
 
         Raises:
-            NoIdentityError: it cannot be said what the architecture, the recipe or a callback is.
+            NoIdentityError: the architecture, the recipe or a callback cannot be told.
         """
         recipe, population = job.recipe, job.population
         common = {
@@ -178,14 +178,14 @@ class KeptModels:
         own_K = []
         for model, records in zip(job.models, job.records_K, strict=True):
             own: dict[str, Identity] = {"model": int(model), "records": of_records(records), "count": len(records)}
-            if recipe.augment or recipe.gradient_rule is not None:  # whose draws go by the numbers of the records
+            if recipe.augment or recipe.gradient_rule is not None:  # their draws depend on the numbers of the records
                 own["numbers"] = digest_of_tensor(records)
             own_K.append(own)
         sharing = [recipe.execution, recipe.chunk, settings.num_devices]
         return cls(store=store, common=common, own_K=own_K, sharing=sharing)
 
     def place(self, k: int) -> str:
-        """Of the model at a place of the job, in the store."""
+        """Where the store has the model at a place of the job."""
         return f"models/{self.stack}/{self.key_K[k]}"
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
@@ -204,8 +204,11 @@ class KeptModels:
         return self.store.locked([self.key_K[k] for k in places], waiting=waiting)
 
     def begin(self, places: Sequence[int], execution: str, tell: Tell) -> Begun:
-        """As `Kept.begin`. What trains is written down first: killed while it keeps its models, it trains all of them
-        again, together, since in smaller company the last bits of their numbers could be others."""
+        """As `Kept.begin`.
+
+        Which models train together is written first. A process that is killed while it keeps them trains all of them
+        again together, since in a smaller stack the last bits of their numbers could differ.
+        """
         found = self.find(places, tell)
         chunk = digest([self.stack, [self.key_K[k] for k in places], execution])
         intent, checkpoint = f"running/{chunk}", f"running/{chunk}-checkpoint"
@@ -279,7 +282,7 @@ class KeptModels:
 
 
 def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:
-    """Where the models of a job are found and kept; `remark` is told where nothing can be."""
+    """Where the models of a job are found and kept; `remark` is given a sentence where nothing can be kept."""
     if store is None or not job.keep:
         return NothingKept()
     try:
@@ -293,11 +296,11 @@ def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings
 
 
 class Checkpoints(pl.callbacks.Checkpoint):
-    """Writes the running stack down at the ends of epochs, so many minutes apart.
+    """Checkpoints a training stack at the end of an epoch, at most once in so many minutes.
 
     Args:
-        save: given the Trainer.
-        minutes: between two; 0 for every epoch.
+        save: is called with the Trainer.
+        minutes: between two checkpoints; 0 for every epoch.
     """
 
     def __init__(self, save: Callable[[pl.Trainer], object], minutes: float) -> None:
@@ -317,7 +320,7 @@ def _recipe(recipe: Recipe) -> dict[str, Identity]:
     return {each.name: identity(getattr(recipe, each.name)) for each in fields(recipe) if each.name not in _HOW}
 
 
-# Of an identity: names that say how it is put together, not what it is.
+# Names in an identity that say how it is put together, not what it is.
 _JOINTS = ("named", "state", "items", "call", "object")
 
 

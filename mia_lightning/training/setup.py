@@ -1,4 +1,4 @@
-"""What the targets and the shadow models of a run have in common, so that the one imitates the other."""
+"""What the targets and the shadow models of a run have in common, so that these imitate those."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The `trainer` section: a `pl.Trainer` for each stage, and what cannot hold for a stack refused by name."""
+"""The `trainer` section: a `pl.Trainer` for each stage; options that cannot hold for a stack are refused by name."""
 
 import copy
 import logging
@@ -133,10 +133,10 @@ class TrainerSettings:
         return device
 
     def alone(self, place: int, device_type: str) -> "TrainerSettings":
-        """Those of the device at a place of `devices`, by itself.
+        """The settings for one device alone, which stands at `place` among the devices.
 
         Args:
-            device_type: of all of them, such as `cuda`.
+            device_type: of all devices, such as `cuda`.
         """
         if device_type == "cpu":
             return replace(self, devices=1)
@@ -146,10 +146,10 @@ class TrainerSettings:
         """A `pl.Trainer` for one chunk of models, on the first device.
 
         Args:
-            folder: where callbacks and loggers write what they write by themselves.
+            folder: where callbacks and loggers write.
 
         Raises:
-            InputError: Lightning refuses the settings (an accelerator that is not there, say).
+            InputError: Lightning refuses the settings, such as an accelerator that is not there.
         """
         own = copy.deepcopy(list(self.callbacks))
         settings: dict[str, Any] = {
@@ -160,7 +160,7 @@ class TrainerSettings:
             "logger": False,
             "log_every_n_steps": 1,
             "default_root_dir": folder,
-            # Else Lightning takes a Slurm job for its own, and requeues it at a signal: that is for whoever started it.
+            # Else Lightning would take a Slurm job for its own and requeue it at a signal, which is not ours to do.
             "plugins": [LightningEnvironment()],
         }
         try:
@@ -183,7 +183,7 @@ class TrainerSettings:
 
     @contextmanager
     def matmul_precision(self) -> Iterator[None]:
-        """TF32 matrix products within the context where `precision` is tf32, full ones otherwise."""
+        """Within the context, TF32 matrix products where `precision` is tf32, and full ones otherwise."""
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         try:
@@ -224,10 +224,10 @@ def _all_gpus(accelerator: str) -> int:
 
 
 def _check_for_processes(loggers: Sequence[object], callbacks: Sequence[pl.Callback]) -> None:
-    """Refuse what several processes would write to the same place.
+    """Refuse loggers and checkpoints through which several processes would write to the same place.
 
     Raises:
-        InputError: a logger or a checkpoint whose place is given.
+        InputError: a logger, or a checkpoint with a folder.
     """
     for logger in loggers:
         if isinstance(logger, Logger):
@@ -248,7 +248,7 @@ def check_trainer(trainer: pl.Trainer) -> None:
     """Refuse a `pl.Trainer` whose settings cannot hold for a stack.
 
     Raises:
-        InputError: gradient clipping or accumulation by the Trainer, fp16, or a strategy over several processes.
+        InputError: the Trainer clips or accumulates gradients, uses fp16, or has a strategy over several processes.
     """
     if trainer.gradient_clip_val:
         raise InputError(f"Trainer(gradient_clip_val=...) does not hold for a stack; use {_OURS['gradient_clip_val']}.")

@@ -109,7 +109,7 @@ class SequenceFirst(nn.Module):
 def test_a_model_in_which_padding_reaches_real_records_trains_only_without_padding(blobs: Population) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
     recipe = Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.1))
-    with pytest.raises(InputError, match="SequenceFirst lets records of one batch reach each other"):
+    with pytest.raises(InputError, match="SequenceFirst lets the records of a batch influence each other"):
         train_with(engine, SequenceFirst, blobs, [torch.arange(17), torch.arange(23)], recipe, role="shadow")
     assert train_with(engine, SequenceFirst, blobs, [torch.arange(16)] * 2, recipe, role="shadow").execution == "stack"
 

@@ -1,4 +1,4 @@
-"""How a stack is trained: everything that a trained model depends on beside its data and its seed."""
+"""Recipes: everything that a trained model depends on beside its data and its seed."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,7 +46,7 @@ def cross_entropy(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 class EarlyStopping:
     """Stop a model when its validation loss has not fallen by `min_delta` for `patience` epochs.
 
-    Each model of a stack stops for itself and is what it was at that moment.
+    Each model of a stack stops by itself and keeps the state of that moment.
     """
 
     patience: AtLeast1 = 10
@@ -80,10 +80,10 @@ class Chunk:
 
 
 class GradientRule(Protocol):
-    """Takes the gradients of a recipe's steps in place of the gradient of the mean loss."""
+    """Makes the gradients of a recipe's steps, in place of the gradient of the mean loss."""
 
     def for_models(self, models: Chunk) -> Gradients:
-        """The gradients of these models; called for every chunk before the first one trains.
+        """The gradients of these models; called for every chunk before the first chunk trains.
 
         Raises:
             InputError: the rule cannot hold for these models, their records or their recipe.
@@ -99,25 +99,30 @@ class Recipe:
         epochs: passes over a model's training records.
         batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`.
         batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
-        optimizer: makes the one optimiser of the stack from its parameters; it must act element by element.
+        optimizer: makes one optimiser from the parameters of the stack; it must act element by element.
         scheduler: makes a learning-rate schedule from the optimiser, or None.
         scheduler_interval: whether the schedule advances each epoch or each step.
         gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
         accumulate_batches: batches whose gradients are averaged for one optimiser step.
         early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
-        augment: what changes the records in training, in order (`mia_lightning.training.step.augmentation`).
+        augment: augmentations of the records in training, in order (`mia_lightning.training.step.augmentation`).
         execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
             measured to be faster, `loop` where vmap refuses the architecture.
         chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured
             to be fastest, None for all.
-        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
-            from outputs and the responses of `Engine.train`.
-        batch_objective: what a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None where a batch
-            has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in any case.
-        mix: makes of the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and `is_real_KB` the
-            records that are seen, the second label of each and the share of the first, both `[K, B]`; None for none.
-        sampler: which records each model sees at each step.
-        gradient_rule: what takes the place of the gradient of the mean loss; None for nothing.
+        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
+            outputs and responses (`TrainingJob.response_KN`).
+        batch_objective: the quantity that a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None
+            where a batch has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in
+            any case.
+        mix: makes mixed records from the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and
+            `is_real_KB`; gives these records, the second label of each and the share of the first, both `[K, B]`. None
+            for no mixing.
+        sampler: decides which records each model sees at each step.
+        gradient_rule: makes the gradients in place of that of the mean loss; None for the latter.
+
+    Raises:
+        InputError: a value is out of range, optimiser or schedule cannot be made, or an optimiser couples models.
     """
 
     epochs: AtLeast1
@@ -162,7 +167,7 @@ class Recipe:
         return _fused_where_possible(self.optimizer)(parameters)
 
     def check_records(self, shape: tuple[int, ...]) -> None:
-        """Raise an `InputError` where records of this shape cannot be augmented so."""
+        """Raise an `InputError` if records of this shape cannot be augmented."""
         for each in self.augment:
             reason = each.refusal(shape)
             if reason is not None:
@@ -174,12 +179,12 @@ class Recipe:
 
 
 def default_recipe() -> Recipe:
-    """How target and shadow models are trained unless the configuration says otherwise."""
+    """How target and shadow models are trained by default."""
     return Recipe(epochs=100, batch_size=100, optimizer=partial(torch.optim.Adam, lr=5e-3))
 
 
 def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
-    """The same optimiser with torch's fused implementation, unless the caller chose one."""
+    """The same optimiser with torch's fused implementation, unless the caller chose another."""
     kind = make_optimizer.func if isinstance(make_optimizer, partial) else make_optimizer
     chosen = getattr(make_optimizer, "keywords", {})
     if kind not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) or any(
