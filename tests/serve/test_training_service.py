@@ -164,12 +164,12 @@ NAMED = {"name": "mine", "num_classes": "3"}
 @pytest.mark.parametrize(
     ("params", "content", "sentence"),
     [
-        ({}, b"", "a job has a name of 1 to 200 letters"),
-        ({"name": "a" * 201, "num_classes": "3"}, b"", "a job has a name of 1 to 200 letters"),
+        ({}, b"", "a job needs a name of 1 to 200 letters"),
+        ({"name": "a" * 201, "num_classes": "3"}, b"", "a job needs a name of 1 to 200 letters"),
         ({"name": "a"}, b"", "num_classes is ''"),
         ({"name": "a", "num_classes": "1"}, b"", "num_classes is '1'"),
         ({"name": "a", "num_classes": "9999999"}, b"", "num_classes is '9999999'"),
-        (NAMED, b"", "the body is no safetensors; send one with x and label"),
+        (NAMED, b"", "the body is no safetensors; send a file with x and label"),
         (NAMED, b"\xff" * 100, "the body is no safetensors"),
         (NAMED, b"\x80\x04pickle", "the body is no safetensors"),
         (NAMED, save({"x": X}), "the body holds other tensors than x and label"),
@@ -218,7 +218,7 @@ def test_what_a_project_refuses(blobs: Population, google: httpx.Client) -> None
     finished(google, place)
     model = f"{place}/models/mine:predict"
     said(google.post(f"{place}/models/other:predict", content=b""), 404, "has no model 'other'")
-    said(google.post(model, content=b"x"), 400, "no safetensors; send one with x")
+    said(google.post(model, content=b"x"), 400, "no safetensors; send a file with x")
     said(google.post(model, content=save({"x": blobs.x_N.double()})), 400, "`x` is no float32 [records, *[6]]")
     said(
         google.post(model, content=save({"x": blobs.x_N[:, :5].contiguous()})), 400, "`x` is no float32 [records, *[6]]"
@@ -286,12 +286,12 @@ def test_a_training_that_fails_says_so(
     projects.add(name, job(blobs))
     projects.train(name)
     assert projects.is_training()
-    with pytest.raises(Exception, match="is training; delete it when that is done"):
+    with pytest.raises(Exception, match="is training; delete it when the training is done"):
         projects.delete(name)
     service.go.set()
     while projects.is_training():
         time.sleep(0.01)
-    assert projects.find(name).said() == {"state": "failed", "jobs": 1, "taken": 1, "error": said}
+    assert projects.find(name).to_json() == {"state": "failed", "jobs": 1, "taken": 1, "error": said}
     assert ("the inner workings" in capsys.readouterr().err) == isinstance(error, RuntimeError)
 
 
@@ -389,10 +389,11 @@ def test_a_client_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["amazon_ml", "--passes", "0"], "argument --passes: '0' is no whole number"),
-        (["amazon_ml", "--l2", "-1"], "`target.l2` is -1.0"),
+        (["amazon_ml", "--passes", "0"], "argument --passes: '0' is no whole number; give one of at least 1"),
+        (["amazon_ml", "--l2=-1"], "argument --l2: '-1' is out of range; give a number of at least 0"),
+        (["amazon_ml", "--l2", "inf"], "argument --l2: 'inf' is out of range"),
         (["google_prediction", "--passes", "3"], "unrecognized arguments: --passes"),
-        (["google_prediction", "--precision", "16"], "`trainer.precision`"),
+        (["google_prediction", "--precision", "16"], "argument --precision: invalid choice: '16' (choose from "),
     ],
 )
 def test_settings_of_a_service(capsys: pytest.CaptureFixture[str], options: list[str], sentence: str) -> None:
