@@ -88,7 +88,7 @@ class OneOf:
         self.words = Words(f"one of {', '.join(self.choices)}")
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.literal_schema(list(self.choices))
+        return core_schema.chain_schema([handler(source), core_schema.literal_schema(list(self.choices))])
 
 
 class Has:

@@ -13,8 +13,7 @@ from mia_lightning.training.chunks import Made, OneDevice, of_weights
 from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
 from mia_lightning.training.devices.processes import as_one_of, threads_of_shard, train_on_devices
 from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.kept import Kept, KeptModels, NothingKept, kept_models
-from mia_lightning.training.kept_answers import InStore
+from mia_lightning.training.kept import Kept, kept_models
 from mia_lightning.training.plan.execution import ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import release
 from mia_lightning.training.plan.planner import Planner, signature_of
@@ -81,10 +80,7 @@ class Engine:
             self._announce(job, kept)
             trained = self._trained(job, kept)
         self.losses[job.role] = (trained.train_loss_EK, trained.validation_loss_EK)
-        if isinstance(kept, KeptModels):
-            models = InStore(store=kept.store, key_K=kept.key_K, tell=self.stages.remark)
-            trained = replace(trained, kept=models)
-        return trained
+        return replace(trained, kept=kept.answers(self.stages.remark))
 
     def plan(self, job: TrainingJob, kept: Kept | None = None) -> ExecutionPlan:
         """The execution plan of a job; on several devices that of the largest shard.
@@ -138,7 +134,7 @@ class Engine:
 
     def _announce(self, job: TrainingJob, kept: Kept) -> None:
         """Say what will be reused, and why not more, before anything is trained."""
-        if isinstance(kept, NothingKept):
+        if not kept.keeps:
             return
         found, reason = kept.num_found(), kept.nearest()
         if found:

@@ -25,6 +25,7 @@ from torch import Tensor
 from mia_lightning.store.artefacts import Store
 from mia_lightning.store.identity import Identity, NoIdentityError, digest, digest_of_tensor, identity
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.kept_answers import InStore
 from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -42,7 +43,18 @@ Weights = Mapping[str, Tensor]
 
 
 class Kept(Protocol):
-    """Where the models of a job are found and kept."""
+    """Where the models of a job are found and kept.
+
+    Attributes:
+        keeps: whether anything is kept.
+    """
+
+    @property
+    def keeps(self) -> bool: ...
+
+    def answers(self, tell: Tell) -> InStore | None:
+        """Where the answers of the models are kept; None for nowhere."""
+        ...
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
         """Those of the models at these places of the job that are there."""
@@ -92,6 +104,11 @@ class Begun:
 
 class NothingKept:
     """Without a store."""
+
+    keeps = False
+
+    def answers(self, tell: Tell) -> None:
+        return None
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
         return {}
@@ -183,6 +200,13 @@ class KeptModels:
             own_K.append(own)
         sharing = [recipe.execution, recipe.chunk, settings.num_devices]
         return cls(store=store, common=common, own_K=own_K, sharing=sharing)
+
+    @property
+    def keeps(self) -> bool:
+        return True
+
+    def answers(self, tell: Tell) -> InStore:
+        return InStore(store=self.store, key_K=self.key_K, tell=tell)
 
     def place(self, k: int) -> str:
         """Where the store has the model at a place of the job."""

@@ -14,7 +14,7 @@ import torch
 from annotated_types import MinLen
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -57,11 +57,6 @@ def _different(indices: Sequence[int]) -> Sequence[int]:
     return indices
 
 
-def _as_text(value: object) -> object:
-    """A precision of 32 is read as a number from YAML."""
-    return str(value) if type(value) is int else value
-
-
 _Indices = Annotated[Sequence[AtLeast0], FromList, MinLen(1), AfterValidator(_different)]
 _Devices = Annotated[
     AtLeast1 | Literal[-1] | _Indices,
@@ -69,9 +64,8 @@ _Devices = Annotated[
     Such("[0,2]"),
 ]
 _Precision = Annotated[
-    str,
+    Name,
     OneOf(_PRECISIONS),
-    BeforeValidator(_as_text),
     Words("32, tf32, bf16 or 64 (fp16 needs one loss scaler for all models of a stack, which would couple them)"),
 ]
 _Callback = Annotated[pl.Callback, Words("a Lightning callback", "Lightning callbacks by their `_target_`")]
