@@ -404,9 +404,10 @@ def test_a_process_that_ends_without_a_word_is_named() -> None:
         train_by(exits)
 
 
+FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]  # of the tests
 ORPHANS = """
 import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 from test_devices import outlives, train_by
 
 if __name__ == "__main__":
@@ -426,7 +427,7 @@ def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(ORPHANS.format(folder=str(Path(__file__).parent)))
+    script.write_text(ORPHANS.format(folders=FOLDERS))
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # which a killed process cannot clear
     command = [sys.executable, str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
@@ -437,7 +438,7 @@ def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
 
 NOTEBOOK = """
 import sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = {folders!r}
 from test_devices import train_by
 from mia_lightning.training.step.recipe import cross_entropy
 
@@ -450,7 +451,7 @@ train_by(own)
 
 @pytest.mark.slow
 def test_what_other_processes_cannot_import_is_one_sentence() -> None:
-    code = NOTEBOOK.format(folder=str(Path(__file__).parent))
+    code = NOTEBOOK.format(folders=FOLDERS)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "InputError: The processes of several `trainer.devices` cannot import what they are to train" in run.stderr
     assert "define it in a module rather than in a notebook" in run.stderr
