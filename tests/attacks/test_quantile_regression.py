@@ -260,7 +260,6 @@ def test_the_smallest_population_will_do(size: int) -> None:
         ({"alpha": 0}, r"`attack\.quantile_regression\.alpha` is 0"),
         ({"held_out": 1.0}, r"`attack\.quantile_regression\.held_out` is 1\.0"),
         ({"hidden": [0]}, r"`attack\.quantile_regression\.hidden` is \[0\]"),
-        ({"training": Recipe(epochs=1, batch_size=1, optimizer=torch.optim.LBFGS)}, "cannot drive a stack"),
         ({"training": replace(QUICK, augment=(Flip(),))}, "augment` is set, but attack networks see no images"),
     ],
 )
