@@ -146,8 +146,8 @@ class OneDevice:
             raise does_not_fit(role, device)
         halved = replace(plan, chunk=-(-width // 2), reason=f"halved, since memory ran out with {width} models at once")
         self.stages.remark(
-            f"{role}: memory ran out with {width} models at once; training goes on with {halved.chunk} at once and "
-            "keeps what is trained."
+            f"{role}: memory ran out with {width} models at once; it goes on with {halved.chunk}, and keeps what is "
+            "trained."
         )
         self.plans.keep(halved)
         self.kept.keep_plan(halved, device)

@@ -231,7 +231,7 @@ class EndpointModels(Models):
         self._sentinels = Sentinels(self._asker, self._reading, x_N, key_N, number_N, wanted=wanted, seed=self._seed)
         if len(self._sentinels) < min(wanted, len(x_N)):
             self._remark(
-                f"The budget of {self._asking.budget} records has {self._asker.left} left, so only "
+                f"The budget of {self._asking.budget} records leaves {self._asker.left}, so that "
                 f"{len(self._sentinels)} of {wanted} sentinels are asked about again, at once and at the end."
             )
         self._counts = dict(self._sentinels.ask_at_once())

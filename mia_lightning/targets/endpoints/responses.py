@@ -95,7 +95,7 @@ class Responses:
             return
 
         def waiting() -> None:
-            self._remark("Another run is asking the same model; this run waits, and then takes its answers.")
+            self._remark("Another run is asking the same model; its answers will serve this one, too.")
 
         try:
             file = descriptor(self.path.parent / "locks")
@@ -128,8 +128,8 @@ class Responses:
             aside = _free_name(self.path)
             os.replace(self.path, aside)
             self._remark(
-                f"The kept answers in {self.path} are damaged ({error}) and were set aside as {aside.name}; answers, "
-                "the count of asked records and the budget begin anew."
+                f"The kept answers in {self.path} are damaged ({error}); they were set aside as {aside.name} and begun "
+                "anew, with the count of what was asked, so that the budget begins anew, too."
             )
             return self._connected(identity)
 
