@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -42,47 +42,6 @@ Weights = Mapping[str, Tensor]
 """Of one model: `state.<name>` of its parameters and buffers, its losses, the epochs at which it failed or stopped."""
 
 
-class Kept(Protocol):
-    """Where the models of a job are found and kept.
-
-    Attributes:
-        keeps: whether anything is kept.
-    """
-
-    @property
-    def keeps(self) -> bool: ...
-
-    def answers(self, tell: Tell) -> InStore | None:
-        """Where the answers of the models are kept; None for nowhere."""
-        ...
-
-    def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
-        """Those of the models at these places of the job that are there."""
-        ...
-
-    def num_found(self) -> int:
-        """How many models of the job seem to be there."""
-        ...
-
-    def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
-        """Hold a lock, so that no other process trains these models; `waiting` is called once where one does."""
-        ...
-
-    def begin(self, places: Sequence[int], execution: str, tell: Tell) -> "Begun":
-        """Begin to train the missing models of a chunk, or those that an earlier process began to train."""
-        ...
-
-    def find_plan(self, device: torch.device) -> ExecutionPlan | None:
-        """The execution plan by which these models were trained so far."""
-        ...
-
-    def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None: ...
-
-    def nearest(self) -> str | None:
-        """Which fields differ from the nearest models of this role; None where there are none, or nothing differs."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Begun:
     """A chunk whose training begins.
@@ -102,38 +61,49 @@ class Begun:
     end: Callable[[TrainedStack], object]
 
 
-class NothingKept:
-    """Without a store."""
+class Kept:
+    """Where the models of a job are found and kept: here nowhere, as without a store; `KeptModels` has one.
 
-    keeps = False
+    Attributes:
+        keeps: whether anything is kept.
+    """
 
-    def answers(self, tell: Tell) -> None:
+    keeps: ClassVar[bool] = False
+
+    def answers(self, tell: Tell) -> InStore | None:
+        """Where the answers of the models are kept; None for nowhere."""
         return None
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
+        """Those of the models at these places of the job that are there."""
         return {}
 
     def num_found(self) -> int:
+        """How many models of the job seem to be there."""
         return 0
 
     def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
+        """Hold a lock, so that no other process trains these models; `waiting` is called once where one does."""
         return nullcontext()
 
     def begin(self, places: Sequence[int], execution: str, tell: Tell) -> Begun:
+        """Begin to train the missing models of a chunk, or those that an earlier process began to train."""
         return Begun(places=list(places), found={}, checkpoint=None, callbacks=(), end=lambda trained: None)
 
     def find_plan(self, device: torch.device) -> ExecutionPlan | None:
+        """The execution plan by which these models were trained so far."""
         return None
 
     def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None:
-        return None
+        """Keep the execution plan."""
 
     def nearest(self) -> str | None:
+        """Which fields differ from the nearest models of this role; None where there are none, or nothing differs."""
         return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class KeptModels:
+class KeptModels(Kept):
     """The models of one job in a store.
 
     Attributes:
@@ -151,6 +121,7 @@ class KeptModels:
 
     stack: str = field(init=False)
     key_K: tuple[str, ...] = field(init=False)
+    keeps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stack", digest(dict(self.common)))
@@ -200,10 +171,6 @@ class KeptModels:
             own_K.append(own)
         sharing = [recipe.execution, recipe.chunk, settings.num_devices]
         return cls(store=store, common=common, own_K=own_K, sharing=sharing)
-
-    @property
-    def keeps(self) -> bool:
-        return True
 
     def answers(self, tell: Tell) -> InStore:
         return InStore(store=self.store, key_K=self.key_K, tell=tell)
@@ -308,7 +275,7 @@ class KeptModels:
 def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:
     """Where the models of a job are found and kept; `remark` is given a sentence where nothing can be kept."""
     if store is None or not job.keep:
-        return NothingKept()
+        return Kept()
     try:
         return KeptModels.of(store, job, settings)
     except NoIdentityError as error:
@@ -316,7 +283,7 @@ def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings
             f"{job.role}: nothing is kept in the store, since it cannot be said what {error} in `model`, `training`, "
             "`defense` or `trainer` is."
         )
-        return NothingKept()
+        return Kept()
 
 
 class Checkpoints(pl.callbacks.Checkpoint):

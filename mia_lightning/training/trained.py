@@ -1,7 +1,7 @@
 """Trained models, and the observation of their answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -99,7 +99,7 @@ class TrainedStack(Models):
     def joined(cls, parts: Sequence["TrainedStack"], order: Tensor) -> "TrainedStack":
         """The models of all parts, taken in `order` (int64); the first part is taken over."""
         first = parts[0]
-        if len(parts) == 1 and torch.equal(order, torch.arange(len(order))):
+        if len(parts) == 1 and torch.equal(order, torch.arange(first.num_models)):
             return first
         has_validation = first.validation_loss_EK is not None
         validation = [part.validation_loss_EK for part in parts if part.validation_loss_EK is not None]
@@ -186,17 +186,8 @@ class TrainedStack(Models):
 
     def select(self, kept_K: Tensor) -> "TrainedStack":
         """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
-        validation = self.validation_loss_EK
-        return TrainedStack(
-            stack=Stack.concatenate([self.stack], order=kept_K.nonzero().squeeze(1)),
-            architecture=self.architecture,
-            execution=self.execution,
-            failed_epoch_K=self.failed_epoch_K[kept_K],
-            stopped_epoch_K=self.stopped_epoch_K[kept_K],
-            train_loss_EK=self.train_loss_EK[:, kept_K],
-            validation_loss_EK=None if validation is None else validation[:, kept_K],
-            kept=None if self.kept is None else self.kept.select(kept_K),
-        )
+        chosen = TrainedStack.joined([self], kept_K.nonzero().squeeze(1))
+        return replace(chosen, kept=None if self.kept is None else self.kept.select(kept_K))
 
 
 def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:
