@@ -274,6 +274,10 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["+training.speed=3"], ["`training.speed` is no setting; the settings are epochs, "]),
         (["+attack.shokri.training.speed=3"], ["`attack.shokri.training.speed` is no setting"]),
         (["dataset._target_=mia_lightning.make_population"], ["`dataset.x` is not set, and make_population needs it"]),
+        (
+            ["trainer.callbacks=[{_target_:pytorch_lightning.callbacks.ModelCheckpoint,every_n_epoch:1}]"],
+            ["`trainer.callbacks[0].every_n_epoch` is no setting of ModelCheckpoint (did you mean `every_n_epochs`?)"],
+        ),
         (["training.optimizer.lr=abc"], ["`training.optimizer.lr` is 'abc'; it must be a number."]),
         (["training.optimizer.lr=-1"], ["`training.optimizer.lr` is -1, and Adam refuses it: Invalid learning rate"]),
         (
