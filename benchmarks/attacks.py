@@ -37,23 +37,24 @@ from torch import Tensor
 
 from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
-from mia_lightning.attacks.augmentation_label_only import AugmentationLabelOnly
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
-from mia_lightning.attacks.class_confidence import ClassConfidence
-from mia_lightning.attacks.class_entropy import ClassEntropy
-from mia_lightning.attacks.class_modified_entropy import ClassModifiedEntropy
-from mia_lightning.attacks.confidence import Confidence
-from mia_lightning.attacks.entropy import Entropy
 from mia_lightning.attacks.gap import Gap
 from mia_lightning.attacks.interface import Attack, Evidence, FittedAttack, FittedReference
+from mia_lightning.attacks.label_only import AugmentationLabelOnly, BoundaryLabelOnly
 from mia_lightning.attacks.leave_one_out import score_each
-from mia_lightning.attacks.lira import LiraOffline, LiraOnline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.modified_entropy import ModifiedEntropy
 from mia_lightning.attacks.quantile_regression import QuantileRegression
-from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.attacks.shokri import Shokri
+from mia_lightning.attacks.thresholds import (
+    ClassConfidence,
+    ClassEntropy,
+    ClassModifiedEntropy,
+    Confidence,
+    Entropy,
+    ModifiedEntropy,
+)
 from mia_lightning.attacks.views import observe_views
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
@@ -79,15 +80,16 @@ def attacks() -> dict[str, Attack]:
     plain: list[Attack] = [Gap(), Loss(), Confidence(), Entropy(), ModifiedEntropy()]
     plain += [ClassConfidence(), ClassEntropy(), ClassModifiedEntropy(), AttackP(), QuantileRegression(), Shokri()]
     found = {attack.name: attack for attack in (*plain, CalibratedLoss(), AttackR())}
-    for kind in (LiraOffline, LiraOnline):
+    for online in (False, True):
         for variance in ("fixed", "record"):
-            attack = kind(variance=variance)
+            attack = Lira(online=online, variance=variance)
             found[f"{attack.name} variance={variance}"] = attack
-    found["lira_online published=true"] = LiraOnline(published=True)
-    for rmia in (RmiaOffline, RmiaOnline):
-        found[f"{rmia().name} a=0.5 gamma=2"] = rmia(a=0.5, gamma=2.0)
-        found[f"{rmia().name} a=auto gamma=2"] = rmia(gamma=2.0)
-        found[f"{rmia().name} a=auto gamma=auto"] = rmia()
+    found["lira_online published=true"] = Lira(published=True)
+    for online in (False, True):
+        rmia = Rmia(online=online)
+        found[f"{rmia.name} a=0.5 gamma=2"] = replace(rmia, a=0.5, gamma=2.0)
+        found[f"{rmia.name} a=auto gamma=2"] = replace(rmia, gamma=2.0)
+        found[f"{rmia.name} a=auto gamma=auto"] = rmia
     labels_only: list[Attack] = [AugmentationLabelOnly(image_shape=IMAGE), BoundaryLabelOnly()]
     return found | {attack.name: attack for attack in labels_only}  # last: their answers take memory of their own
 

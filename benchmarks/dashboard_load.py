@@ -36,7 +36,7 @@ from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.curves import GRID_F
 from mia_lightning.dashboard.finding import Place
 from mia_lightning.dashboard.page import dashboard_page
-from mia_lightning.dashboard.run import Run
+from mia_lightning.reports.rows import FIGURE_NAMES, RunRow
 
 ATTACKS = ("shokri", "loss", "lira_offline")
 ARCHITECTURES = ("MLP", "CNN", "ResNet", "ViT")
@@ -127,15 +127,18 @@ def _shown(number: int, draw: np.random.Generator) -> Shown:
             "created": f"2026-{1 + number // 28 % 12:02}-{1 + number % 28:02}T{number % 24:02}:30:00+00:00",
             "seed": number % 5,
             "config": config,
+            "seconds": {},
         },
-        "dataset": {"name": DATASETS[number % 3]},
+        "dataset": {"name": DATASETS[number % 3], "num_records": 1000, "num_classes": 10},
+        "membership": {"plan": "disjoint", "num_members": 100, "num_nonmembers": 100, "shadow_train_size": 100},
         "target": {
             "architecture": ARCHITECTURES[number // 3 % 4],
+            "num_targets": 1,
             "train_accuracy": 0.97,
             "test_accuracy": 0.97 - gap,
             "generalization_gap": gap,
         },
-        "shadow": {"count": 16 * (1 + number % 3)},
+        "shadow": {"count": 16 * (1 + number % 3), "source": "real"},
         "defense": None if defense is None else {"description": defense},
         "attacks": [{"name": name, "overall": overall} for name, overall in figures.items()],
     }
@@ -143,7 +146,7 @@ def _shown(number: int, draw: np.random.Generator) -> Shown:
     place = Place(folder=folder, name=str(folder), root="outputs", group=None, comparison=None)
     start = 24  # rates from 0.01: of a thousand non-members the curve has points from 0.001
     curve = np.clip(GRID_F[start:] ** (1 - gap), 0, 1).round(3).tolist()
-    return Shown(place=place, run=Run.model_validate(content), curves=dict.fromkeys(ATTACKS, (start, curve)))
+    return Shown(place=place, run=RunRow.of(content), curves=dict.fromkeys(ATTACKS, (start, curve)))
 
 
 def _figures(gap: float, draw: np.random.Generator) -> dict[str, Any]:
@@ -152,7 +155,8 @@ def _figures(gap: float, draw: np.random.Generator) -> dict[str, Any]:
 
     auc = float(np.clip(0.5 + 0.9 * gap + draw.normal(0, 0.03), 0.4, 0.98))
     rates = {"0.01": figure(0.02 + gap / 4), "0.001": figure(0.02 + gap / 8)}
-    return {"auc": figure(auc), "advantage": figure(2 * auc - 1), "tpr_at_fpr": rates}
+    others = dict.fromkeys(FIGURE_NAMES, figure(0.6))
+    return {**others, "auc": figure(auc), "advantage": figure(2 * auc - 1), "tpr_at_fpr": rates}
 
 
 def measure(page: Path, rounds: int) -> tuple[dict[str, list[float]], int, str]:

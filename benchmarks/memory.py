@@ -33,9 +33,9 @@ from tables import render
 
 import mia_lightning as mia
 from mia_lightning.attacks.interface import Attack
-from mia_lightning.attacks.lira import LiraOnline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.rmia import RmiaOffline
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
@@ -55,7 +55,7 @@ ADAM = partial(torch.optim.Adam, lr=1e-3)
 def attacks() -> list[Attack]:
     """The loss, two attacks in closed form, and one that trains networks on all answers."""
     networks = Recipe(epochs=2, batches_per_epoch=100, optimizer=ADAM)
-    return [Loss(), LiraOnline(), RmiaOffline(), Shokri(training=networks)]
+    return [Loss(), Lira(), Rmia(online=False), Shokri(training=networks)]
 
 
 def make_population(num_records: int, num_classes: int) -> Population:

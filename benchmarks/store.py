@@ -40,7 +40,7 @@ from timed_attack import CLOCK
 
 HERE = Path(__file__).parent
 WITHOUT, EMPTY, SECOND = "without a store", "an empty store", "a second attack"
-FIRST_ATTACK = ("class_confidence", "mia_lightning.attacks.class_confidence.ClassConfidence")
+FIRST_ATTACK = ("class_confidence", "mia_lightning.attacks.thresholds.ClassConfidence")
 SECOND_ATTACK = ("loss", "mia_lightning.attacks.loss.Loss")
 HEADER = ("run", "to the first score, s", "min to max", "to the end, s", "min to max", "found", "trained")
 

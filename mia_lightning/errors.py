@@ -1,5 +1,8 @@
 """The one exception that means "the input is at fault, not the program", and its kinds."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """A value that the caller gave cannot be used.
@@ -35,6 +38,12 @@ class SettingError(InputError):
         if self.section != last and not self.section.startswith(f"{last}."):
             return self
         return type(self)(place + self.section[len(last) :], self.name, self.rest)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
+    found = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean `{found[0]}`?)" if found else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -8,8 +8,8 @@ from torch import Tensor
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Evidence
-from mia_lightning.attacks.lira import LiraOffline, LiraOnline
-from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.attacks.lira import Lira
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
@@ -17,15 +17,15 @@ from mia_lightning.training.signals import Signals
 
 ENGINE = Engine(seed=0)
 LIRA = [
-    kind(variance=variance, published=published)
-    for kind in (LiraOnline, LiraOffline)
+    Lira(online=online, variance=variance, published=published)
+    for online in (True, False)
     for variance in ("record", "fixed")
     for published in (False, True)
 ]
-RMIA = [kind(a=a, gamma=gamma) for kind in (RmiaOnline, RmiaOffline) for a, gamma in ((0.3, 2.0), (1.0, 1.0))]
+RMIA = [Rmia(online=online, a=a, gamma=gamma) for online in (True, False) for a, gamma in ((0.3, 2.0), (1.0, 1.0))]
 ATTACKS = [CalibratedLoss(), AttackR(), *LIRA, *RMIA]
-EVERY = [*ATTACKS, RmiaOnline(), RmiaOffline()]  # with `a` and gamma chosen
-AT_DEFAULTS = [CalibratedLoss(), AttackR(), LiraOnline(), LiraOffline(), RmiaOnline(), RmiaOffline()]
+EVERY = [*ATTACKS, Rmia(), Rmia(online=False)]  # with `a` and gamma chosen
+AT_DEFAULTS = [CalibratedLoss(), AttackR(), Lira(), Lira(online=False), Rmia(), Rmia(online=False)]
 
 
 def name_of(attack: object) -> str:
@@ -97,6 +97,19 @@ def random_case(
     is_shadow_K = torch.arange(num_models + 2) < num_models
     shadows = evidence(signals.select(is_shadow_K), member_KN, label_N=label_N, num_population=num_population)
     return shadows, signals.select(~is_shadow_K)
+
+
+def from_a_pool(shadows: Evidence, first: int) -> Evidence:
+    """As under membership=disjoint: models train on records from `first` on, and those before it are a target's."""
+    in_pool_N = torch.arange(len(shadows.label_N)) >= first
+    return replace(
+        shadows,
+        member_KN=shadows.member_KN & in_pool_N,
+        scored_KN=shadows.scored_KN & in_pool_N,
+        block_K=torch.arange(shadows.num_models),
+        target_scored_N=~in_pool_N & ~shadows.population_N,
+        plan_name="disjoint",
+    )
 
 
 def ragged_case(num_records: int, seed: int = 0) -> tuple[Evidence, Signals]:

@@ -9,7 +9,7 @@ from quick import quick_audit
 from torch import Tensor
 
 import mia_lightning as mia
-from mia_lightning.attacks.modified_entropy import ModifiedEntropy
+from mia_lightning.attacks.thresholds import ModifiedEntropy
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all
 from mia_lightning.defenses.labels_only import LabelsOnly
@@ -18,6 +18,7 @@ from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
 from mia_lightning.shadows.model_based import ModelBased
 from mia_lightning.targets.existing import Existing
+from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import AnswerForm, Signals
@@ -32,12 +33,11 @@ FORMS: list[tuple[AnswerForm, tuple[OutputDefense, ...]]] = [
 ]
 
 
-class Terse:
+class Terse(Models):
     """Models whose answers have lost something before anybody sees them."""
 
     num_models = 1
     architecture_name = "unknown"
-    num_parameters = None
 
     def __init__(self, whole: TrainedStack, form: AnswerForm, hides: tuple[OutputDefense, ...]) -> None:
         self.whole, self.form, self.hides = whole, form, hides

@@ -98,12 +98,6 @@ def test_some_record_must_be_always_in(canaries: int, validation: int) -> None:
         fill(Bernoulli(canaries=canaries, validation=validation), 20)
 
 
-@pytest.mark.parametrize("canaries", [0, -1, 1.5, True, None])
-def test_a_number_of_canaries_that_is_none_is_refused(canaries: object) -> None:
-    with pytest.raises(InputError, match=r"`membership.canaries` is .*; it must be at least 1 record"):
-        Bernoulli(canaries=canaries)
-
-
 def test_what_the_plan_cannot_give_is_refused() -> None:
     with pytest.raises(InputError, match=r"`membership.validation` is -1"):
         Bernoulli(validation=-1)
@@ -112,6 +106,6 @@ def test_what_the_plan_cannot_give_is_refused() -> None:
 
 
 def test_all_but_the_canaries_are_in_every_model_whatever_an_attack_wants() -> None:
-    plan = fill(Bernoulli(canaries=5), 20, population=True)
+    plan = fill(Bernoulli(canaries=5), 20, reserve=True)
     assert len(plan.population_N) == 0
     assert int(plan.member_KN.all(0).sum()) >= 15

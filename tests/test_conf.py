@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from mia_lightning.attacks.shokri import Shokri, default_training
-from mia_lightning.command.job import SECTIONS
+from mia_lightning.command.configuration import Configuration
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.training.step.recipe import Recipe, default_recipe
 
@@ -101,7 +102,8 @@ def test_no_defence_is_the_default_and_several_keep_their_order() -> None:
 
 
 def test_the_sections_are_those_of_the_configuration() -> None:
-    assert set(composed()) == set(SECTIONS)
+    made_elsewhere = {"shards", "experiment"}  # of `shadow.shards`, and of the choice of an experiment
+    assert {*composed(), *made_elsewhere} == {each.name for each in fields(Configuration)}
 
 
 def test_the_python_defaults_are_those_of_the_configuration() -> None:

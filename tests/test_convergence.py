@@ -16,7 +16,7 @@ import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.interface import Attack, Evidence
-from mia_lightning.attacks.lira import LiraOffline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.run.convergence import Convergence, Outcome, block_counts, converge, gain_draws, weighted_auc
@@ -153,7 +153,7 @@ def test_a_gain_by_chance_alone_is_called_one_in_one_of_forty_cases() -> None:
     assert low <= rising <= high
 
 
-@pytest.mark.parametrize("attack", [AttackR(), LiraOffline(), mia.Loss()], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [AttackR(), Lira(online=False), mia.Loss()], ids=lambda attack: attack.name)
 def test_what_a_subset_achieves_is_what_a_fit_on_the_first_blocks_does(attack: Attack) -> None:
     case = hard_and_easy(8, 300)
     found = case.converge(attack)
@@ -205,7 +205,7 @@ def test_the_mean_over_targets_is_shown_and_judged() -> None:
 
 
 def test_there_is_no_verdict_where_half_of_the_models_serve_no_attack() -> None:
-    for pairs, attack in ((3, AttackR()), (4, LiraOffline(variance="record"))):
+    for pairs, attack in ((3, AttackR()), (4, Lira(online=False, variance="record"))):
         case = hard_and_easy(pairs, 200)
         found = case.converge(attack)
         assert [point.num_shadows for point in found.points] == [2 * pairs]
@@ -257,10 +257,7 @@ def test_a_run_reports_it_and_is_otherwise_the_same(
 
 def test_it_is_not_measured_where_every_model_is_a_target(blobs: Population) -> None:
     settings = quick_audit(membership=mia.Halves(), target=LeaveOneOut(folds=2), shadow=mia.Real(count=8))
-    attacks = settings.pop("attacks")
-    observation = mia.observe(blobs, **settings)
-    _, (outcome,) = run_attacks(
-        observation, attacks, defenses=(), adaptive=True, skip_inapplicable=False, convergence=True
-    )
+    observation = mia.observe(blobs, **settings, convergence=True)
+    _, (outcome,) = run_attacks(observation)
     assert outcome.convergence is None
     assert any("target=leave_one_out every model is a target" in each for each in observation.engine.stages.remarks)

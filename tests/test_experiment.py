@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from mia_lightning.command import experiment, job
+from mia_lightning.command import experiment
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.comparison.files import read_comparison
@@ -33,6 +34,9 @@ TINY = [
 ]
 
 
+whole = import_module("mia_lightning.audit")  # whose name is that of the function
+
+
 def resolved(*overrides: str) -> Job:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         return Job.of(compose("config", overrides=list(overrides)))
@@ -51,7 +55,10 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         place = folder / path.relative_to(config_directory())
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(path.read_text())
-    for module in ("mia_lightning.command.experiment.config_directory", "mia_lightning.command.job.config_directory"):
+    for module in (
+        "mia_lightning.command.experiment.config_directory",
+        "mia_lightning.command.configuration.config_directory",
+    ):
         monkeypatch.setattr(module, lambda: folder)
     monkeypatch.setitem(globals(), "config_directory", lambda: folder)
     return folder
@@ -88,27 +95,28 @@ scales:
 @pytest.mark.parametrize("scale", ["small", "paper"])
 def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> None:
     settings = resolved(f"experiment={name}", f"scale={scale}")
-    if settings["experiments"] is not None:
-        assert all(entry["experiment"] in EXPERIMENTS for entry in settings["experiments"])
+    experiments = settings.configuration.experiments
+    if experiments is not None:
+        assert all(entry["experiment"] in EXPERIMENTS for entry in experiments)
         return
     planned = experiment.plan(settings, [f"experiment={name}", f"scale={scale}"])
     assert planned
-    for i, node in enumerate(settings["comparison"]["findings"]):
+    for i, node in enumerate(settings.configuration.comparison["findings"]):
         instantiate(node, f"findings[{i}]")
     for each in planned:
         for part in ("model", "membership", "target", "shadow", "training"):
-            instantiate(each.resolved[part], part, partial=part == "model")
+            instantiate(each.job.content[part], part, partial=part == "model")
         if name.startswith("shokri2017/"):
-            assert each.resolved["attack"]["shokri"]["input"] == "probabilities"
+            assert each.job.content["attack"]["shokri"]["input"] == "probabilities"
 
 
 def test_shadow_counts_and_sizes_are_those_of_the_paper() -> None:
     counts = {"location": 60, "mnist": 50, "adult": 20, "purchase": 20, "texas": 10, "cifar10": 100, "cifar100": 100}
     for name, count in counts.items():
         first, *_ = experiment.plan(resolved(f"experiment=shokri2017/{name}"), [f"experiment=shokri2017/{name}"])
-        assert first.resolved["shadow"]["count"] == count, name
+        assert first.job.content["shadow"]["count"] == count, name
         if name in ("mnist", "adult", "purchase", "texas"):
-            assert first.resolved["dataset"]["train_size"] == 10000
+            assert first.job.content["dataset"]["train_size"] == 10000
     sizes = [
         [
             each.x
@@ -124,8 +132,8 @@ def test_variants_that_share_their_models_train_once(
 ) -> None:
     write(mine, "defences", DEFENCES)
     observed = []
-    observe = job.observe
-    monkeypatch.setattr(job, "observe", lambda *arguments: observed.append(1) or observe(*arguments))
+    observe = whole.observe_models
+    monkeypatch.setattr(whole, "observe_models", lambda *arguments: observed.append(1) or observe(*arguments))
     assert run(tmp_path / "out", "experiment=defences", "scale=small", *TINY) == 0
     assert len(observed) == 2  # none, top 1 and warm share theirs
     comparison = read_comparison(tmp_path / "out")
@@ -152,9 +160,9 @@ def test_a_scale_can_have_variants_of_its_own_and_what_is_typed_goes_first(mine:
     overrides = ["experiment=defences", "scale=tiny", "shadow.count=6"]
     (only,) = experiment.plan(resolved(*overrides), overrides)
     assert only.name == "alone"
-    assert only.resolved["dataset"]["train_size"] == 30
-    assert only.resolved["shadow"]["count"] == 6
-    assert only.resolved["training"]["epochs"] == 2
+    assert only.job.content["dataset"]["train_size"] == 30
+    assert only.job.content["shadow"]["count"] == 6
+    assert only.job.content["training"]["epochs"] == 2
 
 
 @pytest.mark.parametrize(
@@ -236,8 +244,9 @@ def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_
         assert key() != key(other)
 
 
-def population_like(settings: dict[str, Any]) -> Population:
+def population_like(configured: Job) -> Population:
     """A small population of the form of a data set of the study."""
+    settings = configured.content
     name = settings["dataset"]["name"]
     shape, num_classes = {
         "adult": ((12,), 2),
@@ -253,7 +262,7 @@ def population_like(settings: dict[str, Any]) -> Population:
 
 
 def shrunk(each: experiment.Planned) -> experiment.Planned:
-    settings = copy.deepcopy(each.resolved)
+    settings = copy.deepcopy(each.job.content)
     settings["dataset"]["train_size"] = settings["membership"]["train_size"] = 60
     settings["membership"]["validation"] = min(settings["membership"].get("validation", 0), 40)
     settings["training"]["epochs"] = min(settings["training"]["epochs"], 5)
@@ -262,7 +271,7 @@ def shrunk(each: experiment.Planned) -> experiment.Planned:
         settings["shadow"] |= {"records_per_class": 10, "k_max": 4, "conf_min": 0.05, "iter_max": 100}
     if settings["model"]["_target_"].endswith("CNN"):
         settings["model"] |= {"channels": [4], "hidden": 8}
-    return dataclasses.replace(each, resolved=settings)
+    return dataclasses.replace(each, job=Job(settings))
 
 
 QUICKEST = ("multi_run_epsilon", "shokri2017/location")
@@ -275,24 +284,24 @@ def test_every_experiment_runs(name: str, tmp_path: Path, monkeypatch: pytest.Mo
     """On small populations of the data sets' forms, with few epochs and models; all else is the experiment's own."""
     plan = experiment.plan
     monkeypatch.setattr(experiment, "plan", lambda *arguments: [shrunk(each) for each in plan(*arguments)])
-    monkeypatch.setattr(job, "load", population_like)
+    monkeypatch.setattr(Job, "population", population_like)
     if name == "shokri2017/all":  # its parts run by themselves
         settings = resolved(f"experiment={name}")
         monkeypatch.setattr(experiment, "_run_comparison", lambda *_: (MADE, 0))
         assert run(tmp_path, f"experiment={name}", "scale=small", *TINY) == 0
-        assert len(json.loads((tmp_path / "summary.json").read_text())) == len(settings["experiments"])
+        assert len(json.loads((tmp_path / "summary.json").read_text())) == len(settings.configuration.experiments)
         return
     assert run(tmp_path, f"experiment={name}", "scale=small", *TINY) == 0
     comparison = read_comparison(tmp_path)
     assert not [variant.skipped for variant in comparison.variants if variant.skipped]
-    assert len(comparison.statements) == len(resolved(f"experiment={name}")["comparison"]["findings"])
+    assert len(comparison.statements) == len(resolved(f"experiment={name}").configuration.comparison["findings"])
     assert (tmp_path / "comparison.html").stat().st_size > 10_000
 
 
 def test_the_multi_run_experiment_is_one_audit_that_bounds_epsilon(tmp_path: Path) -> None:
     small = ("target.count=40", "shadow.count=20", "training.epochs=20", "dataset.train_size=30")
     settings = resolved("experiment=multi_run_epsilon", *small, *TINY[:3])
-    assert settings["comparison"] is settings["experiments"] is None
+    assert settings.configuration.comparison is settings.configuration.experiments is None
     privacy = settings.run(tmp_path, Console(quiet=True)).privacy
     assert privacy is not None
     assert privacy.epsilon is None
@@ -328,13 +337,14 @@ def test_data_that_cannot_be_used_costs_the_exit_code_and_absent_data_do_not(
 ) -> None:
     asked: list[str] = []
 
-    def load(settings: dict[str, Any]) -> Population:
-        asked.append(settings["dataset"]["name"])
-        if settings["dataset"]["name"] == "location":
+    def load(configured: Job) -> Population:
+        name = configured.content["dataset"]["name"]
+        asked.append(name)
+        if name == "location":
             raise DataNotThereError("location could not be downloaded")
         raise InputError("the archive is truncated")
 
-    monkeypatch.setattr(job, "load", load)
+    monkeypatch.setattr(Job, "population", load)
     kept, resolved_ = experiment._Kept(), resolved("experiment=shokri2017/epochs", "scale=small")
     for _ in range(3):
         with pytest.raises(DataNotThereError):

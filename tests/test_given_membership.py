@@ -179,8 +179,6 @@ def test_a_mask_leaves_no_pool() -> None:
 
 
 def test_settings_that_contradict_themselves_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="shadow_source` is 'other'; it must be same or pool"):
-        Given(shadow_source="other")
     with pytest.raises(InputError, match="are both given; give one of them"):
         Given(path=tmp_path / "rows.csv", member_N=MASK)
 

@@ -31,8 +31,8 @@ def test_the_target_stays_and_the_shadow_models_are_the_guess(blobs: Population)
     assert guessed.shadows.architecture_name == "LogisticRegression"
     alone = observe(blobs, model=LogisticRegression, training=OTHER)
     assert torch.equal(guessed.shadow_signals.log_probability_KANC, alone.shadow_signals.log_probability_KANC)
-    assert known.guess is None
-    assert guessed.guess is not None
+    assert known.audit.guess is None
+    assert guessed.audit.guess is not None
 
 
 def test_each_half_of_a_guess_leaves_the_other_as_it_is(blobs: Population) -> None:
@@ -46,7 +46,7 @@ def test_each_half_of_a_guess_leaves_the_other_as_it_is(blobs: Population) -> No
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda _: mia.Guess(model=MLP((6,), 3)), "`guess.model` is a MLP; give the class or function"),
+        (lambda _: mia.Guess(model=MLP((6,), 3)), "`guess.model` is a MLP"),
         (lambda _: mia.Guess(training=5), "`guess.training` is 5"),
         (
             lambda blobs: observe(blobs, guess=mia.Guess(training=OTHER), target=mia.GooglePrediction()),
@@ -91,7 +91,7 @@ def test_on_the_command_line_a_guess_is_what_differs() -> None:
     ("override", "sentence"),
     [
         ("guess=5", "`guess` is 5"),
-        ("guess.model=mlp", "`guess.model` is 'mlp'; give the settings that differ"),
+        ("guess.model=mlp", "`guess.model` is 'mlp'"),
     ],
 )
 def test_what_is_no_guess_is_refused_at_once(override: str, sentence: str) -> None:

@@ -132,6 +132,49 @@ def test_an_edited_script_around_it_is_not(old: str, new: str) -> None:
     assert made_by(NETWORK) == made_by(NETWORK.replace(old, new))
 
 
+CHECKED = """
+from mia_lightning.settings import checked, settings
+from torch import nn
+
+class Net(nn.Module):
+    @checked("model")
+    def __init__(self, width: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, width)
+
+@checked("model")
+def make(width: int = 8) -> nn.Module:
+    return nn.Linear(4, width)
+
+@settings("callback")
+class Patience:
+    epochs: int = 3
+
+    def is_over(self, epoch):
+        return epoch > self.epochs
+
+made = [Net, make, Patience(), Patience]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differs"),
+    [
+        ("self.first = nn.Linear(4, width)", "self.first = nn.Linear(4, 2 * width)", True),
+        ("return nn.Linear(4, width)", "return nn.Linear(4, width + 1)", True),
+        ("def __init__(self, width: int = 8)", "def __init__(self, width: int = 9)", True),
+        ("epoch > self.epochs", "epoch >= self.epochs", True),
+        ("epochs: int = 3", "epochs: int = 4", True),
+        ("        super().__init__()", "        # a comment\n        super().__init__()", False),
+        ("made =", "unused = 3\nmade =", False),
+    ],
+)
+def test_checked_settings_are_known_by_the_code_under_the_check(old: str, new: str, differs: bool) -> None:
+    assert CHECKED.count(old) == 1
+    assert made_by(CHECKED) == made_by(CHECKED)
+    assert (made_by(CHECKED) != made_by(CHECKED.replace(old, new))) is differs
+
+
 @pytest.mark.parametrize("use", ["import blocks\ndef made(x):\n    return blocks.{}", "def made(x):\n    {}"])
 def test_code_of_a_module_of_ones_own_counts(use: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it is imported above, or by the function as it runs."""
@@ -447,7 +490,7 @@ def deep() -> list[object]:
         (lambda: torch.empty(2, device="meta"), "tensor on meta"),
         (lambda: torch.eye(2).to_sparse(), "sparse_coo tensor"),
         (Refuses, "Refuses"),
-        (deep, "list that holds so many things"),
+        (deep, "list that is nested too deeply"),
     ],
 )
 def test_what_cannot_be_said_is_named(make: Callable[[], Any], named: str) -> None:

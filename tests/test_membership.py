@@ -154,15 +154,6 @@ def test_the_largest_size_that_a_refusal_names_is_accepted() -> None:
     assert plan.member_KN.sum(1).tolist() == [8, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("size", [0, -3])
-def test_counts_below_their_least_value_are_refused(size: int) -> None:
-    with pytest.raises(InputError, match=rf"`dataset.train_size` is {size}; it must be at least 1"):
-        Disjoint(train_size=size)
-    for plan in (Disjoint, Halves, Given):
-        with pytest.raises(InputError, match=r"`membership.validation` is -1; it must be a number of records"):
-            plan(validation=-1)
-
-
 # --- halves ----------------------------------------------------------------------------------------------
 
 
@@ -311,12 +302,3 @@ def test_impossible_matrices_are_refused() -> None:
         Membership(member_KN=some, scored_KN=~some, validation_N=none, **settings)
     with pytest.raises(AssertionError, match="a validation record is evidence"):
         Membership(member_KN=some, scored_KN=some, validation_N=torch.tensor([0]), **settings)
-
-
-@pytest.mark.parametrize("value", [1.5, True, "abc", [1]])
-def test_counts_of_records_are_whole_numbers(value: object) -> None:
-    with pytest.raises(InputError, match=r"`dataset.train_size` is .*; it must be a whole number"):
-        Disjoint(train_size=value)
-    for plan in (Disjoint, Halves):
-        with pytest.raises(InputError, match=r"`membership.validation` is .*; it must be a whole number"):
-            plan(validation=value)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import mia_lightning as mia
-from mia_lightning.attacks.confidence import Confidence
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.shokri import default_training
+from mia_lightning.attacks.thresholds import Confidence
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.labels_only import LabelsOnly
@@ -175,7 +175,7 @@ def test_synthetic_shadow_records_leave_the_target_as_it_is(
 ) -> None:
     other = mia.observe(bits, **{**QUICK, "shadow": shadow})
     assert torch.equal(other.target_signals.log_probability_KANC, observed.target_signals.log_probability_KANC)
-    assert torch.equal(other.plan.member_KN[0, :160], observed.plan.member_KN[0])
+    assert torch.equal(other.membership.member_KN[0, :160], observed.membership.member_KN[0])
     assert other.synthesis is not None
     M = len(other.synthesis.x_M)
     assert other.shadow_signals.log_probability_KANC.shape == (4, 1, 160 + M, 3)
@@ -194,7 +194,7 @@ def test_synthetic_shadow_records_leave_the_target_as_it_is(
 def test_noisy_records_come_from_records_that_are_no_evidence_about_the_target(bits: Population) -> None:
     other = mia.observe(bits, **{**QUICK, "shadow": Noisy(count=2, fraction=0.0, label="own")})
     assert other.synthesis is not None
-    outside_N = other.plan.columns(slice(0, 160)).outside_N
+    outside_N = other.membership.columns(slice(0, 160)).outside_N
     assert int(outside_N.sum()) == 120
     known = set(map(tuple, bits.x_N[outside_N].tolist()))
     assert set(map(tuple, other.synthesis.x_M.tolist())) == known
@@ -205,7 +205,7 @@ def test_the_answers_behind_an_output_defence_make_the_shadow_records(bits: Popu
     settings = {**QUICK, "shadow": CLIMB}
     plain = mia.observe(bits, **settings)
     defended = mia.observe(bits, **settings, defenses=[TopK(k=1)])
-    assert defended.output_defenses == (TopK(k=1),)
+    assert defended.audit.output_defenses == (TopK(k=1),)
     assert any("made from the answers of the defended target" in remark for remark in defended.engine.stages.remarks)
     mia.attack(defended, defenses=[TopK(k=1)])
     with pytest.raises(mia.InputError, match="made from the target's answers"):
@@ -284,7 +284,7 @@ def test_a_query_of_a_service_is_one_query_there(bits: Population) -> None:
 def test_shadow_records_that_equal_records_of_the_target_are_told(bits: Population) -> None:
     twice = replace(bits, x_N=bits.x_N[torch.arange(160) // 2])
     report = mia.audit(twice, **QUICK)
-    plan = mia.observe(twice, **QUICK).plan
+    plan = mia.observe(twice, **QUICK).membership
     target_N, shadow_N = plan.scored_KN[plan.targets].any(0), plan.scored_KN[plan.shadows].any(0)
     equal_NN = (twice.x_N[:, None] == twice.x_N).all(-1)
     twins = int((equal_NN[shadow_N][:, target_N]).any(1).sum())

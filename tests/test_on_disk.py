@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import mia_lightning as mia
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.interface import Attack
-from mia_lightning.attacks.lira import LiraOnline
-from mia_lightning.attacks.rmia import RmiaOffline
+from mia_lightning.attacks.label_only import BoundaryLabelOnly
+from mia_lightning.attacks.lira import Lira
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.defenses.temperature import Temperature
@@ -34,8 +34,8 @@ from mia_lightning.training.trainer import TrainerSettings
 RECIPE = Recipe(epochs=3, batches_per_epoch=3, optimizer=partial(torch.optim.Adam, lr=0.02))
 ATTACKS = [
     mia.Loss(),
-    LiraOnline(),
-    RmiaOffline(a=0.5),
+    Lira(),
+    Rmia(online=False, a=0.5),
     mia.Shokri(hidden=[4], training=RECIPE),
     BoundaryLabelOnly(),
 ]

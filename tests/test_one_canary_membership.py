@@ -41,7 +41,7 @@ def test_models_differ_in_the_canary_alone(
         targets=targets,
         shadows=2 * pairs,
         seed=seed,
-        population=wants_population,
+        reserve=wants_population,
     )
     assert plan.plan_name == "one_canary"
     assert plan.member_KN.shape == plan.scored_KN.shape == (targets + 2 * pairs, num_records)
@@ -107,13 +107,7 @@ def test_the_canary_is_drawn_or_named_or_the_record_of_the_group() -> None:
         fill(OneCanary(train_size=5), Canaries(count=2).apply(population, seed=0))
 
 
-@pytest.mark.parametrize("record", [True, 1.5, "7"])
-def test_a_record_that_is_no_place_is_refused(record: object) -> None:
-    with pytest.raises(InputError, match=r"`membership.record` is .*; it must be the place of a record"):
-        OneCanary(record=record)
-
-
-@pytest.mark.parametrize("record", [-1, 30])
+@pytest.mark.parametrize("record", [30, 10**9])
 def test_a_place_outside_the_data_is_refused(record: int) -> None:
     with pytest.raises(InputError, match=rf"`membership.record` is {record}; plain has the records 0 to 29"):
         fill(OneCanary(train_size=5, record=record), population_of(30))

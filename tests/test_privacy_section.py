@@ -16,9 +16,9 @@ from mia_lightning.errors import InputError
 from mia_lightning.metrics.privacy_bounds import largest_certifiable_epsilon, multi_run_epsilon, one_run_epsilon
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.console import render_summary
-from mia_lightning.reports.findings import headline, meaning, privacy_sentences, verdict
-from mia_lightning.reports.page.interactive import epsilon_plot
+from mia_lightning.reports.plots import epsilon_plot
 from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBound, TrialsSection
+from mia_lightning.reports.sentences import headline, meaning, privacy_sentences, verdict
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
 
@@ -200,8 +200,8 @@ def test_networks_that_know_a_mislabelled_canary_by_heart_show_most_of_what_the_
     trials = trials_of(report)
     assert not trials.is_natural
     assert trials.lower[0].epsilon_low > 0.6 * trials.largest_epsilon > 1.5
-    assert headline(report) == "It shows whether one record was among the training data"
-    assert verdict(report)[0].startswith("Given a model that was trained with the canary and one that was not")
+    assert headline(report).startswith("Membership of one record leaks: AUC\u00a0")
+    assert "scores a model trained with the canary above one trained without it in" in verdict(report)[0]
     assert meaning(report)[:3] == privacy_sentences(report.privacy)  # type: ignore[arg-type]
 
 
@@ -216,15 +216,16 @@ def test_page_console_and_file_show_both_bounds_of_trials(blobs: Population, tmp
     (bound,) = trials.lower
     assert bound.epsilon_low == 0.0
     for text in (
-        f"{trials.num_in} with one record more (natural: number 3, class a) and {trials.num_out} without it",
-        f"loss flags {bound.true_positives} of the {trials.num_in} and {bound.false_positives} of the {trials.num_out}",
+        f"{trials.num_in} with one more record (a natural one: number 3, class a) and {trials.num_out} without it",
+        f"loss flags {bound.true_positives} of the {trials.num_in} models trained with it and "
+        f"{bound.false_positives} of the {trials.num_out} trained without it",
         f"no epsilon above 0 is shown, and at most {privacy.epsilon:.3f} is guaranteed",
-        f"so many models can show no more than {trials.largest_epsilon:.3f}",
+        f"can show an epsilon of at most {trials.largest_epsilon:.3f}",
     ):
         assert text in page
         assert text in printed
     assert 'id="epsilon"' in page
-    assert "adding or removing one record" in page
+    assert "one record, added or removed" in page
     assert mia.read_report(tmp_path).privacy == privacy  # type: ignore[arg-type]
 
 
@@ -256,7 +257,7 @@ def test_of_several_attacks_the_one_that_shows_most_is_told() -> None:
     section = PrivacySection(epsilon=None, delta=1e-3, statement="", num_canaries=100, lower=tuple(bounds))
     assert [sentence.split()[0] for sentence in privacy_sentences(section)] == ["lira"]
     none = section.model_copy(update={"lower": tuple(bounds[:1])})
-    assert "guesses on canaries: no epsilon above 0 is shown (" in privacy_sentences(none)[0]
+    assert "canaries correctly: no epsilon above 0 is shown (" in privacy_sentences(none)[0]
     assert privacy_sentences(section.model_copy(update={"lower": ()})) == []
 
 
@@ -269,7 +270,7 @@ def test_a_guarantee_that_the_trials_refute_is_said_to_be_refuted() -> None:
     ):
         privacy = PrivacySection(epsilon=epsilon, delta=1e-3, statement="", num_canaries=100, lower=(bound,))
         (sentence,) = privacy_sentences(privacy)
-        assert sentence.startswith("loss is right in 48 of 50 guesses on canaries")
+        assert sentence.startswith("loss guesses 48 of 50 canaries correctly")
         assert sentence.endswith(ending)
 
 

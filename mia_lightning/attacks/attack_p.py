@@ -8,25 +8,23 @@ from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
 from mia_lightning.attacks.statistics import log_confidence
-from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AttackName, Between0And1
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("attack.{name}")
 class AttackP:
-    """Compare a record's loss with the target's own losses on records that are nobody's members.
+    """Score: minus the quantile of a record's loss among the target's losses on records that are nobody's members.
 
     Attributes:
         alpha: the false-positive rate of the operating point: flagged is a record whose loss is such that at most this
             share of the population's losses are as small.
     """
 
-    name: str = "attack_p"
-    alpha: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_alpha(self.name, self.alpha)
+    name: AttackName = "attack_p"
+    alpha: Between0And1 = 0.1
 
     @property
     def description(self) -> str:
@@ -68,9 +66,9 @@ class FittedAttackP:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Minus the quantile of the record's loss among the population's, `[T, N]` in [-1, 0], float64.
 
-        The quantile is the share of losses that are smaller or equal, less half a record where there are equal ones:
-        the mid-rank where one loss ties, in its order where several do. So the scores from the threshold on are
-        exactly those of which no more than `alpha` of the population's losses are smaller or equal.
+        Larger for members. The quantile is the share of losses that are smaller or equal, less half a record where
+        there are equal ones: the mid-rank where one loss ties, in its order where several do. So the scores from the
+        threshold on are exactly those of which no more than `alpha` of the population's losses are smaller or equal.
         """
         loss_TN = -log_confidence(signals, label_N)
         population_N = self.population_N[: loss_TN.shape[1]].to(loss_TN.device)
@@ -79,16 +77,6 @@ class FittedAttackP:
         num_at_most_TN = torch.searchsorted(sorted_TP, loss_TN, right=True)
         is_tied_TN = num_smaller_TN < num_at_most_TN
         return -(num_at_most_TN.double() - 0.5 * is_tied_TN) / sorted_TP.shape[1]
-
-
-def check_alpha(name: str, alpha: float) -> None:
-    """Refuse what is no false-positive rate.
-
-    Raises:
-        InputError: it is not above 0 and below 1.
-    """
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < 1:
-        raise InputError(f"`attack.{name}.alpha` is {alpha!r}; it must be a false-positive rate above 0 and below 1.")
 
 
 def check_population(name: str, shadows: Evidence, *, fewest: int = 1) -> None:

@@ -10,25 +10,29 @@ from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.ordered import Ordered
-from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold, record_slices
-from mia_lightning.attacks.statistics import log_confidence
+from mia_lightning.attacks.references import (
+    Others,
+    check_references,
+    finite_log_confidence,
+    left_out_threshold,
+    scores_left_out,
+)
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AttackName
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("attack.{name}")
 class AttackR:
-    """Score a record by the share of its out-models that have a higher loss than the target, ties counted half."""
+    """Score: the share of a record's out-models that have a higher loss than the target, ties counted half."""
 
-    name: str = "attack_r"
+    name: AttackName = "attack_r"
     needs: ClassVar[Needs] = Needs(out_models=1)
-
-    @property
-    def description(self) -> str:
-        return (
-            "Share of the shadow models that did not train on the record whose loss is higher than the target's; one "
-            "threshold, the best on the shadow models."
-        )
+    description: ClassVar[str] = (
+        "Share of the shadow models that did not train on the record whose loss is higher than the target's; one "
+        "threshold, the best on the shadow models."
+    )
 
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedAttackR":
         """Sort the out-models of each record.
@@ -37,8 +41,8 @@ class AttackR:
             DoesNotApplyError: a record without out-models, or a single shadow model.
         """
         check_references(shadows, self.needs, self.name)
-        value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
-        score_KN = _left_out(value_KN.clone(), value_KN, shadows, torch.arange(shadows.num_models))
+        value_KN = finite_log_confidence(shadows.signals, shadows.label_N)
+        score_KN = scores_left_out(_compare, value_KN, shadows, torch.arange(shadows.num_models))
         threshold = left_out_threshold(score_KN, shadows, self.name)
         del score_KN
         outside = Ordered.of(value_KN, ~shadows.member_KN.to(value_KN.device), Others.of(shadows))
@@ -58,26 +62,20 @@ class FittedAttackR:
     remarks: tuple[str, ...] = ()
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
-        """Share in [0, 1], `[T, N]`, float64; −inf without out-models."""
-        value_TN = finite(log_confidence(signals, label_N))
+        """Share in [0, 1], `[T, N]`, float64, larger for members; −inf without out-models."""
+        value_TN = finite_log_confidence(signals, label_N)
         return _share(value_TN, self.outside.columns(slice(value_TN.shape[1])))
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others."""
-        value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
-        value_TN = value_KN[row_T] if signals is None else finite(log_confidence(signals, shadows.label_N))
-        return _left_out(value_TN, value_KN, shadows, row_T)
+        value_KN = finite_log_confidence(shadows.signals, shadows.label_N)
+        value_TN = None if signals is None else finite_log_confidence(signals, shadows.label_N)
+        return scores_left_out(_compare, value_KN, shadows, row_T, value_TN)
 
 
 def _share(value_TN: Tensor, outside: Ordered) -> Tensor:
     return outside.share_below(value_TN).where(outside.left_NT.T > 0, -torch.inf)
 
 
-def _left_out(score_TN: Tensor, value_KN: Tensor, shadows: Evidence, row_T: Tensor) -> Tensor:
-    """The values of the targets, overwritten with their scores."""
-    out_KN = ~shadows.member_KN.to(value_KN.device)
-    others = Others.of(shadows, row_T)
-    for columns in record_slices(*value_KN.shape):
-        outside = Ordered.of(value_KN[:, columns], out_KN[:, columns], others)
-        score_TN[:, columns] = _share(score_TN[:, columns], outside)
-    return score_TN
+def _compare(value_TN: Tensor, value_KN: Tensor, out_KN: Tensor, others: Others) -> Tensor:
+    return _share(value_TN, Ordered.of(value_KN, out_KN, others))

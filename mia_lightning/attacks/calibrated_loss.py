@@ -1,5 +1,5 @@
 """The calibrated loss of Watson et al., "On the Importance of Difficulty Calibration in Membership Inference Attacks"
-(2022): how much lower the loss of a record is than models that did not train on it would have it.
+(2022): how much lower the target's loss on a record is than that of models that did not train on it.
 """
 
 from dataclasses import dataclass
@@ -13,28 +13,26 @@ from mia_lightning.attacks.references import (
     Moments,
     Others,
     check_references,
-    finite,
+    finite_log_confidence,
     left_out_threshold,
-    record_slices,
+    scores_left_out,
 )
-from mia_lightning.attacks.statistics import log_confidence
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AttackName
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("attack.{name}")
 class CalibratedLoss:
-    """Score a record by minus its loss, less the mean of that over the shadow models that did not train on it."""
+    """Score: minus the loss of a record, less the mean of that over the shadow models that did not train on it."""
 
-    name: str = "calibrated_loss"
+    name: AttackName = "calibrated_loss"
     needs: ClassVar[Needs] = Needs(out_models=1)
-
-    @property
-    def description(self) -> str:
-        return (
-            "Minus the loss of the record, less the mean of that over shadow models that did not train on it; one "
-            "threshold, the best on the shadow models."
-        )
+    description: ClassVar[str] = (
+        "Minus the loss of the record, less the mean of that over shadow models that did not train on it; one "
+        "threshold, the best on the shadow models."
+    )
 
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedCalibratedLoss":
         """Average over the out-models of each record.
@@ -43,8 +41,8 @@ class CalibratedLoss:
             DoesNotApplyError: a record without out-models, or a single shadow model.
         """
         check_references(shadows, self.needs, self.name)
-        value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
-        score_KN = _left_out(value_KN.clone(), value_KN, shadows, torch.arange(shadows.num_models))
+        value_KN = finite_log_confidence(shadows.signals, shadows.label_N)
+        score_KN = scores_left_out(_compare, value_KN, shadows, torch.arange(shadows.num_models))
         outside = Moments.of(value_KN, ~shadows.member_KN.to(value_KN.device), Others.of(shadows))
         return FittedCalibratedLoss(
             threshold=left_out_threshold(score_KN, shadows, self.name),
@@ -64,22 +62,17 @@ class FittedCalibratedLoss:
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """In nats, `[T, N]`, float64; above 0 where the target fits a record better; −inf without out-models."""
-        value_TN = finite(log_confidence(signals, label_N))
+        value_TN = finite_log_confidence(signals, label_N)
         columns = slice(value_TN.shape[1])
         return (value_TN - self.mean_out_N[columns]).where(self.num_out_N[columns] > 0, -torch.inf)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others."""
-        value_KN = finite(log_confidence(shadows.signals, shadows.label_N))
-        value_TN = value_KN[row_T] if signals is None else finite(log_confidence(signals, shadows.label_N))
-        return _left_out(value_TN, value_KN, shadows, row_T)
+        value_KN = finite_log_confidence(shadows.signals, shadows.label_N)
+        value_TN = None if signals is None else finite_log_confidence(signals, shadows.label_N)
+        return scores_left_out(_compare, value_KN, shadows, row_T, value_TN)
 
 
-def _left_out(score_TN: Tensor, value_KN: Tensor, shadows: Evidence, row_T: Tensor) -> Tensor:
-    """The values of the targets, overwritten with their scores."""
-    out_KN = ~shadows.member_KN.to(value_KN.device)
-    others = Others.of(shadows, row_T)
-    for columns in record_slices(*value_KN.shape):
-        outside = Moments.of(value_KN[:, columns], out_KN[:, columns], others)
-        score_TN[:, columns] = (score_TN[:, columns] - outside.mean).where(outside.count > 0, -torch.inf)
-    return score_TN
+def _compare(value_TN: Tensor, value_KN: Tensor, out_KN: Tensor, others: Others) -> Tensor:
+    outside = Moments.of(value_KN, out_KN, others)
+    return (value_TN - outside.mean).where(outside.count > 0, -torch.inf)

@@ -1,7 +1,8 @@
 """What an attack is: it learns from shadow models how members differ, and scores the records of a target.
 
-To add one, write `mia_lightning/attacks/<name>.py` with a frozen dataclass that has `name`, `description`, `needs` and
-`fit`, and `conf/attack/<name>.yaml` that names it. Attacks never query a model: they read what was observed.
+To add one, write `mia_lightning/attacks/<name>.py` with a class that has `name`, `description`, `needs` and `fit`, its
+fields checked by `@settings("attack.{name}")`, and `conf/attack/<name>.yaml` with its `_target_` and all its fields.
+Attacks never query a model: they read what was observed.
 """
 
 from collections.abc import Sequence
@@ -29,10 +30,11 @@ class Needs:
         shadows: shadow models of known membership, if only for the threshold; an attack that needs none may be given
             evidence without any.
         population: records of the same distribution that are evidence about no model (`Evidence.population_N`).
-        out_models: the fewest shadow models that have not seen a record of the target's.
-        in_models: the fewest shadow models that have.
-        views: changed records that target and shadow models are asked about too (`Signals.views`), once for the
-            union over all attacks of a run.
+        out_models: for each record that is evidence about a target, the fewest shadow models that did not train on
+            it.
+        in_models: likewise, the fewest that did.
+        views: changed copies of the records that target and shadow models are asked about too (`Signals.views`), once
+            for all attacks of a run.
     """
 
     shadows: bool = True
@@ -117,7 +119,7 @@ class FittedAttack(Protocol):
 class FittedReference(FittedAttack, Protocol):
     """A fitted attack that compares a target with shadow models record by record, in closed form.
 
-    Any of the shadow models can then be the target while the others serve it.
+    So any shadow model can be the target, with the others as its shadow models.
     """
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
@@ -126,8 +128,8 @@ class FittedReference(FittedAttack, Protocol):
         Args:
             signals: what those T models show as targets, where it is other than what they show as shadow models.
 
-        Settings that were learnt when the attack was fitted are kept: whoever calls this has fitted the attack on
-        models that `row_T` and their complements are not among, or learns nothing from the scores but a threshold.
+        What `fit` has learnt, such as constants, is kept. So the attack must have been fitted without the models
+        `row_T` and their blocks, unless the scores serve for nothing but a threshold.
         """
         ...
 

@@ -1,9 +1,9 @@
-"""Every model of a stack a target once, the models outside its block its shadow models.
+"""Every model of a stack is the target once, with the models outside its block as its shadow models.
 
-Attacks in closed form compare each target with all models but its own block; what is learnt (attack networks,
-thresholds, settings) is learnt once for each fold of whole blocks, on the models of the other folds, so that no target
-is scored by what has seen it or its complement. An attack that needs no shadow models is given none, and scores all
-targets at once. Either way all networks of an attack are one stack.
+Attacks in closed form compare each target with all models but its own block. What is learnt (attack networks,
+thresholds, settings) is learnt once for each fold of whole blocks, from the models of the other folds, so that nothing
+that scores a target has learnt from it or its complement. An attack that needs no shadow models is given none, and
+scores all targets at once. Either way all networks of an attack are one stack.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from mia_lightning.training.signals import Signals
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scored:
-    """What an attack says of T targets.
+    """The scores and decisions of an attack on T targets.
 
     Attributes:
         score_TN: float64, higher means more likely a member.

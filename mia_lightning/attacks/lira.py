@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -10,100 +11,94 @@ from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.normal import Normal, Side, joined, sides
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
 from mia_lightning.attacks.statistics import scaled_logit
-from mia_lightning.attacks.views import View, image_views
-from mia_lightning.errors import InputError
+from mia_lightning.attacks.views import image_views
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AttackName, ImageShape
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
-VARIANCES = ("auto", "record", "fixed")
 # With fewer shadow models a variance of each record is too noisy (section VI-C of the paper).
 _FEWEST_FOR_RECORD_VARIANCE = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiraOnline:
-    """Score a record by the likelihood ratio of the target's φ: models that trained on it against those that did not.
+@settings("attack.{name}")
+class Lira:
+    """Score: how likely the target's φ, the scaled logit of a record, is where a model trained on the record.
+
+    Online that is the log likelihood ratio between the shadow models that trained on the record and those that did
+    not. Offline it is the log probability that models that did not train on it have no higher a φ. Both are in nats,
+    and larger for members.
 
     Attributes:
+        online: whether the shadow models that trained on a record are used; each record must then be in some of them,
+            as under membership=halves.
+        name: in reports; by default `lira_online` or `lira_offline`.
         variance: `record`, `fixed` (`Normal.variance`), or `auto`: fixed below 64 shadow models.
+        published: as `Normal.published`; log-likelihoods are averaged over views, not summed; and offline the score is
+            minus the log density under the out-models, which is large on both sides of their mean, where the paper has
+            P[Z ≤ φ].
         shift, flip: further queries about images: the 4 `shift` copies moved by so many pixels, and the mirror image.
         image_shape: of an image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
-        published: as `Normal.published`; log-likelihoods are averaged over views, not summed.
+
+    Source: Carlini et al. (2022), section V and algorithm 1.
     """
 
-    name: str = "lira_online"
-    variance: str = "auto"
+    online: bool = True
+    name: AttackName = ""
+    variance: Literal["auto", "record", "fixed"] = "auto"
     published: bool = False
-    shift: int = 0
+    shift: AtLeast0 = 0
     flip: bool = False
-    image_shape: Sequence[int] | None = None
+    image_shape: ImageShape | None = None
 
     def __post_init__(self) -> None:
-        _check(self.name, self.variance, self.published, self.shift, self.flip)
+        if not self.name:
+            object.__setattr__(self, "name", "lira_online" if self.online else "lira_offline")
 
     @property
     def needs(self) -> Needs:
-        return Needs(out_models=2, in_models=2, views=image_views(self.shift, self.flip, self.image_shape))
+        views = image_views(self.shift, self.flip, self.image_shape)
+        return Needs(out_models=2, in_models=2 if self.online else 0, views=views)
 
     @property
     def description(self) -> str:
-        return (
-            "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and that did "
-            f"not, both normal ({self.variance} variance); one threshold, the best on the shadow models."
-        )
-
-    def fit(self, shadows: Evidence, engine: Engine) -> "FittedLira":
-        """Fit the in-models and the out-models of each record.
-
-        Raises:
-            DoesNotApplyError: a record with fewer than two in- or out-models, as under membership=disjoint, or too few
-                shadow models for a threshold.
-        """
-        check_references(shadows, self.needs, self.name, offline="lira_offline")
-        return _fit(shadows, self.name, self.variance, self.published, self.needs.views, online=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LiraOffline:
-    """Score a record by how far the target's φ stands above that of models that did not train on it.
-
-    Attributes:
-        variance: `record`, `fixed` (`Normal.variance`), or `auto`: fixed below 64 shadow models.
-        shift, flip: further queries about images: the 4 `shift` copies moved by so many pixels, and the mirror image.
-        image_shape: of an image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
-        published: as `Normal.published`; and the score is minus the log density under the out-models, the mean over
-            views, which is large on both sides of their mean, where the paper has P[Z ≤ φ].
-    """
-
-    name: str = "lira_offline"
-    variance: str = "auto"
-    published: bool = False
-    shift: int = 0
-    flip: bool = False
-    image_shape: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        _check(self.name, self.variance, self.published, self.shift, self.flip)
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(out_models=2, views=image_views(self.shift, self.flip, self.image_shape))
-
-    @property
-    def description(self) -> str:
+        if self.online:
+            return (
+                "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and that "
+                f"did not, both normal ({self.variance} variance); one threshold, the best on the shadow models."
+            )
         return (
             "Log probability that shadow models that did not train on the record have no higher a scaled logit, normal "
             f"({self.variance} variance); one threshold, the best on the shadow models."
         )
 
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedLira":
-        """Fit the out-models of each record.
+        """Fit the out-models of each record, and online the in-models.
 
         Raises:
-            DoesNotApplyError: a record with fewer than two out-models, or too few shadow models for a threshold.
+            DoesNotApplyError: a record with fewer than two out-models, or online with fewer than two in-models, as
+                under membership=disjoint; or too few shadow models for a threshold.
         """
-        check_references(shadows, self.needs, self.name)
-        return _fit(shadows, self.name, self.variance, self.published, self.needs.views, online=False)
+        check_references(shadows, self.needs, self.name, offline="lira_offline")
+        views = tuple(view.name for view in self.needs.views)
+        variance = self.variance
+        if variance == "auto":
+            variance = "record" if shadows.num_models >= _FEWEST_FOR_RECORD_VARIANCE else "fixed"
+        normal = Normal(variance=variance, published=self.published)
+        phi_KAN = logits(shadows.signals, shadows.label_N, views)
+        every_K = torch.arange(shadows.num_models)
+        score_KN = _left_out(phi_KAN, phi_KAN, shadows, every_K, normal, online=self.online)
+        threshold = left_out_threshold(score_KN, shadows, self.name)
+        del score_KN
+        parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=self.online))
+        insides = [inside for _, inside, _ in parts if inside is not None]
+        return FittedLira(
+            threshold=threshold,
+            normal=normal,
+            inside=joined(insides) if insides else None,
+            outside=joined([outside for _, _, outside in parts]),
+            views=views,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -120,7 +115,7 @@ class FittedLira:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Log likelihood ratio, or offline log P[Z ≤ φ], in nats, summed over views: `[T, N]`, float64.
 
-        −inf for a record with fewer than two models on a side.
+        Larger for members; −inf for a record with fewer than two models on a side.
         """
         phi_TAN = logits(signals, label_N, self.views)
         columns = slice(phi_TAN.shape[-1])
@@ -145,39 +140,6 @@ def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tens
     assert signals.views is not None, "the views were not observed"
     place_A = [signals.views.names.index(name) for name in views]
     return torch.cat([phi_KAN, finite(signals.views.scaled_logit_KAN[:, place_A].double())], dim=1)
-
-
-def _check(name: str, variance: str, published: bool, shift: int, flip: bool) -> None:
-    if variance not in VARIANCES:
-        raise InputError(f"`attack.{name}.variance` is {variance!r}; it must be one of {', '.join(VARIANCES)}.")
-    for setting, value in (("published", published), ("flip", flip)):
-        if not isinstance(value, bool):
-            raise InputError(f"`attack.{name}.{setting}` is {value!r}; it must be true or false.")
-    if type(shift) is not int or shift < 0:
-        raise InputError(f"`attack.{name}.shift` is {shift!r}; it must be a whole number, 0 for none.")
-
-
-def _fit(
-    shadows: Evidence, name: str, variance: str, published: bool, views: Sequence[View], *, online: bool
-) -> FittedLira:
-    names = tuple(view.name for view in views)
-    if variance == "auto":
-        variance = "record" if shadows.num_models >= _FEWEST_FOR_RECORD_VARIANCE else "fixed"
-    normal = Normal(variance=variance, published=published)
-    phi_KAN = logits(shadows.signals, shadows.label_N, names)
-    score_KN = _left_out(phi_KAN, phi_KAN, shadows, torch.arange(shadows.num_models), normal, online=online)
-    threshold = left_out_threshold(score_KN, shadows, name)
-    del score_KN
-    parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=online))
-    insides = [inside for _, inside, _ in parts if inside is not None]
-    outside = joined([outside for _, _, outside in parts])
-    return FittedLira(
-        threshold=threshold,
-        normal=normal,
-        inside=joined(insides) if insides else None,
-        outside=outside,
-        views=names,
-    )
 
 
 def _left_out(

@@ -25,8 +25,8 @@ class Normal:
         variance: `record`, one for each record, view and side, with n − 1; `fixed`, one for each view and side, the
             within-record variance pooled over the records that are evidence about a target.
         published: as in the code published with the paper, where that differs: medians instead of means; n instead of
-            n − 1, and no smallest deviation; `fixed` is the variance of all φ of a side, of all records and views about
-            their common mean, so that the spread between records is in it; online that of the in-models serves both.
+            n − 1, and no smallest deviation; `fixed` is the variance of all φ of a side about the common mean of all
+            records and views, so that it includes the spread between records; online the in-models' serves both sides.
     """
 
     variance: str

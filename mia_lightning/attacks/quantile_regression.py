@@ -1,6 +1,5 @@
 """Quantile regression of Bertran et al., "Scalable membership inference attacks via quantile regression" (2023)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import NormalDist
@@ -8,13 +7,16 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.attack_p import check_alpha, check_population
+from mia_lightning.attacks.attack_p import check_population
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
+from mia_lightning.models.shapes import Activation
 from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AttackName, Between0And1, Widths
 from mia_lightning.shadows.domain import row_blocks
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
@@ -40,12 +42,13 @@ def default_training() -> Recipe:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("attack.{name}")
 class QuantileRegression:
-    """Predict from a record what the target would answer had it not been trained on it, and see how far it is off.
+    """Score: how far the target's answer for a record is above what it would be had the target not trained on it.
 
     For each target anew a network learns, on population records, a normal distribution of the scaled logit φ given the
-    record and its class. All networks are one stack.
+    record and its class. The score is in standard deviations of that distribution, from its mean; larger for members.
+    All networks are one stack.
 
     Attributes:
         alpha: the false-positive rate of the operating point: flagged is what exceeds the predicted quantile.
@@ -54,21 +57,14 @@ class QuantileRegression:
         training: of the networks; its objective is this attack's.
     """
 
-    name: str = "quantile_regression"
-    alpha: float = 0.1
-    held_out: float = 0.2
-    hidden: Sequence[int] = (64,)
-    activation: str = "relu"
+    name: AttackName = "quantile_regression"
+    alpha: Between0And1 = 0.1
+    held_out: Between0And1 = 0.2
+    hidden: Widths = (64,)
+    activation: Activation = "relu"
     training: Recipe = field(default_factory=default_training)
 
     def __post_init__(self) -> None:
-        check_alpha(self.name, self.alpha)
-        if not 0 < self.held_out < 1:
-            raise InputError(
-                f"`attack.{self.name}.held_out` is {self.held_out!r}; it must be a share above 0 and below 1."
-            )
-        if any(width < 1 for width in self.hidden):
-            raise InputError(f"`attack.{self.name}.hidden` is {list(self.hidden)}; widths must be at least 1.")
         if self.training.augment:
             raise InputError(
                 f"`attack.{self.name}.training.augment` is set, but attack networks see no images; leave it []."
@@ -116,8 +112,8 @@ class FittedQuantileRegression:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """(φ − μ(x, y)) / σ(x, y), `[T, N]` float64; μ and σ from a network that is trained here, on this target.
 
-        The score of a target does not depend on which others stand beside it. A network whose loss was not finite
-        predicts the mean and the standard deviation of all population records.
+        Larger for members. The score of a target does not depend on the targets beside it. A network whose loss was not
+        finite predicts the mean and the standard deviation of all population records.
         """
         logit_TN = scaled_logit(signals, label_N)
         logit_TP = logit_TN[:, self.index_P.to(logit_TN.device)]

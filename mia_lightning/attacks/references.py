@@ -9,7 +9,7 @@ what the left-out ones trained on, and so does a mean over the rest, to which in
 numbers. In and out are kept apart, and where both are needed each has the weight 1/2, whatever its count.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from mia_lightning.attacks.applicable import missing_models
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.threshold import balanced_accuracy_threshold
+from mia_lightning.attacks.operating_point import balanced_accuracy_threshold
+from mia_lightning.attacks.statistics import log_confidence
+from mia_lightning.training.signals import Signals
 
 # Numbers of one float64 matrix [K, records of a slice].
 _SLICE_NUMBERS = 2**19
@@ -104,6 +106,33 @@ def finite(value: Tensor) -> Tensor:
     """Infinite values at the ends of float32, so that differences are no NaN and equal values are ties."""
     limits = torch.finfo(torch.float32)
     return value.clamp(limits.min, limits.max)
+
+
+def finite_log_confidence(signals: Signals, label_N: Tensor) -> Tensor:
+    """log p of the true class: minus the loss, in nats, `[K, N]` float64; larger for members."""
+    return finite(log_confidence(signals, label_N))
+
+
+Compare = Callable[[Tensor, Tensor, Tensor, Others], Tensor]
+"""Scores `[T, n]` of targets whose values are `[T, n]`, from the values `[K, n]` of all shadow models, where these are
+out-models (bool), and which of them each target is compared with."""
+
+
+def scores_left_out(
+    compare: Compare, value_KN: Tensor, shadows: Evidence, row_T: Tensor, value_TN: Tensor | None = None
+) -> Tensor:
+    """The shadow models `row_T` (int64) as targets, each compared with its out-models outside its block, `[T, N]`.
+
+    Args:
+        value_KN: of all shadow models, float64.
+        value_TN: what the targets show, where it is other than what they show as shadow models; overwritten.
+    """
+    score_TN = value_KN[row_T] if value_TN is None else value_TN
+    out_KN = ~shadows.member_KN.to(value_KN.device)
+    others = Others.of(shadows, row_T)
+    for columns in record_slices(*value_KN.shape):
+        score_TN[:, columns] = compare(score_TN[:, columns], value_KN[:, columns], out_KN[:, columns], others)
+    return score_TN
 
 
 def check_references(shadows: Evidence, needs: Needs, attack: str, *, offline: str | None = None) -> None:

@@ -1,28 +1,32 @@
 """The relative attack of Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks" (2024)."""
 
 from dataclasses import dataclass
-from math import isfinite
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence, Needs
-from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
-from mia_lightning.attacks.relative import Averages, Relative, relative_scores
-from mia_lightning.attacks.relative_choice import TRIED_A, TRIED_GAMMA, choose
-from mia_lightning.attacks.statistics import log_confidence
-from mia_lightning.errors import InputError
+from mia_lightning.attacks.references import Others, check_references, finite_log_confidence, left_out_threshold
+from mia_lightning.attacks.relative import TRIED_A, TRIED_GAMMA, Averages, Relative, choose, relative_scores
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AttackName, Auto, Positive, Share
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
 
-@dataclass(frozen=True, kw_only=True)
-class RmiaOnline:
-    """Score a record by the share of a population than which the target favours it more, against shadow models.
+@settings("attack.{name}")
+class Rmia:
+    """Score: the share of a population than which the target favours the record more, in [0, 1]; larger for members.
+
+    What the target gives a record is compared with what shadow models give it: online with those that trained on it and
+    those that did not, offline with the latter alone.
 
     Attributes:
-        a: in [0, 1], of the population's records, which have no in-models; or `auto`, one of 0, 0.1, ..., 1.
+        online: whether the shadow models that trained on a record are used; each record must then be in some of them,
+            as under membership=halves.
+        name: in reports; by default `rmia_online` or `rmia_offline`.
+        a: in [0, 1], of the records that have no in-models: those of the population, and offline all; or `auto`, one of
+            0, 0.1, ..., 1.
         gamma: above 0, how many times as large as that of z the ratio must be; or `auto`, one of 1, 1.1, 1.25, 1.5, 2,
             3 and 4. The paper's experiments have 2, and tune `a` alone.
 
@@ -32,65 +36,74 @@ class RmiaOnline:
     Among the records of one target the score never falls where p(x given θ) / p(x) rises, so that online the constants
     decide which records tie, and no more. Those with the largest AUC may tie more non-members with the best records
     than others do, and so have a lower TPR at a low FPR.
+
+    Source: Zarifzadeh, Liu and Shokri (2024), equations 2 to 4.
     """
 
-    name: str = "rmia_online"
-    a: float | str = "auto"
-    gamma: float | str = "auto"
-    needs: ClassVar[Needs] = Needs(population=True, out_models=1, in_models=1)
+    online: bool = True
+    name: AttackName = ""
+    a: Share | Auto = "auto"
+    gamma: Positive | Auto = "auto"
 
     def __post_init__(self) -> None:
-        _check(self.name, self.a, self.gamma)
+        if not self.name:
+            object.__setattr__(self, "name", "rmia_online" if self.online else "rmia_offline")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(population=True, out_models=1, in_models=1 if self.online else 0)
 
     @property
     def description(self) -> str:
-        return (
-            "Share of a population than which the target makes the record more likely, both relative to shadow models, "
-            "those that trained on it and those that did not; one threshold, the best on the shadow models."
-        )
-
-    def fit(self, shadows: Evidence, engine: Engine) -> "FittedRmia":
-        """Average over the in- and the out-models of each record.
-
-        Raises:
-            DoesNotApplyError: no population, a record without in- or without out-models, as under membership=disjoint,
-                or too few shadow models for a threshold.
-        """
-        check_references(shadows, self.needs, self.name, offline="rmia_offline")
-        return _fit(shadows, self.name, self.a, self.gamma, online=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RmiaOffline:
-    """As `RmiaOnline`, from shadow models that did not train on the record alone.
-
-    Attributes:
-        a, gamma: as of `RmiaOnline`, `auto` included; `a` serves the record too.
-    """
-
-    name: str = "rmia_offline"
-    a: float | str = "auto"
-    gamma: float | str = "auto"
-    needs: ClassVar[Needs] = Needs(population=True, out_models=1)
-
-    def __post_init__(self) -> None:
-        _check(self.name, self.a, self.gamma)
-
-    @property
-    def description(self) -> str:
+        if self.online:
+            return (
+                "Share of a population than which the target makes the record more likely, both relative to shadow "
+                "models, those that trained on it and those that did not; one threshold, the best on the shadow models."
+            )
         return (
             "Share of a population than which the target makes the record more likely, both relative to shadow models "
             "that did not train on it; one threshold, the best on the shadow models."
         )
 
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedRmia":
-        """Average over the out-models of each record.
+        """Average over the out-models of each record, and online over the in-models.
 
         Raises:
-            DoesNotApplyError: no population, a record without out-models, or too few shadow models for a threshold.
+            DoesNotApplyError: no population; a record without out-models, or online without in-models, as under
+                membership=disjoint; or too few shadow models for a threshold.
         """
-        check_references(shadows, self.needs, self.name)
-        return _fit(shadows, self.name, self.a, self.gamma, online=False)
+        check_references(shadows, self.needs, self.name, offline="rmia_offline")
+        log_p_KN = finite_log_confidence(shadows.signals, shadows.label_N)
+        population_Z = _population(shadows)
+        relative, remarks = self._constants(log_p_KN, shadows, population_Z)
+        every_K = torch.arange(shadows.num_models)
+        score_KN = _left_out(log_p_KN, log_p_KN, shadows, every_K, relative, online=self.online)
+        threshold = left_out_threshold(score_KN, shadows, self.name)
+        del score_KN
+        return FittedRmia(
+            threshold=threshold,
+            relative=relative,
+            averages=Averages.of(log_p_KN, shadows, Others.of(shadows), online=self.online),
+            population_Z=population_Z,
+            remarks=remarks,
+        )
+
+    def _constants(self, log_p_KN: Tensor, shadows: Evidence, population_Z: Tensor) -> tuple[Relative, tuple[str, ...]]:
+        """The constants as given, or chosen, and what to say of them."""
+        a, gamma, Z = self.a, self.gamma, len(population_Z)
+        ties = f"The score is a share of {Z} records of the population: at most {Z + 1} values, so ties are common."
+        if a != "auto" and gamma != "auto":
+            return Relative(a=a, gamma=gamma), (ties,)
+        tried_a = TRIED_A if a == "auto" else (a,)
+        tried_gamma = TRIED_GAMMA if gamma == "auto" else (gamma,)
+        relative = choose(log_p_KN, shadows, population_Z, tried_a, tried_gamma, online=self.online)
+        chosen = [
+            f"{n} = {v:g}"
+            for n, v, given in (("a", relative.a, a), ("gamma", relative.gamma, gamma))
+            if given == "auto"
+        ]
+        verb = "were" if len(chosen) > 1 else "was"
+        return relative, (ties, f"{' and '.join(chosen)} {verb} chosen by attacking the shadow models with each other.")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -104,63 +117,18 @@ class FittedRmia:
     remarks: tuple[str, ...] = ()
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
-        """Share in [0, 1], `[T, N]`, float64; −inf for a record without the models that it is compared with.
+        """Share in [0, 1], `[T, N]`, float64; larger for members, −inf without the models to compare a record with.
 
         The records must hold the population.
         """
-        return _scores(_log_p(signals, label_N), self.averages, self.population_Z, self.relative)
+        return _scores(finite_log_confidence(signals, label_N), self.averages, self.population_Z, self.relative)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others; `a` and gamma are those of the fit."""
-        log_p_KN = _log_p(shadows.signals, shadows.label_N)
-        log_p_TN = log_p_KN[row_T] if signals is None else _log_p(signals, shadows.label_N)
+        log_p_KN = finite_log_confidence(shadows.signals, shadows.label_N)
+        log_p_TN = log_p_KN[row_T] if signals is None else finite_log_confidence(signals, shadows.label_N)
         is_online = self.averages.inside_TN is not None
         return _left_out(log_p_TN, log_p_KN, shadows, row_T, self.relative, online=is_online)
-
-
-def _check(name: str, a: float | str, gamma: float | str) -> None:
-    if not (a == "auto" or (_is_number(a) and 0 <= float(a) <= 1)):
-        raise InputError(f"`attack.{name}.a` is {a!r}; it must be auto or a number from 0 to 1.")
-    if not (gamma == "auto" or (_is_number(gamma) and isfinite(float(gamma)) and float(gamma) > 0)):
-        raise InputError(f"`attack.{name}.gamma` is {gamma!r}; it must be auto or a number above 0.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _fit(shadows: Evidence, name: str, a: float | str, gamma: float | str, *, online: bool) -> FittedRmia:
-    log_p_KN, population_Z = _log_p(shadows.signals, shadows.label_N), _population(shadows)
-    relative, remarks = _constants(log_p_KN, shadows, population_Z, a, gamma, online=online)
-    score_KN = _left_out(log_p_KN, log_p_KN, shadows, torch.arange(shadows.num_models), relative, online=online)
-    threshold = left_out_threshold(score_KN, shadows, name)
-    del score_KN
-    averages = Averages.of(log_p_KN, shadows, Others.of(shadows), online=online)
-    return FittedRmia(
-        threshold=threshold,
-        relative=relative,
-        averages=averages,
-        population_Z=population_Z,
-        remarks=remarks,
-    )
-
-
-def _constants(
-    log_p_KN: Tensor, shadows: Evidence, population_Z: Tensor, a: float | str, gamma: float | str, *, online: bool
-) -> tuple[Relative, tuple[str, ...]]:
-    """The constants as given, or chosen, and what to say of them."""
-    Z = len(population_Z)
-    ties = f"The score is a share of {Z} records of the population: at most {Z + 1} values, so ties are common."
-    if not isinstance(a, str) and not isinstance(gamma, str):
-        return Relative(a=float(a), gamma=float(gamma)), (ties,)
-    tried_a = TRIED_A if isinstance(a, str) else (float(a),)
-    tried_gamma = TRIED_GAMMA if isinstance(gamma, str) else (float(gamma),)
-    relative = choose(log_p_KN, shadows, population_Z, tried_a, tried_gamma, online=online)
-    chosen = [
-        f"{n} = {v:g}" for n, v, given in (("a", relative.a, a), ("gamma", relative.gamma, gamma)) if given == "auto"
-    ]
-    verb = "were" if len(chosen) > 1 else "was"
-    return relative, (ties, f"{' and '.join(chosen)} {verb} chosen by attacking the shadow models with each other.")
 
 
 def _left_out(
@@ -179,10 +147,6 @@ def _scores(log_p_TN: Tensor, averages: Averages, population_Z: Tensor, relative
     log_marginal_TZ = averages.of_population(population_Z).log_marginal(relative.a)
     score_TN = relative_scores(log_p_TN, log_marginal_TN, log_p_TN[:, population_Z], log_marginal_TZ, relative.gamma)
     return score_TN.masked_fill_(~averages.is_known_TN[:, :num_records], -torch.inf)
-
-
-def _log_p(signals: Signals, label_N: Tensor) -> Tensor:
-    return finite(log_confidence(signals, label_N))
 
 
 def _population(shadows: Evidence) -> Tensor:

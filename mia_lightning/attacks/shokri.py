@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,23 +13,22 @@ from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.vectors import balanced, scales, vectors_of, without_unscored
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.mlp import ACTIVATIONS, MLP, check_widths
-from mia_lightning.seeds import generator
+from mia_lightning.models.mlp import MLP
+from mia_lightning.models.shapes import Activation
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast2, AttackName, Widths
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 
 # Numbers of prediction vectors that are scored at once: bounds memory.
 _SCORED_NUMBERS = 2**26
-# Of those in float64 at once: 16 MiB, which memory allocators hand out again and again.
-_SUMMED_NUMBERS = 2**21
 UNKNOWN = math.nextafter(0.5, 0.0)  # nothing speaks for a member, and a record is flagged from 0.5 on
-INPUTS = ("log_probabilities", "probabilities")
 
 
 def default_training() -> Recipe:
@@ -37,9 +36,12 @@ def default_training() -> Recipe:
     return Recipe(epochs=30, batches_per_epoch=20, optimizer=partial(torch.optim.Adam, lr=3e-3, weight_decay=1e-4))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("attack.{name}")
 class Shokri:
-    """One attack network for each true class, trained on the shadow models' prediction vectors, in against out.
+    """Score: the probability of membership in [0, 1], from a network for the record's true class.
+
+    The network of a class is trained on the prediction vectors of the shadow models for records of that class, members
+    of a model against non-members. From 0.5 on a record is flagged.
 
     Attributes:
         input: `log_probabilities`, or `probabilities` as in the paper.
@@ -49,27 +51,14 @@ class Shokri:
         training: of the attack networks; a fixed number of batches an epoch, so that all classes step together.
     """
 
-    name: str = "shokri"
-    input: str = "log_probabilities"
-    hidden: Sequence[int] = (64,)
-    activation: str = "relu"
-    max_vectors: int | None = 320_000
+    name: AttackName = "shokri"
+    input: Literal["log_probabilities", "probabilities"] = "log_probabilities"
+    hidden: Widths = (64,)
+    activation: Activation = "relu"
+    max_vectors: AtLeast2 | None = 320_000
     training: Recipe = field(default_factory=default_training)
 
     def __post_init__(self) -> None:
-        if self.input not in INPUTS:
-            raise InputError(f"`attack.{self.name}.input` is {self.input!r}; it must be one of {', '.join(INPUTS)}.")
-        check_widths(f"attack.{self.name}.hidden", self.hidden)
-        if self.activation not in ACTIVATIONS:
-            raise InputError(
-                f"`attack.{self.name}.activation` is {self.activation!r}; it must be one of {', '.join(ACTIVATIONS)}."
-            )
-        most: object = self.max_vectors
-        if most is not None and (type(most) is not int or most < 2):
-            raise InputError(
-                f"`attack.{self.name}.max_vectors` is {most!r}; it must be a whole number of at least 2, a member's "
-                "and a non-member's, or null for all."
-            )
         if self.training.early_stopping is not None:
             raise InputError(
                 f"`attack.{self.name}.training.early_stopping` is set, but attack networks have no held-out records; "
@@ -116,7 +105,7 @@ class Shokri:
         Raises:
             InputError: no class has both in and out records among the shadows of a fold.
         """
-        x_KNC = _without_unscored(vectors_of(shadows.signals, self.input), shadows.scored_KN, shadows.signals.room)
+        x_KNC = without_unscored(vectors_of(shadows.signals, self.input), shadows.scored_KN, shadows.signals.room)
         device = x_KNC.device  # the host's, where they fitted nowhere else
         member_KN, scored_KN, label_N = (
             each.to(device) for each in (shadows.member_KN, shadows.scored_KN, shadows.label_N)
@@ -128,15 +117,15 @@ class Shokri:
             class_names=("out", "in"),
         )
         held_out_FK = held_out_FK.to(device)
-        mean_FC, std_FC = _scale(x_KNC, scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
+        mean_FC, std_FC = scales(x_KNC, scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
         folds, scale_K, available_F = [], [], []
         for held_out_K, *scale in zip(held_out_FK, mean_FC, std_FC, strict=True):
             usable_KN = scored_KN & ~held_out_K[:, None]
             drawn = [
-                _balanced(member_KN, usable_KN, label_N == c, self.max_vectors, engine.seed, self.name, c)
+                balanced(member_KN, usable_KN, label_N == c, self.max_vectors, engine.seed, self.name, c)
                 for c in range(shadows.num_classes)
             ]
-            fold = {c: balanced for c, (balanced, _) in enumerate(drawn) if len(balanced)}
+            fold = {c: record_M for c, (record_M, _) in enumerate(drawn) if len(record_M)}
             if not fold:
                 raise InputError(
                     "No class has both members and non-members of shadow models, so attack=shokri has nothing to "
@@ -160,7 +149,7 @@ class Shokri:
                 role=f"attack/{self.name}",
                 make_network=make_network,
                 population=vectors,
-                records_K=[balanced for fold in folds for balanced in fold.values()],
+                records_K=[record_M for fold in folds for record_M in fold.values()],
                 recipe=self.training,
                 models=[c for fold in folds for c in fold],  # seeded by class, whichever others have a network
                 buffers={"mean": mean_KC, "std": std_KC},
@@ -283,86 +272,3 @@ class FittedShokri:
             usable_JB = (row_JB >= 0) & ~self.has_failed_J.to(device)[:, None]
             score_M[row_JB[usable_JB]] = probability_JB[usable_JB]
         return score_M.view(T, N)
-
-
-def vectors_of(signals: Signals, kind: str) -> Tensor:
-    """The prediction vectors of each model and record, `[K, N, C]` float32 in nats, sharing memory with one view.
-
-    Of several views, the mean: of log probabilities, or the logarithm of that of `probabilities`.
-    """
-    value_KANC = signals.log_probability_KANC
-    K, A, N, C = value_KANC.shape
-    if A == 1:
-        return value_KANC[:, 0]
-    mean_KNC = signals.room.empty((K, N, C), device=value_KANC.device)
-    for mean_NC, value_ANC in zip(mean_KNC, value_KANC, strict=True):
-        is_log = kind == "probabilities"
-        mean_NC.copy_(value_ANC.logsumexp(0) - math.log(A) if is_log else value_ANC.mean(0))
-    return mean_KNC
-
-
-def _without_unscored(x_KNC: Tensor, scored_KN: Tensor, room: Room) -> Tensor:
-    """The vectors themselves if all are finite; else a copy with zeros for records that are no evidence."""
-    if all(bool(torch.stack(x_NC.aminmax()).isfinite().all()) for x_NC in x_KNC):
-        return x_KNC
-    kept_KNC = room.empty(x_KNC.shape, device=x_KNC.device)
-    for kept_NC, x_NC, scored_N in zip(kept_KNC, x_KNC, scored_KN, strict=True):
-        kept_NC.copy_(x_NC.where(scored_N[:, None], 0.0))
-    return kept_KNC
-
-
-def _scale(x_KNC: Tensor, scored_KN: Tensor, kept_FK: Tensor, *, is_log: bool) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the scored vectors of the models that each fold keeps, `[F, C]` float32.
-
-    From those of each model, in float64, so that no two models' vectors need be held together.
-    """
-    K, _, C = x_KNC.shape
-    mean_KC, squares_KC = torch.zeros(2, K, C, dtype=torch.float64, device=x_KNC.device)
-    count_K = scored_KN.double().sum(1)
-    for k in range(K):
-        mean_KC[k] = _total(x_KNC[k], scored_KN[k], is_log=is_log) / count_K[k].clamp(min=1)
-        squares_KC[k] = _total(x_KNC[k], scored_KN[k], is_log=is_log, centre_C=mean_KC[k])
-    weight_FK = kept_FK * count_K
-    total_F1 = weight_FK.sum(1, keepdim=True).clamp(min=1)
-    mean_FC = weight_FK @ mean_KC / total_F1
-    between_FC = torch.stack(
-        [
-            (weight_K[:, None] * (mean_KC - mean_C).square()).sum(0)
-            for weight_K, mean_C in zip(weight_FK, mean_FC, strict=True)
-        ]
-    )
-    std_FC = ((kept_FK.double() @ squares_KC + between_FC) / total_F1).sqrt()
-    return mean_FC.float(), std_FC.float().clamp(min=1e-6)
-
-
-def _total(x_NC: Tensor, scored_N: Tensor, *, is_log: bool, centre_C: Tensor | None = None) -> Tensor:
-    """Sum over the scored vectors, float64 `[C]`: of their values, or of squared differences from a centre."""
-    total_C = torch.zeros(x_NC.shape[1], dtype=torch.float64, device=x_NC.device)
-    width = max(1, _SUMMED_NUMBERS // x_NC.shape[1])
-    for x_MC, scored_M in zip(x_NC.split(width), scored_N.split(width), strict=True):
-        value_MC = x_MC.to(torch.float64, copy=True)
-        value_MC = value_MC.exp_() if is_log else value_MC
-        if centre_C is not None:
-            value_MC = value_MC.sub_(centre_C).square_()
-        total_C += scored_M.double() @ value_MC
-    return total_C
-
-
-def _balanced(
-    member_KN: Tensor, usable_KN: Tensor, of_class_N: Tensor, most: int | None, seed: int, *name: str | int
-) -> tuple[Tensor, int]:
-    """Numbers k N + n of equally many in- and out-observations of a class, and of how many they are.
-
-    The surplus of one side is left out at random, and of both sides what is more than `most` together.
-    """
-    column_n = of_class_N.nonzero().squeeze(1)
-    member_Kn, usable_Kn = member_KN[:, column_n], usable_KN[:, column_n]
-    sides = [(usable_Kn & is_side_Kn).nonzero(as_tuple=True) for is_side_Kn in (member_Kn, ~member_Kn)]
-    available = min(len(model_M) for model_M, _ in sides)
-    size = available if most is None else min(available, most // 2)
-    drawn = []
-    for j, (model_M, place_M) in enumerate(sides):
-        order_M = torch.randperm(len(model_M), generator=generator(seed, "attack", *name, "balance", j))
-        chosen_m = order_M[:size].to(model_M.device)
-        drawn.append(model_M[chosen_m] * member_KN.shape[1] + column_n[place_M[chosen_m]])
-    return torch.cat(drawn).sort().values, 2 * available

@@ -1,6 +1,6 @@
-"""Views: changed copies of the records, about which target and shadow models are asked too.
+"""Views: changed copies of the records, which target and shadow models are asked about too.
 
-An attack that needs some names them in `needs.views`; whoever runs attacks asks for the union of all once, through
+An attack lists those that it needs in `needs.views`; a run asks about the views of all its attacks once, through
 `observe_views`. To add one, write a frozen dataclass with `name`, `refusal` and `apply`.
 """
 
@@ -16,6 +16,8 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, Positive
 from mia_lightning.shadows.domain import Domain, row_blocks, unit
 from mia_lightning.training.models import Observable
 from mia_lightning.training.plan.room import Room
@@ -127,7 +129,7 @@ class Flip:
         return x_B.reshape(-1, *(self.image_shape or x_B.shape[1:])).flip(-1).reshape(x_B.shape)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("")
 class Noise:
     """A record with noise on every feature.
 
@@ -137,18 +139,10 @@ class Noise:
     Attributes:
         scale: above 0.
         draw: number of the draw, for several of one scale.
-
-    Raises:
-        InputError: a scale that is not positive and finite.
     """
 
-    scale: float
-    draw: int = 0
-
-    def __post_init__(self) -> None:
-        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float) or not 0 < self.scale < torch.inf:
-            raise InputError(f"The scale of noise is {self.scale!r}; it must be a positive, finite number.")
-        object.__setattr__(self, "scale", float(self.scale))
+    scale: Positive
+    draw: AtLeast0 = 0
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from mia_lightning.command.mistakes import config_directory
+from mia_lightning.command.mistakes import NODES, config_directory
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from
 from mia_lightning.settings import settings
@@ -14,9 +14,6 @@ from mia_lightning.store.artefacts import Store
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-# Sections that name what they make.
-NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
 Section = Mapping[str, Any]
 Changes = Annotated[Section, Words("the settings that differ"), Such("{epochs:20}")]

@@ -19,8 +19,7 @@ from mia_lightning.comparison.files import save_comparison, save_index
 from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
-from mia_lightning.errors import DataNotThereError, InputError
-from mia_lightning.settings import nearest
+from mia_lightning.errors import DataNotThereError, InputError, nearest
 from mia_lightning.terminal.exit_codes import BAD_INPUT, worst
 from mia_lightning.terminal.results import nothing_on_stdout
 

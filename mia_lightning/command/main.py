@@ -13,9 +13,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.command.configuration import NODES
-from mia_lightning.command.job import Job
 from mia_lightning.command.mistakes import (
+    NODES,
     about_folder,
     check_choices,
     check_flags,
@@ -30,6 +29,8 @@ from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, prin
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from mia_lightning.command.job import Job
 
 RESULTS = (
     *(
@@ -112,6 +113,8 @@ def run_job(config: "DictConfig") -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from mia_lightning.command.job import Job
+
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode is RunMode.MULTIRUN:
@@ -145,7 +148,7 @@ def run_job(config: "DictConfig") -> int:
     return code
 
 
-def _run(job: Job, hydra_config: Any, folder: Path) -> tuple[int, str | None]:
+def _run(job: "Job", hydra_config: Any, folder: Path) -> tuple[int, str | None]:
     """An audit, a comparison of several, or a series of comparisons, as the configuration says; its result is printed.
 
     Returns:
@@ -177,7 +180,7 @@ def _run(job: Job, hydra_config: Any, folder: Path) -> tuple[int, str | None]:
     return code, reason
 
 
-def _estimate(job: Job, *, is_json: bool, in_sweep: bool) -> None:
+def _estimate(job: "Job", *, is_json: bool, in_sweep: bool) -> None:
     """Print what the run would take."""
     with nothing_on_stdout():
         from mia_lightning.audit import estimate
@@ -189,7 +192,7 @@ def _estimate(job: Job, *, is_json: bool, in_sweep: bool) -> None:
         print("\n".join(sentences))
 
 
-def _audit(job: Job, folder: Path) -> tuple[int, str | None]:
+def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
     """One audit, or one of the jobs that train its shadow models, with its summary unless another output is wanted."""
     settings = job.configuration
     if settings.scale != "paper":

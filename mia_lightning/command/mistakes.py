@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mia_lightning.errors import InputError, SettingError
-from mia_lightning.settings import nearest
-from mia_lightning.settings.free_nodes import about_call
+from mia_lightning.errors import InputError, SettingError, nearest
+
+# Sections that name what they make.
+NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
 
 def config_directory() -> Path:
@@ -149,6 +150,8 @@ def check_flags(arguments: Sequence[str]) -> None:
 
 def about_node(error: BaseException, place: str, node: Any) -> InputError:
     """Why a node of the configuration cannot be made, and which setting of it is at fault where that is known."""
+    from mia_lightning.settings.free_nodes import about_call  # which takes its time
+
     text, cause = str(error), error.__cause__
     inner = re.search(r"full_key: (\S+)", text)
     if inner is not None and inner.group(1) != place:

@@ -14,8 +14,9 @@ from mia_lightning.comparison.intervals import ESTIMAND, draws, limits, rates_to
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
 from mia_lightning.metrics.intervals.areas import delong
 from mia_lightning.metrics.roc import roc
-from mia_lightning.reports.findings import label
+from mia_lightning.reports.rows import RunRow
 from mia_lightning.reports.schema import AttackSection, AuditReport, Scores
+from mia_lightning.reports.words import label
 
 _UNKNOWN = Estimate(value=None, low=None, high=None)
 
@@ -31,26 +32,17 @@ def variant_of(name: str, report: AuditReport, folder: Path, x: float | None = N
     """
     assert report.scores is not None, "a report that was read back has no scores"
     synthesis = report.shadow.synthesis
+    run = RunRow.of(report)
+    shared = Variant.model_fields.keys() & RunRow.model_fields.keys() - {"attacks"}
     return Variant(
         name=name,
         x=x,
         folder=folder.as_posix(),
-        dataset=report.dataset.name,
-        num_classes=report.dataset.num_classes,
-        num_members=report.membership.num_members,
-        num_nonmembers=report.membership.num_nonmembers,
-        architecture=report.target.architecture,
-        shadow_source=report.shadow.source,
-        num_shadows=report.shadow.count,
-        shadow_train_size=report.membership.shadow_train_size,
         remarks=report.warnings,
         queries_per_record=None if synthesis is None else synthesis.queries_per_record,
         failed_classes=() if synthesis is None else synthesis.failed_classes,
-        defense=None if report.defense is None else report.defense.description,
-        train_accuracy=report.target.train_accuracy,
-        test_accuracy=report.target.test_accuracy,
-        generalization_gap=report.target.generalization_gap,
         attacks=tuple(_attack(attack, report.scores) for attack in report.attacks),
+        **{column: getattr(run, column) for column in shared},
     )
 
 

@@ -6,19 +6,20 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from mia_lightning.comparison.figures import comparison_figures
 from mia_lightning.comparison.html import comparison_page, index_page
+from mia_lightning.comparison.pictures import comparison_pictures
 from mia_lightning.comparison.schema import ComparisonReport
 from mia_lightning.comparison.tables import comparison_csv
 from mia_lightning.errors import InputError
 from mia_lightning.reports.names import COMPARISON as COMPARISON
+from mia_lightning.reports.reading import first_violation
 from mia_lightning.store.atomic import write_whole
 
 
 def save_comparison(report: ComparisonReport, folder: Path) -> list[Path]:
     """Write `comparison.csv`, `figures/*.png`, `comparison.html` and, last, `comparison.json`."""
     (folder / COMPARISON).unlink(missing_ok=True)
-    pictures = comparison_figures(report)
+    pictures = comparison_pictures(report)
     contents = {"comparison.csv": comparison_csv(report).encode()}
     contents |= {f"figures/{name}": content for name, (_, content) in pictures.items()}
     contents["comparison.html"] = comparison_page(report, pictures).encode()
@@ -38,9 +39,8 @@ def read_comparison(path: Path) -> ComparisonReport:
     except FileNotFoundError:
         raise InputError(f"There is no comparison at {path}; give the {COMPARISON} of an experiment.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "its beginning"
-        raise InputError(f"{path} is no comparison: {first['msg']} at {place}; run the experiment again.") from None
+        sentence = f"{path} is not a valid comparison: {first_violation(error)}; run the experiment again."
+        raise InputError(sentence) from None
 
 
 def save_index(comparisons: Sequence[tuple[Path, ComparisonReport]], folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Findings of a paper as statements about a comparison, each held against its interval.
 
 A finding names variants, an attack and a figure (accuracy, precision, recall or auc; larger means more leakage), and
-`check` says whether it holds, does not, or cannot be decided by these records.
+`check` says whether it holds, does not hold, or is undecided.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _FEWEST_RANKED = 4  # with three, even the clearest order has a one-sided p-valu
 
 
 class Finding(Protocol):
-    """What a comparison is to show."""
+    """A statement about a comparison that can be checked."""
 
     @property
     def text(self) -> str: ...
@@ -30,12 +30,12 @@ class Finding(Protocol):
 
 
 class _NotRunError(Exception):
-    """Why a finding cannot be checked."""
+    """Says why a finding cannot be checked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Figure:
-    """What all findings have.
+    """What all findings about a figure share.
 
     Attributes:
         text: the finding, one sentence.
@@ -214,7 +214,7 @@ class Above(_Figure):
 
 @dataclass(frozen=True, kw_only=True)
 class NearChance(Above):
-    """The figure is within `within` of `value`, what guessing gives, on each of the variants."""
+    """The figure is within `within` of `value`, what chance gives, on each of the variants."""
 
     within: float = 0.05
 

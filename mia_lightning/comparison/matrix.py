@@ -1,6 +1,6 @@
-"""Defences by attacks: what each variant leaks to the attacker who knows its defence, beside what it is still good for.
+"""Defences by attacks: what each variant leaks to the attacker who knows its defence, beside its test accuracy.
 
-The attacker who adapts is the one to go by: one who does not know of a defence is easily fooled by it.
+The adaptive attacker counts: one who does not know a defence is easily fooled by it.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mia_lightning.comparison.schema import ComparisonReport, Variant, VariantAttack
-from mia_lightning.reports.findings import show
+from mia_lightning.reports.words import show
 
 _TWINS = ("-unaware", "-adaptive")
 _MOST_WITH_LIMITS = 3  # attacks whose intervals fit 100 columns
@@ -69,7 +69,7 @@ def render_matrix(matrix: Matrix) -> Table:
     """A row for each variant, a column for each attack; fits 100 columns for a few attacks."""
     table = Table(
         title="Defences by attacks: AUC of the attacker who knows the defence",
-        caption="* no other variant is as accurate and leaks as little (Pareto)",
+        caption="* Pareto front: no other variant is at least as accurate and leaks no more",
         title_justify="left",
         caption_justify="left",
         title_style="bold",

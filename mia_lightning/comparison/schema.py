@@ -1,4 +1,4 @@
-"""`comparison.json`: several audits side by side, and what they say together; typed and versioned."""
+"""`comparison.json`: several audits side by side, with the findings checked on them; typed and versioned."""
 
 from typing import Literal
 

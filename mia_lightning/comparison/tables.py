@@ -7,8 +7,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate
-from mia_lightning.reports.findings import show
+from mia_lightning.comparison.schema import FIGURES, ComparisonReport
+from mia_lightning.reports.rows import ACCURACIES, with_limits
+from mia_lightning.reports.words import show
 
 _SIGNS = {"holds": "✓", "does not hold": "✗", "undecided": "?", "not run": "–"}
 _STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not run": "dim"}
@@ -39,13 +40,12 @@ def render_comparison(report: ComparisonReport) -> Group:
 
 def comparison_csv(report: ComparisonReport) -> str:
     """A row for each variant and attack."""
-    limits = [f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")]
     of_variant = ["x", "dataset", "num_classes", "num_members", "num_nonmembers", "architecture", "shadow_source"]
-    of_variant += ["num_shadows", "defense", "train_accuracy", "test_accuracy", "generalization_gap", "skipped"]
-    rates = list(
-        dict.fromkeys(rate for variant in report.variants for attack in variant.attacks for rate in attack.tpr_at_fpr)
-    )
-    columns = ["variant", *of_variant, "attack", "adaptive", *limits, *(f"tpr_at_fpr_{rate}" for rate in rates)]
+    of_variant += ["num_shadows", "defense", *ACCURACIES, "skipped"]
+    every = [attack for variant in report.variants for attack in variant.attacks]
+    rates = list(dict.fromkeys(rate for attack in every for rate in attack.tpr_at_fpr))
+    columns = ["variant", *of_variant, "attack", "adaptive", *with_limits({}, FIGURES)]
+    columns += [f"tpr_at_fpr_{rate}" for rate in rates]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
@@ -53,10 +53,8 @@ def comparison_csv(report: ComparisonReport) -> str:
         shared = {"variant": variant.name, **{name: getattr(variant, name) for name in of_variant}}
         for attack in variant.attacks:
             row = {**shared, "attack": attack.name, "adaptive": attack.adaptive}
-            for figure in FIGURES:
-                estimate: Estimate = getattr(attack, figure)
-                row |= {figure: estimate.value, f"{figure}_low": estimate.low, f"{figure}_high": estimate.high}
-            writer.writerow({**row, **{f"tpr_at_fpr_{rate}": attack.tpr_at_fpr.get(rate) for rate in rates}})
+            row |= with_limits({figure: getattr(attack, figure) for figure in FIGURES}, FIGURES)
+            writer.writerow(row | {f"tpr_at_fpr_{rate}": attack.tpr_at_fpr.get(rate) for rate in rates})
         if not variant.attacks:
             writer.writerow(shared)
     return text.getvalue()

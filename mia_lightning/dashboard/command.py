@@ -60,14 +60,19 @@ def _workspace(arguments: Sequence[str]) -> NoReturn:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
-        description="Draws the runs beneath folders on one self-contained page: leakage against generalisation gap and "
+        description="Draws all runs in the folders on one self-contained page: leakage against generalisation gap and "
         "accuracy, over time, and side by side.",
         epilog=f"{PROGRAM} outputs/ multirun/ --output dashboard.html; {PROGRAM} wandb ENTITY/PROJECT for a workspace",
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="outputs/, multirun/, an experiment's")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="of runs: outputs/, multirun/, that of an experiment"
+    )
     parser.add_argument("--output", type=Path, default=Path("dashboard.html"), help="the page (default: %(default)s)")
     parser.add_argument(
-        "--watch", type=_seconds, metavar="SECONDS", help="look for new runs this often, until Ctrl-C, and rewrite it"
+        "--watch",
+        type=_seconds,
+        metavar="SECONDS",
+        help="look for new runs every so many seconds, until Ctrl-C, and rewrite the page",
     )
     return parser
 
@@ -78,7 +83,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.1 <= seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 86400")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0.1 to 86400")
     return seconds
 
 

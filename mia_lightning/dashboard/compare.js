@@ -6,7 +6,7 @@ function drawCompared(state, choose) {
     .map((run) => ({ run, attack: attackOf(run, state.attack) }));
   const note = chosen.length
     ? `${counted(chosen.length, "run")} of at most ${MOST_CHOSEN}, ${state.attack === STRONGEST ? "each with its strongest attack" : `with the attack ${state.attack}`}.`
-    : `Tick runs in the table to see their curves and settings side by side, ${MOST_CHOSEN} at most.`;
+    : `Tick runs in the table to compare their curves and settings, at most ${MOST_CHOSEN}.`;
   document.getElementById("compare-note").textContent = note;
   document.getElementById("compare").hidden = !chosen.length;
   if (!chosen.length) return;
@@ -26,12 +26,12 @@ function drawRoc(chosen) {
     };
   });
   const axis = { type: "log", range: [Math.log10(left), 0.02], dtick: 1, tickformat: "~g" };
-  const guessing = {
+  const chance = {
     type: "line", x0: left, y0: left, x1: 1, y1: 1, layer: "below", line: { color: css("--muted"), width: 1, dash: "dash" },
   };
   const layout = {
     xaxis: { ...axis, title: { text: "false-positive rate (at most)" } },
-    yaxis: { ...axis, title: { text: "true-positive rate" } }, shapes: [guessing], margin: { l: 60, r: 16, t: 16, b: 50 },
+    yaxis: { ...axis, title: { text: "true-positive rate" } }, shapes: [chance], margin: { l: 60, r: 16, t: 16, b: 50 },
     legend: { orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom" }, showlegend: true,
     dragmode: isCoarse ? false : "zoom",
   };
@@ -40,14 +40,14 @@ function drawRoc(chosen) {
   });
   const missing = chosen.length - drawn.length;
   document.getElementById("compare-missing").textContent = missing
-    ? `${counted(missing, "run has", "runs have")} no curve: no such attack, no scores.parquet, or members or non-members absent.` : "";
+    ? `${counted(missing, "run has", "runs have")} no curve: the attack was not run, there is no scores.parquet, or it lacks members or non-members.` : "";
 }
 
 function drawComparedTable(chosen, state, choose) {
   const head = element("tr");
   head.append(element("td"), ...chosen.map(({ run }, place) => {
     const cell = element("th", null, { scope: "col" });
-    const remove = element("button", "Take away", { type: "button", "aria-label": `Take ${run.name} away` });
+    const remove = element("button", "Remove", { type: "button", "aria-label": `Remove ${run.name}` });
     remove.addEventListener("click", () => choose(state.chosen[place], false));
     cell.append(linked(run), remove);
     return cell;
@@ -57,9 +57,9 @@ function drawComparedTable(chosen, state, choose) {
     ["data set", ({ run }) => run.dataset], ["architecture", ({ run }) => run.architecture],
     ["defence", ({ run }) => run.defense], ["attack", ({ attack }) => (attack ? content.attacks[attack.attack] : "–")],
     ...content.figures.map((figure, place) => [figure.title, ({ attack }) => valueAndLimits(attack && attack.figures[place])]),
-    ["train accuracy", ({ run }) => show(run.train)], ["test accuracy", ({ run }) => show(run.test)],
-    ["generalisation gap", ({ run }) => show(run.gap)], ["shadow models", ({ run }) => String(run.shadows)],
-    ["seed", ({ run }) => String(run.seed)], ["made (UTC)", ({ run }) => shortMoment(run.created)],
+    ["train accuracy", ({ run }) => show(run.train_accuracy)], ["test accuracy", ({ run }) => show(run.test_accuracy)],
+    ["generalisation gap", ({ run }) => show(run.generalization_gap)], ["shadow models", ({ run }) => String(run.num_shadows)],
+    ["seed", ({ run }) => String(run.seed)], ["created (UTC)", ({ run }) => shortMoment(run.created)],
   ].map(([title, text]) => [title, chosen.map(text)]);
   document.querySelector("#compared tbody").replaceChildren(...[...facts, ...differences(state.chosen)].map(([title, texts]) => {
     const line = element("tr");

@@ -1,4 +1,4 @@
-"""What the page knows of the runs: one JSON object, compact enough for thousands of them."""
+"""The content of the page: one JSON object, compact enough for thousands of runs."""
 
 import json
 import os
@@ -10,25 +10,25 @@ from urllib.parse import quote
 
 from mia_lightning.dashboard.curves import GRID_F
 from mia_lightning.dashboard.finding import Place
-from mia_lightning.dashboard.run import Figure, Overall, Run
 from mia_lightning.dashboard.settings import differing_settings
 from mia_lightning.reports.names import PAGE
+from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow
 
 FIGURES = (
-    {"key": "auc", "title": "AUC", "guessing": 0.5},
-    {"key": "tpr_at_fpr_0.01", "title": "TPR at 1\u00a0% FPR", "guessing": 0.01},
-    {"key": "tpr_at_fpr_0.001", "title": "TPR at 0.1\u00a0% FPR", "guessing": 0.001},
-    {"key": "advantage", "title": "advantage", "guessing": 0.0},
+    {"key": "auc", "title": "AUC", "chance": 0.5},
+    {"key": "tpr_at_fpr_0.01", "title": "TPR at 1\u00a0% FPR", "chance": 0.01},
+    {"key": "tpr_at_fpr_0.001", "title": "TPR at 0.1\u00a0% FPR", "chance": 0.001},
+    {"key": "advantage", "title": "advantage", "chance": 0.0},
 )
 UNDEFENDED = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A run that was read, where it lies, and its curves by the name of the attack."""
+    """A run that was read, its place, and its curves by the name of the attack."""
 
     place: Place
-    run: Run
+    run: RunRow
     curves: Mapping[str, tuple[int, list[float]]]
 
 
@@ -41,69 +41,53 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
     Args:
         beside: the folder of the page, from which the links to reports begin.
     """
-    attacks = sorted({attack.name for each in shown for attack in each.run.attacks})
+    attacks = sorted({attack.attack for each in shown for attack in each.run.attacks})
     titles = _titles(shown)
     return {
         "figures": list(FIGURES),
         "grid": [float(f"{rate:.6g}") for rate in GRID_F],
         "attacks": attacks,
         "runs": [_row(each, attacks, titles, beside) for each in shown],
-        "settings": differing_settings([each.run.run.config for each in shown]),
+        "settings": differing_settings([each.run.config for each in shown]),
     }
 
 
 def _row(shown: Shown, attacks: Sequence[str], titles: Mapping[Path, str], beside: Path) -> dict[str, Any]:
+    """A run by the names of its columns, and what the page alone has of it."""
     place, run = shown.place, shown.run
     title = None if place.comparison is None else titles.get(place.comparison)
     return {
         "name": place.name,
         "href": _link(place.folder / PAGE, beside),
-        "created": run.run.created,
         "project": _project(run) or place.root,
         "group": place.group if title is None else f"{title} ({place.group})",
-        "dataset": run.dataset.name,
-        "architecture": run.target.architecture,
-        "defense": UNDEFENDED if run.defense is None else run.defense.description,
-        "seed": run.run.seed,
-        "shadows": run.shadow.count,
-        "train": _rounded(run.target.train_accuracy),
-        "test": _rounded(run.target.test_accuracy),
-        "gap": _rounded(run.target.generalization_gap),
+        **{column: getattr(run, column) for column in ("created", "dataset", "architecture", "seed", "num_shadows")},
+        **{column: _rounded(getattr(run, column)) for column in ACCURACIES},
+        "defense": UNDEFENDED if run.defense is None else run.defense,
         "attacks": [
             {
-                "attack": attacks.index(attack.name),
-                "figures": [_figure(_named(attack.overall, figure["key"])) for figure in FIGURES],
-                "roc": shown.curves.get(attack.name),
+                "attack": attacks.index(each.attack),
+                "figures": [_figure(each.figures.get(str(figure["key"]))) for figure in FIGURES],
+                "roc": shown.curves.get(each.attack),
             }
-            for attack in run.attacks
+            for each in run.attacks
         ],
     }
 
 
-def _named(overall: Overall, key: object) -> Figure | None:
-    if key == "auc":
-        return overall.auc
-    if key == "advantage":
-        return overall.advantage
-    return overall.tpr_at_fpr.get(str(key).removeprefix("tpr_at_fpr_"))
-
-
-def _figure(figure: Figure | None) -> list[float | None] | None:
+def _figure(figure: Limited | None) -> list[float | None] | None:
     if figure is None or figure.value is None:
         return None
-    return [
-        _rounded(figure.value),
-        *(None if limit is None else _rounded(limit) for limit in (figure.low, figure.high)),
-    ]
+    return [None if each is None else _rounded(each) for each in (figure.value, figure.low, figure.high)]
 
 
 def _rounded(value: float) -> float:
     return round(value, 5)
 
 
-def _project(run: Run) -> str | None:
-    """That of wandb, where the run had one."""
-    logger = run.run.config.get("logger")
+def _project(run: RunRow) -> str | None:
+    """The project in wandb, if the run had one."""
+    logger = run.config.get("logger")
     project = logger.get("project") if isinstance(logger, dict) else None
     return project if isinstance(project, str) and project else None
 
@@ -121,7 +105,7 @@ def _link(page: Path, beside: Path) -> str | None:
 
 
 def _titles(shown: Sequence[Shown]) -> dict[Path, str]:
-    """Of the experiments around the runs, as far as they can be read."""
+    """Titles of the experiments around the runs, as far as they can be read."""
     titles = {}
     for path in {each.place.comparison for each in shown if each.place.comparison is not None}:
         try:

@@ -37,7 +37,7 @@ def thinned_roc(score_N: Array, is_member_N: Flags) -> tuple[int, list[float]] |
     """Where on `GRID_F` the curve begins, and its true-positive rates from there on, to three digits.
 
     It begins at the last rate below that of one false positive, where the rate is that of no false positive at all.
-    None where members or non-members are absent.
+    None without members or without non-members.
     """
     if is_member_N.all() or not is_member_N.any():
         return None
@@ -47,10 +47,10 @@ def thinned_roc(score_N: Array, is_member_N: Flags) -> tuple[int, list[float]] |
 
 
 def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tuple[int, list[float]]]:
-    """The curve of every attack of a run that has one; none where the scores are not there or cannot be read.
+    """The curve of every attack of a run; none if its scores are absent or cannot be read.
 
     Args:
-        complain: is told in one sentence of scores that cannot be read.
+        complain: is called with one sentence about scores that cannot be read.
     """
     path = folder / SCORES
     if not path.is_file():
@@ -67,7 +67,7 @@ def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tupl
         complain(f"{path} cannot be read ({_line(error)}); its run is shown without curves.")
         return {}
     if np.isnan(score_N).any():
-        complain(f"{path} has a score that is no number; its run is shown without curves.")
+        complain(f"{path} has NaN scores; its run is shown without curves.")
         return {}
     curves = {}
     for name in np.unique(attack_N):

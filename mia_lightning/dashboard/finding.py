@@ -1,4 +1,4 @@
-"""Where runs lie beneath folders."""
+"""Finds the runs beneath folders."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +19,10 @@ class Place:
 
     Attributes:
         folder: holds the run's report.json.
-        name: the way to it, beginning with the last part of the folder that was given: "outputs/2026-11-24/22-28-11".
+        name: its path from the last part of the folder that was given: "outputs/2026-11-24/22-28-11".
         root: that last part.
         group: the name, likewise, of the nearest folder of an experiment or a sweep around it; None for a single run.
-        comparison: of the experiment around it; None where there is none.
+        comparison: of the experiment around it; None without one.
     """
 
     folder: Path
@@ -36,15 +36,15 @@ def find_runs(folders: Sequence[Path], complain: Complain) -> list[Place]:
     """The runs beneath `folders`, in the order of their names, each once; hidden folders are not looked into.
 
     Args:
-        complain: is told in one sentence of every folder that cannot be read.
+        complain: is called with one sentence about every folder that cannot be read.
 
     Raises:
-        InputError: one of `folders` is not there, or is no folder.
+        InputError: one of `folders` does not exist or is not a folder.
     """
     found: dict[Path, Place] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder} is no folder; give folders with runs, such as outputs/ or multirun/.")
+            raise InputError(f"{folder} is not a folder; give folders with runs, such as outputs/ or multirun/.")
         for place in _beneath(folder, complain):
             found.setdefault(place.folder.resolve(), place)
     return sorted(found.values(), key=lambda place: (place.name, place.folder))

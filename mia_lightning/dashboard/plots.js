@@ -59,7 +59,7 @@ function describe(row) {
     `<b>${plain(short(row.run.name, 60))}</b>`,
     plain(short(`${row.run.architecture} on ${row.run.dataset}, defence: ${row.run.defense}`, 70)),
     `attack ${plain(row.attackName)}`, ...figures,
-    `test accuracy ${show(row.run.test)}, gap ${show(row.run.gap)}`,
+    `test accuracy ${show(row.run.test_accuracy)}, gap ${show(row.run.generalization_gap)}`,
   ].join("<br>");
 }
 
@@ -73,16 +73,16 @@ function roomAround(traces, isDate) {
   return { range: [hours(-12), hours(12)] };
 }
 
-function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
+function drawPoints(id, traces, state, xaxis, chanceAt = "end") {
   const figure = content.figures.find((each) => each.key === state.figure);
-  const guessing = {
-    type: "line", xref: "paper", x0: 0, x1: 1, y0: figure.guessing, y1: figure.guessing, layer: "below",
+  const chance = {
+    type: "line", xref: "paper", x0: 0, x1: 1, y0: figure.chance, y1: figure.chance, layer: "below",
     line: { color: css("--muted"), width: 1, dash: "dash" },
-    label: { text: "guessing", textposition: guessingAt, font: { size: 11, color: css("--muted") } },
+    label: { text: "chance", textposition: chanceAt, font: { size: 11, color: css("--muted") } },
   };
   const layout = {
     xaxis: { ...xaxis, ...roomAround(traces, xaxis.type === "date") }, yaxis: { title: { text: state.figure === "auc" ? "AUC" : figure.title } },
-    margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [guessing],
+    margin: { l: 60, r: 16, t: 16, b: 50 }, shapes: [chance],
     legend: {
       orientation: "h", x: 0, y: 1.02, xanchor: "left", yanchor: "bottom", maxheight: 0.25, itemclick: false, itemdoubleclick: false,
       title: { text: COLOURS[state.colour], side: "left", font: { size: 13 } },
@@ -98,10 +98,10 @@ function drawPoints(id, traces, state, xaxis, guessingAt = "end") {
 }
 
 function drawGap(rows, state) {
-  const traces = pointTraces(rows, state, (row) => row.run.gap);
+  const traces = pointTraces(rows, state, (row) => row.run.generalization_gap);
   drawPoints("gap-plot", traces, state, { title: { text: "generalisation gap" } });
   const kept = rows.filter((row) => !state.selected || state.selected.has(row.place));
-  const correlation = rankCorrelation(kept.map((row) => row.run.gap), kept.map((row) => row.leakage[0]));
+  const correlation = rankCorrelation(kept.map((row) => row.run.generalization_gap), kept.map((row) => row.leakage[0]));
   document.getElementById("gap-caption").textContent = correlation === null || kept.length < 3 ? ""
     : `Rank correlation over ${counted(kept.length, "run")}: ${show(correlation, 2)}.`;
 }
@@ -112,7 +112,7 @@ function fronts(rows) {
   rows.forEach((row) => byDataset.set(row.run.dataset, [...(byDataset.get(row.run.dataset) || []), row]));
   return [...byDataset].map(([dataset, group]) => ({
     dataset,
-    rows: paretoFront(group.map((row) => ({ accuracy: row.run.test, leakage: row.leakage[0] }))).map((place) => group[place]),
+    rows: paretoFront(group.map((row) => ({ accuracy: row.run.test_accuracy, leakage: row.leakage[0] }))).map((place) => group[place]),
   }));
 }
 
@@ -121,10 +121,10 @@ function drawPareto(rows, state) {
   const colours = valuesOf("dataset");
   const lines = found.map(({ dataset, rows: front }, place) => ({
     type: "scatter", mode: "lines", name: found.length > 1 ? "Pareto fronts" : "Pareto front", showlegend: place === 0,
-    x: front.map((row) => row.run.test), y: front.map((row) => row.leakage[0]), hoverinfo: "skip",
+    x: front.map((row) => row.run.test_accuracy), y: front.map((row) => row.leakage[0]), hoverinfo: "skip",
     line: { color: state.colour === "dataset" ? looks(colours.indexOf(dataset)).color : css("--ink"), width: 1.5, shape: "hv" },
   }));
-  const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test)];
+  const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test_accuracy)];
   drawPoints("pareto-plot", traces, state, { title: { text: "test accuracy" } }, "start");
   const count = found.reduce((sum, front) => sum + front.rows.length, 0);
   document.getElementById("pareto-caption").textContent = `${counted(count, "run")} of ${rows.length.toLocaleString("en")}.`;
@@ -142,12 +142,12 @@ function drawTime(rows, state) {
   const isFew = rows.length <= FEW;
   const joined = isFew ? [...series.values()].filter((group) => group.length > 1) : [];
   document.getElementById("time-caption").textContent = isFew
-    ? "Lines join runs of one project with the same data set, architecture, defence and attack."
-    : `With ${FEW} runs or fewer, lines join those of one project with the same data set, architecture, defence and attack.`;
+    ? "Lines join runs of a project with the same data set, architecture, defence and attack."
+    : `With at most ${FEW} runs, lines join those of a project with the same data set, architecture, defence and attack.`;
   const line = {
     type: "scatter", mode: "lines", showlegend: false, hoverinfo: "skip", line: { color: css("--faint"), width: 1 },
     x: joined.flatMap((group) => [...group.map(moment), null]),
     y: joined.flatMap((group) => [...group.map((row) => row.leakage[0]), null]),
   };
-  drawPoints("time-plot", [line, ...pointTraces(rows, state, moment)], state, { title: { text: "made (UTC)" }, type: "date" });
+  drawPoints("time-plot", [line, ...pointTraces(rows, state, moment)], state, { title: { text: "created (UTC)" }, type: "date" });
 }

@@ -5,22 +5,22 @@ from pathlib import Path
 from mia_lightning.dashboard.content import Shown
 from mia_lightning.dashboard.curves import read_curves
 from mia_lightning.dashboard.finding import Complain, Place
-from mia_lightning.dashboard.run import read_run
 from mia_lightning.errors import InputError
 from mia_lightning.reports.names import PAGE, REPORT, SCORES
+from mia_lightning.reports.rows import read_run
 
 State = tuple[tuple[int, int] | None, ...]
 
 
 class Reader:
-    """Remembers what it has read and complained of."""
+    """Remembers what it has read, and what it could not read."""
 
     def __init__(self, complain: Complain) -> None:
         self._complain = complain
         self._read: dict[Path, tuple[State, Shown | None]] = {}
 
     def read(self, place: Place) -> Shown | None:
-        """The run at `place`; None, and one sentence about it, where it cannot be read."""
+        """The run at `place`; None, after one sentence about it, if it cannot be read."""
         state = state_of(place)
         known = self._read.get(place.folder)
         if known is None or known[0] != state:
@@ -37,7 +37,7 @@ class Reader:
 
 
 def state_of(place: Place) -> State:
-    """Changes whenever what the dashboard shows of the run does."""
+    """Differs whenever the files of the run have changed."""
     files = [place.folder / name for name in (REPORT, SCORES, PAGE)]
     return tuple(_state(path) for path in [*files, *([] if place.comparison is None else [place.comparison])])
 

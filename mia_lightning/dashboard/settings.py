@@ -1,4 +1,4 @@
-"""The settings in which runs differ, as columns: what is the same everywhere is left out."""
+"""The settings in which runs differ, as columns; settings that are the same everywhere are left out."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

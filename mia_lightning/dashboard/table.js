@@ -4,7 +4,7 @@ const MOST_CHOSEN = 8;
 
 const COLUMNS = [
   { key: "name", title: "run", value: (row) => row.run.name },
-  { key: "created", title: "made, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
+  { key: "created", title: "created, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
   { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
   { key: "architecture", title: "architecture", value: (row) => row.run.architecture, text: true },
   { key: "defense", title: "defence", value: (row) => row.run.defense, text: true, kind: "long" },
@@ -13,9 +13,9 @@ const COLUMNS = [
     key: figure.key, title: figure.title, figure: (row) => row.attack.figures[place],
     value: (row) => (row.attack.figures[place] ? row.attack.figures[place][0] : null),
   })).filter((column, place) => content.runs.some((run) => run.attacks.some((attack) => attack.figures[place]))),
-  { key: "gap", title: "gap", value: (row) => row.run.gap },
-  { key: "test", title: "test accuracy", value: (row) => row.run.test },
-  { key: "shadows", title: "shadows", value: (row) => row.run.shadows, cell: (row) => String(row.run.shadows) },
+  { key: "gap", title: "gap", value: (row) => row.run.generalization_gap },
+  { key: "test", title: "test accuracy", value: (row) => row.run.test_accuracy },
+  { key: "shadows", title: "shadows", value: (row) => row.run.num_shadows, cell: (row) => String(row.run.num_shadows) },
 ];
 
 function shortMoment(created) {
@@ -61,7 +61,7 @@ function tableRow(row, state, choose) {
   const line = element("tr");
   const isChosen = state.chosen.includes(row.place);
   if (isChosen) line.className = "chosen";
-  const tick = element("input", null, { type: "checkbox", "aria-label": `Put ${row.run.name} side by side` });
+  const tick = element("input", null, { type: "checkbox", "aria-label": `Compare ${row.run.name}` });
   tick.checked = isChosen;
   tick.disabled = !isChosen && state.chosen.length >= MOST_CHOSEN;
   tick.dataset.run = row.place;

@@ -1,6 +1,6 @@
 """`mia-dashboard wandb entity/project`: a workspace of wandb that plots leakage against overfitting over runs.
 
-The panels read the summary scalars that every logged run has (`reports/wandb_content.py`). Saving needs an account; it
+The panels read the summary scalars that every logged run has (`loggers/wandb_content.py`). Saving needs an account; it
 is done by the official package wandb-workspaces.
 """
 

@@ -13,6 +13,8 @@ import numpy as np
 from mia_lightning.datasets.download import fetch
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 URL = "https://archive.ics.uci.edu/ml/machine-learning-databases/adult"
 FILES = {
@@ -70,8 +72,8 @@ def _category(name: str, values: str) -> Category:
 
 
 # In file order; None is left out. The lists and their order are those of the published `adult.names`, and `?` stands
-# for a missing value in the three attributes that have some. The largest numbers are public as well: 99 hours and
-# 99,999 dollars are where the census cuts its numbers off, education has 16 levels, ages are in centuries.
+# for a missing value in the three attributes that have missing values. The largest numbers are public as well: the
+# census cuts hours off at 99 and dollars at 99,999, education has 16 levels, and ages are divided by 100.
 ATTRIBUTES: tuple[Number | Category | None, ...] = (
     Number(name="age", largest=100),
     _category(
@@ -112,20 +114,21 @@ ATTRIBUTES: tuple[Number | Category | None, ...] = (
 NUM_FEATURES = sum(attribute.width for attribute in ATTRIBUTES if attribute is not None)
 
 
-def load_adult(*, root: str | Path, url: str = URL, name: str = "adult") -> Population:
+@checked("dataset")
+def load_adult(*, root: PathLike, url: Text = URL, name: Name = "adult") -> Population:
     """48,842 records of 107 features in [0, 1] (float32) in the classes `<=50K` and `>50K`.
 
     `adult.data` (32,561 records) comes first, `adult.test` (16,281) after it: members and non-members are drawn at
     random from both together. Eight categorical attributes are one-hot, a missing value (`?`) being a category of
     its own; five numbers are divided by a public constant, capital gain and loss after `log(1 + x)`. Neither
-    categories nor constants are fitted to the records, for what is fitted to private records leaks them.
-    The attribute `fnlwgt` is left out: it says how many people of the whole country the census counts the person
-    for, so it is a weight of the sample and no attribute of the person.
+    categories nor constants are fitted to the records, since values fitted to private records leak them.
+    The attribute `fnlwgt` is left out: it is a sampling weight, the number of people that the person stands for,
+    and no attribute of the person.
 
     Args:
-        root: the folder of `adult.data` and `adult.test`; what it does not hold is downloaded into it.
+        root: the folder of `adult.data` and `adult.test`; missing files are downloaded into it.
         url: the address of the folder that they are downloaded from.
-        name: what reports call the data set.
+        name: of the data set, in reports.
 
     Raises:
         InputError: a file cannot be downloaded or read, or is not of the published form.
@@ -160,17 +163,17 @@ def _read(file: Path, x_N: np.ndarray, label_N: np.ndarray) -> None:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{place} cannot be read as the published file of comma-separated values ({error}): make it readable, or "
-            "delete it so that it is downloaded anew"
+            "delete it so that it is downloaded again"
         ) from error
     if record != len(x_N):
         raise InputError(
             f"{place} has {record if record < len(x_N) else 'more'} records where the published file has {len(x_N)}: "
-            "delete it so that it is downloaded anew"
+            "delete it so that it is downloaded again"
         )
 
 
 def _rows(handle: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each record; blank lines and the comment that opens `adult.test` are left out."""
+    """Line number and cells of each record; blank lines and the first line of `adult.test`, a comment, are skipped."""
     reader = csv.reader(handle, skipinitialspace=True, quoting=csv.QUOTE_NONE)
     for cells in reader:
         if cells and not cells[0].startswith("|"):
@@ -178,11 +181,11 @@ def _rows(handle: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def _encode(cells: list[str], x: np.ndarray, place: str) -> int:
-    """Fill in one record, all zeros so far, and return its class."""
+    """Encode one record into `x`, which is all zeros, and return its class."""
     if len(cells) != len(ATTRIBUTES) + 1:
         raise InputError(
             f"{place} has {len(cells)} values where a record has {len(ATTRIBUTES)} attributes and a class: "
-            "delete the file so that it is downloaded anew"
+            "delete the file so that it is downloaded again"
         )
     widths = [0 if attribute is None else attribute.width for attribute in ATTRIBUTES]
     for attribute, cell, start in zip(ATTRIBUTES, cells, itertools.accumulate(widths, initial=0), strict=False):
@@ -192,13 +195,13 @@ def _encode(cells: list[str], x: np.ndarray, place: str) -> int:
         if encoded is None:
             raise InputError(
                 f"{place} has {cell!r} as {attribute.name}: give {attribute.expected}, or delete the file so that it "
-                "is downloaded anew"
+                "is downloaded again"
             )
         x[start + encoded[0]] = encoded[1]
     label = cells[-1].removesuffix(".")  # the labels of adult.test end with a dot
     if label not in CLASS_NAMES:
         raise InputError(
             f"{place} has the class {cells[-1]!r}: give {' or '.join(map(repr, CLASS_NAMES))}, or delete the file so "
-            "that it is downloaded anew"
+            "that it is downloaded again"
         )
     return CLASS_NAMES.index(label)

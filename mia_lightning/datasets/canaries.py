@@ -1,4 +1,4 @@
-"""Records that a model can only know by heart, put among natural ones: how much it gives away at worst."""
+"""Canaries: records that a model can only memorise, placed among natural records to measure leakage at its worst."""
 
 from dataclasses import replace
 
@@ -16,19 +16,19 @@ NATURAL, CANARY = "natural", "canary"
 
 @settings("canary")
 class Canaries:
-    """Canaries take the place of records drawn at random; they are the group "canary" beside "natural".
+    """Canaries replace records drawn at random. They form the group "canary", the other records the group "natural".
 
-    They are drawn before membership is, so plans deal them like other records; under `membership=bernoulli` they are
-    the records with a coin. Nothing but their memory tells a model about them, so what is found on them is more than
-    what natural records give away, and no estimate of that.
+    They are drawn before membership, so that plans treat them like other records; under `membership=bernoulli` they are
+    the records with a coin. A model can predict canaries by memorisation alone, so their leakage exceeds that of
+    natural records and is no estimate of it.
 
     Attributes:
-        count: how many records are replaced.
-        kind: "mislabelled" (the record keeps its features, and its label becomes another class, all others equally
-            likely) or "uniform" (it keeps its label, and each feature becomes uniform over its range in the population,
+        count: of the records that are replaced.
+        kind: "mislabelled" (a record keeps its features and gets the label of another class, all others equally likely)
+            or "uniform" (a record keeps its label, and each feature becomes uniform over its range in the population,
             a whole number where the feature is one: out of distribution).
 
-    Source: Carlini et al., "The secret sharer" (2019), the canary and its exposure; mislabelled ones as in Steinke,
+    Source: Carlini et al., "The secret sharer" (2019), canaries and their exposure; mislabelled canaries as in Steinke,
     Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023).
     """
 
@@ -36,7 +36,7 @@ class Canaries:
     kind: CanaryKind = "mislabelled"
 
     def apply(self, population: Population, seed: int) -> Population:
-        """The population with canaries, a function of (records, seed); both kinds take the place of the same records.
+        """The population with canaries, a function of (records, seed); both kinds replace the same records.
 
         Raises:
             InputError: no natural record would be left, or the records have groups already.
@@ -50,7 +50,7 @@ class Canaries:
         if population.group_N is not None:
             raise InputError(
                 f"`canary.count` is {self.count}, but the records of {population.name} have groups of their own "
-                f"({', '.join(population.group_names[:5])}), and canaries would be another; set it to 0, or leave the "
+                f"({', '.join(population.group_names[:5])}), and canaries form one, too; set it to 0, or leave the "
                 "groups out."
             )
         index = torch.randperm(N, generator=generator(seed, "canaries"))[: self.count].sort().values
@@ -73,15 +73,15 @@ def canary_mask(population: Population) -> Tensor | None:
 
 
 def _other_label(label_M: Tensor, num_classes: int, draws: torch.Generator) -> Tensor:
-    """Uniform among the other classes: a step around the circle of classes that is no whole turn."""
+    """A label drawn uniformly from the other classes: a step around the circle of classes, less than a whole turn."""
     step_M = torch.randint(1, num_classes, label_M.shape, generator=draws)
     return (label_M + step_M.to(label_M.device)) % num_classes
 
 
 def _uniform(x_N: Tensor, count: int, draws: torch.Generator) -> Tensor:
-    """`count` records whose features are uniform over their ranges in `x_N`, whole where all of a feature's values are.
+    """`count` records whose features are uniform over their ranges in `x_N`, whole where all values of a feature are.
 
-    Drawn in float64: whole numbers are uniform up to 2**53.
+    The draws are float64, so that whole numbers are uniform up to 2**53.
     """
     flat = x_N.flatten(1)
     low_F, high_F = flat.amin(0), flat.amax(0)

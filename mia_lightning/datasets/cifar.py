@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from mia_lightning.datasets.download import check_file, fetch
 from mia_lightning.datasets.images import read_class_folders
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SIDE = 32
@@ -28,7 +30,8 @@ MEAN_100, STD_100 = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 _md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
-def load_cifar10(*, root: str | Path, url: str = CIFAR10.url, name: str = "cifar10") -> Population:
+@checked("dataset")
+def load_cifar10(*, root: PathLike, url: Text = CIFAR10.url, name: Name = "cifar10") -> Population:
     """60,000 images `[3, 32, 32]` (uint8, normalised by public constants) in 10 classes.
 
     The 50,000 training images come first, the 10,000 test images after them: members and non-members are drawn at
@@ -36,11 +39,11 @@ def load_cifar10(*, root: str | Path, url: str = CIFAR10.url, name: str = "cifar
 
     Args:
         root: the folder of `cifar-10-batches-py` or of `cifar-10-python.tar.gz`, which is read without being
-            extracted; or of one `*.zip` file with a folder of images for each of the 10 classes (those below a
-            folder `train` first), which need not be all 60,000. Where it holds none of them, the archive is
+            extracted; or of one `*.zip` file with a folder of images for each of the 10 classes, those below a
+            folder `train` first, which may be fewer than 60,000. Where it holds none of them, the archive is
             downloaded into it.
-        url: where the archive comes from.
-        name: what reports call the data set.
+        url: of the archive.
+        name: of the data set, in reports.
 
     Raises:
         InputError: a file is not the published one or cannot be downloaded, or the zip file is not of CIFAR-10's
@@ -63,8 +66,13 @@ def load_cifar10(*, root: str | Path, url: str = CIFAR10.url, name: str = "cifar
     return _population(x_N, label_N, class_names, name, MEAN_10, STD_10)
 
 
+@checked("dataset")
 def load_cifar100(
-    *, root: str | Path, url: str = CIFAR100.url, labels: str = "fine", name: str = "cifar100"
+    *,
+    root: PathLike,
+    url: Text = CIFAR100.url,
+    labels: Literal["fine", "coarse"] = "fine",
+    name: Name = "cifar100",
 ) -> Population:
     """60,000 images `[3, 32, 32]` (uint8, normalised by public constants) in 100 classes, or in 20 coarse ones.
 
@@ -74,19 +82,15 @@ def load_cifar100(
     Args:
         root: the folder of `cifar-100-python` or of `cifar-100-python.tar.gz`, which is read without being
             extracted; where it holds neither, the archive is downloaded into it.
-        url: where the archive comes from.
+        url: of the archive.
         labels: `fine` (100 classes) or `coarse` (20).
-        name: what reports call the data set.
+        name: of the data set, in reports.
 
     Raises:
-        InputError: `labels` is neither, or a file is not the published one or cannot be downloaded.
+        InputError: a file is not the published one or cannot be downloaded.
 
     Source: Krizhevsky, "Learning multiple layers of features from tiny images" (2009).
     """
-    if labels not in ("fine", "coarse"):
-        raise InputError(
-            f"dataset.labels {labels!r} is neither 'fine' (100 classes) nor 'coarse' (20): give one of them"
-        )
     folder = Path(root).expanduser()
     x_N, label_N, class_names = _read(CIFAR100, folder, url, f"{labels}_labels", f"{labels}_label_names")
     return _population(x_N, label_N, class_names, name, MEAN_100, STD_100)
@@ -170,9 +174,9 @@ def _read_archive(archive: Path, base_folder: str, checksums: dict[str, str]) ->
 
 
 def _unpickled(packed: bytes) -> Any:
-    """The dictionary in a published file, whose checksum has been compared: no other pickle gets here."""
+    """The dictionary in a published file; its checksum was compared, so that no other pickle is loaded."""
     with warnings.catch_warnings():
-        # The files were written by numpy 1, which gave a dtype's flags as integers.
+        # numpy 1 wrote the files, and stored a dtype's flags as integers.
         warnings.filterwarnings("ignore", category=np.exceptions.VisibleDeprecationWarning)
         return pickle.load(io.BytesIO(packed), encoding="latin1")
 
@@ -180,7 +184,7 @@ def _unpickled(packed: bytes) -> Any:
 def _not_published(place: Path, found: str) -> InputError:
     return InputError(
         f"'{place.absolute()}' is not the published one ({found}): delete it so that the archive is read or downloaded "
-        "anew"
+        "again"
     )
 
 

@@ -7,50 +7,58 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from pydantic import BeforeValidator, StringConstraints
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike
+from mia_lightning.settings.words import Words
 
 _MISSING = ("", "?", "na", "n/a", "nan", "null", "none")
 _TRUE, _FALSE = ["1", "true"], ["0", "false"]
 _BLOCK = 1 << 24  # bytes; the longest line that can be read
 
+Delimiter = Annotated[
+    str,
+    BeforeValidator(lambda value: "\t" if value == "\\t" else value),
+    StringConstraints(pattern=r'^[\x01-\x7f--["\r\n]]$'),
+    Words("one ASCII character, such as a comma, a semicolon or \\t for a tab"),
+]
 
+
+@checked("dataset")
 def load_csv(
     *,
-    path: str | Path,
-    label_column: str,
-    member_column: str | None = None,
-    group_column: str | None = None,
-    delimiter: str = ",",
-    name: str | None = None,
+    path: PathLike,
+    label_column: Name,
+    member_column: Name | None = None,
+    group_column: Name | None = None,
+    delimiter: Delimiter = ",",
+    name: Name | None = None,
 ) -> Population:
     """A table of numbers: each column but those of label, member and group is a float32 feature, in file order.
 
     Args:
         path: a UTF-8 file whose first line names the columns.
-        label_column: text or numbers; the distinct values, sorted (numbers by value), become the classes and
-            name them.
-        member_column: 0, 1, true or false: which records a given target was trained on.
-        group_column: text or numbers; the distinct values, sorted like labels, are groups whose leakage is reported,
-            too.
+        label_column: text or numbers; the sorted distinct values (numbers by value) name the classes.
+        member_column: 0, 1, true or false: the records that a given target was trained on.
+        group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
+            reported, too.
         delimiter: one character; the two characters `\\t` stand for a tab.
-        name: what reports call the data set; by default the file's name without its ending.
+        name: of the data set, in reports; by default the file's name without its ending.
 
     Raises:
         InputError: the file is absent, empty, ragged or not UTF-8, a column is unknown, or a value is missing
             or no number.
     """
     file = Path(path).expanduser()
-    delimiter = "\t" if delimiter == "\\t" else delimiter
-    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-        raise InputError(f"dataset.delimiter {delimiter!r} is not one ASCII character such as ',', ';' or \\t")
     table = _Table(file, delimiter)
     table.require(label_column, "label_column")
     for column, argument in ((member_column, "member_column"), (group_column, "group_column")):
@@ -77,7 +85,7 @@ def load_csv(
 
 
 class _Table:
-    """The file as columns of trimmed text, and the way back from a record to its line."""
+    """The file as columns of trimmed text, and the line of each record for error messages."""
 
     def __init__(self, file: Path, delimiter: str) -> None:
         if not file.is_file():
@@ -103,7 +111,7 @@ class _Table:
         self._table = table.rename_columns(self.columns)
 
     def require(self, column: str, argument: str) -> None:
-        """Refuse a column that is not there; `argument` is the setting that names it."""
+        """Refuse a column that is missing; `argument` is the setting that names it."""
         if column not in self.columns:
             near = difflib.get_close_matches(column, self.columns, n=3, cutoff=0.5) or self.columns[:10]
             raise InputError(
@@ -123,7 +131,7 @@ class _Table:
         return InputError(f"line {line} of {self.place} has {value!r} in column {column!r}: {mend}")
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Line number and cells of each row, blank lines left out as pyarrow does; slow, for errors only."""
+        """Line number and cells of each row, without blank lines as in pyarrow; slow, for error messages only."""
         with self.file.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.reader(handle, delimiter=self.delimiter)
             for row in reader:
@@ -160,7 +168,7 @@ class _Table:
 
 
 def _distinct(table: _Table, column: str, what: str) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """Names of the classes (or groups) in their order, and the class of each record; `what` the column holds."""
+    """The sorted names of classes or groups, and the number of each record's; `what` is "label" or "group"."""
     encoded = pc.dictionary_encode(table.text(column))
     values: list[str] = encoded.dictionary.to_pylist()
     if "" in values:
@@ -189,12 +197,12 @@ def _numbers(table: _Table, column: str) -> np.ndarray[Any, Any]:
 
 
 def _float32(value: Any) -> Any:
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+    with np.errstate(over="ignore"):  # a large value becomes infinite, which is refused
         return np.float32(value)
 
 
 def _number(value: str) -> float:
-    """As pyarrow reads it; NaN for what is no number."""
+    """The number as pyarrow reads it; NaN for text that is no number."""
     try:
         return float(pc.cast(pa.scalar(value), pa.float64()).as_py())
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""One published file, fetched over HTTP and checked: it is either there whole or not there."""
+"""Download of one published file over HTTP; the file appears complete and checked, or not at all."""
 
 import contextlib
 import fcntl
@@ -23,19 +23,19 @@ _NAMES = {"sha256": "SHA-256", "md5": "MD5"}
 
 
 def fetch(url: str, path: Path, *, checksum: str | None, timeout_s: float = 30.0) -> None:
-    """Download `url` to `path`, unless `path` is there already; the file appears whole and checked.
+    """Download `url` to `path`, unless `path` exists; the file appears complete and checked.
 
-    The bytes go to `<path>.part`, which a later call takes up where it stopped (HTTP Range); it is renamed
-    once its checksum is right. Of several processes that fetch one file, one downloads and the others wait.
+    The bytes go to `<path>.part`, which a later call continues (HTTP Range), and which is renamed when its checksum
+    matches. Of several processes that fetch one file, one downloads and the others wait.
 
     Args:
         url: `http`, `https` or `file`.
-        path: its folder is made where it is missing.
+        path: its folder is created where it is missing.
         checksum: of the whole file, `sha256:<hexadecimal>` or `md5:<hexadecimal>`. None is for files whose
             publisher gives no checksum: only the length that the server announces (Content-Length) is compared, so
-            the caller has to check the content, and what an earlier call left behind is not taken up, since
-            nothing could tell whether it is of the same file.
-        timeout_s: seconds without an answer after which the server counts as silent.
+            the caller must check the content; and a partial file of an earlier call is not continued, since
+            nothing tells whether it belongs to the same file.
+        timeout_s: seconds without an answer after which the download is given up.
 
     Raises:
         DataNotThereError: the file cannot be downloaded.
@@ -56,23 +56,24 @@ def fetch(url: str, path: Path, *, checksum: str | None, timeout_s: float = 30.0
         if path.exists():  # another process was faster
             part.unlink(missing_ok=True)
             return
+        if expected is None:
+            handle.truncate(0)
         try:
-            if expected is None:
-                _receive_anew(url, handle, path, timeout_s)
-            else:
-                _fill(url, handle, path, expected, timeout_s)
+            _fill(url, handle, path, expected, timeout_s)
         except InputError:
-            if handle.seek(0, os.SEEK_END) == 0:  # nothing to take up
+            if expected is None:
+                handle.truncate(0)
+            if handle.seek(0, os.SEEK_END) == 0:  # nothing to continue
                 part.unlink(missing_ok=True)
                 if is_new:
-                    with contextlib.suppress(OSError):  # another process is at work there
+                    with contextlib.suppress(OSError):  # another process uses the folder
                         path.parent.rmdir()
             raise
         os.replace(part, path)
 
 
 def check_file(path: Path, checksum: str) -> None:
-    """Nothing, if the file is the published one.
+    """Refuse a file that is not the published one.
 
     Args:
         path: of the file to read.
@@ -84,13 +85,12 @@ def check_file(path: Path, checksum: str) -> None:
     expected = _parse(checksum)
     try:
         with path.open("rb") as handle:
-            found = expected.found_in(handle)
+            difference = expected.difference(handle)
     except OSError as error:
         raise InputError(f"'{path.absolute()}' cannot be read ({error}): make it readable") from error
-    if found != expected.value:
+    if difference is not None:
         raise InputError(
-            f"'{path.absolute()}' is truncated or altered ({expected.said(found)}): delete it "
-            "so that it is downloaded anew"
+            f"'{path.absolute()}' is truncated or altered ({difference}): delete it so that it is downloaded again"
         )
 
 
@@ -99,15 +99,11 @@ class _Checksum:
     algorithm: str
     value: str  # hexadecimal, in small letters
 
-    def found_in(self, handle: io.BufferedRandom | io.BufferedReader) -> str:
+    def difference(self, handle: io.BufferedRandom | io.BufferedReader) -> str | None:
+        """The checksum of the file beside this one; None where they are equal."""
         handle.seek(0)
-        return hashlib.file_digest(handle, lambda: _digest(self.algorithm)).hexdigest()
-
-    def fits(self, handle: io.BufferedRandom) -> bool:
-        return self.found_in(handle) == self.value
-
-    def said(self, found: str) -> str:
-        return f"{_NAMES[self.algorithm]} {found}, expected {self.value}"
+        found = hashlib.file_digest(handle, lambda: _digest(self.algorithm)).hexdigest()
+        return None if found == self.value else f"{_NAMES[self.algorithm]} {found}, expected {self.value}"
 
 
 def _parse(checksum: str) -> _Checksum:
@@ -126,35 +122,27 @@ def _digest(algorithm: str) -> Any:
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
-def _fill(url: str, handle: io.BufferedRandom, path: Path, expected: _Checksum, timeout_s: float) -> None:
-    """Bring the partial file to its whole, checked content; on failure what is sound of it stays."""
+def _fill(url: str, handle: io.BufferedRandom, path: Path, expected: _Checksum | None, timeout_s: float) -> None:
+    """Complete the partial file and check it; after a failure the bytes that may be right stay."""
     resumed = handle.seek(0, os.SEEK_END) > 0
-    if resumed and expected.fits(handle):  # the last run died just before it renamed the file
+    if resumed and expected is not None and expected.difference(handle) is None:  # it was complete, but not renamed
         return
     _receive(url, handle, path, timeout_s)
-    if resumed and not expected.fits(handle):  # the old bytes were of something else
+    difference = None if expected is None else expected.difference(handle)
+    if expected is not None and difference is not None and resumed:  # the old bytes belonged to another file
         handle.truncate(0)
         _receive(url, handle, path, timeout_s)
-    if (found := expected.found_in(handle)) != expected.value:
+        difference = expected.difference(handle)
+    if difference is not None:
         handle.truncate(0)
         raise InputError(
-            f"the file at {url} is not the published {path.name} ({expected.said(found)}): "
-            f"{_mend(path)}, or set dataset.url to a mirror"
+            f"the file at {url} is not the published {path.name} ({difference}): {_mend(path)}, or set dataset.url to "
+            "a mirror"
         )
 
 
-def _receive_anew(url: str, handle: io.BufferedRandom, path: Path, timeout_s: float) -> None:
-    """All or nothing: bytes that no checksum can vouch for are of no use to a later call."""
-    handle.truncate(0)
-    try:
-        _receive(url, handle, path, timeout_s)
-    except InputError:
-        handle.truncate(0)
-        raise
-
-
 def _receive(url: str, handle: io.BufferedRandom, path: Path, timeout_s: float) -> None:
-    """Append the missing bytes; a broken connection is taken up again as long as each attempt brings some."""
+    """Append the missing bytes; a broken connection is opened again as long as each attempt brings some."""
     failure: Exception | None = None
     for _ in range(_ATTEMPTS):
         before = handle.seek(0, os.SEEK_END)
@@ -178,7 +166,7 @@ def _stream(url: str, handle: io.BufferedRandom, timeout_s: float) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         if start and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return  # nothing is missing; whether it is the right content, the checksum tells
+            return  # no bytes are missing; whether they are right, the checksum tells
         raise
     with response:
         resumes = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
@@ -201,10 +189,10 @@ def _mend(path: Path) -> str:
 
 
 def _open_locked(part: Path) -> io.BufferedRandom:
-    """The partial file, for one process at a time; one that was renamed or removed while we waited is opened anew."""
+    """The partial file, locked against other processes; opened again where another process has renamed it meanwhile."""
     while True:
         handle = part.open("a+b")
-        # Some network file systems have no locks; there the checksum still refuses the work of two writers.
+        # Some network file systems have no locks; there the checksum refuses what two writers have mixed.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         with contextlib.suppress(FileNotFoundError):

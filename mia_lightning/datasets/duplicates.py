@@ -1,4 +1,4 @@
-"""Records that occur more than once: a member's twin among the non-members is no clean non-member."""
+"""Records that occur more than once: a non-member that equals a member is no clean non-member."""
 
 import hashlib
 from typing import Any
@@ -24,14 +24,14 @@ def first_occurrences(x_N: Tensor) -> Tensor:
 
 
 def count_across(group_N: Tensor, member_N: Tensor, nonmember_N: Tensor) -> int:
-    """Number of members that are also, value for value, among the non-members."""
+    """Number of members that equal a non-member, value for value."""
     return int(torch.isin(group_N[member_N], group_N[nonmember_N]).sum())
 
 
 def _items(x_N: Tensor) -> Any:
-    """One opaque item of bytes for each record, sorted as a whole: its own bytes, or a 256-bit digest of more.
+    """One opaque item for each record, which sorts as a whole: the record's bytes, or their 256-bit digest if longer.
 
-    A data set of many features is never copied, and digests of different records do not meet in practice.
+    A data set of many features is never copied. Two records with the same digest do not occur in practice.
     """
     rows = x_N.flatten(1)
     if rows.shape[1] * rows.element_size() <= _DIGEST_BYTES:

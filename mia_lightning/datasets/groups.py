@@ -1,4 +1,4 @@
-"""Groups of records, such as the hospitals they come from: leakage may differ between them."""
+"""Groups of records, such as the hospitals they come from; leakage may differ between groups."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,13 +13,13 @@ NO_GROUP = -1  # of a synthetic record
 
 
 def numbered(group: Any, group_names: Sequence[str] | None, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """The group of each record by its number, int64 `[N]`, and the names of the groups.
+    """The number of each record's group, int64 `[N]`, and the names of the groups.
 
     Args:
-        group: `[N]`, text or whole numbers. Without `group_names` the distinct values, sorted, are the groups and name
-            them; with them, `group` holds numbers from 0 into the names, and -1 for a record of no group.
+        group: `[N]`, text or whole numbers. Without `group_names` the sorted distinct values name the groups; with
+            them the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
-        name: of the population, for what is said of it.
+        name: of the population, for error messages.
 
     Raises:
         InputError: values that are neither text nor whole numbers, or names that are no list.
@@ -41,17 +41,17 @@ def numbered(group: Any, group_names: Sequence[str] | None, name: str) -> tuple[
 
 
 def check_groups(name: str, group_N: Tensor | None, group_names: tuple[str, ...], num_records: int) -> None:
-    """Refuse what are no groups of the records of the population `name`.
+    """Check the groups of the population `name`.
 
     Raises:
         InputError: numbers without names or names without numbers, another shape or dtype, a name that appears twice,
-            or a number that is neither a place in the names nor -1.
+            or a number that is neither an index of a name nor -1.
     """
     if group_N is None:
         if group_names:
             raise InputError(
-                f"population {name!r} has {len(group_names)} group_names but no group: say of which group each record "
-                "is, or leave the names out"
+                f"population {name!r} has {len(group_names)} group_names but no group: give the group of each record, "
+                "or leave the names out"
             )
         return
     if group_N.shape != (num_records,) or group_N.dtype != torch.int64:

@@ -1,4 +1,4 @@
-"""Pictures of one's own: a folder or a zip file of class folders."""
+"""Your own images: a folder or a zip file of class folders."""
 
 import io
 import os
@@ -8,49 +8,63 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import FromList, Name, PathLike, Text
+from mia_lightning.settings.words import Words
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-_WIDE_MODES = ("I", "F")  # more than 8 bits for each channel; a conversion would cut the values off
+_WIDE_MODES = ("I", "F")  # more than 8 bits for each channel; a conversion would clip the values
 _LARGEST_FILE = 1 << 28  # bytes
 _LARGEST_SIDE = 1 << 14  # pixels
 
+Side = Annotated[int, Ge(1), Le(_LARGEST_SIDE)]
+Size = Annotated[
+    Side | Annotated[Sequence[Side], FromList, MinLen(2), MaxLen(2)],
+    Words(f"a whole number of pixels from 1 to {_LARGEST_SIDE}, or [height, width]"),
+]
 
+
+@checked("dataset")
 def load_images(
     *,
-    path: str | Path,
-    folder: str | None = None,
-    size: int | Sequence[int] | None = None,
+    path: PathLike,
+    folder: Text | None = None,
+    size: Size | None = None,
     grayscale: bool = False,
-    name: str | None = None,
+    name: Name | None = None,
 ) -> Population:
     """Images `[3, h, w]`, or `[1, h, w]` if grey (uint8, normalised to [0, 1]), in the order of their paths.
 
     The class of an image is the name of the folder directly above it; `train/cat` and `test/cat` are one class.
     Classes are numbered in the order of their names. PNG, JPEG, BMP, GIF and WebP files are read as they are stored
-    (of several frames the first, EXIF rotation not applied, transparency dropped). Hidden files and those of
-    `__MACOSX` are passed over; any other file is refused, so that none is left out unnoticed.
+    (the first of several frames, EXIF rotation not applied, transparency dropped). Hidden files and those of
+    `__MACOSX` are skipped; any other file is refused, so that none is skipped unnoticed.
 
     Args:
         path: a folder, or a `.zip` file, which is read without being extracted.
-        folder: reads only what lies below this subfolder of `path`, such as `train`.
+        folder: subfolder of `path`, such as `train`, to which reading is limited.
         size: pixels, one number or (height, width): every image is resized to it (bilinear). Without it all images
             must have one size.
         grayscale: one channel instead of three.
-        name: what reports call the data set; by default the name of the folder, or of the zip file without its ending.
+        name: of the data set, in reports; by default that of the folder, or of the zip file without its ending.
 
     Raises:
-        InputError: `path` is absent or damaged, or a file in it is no image, is in no class folder, is encrypted,
-            has a path that leads out of the zip file, or has another size than the first.
+        InputError: `path` is missing or damaged, or a file in it is no image, is in no class folder, is encrypted,
+            has a path that leads out of the zip file, or differs in size from the first.
     """
     place = Path(path).expanduser().absolute()
-    found = read_class_folders(place, folder=folder, size=_checked_size(size), grayscale=grayscale)
+    found = read_class_folders(
+        place, folder=folder, size=(size, size) if isinstance(size, int) else size, grayscale=grayscale
+    )
     return make_population(
         found.x_N,
         found.label_N,
@@ -71,7 +85,7 @@ class ClassFolders:
 
 
 def read_class_folders(
-    place: Path, *, folder: str | None = None, size: tuple[int, int] | None = None, grayscale: bool = False
+    place: Path, *, folder: str | None = None, size: Sequence[int] | None = None, grayscale: bool = False
 ) -> ClassFolders:
     """As `load_images`, with the paths of the images."""
     with _opened(place) as (names, read):
@@ -89,7 +103,7 @@ def read_class_folders(
 
 @contextmanager
 def _opened(place: Path) -> Iterator[tuple[list[str], Callable[[str], bytes]]]:
-    """Paths of the files within a folder or zip file, and the function that reads one of them."""
+    """The paths of the files in a folder or zip file, and a function that reads one of them."""
     if place.is_dir():
         yield _names_in_folder(place), lambda name: _read_file(place / name)
         return
@@ -136,9 +150,9 @@ def _entries(archive: zipfile.ZipFile, place: Path) -> dict[str, zipfile.ZipInfo
         name = info.filename.replace("\\", "/")
         parts = name.split("/")
         if name.startswith("/") or ".." in parts or ":" in parts[0]:
-            raise InputError(f"'{place.absolute()}' has the entry {name!r}, which leads out of it: pack it anew")
+            raise InputError(f"'{place.absolute()}' has the entry {name!r}, which leads out of it: pack it again")
         if name in infos:
-            raise InputError(f"'{place.absolute()}' has the entry {name!r} twice: pack it anew")
+            raise InputError(f"'{place.absolute()}' has the entry {name!r} twice: pack it again")
         if not name.endswith("/"):
             infos[name] = info
     return infos
@@ -157,7 +171,7 @@ def _check_length(length: int) -> None:
 
 
 def _is_image(name: str, folder: str | None, place: Path) -> bool:
-    """Whether the file is to be read; InputError where it can neither be read nor passed over."""
+    """Whether to read the file; raises an `InputError` for a file that is no image and may not be skipped."""
     path = PurePosixPath(name)
     if folder is not None:
         if not path.is_relative_to(folder):
@@ -176,7 +190,7 @@ def _is_image(name: str, folder: str | None, place: Path) -> bool:
 
 
 def _decode_all(
-    place: Path, paths: Sequence[str], read: Callable[[str], bytes], size: tuple[int, int] | None, mode: str
+    place: Path, paths: Sequence[str], read: Callable[[str], bytes], size: Sequence[int] | None, mode: str
 ) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -200,9 +214,7 @@ def _decode_all(
     return x_N
 
 
-def _decode(
-    place: Path, read: Callable[[str], bytes], size: tuple[int, int] | None, mode: str, name: str
-) -> np.ndarray:
+def _decode(place: Path, read: Callable[[str], bytes], size: Sequence[int] | None, mode: str, name: str) -> np.ndarray:
     """One image, `[channels, h, w]`."""
     try:
         with Image.open(io.BytesIO(read(name)), formats=_FORMATS) as stored:
@@ -213,20 +225,9 @@ def _decode(
         if size is not None:
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
-    except Exception as error:  # of damaged bytes, Pillow's and zipfile's readers make almost any exception
+    except Exception as error:  # Pillow and zipfile raise almost any exception for damaged bytes
         reason = str(error).partition(" <")[0].partition("\n")[0] or type(error).__name__
         raise InputError(
             f"'{name}' in '{place.absolute()}' cannot be read as an image ({reason}): replace it or take it out"
         ) from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _checked_size(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    if size is None:
-        return None
-    sides = list(size) if isinstance(size, Sequence) else [size, size]
-    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in sides):
-        raise InputError(
-            f"dataset.size {size!r} is no size: give one whole number from 1 to {_LARGEST_SIDE}, or [height, width]"
-        )
-    return sides[0], sides[1]

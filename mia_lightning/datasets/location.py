@@ -1,9 +1,9 @@
-"""Location-30: which places of Bangkok a person has visited, by the kind of person."""
-
-from pathlib import Path
+"""Location-30: the places of Bangkok that a person has visited, with the kind of person as class."""
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.published import Form, read_published
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 ARCHIVE = "dataset_location.tgz"
 MEMBER = "bangkok"
@@ -12,14 +12,15 @@ URL = "https://github.com/privacytrustlab/datasets/raw/master/dataset_location.t
 NUM_RECORDS, NUM_FEATURES, NUM_CLASSES = 5010, 446, 30
 
 
-def load_location(*, root: str | Path, url: str = URL, name: str = "location") -> Population:
+@checked("dataset")
+def load_location(*, root: PathLike, url: Text = URL, name: Name = "location") -> Population:
     """5,010 records of 446 binary features (kept as uint8) in 30 classes.
 
     Args:
         root: the folder of `dataset_location.tgz` or of the extracted file `bangkok`; where it holds neither,
             the archive is downloaded into it.
-        url: where the archive comes from.
-        name: what reports call the data set.
+        url: of the archive.
+        name: of the data set, in reports.
 
     Raises:
         InputError: the archive is not the published one or cannot be downloaded, or the extracted file is not

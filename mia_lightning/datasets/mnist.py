@@ -15,6 +15,8 @@ from torchvision.datasets import MNIST
 from mia_lightning.datasets.download import check_file, fetch
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import Name, PathLike, Text
 
 NUM_RECORDS = {"train": 60_000, "t10k": 10_000}
 SIDE, NUM_CLASSES = 28, 10
@@ -24,18 +26,19 @@ _CHECKSUMS = {file: f"md5:{md5}" for file, md5 in MNIST.resources}
 _IMAGES, _LABELS = 0x0803, 0x0801
 
 
-def load_mnist(*, root: str | Path, url: str | None = None, name: str = "mnist") -> Population:
+@checked("dataset")
+def load_mnist(*, root: PathLike, url: Text | None = None, name: Name = "mnist") -> Population:
     """70,000 grey images `[1, 28, 28]` (uint8, normalised by public constants) of the digits 0 to 9.
 
     The 60,000 training images come first, the 10,000 test images after them: members and non-members are drawn at
     random from both together.
 
     Args:
-        root: torchvision's root, the folder above `MNIST/`: the four files lie in `MNIST/raw`, gzipped or not. Files
-            that lie there are checked for their form alone, so that MNIST in another order or of another origin
-            can be used; what is downloaded must be the published file. Files of several origins are not mixed.
+        root: torchvision's root, the folder above `MNIST/`: the four files are in `MNIST/raw`, gzipped or not. Only
+            the form of existing files is checked, so that MNIST in another order or of another origin can be used;
+            a downloaded file must be the published one. Files of several origins are not mixed.
         url: the address of the folder that they are downloaded from; by default torchvision's mirrors, in turn.
-        name: what reports call the data set.
+        name: of the data set, in reports.
 
     Raises:
         InputError: a file cannot be downloaded or read, or is not of the published form.
@@ -78,7 +81,7 @@ def _complete(folder: Path, mirrors: Sequence[str]) -> None:
 
 
 def _check_published(present: Path, checksum: str, missing: str) -> None:
-    """Downloaded labels fit images in their published order alone."""
+    """Refuse to download a file beside one that is not published: labels fit images in the published order alone."""
     try:
         check_file(present, checksum)
     except InputError as error:
@@ -133,5 +136,5 @@ def _read(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
 def _malformed(path: Path, found: str) -> InputError:
     return InputError(
         f"'{path.absolute()}' cannot be read as the IDX file of that name ({found}): delete it and the other three "
-        "so that they are downloaded anew"
+        "so that they are downloaded again"
     )

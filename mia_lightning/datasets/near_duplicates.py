@@ -1,4 +1,4 @@
-"""Members that have a non-member so close by that it is a copy: re-encoded, brightened, or with a few cells changed."""
+"""Near duplicates: non-members that are a member's copy, re-encoded, brightened or with a few cells changed."""
 
 import math
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
 
-NEIGHBOURS = 10  # up to nine copies of a member do not hide one another
+NEIGHBOURS = 10  # so that a member may have up to nine copies
 MAX_RATIO = 0.25
-MAX_CHANCE = 0.01  # members that may be called near duplicates by chance, expected over all
+MAX_CHANCE = 0.01  # expected number of members, in all, that are called near duplicates by chance
 
-# Bound time: seconds on two cores, whatever the size of the data.
+# They bound the time to seconds on two cores, whatever the size of the data.
 MAX_PRODUCTS = 2**37
 PROJECTED_FEATURES = 128
 
@@ -25,12 +25,12 @@ Rows = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NearDuplicates:
-    """What was found between the members and the non-members of one target.
+    """The near duplicates between the members and the non-members of one target.
 
     Attributes:
         compared_N: bool, the members that were compared with every non-member: all, or a random sample.
-        near_N: bool, those of them that have a near duplicate among the non-members, and these.
-        ratio: of the distance to the tenth nearest non-member, below which another one is a near duplicate.
+        near_N: bool, the compared members that have a near duplicate, and these near duplicates.
+        ratio: a non-member nearer than this part of the distance to the tenth nearest one is a near duplicate.
         projected: whether distances are those in a random projection to 128 features.
     """
 
@@ -48,25 +48,25 @@ class NearDuplicates:
 def near_duplicates(
     population: Population, group_N: Tensor, member_N: Tensor, nonmember_N: Tensor, *, seed: int
 ) -> NearDuplicates | None:
-    """Pairs across the member boundary that are not equal and yet far closer than neighbours are.
+    """Pairs of a member and a non-member that differ, but are far closer than neighbours usually are.
 
-    The distance is the Euclidean one between normalised records, as a network sees them; labels do not count. For
-    binary features its square is the number of those that differ. A non-member is a near duplicate of a member if it is
-    nearer than `ratio` times the member's tenth nearest non-member, where records equal to the member are passed over.
-    Each member has its own measure, so neither a dense class nor a tight cluster is taken for copies, as long as it has
-    ten non-members or more; and a member may have up to nine copies.
+    The distance is the Euclidean distance between normalised records, as a network sees them; labels do not count. For
+    binary features its square is the number of features that differ. A non-member is a near duplicate of a member if it
+    is nearer than `ratio` times the distance to the member's tenth nearest non-member; records equal to the member are
+    ignored. Each member has its own scale, so that a dense class or a tight cluster of at least ten non-members is not
+    mistaken for copies. A member may have up to nine copies.
 
-    A copy that is moved, mirrored or cropped is another record by this distance. In a table of categories and few
-    numbers, near duplicates can be people alike rather than copies of one; a model hardly tells those apart, either.
+    A copy that is moved, mirrored or cropped is a different record by this distance. In a table of categories and few
+    numbers, near duplicates may be similar people rather than copies; a model hardly distinguishes them, either.
 
-    The ratio is a quarter, or less where so near a neighbour is nothing unusual, which is so in few dimensions. Where
-    records lie evenly in d dimensions around a member, (r_1 / r_10)^d has the distribution Beta(1, 9) and
-    (r_5 / r_10)^d has Beta(5, 5), r_j being the distance to the j-th nearest: the median of the second, 1/2, gives d,
-    which does not need r_1, and the first a ratio that 0.01 members are expected to fall below by chance.
+    The ratio is a quarter, or less where such a near neighbour is not unusual, as in few dimensions. If records lie
+    evenly in d dimensions around a member, and r_j is the distance to its j-th nearest non-member, then (r_1 / r_10)^d
+    has the distribution Beta(1, 9) and (r_5 / r_10)^d has Beta(5, 5). The median of the second, 1/2, gives d without
+    r_1; the first gives the ratio that 0.01 members are expected to fall below by chance.
 
-    Where all distances would take more than 2^37 products, records are projected to 128 random directions, which keeps
-    distances to within about 6 % (one standard deviation); and where that takes more, too, a random sample of the
-    members is compared.
+    If all distances would take more than 2^37 products, records are projected to 128 random directions, which keeps
+    distances to within about 6 % (one standard deviation). If that takes more, too, a random sample of the members is
+    compared.
 
     Args:
         population: on the device that computes.
@@ -106,15 +106,15 @@ def _sample(index: Tensor, limit: int, seed: int) -> Tensor:
 
 
 def _records(population: Population, index: Tensor) -> Rows:
-    """From positions in `index` to normalised records `[B, features]`.
+    """A function from positions in `index` to normalised records `[B, features]`.
 
-    They are float64, whose sums of squares lose no digit that a float32 record has.
+    They are float64, so that sums of squares keep every digit of a float32 record.
     """
     return lambda at_B: population.records(index[at_B], torch.float64).flatten(1)
 
 
 def _projected(population: Population, index: Tensor, seed: int) -> Rows:
-    """The same in random directions; a difference keeps its length in the mean square."""
+    """As `_records`, in random directions, in which the expected square of a difference's length is the same."""
     rows = _records(population, index)
     directions = torch.randn(
         math.prod(population.input_shape),
@@ -128,9 +128,9 @@ def _projected(population: Population, index: Tensor, seed: int) -> Rows:
 
 
 def _nearest(rows: Rows, group_N: Tensor, num_members: int) -> tuple[Tensor, Tensor]:
-    """Squared distances `[M, 10]` of the first M records to the nearest of those behind them, and where these stand.
+    """Squared distances `[M, 10]` of the first M records to the nearest of the others, and the positions of these.
 
-    Ascending, and infinite where fewer than ten are not equal to the record.
+    They ascend, and are infinite where fewer than ten records differ from the record.
     """
     positions = torch.arange(len(group_N), device=group_N.device)
     found = []
@@ -140,7 +140,7 @@ def _nearest(rows: Rows, group_N: Tensor, num_members: int) -> tuple[Tensor, Ten
         where_BJ = torch.zeros_like(best_BJ, dtype=torch.int64)
         for at_Q in positions[num_members:].split(_BLOCK_RECORDS):
             y_QF = rows(at_Q)
-            squared_BQ = torch.addmm(y_QF.square().sum(1), x_BF, y_QF.T, alpha=-2)  # but for the square of x
+            squared_BQ = torch.addmm(y_QF.square().sum(1), x_BF, y_QF.T, alpha=-2)  # the square of x is added below
             squared_BQ.masked_fill_(group_B[:, None] == group_N[at_Q], math.inf)
             near_BJ, column_BJ = squared_BQ.topk(min(NEIGHBOURS, len(at_Q)), largest=False)
             best_BJ, chosen_BJ = torch.cat([best_BJ, near_BJ], 1).topk(NEIGHBOURS, largest=False)
@@ -151,7 +151,7 @@ def _nearest(rows: Rows, group_N: Tensor, num_members: int) -> tuple[Tensor, Ten
 
 
 def _ratio(squared_MJ: Tensor) -> float:
-    """The largest ratio, up to a quarter, of the nearest distance to the tenth that chance is not expected to give."""
+    """The largest ratio of the nearest to the tenth distance, up to a quarter, that chance is not expected to reach."""
     middle_M, last_M = squared_MJ[:, NEIGHBOURS // 2 - 1], squared_MJ[:, -1]
     usable_M = (middle_M > 0) & last_M.isfinite()
     if not bool(usable_M.any()):

@@ -1,4 +1,4 @@
-"""Records from a numpy archive, or from a folder of numpy arrays; large ones stay on disk."""
+"""Records from a numpy archive, or from a folder of numpy arrays; large arrays stay on disk."""
 
 import math
 import struct
@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,41 +14,48 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import FromList, Name, PathLike
 
-# Arrays of an archive that take at least this are not read as a whole, with their checksum, but mapped into memory.
+# Arrays of an archive that are at least this large are mapped into memory; smaller ones are read and their checksum
+# verified.
 _MAPPED_BYTES = 2**28
-# What a zip file has before the name of a member; the last two are the lengths of the name and of what follows it.
+# The fields of a zip file before the name of a member; the last two are the lengths of the name and the extra field.
 _LOCAL_HEADER = "<4s5H3L2H"
 
+PerChannel = float | Annotated[Sequence[float], FromList]
 
+
+@checked("dataset")
 def load_npz(
     *,
-    path: str | Path,
-    x_key: str = "x",
-    label_key: str = "label",
-    member_key: str | None = None,
-    group_key: str | None = None,
-    name: str | None = None,
+    path: PathLike,
+    x_key: Name = "x",
+    label_key: Name = "label",
+    member_key: Name | None = None,
+    group_key: Name | None = None,
+    name: Name | None = None,
     scale: float | None = None,
-    mean: float | Sequence[float] | None = None,
-    std: float | Sequence[float] | None = None,
-    class_names: Sequence[str] | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
+    class_names: Annotated[Sequence[Name], FromList] | None = None,
 ) -> Population:
     """The records of an `.npz` file, as `numpy.savez(path, x=..., label=...)` writes it, or of a folder with a file
     `x.npy` and others, as `numpy.save` writes them.
 
     Records in a folder, and those of 256 MiB or more in an archive that is not compressed, are mapped into memory: they
-    are read from the disk as they are needed, and the file must stay as it is until the run has ended. What has to be
-    converted (float64, and uint16 to uint64) is held in memory; save float32, or integers as they are.
+    are read from the disk as they are needed, and the file must not change until the run has ended. Types that must be
+    converted (float64, and uint16 to uint64) are held in memory; save float32, or other integers.
 
     Args:
         path: the file or folder; nothing pickled is loaded from it.
         x_key: `[N, *features]`, images as `[N, C, H, W]`; integers stay what they are, float64 becomes
             float32. In a folder, keys are the names of the files without `.npy`.
         label_key: `[N]`, integers from 0.
-        member_key: bool `[N]`, which records a given target was trained on.
-        group_key: `[N]`, text or whole numbers; the distinct values, sorted, are groups whose leakage is reported, too.
-        name: what reports call the data set; by default the file's name without its ending.
+        member_key: bool `[N]`, the records that a given target was trained on.
+        group_key: `[N]`, text or whole numbers; the sorted distinct values name groups for which leakage is reported,
+            too.
+        name: of the data set, in reports; by default the file's name without its ending.
         scale: factor on the records before `mean` and `std`; by default 1/255 for uint8 records of two or
             more axes (images), else 1.
         mean, std: one number, or one for each entry of a record's first axis: each channel of an image, each
@@ -56,13 +63,12 @@ def load_npz(
         class_names: one for each class; by default the numbers from 0 to the largest label.
 
     Raises:
-        InputError: the file or folder is absent, damaged or pickled, a key is missing, or the arrays are no population.
+        InputError: the file or folder is missing, damaged or pickled, a key is missing, or `Population` refuses the
+            arrays.
     """
     file = Path(path).expanduser()
-    keys = {"x_key": x_key, "label_key": label_key}
-    keys |= {
-        argument: key for argument, key in (("member_key", member_key), ("group_key", group_key)) if key is not None
-    }
+    named = {"x_key": x_key, "label_key": label_key, "member_key": member_key, "group_key": group_key}
+    keys = {argument: key for argument, key in named.items() if key is not None}
     arrays = _read_folder(file, keys) if file.is_dir() else _read(file, keys)
     x = arrays["x_key"]
     record = x.shape[1:]
@@ -82,7 +88,7 @@ def load_npz(
 
 
 def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays by the name of the argument that names their key."""
+    """The arrays by the names of the arguments that give their keys."""
     if not file.is_file():
         raise DataNotThereError(
             f"'{file.absolute()}' is not a file: set dataset.path to the .npz file, or to a folder of .npy files"
@@ -102,19 +108,19 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
         ValueError,
         TypeError,
         EOFError,
-        RuntimeError,  # an encrypted archive, a method of compression that is not known
+        RuntimeError,  # an encrypted archive, an unknown method of compression
         MemoryError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
         raise InputError(
             f"'{file.absolute()}' cannot be read as an .npz file without pickled objects ({error}): write it "
-            "anew with numpy.savez from arrays of numbers"
+            "again with numpy.savez from arrays of numbers"
         ) from error
 
 
 def _read_folder(folder: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
-    """As `_read`, from files of which none is read here."""
+    """As `_read`; the files are mapped into memory."""
     present = sorted(file.stem for file in folder.glob("*.npy"))
     arrays = {}
     for argument, key in keys.items():
@@ -125,7 +131,7 @@ def _read_folder(folder: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any
             arrays[argument] = np.load(file, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError, OverflowError) as error:
             raise InputError(
-                f"'{file.absolute()}' cannot be read as an .npy file without pickled objects ({error}): write it anew "
+                f"'{file.absolute()}' cannot be read as an .npy file without pickled objects ({error}): write it again "
                 "with numpy.save from an array of numbers"
             ) from error
     return arrays
@@ -139,10 +145,8 @@ def _missing(place: Path, argument: str, key: str, present: Sequence[str]) -> In
 
 
 def _mapped(file: Path, archive: Any, key: str) -> np.ndarray[Any, Any] | None:
-    """The array where it lies in the file, a change of which would reach memory alone; None for one to be read.
-
-    numpy maps no arrays of archives by itself.
-    """
+    """The array, mapped from the archive (numpy does not do this) so that changes stay in memory; None for one that
+    must be read."""
     member = archive.zip.getinfo(f"{key}.npy" if f"{key}.npy" in archive.zip.namelist() else key)
     if member.compress_type != zipfile.ZIP_STORED or member.file_size < _MAPPED_BYTES:
         return None
@@ -154,7 +158,7 @@ def _mapped(file: Path, archive: Any, key: str) -> np.ndarray[Any, Any] | None:
         shape, is_fortran, dtype = read_header[version](handle)
         header = handle.tell()
     if dtype.hasobject or is_fortran or header + math.prod(shape) * dtype.itemsize != member.file_size:
-        return None  # to be refused, or converted, as it is read
+        return None  # it is refused or converted when it is read
     with file.open("rb") as handle:
         handle.seek(member.header_offset)
         local = struct.unpack(_LOCAL_HEADER, handle.read(struct.calcsize(_LOCAL_HEADER)))
@@ -162,17 +166,14 @@ def _mapped(file: Path, archive: Any, key: str) -> np.ndarray[Any, Any] | None:
     return np.memmap(file, dtype, "c", start, shape)
 
 
-def _per_channel(
-    what: str, value: float | Sequence[float] | None, record: tuple[int, ...], file: Path
-) -> Tensor | None:
+def _per_channel(what: str, value: PerChannel | None, record: tuple[int, ...], file: Path) -> Tensor | None:
     if value is None:
         return None
-    if isinstance(value, int | float):
-        return torch.tensor(float(value))
-    numbers = [float(each) for each in value]
-    if not record or len(numbers) != record[0]:
+    if isinstance(value, float):
+        return torch.tensor(value)
+    if not record or len(value) != record[0]:
         raise InputError(
-            f"dataset.{what} has {len(numbers)} numbers but the records of '{file.absolute()}' have the "
+            f"dataset.{what} has {len(value)} numbers but the records of '{file.absolute()}' have the "
             f"shape {record}: give one number, or one for each entry of the first axis"
         )
-    return torch.tensor(numbers).reshape(-1, *[1] * (len(record) - 1))
+    return torch.tensor(value).reshape(-1, *[1] * (len(record) - 1))

@@ -1,4 +1,4 @@
-"""The records that an audit is about, as one tensor."""
+"""The records of an audit, as one tensor."""
 
 import hashlib
 import math
@@ -17,8 +17,8 @@ Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 
 _FINGERPRINT_RECORDS = 4096  # at once: bounds memory, not the result
 _CHECKED_NUMBERS = 2**22  # likewise
-# Of what is free on an accelerator: networks, their gradients and batches stand beside the records.
-_SHARE = 4
+# Records take at most this part of an accelerator's free memory: networks, gradients and batches need the rest.
+_PARTS = 4
 _KEPT_DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -27,30 +27,30 @@ _KEPT_DTYPES = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Population:
-    """Labelled records, together on one device; everything else speaks of them by their index.
+    """Labelled records on one device; all other code refers to them by their index.
 
-    They need not be where networks train: `records` brings those of a batch to the device of their indices.
+    They need not be on the device where networks train: `records` copies those of a batch to the device of the indices.
 
     Attributes:
-        name: what reports call it.
+        name: of the data set, in reports.
         x_N: `[N, *features]`, floating point, or integers (uint8 images stay uint8) that `records` turns to
             floating point on the device: `(x * scale - mean) / std`.
         label_N: int64 in `[0, num_classes)`.
         class_names: one for each class, in the order of the labels.
         scale, mean, std: public constants of the normalisation, never fitted on private records; `mean` and
             `std` broadcast against one record.
-        member_N: bool, which records a given target was trained on, where the data says so
+        member_N: bool, the records that a given target was trained on, where the data set says so
             (`membership=given`).
-        group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group: by which groups leakage is reported
-            beside that over all records.
+        group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group; leakage is also reported for each
+            group.
         group_names: one for each group; () without groups.
-        device_bytes: the most that records take of a training device's memory; None for a quarter of what is free on
-            an accelerator. Where they take more they stay where they are.
+        device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
+            accelerator's free memory. Larger records stay where they are.
 
     Raises:
-        InputError: lengths, dtypes or devices that do not fit together, no records, fewer than two classes,
-            a label outside `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean` or `std` that
-            do not fit a record.
+        InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
+            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean` or `std` that do not fit a
+            record.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Population:
     def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`.
 
-        They lie on the device of `index`, wherever the others do.
+        They are on the device of `index`, wherever the population is.
         """
         # Whole rows at a time: several times as fast as x_N[index].
         rows = self.x_N.index_select(0, index.to(self.device).flatten()).to(index.device)
@@ -122,11 +122,11 @@ class Population:
             return self
         limit = self.device_bytes
         if limit is None and device.type == "cuda":
-            limit = torch.cuda.mem_get_info(device)[0] // _SHARE
+            limit = torch.cuda.mem_get_info(device)[0] // _PARTS
         return self.to(device) if limit is None or self.x_N.nbytes <= limit else self
 
     def is_near(self, device: torch.device | str) -> bool:
-        """Whether the records lie on `device`, and may: else batches of them are gathered ahead of each step."""
+        """Whether the records are on `device` and may stay there; otherwise each batch is gathered before its step."""
         is_allowed = self.device_bytes is None or self.x_N.nbytes <= self.device_bytes
         return is_allowed and self.device == torch.device(device)
 
@@ -148,7 +148,7 @@ class Population:
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
-        """The records of this population and after them M others of the same form and of no group: synthetic ones."""
+        """This population, followed by M synthetic records of the same form, which belong to no group."""
         group_N = self.group_N
         if group_N is not None:
             group_N = torch.cat([group_N, group_N.new_full((len(x_M),), NO_GROUP)])
@@ -161,7 +161,7 @@ class Population:
         )
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-        """Of each record by itself, as it is before normalisation and without its label: `[N, 16]` uint8."""
+        """A digest of each record before normalisation, without its label: `[N, 16]` uint8."""
         kind = f"{self.x_N.dtype}{self.input_shape}".encode()
         digests = bytearray()
         for block in self.x_N.split(_FINGERPRINT_RECORDS):
@@ -199,17 +199,17 @@ def make_population(
         x: `[N, *features]`; float64 becomes float32, bool becomes uint8, uint16 to uint64 become int64, other
             floating and integer types stay.
         label: `[N]`, of any integer type.
-        name: what reports and error messages call the population.
+        name: of the population, in reports and error messages.
         class_names: one for each class; by default the numbers from 0 to the largest label, which must then be
             below N.
-        member: bool `[N]`, which records a given target was trained on.
-        group: `[N]`, text or whole numbers: groups whose leakage is reported, too. The distinct values, sorted, name
-            them; with `group_names` it holds numbers from 0 into these, and -1 for a record of no group.
+        member: bool `[N]`, the records that a given target was trained on.
+        group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
+            the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
         scale, mean, std: as in `Population`.
 
     Raises:
-        InputError: a type that is no number, labels that are not integers, or what `Population` refuses.
+        InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
     """
     name = str(name)
     if isinstance(class_names, str) or not isinstance(class_names, Iterable | None):

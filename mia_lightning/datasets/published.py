@@ -20,12 +20,12 @@ _DAMAGED = (gzip.BadGzipFile, zlib.error, EOFError, tarfile.TarError)
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What a published file holds, one record a line: first the class, from 1, then the features, 0 or 1.
+    """The form of a published file, one record a line: first the class, from 1, then the features, 0 or 1.
 
     Attributes:
         num_records: exact.
         num_features: 0 for a file of classes alone.
-        num_classes: each has a record; 0 for a file of features alone.
+        num_classes: every class has a record; 0 for a file of features alone.
     """
 
     num_records: int
@@ -64,36 +64,34 @@ class Table(NamedTuple):
 def read_published(
     *, root: str | Path, archive: str, url: str, checksum: str | None, forms: Mapping[str, Form]
 ) -> dict[str, Table]:
-    """Every file that `forms` names, out of the archive in `root`, or beside it where they lie extracted.
+    """Every file that `forms` names, from the archive in `root`, or from the extracted files there.
 
-    Nothing is extracted to disk: the archive is read once, as a stream, line by line, so that memory holds one
-    byte a feature and little more. An archive that has just been downloaded and is not of the form is not kept.
+    Nothing is extracted to disk: the archive is read once, as a stream, line by line, so that memory holds little more
+    than one byte for each feature. An archive that was just downloaded and is not of the form is deleted.
 
     Args:
         root: the folder of the archive or of the extracted files (under their names in the archive); where it
             holds neither, the archive is downloaded into it.
         archive: its file name, a gzipped tar.
-        url: where it comes from.
-        checksum: of the archive, `sha256:...` or `md5:...`; with None the form alone tells whether it is the
-            published one.
-        forms: what is to be read, by its name in the archive.
+        url: of the archive.
+        checksum: of the archive, `sha256:...` or `md5:...`; with None only the form is checked.
+        forms: of the files to read, by their names in the archive.
 
     Raises:
-        InputError: a file that is missing, damaged or not of its form to the last cell, or what `fetch` and
-            `check_file` refuse.
+        InputError: a file is missing, damaged or not of its form, or `fetch` or `check_file` refuses it.
     """
     folder = Path(root).expanduser()
     packed = folder / archive
     if not packed.exists() and all((folder / member).is_file() for member in forms):
-        mend = f"delete it so that {archive} is downloaded anew"
+        mend = f"delete it so that {archive} is downloaded again"
         return {member: _read_extracted(folder / member, form, mend) for member, form in forms.items()}
     if packed.exists():
         if checksum is not None:
             check_file(packed, checksum)
-        return _read_archive(packed, forms, "delete the archive so that it is downloaded anew")
+        return _read_archive(packed, forms, "delete the archive so that it is downloaded again")
     fetch(url, packed, checksum=checksum)
     mend = (
-        f"what came from {url} is not kept, so set dataset.url to a mirror, or put the published {archive} into "
+        f"the download from {url} was deleted, so set dataset.url to a mirror, or put the published {archive} into "
         f"'{folder.absolute()}' by hand"
     )
     try:
@@ -104,7 +102,7 @@ def read_published(
 
 
 class _FormError(Exception):
-    """What was found instead, as a clause."""
+    """A file is not of its form; the message is a clause that says what was found instead."""
 
 
 def _read_extracted(path: Path, form: Form, mend: str) -> Table:
@@ -123,7 +121,7 @@ def _read_archive(path: Path, forms: Mapping[str, Form], mend: str) -> dict[str,
     try:
         with gzip.open(path) as stream:
             _read_members(stream, forms, tables, place, mend)
-            _read_to_the_end(stream)  # the checksum of the gzip format stands behind the last byte
+            _read_to_the_end(stream)  # gzip's checksum comes after the last byte
     except _FormError as found:
         raise InputError(f"{place} is not the published archive ({found}): {mend}") from None
     except _DAMAGED as error:
@@ -139,11 +137,11 @@ def _read_archive(path: Path, forms: Mapping[str, Form], mend: str) -> dict[str,
 def _read_members(
     stream: gzip.GzipFile, forms: Mapping[str, Form], tables: dict[str, Table], place: str, mend: str
 ) -> None:
-    """Fill in `tables` in the order of the archive, whose other members are passed over."""
+    """Fill in `tables` in the order of the archive; its other members are skipped."""
     largest = max(form.largest_file for form in forms.values())
     with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as tar:
         for member in tar:
-            name = str(PurePosixPath(member.name))  # some write ./name
+            name = str(PurePosixPath(member.name))  # some archives have ./name
             form = forms.get(name)
             if member.size > (largest if form is None else form.largest_file):
                 raise _FormError(f"{name!r} in it has {member.size:,} bytes")
@@ -163,7 +161,7 @@ def _read_to_the_end(stream: gzip.GzipFile) -> None:
     for _ in range(16):  # tar pads with some KiB of zeros
         if not stream.read(_BLOCK):
             return
-    raise _FormError("it goes on behind the end of the tar format")
+    raise _FormError("it goes on after the end of the tar format")
 
 
 def _read_table(handle: IO[bytes], form: Form) -> Table:

@@ -1,4 +1,4 @@
-"""What a served model leaves out of its answers, as the output defences that leave out as much."""
+"""The output defences that hide as much as the answers of a served model do."""
 
 from mia_lightning.defenses.interface import OutputDefense
 from mia_lightning.defenses.labels_only import LabelsOnly
@@ -8,9 +8,9 @@ from mia_lightning.training.signals import AnswerForm
 
 
 def defenses_of(form: AnswerForm) -> tuple[OutputDefense, ...]:
-    """Those that shadow models answer through, so that theirs look as the target's do; none for whole answers.
+    """Those to apply to the shadow models' answers, so that these look like the target's; none for whole answers.
 
-    The target's own answers stay as they are behind them: what is hidden twice is hidden once.
+    Applied to the target's own answers, too, they change nothing: what is hidden twice is hidden once.
     """
     if form.kind == "labels":
         return (LabelsOnly(),)

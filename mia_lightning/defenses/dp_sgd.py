@@ -1,6 +1,6 @@
 """Differentially private training: Abadi et al., "Deep learning with differential privacy" (2016)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -11,12 +11,14 @@ from mia_lightning.defenses.poisson import PoissonSampler
 from mia_lightning.defenses.private_gradients import PrivateGradients, trainable
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive, generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, Between0And1, Positive
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Step
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.dp_sgd")
 class DPSGD:
     """Trains on Poisson batches, along clipped per-record gradients with Gaussian noise (`PrivateGradients`).
 
@@ -34,30 +36,17 @@ class DPSGD:
 
     name: ClassVar[str] = "dp_sgd"
 
-    clip_norm: float = 1.0
-    noise_multiplier: float | None = 1.0
-    epsilon: float | None = None
-    delta: float | None = None
-    num_records: int | None = None
+    clip_norm: Positive = 1.0
+    noise_multiplier: Positive | None = 1.0
+    epsilon: Positive | None = None
+    delta: Between0And1 | None = None
+    num_records: AtLeast1 | None = None
 
     def __post_init__(self) -> None:
         if (self.noise_multiplier is None) == (self.epsilon is None):
             raise InputError(
                 f"`defense.dp_sgd.noise_multiplier` is {self.noise_multiplier} and `defense.dp_sgd.epsilon` is "
                 f"{self.epsilon}; give exactly one of them, and null for the other."
-            )
-        for setting in ("clip_norm", "noise_multiplier", "epsilon"):
-            value = getattr(self, setting)
-            if value is not None and (type(value) not in (int, float) or not 0 < value < float("inf")):
-                raise InputError(f"`defense.dp_sgd.{setting}` is {value!r}; it must be a finite number above 0.")
-        if self.delta is not None and (type(self.delta) is not float or not 0 < self.delta < 1):
-            raise InputError(
-                f"`defense.dp_sgd.delta` is {self.delta!r}; it must be in (0, 1), or null for below 1 / n."
-            )
-        if self.num_records is not None and (type(self.num_records) is not int or self.num_records < 1):
-            raise InputError(
-                f"`defense.dp_sgd.num_records` is {self.num_records!r}; it must be at least 1, or null for the number "
-                "of training records."
             )
 
     def describe(self) -> str:
@@ -98,6 +87,10 @@ class DPSGD:
             steps=steps,
             num_records=self.num_records or num_records,
         )
+
+    def with_num_records(self, num_records: int) -> "DPSGD":
+        """The same with `num_records` where n was not given."""
+        return replace(self, num_records=self.num_records or num_records)
 
     def _schedule(self, recipe: Recipe, num_records: int) -> tuple[float, int, float]:
         """Sampling rate, number of steps and delta of a model trained by the adapted recipe on so many records."""

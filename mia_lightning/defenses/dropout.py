@@ -2,21 +2,22 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import ShareBelow1
 from mia_lightning.training.step.recipe import Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.dropout")
 class Dropout:
     """Makes networks with `dropout` at this rate, where `model` takes a parameter of that name.
 
-    What is dropped, and where, is the architecture's own affair; answers are given without dropping anything.
+    The architecture decides what is dropped, and where. Nothing is dropped where the model answers.
 
     Attributes:
         rate: probability of dropping, at least 0 and below 1.
@@ -24,11 +25,7 @@ class Dropout:
 
     name: ClassVar[str] = "dropout"
 
-    rate: float = 0.5
-
-    def __post_init__(self) -> None:
-        if type(self.rate) not in (int, float) or not 0 <= self.rate < 1:
-            raise InputError(f"`defense.dropout.rate` is {self.rate!r}; it must be a number of at least 0 and below 1.")
+    rate: ShareBelow1 = 0.5
 
     def describe(self) -> str:
         return f"dropout {self.rate:.12g}"
@@ -55,7 +52,7 @@ class Dropout:
                 f"`model.dropout` is {given!r} and `defense.dropout.rate` is {self.rate!r}; set the former to 0, or "
                 "leave the defence out."
             )
-        return partial(model, dropout=float(self.rate))
+        return partial(model, dropout=self.rate)
 
 
 def _parameters(model: Callable[..., nn.Module]) -> set[str]:

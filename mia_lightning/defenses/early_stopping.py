@@ -1,15 +1,16 @@
-"""Stopping before records are learnt by heart: a model stops when records held out gain no more."""
+"""Stopping before records are memorised: a model stops when its loss on held-out records no longer falls."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.step import recipe as recipes
-from mia_lightning.training.step.recipe import Recipe
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1, NotNegative
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
-class EarlyStopping:
+@settings("defense.early_stopping")
+class StopEarly:
     """Each model stops for itself when its loss on the held-out records has not fallen for some epochs.
 
     It needs `membership.validation` records, which are evidence about no model. A model is what it was when it
@@ -22,19 +23,8 @@ class EarlyStopping:
 
     name: ClassVar[str] = "early_stopping"
 
-    patience: int = 5
-    min_delta: float = 0.0
-
-    def __post_init__(self) -> None:
-        if type(self.patience) is not int or self.patience < 1:
-            raise InputError(
-                f"`defense.early_stopping.patience` is {self.patience!r}; it must be a whole number of epochs, at "
-                "least 1."
-            )
-        if type(self.min_delta) not in (int, float) or not self.min_delta >= 0:
-            raise InputError(
-                f"`defense.early_stopping.min_delta` is {self.min_delta!r}; it must be a number of at least 0."
-            )
+    patience: AtLeast1 = 5
+    min_delta: NotNegative = 0.0
 
     def describe(self) -> str:
         return f"early stopping {self.patience}"
@@ -50,5 +40,5 @@ class EarlyStopping:
                 "defense=early_stopping is set beside `training.early_stopping`; set the latter to null, or leave the "
                 "defence out."
             )
-        stopping = recipes.EarlyStopping(patience=self.patience, min_delta=self.min_delta)
+        stopping = EarlyStopping(patience=self.patience, min_delta=self.min_delta)
         return replace(recipe, early_stopping=stopping)

@@ -1,8 +1,8 @@
 """What a defence is: a change to what a model answers, or to how it is trained.
 
 The mitigations of Shokri et al., "Membership Inference Attacks Against Machine Learning Models" (2017), section VIII.
-To add one, write `mia_lightning/defenses/<name>.py` with a frozen dataclass, and `conf/defense/<name>.yaml` that
-names it.
+To add one, write `mia_lightning/defenses/<name>.py` with a class whose fields `@settings("defense.<name>")` checks, and
+`conf/defense/<name>.yaml` with its `_target_` and all its fields.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.training.plan.room import Room
-from mia_lightning.training.signals import HIDDEN_PROBABILITY
+from mia_lightning.training.signals import HIDDEN_PROBABILITY, AnswerForm
 from mia_lightning.training.step.recipe import Recipe
 
 PROBABILITY_FLOOR = HIDDEN_PROBABILITY
@@ -24,11 +24,13 @@ _SLICE_NUMBERS = 2**24  # 128 MiB in float64
 
 @runtime_checkable
 class OutputDefense(Protocol):
-    """Changes what a model answers, each record by itself; acts on what has been predicted already.
+    """Changes what a model answers, each record by itself; it acts on predictions, after the model.
 
     Attributes:
         name: as in `conf/defense`.
         is_visible: whether anybody who sees answers knows of it.
+        form: of the answers that it leaves, where it hides classes or rounds; `AnswerForm()` where it does neither,
+            but changes the probabilities.
     """
 
     @property
@@ -37,11 +39,18 @@ class OutputDefense(Protocol):
     @property
     def is_visible(self) -> bool: ...
 
+    @property
+    def form(self) -> AnswerForm: ...
+
     def describe(self) -> str:
         """A few words for a report, such as "top 3 classes"."""
 
     def apply(self, log_probability: Tensor) -> Tensor:
-        """What is observed in place of `[..., C]`, in nats; float32 of the same shape, finite, not normalised."""
+        """What is observed in place of the log probabilities `[..., C]`, in nats.
+
+        Returns:
+            float32 `[..., C]`, finite for finite answers; the probabilities need not add up to 1.
+        """
 
 
 @runtime_checkable
@@ -84,6 +93,9 @@ class PrivateTraining(TrainingDefense, Protocol):
         Raises:
             InputError: the recipe cannot be adapted, or the guarantee cannot be met.
         """
+
+    def with_num_records(self, num_records: int) -> "PrivateTraining":
+        """The same where the number of training records is fixed beforehand: to this, unless it was given one."""
 
 
 Defense = OutputDefense | TrainingDefense

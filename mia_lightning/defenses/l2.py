@@ -1,7 +1,6 @@
 """Penalising large parameters: Shokri et al. (2017), section VIII."""
 
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -11,10 +10,12 @@ from torch.optim import Optimizer
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import NotNegative
 from mia_lightning.training.step.recipe import MakeOptimizer, Recipe
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.l2")
 class L2:
     """Adds λ Σ θ², over all parameters of a model, to its loss.
 
@@ -27,11 +28,7 @@ class L2:
 
     name: ClassVar[str] = "l2"
 
-    strength: float = 0.001
-
-    def __post_init__(self) -> None:
-        if type(self.strength) not in (int, float) or not 0 <= self.strength <= sys.float_info.max:
-            raise InputError(f"`defense.l2.strength` is {self.strength!r}; it must be a finite number of at least 0.")
+    strength: NotNegative = 0.001
 
     def describe(self) -> str:
         return f"L2 penalty {self.strength:.12g}"

@@ -1,16 +1,18 @@
-"""Training towards labels that are less than certain: Szegedy et al. (2016), section 7."""
+"""Training towards softened labels: Szegedy et al. (2016), section 7."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import ShareBelow1
 from mia_lightning.training.step.recipe import Recipe, cross_entropy
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.label_smoothing")
 class LabelSmoothing:
     """Trains towards (1 − s) of the label and s spread evenly over all C classes, in place of the label alone.
 
@@ -24,14 +26,7 @@ class LabelSmoothing:
 
     name: ClassVar[str] = "label_smoothing"
 
-    smoothing: float = 0.1
-
-    def __post_init__(self) -> None:
-        s = self.smoothing
-        if type(s) not in (int, float) or not 0 <= s < 1:
-            raise InputError(
-                f"`defense.label_smoothing.smoothing` is {s!r}; it must be a number of at least 0 and below 1."
-            )
+    smoothing: ShareBelow1 = 0.1
 
     def describe(self) -> str:
         return f"label smoothing {self.smoothing:.12g}"
@@ -47,7 +42,7 @@ class LabelSmoothing:
                 "defense=label_smoothing smooths the cross-entropy, but the recipe has another loss; leave out "
                 "defense=relaxloss or the recipe's own objective."
             )
-        return replace(recipe, objective=partial(smoothed_cross_entropy, smoothing=float(self.smoothing)))
+        return replace(recipe, objective=partial(smoothed_cross_entropy, smoothing=self.smoothing))
 
 
 def smoothed_cross_entropy(logits_KBC: Tensor, label_KB: Tensor, *, smoothing: float) -> Tensor:

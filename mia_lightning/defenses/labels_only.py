@@ -1,7 +1,6 @@
 """Answering the class alone: Shokri et al. (2017), section VIII, the extreme case of the k largest."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -9,9 +8,11 @@ from torch import Tensor
 
 from mia_lightning.defenses.interface import PROBABILITY_FLOOR
 from mia_lightning.defenses.top_k import is_among_largest
+from mia_lightning.settings import settings
+from mia_lightning.training.signals import AnswerForm
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.labels_only")
 class LabelsOnly:
     """Shows which class is the most probable one, and no probability.
 
@@ -21,9 +22,10 @@ class LabelsOnly:
 
     name: ClassVar[str] = "labels_only"
     is_visible: ClassVar[bool] = True
+    form: ClassVar[AnswerForm] = AnswerForm(kind="labels")
 
     def describe(self) -> str:
-        return "labels only"
+        return self.form.describe()
 
     def apply(self, log_probability: Tensor) -> Tensor:
         hidden = torch.full_like(log_probability, math.log(PROBABILITY_FLOOR), dtype=torch.float32)

@@ -1,7 +1,6 @@
 """Training on blends of two records: Zhang et al. (2018)."""
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import ClassVar
 
@@ -11,13 +10,15 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Positive
 from mia_lightning.training.step.recipe import Recipe
 
 _STREAM = derive(0, "mixup")
 _BITS = 16  # of a quantile of the Beta distribution
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.mixup")
 class Mixup:
     """Every record of a batch is blended with a partner of its batch, and so are their losses.
 
@@ -34,11 +35,7 @@ class Mixup:
 
     name: ClassVar[str] = "mixup"
 
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        if type(self.alpha) not in (int, float) or not 0 < self.alpha < math.inf:
-            raise InputError(f"`defense.mixup.alpha` is {self.alpha!r}; it must be a finite number above 0.")
+    alpha: Positive = 1.0
 
     def describe(self) -> str:
         return f"mixup {self.alpha:.12g}"
@@ -56,7 +53,7 @@ class Mixup:
             )
         if recipe.mix is not None:
             raise InputError("defense=mixup is set for a recipe that mixes records already; leave one of them out.")
-        return replace(recipe, mix=partial(mix, alpha=float(self.alpha)))
+        return replace(recipe, mix=partial(mix, alpha=self.alpha))
 
 
 def mix(

@@ -1,7 +1,6 @@
 """RelaxLoss: training towards a loss that is not too low (Chen, Yu and Fritz 2022)."""
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -9,13 +8,15 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Positive
 from mia_lightning.training.step.module import mean_over_real
 from mia_lightning.training.step.recipe import Recipe, cross_entropy
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.relaxloss")
 class RelaxLoss:
-    """Keeps the mean loss of training records about α, where that of other records lies.
+    """Keeps the mean loss on training records near α, about the loss on records that were not trained on.
 
     Each model of a stack judges each of its batches by its mean cross-entropy L. Where L ≥ α it descends as usual.
     Below α it ascends in epochs of even number (from 0), and flattens its posteriors in the others: it descends along
@@ -35,11 +36,7 @@ class RelaxLoss:
 
     name: ClassVar[str] = "relaxloss"
 
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        if type(self.alpha) not in (int, float) or not 0 < self.alpha < math.inf:
-            raise InputError(f"`defense.relaxloss.alpha` is {self.alpha!r}; it must be a finite number above 0.")
+    alpha: Positive = 0.5
 
     def describe(self) -> str:
         return f"RelaxLoss {self.alpha:.12g}"
@@ -66,7 +63,7 @@ class RelaxLoss:
                 f"`training.accumulate_batches` is {recipe.accumulate_batches}, which would add up descents and "
                 "ascents of defense=relaxloss; set it to 1."
             )
-        return replace(recipe, batch_objective=partial(relaxed_loss, alpha=float(self.alpha)))
+        return replace(recipe, batch_objective=partial(relaxed_loss, alpha=self.alpha))
 
 
 def relaxed_loss(

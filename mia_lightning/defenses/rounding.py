@@ -1,16 +1,16 @@
 """Answering with fewer digits: Shokri et al. (2017), section VIII."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
-from mia_lightning.errors import InputError
-from mia_lightning.training.signals import rounded
+from mia_lightning.settings import settings
+from mia_lightning.training.signals import AnswerForm, rounded
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.rounding")
 class Rounding:
     """Rounds each probability to so many decimal digits, as `numpy.round` does (halves to even), not renormalised.
 
@@ -25,17 +25,14 @@ class Rounding:
     name: ClassVar[str] = "rounding"
     is_visible: ClassVar[bool] = True
 
-    digits: int = 3
+    digits: Annotated[int, Ge(0), Le(15)] = 3
 
-    def __post_init__(self) -> None:
-        if type(self.digits) is not int or not 0 <= self.digits <= 15:
-            raise InputError(
-                f"`defense.rounding.digits` is {self.digits!r}; it must be a whole number from 0 to 15, the digits "
-                "that a 64-bit probability holds."
-            )
+    @property
+    def form(self) -> AnswerForm:
+        return AnswerForm(digits=self.digits)
 
     def describe(self) -> str:
-        return f"rounded to {self.digits} {'digit' if self.digits == 1 else 'digits'}"
+        return self.form.describe()
 
     def apply(self, log_probability: Tensor) -> Tensor:
         observed = rounded(log_probability, self.digits)

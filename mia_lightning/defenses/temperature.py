@@ -1,35 +1,31 @@
 """Answering with more entropy: Shokri et al. (2017), section VIII."""
 
-import sys
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Positive
+from mia_lightning.training.signals import AnswerForm
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.temperature")
 class Temperature:
-    """Divides the logits by a temperature before the softmax; 1 changes nothing, more makes answers more alike.
+    """Divides the logits by a temperature before the softmax: 1 changes nothing, more makes probabilities more even.
 
-    Logarithms of probabilities serve as the logits, from which they differ by a constant for each record. The softmax
-    is the model's own, so this comes before defences that hide or round; after them it acts on what they left.
+    Log probabilities serve as the logits, from which they differ by a constant for each record. The softmax is the
+    model's own, so name this before defences that hide or round; after them it acts on what they left.
 
     Attributes:
-        temperature: positive; the class of the largest probability stays so, up to ties in float32.
+        temperature: above 0; the class of the largest probability stays so, up to ties in float32.
     """
 
     name: ClassVar[str] = "temperature"
     is_visible: ClassVar[bool] = False
+    form: ClassVar[AnswerForm] = AnswerForm()
 
-    temperature: float = 5.0
-
-    def __post_init__(self) -> None:
-        t = self.temperature
-        if type(t) not in (int, float) or not 0 < t <= sys.float_info.max:
-            raise InputError(f"`defense.temperature.temperature` is {t!r}; it must be a finite number above 0.")
+    temperature: Positive = 5.0
 
     def describe(self) -> str:
         return f"temperature {self.temperature:.12g}"
@@ -39,5 +35,5 @@ class Temperature:
             return log_probability.float()
         logits = log_probability.double()
         # The largest becomes 0 beforehand, so that no temperature makes all of them infinite.
-        logits = (logits - logits.amax(-1, keepdim=True)) / float(self.temperature)
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         return logits.log_softmax(-1).clamp(min=torch.finfo(torch.float32).min).float()

@@ -1,17 +1,18 @@
 """Answering the k most probable classes only: Shokri et al. (2017), section VIII."""
 
 import math
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mia_lightning.defenses.interface import PROBABILITY_FLOOR
-from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast1
+from mia_lightning.training.signals import AnswerForm
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("defense.top_k")
 class TopK:
     """Shows the k largest probabilities as they are, not renormalised, and hides the others.
 
@@ -25,16 +26,14 @@ class TopK:
     name: ClassVar[str] = "top_k"
     is_visible: ClassVar[bool] = True
 
-    k: int = 3
+    k: AtLeast1 = 3
 
-    def __post_init__(self) -> None:
-        if type(self.k) is not int or self.k < 1:
-            raise InputError(
-                f"`defense.top_k.k` is {self.k!r}; it must be a whole number of at least 1: a model shows some class."
-            )
+    @property
+    def form(self) -> AnswerForm:
+        return AnswerForm(kind="top_k", k=self.k)
 
     def describe(self) -> str:
-        return f"top {self.k} {'class' if self.k == 1 else 'classes'}"
+        return self.form.describe()
 
     def apply(self, log_probability: Tensor) -> Tensor:
         is_shown = is_among_largest(log_probability, self.k)

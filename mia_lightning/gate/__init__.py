@@ -1,8 +1,8 @@
-"""Whether the leakage found by an audit stays below a limit: the exit code that a pipeline goes by.
+"""The gate: whether the leakage that an audit found stays below a limit, as an exit code for a pipeline.
 
-A gate passes only where the whole interval lies below the limit, and fails only where the whole interval lies above;
-between the two it says how many records would settle it. Several attacks share the error rate (Bonferroni). A pass
-says that these attacks with these shadow models did not exceed the limit, and nothing of other attacks.
+A gate passes only where the whole confidence interval lies below the limit, and fails only where the whole interval
+lies above it; otherwise it says how many records would settle it. Several attacks share the error rate (Bonferroni). A
+pass says that these attacks with these shadow models did not exceed the limit, and nothing about other attacks.
 
 Nothing heavy is imported before there is a report to judge.
 """

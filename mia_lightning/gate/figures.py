@@ -1,4 +1,4 @@
-"""The figure of an attack that is gated, its limits, and the records that would settle it."""
+"""The gated figure of an attack, its confidence limits, and the number of records that would settle the gate."""
 
 import math
 from collections.abc import Callable
@@ -17,13 +17,13 @@ _MOST_RECORDS = 10**9
 
 @dataclass(frozen=True, kw_only=True)
 class GatedAttack:
-    """One attack before the gate.
+    """The gated figure of one attack.
 
     Attributes:
-        value: of the figure, the mean over targets; None where there is none.
-        low, high: its limits, at the confidence corrected for the number of attacks.
-        records_to_settle: with how many members, and as many non-members, they would exclude the limit if the rates
-            stay what they are; None where they do, or where no number within reason does it.
+        value: of the figure, the mean over targets; None where it cannot be judged.
+        low, high: its confidence limits, corrected for the number of attacks.
+        records_to_settle: the number of members, and of non-members, with which the limits would exclude the limit of
+            the gate at the same rates; None where they exclude it already, or where no reasonable number would do.
         reason: why there is no value; None where there is one.
     """
 
@@ -39,23 +39,24 @@ def gated_attack(report: "AuditReport", name: str, gate: Gate, confidence: float
     """The figure of one attack with its limits at `confidence`; without a value where it cannot be judged."""
     import numpy as np
 
+    def unjudged(reason: str) -> GatedAttack:
+        lowest = -1.0 if gate.metric == "advantage" else 0.0
+        return GatedAttack(attack=name, value=None, low=lowest, high=1.0, reason=reason)
+
     scores = report.scores
     assert scores is not None, "a report that was read back has no scores"
-    lowest = -1.0 if gate.metric == "advantage" else 0.0
     rows = scores.attack == name
     if not rows.any():
-        return GatedAttack(attack=name, value=None, low=lowest, high=1.0, reason="it was not run")
+        return unjudged("it was not run")
     if np.isnan(scores.score[rows]).any():
-        return GatedAttack(attack=name, value=None, low=lowest, high=1.0, reason="some of its scores are not numbers")
+        return unjudged("some of its scores are not numbers")
     values, sizes, limits_at = [], [], []
     for target in np.unique(scores.target[rows]):
         of_target = rows & (scores.target == target)
         is_member = scores.is_member[of_target]
         size = int(is_member.sum()), int((~is_member).sum())
         if min(size) == 0:
-            return GatedAttack(
-                attack=name, value=None, low=lowest, high=1.0, reason="a target has no members or no non-members"
-            )
+            return unjudged("a target has no members or no non-members")
         value, limits = _figure(scores.score[of_target], is_member, scores.is_flagged[of_target], gate, confidence)
         values.append(value)
         sizes.append(size)
@@ -99,7 +100,7 @@ def _excludes(interval: Interval, limit: float) -> bool:
 
 
 def _smallest(settles: Callable[[int], bool], *, start: int) -> int | None:
-    """About the smallest number from `start` on that settles, rounded up to two digits; None where none does."""
+    """Roughly the smallest number from `start` on that settles, rounded up to two digits; None where none does."""
     high = max(1, start)
     while not settles(high):
         if high > _MOST_RECORDS:

@@ -1,53 +1,46 @@
 """What is gated: the `gate` section of the configuration."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Lt
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Between0And1, Text
+from mia_lightning.settings.words import Words
 
 METRICS = {"advantage": "advantage", "tpr_at_fpr": "TPR at {fpr:g} FPR", "auc": "AUC"}
 WORST = "worst"
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("gate")
 class Gate:
     """The `gate` section of the configuration.
 
     Attributes:
         metric: `advantage` (TPR − FPR at the attack's own operating point, never one picked on the target),
             `tpr_at_fpr` or `auc`.
-        limit: that the figure is to stay below, between 0 and 1.
+        limit: that the figure must stay below.
         fpr: false-positive rate of `tpr_at_fpr`; None for the others.
-        attack: by name, or `worst`: all attacks of the run.
-        confidence: that no verdict about any of the attacks is wrong, at least 0.5 and below 1.
+        attack: its name, or `worst` for all attacks of the run.
+        confidence: that no verdict about any of the attacks is wrong.
     """
 
-    metric: str
-    limit: float
-    fpr: float | None = None
-    attack: str = WORST
-    confidence: float = 0.95
+    metric: Literal["advantage", "tpr_at_fpr", "auc"]
+    limit: Between0And1
+    fpr: Between0And1 | None = None
+    attack: Annotated[Text, Words(f"the name of an attack, or {WORST}")] = WORST
+    confidence: Annotated[float, Ge(0.5), Lt(1)] = 0.95
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise InputError(f"`gate.metric` is {self.metric!r}; it must be one of {', '.join(METRICS)}.")
-        if not _is_share(self.limit):
-            raise InputError(f"`gate.limit` is {self.limit!r}; it must be a number above 0 and below 1.")
-        if self.metric == "tpr_at_fpr" and not _is_share(self.fpr):
-            raise InputError(
-                f"`gate.fpr` is {self.fpr!r}; gate.metric=tpr_at_fpr needs a number above 0 and below 1, such as "
-                "gate.fpr=0.001."
-            )
+        if self.metric == "tpr_at_fpr" and self.fpr is None:
+            raise InputError("`gate.fpr` is null; gate.metric=tpr_at_fpr needs a rate, such as gate.fpr=0.001.")
         if self.metric != "tpr_at_fpr" and self.fpr is not None:
             raise InputError(
                 f"`gate.fpr` is {self.fpr!r}, but gate.metric={self.metric} has none; leave it null, or set "
                 "gate.metric=tpr_at_fpr."
             )
-        if not isinstance(self.attack, str) or not self.attack:
-            raise InputError(f"`gate.attack` is {self.attack!r}; it must be the name of an attack, or {WORST}.")
-        if not _is_share(self.confidence) or self.confidence < 0.5:
-            raise InputError(f"`gate.confidence` is {self.confidence!r}; it must be at least 0.5 and below 1.")
 
     @property
     def figure(self) -> str:
@@ -64,30 +57,12 @@ class Gate:
             )
 
 
-def _is_share(value: object) -> bool:
-    return type(value) in (int, float) and 0 < value < 1  # type: ignore[operator]
-
-
-def gate_from(settings: Any) -> Gate | None:
-    """The gate of a configuration; None where it has none.
+def gate_from(settings: Mapping[str, Any] | None) -> Gate | None:
+    """The gate of a configuration; None where nothing is set that makes one.
 
     Raises:
         InputError: settings that are no gate.
     """
-    if settings is None:
-        return None
-    if not isinstance(settings, dict):
-        raise InputError(f"`gate` is {settings!r}; set gate.metric and gate.limit.")
-    known = ("metric", "limit", "fpr", "attack", "confidence")
-    for name in settings:
-        if name not in known:
-            raise InputError(f"there is no setting `gate.{name}`; a gate has {', '.join(known)}.")
-    if settings.get("metric") is None:
-        for name in ("limit", "fpr"):
-            if settings.get(name) is not None:
-                raise InputError(
-                    f"`gate.{name}` is {settings[name]!r}, but `gate.metric` is null; set it to one of "
-                    f"{', '.join(METRICS)}."
-                )
-        return None
-    return Gate(**{"limit": None, **settings})
+    settings = settings or {}
+    makes_none = all(value is None for name, value in settings.items() if name not in ("attack", "confidence"))
+    return None if makes_none else Gate(**settings)

@@ -45,10 +45,10 @@ class GateVerdict:
 
 
 def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
-    """Hold a report, with its scores, against the limit.
+    """The verdict on a report with scores.
 
-    Of several targets, which share records, value and limits are means over them: the errors of a mean are at most the
-    mean of the errors, however they hang together.
+    Several targets share records: their value and limits are means over them. The error of a mean is at most the mean
+    of the errors, however they depend on each other.
     """
     names = [section.name for section in report.attacks]
     chosen = names if gate.attack == WORST else [gate.attack]
@@ -79,7 +79,7 @@ def _status(attacks: Sequence[GatedAttack], limit: float) -> Status:
 
 
 def _records_to_settle(attacks: Sequence[GatedAttack], limit: float) -> int | None:
-    """The records with which one attack would be above the limit, or else all of them below."""
+    """The number of records with which one attack would be above the limit, or else all attacks below it."""
     open_ones = [each for each in attacks if each.high >= limit]
     above = [each.records_to_settle for each in open_ones if each.value is not None and each.value > limit]
     settling = [n for n in above if n is not None]

@@ -1,24 +1,26 @@
-"""What an audit needs of an experiment logger, the logger that does nothing, and several loggers as one.
+"""What an experiment logger must do for an audit, the logger that does nothing, and several loggers as one.
 
 with logger.start(folder, config) as run:
     ...                  # train, attack
     run.finish(report)   # an error before this line closes the run as failed
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
-from mia_lightning.errors import InputError
+from annotated_types import MinLen
+
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Has
+from mia_lightning.settings.words import Such, Words
 
 
 class LoggedRun(Protocol):
-    """One run of a logger; as a context manager it closes itself as failed unless it was finished."""
+    """One run of a logger. Used as a context manager, it closes itself as failed unless it was finished."""
 
     @property
     def location(self) -> str | None:
@@ -28,7 +30,7 @@ class LoggedRun(Protocol):
         """Log the whole report and close the run."""
 
     def abort(self, exit_code: int = 1) -> None:
-        """Close the run as failed; without effect on a closed run."""
+        """Close the run as failed; does nothing where the run is closed."""
 
     def __enter__(self) -> Self: ...
 
@@ -38,21 +40,38 @@ class LoggedRun(Protocol):
 
 
 class RunLogger(Protocol):
-    """What `conf/logger` instantiates."""
+    """A logger of `conf/logger`."""
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:
-        """Open a run that keeps its files in `folder` (None: where the process stands) and shows `config`.
+        """Open a run.
 
-        `config` is resolved: plain containers and values.
+        Args:
+            folder: for its files; None for the current folder.
+            config: shown by the run; plain containers and values.
         """
 
 
-class ClosesItself(ABC):
-    """A run that is a context manager because it can be closed."""
+class ClosesItself:
+    """A run that is finished or aborted once; leaving its context unfinished aborts it. By default it logs nothing."""
 
-    @abstractmethod
+    _is_closed = False
+
+    def _log(self, report: AuditReport) -> None:
+        """Log the report and close the run."""
+
+    def _close_as_failed(self, exit_code: int) -> None:
+        """Close the run without a report."""
+
+    def finish(self, report: AuditReport) -> None:
+        if self._is_closed:
+            raise RuntimeError("This run is closed.")
+        self._log(report)
+        self._is_closed = True
+
     def abort(self, exit_code: int = 1) -> None:
-        """As `LoggedRun.abort`."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._close_as_failed(exit_code)
 
     def __enter__(self) -> Self:
         return self
@@ -64,54 +83,40 @@ class ClosesItself(ABC):
 
 
 class NoRun(ClosesItself):
-    """A run of which nothing is kept."""
+    """A run that logs nothing."""
 
     location: str | None = None
 
-    def finish(self, report: AuditReport) -> None:
-        """Nothing."""
 
-    def abort(self, exit_code: int = 1) -> None:
-        """Nothing."""
-
-
-@dataclass(frozen=True)
+@settings("logger")
 class NoLogger:
     """`logger=none`."""
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> NoRun:
-        """A run of which nothing is kept."""
+        """A run that logs nothing."""
         return NoRun()
 
 
-@dataclass(frozen=True, kw_only=True)
+_LOGGER = Has("start", words=Words("one of those in conf/logger, or a logger like them"))
+
+
+@settings("logger")
 class Loggers:
     """Several loggers as one.
 
-    Args:
+    Attributes:
         loggers: by names of your own.
-
-    Raises:
-        InputError: there is none, or one of them is no logger.
     """
 
-    loggers: Mapping[str, RunLogger]
-
-    def __post_init__(self) -> None:
-        given: object = self.loggers
-        if not isinstance(given, Mapping) or not given:
-            raise InputError(
-                f"`logger.loggers` is {given!r}; give at least one logger by a name, such as {{wandb: WandbReport()}}."
-            )
-        for name, logger in given.items():
-            if not hasattr(logger, "start"):
-                raise InputError(
-                    f"`logger.loggers.{name}` is a {type(logger).__name__}, which has no `start`; choose one of those "
-                    "in conf/logger, or write one like them."
-                )
+    loggers: Annotated[
+        Mapping[str, Annotated[RunLogger, _LOGGER]],
+        MinLen(1),
+        Words("at least one logger, by a name"),
+        Such("{wandb: WandbReport()}"),
+    ]
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:
-        """A run of each; where one cannot be opened, those before it are closed as failed.
+        """A run of each logger; where one cannot be opened, those before it are closed as failed.
 
         Raises:
             InputError: as the loggers do.

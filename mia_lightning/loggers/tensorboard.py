@@ -1,12 +1,11 @@
 """TensorBoard: `logger=tensorboard`.
 
-One event file for a run, in the folder `tensorboard` of its own: `tensorboard --logdir outputs` shows all runs below
-`outputs`. It is written whole when the audit ends, as the other files of the run are, and names neither the machine nor
-the user; its content is in `tensorboard_content.py`.
+Each run writes one event file, in the folder `tensorboard` of its own folder: `tensorboard --logdir outputs` shows all
+runs below `outputs`. The file is written when the audit ends, and names neither the machine nor the user;
+`tensorboard_content.py` lists its content.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,21 @@ from typing import Any
 from mia_lightning.errors import InputError
 from mia_lightning.loggers.interface import ClosesItself
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.settings import settings
 from mia_lightning.store.atomic import write_whole
 
 FOLDER = "tensorboard"
 EVENTS = "events.out.tfevents.mia_lightning"  # TensorBoard takes any file with "tfevents" in its name
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("logger")
 class TensorBoardReport:
     """Logs an audit to TensorBoard."""
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> "_TensorBoardRun":
         """A run whose file will lie in `folder`/tensorboard; None is the current folder.
 
-        The file of an earlier run there is taken away.
+        The file of an earlier run is removed.
 
         Raises:
             InputError: TensorBoard is not installed.
@@ -45,16 +45,9 @@ class TensorBoardReport:
 class _TensorBoardRun(ClosesItself):
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self._folder, self._config = folder, config
-        self._is_closed = False
         self.location: str | None = str(folder)
 
-    def finish(self, report: AuditReport) -> None:
-        if self._is_closed:
-            raise RuntimeError("This run is closed.")
+    def _log(self, report: AuditReport) -> None:
         from mia_lightning.loggers.tensorboard_content import events_of
 
         write_whole(self._folder / EVENTS, events_of(report, self._config))
-        self._is_closed = True
-
-    def abort(self, exit_code: int = 1) -> None:
-        self._is_closed = True

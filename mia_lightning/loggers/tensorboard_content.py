@@ -1,10 +1,10 @@
-"""What TensorBoard holds of a report.
+"""The content of a TensorBoard event file.
 
 | tab | content |
 | --- | --- |
-| scalars | `leakage/<attack>/<figure>`, `target/<figure>`, by the names of wandb's summary |
+| scalars | `leakage/<attack>/<figure>`, `target/<figure>`, named as in wandb's summary |
 | scalars | `<stage>/<loss>/{median,quantile_10,quantile_90}` over epochs, quantiles over models |
-| custom scalars | the same, each loss as a band |
+| custom scalars | the same losses, each as a band |
 | PR curves | `precision_recall/<attack>/<class>`, and over `all records`, precision at 1:1 |
 | hparams | the settings of the run beside its scalars, by which runs are compared |
 | text | `config`, `warnings` |
@@ -18,22 +18,21 @@ from typing import Any
 
 import numpy as np
 
-from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, simplify
+from mia_lightning.reports.curves import Array, PrecisionRecallCurve, attack_curves, bands, simplify
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tables import headline_scalars
-from mia_lightning.reports.training_bands import bands
 
 POINTS_PER_CURVE = 100
 ALL_RECORDS = "all records"
-# Of a configuration what says where a run writes and what it prints, and no setting of what is measured.
-NO_SETTINGS = ("logger", "store", "output", "plan", "gate", "scales", "comparison", "experiments")
+# Sections of a configuration that say where a run writes and what it prints; they do not change what is measured.
+NO_SETTINGS = ("logger", "store", "output", "estimate", "gate", "scales", "comparison", "experiments")
 
 
 def events_of(report: AuditReport, config: Mapping[str, Any]) -> bytes:
     """The event file; a report without scores has no curves.
 
     Args:
-        config: resolved; {} for a run from Python, whose settings are then read off the report.
+        config: resolved; {} for a run from Python, whose settings are then taken from the report.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -48,7 +47,7 @@ def events_of(report: AuditReport, config: Mapping[str, Any]) -> bytes:
 
 
 def _summaries(report: AuditReport, config: Mapping[str, Any]) -> Iterator[tuple[int, Any]]:
-    """Each with its step."""
+    """The summaries, each with its step."""
     from torch.utils.tensorboard import summary
 
     scalars = headline_scalars(report)
@@ -81,7 +80,7 @@ def _training(report: AuditReport) -> Iterator[tuple[int, Any]]:
 
 
 def _precision_recall(report: AuditReport) -> Iterator[tuple[int, Any]]:
-    """The curves of each attack, over all records and for each class that has members and non-members."""
+    """The curves of each attack: over all records, and for each class with members and non-members."""
     from torch.utils.tensorboard import summary
 
     scores = report.scores
@@ -113,8 +112,8 @@ def _precision_recall(report: AuditReport) -> Iterator[tuple[int, Any]]:
 def curve_points(curve: PrecisionRecallCurve, num_members: int, num_nonmembers: int) -> Array:
     """True positives, false positives, true negatives, false negatives, precision at 1:1 and recall: `[6, F]`.
 
-    At most a hundred thresholds, the ends among them, and at least two; they rise, so that the recall falls, as
-    TensorBoard wants it. The counts are those of the records, however many members there are for a non-member.
+    There are 2 to 100 thresholds, the ends among them. They ascend, so that recall descends, as TensorBoard expects.
+    The counts are those of the records, whatever the ratio of members to non-members.
     """
     kept = simplify(curve.recall, curve.precision_balanced, POINTS_PER_CURVE)[::-1]
     if len(kept) == 1:
@@ -126,7 +125,7 @@ def curve_points(curve: PrecisionRecallCurve, num_members: int, num_nonmembers: 
 
 
 def hyperparameters(config: Mapping[str, Any], before: str = "") -> dict[str, str | int | float | bool]:
-    """Settings by their names on the command line; lists as JSON, and what is null left out."""
+    """Settings by their names on the command line, without those that are null; lists are JSON."""
     found: dict[str, str | int | float | bool] = {}
     for name, value in config.items():
         place = f"{before}{name}"

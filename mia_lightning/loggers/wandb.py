@@ -1,73 +1,64 @@
-"""Weights & Biases: `logger=wandb`, offline unless asked otherwise.
+"""Weights & Biases: `logger=wandb`, offline by default.
 
-Nothing is asked at a prompt, nothing about the machine is recorded, and the process's environment is left as
-it was. A run is opened when the audit begins, so that one that was killed still shows; its content is logged
-when the audit ends (`wandb_content.py`).
+Nothing prompts the user, nothing about the machine is recorded, and the process's environment is left as it was. A run
+is opened when the audit begins, so that an audit that was killed still shows; its content is logged when the audit ends
+(`wandb_content.py`).
 """
 
 import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from mia_lightning.errors import InputError
 from mia_lightning.loggers.interface import ClosesItself, LoggedRun, NoRun
 from mia_lightning.loggers.wandb_experiment import Experiment, fitting
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AnyText, FromList, Name
+from mia_lightning.settings.words import Such, Words
 
 if TYPE_CHECKING:
     import wandb
 
-MODES = ("offline", "online", "disabled")
 _MODELS = ("target.safetensors", "shadow.safetensors")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("logger")
 class WandbReport:
     """Logs an audit to Weights & Biases.
 
-    Args:
+    Attributes:
         mode: "offline" (files only, for `wandb sync`), "online" (needs an API key) or "disabled".
         project: of wandb.
         entity: user or team; None for the account's own.
-        name: of the run; None lets wandb choose, but for a run of an experiment, which has the name of its variant
-            (behind this one, if there is one).
-        group: runs to be shown together; by default the runs of one experiment or sweep are.
+        name: of the run; None lets wandb choose. A run of an experiment adds the name of its variant.
+        group: runs to be shown together; None for the experiment or sweep that the run is part of.
         tags: of the run, beside the data set, the architecture and the experiment.
         notes: of the run.
         models: whether the stacks that `save_models` wrote are logged as an artefact.
-
-    Raises:
-        InputError: `mode` is none of the three, or `project` is empty.
     """
 
-    mode: str = "offline"
-    project: str = "mia_lightning"
-    entity: str | None = None
-    name: str | None = None
-    group: str | None = None
-    tags: Sequence[str] = ()
-    notes: str | None = None
+    mode: Annotated[
+        Literal["offline", "online", "disabled"],
+        Words("one of offline, online, disabled (its default is the environment variable WANDB_MODE)"),
+    ] = "offline"
+    project: Annotated[Name, Words("the name of a wandb project")] = "mia_lightning"
+    entity: AnyText | None = None
+    name: AnyText | None = None
+    group: AnyText | None = None
+    tags: Annotated[Sequence[Name], FromList, Such("[nightly]")] = ()
+    notes: AnyText | None = None
     models: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise InputError(f"`logger.mode` (or WANDB_MODE) is {self.mode!r}; it must be offline, online or disabled.")
-        if not self.project:
-            raise InputError(f"`logger.project` is {self.project!r}; give the name of a wandb project.")
-        tags: object = self.tags
-        if isinstance(tags, str) or not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
-            raise InputError(f"`logger.tags` is {tags!r}; give a list of words, such as logger.tags=[nightly].")
 
     def start(self, folder: Path | None, config: Mapping[str, Any]) -> LoggedRun:
         """Open a run whose files lie in `folder`/wandb; None is the current folder, as for wandb itself.
 
         Raises:
-            InputError: `mode` is online without an API key, wandb refuses the run, or there are no models to log.
+            InputError: `mode` is online and there is no API key, wandb refuses the run, or no models are saved to log.
         """
         if self.models and config and not config.get("save_models"):
             raise InputError("`logger.models` is true, and no models are saved; add save_models=true.")
@@ -102,45 +93,38 @@ class WandbReport:
                 sentence = " ".join(str(error).split())
                 raise InputError(
                     f"wandb refused the run with the settings of `logger` ({sentence}); "
-                    "mend them, or use logger.mode=offline or logger=none."
+                    "correct them, or use logger.mode=offline or logger=none."
                 ) from None
         return _WandbRun(run, folder, _MODELS if self.models else ())
 
 
 class _WandbRun(ClosesItself):
     def __init__(self, run: "wandb.Run", folder: Path, models: Sequence[str]) -> None:
-        self._run: wandb.Run | None = run
-        self._folder, self._models = folder, models
+        self._run, self._folder, self._models = run, folder, models
         self.location: str | None = run.url or str(Path(run.dir).parent)
 
-    def finish(self, report: AuditReport) -> None:
-        if self._run is None:
-            raise RuntimeError("This run is closed.")
+    def _log(self, report: AuditReport) -> None:
         from mia_lightning.loggers.wandb_content import log_report
 
         with _environment(self._folder):
             log_report(self._run, report)
-            self._log_models(self._run)
+            self._log_models()
             self._run.finish()
-        self._run = None
 
-    def _log_models(self, run: "wandb.Run") -> None:
+    def _log_models(self) -> None:
         import wandb
 
         saved = [path for name in self._models if (path := self._folder / name).is_file()]
         if saved:
-            artifact = wandb.Artifact(f"models-{run.id}", type="model")
+            artifact = wandb.Artifact(f"models-{self._run.id}", type="model")
             for path in saved:
                 artifact.add_file(str(path))
-            run.log_artifact(artifact)
+            self._run.log_artifact(artifact)
 
-    def abort(self, exit_code: int = 1) -> None:
-        if self._run is None:
-            return
-        run, self._run = self._run, None
-        # The error that ends the audit is the one to be seen, not what wandb makes of it.
+    def _close_as_failed(self, exit_code: int) -> None:
+        # The user must see the error that ended the audit, not another one of wandb.
         with suppress(Exception), _environment(self._folder):
-            run.finish(exit_code=exit_code)
+            self._run.finish(exit_code=exit_code)
 
 
 def _sweep_of(folder: Path) -> str | None:
@@ -152,7 +136,7 @@ def _sweep_of(folder: Path) -> str | None:
 
 
 def _settings() -> "wandb.Settings":
-    """Settings that keep to the run: no machine, no script, no packages, no output, no message."""
+    """Settings that record the run alone: no machine, script, packages, console output or messages."""
     import wandb
 
     settings: dict[str, Any] = {
@@ -165,7 +149,7 @@ def _settings() -> "wandb.Settings":
         "x_disable_meta": True,
         "x_disable_stats": True,
         "x_save_requirements": False,
-        # A killed run keeps what was logged up to a second before.
+        # A killed run loses at most what was logged in its last second.
         "x_transaction_log_flush_interval": 1,
     }
     return wandb.Settings(**{name: value for name, value in settings.items() if name in _known_settings()})
@@ -178,7 +162,7 @@ def _known_settings() -> set[str]:
 
 
 def _has_key(settings: "wandb.Settings") -> bool:
-    """Whether wandb will find an account without asking: in the environment, its settings or a netrc file."""
+    """Whether wandb finds an account without a prompt: in the environment, its settings or a netrc file."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
@@ -196,10 +180,9 @@ def _has_key(settings: "wandb.Settings") -> bool:
 
 @contextmanager
 def _environment(folder: Path) -> Iterator[None]:
-    """The variables that wandb reads from the environment alone, for as long as it is at work.
+    """Environment variables for wandb, within the context: settings that it reads from nowhere else.
 
-    Its error reports go over the network even from an offline run, and tables are staged in the user's home
-    unless it is told where.
+    Without them wandb sends error reports even from an offline run, and stages tables in the user's home.
     """
     before = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

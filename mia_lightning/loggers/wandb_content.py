@@ -1,14 +1,14 @@
-"""What a wandb run holds of a report.
+"""The content of a wandb run.
 
 | key | content |
 | --- | --- |
-| `leakage/<attack>/<figure>`, `target/<figure>` | summary scalars, by which runs are compared |
+| `leakage/<attack>/<figure>`, `target/<figure>` | summary scalars, for comparing runs |
 | `precision_recall/curves` | table: attack, class, recall, precision, precision_balanced |
 | `precision_recall/<attack>` | line series: mean over classes and the ten most exposed classes |
 | `precision_recall/<attack>/by_class` | plotly figure with a menu of classes |
 | `roc`, `leakage_vs_gap` | plotly figures |
 | `per_class` | table: one row for each attack and class |
-| `exposed_records` | table: the members that each attack is surest about, with their pictures where they are images |
+| `exposed_records` | table: the flagged members of highest score under each attack, with pictures if they are images |
 | `scores/<attack>/{members,nonmembers}` | histograms, on the same bins |
 | `<stage>/<loss>/{median,quantile_10,quantile_90}` | history over `<stage>/epoch`, quantiles over models |
 | `<stage>/training` | plotly figure of the same bands |
@@ -25,12 +25,12 @@ from mia_lightning.reports.curves import (
     AttackCurves,
     PrecisionRecallCurve,
     attack_curves,
+    bands,
     precision_at_recalls,
+    roc_edge,
     simplify,
 )
-from mia_lightning.reports.figures import roc_edge
-from mia_lightning.reports.findings import most_exposed
-from mia_lightning.reports.page.interactive import (
+from mia_lightning.reports.plots import (
     Plot,
     coloured,
     leakage_vs_gap_plot,
@@ -39,18 +39,18 @@ from mia_lightning.reports.page.interactive import (
     training_plot,
     with_class_menu,
 )
+from mia_lightning.reports.rows import headline_scalars, per_class_rows
 from mia_lightning.reports.schema import AttackSection, AuditReport, Scores, TrainingCurves
-from mia_lightning.reports.sections.exposed import COUNT, Exposed, surest_members
-from mia_lightning.reports.tables import headline_scalars, per_class_rows
-from mia_lightning.reports.training_bands import bands
+from mia_lightning.reports.sections.records import MOST_FLAGGED, FlaggedMember, flagged_members
+from mia_lightning.reports.selection import most_exposed
 
 if TYPE_CHECKING:
     import wandb
 
-MAX_ROWS = 10_000  # beyond which wandb cuts a table without an error
+MAX_ROWS = 10_000  # wandb truncates a longer table without an error
 POINTS_PER_CURVE = 100
 NUM_EXPOSED = 10
-NUM_BINS = 64  # at which wandb keeps a histogram as it is
+NUM_BINS = 64  # up to which wandb stores a histogram unchanged
 ALL_RECORDS = "all records"
 
 
@@ -69,10 +69,10 @@ def log_report(run: "wandb.Run", report: AuditReport) -> None:
 
 
 def curve_rows(report: AuditReport, curves: Mapping[str, AttackCurves]) -> list[list[str | float]]:
-    """Rows (attack, class, recall, precision, precision at 1:1): points of the curves, at most 10,000 in all.
+    """Points of the curves as rows (attack, class, recall, precision, precision at 1:1), at most 10,000 in all.
 
-    Every curve gets the same number of points, its ends among them. Where there are too many curves for two
-    points each, those of the least exposed classes are left out.
+    Every curve gets the same number of points, its ends among them. If there are too many curves for two points each,
+    those of the least exposed classes are left out.
     """
     drawn: list[tuple[str, str, PrecisionRecallCurve]] = []
     for attack in report.attacks:
@@ -112,7 +112,7 @@ def _curves(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str
 
 
 def _line_series(attack: AttackSection, curves: AttackCurves) -> Any:
-    """Precision at 1:1 over recall, on a grid: the mean over classes and the most exposed classes."""
+    """Precision at 1:1 over a grid of recall: the mean over classes, and the most exposed classes."""
     import wandb
 
     recall_F = np.linspace(0.01, 1.0, POINTS_PER_CURVE)
@@ -140,8 +140,8 @@ def _per_class_table(report: AuditReport) -> Any:
 def _exposed_table(report: AuditReport) -> Any:
     import wandb
 
-    columns: list[str | int] = [field.name for field in fields(Exposed)]
-    found = surest_members(report, min(COUNT, MAX_ROWS // max(len(report.attacks), 1)))
+    columns: list[str | int] = [field.name for field in fields(FlaggedMember)]
+    found = flagged_members(report, min(MOST_FLAGGED, MAX_ROWS // max(len(report.attacks), 1)))
     rows = [list(asdict(each).values()) for each in found]
     if report.pictures is not None:
         columns.append("picture")
@@ -151,7 +151,7 @@ def _exposed_table(report: AuditReport) -> Any:
 
 
 def _histograms(scores: Scores, names: Sequence[str]) -> dict[str, Any]:
-    """Of the finite scores of members and of non-members, counted in the same bins."""
+    """Histograms of the finite scores of members and of non-members, in the same bins."""
     import wandb
 
     drawn = {}

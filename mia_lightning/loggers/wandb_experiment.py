@@ -1,4 +1,4 @@
-"""What wandb calls the runs of an experiment: each by its variant, all of them one group, with a tag of their own."""
+"""Names of an experiment's runs in wandb: each is named after its variant; all share a group and a tag."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ LONGEST_GROUP, LONGEST_TAG = 128, 64  # characters; wandb refuses longer ones, o
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The experiment that a run is a part of.
+    """The experiment that a run belongs to.
 
     Attributes:
         name: such as "shokri2017/location".
-        variant: of its comparison; None where the experiment is a single audit.
+        variant: of the experiment's comparison; None where the experiment is a single audit.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Experiment:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self | None:
-        """That of the section `experiment` of a resolved configuration; None where there is none."""
+        """The experiment that a configuration names in its section `experiment`; None where it names none."""
         section = config.get("experiment")
         if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
             return None
@@ -30,11 +30,11 @@ class Experiment:
         return cls(name=section["name"], variant=None if variant is None else str(variant))
 
     def run_name(self, given: str | None) -> str | None:
-        """The variant, behind a name that was given to all runs."""
+        """The variant, after the name that was given to all runs, if there is one."""
         return given if self.variant is None else f"{given}: {self.variant}" if given else self.variant
 
     def group(self, folder: Path) -> str | None:
-        """Its name and the folder of the comparison (by default its date and time), in which `folder` lies."""
+        """The experiment's name, and the name of the comparison's folder (by default its date and time)."""
         if self.variant is None:
             return None
         return "/".join((self.name, *folder.absolute().parent.parts[-2:]))[:LONGEST_GROUP]
@@ -46,5 +46,5 @@ class Experiment:
 
 
 def fitting(tags: Sequence[str]) -> list[str]:
-    """Tags, each once, cut to the length that wandb takes; empty ones are left out."""
+    """The tags without repetitions and empty ones, cut to the length that wandb accepts."""
     return list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag))

@@ -1,4 +1,4 @@
-"""The plan of the one-run privacy bound: each canary is in by an independent fair coin, all else always in."""
+"""The plan of the one-run privacy bound: a fair coin puts each canary in or out; all other records are in."""
 
 import torch
 from torch import Tensor
@@ -19,12 +19,12 @@ class Bernoulli(Plan):
     """Canaries that are in or out of each model by fair coins (Steinke, Nasr and Jagielski 2023).
 
     The canaries are the same for all models: the records of the group "canary" where the population has one
-    (`mia_lightning.datasets.canaries`), else one random draw of them. Only they are evidence. Every other
-    record is in every model, which everybody knows. Coin i of row k is a function of (seed, role, k, i), so no model
-    gives another's coins away, and each is a block by itself.
+    (`mia_lightning.datasets.canaries`), else one random draw. Only they are evidence. Every other record is in every
+    model, as the attacker knows. Coin i of row k is a function of (seed, role, k, i), so that no model reveals coins
+    of another one, and each model is a block by itself.
 
     Attributes:
-        canaries: how many records are canaries.
+        canaries: their number.
         validation: records reserved for early stopping, never canaries.
     """
 
@@ -34,10 +34,10 @@ class Bernoulli(Plan):
     def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
-        No record is reserved as population, wanted or not: all that are no canaries are in every model.
+        No record is reserved as population, also where one is wanted: all records but the canaries are in every model.
 
         Raises:
-            InputError: no record would be always in, or the group "canary" has another number of records.
+            InputError: no record would be in every model, or the group "canary" has another number of records.
         """
         num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         refuse_overlap(wanted.overlap, "bernoulli")

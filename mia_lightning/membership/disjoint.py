@@ -36,15 +36,15 @@ class Disjoint(Plan):
     def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan for `num_targets` targets and `num_shadows` shadows.
 
-        With `overlap`, that share of the targets' members and non-members is known to the attacker: these records join
-        the pool, and are no evidence about a target, for nobody needs to infer what is known.
+        With `overlap`, the attacker knows that share of the targets' members and non-members: these records join the
+        pool, and are no evidence about a target, since the attacker need not infer what is known.
 
         Raises:
             InputError: the population is too small for the sizes, or the overlap leaves no evidence.
         """
         num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         N = len(population)
-        num_population = population_size(self.population, wanted.population, N)
+        num_population = population_size(self.population, wanted.reserve, N)
         available = N - self.validation - num_population
         size = available // 4 if self.train_size is None else self.train_size
         pool_size = available - 2 * size

@@ -14,7 +14,7 @@ def reserve(candidate_N: Tensor, count: int, seed: int, role: str) -> Tensor:
 
 
 def population_size(setting: int | None, wanted: bool, num_records: int) -> int:
-    """Records to be reserved for attacks: what was set, or else a tenth where an attack wants them."""
+    """Number of records reserved for attacks: the setting, or else a tenth where an attack needs them."""
     if setting is not None:
         return setting
     return max(1, num_records // 10) if wanted else 0
@@ -43,7 +43,7 @@ def deal(member_N: Tensor, scored_N: Tensor, source: Tensor, size: int, seed: in
 
 
 def refuse_overlap(overlap: float, plan: str) -> None:
-    """Under plans whose shadow models train on the scored records themselves, an overlap has no meaning."""
+    """Refuse an overlap under a plan whose shadow models train on the scored records, where it has no meaning."""
     if overlap:
         raise InputError(
             f"`shadow.overlap` is {overlap}, but under membership={plan} the shadow models draw from records that the "
@@ -52,7 +52,7 @@ def refuse_overlap(overlap: float, plan: str) -> None:
 
 
 def about_reserved(validation: int, population: int) -> str:
-    """The settings that take records away from members and non-members, for the start of a sentence."""
+    """The settings that reserve records, as the start of an error message."""
     beside = f" and `membership.population` {population}" if population else ""
     return f"`membership.validation` is {validation}{beside}"
 

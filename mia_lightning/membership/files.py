@@ -51,8 +51,8 @@ def from_mask_or_rows(values: Any, num_records: int, origin: str) -> tuple[Tenso
     """Members, and all records, as bool masks `[N]`, from a bool mask or the members' row numbers.
 
     Args:
-        values: anything that numpy takes for an array; not changed.
-        origin: what the error messages call it.
+        values: anything that numpy can turn into an array; not changed.
+        origin: its name in error messages.
 
     Raises:
         InputError: neither a mask of N nor distinct whole numbers in [0, N).

@@ -78,7 +78,7 @@ class Given(Plan):
         source_N = listed_N if self.shadow_source == "same" else ~listed_N
         # Reserved records are never members: the target did train on those. Records of no other use go first.
         candidate_N = source_N & ~member_N
-        num_population = population_size(self.population, wanted.population, int(candidate_N.sum()))
+        num_population = population_size(self.population, wanted.reserve, int(candidate_N.sum()))
         spare_N = ~(listed_N | source_N)
         from_spare = int(spare_N.sum()) >= num_population
         num_reserved = self.validation + (0 if from_spare else num_population)

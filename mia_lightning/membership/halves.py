@@ -26,9 +26,9 @@ class Halves(Plan):
     """Blocks of b rows that partition the records (b = 2: Carlini et al. 2022, section V; Zarifzadeh et al. 2024).
 
     Block j, a function of (seed, j) alone, splits the records at random into b rows that differ in size by at most
-    one. The targets are first rows of blocks of their own, the rest of which is left out, since the shadow models would
-    give the target's membership away by counting. The shadows are whole blocks, so every record is in exactly one of b
-    of them, member of the target or not.
+    one. Each target is the first row of a block of its own; the other rows of that block are left out, since they would
+    reveal the target's members by counting. The shadow models are whole blocks, so that every record, member of the
+    target or not, is in exactly one of b of them.
 
     Attributes:
         train_size: training records of a model, to the nearest whole number of models in a block; None for a half.
@@ -50,7 +50,7 @@ class Halves(Plan):
         """
         num_targets, num_shadows, seed = wanted.num_targets, wanted.num_shadows, wanted.seed
         N = len(population)
-        num_population = population_size(self.population, wanted.population, N)
+        num_population = population_size(self.population, wanted.reserve, N)
         left = N - self.validation - num_population
         if left < 2:
             raise InputError(

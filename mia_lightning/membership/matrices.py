@@ -1,4 +1,4 @@
-"""Who trained on what: two boolean matrices, and nothing else keeps a second copy of that truth.
+"""Who trained on what: two boolean matrices, of which nothing else keeps a copy.
 
 `member_KN[k, i]`: model k trained on record i. `scored_KN[k, i]`: record i is evidence about model k. The
 non-members of model k are `scored & ~member`; records reserved for validation or as population are false in both.
@@ -22,21 +22,21 @@ class Membership:
 
     Attributes:
         plan_name: as `membership=...` names it.
-        member_KN, scored_KN: bool, on the CPU; a member is always scored, but for those whose membership the attacker
-            knows beforehand (`known_N`).
+        member_KN, scored_KN: bool, on the CPU; a member is always scored, unless the attacker knows its membership
+            beforehand (`known_N`).
         num_targets: T.
         block_K: int64; models of one block (a complementary pair) must be left out together, since the others
-            would give away by counting what one of them trained on.
-        validation_N: int64 indices of the records for early stopping, of no model's evidence.
+            would reveal by counting what one of them trained on.
+        validation_N: int64 indices of the records for early stopping, which are evidence about no model.
         population_N: int64 indices of the records that are reserved for attacks, likewise.
         known_N: bool, records of the targets whose membership the attacker knows beforehand, so that they are no
-            evidence about a target: they serve the shadow models, or are in every model; None for none.
-        leaves_one_out: whether every model is a target once while the models outside its block are its shadows; the
-            rows of the targets are then those of the shadow models.
-        is_trials: whether each target is one trial about one record (`one_canary`): no trial may be left out.
-        has_coins: whether a fair coin of its own says of each scored record whether it is a member (`bernoulli`).
-        origin: what says who the members are, where that was not drawn, such as "`membership.path` rows.csv".
-        remarks: sentences on where the plan departs from what was asked.
+            evidence about a target: the shadow models use them, or they are in every model; None for none.
+        leaves_one_out: whether every model is the target once, with the models outside its block as its shadow models;
+            the rows of the targets are then those of the shadow models.
+        is_trials: whether each target is one trial about one record (`one_canary`); no trial may be left out.
+        has_coins: whether a fair coin decides for each scored record whether it is a member (`bernoulli`).
+        origin: of the members, where they were given and not drawn, such as "`membership.path` rows.csv".
+        remarks: sentences about differences between the plan and what was asked for.
     """
 
     plan_name: str
@@ -66,7 +66,7 @@ class Membership:
 
     @property
     def is_given(self) -> bool:
-        """Whether somebody else says who the members are."""
+        """Whether the members were given and not drawn."""
         return self.origin is not None
 
     @property
@@ -83,14 +83,14 @@ class Membership:
 
     @property
     def unseen_KN(self) -> Tensor:
-        """Bool: the records that tell a model's test accuracy: its non-members; of trials, which leave none but the
-        canary, those too that are in no model."""
+        """Bool: the records for a model's test accuracy: its non-members. Trials have no non-members but the canary, so
+        that the records in no model are added."""
         if not self.is_trials:
             return self.nonmember_KN
         return self.nonmember_KN | self.outside_N.index_fill(0, self.population_N, False)
 
     def keep_shadows(self, kept_K: Tensor) -> "Membership":
-        """The plan without the shadow models where the bool mask is False."""
+        """The plan with the shadow models where the bool mask is True, and no others."""
         before = 0 if self.leaves_one_out else self.num_targets
         rows = torch.cat([torch.ones(before, dtype=torch.bool), kept_K])
         return replace(
@@ -102,7 +102,7 @@ class Membership:
         )
 
     def keep_targets(self, kept_T: Tensor) -> "Membership":
-        """The plan without the targets where the bool mask is False."""
+        """The plan with the targets where the bool mask is True, and no others."""
         rows = torch.cat([kept_T, torch.ones(len(self.block_K) - self.num_targets, dtype=torch.bool)])
         return replace(
             self,
@@ -113,7 +113,7 @@ class Membership:
         )
 
     def each_a_target(self) -> "Membership":
-        """The plan in which every shadow model of this one, which has no targets, is a target too.
+        """The plan in which every shadow model is a target, too; this plan has no targets.
 
         Raises:
             InputError: fewer than two blocks.
@@ -128,13 +128,13 @@ class Membership:
 
     @property
     def asked_N(self) -> Tensor:
-        """Bool: the records of which anybody wants to know what the targets answer: those that are evidence about one,
-        and the population."""
+        """Bool: the records for which answers of the targets are needed: those that are evidence about a target, and
+        the population."""
         return self.scored_KN[self.targets].any(0).index_fill(0, self.population_N, True)
 
     @property
     def outside_N(self) -> Tensor:
-        """Bool: records that are no evidence about a target, nor for validation: what an attacker may hold."""
+        """Bool: records that are neither evidence about a target nor for validation; an attacker may hold them."""
         outside_N = ~(self.scored_KN | self.member_KN)[self.targets].any(0)
         return outside_N.index_fill(0, self.validation_N, False)
 
@@ -151,9 +151,9 @@ class Membership:
         )
 
     def with_synthetic(self, num_records: int, *, num_shadows: int, seed: int) -> "Membership":
-        """The second call: shadow models that share `num_records` further records, which follow the others.
+        """The second call: adds shadow models that share `num_records` further records, which follow the others.
 
-        Each draws members and, equal in number, non-members from them: as many as a target has members, or half of all.
+        Each draws members and equally many non-members from them: as many as a target has members, or half of all.
 
         Raises:
             InputError: fewer than 2 records.

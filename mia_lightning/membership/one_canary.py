@@ -26,15 +26,15 @@ from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Place
 class OneCanary(Plan):
     """One record, the canary, is in or out of each model by a coin; the other training records are the same for all.
 
-    A trial is one independently trained target: whether the canary is in target t is a fair coin, a function of
-    (seed, t) alone. The shadow models, from which attacks learn their thresholds, are other trials, in complementary
-    pairs: one with the canary and one without it. The canary is all that is evidence. Everybody knows which
-    `train_size` records are in every model and that the rest are in none; on the latter test accuracy is taken.
+    A trial is one independently trained target: a fair coin, a function of (seed, t) alone, puts the canary in or out
+    of target t. The shadow models, from which attacks learn their thresholds, are further trials in complementary
+    pairs: one with the canary and one without it. Only the canary is evidence. The attacker knows which `train_size`
+    records are in every model and which are in none; test accuracy is measured on the latter.
 
     Attributes:
-        train_size: records that are in every model, beside which the canary comes; None for half of all.
-        record: the place of the canary in the data; None for the record of the group "canary" where the population has
-            one (`mia_lightning.datasets.canaries`), else for one drawn at random.
+        train_size: records that are in every model, beside the canary; None for half of all.
+        record: row of the canary in the data; None for the record of the group "canary" where the population has one
+            (`mia_lightning.datasets.canaries`), else for a random one.
         validation: records reserved for early stopping.
         population: records reserved for attacks; None for a tenth where an attack needs them, else none.
     """
@@ -57,7 +57,7 @@ class OneCanary(Plan):
         check_whole_blocks(num_shadows, 2, "one_canary")
         N = len(population)
         canary = self._canary(population, seed)
-        num_population = population_size(self.population, wanted.population, N)
+        num_population = population_size(self.population, wanted.reserve, N)
         size = N // 2 if self.train_size is None else self.train_size
         most = N - 2 - self.validation - num_population
         if not 1 <= size <= most:
@@ -89,7 +89,7 @@ class OneCanary(Plan):
         )
 
     def _canary(self, population: Population, seed: int) -> int:
-        """The place of the canary."""
+        """The row of the canary."""
         N = len(population)
         if self.record is not None and self.record >= N:
             raise InputError(f"`membership.record` is {self.record}; {population.name} has the records 0 to {N - 1}.")

@@ -1,4 +1,4 @@
-"""What a plan is: the rule by which the two matrices are filled in."""
+"""Plans: the rules by which the two matrices are filled in."""
 
 import re
 from abc import ABC, abstractmethod
@@ -18,14 +18,14 @@ class Wanted:
         num_shadows: K, the number of shadow models; 0 where their records do not exist yet.
         seed: of the run.
         overlap: share of the targets' records that the attacker knows and trains shadow models on.
-        population: whether an attack needs records that are evidence about no model.
+        reserve: whether an attack needs records that are evidence about no model.
     """
 
     num_targets: int
     num_shadows: int
     seed: int
     overlap: float = 0.0
-    population: bool = False
+    reserve: bool = False
 
 
 class Plan(ABC):
@@ -34,7 +34,7 @@ class Plan(ABC):
     Attributes:
         draws_target: whether the target's members are drawn at random, so that it must be trained here.
         shares_records: whether all models are drawn from the same records, so that each can be a target once.
-        takes_made_records: whether shadow models may train on records that are made, not drawn.
+        takes_made_records: whether shadow models may train on synthetic records.
     """
 
     draws_target: ClassVar[bool] = True
@@ -43,7 +43,7 @@ class Plan(ABC):
 
     @property
     def name(self) -> str:
-        """The plan as `membership=...` names it."""
+        """Name of the plan in `membership=...`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod

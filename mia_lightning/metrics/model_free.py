@@ -1,4 +1,4 @@
-"""Can members be told from non-members without any model? Then an attack on the model measures the split as well."""
+"""Do members differ from non-members even without a model? Then an attack on the model measures that, too."""
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ NULL_ERRORS = 3.5
 
 
 def model_free_warning(population: Population, member_N: Tensor, nonmember_N: Tensor, *, seed: int) -> str | None:
-    """A sentence if a classifier that sees records and labels alone tells members from non-members.
+    """A warning if a classifier that sees only records and labels separates members from non-members; else None.
 
-    Gradient-boosted trees, cross-validated on at most 4,000 records and 512 features drawn by name. Members and
-    non-members that are one random draw give an AUC of 0.5; None as long as the AUC is within 3.5 null standard
-    errors of it, or with fewer than 50 records of a kind.
+    Gradient-boosted trees, cross-validated on at most 4,000 records and 512 features drawn by name. If members and
+    non-members are one random draw the AUC is 0.5 but for noise, of the null standard error
+    √((n_1 + n_0 + 1) / (12 n_1 n_0)) of Mann and Whitney (1947). There is no warning up to 3.5 of these above 0.5, or
+    with fewer than 50 records of a kind.
 
     Args:
         member_N, nonmember_N: bool, of one target.

@@ -19,16 +19,7 @@ from mia_lightning.metrics.operating_point import NOTHING_FLAGGED
 from mia_lightning.metrics.ranking_over_targets import pooled_tprs, ranking_intervals
 from mia_lightning.metrics.roc import roc
 
-_FIGURE_NAMES = (
-    "precision",
-    "precision_balanced",
-    "recall",
-    "accuracy",
-    "balanced_accuracy",
-    "advantage",
-    "auc",
-    "average_precision",
-)
+_FIGURE_NAMES = [name for name, field in Figures.model_fields.items() if field.annotation is Figure]
 NO_INTERVAL = "none: targets share records and shadow models"
 
 

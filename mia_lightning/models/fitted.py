@@ -1,17 +1,18 @@
-"""Networks whose first layer is fitted to their own training records, and to no others, before training.
+"""Networks whose first layer is fitted, before training, to the network's own training records and to no others.
 
-A stack calls `fit_to` of each network with the records that this network trains on, so that what is learnt of the
-records' scale is as private to a model as its weights are.
+A stack calls `fit_to` of each network with the records that this network trains on, so that the scale that a network
+learns from them is as private as its weights are.
 """
 
-from collections.abc import Sequence
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
+from mia_lightning.models.shapes import Activation, Shape
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import AtLeast1, AtLeast2, Widths
 
 # Numbers sorted at once when quantiles are taken: bounds memory, not results.
 _SORTED_NUMBERS = 2**24
@@ -35,10 +36,9 @@ class QuantileBins(nn.Module):
     edge: Tensor
     is_used: Tensor
 
-    def __init__(self, num_features: int, bins: int) -> None:
+    @checked("model")
+    def __init__(self, num_features: AtLeast1, bins: AtLeast2) -> None:
         super().__init__()
-        if bins < 2:
-            raise InputError(f"`bins` is {bins}; quantile binning needs at least 2.")
         self.register_buffer("edge", torch.zeros(num_features, bins - 1))
         self.register_buffer("is_used", torch.ones(num_features, bins))
 
@@ -83,7 +83,8 @@ class RangeScaling(nn.Module):
     low: Tensor
     width: Tensor
 
-    def __init__(self, input_shape: Sequence[int]) -> None:
+    @checked("model")
+    def __init__(self, input_shape: Shape) -> None:
         super().__init__()
         self.register_buffer("low", torch.zeros(*input_shape))
         self.register_buffer("width", torch.ones(*input_shape))
@@ -107,7 +108,8 @@ class QuantileLogistic(nn.Module):
         bins: for each feature that is not binary; None where all are, so that records are taken as they are.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, bins: int | None) -> None:
+    @checked("model")
+    def __init__(self, input_shape: Shape, num_classes: int, bins: AtLeast2 | None) -> None:
         super().__init__()
         features = prod(input_shape)
         self.bins = nn.Flatten() if bins is None else QuantileBins(features, bins)
@@ -135,7 +137,8 @@ class RangeScaledMLP(nn.Module):
         activation: tanh, relu or gelu.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, hidden: Sequence[int], activation: str) -> None:
+    @checked("model")
+    def __init__(self, input_shape: Shape, num_classes: int, hidden: Widths, activation: Activation) -> None:
         super().__init__()
         self.scaling = RangeScaling(input_shape)
         self.network = MLP(input_shape, num_classes, hidden=hidden, activation=activation)

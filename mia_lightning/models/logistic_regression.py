@@ -1,9 +1,11 @@
 """Multinomial logistic regression."""
 
-from collections.abc import Sequence
 from math import prod
 
 from torch import nn
+
+from mia_lightning.models.shapes import Shape
+from mia_lightning.settings import checked
 
 
 class LogisticRegression(nn.Sequential):
@@ -14,5 +16,6 @@ class LogisticRegression(nn.Sequential):
         num_classes: C.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int) -> None:
+    @checked("model")
+    def __init__(self, input_shape: Shape, num_classes: int) -> None:
         super().__init__(nn.Flatten(), nn.Linear(prod(input_shape), num_classes))

@@ -1,11 +1,12 @@
 """ResNet-18 for small images: He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016)."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mia_lightning.models.images import check_positive, image_shape
+from mia_lightning.models.shapes import Shape, image_shape
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import AtLeast1
 
 
 class ResNet18(nn.Sequential):
@@ -17,9 +18,9 @@ class ResNet18(nn.Sequential):
         width: channels of the first stage; each of the three that follow doubles them and halves the sides.
     """
 
-    def __init__(self, input_shape: Sequence[int], num_classes: int, width: int = 64) -> None:
+    @checked("model")
+    def __init__(self, input_shape: Shape, num_classes: int, width: AtLeast1 = 64) -> None:
         channels, _, _ = image_shape(input_shape, "resnet18", least_side=8)
-        check_positive(width=width)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["convolution"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         layers["norm"] = nn.BatchNorm2d(width)

@@ -1,18 +1,18 @@
 """A small vision transformer: Dosovitskiy et al., "An image is worth 16x16 words" (2021)."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.models.images import check_positive, image_shape
+from mia_lightning.models.shapes import Shape, image_shape
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import AtLeast1, ShareBelow1
 
 
 class VisionTransformer(nn.Module):
     """Pre-norm encoder blocks on patches, and the mean of their outputs; logits `[B, C]`.
 
-    Attention is written as matrix products and a softmax, which a stack runs without a detour.
+    Attention is written as matrix products and a softmax, which `vmap` runs in a stack without a fallback.
 
     Args:
         input_shape: (channels, height, width) of one record.
@@ -25,28 +25,27 @@ class VisionTransformer(nn.Module):
         dropout: after attention and in the two-layer network.
     """
 
+    @checked("model")
     def __init__(
         self,
-        input_shape: Sequence[int],
+        input_shape: Shape,
         num_classes: int,
-        patch_size: int = 4,
-        width: int = 128,
-        depth: int = 4,
-        heads: int = 4,
-        mlp_ratio: int = 2,
-        dropout: float = 0.0,
+        patch_size: AtLeast1 = 4,
+        width: AtLeast1 = 128,
+        depth: AtLeast1 = 4,
+        heads: AtLeast1 = 4,
+        mlp_ratio: AtLeast1 = 2,
+        dropout: ShareBelow1 = 0.0,
     ) -> None:
         super().__init__()
         channels, height, breadth = image_shape(input_shape, "vit", least_side=1)
-        check_positive(patch_size=patch_size, width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio)
         if height % patch_size or breadth % patch_size:
             raise InputError(
-                f"`model.patch_size` is {patch_size}, which does not divide both sides of {height} × {breadth} images."
+                f"`model.patch_size` is {patch_size}, which does not divide both sides of {height} × {breadth} images; "
+                "give a divisor of both."
             )
         if width % heads:
-            raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}.")
-        if not 0 <= dropout < 1:
-            raise InputError(f"`model.dropout` is {dropout}; it must be a share from 0 to below 1.")
+            raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}; give a divisor.")
         self.patch = nn.Conv2d(channels, width, patch_size, patch_size)
         num_tokens = (height // patch_size) * (breadth // patch_size)
         self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))

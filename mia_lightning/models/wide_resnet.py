@@ -1,12 +1,13 @@
 """Wide residual networks: Zagoruyko and Komodakis, "Wide residual networks" (2016)."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.models.images import check_positive, image_shape
+from mia_lightning.models.shapes import Shape, image_shape
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import AtLeast1, ShareBelow1
 
 
 class WideResNet(nn.Sequential):
@@ -20,15 +21,18 @@ class WideResNet(nn.Sequential):
         dropout: between the two convolutions of a block.
     """
 
+    @checked("model")
     def __init__(
-        self, input_shape: Sequence[int], num_classes: int, depth: int = 28, widen: int = 2, dropout: float = 0.0
+        self,
+        input_shape: Shape,
+        num_classes: int,
+        depth: int = 28,
+        widen: AtLeast1 = 2,
+        dropout: ShareBelow1 = 0.0,
     ) -> None:
         channels, _, _ = image_shape(input_shape, "wide_resnet28_2", least_side=8)
-        check_positive(widen=widen)
         if depth < 10 or depth % 6 != 4:
             raise InputError(f"`model.depth` is {depth}; it must be 6 n + 4, such as 10, 16, 22 or 28.")
-        if not 0 <= dropout < 1:
-            raise InputError(f"`model.dropout` is {dropout}; it must be a share from 0 to below 1.")
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["convolution"] = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
         width = 16
@@ -47,8 +51,9 @@ class WideResNet(nn.Sequential):
 
 
 class WideBlock(nn.Module):
-    """Normalisation and activation before each of two 3 × 3 convolutions; where the width changes, the shortcut is a
-    1 × 1 convolution of the activated input.
+    """Normalisation and activation before each of two 3 × 3 convolutions.
+
+    Where the width changes, the shortcut is a 1 × 1 convolution of the activated input.
     """
 
     def __init__(self, width: int, wider: int, stride: int, dropout: float) -> None:

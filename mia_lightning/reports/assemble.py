@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,13 +25,11 @@ from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
     ClassFigures,
-    ConvergencePoint,
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
     ExecutionSection,
     GroupFigures,
-    MeasuredExecution,
     MembershipSection,
     ReuseSection,
     RunSection,
@@ -47,18 +44,15 @@ from mia_lightning.reports.schema import (
 )
 from mia_lightning.reports.sections.duplicates import find_duplicates
 from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
-from mia_lightning.reports.sections.exposed import COUNT, pictures, surest_members
 from mia_lightning.reports.sections.privacy import privacy_section
+from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
 from mia_lightning.reports.sections.threat_model import threat_model
-from mia_lightning.reports.sections.vulnerability import vulnerability_section
-from mia_lightning.run.convergence import Convergence
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models
-from mia_lightning.training.plan.execution import ExecutionPlan
 from mia_lightning.training.plan.memory import peak_memory
 from mia_lightning.training.signals import Signals
 
@@ -71,11 +65,11 @@ def assemble(
 ) -> AuditReport:
     """The report of a run; figures of several targets are means over them.
 
-    Of a target that somebody else serves, the sentinels are asked once more.
+    If somebody else serves the target, its sentinels are queried once more.
 
     Args:
-        observation: the models, and what the shadow models answered.
-        target_signals: what the targets answered, through their defences.
+        observation: the models, and the answers of the shadow models.
+        target_signals: the answers of the targets, through their defences.
     """
     endpoint, defense = endpoint_section(observation.targets), _defense_section(observation.audit)
     engine, whole = observation.engine, observation.population.to("cpu")
@@ -124,8 +118,8 @@ def assemble(
         scores=_scores(outcomes, population, membership),
         training_curves=_training_curves(engine),
     )
-    exposed = surest_members(report, COUNT)
-    return report.model_copy(update={"pictures": pictures(population, (each.record for each in exposed))})
+    flagged = flagged_members(report, MOST_FLAGGED)
+    return report.model_copy(update={"pictures": pictures(population, (each.record for each in flagged))})
 
 
 def _defense_section(audit: Audit) -> DefenseSection | None:
@@ -157,17 +151,9 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
         versions={"python": platform.python_version(), **versions},
         seconds={name: round(value, 3) for name, value in engine.stages.seconds.items()},
         config=dict(config),
-        execution=tuple(_execution_section(plan) for plan in engine.plans),
-        store={role: ReuseSection(**asdict(reuse)) for role, reuse in engine.reused.items()},
+        execution=tuple(ExecutionSection.of(plan) for plan in engine.plans),
+        store={role: ReuseSection.of(reuse) for role, reuse in engine.reused.items()},
         peak_memory=peak_memory(engine.device),
-    )
-
-
-def _execution_section(plan: ExecutionPlan) -> ExecutionSection:
-    names = ExecutionSection.model_fields.keys() - {"measured"}
-    return ExecutionSection(
-        **{name: getattr(plan, name) for name in names},
-        measured=tuple(MeasuredExecution(**asdict(row)) for row in plan.measured),
     )
 
 
@@ -268,7 +254,7 @@ def _shadow_section(observation: Observation, whole: Population) -> ShadowSectio
 
 
 def _synthesis_section(synthesis: Synthesis, population: Population) -> SynthesisSection:
-    """Numbers of records and queries; a class that was asked for and gave none has failed."""
+    """Numbers of records and queries; a wanted class without any record has failed."""
     yield_C = synthesis.yield_C.tolist()
     wanted_C = None if synthesis.wanted_C is None else synthesis.wanted_C.tolist()
     query_C = None if synthesis.query_C is None else synthesis.query_C.tolist()
@@ -314,7 +300,7 @@ def _attack_section(
         defense=defense,
         adaptive=outcome.adaptive,
         queries=outcome.needs.queries,
-        convergence=None if outcome.convergence is None else _convergence_section(outcome.convergence),
+        convergence=None if outcome.convergence is None else ConvergenceSection.of(outcome.convergence),
         num_targets=len(observed[0]),
         estimand=estimand,
         overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name)),
@@ -334,18 +320,6 @@ def _attack_section(
             for name, of_group_N in _groups(group_N, population.group_names)
         ),
         vulnerability=vulnerability_section(outcome, population, membership),
-    )
-
-
-def _convergence_section(found: Convergence) -> ConvergenceSection:
-    return ConvergenceSection(
-        points=tuple(
-            ConvergencePoint(num_shadows=each.num_shadows, auc=each.auc, tpr=each.tpr) for each in found.points
-        ),
-        gain=found.gain,
-        gain_low=found.gain_low,
-        verdict=found.verdict,
-        reason=found.reason,
     )
 
 

@@ -7,34 +7,27 @@ from rich.table import Table
 from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
-from mia_lightning.reports.findings import (
-    bracket,
-    has_trials,
-    label,
-    most_exposed,
-    percent,
-    privacy_sentences,
-    show,
-    strongest,
-)
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
+from mia_lightning.reports.selection import has_trials, most_exposed, strongest
+from mia_lightning.reports.sentences import headline, privacy_sentences
+from mia_lightning.reports.words import about, bracket, label, percent, show
 
 NUM_EXPOSED = 3
 SHORT_NAME, LONGEST_NAME = 12, 18  # of an attack: leaves room for intervals beside figures, is not broken
 
 
 def render_summary(report: AuditReport) -> Group:
-    """A table with one row for each attack, what its brackets mean, a line on the target and one on exposed classes.
+    """The headline over a table with a row for each attack; below it intervals, the target and the exposed classes.
 
     Fits 80 columns and says nothing by colour alone; undefined figures are dashes. Where there is no room for an
     interval beside its figure it stands below. FPRs at which no attack has a TPR are left out beyond the first two.
     """
     rates = list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr))
     rates = rates[:2] + [rate for rate in rates[2:] if any(_tpr(attack, rate) for attack in report.attacks)]
-    table = Table(title="Membership leakage", title_justify="left", title_style="bold", padding=(0, 1, 0, 0), box=None)
+    table = Table(title=Text(headline(report), "bold"), title_justify="left", padding=(0, 1, 0, 0), box=None)
     longest = max((len(label(attack)) for attack in report.attacks), default=0)
     table.add_column("attack", overflow="fold", min_width=min(longest, LONGEST_NAME))
-    # Where members and non-members are not equal in number, precision and accuracy are as if they were.
+    # Where members and non-members differ in number, precision and accuracy are balanced.
     is_even = all(attack.overall.num_members == attack.overall.num_nonmembers for attack in report.attacks)
     at_even = "" if is_even else "\nat 1:1"
     for name in (
@@ -54,13 +47,13 @@ def render_summary(report: AuditReport) -> Group:
 
 def _lines(report: AuditReport) -> list[str]:
     lines = [
-        f"Brackets: 95\u00a0% intervals ({estimand})."
-        for estimand in dict.fromkeys(attack.estimand for attack in report.attacks if bracket(attack.overall.auc))
+        f"Brackets: 95\u00a0% intervals for {estimand}."
+        for estimand in dict.fromkeys(about(attack) for attack in report.attacks if bracket(attack.overall.auc))
     ]
     if any(attack.num_targets > 1 for attack in report.attacks):
         spreads = [(label(attack), attack.overall.auc.spread) for attack in report.attacks]
         shown = ", ".join(f"{name} {show(spread)}" for name, spread in spreads if spread is not None)
-        lines.append(f"Means over {report.target.num_targets} targets; SD of the AUC over them: {shown}")
+        lines.append(f"Figures are means over {report.target.num_targets} targets; SD of the AUC over targets: {shown}")
     target = report.target
     lines.append(
         f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
@@ -68,13 +61,13 @@ def _lines(report: AuditReport) -> list[str]:
     )
     if report.run.store:
         made = ", ".join(f"{role} {one.found} found, {one.trained} trained" for role, one in report.run.store.items())
-        lines.append(f"Models, from the store or trained: {made}")
+        lines.append(f"Models found in the store, or trained: {made}")
     if report.privacy is not None:
         lines += privacy_sentences(report.privacy)
     attack = strongest(report)
     groups = [] if attack is None or has_trials(report) else most_exposed(attack, NUM_EXPOSED)
     if attack is not None and groups:
-        at_once = ", intervals for all classes at once" if any(map(_simultaneous, groups)) else ""
+        at_once = ", simultaneous intervals" if any(map(_simultaneous, groups)) else ""
         exposed = ", ".join(
             f"{group.class_name} {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
         )

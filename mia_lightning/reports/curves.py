@@ -1,10 +1,11 @@
-"""Curves of a report's scores, thinned for drawing.
+"""The curves of a report, thinned for drawing: of its scores, of figures over classes, and of training.
 
-All curves are exact step functions (tied scores move together, nothing is interpolated), given as polylines
+Curves of scores are exact step functions (tied scores move together, nothing is interpolated), given as polylines
 that include the corners of the steps, so that whoever draws them joins the points by straight lines.
 """
 
 import heapq
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from typing import Any
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 
 from mia_lightning.metrics.roc import Roc, roc
-from mia_lightning.reports.schema import Scores
+from mia_lightning.reports.schema import Scores, TrainingCurves
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+QUANTILES = (0.1, 0.5, 0.9)  # of a band
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,6 +56,16 @@ class AttackCurves:
     num_nonmembers: int
     overall: PrecisionRecallCurve | None
     per_class: dict[int, PrecisionRecallCurve]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Band:
+    """Quantiles over the models still training, `[E]`, epochs counted from 0; an epoch without any is left out."""
+
+    epoch: Array
+    low: Array
+    median: Array
+    high: Array
 
 
 def attack_curves(scores: Scores, name: str) -> AttackCurves:
@@ -138,9 +150,39 @@ def roc_line(curves: AttackCurves, edge: float, max_points: int = 300) -> tuple[
     return x[kept], y[kept]
 
 
+def roc_edge(curves: Mapping[str, AttackCurves]) -> float:
+    """Where logarithmic axes begin: half the rate of a single false positive."""
+    return 0.5 / max(curve.num_nonmembers for curve in curves.values() if curve.num_nonmembers)
+
+
 def precision_at_recalls(curve: PrecisionRecallCurve, recall_F: Array) -> Array:
     """The step function's precision at 1:1 for each recall in (0, 1]: `[F]`."""
     return curve.precision_balanced[np.searchsorted(curve.recall, recall_F - 1e-12, side="left")]
+
+
+def distribution_line(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The corners of the cumulative distribution as a line of steps: values, and the share of at most that."""
+    ordered = sorted(values)
+    xs, ys = [ordered[0]], [0.0]
+    for place, value in enumerate(ordered, 1):
+        xs += [value, value]
+        ys += [ys[-1], place / len(ordered)]
+    return [*xs, 1.0], [*ys, 1.0]
+
+
+def bands(curves: TrainingCurves) -> dict[str, Band]:
+    """`train_loss` and, where something was held out, `validation_loss`, each as a band; none without a finite loss."""
+    named = {"train_loss": curves.train_loss_EK, "validation_loss": curves.validation_loss_EK}
+    return {
+        name: _band(loss_EK) for name, loss_EK in named.items() if loss_EK is not None and np.isfinite(loss_EK).any()
+    }
+
+
+def _band(loss_EK: Array) -> Band:
+    finite_EK = np.where(np.isfinite(loss_EK), loss_EK, np.nan)
+    epoch = np.flatnonzero(np.isfinite(finite_EK).any(axis=1))
+    low, median, high = np.nanquantile(finite_EK[epoch], QUANTILES, axis=1)
+    return Band(epoch=epoch.astype(np.float64), low=low, median=median, high=high)
 
 
 def simplify(x: Array, y: Array, max_points: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -14,13 +14,16 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.reports.names import MEMBERS, PAGE, SCORES
 from mia_lightning.reports.names import REPORT as REPORT
-from mia_lightning.reports.reading import report_content
+from mia_lightning.reports.reading import first_violation, report_content
+from mia_lightning.reports.rows import Row, per_class_rows, per_group_rows
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.sections.vulnerability import record_table
-from mia_lightning.reports.tables import Row, per_class_rows, per_group_rows
+from mia_lightning.reports.sections.records import record_table
 from mia_lightning.store.atomic import write_whole
 
 VULNERABLE_RECORDS = "vulnerable_records.parquet"
+PER_GROUP = "per_group.csv"
+PICTURES = tuple(f"figures/{name}.png" for name in ("precision_recall", "roc", "leakage_vs_gap"))
+_OPTIONAL = (VULNERABLE_RECORDS, PER_GROUP, *PICTURES)  # which not every run writes
 
 
 def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
@@ -28,9 +31,9 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
 
     `scores.parquet` (one row for each attack, target and record), `per_class.csv` (one row for each attack and
     class), `per_group.csv` (likewise, where the records have groups), `vulnerable_records.parquet` (one row for each
-    attack and record, where records are in some of several targets and out of others), `figures/*.png`, `report.html`
-    (interactive, self-contained) and `report.json`. An earlier `report.json` of the folder is taken away first and the
-    new one written last: where it stands, the other files are complete and belong to it.
+    attack and record, where records are in some of several targets and out of others), three PNGs in `figures/`,
+    `report.html` (every figure, interactive, self-contained) and `report.json`. The `report.json` of an earlier run is
+    removed first and the new one written last: where it stands, the other files are complete and belong to it.
 
     Returns:
         The files, in the order in which they were written.
@@ -45,22 +48,20 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
         )
     # Heavy libraries are loaded only where there is something to draw.
     from mia_lightning.reports.curves import attack_curves
-    from mia_lightning.reports.figures import png_figures
     from mia_lightning.reports.page.html import html_page
+    from mia_lightning.reports.pictures import png_figures
 
     folder = Path(folder)
-    for name in (REPORT, VULNERABLE_RECORDS):
+    for name in (REPORT, *_OPTIONAL):
         (folder / name).unlink(missing_ok=True)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
     contents = {SCORES: _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
     if groups := per_group_rows(report):
-        contents["per_group.csv"] = _csv(groups)
-    else:
-        (folder / "per_group.csv").unlink(missing_ok=True)  # of an earlier run
+        contents[PER_GROUP] = _csv(groups)
     records = record_table(report.attacks)
     if records is not None:
         contents[VULNERABLE_RECORDS] = _parquet(records)
-    contents |= {f"figures/{name}": picture for name, picture in png_figures(report, curves).items()}
+    contents |= png_figures(report, curves)
     contents[PAGE] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
     return [write_whole(folder / name, content) for name, content in contents.items()]
@@ -93,11 +94,8 @@ def read_report(path: Path) -> AuditReport:
     try:
         return AuditReport.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"{path} is not a valid report: {first['msg']} at `{place}`; write it again by running the audit."
-        ) from None
+        sentence = f"{path} is not a valid report: {first_violation(error)}; write it again by running the audit."
+        raise InputError(sentence) from None
 
 
 def _parquet(columns: Mapping[str, np.ndarray[Any, Any]]) -> bytes:

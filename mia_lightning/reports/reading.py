@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mia_lightning.errors import InputError
 from mia_lightning.reports.names import REPORT, SCHEMA
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 def report_content(path: Path) -> dict[str, Any]:
@@ -28,3 +31,10 @@ def report_content(path: Path) -> dict[str, Any]:
         )
     assert isinstance(content, dict)
     return content
+
+
+def first_violation(error: "ValidationError") -> str:
+    """The first thing that is wrong with a file, and where."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "its beginning"
+    return f"{first['msg']} at `{place}`"

@@ -1,7 +1,7 @@
 """`report.json`: typed, versioned, and the same object that `mia_lightning.audit` returns."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,11 @@ from mia_lightning.reports.names import SCHEMA as SCHEMA
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    @classmethod
+    def of(cls, found: object) -> Self:
+        """The section with the attributes of these names of an object that the run made."""
+        return cls.model_validate(found, from_attributes=True)
 
 
 class MeasuredExecution(_Section):
@@ -26,7 +31,7 @@ class MeasuredExecution(_Section):
 
 
 class ExecutionSection(_Section):
-    """How the models of a role were trained, and what it was estimated to take; `execution.json` says it, too."""
+    """How the models of a role were trained, with the estimates of time and memory; also in `execution.json`."""
 
     role: str
     num_models: int
@@ -34,22 +39,22 @@ class ExecutionSection(_Section):
     execution: Literal["stack", "loop"]  # by vmap, or model by model
     chunk: int  # models at once
     reason: str
-    seconds: float  # estimated; where nothing was measured, of forward and backward steps alone, one by one
+    seconds: float  # estimated; without a measurement, of single forward and backward steps alone
     bytes: int  # estimated, of the device
     threads: int  # of torch
-    measured: tuple[MeasuredExecution, ...]  # the fastest first; empty where a probe would not have paid
+    measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
 
 
 class ReuseSection(_Section):
-    """What became of the models of a role."""
+    """Whether the models of a role came from the store or were trained."""
 
     found: int  # in the store
     trained: int  # in this run
-    reason: str | None = None  # what differs from the nearest that the store held; null where it held these, or none
+    reason: str | None = None  # what differs from the most similar models in the store; null without such
 
 
 class RunSection(_Section):
-    """How the report came about."""
+    """The run that made the report."""
 
     created: str  # ISO 8601, UTC
     seed: int
@@ -79,9 +84,9 @@ class MembershipSection(_Section):
     shadow_train_size: int
     num_validation: int
     duplicates_across_boundary: int  # members of the first target that are also, value for value, a non-member
-    # Members of the first target that have a non-member which is not equal but nearly; null where there are too few.
+    # Members of the first target that nearly equal a non-member; null with too few non-members to say.
     near_duplicates_across_boundary: int | None = None
-    num_compared_for_near_duplicates: int | None = None  # members looked at for it: all, or a random sample
+    num_compared_for_near_duplicates: int | None = None  # members compared: all, or a random sample
 
 
 class TargetClass(_Section):
@@ -119,23 +124,23 @@ class TargetSection(_Section):
 
 
 class SynthesisClass(_Section):
-    """Null where the source does not work class by class."""
+    """Numbers are null if the source does not work class by class."""
 
     class_index: int
     class_name: str
     num_records: int  # of this label
     num_wanted: int | None
-    num_queries: int | None  # asked of the target for it
+    num_queries: int | None  # to the target, for this class
 
 
 class SynthesisSection(_Section):
     """How shadow records were made that are not real."""
 
     num_records: int  # without exact duplicates
-    num_queries: int  # asked of the target, those of failed attempts too
+    num_queries: int  # to the target, including failed attempts
     queries_per_record: float
     per_class: tuple[SynthesisClass, ...]
-    failed_classes: tuple[str, ...]  # wanted, and none was found
+    failed_classes: tuple[str, ...]  # wanted, but without any record
 
 
 class DefenseSection(_Section):
@@ -159,10 +164,10 @@ class ShadowSection(_Section):
 class ThreatModelSection(_Section):
     """What the attacker sees, has and knows."""
 
-    access: str  # what of an answer is seen: "full" (all probabilities, unrounded), "top 3 classes", ...
+    access: str  # what the attacker sees of an answer: "full" (all probabilities, unrounded), "top 3 classes", ...
     queries_per_record: int  # of one target, by all attacks together; that of one attack is its `queries`
-    synthesis_queries: int  # asked of the target to make shadow records
-    # The records of the shadow models: those that the target is asked about, others of the population, or made ones.
+    synthesis_queries: int  # to the target, to synthesise shadow records
+    # Records of the shadow models: the scored ones, others of the same population, or synthesised ones.
     shadow_records: Literal["same", "disjoint", "synthetic"]
     num_known: int  # records of the targets whose membership the attacker knows beforehand
     num_population: int  # real records that no model trained on, reserved for attacks
@@ -170,40 +175,40 @@ class ThreatModelSection(_Section):
     # of the service that trained the target, or guesses.
     training: Literal["same", "undefended", "service", "guessed"]
     num_shadows: int  # for one target
-    in_models: int  # the fewest shadow models that trained on a record that the target is asked about
+    in_models: int  # the fewest shadow models that trained on a scored record
     out_models: int  # the fewest that did not
     knows_defenses: bool | None  # the attacker of the plainly named attacks; null without defences
-    # By attack: on what its threshold and settings were chosen. Never on records whose membership is asked.
+    # By attack: the data on which its threshold and settings were chosen; never the scored records.
     chosen_on: dict[str, Literal["shadow_models", "population", "nothing"]]
     members: Literal["drawn", "given"]  # drawn at random for targets that were trained here, or named by the user
     members_from: str | None = None  # what named them; null where they were drawn
 
 
 class EndpointSection(_Section):
-    """A target that somebody else serves: what it was asked, and whether it stayed the same meanwhile.
+    """A target that somebody else serves: the queries to it, and whether it stayed the same meanwhile.
 
-    Sentinels are records that were asked about again. Those that were answered otherwise show that answers vary from
+    Sentinels are records that were queried again. Those that were answered differently show that answers vary from
     call to call, or that the model changed.
     """
 
     protocol: str
     place: str
-    num_records: int  # different records of which the answer is known
+    num_records: int  # different records with a known answer
     num_found: int  # of these, kept from earlier runs
-    num_sent: int  # records that this run asked about
+    num_sent: int  # queries of this run, one for each record sent
     num_repeated: int  # of these, again: after a fault of the server, or as sentinels
-    num_spent: int  # records asked about by all runs that share the responses
+    num_spent: int  # queries of all runs that share the responses
     budget: int | None  # of these; null for no limit
     cost: float | None  # of this run, in the currency of `target.asking.price_per_thousand`; null without one
     num_wanted: int  # sentinels
-    num_at_once: int  # asked again right after their first answer
-    num_varied: int  # of these, answered otherwise
-    num_kept: int  # asked again, whose first answer was kept from another run
-    num_outdated: int  # of these, answered otherwise
-    num_at_end: int  # asked again when all else had been asked
-    num_changed: int  # of these, answered otherwise than the time before
+    num_at_once: int  # of these, queried again right after their first answer
+    num_varied: int  # of these, answered differently
+    num_kept: int  # queried again, with a first answer from an earlier run
+    num_outdated: int  # of these, answered differently
+    num_at_end: int  # queried again after everything else
+    num_changed: int  # of these, answered differently from the time before
     largest_difference: float | None  # in a probability, between two answers for a sentinel
-    failure: str | None  # why none could be asked at the end; null where they were
+    failure: str | None  # why none could be queried at the end; null if they were
 
 
 class ConvergencePoint(_Section):
@@ -266,15 +271,15 @@ class TrialsSection(_Section):
 
 
 class PrivacySection(_Section):
-    """Differential privacy of the target: what was guaranteed, and what attacks on its canaries rule out."""
+    """Differential privacy of the target: the guarantee, and what attacks on its canaries rule out."""
 
-    epsilon: float | None  # the upper bound; null where nothing was guaranteed
+    epsilon: float | None  # the upper bound; null without a guarantee
     delta: float
     statement: str
-    num_canaries: int | None = None  # null where the plan has none, so that nothing can be ruled out
+    num_canaries: int | None = None  # null if the plan has none, so that nothing can be ruled out
     confidence: float = 0.95
     lower: tuple[EpsilonBound, ...] = ()
-    trials: TrialsSection | None = None  # null where the targets are not trials of one canary
+    trials: TrialsSection | None = None  # null unless the targets are trials of one canary
 
 
 class GroupFigures(Figures):

@@ -167,7 +167,7 @@ def _filled(audit: Audit, population: Population) -> Membership:
         num_shadows=shadow.count,
         seed=audit.seed,
         overlap=shadow.overlap,
-        population=audit.needs.population,
+        reserve=audit.needs.population,
     )
     membership = plan.fill(population, wanted)
     return membership.each_a_target() if target.is_every_model else membership
@@ -190,7 +190,7 @@ def _filled_for_targets(audit: Audit, population: Population) -> Membership:
             f"`target.count` is {target.count}, but shadow={shadow.source} makes records by asking one target; set it "
             "to 1, and sweep `seed` for more."
         )
-    wanted = Wanted(num_targets=1, num_shadows=0, seed=audit.seed, population=audit.needs.population)
+    wanted = Wanted(num_targets=1, num_shadows=0, seed=audit.seed, reserve=audit.needs.population)
     membership = plan.fill(population, wanted)
     if len(membership.validation_N) and not shadow.needs_records:
         raise InputError(

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 from mia_lightning.defenses.interface import OutputDefense
-from mia_lightning.defenses.labels_only import LabelsOnly
-from mia_lightning.defenses.rounding import Rounding
-from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 
 PROBABILITIES, LABELS, TOP = "probabilities", "labels", "top"
@@ -44,15 +41,14 @@ class Shown:
         match = re.fullmatch(r"probabilities|labels|top:([1-9]\d{0,5})", answers)
         if match is None:
             raise InputError(f"`--answers` is {answers!r}; it must be probabilities, labels or top:K, such as top:3.")
+        forms = [each.form for each in defenses]
         digits: int | None = None
-        for each in defenses:
-            if isinstance(each, Rounding):
-                digits = each.digits
-            elif not isinstance(each, TopK | LabelsOnly):
-                digits = None  # a later defence changes the digits
-        if answers == LABELS or any(isinstance(each, LabelsOnly) for each in defenses):
+        for form in forms:
+            if form.digits is not None or form.kind == "full":  # which changes what was rounded before it
+                digits = form.digits
+        if answers == LABELS or any(form.kind == "labels" for form in forms):
             return cls(kind=LABELS)
-        counts = [each.k for each in defenses if isinstance(each, TopK) and each.k < num_classes]
+        counts = [form.k for form in forms if form.k is not None and form.k < num_classes]
         counts += [int(match[1])] if match[1] else []
         if not counts:
             return cls(kind=PROBABILITIES, digits=digits)

@@ -1,8 +1,7 @@
 """The check of settings: classes and functions whose parameters are what their annotations say, or one sentence."""
 
-import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_args, get_origin, get_type_hints
@@ -10,7 +9,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_ar
 from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic.dataclasses import dataclass
 
-from mia_lightning.errors import InputError, SettingError
+from mia_lightning.errors import InputError, SettingError, nearest
 from mia_lightning.settings.kinds import OneOf, Place
 from mia_lightning.settings.words import in_words
 
@@ -29,7 +28,8 @@ def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[t
     """A frozen, keyword-only dataclass whose fields are checked when it is made.
 
     Args:
-        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name`.
+        section: of the configuration, which sentences name: `shadow`, or `attack.{name}` for the field `name` (for the
+            class where that is empty).
         eq: whether two of equal fields are equal; False for what holds tensors.
 
     The class raises `SettingError` where a field is missing, unknown, of another type or out of its range. What two
@@ -49,6 +49,7 @@ def settings(section: str, *, eq: bool = True, repr: bool = True) -> Callable[[t
                 raise _violation(error, made, section, given) from None
 
         made.__init__ = init
+        made.__section__ = section
         return made  # type: ignore[no-any-return]
 
     return make
@@ -64,10 +65,11 @@ def checked(section: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             given = {name: _plain(value) for name, value in kwargs.items()}
             try:
-                return validated(*args, **given)  # type: ignore[no-any-return]
+                return validated(*map(_plain, args), **given)  # type: ignore[no-any-return]
             except ValidationError as error:
                 raise _violation(error, function, section, given) from None
 
+        call.__section__ = section  # type: ignore[attr-defined]
         return call
 
     return make
@@ -85,20 +87,23 @@ def _plain(value: Any) -> Any:
 
 
 def _violation(error: ValidationError, made: Any, section: str, given: Mapping[str, Any]) -> InputError:
-    """The first thing that is wrong, in one sentence."""
-    first = error.errors(include_url=False)[0]
+    """The first thing that is wrong, in one sentence; an unknown name first, which may be a known one, mistyped."""
+    errors = error.errors(include_url=False)
+    first = next((each for each in errors if each["type"] == "unexpected_keyword_argument"), errors[0])
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):  # two settings that exclude each other, or a setting within a setting
         return cause
     parameters = inspect.signature(made).parameters
     defaults = {name: each.default for name, each in parameters.items()}
-    place = section.format_map({**defaults, **given})
+    own_name = given.get("name") or defaults.get("name") or made.__name__.lower()
+    place = section.format_map({**defaults, **given, "name": own_name})
     where = first["loc"][0]
     name = list(parameters)[where] if isinstance(where, int) else where
     hint = get_type_hints(made, include_extras=True).get(name)
     if name not in parameters or hint is None:
-        known = list(parameters)
-        return SettingError(place, name, f"is no setting{nearest(name, known)}; the settings are {', '.join(known)}.")
+        known = [each for each in parameters if each != "self"]
+        listed = f"the settings are {', '.join(known)}" if known else "there are none"
+        return SettingError(place, name, f"is no setting{nearest(name, known)}; {listed}.")
     places = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Place)]
     own = places[0] if places else Place(f"{place}.{name}".removeprefix("."))
     if name not in given and "missing" in first["type"]:
@@ -130,9 +135,3 @@ def shown(value: object) -> str:
         return f"the class {value.__name__}"
     name = type(value).__name__
     return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
-    found = difflib.get_close_matches(word, words, n=1)
-    return f" (did you mean `{found[0]}`?)" if found else ""

@@ -17,8 +17,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mia_lightning.errors import SettingError, first_line
-from mia_lightning.settings.checking import nearest, shown
+from mia_lightning.errors import SettingError, first_line, nearest
+from mia_lightning.settings.checking import shown
 from mia_lightning.settings.words import in_words
 
 _LONGEST = 160  # characters of an error that a sentence repeats

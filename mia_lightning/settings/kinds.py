@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
 from mia_lightning.settings.words import Such, Words
@@ -38,8 +38,8 @@ def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value.strip() if isinstance(value, str) else value
 
 
+AnyText = Annotated[str, BeforeValidator(_as_text), Words("text")]  # "" for none
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
-NameOrNone = Annotated[str, BeforeValidator(_as_text), Words('a name, or "" for none')]
 
 
 def _as_path(value: object) -> object:
@@ -62,6 +62,12 @@ def _a_list(value: object) -> object:
 
 
 FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
+
+
+AttackName = Annotated[
+    str, StringConstraints(pattern=r"^[\w.-]+$"), Words("a word of letters, digits, dots and hyphens")
+]
+Widths = Annotated[Sequence[AtLeast1], FromList, Such("[64]")]  # of the hidden layers of a network
 
 
 ImageShape = Annotated[

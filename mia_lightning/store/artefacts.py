@@ -1,9 +1,9 @@
-"""Artefacts in a folder, by key: whole or not at all, checked when they are read, shared by any number of processes.
+"""A folder of artefacts, each complete or absent, verified when it is read, shared by any number of processes.
 
-It knows places, bytes and checksums, and nothing of what they mean. An artefact at the place `models/ab/cd` is a
-manifest `models/ab/cd.json`: the fields that say what it is, the file of its content beside it (some have none), that
-file's length and SHA-256, and a checksum of itself. The content is written first and the manifest is renamed into
-place: without a manifest there is no artefact, and two writers of one place cannot mix their halves.
+The store knows places, bytes and checksums, and not what they mean. The artefact at the place `models/ab/cd` is the
+manifest `models/ab/cd.json`: its fields, the name, length and SHA-256 of its content file (some have none), and a
+checksum of the manifest itself. The content is written first, under a name of its own, and the manifest is renamed into
+place last: without a manifest there is no artefact, and two writers of one place cannot mix their halves.
 """
 
 import contextlib
@@ -18,9 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import NotNegative
+from mia_lightning.settings.words import Words
 from mia_lightning.store import locks
 from mia_lightning.store.atomic import write_whole
 
@@ -35,50 +40,47 @@ _BLOCK = 2**22
 
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
-    """What stands at a place, found whole.
+    """An artefact that was read and is intact.
 
     Attributes:
         fields: of its manifest.
-        content: the file; None where it has none.
+        content: the content file; None for an artefact without content.
     """
 
     fields: Mapping[str, Any]
     content: Path | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+def _absolute(folder: object) -> object:
+    if folder == "":
+        raise ValueError("it is empty")
+    return Path(folder).expanduser().absolute() if isinstance(folder, str | Path) else folder
+
+
+@settings("store")
 class Store:
     """The `store` section of the configuration.
 
     Attributes:
-        dir: the folder, on a disk that all jobs share which are to share models.
-        checkpoint_minutes: a stack that trains is written down so often, at the end of an epoch.
-        answers: whether what models answer is kept, too: records x classes x 4 bytes for each model.
-
-    Raises:
-        InputError: settings of another kind.
+        dir: the folder, on a disk that all jobs see that share models.
+        checkpoint_minutes: how often a training stack is checkpointed, at the end of an epoch; 0 for every epoch.
+        answers: whether the models' answers are cached, too: records x classes x 4 bytes for each model.
     """
 
-    dir: Path | str
-    checkpoint_minutes: float = 10.0
+    dir: Annotated[Path | str, BeforeValidator(_absolute), Words("a folder, or null to keep nothing")]
+    checkpoint_minutes: NotNegative = 10.0
     answers: bool = True
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.dir, str | Path) or not str(self.dir):
-            raise InputError(f"`store.dir` is {self.dir!r}; give a folder, or null to keep nothing.")
-        minutes: object = self.checkpoint_minutes
-        if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes >= 0:
-            raise InputError(f"`store.checkpoint_minutes` is {minutes!r}; it must be a number of minutes, at least 0.")
-        if not isinstance(self.answers, bool):
-            raise InputError(f"`store.answers` is {self.answers!r}; it must be true or false.")
-        object.__setattr__(self, "dir", Path(os.path.expanduser(self.dir)).absolute())
 
     @property
     def folder(self) -> Path:
         return Path(self.dir)
 
     def check(self) -> None:
-        """Raise an `InputError` where nothing could be kept, before anything expensive."""
+        """Try to write to the folder, before anything expensive starts.
+
+        Raises:
+            InputError: the folder cannot be written, or is full.
+        """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / f".check.{secrets.token_hex(_TOKEN)}{_PARTIAL}", b"?").unlink()
@@ -86,10 +88,10 @@ class Store:
             raise self._refused(error) from error
 
     def put(self, place: str, fields: Mapping[str, Any], write: Callable[[Path], object] | None = None) -> None:
-        """Keep an artefact, in place of what stands there.
+        """Write an artefact, which replaces an earlier one at this place.
 
         Args:
-            write: writes the content to a path that it is given.
+            write: writes the content to the path that it is given.
 
         Raises:
             InputError: the folder cannot be written, or is full.
@@ -101,7 +103,7 @@ class Store:
             manifest.parent.mkdir(parents=True, exist_ok=True)
             kept = {"schema": SCHEMA, "fields": dict(fields), **_written(manifest, write)}
             try:
-                kept = json.loads(json.dumps(kept))  # as it will be read: the keys of an object are text
+                kept = json.loads(json.dumps(kept))  # as it will be read: JSON turns the keys of mappings into text
                 kept["check"] = _check(kept)
                 write_whole(manifest, json.dumps(kept, indent=1, sort_keys=True).encode() + b"\n")
             except BaseException:
@@ -114,13 +116,13 @@ class Store:
             _unlink(manifest.with_name(stood))
 
     def get(self, place: str, *, tell: Callable[[str], object] = lambda _: None) -> Artefact | None:
-        """What stands at the place; None for nothing, and for something damaged, which is set aside.
+        """The artefact at the place; None where there is none, or where it is damaged and was set aside.
 
         Args:
-            tell: is given a sentence about what was damaged.
+            tell: is called with a sentence about a damaged artefact.
 
         Raises:
-            InputError: it was written by a newer version, or cannot be read.
+            InputError: the artefact was written by a newer version, or cannot be read.
         """
         try:
             return self._found(place)
@@ -128,13 +130,13 @@ class Store:
             if not self._set_aside(place, str(damage)):
                 return self.get(place, tell=tell)
             tell(
-                f"{place} in the store {self.folder} is damaged ({damage}): it is set aside in {DAMAGED}/, and made "
-                "anew."
+                f"{place} in the store {self.folder} is damaged ({damage}); it was set aside in {DAMAGED}/ and will be "
+                "made again."
             )
             return None
 
     def damage(self, place: str) -> str | None:
-        """What is wrong with what stands at the place, which is left there; None for nothing.
+        """What is wrong with the artefact at the place, which stays there; None where nothing is.
 
         Raises:
             InputError: as in `get`.
@@ -146,16 +148,16 @@ class Store:
         return None
 
     def fields(self, place: str) -> Mapping[str, Any] | None:
-        """Of the manifest alone, without a look at the content; None where there is none that can be read."""
+        """The fields of the manifest; None where no manifest can be read. The content is not verified."""
         kept = self._read(self._manifest(place))
         return None if kept is None else kept["fields"]
 
     def has(self, place: str) -> bool:
-        """Whether a manifest stands there."""
+        """Whether there is a manifest at the place; it is not read."""
         return self._manifest(place).exists()
 
     def forget(self, place: str) -> None:
-        """Remove what stands at the place, the manifest first.
+        """Remove the artefact at the place, the manifest first.
 
         Raises:
             InputError: the folder cannot be written.
@@ -170,20 +172,20 @@ class Store:
             _unlink(manifest.with_name(kept["file"]))
 
     def places(self, under: str = "") -> list[str]:
-        """Of all artefacts, or of those in a folder of the store, in order."""
+        """The places of all artefacts, or of those in a folder of the store, sorted."""
         root = self.folder / under
         found = (path.relative_to(self.folder) for path in root.rglob("*.json"))
         return sorted(path.with_suffix("").as_posix() for path in found if path.parts[0] != DAMAGED)
 
     def leftovers(self) -> list[Path]:
-        """Files of processes that were killed while they wrote: contents without a manifest, parts, in order."""
+        """Files of processes that were killed while they wrote: contents without a manifest, partial files; sorted."""
         found = {*self.folder.rglob(_CONTENT), *self.folder.rglob(f".*{_PARTIAL}")}
-        # Read after they were found: what another process keeps meanwhile is not among them.
+        # The manifests are read after the files were listed: what another process writes meanwhile is not among them.
         named = {self._manifest(place).parent / str(kept["file"]) for place, kept in self._all()}
         return sorted(path for path in found - named if path.relative_to(self.folder).parts[0] != DAMAGED)
 
     def size(self, place: str) -> int:
-        """Bytes of the content; 0 where there is none."""
+        """Bytes of the content file; 0 where there is none."""
         kept = self._read(self._manifest(place))
         return 0 if kept is None else int(kept["bytes"])
 
@@ -196,15 +198,15 @@ class Store:
     def locked(
         self, keys: Iterable[str], *, waiting: Callable[[], object] = lambda: None
     ) -> AbstractContextManager[None]:
-        """Alone with these keys (hexadecimal) among all threads of all processes that share the folder.
+        """Hold the locks of these keys (hexadecimal) against all other threads and processes that share the folder.
 
         Args:
-            waiting: called once, where another one holds one of them.
+            waiting: is called once, where another thread or process holds one of the locks.
         """
         return locks.locked(self._lock_file(), keys, waiting)
 
     def locked_free(self, keys: Iterable[str]) -> AbstractContextManager[frozenset[str]]:
-        """As `locked`, without waiting: alone with those of the keys that nobody else holds, which are given."""
+        """As `locked`, without waiting: holds the locks that are free, and yields their keys."""
         return locks.locked_free(self._lock_file(), keys)
 
     def _lock_file(self) -> int:
@@ -217,7 +219,7 @@ class Store:
         return self.folder / f"{place}.json"
 
     def _found(self, place: str) -> Artefact | None:
-        """None where nothing stands; raises a `_DamagedError` where it is not what was put there."""
+        """None where there is no artefact; raises a `_DamagedError` where it is not what was written."""
         manifest = self._manifest(place)
         kept = self._parsed(manifest)
         if kept is None:
@@ -227,17 +229,17 @@ class Store:
         content = manifest.with_name(kept["file"])
         try:
             if content.stat().st_size != kept["bytes"] or _checksum(content) != kept["sha256"]:
-                raise _DamagedError("its content does not agree with its checksum")
+                raise _DamagedError("its content does not match its checksum")
         except FileNotFoundError:
             if self._parsed(manifest) != kept:  # another process has just replaced or removed it
                 return self._found(place)
-            raise _DamagedError("its content is gone") from None
+            raise _DamagedError("its content file is missing") from None
         except OSError as error:
             raise self._refused(error) from error
         return Artefact(fields=kept["fields"], content=content)
 
     def _read(self, manifest: Path) -> dict[str, Any] | None:
-        """None where there is none, or none that can be read."""
+        """The manifest; None where there is none, or where it is damaged."""
         try:
             return self._parsed(manifest)
         except _DamagedError:
@@ -254,16 +256,16 @@ class Store:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _DamagedError("its manifest cannot be read") from None
         if check != _check(kept):
-            raise _DamagedError("its manifest does not agree with its checksum")
+            raise _DamagedError("its manifest does not match its checksum")
         if schema > SCHEMA:
             raise InputError(
                 f"{manifest} was written by a newer version of mia_lightning (schema {schema}, here {SCHEMA}); update "
-                "it, or set store.dir to another folder."
+                "mia_lightning, or set store.dir to another folder."
             )
         return dict(kept)
 
     def _set_aside(self, place: str, damage: str) -> bool:
-        """False where another process has made it anew meanwhile."""
+        """Move a damaged artefact to `damaged/`; False where another process has replaced it meanwhile."""
         manifest, aside = self._manifest(place), self.folder / DAMAGED / place
         kept = self._read(manifest)
         contents = (
@@ -290,11 +292,11 @@ class Store:
 
 
 class _DamagedError(Exception):
-    """What stands at a place is not what was put there; the message says how."""
+    """An artefact is not what was written; the message says in what."""
 
 
 def _written(manifest: Path, write: Callable[[Path], object] | None) -> dict[str, Any]:
-    """Write the content beside the manifest, under a name that no other process gives, on whatever machine."""
+    """Write the content beside the manifest, under a name that no other process on any machine uses."""
     if write is None:
         return {"file": None, "bytes": 0, "sha256": None}
     token = secrets.token_hex(_TOKEN)
@@ -310,7 +312,7 @@ def _written(manifest: Path, write: Callable[[Path], object] | None) -> dict[str
 
 
 def _write(write: Callable[[Path], object], partial: Path) -> None:
-    """Raise an `OSError` for what safetensors and torch make of one."""
+    """Call `write`; the errors that safetensors and torch make of an `OSError` become one again."""
     try:
         write(partial)
     except OSError:
@@ -319,14 +321,14 @@ def _write(write: Callable[[Path], object], partial: Path) -> None:
         number = re.search(r"os error (\d+)", str(error))
         if number is not None:
             raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        if "inline_container" in str(error):  # torch says no more
+        if "inline_container" in str(error):  # torch does not say which error it was
             full = shutil.disk_usage(partial.parent).free < _BLOCK
             raise OSError(reason := errno.ENOSPC if full else errno.EIO, os.strerror(reason)) from error
         raise
 
 
 def _check(kept: Mapping[str, Any]) -> str:
-    """Checksum of a manifest, by what it says."""
+    """Checksum of the content of a manifest."""
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

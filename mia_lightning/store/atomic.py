@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are complete or absent."""
 
 import os
 import secrets
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write `content` under a temporary name beside `path`, then rename: a reader sees all of it or nothing."""
+    """Write `content` to a temporary file beside `path`, then rename it: a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by the number of the process, which another container may have, too.
+    # A random name: the number of the process may belong to a process of another container, too.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
     try:
         partial.write_bytes(content)

@@ -1,4 +1,4 @@
-"""What a function does, by its code: a digest that lines and comments do not change, and the names that it takes."""
+"""A function's bytecode: a digest that comments and line numbers do not change, and the names that the code uses."""
 
 import dis
 import hashlib
@@ -9,22 +9,22 @@ _GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 
 
 def digest_of_code(code: CodeType) -> str:
-    """The same in every process of one version of Python."""
+    """A digest of the code, the same in every process of one version of Python."""
     return hashlib.blake2b(repr(_parts(code)).encode(), digest_size=20).hexdigest()
 
 
 def attributes(code: CodeType) -> set[str]:
-    """Names that it, and code within it, may take from a module, among others."""
+    """The names that the code, and code nested in it, may look up in a module; other names are among them."""
     return {name for each in _codes(code) for name in each.co_names}
 
 
 def global_names(code: CodeType) -> set[str]:
-    """Names that it, and code within it, may take from the module that it stands in."""
+    """The names that the code, and code nested in it, may look up in its own module."""
     return {each.argval for inner in _codes(code) for each in dis.get_instructions(inner) if each.opname in _GLOBAL}
 
 
 def imports(code: CodeType) -> set[str]:
-    """Modules that it imports when it runs, with a point before a name for each level of a relative import."""
+    """The modules that the code imports when it runs; a relative import has a dot for each level before its name."""
     found = set()
     for inner in _codes(code):
         instructions = list(dis.get_instructions(inner))
@@ -35,7 +35,7 @@ def imports(code: CodeType) -> set[str]:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """It, and all code within it."""
+    """The code, and all code nested in it."""
     yield code
     for each in code.co_consts:
         if isinstance(each, CodeType):
@@ -49,5 +49,5 @@ def _parts(code: CodeType) -> list[object]:
 
 
 def _constant(value: object) -> str:
-    """The same in every process, unlike the order of a set."""
+    """A constant as text, the same in every process, unlike the order of a set."""
     return f"set {sorted(map(repr, value))}" if isinstance(value, frozenset) else repr(value)

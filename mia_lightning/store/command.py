@@ -1,4 +1,4 @@
-"""`mia-store`: what stands in a store, whether it is whole, and how it is made smaller. No torch is imported."""
+"""`mia-store`: lists the contents of a store, verifies its checksums, removes artefacts. No torch is imported."""
 
 import argparse
 import json
@@ -22,9 +22,9 @@ from mia_lightning.store.housekeeping import (
     Stack,
     Training,
     contents,
-    damages,
     leftovers,
     opened,
+    places,
 )
 from mia_lightning.store.pruning import (
     Removal,
@@ -41,11 +41,11 @@ from mia_lightning.terminal.parser import Parser, tell
 PROGRAM = "mia-store"
 DAMAGE = 1
 _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_STATES = {"running": "running", "ended": "left by a process that is gone", "elsewhere": "on another host"}
+_STATES = {"running": "running", "ended": "its process has ended", "elsewhere": "on another host"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command `mia-store`; ends the process with 0, 1 (something is damaged), 2 (bad input), 130."""
+    """Entry point of the command `mia-store`; exits with 0, 1 (an artefact is damaged), 2 (bad input) or 130."""
     try:
         options = _parser().parse_args(arguments)
         store = opened(Path(options.dir).expanduser())
@@ -57,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _complain("interrupted.")
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = CLOSED
     sys.exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=PROGRAM, description="Look after the folder where mia-lightning keeps trained models.")
+    parser = Parser(prog=PROGRAM, description="Look after the folder where mia-lightning stores trained models.")
     folder = Parser(add_help=False)
     default = os.environ.get("MIA_STORE") or "store"
     folder.add_argument("--dir", default=default, help="the folder of the store (default: $MIA_STORE, else store)")
@@ -75,25 +75,25 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    listed = command("ls", _list, "show what is kept, what trains, and what is damaged")
-    listed.add_argument("--json", action="store_true", help="for programs")
+    listed = command("ls", _list, "list stored models, trainings under way, and damaged artefacts")
+    listed.add_argument("--json", action="store_true", help="print one JSON document")
 
-    verified = command("verify", _verify, "read everything and compare it with its checksum")
-    verified.add_argument("--set-aside", action="store_true", help="move what is damaged to damaged/, to be made anew")
+    verified = command("verify", _verify, "read every artefact and compare it with its checksum")
+    verified.add_argument(
+        "--set-aside", action="store_true", help="move damaged artefacts to damaged/; the next run makes them again"
+    )
 
-    pruned = command("prune", _prune, "remove what is old, too much, damaged or left over, never what a process holds")
+    pruned = command("prune", _prune, "remove old, surplus, damaged or left-over artefacts, but none that is in use")
+    pruned.add_argument("--older-than", type=_age, metavar="AGE", help="artefacts that are older, such as 12h, 30d, 4w")
     pruned.add_argument(
-        "--older-than", type=_age, metavar="AGE", help="what was written longer ago, such as 12h, 30d, 4w"
+        "--keep-gb", type=_gigabytes, metavar="GB", help="the oldest artefacts, until the rest fits into so many GB"
     )
     pruned.add_argument(
-        "--keep-gb", type=_gigabytes, metavar="GB", help="the oldest, until the rest takes at most so much"
+        "--answers", action="store_true", help="only cached answers of models; without an age or size all of them"
     )
-    pruned.add_argument(
-        "--answers", action="store_true", help="only answers of models; all of them without an age or size"
-    )
-    pruned.add_argument("--damaged", action="store_true", help="what was set aside")
-    pruned.add_argument("--leftovers", action="store_true", help="what killed processes left, checkpoints among it")
-    pruned.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    pruned.add_argument("--damaged", action="store_true", help="artefacts that were set aside as damaged")
+    pruned.add_argument("--leftovers", action="store_true", help="partial files and checkpoints of killed processes")
+    pruned.add_argument("--dry-run", action="store_true", help="list what would be removed, and remove nothing")
     return parser
 
 
@@ -112,7 +112,7 @@ def _sentences(found: Contents) -> list[str]:
     lines += [f"running: {_of_training(training)}" for training in found.running] or ["running: nothing"]
     lines += [f"damaged: {_files(found.damaged)}", f"leftovers: {_files(found.leftovers)}"]
     if found.unreadable:
-        lines.append(f"cannot be read: {', '.join(found.unreadable)}; `mia-store verify --set-aside` moves them away")
+        lines.append(f"unreadable: {', '.join(found.unreadable)}; `mia-store verify --set-aside` moves them away")
     return lines
 
 
@@ -124,7 +124,7 @@ def _row(stack: Stack) -> list[str]:
 
 
 def _of_training(training: Training) -> str:
-    reached = "" if training.epoch is None else f", kept at epoch {training.epoch}"
+    reached = "" if training.epoch is None else f", checkpoint at epoch {training.epoch}"
     return (
         f"{_counted(training.models, 'model')} ({training.role}) since {_moment(training.started)}, process "
         f"{training.process} on {training.host}, {_STATES[training.state]}{reached}"
@@ -132,20 +132,20 @@ def _of_training(training: Training) -> str:
 
 
 def _verify(store: Store, options: argparse.Namespace) -> int:
-    count, damaged = 0, []
-    for place, damage in damages(store):
-        count += 1
+    found, num_damaged = places(store), 0
+    for place in found:
+        damage = store.damage(place)
         if damage is not None:
-            damaged.append(place)
+            num_damaged += 1
             print(f"damaged: {place} ({damage})")
             if options.set_aside:
                 store.get(place)
     for path in leftovers(store):
         print(f"left over: {path.relative_to(store.folder)}")
     aside = " and set aside" if options.set_aside else ""
-    found = f"{len(damaged)} of them damaged{aside}" if damaged else "all whole"
-    print(f"{store.folder}: {_counted(count, 'artefact')} read, {found}.")
-    return DAMAGE if damaged else 0
+    verdict = f"{num_damaged} of them damaged{aside}" if num_damaged else "all intact"
+    print(f"{store.folder}: {_counted(len(found), 'artefact')} verified, {verdict}.")
+    return DAMAGE if num_damaged else 0
 
 
 def _prune(store: Store, options: argparse.Namespace) -> int:
@@ -155,7 +155,7 @@ def _prune(store: Store, options: argparse.Namespace) -> int:
     for removal in removed:
         print(f"{verb}: {removal.what} ({_size(removal.bytes)})")
     for removal in held:
-        print(f"left: {removal.what}, which another process holds")
+        print(f"not removed: {removal.what}, which another process is using")
     print(f"{store.folder}: {_counted(len(removed), 'item')} {verb}, {_size(sum(each.bytes for each in removed))}.")
     return 0
 
@@ -164,17 +164,17 @@ def _removals(store: Store, options: argparse.Namespace) -> list[Removal]:
     chosen = [options.older_than is not None, options.keep_gb is not None, options.answers]
     if not any([*chosen, options.damaged, options.leftovers]):
         raise InputError(
-            "prune was not told what to remove; give --older-than, --keep-gb, --answers, --damaged or --leftovers."
+            "prune needs to know what to remove; give --older-than, --keep-gb, --answers, --damaged or --leftovers."
         )
     kinds = [ANSWERS] if options.answers else [MODELS, ANSWERS, SYNTHESES]
-    places: list[str] = []
+    old: list[str] = []
     if options.older_than is not None:
-        places += older_than(store, kinds if options.answers else [*kinds, PLANS], options.older_than)
+        old += older_than(store, kinds if options.answers else [*kinds, PLANS], options.older_than)
     if options.keep_gb is not None:
-        places += beyond(store, kinds, options.keep_gb)
+        old += beyond(store, kinds, options.keep_gb)
     if chosen == [False, False, True]:
-        places += store.places(ANSWERS)
-    removals = removals_of(store, places)
+        old += store.places(ANSWERS)
+    removals = removals_of(store, old)
     removals += removals_of_damaged(store) if options.damaged else []
     removals += removals_of_leftovers(store) if options.leftovers else []
     return removals

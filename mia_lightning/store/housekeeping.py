@@ -1,11 +1,11 @@
-"""What stands in a store, by its manifests: nothing here reads a model, or imports torch."""
+"""The contents of a store, read from its manifests: nothing here reads a model, or imports torch."""
 
 import calendar
 import os
 import socket
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import DAMAGED, LOCKS, Store
 
-# Folders of a store. What is trained and asked takes the space; the others say how, and what is under way.
+# The folders of a store. Models, their cached answers and synthetic records take the space; the others are small.
 MODELS, ANSWERS, SYNTHESES, STACKS, PLANS, RUNNING = "models", "answers", "syntheses", "stacks", "plans", "running"
 KINDS = (MODELS, ANSWERS, SYNTHESES, STACKS, PLANS, RUNNING)
 CHECKPOINT = "-checkpoint"
@@ -21,12 +21,13 @@ CHECKPOINT = "-checkpoint"
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Models that have all but their records in common; None where the manifest that says so is not there.
+    """Models that share everything but their records.
 
     Attributes:
-        stack: the hash of what they have in common.
-        models, model_bytes, answer_bytes: how many are kept, and what they and their answers take.
-        written: the last of it, in seconds since 1970; 0.0 for nothing.
+        stack: the hash of what they share.
+        role, architecture, seed, epochs: shared by the models; None where the manifest of the stack is missing.
+        models, model_bytes, answer_bytes: the number of models, their size, and that of their cached answers.
+        written: when the last model was written, in seconds since 1970; 0.0 without models.
     """
 
     stack: str
@@ -42,12 +43,12 @@ class Stack:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Models that train, or that a killed process left.
+    """A training under way, or one that a killed process left.
 
     Attributes:
-        state: "running", "ended" where its process is gone, "elsewhere" on another host.
-        epoch: of the last checkpoint; None without one.
         started: in seconds since 1970.
+        epoch: of the last checkpoint; None without one.
+        state: "running", "ended" where the process has ended, "elsewhere" on another host.
     """
 
     place: str
@@ -62,7 +63,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """How many, and their bytes."""
+    """The number of files, and their bytes."""
 
     count: int
     bytes: int
@@ -75,7 +76,7 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Contents:
-    """What stands in a store; `unreadable` are places of manifests that cannot be read."""
+    """The contents of a store; `unreadable` are the places whose manifest cannot be read."""
 
     folder: str
     stacks: Sequence[Stack]
@@ -91,23 +92,23 @@ def opened(folder: Path) -> Store:
     """The store in a folder.
 
     Raises:
-        InputError: there is none.
+        InputError: the folder is missing, cannot be read, or is no store.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}; give that of a store with --dir, or set MIA_STORE.")
+        raise InputError(f"there is no folder {folder}; give the folder of a store by --dir, or set MIA_STORE.")
     try:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({error.strerror}).") from error
     store = Store(dir=folder)
-    # A folder that is called models is not enough: what is in the folder of a store may be removed.
+    # A folder named models is not evidence enough: files of a store may be removed.
     if names and LOCKS not in names and not any(store.fields(place) for place in places(store)):
-        raise InputError(f"{folder} is no store: it holds {min(names)}; give that of a store with --dir.")
+        raise InputError(f"{folder} is no store: it holds {min(names)}; give the folder of a store by --dir.")
     return store
 
 
 def contents(store: Store) -> Contents:
-    """What stands in it, by its manifests."""
+    """The contents of the store, read from its manifests."""
     unreadable = [place for place in places(store) if store.fields(place) is None]
     return Contents(
         folder=str(store.folder),
@@ -121,14 +122,8 @@ def contents(store: Store) -> Contents:
     )
 
 
-def damages(store: Store) -> Iterator[tuple[str, str | None]]:
-    """Every place, read in full, with what is wrong with it; None where nothing is."""
-    for place in places(store):
-        yield place, store.damage(place)
-
-
 def places(store: Store) -> list[str]:
-    """Of everything in it; what else lies in the folder is not the store's."""
+    """The places of all artefacts; other files in the folder are not the store's."""
     return [place for kind in KINDS for place in store.places(kind)]
 
 
@@ -165,7 +160,7 @@ def _stack(store: Store, stack: str, models: Sequence[str], answers: Mapping[str
 
 
 def _architecture(identity: Any) -> str | None:
-    """The name of the class or function that makes a network."""
+    """The name of the class or function that makes a network, from its identity."""
     while isinstance(identity, Mapping):
         for kind in ("class", "function", "method"):
             if isinstance(identity.get(kind), str):
@@ -175,7 +170,7 @@ def _architecture(identity: Any) -> str | None:
 
 
 def trainings(store: Store) -> list[Training]:
-    """Those that are under way, or were left."""
+    """The trainings that are under way, or were left by a killed process."""
     found = []
     for place in store.places(RUNNING):
         fields = None if place.endswith(CHECKPOINT) else store.fields(place)
@@ -197,18 +192,18 @@ def trainings(store: Store) -> list[Training]:
 
 
 def leftovers(store: Store) -> list[Path]:
-    """Files of processes that were killed while they wrote, or that are being written."""
+    """Partial files: a process is writing them, or was killed while it wrote."""
     root = store.folder
     return [path for path in store.leftovers() if path.parent == root or path.relative_to(root).parts[0] in KINDS]
 
 
 def damaged(store: Store) -> list[Path]:
-    """Files that were set aside."""
+    """The files of artefacts that were set aside as damaged."""
     return sorted(path for path in (store.folder / DAMAGED).rglob("*") if path.is_file())
 
 
 def written(path: Path) -> float | None:
-    """When, in seconds since 1970; None where it is gone."""
+    """When the file was written, in seconds since 1970; None where it is missing."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -216,7 +211,7 @@ def written(path: Path) -> float | None:
 
 
 def key_of(place: str) -> str:
-    """The last part of a place: of models and their answers it is the key that a process holds while it trains."""
+    """The last part of a place: for models and their answers the key whose lock a process holds while it trains."""
     return place.rpartition("/")[2]
 
 

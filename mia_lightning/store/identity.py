@@ -1,9 +1,10 @@
-"""What a setting is, in values that JSON keeps: equal for settings that act alike, other where code or numbers differ.
+"""The identity of a setting, in values that JSON can hold: equal for settings that act alike, different where code or
+numbers differ.
 
-A class or function is its name and its code, without comments and line numbers, and that of every function, class and
-constant that it names, here or in a module that it imports, so that an edited network is another network, and an edited
-script around it is not. Code of libraries, and of this package but for its architectures, is known by its name. Any
-other object is what pickle would keep of it.
+The identity of a class or function is its name and its code, without comments and line numbers, and the identities of
+the functions, classes and constants that the code uses, from its own module or from one that it imports. So an edited
+network has another identity, and an edited script around it has not. Code of libraries, and of this package apart from
+its architectures, counts by its name. The identity of any other object is what pickle would store of it.
 """
 
 import contextlib
@@ -39,53 +40,46 @@ Identity = Any
 """None, bool, int, float, str, and lists and dicts of these."""
 
 _PLAIN = (type(None), bool, int, float, str)
-# Whose code is not looked into.
+# Their code counts by its name alone.
 _LIBRARIES = frozenset(
-    {*sys.stdlib_module_names, "torch", "torchvision", "numpy", "scipy", "sklearn", "pytorch_lightning"}
-    | {
-        "lightning_fabric",
-        "lightning",
-        "timm",
-        "opacus",
-        "hydra",
-        "omegaconf",
-        "pandas",
-        "pyarrow",
-        "PIL",
+    (
+        *sys.stdlib_module_names,
+        *("torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "PIL", "timm", "opacus"),
+        *("pytorch_lightning", "lightning_fabric", "lightning", "hydra", "omegaconf", "pydantic", "pydantic_core"),
         "mia_lightning",
-    }
+    )
 ) - {"__main__"}
 _ARCHITECTURES = "mia_lightning.models"
-# What every network holds: hooks, of which those of its steps change it, and other things that do not.
+# Of a module's attributes: the hooks that change its steps, its children, and the rest, which changes nothing.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 _CHILDREN = ("_parameters", "_buffers", "_modules")
 _BESIDE = frozenset(vars(nn.Module())) - {*_CHILDREN, "training", "_non_persistent_buffers_set"}
 
 
 class NoIdentityError(Exception):
-    """It cannot be said what a value is; the message names it."""
+    """A value has no identity; the message names it."""
 
 
 def digest(value: Identity) -> str:
-    """40 hexadecimal digits of an identity."""
+    """The hash of an identity, 40 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
 
 
 def identity(value: object) -> Identity:
-    """What a value is.
+    """The identity of a value.
 
     Raises:
-        NoIdentityError: it holds something of which this cannot be said, such as an open file.
+        NoIdentityError: the value holds something without identity, such as an open file.
     """
     try:
         return _Described().of(value)
     except RecursionError:
-        raise NoIdentityError(f"a {_name(type(value))} that holds so many things within each other") from None
+        raise NoIdentityError(f"a {_name(type(value))} that is nested too deeply") from None
 
 
 def digest_of_tensor(tensor: Tensor) -> str:
-    """Of its type, shape and numbers."""
+    """The hash of a tensor's type, shape and numbers."""
     flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
     numbers = hashlib.blake2b(f"{flat.dtype}{tuple(flat.shape)}".encode(), digest_size=20)
     numbers.update(flat.reshape(-1).view(torch.uint8).numpy().data)
@@ -93,10 +87,10 @@ def digest_of_tensor(tensor: Tensor) -> str:
 
 
 class _Described:
-    """One description, in which code that is met again, or what holds itself, is named only."""
+    """One description; code that it meets again, and a value that holds itself, are described once and then named."""
 
     def __init__(self) -> None:
-        # By the number of an object, which is kept alive, so that no other gets it: how many were met before it.
+        # By the `id` of an object: how many were met before it, and the object itself, so that no other gets its `id`.
         self._met: dict[int, tuple[int, object]] = {}
         self._count = 0
 
@@ -125,7 +119,7 @@ class _Described:
         kept = False
         try:
             described = describe()
-            kept = isinstance(value, FunctionType | type)  # other equal values may be one object or two
+            kept = isinstance(value, FunctionType | type)  # of other values, equal ones may be one object or two
             return described
         finally:
             if not kept:
@@ -134,10 +128,10 @@ class _Described:
     def _of_many(self, value: Any) -> Identity:
         if isinstance(value, Mapping):
             items = [(_Described().of(key), each) for key, each in value.items()]
-            if not isinstance(value, OrderedDict):  # which alone says by its equality that the order matters
+            if not isinstance(value, OrderedDict):  # the one mapping whose order counts when two are compared
                 items.sort(key=lambda item: _text(item[0]))
             return {"items": [[key, self.of(each)] for key, each in items]}
-        if isinstance(value, Set):  # each by itself, since their order differs from process to process
+        if isinstance(value, Set):  # each element on its own, since their order differs between processes
             return {"set": sorted((_Described().of(each) for each in value), key=_text)}
         if isinstance(value, Sequence):
             return [self.of(each) for each in value]
@@ -176,7 +170,7 @@ class _Described:
         return {"object": kind, "state": {name: self.of(each) for name, each in sorted(held.items())}}
 
     def _pickled(self, value: Any) -> dict[str, Identity]:
-        """Of what pickle would make it anew; a class that it refuses holds more than can be seen."""
+        """What pickle would rebuild the value from; a value that pickle refuses has no identity."""
         try:
             reduce = copyreg.dispatch_table.get(type(value))
             made: Any = value.__reduce_ex__(4) if reduce is None else reduce(value)
@@ -210,7 +204,7 @@ class _Described:
     def _of_function(self, function: FunctionType) -> Identity:
         if _is_of_library(function):
             return {"function": _name(function)}
-        if function.__globals__ is vars(checking):  # which checks the arguments of another function
+        if function.__globals__ is vars(checking):  # `checked`, around another function
             return self.of(function.__wrapped__)  # type: ignore[attr-defined]
         inside, taken = function.__globals__, attributes(function.__code__)
         used = {name: inside[name] for name in sorted(global_names(function.__code__)) if name in inside}
@@ -225,7 +219,7 @@ class _Described:
         }
 
     def _used(self, value: object, names: set[str]) -> Identity:
-        """A global that code names, by its kind alone where no more can be said; of a module what the code may take."""
+        """A global that code uses: its identity, or its type where it has none; of a module, what the code may use."""
         if isinstance(value, ModuleType):
             if _is_library(value.__name__):
                 return self.of(value)
@@ -244,7 +238,7 @@ def _text(value: Identity) -> str:
 def _tensor(tensor: Tensor) -> str:
     try:
         return digest_of_tensor(tensor)
-    except (RuntimeError, TypeError) as error:  # sparse, without numbers, ...
+    except (RuntimeError, TypeError) as error:  # such as a sparse tensor, or one on the meta device
         raise NoIdentityError(f"a {tensor.layout} tensor on {tensor.device}") from error
 
 
@@ -261,7 +255,7 @@ def _name(of: Any) -> str:
 
 def _is_of_library(of: Any) -> bool:
     modules = [getattr(of, "__module__", None) or "builtins"]
-    if isinstance(of, FunctionType):  # functools.wraps gives it the name of another module
+    if isinstance(of, FunctionType):  # functools.wraps sets `__module__` to another module's name
         modules.append(of.__globals__.get("__name__") or "builtins")
     return all(map(_is_library, modules))
 
@@ -278,10 +272,10 @@ def _is_empty(cell: Any) -> bool:
 
 
 def _imported(function: FunctionType) -> dict[str, ModuleType]:
-    """Modules that it imports when it runs, but for libraries."""
+    """The modules, libraries apart, that the function imports when it runs."""
     found = {}
     for name in sorted(imports(function.__code__)):
         if name.startswith(".") or not _is_library(name):
-            with contextlib.suppress(Exception):  # it may never come to it
+            with contextlib.suppress(Exception):  # the function may never reach an import that fails
                 found[name] = importlib.import_module(name, function.__globals__.get("__package__"))
     return found

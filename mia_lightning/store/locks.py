@@ -1,7 +1,7 @@
-"""Locks by key among all processes that share a file: whoever is killed, or whose machine is gone, holds nothing.
+"""Locks by key among all processes that share a file; a process that is killed, or whose machine fails, holds none.
 
-A key is hexadecimal, and a lock on it one byte of the file. The system tells processes apart and not their threads, so
-which thread holds what is kept here; a thread that takes what it holds already has it twice.
+A key is hexadecimal, and its lock is one byte of the file. The operating system tells processes apart, but not their
+threads, so this module keeps which thread holds which lock; a thread may take a lock that it holds already.
 """
 
 import contextlib
@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Between two looks at a lock that another process holds, seconds.
+# Seconds between two attempts to take a lock that another process holds.
 _PATIENCE = 0.2
-# One for each file of locks, for as long as the process lives: closing any other would give its locks up.
+# One for each lock file, open until the process ends: closing any descriptor of the file would release its locks.
 _descriptors: dict[str, int] = {}
-# By device, inode and byte: the thread that holds it, and how often.
+# By device, inode and byte: the thread that holds the lock, and how many times.
 _holders: dict[tuple[int, int, int], tuple[int, int]] = {}
 _one_at_a_time = threading.Lock()
 
 
 def descriptor(file: Path) -> int:
-    """Of the file of locks, which is made where it is not there; raises an `OSError` where it cannot be."""
+    """A descriptor of the lock file, which is created where it is missing; raises an `OSError` where it cannot be."""
     path = str(file)
     if path not in _descriptors or not _is_open(_descriptors[path], path):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,11 +33,11 @@ def descriptor(file: Path) -> int:
 
 @contextmanager
 def locked(file: int, keys: Iterable[str], waiting: Callable[[], object]) -> Iterator[None]:
-    """Alone with the keys; they are taken in order, so that no two processes wait for each other.
+    """Hold the locks of the keys; they are taken in order, so that no two processes wait for each other.
 
     Args:
         file: a `descriptor`.
-        waiting: called once, where somebody else holds one of them.
+        waiting: is called once, where another thread or process holds one of the locks.
     """
     taken: list[int] = []
     try:
@@ -54,7 +54,7 @@ def locked(file: int, keys: Iterable[str], waiting: Callable[[], object]) -> Ite
 
 @contextmanager
 def locked_free(file: int, keys: Iterable[str]) -> Iterator[frozenset[str]]:
-    """Alone with those of the keys that nobody else holds, which are given."""
+    """Hold the locks that are free, without waiting for the others; yields their keys."""
     key_of = {_byte(key): key for key in keys}
     taken: list[int] = []
     try:
@@ -97,14 +97,14 @@ def _place(file: int, byte: int) -> tuple[int, int, int]:
 
 
 def _lock_among_processes(file: int, byte: int) -> bool:
-    import fcntl  # which not every system has
+    import fcntl  # missing on Windows
 
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        # A disk without locks: work may be done twice.
+        # A file system without locks: two processes may do the same work.
         if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             return True
         raise
@@ -119,22 +119,22 @@ def _unlock_among_processes(file: int, byte: int) -> None:
 
 
 def _begin_anew() -> None:
-    """A child holds nothing of its parent, whose threads it does not have either."""
+    """A forked child holds no lock of its parent, and has none of its threads."""
     global _one_at_a_time
     _one_at_a_time = threading.Lock()
     _holders.clear()
 
 
-if hasattr(os, "register_at_fork"):  # which not every system has
+if hasattr(os, "register_at_fork"):  # missing on Windows
     os.register_at_fork(after_in_child=_begin_anew)
 
 
 def _nothing() -> None:
-    """For whoever has been told already."""
+    """In place of `waiting`, after it was called."""
 
 
 def _is_open(descriptor: int, path: str) -> bool:
-    """Whether it is still the file at the path, which somebody may have removed with the whole folder."""
+    """Whether the descriptor is of the file at the path; somebody may have removed that file with its folder."""
     try:
         here, there = os.fstat(descriptor), os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""What is removed from a store, and how: never what another process holds."""
+"""Removing artefacts from a store; never one that another process has locked."""
 
 import time
 from collections import defaultdict
@@ -27,13 +27,13 @@ HOUR, DAY = 3600.0, 24 * 3600.0
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """Something to remove.
+    """An artefact or a file to be removed.
 
     Attributes:
-        what: a place in the store, or the path of a file within it.
+        what: the place of the artefact, or the path of the file within the store.
         bytes: of its content.
-        is_place: which of the two it is.
-        keys: of the models that it concerns, of which another process may hold the locks.
+        is_place: whether it is an artefact.
+        keys: of its models; another process may hold their locks.
     """
 
     what: str
@@ -43,13 +43,14 @@ class Removal:
 
 
 def older_than(store: Store, kinds: Sequence[str], seconds: float) -> list[str]:
-    """Places that were written longer ago than that, the oldest first."""
+    """The places of artefacts that are older than so many seconds, the oldest first."""
     now = time.time()
     return [place for place, moment in _by_age(store, kinds) if now - moment > seconds]
 
 
 def beyond(store: Store, kinds: Sequence[str], keep: float) -> list[str]:
-    """Places without which the rest takes at most so many bytes, the oldest first; answers go with their models."""
+    """The places to remove, the oldest first, so that the rest takes at most `keep` bytes; a model goes together with
+    its cached answers."""
     aged = [place for place, _ in _by_age(store, kinds)]
     answers_of: dict[str, list[str]] = defaultdict(list)
     for place in store.places(ANSWERS):
@@ -67,7 +68,7 @@ def beyond(store: Store, kinds: Sequence[str], keep: float) -> list[str]:
 
 
 def removals_of(store: Store, places: Iterable[str]) -> list[Removal]:
-    """Of artefacts; of models with their answers, which nobody asks for without them."""
+    """The removals of artefacts; a model goes together with its cached answers."""
     chosen = dict.fromkeys(places)
     keys = {key_of(place) for place in chosen if place.startswith(f"{MODELS}/")}
     chosen |= dict.fromkeys(place for place in store.places(ANSWERS) if key_of(place) in keys)
@@ -75,12 +76,13 @@ def removals_of(store: Store, places: Iterable[str]) -> list[Removal]:
 
 
 def removals_of_damaged(store: Store) -> list[Removal]:
-    """Of what was set aside."""
+    """The removals of what was set aside as damaged."""
     return [_of_file(store, path) for path in damaged(store)]
 
 
 def removals_of_leftovers(store: Store) -> list[Removal]:
-    """Of files that nobody has written for an hour, and of trainings that are a day old or whose process is gone.
+    """The removals of partial files that are older than an hour, and of trainings that are older than a day or whose
+    process has ended.
 
     A younger file may belong to a process that is writing it.
     """
@@ -91,7 +93,7 @@ def removals_of_leftovers(store: Store) -> list[Removal]:
     checkpoints = [place for place in store.places(RUNNING) if place.endswith(CHECKPOINT)]
     alone = [place for place in checkpoints if place.removesuffix(CHECKPOINT) not in {each.place for each in known}]
     theirs = [place for place in checkpoints if place.removesuffix(CHECKPOINT) in left]
-    # The checkpoints first: without what says whose they are, they would be nobody's.
+    # The checkpoints first: a checkpoint whose training is gone would belong to nobody.
     return [
         *(_of_file(store, path) for path in files),
         *(_of_place(store, place) for place in [*alone, *theirs, *left]),
@@ -99,13 +101,13 @@ def removals_of_leftovers(store: Store) -> list[Removal]:
 
 
 def remove(store: Store, removals: Sequence[Removal], *, dry_run: bool) -> tuple[list[Removal], list[Removal]]:
-    """Remove what no other process holds.
+    """Remove what no other process has locked.
 
     Args:
-        dry_run: removes nothing.
+        dry_run: whether to remove nothing.
 
     Returns:
-        What was removed, and what another process holds.
+        What was removed, and what another process has locked.
 
     Raises:
         InputError: the folder cannot be written.
@@ -137,7 +139,7 @@ def _remove(store: Store, removal: Removal) -> None:
 
 
 def _emptied(store: Store, removed: set[str]) -> list[Removal]:
-    """What the models of a stack had in common goes with the last of them, unless something trains."""
+    """The manifests of stacks whose last model was removed; none while a training is under way."""
     theirs = {place.split("/")[1] for place in removed if place.startswith(f"{MODELS}/")}
     others = {place.split("/")[1] for place in store.places(MODELS) if place not in removed}
     if any(training.place not in removed for training in trainings(store)):
@@ -147,7 +149,7 @@ def _emptied(store: Store, removed: set[str]) -> list[Removal]:
 
 
 def _by_age(store: Store, kinds: Sequence[str]) -> list[tuple[str, float]]:
-    """Places and when they were written, the oldest first."""
+    """The places of artefacts with the times when they were written, the oldest first."""
     places = [place for kind in kinds for place in store.places(kind) if store.fields(place) is not None]
     aged = [(place, written(store.folder / f"{place}.json")) for place in places]
     return sorted(

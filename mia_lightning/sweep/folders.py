@@ -1,4 +1,4 @@
-"""Which folder each job of a sweep has: a folder is one configuration's for good."""
+"""The folder of each job of a sweep: a folder belongs to one configuration for good."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def digest(config: "DictConfig") -> str:
-    """Of everything that a job is told, but for Hydra's own part; interpolations such as `${now:}` stay unresolved."""
+    """The hash of a configuration without Hydra's own section; interpolations such as `${now:}` stay unresolved."""
     from omegaconf import OmegaConf
 
     content = OmegaConf.to_container(config, resolve=False)
     assert isinstance(content, dict)
-    for name in ("hydra", "output"):  # how a result is printed changes none
+    for name in ("hydra", "output"):  # `output` is how a result is printed
         content.pop(name, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -27,11 +27,11 @@ def digest(config: "DictConfig") -> str:
 def assign(jobs: Sequence[tuple[str, Path]], sweep: Path) -> list[Path]:
     """The folder of each job.
 
-    It is the one in which the same configuration was begun before, whatever number it had then; else the wanted one;
-    else, where that holds another run, the next number that is free. Jobs of one configuration share one folder.
+    A configuration that was begun before keeps its folder, whatever number it had then. Any other takes the folder that
+    Hydra wants or, where that holds another run, the next free number. Jobs of one configuration share one folder.
 
     Args:
-        jobs: for each the digest of its configuration, and the folder that Hydra would give it.
+        jobs: the hash of each job's configuration, and the folder that Hydra would give it.
         sweep: the folder of the sweep.
     """
     known = {digest_of(each.parent): each.parent for each in sweep.glob("*/run.json")}

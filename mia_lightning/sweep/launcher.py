@@ -1,7 +1,7 @@
-"""The launcher of sweeps: jobs of Hydra's multirun in, runs handed to a backend, every outcome collected.
+"""The launcher of sweeps: takes the jobs of Hydra's multirun, gives their runs to a backend and collects every outcome.
 
-Whatever the backend: what is finished is not run again, what failed is known with its reason, and the command exits
-with the worst code of its runs.
+With any backend a finished run is not run again, a failed one has a reason, and the command exits with the worst exit
+code of its runs.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lo
 from mia_lightning.terminal.exit_codes import TERMINATED, worst
 from mia_lightning.terminal.results import nothing_on_stdout, print_document
 
-# What concerns the sweep and not a run of it.
+# Settings that concern the sweep and not its runs.
 OF_THE_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.mode", "hydra.run")
 
 
 def register(codes: list[int]) -> None:
-    """Make the launcher known to Hydra, for this process alone.
+    """Register the launcher with Hydra, for this process alone.
 
-    Hydra takes launchers from the package `hydra_plugins` and finds them there by name; a file in that package would be
-    imported by every other application of Hydra in the environment.
+    Hydra looks launchers up by name in the package `hydra_plugins`; a file in that package would be imported by every
+    other application of Hydra in the environment.
 
     Args:
-        codes: takes the exit code of each run of a sweep.
+        codes: receives the exit code of each run of a sweep.
     """
     plugin: Any = ModuleType("hydra_plugins.mia_lightning")
     plugin.SweepLauncher = type("SweepLauncher", (SweepLauncher,), {"__module__": plugin.__name__, "codes": codes})
@@ -55,10 +55,13 @@ def register(codes: list[int]) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One job: a run, and before it those that train a share of its shadow models each (`shadow.shards`).
+class SweepJob:
+    """One job of a sweep.
 
-    `is_json`: whether what it finds is printed as a JSON document.
+    Attributes:
+        run: of the job.
+        shards: the runs before it, each of which trains a part of its shadow models (`shadow.shards`).
+        is_json: whether its result is printed as a JSON document.
     """
 
     run: Run
@@ -67,10 +70,10 @@ class Job:
 
 
 class SweepLauncher(Launcher):
-    """What `conf/hydra/launcher/*.yaml` names.
+    """The launcher that `conf/hydra/launcher/*.yaml` names.
 
     Args:
-        backend: the class that runs the runs, `local` for this process.
+        backend: the class that executes the runs, or `local` for this process.
         settings: of the backend.
     """
 
@@ -84,7 +87,7 @@ class SweepLauncher(Launcher):
         self._context, self._task, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs that are not finished; all outcomes are there when it returns.
+        """Run the jobs that are not finished; when it returns, every job has an outcome.
 
         Raises:
             InputError: the backend cannot be used.
@@ -105,14 +108,14 @@ class SweepLauncher(Launcher):
         self.codes.extend(outcome.exit_code for outcome in outcomes)
         return [_returned(outcome) for outcome in outcomes]
 
-    def _jobs(self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path) -> list[Job]:
-        """The jobs with their folders; equal ones are one job."""
+    def _jobs(self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path) -> list[SweepJob]:
+        """The jobs with their folders; jobs of equal configuration are one."""
         configs = [self._compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
         digests = [digest(config) for config in configs]
         wanted = [_folder_of(config) for config in configs]
         folders = assign(list(zip(digests, wanted, strict=True)), folder)
         common = set.intersection(*(set(overrides) for overrides in job_overrides))
-        jobs: dict[Path, Job] = {}
+        jobs: dict[Path, SweepJob] = {}
         for i, own in enumerate(folders):
             run = Run(
                 number=first + i,
@@ -131,7 +134,7 @@ class SweepLauncher(Launcher):
                 why = "as before" if is_known else f"since {wanted[i].name} holds a run with other settings"
                 print(f"Run {run.number} ({run.label}) is in {own}, {why}", file=sys.stderr)
             is_json = OmegaConf.select(configs[i], "output") == "json"
-            jobs[own] = Job(run=run, shards=self._shards(run, configs[i]), is_json=is_json)
+            jobs[own] = SweepJob(run=run, shards=self._shards(run, configs[i]), is_json=is_json)
         return list(jobs.values())
 
     def _shards(self, run: Run, config: DictConfig) -> tuple[Run, ...]:
@@ -157,7 +160,7 @@ class SweepLauncher(Launcher):
         return config
 
     def _flags(self) -> tuple[str, ...]:
-        """What the runs take over from the command line of the sweep, beside the settings of their jobs."""
+        """The flags of the sweep's command line that its runs take over, beside the settings of their jobs."""
         typed = get_args_parser().parse_args(sys.argv[1:])
         named = {name: getattr(typed, name) for name in ("config_dir", "config_path", "config_name")}
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in named.items() if value is not None]
@@ -166,15 +169,15 @@ class SweepLauncher(Launcher):
         ]
         return (*flags, *of_hydra)
 
-    def _run(self, jobs: Sequence[Job], folder: Path) -> None:
-        """Shards first, and beside them the jobs without; then the jobs whose shards have all ended well."""
+    def _run(self, jobs: Sequence[SweepJob], folder: Path) -> None:
+        """Shards, and jobs without shards, run first; then the jobs whose shards have all succeeded."""
         if not jobs:
             return
         backend = self._made()
         for job in jobs:
             claim(job.run)
         shards = [shard for job in jobs for shard in job.shards if not _is_finished(shard)]
-        # On this machine it is the runs themselves that print what they find.
+        # On this machine the runs print their results themselves.
         aside = nullcontext() if self._backend == "local" else nothing_on_stdout()
         with aside, _terminable(self._backend):
             backend.run([*shards, *(job.run for job in jobs if not job.shards)], folder=folder)
@@ -207,8 +210,8 @@ def _is_finished(run: Run) -> bool:
     return outcome is not None and outcome.is_finished
 
 
-def _is_joined(job: Job) -> bool:
-    """Whether all shards have ended well; where not, the job's outcome says which has not, and why."""
+def _is_joined(job: SweepJob) -> bool:
+    """Whether all shards have succeeded; if not, the outcome of the job says which has failed, and why."""
     outcomes = [Outcome.of(shard.folder) or lost(shard, "it left no outcome") for shard in job.shards]
     failed = [i for i, outcome in enumerate(outcomes) if not outcome.is_finished]
     if failed:
@@ -219,8 +222,8 @@ def _is_joined(job: Job) -> bool:
 
 @contextmanager
 def _terminable(backend: str) -> Iterator[None]:
-    """SIGTERM leaves by an exception, so that a backend can cancel what it started elsewhere."""
-    if backend == "local":  # Lightning answers it where it trains
+    """Within the context SIGTERM raises an exception, so that a backend can cancel what it started elsewhere."""
+    if backend == "local":  # Lightning handles it during training
         yield
         return
 
@@ -241,10 +244,10 @@ def _returned(outcome: Outcome) -> JobReturn:
     return returned
 
 
-def _show(jobs: Sequence[Job], folder: Path) -> None:
-    """What the runs found, or why they did not: as a table, as `sweep.parquet`, and as a JSON document each if wanted.
+def _show(jobs: Sequence[SweepJob], folder: Path) -> None:
+    """Show results and failures of the runs: as a table, as JSON documents where these are set, and in `sweep.parquet`.
 
-    The table is on stdout where no document is.
+    The table goes to stdout unless a document does.
     """
     from rich.console import Console
 
@@ -255,5 +258,5 @@ def _show(jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs:
         if job.is_json:
             print_document(job.run.folder, on_a_line=True)
-    with contextlib.suppress(InputError):  # of a folder that cannot be written, which the runs have told already
+    with contextlib.suppress(InputError):  # the folder cannot be written, as the runs have already said
         save_summary(rows, folder)

@@ -15,10 +15,10 @@ from mia_lightning.sweep.runs import Run, begin
 
 @dataclass(frozen=True, kw_only=True)
 class Local:
-    """As Hydra's own launcher does; Ctrl-C ends the sweep.
+    """Runs the jobs as Hydra's own launcher does; Ctrl-C ends the sweep.
 
     Attributes:
-        compose: the configuration of a job, from its overrides and its number.
+        compose: makes the configuration of a job from its overrides and its number.
         sweep: the configuration that all jobs share.
     """
 
@@ -41,4 +41,4 @@ class Local:
                 hydra_context=self.context,
             )
             configure_log(self.sweep.hydra.hydra_logging, self.sweep.hydra.verbose)
-            _ = ended.return_value  # raises what a callback of Hydra raised
+            _ = ended.return_value  # raises the exception of a callback of Hydra

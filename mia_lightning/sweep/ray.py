@@ -1,6 +1,6 @@
-"""Runs as tasks of Ray: on this machine, or on a cluster that is there already.
+"""Runs as tasks of Ray: on this machine, or on an existing cluster.
 
-The runs' folders must be on a disk that all nodes share. A cluster of one's own is only listened to on loopback, and
+The runs' folders must be on a disk that all nodes share. A cluster that is started here listens on loopback alone, and
 ends with the sweep.
 """
 
@@ -13,57 +13,49 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Annotated, Any
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, NotNegative, Text
+from mia_lightning.settings.words import Such, Words
 from mia_lightning.sweep.runs import SECONDS_TO_END, Outcome, Run, execute, lost
 
-# Of a cluster that this process starts. Ray names the second for other systems, and it is what keeps a node, which
-# would run what anybody sends it, off the network.
+# For a cluster that this process starts. The second is documented for Windows and macOS, and keeps a node on loopback:
+# it would run whatever it is sent over the network.
 LOCAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # a run ends with its killed worker
+    "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper": "true",  # a run ends when its worker is killed
 }
 LOOPBACK = ("127.0.0.1", "::1")
 OBJECT_STORE = 80 * 2**20  # bytes; little more than an exit code passes through it
 SECONDS_BETWEEN_LOOKS = 0.5
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("hydra.launcher")
 class Ray:
     """A sweep whose runs are tasks of Ray.
 
     Attributes:
         address: of a cluster, such as "auto", "10.0.0.1:6379" or "ray://10.0.0.1:10001"; None starts one on this
             machine.
-        cpus, gpus: that Ray keeps for each run; it shows a run the GPUs that it has, and no others.
-        retries: further attempts of a run whose worker, or whose node, died. Each takes the run up where it stood.
+        cpus, gpus: reserved for each run; a run sees its own GPUs and no others.
+        retries: further attempts of a run whose worker or node died. Each goes on where the run stopped.
     """
 
-    address: str | None = None
-    cpus: float = 1
-    gpus: float = 0
-    retries: int = 2
-
-    def __post_init__(self) -> None:
-        if self.address is not None and (not isinstance(self.address, str) or not self.address):
-            raise InputError(f"`hydra.launcher.address` is {self.address!r}; give host:port, auto, or null for none.")
-        for name in ("cpus", "gpus"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise InputError(f"`hydra.launcher.{name}` is {value!r}; it must be a number of at least 0.")
-        if type(self.retries) is not int or self.retries < 0:
-            raise InputError(f"`hydra.launcher.retries` is {self.retries!r}; it must be a whole number of at least 0.")
+    address: Annotated[Text, Words("host:port or auto"), Such("10.0.0.1:6379")] | None = None
+    cpus: NotNegative = 1
+    gpus: NotNegative = 0
+    retries: AtLeast0 = 2
 
     def run(self, runs: Sequence[Run], *, folder: Path) -> None:
-        """Run them all; on Ctrl-C, or whatever else ends it, no task is left behind.
+        """Run them all; no task is left behind, also after Ctrl-C or an error.
 
         Raises:
-            InputError: Ray is not installed, cannot be reached, or has no node that could take a run.
+            InputError: Ray is not installed, cannot be reached, or has no node that is large enough for a run.
         """
         if not runs:
             return
@@ -83,7 +75,7 @@ class Ray:
                 stop.unlink(missing_ok=True)
 
     def _collect(self, ray: Any, under_way: "_UnderWay") -> None:
-        """Wait until all have ended."""
+        """Wait until all tasks have ended."""
         while under_way.tasks:
             task = under_way.ended.get()
             run, attempt = under_way.tasks.pop(task)
@@ -111,7 +103,7 @@ class Ray:
 class _UnderWay:
     """The tasks that have not ended, each with its run and the number of its attempt.
 
-    `ended` is waited for instead of Ray, which would turn an exception that a signal raises meanwhile into another.
+    The sweep waits for `ended` and not in Ray, which would replace an exception that a signal raises meanwhile.
     """
 
     def __init__(self, task: Any, stop: Path) -> None:
@@ -127,9 +119,9 @@ class _UnderWay:
 
 
 def _task(run: Run, stop: Path) -> int:
-    """One run, in a worker of Ray. It ends in good order once there is a file `stop`.
+    """One run, in a worker of Ray. It ends in good order as soon as the file `stop` exists.
 
-    Ray's own way to cancel a task raises an exception in it, which waits until the run that it waits for has ended.
+    Ray cancels a task by an exception, which would not be raised before the run has ended.
     """
     has_ended = threading.Event()
 
@@ -149,10 +141,10 @@ def _task(run: Run, stop: Path) -> int:
 
 
 def _death(ray: Any, task: Any, run: Run) -> str | None:
-    """Of what a task died before its run had ended; None where it did not.
+    """Why a task died before its run had ended; None where it did not die.
 
-    A run that could not be begun, for want of a folder or of the package, would not be begun a second time either: its
-    outcome says so.
+    A run that could not start, for want of a folder or of the package, would not start a second time either: it gets
+    that outcome.
     """
     deaths = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
     try:
@@ -171,19 +163,19 @@ def _death(ray: Any, task: Any, run: Run) -> str | None:
 
 
 def _let_end(run: Run) -> None:
-    """Until the run of a dead worker, which is told to end, has written its last word: it must not come after ours."""
+    """Wait until the run of a dead worker, which is ending, has written its outcome: it must not overwrite ours."""
     until = time.monotonic() + SECONDS_TO_END
     while Outcome.of(run.folder) is None and time.monotonic() < until:
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _cancel(ray: Any, under_way: _UnderWay) -> None:
-    """End all tasks: runs are told, and have time to keep what they have trained; then they are killed.
+    """End all tasks: the runs are told to end, have time to store what they have trained, and then are killed.
 
-    Tasks that have not begun find `stop` and end. To cancel them would cancel those that begin meanwhile, too, and
-    interrupt their waiting for a run that is ending.
+    Tasks that have not begun find `stop` and end. Cancelling them would also cancel tasks that begin meanwhile, and
+    interrupt those that wait for a run that is ending.
     """
-    with suppress(OSError):  # a disk that is full must not keep the others from being ended
+    with suppress(OSError):  # the tasks must be ended on a full disk, too
         under_way.stop.touch()
     until = time.monotonic() + SECONDS_TO_END + 10
     waiting = list(under_way.tasks)
@@ -195,12 +187,12 @@ def _cancel(ray: Any, under_way: _UnderWay) -> None:
 
 @contextmanager
 def _connected(address: str | None) -> Iterator[Any]:
-    """Ray, initialised; shut down again in the end."""
+    """Ray, initialised; it is shut down at the end of the context."""
     before = {name: os.environ.get(name) for name in (*LOCAL, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None:
         os.environ.update(LOCAL)
-        # Whoever reaches a node can run programs on it: other users of this machine do not have the token.
+        # Who reaches a node can run programs on it; the token keeps other users of this machine out.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     on_termination = signal.getsignal(signal.SIGTERM)
@@ -232,17 +224,17 @@ def _initialise(ray: Any, address: str | None) -> None:
         where = "Ray cannot be started" if address is None else f"there is no Ray cluster at {address}"
         raise InputError(
             f"{where} ({(str(error).splitlines() or [type(error).__name__])[0].rstrip('.')}); see "
-            "hydra.launcher.address, or take hydra/launcher=local."
+            "hydra.launcher.address, or use hydra/launcher=local."
         ) from error
     if not all(node["NodeManagerAddress"] in LOOPBACK for node in ray.nodes()):
         raise InputError(
-            "Ray was imported by this process already, and would listen to other machines; start the sweep by the "
-            "command mia-lightning, or give hydra.launcher.address."
+            "This process has imported Ray already, and it would listen on the network; start the sweep by the command "
+            "mia-lightning, or give hydra.launcher.address."
         )
 
 
 def _knock(address: str) -> None:
-    """Fail at once where nobody listens: Ray would try for minutes."""
+    """Fail at once where nothing listens at the address: Ray would try for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
@@ -254,6 +246,6 @@ def _imported() -> Any:
     except ImportError as error:
         raise InputError(
             f"hydra/launcher=ray needs Ray, which cannot be imported ({error}); install it with "
-            "pip install 'mia-lightning[ray]', or take hydra/launcher=local."
+            "pip install 'mia-lightning[ray]', or use hydra/launcher=local."
         ) from error
     return ray

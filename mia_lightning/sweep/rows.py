@@ -7,25 +7,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mia_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from mia_lightning.comparison.schema import Variant
-    from mia_lightning.metrics.figures import Figure
-    from mia_lightning.reports.schema import AttackSection, AuditReport
 
-FIGURES = ("auc", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "advantage")
 STAGES = ("target", "synthesis", "shadow", "views", "attack", "total")
-
-
-class Limited(NamedTuple):
-    """A figure with the limits of its 95 % interval; null where undefined."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +27,8 @@ class Row:
         exit_code: of the run; None where it has not ended, or was killed.
         reason: why the code is not 0, or why there is no report.
         variant: of a run that sets several side by side (`experiment=...`); None for a plain run.
-        seed, dataset, num_records: of the data, all records counted.
-        architecture: of the target.
-        plan: how members were drawn.
-        defense, adaptive: what the attack met, and whether the attacker knew it; `defense` is None for none.
-        train_size: members of one target.
-        num_targets, num_shadows, shadow_train_size: of the models.
-        train_accuracy, test_accuracy, generalization_gap: of the target, means over several.
-        figures: by name, one of `FIGURES`; empty without a report.
+        found: what the report says, by the columns of `mia_lightning.reports.rows`; without a report the seed alone, if
+            it is known.
         seconds: by stage, one of `STAGES`: "attack" is this attack's, "total" all of the run's, other attacks included.
     """
 
@@ -55,23 +38,13 @@ class Row:
     exit_code: int | None = None
     reason: str | None = None
     variant: str | None = None
-    seed: int | None = None
-    dataset: str | None = None
-    num_records: int | None = None
-    architecture: str | None = None
-    plan: str | None = None
-    defense: str | None = None
-    attack: str | None = None
-    adaptive: bool | None = None
-    train_size: int | None = None
-    num_targets: int | None = None
-    num_shadows: int | None = None
-    shadow_train_size: int | None = None
-    train_accuracy: float | None = None
-    test_accuracy: float | None = None
-    generalization_gap: float | None = None
-    figures: Mapping[str, Limited] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def attack(self) -> str | None:
+        """None without a report."""
+        return self.found.get("attack")
 
 
 def summarise(folders: Sequence[Path]) -> list[Row]:
@@ -91,7 +64,7 @@ def _rows_of(folder: Path) -> list[Row]:
         overrides=_overrides(folder),
         exit_code=code,
         reason=reason,
-        seed=_seed(folder),
+        found=_seed(folder),
     )
     if (folder / "report.json").exists():
         return _rows_of_report(plain, folder)
@@ -102,14 +75,13 @@ def _rows_of(folder: Path) -> list[Row]:
 
 
 def _rows_of_report(plain: Row, folder: Path) -> list[Row]:
-    from mia_lightning.reports.files import read_report
+    from mia_lightning.reports.rows import read_run
 
     try:
-        report = read_report(folder)
-    except (InputError, OSError) as error:
+        run = read_run(folder)
+    except InputError as error:
         return [replace(plain, reason=f"report.json cannot be read: {error}")]
-    about = _about(plain, report)
-    return [_of_attack(about, report, attack) for attack in report.attacks] or [about]
+    return [replace(plain, found=row, seconds=_seconds(run.seconds, row.get("attack"))) for row in run.rows()]
 
 
 def _rows_of_comparison(plain: Row, folder: Path, place: str) -> Iterator[Row]:
@@ -122,7 +94,7 @@ def _rows_of_comparison(plain: Row, folder: Path, place: str) -> Iterator[Row]:
         yield replace(plain, variant=place or None, reason=f"comparison.json cannot be read: {_line(error)}")
         return
     for variant in comparison.variants:
-        own = replace(plain, variant=f"{place}/{variant.name}" if place else variant.name, seed=None)
+        own = replace(plain, variant=f"{place}/{variant.name}" if place else variant.name, found={})
         yield from _rows_of_variant(own, folder / place, variant)
 
 
@@ -130,54 +102,14 @@ def _rows_of_variant(own: Row, folder: Path, variant: "Variant") -> list[Row]:
     if variant.folder is None:
         return [replace(own, reason=variant.skipped)]
     place = folder / variant.folder
-    return _rows_of_report(replace(own, path=str(place), seed=_seed(place)), place)
+    return _rows_of_report(replace(own, path=str(place), found=_seed(place)), place)
 
 
-def _about(plain: Row, report: "AuditReport") -> Row:
-    """What all attacks of a report share."""
-    target = report.target
-    stages = report.run.seconds
-    total = stages["total"] if "total" in stages else sum(stages.values())
-    return replace(
-        plain,
-        seed=report.run.seed,
-        dataset=report.dataset.name,
-        num_records=report.dataset.num_records,
-        architecture=target.architecture,
-        plan=report.membership.plan,
-        defense=None if report.defense is None else report.defense.description,
-        train_size=report.membership.num_members,
-        num_targets=target.num_targets,
-        num_shadows=report.shadow.count,
-        shadow_train_size=report.membership.shadow_train_size,
-        train_accuracy=target.train_accuracy,
-        test_accuracy=target.test_accuracy,
-        generalization_gap=target.generalization_gap,
-        seconds={**{name: stages[name] for name in STAGES if name in stages}, "total": total},
-    )
-
-
-def _of_attack(about: Row, report: "AuditReport", attack: "AttackSection") -> Row:
-    overall = attack.overall
-    found = {
-        "auc": overall.auc,
-        "tpr_at_fpr_0.001": overall.tpr_at_fpr.get("0.001"),
-        "tpr_at_fpr_0.01": overall.tpr_at_fpr.get("0.01"),
-        "advantage": overall.advantage,
-    }
-    own = report.run.seconds.get(f"attack/{attack.name}")
-    return replace(
-        about,
-        attack=attack.name,
-        defense=attack.defense,
-        adaptive=attack.adaptive,
-        figures={name: _limited(figure) for name, figure in found.items()},
-        seconds=about.seconds if own is None else {**about.seconds, "attack": own},
-    )
-
-
-def _limited(figure: "Figure | None") -> Limited:
-    return Limited() if figure is None else Limited(figure.value, figure.low, figure.high)
+def _seconds(stages: Mapping[str, float], attack: str | None) -> dict[str, float]:
+    known = {"total": sum(stages.values()), **stages}
+    if f"attack/{attack}" in stages:
+        known["attack"] = stages[f"attack/{attack}"]
+    return {name: known[name] for name in STAGES if name in known}
 
 
 def _outcome(folder: Path) -> tuple[int | None, str | None]:
@@ -205,10 +137,10 @@ def _overrides(folder: Path) -> tuple[str, ...]:
     return tuple(str(each) for each in content) if isinstance(content, list) else ()
 
 
-def _seed(folder: Path) -> int | None:
+def _seed(folder: Path) -> dict[str, int]:
     content = _yaml(folder / "config.yaml")
     seed = content.get("seed") if isinstance(content, dict) else None
-    return seed if type(seed) is int else None
+    return {"seed": seed} if type(seed) is int else {}
 
 
 def _comparisons(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """One run of a sweep: its command, its folder, and how it ended.
 
-A run is the command `mia-lightning` with the settings of one job, in a folder of its own. Whatever starts it, a second
-start of the same command takes it up where it stood, since what was trained is in the store.
+A run is the command `mia-lightning` with the settings of one job, in a folder of its own. A second start of the same
+command goes on where the run stopped, since its trained models are in the store.
 """
 
 import json
@@ -19,8 +19,8 @@ from typing import Protocol
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.terminal.exit_codes import ABOVE, BELOW, LOST, OF_RUNS, UNDETERMINED
 
-FINISHED = (BELOW, ABOVE, UNDETERMINED)  # 0, 3, 4: exit codes of a run that found what it was asked for
-SECONDS_TO_END = 20.0  # between SIGTERM and SIGKILL, for a run whose starter ends
+FINISHED = (BELOW, ABOVE, UNDETERMINED)  # 0, 3, 4: exit codes of a run that has a result
+SECONDS_TO_END = 20.0  # between SIGTERM and SIGKILL, for a run whose parent ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class Run:
     Attributes:
         number: of the job in the sweep.
         overrides: the settings of the job, complete.
-        flags: what goes before them: `--config-dir` and the like, and settings of Hydra itself.
-        label: what tells this run from the others, for a person to read.
-        folder: absolute; where its report, `outcome.json`, `stdout.txt` and `stderr.txt` go.
+        flags: the arguments before them, such as `--config-dir`, and settings of Hydra itself.
+        label: the settings in which this run differs from the others, for a person to read.
+        folder: absolute; for its report, `outcome.json`, `stdout.txt` and `stderr.txt`.
         directory: absolute; the working folder of the command that started the sweep.
-        digest: of its configuration, which `run.json` keeps: the folder is that configuration's for good.
+        digest: of its configuration, which `run.json` holds: the folder belongs to that configuration for good.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Run:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What goes behind `python -m mia_lightning`; the run is a single one, whatever its configuration says."""
+        """The arguments of `python -m mia_lightning`; they make it a single run, whatever the configuration says."""
         folder = str(self.folder).replace("'", "\\'")
         return (*self.flags, *self.overrides, "hydra.mode=RUN", f"hydra.run.dir='{folder}'")
 
@@ -66,12 +66,12 @@ class Outcome:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do for the run."""
+        """Whether the run has a result."""
         return self.exit_code in FINISHED
 
     @classmethod
     def of(cls, folder: Path) -> "Outcome | None":
-        """What `outcome.json` in the folder of a run says; None where there is none, or none that can be read."""
+        """The outcome in `outcome.json` of a run's folder; None where it is missing or cannot be read."""
         try:
             content = json.loads((folder / "outcome.json").read_text())
             code, reason = content["exit_code"], content["reason"]
@@ -87,32 +87,32 @@ class Outcome:
 
 
 class Backend(Protocol):
-    """Where the runs of a sweep are run."""
+    """Executes the runs of a sweep."""
 
     def run(self, runs: Sequence[Run], *, folder: Path) -> None:
         """Run them all, and return when each has ended and has an outcome.
 
         Args:
-            folder: of the sweep, for what the backend has to keep.
+            folder: of the sweep, for files of the backend.
 
         Raises:
-            InputError: nothing can be run there, or it cannot be said any more how the runs are doing.
+            InputError: the backend cannot run anything, or has lost contact with the runs.
         """
 
 
 def lost(run: Run, reason: str) -> Outcome:
-    """Write the outcome of a run that ended without one of its own: killed, cancelled, timed out."""
+    """Write the outcome of a run that ended without one: it was killed, cancelled or timed out."""
     return Outcome(exit_code=LOST, reason=reason).keep(run.folder)
 
 
 def claim(run: Run) -> None:
-    """Keep in the folder of a run which configuration it belongs to."""
+    """Write to the folder of a run which configuration it belongs to."""
     content = {"digest": run.digest, "overrides": list(run.overrides)}
     write_whole(run.folder / "run.json", json.dumps(content, indent=2).encode())
 
 
 def begin(run: Run) -> None:
-    """Claim the folder, and forget the outcome of an earlier attempt."""
+    """Claim the folder, and delete the outcome of an earlier attempt."""
     claim(run)
     (run.folder / "outcome.json").unlink(missing_ok=True)
 
@@ -128,17 +128,17 @@ def digest_of(folder: Path) -> str | None:
 def execute(run: Run) -> int:
     """Run it in a process of its own, and wait.
 
-    SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a task, reach the run as SIGTERM, after which it
-    ends by itself and leaves what it has trained in the store; then the handlers that were there before are called.
+    Clusters announce the end of a task by SIGTERM, SIGUSR1 or SIGUSR2. The run then receives SIGTERM, stores what it
+    has trained and ends; after that the earlier handlers are called.
 
     Returns:
-        The exit code of its outcome, which is there in any case.
+        The exit code of the run's outcome, which is written in any case.
     """
     begin(run)
     with (run.folder / "stdout.txt").open("ab") as output, (run.folder / "stderr.txt").open("ab") as errors:
         command = [sys.executable, "-m", "mia_lightning", *run.arguments]
         announcements = (signal.SIGUSR1, signal.SIGUSR2)
-        # Blocked in the run, which a scheduler may signal directly, and would kill that way.
+        # Blocked in the run: a scheduler may send them to the run directly, and they would kill it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, announcements)
         process = subprocess.Popen(command, cwd=run.directory, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         try:
@@ -154,7 +154,7 @@ def execute(run: Run) -> int:
 
 @contextmanager
 def _passing_on(numbers: Sequence[signal.Signals], process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Signals end the process before they do what they did; only the main thread can handle any."""
+    """Within the context the signals end the process and then call their earlier handlers; in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -186,9 +186,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _explain(run: Run, code: int) -> Outcome:
-    """The outcome of a run that wrote none: it was killed, or refused before there was a configuration."""
+    """The outcome of a run that wrote none: it was killed, or its command line was refused."""
     if code < 0:
         return Outcome(exit_code=LOST, reason=f"it was killed by {signal.Signals(-code).name}")
     lines = (run.folder / "stderr.txt").read_text(errors="replace").split("\n")
-    last = next((line for line in reversed(lines) if line.strip()), f"it ended with exit code {code}, without a word")
+    last = next((line for line in reversed(lines) if line.strip()), f"it ended with exit code {code} and said nothing")
     return Outcome(exit_code=code if code in OF_RUNS[1:] else LOST, reason=last.removeprefix("mia-lightning: "))

@@ -1,8 +1,8 @@
 """Runs on Slurm, through submitit: one array of tasks for each sweep.
 
-submitit writes the batch script and queues a task again that ran into its time limit. How the tasks are doing is read
-by `slurm_queue`, and how a run ended from the run's own `outcome.json`; submitit's own view of both needs accounting,
-and waits for ever without.
+submitit writes the batch script, and queues a task again that reached its time limit. The states of the tasks are read
+by `slurm_queue`, and how a run ended is read from its own `outcome.json`: submitit's own view of both needs accounting,
+and waits for ever without it.
 """
 
 import contextlib
@@ -15,79 +15,86 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, FromList, Name, Positive, Text
+from mia_lightning.settings.words import Such, Words
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.sweep.runs import FINISHED, Outcome, Run, execute, lost
 from mia_lightning.sweep.slurm_queue import CUT_SHORT, OVER, Queue, cancel, check_commands, patience, undisturbed
 
-LARGEST_ARRAY = 1000  # tasks; Slurm's `MaxArraySize` is 1001 where nobody has changed it
-SECONDS_FOR_FILES = 10.0  # until what a node wrote is seen here
+LARGEST_ARRAY = 1000  # tasks; Slurm's `MaxArraySize` is 1001 by default
+SECONDS_FOR_FILES = 10.0  # until a file that a node wrote is visible here
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a task of the array does; submitit pickles it, and asks it for a `checkpoint` before it queues it again.
+class SlurmTask:
+    """A task of the array; submitit pickles it, and calls its `checkpoint` before it queues the task again.
 
     Attributes:
-        limit: of its time, for a person to read.
+        limit: of the task's time, for a person to read.
     """
 
     limit: str
 
     def __call__(self, run: Run) -> None:
-        """Run it; the task ends with the exit code of the run, so that Slurm knows as well whether it failed."""
+        """Execute the run; the task ends with its exit code, so that Slurm, too, knows whether it failed."""
         from submitit.core.utils import UncompletedJobError
 
         try:
             code = execute(run)
-        except UncompletedJobError:  # out of submitit's signal handler: it is not queued again
+        except UncompletedJobError:  # raised by submitit's signal handler: the task is not queued again
             lost(run, f"it timed out: it ran longer than {self.limit}")
             raise
         if code not in FINISHED:
             sys.exit(code)
 
     def checkpoint(self, run: Run) -> Any:
-        """The same again: what is trained already is in the store."""
+        """The same task again: the models that are trained already are in the store."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, run)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings("hydra.launcher")
 class Slurm:
-    """The settings of `conf/hydra/launcher/slurm.yaml`, which says what each means.
+    """A sweep whose runs are tasks of Slurm.
+
+    Attributes:
+        partition, account, qos: of the cluster; None for its default.
+        timeout_minutes: time limit of a task.
+        retries: how often a task that reached the limit is queued again; it goes on where it stopped.
+        gpus, cpus: of a task.
+        memory_gb: of a task; None for the cluster's default.
+        parallel: the most tasks that run at the same time.
+        notice_seconds: how long before its limit a task is told to end and to leave what it has trained in the store.
+        poll_seconds: between two looks at the queue.
+        setup: lines of shell that a task begins with.
+        sbatch: further options of sbatch, by their names.
 
     Raises:
-        InputError: a setting cannot be used, submitit or Slurm is not installed, or Slurm refuses the sweep or does not
-            answer.
+        InputError: submitit or Slurm is not installed.
     """
 
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    timeout_minutes: int = 60
-    retries: int = 3
-    gpus: int = 1
-    cpus: int = 4
-    memory_gb: float | None = 16
-    parallel: int = 64
-    notice_seconds: int = 90
-    poll_seconds: float = 5.0
-    setup: Sequence[str] = ()
-    sbatch: Mapping[str, Any] = field(default_factory=dict)
+    partition: Name | None = None
+    account: Name | None = None
+    qos: Name | None = None
+    timeout_minutes: AtLeast1 = 60
+    retries: AtLeast0 = 3
+    gpus: AtLeast0 = 1
+    cpus: AtLeast1 = 4
+    memory_gb: Positive | None = 16
+    parallel: AtLeast1 = 64
+    notice_seconds: AtLeast0 = 90
+    poll_seconds: Positive = 5.0
+    setup: Annotated[Sequence[Text], FromList, Words("a list of shell commands"), Such('["module load cuda"]')] = ()
+    sbatch: Annotated[Mapping[str, Any], Words("options of sbatch by their names"), Such("{constraint: a100}")] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
-        least = {"timeout_minutes": 1, "retries": 0, "gpus": 0, "cpus": 1, "parallel": 1, "notice_seconds": 0}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if type(value) is not int or value < smallest:
-                raise InputError(f"`hydra.launcher.{name}` is {value!r}; it must be a whole number from {smallest} on.")
-        for name in ("memory_gb", "poll_seconds"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float) or isinstance(value, bool) or value <= 0):
-                raise InputError(f"`hydra.launcher.{name}` is {value!r}; it must be a positive number.")
         if importlib.util.find_spec("submitit") is None:
             raise InputError(
                 "hydra/launcher=slurm needs submitit, which is not installed; pip install 'mia-lightning[slurm]'."
@@ -95,10 +102,13 @@ class Slurm:
         check_commands()
 
     def run(self, runs: Sequence[Run], *, folder: Path) -> None:
-        """Hand over what an earlier start has not, and wait for all.
+        """Submit the runs that an earlier start has not submitted, and wait for all.
 
-        Whatever interrupts it cancels the tasks; a client that is killed leaves them to the next start of the sweep,
+        An interruption cancels the tasks. A client that is killed leaves its tasks to the next start of the sweep,
         which finds their ids in `sweep.json`.
+
+        Raises:
+            InputError: Slurm refuses the sweep, or does not answer.
         """
         kept = folder / "sweep.json"
         queue = Queue()
@@ -121,13 +131,15 @@ class Slurm:
         _keep(kept, {place: task for place, task in _kept(kept).items() if place not in ended})
 
     def _taken_up(self, runs: Sequence[Run], kept: Path, queue: Queue) -> dict[Run, str]:
-        """Tasks of an earlier start that are still queued or running."""
+        """The tasks of an earlier start that are still queued or running."""
         earlier = _kept(kept)
         tasks = {run: earlier[str(run.folder)] for run in runs if str(run.folder) in earlier}
-        states = self._states(list(tasks.values()), queue)  # where there are none, whether the controller answers
+        states = self._states(list(tasks.values()), queue)  # also without tasks, to see that the controller answers
         active = {run: task for run, task in tasks.items() if states[task] not in OVER}
         if active:
-            print(f"Slurm: taken up from an earlier start: {', '.join(sorted(active.values()))}", file=sys.stderr)
+            print(
+                f"Slurm: waiting for tasks of an earlier start: {', '.join(sorted(active.values()))}", file=sys.stderr
+            )
         return active
 
     def _states(self, tasks: Sequence[str], queue: Queue) -> dict[str, str]:
@@ -136,7 +148,7 @@ class Slurm:
         return states
 
     def _submit(self, runs: Sequence[Run], folder: Path) -> list[str]:
-        """The ids of the tasks of a new array, one for each run."""
+        """Submit an array with a task for each run; returns the ids of the tasks."""
         import submitit
 
         for run in runs:
@@ -147,16 +159,16 @@ class Slurm:
             with contextlib.redirect_stderr(said), patience():
                 executor = submitit.SlurmExecutor(folder, max_num_timeout=self.retries)
                 executor.update_parameters(**self._parameters())
-                jobs = executor.map_array(Task(limit=times), runs)
+                jobs = executor.map_array(SlurmTask(limit=times), runs)
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             raise InputError(self._refusal(error)) from error
         ids = [str(job.job_id) for job in jobs]
         job = ids[0].partition("_")[0]
-        print(f"Slurm: handed over as job {job}, {len(ids)} in number; logs in {folder}", file=sys.stderr)
+        print(f"Slurm: submitted as job {job} with {len(ids)} tasks; logs in {folder}", file=sys.stderr)
         return ids
 
     def _parameters(self) -> dict[str, Any]:
-        """As submitit names them, without those that are not set."""
+        """The parameters of submitit, without those that are not set."""
         given = {
             "job_name": "mia-lightning",
             "partition": self.partition,
@@ -168,23 +180,27 @@ class Slurm:
             "mem": None if self.memory_gb is None else f"{int(self.memory_gb * 1024)}M",
             "array_parallelism": self.parallel,
             "signal_delay_s": self.notice_seconds,
-            # Where a node does not bind tasks to their processors, each would use all of them.
+            # On a node that does not bind tasks to their processors, each task would use all of them.
             "setup": [f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{self.cpus}}}", *self.setup],
-            "srun_args": [f"--cpus-per-task={self.cpus}"],  # which srun no longer takes over from sbatch
+            "srun_args": [f"--cpus-per-task={self.cpus}"],  # srun does not inherit it from sbatch
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
         return {name: value for name, value in given.items() if value is not None}
 
     def _refusal(self, error: Exception) -> str:
         if isinstance(error.__cause__, TimeoutError):
-            return "Slurm's controller does not answer; nothing was handed over, start the same command again later."
+            return "Slurm's controller does not answer; nothing was submitted, start the same command again later."
         lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
-        given = {name: getattr(self, name) for name in ("partition", "account", "qos", "gpus", "cpus", "memory_gb")}
-        told = ", ".join(f"hydra.launcher.{name}={value}" for name, value in given.items() if value is not None)
-        return f"Slurm refuses the sweep: {lines[-1] if lines else 'it does not say why'}; it was given {told}."
+        names = ("partition", "account", "qos", "gpus", "cpus", "memory_gb")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        told = ", ".join(
+            f"hydra.launcher.{name}={value if isinstance(value, str) else f'{value:g}'}"
+            for name, value in given.items()
+        )
+        return f"Slurm refuses the sweep: {lines[-1] if lines else 'it gives no reason'}; it was given {told}."
 
     def _wait(self, tasks: dict[Run, str], queue: Queue, logs: Path) -> None:
-        """Until every task is over and every run has an outcome."""
+        """Wait until every task is over and every run has an outcome."""
         ended: Counter[str] = Counter()
         told = ""
         while tasks:
@@ -201,8 +217,8 @@ class Slurm:
                 time.sleep(self.poll_seconds)
 
     def _withdraw(self, tasks: Mapping[Run, str], queued: Collection[str], queue: Queue) -> bool:
-        """Cancel all tasks and wait until they are gone; False where that could not be seen, so that the next start
-        has to look for them."""
+        """Cancel all tasks and wait until they are gone; False where the controller did not confirm it, so that the
+        next start has to look for them."""
         are_gone = False
         cancel(queued)
         with contextlib.suppress(TimeoutError, InputError), patience():
@@ -221,7 +237,7 @@ def _line(states: Mapping[str, int]) -> str:
 
 
 def _kept(kept: Path) -> dict[str, str]:
-    """The tasks of the sweep that nobody has seen the end of, by the folders of their runs."""
+    """The tasks of the sweep whose end was not seen, by the folders of their runs."""
     try:
         tasks: dict[str, str] = json.loads(kept.read_text())["slurm"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -234,7 +250,7 @@ def _keep(kept: Path, tasks: Mapping[str, str]) -> None:
 
 
 def _conclude(run: Run, task: str, state: str, logs: Path) -> None:
-    """The outcome of a run whose task is over: its own, unless Slurm cut it short before it had an answer."""
+    """Settle the outcome of a run whose task is over: its own, unless Slurm ended the task before the run was done."""
     latest = time.monotonic() + (SECONDS_FOR_FILES if state in ("COMPLETED", "FAILED") else 0)
     while (outcome := Outcome.of(run.folder)) is None and time.monotonic() < latest:
         time.sleep(0.5)

@@ -1,7 +1,7 @@
-"""What Slurm says of jobs, by its own commands, none of which may hang: each blocks while the controller is away.
+"""The states of Slurm's jobs, read by its own commands with a time limit: each blocks while the controller is away.
 
-Everything is read from `squeue`, which knows a job for some minutes after its end (`MinJobAge`), so that no accounting
-is needed; `sacct` is asked only about a job that the controller has forgotten.
+The states come from `squeue`, which lists a job for some minutes after its end (`MinJobAge`), so that no accounting is
+needed; `sacct` is called only for a job that the controller has forgotten.
 """
 
 import shutil
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from mia_lightning.errors import InputError
 
 SECONDS_OF_A_COMMAND = 15.0
-SECONDS_OF_PATIENCE = 30.0  # with a controller that does not answer; the answer to its user comes within a minute
+SECONDS_OF_PATIENCE = 30.0  # with a controller that does not answer; the user is told within a minute
 COMMANDS = ("sbatch", "srun", "squeue", "scancel", "scontrol")
-# States of a task that is over (`man squeue`, job state codes); with all others it is still to be waited for.
+# States of a task that is over (`man squeue`, job state codes); a task in any other state is waited for.
 CUT_SHORT = {
     "BOOT_FAIL": "its node did not start",
     "CANCELLED": "it was cancelled",
@@ -34,16 +34,16 @@ OVER = {*CUT_SHORT, "COMPLETED", "FAILED", FORGOTTEN}
 
 
 def check_commands() -> None:
-    """That Slurm is installed on this machine.
+    """Refuse a machine without Slurm's commands.
 
     Raises:
-        InputError: it is not.
+        InputError: one of them is missing.
     """
     missing = [name for name in COMMANDS if shutil.which(name) is None]
     if missing:
         raise InputError(
             f"hydra/launcher=slurm needs Slurm's commands, and there is no {missing[0]} on this machine; start the "
-            "sweep on a login node of the cluster, or take hydra/launcher=local."
+            "sweep on a login node of the cluster, or use hydra/launcher=local."
         )
 
 
@@ -52,7 +52,7 @@ class Queue:
     """The controller's view of some tasks.
 
     Attributes:
-        answered: when it last answered, by `time.monotonic`.
+        answered: when the controller last answered, by `time.monotonic`.
     """
 
     answered: float = field(default_factory=time.monotonic)
@@ -77,23 +77,23 @@ class Queue:
         if time.monotonic() - self.answered > SECONDS_OF_PATIENCE:
             reason = f" ({said.strip().splitlines()[-1]})" if said.strip() else ""
             raise InputError(
-                f"Slurm's controller does not answer{reason}; tasks that it has been given go on, and the same "
-                "command, started again when it does, takes them up."
+                f"Slurm's controller does not answer{reason}; submitted tasks go on, and the same command, started "
+                "again when the controller answers, waits for them."
             )
 
 
 def cancel(tasks: Collection[str]) -> None:
-    """Cancel tasks; one that is over already, or a controller that is away, is no mistake."""
+    """Cancel tasks; a task that is over already, and a controller that is away, are no errors."""
     if tasks:
         _ask("scancel", *sorted(tasks))
 
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Interrupt by an exception what has not ended in time; for commands that others start.
+    """Interrupt by an exception what takes too long; for commands that a library starts.
 
     Raises:
-        TimeoutError: it has not.
+        TimeoutError: it took longer than `SECONDS_OF_PATIENCE`.
     """
 
     def give_up(_: int, __: object) -> None:
@@ -110,12 +110,12 @@ def patience() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until it is over: what was handed over is then known, and can be cancelled.
+    """Defer Ctrl-C and SIGTERM to the end of the context, where the submitted tasks are known and can be cancelled.
 
-    Blocked, so that a command that is started meanwhile is not ended by them; and noted, since other threads of this
-    process may receive what the main one blocks.
+    The signals are blocked, so that they do not end a command that is started meanwhile, and noted, since other threads
+    of this process may receive what the main one blocks.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone hears of them
+    if threading.current_thread() is not threading.main_thread():  # the only one that handles signals
         yield
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -133,7 +133,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _accounted(tasks: Collection[str]) -> dict[str, str]:
-    """The states of tasks that the controller has forgotten, as far as there is accounting that knows them."""
+    """The states of tasks that the controller has forgotten, where there is accounting that knows them."""
     if not tasks:
         return {}
     answer = _ask(
@@ -145,7 +145,7 @@ def _accounted(tasks: Collection[str]) -> dict[str, str]:
 
 
 def _ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """What a command says; None where it is not there, or does not answer."""
+    """The output of a command; None where it is missing, or takes too long."""
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=SECONDS_OF_A_COMMAND, check=False, stdin=subprocess.DEVNULL

@@ -11,13 +11,18 @@ from rich.text import Text
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
-from mia_lightning.sweep.rows import FIGURES as FIGURES
-from mia_lightning.sweep.rows import STAGES as STAGES
-from mia_lightning.sweep.rows import Limited as Limited
-from mia_lightning.sweep.rows import Row as Row
+from mia_lightning.sweep.rows import STAGES, Row
 from mia_lightning.sweep.rows import summarise as summarise
 
 TABLE = "sweep.parquet"
+_ACCURACIES = ("train_accuracy", "test_accuracy", "generalization_gap")
+FIGURES = ("auc", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "advantage")
+# Columns of the flat table that the file has, and what it calls them where that differs.
+_OF_REPORT = (
+    *("seed", "dataset", "num_records", "architecture", "plan", "defense", "attack", "adaptive", "num_members"),
+    *("num_targets", "num_shadows", "shadow_train_size", *_ACCURACIES),
+)
+_RENAMED = {"num_members": "train_size"}
 # Columns of the table on the terminal, left out where all runs have the same: it stands below then.
 _ABOUT = {
     "variant": "variant",
@@ -26,18 +31,19 @@ _ABOUT = {
     "plan": "plan",
     "seed": "seed",
     "defense": "defence",
-    "train_size": "records",
+    "num_members": "records",
     "num_targets": "targets",
     "num_shadows": "shadow models",
 }
 _NUMBERS = ("train", "test", "gap", "AUC", "TPR\nat\n0.1\u00a0%", "TPR\nat\n1\u00a0%", "TPR\n- FPR", "s")
+_NESTED = ("found", "seconds")
 LONGEST_NAME = 12  # of an attack, that is not broken
 
 
 def save_summary(rows: Sequence[Row], folder: Path) -> Path:
     """Write `sweep.parquet` into the sweep's folder, whole; its columns and types are the same for any rows.
 
-    The fields of `Row` in their order, then each figure with `_low` and `_high`, then `seconds_<stage>`.
+    What is known of the run, then of its report, then each figure with `_low` and `_high`, then `seconds_<stage>`.
 
     Raises:
         InputError: the folder cannot be written.
@@ -59,18 +65,24 @@ def save_summary(rows: Sequence[Row], folder: Path) -> Path:
 
 def _columns() -> dict[str, Any]:
     """Types by name."""
-    plain = {each.name: each.type for each in fields(Row) if each.name not in ("figures", "seconds")}
-    limits = {f"{name}{end}": float for name in FIGURES for end in ("", "_low", "_high")}
-    return {**plain, **limits, **{f"seconds_{name}": float for name in STAGES}}
+    from mia_lightning.reports.rows import AttackRow, RunRow, with_limits
+
+    of_report = {**RunRow.model_fields, **AttackRow.model_fields}
+    return {
+        **{each.name: each.type for each in fields(Row) if each.name not in _NESTED},
+        **{_RENAMED.get(name, name): of_report[name].annotation for name in _OF_REPORT},
+        **dict.fromkeys(with_limits({}, FIGURES), float),
+        **{f"seconds_{name}": float for name in STAGES},
+    }
 
 
 def _flat(row: Row) -> dict[str, Any]:
-    limits: dict[str, float | None] = {}
-    for name in FIGURES:
-        figure = row.figures.get(name, Limited())
-        limits |= {name: figure.value, f"{name}_low": figure.low, f"{name}_high": figure.high}
-    plain = {each.name: getattr(row, each.name) for each in fields(Row) if each.name not in ("figures", "seconds")}
-    return {**plain, **limits, **{f"seconds_{name}": row.seconds.get(name) for name in STAGES}}
+    """The row by the names of its columns; further ones do not count."""
+    return {
+        **vars(row),
+        **{_RENAMED.get(name, name): value for name, value in row.found.items()},
+        **{f"seconds_{name}": value for name, value in row.seconds.items()},
+    }
 
 
 def _arrow(kind: Any) -> Any:
@@ -95,8 +107,8 @@ def render_rows(rows: Sequence[Row]) -> Table:
     """
     table = Table(title="Sweep", title_justify="left", title_style="bold", caption_justify="left", caption_style="")
     table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
-    reported = [row for row in rows if row.figures]
-    varied = [name for name in _ABOUT if len({getattr(row, name) for row in reported}) > 1]
+    reported = [row for row in rows if row.attack]
+    varied = [name for name in _ABOUT if len({_about(row, name) for row in reported}) > 1]
     has_failed = any(row.exit_code != 0 for row in rows)
     for name in ("run", *(("exit",) if has_failed else ()), *(_ABOUT[name] for name in varied), "attack"):
         table.add_column(name, overflow="fold")
@@ -106,30 +118,30 @@ def render_rows(rows: Sequence[Row]) -> Table:
     before = None
     for row in rows:
         exit_code = (_text(row.exit_code),) if has_failed else ()
-        about = (row.run, *exit_code, *(_text(getattr(row, name)) for name in varied))
-        is_next = (row.path, row.defense) == before
-        accuracies = (row.train_accuracy, row.test_accuracy, row.generalization_gap)
+        about = (row.run, *exit_code, *(_text(_about(row, name)) for name in varied))
+        is_next = (row.path, row.found.get("defense")) == before
+        accuracies = [row.found.get(name) for name in _ACCURACIES]
         table.add_row(
             *(Text("" if is_next else each) for each in about),
             Text(_text(row.attack)),
             *("" if is_next else _show(value) for value in accuracies),
-            _limited(row.figures.get("auc", Limited())),
-            *(_show(row.figures.get(name, Limited()).value) for name in FIGURES[1:]),
+            _limited(row, "auc"),
+            *(_show(row.found.get(name)) for name in FIGURES[1:]),
             _show(row.seconds.get("total"), 1),
         )
-        before = (row.path, row.defense)
+        before = (row.path, row.found.get("defense"))
     table.caption = Text("\n".join(_remarks(rows, [name for name in _ABOUT if name not in varied])))
     return table
 
 
 def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
     lines = []
-    first = next((row for row in rows if row.figures), None)
+    first = next((row for row in rows if row.attack), None)
     if first is not None:
-        shared = [f"{_ABOUT[name]} {getattr(first, name)}" for name in common if getattr(first, name) is not None]
+        shared = [f"{_ABOUT[name]} {_about(first, name)}" for name in common if _about(first, name) is not None]
         lines.append("Brackets: 95\u00a0% intervals; s: seconds of the whole run.")
         if shared:
-            lines.append(f"Of all runs: {', '.join(shared)}.")
+            lines.append(f"All runs: {', '.join(shared)}.")
     shared_overrides = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
     reasons = {}
     for row in rows:
@@ -142,6 +154,10 @@ def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
     return lines + [f"Results: {parent}" for parent in parents]
 
 
+def _about(row: Row, name: str) -> object:
+    return row.variant if name == "variant" else row.found.get(name)
+
+
 def _text(value: object) -> str:
     return "–" if value is None else str(value)
 
@@ -150,10 +166,9 @@ def _show(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _limited(figure: Limited) -> str:
+def _limited(row: Row, name: str) -> str:
     """Value and interval, which is without leading zeros."""
-    if figure.low is None or figure.high is None:
-        return _show(figure.value)
-    interval = f"[{_show(figure.low)},{_show(figure.high)}]"
-    short = re.sub(r"(?<=[\[,])0(?=\.)", "", interval)
-    return f"{_show(figure.value)} {short}"
+    value, low, high = (row.found.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if low is None or high is None:
+        return _show(value)
+    return f"{_show(value)} " + re.sub(r"(?<=[\[,])0(?=\.)", "", f"[{_show(low)},{_show(high)}]")

@@ -12,7 +12,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import NameOrNone, PathLike
+from mia_lightning.settings.kinds import AnyText, PathLike
 from mia_lightning.targets.interface import Target
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import inspect_architecture
@@ -76,7 +76,7 @@ class Checkpoint(Target):
     """
 
     path: PathLike
-    prefix: NameOrNone = ""
+    prefix: AnyText = ""
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False

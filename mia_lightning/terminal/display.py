@@ -1,4 +1,4 @@
-"""How the stages of a run are shown: one live table on a terminal, plain lines elsewhere, or not at all."""
+"""Display of the stages of a run: one live table on a terminal, plain lines elsewhere, or nothing."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from mia_lightning.terminal.amounts import stopwatch
 
 SECONDS_BETWEEN_LINES = 10.0  # of one stage, where the output is no terminal
 FRAMES_PER_SECOND = 4
-WIDE = 100  # columns of a terminal that has room for bars beside everything else
+WIDE = 100  # columns of a terminal that has room for bars, too
 
 Now = Callable[[], float]
 
@@ -40,12 +40,12 @@ class Quantiles(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What was seen of a chunk of models at the end of an epoch.
+    """Loss and accuracy of a chunk of models at the end of an epoch.
 
     Attributes:
         loss: mean training loss over the epoch.
-        accuracy: on the last batch of the epoch, as it was trained on; None where no labels are predicted, or not by
-            outputs that are at hand.
+        accuracy: on the last training batch of the epoch; None where no labels are predicted, or where the outputs are
+            not available.
     """
 
     loss: Quantiles
@@ -54,20 +54,20 @@ class Look(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class Row:
-    """What is known of a stage; 0 models and 0 epochs for one that trains nothing.
+    """The state of a stage; a stage that trains nothing has 0 models and 0 epochs.
 
     Attributes:
         name: such as "shadow" or "attack/shokri".
-        begun: when, in seconds.
-        models, epochs: to be trained, and gone through by all chunks of models one after another.
-        trained, done: how many of them are.
-        advanced: the epochs among the done ones that were trained here: others were in the store, or spared by models
-            that stopped early.
-        training_begun: when the first of them was.
-        records, answered: about which a served model is to be asked, and of which it has answered.
-        asking_begun: when the first of them was asked about.
-        look: at the last epoch that was looked at, over the models of its chunk.
-        seconds: that it took; None until it has ended.
+        begun: time of its start, in seconds.
+        models, epochs: to be trained; epochs are summed over the chunks of models, which train one after another.
+        trained, done: the models and epochs that are finished.
+        advanced: the finished epochs that were trained here: others came from the store, or were saved by early
+            stopping.
+        training_begun: time of the start of training.
+        records, answered: the records that a served model is queried for, and those that it has answered.
+        asking_begun: time of the first query.
+        look: at the last measured epoch, over the models of its chunk.
+        seconds: its duration; None until it has ended.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Row:
     seconds: float | None = None
 
     def left(self, now: float) -> float | None:
-        """Seconds that its training, or asking, will take from now on, at the pace so far; None where there is none
+        """Seconds that the rest of its training or queries will take at the present pace; None where it has no pace
         yet."""
         if self.seconds is None and self.answered < self.records and self.answered:
             return (now - self.asking_begun) / self.answered * (self.records - self.answered)
@@ -95,26 +95,26 @@ class Row:
 
 
 class Display(Protocol):
-    """What shows the stages."""
+    """Shows the stages."""
 
     def begin(self, row: Row) -> None:
         """A stage has begun."""
 
     def move(self, row: Row) -> None:
-        """It has moved on."""
+        """A stage has moved on."""
 
     def end(self, row: Row) -> None:
-        """It has ended well."""
+        """A stage has succeeded."""
 
     def say(self, sentence: str, style: str) -> None:
-        """Show a sentence as well."""
+        """Show a sentence."""
 
     def close(self) -> None:
         """The run has ended."""
 
 
 def display_on(console: Console | None, now: Now) -> Display:
-    """The live table on a terminal, plain lines elsewhere, nothing without a console."""
+    """The live table on a terminal, plain lines on another console, nothing without a console."""
     if console is None:
         return Hidden()
     return LiveTable(console, now) if console.is_terminal and console.is_interactive else Lines(console, now)
@@ -135,7 +135,7 @@ class Hidden:
 
 
 class Lines:
-    """A line where a stage begins and one where it ends; between them at most one in ten seconds."""
+    """A line where a stage begins and one where it ends; in between at most one line in ten seconds."""
 
     def __init__(self, console: Console, now: Now = time.perf_counter) -> None:
         self._console, self._now = console, now
@@ -167,7 +167,7 @@ class Lines:
 
 
 class LiveTable:
-    """One table with a row for each stage, drawn anew in its place; what is said stands above it."""
+    """One table with a row for each stage, redrawn in place; sentences are printed above it."""
 
     def __init__(self, console: Console, now: Now = time.perf_counter) -> None:
         self._console, self._now = console, now
@@ -177,7 +177,7 @@ class LiveTable:
 
     def begin(self, row: Row) -> None:
         self._rows.append(row)
-        self._live.start()  # without effect once it has started
+        self._live.start()  # does nothing once it has started
 
     def move(self, row: Row) -> None: ...  # shown by the next frame
 
@@ -191,16 +191,16 @@ class LiveTable:
         self._live.stop()
 
     def table(self) -> Table:
-        """All stages at the end; before, as many of the last as the terminal has room for."""
+        """All stages once the run has ended; before, the last ones that the terminal has room for."""
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-        table.add_column("stage", overflow="ellipsis")  # the one that gives way where it is narrow
+        table.add_column("stage", overflow="ellipsis")  # the one column that shrinks on a narrow terminal
         has_accuracy = any(row.look is not None and row.look.accuracy is not None for row in self._rows)
         has_bar = not has_accuracy or self._console.width >= WIDE
         names = ["models", *([""] if has_bar else []), "epochs", "loss (10-90 %)"]
         for name in [*names, *(["batch accuracy"] if has_accuracy else []), "time", "left"]:
             table.add_column(name, justify="right" if name else "left", no_wrap=True)
         now = self._now()
-        # Room for the head, and for the line below in which a shell's prompt would stand.
+        # Room for the head of the table, and for one line below it.
         rows = self._rows if self._is_closed else self._rows[-max(1, self._console.height - 2) :]
         for row in rows:
             left = row.left(now)

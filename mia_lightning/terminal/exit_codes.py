@@ -1,4 +1,4 @@
-"""How the project's commands end. Of several runs the worst code counts."""
+"""Exit codes of the project's commands; of several runs the worst counts."""
 
 from collections.abc import Iterable
 
@@ -7,13 +7,13 @@ BUG = 1
 BAD_INPUT = 2
 ABOVE = 3  # the limit of the gate
 UNDETERMINED = 4  # whether the leakage is below the limit of the gate
-LOST = 5  # killed, cancelled or timed out on a cluster; goes on when the same sweep is started again
+LOST = 5  # killed, cancelled or timed out on a cluster; the same sweep, started again, continues the run
 INTERRUPTED = 130
-CLOSED = 141  # whoever read the output has gone
+CLOSED = 141  # the reader of the output has ended
 TERMINATED = 143
 
-# Of a run, from the best to the worst. 3 and 4 are answers. A sweep that has a bug, bad input or an interruption among
-# its runs has not answered, whatever the others found.
+# Exit codes of a run, from the best to the worst. 3 and 4 are results. A sweep with a bug, bad input or an
+# interruption among its runs has no result, whatever the other runs found.
 OF_RUNS = (BELOW, UNDETERMINED, ABOVE, LOST, BUG, BAD_INPUT, INTERRUPTED, TERMINATED)
 
 

@@ -1,4 +1,4 @@
-"""What the small commands share: sentences on stderr, and how their processes end."""
+"""Shared by the small commands: an argument parser and messages on stderr."""
 
 import argparse
 import sys
@@ -8,7 +8,7 @@ from mia_lightning.terminal.exit_codes import BAD_INPUT
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses arguments in one sentence, where argparse would print its usage."""
+    """Refuses arguments in one sentence instead of argparse's usage text."""
 
     def error(self, message: str) -> NoReturn:
         tell(self.prog.partition(" ")[0], f"{message}; see {self.prog} --help.")
@@ -16,5 +16,5 @@ class Parser(argparse.ArgumentParser):
 
 
 def tell(program: str, sentence: str) -> None:
-    """To the person at the terminal; stdout stays empty."""
+    """Print a sentence to stderr; stdout stays empty."""
     print(f"{program}: {sentence}", file=sys.stderr, flush=True)

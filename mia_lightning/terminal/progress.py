@@ -1,4 +1,4 @@
-"""The stages of a run as they go: how many models and epochs, with which losses, and for how long."""
+"""Progress of the stages of a run: models, epochs, losses and times."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from mia_lightning.terminal.display import Display, Look, Now, Quantiles, Row, display_on
 
-SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: to ask a device for them makes it wait
+SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: reading them makes the device wait
 
 
 class Stages:
-    """Shows the stages of a run ("target", "shadow", ...) as they go, and the remarks made on the way.
+    """Shows the stages of a run ("target", "shadow", ...) as they go, and remarks.
 
-    On a terminal all of them are one live table, elsewhere plain lines. Without a console nothing is shown, and the
-    remarks are kept all the same.
+    A terminal shows one live table, another console plain lines. Without a console nothing is shown, but the remarks
+    are kept for the report.
 
     Args:
-        console: where; None for nowhere.
-        now: seconds, from any beginning.
+        console: where the stages are shown; None shows nothing.
+        now: a clock, in seconds.
     """
 
     def __init__(self, console: Console | None = None, *, now: Now = time.perf_counter) -> None:
@@ -40,27 +40,27 @@ class Stages:
         self._display.close()
 
     def remark(self, sentence: str) -> None:
-        """Print a sentence that the report repeats."""
+        """Print a sentence and keep it for the report."""
         self.remarks.append(sentence)
         self._display.say(sentence, "yellow")
 
     def note(self, sentence: str) -> None:
-        """Print a sentence that the report does not repeat."""
+        """Print a sentence that is not for the report."""
         self._display.say(sentence, "dim")
 
     @contextmanager
     def stage(self, name: str, epochs: int, models: int = 0) -> Iterator["EpochBar"]:
-        """Training: so many models in so many epochs, summed over the chunks in which they are trained."""
+        """A stage that trains `models` in `epochs`, summed over the chunks in which the models train."""
         row = next((row for row in self._clocked if row.name == name), None)
         if row is None:
             with self._row(name) as row:
                 yield from self._bar(row, epochs, models)
-        else:  # the training of the stage whose seconds are counted
+        else:  # the training within a stage that `clock` has begun
             yield from self._bar(row, epochs, models)
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
-        """A stage, whose seconds are counted under `name` in `seconds`."""
+        """A stage whose duration goes to `seconds[name]`."""
         start = self._now()
         try:
             with self._row(name) as row:
@@ -73,7 +73,7 @@ class Stages:
             self.seconds[name] = self._now() - start
 
     def asking(self, records: int) -> Callable[[int], None]:
-        """In the present stage a served model is asked about so many records; called with how many more it answered."""
+        """A function to call with the number of further answers, for queries of a served model for so many records."""
         if not self._clocked:
             return lambda _: None
         row = self._clocked[-1]
@@ -95,7 +95,7 @@ class Stages:
             yield row
         finally:
             row.seconds = self._now() - row.begun
-        self._display.end(row)  # of a stage that failed its error speaks
+        self._display.end(row)  # not reached by a stage that failed
 
     def _bar(self, row: Row, epochs: int, models: int) -> Iterator["EpochBar"]:
         bar = EpochBar(row, self._display, now=self._now)
@@ -105,16 +105,16 @@ class Stages:
 
 
 class EpochBar:
-    """The training of one stage; every chunk of models moves it on by its epochs."""
+    """The training of one stage, which the chunks of models advance by their epochs."""
 
     def __init__(self, row: Row, display: Display, *, now: Now = time.perf_counter) -> None:
         self._row, self._display, self._now = row, display, now
         self._epochs = 0
-        self._of_chunk = 0  # epochs of the chunk that is being trained
+        self._of_chunk = 0  # finished epochs of the present chunk
         self._looked: float | None = None
 
     def begin(self, epochs: int, models: int) -> None:
-        """So many epochs, summed over chunks, and models are to be trained."""
+        """Announce the epochs, summed over chunks, and the models to train."""
         self._epochs = epochs
         self._row.epochs += epochs
         self._row.models += models
@@ -122,16 +122,16 @@ class EpochBar:
             self._row.training_begun = self._now()
 
     def until(self, epochs: int) -> None:
-        """Let it end at another number of epochs, the chunks having become more."""
+        """Change the number of epochs, after the chunks have become more."""
         self._row.epochs += epochs - self._epochs
         self._epochs = epochs
 
     def finish(self) -> None:
-        """Show it as complete: models that stop early take fewer epochs."""
+        """Mark it as complete, also where models that stopped early took fewer epochs."""
         self._row.done, self._row.trained = self._row.epochs, self._row.models
 
     def advance(self, look: Look | None) -> None:
-        """By one epoch of one chunk, at whose end this was seen; None where nobody looked."""
+        """Advance by one epoch of a chunk; `look` is None where its losses were not measured."""
         self._of_chunk += 1
         self._row.done += 1
         self._row.advanced += 1
@@ -140,27 +140,27 @@ class EpochBar:
         self._display.move(self._row)
 
     def skip(self, epochs: int) -> None:
-        """Move on by epochs that need not be trained."""
+        """Advance by epochs that need no training."""
         self._of_chunk += epochs
         self._row.done += epochs
 
     def restart_chunk(self) -> None:
-        """What was trained of the present chunk is lost."""
+        """Take back the finished epochs of the present chunk, which is trained again."""
         self.skip(-self._of_chunk)
 
     def count(self, models: int) -> None:
-        """So many more models are trained."""
+        """Add trained models."""
         self._row.trained += models
         self._display.move(self._row)
 
     def end_chunk(self, models: int, epochs: int) -> None:
-        """A chunk of so many models is trained, for which so many epochs were meant."""
+        """A chunk of `models`, for which `epochs` were planned, is trained."""
         self.skip(epochs - self._of_chunk)
         self._of_chunk = 0
         self.count(models)
 
     def is_due(self) -> bool:
-        """Whether it is time to look again; says so once."""
+        """Whether it is time to read the losses again; True once for each time."""
         now = self._now()
         if self._looked is not None and now - self._looked < SECONDS_BETWEEN_LOOKS:
             return False
@@ -172,7 +172,7 @@ class EpochBar:
 
 
 def quantiles_of(value_K: Tensor) -> Quantiles:
-    """Quantiles over the models of a stack; NaN, of a model that has stopped, is left out."""
+    """Quantiles over the models of a stack, without the NaN of models that have stopped."""
     low, median, high = value_K.nanquantile(value_K.new_tensor([0.1, 0.5, 0.9])).tolist()
     return Quantiles(low, median, high)
 
@@ -183,13 +183,13 @@ class _Advance(pl.Callback):
         self._looks = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._bar.skip(trainer.current_epoch)  # of a stack that goes on from where it was stopped
+        self._bar.skip(trainer.current_epoch)  # not 0 where training continues from a checkpoint
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx + 1 < len(pl_module.batches):
             return
         self._looks = self._bar.is_due() or trainer.current_epoch + 1 == trainer.max_epochs
-        pl_module.counts_hits = self._looks  # in this step alone, of outputs that are there anyway
+        pl_module.counts_hits = self._looks  # in this step alone, from its own outputs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._bar.advance(_look(pl_module) if self._looks else None)

@@ -2,20 +2,17 @@
 
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from mia_lightning.command.mistakes import config_directory
 
-NAMES = [
-    *("gap", "confidence", "entropy", "modified_entropy"),
-    *("class_confidence", "class_entropy", "class_modified_entropy"),
-    *("attack_p", "quantile_regression", "augmentation_label_only", "boundary_label_only"),
-    *("attack_r", "calibrated_loss", "lira_online", "lira_offline", "rmia_online", "rmia_offline"),
-]
+NAMES = OmegaConf.load(Path(config_directory(), "attack", "all.yaml")).defaults
 
 
 def values(setting: Any) -> Any:
@@ -33,4 +30,10 @@ def test_the_python_defaults_are_those_of_the_configuration(name: str) -> None:
         config = compose("config", overrides=[f"attack={name}"])
     attack = instantiate(config.attack[name], _convert_="all")
     assert attack.name == name
-    assert values(attack) == values(type(attack)())
+    kind = {"online": attack.online} if hasattr(attack, "online") else {}
+    assert values(attack) == values(type(attack)(**kind))
+    assert set(config.attack[name]) - {"_target_"} == {each.name for each in fields(attack)}
+
+
+def test_every_attack_is_among_all_of_them() -> None:
+    assert {path.stem for path in Path(config_directory(), "attack").glob("*.yaml")} == {*NAMES, "all"}

@@ -1,11 +1,10 @@
 """The calibrated loss against a slow loop over models and records."""
 
-from dataclasses import replace
 from statistics import fmean
 
 import pytest
 import torch
-from shadow_cases import ENGINE, evidence, pairs, random_case, two_classes
+from shadow_cases import ENGINE, evidence, from_a_pool, pairs, random_case, two_classes
 
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference
@@ -59,15 +58,7 @@ def test_the_first_records_can_be_scored_alone() -> None:
 def test_shadow_models_of_a_pool_of_their_own_serve_it_too() -> None:
     """Under membership=disjoint all models are out-models of the records that are evidence about the target."""
     shadows, targets = random_case(6, 30)
-    in_pool_N = torch.arange(30) >= 15
-    disjoint = replace(
-        shadows,
-        member_KN=shadows.member_KN & in_pool_N,
-        scored_KN=shadows.scored_KN & in_pool_N,
-        block_K=torch.arange(6),
-        target_scored_N=~in_pool_N,
-        plan_name="disjoint",
-    )
+    disjoint = from_a_pool(shadows, 15)
     score_TN = CalibratedLoss().fit(disjoint, ENGINE).score(targets, shadows.label_N)
     for n in range(15):
         expected = slow_score(disjoint, list(range(6)), targets, 1, n)

@@ -1,5 +1,6 @@
 """The two attacks that see labels alone, against slow loops over their views."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,9 @@ import torch
 from attack_toys import cpu_engine, in_order, memorising, reordered, scores_of
 from torch import Tensor
 
-from mia_lightning.attacks.augmentation_label_only import AugmentationLabelOnly
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence
-from mia_lightning.attacks.threshold import balanced_accuracy_threshold
+from mia_lightning.attacks.label_only import AugmentationLabelOnly, BoundaryLabelOnly
+from mia_lightning.attacks.operating_point import balanced_accuracy_threshold
 from mia_lightning.attacks.views import Flip, Noise, Shift
 from mia_lightning.defenses.labels_only import LabelsOnly
 from mia_lightning.errors import InputError
@@ -171,31 +171,15 @@ def test_the_views_of_the_boundary_are_draws_of_noise() -> None:
     assert "7 queries" in BOUNDARY.description
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"shift": -1}, r"shift` is -1"),
-        ({"shift": 1.0}, r"shift` is 1\.0"),
-        ({"shift": 0, "flip": False}, "has neither `shift` nor `flip`"),
-    ],
-)
-def test_augmentation_without_views_is_refused(settings: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=f"`attack.augmentation_label_only.*{sentence}"):
-        AugmentationLabelOnly(**settings)
+def test_augmentation_without_views_is_refused() -> None:
+    with pytest.raises(InputError, match=r"`attack\.mine\.shift` is 0 and `attack\.mine\.flip` false.*set one of them"):
+        AugmentationLabelOnly(name="mine", shift=0, flip=False)
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"draws": 0}, "draws` is 0"),
-        ({"draws": True}, "draws` is True"),
-        ({"scales": []}, r"scales` is \[\]"),
-        ({"scales": [0.0, 1.0]}, r"scales` is \[0\.0, 1\.0\]"),
-        ({"scales": [0.2, 0.1]}, r"scales` is \[0\.2, 0\.1\]"),
-        ({"scales": [0.2, 0.2]}, "each above the one before"),
-        ({"scales": ["x"]}, "at least one number above 0"),
-    ],
+    ("scales", "sentence"),
+    [([], "a list of numbers above 0"), ([0.0, 1.0], "above 0"), ([0.2, 0.1], "each"), ([0.1, 0.2, 0.2], "each")],
 )
-def test_scales_that_are_no_increasing_amounts_are_refused(settings: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=f"`attack.boundary_label_only.*{sentence}"):
-        BoundaryLabelOnly(**settings)
+def test_scales_that_are_no_increasing_amounts_are_refused(scales: list[float], sentence: str) -> None:
+    with pytest.raises(InputError, match=rf"`attack\.mine\.scales` is {re.escape(str(scales))}.*{sentence}"):
+        BoundaryLabelOnly(name="mine", scales=scales)

@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
-from shadow_cases import ENGINE, LIRA, evidence, name_of, pairs, random_case, two_classes
+from shadow_cases import ENGINE, LIRA, evidence, from_a_pool, name_of, pairs, random_case, two_classes
 from torch import Tensor
 
 from mia_lightning.attacks import lira, normal
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference
-from mia_lightning.attacks.lira import LiraOffline, LiraOnline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.errors import InputError
 from mia_lightning.training.signals import Signals, ViewSignals
 
-Lira = LiraOnline | LiraOffline
 Phi = list[list[list[float]]]  # [model][record][view]
 
 
@@ -50,7 +49,7 @@ class Slow:
         if self.attack.published:
             if self.variance == "record":
                 return float(np.std(self.values(side, n, a))) + 1e-30
-            side = side or isinstance(self.attack, LiraOnline)
+            side = side or self.attack.online
             every = [value for m in self.scored for b in range(self.num_views) for value in self.values(side, m, b)]
             return float(np.std(every)) + 1e-30
         if self.variance == "record":
@@ -68,9 +67,9 @@ class Slow:
         for a, phi in enumerate(target[n]):
             distributions = {
                 side: norm(centre(self.values(side, n, a)), self.std(side, n, a))
-                for side in ((True, False) if isinstance(self.attack, LiraOnline) else (False,))
+                for side in ((True, False) if self.attack.online else (False,))
             }
-            if isinstance(self.attack, LiraOnline):
+            if self.attack.online:
                 scores.append(distributions[True].logpdf(phi) - distributions[False].logpdf(phi))
             elif self.attack.published:
                 scores.append(-distributions[False].logpdf(phi))
@@ -143,13 +142,14 @@ def test_views_are_independent_normals(attack: Lira, monkeypatch: pytest.MonkeyP
 def test_auto_is_a_fixed_variance_below_64_shadow_models() -> None:
     for num_models, variance in ((62, "fixed"), (64, "record")):
         shadows, targets = random_case(num_models, 10)
-        for kind in (LiraOnline, LiraOffline):
-            fitted = kind().fit(shadows, ENGINE)
+        for online in (True, False):
+            fitted = Lira(online=online).fit(shadows, ENGINE)
             assert fitted.normal.variance == variance
-            same = kind(variance=variance).fit(shadows, ENGINE)
+            same = Lira(online=online, variance=variance).fit(shadows, ENGINE)
             assert torch.equal(fitted.score(targets, shadows.label_N), same.score(targets, shadows.label_N))
             assert fitted.threshold == same.threshold
-            other = kind(variance="record" if variance == "fixed" else "fixed").fit(shadows, ENGINE)
+            opposite = "record" if variance == "fixed" else "fixed"
+            other = Lira(online=online, variance=opposite).fit(shadows, ENGINE)
             assert not torch.equal(fitted.score(targets, shadows.label_N), other.score(targets, shadows.label_N))
 
 
@@ -159,7 +159,9 @@ def test_offline_scores_are_those_of_scipy_far_into_the_tail() -> None:
     shadows.member_KN[0, :5] = True  # so that there is a threshold
     shadows.target_scored_N[:5] = False
     phi_N = torch.linspace(-60, 12, 40)
-    (score_N,) = LiraOffline(variance="record").fit(shadows, ENGINE).score(two_classes(phi_N[None]), shadows.label_N)
+    (score_N,) = (
+        Lira(online=False, variance="record").fit(shadows, ENGINE).score(two_classes(phi_N[None]), shadows.label_N)
+    )
     expected = norm(1.0, sqrt(4 / 3)).logcdf(phi_N.double().numpy())
     np.testing.assert_allclose(score_N[5:].numpy(), expected[5:], rtol=1e-5)
     assert bool((score_N[5:].diff() > 0).all())
@@ -171,51 +173,41 @@ def test_models_that_agree_have_the_smallest_deviation_and_no_more() -> None:
     shadows = evidence(two_classes(member_KN.double()), member_KN)
     targets = two_classes(torch.tensor([[0.0, 1.0] * 10]))
     for variance in ("record", "fixed"):
-        (score_N,) = LiraOnline(variance=variance).fit(shadows, ENGINE).score(targets, shadows.label_N)
+        (score_N,) = Lira(variance=variance).fit(shadows, ENGINE).score(targets, shadows.label_N)
         expected = 0.5 / normal.SMALLEST_STD**2
         np.testing.assert_allclose(score_N.numpy(), [-expected, expected] * 10, rtol=1e-3)
 
 
 def test_the_online_attack_names_its_offline_form_where_no_model_has_seen_the_target_s_records() -> None:
-    shadows, _ = random_case(6, 20)
-    in_pool_N = torch.arange(20) >= 8
-    disjoint = replace(
-        shadows,
-        member_KN=shadows.member_KN & in_pool_N,
-        scored_KN=shadows.scored_KN & in_pool_N,
-        block_K=torch.arange(6),
-        target_scored_N=~in_pool_N,
-        plan_name="disjoint",
-    )
+    disjoint = from_a_pool(random_case(6, 20)[0], 8)
     with pytest.raises(DoesNotApplyError, match=r"8 of the 8 .*membership=disjoint.*attack=lira_offline, which needs"):
-        LiraOnline().fit(disjoint, ENGINE)
-    LiraOffline().fit(disjoint, ENGINE)
+        Lira().fit(disjoint, ENGINE)
+    Lira(online=False).fit(disjoint, ENGINE)
 
 
 def test_a_variance_takes_two_shadow_models_on_each_side() -> None:
     single = evidence(two_classes(torch.zeros(1, 4)), torch.zeros(1, 4, dtype=torch.bool), plan_name="disjoint")
     with pytest.raises(DoesNotApplyError, match="at least 2 shadow models that did not train on it, and 4 of the 4"):
-        LiraOffline().fit(single, ENGINE)
+        Lira(online=False).fit(single, ENGINE)
     shadows, _ = random_case(4, 20)  # two on each side, and one once a pair is left out
-    for kind, variance in itertools.product((LiraOnline, LiraOffline), ("record", "fixed")):
+    for online, variance in itertools.product((True, False), ("record", "fixed")):
         with pytest.raises(DoesNotApplyError, match="too few are left"):
-            kind(variance=variance).fit(shadows, ENGINE)
+            Lira(online=online, variance=variance).fit(shadows, ENGINE)
 
 
-def test_settings_are_checked() -> None:
-    with pytest.raises(InputError, match=r"`attack.lira_online.variance` is 'global'; it must be one of auto, record"):
-        LiraOnline(variance="global")
-    with pytest.raises(InputError, match=r"`attack.mine.published` is 'yes'"):
-        LiraOffline(name="mine", published="yes")  # type: ignore[arg-type]
+def test_it_is_named_after_its_kind_unless_it_is_given_a_name() -> None:
+    assert (Lira().name, Lira(online=False).name, Lira(name="mine").name) == ("lira_online", "lira_offline", "mine")
+    assert (Lira().needs.in_models, Lira(online=False).needs.in_models) == (2, 0)
 
 
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"flip": 1}, r"`attack\.lira_online\.flip` is 1; it must be true or false"),
-        ({"shift": -1}, r"`attack\.lira_online\.shift` is -1; it must be a whole number"),
-    ],
-)
-def test_views_out_of_range_are_refused(settings: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        LiraOnline(**settings)
+@pytest.mark.parametrize("name", ["", "two words", "a/b"])
+def test_a_name_that_no_report_can_use_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"name` is .*word of letters"):
+        Lira(name=name)
+
+
+def test_a_wrong_setting_is_said_of_the_attack_by_its_name() -> None:
+    with pytest.raises(InputError, match=r"^`attack\.mine\.shift` is -1"):
+        Lira(name="mine", shift=-1)
+    with pytest.raises(InputError, match=r"^`attack\.lira\.shift` is -1"):
+        Lira(shift=-1)

@@ -257,9 +257,6 @@ def test_the_smallest_population_will_do(size: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"alpha": 0}, r"`attack\.quantile_regression\.alpha` is 0"),
-        ({"held_out": 1.0}, r"`attack\.quantile_regression\.held_out` is 1\.0"),
-        ({"hidden": [0]}, r"`attack\.quantile_regression\.hidden` is \[0\]"),
         ({"training": replace(QUICK, augment=(Flip(),))}, "augment` is set, but attack networks see no images"),
     ],
 )

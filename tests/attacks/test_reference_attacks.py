@@ -27,9 +27,9 @@ from mia_lightning.attacks import references
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, FittedReference
-from mia_lightning.attacks.lira import LiraOffline, LiraOnline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.references import Others
-from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.seeds import generator
 from mia_lightning.training.signals import Signals
 
@@ -71,7 +71,7 @@ def test_the_threshold_is_learnt_from_the_scored_entries_of_left_out_models(atta
     shadows, _ = ragged_case(80)
     fitted = fit(attack, shadows)
     score_KN = fitted.score_left_out(shadows, torch.arange(12))
-    is_lira = isinstance(attack, LiraOnline | LiraOffline)
+    is_lira = isinstance(attack, Lira)
     assert bool((shadows.scored_KN & (score_KN == -torch.inf)).any()) == is_lira  # which takes two models on a side
     for scored_KN in (shadows.scored_KN, shadows.scored_KN & (torch.arange(12) < 4)[:, None]):
         usable_KN = scored_KN & score_KN.isfinite()
@@ -144,7 +144,7 @@ def test_many_shadow_models_are_no_matter(attack: Attack) -> None:
     left_out_KN = fitted.score_left_out(shadows, torch.arange(256))
     scored_N = shadows.target_scored_N
     assert bool(left_out_KN[:, scored_N].isfinite().all())
-    if isinstance(attack, RmiaOnline | RmiaOffline):
+    if isinstance(attack, Rmia):
         attack = replace(attack, a=fitted.relative.a, gamma=fitted.relative.gamma)  # type: ignore[attr-defined]
     alone = fit(attack, shadows.select(shadows.block_K != 64))
     own = Signals(log_probability_KANC=shadows.signals.log_probability_KANC[129:130])
@@ -197,7 +197,7 @@ def test_on_models_that_leak_nothing_every_attack_stays_at_chance(attack: Attack
     """Memberships of the shadow models alone must tell nothing of a target whose complement is left out with it."""
     shadows, target, is_member_N = memorising(num_models, 4000, num_models, effect=0.0)
     scored_N = shadows.target_scored_N
-    if num_models == 4 and isinstance(attack, LiraOnline | LiraOffline):
+    if num_models == 4 and isinstance(attack, Lira):
         with pytest.raises(DoesNotApplyError):  # one model on each side, once a pair is left out
             attack.fit(shadows, ENGINE)
         return
@@ -224,7 +224,7 @@ def test_memberships_of_the_other_models_tell_nothing_unless_a_pair_is_parted(nu
     assert all(auc_of(minus_counts_KN[k], member_KN[k]) == 1.0 for k in range(num_models))
 
 
-@pytest.mark.parametrize("attack", [CalibratedLoss(), AttackR(), LiraOnline(), LiraOffline(), RmiaOffline(a=1.0)])
+@pytest.mark.parametrize("attack", [CalibratedLoss(), AttackR(), Lira(), Lira(online=False), Rmia(online=False, a=1.0)])
 def test_an_attack_that_is_given_the_target_s_own_row_fails_the_null(attack: Attack) -> None:
     """Scored against all shadow models, itself among them: what the nulls above would look like by mistake.
 
@@ -238,5 +238,5 @@ def test_an_attack_that_is_given_the_target_s_own_row_fails_the_null(attack: Att
         for score_N, member_N in zip(by_mistake_KN, shadows.member_KN, strict=True)
     ]
     assert min(p_value for _, p_value in deviations) < 1e-5
-    if isinstance(attack, LiraOnline):
+    if attack == Lira():
         assert min(deviation for deviation, _ in deviations) > 4.5

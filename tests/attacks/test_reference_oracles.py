@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.interface import Attack, Evidence
-from mia_lightning.attacks.lira import LiraOffline, LiraOnline, logits
+from mia_lightning.attacks.lira import Lira, logits
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.rmia import RmiaOffline, RmiaOnline
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.metrics import auc, tpr_at_fpr
 from mia_lightning.training.signals import Signals
 
@@ -62,13 +62,9 @@ def small() -> Case:
     return Case(128, 4000, seed=0)
 
 
-def variances(kind: type[LiraOnline] | type[LiraOffline]) -> list[Attack]:
-    return [kind(variance="fixed"), kind(variance="record")]
-
-
 APPROACHES: list[tuple[Attack, str]] = [
-    *((attack, "optimum") for attack in variances(LiraOnline)),
-    *((attack, "offline") for attack in variances(LiraOffline)),
+    *((Lira(variance=variance), "optimum") for variance in ("fixed", "record")),
+    *((Lira(online=False, variance=variance), "offline") for variance in ("fixed", "record")),
     (Loss(), "raw"),
 ]
 
@@ -88,20 +84,20 @@ def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
     assert auc(score_N, small.is_member_N) > 0.6
 
 
-def excess_over_ratio(case: Case, attack: RmiaOnline | RmiaOffline) -> float:
+def excess_over_ratio(case: Case, attack: Rmia) -> float:
     """How far RMIA's AUC is above that of the likelihood ratio behind it, in Monte-Carlo standard errors."""
     fitted = attack.fit(case.shadows, ENGINE)
     (score_N,) = fitted.score(case.target, case.shadows.label_N)
     score_N = score_N[case.scored_N]
-    limit = oracles.auc_of_relative_limit(None if isinstance(attack, RmiaOnline) else fitted.relative.a)
+    limit = oracles.auc_of_relative_limit(None if attack.online else fitted.relative.a)
     return (auc(score_N, case.is_member_N) - limit) / oracles.auc_standard_error(score_N, case.is_member_N)
 
 
-RELATIVE = [RmiaOnline(), RmiaOffline(), RmiaOnline(a=0.3, gamma=2.0), RmiaOffline(a=1.0, gamma=1.0)]
+RELATIVE = [Rmia(), Rmia(online=False), Rmia(a=0.3, gamma=2.0), Rmia(online=False, a=1.0, gamma=1.0)]
 
 
 @pytest.mark.parametrize("attack", RELATIVE, ids=name_of)
-def test_rmia_reaches_the_likelihood_ratio_that_it_compares(attack: RmiaOnline | RmiaOffline, small: Case) -> None:
+def test_rmia_reaches_the_likelihood_ratio_that_it_compares(attack: Rmia, small: Case) -> None:
     assert abs(excess_over_ratio(small, attack)) < 4
 
 

@@ -8,20 +8,17 @@ from statistics import fmean
 import numpy as np
 import pytest
 import torch
-from shadow_cases import ENGINE, RMIA, evidence, name_of, pairs, random_case, two_classes
+from shadow_cases import ENGINE, RMIA, evidence, from_a_pool, name_of, pairs, random_case, two_classes
 from sklearn.metrics import roc_auc_score
 
 from mia_lightning.attacks import relative, rmia
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference, Needs
 from mia_lightning.attacks.leave_one_out import fold_masks, score_each
-from mia_lightning.attacks.relative_choice import TRIED_A, TRIED_GAMMA, Ranked
-from mia_lightning.attacks.rmia import FittedRmia, RmiaOffline, RmiaOnline
+from mia_lightning.attacks.relative import TRIED_A, TRIED_GAMMA, Ranked
+from mia_lightning.attacks.rmia import FittedRmia, Rmia
 from mia_lightning.errors import InputError
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
-
-Rmia = RmiaOnline | RmiaOffline
-KINDS = [RmiaOnline, RmiaOffline]
 
 
 def probability(signals: Signals, k: int, n: int, label: int) -> float:
@@ -39,7 +36,7 @@ def slow_score(attack: Rmia, a: float, shadows: Evidence, served: list[int], tar
         marginal = ((1 + a) * mean(False, m) + 1 - a) / 2 if offline else (mean(True, m) + mean(False, m)) / 2
         return probability(target, t, m, int(shadows.label_N[m])) / marginal
 
-    mine = ratio(n, offline=isinstance(attack, RmiaOffline))
+    mine = ratio(n, offline=not attack.online)
     population = shadows.population_N.nonzero().flatten().tolist()
     assert isinstance(attack.gamma, float)
     return fmean(mine / ratio(z, offline=True) >= attack.gamma for z in population)
@@ -68,7 +65,7 @@ def test_scores_equal_a_slow_loop(attack: Rmia) -> None:
 
 
 def test_both_constants_are_chosen_by_default() -> None:
-    for attack in (RmiaOnline(), RmiaOffline()):
+    for attack in (Rmia(), Rmia(online=False)):
         assert attack.a == attack.gamma == "auto"
     assert TRIED_GAMMA == (2.0, 1.5, 1.25, 1.1, 1.0, 3.0, 4.0)
     assert list(TRIED_GAMMA) == sorted(TRIED_GAMMA, key=lambda gamma: (abs(gamma - 2), gamma))
@@ -96,17 +93,17 @@ def mean_auc(attack: Rmia, shadows: Evidence) -> float:
     ],
     ids=["both", "a", "gamma"],
 )
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("online", [True, False])
 @pytest.mark.parametrize("seed", range(2))
 def test_auto_takes_what_has_the_largest_mean_auc_on_shadow_models(
-    kind: type[Rmia], seed: int, given: dict[str, float], chosen: str
+    online: bool, seed: int, given: dict[str, float], chosen: str
 ) -> None:
     shadows, _ = random_case(8, 60, seed, num_classes=5, effect=1.0)
-    attack = kind(**given)  # type: ignore[arg-type]
+    attack = Rmia(online=online, **given)
     fitted = attack.fit(shadows, ENGINE)
     gammas = [given["gamma"]] if "gamma" in given else TRIED_GAMMA
     all_a = [given["a"]] if "a" in given else TRIED_A
-    found = {(a, gamma): mean_auc(kind(a=a, gamma=gamma), shadows) for gamma in gammas for a in all_a}
+    found = {(a, gamma): mean_auc(replace(attack, a=a, gamma=gamma), shadows) for gamma in gammas for a in all_a}
     best = max(found.values())
     expected = next(pair for pair, value in found.items() if value > best - 1e-12)
     assert (fitted.relative.a, fitted.relative.gamma) == expected
@@ -115,10 +112,11 @@ def test_auto_takes_what_has_the_largest_mean_auc_on_shadow_models(
     assert fitted.remarks[1] == f"{sentence} chosen by attacking the shadow models with each other."
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_of_equals_the_gamma_of_the_paper_and_the_smallest_a_are_taken(kind: type[Rmia]) -> None:
+@pytest.mark.parametrize("online", [True, False])
+def test_of_equals_the_gamma_of_the_paper_and_the_smallest_a_are_taken(online: bool) -> None:
     """All models answer alike, so that nothing parts members from others whatever the constants are."""
-    fitted = kind().fit(evidence(two_classes(torch.zeros(8, 40)), pairs(8, 40, 0), num_population=10), ENGINE)
+    alike = evidence(two_classes(torch.zeros(8, 40)), pairs(8, 40, 0), num_population=10)
+    fitted = Rmia(online=online).fit(alike, ENGINE)
     assert (fitted.relative.a, fitted.relative.gamma) == (0.0, 2.0)
 
 
@@ -126,9 +124,9 @@ def test_the_constants_are_learnt_from_shadow_models_and_kept() -> None:
     """Neither the target nor shadow models that are brought later have a say."""
     shadows, _ = random_case(8, 60)
     other, _ = random_case(8, 60, seed=1, effect=-1.5)
-    fitted = RmiaOffline().fit(shadows, ENGINE)
-    assert RmiaOffline().fit(other, ENGINE).relative != fitted.relative
-    given = RmiaOffline(a=fitted.relative.a, gamma=fitted.relative.gamma).fit(shadows, ENGINE)
+    fitted = Rmia(online=False).fit(shadows, ENGINE)
+    assert Rmia(online=False).fit(other, ENGINE).relative != fitted.relative
+    given = Rmia(online=False, a=fitted.relative.a, gamma=fitted.relative.gamma).fit(shadows, ENGINE)
     rows = torch.arange(8)
     assert torch.equal(fitted.score_left_out(other, rows), given.score_left_out(other, rows))
 
@@ -152,24 +150,24 @@ class Watched:
         return fitted
 
 
-def chosen_in_folds(kind: type[Rmia], shadows: Evidence, folds: int) -> list[relative.Relative]:
-    watched = Watched(kind(), [])
+def chosen_in_folds(attack: Rmia, shadows: Evidence, folds: int) -> list[relative.Relative]:
+    watched = Watched(attack, [])
     score_each(watched, shadows, shadows.signals, ENGINE, folds=folds)
     return watched.chosen
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_where_each_model_is_a_target_neither_it_nor_its_complement_has_a_say(kind: type[Rmia]) -> None:
+@pytest.mark.parametrize("online", [True, False])
+def test_where_each_model_is_a_target_neither_it_nor_its_complement_has_a_say(online: bool) -> None:
     """What the models of a fold show and were trained on is turned round: their own fold keeps its choice."""
     shadows, _ = random_case(12, 80, num_classes=5, effect=1.0)
-    before = chosen_in_folds(kind, shadows, 3)
+    before = chosen_in_folds(Rmia(online=online), shadows, 3)
     others_change = False
     for fold, fold_K in enumerate(fold_masks(shadows.block_K, 3)):
         turned = shadows.signals.log_probability_KANC.clone()
         turned[fold_K] = (-3 * turned[fold_K]).log_softmax(-1)
         member_KN = shadows.member_KN ^ (fold_K[:, None] & shadows.target_scored_N)
         changed = replace(shadows, signals=Signals(log_probability_KANC=turned), member_KN=member_KN)
-        after = chosen_in_folds(kind, changed, 3)
+        after = chosen_in_folds(Rmia(online=online), changed, 3)
         assert after[fold] == before[fold]
         others_change |= after != before
     assert others_change  # the test can tell
@@ -186,10 +184,10 @@ def test_at_most_sixteen_shadow_models_are_attacked_to_choose(monkeypatch: pytes
 
     monkeypatch.setattr(rmia.Averages, "of", counted)
     shadows, _ = random_case(40, 20)
-    RmiaOffline().fit(shadows, ENGINE)
+    Rmia(online=False).fit(shadows, ENGINE)
     assert attacked == [16, 40, 1]
     attacked.clear()
-    RmiaOffline(a=0.5, gamma=2.0).fit(shadows, ENGINE)
+    Rmia(online=False, a=0.5, gamma=2.0).fit(shadows, ENGINE)
     assert attacked == [40, 1]
 
 
@@ -213,7 +211,7 @@ def test_equal_ratios_are_ties_whatever_rounding_does(monkeypatch: pytest.Monkey
     """Where the models agree on each record, all ratios are 1: at gamma = 1 each record equals every z."""
     phi_KN = torch.linspace(-3, 3, 40).expand(14, 40)
     shadows = evidence(two_classes(phi_KN), pairs(14, 40, 0), num_population=10)
-    fitted = RmiaOffline(a=1.0, gamma=1.0).fit(shadows, ENGINE)
+    fitted = Rmia(online=False, a=1.0, gamma=1.0).fit(shadows, ENGINE)
     assert bool((fitted.score(two_classes(phi_KN[3:4]), shadows.label_N) == 1.0).all())
     assert bool((fitted.score_left_out(shadows, torch.arange(14)) == 1.0).all())
     monkeypatch.setattr(relative, "_ROUNDING", 0.0)  # the test can tell
@@ -226,11 +224,11 @@ def test_a_single_confident_model_is_left_out_without_a_trace() -> None:
     phi_KN[:, 0] = -46.0
     phi_KN[2, 0] = 60.0
     shadows = evidence(two_classes(phi_KN), pairs(6, 20, 1), num_population=10)
-    fitted = RmiaOnline(a=1.0, gamma=1.0).fit(shadows, ENGINE)
+    fitted = Rmia(a=1.0, gamma=1.0).fit(shadows, ENGINE)
     alone = shadows.select(torch.tensor([True, True, False, False, True, True]))
-    refitted = RmiaOnline(a=1.0, gamma=1.0).fit(alone, ENGINE)
+    refitted = Rmia(a=1.0, gamma=1.0).fit(alone, ENGINE)
     averages = relative.Averages.of(
-        rmia._log_p(shadows.signals, shadows.label_N),
+        rmia.finite_log_confidence(shadows.signals, shadows.label_N),
         shadows,
         rmia.Others.of(shadows, torch.tensor([3])),
         online=True,
@@ -248,7 +246,7 @@ def test_probabilities_of_zero_give_no_nan() -> None:
     targets.log_probability_KANC[:, :, ::3] = -torch.inf
     for attack in RMIA:
         fitted = attack.fit(shadows, ENGINE)
-        assert bool(fitted.score(targets, shadows.label_N).isfinite().all() | isinstance(attack, RmiaOnline))
+        assert bool(fitted.score(targets, shadows.label_N).isfinite().all() | attack.online)
         assert not bool(fitted.score(targets, shadows.label_N).isnan().any())
         assert not bool(fitted.score_left_out(shadows, torch.arange(6)).isnan().any())
 
@@ -256,34 +254,26 @@ def test_probabilities_of_zero_give_no_nan() -> None:
 def test_plans_that_it_cannot_serve_are_refused() -> None:
     shadows, _ = random_case(6, 30)
     none = replace(shadows, population_N=torch.zeros(30, dtype=torch.bool))
-    for attack in (RmiaOnline(), RmiaOffline()):
+    for attack in (Rmia(), Rmia(online=False)):
         assert attack.needs.population
         with pytest.raises(DoesNotApplyError, match=rf"attack={attack.name} .*set `membership.population`"):
             attack.fit(none, ENGINE)
-    in_pool_N = torch.arange(30) >= 8
-    disjoint = replace(
-        shadows,
-        member_KN=shadows.member_KN & in_pool_N,
-        scored_KN=shadows.scored_KN & in_pool_N,
-        block_K=torch.arange(6),
-        target_scored_N=~in_pool_N & ~shadows.population_N,
-        plan_name="disjoint",
-    )
+    disjoint = from_a_pool(shadows, 8)
     with pytest.raises(DoesNotApplyError, match=r"at least one shadow model that trained on it.*attack=rmia_offline"):
-        RmiaOnline().fit(disjoint, ENGINE)
-    RmiaOffline().fit(disjoint, ENGINE)
-    for attack in (RmiaOnline(), RmiaOffline()):
+        Rmia().fit(disjoint, ENGINE)
+    Rmia(online=False).fit(disjoint, ENGINE)
+    for attack in (Rmia(), Rmia(online=False)):
         with pytest.raises(DoesNotApplyError, match="too few are left"):
             attack.fit(shadows.select(torch.arange(6) < 2), ENGINE)
 
 
-@pytest.mark.parametrize("a", ["best", -0.1, 1.1, True, float("nan")])
-def test_a_is_checked(a: object) -> None:
-    with pytest.raises(InputError, match=r"`attack.rmia_offline.a` is .*; it must be auto or a number from 0 to 1"):
-        RmiaOffline(a=a)  # type: ignore[arg-type]
+def test_it_is_named_after_its_kind_unless_it_is_given_a_name() -> None:
+    assert (Rmia().name, Rmia(online=False).name, Rmia(name="mine").name) == ("rmia_online", "rmia_offline", "mine")
+    assert (Rmia().needs.in_models, Rmia(online=False).needs.in_models) == (1, 0)
 
 
-@pytest.mark.parametrize("gamma", [0, -1.0, float("inf"), float("nan"), True, "2", "best"])
-def test_gamma_is_checked(gamma: object) -> None:
-    with pytest.raises(InputError, match=r"`attack.rmia_online.gamma` is .*; it must be auto or a number above 0"):
-        RmiaOnline(gamma=gamma)  # type: ignore[arg-type]
+@pytest.mark.parametrize("settings", [{"a": "best"}, {"a": 1.1}, {"a": True}, {"gamma": 0}, {"gamma": "2"}])
+def test_constants_are_auto_or_numbers(settings: dict[str, object]) -> None:
+    (name,) = settings
+    with pytest.raises(InputError, match=rf"^`attack\.rmia_offline\.{name}` is .*, or auto\.$"):
+        Rmia(online=False, name="rmia_offline", **settings)

@@ -233,7 +233,7 @@ def test_a_shift_beyond_the_image_is_refused() -> None:
 
 @pytest.mark.parametrize("scale", [0, -1.0, float("inf"), float("nan"), True, "much"])
 def test_a_scale_that_is_no_amount_is_refused(scale: object) -> None:
-    with pytest.raises(InputError, match=r"scale of noise is .* positive, finite"):
+    with pytest.raises(InputError, match=r"`scale` is .* above 0"):
         Noise(scale=scale)
 
 

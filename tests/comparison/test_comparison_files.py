@@ -17,15 +17,14 @@ from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.reports.distribution import distribution_line
+from mia_lightning.reports.curves import distribution_line
 
 
 def test_all_files_are_written_and_read_back(comparison: ComparisonReport, tmp_path: Path) -> None:
     written = save_comparison(comparison, tmp_path)
     assert written[-1].name == "comparison.json"
     names = {path.name for path in written}
-    pictures = {"precision_by_class.png", "precision_by_records.png", "leakage_vs_gap.png", "figure_over_x.png"}
-    pictures |= {"leakage_vs_utility.png", "pareto.png"}
+    pictures = {"precision_by_class.png", "leakage_vs_gap.png", "figure_over_x.png", "pareto.png"}
     assert names == {"comparison.csv", "comparison.html", "comparison.json", *pictures}
     assert read_comparison(tmp_path) == comparison
     for path in (tmp_path / "figures").iterdir():
@@ -45,7 +44,7 @@ def test_the_page_shows_every_variant_and_statement_and_runs_no_markup_of_names(
     assert "It is &lt;i&gt;above" in page
     assert "does not hold" in page
     assert "://" not in page.split("data:image/png")[0]
-    assert page.count("<img ") == 6
+    assert page.count("<img ") == 4
 
 
 def test_the_table_of_values_has_a_row_for_each_variant_and_attack(
@@ -86,7 +85,8 @@ def test_the_index_lists_comparisons_with_their_statements(comparison: Compariso
 
 
 @pytest.mark.parametrize(
-    ("content", "part"), [(None, "no comparison at"), ("{", "no comparison: Invalid JSON"), ("{}", "at title")]
+    ("content", "part"),
+    [(None, "no comparison at"), ("{", "not a valid comparison: Invalid JSON"), ("{}", "at `title`")],
 )
 def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, part: str) -> None:
     if content is not None:

@@ -83,11 +83,11 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, call: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is not a folder"),
         ([], "required: FOLDER; see mia-dashboard --help."),
-        ([".", "--watch", "soon"], "'soon' is no number of seconds from 0.1 to 86400; see"),
-        ([".", "--watch", "nan"], "'nan' is no number of seconds"),
-        ([".", "--watch", "0"], "'0' is no number of seconds"),
+        ([".", "--watch", "soon"], "'soon' is not a number of seconds from 0.1 to 86400; see"),
+        ([".", "--watch", "nan"], "'nan' is not a number of seconds"),
+        ([".", "--watch", "0"], "'0' is not a number of seconds"),
     ],
 )
 def test_mistakes_are_one_sentence(call: Any, arguments: list[str], sentence: str) -> None:

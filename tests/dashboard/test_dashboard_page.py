@@ -68,7 +68,7 @@ def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, site: Site) -> 
         assert policy.startswith("default-src 'none'")
         assert "http" not in policy
         assert "connect-src" not in policy
-        assert "Made on" in page.page.inner_text("header")
+        assert "Created on" in page.page.inner_text("header")
         assert "--watch" in page.page.inner_text("header")
 
 

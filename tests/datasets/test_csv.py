@@ -117,7 +117,9 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, str], str]] = {
         "'in'.*member_column",
     ),
     "delimiter": (TABLE, {"label_column": "class", "delimiter": ";"}, "among its 1 .*dataset.delimiter"),
-    "two delimiters": (TABLE, {"delimiter": ", "}, "dataset.delimiter ', ' is not one ASCII character"),
+    "two delimiters": (TABLE, {"delimiter": ", "}, "`dataset.delimiter` is ', '; it must be one ASCII character"),
+    "a quote": (TABLE, {"delimiter": '"'}, "`dataset.delimiter` is '\"'; it must be one ASCII character"),
+    "no ASCII": (TABLE, {"delimiter": "é"}, "`dataset.delimiter` is 'é'; it must be one ASCII character"),
     "unnamed": (",a,y\n0,1,p\n", {}, "column 1 of .* has no name in the header line: .*index=False"),
     "twice": ("a,a,y\n0,1,p\n", {}, "column 'a' of .* appears twice: name each column differently"),
     "text": (

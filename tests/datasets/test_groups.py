@@ -10,7 +10,6 @@ from mia_lightning.datasets.csv import load_csv
 from mia_lightning.datasets.npz import load_npz
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
-from mia_lightning.targets.interface import Models
 from mia_lightning.targets.model_black_box import ModelBlackBox
 
 X = torch.arange(12.0).reshape(4, 3)
@@ -77,12 +76,14 @@ def test_they_are_no_part_of_the_fingerprint() -> None:
 
 
 def test_a_target_is_asked_about_other_records_than_the_population_has() -> None:
-    class Asked(Models):
+    class Asked:
+        is_local = False
+
         def observe(self, population: Population) -> object:
             self.population = population
             raise LookupError
 
-    models = Asked.__new__(Asked)
+    models = Asked()
     with pytest.raises(LookupError):
         ModelBlackBox(models, grouped()).predict(torch.zeros(7, 3))
     assert len(models.population) == 7
@@ -94,7 +95,10 @@ REFUSED = {
     "objects": ({"group": np.array([None] * 4)}, "has dtype object: give text or whole numbers, one for each record"),
     "text and names": ({"group": list("abab"), "group_names": ["a", "b"]}, "<U1: give numbers into group_names"),
     "names that are no list": ({"group_names": "ab"}, "group_names of population 'mine' is 'ab': give a list"),
-    "names alone": ({"group": None, "group_names": ["a"]}, "has 1 group_names but no group: say of which group"),
+    "names alone": (
+        {"group": None, "group_names": ["a"]},
+        "has 1 group_names but no group: give the group",
+    ),
     "too short": ({"group": [0, 1]}, r"group of population 'mine' has shape \(2,\) and dtype torch.int64: give one"),
     "two axes": ({"group": [["a"]] * 4}, r"has shape \(4, 1\)"),
     "twice": ({"group": [0] * 4, "group_names": ["a", "a"]}, "group name 'a' of population 'mine' appears twice"),

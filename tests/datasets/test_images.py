@@ -227,9 +227,11 @@ def test_misplaced(case: str, pack: Pack, tmp_path: Path) -> None:
         load_images(path=pack(tmp_path / "x", tree), **arguments)
 
 
-@pytest.mark.parametrize("size", [0, -1, True, 1.5, "32", "ab", [3], [3, 4, 5], [3, 0], [3, 2.0], 20_000])
+@pytest.mark.parametrize("size", [[3], [3, 4, 5], [3, 0], [3, 2.5], 20_000])
 def test_size_that_is_none(size: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"dataset\.size .* is no size: give one whole number from 1 to 16384, or"):
+    with pytest.raises(
+        InputError, match=r"`dataset\.size` is .*; it must be a whole number of pixels from 1 to 16384, or"
+    ):
         load_images(path=as_folder(tmp_path / "x", TREE), size=size)
 
 
@@ -265,7 +267,7 @@ def test_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["../a.png", "a/../../b.png", "/etc/a.png", "C:/a/b.png", "..\\a\\b.png", "a/.."])
 def test_paths_that_lead_out_of_a_zip_file(name: str, tmp_path: Path) -> None:
     place = as_zip(tmp_path / "x", {**TREE, name: WHOLE})
-    with pytest.raises(InputError, match=r"x\.zip' has the entry '.*', which leads out of it: pack it anew"):
+    with pytest.raises(InputError, match=r"x\.zip' has the entry '.*', which leads out of it: pack it again"):
         load_images(path=place)
     assert [path.name for path in tmp_path.iterdir()] == ["x.zip"]
 
@@ -274,7 +276,7 @@ def test_entry_that_is_there_twice(tmp_path: Path) -> None:
     place = as_zip(tmp_path / "x", TREE)
     with zipfile.ZipFile(place, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("train/cat/9.png", WHOLE)
-    with pytest.raises(InputError, match=r"has the entry 'train/cat/9\.png' twice: pack it anew"):
+    with pytest.raises(InputError, match=r"has the entry 'train/cat/9\.png' twice: pack it again"):
         load_images(path=place)
 
 

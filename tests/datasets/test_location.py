@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from archives import tgz
 
 from mia_lightning.datasets import location
 from mia_lightning.datasets.location import load_location
@@ -57,12 +58,7 @@ def content(table: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="module")
 def archive(content: bytes) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-        info = tarfile.TarInfo("bangkok")
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
+    return tgz({"bangkok": content})
 
 
 @pytest.fixture

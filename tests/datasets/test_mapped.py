@@ -86,7 +86,7 @@ def test_a_damaged_array_of_a_folder_is_named(damage: str, tmp_path: Path) -> No
         whole = (tmp_path / "x.npy").read_bytes()
         content = {"truncated": whole[:-10], "text": b"1,2\n", "empty": b""}[damage]
         (tmp_path / "x.npy").write_bytes(content)
-    with pytest.raises(InputError, match=rf"'{tmp_path}/x.npy' cannot be read as an .npy file .*: write it anew"):
+    with pytest.raises(InputError, match=rf"'{tmp_path}/x.npy' cannot be read as an .npy file .*: write it again"):
         load_npz(path=tmp_path)
 
 

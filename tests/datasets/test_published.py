@@ -127,12 +127,12 @@ def test_file_of_another_form(case: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refusal:
         read(tmp_path)
     what = WHAT.replace("\\", "")
-    assert str(refusal.value) == f"'{path}' {what} ({found}): delete it so that {ARCHIVE} is downloaded anew"
+    assert str(refusal.value) == f"'{path}' {what} ({found}): delete it so that {ARCHIVE} is downloaded again"
     archive = tmp_path / ARCHIVE
     archive.write_bytes(tgz(member(content)))
     with pytest.raises(InputError) as refusal:
         read(tmp_path)
-    mend = "delete the archive so that it is downloaded anew"
+    mend = "delete the archive so that it is downloaded again"
     if case not in ("longer line", "more records"):  # where the size may already tell
         assert str(refusal.value) == f"'{MEMBER}' in '{archive}' {what} ({found}): {mend}"
     assert archive.exists()
@@ -164,7 +164,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "large other member": (lambda: tgz(member(LARGE, "x"), member(CONTENT)), r"\('x' in it has 50,000 bytes\)"),
     "large rest": (
         lambda: tgz(member(CONTENT)) + gzip.compress(bytes(20_000_000)),
-        r"\(it goes on behind the end of the tar format\)",
+        r"\(it goes on after the end of the tar format\)",
     ),
 }
 
@@ -180,7 +180,9 @@ def test_archive_that_is_refused(case: str, tmp_path: Path) -> None:
     make, found = REFUSED[case]
     archive = tmp_path / ARCHIVE
     archive.write_bytes(make())
-    with pytest.raises(InputError, match=rf"^'{archive}' .*{found}: delete the archive so that it is downloaded anew$"):
+    with pytest.raises(
+        InputError, match=rf"^'{archive}' .*{found}: delete the archive so that it is downloaded again$"
+    ):
         read(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [ARCHIVE]
 
@@ -189,7 +191,7 @@ def test_archive_that_is_refused(case: str, tmp_path: Path) -> None:
 def test_download_that_is_refused_is_not_kept(case: str, tmp_path: Path) -> None:
     source, root = tmp_path / "mirror.tgz", tmp_path / "root"
     source.write_bytes(REFUSED[case][0]())
-    mend = rf"what came from {source.as_uri()} is not kept, so set dataset.url .* into '{root}' by hand$"
+    mend = rf"the download from {source.as_uri()} was deleted, so set dataset.url .* into '{root}' by hand$"
     with pytest.raises(InputError, match=f"{REFUSED[case][1]}: {mend}"):
         read(root, source.as_uri())
     assert list(root.iterdir()) == []

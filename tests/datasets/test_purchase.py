@@ -1,9 +1,5 @@
 import hashlib
-import http.server
 import io
-import tarfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +7,7 @@ import numpy as np
 import pytest
 import sklearn.cluster
 import torch
+from archives import tgz
 
 from mia_lightning.datasets import purchase
 from mia_lightning.datasets.population import Population
@@ -47,12 +44,7 @@ def root(tmp_path: Path, table: np.ndarray) -> Path:
 
 @pytest.fixture
 def archive(table: np.ndarray) -> bytes:
-    content, packed = as_csv(table), io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        info = tarfile.TarInfo("dataset_purchase")
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
+    return tgz({"dataset_purchase": as_csv(table)})
 
 
 def check(population: Population, table: np.ndarray) -> None:
@@ -76,26 +68,10 @@ def test_held_in_a_quarter_of_float32(root: Path) -> None:
 
 
 @pytest.fixture
-def url(archive: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Of a local server that sends the archive."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(archive)))
-            self.end_headers()
-            self.wfile.write(archive)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/dataset_purchase.tgz"
-        server.shutdown()
-        thread.join()
+def url(archive: bytes, tmp_path: Path) -> str:
+    mirror = tmp_path / "mirror.tgz"
+    mirror.write_bytes(archive)
+    return mirror.as_uri()
 
 
 @pytest.mark.parametrize("with_checksum", [True, False])
@@ -214,18 +190,6 @@ def test_folder_that_cannot_be_written_has_no_cache(root: Path, monkeypatch: pyt
     first = clusters(root)
     assert clusters(root) == first
     assert caches(root) == []
-
-
-@pytest.mark.parametrize("num_classes", [0, 3, 101, 10.0, "10", True, None])
-def test_other_numbers_of_classes(root: Path, num_classes: Any) -> None:
-    with pytest.raises(InputError, match=rf"num_classes {num_classes!r} of .*: set it to one of 2, 10, 20, 50, 100$"):
-        load_purchase(root=root, num_classes=num_classes)
-
-
-@pytest.mark.parametrize("seed", [0.5, "0", None, True])
-def test_seed_that_is_no_integer(root: Path, seed: Any) -> None:
-    with pytest.raises(InputError, match=rf"^dataset.seed {seed!r} of purchase is no integer: give one"):
-        load_purchase(root=root, num_classes=2, seed=seed)
 
 
 def test_records_too_alike_for_clusters(root: Path, table: np.ndarray) -> None:

@@ -1,10 +1,9 @@
-import io
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from archives import tgz
 
 from mia_lightning.datasets import texas
 from mia_lightning.datasets.population import Population
@@ -33,16 +32,6 @@ def files(bits: np.ndarray) -> dict[str, bytes]:
     return {"texas/100/feats": features.encode(), "texas/100/labels": labels.encode()}
 
 
-def archive(files: dict[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as tar:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
-
-
 def extract(root: Path, files: dict[str, bytes]) -> None:
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +47,7 @@ def check(population: Population, bits: np.ndarray) -> None:
 
 def test_archive_extracted_files_and_download(tmp_path: Path, files: dict[str, bytes], bits: np.ndarray) -> None:
     source = tmp_path / "mirror.tgz"
-    source.write_bytes(archive(files))
+    source.write_bytes(tgz(files))
     downloaded = load_texas(root=tmp_path / "downloaded", url=source.as_uri())
     check(downloaded, bits)
     assert downloaded.name == "texas"
@@ -100,12 +89,12 @@ def test_files_of_another_form(
 ) -> None:
     path = f"texas/100/{name}"
     changed = files[path].replace(old, new)
-    (tmp_path / texas.ARCHIVE).write_bytes(archive({**files, path: changed}))
+    (tmp_path / texas.ARCHIVE).write_bytes(tgz({**files, path: changed}))
     with pytest.raises(InputError, match=rf"^'{path}' in .* of 130 records of .*{found}: delete the archive"):
         load_texas(root=tmp_path)
 
 
 def test_checksum(tmp_path: Path, files: dict[str, bytes]) -> None:
-    (tmp_path / texas.ARCHIVE).write_bytes(archive(files))
+    (tmp_path / texas.ARCHIVE).write_bytes(tgz(files))
     with pytest.raises(InputError, match=r"expected 0{64}\): delete it"):
         load_texas(root=tmp_path, checksum="sha256:" + "0" * 64)

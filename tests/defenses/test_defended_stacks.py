@@ -12,7 +12,7 @@ from training_jobs import train_with
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout
-from mia_lightning.defenses.early_stopping import EarlyStopping
+from mia_lightning.defenses.early_stopping import StopEarly
 from mia_lightning.defenses.interface import TrainingDefense, defended_model, defended_recipe
 from mia_lightning.defenses.label_smoothing import LabelSmoothing
 from mia_lightning.defenses.mixup import Mixup
@@ -31,7 +31,7 @@ VALIDATION = torch.arange(100, 120)
 DEFENSES: dict[str, tuple[TrainingDefense, ...]] = {
     "dropout": (Dropout(rate=0.4),),
     "label_smoothing": (LabelSmoothing(smoothing=0.3),),
-    "early_stopping": (EarlyStopping(patience=1),),
+    "early_stopping": (StopEarly(patience=1),),
     "mixup": (Mixup(alpha=0.7),),
     "relaxloss": (RelaxLoss(alpha=0.9),),
     "mixup, smoothed": (LabelSmoothing(smoothing=0.2), Mixup(), Dropout(rate=0.2)),
@@ -168,7 +168,7 @@ def undefended(mislabelled: Population) -> tuple[float, float]:
     [
         (Dropout(rate=0.5), 0.05, 0.02),
         (LabelSmoothing(smoothing=0.5), 0.03, -0.05),  # the gap alone: what it does to the AUC is not its promise
-        (EarlyStopping(patience=3), 0.12, 0.06),
+        (StopEarly(patience=3), 0.12, 0.06),
         (Mixup(), 0.06, 0.02),
         (RelaxLoss(alpha=1.0), 0.08, 0.03),
     ],

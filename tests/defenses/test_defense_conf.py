@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.dropout import Dropout
-from mia_lightning.defenses.early_stopping import EarlyStopping
+from mia_lightning.defenses.early_stopping import StopEarly
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense
 from mia_lightning.defenses.l2 import L2
+from mia_lightning.defenses.label_keeping_noise import LabelKeepingNoise
 from mia_lightning.defenses.label_smoothing import LabelSmoothing
 from mia_lightning.defenses.labels_only import LabelsOnly
-from mia_lightning.defenses.memguard import MemGuard
 from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.defenses.relaxloss import RelaxLoss
 from mia_lightning.defenses.rounding import Rounding
@@ -24,7 +24,7 @@ from mia_lightning.defenses.top_k import TopK
 FILES = sorted(Path(config_directory(), "defense").glob("*.yaml"))
 
 
-DEFENSES = (Dropout, EarlyStopping, L2, LabelSmoothing, LabelsOnly, MemGuard, Mixup, RelaxLoss, Rounding)
+DEFENSES = (Dropout, StopEarly, L2, LabelKeepingNoise, LabelSmoothing, LabelsOnly, Mixup, RelaxLoss, Rounding)
 
 
 def test_there_is_a_file_for_each_defence() -> None:

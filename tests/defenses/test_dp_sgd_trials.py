@@ -12,7 +12,7 @@ import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.private_gradients import PrivateGradients
 from mia_lightning.metrics.privacy_bounds import largest_certifiable_epsilon, multi_run_epsilon
-from mia_lightning.reports.findings import privacy_sentences
+from mia_lightning.reports.sentences import privacy_sentences
 
 pytest.importorskip("opacus")
 CONFIDENCE = 1 - 1e-6

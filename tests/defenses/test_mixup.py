@@ -89,12 +89,6 @@ def test_the_loss_is_the_cross_entropy_from_blended_labels() -> None:
     torch.testing.assert_close(blended, nn.functional.cross_entropy(logits, soft, reduction="none"))
 
 
-@pytest.mark.parametrize("alpha", [0, -1, math.inf, math.nan, True, "1", None])
-def test_an_alpha_of_no_distribution_is_refused(alpha: object) -> None:
-    with pytest.raises(InputError, match=r"`defense\.mixup\.alpha` is .*above 0"):
-        Mixup(alpha=alpha)  # type: ignore[arg-type]
-
-
 def test_what_it_cannot_be_combined_with_is_refused() -> None:
     with pytest.raises(InputError, match=r"defense=mixup .*defense=relaxloss"):
         Mixup().adapt(RelaxLoss().adapt(default_recipe()))

@@ -13,16 +13,7 @@ from mia_lightning.metrics import Bootstrap, Figure, Figures, attack_figures, me
 from mia_lightning.metrics.roc import tpr_at_fpr
 from mia_lightning.seeds import generator
 
-NAMES = (
-    "precision",
-    "precision_balanced",
-    "recall",
-    "accuracy",
-    "balanced_accuracy",
-    "advantage",
-    "auc",
-    "average_precision",
-)
+NAMES = [name for name, field in Figures.model_fields.items() if field.annotation is Figure]
 FAMILIES = ("tpr_at_fpr", "precision_at_recall", "ppv")
 
 

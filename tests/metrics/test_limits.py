@@ -13,7 +13,7 @@ from mia_lightning.metrics.intervals.limits import (
     area_under_curve,
     auc_limits,
     caught,
-    clopper_pearson,
+    share_limits,
     tpr_at_fpr_limits,
 )
 
@@ -23,10 +23,10 @@ RATES = (0.001, 0.02, 0.1, 0.3, 0.5, 0.75, 0.95, 0.999)
 
 @pytest.mark.parametrize("n", [1, 7, 40])
 @pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
-def test_clopper_pearson_is_the_exact_interval(n: int, confidence: float) -> None:
+def test_limits_of_a_share_are_the_exact_interval(n: int, confidence: float) -> None:
     for count in range(n + 1):
         interval = binomtest(count, n).proportion_ci(confidence, method="exact")
-        assert clopper_pearson(count, n, confidence) == pytest.approx((interval.low, interval.high), abs=1e-9)
+        assert share_limits(count, n, confidence) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
 @pytest.mark.parametrize(("n1", "n0"), [(6, 6), (25, 25), (25, 10), (8, 40)])

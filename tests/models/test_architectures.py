@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -129,19 +130,26 @@ def test_trained_in_a_stack_it_is_the_network_trained_alone(name: str, images: P
     [
         (partial(ResNet18, (64,), 3), "model=resnet18 needs images"),
         (partial(ResNet18, (3, 8, 7), 3), "at least 8"),
+        (partial(CNN, (64,), 3), r"model=cnn needs images .*; use model=mlp, or fewer `model.channels`"),
         (partial(ResNet18, SHAPE, 3, width=0), "`model.width` is 0"),
+        (partial(MLP, SHAPE, 3, activation="rleu"), r"`model.activation` is 'rleu' \(did you mean `relu`\?\)"),
+        (
+            partial(MLP, SHAPE, 3, hiden=[3]),
+            r"`model.hiden` is no setting \(.*`hidden`.*\); the settings are input_shape,",
+        ),
         (partial(WideResNet, (64,), 3), "model=wide_resnet28_2 needs images"),
         (partial(WideResNet, SHAPE, 3, depth=27), "`model.depth` is 27"),
         (partial(WideResNet, SHAPE, 3, depth=4), "`model.depth` is 4"),
-        (partial(WideResNet, SHAPE, 3, widen=0), "`model.widen` is 0"),
-        (partial(WideResNet, SHAPE, 3, dropout=1.0), "`model.dropout` is 1.0"),
         (partial(VisionTransformer, (64,), 3), "model=vit needs images"),
         (partial(VisionTransformer, SHAPE, 3, patch_size=3), "`model.patch_size` is 3, which does not divide"),
         (partial(VisionTransformer, SHAPE, 3, width=10), "`model.heads` is 4, which does not divide"),
-        (partial(VisionTransformer, SHAPE, 3, depth=0), "`model.depth` is 0"),
-        (partial(VisionTransformer, SHAPE, 3, dropout=-0.1), "`model.dropout` is -0.1"),
     ],
 )
 def test_settings_that_make_no_network_are_refused(make: Callable[[], nn.Module], part: str) -> None:
     with pytest.raises(InputError, match=part):
         make()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    network = MLP((np.int64(4),), np.int64(3), hidden=[np.int64(5)], dropout=np.float32(0.5))
+    assert [tuple(each.shape) for each in network.parameters()] == [(5, 4), (5,), (3, 5), (3,)]

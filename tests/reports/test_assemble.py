@@ -18,9 +18,9 @@ from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.assemble import AttackOutcome, assemble
 from mia_lightning.reports.console import render_summary
 from mia_lightning.reports.curves import attack_curves
-from mia_lightning.reports.findings import verdict
 from mia_lightning.reports.page.html import html_page
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.sentences import verdict
 from mia_lightning.run.observation import Observation
 from mia_lightning.seeds import generator
 
@@ -42,9 +42,7 @@ def reported(observation: Observation) -> tuple[AuditReport, AttackOutcome]:
     member_TN = observation.membership.member_KN[observation.membership.targets]
     score_TN = torch.randn(member_TN.shape, generator=generator(0, "scores"), dtype=torch.float64) + member_TN
     outcome = AttackOutcome(name="made", description="Made up.", score_TN=score_TN, is_flagged_TN=score_TN > 0.5)
-    report = assemble(
-        observation, target_signals=observation.target_signals, outcomes=[outcome], defense=None, config={}
-    )
+    report = assemble(observation, target_signals=observation.target_signals, outcomes=[outcome])
     return report, outcome
 
 
@@ -98,8 +96,8 @@ def test_several_targets_are_said_where_figures_are_shown(of_several: AuditRepor
     console.print(render_summary(of_several))
     text = console.export_text().replace("\u00a0", " ")
     spread = of_several.attacks[0].overall.auc.spread
-    assert f"Brackets: 95 % intervals ({NEW_TRAININGS})." in text
-    assert f"Means over 16 targets; SD of the AUC over them: made {spread:.3f}" in text
+    assert f"Brackets: 95 % intervals for {NEW_TRAININGS}." in text
+    assert f"means over 16 targets; SD of the AUC over targets: made {spread:.3f}" in text
     assert any(NEW_TRAININGS in sentence for sentence in verdict(of_several))
     page = html_page(of_several, {"made": attack_curves(of_several.scores, "made")})
     assert f"<small>SD {spread:.3f}</small>" in page

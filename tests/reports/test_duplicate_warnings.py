@@ -177,7 +177,7 @@ def test_reports_of_before_can_be_read(tmp_path: Path) -> None:
     report = mia.audit(population, **quick_audit(membership=plan, shadow=mia.Real(count=2)), output=tmp_path)
     assert mia.read_report(tmp_path).membership == report.membership
     page = (tmp_path / "report.html").read_text()
-    assert re.search(r"near duplicates across the boundary</th><td>2 of 30 members compared", page)
+    assert re.search(r"members nearly equal to a non‑member</th><td>2 of 30 compared", page)
     content = json.loads((tmp_path / "report.json").read_text())
     for name in ("near_duplicates_across_boundary", "num_compared_for_near_duplicates"):
         del content["membership"][name]

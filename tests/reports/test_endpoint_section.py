@@ -12,7 +12,7 @@ from torch import Tensor
 
 import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
+from mia_lightning.attacks.label_only import BoundaryLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.schema import AuditReport
@@ -76,10 +76,10 @@ def test_what_was_asked_is_what_the_endpoint_counted(blobs: Population, tmp_path
     assert (section.num_changed, section.largest_difference) == (0, 0.0)
     assert server.num_closed == 1
     said = dict(threat_sentences(report))
-    assert f"scripted at a test. {N + 10} queries in this run, 10 of them again" in said["the served model"]
-    assert f"Of a budget of 1,000, {N + 10} are spent." in said["the served model"]
-    assert f"cost of this run: {(N + 10) / 500:.2f}" in said["the served model"]
-    assert said["whether it stayed the same"] == (
+    assert f"scripted at a test. {N + 10} queries in this run, 10 of them repeats" in said["the served model"]
+    assert f"{N + 10} of a budget of 1,000 queries are spent." in said["the served model"]
+    assert f"cost of this run at the given price: {(N + 10) / 500:.2f}" in said["the served model"]
+    assert said["stability of the served model"] == (
         "Of 5 records asked again at once, all were answered alike. Of 5 records asked again at the end, all were "
         "answered alike."
     )
@@ -88,7 +88,7 @@ def test_what_was_asked_is_what_the_endpoint_counted(blobs: Population, tmp_path
     assert not any("served model" in warning for warning in report.warnings)
     read = AuditReport.model_validate_json((tmp_path / "run" / "report.json").read_text())
     assert read.endpoint == section
-    assert "whether it stayed the same" in (tmp_path / "run" / "report.html").read_text()
+    assert "stability of the served model" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_person_sees_how_many_records_were_answered(blobs: Population) -> None:
@@ -171,8 +171,8 @@ def test_a_later_run_asks_sentinels_alone_and_sees_that_the_model_is_another(blo
 
 def test_without_sentinels_it_is_not_known(blobs: Population) -> None:
     report = audited(blobs, Server(), sentinels=0)
-    assert dict(threat_sentences(report))["whether it stayed the same"] == (
-        "Not known: no record was asked about again (target.asking.sentinels)."
+    assert dict(threat_sentences(report))["stability of the served model"] == (
+        "Not known: no record was queried again (target.asking.sentinels)."
     )
 
 
@@ -189,7 +189,9 @@ def test_an_endpoint_that_is_gone_at_the_end_costs_no_audit(blobs: Population) -
     report = audited(blobs, server)
     assert report.endpoint is not None
     assert report.endpoint.failure is not None
-    assert "None could be asked at the end: It is gone." in dict(threat_sentences(report))["whether it stayed the same"]
+    assert (
+        "None could be asked at the end: It is gone." in dict(threat_sentences(report))["stability of the served model"]
+    )
 
 
 def test_other_targets_have_no_such_section(blobs: Population) -> None:

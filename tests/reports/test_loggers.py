@@ -72,14 +72,18 @@ def test_runs_that_keep_nothing_are_nowhere(report: AuditReport) -> None:
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        ({}, r"`logger.loggers` is \{\}; give at least one"),
-        (3, "`logger.loggers` is 3"),
-        ({"x": "wandb"}, "`logger.loggers.x` is a str, which has no `start`"),
+        ({}, r"`logger.loggers` is \{\}; it must be at least one logger"),
+        ({"x": "wandb"}, r"`logger.loggers` is \{'x': 'wandb'\}; it must be at least one logger"),
     ],
 )
 def test_what_is_no_logger_is_refused(given: Any, part: str) -> None:
     with pytest.raises(InputError, match=part):
         Loggers(loggers=given)
+
+
+def test_a_logger_without_settings_takes_none() -> None:
+    with pytest.raises(InputError, match=r"`logger.mode` is no setting; there are none"):
+        NoLogger(mode="offline")  # type: ignore[call-arg]
 
 
 def test_wandb_and_tensorboard_from_the_command_line() -> None:

@@ -7,6 +7,7 @@ import torch
 from mia_lightning.metrics.roc import precision_recall_curve, roc
 from mia_lightning.reports.curves import (
     attack_curves,
+    bands,
     lowest_precision,
     precision_at_recalls,
     precision_line,
@@ -14,8 +15,8 @@ from mia_lightning.reports.curves import (
     simplify,
 )
 from mia_lightning.reports.labels import label_places
+from mia_lightning.reports.plots import NUM_SERIES, line
 from mia_lightning.reports.schema import AuditReport, TrainingCurves
-from mia_lightning.reports.training_bands import bands
 
 
 def _rows(report, name):
@@ -110,6 +111,16 @@ def test_labels_do_not_lie_on_one_another() -> None:
         3: "right",
     }
     assert label_places([], []) == {}
+
+
+def test_labels_stay_within_the_plot() -> None:
+    long = "a name of twenty signs"
+    assert label_places([(0.0, 0.0), (1.0, 1.0)], [long, long]) == {0: "right", 1: "left"}
+
+
+def test_series_beyond_the_colours_differ_by_their_dash() -> None:
+    looks = [line([0, 1], [0, 1], "a", place)["line"] for place in range(4 * NUM_SERIES)]
+    assert len({(look["color"], look.get("dash")) for look in looks}) == len(looks)
 
 
 def test_bands_are_quantiles_over_the_models_still_training() -> None:

@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from mia_lightning.reports import findings
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
 from mia_lightning.reports.schema import AuditReport, DefenseSection, SynthesisSection
+from mia_lightning.reports.selection import knowledge_pairs
+from mia_lightning.reports.sentences import headline
 
 EVIL = "<script>alert(1)</script>"
 
@@ -128,7 +129,7 @@ def test_defences_synthesis_and_unknown_architectures_are_said(report: AuditRepo
     text = html_page(changed, {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks})
     for part in (
         "top 3 classes; the attacker does not know it",
-        "90 records without duplicates, 4,500 queries to the target, 50.0 a record",
+        "90 records without duplicates, 4,500 queries to the target, 50.0 per record",
         "no record of the classes dog, &lt;i&gt;cat",
         "unknown (service), an unknown number of parameters",
     ):
@@ -141,8 +142,8 @@ def test_numbers_of_the_report_stand_in_the_page(report: AuditReport, page: _Pag
 
     for figure in (overall.auc, overall.precision, overall.recall, overall.average_precision):
         assert f"{figure.value:.3f}" in words
-    assert "Training records can be told from others" in words
-    assert f"{100 * overall.auc.value:.0f} of 100 cases" in words
+    assert headline(report) in words
+    assert f"{100 * overall.auc.value:.0f} of 100 pairs" in words
     assert report.warnings[0] in words
     assert "0.719" in words
     assert "torch 2.14.1" in words
@@ -161,7 +162,7 @@ def test_reasons_name_a_few_classes_and_speak_of_figures_that_are_shown(make_rep
     report = make_report(class_names=tuple(f"class {c}" for c in range(60)), per_class=2)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
     words = " ".join("".join(_Page(html_page(report, curves)).text).split())
-    section = words[words.index("Figures that are missing") : words.index("Members and non-members are those")]
+    section = words[words.index("Missing and uncertain figures") : words.index("Members and non-members are counted")]
 
     flagless = [
         group.class_name
@@ -184,8 +185,8 @@ def test_attackers_are_paired_by_what_they_know_of_the_defence(report: AuditRepo
     }  # fmt: skip
     defended = report.model_copy(update={"attacks": tuple(by_name.values())})
 
-    assert findings.knowledge_pairs(report) == []
-    assert [(plain.name, knowing.name) for plain, knowing in findings.knowledge_pairs(defended)] == [
+    assert knowledge_pairs(report) == []
+    assert [(plain.name, knowing.name) for plain, knowing in knowledge_pairs(defended)] == [
         ("shokri-unaware", "shokri"),
         ("loss", "loss-adaptive"),
     ]
@@ -222,15 +223,15 @@ def test_chance_is_called_chance(make_report) -> None:
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
     words = "".join(_Page(html_page(report, curves)).text)
 
-    assert "No leakage found by these attacks" in words
-    assert "cannot be told from guessing" in words
+    assert "No membership leakage found" in words
+    assert "is no better than chance" in words
 
 
 def test_pooled_curves_say_so(make_report) -> None:
     report = make_report(num_targets=3)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
 
-    assert "pooled over the targets" in html_page(report, curves)
+    assert "one threshold for all targets together" in html_page(report, curves)
 
 
 def test_a_time_of_another_form_stands_as_it_is(report: AuditReport) -> None:

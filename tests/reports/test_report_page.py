@@ -104,12 +104,12 @@ def class_figures(report: dict[str, Any], attack: dict[str, Any]) -> list[dict[s
                 "test accuracy": shown(of_target["test_accuracy"]),
                 "gap": shown(of_target["generalization_gap"]),
                 "precision": cell(group["precision"]),
-                "precision at 1:1": cell(group["precision_balanced"]),
+                "precision at 1:1 (balanced)": cell(group["precision_balanced"]),
                 "recall": cell(group["recall"]),
                 "accuracy": cell(group["accuracy"]),
                 "advantage": cell(group["advantage"]),
                 "AUC": cell(group["auc"]),
-                "its interval for all classes at once": (interval(at_once) if at_once else "") or "–",
+                "AUC, simultaneous interval": (interval(at_once) if at_once else "") or "–",
                 "average precision": cell(group["average_precision"]),
             }
         )
@@ -259,8 +259,8 @@ def test_names_the_members_of_the_highest_scores_with_their_pictures(browser: An
     others = [row["score"] for row in own if not row["is_member"]]
     names = report["dataset"]["class_names"]
     with opened(browser, folder / "report.html") as page:
-        rows = table(page, "Members of the highest scores")
-        section = page.page.locator("section[aria-labelledby=surest-title]")
+        rows = table(page, "Members with the highest scores")
+        section = page.page.locator("section[aria-labelledby=highest-scores]")
         pictures = section.locator("img.record")
         pixels = pictures.evaluate_all("(all) => all.map((each) => [each.complete, each.naturalWidth, each.alt])")
         told = section.inner_text()
@@ -274,7 +274,7 @@ def test_names_the_members_of_the_highest_scores_with_their_pictures(browser: An
     assert [row["non‑members that score as high"] for row in rows] == [f"{100 * share:.1f} %" for share in shares]
     assert pixels == [[True, 8, f"Record {row['record']}"] for row in highest]
     assert f"flags {len(flagged)} members" in told
-    assert "This is no confirmed exposure." in told
+    assert "This does not confirm that they are exposed." in told
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mia_lightning.reports.page.histograms import NUM_BINS, score_histogram
-from mia_lightning.reports.page.interactive import score_plot
+from mia_lightning.reports.histograms import NUM_BINS, score_histogram
+from mia_lightning.reports.plots import score_plot
 from mia_lightning.reports.schema import Scores
 
 

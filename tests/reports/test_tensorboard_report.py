@@ -16,8 +16,8 @@ from mia_lightning.errors import InputError
 from mia_lightning.loggers.tensorboard import EVENTS, TensorBoardReport
 from mia_lightning.reports.curves import PrecisionRecallCurve, attack_curves
 from mia_lightning.reports.files import read_report, save_report
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport, Scores
-from mia_lightning.reports.tables import headline_scalars
 
 pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install 'mia-lightning[tensorboard]'")
 

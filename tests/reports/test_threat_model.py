@@ -10,8 +10,8 @@ from quick import quick_audit
 
 import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
-from mia_lightning.attacks.augmentation_label_only import AugmentationLabelOnly
 from mia_lightning.attacks.gap import Gap
+from mia_lightning.attacks.label_only import AugmentationLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.top_k import TopK
@@ -48,18 +48,18 @@ def test_records_apart_from_the_targets(blobs: Population, tmp_path: Path) -> No
         chosen_on={"loss": "shadow_models", "attack_p": "population", "gap": "nothing"},
         members="drawn",
     )
-    assert said["what is seen of an answer"] == "The probabilities of all classes, unrounded."
-    assert said["queries to the target"] == "1 for each record under suspicion."
-    assert "none of which is evidence about the target. 12 further real records" in said["data of the attacker"]
-    assert said["shadow models"].startswith("4. None trained on a record under suspicion")
+    assert said["what the attacker sees"] == "The probabilities of all classes, unrounded."
+    assert said["queries to the target"] == "1 for each scored record."
+    assert "none of which is scored. 12 more real records" in said["data of the attacker"]
+    assert said["shadow models"].startswith("4. None was trained on a scored record")
     assert said["thresholds and settings"] == (
-        "Learnt on shadow models (loss); learnt on records that no model trained on, the target's answers for them "
-        "included (attack_p); fixed beforehand (gap). Nothing was chosen on the records under suspicion."
+        "Learnt on shadow models (loss); learnt on records that no model was trained on, with the target's answers to "
+        "them (attack_p); fixed beforehand (gap). Nothing was chosen on the scored records."
     )
-    assert "at random" in said["where membership comes from"]
+    assert "at random" in said["membership labels"]
     assert said["defences"] == "None."
     page = (tmp_path / "report.html").read_text()
-    assert page.index("What this means") < page.index(">Threat model<") < page.index('id="attacks"')
+    assert page.index("What the figures say") < page.index(">Threat model<") < page.index('id="attacks"')
     for heading, sentences in said.items():
         assert heading in page
         assert sentences.replace("'", "&#39;") in page
@@ -110,7 +110,7 @@ def test_a_share_that_the_attacker_knows(blobs: Population) -> None:
     report, model, said = audited(blobs, shadow=mia.Real(count=4, overlap=0.25))
     assert model.num_known == 2 * 20 - report.membership.num_members - report.membership.num_nonmembers == 10
     assert model.shadow_records == "disjoint"
-    assert "membership of 10 records, which do not count" in said["data of the attacker"]
+    assert "membership of 10 records beforehand" in said["data of the attacker"]
 
 
 def test_records_that_were_made(blobs: Population) -> None:
@@ -118,7 +118,7 @@ def test_records_that_were_made(blobs: Population) -> None:
     assert model.shadow_records == "synthetic"
     assert model.synthesis_queries == report.shadow.synthesis.num_queries > 0
     assert (model.in_models, model.out_models) == (0, 2)
-    assert f"{model.synthesis_queries:,} more to make" in said["queries to the target"]
+    assert f"{model.synthesis_queries:,} more to synthesise" in said["queries to the target"]
     assert "changed at random" in said["data of the attacker"]
     other = report.model_copy(update={"shadow": report.shadow.model_copy(update={"source": "mine"})})
     assert dict(threat_sentences(other))["data of the attacker"] == "Records made by shadow=mine."
@@ -130,10 +130,9 @@ def test_a_model_that_somebody_trained_and_members_that_were_given(blobs: Popula
         blobs, membership=mia.Given(member_N=torch.arange(60)), target=MLP((6,), 3, hidden=[8])
     )
     assert (model.training, model.members, model.shadow_records) == ("guessed", "given", "same")
-    assert said["architecture and training"].endswith(
-        f"the target was trained elsewhere: {report.shadow.architecture}."
-    )
-    assert "The user named members and non-members (`member_N`)." in said["where membership comes from"]
+    assert said["architecture and training"].startswith("The target was trained elsewhere")
+    assert said["architecture and training"].endswith(f": {report.shadow.architecture}.")
+    assert "Given by the user (`member_N`)." in said["membership labels"]
 
 
 def test_what_named_the_members(blobs: Population, tmp_path: Path) -> None:
@@ -141,7 +140,7 @@ def test_what_named_the_members(blobs: Population, tmp_path: Path) -> None:
     rows.write_text("row\n" + "\n".join(map(str, range(60))))
     _, model, said = audited(blobs, membership=mia.Given(path=rows))
     assert model.members_from == f"`membership.path` {rows}"
-    assert model.members_from in said["where membership comes from"]
+    assert model.members_from in said["membership labels"]
     own = replace(blobs, member_N=torch.arange(len(blobs)) < 60)
     assert audited(own, membership=mia.Given())[1].members_from == f"The member column of {blobs.name}"
 
@@ -163,10 +162,10 @@ def test_defences_that_are_known_or_not(blobs: Population, adaptive: bool) -> No
     assert model.knows_defenses == adaptive
     assert model.training == ("same" if adaptive else "undefended")
     assert model.access == TopK(k=2).describe()
-    assert said["what is seen of an answer"] == f"The answers as the target gives them out: {TopK(k=2).describe()}."
+    assert said["what the attacker sees"] == f"The target's answers as it returns them: {TopK(k=2).describe()}."
     knows = "knows them and imitates them on the shadow models" if adaptive else "does not know them"
     assert said["defences"] == f"{report.defense.description}; the attacker {knows}."
-    assert ("without the defences of its training" in said["architecture and training"]) != adaptive
+    assert ("without the defences in its training" in said["architecture and training"]) != adaptive
 
 
 def test_queries_are_those_of_the_union_of_views(pictures: Population) -> None:
@@ -180,14 +179,15 @@ def test_queries_are_those_of_the_union_of_views(pictures: Population) -> None:
     assert [attack.queries for attack in report.attacks] == [1, 1 + len(one.views), 1 + len(more.views)]
     assert model.queries_per_record == 1 + len(distinct) < 1 + len(one.views) + len(more.views)
     assert said["queries to the target"] == (
-        f"{model.queries_per_record} for each record under suspicion (augmentation_label_only {1 + len(one.views)}, "
+        f"{model.queries_per_record} for each scored record (augmentation_label_only {1 + len(one.views)}, "
         f"more {1 + len(more.views)}; the others 1)."
     )
 
 
 def test_several_targets_have_their_shadow_models_in_common(blobs: Population) -> None:
-    observation = mia.observe(blobs, **_observed(membership=mia.Halves(), target=mia.Trained(count=2)))
-    _, outcomes = run_attacks(observation, [mia.Loss()], defenses=(), adaptive=True, skip_inapplicable=False)
+    settings = _observed(membership=mia.Halves(), target=mia.Trained(count=2))
+    observation = mia.observe(blobs, **settings, attacks=[mia.Loss()])
+    _, outcomes = run_attacks(observation)
     model = threat_model(observation, outcomes, channel="full", defense=None)
     assert (model.num_shadows, model.chosen_on) == (4, {"loss": "shadow_models"})
 

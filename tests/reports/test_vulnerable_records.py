@@ -16,7 +16,7 @@ from mia_lightning.attacks.gap import Gap
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.sections.vulnerability import vulnerability_section
+from mia_lightning.reports.sections.records import vulnerability_section
 from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.seeds import generator
 from mia_lightning.targets.leave_one_out import LeaveOneOut

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from mia_lightning.loggers.wandb import WandbReport
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tables import headline_scalars
 
 RUN = {
     "id": "1",

@@ -9,8 +9,8 @@ import pytest
 from mia_lightning.dashboard import workspace
 from mia_lightning.dashboard.command import main
 from mia_lightning.errors import InputError
+from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.tables import headline_scalars
 
 try:
     workspace._packages()

@@ -12,9 +12,9 @@ from quick import quick_audit
 from serving import make_run, served
 
 import mia_lightning as mia
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
-from mia_lightning.attacks.lira import LiraOffline
-from mia_lightning.attacks.modified_entropy import ModifiedEntropy
+from mia_lightning.attacks.label_only import BoundaryLabelOnly
+from mia_lightning.attacks.lira import Lira
+from mia_lightning.attacks.thresholds import ModifiedEntropy
 from mia_lightning.datasets.location import load_location
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.labels_only import LabelsOnly
@@ -71,7 +71,7 @@ def test_location_over_the_network_as_in_memory(protocol: Any, shared_data: Path
         "model": partial(MLP, hidden=[16]),
         "membership": mia.Given(path=run / "members.csv"),
         "shadow": mia.Real(count=8),
-        "attacks": [mia.Loss(), mia.Shokri(), LiraOffline(), BoundaryLabelOnly(draws=1)],
+        "attacks": [mia.Loss(), mia.Shokri(), Lira(online=False), BoundaryLabelOnly(draws=1)],
         "training": TRAINING,
         "trainer": mia.TrainerSettings(accelerator="cpu"),
     }

@@ -48,7 +48,7 @@ def test_a_bit_flipped_in_the_content(store: Store, bit: int) -> None:
         assert found is not None
         assert found.content is not None
         flip(found.content, byte, bit)
-        is_set_aside(store, "its content does not agree with its checksum")
+        is_set_aside(store, "its content does not match its checksum")
 
 
 def test_a_bit_flipped_anywhere_in_the_manifest(store: Store) -> None:
@@ -88,13 +88,13 @@ def test_content_of_another_length(store: Store, length: int) -> None:
     assert found is not None
     assert found.content is not None
     found.content.write_bytes(b"numbers!"[:length])
-    is_set_aside(store, "its content does not agree with its checksum")
+    is_set_aside(store, "its content does not match its checksum")
 
 
 def test_content_that_is_gone(store: Store) -> None:
     store.put(PLACE, FIELDS, writes(b"numbers"))
     next(store.folder.rglob("*.data")).unlink()
-    is_set_aside(store, "its content is gone")
+    is_set_aside(store, "its content file is missing")
 
 
 def test_neighbours_of_what_is_damaged_stay(store: Store) -> None:

@@ -173,11 +173,11 @@ def test_ls_shows_what_runs_and_what_is_damaged(call: Call, store: Store) -> Non
     (store.folder / "models/.ee.123.partial").write_bytes(b"half of")
     (store.folder / f"models/{STACK}/{OLD[0]}.json").write_text("?")
     out = call("ls", "--dir", store.folder).out
-    assert f"process {os.getpid()} on {socket.gethostname()}, running, kept at epoch 7" in out
+    assert f"process {os.getpid()} on {socket.gethostname()}, running, checkpoint at epoch 7" in out
     assert "running: 1 model (shadow) since 2" in out
     assert "damaged: 2 (6 B)" in out
     assert "leftovers: 2 (107 B)" in out  # with the content of the manifest that cannot be read
-    assert f"cannot be read: models/{STACK}/{OLD[0]}; `mia-store verify --set-aside`" in out
+    assert f"unreadable: models/{STACK}/{OLD[0]}; `mia-store verify --set-aside`" in out
 
 
 def test_a_stack_without_its_manifest_is_shown(call: Call, store: Store) -> None:
@@ -221,7 +221,7 @@ def test_what_is_trained_is_shown_by_name(call: Call, tmp_path: Path, blobs: Pop
 def test_verify_finds_everything_whole(call: Call, store: Store) -> None:
     ended = call("verify", "--dir", store.folder)
     assert ended.code == 0
-    assert ended.out == f"{store.folder}: 9 artefacts read, all whole.\n"
+    assert ended.out == f"{store.folder}: 9 artefacts verified, all intact.\n"
 
 
 def damage_two(store: Store) -> list[str]:
@@ -240,10 +240,10 @@ def test_verify_names_what_is_damaged_and_leaves_it(call: Call, store: Store) ->
         ended = call("verify", "--dir", store.folder)
         assert ended.code == 1
         assert ended.out.splitlines() == [
-            f"damaged: {places[0]} (its content does not agree with its checksum)",
-            f"damaged: {places[1]} (its manifest does not agree with its checksum)",
+            f"damaged: {places[0]} (its content does not match its checksum)",
+            f"damaged: {places[1]} (its manifest does not match its checksum)",
             "left over: models/.ee.123.partial",
-            f"{store.folder}: 9 artefacts read, 2 of them damaged.",
+            f"{store.folder}: 9 artefacts verified, 2 of them damaged.",
         ]
 
 
@@ -251,8 +251,8 @@ def test_verify_sets_aside_where_it_is_told(call: Call, store: Store) -> None:
     damage_two(store)
     ended = call("verify", "--set-aside", "--dir", store.folder)
     assert ended.code == 1
-    assert ended.out.endswith("9 artefacts read, 2 of them damaged and set aside.\n")
-    assert call("verify", "--dir", store.folder).out == f"{store.folder}: 7 artefacts read, all whole.\n"
+    assert ended.out.endswith("9 artefacts verified, 2 of them damaged and set aside.\n")
+    assert call("verify", "--dir", store.folder).out == f"{store.folder}: 7 artefacts verified, all intact.\n"
     ended = call("prune", "--damaged", "--dir", store.folder)
     assert ended.code == 0
     assert ended.out.count("removed: damaged/") == 3
@@ -354,7 +354,7 @@ def test_prune_leaves_what_another_process_holds(call: Call, store: Store, ended
             "running/held",
             "running/held-checkpoint",
         ):
-            assert f"left: {place}, which another process holds" in ended.out
+            assert f"not removed: {place}, which another process is using" in ended.out
     ended = call("prune", "--older-than", "30d", "--leftovers", "--dir", store.folder)
     assert removed(before, store) == {
         *OLD_MODELS,
@@ -464,8 +464,8 @@ def test_what_cannot_be_removed_is_said(call: Call, store: Store, monkeypatch: p
         ([], ["COMMAND"]),
         (["list"], ["'list'", "ls"]),
         (["ls", "--jsn"], ["--jsn"]),
-        (["prune"], ["was not told what to remove", "--older-than"]),
-        (["prune", "--dry-run"], ["was not told what to remove"]),
+        (["prune"], ["needs to know what to remove", "--older-than"]),
+        (["prune", "--dry-run"], ["needs to know what to remove"]),
         (["prune", "--older-than", "soon"], ["'soon' is no age", "30d"]),
         (["prune", "--older-than", "30"], ["'30' is no age"]),
         (["prune", "--older-than", "30y"], ["'30y' is no age"]),

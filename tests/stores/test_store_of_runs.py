@@ -219,7 +219,7 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
     assert "Shard 1 of 2: 2 shadow models in the store." in shards[1].stdout
     assert not (tmp_path / "shard_0" / "report.json").exists()
     done = command(tmp_path, "shadow.shards=2", "hydra.run.dir=run")
-    assert "Models, from the store or trained: target 1 found, 0 trained, shadow 4 found, 0 trained" in " ".join(
+    assert "Models found in the store, or trained: target 1 found, 0 trained, shadow 4 found, 0 trained" in " ".join(
         done.stdout.split()
     )
     stored = json.loads((tmp_path / "run" / "report.json").read_text())["run"]["store"]
@@ -238,10 +238,13 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
         (["store.dir=/proc/nowhere"], "the store /proc/nowhere cannot be used ("),
         (["store.dir=null", "shadow.shards=2", "shadow.shard=0"], "`shadow.shards` is 2, and `store.dir` is null, so"),
         (["shadow.shards=2", "shadow.shard=2"], "`shadow.shard` is 2, and with shadow.shards=2 they go from 0 to 1"),
-        (["store.checkpoint_minutes=often"], "`store.checkpoint_minutes` is 'often'; it must be a number of minutes"),
+        (
+            ["store.checkpoint_minutes=often"],
+            "`store.checkpoint_minutes` is 'often'; it must be a number of at least 0",
+        ),
         (["store.directory=x"], "there is no setting `store.directory`"),
-        (["+store.directory=x"], "there is no setting `store.directory`; they are dir, "),
-        (["store=here"], "`store` is 'here'; it has the settings store.dir (null for none) and others."),
+        (["+store.directory=x"], "`store.directory` is no setting; the settings are dir, "),
+        (["store=here"], "`store` is 'here'; it must be the settings store.dir (null for none) and others."),
     ):
         done = command(tmp_path, *arguments)
         assert done.returncode == 2, arguments

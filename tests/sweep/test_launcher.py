@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
+from mia_lightning.command.job import Job
 from mia_lightning.command.main import main
 from mia_lightning.sweep.runs import FINISHED, Outcome, Run, begin
 
@@ -221,9 +222,10 @@ def test_on_this_machine_finished_runs_are_skipped_as_well(
 ) -> None:
     done: list[int] = []
 
-    def run(resolved: dict[str, int], *_: object) -> tuple[int, None]:
-        done.append(resolved["seed"])
-        return (2 if resolved["seed"] == 1 and len(done) < 4 else 0), None
+    def run(job: Job, *_: object) -> tuple[int, None]:
+        seed = job.configuration.seed
+        done.append(seed)
+        return (2 if seed == 1 and len(done) < 4 else 0), None
 
     monkeypatch.setattr("mia_lightning.command.main._run", run)
     assert sweep("seed=0,1,2")[0] == 2
@@ -239,8 +241,9 @@ def test_on_this_machine_finished_runs_are_skipped_as_well(
 def test_shards_on_this_machine(sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done: list[object] = []
 
-    def run(resolved: dict[str, dict[str, int]], *_: object) -> tuple[int, None]:
-        done.append(resolved["shards"]["number"])
+    def run(job: Job, *_: object) -> tuple[int, None]:
+        shard = job.configuration.shard
+        done.append(None if shard is None else shard.number)
         return 0, None
 
     monkeypatch.setattr("mia_lightning.command.main._run", run)

@@ -218,24 +218,6 @@ class TestWithRay:
         assert all(part in sentence for part in parts)
 
 
-@pytest.mark.parametrize(
-    ("settings", "part"),
-    [
-        ({"address": ""}, "`hydra.launcher.address` is ''"),
-        ({"address": 6379}, "`hydra.launcher.address` is 6379"),
-        ({"cpus": -1}, "`hydra.launcher.cpus` is -1"),
-        ({"cpus": float("inf")}, "`hydra.launcher.cpus` is inf"),
-        ({"gpus": "all"}, "`hydra.launcher.gpus` is 'all'"),
-        ({"gpus": True}, "`hydra.launcher.gpus` is True"),
-        ({"retries": -1}, "`hydra.launcher.retries` is -1"),
-        ({"retries": 1.0}, "`hydra.launcher.retries` is 1.0"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], part: str) -> None:
-    with pytest.raises(InputError, match=re.escape(part)):
-        Ray(**settings)
-
-
 def a_run(folder: Path, number: int = 0) -> Run:
     return Run(number=number, overrides=(), folder=folder / str(number), directory=folder, digest="d")
 
@@ -368,7 +350,7 @@ def test_a_worker_that_dies_after_its_run_had_ended_costs_nothing(
 def test_a_node_that_would_listen_beyond_loopback_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = FakeRay([], address="192.0.2.7")
     monkeypatch.setattr(module, "_imported", lambda: fake)
-    with pytest.raises(InputError, match="would listen to other machines"):
+    with pytest.raises(InputError, match="would listen on the network"):
         Ray().run([a_run(tmp_path)], folder=tmp_path)
     assert fake.has_ended
     assert fake.submitted == 0

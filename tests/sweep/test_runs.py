@@ -76,7 +76,7 @@ def test_the_exit_code_is_that_of_the_outcome_and_what_was_printed_is_kept(code:
     [
         ("killed", LOST, "it was killed by SIGKILL"),
         ("refused", 2, "there is no setting `way`."),
-        ("odd", LOST, "it ended with exit code 77, without a word"),
+        ("odd", LOST, "it ended with exit code 77 and said nothing"),
     ],
 )
 def test_a_run_that_leaves_no_outcome_has_one_all_the_same(way: str, code: int, reason: str, directory: Path) -> None:

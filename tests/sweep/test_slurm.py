@@ -171,13 +171,13 @@ def test_a_killed_client_leaves_its_tasks_to_the_next(cluster: Cluster) -> None:
     assert len(tasks) == 2
     successor = cluster.start("+model.mode=wait,wait_too")
     assert successor.stdout is not None
-    while "taken up" not in (line := successor.stdout.readline()):
+    while "waiting for tasks" not in (line := successor.stdout.readline()):
         assert line, "it has ended"
     assert all(task in line for task in tasks)
     (cluster.folder / "go").touch()
     code, printed = cluster.end(successor)
     assert code == 0, printed
-    assert "handed over" not in printed
+    assert "submitted" not in printed
     assert cluster.outcomes() == {"wait": (0, None), "wait_too": (0, None)}
 
 
@@ -263,15 +263,15 @@ def test_an_audit_in_shards_is_the_audit_in_one(cluster: Cluster) -> None:
     in_shards = ["+model.mode=fast", "shadow.shards=2", "store.dir=store"]
     code, printed = cluster.sweep(*in_shards)
     assert code == 0, printed
-    arrays = [line for line in printed.splitlines() if "handed over" in line]
-    assert ["2 in number" in line for line in arrays] == [True, False]  # the shards, then what joins them
+    arrays = [line for line in printed.splitlines() if "submitted as" in line]
+    assert ["with 2 tasks" in line for line in arrays] == [True, False]  # the shards, then what joins them
     code, printed = cluster.sweep("+model.mode=fast")
     assert code == 0, printed
     whole, joined = (pq.read_table(cluster.folder / "sweep" / run / "scores.parquet") for run in ("1", "0"))
     assert whole.equals(joined)
     code, printed = cluster.sweep(*in_shards)
     assert "1 of 1 runs are finished already" in printed
-    assert "handed over" not in printed
+    assert "submitted" not in printed
 
 
 @pytest.mark.usefixtures("slurm")  # skipped where it cannot be started

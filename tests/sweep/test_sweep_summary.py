@@ -21,8 +21,8 @@ from mia_lightning.datasets.population import make_population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.sweep.rows import FIGURES, STAGES, Row
-from mia_lightning.sweep.summary import render_rows, save_summary, summarise
+from mia_lightning.sweep.rows import STAGES, Row
+from mia_lightning.sweep.summary import FIGURES, render_rows, save_summary, summarise
 
 OVERRIDES = ["shadow.count=4", "attack=shokri,loss"]
 
@@ -71,12 +71,14 @@ def test_a_row_for_each_attack_says_what_the_report_says(done: Path) -> None:
     assert [(row.run, row.attack) for row in rows] == [("0", "shokri"), ("0", "loss")]
     for row, attack in zip(rows, report["attacks"], strict=True):
         assert (row.path, row.overrides, row.exit_code, row.reason) == (str(done), tuple(OVERRIDES), 0, None)
-        assert (row.seed, row.dataset, row.num_records) == (3, report["dataset"]["name"], 200)
-        assert (row.architecture, row.plan, row.variant) == ("MLP", "disjoint", None)
-        assert (row.defense, row.adaptive) == (attack["defense"], attack["adaptive"]) == ("top 1 class", True)
-        assert (row.train_size, row.num_targets, row.num_shadows, row.shadow_train_size) == (40, 1, 4, 40)
+        found = row.found
+        assert (found["seed"], found["dataset"], found["num_records"]) == (3, report["dataset"]["name"], 200)
+        assert (found["architecture"], found["plan"], row.variant) == ("MLP", "disjoint", None)
+        assert (found["defense"], found["adaptive"]) == (attack["defense"], attack["adaptive"]) == ("top 1 class", True)
+        sizes = ("num_members", "num_targets", "num_shadows", "shadow_train_size")
+        assert [found[name] for name in sizes] == [40, 1, 4, 40]
         for name in ("train_accuracy", "test_accuracy", "generalization_gap"):
-            assert getattr(row, name) == report["target"][name]
+            assert found[name] == report["target"][name]
         overall = attack["overall"]
         expected = {
             "auc": overall["auc"],
@@ -84,14 +86,15 @@ def test_a_row_for_each_attack_says_what_the_report_says(done: Path) -> None:
             "tpr_at_fpr_0.001": overall["tpr_at_fpr"]["0.001"],
             "tpr_at_fpr_0.01": overall["tpr_at_fpr"]["0.01"],
         }
-        assert set(row.figures) == set(FIGURES) == set(expected)
+        assert set(FIGURES) == set(expected)
         for name, figure in expected.items():
-            assert row.figures[name] == (figure["value"], figure["low"], figure["high"])
+            limited = tuple(found[f"{name}{end}"] for end in ("", "_low", "_high"))
+            assert limited == (figure["value"], figure["low"], figure["high"])
         seconds = report["run"]["seconds"]
         assert row.seconds["total"] == pytest.approx(math.fsum(seconds.values()))
         assert row.seconds["attack"] == seconds[f"attack/{attack['name']}"]
         assert (row.seconds["target"], row.seconds["shadow"]) == (seconds["target"], seconds["shadow"])
-    assert rows[0].figures["auc"].low < rows[0].figures["auc"].value < rows[0].figures["auc"].high
+    assert rows[0].found["auc_low"] < rows[0].found["auc"] < rows[0].found["auc_high"]
 
 
 def test_the_file_has_the_same_columns_and_types_for_any_rows(done: Path, tmp_path: Path) -> None:
@@ -102,7 +105,9 @@ def test_the_file_has_the_same_columns_and_types_for_any_rows(done: Path, tmp_pa
     assert (table.num_rows, empty.num_rows) == (3, 0)
     limits = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
     plain = [each.name for each in fields(Row)][:-2]
-    assert table.column_names == [*plain, *limits, *(f"seconds_{name}" for name in STAGES)]
+    plain += ["seed", "dataset", "num_records", "architecture", "plan", "defense", "attack", "adaptive", "train_size"]
+    plain += ["num_targets", "num_shadows", "shadow_train_size", "train_accuracy", "test_accuracy"]
+    assert table.column_names == [*plain, "generalization_gap", *limits, *(f"seconds_{name}" for name in STAGES)]
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
     assert types["overrides"] == "list<element: string>"
     assert {types[name] for name in ("exit_code", "seed", "num_records", "num_shadows")} == {"int64"}
@@ -110,7 +115,8 @@ def test_the_file_has_the_same_columns_and_types_for_any_rows(done: Path, tmp_pa
     assert (types["run"], types["adaptive"]) == ("string", "bool")
     first, _, failed = table.to_pylist()
     assert first["overrides"] == OVERRIDES
-    assert (first["auc"], first["auc_low"], first["auc_high"]) == rows[0].figures["auc"]
+    assert all(first[name] == rows[0].found[name] for name in limits)
+    assert first["train_size"] == rows[0].found["num_members"]
     assert first["seconds_total"] == rows[0].seconds["total"]
     assert failed["reason"] == "there is no such thing."
     assert {name for name, value in failed.items() if value not in (None, [])} == {"run", "path", "exit_code", "reason"}
@@ -156,8 +162,7 @@ def test_runs_without_a_report_have_a_row_that_says_why(done: Path, tmp_path: Pa
         assert row.exit_code == code
         assert reason in (row.reason or ""), folder
         assert "\n" not in (row.reason or "")
-        assert (row.attack, row.dataset, row.figures, row.seconds) == (None, None, {}, {})
-    assert rows[1].seed == 11
+        assert (row.attack, row.found, row.seconds) == (None, {"seed": 11} if folder == killed else {}, {})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"exit_code": null, "reason": null}', '{"exit_code": 0}'])
@@ -173,7 +178,7 @@ def test_a_damaged_outcome_hides_no_report(content: str, done: Path, tmp_path: P
 def test_an_exit_code_of_the_gate_stands_beside_the_figures(done: Path, tmp_path: Path) -> None:
     shutil.copytree(done, tmp_path / "0")
     rows = summarise([ended(tmp_path / "0", 3, "the advantage is above 0.1")])
-    assert [(row.exit_code, row.reason, bool(row.figures)) for row in rows] == [
+    assert [(row.exit_code, row.reason, "auc" in row.found) for row in rows] == [
         (3, "the advantage is above 0.1", True)
     ] * 2
 
@@ -229,12 +234,12 @@ def test_the_table_shows_what_varies_and_says_once_what_does_not(done: Path, tmp
     for word in ("data set data", "model MLP", "shadow models 4", "defence top 1 class", f"Results: {tmp_path}"):
         assert word in " ".join(text.split())
     of_loss = [line for line in lines if " loss " in f" {line} "]
-    auc = rows[1].figures["auc"]
+    auc = rows[1].found["auc"]
     assert len(of_loss) == 2
-    assert all(f"{auc.value:.3f} [" in line for line in of_loss)
+    assert all(f"{auc:.3f} [" in line for line in of_loss)
     narrow = drawn(rows, 80)
     assert "…" not in narrow  # no figure is cut off
-    assert sum(f" {auc.value:.3f} " in line for line in narrow.splitlines()) >= 2
+    assert sum(f" {auc:.3f} " in line for line in narrow.splitlines()) >= 2
     assert max(map(len, narrow.splitlines())) <= 80
     assert sum("77" in line.split()[:2] for line in lines) == 1  # the second attack of a run does not repeat the run
 

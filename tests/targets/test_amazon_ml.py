@@ -72,7 +72,7 @@ def test_bins_with_ties_are_those_of_a_slow_loop(monkeypatch: pytest.MonkeyPatch
 
 
 def test_bins_are_refused_where_there_is_only_one() -> None:
-    with pytest.raises(InputError, match="`bins` is 1; quantile binning needs at least 2"):
+    with pytest.raises(InputError, match=r"`model.bins` is 1; it must be a whole number of at least 2"):
         QuantileBins(3, 1)
 
 

@@ -327,7 +327,7 @@ def test_a_damaged_model_is_said_set_aside_and_trained_anew(
     engine, again = stored(store, blobs, range(4))
     assert engine.reused["shadow"] == Reuse(found=3, trained=1)
     (remark,) = engine.stages.remarks
-    assert "is damaged (its content does not agree with its checksum): it is set aside in damaged/" in remark
+    assert "is damaged (its content does not match its checksum); it was set aside in damaged/" in remark
     assert alike(again, trained)
     assert len(store.places("models")) == 4
 

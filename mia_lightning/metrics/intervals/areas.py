@@ -20,9 +20,19 @@ TOO_FEW = "none: it takes two members and two non-members"
 def delong(curve: Roc) -> float:
     """The variance of the AUC over records, with ties, in O(N) once the ROC is there.
 
-    There must be two members and two non-members at least.
+    With ψ(x, y) = 1, ½ or 0 for x above, equal to or below y, the AUC is the mean of ψ(x_i, y_j) over all pairs of a
+    member's score x_i and a non-member's y_j. The placement of member i is V_i = Σ_j ψ(x_i, y_j) / n_0, that of
+    non-member j is W_j = Σ_i ψ(x_i, y_j) / n_1, and both have the AUC as their mean. The variance is
 
-    Source: DeLong, DeLong and Clarke-Pearson (1988), equation 4, by the counts at each distinct score.
+        S²(V) / n_1 + S²(W) / n_0,
+
+    S² being sample variances. Placements are equal for equal scores, so that the counts at each distinct score do.
+
+    Args:
+        curve: with at least two members and two non-members.
+
+    Source: DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
+        characteristic curves" (1988), equation 4.
     """
     n1, n0 = curve.num_members, curve.num_nonmembers
     members_F, others_F = curve.true_positives_F.diff(), curve.false_positives_F.diff()
@@ -37,10 +47,17 @@ def delong(curve: Roc) -> float:
 def auc_interval(curve: Roc, *, tail: float = TAIL) -> Interval:
     """The interval of the AUC over records: normal on the logit scale, never of zero width.
 
-    Where members and non-members are perfectly separated DeLong's variance is 0, and one bound is left: the
-    m = min(n_1, n_0) disjoint pairs of a member and a non-member are all in order, which has a probability of AUC^m, so
-    that an AUC below `tail`^(1/m) would show it with a probability of at most `tail`. Where all scores are tied the
-    share of tied pairs is bounded alike, and the AUC lies within half the rest of one half.
+    By the delta method logit(A) = ln(A / (1 - A)) has the standard error SE(A) / (A (1 - A)), with DeLong's SE(A); the
+    limits on that scale, logit(A) ± z SE, are transformed back into (0, 1).
+
+    Where members and non-members are perfectly separated DeLong's variance is 0, and one bound is left. Take m =
+    min(n_1, n_0) disjoint, hence independent, pairs of a member and a non-member: all are in order, which has a
+    probability of AUC^m, so that an AUC below `tail`^(1/m) would show it with a probability of at most `tail`. Where
+    all scores are tied the share of tied pairs is at least `tail`^(1/m) likewise; these count half, so that the AUC
+    lies between half of that and 1 minus half of that.
+
+    Args:
+        tail: of each side.
     """
     n1, n0 = curve.num_members, curve.num_nonmembers
     if min(n1, n0) < 2:

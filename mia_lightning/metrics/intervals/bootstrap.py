@@ -1,9 +1,12 @@
 """Stratified bootstraps over records: members and non-members are redrawn apart, thresholds learnt anew in each
 replicate.
 
-None of them resorts anything. A replicate of a rate at a threshold needs the score of one rank among the redrawn
-records and the number of redrawn records above it, whose laws are known: two draws, whatever the number of records.
-That of the average precision needs the numbers of redrawn records at each distinct score: a multinomial draw.
+No replicate is sorted again. That of a rate at a threshold needs the score of one rank among the redrawn records and
+the number of redrawn records above it, whose laws are known: two draws, whatever the number of records. That of the
+average precision needs the numbers of redrawn records at each distinct score: a multinomial draw.
+
+Source of the method: Efron and Tibshirani, "An introduction to the bootstrap" (1993), chapters 8 (several samples) and
+13 (percentile intervals).
 """
 
 from dataclasses import dataclass, replace
@@ -76,9 +79,10 @@ class Bootstrap:
         return self._percentiles(precision_at_recall_draws(curve, recall, self.replicates, random))
 
     def average_precision(self, curve: Roc) -> Interval:
-        """Normal on the logit scale, with the standard error of the replicates, whose own mean lies above the figure.
+        """Normal on the logit scale, with the standard error of the replicates; not percentiles, since the mean of the
+        replicates lies above the figure: a redrawn member may count above itself.
 
-        In simulations it held the truth in 92 to 96 of 100 cases. Perfect separation leaves a one-sided bound.
+        In simulations it covered the truth in 92 to 96 % of the cases. Perfect separation leaves a one-sided bound.
         """
         value = curve.average_precision
         if curve.auc == 1.0:
@@ -104,9 +108,16 @@ class Bootstrap:
 def tpr_at_fpr_draws(curve: Roc, max_fpr: float, replicates: int, random: torch.Generator) -> Tensor:
     """TPR at FPR of `replicates` redrawn data sets, float64 `[B]`.
 
-    With k false positives allowed the threshold lies just above the redrawn non-member of rank k + 1. Redrawn ranks are
-    uniform, so that the (k + 1)-th highest of n_0 of them is n_0 times a Beta(k + 1, n_0 - k) number, rounded up; of
-    the redrawn members a binomial number is above its score.
+    With k false positives allowed the threshold lies just above the redrawn non-member of rank k + 1. A redrawn
+    non-member has a rank among the n_0 original ones that is uniform on 1, …, n_0, as n_0 U rounded up is for U uniform
+    on (0, 1). The (k + 1)-th smallest of n_0 such U is a Beta(k + 1, n_0 - k) number, and rounding keeps the order. Of
+    the n_1 redrawn members a binomial number is above the score of that rank, with the share of the original members
+    above it.
+
+    Args:
+        max_fpr: in (0, 1].
+        replicates: B.
+        random: on the CPU.
     """
     n1, n0 = curve.num_members, curve.num_nonmembers
     allowed = allowed_false_positives(max_fpr, n0)
@@ -123,9 +134,14 @@ def precision_at_recall_draws(curve: Roc, recall: float, replicates: int, random
     """Precision at 1:1 of the highest threshold of at least this recall, of `replicates` redrawn data sets, float64
     `[B]`.
 
-    The threshold is the score of the redrawn member of rank ⌈recall · n_1⌉, as in `tpr_at_fpr_draws`. Redrawn members
-    of lower rank are at or above it too where they share its score; those of them number binomially, as do the
-    non-members.
+    The threshold is the score of the redrawn member of rank k = ⌈recall · n_1⌉, found as in `tpr_at_fpr_draws` from the
+    k-th smallest U of n_1. The other n_1 - k redrawn members have U above it, uniformly, and are flagged too if they
+    share its score: with s the share of original members at or above that score, each does with a probability of
+    (s - U) / (1 - U). Their number is binomial, as is that of the non-members at or above the score.
+
+    Args:
+        recall: in (0, 1].
+        replicates, random: as for `tpr_at_fpr_draws`.
     """
     n1, n0 = curve.num_members, curve.num_nonmembers
     needed = members_for(recall, n1)
@@ -144,8 +160,8 @@ def precision_at_recall_draws(curve: Roc, recall: float, replicates: int, random
 def average_precision_draws(curve: Roc, replicates: int, random: torch.Generator) -> Tensor:
     """Average precision of `replicates` redrawn data sets, float64 `[B]` on the device of the curve.
 
-    More than 256 distinct scores are taken in 256 groups of neighbours, within which scores count as tied; what that
-    does to the figure itself is taken off all replicates.
+    More than 256 distinct scores are taken in 256 groups of neighbours, within which scores count as tied; the change
+    that this makes to the figure itself is taken off all replicates.
     """
     point_F = _grouped(curve)
     true_F, false_F = curve.true_positives_F[point_F], curve.false_positives_F[point_F]

@@ -1,9 +1,9 @@
 """Intervals of a mean over several targets that share records and shadow models.
 
-A mean over targets varies with the records (each of which is evidence about many targets) and with the trainings (each
-of which is a target on many records), so that neither the targets nor their records are independent observations. The
-crossed bootstrap redraws both: the weight of record i for target t is w_i · w_t, with multinomial weights on either
-axis. Here its variance is taken in closed form, from the contribution of each record to the figure of each target.
+A mean over targets varies with the records, each of which is evidence about many targets, and with the trainings, each
+of which is a target on many records. So neither the targets nor their records are independent observations. The crossed
+bootstrap redraws both: the weight of record n for target t is w_n · w_t, with multinomial weights on either axis. Its
+variance is taken in closed form here, from the contribution of each record to the figure of each target.
 """
 
 from math import sqrt
@@ -32,11 +32,27 @@ def crossed_interval(
         records: by how many records the contributions vary, for the degrees of freedom; None says N.
         tail: of each side.
 
-    With w_t and w_n as above the variance of (1/T) Σ_t w_t (A_t + Σ_n w_n Z_tn) is
-    [Σ_t (A_t - Ā)² + (1 - 1/T) Σ_n (Σ_t Z_tn)² + Σ_tn Z_tn²] / T² (Owen 2007, "The pigeonhole bootstrap"); it counts
-    the noise of single answers three times and is conservative where that dominates. The first sum is divided by 1 -
-    1/T, and the quantile is that of Student's t with the degrees of freedom of Satterthwaite, since trainings may be
-    few.
+    Let A_t be the figure of target t, Ā their mean and Z_tn the contribution of record n to A_t. A replicate is
+    (1/T) Σ_t w_t (A_t + Σ_n w_n Z_tn), where the w_t are multinomial with mean 1, variance 1 - 1/T and covariance -1/T,
+    the w_n likewise with N. Given the w_t its mean is (1/T) Σ_t w_t A_t, since Σ_n Z_tn = 0, with the variance
+
+        Σ_t (A_t - Ā)² / T²,
+
+    and its variance is Σ_n x_n² / T² with x_n = Σ_t w_t Z_tn, since Σ_n x_n = 0. By E[x_n²] = (Σ_t Z_tn)² + Var(x_n)
+    and Var(x_n) = Σ_t Z_tn² - (Σ_t Z_tn)² / T the expectation of that is
+
+        [(1 - 1/T) Σ_n (Σ_t Z_tn)² + Σ_tn Z_tn²] / T².
+
+    The sum of the two is the variance of the replicates. The noise of single answers is in each of the three terms, so
+    that the interval is conservative where it dominates. The first term is divided by 1 - 1/T, which makes it the
+    sample variance over T.
+
+    The limits are normal on the logit scale, with a quantile of Student's t, since trainings may be few. With the
+    variances v_1 of trainings and v_2 of records, T - 1 and N - 1 degrees of freedom, its own are
+    (v_1 + v_2)² / (v_1² / (T - 1) + v_2² / (N - 1)).
+
+    Source: Owen, "The pigeonhole bootstrap" (2007), for the variance; Satterthwaite, "An approximate distribution of
+        estimates of variance components" (1946), for the degrees of freedom.
     """
     T, N = contribution_TN.shape
     if T < FEWEST_TARGETS:
@@ -57,12 +73,15 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
     """AUC `[T]` of each target and the contributions `[T, N]` of its records, float64.
 
     A member's contribution is its placement (the share of non-members below it, ties half) less the AUC, divided by the
-    number of members; that of a non-member likewise (DeLong, DeLong and Clarke-Pearson 1988). All targets in one sort.
+    number of members, and that of a non-member likewise: the derivatives of the AUC by the weights of its records, of
+    which `areas.delong` gives the variance. All targets are ranked in one sort.
 
     Args:
         score_TN: higher means more likely a member.
         member_TN: bool.
         scored_TN: bool; each target must have members and non-members among its scored records.
+
+    Source: DeLong, DeLong and Clarke-Pearson (1988), as for `areas.delong`.
     """
     T, _ = score_TN.shape
     target_M, _ = scored_TN.nonzero(as_tuple=True)
@@ -89,7 +108,13 @@ def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) ->
 
 
 def share_contributions(is_hit_TN: Tensor, counted_TN: Tensor) -> tuple[Tensor, Tensor]:
-    """The share `[T]` of hits among the counted records of each target, and the contributions `[T, N]`, float64."""
+    """The share `[T]` of hits among the counted records of each target, and the contributions `[T, N]`, float64.
+
+    A share p = Σ w h / Σ w has the derivative (h - p) / Σ w by the weight of a record, h being 1 for a hit, else 0.
+
+    Args:
+        is_hit_TN, counted_TN: bool; at least one record of each target is counted.
+    """
     count_T = counted_TN.sum(1)
     value_T = (is_hit_TN & counted_TN).sum(1).double() / count_T
     contribution_TN = (is_hit_TN.double() - value_T[:, None]) * counted_TN / count_T[:, None]
@@ -99,13 +124,18 @@ def share_contributions(is_hit_TN: Tensor, counted_TN: Tensor) -> tuple[Tensor, 
 def average_precision_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> tuple[Tensor, Tensor]:
     """Average precision `[T]` of each target, less its bias, and the contributions `[T, N]` of its records, float64.
 
-    With A_i members and B_i non-members at or above member i, the figure is the mean over members of A_i / (A_i + B_i).
-    Its derivatives by the weights of records are, times the number of members, B_i / (A_i + B_i)² summed over the
-    members i at or below a record if this is a member, with its own precision, and -A_i / (A_i + B_i)² if it is not;
-    less their mean over the records of its kind, for the numbers of members and non-members are given.
+    With A_i members and B_i non-members at or above member i, the figure is the mean over the n_1 members of
+    P_i = A_i / (A_i + B_i). Since ∂P_i/∂A_i = B_i / (A_i + B_i)² and ∂P_i/∂B_i = -A_i / (A_i + B_i)², its derivatives
+    by the weights of records are, times n_1,
+
+        P_j + Σ_i B_i / (A_i + B_i)²     for member j,          -Σ_i A_i / (A_i + B_i)²     for a non-member,
+
+    over the members i at or below the record, whose A_i or B_i it counts in. From these their mean over the records of
+    the kind is taken, for the numbers of members and non-members are given.
 
     Since member i counts among its own A_i the figure is too high on average, by a share that does not shrink with the
-    number of targets; the values given are those with (A_i - 1) / (A_i - 1 + B_i (n_1 - 1) / n_1) in its place.
+    number of targets. The values returned have (A_i - 1) / (A_i - 1 + B_i (n_1 - 1) / n_1) in the place of P_i: the
+    precision at member i without it, scaled to as many members as there are.
 
     Args:
         score_TN, member_TN, scored_TN: as for `auc_contributions`.

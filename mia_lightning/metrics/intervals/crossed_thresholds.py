@@ -1,12 +1,20 @@
 """Intervals of rates at thresholds that are learnt on the scores of several targets.
 
 A threshold at which one kind of records has a given rate moves with each of these records, and with it the rate of the
-other kind: to first order by the slope of the ROC (Hsieh and Turnbull 1996, "Nonparametric and semiparametric
-estimation of the receiver operating characteristic curve", theorem 2.2). The contributions of records found so go to
-`crossed_interval`. Slopes are taken over all targets together; that of one target would be mostly noise.
+other kind. Let R_1(t) and R_0(t) be the shares of members and of non-members above t, R̂ their estimates, and t̂ the
+threshold with R̂_0(t̂) = α = R_0(t). To first order R_0'(t) (t̂ - t) = -(R̂_0(t) - α), and so
 
-Where a few records bring the false positives of many targets the interval has the degrees of freedom of their number,
-and is wide. Where scores are tied at the threshold the ROC has no slope, and there is no interval.
+    R̂_1(t̂) = R_1(t) + (R̂_1(t) - R_1(t)) - b (R̂_0(t) - α),     b = R_1'(t) / R_0'(t),
+
+where b is the slope of the ROC at α. So the contribution of a record to the TPR at a fixed FPR is that to the TPR less
+b times that to the FPR, both at the threshold that was found; these go to `crossed_interval`. Slopes are taken over all
+targets together, since that of one target would be mostly noise.
+
+If a few records make the false positives of many targets, the interval has the degrees of freedom of their number and
+is wide. If scores are tied at the threshold, the ROC has no slope there, and there is no interval.
+
+Source: Hsieh and Turnbull, "Nonparametric and semiparametric estimation of the receiver operating characteristic curve"
+    (1996), theorem 2.2.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +61,14 @@ class _Slope(NamedTuple):
 def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Interval:
     """Of the mean over targets of each one's TPR at FPR.
 
-    With k of n_0 non-members allowed, the FPR of the threshold in the population is a Beta(k + 1, n_0 - k) number,
-    whose mean is above k / n_0, so that the TPR is too high by a factor E[FPR^b] / α^b where the ROC is a power b of
-    the FPR. It does not average out over targets, and the interval is that of the mean without it.
+    With k of n_0 non-members allowed the threshold is the (k + 1)-th highest non-member, so that its FPR in the
+    population is a Beta(k + 1, n_0 - k) number X, whose mean (k + 1) / (n_0 + 1) is above k / n_0. If the ROC is
+    proportional to the power b of the FPR near α, the TPR is too high on average by the factor
+
+        E[X^b] / α^b,     E[X^b] = Γ(k + 1 + b) Γ(n_0 + 1) / (Γ(k + 1) Γ(n_0 + 1 + b)).
+
+    It does not average out over targets, so that the interval is that of the mean of TPRs divided by it. b comes from
+    the TPRs at half and at twice the allowed number.
 
     Args:
         score_TN: higher means more likely a member.
@@ -93,7 +106,12 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
 def pooled_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Interval:
     """Of the TPR at FPR with one threshold for the scores of all targets; arguments as for `mean_tpr_interval`.
 
-    Since it must hold for many targets on few records too, records are counted at a wider threshold as well.
+    With m_t members of target t the TPR is Σ_t m_t TPR_t / Σ_t m_t, and the FPR likewise: each target counts by its
+    share of the records of either kind. So the value of target t is, to first order, TPR + (m_t T / Σ m) (TPR_t - TPR)
+    less b times the same of the FPR; the mean of these over targets is the TPR.
+
+    Few records may bring the false positives of many targets. Their number, for the degrees of freedom, is also taken
+    at a threshold of ten times the rate, and scaled down.
     """
     member_TN, other_TN = member_TN & scored_TN, ~member_TN & scored_TN
     T, n1, n0 = len(score_TN), int(member_TN.sum()), int(other_TN.sum())
@@ -129,9 +147,18 @@ def pooled_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, 
 def mean_precision_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, recall: float) -> Interval:
     """Of the mean over targets of the precision, at one member for each non-member, at a fixed recall.
 
-    As above with the kinds exchanged: the members set the threshold, and the FPR there moves with them. The recall of
-    the threshold in the population is a Beta(k, n_1 - k + 1) number, k members being needed; what its mean, its
-    variance and that of the FPR add to the precision is taken off. Few false positives leave a lower limit alone.
+    As in `mean_tpr_interval` with the kinds exchanged: the members set the threshold, and the FPR f moves with their
+    recall r by the slope s of f over r. The precision P = r / (r + f) has the derivatives ∂P/∂r = f / (r + f)² and
+    ∂P/∂f = -r / (r + f)²; at a fixed recall a record's contribution is ∂P/∂f times (its own to f, less s times that to
+    r).
+
+    The recall of the threshold in the population is a Beta(k, n_1 - k + 1) number, k members being needed. Its mean is
+    k / (n_1 + 1), its variance about r (1 - r) / n_1, and f, of slope s and curvature c in r, has the mean and variance
+
+        E[f] - f(r) = s (k / (n_1 + 1) - r) + c r (1 - r) / (2 n_1),     Var f = f (1 - f) / n_0 + s² r (1 - r) / n_1.
+
+    To second order the mean precision is too high by [f (k / n_1 - r) - r (E[f] - f(r)) + P Var f] / (r + f)², which is
+    taken off. Few false positives leave a lower limit alone.
 
     Args:
         score_TN, member_TN, scored_TN: as above; each target must have members and non-members.

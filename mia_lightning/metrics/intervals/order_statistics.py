@@ -1,9 +1,10 @@
 """Conservative intervals of one rate at a threshold where another rate has a given value.
 
-The threshold belongs to the population and is unknown. One kind of records, on whose rate the threshold is defined,
-says between which two of its scores it lies; at these two scores the rate of the other kind has the limits of Clopper
-and Pearson, for the two kinds are independent. Both errors together are at most 2.5 % on each side (Bonferroni).
-Nothing is assumed of the scores, which may be tied.
+The threshold belongs to the population and is unknown. The kind of records on whose rate it is defined bounds it
+between two of their own scores. At these two scores the rate of the other kind has the limits of Clopper and Pearson,
+for the two kinds are independent. Either side fails only if its bound on the threshold or its limit of the rate does,
+so that the two error probabilities, which add up to 2.5 %, bound that of the side (Bonferroni's inequality). Nothing is
+assumed of the scores, which may be tied.
 """
 
 from functools import lru_cache
@@ -24,7 +25,12 @@ def threshold_ranks(rate: float, total: int, *, tail: float) -> tuple[int, int, 
     """Ranks (from 1, the highest score) between which the threshold lies that a share `rate` of a population reaches.
 
     The number B of `total` records at or above it is binomial with this share. The score of rank `first` is below the
-    threshold if B < first, that of rank `last` above it if B >= last: each has a probability of at most `tail`.
+    threshold if and only if B < first, and that of rank `last` is at or above it if and only if B >= last. `first` is
+    the largest rank and `last` the smallest one for which the probability of this is at most `tail`.
+
+    Args:
+        rate: in (0, 1).
+        total: of the records whose ranks these are.
 
     Returns:
         first (0 where even the highest score may be below), last (above `total` where even the lowest may be above),
@@ -40,10 +46,17 @@ def threshold_ranks(rate: float, total: int, *, tail: float) -> tuple[int, int, 
 def tpr_at_fpr_interval(curve: Roc, max_fpr: float) -> Interval:
     """Of the largest TPR of a threshold whose FPR is at most `max_fpr` in the population.
 
-    Let q be the score with P(non-member > q) <= max_fpr < P(non-member >= q), so that the TPR is P(member > q). With
-    half of the error the score of rank `first` among the non-members is at least q and that of rank `last` at most q;
-    what the ranks leave of it goes to the limits of Clopper and Pearson on the members strictly above these scores.
-    With fewer than 4.4 / max_fpr non-members no threshold can be excluded from above, and the lower limit is 0.
+    Let q be the score with P(non-member > q) <= max_fpr < P(non-member >= q), so that the TPR is P(member > q). But for
+    half of the error, 1.25 % on each side, the score of rank `first` among the non-members is at least q and that of
+    rank `last` at most q. The share of members strictly above the former is thus at most the TPR, and that above the
+    latter at least the TPR: Clopper and Pearson's limits of the two are the ends. They get what the ranks, which are
+    whole numbers, leave of the 2.5 %.
+
+    With (1 - max_fpr)^n_0 > 1.25 %, that is, fewer than about 4.4 / max_fpr non-members, even the highest of these may
+    be below q: `first` is 0, and so is the lower limit.
+
+    Args:
+        max_fpr: in (0, 1).
     """
     n1, n0 = curve.num_members, curve.num_nonmembers
     first, last, below, above = threshold_ranks(max_fpr, n0, tail=TAIL / 2)
@@ -58,9 +71,13 @@ def tpr_at_fpr_interval(curve: Roc, max_fpr: float) -> Interval:
 def precision_at_recall_interval(curve: Roc, recall: float) -> Interval:
     """Of the precision, at one member for each non-member, of the highest threshold whose recall is at least `recall`.
 
-    As above with the kinds exchanged and the threshold's own records counted in: the members bound the threshold, the
-    non-members at or above the bounds give the FPR, and the precision is recall / (recall + FPR). Where members are
-    tied between the bounds the recall at the threshold may be anything above, and the upper limit allows for 1.
+    As in `tpr_at_fpr_interval` with the kinds exchanged and the threshold's own records counted in: the members bound
+    the threshold, the non-members at or above the bounds give the limits of the FPR, and the precision is
+    recall / (recall + FPR), which falls with the FPR and rises with the recall. If members are tied between the bounds,
+    the recall at the threshold may be anything from `recall` up, and the upper limit allows for 1.
+
+    Args:
+        recall: in (0, 1).
     """
     n1, n0 = curve.num_members, curve.num_nonmembers
     first, last, below, above = threshold_ranks(recall, n1, tail=TAIL / 2)

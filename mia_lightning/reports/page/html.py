@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from mia_lightning.metrics.figures import Figure
-from mia_lightning.reports import findings
-from mia_lightning.reports.curves import AttackCurves
-from mia_lightning.reports.figures import roc_edge
-from mia_lightning.reports.page.histograms import ScoreHistogram, score_histogram
-from mia_lightning.reports.page.interactive import (
+from mia_lightning.reports import selection, sentences, words
+from mia_lightning.reports.curves import AttackCurves, roc_edge
+from mia_lightning.reports.histograms import ScoreHistogram, score_histogram
+from mia_lightning.reports.page.templates import environment, plotly_javascript
+from mia_lightning.reports.plots import (
     Plot,
     convergence_plot,
     epsilon_plot,
@@ -26,49 +26,56 @@ from mia_lightning.reports.page.interactive import (
     score_plot,
     training_plot,
 )
-from mia_lightning.reports.page.surest import surest
-from mia_lightning.reports.page.templates import environment, plotly_javascript
-from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.rows import figures_by_name
+from mia_lightning.reports.schema import AuditReport, ClassFigures, GroupFigures, TargetClass, TargetGroup
+from mia_lightning.reports.sections.records import highest_scores
 from mia_lightning.reports.sections.threat_model import threat_sentences
 from mia_lightning.terminal.amounts import duration, size
 
 _PER_CLASS = ("precision", "precision_balanced", "recall", "accuracy", "advantage", "auc", "average_precision")
 _NUM_NAMED = 8  # classes that stand beside a reason
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
+# A class or a group: its name, its figures, and the accuracies of the target on it.
+Part = tuple[str, ClassFigures | GroupFigures, TargetClass | TargetGroup]
 
 
 def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
     """The page for a report; `curves` has an entry for each attack's name."""
+    of_class = {section.class_index: section for section in report.target.per_class}
     templates = environment("mia_lightning.reports.page")
     templates.filters |= {
-        "show": findings.show,
-        "bracket": findings.bracket,
-        "figure_title": findings.title,
-        "percent": findings.percent,
-        "attack_label": findings.label,
+        "show": words.show,
+        "bracket": words.bracket,
+        "figure_title": words.title,
+        "rate_title": lambda rate: words.title(f"tpr_at_fpr_{rate}"),
+        "attack_label": words.label,
+        "figures": figures_by_name,
+        "reasons": lambda attack: _reasons(figures_by_name(attack.overall).items()),
+        "missing": _missing,
+        "classes": lambda attack: [(each.class_name, each, of_class[each.class_index]) for each in attack.per_class],
+        "groups": lambda attack: [
+            (each.group_name, each, of_target)
+            for each, of_target in zip(attack.per_group, report.target.per_group, strict=True)
+        ],
         "moment": _moment,
         "duration": duration,
         "size": size,
     }
-    strongest = findings.strongest(report)
+    strongest = selection.strongest(report)
     histograms = _histograms(report)
     return templates.get_template("report.html.jinja").render(
         report=report,
-        findings=findings,
+        sentences=sentences,
         strongest=strongest,
+        pairs=selection.knowledge_pairs(report),
         threats=threat_sentences(report),
         converging=[attack for attack in report.attacks if attack.convergence is not None],
         rates=_rates(report),
-        estimands=list(dict.fromkeys(attack.estimand for attack in report.attacks)),
+        estimands=list(dict.fromkeys(map(words.about, report.attacks))),
         further=_further(report),
-        gaps={group.class_index: group for group in report.target.per_class},
-        class_attacks=sorted(report.attacks, key=lambda attack: attack is not strongest),
-        missing=[_missing(attack) for attack in report.attacks],
-        missing_per_class={id(attack): _missing_per_class(attack) for attack in report.attacks},
-        missing_per_group={id(attack): _missing_per_group(attack) for attack in report.attacks},
-        identity=id,
+        ranked=sorted(report.attacks, key=lambda attack: attack is not strongest),
         histograms=histograms,
-        surest=surest(report),
+        highest=highest_scores(report),
         plots=_plots(report, curves, histograms),
         config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
         plotly=plotly_javascript(),
@@ -116,33 +123,21 @@ def _rates(report: AuditReport) -> list[str]:
 
 def _further(report: AuditReport) -> list[str]:
     """Figures that the first table of attacks has no column for."""
-    names = dict.fromkeys(name for attack in report.attacks for name in findings.figures_by_name(attack.overall))
+    names = dict.fromkeys(name for attack in report.attacks for name in figures_by_name(attack.overall))
     return [name for name in names if name not in _MAIN and not re.fullmatch(r"tpr_at_fpr_[\d.e-]+", name)]
 
 
-def _missing(attack: AttackSection) -> list[tuple[str, str]]:
-    return _reasons(findings.figures_by_name(attack.overall).items())
+def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:
+    """Names of figures that are null or uncertain, each with the reason."""
+    return [(words.title(name), figure.reason) for name, figure in figures if figure.reason]
 
 
-def _missing_per_class(attack: AttackSection) -> list[tuple[str, str]]:
-    """Of the figures that the table of classes shows."""
-    rows = []
-    for group in attack.per_class:
-        figures = findings.figures_by_name(group)
-        rows.append((group.class_name, [(name, figures[name]) for name in _PER_CLASS]))
-    return _missing_by_name(rows)
-
-
-def _missing_per_group(attack: AttackSection) -> list[tuple[str, str]]:
-    named = ((group.group_name, findings.figures_by_name(group)) for group in attack.per_group)
-    return _missing_by_name((name, list(figures.items())) for name, figures in named)
-
-
-def _missing_by_name(named: Iterable[tuple[str, Sequence[tuple[str, Figure]]]]) -> list[tuple[str, str]]:
-    """(names, reason) for each reason why figures of classes or groups are null or to be read with caution."""
+def _missing(parts: Sequence[Part], what: str) -> list[tuple[str, str]]:
+    """Names of the classes or groups with such figures in their table, for each reason."""
     reasons: dict[str, dict[str, None]] = {}
-    for name, figures in named:
-        for _, reason in _reasons(figures):
+    for name, group, _ in parts:
+        shown = [each for each in figures_by_name(group).items() if what == "group" or each[0] in _PER_CLASS]
+        for _, reason in _reasons(shown):
             reasons.setdefault(reason, {})[name] = None
     return [(_listed(list(names)), reason) for reason, names in reasons.items()]
 
@@ -150,10 +145,6 @@ def _missing_by_name(named: Iterable[tuple[str, Sequence[tuple[str, Figure]]]]) 
 def _listed(names: Sequence[str]) -> str:
     further = len(names) - _NUM_NAMED
     return ", ".join(names[:_NUM_NAMED]) + (f" and {further:,} more" if further > 0 else "")
-
-
-def _reasons(figures: Iterable[tuple[str, Figure]]) -> list[tuple[str, str]]:
-    return [(findings.title(name), figure.reason) for name, figure in figures if figure.reason]
 
 
 def _moment(created: str) -> str:

@@ -1,4 +1,4 @@
-"""What a report says of records that are equal, or nearly, and lie on both sides of a boundary."""
+"""What a report says of equal and nearly equal records among both members and non-members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from mia_lightning.run.scoring import AttackOutcome
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateFindings:
-    """Members of the first target that are told from its non-members with difficulty, or not at all.
+    """Members of the first target that equal, or nearly equal, one of its non-members.
 
     Attributes:
         count: those that are also, value for value, among the non-members.
-        near_count: those that have a near duplicate among the non-members; None where there are too few of these.
-        num_compared: members that were looked at for it: all, or a random sample.
+        near_count: those that nearly equal a non-member; None with too few non-members to say.
+        num_compared: members compared for it: all, or a random sample.
         warnings: sentences on these and on shadow records, for the top of the report.
     """
 
@@ -111,7 +111,7 @@ def _figures_without(
 
 
 def _twins(membership: Membership, group_N: Tensor) -> list[str]:
-    """Plans that keep targets and shadow models apart do so record by record; equal records are told."""
+    """Plans that keep the records of targets and shadow models apart do not see equal records; this warns of them."""
     target_N, shadow_N = (
         membership.scored_KN[membership.targets].any(0),
         membership.scored_KN[membership.shadows].any(0),

@@ -1,18 +1,13 @@
-"""What is said of a target that somebody else serves: how often it was asked, and whether it stayed the same."""
-
-from dataclasses import asdict
+"""What a report says of a target that somebody else serves: the queries, and whether it stayed the same."""
 
 from mia_lightning.reports.schema import EndpointSection
 from mia_lightning.training.models import Models
 
 
 def endpoint_section(targets: Models) -> EndpointSection | None:
-    """The section, for which the sentinels are asked once more; None for any other target."""
+    """The section, for which the sentinels are queried once more; None for any other target."""
     testimony = targets.testimony()
-    if testimony is None:
-        return None
-    found = {name: value for name, value in asdict(testimony).items() if name != "form"}
-    return EndpointSection(**found)
+    return None if testimony is None else EndpointSection.of(testimony)
 
 
 def endpoint_sentences(section: EndpointSection | None) -> list[tuple[str, str]]:
@@ -21,12 +16,12 @@ def endpoint_sentences(section: EndpointSection | None) -> list[tuple[str, str]]
         return []
     return [
         ("the served model", _asked(section)),
-        ("whether it stayed the same", " ".join(_steadiness(section))),
+        ("stability of the served model", " ".join(_steadiness(section))),
     ]
 
 
 def unsteady(section: EndpointSection | None) -> str | None:
-    """The warning that a report opens with where sentinels were answered otherwise; None where none was."""
+    """The warning at the top of a report if sentinels were answered differently; else None."""
     if section is None or not (section.num_varied or section.num_outdated or section.num_changed):
         return None
     return (
@@ -36,21 +31,22 @@ def unsteady(section: EndpointSection | None) -> str | None:
 
 
 def _asked(section: EndpointSection) -> str:
-    again = f", {section.num_repeated:,} of them again (after a fault, or as sentinels)" if section.num_repeated else ""
+    again = (
+        f", {section.num_repeated:,} of them repeats (after faults, or as sentinels)" if section.num_repeated else ""
+    )
     sentence = (
-        f"{section.protocol} at {section.place}. {section.num_sent:,} queries in this run{again}; "
-        f"the answers for {section.num_records:,} different records are known, {section.num_found:,} of them from "
-        "earlier runs."
+        f"{section.protocol} at {section.place}. {section.num_sent:,} queries in this run{again}. The answers to "
+        f"{section.num_records:,} different records are known, {section.num_found:,} of them from earlier runs."
     )
     if section.budget is not None:
-        sentence += f" Of a budget of {section.budget:,}, {section.num_spent:,} are spent."
+        sentence += f" {section.num_spent:,} of a budget of {section.budget:,} queries are spent."
     if section.cost is not None:
-        sentence += f" Estimated cost of this run: {section.cost:,.2f}, at the price that was given."
+        sentence += f" Estimated cost of this run at the given price: {section.cost:,.2f}."
     return sentence
 
 
 def _steadiness(section: EndpointSection) -> list[str]:
-    """What records that were asked about again show."""
+    """What repeated queries show."""
     sentences = []
     for num, differing, when, meaning in (
         (section.num_at_once, section.num_varied, "asked again at once", "its answers vary from call to call"),
@@ -74,4 +70,4 @@ def _steadiness(section: EndpointSection) -> list[str]:
         sentences.append(f"The largest difference is {section.largest_difference:.3g} in a probability.")
     if section.failure is not None:
         sentences.append(f"None could be asked at the end: {section.failure}")
-    return sentences or ["Not known: no record was asked about again (target.asking.sentinels)."]
+    return sentences or ["Not known: no record was queried again (target.asking.sentinels)."]

@@ -1,4 +1,4 @@
-"""What was guaranteed of the target's differential privacy, and what the attacks rule out, side by side."""
+"""Differential privacy of the target: the guarantee beside what the attacks rule out."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBoun
 from mia_lightning.run.observation import Observation, delta_of
 from mia_lightning.run.scoring import AttackOutcome
 
-# Share of the canaries that an attack guesses to be in, and as many to be out; fixed before any score is seen.
+# Share of the canaries that an attack guesses to be in, and again to be out; fixed before any score is seen.
 _GUESSED = 0.25
 
 

@@ -13,17 +13,16 @@ from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.shadows.guess import Guess
 
 _SOURCES = {
-    "noisy": "Real records of the same population, changed at random in a share of their features",
+    "noisy": "Real records of the same population with a share of their features changed at random",
     "marginal": "Records drawn feature by feature from the marginal distributions of real records",
-    "model_based": "Records made by asking the target, without any real ones",
+    "model_based": "Records synthesised by queries to the target, without any real records",
 }
 _TRAINING = {
     "same": "The shadow models have the architecture of the target and are trained by its recipe",
-    "undefended": "The shadow models have the architecture and recipe of the target without the defences of its "
+    "undefended": "The shadow models have the architecture and recipe of the target, without the defences in its "
     "training, which the attacker does not know",
-    "service": "The attacker knows neither, but has the service that trained the target train the shadow models",
-    "guessed": "The shadow models have the configured architecture and recipe, which are guesses: the target was "
-    "trained elsewhere",
+    "service": "The attacker knows neither; the service that trained the target also trains the shadow models",
+    "guessed": "The target was trained elsewhere, so the architecture and recipe of the shadow models are guesses",
 }
 
 
@@ -62,7 +61,7 @@ def threat_sentences(report: AuditReport) -> list[tuple[str, str]]:
     if model is None:
         return []
     return [
-        ("what is seen of an answer", f"{_access(model.access)}."),
+        ("what the attacker sees", f"{_access(model.access)}."),
         ("queries to the target", _queries(report, model)),
         *endpoint_sentences(report.endpoint),
         ("data of the attacker", _data(report, model)),
@@ -70,12 +69,12 @@ def threat_sentences(report: AuditReport) -> list[tuple[str, str]]:
         ("shadow models", _references(report, model)),
         ("defences", _defenses(report, model)),
         ("thresholds and settings", _choices(model)),
-        ("where membership comes from", _membership(model)),
+        ("membership labels", _membership(model)),
     ]
 
 
 def _fewest_references(membership: Membership) -> tuple[int, int]:
-    """In-models and out-models of the record that has the fewest, of those that a target is asked about."""
+    """In-models and out-models of the scored record that has the fewest."""
     member_KN, scored_TN = membership.member_KN[membership.shadows], membership.scored_KN[membership.targets]
     in_N, out_N = member_KN.sum(0, keepdim=True), (~member_KN).sum(0, keepdim=True)
     if not membership.leaves_one_out:
@@ -121,15 +120,15 @@ def _chosen_on(outcome: AttackOutcome) -> Literal["shadow_models", "population",
 def _access(channel: str) -> str:
     if channel == "full":
         return "The probabilities of all classes, unrounded"
-    return f"The answers as the target gives them out: {channel}"
+    return f"The target's answers as it returns them: {channel}"
 
 
 def _queries(report: AuditReport, model: ThreatModelSection) -> str:
     each = ", ".join(f"{attack.name} {attack.queries:,}" for attack in report.attacks if attack.queries > 1)
-    sentence = f"{model.queries_per_record:,} for each record under suspicion"
+    sentence = f"{model.queries_per_record:,} for each scored record"
     sentence += f" ({each}; the others 1)." if each and model.queries_per_record > 1 else "."
     if model.synthesis_queries:
-        sentence += f" {model.synthesis_queries:,} more to make the records of the shadow models."
+        sentence += f" {model.synthesis_queries:,} more to synthesise the records of the shadow models."
     return sentence
 
 
@@ -137,13 +136,15 @@ def _data(report: AuditReport, model: ThreatModelSection) -> str:
     if model.shadow_records == "synthetic":
         sentence = f"{_SOURCES.get(report.shadow.source, f'Records made by shadow={report.shadow.source}')}."
     elif model.shadow_records == "same":
-        sentence = "Real records, the very ones under suspicion: some shadow models trained on them and others did not."
+        sentence = "The scored records themselves: each is in some shadow models and out of others."
     else:
-        sentence = "Real records of the same population, none of which is evidence about the target."
+        sentence = "Real records of the same population, none of which is scored."
     if model.num_known:
-        sentence += f" The attacker knows beforehand the membership of {model.num_known:,} records, which do not count."
+        sentence += (
+            f" The attacker knows the membership of {model.num_known:,} records beforehand; these are not scored."
+        )
     if model.num_population:
-        sentence += f" {model.num_population:,} further real records that no model trained on."
+        sentence += f" {model.num_population:,} more real records that no model was trained on."
     return sentence
 
 
@@ -156,10 +157,10 @@ def _references(report: AuditReport, model: ThreatModelSection) -> str:
     number = f"{model.num_shadows:,}" + (" for each target" if report.target.num_targets > 1 else "")
     if model.shadow_records == "same":
         return (
-            f"{number}. At least {model.in_models:,} of them trained on any one record under suspicion (in-models), "
-            f"and at least {model.out_models:,} did not (out-models)."
+            f"{number}. Of these, at least {model.in_models:,} were trained on each scored record (in-models) and at "
+            f"least {model.out_models:,} were not (out-models)."
         )
-    return f"{number}. None trained on a record under suspicion: there are out-models and no in-models."
+    return f"{number}. None was trained on a scored record: there are only out-models."
 
 
 def _defenses(report: AuditReport, model: ThreatModelSection) -> str:
@@ -172,7 +173,7 @@ def _defenses(report: AuditReport, model: ThreatModelSection) -> str:
 def _choices(model: ThreatModelSection) -> str:
     where = {
         "shadow_models": "learnt on shadow models",
-        "population": "learnt on records that no model trained on, the target's answers for them included",
+        "population": "learnt on records that no model was trained on, with the target's answers to them",
         "nothing": "fixed beforehand",
     }
     parts = "; ".join(
@@ -180,15 +181,13 @@ def _choices(model: ThreatModelSection) -> str:
         for place, text in where.items()
         if place in model.chosen_on.values()
     )
-    return f"{parts[:1].upper()}{parts[1:]}. Nothing was chosen on the records under suspicion."
+    return f"{parts[:1].upper()}{parts[1:]}. Nothing was chosen on the scored records."
 
 
 def _membership(model: ThreatModelSection) -> str:
     if model.members == "drawn":
-        return (
-            "Members were drawn here, at random from the records, so that they differ from non-members in nothing else."
-        )
+        return "Drawn at random here, so that members and non-members differ in nothing else."
     return (
-        f"The user named members and non-members{'' if model.members_from is None else f' ({model.members_from})'}. If "
-        "they differ in anything but membership, such as their age, an attack may find that instead."
+        f"Given by the user{'' if model.members_from is None else f' ({model.members_from})'}. If members and "
+        "non-members also differ in something else, such as their age, an attack may find that instead."
     )

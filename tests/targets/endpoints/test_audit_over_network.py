@@ -15,7 +15,7 @@ from model_server import Model, ModelServer, serving
 from torch import nn
 
 import mia_lightning as mia
-from mia_lightning.attacks.lira import LiraOffline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
@@ -74,7 +74,7 @@ def audit(digits: Population, target: Any, **options: Any) -> mia.AuditReport:
         target=target,
         membership=mia.Given(member_N=MEMBERS),
         shadow=options.pop("shadow", mia.Real(count=8)),
-        attacks=options.pop("attacks", [mia.Loss(), LiraOffline()]),
+        attacks=options.pop("attacks", [mia.Loss(), Lira(online=False)]),
         training=mia.Recipe(epochs=10, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.02)),
         trainer=mia.TrainerSettings(accelerator="cpu"),
         **options,

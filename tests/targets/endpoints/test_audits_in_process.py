@@ -13,7 +13,7 @@ from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
 import mia_lightning as mia
-from mia_lightning.attacks.augmentation_label_only import AugmentationLabelOnly
+from mia_lightning.attacks.label_only import AugmentationLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.models import EndpointTarget

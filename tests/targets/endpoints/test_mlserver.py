@@ -14,7 +14,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.naive_bayes import GaussianNB
 
 import mia_lightning as mia
-from mia_lightning.attacks.lira import LiraOffline
+from mia_lightning.attacks.lira import Lira
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
 from mia_lightning.targets.endpoints.asking import Asking
@@ -87,7 +87,7 @@ def test_labels_are_taken_for_labels(
 
 
 def audit(population: Population, target: EndpointTarget) -> mia.AuditReport:
-    options = quick_audit(attacks=[mia.Loss(), LiraOffline()])
+    options = quick_audit(attacks=[mia.Loss(), Lira(online=False)])
     membership = mia.Given(member_N=list(range(200)))
     return mia.audit(population, target=target, membership=membership, shadow=mia.Real(count=8), **options)
 

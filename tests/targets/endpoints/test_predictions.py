@@ -14,8 +14,8 @@ from given_setup import given_setup
 from quick import quick_audit
 
 import mia_lightning as mia
-from mia_lightning.attacks.boundary_label_only import BoundaryLabelOnly
 from mia_lightning.attacks.interface import DoesNotApplyError
+from mia_lightning.attacks.label_only import BoundaryLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.predictions import Predictions, PredictionsEndpoint

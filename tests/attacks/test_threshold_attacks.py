@@ -9,15 +9,17 @@ import torch
 from attack_toys import cpu_engine, in_order, make_evidence, memorising, reordered, scores_of
 from torch import Tensor
 
-from mia_lightning.attacks.class_confidence import ClassConfidence
-from mia_lightning.attacks.class_entropy import ClassEntropy
-from mia_lightning.attacks.class_modified_entropy import ClassModifiedEntropy
-from mia_lightning.attacks.confidence import Confidence
-from mia_lightning.attacks.entropy import Entropy
 from mia_lightning.attacks.gap import Gap
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.modified_entropy import ModifiedEntropy
+from mia_lightning.attacks.thresholds import (
+    ClassConfidence,
+    ClassEntropy,
+    ClassModifiedEntropy,
+    Confidence,
+    Entropy,
+    ModifiedEntropy,
+)
 from mia_lightning.metrics import auc
 from mia_lightning.training.signals import Signals
 

@@ -1,22 +1,24 @@
 """Noise on answers that keeps the label: after MemGuard, Jia et al. (2019)."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Ge, Le
 from torch import Tensor
 
 from mia_lightning.defenses.top_k import is_among_largest
-from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
+from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Between0And1
+from mia_lightning.training.signals import AnswerForm
 
 _STREAM = derive(0, "memguard")
 _STEPS = 100  # of a nat, to which an answer is rounded before it is hashed
 _MARGIN = 0.99  # of the predicted class's probability, the most that another may have
 
 
-@dataclass(frozen=True, kw_only=True)
-class MemGuard:
+@settings("defense.label_keeping_noise")
+class LabelKeepingNoise:
     """Moves every answer towards a random one of the same label and of the confidence that non-members have.
 
     The random answer gives the predicted class a probability drawn evenly from an interval about `confidence`, but
@@ -39,22 +41,12 @@ class MemGuard:
         via adversarial examples" (2019), sections 4 and 5.
     """
 
-    name: ClassVar[str] = "memguard"
+    name: ClassVar[str] = "label_keeping_noise"
     is_visible: ClassVar[bool] = False
+    form: ClassVar[AnswerForm] = AnswerForm()
 
-    confidence: float = 0.6
-    distortion: float = 1.0
-
-    def __post_init__(self) -> None:
-        if type(self.confidence) not in (int, float) or not 0 < self.confidence < 1:
-            raise InputError(
-                f"`defense.memguard.confidence` is {self.confidence!r}; it must be a number above 0 and below 1."
-            )
-        if type(self.distortion) not in (int, float) or not 0 <= self.distortion <= 2:
-            raise InputError(
-                f"`defense.memguard.distortion` is {self.distortion!r}; it must be a number from 0 to 2, the largest "
-                "distance of two probability vectors."
-            )
+    confidence: Between0And1 = 0.6
+    distortion: Annotated[float, Ge(0), Le(2)] = 1.0
 
     def describe(self) -> str:
         return f"noise {self.distortion:.12g} towards {self.confidence:.12g}"

@@ -12,14 +12,14 @@ from PIL import Image
 
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
-from mia_lightning.reports.page.surest import Surest, surest
 from mia_lightning.reports.schema import AuditReport, PrivacySection, VulnerabilitySection
+from mia_lightning.reports.sections.records import HighestScores, highest_scores
 
 ReportMaker = Callable[..., AuditReport]
 
 
-def found_in(report: AuditReport) -> Surest:
-    found = surest(report)
+def found_in(report: AuditReport) -> HighestScores:
+    found = highest_scores(report)
     assert found is not None
     return found
 
@@ -51,8 +51,8 @@ def test_equals_of_the_last_are_counted(report: AuditReport) -> None:
 def test_an_attack_at_chance_says_so(make_report: ReportMaker) -> None:
     report = make_report(shift=0.0)
     assert found_in(report).is_chance
-    assert "cannot even be told from guessing" in page_of(report)
-    assert "cannot even be told from guessing" not in page_of(make_report())
+    assert "this attack is no better than chance" in page_of(report)
+    assert "this attack is no better than chance" not in page_of(make_report())
 
 
 def test_pictures_are_whole_and_small(report: AuditReport) -> None:
@@ -97,8 +97,8 @@ def of_trials(report: AuditReport) -> AuditReport:
 
 @pytest.mark.parametrize("change", [without_scores, without_flags, with_confirmation, of_trials])
 def test_no_section_where_nobody_can_be_named_or_somebody_confirmed(change: Any, report: AuditReport) -> None:
-    assert surest(report) is not None
-    assert surest(change(report)) is None
+    assert highest_scores(report) is not None
+    assert highest_scores(change(report)) is None
 
 
 def page_of(report: AuditReport) -> str:
@@ -108,8 +108,8 @@ def page_of(report: AuditReport) -> str:
 def test_the_page_says_what_it_does_not_mean(report: AuditReport, make_report: ReportMaker) -> None:
     one, several = page_of(report), page_of(make_report(num_targets=3))
     for page in (one, several):
-        assert "This is no confirmed exposure." in page
+        assert "This does not confirm that they are exposed." in page
         assert "membership=halves target=leave_one_out" in page
     assert "One target was attacked, and these records were in it" in one
-    assert "No record was seen both in a target and out of another one" in several
+    assert "No record was in one target and out of another" in several
     assert one.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 0

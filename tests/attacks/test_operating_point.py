@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
-from mia_lightning.attacks.threshold import balanced_accuracy_threshold
+from mia_lightning.attacks.operating_point import balanced_accuracy_threshold
 
 
 def best_threshold(scores: list[float], is_member: list[bool]) -> float:

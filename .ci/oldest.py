@@ -1,0 +1,10 @@
+"""Print the oldest versions that a pyproject.toml allows, as requirements of pip, with what the tests need beside them."""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+project = tomllib.loads(Path(sys.argv[1]).read_text())["project"]
+print("\n".join(re.sub(r"\s*>=\s*", "==", each) for each in project["dependencies"]))
+print("pytest>=8\npytest-xdist>=3.6\nhypothesis>=6.100")

@@ -1,0 +1,146 @@
+"""What a report says in sentences, for the console and the page."""
+
+from mia_lightning.reports.schema import AuditReport, PrivacySection
+from mia_lightning.reports.selection import has_trials, is_at_chance, strongest
+from mia_lightning.reports.words import NBSP, about, bracket, label, percent, share, shares, show, shown
+
+
+def headline(report: AuditReport) -> str:
+    """One line: does membership leak, and how much?"""
+    attack = strongest(report)
+    if attack is None:
+        return "Leakage could not be measured"
+    found = f"AUC{NBSP}{shown(attack.overall.auc, 2).replace(' ', NBSP)}"
+    if is_at_chance(attack.overall, attack.num_targets):
+        return f"No membership leakage found: {found}"
+    if has_trials(report):
+        return f"Membership of one record leaks: {found}"
+    return f"Membership leaks: {found}"
+
+
+def verdict(report: AuditReport) -> list[str]:
+    """The result of the strongest attack."""
+    attack = strongest(report)
+    if attack is None:
+        return ["No attack has a defined AUC; the tables below give the reasons."]
+    figures = attack.overall
+    cases = f"{100 * (figures.auc.value or 0.0):.0f} of 100"
+    if has_trials(report):
+        return [
+            f"The strongest attack, {label(attack)}, scores a model trained with the canary above one trained without "
+            f"it in {cases} pairs (AUC {shown(figures.auc)}; chance is 50 of 100). The bracket is a 95{NBSP}% interval "
+            f"for {about(attack)}."
+        ]
+    sentences = [
+        f"The strongest attack, {label(attack)}, scores a random member above a random non-member in {cases} pairs "
+        f"(AUC {shown(figures.auc)}; chance is 50 of 100)."
+    ]
+    if figures.precision.value is not None and figures.recall.value is not None:
+        sentences.append(
+            f"Precision: {shares(figures.precision)} of the records that it flags as members are members (chance: "
+            f"{share(figures.base_rate or 0.0)}, the base rate). Recall: it flags {shares(figures.recall)} of the "
+            "members."
+        )
+    if bracket(figures.auc):
+        sentences.append(f"Brackets are 95{NBSP}% intervals for {about(attack)}.")
+    num_targets = attack.num_targets
+    if is_at_chance(figures, num_targets):
+        each = "" if num_targets == 1 else " of each target"
+        sentences.append(
+            f"With {figures.num_members // num_targets:,} members and {figures.num_nonmembers // num_targets:,} "
+            f"non-members{each}, this AUC is no better than chance."
+        )
+    return sentences
+
+
+def meaning(report: AuditReport) -> list[str]:
+    """What the figures of the strongest attack say."""
+    attack = strongest(report)
+    sentences = privacy_sentences(report.privacy) if report.privacy is not None and has_trials(report) else []
+    if attack is not None and not has_trials(report):
+        for fpr, figure in attack.overall.tpr_at_fpr.items():
+            if figure.value is not None:
+                sentences.append(
+                    f"If at most {percent(fpr)} of non-members may be flagged by mistake, the attack "
+                    f"still finds {shares(figure)} of the members."
+                )
+                break
+        rare = attack.overall.ppv["0.01"]
+        if rare.value is not None or rare.low is not None:
+            sentences.append(
+                f"Precision depends on the share of members among the records that are attacked: here "
+                f"{share(attack.overall.base_rate or 0.0)}. If 1 record in 100 were a member, {shares(rare)} of the "
+                "flagged records would be members."
+            )
+    target = report.target
+    sentences.append(
+        f"The target classifies {share(target.train_accuracy)} of its training records and "
+        f"{share(target.test_accuracy)} of new records correctly: a generalisation gap of "
+        f"{target.generalization_gap:.3f}. Overfitting is the usual cause of leakage, but not the only one."
+    )
+    return sentences
+
+
+def limits(report: AuditReport) -> list[str]:
+    """What the figures do not say."""
+    names = ", ".join(label(attack) for attack in report.attacks)
+    here = "this target" if report.target.num_targets == 1 else "these targets"
+    targets = "one target" if report.target.num_targets == 1 else f"{report.target.num_targets} targets"
+    picked = (
+        f" The strongest attack was picked by its AUC on {here}, which makes it look stronger than it is."
+        if len(report.attacks) > 1
+        else ""
+    )
+    return [
+        f"How much leaks at most: only the attacks of this run were tried ({names}). A stronger attack may find more; "
+        "low figures do not prove privacy.",
+        f"How much other models leak: {_about(report)} ({targets}, trained on records of {report.dataset.name}). "
+        f"Another architecture, other settings or other data give other figures.{picked}",
+        "How exposed each record is: averages hide the few records that are found with certainty. Look at the "
+        "true-positive rate at low false-positive rates and at the most exposed classes.",
+        "What a record contains: the attacks decide whether a record was used for training; they do not reconstruct "
+        "it.",
+    ]
+
+
+def _about(report: AuditReport) -> str:
+    of_attacks = list(dict.fromkeys(map(about, report.attacks)))
+    return f"the intervals are for {' and '.join(of_attacks)}" if of_attacks else "there are no figures"
+
+
+def privacy_sentences(privacy: PrivacySection) -> list[str]:
+    """The largest lower bound of epsilon, and how it compares with the guarantee; empty without one.
+
+    The confidence holds for all attacks together, so that the largest may be picked.
+    """
+    trials = privacy.trials
+    if trials is None:
+        best = max(privacy.lower, key=lambda bound: bound.epsilon_low, default=None)
+        if best is None:
+            return []
+        return [
+            f"{best.attack} guesses {best.num_correct:,} of {best.num_guesses:,} canaries correctly: "
+            f"{_bound(best.epsilon_low, privacy)} ({privacy.confidence:.0%} confidence, delta {privacy.delta:.3g})."
+        ]
+    best_trial = max(trials.lower, key=lambda bound: bound.epsilon_low)
+    return [
+        f"{trials.num_in + trials.num_out:,} models were trained independently on the same records: {trials.num_in:,} "
+        f"with one more record ({'a natural one' if trials.is_natural else 'a canary'}: number {trials.record}, class "
+        f"{trials.class_name}) and {trials.num_out:,} without it.",
+        f"{best_trial.attack} flags {best_trial.true_positives:,} of the {trials.num_in:,} models trained with it and "
+        f"{best_trial.false_positives:,} of the {trials.num_out:,} trained without it, at a threshold chosen on "
+        f"{trials.num_shadows:,} other models: {_bound(best_trial.epsilon_low, privacy)}.",
+        f"Delta is {privacy.delta:.3g} and the confidence {privacy.confidence:.0%}"
+        f"{' for all attacks together' if len(trials.lower) > 1 else ''}. This many models can show an epsilon of at "
+        f"most {show(trials.largest_epsilon)}.",
+    ]
+
+
+def _bound(low: float, privacy: PrivacySection) -> str:
+    """The lower bound beside what was guaranteed."""
+    found = f"epsilon is above {show(low)}" if low > 0 else "no epsilon above 0 is shown"
+    if privacy.epsilon is None:
+        return found
+    if low > privacy.epsilon:
+        return f"{found}, which refutes the guarantee of {show(privacy.epsilon)}"
+    return f"{found}, and at most {show(privacy.epsilon)} is guaranteed"

@@ -1,0 +1,68 @@
+"""What a report says in sentences."""
+
+import pytest
+
+from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.selection import is_at_chance, strongest
+from mia_lightning.reports.sentences import headline, meaning, verdict
+from mia_lightning.reports.words import label
+
+
+@pytest.mark.parametrize("num_targets", [1, 4])
+def test_chance_is_judged_by_the_records_of_one_target(make_report, num_targets: int) -> None:
+    report = make_report(shift=0.0)
+    counted = report.attacks[0].overall
+    one = 0.29 * (1 / counted.num_members + 1 / counted.num_nonmembers) ** 0.5  # the null standard error, nearly
+    figures = counted.model_copy(
+        update={
+            "num_members": num_targets * counted.num_members,
+            "num_nonmembers": num_targets * counted.num_nonmembers,
+            "auc": counted.auc.model_copy(update={"value": 0.5 + 3 * one}),
+        }
+    )
+    report = report.model_copy(
+        update={
+            "attacks": (report.attacks[0].model_copy(update={"overall": figures, "num_targets": num_targets}),),
+            "target": report.target.model_copy(update={"num_targets": num_targets}),
+        }
+    )
+
+    assert is_at_chance(figures, num_targets)
+    assert num_targets == 1 or not is_at_chance(figures)
+    assert headline(report).startswith(f"No membership leakage found: AUC\u00a0{figures.auc.value:.2f}")
+    assert f"With {counted.num_members:,} members" in verdict(report)[-1]
+
+
+def test_the_headline_is_the_figure_of_the_strongest_attack(report: AuditReport) -> None:
+    auc = max(report.attacks, key=lambda attack: attack.overall.auc.value).overall.auc
+    expected = f"Membership leaks: AUC {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]"
+    assert headline(report).replace("\u00a0", " ") == expected
+    assert f"{100 * auc.value:.0f} of 100 pairs (AUC {auc.value:.3f} [{auc.low:.3f}," in verdict(report)[0]
+
+
+def test_what_was_not_measured_is_said(make_report) -> None:
+    report = make_report(class_names=("only",), per_class=0)
+    assert headline(report) == "Leakage could not be measured"
+    assert strongest(report) is None
+    assert is_at_chance(report.attacks[0].overall) is None
+    assert len(verdict(report)) == 1
+
+
+def test_precision_at_a_prior_follows_from_the_rates(report: AuditReport) -> None:
+    figures = report.attacks[0].overall
+    rows = report.scores.attack == "shokri"
+    flagged, member = report.scores.is_flagged[rows], report.scores.is_member[rows]
+    tpr, fpr = flagged[member].mean(), flagged[~member].mean()
+
+    assert figures.ppv["0.01"].value == pytest.approx(0.01 * tpr / (0.01 * tpr + 0.99 * fpr))
+    limits = (f"{100 * limit:.1f}" for limit in (figures.ppv["0.01"].low, figures.ppv["0.01"].high))
+    assert "[{},\u00a0{}]".format(*limits) in meaning(report)[1]
+
+
+def test_a_defence_is_part_of_the_name(report: AuditReport) -> None:
+    attack = report.attacks[0]
+
+    assert label(attack) == "shokri"
+    assert label(attack.model_copy(update={"defense": "top1"})) == "shokri (top1)"
+    defended = attack.model_copy(update={"defense": "top1", "adaptive": True})
+    assert label(defended) == "shokri (adaptive, top1)"
