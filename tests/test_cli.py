@@ -270,7 +270,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
     ("arguments", "parts"),
     [
         (["model=custom", "model._target_=nowhere.Net"], ["`model`", "nowhere"]),
-        (["+model.depth=3"], ["`model.depth` is no setting of MLP; its settings are "]),
+        (["+model.depth=3"], ["`model.depth` is no setting"]),
         (["+training.speed=3"], ["`training.speed` is no setting; the settings are epochs, "]),
         (["+attack.shokri.training.speed=3"], ["`attack.shokri.training.speed` is no setting"]),
         (["dataset._target_=mia_lightning.make_population"], ["`dataset.x` is not set, and make_population needs it"]),
