@@ -130,7 +130,7 @@ def test_a_served_model_is_asked_so_often_and_not_yet(blobs: Population) -> None
         "answers cost nothing."
     )
     free = {**settings, "target": Served(), "shadow": ModelBased(count=4)}
-    assert "records, and further ones to make shadow records; answers" in mia.estimate(blobs, **free)[0]
+    assert "records, and further ones to make shadow records; kept answers" in mia.estimate(blobs, **free)[0]
 
 
 def test_canaries_take_their_places(blobs: Population) -> None:
