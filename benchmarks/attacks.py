@@ -60,6 +60,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.signals import Signals, ViewSignals
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -230,14 +231,15 @@ def make_asked(num_models: int, num_records: int = 1000) -> tuple[TrainedStack, 
         class_names=tuple(map(str, range(10))),
     )
     recipe = Recipe(epochs=1, batches_per_epoch=1, optimizer=torch.optim.Adam, execution="stack", chunk=None)
-    models = ENGINE.train(
-        partial(MLP, IMAGE, 10, hidden=(128, 128), activation="tanh"),
-        images,
-        [torch.arange(num_records)] * num_models,
-        recipe,
+    job = TrainingJob(
+        seed=ENGINE.seed,
         role="asked",
+        make_network=partial(MLP, IMAGE, 10, hidden=(128, 128), activation="tanh"),
+        population=images,
+        records_K=[torch.arange(num_records)] * num_models,
+        recipe=recipe,
     )
-    return models, images
+    return ENGINE.run(job), images
 
 
 def cells(seconds_R: list[float]) -> tuple[str, str]:

@@ -37,10 +37,10 @@ from whole_runs import timed_run
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.http import HttpClient
 from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.models import EndpointModels
 from mia_lightning.targets.endpoints.open_inference import OpenInference, OpenInferenceEndpoint
+from mia_lightning.targets.http_client import HttpClient
 
 HEADER = (
     "asked by",

@@ -45,6 +45,7 @@ from mia_lightning.models.resnet import ResNet18
 from mia_lightning.models.wide_resnet import WideResNet
 from mia_lightning.seeds import derive, generator, isolated
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.stack.architecture import Architecture, bind_shapes, inspect_architecture
 from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.step.recipe import Recipe
@@ -74,7 +75,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainingJob:
+class Case:
     """A setting with its records and architecture; model k is the same in every variant."""
 
     setting: Setting
@@ -93,7 +94,7 @@ class TrainingJob:
         ]
 
 
-def make_job(setting: Setting, device: torch.device, num_models: int) -> TrainingJob:
+def make_case(setting: Setting, device: torch.device, num_models: int) -> Case:
     """Random images: no time depends on what they show."""
     numbers = generator(SEED, "benchmark", setting.network)
     count = 2 * setting.steps * setting.batch_size
@@ -105,7 +106,7 @@ def make_job(setting: Setting, device: torch.device, num_models: int) -> Trainin
         scale=1 / 255,
     ).to(device)
     make_network = bind_shapes(setting.make, population.input_shape, population.num_classes)
-    return TrainingJob(
+    return Case(
         setting=setting,
         population=population,
         make_network=make_network,
@@ -149,7 +150,7 @@ class Variant:
     """A way to train, with what was measured of it: one time for each round, in milliseconds for a model's step."""
 
     name: str
-    job: TrainingJob
+    case: Case
     bf16: bool
     channels_last: bool
     milliseconds_R: list[float] = field(default_factory=list)
@@ -158,9 +159,9 @@ class Variant:
     def measure(self) -> None:
         """One round."""
         gc.collect()
-        clock = Clock(self.job.device)
+        clock = Clock(self.case.device)
         loss_K = train_bare(self, clock) if self.name.endswith(" loop") else train_stack(self, clock)
-        self.milliseconds_R.append(1e3 * clock.seconds / (self.job.num_models * self.job.setting.steps))
+        self.milliseconds_R.append(1e3 * clock.seconds / (self.case.num_models * self.case.setting.steps))
         self.loss = float(loss_K.mean())
 
     @property
@@ -178,28 +179,28 @@ class Variant:
 
 def train_bare(variant: Variant, clock: Clock) -> Tensor:
     """Mean training loss of each model, `[K]`."""
-    job, loss_K = variant.job, []
+    case, loss_K = variant.case, []
     memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
-    for k, records in enumerate(job.records_K):
-        x_M = job.population.records(records.to(job.device)).contiguous(memory_format=memory_format)
-        label_M = job.population.label_N[records.to(job.device)]
+    for k, records in enumerate(case.records_K):
+        x_M = case.population.records(records.to(case.device)).contiguous(memory_format=memory_format)
+        label_M = case.population.label_N[records.to(case.device)]
         with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
-            network = job.make_network().to(job.device).to(memory_format=memory_format).train()
+            network = case.make_network().to(case.device).to(memory_format=memory_format).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
         batches = StackBatches(
             [torch.arange(len(records))],
             torch.tensor([derive(SEED, "shadow", k, "order")]),
-            batches_per_epoch=job.setting.steps,
-            device=job.device,
+            batches_per_epoch=case.setting.steps,
+            device=case.device,
         )
         losses = []
         forward = torch.compile(network) if variant.name == "compiled loop" else network
-        with torch.autocast(job.device.type, torch.bfloat16, enabled=variant.bf16):
-            forward(x_M[: job.setting.batch_size]).sum().backward()  # compiles, once for all that follows
+        with torch.autocast(case.device.type, torch.bfloat16, enabled=variant.bf16):
+            forward(x_M[: case.setting.batch_size]).sum().backward()  # compiles, once for all that follows
         clock.start()
         for index_KB, _ in batches:
             x_B = x_M.index_select(0, index_KB[0]).contiguous(memory_format=memory_format)
-            with torch.autocast(job.device.type, torch.bfloat16, enabled=variant.bf16):
+            with torch.autocast(case.device.type, torch.bfloat16, enabled=variant.bf16):
                 loss = nn.functional.cross_entropy(forward(x_B), label_M.index_select(0, index_KB[0]))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -212,11 +213,11 @@ def train_bare(variant: Variant, clock: Clock) -> Tensor:
 
 def train_stack(variant: Variant, clock: Clock) -> Tensor:
     """Mean training loss of each model, `[K]`."""
-    job = variant.job
+    case = variant.case
     engine = Engine(
         seed=SEED,
         settings=TrainerSettings(
-            accelerator="gpu" if job.device.type == "cuda" else "cpu",
+            accelerator="gpu" if case.device.type == "cuda" else "cpu",
             precision=variant.precision,
             progress_bar=False,
             callbacks=[clock],
@@ -224,24 +225,30 @@ def train_stack(variant: Variant, clock: Clock) -> Tensor:
     )
     recipe = Recipe(
         epochs=1,
-        batch_size=job.setting.batch_size,
+        batch_size=case.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
         execution="loop" if variant.name == "loop" else "stack",
     )
-    trained = engine.train(
-        job.make_network, job.population, job.records_K, recipe, role="shadow", architecture=job.architecture
+    job = TrainingJob(
+        seed=engine.seed,
+        role="shadow",
+        make_network=case.make_network,
+        architecture=case.architecture,
+        population=case.population,
+        records_K=case.records_K,
+        recipe=recipe,
     )
-    return trained.train_loss_EK[0]
+    return engine.run(job).train_loss_EK[0]
 
 
-def make_variants(job: TrainingJob) -> list[Variant]:
+def make_variants(case: Case) -> list[Variant]:
     """Of both precisions: the bare loop in both memory formats, then the stack's two executions."""
-    looped_channels_last = job.device.type == "cpu"
+    looped_channels_last = case.device.type == "cpu"
     ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
-    if job.device.type == "cuda":
+    if case.device.type == "cuda":
         ways.insert(2, ("compiled loop", True))
     return [
-        Variant(name=name, job=job, bf16=bf16, channels_last=channels_last)
+        Variant(name=name, case=case, bf16=bf16, channels_last=channels_last)
         for bf16 in (False, True)
         for name, channels_last in ways
     ]
@@ -252,7 +259,7 @@ def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
     bare = {(v.bf16, v.channels_last): v.median for v in variants if v.name == "bare loop"}
     return [
         (
-            *(v.job.setting.network, v.name, v.precision, v.memory_format, f"{v.median:#.4g}"),
+            *(v.case.setting.network, v.name, v.precision, v.memory_format, f"{v.median:#.4g}"),
             f"{min(v.milliseconds_R):#.3g} to {max(v.milliseconds_R):#.3g}",
             f"{bare[v.bf16, v.channels_last] / v.median:.2f}",
             f"{bare[False, False] / v.median:.2f}",
@@ -269,7 +276,7 @@ def unequal(variants: Sequence[Variant]) -> str | None:
         return None
     listed = ", ".join(f"{name} {value:.3g}" for name, value in loss.items())
     return (
-        f"{variants[0].job.setting.network}: the mean losses are {listed}; the variants did not do the same work, so "
+        f"{variants[0].case.setting.network}: the mean losses are {listed}; the variants did not do the same work, so "
         "the times cannot be compared."
     )
 
@@ -301,7 +308,7 @@ def main() -> int:
     chosen = [setting for setting in SETTINGS if setting.network in args.networks]
     if args.quick:
         chosen = [replace(setting, steps=2, batch_size=4) for setting in chosen]
-    variants_S = [make_variants(make_job(setting, device, args.models)) for setting in chosen]
+    variants_S = [make_variants(make_case(setting, device, args.models)) for setting in chosen]
     every = [variant for variants in variants_S for variant in variants]
     for variant in every:
         variant.measure()
@@ -325,13 +332,13 @@ def main() -> int:
 def record(variant: Variant) -> dict[str, object]:
     """What JSON says of a variant."""
     return {
-        "network": variant.job.setting.network,
+        "network": variant.case.setting.network,
         "variant": variant.name,
         "precision": variant.precision,
         "memory_format": variant.memory_format,
-        "models": variant.job.num_models,
-        "steps": variant.job.setting.steps,
-        "batch_size": variant.job.setting.batch_size,
+        "models": variant.case.num_models,
+        "steps": variant.case.setting.steps,
+        "batch_size": variant.case.setting.batch_size,
         "milliseconds": variant.milliseconds_R,
         "mean_loss": variant.loss,
     }

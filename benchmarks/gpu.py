@@ -29,14 +29,15 @@ from shadow_training import (
     LEARNING_RATE,
     SEED,
     SETTINGS,
-    TrainingJob,
+    Case,
     machine,
-    make_job,
+    make_case,
     train_by_bare_loop,
     train_by_trainer,
 )
 
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -82,28 +83,37 @@ class Variant:
         return self.num_models / statistics.median(self.seconds_R)
 
 
-def train_stack(job: TrainingJob, num_models: int, precision: str) -> float:
+def train_stack(case: Case, num_models: int, precision: str) -> float:
     """The mean final loss of one stack, trained with all that the engine does around the steps."""
     engine = Engine(
         seed=SEED, settings=TrainerSettings(accelerator="gpu", devices=1, precision=precision, progress_bar=False)
     )
     recipe = Recipe(
-        epochs=job.epochs,
-        batch_size=job.setting.batch_size,
+        epochs=case.epochs,
+        batch_size=case.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
         execution="stack",
     )
-    records_K = [job.records(k) for k in range(num_models)]
-    trained = engine.train(job.make_network, job.population, records_K, recipe, role="shadow")
+    records_K = [case.records(k) for k in range(num_models)]
+    trained = engine.run(
+        TrainingJob(
+            seed=engine.seed,
+            role="shadow",
+            make_network=case.make_network,
+            population=case.population,
+            records_K=records_K,
+            recipe=recipe,
+        )
+    )
     return float(trained.train_loss_EK[-1].mean())
 
 
 def train_loop(
-    train: Callable[[TrainingJob, Sequence[int]], list[Callable[[], torch.nn.Module]]], job: TrainingJob, n: int
+    train: Callable[[Case, Sequence[int]], list[Callable[[], torch.nn.Module]]], case: Case, n: int
 ) -> float:
     """The mean final loss of networks trained one after another."""
-    take_outs = train(job, range(n))
-    return statistics.fmean(job.loss(k, take_out()) for k, take_out in enumerate(take_outs))
+    take_outs = train(case, range(n))
+    return statistics.fmean(case.loss(k, take_out()) for k, take_out in enumerate(take_outs))
 
 
 def bandwidth() -> float:
@@ -120,37 +130,37 @@ def bandwidth() -> float:
     return statistics.median(rates)
 
 
-def floor_seconds(job: TrainingJob, num_models: int, bytes_per_second: float) -> float:
+def floor_seconds(case: Case, num_models: int, bytes_per_second: float) -> float:
     """Seconds that the memory traffic of the docstring takes."""
-    setting = job.setting
-    parameters = sum(p.numel() for p in job.make_network().parameters())
-    steps = job.epochs * -(-setting.records // setting.batch_size)
+    setting = case.setting
+    parameters = sum(p.numel() for p in case.make_network().parameters())
+    steps = case.epochs * -(-setting.records // setting.batch_size)
     batch = setting.batch_size * setting.features
     return steps * num_models * 4 * (7 * parameters + 2 * batch) / bytes_per_second
 
 
 def purchase(num_models: int, epochs: int, looped: int, rounds: int) -> list[tuple[str, ...]]:
     """The rows of the first table."""
-    job = make_job(PURCHASE, torch.device("cuda"), epochs)
+    case = make_case(PURCHASE, torch.device("cuda"), epochs)
     variants = [
-        Variant(name="trainer loop (a)", num_models=looped, train=partial(train_loop, train_by_trainer, job, looped)),
-        Variant(name="bare loop", num_models=looped, train=partial(train_loop, train_by_bare_loop, job, looped)),
+        Variant(name="trainer loop (a)", num_models=looped, train=partial(train_loop, train_by_trainer, case, looped)),
+        Variant(name="bare loop", num_models=looped, train=partial(train_loop, train_by_bare_loop, case, looped)),
         *(
             Variant(
                 name=f"stack {precision}",
                 num_models=num_models,
-                train=partial(train_stack, job, num_models, precision),
+                train=partial(train_stack, case, num_models, precision),
             )
             for precision in ("32", "tf32", "bf16")
         ),
     ]
-    warm_up = make_job(PURCHASE, torch.device("cuda"), 1)
+    warm_up = make_case(PURCHASE, torch.device("cuda"), 1)
     for precision in ("32", "tf32", "bf16"):
         train_stack(warm_up, min(4, num_models), precision)
     for _ in range(rounds):
         for variant in variants:
             variant.measure()
-    floor = floor_seconds(job, num_models, bandwidth())
+    floor = floor_seconds(case, num_models, bandwidth())
     print(f"Memory floor of {num_models} networks for {epochs} epochs: {floor:.2f} s.\n")
     return [
         (

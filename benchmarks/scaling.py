@@ -23,9 +23,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from shadow_training import LEARNING_RATE, SETTINGS, Setting, machine, make_job, operations
+from shadow_training import LEARNING_RATE, SETTINGS, Setting, machine, make_case, operations
 
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -75,12 +76,12 @@ class Measured:
 
 def measure(point: Point, device: torch.device, rounds: int, least_seconds: float) -> Measured:
     """Train the stack of `point`; called in a process of its own, whose peak memory is the point's."""
-    job = make_job(point.setting, device, epochs=1)
+    case = make_case(point.setting, device, epochs=1)
     engine = Engine(
         seed=0,
         settings=TrainerSettings(accelerator="gpu" if device.type == "cuda" else "cpu", progress_bar=False),
     )
-    records_K = [job.records(k) for k in range(point.models)]
+    records_K = [case.records(k) for k in range(point.models)]
 
     def train(epochs: int) -> float:
         recipe = Recipe(
@@ -92,7 +93,16 @@ def measure(point: Point, device: torch.device, rounds: int, least_seconds: floa
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
-        engine.train(job.make_network, job.population, records_K, recipe, role="shadow")
+        engine.run(
+            TrainingJob(
+                seed=engine.seed,
+                role="shadow",
+                make_network=case.make_network,
+                population=case.population,
+                records_K=records_K,
+                recipe=recipe,
+            )
+        )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
@@ -132,7 +142,7 @@ def rows(measured: Sequence[tuple[Point, Measured]]) -> list[tuple[str, ...]]:
             ratio = result.seconds / before[1].seconds
             slope = f"{math.log(ratio) / math.log(point.size / before[0].size):.2f}"
         before = (point, result)
-        one = operations(make_job(point.setting, torch.device("cpu"), epochs=1).make_network(), point.records, 1)
+        one = operations(make_case(point.setting, torch.device("cpu"), epochs=1).make_network(), point.records, 1)
         table.append(
             (
                 *(point.changed, str(point.models), str(point.records), str(point.width)),

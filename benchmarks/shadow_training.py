@@ -51,12 +51,13 @@ from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator, isolated
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 TakeOut = Callable[[], nn.Module]  # gives a trained network in eval mode: looked at once the clock has stopped
-Train = Callable[["TrainingJob", Sequence[int]], list[TakeOut]]
+Train = Callable[["Case", Sequence[int]], list[TakeOut]]
 
 SEED = 0
 LEARNING_RATE = 1e-3
@@ -65,7 +66,7 @@ LARGEST_LOSS_RATIO = 1.25  # of the variants' final losses; they differ in the o
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """The sizes of one classification job."""
+    """The sizes of one classification case."""
 
     name: str
     population: int
@@ -121,7 +122,7 @@ USUAL = ("location", "digits")  # purchase takes a quarter of an hour
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainingJob:
+class Case:
     """A setting with its records and networks; model k is the same in every variant."""
 
     setting: Setting
@@ -152,7 +153,7 @@ class TrainingJob:
         return float(nn.functional.cross_entropy(network.to(self.device)(x_M), label_M))
 
 
-def make_job(setting: Setting, device: torch.device, epochs: int, precision: str = "32") -> TrainingJob:
+def make_case(setting: Setting, device: torch.device, epochs: int, precision: str = "32") -> Case:
     """Records drawn around a centre for each class: learnable, and not trivially so."""
     numbers = generator(SEED, "benchmark", setting.name)
     label_N = torch.randint(setting.classes, (setting.population,), generator=numbers)
@@ -168,7 +169,7 @@ def make_job(setting: Setting, device: torch.device, epochs: int, precision: str
     ).to(device)
     architecture = partial(MLP, hidden=setting.hidden, activation=setting.activation)
     make_network = bind_shapes(architecture, population.input_shape, population.num_classes)
-    return TrainingJob(
+    return Case(
         setting=setting,
         population=population,
         make_network=make_network,
@@ -199,29 +200,29 @@ class Classifier(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
 
 
-def train_by_trainer(job: TrainingJob, models: Sequence[int]) -> list[TakeOut]:
+def train_by_trainer(case: Case, models: Sequence[int]) -> list[TakeOut]:
     """Variant (a)."""
     trained: list[TakeOut] = []
     for k in models:
-        x_M, label_M = (tensor.cpu() for tensor in job.tensors(k))
+        x_M, label_M = (tensor.cpu() for tensor in case.tensors(k))
         loader = DataLoader(
             TensorDataset(x_M, label_M),
-            batch_size=job.setting.batch_size,
+            batch_size=case.setting.batch_size,
             shuffle=True,
             num_workers=0,
             generator=generator(SEED, "benchmark", "trainer loop", k),
         )
         trainer = pl.Trainer(
-            accelerator=_accelerator(job.device),
+            accelerator=_accelerator(case.device),
             devices=1,
-            max_epochs=job.epochs,
+            max_epochs=case.epochs,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            precision="bf16-mixed" if job.precision == "bf16" else "32-true",
+            precision="bf16-mixed" if case.precision == "bf16" else "32-true",
         )
-        module = Classifier(job.initial_network(k))
+        module = Classifier(case.initial_network(k))
         trainer.fit(module, loader)
         trained.append(module.network.eval)
     return trained
@@ -238,21 +239,21 @@ def compiled_loss(setting: Setting, device: torch.device) -> Callable[..., Tenso
     return torch.compile(loss, dynamic=False)
 
 
-def train_by_bare_loop(job: TrainingJob, models: Sequence[int], compiled: bool = False) -> list[TakeOut]:
+def train_by_bare_loop(case: Case, models: Sequence[int], compiled: bool = False) -> list[TakeOut]:
     """Variants (b) and (c)."""
     trained: list[TakeOut] = []
     for k in models:
-        x_M, label_M = job.tensors(k)
-        network = job.initial_network(k).to(job.device).train()
+        x_M, label_M = case.tensors(k)
+        network = case.initial_network(k).to(case.device).train()
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
         parameters = dict(network.named_parameters())
-        loss_of = compiled_loss(job.setting, job.device) if compiled else None
-        numbers = generator(SEED, "benchmark", "bare loop", k, device=job.device)
-        for _ in range(job.epochs):
-            order_M = torch.randperm(len(x_M), generator=numbers, device=job.device)
-            for index_B in order_M.split(job.setting.batch_size):
+        loss_of = compiled_loss(case.setting, case.device) if compiled else None
+        numbers = generator(SEED, "benchmark", "bare loop", k, device=case.device)
+        for _ in range(case.epochs):
+            order_M = torch.randperm(len(x_M), generator=numbers, device=case.device)
+            for index_B in order_M.split(case.setting.batch_size):
                 x_B, label_B = x_M.index_select(0, index_B), label_M.index_select(0, index_B)
-                with torch.autocast(job.device.type, torch.bfloat16, enabled=job.precision == "bf16"):
+                with torch.autocast(case.device.type, torch.bfloat16, enabled=case.precision == "bf16"):
                     if loss_of is None:
                         loss = nn.functional.cross_entropy(network(x_B), label_B)
                     else:
@@ -264,25 +265,34 @@ def train_by_bare_loop(job: TrainingJob, models: Sequence[int], compiled: bool =
     return trained
 
 
-def train_by_stack(job: TrainingJob, models: Sequence[int], size: int) -> list[TakeOut]:
+def train_by_stack(case: Case, models: Sequence[int], size: int) -> list[TakeOut]:
     """Variant (c): stacks of `size` models, one after another."""
     engine = Engine(
         seed=SEED,
         settings=TrainerSettings(
-            accelerator=_accelerator(job.device), devices=1, precision=job.precision, progress_bar=False
+            accelerator=_accelerator(case.device), devices=1, precision=case.precision, progress_bar=False
         ),
     )
     recipe = Recipe(
-        epochs=job.epochs,
-        batch_size=job.setting.batch_size,
+        epochs=case.epochs,
+        batch_size=case.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
         execution="stack",
     )
     trained: list[TakeOut] = []
     for start in range(0, len(models), size):
         part = models[start : start + size]
-        records_K = [job.records(k) for k in part]
-        stack = engine.train(job.make_network, job.population, records_K, recipe, role="shadow", models=part).stack
+        records_K = [case.records(k) for k in part]
+        job = TrainingJob(
+            seed=engine.seed,
+            role="shadow",
+            make_network=case.make_network,
+            population=case.population,
+            records_K=records_K,
+            recipe=recipe,
+            models=part,
+        )
+        stack = engine.run(job).stack
         trained += [partial(stack.model, j) for j in range(len(part))]
     return trained
 
@@ -292,27 +302,27 @@ class Variant:
     """A way to train `num_models` models, with what was measured of it."""
 
     name: str
-    job: TrainingJob
+    case: Case
     num_models: int
     train: Train
     seconds_R: list[float]
     loss_K: list[float]
 
     def warm_up(self) -> None:
-        self.train(replace(self.job, epochs=1), range(self.num_models))
+        self.train(replace(self.case, epochs=1), range(self.num_models))
 
     def measure(self, compared: int) -> None:
         """One round: seconds per model; final losses of the first `compared` models, which all variants train."""
         gc.collect()
-        _synchronise(self.job.device)
+        _synchronise(self.case.device)
         start = time.perf_counter()
-        networks = self.train(self.job, range(self.num_models))
-        _synchronise(self.job.device)
+        networks = self.train(self.case, range(self.num_models))
+        _synchronise(self.case.device)
         self.seconds_R.append((time.perf_counter() - start) / self.num_models)
-        self.loss_K[:] = [self.job.loss(k, networks[k]()) for k in range(compared)]
+        self.loss_K[:] = [self.case.loss(k, networks[k]()) for k in range(compared)]
 
 
-def make_variants(job: TrainingJob, sizes: Sequence[int], looped: int, *, compiled: bool = False) -> list[Variant]:
+def make_variants(case: Case, sizes: Sequence[int], looped: int, *, compiled: bool = False) -> list[Variant]:
     """All variants of one setting; loops and small stacks train `looped` models a round, to average over starts."""
     ways: list[tuple[str, int, Train]] = [
         ("trainer loop (a)", looped, train_by_trainer),
@@ -321,7 +331,7 @@ def make_variants(job: TrainingJob, sizes: Sequence[int], looped: int, *, compil
         *((f"stack {size}", max(looped, size), partial(train_by_stack, size=size)) for size in sizes),
     ]
     return [
-        Variant(name=name, job=job, num_models=count, train=train, seconds_R=[], loss_K=[])
+        Variant(name=name, case=case, num_models=count, train=train, seconds_R=[], loss_K=[])
         for name, count, train in ways
     ]
 
@@ -390,11 +400,11 @@ def rows(variants: Sequence[Variant], large_rate: float) -> list[tuple[str, ...]
     by_trainer, bare = float(printed[0]), float(printed[1])
     table: list[tuple[str, ...]] = []
     for variant, text in zip(variants, printed, strict=True):
-        job, seconds = variant.job, float(text)
-        rate = operations(job.make_network(), job.setting.records, job.epochs) / seconds / 1e9
+        case, seconds = variant.case, float(text)
+        rate = operations(case.make_network(), case.setting.records, case.epochs) / seconds / 1e9
         table.append(
             (
-                *(job.setting.name, variant.name, text),
+                *(case.setting.name, variant.name, text),
                 f"{min(variant.seconds_R):#.3g} to {max(variant.seconds_R):#.3g}",
                 *(f"{by_trainer / seconds:.2f}", f"{bare / seconds:.2f}"),
                 *(f"{rate:.1f}", f"{100 * rate / large_rate:.1f} %"),
@@ -461,7 +471,7 @@ def unequal(variants: Sequence[Variant]) -> str | None:
     if math.isfinite(loss[most]) and loss[most] <= LARGEST_LOSS_RATIO * loss[least]:
         return None
     return (
-        f"{variants[0].job.setting.name}: the final loss of {most} is {loss[most]:.3g}, of {least} {loss[least]:.3g}; "
+        f"{variants[0].case.setting.name}: the final loss of {most} is {loss[most]:.3g}, of {least} {loss[least]:.3g}; "
         "the variants did not do the same work, so the times cannot be compared."
     )
 
@@ -501,8 +511,8 @@ def main() -> int:
     sizes, looped, product_seconds = ((1, 4), 2, 0.01) if args.quick else ((1, 4, 16, 64), 4, 0.3)
     heading = machine(device)
     settings = [setting for setting in SETTINGS if setting.name in args.settings]
-    jobs = [make_job(setting, device, args.epochs, args.precision) for setting in settings]
-    variants_S = [make_variants(job, sizes, looped, compiled=args.compiled) for job in jobs]
+    cases = [make_case(setting, device, args.epochs, args.precision) for setting in settings]
+    variants_S = [make_variants(case, sizes, looped, compiled=args.compiled) for case in cases]
     fitting, large = make_products(settings, device, largest=512 if args.quick else 4096)
     for variants in variants_S:
         for variant in variants:
@@ -518,12 +528,12 @@ def main() -> int:
     print(f"float32 torch.mm: {'; '.join(map(str, (*fitting, best)))}\n")
     table = [row for variants in variants_S for row in rows(variants, best.rate)]
     print(f"{render(table, markdown=args.markdown)}\n")
-    for job in jobs:
-        setting = job.setting
-        one = operations(job.make_network(), setting.records, job.epochs)
+    for case in cases:
+        setting = case.setting
+        one = operations(case.make_network(), setting.records, case.epochs)
         print(
             f"{setting.name}: {setting.network} {setting.activation} network, {setting.records} records, batch size "
-            f"{setting.batch_size}, Adam, {job.epochs} epochs: {one / 1e9:.3f} GFLOP a model."
+            f"{setting.batch_size}, Adam, {case.epochs} epochs: {one / 1e9:.3f} GFLOP a model."
         )
     rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
     print(
@@ -531,7 +541,7 @@ def main() -> int:
     )
     if args.json is not None:
         measured = [
-            {"setting": v.job.setting.name, "variant": v.name, "precision": v.job.precision, "seconds": v.seconds_R}
+            {"setting": v.case.setting.name, "variant": v.name, "precision": v.case.precision, "seconds": v.seconds_R}
             for variants in variants_S
             for v in variants
         ]

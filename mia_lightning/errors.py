@@ -1,4 +1,4 @@
-"""The one exception that means "the input is at fault, not the program"."""
+"""The one exception that means "the input is at fault, not the program", and its kinds."""
 
 import difflib
 from collections.abc import Iterable
@@ -44,3 +44,9 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
     found = difflib.get_close_matches(word, list(words), n=1)
     return f" (did you mean `{found[0]}`?)" if found else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop; the name of its class where the message is empty."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")

@@ -19,6 +19,7 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, Between0And1, Widths
 from mia_lightning.shadows.domain import row_blocks
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
@@ -64,7 +65,6 @@ class QuantileRegression:
     training: Recipe = field(default_factory=default_training)
 
     def __post_init__(self) -> None:
-        self.training.check()
         if self.training.augment:
             raise InputError(
                 f"`attack.{self.name}.training.augment` is set, but attack networks see no images; leave it []."
@@ -147,15 +147,19 @@ class FittedQuantileRegression:
         if attack.training.early_stopping is not None:
             num_held_out = min(P - 1, max(1, round(attack.held_out * P)))
         validation_P, train_P = order_P[:num_held_out], order_P[num_held_out:]
-        networks = engine.train(
-            bind_shapes(partial(MLP, hidden=attack.hidden, activation=attack.activation), records.input_shape, 2),
-            records,
-            [train_P] * T,
-            replace(attack.training, objective=gaussian_loss),
-            role=f"attack/{attack.name}",
-            models=[0] * T,  # one seed for all, so that a target's place among others does not matter
-            validation_N=validation_P.to(records.device) if num_held_out else None,
-            response_KN=response_TP.to(torch.float32),
+        mlp = partial(MLP, hidden=attack.hidden, activation=attack.activation)
+        networks = engine.run(
+            TrainingJob(
+                seed=engine.seed,
+                role=f"attack/{attack.name}",
+                make_network=bind_shapes(mlp, records.input_shape, 2),
+                population=records,
+                records_K=[train_P] * T,
+                recipe=replace(attack.training, objective=gaussian_loss),
+                models=[0] * T,  # one seed for all, so that a target's place among others does not matter
+                validation_N=validation_P.to(records.device) if num_held_out else None,
+                response_KN=response_TP.to(torch.float32),
+            )
         )
         failed = (networks.failed_epoch_K >= 0).nonzero().flatten().tolist()
         if failed:

@@ -21,6 +21,7 @@ from mia_lightning.models.shapes import Activation
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast2, AttackName, Widths
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -63,7 +64,6 @@ class Shokri:
                 f"`attack.{self.name}.training.early_stopping` is set, but attack networks have no held-out records; "
                 "leave it null and set the number of epochs."
             )
-        self.training.check()
         if self.training.augment:
             raise InputError(
                 f"`attack.{self.name}.training.augment` is set, but attack networks see no images; leave it []."
@@ -135,21 +135,25 @@ class Shokri:
             available_F.append(sum(available for _, available in drawn))
             scale_K += [torch.stack(scale)] * len(fold)
         mean_KC, std_KC = torch.stack(scale_K).unbind(1)
-        networks = engine.train(
-            partial(
-                ScaledMLP,
-                vectors.input_shape,
-                2,
-                exponential=self.takes_probabilities,
-                hidden=self.hidden,
-                activation=self.activation,
-            ),
-            vectors,
-            [record_M for fold in folds for record_M in fold.values()],
-            self.training,
-            role=f"attack/{self.name}",
-            models=[c for fold in folds for c in fold],  # seeded by class, whichever others have a network
-            buffers={"mean": mean_KC, "std": std_KC},
+        make_network = partial(
+            ScaledMLP,
+            vectors.input_shape,
+            2,
+            exponential=self.takes_probabilities,
+            hidden=self.hidden,
+            activation=self.activation,
+        )
+        networks = engine.run(
+            TrainingJob(
+                seed=engine.seed,
+                role=f"attack/{self.name}",
+                make_network=make_network,
+                population=vectors,
+                records_K=[record_M for fold in folds for record_M in fold.values()],
+                recipe=self.training,
+                models=[c for fold in folds for c in fold],  # seeded by class, whichever others have a network
+                buffers={"mean": mean_KC, "std": std_KC},
+            )
         )
         firsts = accumulate((len(fold) for fold in folds[:-1]), initial=0)
         fitted_F = [

@@ -182,5 +182,5 @@ def instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError | HydraException):
-            raise about_node(error, place) from error
+            raise about_node(error, place, node) from error
         raise cause from error  # a bug of what was called

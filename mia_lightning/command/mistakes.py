@@ -4,9 +4,10 @@ Hydra is imported inside the functions, so that Ctrl-C while it loads is caught 
 """
 
 import contextlib
+import functools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -147,26 +148,39 @@ def check_flags(arguments: Sequence[str]) -> None:
     parser.parse_args(arguments)
 
 
-def about_node(error: BaseException, place: str) -> InputError:
+def about_node(error: BaseException, place: str, node: Any) -> InputError:
     """Why a node of the configuration cannot be made, and which setting of it is at fault where that is known."""
+    from mia_lightning.settings.free_nodes import about_call  # which takes its time
+
     text, cause = str(error), error.__cause__
     inner = re.search(r"full_key: (\S+)", text)
     if inner is not None and inner.group(1) != place:
         place += "." + re.sub(r"(\d+)$", r"[\1]", inner.group(1))  # Hydra writes callbacks[0] as callbacks0
+        node = _inner(node, inner.group(1))
     if isinstance(cause, SettingError):
         return cause.at(place)
     if isinstance(cause, InputError):
         return cause
+    if isinstance(cause, Exception) and "Error in call to target" in text and isinstance(node, Mapping):
+        return about_call(cause, _called(node), place)
     sentence = _first_sentence(error)
-    called = re.search(r"Error in call to target '([^']*)'", text)
-    name = called.group(1).rpartition(".")[2] if called is not None else ""
-    if match := re.search(r"unexpected keyword argument '(\w+)'", sentence):
-        sentence = f"there is no setting `{place}.{match.group(1)}`, since {name or 'it'} takes no {match.group(1)}"
-    elif match := re.search(r"missing \d+ required [\w-]+ arguments?: (.*)", sentence):
-        sentence = f"{name or 'it'} needs {match.group(1)}"
-    elif name and name not in sentence:
-        sentence = f"{name}: {sentence}"
     return InputError(f"`{place}` cannot be made: {sentence}; see conf/{place.split('.')[0]} or mia-lightning --help.")
+
+
+def _inner(node: Any, key: str) -> Any:
+    """The node at a key as Hydra writes it, such as `callbacks0.schedule`."""
+    for part in key.split("."):
+        name, place = re.fullmatch(r"(.*?)(\d*)", part).groups()  # type: ignore[union-attr]  # it always matches
+        node = node[part] if part in node else node[name][int(place)]
+    return node
+
+
+def _called(node: Mapping[str, Any]) -> "functools.partial[Any]":
+    """What a node calls, with the arguments that it gives."""
+    from hydra.utils import get_object
+
+    given = {name: value for name, value in node.items() if not name.startswith("_")}
+    return functools.partial(get_object(node["_target_"]), **given)
 
 
 def about_folder(error: OSError) -> str:

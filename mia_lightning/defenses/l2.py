@@ -37,9 +37,8 @@ class L2:
         """The recipe with the penalty in its optimiser.
 
         Raises:
-            InputError: an optimiser that no stack can use, or without a coupled `weight_decay`, such as AdamW.
+            InputError: an optimiser without a coupled `weight_decay`, such as AdamW.
         """
-        recipe.check()
         weight_decay = _weight_decay(recipe.optimizer)
         _check_coupled(recipe.optimizer, weight_decay)
         return replace(recipe, optimizer=_decaying(recipe.optimizer, weight_decay + 2 * self.strength))

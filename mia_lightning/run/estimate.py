@@ -14,10 +14,11 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.preparation import prepare, shadow_setup
 from mia_lightning.run.scoring import evidence_of
+from mia_lightning.terminal.amounts import duration
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.kept import NothingKept
-from mia_lightning.training.plan.execution import ExecutionPlan, duration
+from mia_lightning.training.kept import Kept
+from mia_lightning.training.plan.execution import ExecutionPlan
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.trained import TrainedStack
@@ -29,7 +30,7 @@ class PlanningEngine(Engine):
 
     def run(self, job: TrainingJob) -> TrainedStack:
         """Raise `_Planned`: whoever asked for trained models goes no further."""
-        raise _Planned(self.plan(job, NothingKept()), self.kept(job).num_found())  # nothing is written
+        raise _Planned(self.plan(job, Kept()), self.kept(job).num_found())  # nothing is written
 
 
 class _Planned(Exception):  # noqa: N818 (it is no error)

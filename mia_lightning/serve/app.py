@@ -1,4 +1,4 @@
-"""One FastAPI application: its routes, who may ask, and errors that are one JSON sentence in every protocol."""
+"""The FastAPI application: its routes, the token that requests need, and errors as one JSON sentence."""
 
 import hmac
 from collections.abc import Sequence
@@ -13,26 +13,26 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mia_lightning.serve.desk import Desk
 from mia_lightning.serve.refusals import RefusedError
 
-# What tells a platform that the server lives, and nothing of the model.
+# Routes that tell a platform that the server is alive, and nothing about the model; they need no token.
 _OPEN = ("/ping", "/v2/health/live", "/v2/health/ready")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Token:
-    """What a request must bring in a header; in Authorization as `Bearer <token>`."""
+    """The token that a request must have in a header; in Authorization as `Bearer <token>`."""
 
     value: str = field(repr=False)
     header: str = "Authorization"
 
     def is_in(self, request: Request) -> bool:
-        """Whether it is there, in a time that does not depend on how much of it is right."""
+        """Whether the request has it; the time does not depend on how much of it is right."""
         prefix = "Bearer " if self.header.lower() == "authorization" else ""
         given = request.headers.get(self.header, "")
         return hmac.compare_digest(given.encode(), f"{prefix}{self.value}".encode())
 
 
 def make_app(routers: Sequence[APIRouter], desk: Desk, *, description: str, token: Token | None = None) -> FastAPI:
-    """The application; it answers `GET /` with the description and `GET /counts` with what it has counted."""
+    """The application; it answers `GET /` with the description and `GET /counts` with its counts."""
     app = FastAPI(title="mia-serve", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/")
@@ -70,7 +70,7 @@ def make_app(routers: Sequence[APIRouter], desk: Desk, *, description: str, toke
 
 
 class _TokenRequired:
-    """Turns away what brings no token, before its body is read."""
+    """Refuses requests without the token before their body is read."""
 
     def __init__(self, app: ASGIApp, token: Token) -> None:
         self._app, self._token = app, token

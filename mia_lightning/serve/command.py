@@ -1,4 +1,4 @@
-"""`mia-serve`: a trained model of a run over the usual protocols, or a service that trains models."""
+"""`mia-serve`: serve a trained model of a run over the usual protocols, or a service that trains models."""
 
 import argparse
 import math
@@ -31,7 +31,7 @@ class Ready:
 
     Attributes:
         app: the application.
-        listening: where, before the first request is read.
+        listening: the socket that already listens; requests wait there until the server runs.
         sentences: for the person who started it.
     """
 
@@ -41,8 +41,8 @@ class Ready:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command `mia-serve`; ends the process with 0 (Ctrl-C or SIGTERM), or 2 for bad input."""
-    sys.path.insert(0, os.getcwd())  # for models of one's own, as mia-lightning finds them
+    """Entry point of the command `mia-serve`; the process ends with 0 (Ctrl-C or SIGTERM), or 2 for bad input."""
+    sys.path.insert(0, os.getcwd())  # so that a user's own models are found, as mia-lightning finds them
     try:
         ready = prepare(sys.argv[1:] if arguments is None else arguments)
         from mia_lightning.serve.listening import serve
@@ -64,14 +64,14 @@ def prepare(arguments: Sequence[str]) -> Ready:
     """The server that the arguments of the command describe.
 
     Raises:
-        InputError: they cannot be served.
+        InputError: it cannot be served.
     """
     service = arguments[0] if arguments and arguments[0] in SERVICES else None
     options = _parser().parse_args(arguments) if service is None else _service_parser(service).parse_args(arguments[1:])
     desk, token = _desk(options), _token(options)
     from mia_lightning.serve.listening import bound
 
-    listening = bound(options.host, options.port)  # a port in use is told before anything is loaded
+    listening = bound(options.host, options.port)  # before anything is loaded: the port may be in use
     try:
         if service is None:
             return _model(options, desk, token, listening)
@@ -86,24 +86,28 @@ def _parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         parents=[_common(max_bytes=2**26, max_records=10_000)],
         description="Serves a trained model of a run with save_models=true over the Open Inference Protocol (v2), the "
-        "v1 protocol and SageMaker's routes, so that an audit can be rehearsed.",
-        epilog=f"{PROGRAM} {{{','.join(SERVICES)}}} serves a service that trains models instead.",
+        "v1 protocol and SageMaker's routes, to rehearse the audit of a served model.",
+        epilog=f"{PROGRAM} {{{','.join(SERVICES)}}} runs a service that trains models instead.",
     )
     parser.add_argument("folder", type=Path, metavar="RUN_FOLDER", help="the folder of the run")
-    parser.add_argument("--model", choices=("target", "shadow"), default="target", help="default: %(default)s")
-    parser.add_argument("--member", type=_whole(0), metavar="K", help="which of several models, from 0")
-    parser.add_argument("--name", type=_name, help="of the model in addresses (default: target or shadow)")
     parser.add_argument(
-        "--answers", default="probabilities", help="probabilities, labels or top:K (default: %(default)s)"
+        "--model", choices=("target", "shadow"), default="target", help="which to serve (default: %(default)s)"
+    )
+    parser.add_argument("--member", type=_whole(0), metavar="K", help="the number of the model, from 0, of several")
+    parser.add_argument("--name", type=_name, help="name of the model in addresses (default: target or shadow)")
+    parser.add_argument(
+        "--answers", default="probabilities", help="shown: probabilities, labels or top:K (default: %(default)s)"
     )
     parser.add_argument(
         "--defense",
         action="append",
         default=[],
         metavar="NAME[.SETTING=VALUE]",
-        help="an output defence, such as rounding.digits=2; may be repeated, the first is nearest to the model",
+        help="an output defence, such as rounding.digits=2; may be repeated, the first one is applied first",
     )
-    parser.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="default: %(default)s")
+    parser.add_argument(
+        "--accelerator", choices=("cpu", "gpu"), default="cpu", help="where the model runs (default: %(default)s)"
+    )
     return parser
 
 
@@ -111,36 +115,63 @@ def _service_parser(name: str) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"{PROGRAM} {name}",
         parents=[_common(max_bytes=2**28, max_records=1_000_000)],
-        description=f"Serves {name}, which trains models on uploaded records and answers for them: the other side of "
+        description=f"Runs {name}, a service that trains models on uploaded records and answers with them, for "
         f"mia-lightning target={name} target.url=...",
     )
     if name == "amazon_ml":
-        parser.add_argument("--passes", type=_whole(1), default=10, help="over the records (default: %(default)s)")
-        parser.add_argument("--l2", type=float, default=1e-6, help="amount of regularisation (default: %(default)s)")
-    parser.add_argument("--max-projects", type=_whole(1), default=100, help="kept at once (default: %(default)s)")
-    parser.add_argument("--max-stored-bytes", type=_whole(1), default=2**32, help="of records (default: %(default)s)")
-    parser.add_argument("--accelerator", choices=("cpu", "gpu", "auto"), default="auto", help="default: %(default)s")
+        parser.add_argument(
+            "--passes", type=_whole(1), default=10, help="passes over the records (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--l2", type=_number(math.inf), default=1e-6, help="strength of L2 regularisation (default: %(default)s)"
+        )
     parser.add_argument(
-        "--precision", default="32", help="of the trainings: 32, tf32, bf16 or 64 (default: %(default)s)"
+        "--max-projects", type=_whole(1), default=100, help="most projects at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-stored-bytes", type=_whole(1), default=2**32, help="most bytes of stored records (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--accelerator",
+        choices=("cpu", "gpu", "auto"),
+        default="auto",
+        help="where models train (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("32", "tf32", "bf16", "64"),
+        default="32",
+        help="numbers with which models train (default: %(default)s)",
     )
     return parser
 
 
 def _common(*, max_bytes: int, max_records: int) -> argparse.ArgumentParser:
     parser = Parser(add_help=False)
-    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, which other machines cannot reach")
-    parser.add_argument("--port", type=_port, default=8700, help="0 for a free one (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of faults and of trainings (default: %(default)s)")
     parser.add_argument(
-        "--latency", type=_seconds, default=0.0, metavar="SECONDS", help="each prediction waits so long"
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for this machine alone)"
     )
-    parser.add_argument("--faults", default="", metavar="KIND=SHARE,...", help="of 429, 500, 503, cut, garbage")
-    parser.add_argument("--retry-after", type=_whole(0), metavar="SECONDS", help="what a 429 or 503 asks to wait")
-    parser.add_argument("--token-variable", metavar="NAME", help="the environment variable with the token to require")
-    parser.add_argument("--token-header", default="Authorization", help="where it is looked for (default: %(default)s)")
-    parser.add_argument("--max-bytes", type=_whole(1), default=max_bytes, help="of a body (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8700, help="0 for a free port (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of faults and trainings (default: %(default)s)")
     parser.add_argument(
-        "--max-records", type=_whole(1), default=max_records, help="in a request (default: %(default)s)"
+        "--latency", type=_number(3600), default=0.0, metavar="SECONDS", help="delay of each prediction"
+    )
+    parser.add_argument(
+        "--faults",
+        default="",
+        metavar="KIND=SHARE,...",
+        help="faults made on purpose, of the kinds 429, 500, 503, cut and garbage",
+    )
+    parser.add_argument(
+        "--retry-after", type=_whole(0), metavar="SECONDS", help="how long a 429 or 503 asks the client to wait"
+    )
+    parser.add_argument("--token-variable", metavar="NAME", help="environment variable with the token to require")
+    parser.add_argument("--token-header", default="Authorization", help="header of the token (default: %(default)s)")
+    parser.add_argument(
+        "--max-bytes", type=_whole(1), default=max_bytes, help="most bytes of a request (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-records", type=_whole(1), default=max_records, help="most records in a request (default: %(default)s)"
     )
     return parser
 
@@ -166,7 +197,7 @@ def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", lis
     base, address = f"/v2/models/{model.name}", address_of(listening)
     description = (
         f"mia-serve: {model.describe()}.\nv2: GET {base}, POST {base}/infer\nv1: GET /v1/models/{model.name}, POST "
-        f"/v1/models/{model.name}:predict\nSageMaker: GET /ping, POST /invocations\nWhat was asked: GET /counts\n"
+        f"/v1/models/{model.name}:predict\nSageMaker: GET /ping, POST /invocations\nCounts of requests: GET /counts\n"
     )
     routers = [each.routes(model, desk, form) for each in (open_inference, predict_v1)]
     command = next_command(
@@ -204,7 +235,7 @@ def _service(
         f"mia-serve: {name}, which trains models on uploaded records.\nPOST /v1/projects, POST "
         "/v1/projects/{project}/jobs?name=...&num_classes=... (safetensors: x, label), POST "
         "/v1/projects/{project}:train, GET /v1/projects/{project}, POST "
-        "/v1/projects/{project}/models/{model}:predict\nWhat was asked: GET /counts\n"
+        "/v1/projects/{project}/models/{model}:predict\nCounts of requests: GET /counts\n"
     )
     address = address_of(listening)
     variable = f" target.token_variable={options.token_variable}" if options.token_variable else ""
@@ -224,8 +255,8 @@ def _warnings(listening: socket.socket) -> tuple[str, ...]:
     if is_loopback(listening):
         return ()
     return (
-        "warning: other machines can reach this address, and what they ask is answered; leave --host out for this "
-        "machine alone, or require a token by --token-variable.",
+        "warning: other machines can reach this address and get answers; leave --host out for this machine alone, or "
+        "require a token by --token-variable.",
     )
 
 
@@ -235,7 +266,9 @@ def _desk(options: argparse.Namespace) -> "Desk":
 
         from mia_lightning.serve.desk import Desk
     except ImportError:
-        raise InputError("mia-serve needs the libraries fastapi and uvicorn; install mia-lightning[serve].") from None
+        raise InputError(
+            "mia-serve needs the packages fastapi and uvicorn; pip install 'mia-lightning[serve]'."
+        ) from None
     from mia_lightning.serve.faults import Faults
 
     return Desk(
@@ -252,7 +285,8 @@ def _token(options: argparse.Namespace) -> "Token | None":
     value = os.environ.get(options.token_variable, "")
     if not value or not value.isascii() or not value.isprintable() or value != value.strip():
         raise InputError(
-            f"`--token-variable` is {options.token_variable}, and this environment variable holds no token; set it."
+            f"`--token-variable` is {options.token_variable}, and this environment variable holds no token; export it "
+            "with the token."
         )
     if not re.fullmatch(r"[\w-]{1,100}", options.token_header, re.ASCII):
         raise InputError(f"`--token-header` is {options.token_header!r}; give the name of a header, such as X-API-Key.")
@@ -263,14 +297,14 @@ def _token(options: argparse.Namespace) -> "Token | None":
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[\w.-]{1,100}", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name; give a word of letters, digits, dots and hyphens")
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; give up to 100 letters, digits, dots and hyphens")
     return text
 
 
 def _whole(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least {least}")
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number; give one of at least {least}")
         return int(text)
 
     return read
@@ -278,15 +312,20 @@ def _whole(least: int) -> Callable[[str], int]:
 
 def _port(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0 (a free one) to 65535")
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0, for a free one, to 65535")
     return int(text)
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 3600")
-    return seconds
+def _number(most: float) -> Callable[[str], float]:
+    wanted = "a number of at least 0" if most == math.inf else f"a number from 0 to {most:g}"
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= most or number == math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is out of range; give {wanted}")
+        return number
+
+    return read

@@ -1,4 +1,4 @@
-"""Output defences as they are typed: composed from conf/defense, as an audit composes them."""
+"""Output defences as a person types them, composed from conf/defense as an audit composes them."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def output_defenses(typed: Sequence[str]) -> tuple[OutputDefense, ...]:
     bare = next((each for each in typed if "=" not in each and "." in each), None)
     if bare is not None or not all(name.isidentifier() for name in names):
         raise InputError(
-            f"`--defense` is {bare or typed[0]!r}; give the name of a defence, or a setting of one such as "
+            f"`--defense` is {bare or typed[0]!r}; give the name of a defence, or a setting of a defence, such as "
             "rounding.digits=2."
         )
     composed = _composed([f"defense=[{','.join(names)}]", *settings])
@@ -29,8 +29,8 @@ def output_defenses(typed: Sequence[str]) -> tuple[OutputDefense, ...]:
     outputs, trainings = split_defenses(made)
     if trainings:
         raise InputError(
-            f"`--defense` {trainings[0].name} changes how a model is trained, and this one is trained already; choose "
-            "an output defence, such as rounding, top_k or labels_only."
+            f"`--defense` {trainings[0].name} changes how a model is trained, but this model is trained already; "
+            "choose an output defence, such as rounding, top_k or labels_only."
         )
     return outputs
 

@@ -1,4 +1,4 @@
-"""What every request for predictions goes through: limits on its body, latency, faults, and the counts of all."""
+"""The handling of every request for predictions: limit of its body, latency, faults and counts."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from mia_lightning.serve.refusals import RefusedError
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What an answer says, and for how many records."""
+    """The content of an answer, and for how many records it is."""
 
     content: bytes
     num_records: int
@@ -25,14 +25,14 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True)
 class Desk:
-    """Where requests are taken and answers given out.
+    """Takes requests and gives answers.
 
     Attributes:
-        latency: seconds that each answer is held back.
-        faults: that befall requests.
-        retry_after: seconds that a request turned away is told to wait; None to tell nothing.
-        max_bytes: of a body.
-        counts: of this server so far: `requests`, `records` that the model answered, and each fault by its kind.
+        latency: seconds by which each answer is delayed.
+        faults: made on purpose.
+        retry_after: seconds that a refused client is asked to wait; None to ask for none.
+        max_bytes: the most bytes of a body.
+        counts: so far, of `requests`, of `records` that the model answered, and of each kind of fault.
     """
 
     latency: float = 0.0
@@ -42,7 +42,7 @@ class Desk:
     counts: Counter[str] = field(default_factory=Counter)
 
     async def answer(self, request: Request, reply: Callable[[bytes], Reply]) -> Response:
-        """What `reply` makes of the body, or the fault that befalls the request.
+        """What `reply` makes of the body, or the fault that is made in its place.
 
         Raises:
             RefusedError: the body is too large, or `reply` refuses it.
@@ -62,7 +62,7 @@ class Desk:
         return _broken(fault, made)
 
     async def body(self, request: Request) -> bytes:
-        """The whole body, counted as it streams in: a header can say anything.
+        """The whole body; its bytes are counted as they arrive, since a header can say anything.
 
         Raises:
             RefusedError: it is larger than `max_bytes`.
@@ -97,7 +97,7 @@ def _broken(fault: str, made: Reply) -> Response:
 
 
 class _CutResponse(Response):
-    """Says how long it is, sends half of that, and returns: uvicorn then closes the connection."""
+    """Announces its length and sends half of it; uvicorn then closes the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -1,4 +1,4 @@
-"""Faults that a server makes on purpose, drawn anew for each request for predictions."""
+"""Faults that a server makes on purpose; whether and which is drawn for each request for predictions."""
 
 import math
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
 
-# In this order they share the unit interval.
+# The unit interval is divided among them in this order.
 KINDS = ("429", "500", "503", "cut", "garbage")
-# Of these the client knows that its records were not answered.
+# With these the client knows that its records were not answered.
 TURNED_AWAY = ("429", "503")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """How often which fault befalls a request.
+    """How often each kind of fault is made.
 
-    `429` and `503` turn a request away before any of its records is answered. The others befall the answer: `500`
-    comes in its place, `cut` breaks the connection in the middle of it, `garbage` is a body that cannot be read, with
-    status 200.
+    `429` and `503` refuse a request before any of its records is answered. The other kinds replace the answer: `500`
+    says that the server failed, `cut` breaks the connection in the middle of the answer, `garbage` is a body that
+    cannot be read, with status 200.
 
     Attributes:
-        shares: by kind (`KINDS`), its probability.
-        seed: of the draws; that of a request is a function of it and of the request's number.
+        shares: the probability of each kind (`KINDS`).
+        seed: of the draws; the draw for a request is a function of it and of the request's number.
     """
 
     shares: dict[str, float]
@@ -30,10 +30,10 @@ class Faults:
 
     @classmethod
     def parse(cls, text: str, seed: int) -> "Faults":
-        """From `429=0.1,cut=0.02`; the empty text is none.
+        """Faults from a text such as `429=0.1,cut=0.02`; the empty text means none.
 
         Raises:
-            InputError: an unknown kind, one that is named twice, or what is no probability.
+            InputError: a kind is unknown or named twice, or its share is no probability.
         """
         shares: dict[str, float] = {}
         for part in filter(None, (each.strip() for each in text.split(","))):
@@ -45,13 +45,13 @@ class Faults:
             shares[kind] = _probability(kind, share)
         if sum(shares.values()) > 1:
             raise InputError(
-                f"`--faults` has probabilities that add up to {sum(shares.values()):g}; a request meets one fault at "
-                "most, so let them add up to 1 or less."
+                f"`--faults` has probabilities that add up to {sum(shares.values()):g}; let them add up to 1 or less, "
+                "since a request meets at most one fault."
             )
         return cls(shares=shares, seed=seed)
 
     def of(self, request: int) -> str | None:
-        """The fault that befalls the request of this number; None for none."""
+        """The fault that the request of this number meets; None for none."""
         drawn = derive(self.seed, "fault", request) / 2**63
         for kind in KINDS:
             drawn -= self.shares.get(kind, 0.0)

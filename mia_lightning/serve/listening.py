@@ -1,4 +1,4 @@
-"""The socket, and the server behind it, until somebody ends it."""
+"""The listening socket, and the server, which runs until somebody ends it."""
 
 import logging
 import os
@@ -14,16 +14,16 @@ from mia_lightning.errors import InputError
 if TYPE_CHECKING:
     import uvicorn
 
-_GRACE = 5  # seconds for requests that are being answered when the end comes
+_GRACE = 5  # seconds to finish answers when the server is ended
 _KEEP_ALIVE = 75  # seconds that a connection may idle, longer than clients keep theirs
 LOOPBACK = ("127.", "::1")
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 is a free one.
+    """A listening socket; port 0 means a free one.
 
     Raises:
-        InputError: the host is unknown, or the port in use or not allowed.
+        InputError: the host is unknown, or the port is in use or not allowed.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -31,14 +31,16 @@ def bound(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else "there is no such host"
-        raise InputError(f"`--host` {host} `--port` {port} cannot be listened on ({reason}); give others.") from None
-    # Connections inherit it: the head of an answer would wait 40 ms for the client's acknowledgement before the rest.
+        raise InputError(
+            f"`--host` {host} and `--port` {port} cannot be used ({reason}); give another host or port."
+        ) from None
+    # Connections inherit it. Without it the body of an answer waits 40 ms for the client to acknowledge the header.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def address_of(listening: socket.socket) -> str:
-    """As a client types it."""
+    """The address that a client types."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -49,7 +51,7 @@ def is_loopback(listening: socket.socket) -> bool:
 
 
 def server_of(app: FastAPI) -> "uvicorn.Server":
-    """It logs what is wrong, and no request."""
+    """The server; it logs faults, but no requests."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -68,12 +70,12 @@ def server_of(app: FastAPI) -> "uvicorn.Server":
 def serve(app: FastAPI, listening: socket.socket) -> None:
     """Answer until Ctrl-C or SIGTERM."""
     logging.basicConfig(stream=sys.stderr, format="mia-serve: %(message)s")
-    # uvicorn raises the signal that ended it once more; it is the end that is meant.
+    # uvicorn raises the signal that ended it once more, after it has ended; so the signal is ignored.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)
     server_of(app).run(sockets=[listening])
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Not the connection that a fault has cut."""
+    """False for a connection that a fault cut."""
     return "without completing response" not in record.getMessage()

@@ -118,7 +118,7 @@ def _infer(model: ServedModel, form: Form, body: bytes) -> Reply:
 
 
 def _wanted(outputs: Any) -> list[str] | None:
-    """The names of the outputs that are asked for; None for what the server chooses."""
+    """The names of the requested outputs; None where the server chooses."""
     if not outputs:
         return None
     if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
@@ -127,7 +127,7 @@ def _wanted(outputs: Any) -> list[str] | None:
 
 
 def _input(content: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
-    """The numbers of the one input, in the shape that it names."""
+    """The numbers of the only input, in the shape that the request gives."""
     inputs = content.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise RefusedError(400, f"`inputs` is no list of one tensor; send the one input, {INPUT!r}")

@@ -1,4 +1,4 @@
-"""The v1 protocol of TensorFlow Serving and KServe, and the routes that other platforms give the same body.
+"""The v1 protocol of TensorFlow Serving and KServe, and the routes of other platforms with the same body.
 
 Source: tensorflow.org/tfx/serving/api_rest; kserve.github.io, "V1 protocol"; docs.aws.amazon.com/sagemaker,
 "Common data formats for inference".

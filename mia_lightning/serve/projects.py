@@ -1,4 +1,4 @@
-"""Projects of a training service: jobs that customers upload, and the models that are trained on them."""
+"""The projects of a training service: jobs that customers upload, and the models that are trained on them."""
 
 import secrets
 import sys
@@ -23,12 +23,13 @@ class Project:
     """One customer's jobs, all of which are trained at once.
 
     Attributes:
-        service: of its own, which knows no other project's models.
-        jobs: by name; their records are given up once they are trained.
+        service: of this project, which does not know the models of other projects.
+        jobs: by name; their records are dropped once they are trained.
+        forms: of the jobs' records, by the names of the jobs: shape and type.
         state: waiting, training, done or failed.
-        taken: how many of the jobs the training has taken up.
-        models: by the names of the jobs; None for one that could not be trained.
-        error: one sentence, where it failed.
+        taken: how many jobs the training has begun.
+        models: by the names of the jobs; None for a model that could not be trained.
+        error: one sentence, where the training failed.
     """
 
     service: Service
@@ -38,20 +39,20 @@ class Project:
     taken: int = 0
     models: dict[str, str | None] = field(default_factory=dict)
     error: str | None = None
-    # A stack puts a model's parameters in the place of its own while it runs.
+    # While a stack computes, it holds a model's parameters in place of its own.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def num_bytes(self) -> int:
-        """Of the records that it holds."""
+        """Of the records that the project holds."""
         return sum(job.x_N.nbytes + job.label_N.nbytes for job in list(self.jobs.values()))
 
-    def said(self) -> dict[str, Any]:
-        """Its state, as JSON."""
-        said: dict[str, Any] = {"state": self.state, "jobs": len(self.forms), "taken": self.taken}
+    def to_json(self) -> dict[str, Any]:
+        """Its state."""
+        content: dict[str, Any] = {"state": self.state, "jobs": len(self.forms), "taken": self.taken}
         if self.state == DONE:
-            said["models"] = self.models
-        return said if self.error is None else {**said, "error": self.error}
+            content["models"] = self.models
+        return content if self.error is None else {**content, "error": self.error}
 
 
 class Projects:
@@ -60,8 +61,8 @@ class Projects:
     Args:
         name: of the service.
         connect: makes the service of a project.
-        max_projects: that are kept at once.
-        max_bytes: of records, over all projects.
+        max_projects: the most projects at once.
+        max_bytes: the most bytes of records, over all projects.
     """
 
     def __init__(self, name: str, connect: Callable[[], Service], *, max_projects: int, max_bytes: int) -> None:
@@ -71,7 +72,7 @@ class Projects:
         self._lock, self._training = threading.Lock(), threading.Lock()
 
     def create(self) -> str:
-        """A new project's name.
+        """Make a project; returns its name.
 
         Raises:
             RefusedError: there are too many.
@@ -91,7 +92,7 @@ class Projects:
         """The project.
 
         Raises:
-            RefusedError: there is none of this name.
+            RefusedError: there is no project of this name.
         """
         try:
             return self._projects[name]
@@ -99,18 +100,18 @@ class Projects:
             raise RefusedError(404, f"there is no project {name[:100]!r}; make one by POST /v1/projects") from None
 
     def delete(self, name: str) -> None:
-        """Forget a project; one that trains cannot be.
+        """Delete a project, unless it trains.
 
         Raises:
-            RefusedError: it trains, or is not there.
+            RefusedError: the project trains, or there is none of this name.
         """
         with self._lock:
             if self.find(name).state == TRAINING:
-                raise RefusedError(409, f"the project {name} is training; delete it when that is done")
+                raise RefusedError(409, f"the project {name} is training; delete it when the training is done")
             del self._projects[name]
 
     def add(self, name: str, job: ServiceJob) -> None:
-        """Take a job; the same one again changes nothing.
+        """Add a job; the same job a second time changes nothing.
 
         Raises:
             RefusedError: another job has its name, the project is trained already, or there is no room.
@@ -135,10 +136,10 @@ class Projects:
             project.forms[job.name] = tuple(job.x_N.shape[1:]), job.x_N.dtype
 
     def train(self, name: str) -> None:
-        """Begin to train all jobs in the background, unless that is begun already.
+        """Begin to train all jobs in the background, unless the training has begun already.
 
         Raises:
-            RefusedError: there are none.
+            RefusedError: there are no jobs.
         """
         with self._lock:
             project = self.find(name)

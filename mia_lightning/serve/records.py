@@ -1,4 +1,4 @@
-"""What a client sends, read as records: numbers of the model's form, or a refusal that names the record."""
+"""Read what a client sends as records of the model's form, or refuse it with the number of the record."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mia_lightning.serve.refusals import RefusedError
 
-_DEEPEST = 24  # lists and objects within each other; a batch of images takes 6
+_DEEPEST = 24  # levels of lists and objects; a batch of images takes 6
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"[{")] = 1
@@ -23,10 +23,10 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """What records look like before normalisation.
+    """The form of records before normalisation.
 
     Attributes:
-        shape: of one.
+        shape: of one record.
         dtype: of `Population.x_N`.
         max_records: the most in one request.
     """
@@ -36,7 +36,7 @@ class Form:
     max_records: int = 10_000
 
     def check_count(self, count: int) -> None:
-        """Refuse too many records, or none."""
+        """Refuse no records, or too many."""
         if count > self.max_records:
             raise RefusedError(
                 413,
@@ -50,7 +50,7 @@ class Form:
         """`[B, *shape]` of `dtype` from B nested lists or arrays of numbers; a record may be given flat.
 
         Raises:
-            RefusedError: they are no finite numbers of this form, or too many.
+            RefusedError: they are no finite numbers of this form, or there are too many.
         """
         if not isinstance(values, list | np.ndarray):
             raise RefusedError(
@@ -79,7 +79,7 @@ class Form:
         limits = torch.iinfo(self.dtype)
         wrong = (value_B < limits.min) | (value_B > limits.max)
         if value_B.dtype.kind == "f":
-            # The largest int64 is no float64: the next one above it would pass.
+            # The largest int64 is no float64; compared as a float64, a number just above it would pass.
             wrong |= (value_B != np.floor(value_B)) | (value_B >= 2.0**63)
         if wrong.any():
             self._refuse(value_B, wrong, f"and features of this model are {name}; send whole numbers in its range")
@@ -95,7 +95,7 @@ def parsed(body: bytes) -> Any:
     """The body as JSON.
 
     Raises:
-        RefusedError: it is none, is nested too deeply, or holds NaN or infinity, which are no JSON.
+        RefusedError: it is no JSON, is nested too deeply, or holds NaN or infinity, which JSON does not have.
     """
     steps = _STEPS[np.frombuffer(_STRINGS.sub(b"", body), dtype=np.uint8)]
     steps = steps[steps != 0]
@@ -104,7 +104,7 @@ def parsed(body: bytes) -> Any:
     try:
         return json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else "its text or one of its numbers is no such"
+        reason = str(error) if isinstance(error, json.JSONDecodeError) else "a text or a number in it cannot be read"
         raise RefusedError(400, f"the body is not JSON ({reason}); send a JSON object") from None
 
 
@@ -112,7 +112,7 @@ def parsed_object(body: bytes) -> dict[str, Any]:
     """The body as a JSON object.
 
     Raises:
-        RefusedError: it is none.
+        RefusedError: it is no JSON object.
     """
     content = parsed(body)
     if not isinstance(content, dict):
@@ -124,7 +124,7 @@ def instances_of(content: dict[str, Any]) -> list[Any]:
     """`instances` of a request of the v1 protocol: lists, or objects with one key that holds the record.
 
     Raises:
-        RefusedError: there are none, or they name several inputs.
+        RefusedError: there are no instances, or they name several inputs.
     """
     instances = content.get("instances")
     if not isinstance(instances, list):
@@ -138,7 +138,7 @@ def instances_of(content: dict[str, Any]) -> list[Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise RefusedError(400, f"the body holds {name}, which is no number of JSON; send finite numbers")
+    raise RefusedError(400, f"the body has {name}, which is no number in JSON; send finite numbers")
 
 
 def _numbers(values: Any) -> Numbers:

@@ -1,10 +1,10 @@
-"""What a client is told when a request is refused: a status and one sentence, the same in every protocol."""
+"""The refusal of a request: a status and one sentence for the client, the same in every protocol."""
 
 from collections.abc import Mapping
 
 
 class RefusedError(Exception):
-    """The request is at fault, or this server's limits forbid it.
+    """A request that is at fault, or beyond the limits of this server.
 
     Args:
         status: of HTTP.

@@ -26,7 +26,7 @@ from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
-# Of the command that a run was started by, what a second audit of its model has in common with it.
+# The settings of a run's command that an audit of its served model repeats.
 _KEPT = re.compile(r"(dataset|model|training|trainer|shadow|seed|logger)(\.(?!train_size\b|shards?\b)[\w.]+)?=")
 
 
@@ -37,9 +37,9 @@ class ServedModel:
     Attributes:
         name: under which it is served.
         trained: a stack of one.
-        population: a record of the data set, for the form of records, their normalisation and the names of classes.
-        defenses: in order, the first of them nearest to the model.
-        shown: the form in which answers leave.
+        population: one record of the data set, for the form of records, their normalisation and the names of classes.
+        defenses: in the order in which they are applied.
+        shown: the form of answers.
     """
 
     name: str
@@ -47,14 +47,14 @@ class ServedModel:
     population: Population
     defenses: tuple[OutputDefense, ...]
     shown: Shown
-    # A stack puts a model's parameters in the place of its own while it runs.
+    # While a stack computes, it holds a model's parameters in place of its own.
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, x_B: Tensor) -> Answers:
-        """For records `[B, *features]`, as they are before normalisation.
+        """The answers for records `[B, *features]`, as they are before normalisation.
 
-        The answer for a record does not depend on what is asked beside it. Probabilities are the float64 exponentials
-        of float32 log probabilities, as `TrainedStack.observe` gives them.
+        The answer for a record does not depend on the other records. Probabilities are the float64 exponentials of
+        float32 log probabilities, as `TrainedStack.observe` gives them.
         """
         stack = self.trained.stack
         with self._lock:
@@ -96,7 +96,7 @@ def served_model(
         name: by default the role.
 
     Raises:
-        InputError: it is no such run, has no such model, or its data set cannot be loaded.
+        InputError: it is no such run or has no such model, or its data set cannot be loaded.
     """
     report = read_report(folder)
     path = folder / f"{role}.safetensors"
@@ -119,7 +119,7 @@ def served_model(
 
 
 def next_command(folder: Path, model: ServedModel, address: str, *, member: int | None, token_variable: str) -> str:
-    """The audit of the served model, as far as the run tells it."""
+    """The command of an audit of the served model, as far as the run gives it."""
     members = folder / MEMBERS
     place = str(members) if members.is_file() and member in (None, 0) else "ROWS.csv"
     words = ["mia-lightning", "target=open_inference", f"target.url={address}", f"target.model={model.name}"]
@@ -128,7 +128,7 @@ def next_command(folder: Path, model: ServedModel, address: str, *, member: int 
 
 
 def _typed(folder: Path) -> list[str]:
-    """What was typed of data, model and training when the run was started."""
+    """The settings of data, model and training that were typed when the run was started."""
     from omegaconf import OmegaConf
 
     path = folder / ".hydra" / "overrides.yaml"
@@ -138,13 +138,13 @@ def _typed(folder: Path) -> list[str]:
 
 
 def _population(report: AuditReport) -> Population:
-    """One record of the run's data set, which must still be of the form that the run saw."""
+    """One record of the run's data set, which must still have the form that it had in the run."""
     whole = Job(report.run.config).population()
     if whole.class_names != report.dataset.class_names or whole.input_shape != report.dataset.input_shape:
         raise InputError(
-            f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, and "
-            f"had {report.dataset.num_classes} and {list(report.dataset.input_shape)} when the run was made; give back "
-            "the data that it used."
+            f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, but "
+            f"had {report.dataset.num_classes} and {list(report.dataset.input_shape)} in the run; put back the data "
+            "that the run used."
         )
     one = whole.part(slice(0, 1))
     return replace(one, x_N=one.x_N.clone(), label_N=one.label_N.clone(), member_N=None, group_N=None, group_names=())
@@ -156,17 +156,18 @@ def _chosen(
     make = bind_shapes(_model(config, role), population.input_shape, population.num_classes)
     stack = Stack.load(path, make)
     if member is None and stack.num_models > 1:
-        raise InputError(f"{path} holds {stack.num_models} models; say by --member which of them, from 0.")
+        raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
     k = member or 0
     if not 0 <= k < stack.num_models:
         raise InputError(
-            f"`--member` is {k}, and {path} holds the models 0 to {stack.num_models - 1}; give one of these."
+            f"`--member` is {k}, but {path} holds {stack.num_models} "
+            f"{'model' if stack.num_models == 1 else 'models'}, numbered from 0; give a smaller number."
         )
     return k, stack
 
 
 def _model(config: dict[str, Any], role: str) -> "partial[torch.nn.Module]":
-    """What makes the network that was trained: the configured one or the attacker's guess, with its defences in it."""
+    """Makes the network that was trained: the configured one or the attacker's guess, with its training defences."""
     job = Job(config)
     made = instantiate(config["model"], "model", partial=True)
     trainings = split_defenses(job.defenses)[1]

@@ -1,4 +1,4 @@
-"""What of a model's answer a client is shown: all probabilities, the largest ones by name, or the class alone."""
+"""What a client sees of an answer: all probabilities, the largest ones by name, or the class alone."""
 
 import re
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class Shown:
 
     Attributes:
         kind: `PROBABILITIES`, `TOP` or `LABELS`.
-        k: classes that `TOP` shows.
+        k: how many classes `TOP` shows.
         digits: to which the probabilities are rounded; None for all that a float64 holds.
     """
 
@@ -30,13 +30,13 @@ class Shown:
 
     @classmethod
     def of(cls, answers: str, defenses: Sequence[OutputDefense], num_classes: int) -> "Shown":
-        """The narrower of `answers` and of what visible defences leave: hidden classes are not sent at all.
+        """The narrower of `answers` and of what the defences leave; hidden classes are not sent at all.
 
         Args:
             answers: `probabilities`, `labels` or `top:K`.
 
         Raises:
-            InputError: it is another.
+            InputError: `answers` is none of these.
         """
         match = re.fullmatch(r"probabilities|labels|top:([1-9]\d{0,5})", answers)
         if match is None:
@@ -62,12 +62,12 @@ class Shown:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
-    """What a model says of B records.
+    """The answers of a model for B records.
 
     Attributes:
         probability_BC: float64, on the CPU.
         class_names: in the order of the columns.
-        shown: the form in which it leaves.
+        shown: what a client sees of them.
     """
 
     probability_BC: Tensor
@@ -102,6 +102,6 @@ class Answers:
         return [dict(zip(*row, strict=True)) for row in zip(*self.largest(), strict=True)]
 
     def _rounded(self, value: Tensor) -> Tensor:
-        """What a defence observes as just below half of the last digit leaves as the zero that it was rounded to."""
+        """Rounded anew: what stands just below half of the last digit was rounded to zero, and is shown as zero."""
         digits = self.shown.digits
         return value if digits is None else torch.from_numpy(value.numpy().round(digits))

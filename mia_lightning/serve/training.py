@@ -1,4 +1,4 @@
-"""The routes of a training service; `mia_lightning.targets.services.http` says what they are and is their customer."""
+"""The routes of a training service, which `mia_lightning.targets.services.http` describes and uses."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def routes(projects: Projects, desk: Desk, *, max_records: int) -> APIRouter:
 
     @router.get("/v1/projects/{project}")
     def state(project: str) -> dict[str, Any]:
-        return {"project": project, "service": projects.name, **projects.find(project).said()}
+        return {"project": project, "service": projects.name, **projects.find(project).to_json()}
 
     @router.delete("/v1/projects/{project}")
     def delete(project: str) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def routes(projects: Projects, desk: Desk, *, max_records: int) -> APIRouter:
 def _asked(request: Request) -> tuple[str, int]:
     name, text = request.query_params.get("name", ""), request.query_params.get("num_classes", "")
     if not 1 <= len(name) <= 200:
-        raise RefusedError(400, "a job has a name of 1 to 200 letters; add ?name=...&num_classes=... to the address")
+        raise RefusedError(400, "a job needs a name of 1 to 200 letters; add ?name=...&num_classes=... to the address")
     if not text.isascii() or not text.isdecimal() or len(text) > 6 or not 2 <= int(text) <= _MOST_CLASSES:
         raise RefusedError(400, f"num_classes is {text[:20]!r}; it must be a whole number from 2 to {_MOST_CLASSES}")
     return name, int(text)
@@ -120,7 +120,7 @@ def _tensors(body: bytes, names: tuple[str, ...]) -> dict[str, Tensor]:
     try:
         tensors = load(body)
     except (SafetensorError, KeyError, ValueError, OverflowError):
-        raise RefusedError(400, f"the body is no safetensors; send one with {' and '.join(names)}") from None
+        raise RefusedError(400, f"the body is no safetensors; send a file with {' and '.join(names)}") from None
     if set(tensors) != set(names):
         raise RefusedError(400, f"the body holds other tensors than {' and '.join(names)}; send these alone")
     return tensors

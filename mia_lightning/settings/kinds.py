@@ -38,14 +38,18 @@ def _as_text(value: object) -> object:
     return str(value) if type(value) is int else value.strip() if isinstance(value, str) else value
 
 
-EnvironmentVariable = Annotated[str, Words("the name of an environment variable")]  # "" for none
 AnyText = Annotated[str, BeforeValidator(_as_text), Words("text")]  # "" for none
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
 
 
 def _as_path(value: object) -> object:
-    value = str(value) if type(value) is int else value  # a name that is a number
-    return Path(value).expanduser() if isinstance(value, str) and value else value
+    """A path whose name is a number is read as a number from YAML."""
+    text = str(value) if type(value) is int else value
+    if not isinstance(text, str):
+        return text
+    if not text.strip():
+        raise ValueError("it is empty")
+    return Path(text).expanduser()
 
 
 PathLike = Annotated[str | Path, BeforeValidator(_as_path), Words("a path", "paths")]
@@ -90,7 +94,7 @@ class OneOf:
         self.words = Words(f"one of {', '.join(self.choices)}")
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
-        return core_schema.literal_schema(list(self.choices))
+        return core_schema.chain_schema([handler(source), core_schema.literal_schema(list(self.choices))])
 
 
 class Has:

@@ -45,6 +45,8 @@ class Such:
 
 def in_words(annotation: Any) -> str:
     """What a value of this type is: "a whole number of at least 1, or null"."""
+    if get_origin(annotation) in (Union, UnionType):
+        return _any_of([in_words(each) for each in _null_last(get_args(annotation))])
     examples = [each.example for each in _metadata(annotation) if isinstance(each, Such)]
     return f"{_one(annotation)}, such as {examples[0]}" if examples else _one(annotation)
 

@@ -1,4 +1,4 @@
-"""The form of a record, which is all that an attacker without data knows: type, and range of each feature."""
+"""The form of a record, which an attacker without data knows: the type, and the range of each feature."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,15 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import counter_hash
 
 _INT63 = 2**63 - 1
-# Floats from here on are whole numbers only for want of digits.
+# Floats above this number are whole numbers only because they have too few digits.
 _WHOLE = 2**24
-# Random numbers held at once: bounds memory, not results.
+# Random numbers at once: bounds memory, not results.
 _NUMBERS = 2**24
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Domain:
-    """Features are numbered in the order of a flattened record.
+    """The ranges of the features, which are numbered in the order of a flattened record.
 
     Attributes:
         low_F, high_F: smallest and largest value of each feature, of the records' type.
@@ -73,16 +73,16 @@ def below(random: Tensor, bound: Tensor | int) -> Tensor:
 
 
 def row_blocks(num_rows: int, num_features: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The row numbers from 0, int64, in blocks for which memory holds a random number for each feature of each row."""
+    """The row numbers from 0, int64, in blocks small enough to hold a random number for each feature of each row."""
     blocks: tuple[Tensor, ...] = torch.arange(num_rows, device=device).split(max(1, _NUMBERS // num_features))
     return blocks
 
 
 def binary_features(x_NF: Tensor) -> Tensor:
-    """Bool `[F]`: features that take the values 0 and 1, or one of them where all features of all records do.
+    """Bool `[F]`: features with the values 0 and 1; also those with one of them, where all features are 0 or 1.
 
-    A constant column is binary among binary ones (a place that nobody visited), and no more than constant among numbers
-    (the black corner of a picture).
+    So a constant feature counts as binary among binary ones (a place that nobody visited), but not among numbers (the
+    black corner of a picture).
     """
     in_range_F = ((x_NF == 0) | (x_NF == 1)).all(0)
     if bool(in_range_F.all()):

@@ -1,4 +1,4 @@
-"""What an attacker assumes of the target who does not know it."""
+"""The assumptions of an attacker who does not know the target's architecture or training."""
 
 from mia_lightning.settings import settings
 from mia_lightning.training.stack.architecture import MakesNetwork

@@ -20,10 +20,10 @@ class Synthesis:
     Attributes:
         x_M: `[M, *features]` in the form of the real records, without exact duplicates.
         label_M: int64.
-        num_queries: asked of the target for them, those of failed attempts too.
+        num_queries: how often the target was asked for them, failed attempts included.
         yield_C: int64, records of each label.
-        wanted_C: int64, records that were to be made of each class; None where the source makes none by class.
-        query_C: int64, queries spent on each class; None likewise.
+        wanted_C: int64, how many records of each class were to be made; None where the source does not go by classes.
+        query_C: int64, queries for each class; None likewise.
         remarks: sentences for the report.
     """
 
@@ -41,9 +41,9 @@ class Source(ABC):
 
     Attributes:
         count: K, the number of shadow models.
-        source: what configuration and reports call it.
-        makes_records: whether they are made, by asking the target; else they are rows of the population.
-        needs_records: whether making them starts from real records, or only from their form.
+        source: its name in configurations and reports.
+        makes_records: whether records are made, by asking the target; else they are rows of the population.
+        needs_records: whether making records starts from real records, or only from their form.
         overlap: share of the target's records whose membership the attacker knows.
     """
 
@@ -64,6 +64,7 @@ class Source(ABC):
         """Make the records.
 
         Args:
-            known: what the attacker holds; never evidence about the target, where real records are needed.
-            target: asked for labels and confidences.
+            known: the records of the attacker. Where real records are needed, none of them is evidence about the
+                target.
+            target: is asked for labels and confidences.
         """

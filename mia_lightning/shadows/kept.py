@@ -1,4 +1,4 @@
-"""Shadow records in the store: what a target answered for them is asked of it once."""
+"""Made shadow records in the store, so that a target is asked for them once."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ _TENSORS = ("x_M", "label_M", "yield_C", "wanted_C", "query_C")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KeptSynthesis:
-    """The shadow records of one source, target, channel, seed and what the attacker held."""
+    """The shadow records of one source, target, channel, seed and attacker's records."""
 
     store: Store
     depends_on: Identity
@@ -35,7 +35,7 @@ class KeptSynthesis:
         *,
         seed: int,
     ) -> "KeptSynthesis | None":
-        """None without a store, for a target whose weights are not at hand, and where a setting cannot be named."""
+        """None without a store, for a target whose weights are not here, and where a setting has no identity."""
         if store is None or not targets.is_local:
             return None
         held = hashlib.blake2b(known.record_digests().data, digest_size=20)
@@ -53,7 +53,7 @@ class KeptSynthesis:
         return f"syntheses/{digest(self.depends_on)}"
 
     def find(self, tell: Callable[[str], object]) -> Synthesis | None:
-        """None where they are not there."""
+        """The kept records; None where there are none."""
         artefact = self.store.get(self._place, tell=tell)
         if artefact is None or artefact.content is None:
             return None

@@ -10,12 +10,12 @@ from mia_lightning.targets.black_box import BlackBox
 
 
 def labelled(x_N: Tensor, known: Population, target: BlackBox, *, own_N: Tensor | None) -> Synthesis:
-    """Records without exact duplicates, of the class that the target predicts, or of their own.
+    """Records without exact duplicates, with the class that the target predicts, or their own.
 
     Duplicates are removed before anything is split, so that no record is a member and a non-member of one model.
 
     Args:
-        own_N: int64; None to ask the target.
+        own_N: int64, their own classes; None to ask the target.
     """
     before = target.num_queries
     kept_M = first_occurrences(x_N)

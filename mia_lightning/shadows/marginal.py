@@ -1,4 +1,4 @@
-"""Shadow records drawn from the marginals of the features (Shokri et al. 2017, section V-C)."""
+"""Shadow records from the marginal distributions of the features (Shokri et al. 2017, section V-C)."""
 
 from typing import ClassVar, Literal
 
@@ -16,11 +16,11 @@ from mia_lightning.targets.black_box import BlackBox
 
 @settings("shadow")
 class Marginal(Source):
-    """Each feature drawn by itself from the values that the attacker's records have of it.
+    """Records whose features are drawn independently, each from its values in the attacker's records.
 
     Attributes:
         count: K, the number of shadow models.
-        records: how many to draw; None for as many as the attacker holds.
+        records: how many to draw; None for as many as the attacker has.
         label: `target`, the class that the target predicts, or `own`, drawn from the marginal of the labels.
     """
 

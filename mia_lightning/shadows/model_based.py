@@ -1,4 +1,4 @@
-"""Shadow records found by asking the target alone: Algorithm 1 of Shokri et al. (2017), section V-C."""
+"""Shadow records that are found by asking the target alone: Algorithm 1 of Shokri et al. (2017), section V-C."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,12 +36,12 @@ class ModelBased(Source):
 
     Attributes:
         count: K, the number of shadow models.
-        records_per_class: wanted for each class; so many chains are started.
-        k_max, k_min: features that are re-randomised, at first and at least.
-        conf_min: least confidence of an emitted record, exclusive.
-        rej_max: rejections in a row that are tolerated.
-        iter_max: queries after which a chain ends with nothing.
-        rounds: each after the first starts as many chains as a class is still short of.
+        records_per_class: how many records of each class are wanted, and so how many chains are started.
+        k_max, k_min: how many features are re-randomised, at first and at least.
+        conf_min: an emitted record has more confidence than this.
+        rej_max: how many rejections in a row are tolerated.
+        iter_max: queries after which a chain ends without a record.
+        rounds: each round after the first starts as many chains as records of a class are missing.
         batch: chains that run at once; bounds memory, not results.
     """
 
@@ -62,7 +62,7 @@ class ModelBased(Source):
             raise InputError(f"`shadow.k_min` is {self.k_min}, more than `shadow.k_max` {self.k_max}; lower it.")
 
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
-        """The emitted records, by class and chain, without exact duplicates; of `known` only the form is used.
+        """The emitted records, by class and chain, without exact duplicates; only the form of `known` is used.
 
         Raises:
             InputError: no chain of any class emitted a record.
@@ -114,7 +114,7 @@ class ModelBased(Source):
                 queue_Q3 = queue_Q3[room:]
 
     def _step(self, chains: "_Chains", domain: Domain, target: BlackBox) -> tuple[Tensor, "_Emitted"]:
-        """One iteration of Algorithm 1 for all running chains, in place; those that ended are returned."""
+        """One iteration of Algorithm 1 for all running chains, in place; returns which ended, and what they emitted."""
         key_B, class_B = chains.chain_B3[:, 0], chains.chain_B3[:, 1]
         answer_BC = target.predict(chains.proposal_BF.view(-1, *domain.shape)).double()
         confidence_B = answer_BC.gather(1, class_B[:, None]).squeeze(1)
@@ -217,7 +217,7 @@ class _Chains:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Emitted:
-    """Chains that ended in one iteration, with what they emitted, if anything, and the queries that each made."""
+    """Chains that ended in one iteration, with the record that each emitted, if any, and its number of queries."""
 
     chain_B3: Tensor
     x_BF: Tensor
@@ -233,7 +233,7 @@ def _queue(key: int, started_C: Tensor, short_C: Tensor) -> Tensor:
 
 
 def _in_order(emitted: Sequence[_Emitted]) -> tuple[Tensor, Tensor, int]:
-    """Records and labels by class and number of their chain, without exact duplicates, and how many of these were."""
+    """Records and labels by class and number of their chain, without exact duplicates, and the number of duplicates."""
     chain_M3 = torch.cat([part.chain_B3[part.is_emitted_B] for part in emitted])
     x_MF = torch.cat([part.x_BF[part.is_emitted_B] for part in emitted])
     class_M, number_M = chain_M3[:, 1], chain_M3[:, 2]

@@ -1,4 +1,4 @@
-"""Shadow records that are noisy versions of the target's kind of records (Shokri et al. 2017, section V-C)."""
+"""Shadow records that are noisy versions of real records (Shokri et al. 2017, section V-C)."""
 
 from typing import ClassVar, Literal
 
@@ -16,11 +16,11 @@ from mia_lightning.targets.black_box import BlackBox
 
 @settings("shadow")
 class Noisy(Source):
-    """Each real record with a share of its features changed: binary ones flipped, others those of another record.
+    """Real records with a share of their features changed: binary ones are flipped, others taken from another record.
 
     Attributes:
         count: K, the number of shadow models.
-        fraction: share of the features that change, a random choice for each record; rounded to whole features.
+        fraction: share of the features that change, rounded to whole features; chosen at random for each record.
         label: `target`, the class that the target predicts, or `own`, that of the real record.
     """
 
@@ -40,7 +40,7 @@ class Noisy(Source):
         for row_B in row_blocks(N, F, known.device):
             feature_BI = distinct(key.expand_as(row_B), row_B, num_changed, F)
             random_BI = counter_hash(key, row_B[:, None], feature_BI, 1)
-            # A record is not its own donor, so that what is redrawn is another record's value.
+            # The value comes from another record: a record is never its own donor.
             donor_BI = (row_B[:, None] + 1 + below(random_BI, max(1, N - 1))) % N
             flipped_BI = 1 - x_NF[row_B[:, None], feature_BI]
             noisy_NF[row_B[:, None], feature_BI] = torch.where(

@@ -1,4 +1,4 @@
-"""Shadow models trained on real records of the population, as the membership plan deals them out."""
+"""Shadow models that train on real records of the population, which the membership plan assigns."""
 
 from typing import ClassVar, NoReturn
 
@@ -15,8 +15,8 @@ class Real(Source):
 
     Attributes:
         count: K.
-        overlap: share of the target's members and non-members, in [0, 1), whose membership the attacker knows; they
-            join the shadow models' records and are no longer scored. 0: shadow and target records are disjoint.
+        overlap: share of the target's members and non-members, in [0, 1), whose membership the attacker knows. They
+            join the records of the shadow models and are no longer scored. 0: shadow and target records are disjoint.
     """
 
     count: AtLeast1 = 64

@@ -9,7 +9,11 @@ from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Place
 
 @settings("shadow")
 class Shard:
-    """One of the jobs among which the shadow models of an audit are divided (`mia_lightning.train_shard`).
+    """One of the jobs of a sweep among which the shadow models of an audit are divided (`mia_lightning.train_shard`).
+
+    It is a range of numbers, which follows from its own number and the count of jobs: the jobs run at different times,
+    and none knows what the others trained. A device of `trainer.devices` trains a `LocalShard`
+    (`mia_lightning.training.devices.local_shard`), which is cut by the steps that each model takes.
 
     Attributes:
         number: of this one, from 0.
@@ -22,10 +26,10 @@ class Shard:
     def __post_init__(self) -> None:
         if self.number >= self.count:
             raise InputError(
-                f"`shadow.shard` is {self.number}, and with shadow.shards={self.count} they go from 0 to "
-                f"{self.count - 1}; a sweep sets it by itself."
+                f"`shadow.shard` is {self.number}, but with shadow.shards={self.count} shards go from 0 to "
+                f"{self.count - 1}; leave it to a sweep, which sets it by itself."
             )
 
     def of(self, num_models: int) -> range:
-        """The places of its models."""
+        """The places of its models among so many."""
         return range(num_models * self.number // self.count, num_models * (self.number + 1) // self.count)

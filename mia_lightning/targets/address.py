@@ -1,5 +1,10 @@
-"""The address of a server in a setting: nothing secret may stand in it, since settings are kept in reports."""
+"""Addresses of servers and names of token variables in settings: nothing secret may stand there or in a message.
 
+Settings are kept in reports, so a token belongs into an environment variable. A value that may hold a secret is never
+repeated by a sentence.
+"""
+
+import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -45,3 +50,18 @@ def checked_url(url: object, setting: str) -> str:
 
 
 Address = Annotated[str, BeforeValidator(_address), Words("the address of a server, of http or https")]
+
+
+def _variable(value: object, info: ValidationInfo) -> str:
+    """The name of an environment variable; a token that stands in its place is not repeated."""
+    if not isinstance(value, str) or re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", value) is None:
+        raise InputError(
+            f"`target.{info.field_name}` is no name of an environment variable (it is not shown, since it may be a "
+            "token); export the token and give the name of its variable, or '' for none."
+        )
+    return value
+
+
+TokenVariable = Annotated[
+    str, BeforeValidator(_variable), Words("the name of an environment variable that holds a token, or '' for none")
+]

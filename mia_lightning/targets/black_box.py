@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class BlackBox(Protocol):
-    """Predictions for records, each of which counts as a query; nothing else of the target is known.
+    """Gives predictions for records, each of which counts as a query; nothing else of the target is known.
 
     Attributes:
         num_queries: records asked about so far.

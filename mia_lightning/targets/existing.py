@@ -1,4 +1,4 @@
-"""A target that somebody has trained already: a module in memory, or the weights of one in a file."""
+"""A target that is trained already: a module in memory, or the weights of one in a file."""
 
 import copy
 from pathlib import Path
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AnyText, PathLike
@@ -43,10 +43,10 @@ def as_stack(network: nn.Module, population: Population, device: torch.device) -
     """A trained module, which is copied, as a stack of one on the device.
 
     Args:
-        population: of whose records it gives `[B, C]`.
+        population: for whose records it gives logits `[B, C]`.
 
     Raises:
-        InputError: it does not, or has weights that are not finite.
+        InputError: it does not give logits of this shape, or has weights that are not finite.
     """
     _check_finite(network, f"The module {type(network).__name__}")
     network = copy.deepcopy(network).cpu()
@@ -72,7 +72,7 @@ class Checkpoint(Target):
         path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` with a state dict (read without executing
             anything; a Lightning checkpoint's `state_dict` is found by itself), or the `target.safetensors` that a run
             with `save_models=true` and one target wrote.
-        prefix: what the names in the file start with and the model's do not ("model." in many checkpoints).
+        prefix: with which the names in the file begin, unlike those of the model ("model." in many checkpoints).
     """
 
     path: PathLike
@@ -110,7 +110,7 @@ def _check_finite(network: nn.Module, what: str) -> None:
 
 
 def _first_difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """The first tensor, in the model's order, that the file lacks or has in another shape; else the first of no use."""
+    """The first tensor of the model that the file lacks or has in another shape; else one that the model lacks."""
     for name, value in wanted.items():
         if name not in found:
             other = next((each for each in found if each.endswith(name)), None) or next(iter(found), None)
@@ -139,12 +139,11 @@ def _read_state(path: Path, prefix: str) -> dict[str, Tensor]:
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
             state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    # torch.load has no error of its own: a damaged file ends in struct.error, IndexError, KeyError and others.
+    # torch.load has no error of its own: for a damaged file it raises struct.error, IndexError, KeyError and others.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"`target.path` {path} cannot be read as weights alone ({reason}); save the state "
-            "dict, best as safetensors."
+            f"`target.path` {path} cannot be read as weights alone ({first_line(error)}); save the state dict, best as "
+            "safetensors."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"`target.path` {path} holds no state dict; save `model.state_dict()`.")

@@ -1,4 +1,4 @@
-"""What is attacked: where the target models come from, and how an attacker imitates them."""
+"""What a target is: where the target models come from, and how an attacker imitates them."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -42,7 +42,7 @@ class Target(ABC):
         return False
 
     def cost(self, num_records: int, *, makes_records: bool) -> str | None:
-        """What an estimate says of work that is not done here, in a sentence; None where there is none.
+        """What an estimate says of work that is done elsewhere, in a sentence; None where there is none.
 
         Args:
             num_records: about which the target is asked.

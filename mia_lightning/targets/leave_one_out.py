@@ -1,4 +1,4 @@
-"""Many targets for free: every model of one stack is a target once, and the others are its shadow models."""
+"""Leave-one-out: every model of one stack is a target once, and the others are its shadow models."""
 
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ class LeaveOneOut(Target):
 
     Attributes:
         folds: attacks that learn (networks, thresholds) do so once for each fold of whole blocks, on the models of the
-            other folds, so that no target is scored by what has seen it or its complement.
+            other folds, so that no target is scored by an attack that was trained on it or its complement.
     """
 
     folds: AtLeast2 = 8
@@ -23,7 +23,7 @@ class LeaveOneOut(Target):
     is_every_model: ClassVar[bool] = True
 
     def obtain(self, setup: Setup) -> TrainedStack:
-        """Train all models, those that fail among them."""
+        """Train all models; some may fail."""
         return setup.train(setup.membership.shadows, "shadow")
 
     def train_shadows(self, setup: Setup) -> TrainedStack:

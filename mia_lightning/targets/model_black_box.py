@@ -1,4 +1,4 @@
-"""A model of this run as its attacker sees it: answers through its defences, each of which counts as a query."""
+"""A model of this run as its attacker sees it: it answers through its defences, and each answer counts as a query."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,9 +15,9 @@ class ModelBlackBox:
     """The first of `models` (`mia_lightning.targets.black_box.BlackBox`).
 
     Args:
-        models: of which the first is asked. One that is evaluated here answers in batches of one size; of others, which
-            may count what they are asked, nothing is asked beside the records themselves.
-        population: says the form of a record, and its normalisation.
+        models: of which the first is asked. A local model answers in batches of one size, which padding fills up; any
+            other, which may count its queries, is asked about the records alone.
+        population: gives the form of a record, and its normalisation.
         channel: what the output defences make of log-probabilities `[..., C]`.
     """
 

@@ -1,16 +1,16 @@
-"""Answers of a local network that do not depend, to the last bit, on what else is asked beside them."""
+"""Answers of a local network that do not depend, to the last bit, on the other records of the batch."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# Matrix products add up in another order for another number of rows, and a chain of queries could take another way.
+# With another number of rows, matrix products add up in another order, and a chain of queries could take another way.
 _BATCH = 512
 
 
 def steadily(answer: Callable[[Tensor], Tensor], x_B: Tensor) -> Tensor:
-    """`answer(x_B)`, computed in batches of one size, the last of them filled up with copies of a record.
+    """`answer(x_B)`, computed in batches of one size; the last one is filled up with copies of a record.
 
     Args:
         answer: from records `[B, *features]` to a row for each.

@@ -15,7 +15,7 @@ class Trained(Target):
     count: AtLeast1 = 1
 
     def obtain(self, setup: Setup) -> TrainedStack:
-        """Train the targets, those whose loss becomes NaN or infinite among them.
+        """Train the targets; the loss of some may become NaN or infinite.
 
         Raises:
             InputError: this happens to all of them.

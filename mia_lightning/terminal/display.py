@@ -11,6 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from mia_lightning.terminal.amounts import stopwatch
+
 SECONDS_BETWEEN_LINES = 10.0  # of one stage, where the output is no terminal
 FRAMES_PER_SECOND = 4
 WIDE = 100  # columns of a terminal that has room for bars, too
@@ -149,7 +151,7 @@ class Lines:
             return
         self._last[row] = now
         left = row.left(now)
-        told = [] if left is None else [f"about {duration(left)} left"]
+        told = [] if left is None else [f"about {stopwatch(left)} left"]
         self._print(f"{row.name}: {', '.join([*_state(row), *told])}")
 
     def end(self, row: Row) -> None:
@@ -209,17 +211,10 @@ class LiveTable:
                 f"{row.done}/{row.epochs}" if row.epochs else "",
                 "" if row.look is None else str(row.look.loss),
                 *([_accuracy(row)] if has_accuracy else []),
-                duration(now - row.begun if row.seconds is None else row.seconds),
-                "" if left is None else duration(left),
+                stopwatch(now - row.begun if row.seconds is None else row.seconds),
+                "" if left is None else stopwatch(left),
             )
         return table
-
-
-def duration(seconds: float) -> str:
-    """Such as "0:07", "12:34" or "1:02:03"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _bar(row: Row) -> ProgressBar | str:

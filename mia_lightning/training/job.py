@@ -1,4 +1,4 @@
-"""What is to be trained in one role, cut into chunks of models that train together."""
+"""A training job: the models of one role, cut into chunks of models that train together."""
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,39 +13,68 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive
-from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Gradients
+from mia_lightning.training.trainer import quiet_lightning
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingJob:
     """K models of one role.
 
+    Model k is a function of (`seed`, `role`, `models[k]`), its records and the recipe: trained all at once, in chunks,
+    in a loop or one alone, the networks are the same up to the order of floating-point sums.
+
     Attributes:
-        seed, role, models: model k draws by (`seed`, `role`, `models[k]`) and nothing else.
-        make_network, architecture: what they are.
-        population, records_K: what each is trained on, int64 record indices.
-        recipe: how.
-        validation_N, response_KN, buffers, keep: as for `Engine.train`.
+        seed: of the run.
+        role: "target", "shadow", "attack/shokri", ...
+        make_network: makes an untrained network.
+        population: the records.
+        records_K: the training records of each model, int64 indices.
+        recipe: how the models are trained.
+        models: the number of each model; 0 to K - 1 by default.
+        architecture: of `make_network`; inspected by default.
+        validation_N: int64 indices of the records for early stopping; None for none.
+        response_KN: floating point, for regressions: what the objective is given of record n for model k in the place
+            of its label. The classes of `population` are then the numbers that a network puts out.
+        buffers: by their names in a network, what buffers of the models hold from the start, `[K, ...]`.
+        keep: whether the models are looked for, and kept, in the store.
+
+    Raises:
+        InputError: the architecture, the recipe or the records cannot be trained.
     """
 
     seed: int
     role: str
     make_network: MakeNetwork
-    architecture: Architecture
     population: Population
     records_K: Sequence[Tensor]
     recipe: Recipe
-    models: Sequence[int]
+    models: Sequence[int] = ()
+    architecture: Architecture = None  # type: ignore[assignment]  # None only until `__post_init__`
     validation_N: Tensor | None = None
     response_KN: Tensor | None = None
     buffers: Mapping[str, Tensor] = field(default_factory=dict)
     keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.recipe.early_stopping is not None and self.validation_N is None:
+            raise InputError(
+                f"`training.early_stopping` is set for {self.role}, by itself or by defense=early_stopping, but no "
+                "records are held out; set `membership.validation` to their number (attack networks have none)."
+            )
+        self.recipe.check_records(self.population.input_shape)
+        if not self.models:
+            object.__setattr__(self, "models", range(len(self.records_K)))
+        given: Architecture | None = self.architecture
+        if given is None:
+            with quiet_lightning():
+                object.__setattr__(self, "architecture", inspect_architecture(self.make_network, self.population))
 
     @property
     def num_models(self) -> int:
@@ -53,18 +82,18 @@ class TrainingJob:
 
     @property
     def num_steps(self) -> int:
-        """Of all models together, over all epochs."""
+        """Optimiser steps of all models together, over all epochs."""
         return self.recipe.epochs * sum(self.recipe.steps_per_epoch(len(records)) for records in self.records_K)
 
     def groups(self) -> list[list[int]]:
-        """Places of the models that can train together, since they are equal in steps per epoch."""
+        """Places of the models that can train together: those with equal numbers of steps per epoch."""
         groups: dict[int, list[int]] = {}
         for place, records in enumerate(self.records_K):
             groups.setdefault(self.recipe.steps_per_epoch(len(records)), []).append(place)
         return list(groups.values())
 
     def chunks(self, width: int) -> list[list[int]]:
-        """The groups, cut into as few chunks of at most `width` models as will do, of even size."""
+        """The groups, each cut into as few chunks of at most `width` models as possible, of even size."""
         return [chunk for group in self.groups() for chunk in cut(group, width)]
 
     def part(self, places: Sequence[int]) -> "TrainingJob":
@@ -77,23 +106,23 @@ class TrainingJob:
             buffers={name: buffer_K[list(places)] for name, buffer_K in self.buffers.items()},
         )
 
-    def shares(self, count: int) -> list[list[int]]:
-        """The places, divided among at most `count` devices: each group evenly, its rest where there is least to do."""
-        share_D: list[list[int]] = [[] for _ in range(count)]
+    def shards(self, count: int) -> list[list[int]]:
+        """The places, divided among at most `count` devices: each group evenly, its rest where the fewest steps are."""
+        shard_D: list[list[int]] = [[] for _ in range(count)]
         steps_D = [0] * count
         for group in self.groups():
             parts = divided(group, min(count, len(group)))
             by_steps = sorted(range(count), key=steps_D.__getitem__)
             for device, part in zip(by_steps, sorted(parts, key=len, reverse=True), strict=False):
-                share_D[device] += part
+                shard_D[device] += part
                 steps_D[device] += len(part) * self.recipe.steps_per_epoch(len(self.records_K[part[0]]))
-        return [sorted(share) for share in share_D if share]
+        return [sorted(shard) for shard in shard_D if shard]
 
     def gradients(self, places: Sequence[int]) -> Gradients | None:
-        """Of the recipe's rule for these models; None where it has none.
+        """The gradients of the recipe's rule for these models; None where it has no rule.
 
         Raises:
-            InputError: the rule cannot hold for them.
+            InputError: the rule cannot hold for these models.
         """
         if self.recipe.gradient_rule is None:
             return None
@@ -133,10 +162,10 @@ class TrainingJob:
         gradients: Gradients | None,
         device: torch.device,
     ) -> StackModule:
-        """What trains `stack` as the models at these places.
+        """The module that trains `stack` as the models at these places.
 
         Raises:
-            InputError: batches that the architecture cannot be trained on.
+            InputError: the architecture cannot be trained on such batches.
         """
         records_K = [self.records_K[place] for place in places]
         batches = self.recipe.sampler(
@@ -152,9 +181,9 @@ class TrainingJob:
             )
         if self.architecture.mixes_records and any(batches.has_padding_S):
             raise InputError(
-                f"The model {self.architecture.name} lets records of one batch reach each other (its batch may not be "
-                "the first axis), and models of unequal numbers of records need padding, which would reach them too; "
-                "use training.chunk=1, or keep records apart."
+                f"The model {self.architecture.name} lets the records of a batch influence each other (perhaps its "
+                "batch is not the first axis), and models with different numbers of records need padding, which would "
+                "influence them too; use training.chunk=1, or a model that keeps records apart."
             )
         return StackModule(
             stack,
@@ -171,18 +200,18 @@ class TrainingJob:
 
 
 def cut(places: Sequence[int], width: int) -> list[list[int]]:
-    """As few parts of at most `width` as will do; their sizes differ by at most one."""
+    """As few parts of at most `width` places as possible; their sizes differ by at most one."""
     return divided(places, -(-len(places) // width))
 
 
 def divided(places: Sequence[int], count: int) -> list[list[int]]:
-    """So many parts, one behind the other; their sizes differ by at most one."""
+    """The places in `count` parts, one after the other; their sizes differ by at most one."""
     bounds = [len(places) * part // count for part in range(count + 1)]
     return [list(places[start:end]) for start, end in pairwise(bounds)]
 
 
 def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None) -> None:
-    """`trainer.fit(module)`, from a checkpoint where there is one, its refusals in one sentence.
+    """`trainer.fit(module)`, from a checkpoint where there is one; what Lightning refuses is one sentence.
 
     Raises:
         InputError: Lightning refuses to train.
@@ -191,12 +220,14 @@ def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None)
         with _interruptible():
             trainer.fit(module, ckpt_path=resume)
     except MisconfigurationException as error:
-        raise InputError(f"pytorch_lightning.Trainer refuses to train: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"pytorch_lightning.Trainer refuses to train ({first_line(error)}); change the `trainer` settings."
+        ) from error
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C stays a KeyboardInterrupt; Lightning would end the process and ignore the signal from then on."""
+    """Let Ctrl-C be a KeyboardInterrupt; Lightning would end the process and ignore the signal from then on."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -1,8 +1,8 @@
-"""Models of a job in the store, each under a hash of exactly what it depends on.
+"""The models of a job in the store, each under a hash of everything that it depends on, and of nothing else.
 
-A model depends on its own training records and labels in row order, the normalisation, the architecture and its
-arguments, the recipe, the precision, and the names of its seeds. It does not depend on the device, on how many models
-are trained together or how, nor on the attack, the output defence or the target that it serves.
+A model depends on its training records and labels in row order, the normalisation, the architecture and its arguments,
+the recipe, the precision, and the names of its seeds. It depends neither on the device, nor on how many models train
+together or how, nor on the attack, the output defence or the target that it serves.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -23,14 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mia_lightning.store.artefacts import Store
-from mia_lightning.store.identity import Identity, digest, digest_of_tensor, identity
+from mia_lightning.store.identity import Identity, NoIdentityError, digest, digest_of_tensor, identity
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.kept_answers import InStore
 from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
-# Raised where models of the same description come out otherwise than before.
+# Increased when a model of the same description comes out otherwise than before.
 SCHEMA = 1
 # Fields of a recipe that change no model.
 _HOW = ("execution", "chunk")
@@ -41,46 +42,16 @@ Weights = Mapping[str, Tensor]
 """Of one model: `state.<name>` of its parameters and buffers, its losses, the epochs at which it failed or stopped."""
 
 
-class Kept(Protocol):
-    """Where the models of a job are found and kept."""
-
-    def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
-        """Of the models at these places of the job, those that are there."""
-        ...
-
-    def num_found(self) -> int:
-        """How many models of the job seem to be there."""
-        ...
-
-    def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
-        """That no other process trains these models meanwhile; `waiting` is called once, where one does."""
-        ...
-
-    def begin(self, places: Sequence[int], execution: str, tell: Tell) -> "Begun":
-        """Training of a chunk: of what is missing, or of what an earlier process began."""
-        ...
-
-    def find_plan(self, device: torch.device) -> ExecutionPlan | None:
-        """By which these models were trained so far."""
-        ...
-
-    def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None: ...
-
-    def nearest(self) -> str | None:
-        """Which fields differ from what is there of this kind; None where nothing is, or nothing differs."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Begun:
-    """A chunk that trains.
+    """A chunk whose training begins.
 
     Attributes:
         places: of the models that train.
-        found: the others of the chunk.
-        checkpoint: where to go on from; None for the beginning.
+        found: the other models of the chunk.
+        checkpoint: from which training goes on; None for the beginning.
         callbacks: for the Trainer, which write checkpoints.
-        end: keeps the trained models, and forgets the checkpoint.
+        end: keeps the trained models, and removes the checkpoint.
     """
 
     places: list[int]
@@ -90,40 +61,56 @@ class Begun:
     end: Callable[[TrainedStack], object]
 
 
-class NothingKept:
-    """Without a store."""
+class Kept:
+    """Where the models of a job are found and kept: here nowhere, as without a store; `KeptModels` has one.
+
+    Attributes:
+        keeps: whether anything is kept.
+    """
+
+    keeps: ClassVar[bool] = False
+
+    def answers(self, tell: Tell) -> InStore | None:
+        """Where the answers of the models are kept; None for nowhere."""
+        return None
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
+        """Those of the models at these places of the job that are there."""
         return {}
 
     def num_found(self) -> int:
+        """How many models of the job seem to be there."""
         return 0
 
     def alone(self, places: Sequence[int], waiting: Callable[[], object]) -> AbstractContextManager[None]:
+        """Hold a lock, so that no other process trains these models; `waiting` is called once where one does."""
         return nullcontext()
 
     def begin(self, places: Sequence[int], execution: str, tell: Tell) -> Begun:
+        """Begin to train the missing models of a chunk, or those that an earlier process began to train."""
         return Begun(places=list(places), found={}, checkpoint=None, callbacks=(), end=lambda trained: None)
 
     def find_plan(self, device: torch.device) -> ExecutionPlan | None:
+        """The execution plan by which these models were trained so far."""
         return None
 
     def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None:
-        return None
+        """Keep the execution plan."""
 
     def nearest(self) -> str | None:
+        """Which fields differ from the nearest models of this role; None where there are none, or nothing differs."""
         return None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class KeptModels:
+class KeptModels(Kept):
     """The models of one job in a store.
 
     Attributes:
         store: where.
         common: what they have in common, by names that a person reads.
-        own_K: what each has of its own.
-        sharing: what else the plan of their training depends on.
+        own_K: what each model has of its own.
+        sharing: what else their execution plan depends on.
         stack, key_K: hashes of what they have in common, and of each model.
     """
 
@@ -134,6 +121,7 @@ class KeptModels:
 
     stack: str = field(init=False)
     key_K: tuple[str, ...] = field(init=False)
+    keeps: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stack", digest(dict(self.common)))
@@ -141,10 +129,10 @@ class KeptModels:
 
     @classmethod
     def of(cls, store: Store, job: TrainingJob, settings: TrainerSettings) -> "KeptModels":
-        """Those of a job without responses and buffers of its own.
+        """The models of a job without responses and buffers.
 
         Raises:
-            NoIdentityError: it cannot be said what the architecture, the recipe or a callback is.
+            NoIdentityError: the architecture, the recipe or a callback cannot be told.
         """
         recipe, population = job.recipe, job.population
         common = {
@@ -154,7 +142,7 @@ class KeptModels:
             "model": identity(job.make_network),
             "training": _recipe(recipe),
             "trainer": {
-                "precision": str(settings.precision).removesuffix("-true").removesuffix("-mixed"),
+                "precision": settings.precision.removesuffix("-true").removesuffix("-mixed"),
                 "callbacks": identity(list(settings.callbacks)),
                 "options": identity({n: v for n, v in (settings.options or {}).items() if n not in _SHOWN}),
             },
@@ -178,14 +166,17 @@ class KeptModels:
         own_K = []
         for model, records in zip(job.models, job.records_K, strict=True):
             own: dict[str, Identity] = {"model": int(model), "records": of_records(records), "count": len(records)}
-            if recipe.augment or recipe.gradient_rule is not None:  # whose draws go by the numbers of the records
+            if recipe.augment or recipe.gradient_rule is not None:  # their draws depend on the numbers of the records
                 own["numbers"] = digest_of_tensor(records)
             own_K.append(own)
         sharing = [recipe.execution, recipe.chunk, settings.num_devices]
         return cls(store=store, common=common, own_K=own_K, sharing=sharing)
 
+    def answers(self, tell: Tell) -> InStore:
+        return InStore(store=self.store, key_K=self.key_K, tell=tell)
+
     def place(self, k: int) -> str:
-        """Of the model at a place of the job, in the store."""
+        """Where the store has the model at a place of the job."""
         return f"models/{self.stack}/{self.key_K[k]}"
 
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
@@ -204,8 +195,11 @@ class KeptModels:
         return self.store.locked([self.key_K[k] for k in places], waiting=waiting)
 
     def begin(self, places: Sequence[int], execution: str, tell: Tell) -> Begun:
-        """As `Kept.begin`. What trains is written down first: killed while it keeps its models, it trains all of them
-        again, together, since in smaller company the last bits of their numbers could be others."""
+        """As `Kept.begin`.
+
+        Which models train together is written first. A process that is killed while it keeps them trains all of them
+        again together, since in a smaller stack the last bits of their numbers could differ.
+        """
         found = self.find(places, tell)
         chunk = digest([self.stack, [self.key_K[k] for k in places], execution])
         intent, checkpoint = f"running/{chunk}", f"running/{chunk}-checkpoint"
@@ -278,12 +272,26 @@ class KeptModels:
         return f"the nearest that are kept differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
 
 
+def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:
+    """Where the models of a job are found and kept; `remark` is given a sentence where nothing can be kept."""
+    if store is None or not job.keep:
+        return Kept()
+    try:
+        return KeptModels.of(store, job, settings)
+    except NoIdentityError as error:
+        remark(
+            f"{job.role}: nothing is kept in the store, since it cannot be said what {error} in `model`, `training`, "
+            "`defense` or `trainer` is."
+        )
+        return Kept()
+
+
 class Checkpoints(pl.callbacks.Checkpoint):
-    """Writes the running stack down at the ends of epochs, so many minutes apart.
+    """Checkpoints a training stack at the end of an epoch, at most once in so many minutes.
 
     Args:
-        save: given the Trainer.
-        minutes: between two; 0 for every epoch.
+        save: is called with the Trainer.
+        minutes: between two checkpoints; 0 for every epoch.
     """
 
     def __init__(self, save: Callable[[pl.Trainer], object], minutes: float) -> None:
@@ -303,7 +311,7 @@ def _recipe(recipe: Recipe) -> dict[str, Identity]:
     return {each.name: identity(getattr(recipe, each.name)) for each in fields(recipe) if each.name not in _HOW}
 
 
-# Of an identity: names that say how it is put together, not what it is.
+# Names in an identity that say how it is put together, not what it is.
 _JOINTS = ("named", "state", "items", "call", "object")
 
 

@@ -1,4 +1,4 @@
-"""What models of the store answer for records, kept beside them: a second attack asks nobody."""
+"""The answers of models in the store, kept beside them, so that a further attack computes none."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,9 +21,9 @@ class InStore:
     """Where K models are kept.
 
     Attributes:
-        store: which keeps answers, too, if it is told to.
+        store: keeps answers, too, if its settings say so.
         key_K: of the models.
-        tell: is given a sentence about what was damaged.
+        tell: is given a sentence where something was damaged.
     """
 
     store: Store
@@ -49,7 +49,7 @@ class KeptAnswers:
 
     @classmethod
     def of(cls, models: InStore | None, population: Population) -> "KeptAnswers | None":
-        """None where no answers are kept."""
+        """The answers; None where the store keeps none."""
         if models is None or not models.store.answers:
             return None
         records = hashlib.blake2b(population.record_digests().data, digest_size=20).hexdigest()
@@ -57,7 +57,7 @@ class KeptAnswers:
         return cls(models=models, asked=digest([records, normalisation]))
 
     def read(self, log_probability_KANC: Tensor) -> bool:
-        """Fill the array; False where an answer is missing, and then all of it is to be computed."""
+        """Fill the array; False where an answer is missing, so that all must be computed."""
         store, places = self.models.store, [f"answers/{self.asked}/{key}" for key in self.models.key_K]
         if not all(store.has(place) for place in places):
             return False
@@ -72,7 +72,7 @@ class KeptAnswers:
         return True
 
     def keep(self, log_probability_KANC: Tensor) -> None:
-        """Those that are not there."""
+        """Keep the answers that are not there yet."""
         for answer_ANC, key in zip(log_probability_KANC, self.models.key_K, strict=True):
             place = f"answers/{self.asked}/{key}"
             if not self.models.store.has(place):

@@ -1,4 +1,4 @@
-"""Models as far as a run needs to know them, whoever trained them and wherever they are."""
+"""What a run needs to know of models, whoever trained them and wherever they are."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,7 +13,7 @@ from mia_lightning.training.signals import Signals
 
 
 class Observable(Protocol):
-    """What can be asked about records."""
+    """Whatever answers for records."""
 
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """What every model answers for every record; `room` says where large arrays lie."""
@@ -28,7 +28,7 @@ class Models(ABC):
         architecture_name: what reports call the architecture, as far as it is known.
         num_parameters: of one model; None where it is not known.
         failed_epoch_K: int64, the epoch at which a model's loss was first not finite; -1 for none.
-        is_local: whether their weights are here: answers are free, and equal questions get equal answers to the bit.
+        is_local: whether their weights are here, so that answers are free, and equal to the bit for equal records.
         trained_by: `run`, a `service`, or `unknown`.
         answers_others: whether they can be asked about other records than those of the data set.
     """
@@ -58,7 +58,7 @@ class Models(ABC):
         """What every model answers for every record; `room` says where large arrays lie."""
 
     def about(self, wanted_N: Tensor) -> Observable:
-        """The models as they are to be asked where nobody reads the answers for records outside the bool mask."""
+        """The models for records of which only those where the bool mask is True need an answer."""
         return self
 
     @abstractmethod
@@ -70,20 +70,20 @@ class Models(ABC):
         """Write the weights as safetensors.
 
         Raises:
-            InputError: they are not known here.
+            InputError: the weights are not known here.
         """
 
     def identity(self) -> Identity:
-        """What the first model is, code and weights, as JSON; None where it is not known here.
+        """The code and the weights of the first model, as JSON; None where they are not known here.
 
         Raises:
-            NoIdentityError: of its code this cannot be said.
+            NoIdentityError: its code cannot be told.
         """
         return None
 
     def testimony(self) -> Any:
-        """Of models that somebody else serves, a `Testimony` about how they were asked; None of others."""
+        """For served models a `Testimony` about how they were asked; None for others."""
         return None
 
     def close(self) -> None:  # noqa: B027 (most have none)
-        """Give back connections, where there are any."""
+        """Close connections, where there are any."""

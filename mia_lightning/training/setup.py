@@ -1,10 +1,11 @@
-"""What the targets and the shadow models of a run have in common, so that the one imitates the other."""
+"""What the targets and the shadow models of a run have in common, so that these imitate those."""
 
 from dataclasses import dataclass
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.step.recipe import Recipe
@@ -13,7 +14,7 @@ from mia_lightning.training.trained import TrainedStack
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Setup:
-    """One architecture, one recipe, one population, and who trains on what of it."""
+    """One architecture, one recipe, one population, and which model trains on which of its records."""
 
     engine: Engine
     make_network: MakeNetwork
@@ -23,15 +24,18 @@ class Setup:
     membership: Membership
 
     def train(self, rows: slice, role: str) -> TrainedStack:
-        """The models of these rows of the plan, trained on their members."""
-        plan = self.membership
-        return self.engine.train(
-            self.make_network,
-            self.population,
-            plan.records_of(rows),
-            self.recipe,
-            role=role,
-            validation_N=plan.validation_N if len(plan.validation_N) else None,
-            architecture=self.architecture,
-            keep=True,
+        """The models of these rows of the membership, trained on their members."""
+        membership = self.membership
+        return self.engine.run(
+            TrainingJob(
+                seed=self.engine.seed,
+                role=role,
+                make_network=self.make_network,
+                architecture=self.architecture,
+                population=self.population,
+                records_K=membership.records_of(rows),
+                recipe=self.recipe,
+                validation_N=membership.validation_N if len(membership.validation_N) else None,
+                keep=True,
+            )
         )

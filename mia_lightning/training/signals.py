@@ -1,4 +1,4 @@
-"""What is observed of models on records: the one array that all attacks read."""
+"""The observations of models on records: the one array that all attacks read."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -9,22 +9,30 @@ from torch import Tensor
 
 from mia_lightning.training.plan.room import Room
 
-HIDDEN_PROBABILITY = 1e-7
-"""What stands for a probability that an answer leaves out.
+SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
+"""What stands for a smaller probability, such as 0, in the answers of somebody else's model.
 
-Attacks need finite numbers, and what is hidden must tie. The value is about the step of float32 at 1, so it claims no
-more than a service's probabilities could have shown, and its logarithm, -16.1, is no outlier among those of networks.
+The logarithm of 0 is infinite, which no attack could use. The value is the smallest normal float32 (-87.3 nats), so
+that what a server says above 0 in single precision is kept.
+"""
+
+HIDDEN_PROBABILITY = 1e-7
+"""What stands for a probability that an answer hides.
+
+Attacks need finite numbers, and hidden probabilities must tie. The value is about the step of float32 at 1, so it
+claims no more than a service's probabilities could have shown, and its logarithm, -16.1, is no outlier among those of
+networks.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerForm:
-    """How a model that somebody else serves shows its answers: first the `k` largest, then so many `digits` of them.
+    """How a served model shows its answers: all of them or the `k` largest, with all or so many `digits`.
 
     Attributes:
         kind: `full` is a probability for each class, `top_k` for the `k` most probable ones, `labels` the class alone.
         k: of `top_k`; None otherwise.
-        digits: after the decimal point, where all answers have no more; None where they are not rounded.
+        digits: after the decimal point, to which all answers are rounded; None where they are not.
     """
 
     kind: Literal["full", "top_k", "labels"] = "full"
@@ -32,7 +40,7 @@ class AnswerForm:
     digits: int | None = None
 
     def describe(self) -> str:
-        """In the words of the output defences that make such answers, as in `Signals.channel`."""
+        """In the words of the output defences that make such answers (`Signals.channel`)."""
         words = []
         if self.kind == "labels":
             words.append("labels only")
@@ -45,7 +53,9 @@ class AnswerForm:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ViewSignals:
-    """What K models answer for A changed copies of N records, reduced: whole vectors of many views fit no memory.
+    """The answers of K models for A changed copies of N records, reduced to what attacks read of them.
+
+    Memory would not hold whole probability vectors of many views.
 
     Attributes:
         names: of the A views, in order (`mia_lightning.attacks.views.View.name`).
@@ -82,8 +92,8 @@ class Signals:
         log_probability_KANC: float32, in nats; view a of record n under model k.
         channel: how they were observed; `full` is the whole probability vector, unrounded.
         form: how the models themselves show their answers, before any output defence.
-        views: answers for changed copies of the records, through the same channel; None where no attack asked for any.
-        room: where arrays of this size that are made of these lie.
+        views: answers for changed copies of the records, through the same channel; None where no attack needs any.
+        room: where arrays of this size lie that are made from these.
     """
 
     log_probability_KANC: Tensor
@@ -93,7 +103,7 @@ class Signals:
     room: Room = field(default_factory=Room)
 
     def select(self, kept_K: Tensor) -> "Signals":
-        """The observations of the models where the bool mask is True; neighbours share memory with all."""
+        """The observations of the models where the bool mask is True; a view where these stand side by side."""
         kept_K = kept_K.to(self.log_probability_KANC.device)
         views = None if self.views is None else self.views.select(kept_K)
         return replace(self, log_probability_KANC=_chosen(self.log_probability_KANC, kept_K, self.room), views=views)
@@ -107,7 +117,7 @@ class Signals:
 def rounded(log_probability: Tensor, digits: int) -> Tensor:
     """Log-probabilities, float32, of probabilities that are rounded to so many decimal digits, halves to even.
 
-    One that is rounded to zero is observed as half of the last digit, the most that it can have been.
+    A probability that is rounded to zero is observed as half of the last digit, the most that it can have been.
     """
     scale = 10.0**digits
     probability = log_probability.double().exp().mul_(scale).round_().div_(scale)
@@ -124,7 +134,7 @@ def on_one_device(first: Signals, second: Signals) -> tuple[Signals, Signals]:
 
 
 def _chosen(value_KANC: Tensor, kept_K: Tensor, room: Room) -> Tensor:
-    """A view of models that stand side by side; others are copied one by one, so that memory holds no second copy."""
+    """A view where the models stand side by side; else they are copied one by one, which takes no further memory."""
     place_k = kept_K.nonzero().squeeze(1).tolist()
     if place_k and place_k[-1] - place_k[0] == len(place_k) - 1:
         return value_KANC[place_k[0] : place_k[-1] + 1]

@@ -1,7 +1,7 @@
-"""Trained models and what can be observed of them."""
+"""Trained models, and the observation of their answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -30,11 +30,11 @@ class TrainedStack(Models):
     Attributes:
         stack: K models, on the device they were trained on.
         architecture: what they are.
-        execution: `stack` or `loop`, as it was done.
+        execution: by which they were trained, `stack` or `loop`.
         failed_epoch_K: int64, the epoch (from 0) at which a model's loss was first not finite; -1 for none.
         stopped_epoch_K: int64, the epoch after which a model was stopped early; -1 for none.
         train_loss_EK, validation_loss_EK: float64 on the CPU; NaN after a model stopped.
-        kept: where in a store; None for nowhere.
+        kept: where the models are in a store; None for nowhere.
     """
 
     stack: Stack
@@ -49,7 +49,7 @@ class TrainedStack(Models):
 
     @classmethod
     def of_module(cls, module: StackModule, architecture: Architecture) -> "TrainedStack":
-        """What a module has trained; its stack is taken over."""
+        """The models that a module has trained; its stack is taken over."""
 
         def losses(loss_EK: list[Tensor]) -> Tensor:
             return torch.stack(loss_EK).cpu()
@@ -68,10 +68,10 @@ class TrainedStack(Models):
     def of_weights(
         cls, one: Stack, weights_K: Sequence[Mapping[str, Tensor]], architecture: Architecture, execution: str
     ) -> "TrainedStack":
-        """What `weights` gave of each model, together again.
+        """Models from what `weights` gave of each.
 
         Args:
-            one: a stack of one such network, on the device where they are to be; it is taken over.
+            one: a stack of one such network, on the device for the models; it is taken over.
         """
         stack = Stack.concatenate([one], order=torch.zeros(len(weights_K), dtype=torch.int64))
         for name, tensor in stack.state().items():
@@ -99,7 +99,7 @@ class TrainedStack(Models):
     def joined(cls, parts: Sequence["TrainedStack"], order: Tensor) -> "TrainedStack":
         """The models of all parts, taken in `order` (int64); the first part is taken over."""
         first = parts[0]
-        if len(parts) == 1 and torch.equal(order, torch.arange(len(order))):
+        if len(parts) == 1 and torch.equal(order, torch.arange(first.num_models)):
             return first
         has_validation = first.validation_loss_EK is not None
         validation = [part.validation_loss_EK for part in parts if part.validation_loss_EK is not None]
@@ -114,7 +114,7 @@ class TrainedStack(Models):
         )
 
     def weights(self, k: int) -> dict[str, Tensor]:
-        """All of model k, on the CPU: its parameters and buffers as `state.<name>`, its losses, its epochs."""
+        """Everything of model k, on the CPU: parameters and buffers as `state.<name>`, losses, epochs."""
         named = {_STATE + name: tensor.detach() for name, tensor in self.stack.state_of(k).items()}
         named |= {"failed_epoch": self.failed_epoch_K[k], "stopped_epoch": self.stopped_epoch_K[k]}
         named["train_loss_E"] = self.train_loss_EK[:, k]
@@ -141,14 +141,14 @@ class TrainedStack(Models):
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """The full log-probability vector of every model for every record, in eval mode, one view.
 
-        Targets and shadow models are both seen through this function: one channel. Models of a store that keeps answers
-        are asked once.
+        Targets and shadow models are both observed through this function: one channel. Answers that a store keeps are
+        computed once.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
 
         Raises:
-            InputError: they fit neither memory nor disk.
+            InputError: the answers fit neither memory nor disk.
         """
         stack, room = self.stack.eval(), room or Room()
         population = population.near(stack.device)
@@ -186,21 +186,12 @@ class TrainedStack(Models):
 
     def select(self, kept_K: Tensor) -> "TrainedStack":
         """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
-        validation = self.validation_loss_EK
-        return TrainedStack(
-            stack=Stack.concatenate([self.stack], order=kept_K.nonzero().squeeze(1)),
-            architecture=self.architecture,
-            execution=self.execution,
-            failed_epoch_K=self.failed_epoch_K[kept_K],
-            stopped_epoch_K=self.stopped_epoch_K[kept_K],
-            train_loss_EK=self.train_loss_EK[:, kept_K],
-            validation_loss_EK=None if validation is None else validation[:, kept_K],
-            kept=None if self.kept is None else self.kept.select(kept_K),
-        )
+        chosen = TrainedStack.joined([self], kept_K.nonzero().squeeze(1))
+        return replace(chosen, kept=None if self.kept is None else self.kept.select(kept_K))
 
 
 def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:
-    """Of more models; NaN after the last epoch of those that took fewer."""
+    """The losses of all models; NaN after the last epoch of models that took fewer epochs."""
     epochs = max(len(each) for each in loss_EK)
     padded = [torch.nn.functional.pad(each, (0, 0, 0, epochs - len(each)), value=torch.nan) for each in loss_EK]
     return torch.cat(padded, dim=1)

@@ -1,21 +1,29 @@
-"""The `trainer` section: a `pl.Trainer` for each stage, and what cannot hold for a stack refused by name."""
+"""The `trainer` section: a `pl.Trainer` for each stage; options that cannot hold for a stack are refused by name."""
 
 import copy
+import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from annotated_types import MinLen
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import AfterValidator
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
+from mia_lightning.settings import settings
+from mia_lightning.settings.checking import shown
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, FromList, Name, OneOf
+from mia_lightning.settings.words import Such, Words
 
 _PRECISIONS = {
     "32": "32-true",
@@ -43,74 +51,86 @@ _OURS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+def _different(indices: Sequence[int]) -> Sequence[int]:
+    if len(set(indices)) < len(indices):
+        raise ValueError("an index stands there twice")
+    return indices
+
+
+_Indices = Annotated[Sequence[AtLeast0], FromList, MinLen(1), AfterValidator(_different)]
+_Devices = Annotated[
+    AtLeast1 | Literal[-1] | _Indices,
+    Words("a number of devices, a list of different indices, or -1 for all GPUs"),
+    Such("[0,2]"),
+]
+_Precision = Annotated[
+    Name,
+    OneOf(_PRECISIONS),
+    Words("32, tf32, bf16 or 64 (fp16 needs one loss scaler for all models of a stack, which would couple them)"),
+]
+_Callback = Annotated[pl.Callback, Words("a Lightning callback", "Lightning callbacks by their `_target_`")]
+
+
+@settings("trainer")
 class TrainerSettings:
     """What every stage's `pl.Trainer` is made of.
 
     Attributes:
         accelerator: cpu, gpu or another of Lightning's; auto takes a GPU where there is one (not MPS, which has no
             float64 for losses and attacks).
-        devices: how many, the indices of which, or -1 for all GPUs. Each of several trains a share of the models of a
-            role, in a process of its own; on the CPU they are so many processes.
+        devices: how many, or the indices of which, or -1 for all GPUs. Each of several devices trains a part of the
+            models of a role, in a process of its own; on the CPU they are so many processes.
         precision: 32, tf32 (32 with TF32 matrix products), bf16 (autocast) or 64.
         progress_bar: whether stages are shown as rich progress bars.
-        callbacks: Lightning callbacks; every stage gets copies of its own, on each of several devices.
+        callbacks: Lightning callbacks; every stage, and each of several devices, gets copies of its own.
         options: further arguments of `pl.Trainer`, such as `logger` for live training metrics.
     """
 
-    accelerator: str = "auto"
-    devices: int | Sequence[int] = 1
-    precision: str | int = "32"
+    accelerator: Name = "auto"
+    devices: _Devices = 1
+    precision: _Precision = "32"
     progress_bar: bool = True
-    callbacks: Sequence[pl.Callback] = ()
-    options: Mapping[str, Any] | None = None
+    callbacks: Annotated[Sequence[_Callback], FromList] = ()
+    options: Annotated[Mapping[str, Any] | None, Such("{deterministic:true}")] = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.options, Mapping | None):
-            raise InputError(
-                f"`trainer.options` is {self.options!r}; give names and values, such as "
-                "trainer.options={deterministic:true}."
-            )
-        callbacks: object = self.callbacks
-        if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):
-            raise InputError(f"`trainer.callbacks` is {callbacks!r}; give a list of nodes with a `_target_`.")
-        logger = (self.options or {}).get("logger", False)
-        each = logger if isinstance(logger, Sequence) and not isinstance(logger, str) else [logger]
-        if not all(isinstance(one, bool | Logger) for one in each):
-            raise InputError(
-                f"`trainer.options.logger` is {logger!r}; give true, false, or a Lightning logger by its `_target_`."
-            )
-        if str(self.precision) not in _PRECISIONS:
-            raise InputError(
-                f"`trainer.precision` is {self.precision!r}; it must be 32, tf32, bf16 or 64 (fp16 needs one loss "
-                "scaler for all models of a stack, which would couple them)."
-            )
-        object.__setattr__(self, "devices", _devices(self.devices, self.accelerator))
         if self.accelerator == "mps":
             raise InputError(
                 "`trainer.accelerator` is mps, which has no float64 for losses and attacks; use cpu or gpu."
             )
-        for callback in self.callbacks:
-            if not isinstance(callback, pl.Callback):
-                raise InputError(
-                    f"`trainer.callbacks` holds {callback!r}, which is no Lightning callback; give nodes with a "
-                    "`_target_`."
-                )
+        if self.devices == -1:
+            object.__setattr__(self, "devices", _all_gpus(self.accelerator))
         for name in self.options or {}:
             if name in _OURS:
                 raise InputError(f"`trainer.options.{name}` does not hold for a stack; use {_OURS[name]}.")
+        logger = (self.options or {}).get("logger", False)
+        loggers = logger if isinstance(logger, list | tuple) else [logger]
+        if not all(isinstance(each, bool | Logger) for each in loggers):
+            raise InputError(
+                f"`trainer.options.logger` is {shown(logger)}; give true, false, or a Lightning logger by its "
+                "`_target_`."
+            )
         if self.num_devices > 1:
-            _check_for_processes(each, self.callbacks)
+            _check_for_processes(loggers, self.callbacks)
 
     @property
     def num_devices(self) -> int:
         return self.devices if isinstance(self.devices, int) else len(self.devices)
 
+    @property
+    def device(self) -> torch.device:
+        """The first device that they name."""
+        if self.accelerator == "cpu":  # what Lightning would say, in the time of a small training
+            return torch.device("cpu")
+        with quiet_lightning():
+            device: torch.device = self.make(epochs=1).strategy.root_device
+        return device
+
     def alone(self, place: int, device_type: str) -> "TrainerSettings":
-        """Those of the device at a place of `devices`, by itself.
+        """The settings for one device alone, which stands at `place` among the devices.
 
         Args:
-            device_type: of all of them, such as `cuda`.
+            device_type: of all devices, such as `cuda`.
         """
         if device_type == "cpu":
             return replace(self, devices=1)
@@ -120,10 +140,10 @@ class TrainerSettings:
         """A `pl.Trainer` for one chunk of models, on the first device.
 
         Args:
-            folder: where callbacks and loggers write what they write by themselves.
+            folder: where callbacks and loggers write.
 
         Raises:
-            InputError: Lightning refuses the settings (an accelerator that is not there, say).
+            InputError: Lightning refuses the settings, such as an accelerator that is not there.
         """
         own = copy.deepcopy(list(self.callbacks))
         settings: dict[str, Any] = {
@@ -134,7 +154,7 @@ class TrainerSettings:
             "logger": False,
             "log_every_n_steps": 1,
             "default_root_dir": folder,
-            # Else Lightning takes a Slurm job for its own, and requeues it at a signal: that is for whoever started it.
+            # Else Lightning would take a Slurm job for its own and requeue it at a signal, which is not ours to do.
             "plugins": [LightningEnvironment()],
         }
         try:
@@ -143,59 +163,65 @@ class TrainerSettings:
                 if self.accelerator == "auto" and torch.backends.mps.is_available()
                 else self.accelerator,
                 devices=1 if isinstance(self.devices, int) else list(self.devices[:1]),
-                precision=_PRECISIONS[str(self.precision)],  # type: ignore[arg-type]  # one of Lightning's literals
+                precision=_PRECISIONS[self.precision],  # type: ignore[arg-type]  # one of Lightning's literals
                 max_epochs=epochs,
                 callbacks=[*own, *callbacks],
                 **(settings | dict(self.options or {})),
             )
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise InputError(f"pytorch_lightning.Trainer refuses the `trainer` settings: {first}") from error
+            raise InputError(
+                f"pytorch_lightning.Trainer refuses the `trainer` settings ({first_line(error)}); change them."
+            ) from error
         check_trainer(trainer)
         return trainer
 
     @contextmanager
     def matmul_precision(self) -> Iterator[None]:
-        """TF32 matrix products within the context where `precision` is tf32, full ones otherwise."""
+        """Within the context, TF32 matrix products where `precision` is tf32, and full ones otherwise."""
         before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if str(self.precision) == "tf32" else "highest")
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         try:
             yield
         finally:
             torch.set_float32_matmul_precision(before)
 
 
-def _devices(devices: object, accelerator: str) -> int | list[int]:
-    """As it was given; all GPUs for -1.
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says of hardware and loaders in each of our many short fits."""
+    log = logging.getLogger("pytorch_lightning")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # lightning_fabric warns where Slurm is installed but did not start it: our processes are started by us.
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            warnings.filterwarnings("ignore", message="There is a performance drop because we have not yet implemented")
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _all_gpus(accelerator: str) -> int:
+    """How many GPUs there are.
 
     Raises:
-        InputError: it is no number of devices and no list of indices, or there are no GPUs.
+        InputError: none.
     """
-    if devices == -1 and type(devices) is int:
-        count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
-        if count == 0:
-            raise InputError(
-                f"`trainer.devices` is -1, all GPUs, but with trainer.accelerator={accelerator} there are none; give a "
-                "number."
-            )
-        return count
-    if type(devices) is int and devices >= 1:
-        return devices
-    if isinstance(devices, Sequence) and not isinstance(devices, str):
-        indices = list(devices)
-        if indices and len(set(indices)) == len(indices) and all(type(i) is int and i >= 0 for i in indices):
-            return indices
-    raise InputError(
-        f"`trainer.devices` is {devices!r}; give a number of devices, a list of different indices such as [0,2], or -1 "
-        "for all GPUs."
-    )
+    count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    if count == 0:
+        raise InputError(
+            f"`trainer.devices` is -1, all GPUs, but with trainer.accelerator={accelerator} there are none; give a "
+            "number."
+        )
+    return count
 
 
 def _check_for_processes(loggers: Sequence[object], callbacks: Sequence[pl.Callback]) -> None:
-    """Refuse what several processes would write to the same place.
+    """Refuse loggers and checkpoints through which several processes would write to the same place.
 
     Raises:
-        InputError: a logger or a checkpoint whose place is given.
+        InputError: a logger, or a checkpoint with a folder.
     """
     for logger in loggers:
         if isinstance(logger, Logger):
@@ -216,7 +242,7 @@ def check_trainer(trainer: pl.Trainer) -> None:
     """Refuse a `pl.Trainer` whose settings cannot hold for a stack.
 
     Raises:
-        InputError: gradient clipping or accumulation by the Trainer, fp16, or a strategy over several processes.
+        InputError: the Trainer clips or accumulates gradients, uses fp16, or has a strategy over several processes.
     """
     if trainer.gradient_clip_val:
         raise InputError(f"Trainer(gradient_clip_val=...) does not hold for a stack; use {_OURS['gradient_clip_val']}.")

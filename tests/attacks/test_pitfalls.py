@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Disjoint, Wanted
@@ -23,7 +24,7 @@ def train(population: Population, execution: str) -> TrainedStack:
     recipe = Recipe(epochs=2, batch_size=20, optimizer=partial(torch.optim.Adam, lr=0.01), execution=execution)
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
     records_K = Disjoint().fill(population, Wanted(num_targets=1, num_shadows=2, seed=0)).records_of(slice(None))
-    return engine.train(make_network, population, records_K, recipe, role="shadow")
+    return train_with(engine, make_network, population, records_K, recipe, role="shadow")
 
 
 @pytest.fixture(params=["stack", "loop"])

@@ -257,7 +257,6 @@ def test_the_smallest_population_will_do(size: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"training": Recipe(epochs=1, batch_size=1, optimizer=torch.optim.LBFGS)}, "cannot drive a stack"),
         ({"training": replace(QUICK, augment=(Flip(),))}, "augment` is set, but attack networks see no images"),
     ],
 )

@@ -23,6 +23,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.metrics import auc
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.augmentation import Flip
@@ -137,11 +138,11 @@ def test_signals_without_membership_stay_at_chance(num_models: int, seed: int) -
 
 
 class Recording(Engine):
-    """An engine that keeps what it was asked to train on."""
+    """An engine that keeps the job that it was given."""
 
-    def train(self, make_network, population, records_K, recipe, **options) -> TrainedStack:  # type: ignore[no-untyped-def]
-        object.__setattr__(self, "asked", (population, records_K, options))
-        return super().train(make_network, population, records_K, recipe, **options)
+    def run(self, job: TrainingJob) -> TrainedStack:
+        object.__setattr__(self, "job", job)
+        return super().run(job)
 
 
 def unbalanced(seed: int = 0) -> tuple[Evidence, Evidence]:
@@ -165,10 +166,10 @@ def test_each_network_sees_as_many_members_as_nonmembers_of_its_class_alone() ->
     shadows = replace(shadows, member_KN=shadows.member_KN & shadows.scored_KN)
     recording = Recording(seed=0, settings=TrainerSettings(accelerator="cpu"))
     attack(epochs=1).fit(shadows, recording)
-    population, records_K, options = recording.asked
+    population, records_K = recording.job.population, recording.job.records_K
     observed = shadows.scored_KN.nonzero().tolist()
     assert population.x_N.data_ptr() == shadows.signals.log_probability_KANC.data_ptr()  # no copy
-    assert options["models"] == [0, 1, 2]
+    assert recording.job.models == [0, 1, 2]
     for c, rows in enumerate(records_K):
         assert len(set(rows.tolist())) == len(rows)
         drawn = [divmod(row, 600) for row in rows.tolist()]
@@ -244,7 +245,7 @@ def trained_on(shadows: Evidence, max_vectors: int | None, seed: int = 0) -> tup
     """The numbers k N + n of the vectors that the network of each class saw."""
     recording = Recording(seed=seed, settings=TrainerSettings(accelerator="cpu"))
     fitted = attack(epochs=1, max_vectors=max_vectors).fit(shadows, recording)
-    return list(recording.asked[1]), fitted
+    return list(recording.job.records_K), fitted
 
 
 @pytest.mark.parametrize("max_vectors", [40, 41, 2])
@@ -512,8 +513,8 @@ class Failing(Recording):
 
     failed: tuple[int, ...] = ()
 
-    def train(self, *given, **options) -> TrainedStack:  # type: ignore[no-untyped-def]
-        trained = super().train(*given, **options)
+    def run(self, job: TrainingJob) -> TrainedStack:
+        trained = super().run(job)
         is_failed_K = torch.isin(torch.arange(trained.stack.num_models), torch.tensor(self.failed))
         return replace(trained, failed_epoch_K=torch.where(is_failed_K, 0, -1))
 
@@ -572,8 +573,8 @@ def test_one_stack_holds_a_network_for_each_fold_and_class_which_has_both_sides(
     recording = Recording(seed=0, settings=TrainerSettings(accelerator="cpu"))
     shadows = ragged()
     scored = score_each(attack(epochs=1), shadows, shadows.signals, recording, folds=3)
-    population, records_K, options = recording.asked
-    assert options["models"] == [0, 2, 0, 1, 2, 0, 1, 2]  # seeded alike in every fold
+    population, records_K = recording.job.population, recording.job.records_K
+    assert recording.job.models == [0, 2, 0, 1, 2, 0, 1, 2]  # seeded alike in every fold
     num_records = shadows.scored_KN.shape[1]
     assert len(population) == shadows.scored_KN.numel()  # every vector once, not once for each fold
     assert len({len(records) for records in records_K}) > 3

@@ -42,8 +42,8 @@ def test_the_quick_run_prints_one_table_and_writes_the_same_as_json(tmp_path: Pa
 
 
 def test_ratios_are_to_the_bare_loop_of_the_same_format_and_to_the_plain_one(script: ModuleType) -> None:
-    job = SimpleNamespace(setting=SimpleNamespace(network="cnn"), device=torch.device("cpu"))
-    variants = script.make_variants(job)
+    case = SimpleNamespace(setting=SimpleNamespace(network="cnn"), device=torch.device("cpu"))
+    variants = script.make_variants(case)
     for variant, milliseconds in zip(variants, (8.0, 6.0, 16.0, 5.0, 7.0, 4.0, 14.0, 2.0), strict=True):
         variant.milliseconds_R[:] = [milliseconds + 1, milliseconds, milliseconds - 1]
     ratios = [row[6:8] for row in script.rows(variants)]
@@ -54,7 +54,7 @@ def test_ratios_are_to_the_bare_loop_of_the_same_format_and_to_the_plain_one(scr
 
 def test_the_bare_loop_and_the_stack_train_the_same_networks(script: ModuleType) -> None:
     setting = script.replace(script.SETTINGS[0], steps=3, batch_size=4)
-    variants = script.make_variants(script.make_job(setting, torch.device("cpu"), 2))[:4]
+    variants = script.make_variants(script.make_case(setting, torch.device("cpu"), 2))[:4]
     clocks = [script.Clock(torch.device("cpu")) for _ in variants]
     bare, *others = (
         script.train_bare(variant, clock) if variant.name == "bare loop" else script.train_stack(variant, clock)
@@ -66,10 +66,10 @@ def test_the_bare_loop_and_the_stack_train_the_same_networks(script: ModuleType)
 
 
 def test_variants_that_did_not_learn_the_same_are_named(script: ModuleType) -> None:
-    job = SimpleNamespace(setting=SimpleNamespace(network="cnn"))
+    case = SimpleNamespace(setting=SimpleNamespace(network="cnn"))
 
     def variant(name: str, loss: float) -> SimpleNamespace:
-        return SimpleNamespace(name=name, precision="32", memory_format="contiguous", job=job, loss=loss)
+        return SimpleNamespace(name=name, precision="32", memory_format="contiguous", case=case, loss=loss)
 
     assert script.unequal([variant("stack", 2.30), variant("loop", 2.31)]) is None
     for broken in (2.9, float("nan")):

@@ -38,8 +38,8 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
     for setting in [each for each in script.SETTINGS if each.name in script.USUAL]:
         rows = [row for row in body if row[0] == setting.name]
         by_trainer, bare = float(rows[0][2]), float(rows[1][2])
-        job = script.make_job(setting, torch.device("cpu"), epochs=2)
-        work = script.operations(job.make_network(), setting.records, 2)
+        case = script.make_case(setting, torch.device("cpu"), epochs=2)
+        work = script.operations(case.make_network(), setting.records, 2)
         for row in rows:
             seconds = float(row[2])
             assert row[4] == f"{by_trainer / seconds:.2f}"
@@ -54,13 +54,13 @@ def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) 
     expected = 0
     counted = {}
     for epochs in (1, 3):
-        job = script.make_job(setting, torch.device("cpu"), epochs=epochs)
-        expected = script.operations(job.make_network(), setting.records, epochs)
+        case = script.make_case(setting, torch.device("cpu"), epochs=epochs)
+        expected = script.operations(case.make_network(), setting.records, epochs)
         with FlopCounterMode(display=False) as counter:
-            script.train_by_bare_loop(job, [0])
+            script.train_by_bare_loop(case, [0])
         assert counter.get_total_flops() == expected
         with FlopCounterMode(display=False) as counter:
-            script.train_by_stack(job, [0, 1], size=2)
+            script.train_by_stack(case, [0, 1], size=2)
         counted[epochs] = counter.get_total_flops()
     # Looking at the architecture comes on top, whatever the number of epochs.
     assert counted[3] - counted[1] == 2 * expected * 2 // 3
@@ -68,18 +68,18 @@ def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) 
 
 def test_every_variant_starts_from_the_same_networks(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "LEARNING_RATE", 0.0)
-    job = script.make_job(script.SETTINGS[1], torch.device("cpu"), epochs=1)
-    by_stack = script.train_by_stack(job, [0, 1, 2], size=2)
-    for k, other in enumerate(script.train_by_bare_loop(job, [0, 1, 2])):
+    case = script.make_case(script.SETTINGS[1], torch.device("cpu"), epochs=1)
+    by_stack = script.train_by_stack(case, [0, 1, 2], size=2)
+    for k, other in enumerate(script.train_by_bare_loop(case, [0, 1, 2])):
         for name, tensor in other().state_dict().items():
             torch.testing.assert_close(by_stack[k]().state_dict()[name], tensor, rtol=0, atol=0)
 
 
 def test_variants_that_did_not_learn_the_same_are_named(script: ModuleType) -> None:
-    job = SimpleNamespace(setting=SimpleNamespace(name="location"))
+    case = SimpleNamespace(setting=SimpleNamespace(name="location"))
 
     def variant(name: str, *loss_K: float) -> SimpleNamespace:
-        return SimpleNamespace(name=name, job=job, loss_K=loss_K)
+        return SimpleNamespace(name=name, case=case, loss_K=loss_K)
 
     assert script.unequal([variant("a", 0.50), variant("b", 0.52)]) is None
     for broken in (0.9, float("nan")):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from training_jobs import train_with
 
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
@@ -46,7 +47,8 @@ def train(
         **{"epochs": 6, "batches_per_epoch": 4, "optimizer": partial(torch.optim.SGD, lr=0.1, momentum=0.9), **recipe}
     )
     model = defended_model(defenses, partial(MLP, hidden=[8], dropout=0.0))
-    return Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")).train(
+    return train_with(
+        Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")),
         bind_shapes(model, population.input_shape, population.num_classes),
         population,
         [every[k] for k in chosen],
@@ -135,7 +137,8 @@ def gap_and_auc(population: Population, *defenses: TrainingDefense) -> tuple[flo
     order_KN = [torch.randperm(1597, generator=generator(k, "direction")) for k in range(K)]
     recipe = Recipe(epochs=60, batch_size=100, optimizer=partial(torch.optim.Adam, lr=5e-3))
     model = defended_model(defenses, partial(MLP, hidden=[128], dropout=0.0))
-    trained = Engine(seed=0, settings=TrainerSettings(accelerator="cpu")).train(
+    trained = train_with(
+        Engine(seed=0, settings=TrainerSettings(accelerator="cpu")),
         bind_shapes(model, population.input_shape, 10),
         population,
         [order_N[:size] for order_N in order_KN],

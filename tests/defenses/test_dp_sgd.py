@@ -12,6 +12,7 @@ import torch
 from opacus.accountants import RDPAccountant
 from opacus.accountants.utils import get_noise_multiplier
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
@@ -41,8 +42,8 @@ def recipe_with(**settings: object) -> Recipe:
 def train(make: object, population: Population, recipe: Recipe, records: list[Tensor] | None = None) -> TrainedStack:
     records = [torch.arange(40), torch.arange(20, 60)] if records is None else records
     network = bind_shapes(make, population.input_shape, population.num_classes)  # type: ignore[arg-type]
-    return Engine(seed=0, settings=TrainerSettings(accelerator="cpu")).train(
-        network, population, records, recipe, role="target"
+    return train_with(
+        Engine(seed=0, settings=TrainerSettings(accelerator="cpu")), network, population, records, recipe, role="target"
     )
 
 
@@ -104,7 +105,8 @@ def test_a_recipe_that_the_accountant_cannot_follow_is_refused(
     # Also where another defence sets it afterwards.
     later = replace(DPSGD().adapt(recipe_with()), **settings)
     with pytest.raises(InputError, match=sentence):
-        Engine(seed=0, settings=TrainerSettings(accelerator="cpu")).train(
+        train_with(
+            Engine(seed=0, settings=TrainerSettings(accelerator="cpu")),
             bind_shapes(MLP, blobs.input_shape, 3),
             blobs,
             [torch.arange(40)],

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses import private_gradients
@@ -59,7 +60,7 @@ def shown(population: Population, *, seed: int = 0) -> float:
         is_in_K = torch.arange(count) % 2 == 0
         records = [torch.arange(OTHERS + int(is_in)) for is_in in is_in_K]
         engine = Engine(seed=seed, settings=TrainerSettings(accelerator="cpu"))
-        trained = engine.train(make, population, records, DEFENSE.adapt(RECIPE), role=role)
+        trained = train_with(engine, make, population, records, DEFENSE.adapt(RECIPE), role=role)
         weight_KCF = trained.stack.networks.get_parameter("weight").detach()
         return weight_KCF[:, label, -1].double(), is_in_K
 
@@ -150,7 +151,7 @@ def shown_by_one_run(population: Population, defense: DPSGD, *, seed: int) -> fl
     check_one_run(plan)
     make = bind_shapes(linear, population.input_shape, population.num_classes)
     engine = Engine(seed=seed, settings=TrainerSettings(accelerator="cpu"))
-    trained = engine.train(make, population, plan.records_of(plan.targets), defense.adapt(RECIPE), role="target")
+    trained = train_with(engine, make, population, plan.records_of(plan.targets), defense.adapt(RECIPE), role="target")
     log_probability_NC = trained.observe(population).log_probability_KANC[0, 0]
     score_N = log_probability_NC.gather(1, population.label_N[:, None]).squeeze(1)
     canary_N = plan.scored_KN[0]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import chi2, kstest
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses import private_gradients
@@ -309,7 +310,8 @@ def train(
     population = request.getfixturevalue(population_name)
     chosen = list(range(MODELS)) if models is None else models
     plain = Recipe(**{"epochs": 3, "batch_size": 8, "optimizer": SGD, **recipe})
-    return Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")).train(
+    return train_with(
+        Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")),
         bind_shapes(make, population.input_shape, population.num_classes),
         population,
         [records_of(population)[k] for k in chosen],
@@ -397,8 +399,13 @@ def test_lower_precision_trains_nearly_the_same_models(precision: str, blobs: Po
     recipe = DPSGD(clip_norm=CLIP).adapt(Recipe(epochs=2, batch_size=8, optimizer=SGD))
     make = bind_shapes(partial(MLP, hidden=[8]), blobs.input_shape, 3)
     trained = {
-        kind: Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=kind)).train(
-            make, blobs, records_of(blobs), recipe, role="shadow"
+        kind: train_with(
+            Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=kind)),
+            make,
+            blobs,
+            records_of(blobs),
+            recipe,
+            role="shadow",
         )
         for kind in ("64", precision)
     }

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense
@@ -75,8 +76,8 @@ def test_the_training_loss_of_every_model_stays_about_alpha(alpha: float, blobs:
     records_K = [torch.randperm(120, generator=generator(k, "records"))[:60] for k in range(4)]
     make = bind_shapes(partial(MLP, hidden=[16]), (6,), 3)
     engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"))
-    plain = engine.train(make, far_apart, records_K, recipe, role="target").train_loss_EK[-20:].mean(0)
-    relaxed = engine.train(make, far_apart, records_K, RelaxLoss(alpha=alpha).adapt(recipe), role="target")
+    plain = train_with(engine, make, far_apart, records_K, recipe, role="target").train_loss_EK[-20:].mean(0)
+    relaxed = train_with(engine, make, far_apart, records_K, RelaxLoss(alpha=alpha).adapt(recipe), role="target")
     assert bool((plain < 0.2).all())
     assert bool(((relaxed.train_loss_EK[-20:].mean(0) - alpha).abs() < 0.15).all())
 

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout
@@ -74,7 +75,7 @@ def test_early_stopping_without_held_out_records_is_refused(blobs: Population) -
     make = bind_shapes(partial(MLP, hidden=[4]), (6,), 3)
     recipe = StopEarly().adapt(default_recipe())
     with pytest.raises(InputError, match=r"defense=early_stopping.*membership\.validation"):
-        engine.train(make, blobs, [torch.arange(20)], recipe, role="target")
+        train_with(engine, make, blobs, [torch.arange(20)], recipe, role="target")
 
 
 def rates(network: nn.Module) -> set[float]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -115,8 +116,8 @@ def test_trained_in_a_stack_it_is_the_network_trained_alone(name: str, images: P
     recipe = Recipe(epochs=2, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.02, momentum=0.9))
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision=64))
     records_K = [torch.arange(24), torch.arange(20, 44), torch.arange(12, 36)]
-    stack = engine.train(SMALL[name], images, records_K, recipe, role="shadow")
-    alone = engine.train(SMALL[name], images, records_K[1:2], recipe, role="shadow", models=[1])
+    stack = train_with(engine, SMALL[name], images, records_K, recipe, role="shadow")
+    alone = train_with(engine, SMALL[name], images, records_K[1:2], recipe, role="shadow", models=[1])
     untrained = Stack.build(SMALL[name], [1], seed=0, role="shadow").state_of(0)
     trained = alone.stack.state_of(0)
     assert any(not torch.allclose(trained[key].float(), untrained[key].float()) for key in trained)

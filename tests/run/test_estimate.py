@@ -126,11 +126,11 @@ def test_a_served_model_is_asked_so_often_and_not_yet(blobs: Population) -> None
     num = len(blobs) * (1 + len(attack.needs.views)) + 10
     sentences = mia.estimate(blobs, **settings)
     assert sentences[0] == (
-        f"The served model is asked about at most {num:,} records, at a cost of about {num * 3 / 1000:.2f}; answers "
-        "that are kept are free."
+        f"The served model is asked about at most {num:,} records, at a cost of about {num * 3 / 1000:.2f}; kept "
+        "answers cost nothing."
     )
     free = {**settings, "target": Served(), "shadow": ModelBased(count=4)}
-    assert "records, and further ones to make shadow records; answers" in mia.estimate(blobs, **free)[0]
+    assert "records, and further ones to make shadow records; kept answers" in mia.estimate(blobs, **free)[0]
 
 
 def test_canaries_take_their_places(blobs: Population) -> None:

@@ -69,10 +69,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--member", "1"], "`--member` is 1, and"),
+        (["--member", "1"], "`--member` is 1, but"),
         (["--member", "-1"], "argument --member"),
-        (["--model", "shadow"], "holds 4 models; say by --member which of them"),
-        (["--model", "shadow", "--member", "4"], "holds the models 0 to 3"),
+        (["--model", "shadow"], "holds 4 models; choose one by --member, from 0"),
+        (["--model", "shadow", "--member", "4"], "holds 4 models, numbered from 0; give a smaller"),
         (["--model", "attack"], "argument --model: invalid choice: 'attack'"),
         (["--name", "a/b"], "'a/b' is no name"),
         (["--answers", "logits"], "`--answers` is 'logits'; it must be probabilities, labels or top:K"),
@@ -84,11 +84,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--defense", "rounding.digits=99"], "`defense.rounding.digits` is 99"),
         (["--defense", "l2"], "`--defense` l2 changes how a model is trained"),
         (["--faults", "fire=1"], "`--faults` has the kind 'fire'"),
-        (["--latency", "-1"], "argument --latency: '-1' is no number of seconds"),
-        (["--latency", "soon"], "argument --latency: 'soon' is no number of seconds"),
+        (["--latency", "-1"], "argument --latency: '-1' is out of range; give a number from 0 to 3600"),
+        (["--latency", "soon"], "argument --latency: 'soon' is out of range"),
         (["--port", "70000"], "argument --port: '70000' is no port"),
-        (["--host", "no.such.host.invalid"], "`--host` no.such.host.invalid `--port` 0 cannot be listened on"),
-        (["--max-bytes", "0"], "argument --max-bytes: '0' is no whole number of at least 1"),
+        (
+            ["--host", "no.such.host.invalid"],
+            "`--host` no.such.host.invalid and `--port` 0 cannot be used (there is no such host)",
+        ),
+        (["--max-bytes", "0"], "argument --max-bytes: '0' is no whole number; give one of at least 1"),
         (["--max-records", "many"], "argument --max-records: 'many' is no whole number"),
         (["--token-variable", "MIA_NO_SUCH"], "`--token-variable` is MIA_NO_SUCH, and this environment variable holds"),
         (["--token-variable", "PATH", "--token-header", "a b"], "`--token-header` is 'a b'"),
@@ -129,21 +132,21 @@ def test_data_that_is_no_longer_what_it_was(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = changed(run_folder, tmp_path, "dataset", input_shape=[65])
-    assert "had 10 and [65] when the run was made" in refused(capsys, folder, "--port", "0")
+    assert "had 10 and [65] in the run" in refused(capsys, folder, "--port", "0")
 
 
 def test_a_port_that_is_in_use(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         sentence = refused(capsys, str(run_folder), "--port", port)
-    assert f"`--port` {port} cannot be listened on (Address already in use)" in sentence
+    assert f"`--port` {port} cannot be used (Address already in use)" in sentence
 
 
 def test_a_server_without_its_libraries(
     run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert "install mia-lightning[serve]" in refused(capsys, str(run_folder), "--port", "0")
+    assert "pip install 'mia-lightning[serve]'" in refused(capsys, str(run_folder), "--port", "0")
 
 
 def test_only_this_machine_is_served_unless_another_address_is_asked_for(run_folder: Path) -> None:
@@ -159,7 +162,7 @@ def test_only_this_machine_is_served_unless_another_address_is_asked_for(run_fol
 def test_several_targets_need_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with chdir(tmp_path):
         folder = make_run(tmp_path / "two", "target.count=2", "membership=halves")
-    assert "holds 2 models; say by --member which" in refused(capsys, str(folder), "--port", "0")
+    assert "holds 2 models; choose one by --member" in refused(capsys, str(folder), "--port", "0")
     ready = prepare([str(folder), "--port", "0", "--member", "1"])
     with ready.listening:
         assert "membership.path=ROWS.csv" in ready.sentences[0]

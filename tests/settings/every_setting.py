@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import SkipValidation
 
@@ -19,7 +20,7 @@ from mia_lightning.settings.kinds import Has, OneOf, Place
 # What is given where a value of the right type alone will not do.
 IMAGES = ("models.cnn.CNN", "models.resnet.ResNet18", "models.vit.VisionTransformer", "models.wide_resnet.WideResNet")
 GIVEN: dict[str, dict[str, Any]] = {
-    "training.step.recipe.Recipe": {"batch_size": 1},
+    "training.step.recipe.Recipe": {"batch_size": 1, "optimizer": torch.optim.Adam},
     **{name: {"input_shape": [1, 8, 8]} for name in IMAGES},
 }
 

@@ -226,23 +226,6 @@ def test_duplicates_are_left_out_and_counted() -> None:
     assert "were exact duplicates of others" in sentences(synthesis)
 
 
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        *((name, 0) for name in ("count", "records_per_class", "k_max", "k_min", "iter_max", "rounds", "batch")),
-        ("records_per_class", True),
-        ("iter_max", 1.5),
-        ("rej_max", -1),
-        ("conf_min", 1),
-        ("conf_min", float("nan")),
-        ("conf_min", "high"),
-    ],
-)
-def test_settings_out_of_range_are_refused(setting: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"`shadow.{setting}` is "):
-        ModelBased(**{setting: value})
-
-
 def test_a_least_k_above_the_largest_is_refused() -> None:
     with pytest.raises(InputError, match=r"`shadow.k_min` is 9, more than `shadow.k_max` 8"):
         ModelBased(k_min=9, k_max=8)

@@ -9,7 +9,6 @@ from scipy.stats import binom, chi2_contingency
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
 from mia_lightning.shadows.domain import distinct
 from mia_lightning.shadows.marginal import Marginal
 from mia_lightning.shadows.noisy import Noisy
@@ -190,24 +189,6 @@ def test_distinct_numbers_are_distinct_and_all_subsets_equally_likely() -> None:
     assert float(((observed - 1000) ** 2 / 1000).sum()) < 20.5  # chi-square, 5 degrees of freedom, 0.1 %
     assert distinct(torch.full((3,), 7), rows[:3], 4, 4).sort(1).values.tolist() == [[0, 1, 2, 3]] * 3
     assert distinct(torch.full((3,), 7), rows[:3], 0, 4).shape == (3, 0)
-
-
-@pytest.mark.parametrize(
-    ("make", "setting", "value"),
-    [
-        (Noisy, "fraction", 1.1),
-        (Noisy, "fraction", -0.1),
-        (Noisy, "fraction", True),
-        (Noisy, "count", 0),
-        (Noisy, "label", "mine"),
-        (Marginal, "count", 2.5),
-        (Marginal, "records", 1),
-        (Marginal, "label", None),
-    ],
-)
-def test_settings_out_of_range_are_refused(make: type[Noisy] | type[Marginal], setting: str, value: object) -> None:
-    with pytest.raises(InputError, match=rf"`shadow.{setting}` is "):
-        make(**{setting: value})
 
 
 def test_a_constant_feature_among_numbers_is_not_binary() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from training_jobs import job_of
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
@@ -191,8 +192,15 @@ def test_what_is_trained_is_shown_by_name(call: Call, tmp_path: Path, blobs: Pop
     engine = replace(Engine(seed=3, settings=TrainerSettings(accelerator="cpu")), store=store)
     recipe = Recipe(epochs=1, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.01))
     make_network = partial(MLP, blobs.input_shape, 3, hidden=[4])
-    job = engine.job(
-        make_network, blobs, [torch.arange(40), torch.arange(40, 80)], recipe, role="shadow", models=range(2), keep=True
+    job = job_of(
+        engine,
+        make_network,
+        blobs,
+        [torch.arange(40), torch.arange(40, 80)],
+        recipe,
+        role="shadow",
+        models=range(2),
+        keep=True,
     )
     trained = engine.run(job)
     answers = KeptAnswers.of(trained.kept, blobs)

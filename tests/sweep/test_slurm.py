@@ -102,7 +102,7 @@ class Cluster:
             found[mode] = (content["exit_code"], content["reason"])
         return found
 
-    def task_of(self, folder: str) -> str:
+    def engine_and_job(self, folder: str) -> str:
         tasks: dict[str, str] = json.loads((self.folder / "sweep" / "sweep.json").read_text())["slurm"]
         return tasks[str(self.folder / "sweep" / folder)]
 
@@ -138,7 +138,7 @@ def plain_cluster(slurm_without_accounting: Path, tmp_path: Path) -> Iterator[Cl
 def test_a_sweep_with_a_cancelled_and_a_broken_run_is_run_again_to_its_end(cluster: Cluster) -> None:
     client = cluster.start("+model.mode=fast,wait,broken", "hydra.launcher.account=research")
     cluster.wait_for("wait.started", "sweep/0/report.json", "sweep/2/outcome.json")
-    cancelled, broken = cluster.task_of("1"), cluster.task_of("2")
+    cancelled, broken = cluster.engine_and_job("1"), cluster.engine_and_job("2")
     cluster.ask("scancel", cancelled)
     code, printed = cluster.end(client)
     outcomes = cluster.outcomes()
@@ -232,7 +232,7 @@ def test_an_accounting_service_that_does_not_answer_is_not_needed(cluster: Clust
 def test_a_cancelled_task_is_known_without_accounting(plain_cluster: Cluster) -> None:
     client = plain_cluster.start("+model.mode=wait", "seed=0")
     plain_cluster.wait_for("wait.started", "sweep/sweep.json")
-    task = plain_cluster.task_of("0")
+    task = plain_cluster.engine_and_job("0")
     plain_cluster.ask("scancel", task)
     code, printed = plain_cluster.end(client)
     assert code == 5, printed

@@ -159,23 +159,3 @@ def test_more_passes_fit_the_training_records_better(blobs: Population) -> None:
         found.train([each])
         accuracy.append(float((found.predict(each.name, each.x_N).argmax(1) == each.label_N).float().mean()))
     assert accuracy[0] < accuracy[1]
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"passes": 0}, r"`target\.passes` is 0; it must be a whole number of at least 1"),
-        ({"passes": 2.5}, r"`target\.passes` is 2\.5"),
-        ({"passes": True}, r"`target\.passes` is True"),
-        ({"count": 0}, r"`target\.count` is 0"),
-        ({"l2": -1e-6}, r"`target\.l2` is -1e-06; it must be a number of at least 0"),
-        ({"l2": float("nan")}, r"`target\.l2` is nan"),
-        ({"l2": float("inf")}, r"`target\.l2` is inf"),
-        ({"l2": "little"}, r"`target\.l2` is 'little'"),
-        ({"l2": True}, r"`target\.l2` is True"),
-        ({"shadows": "none"}, r"`target\.shadows` is 'none'"),
-    ],
-)
-def test_settings_that_are_none_are_refused(settings: dict[str, object], sentence: str) -> None:
-    with pytest.raises(InputError, match=sentence):
-        AmazonML(**settings)  # type: ignore[arg-type]

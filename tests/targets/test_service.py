@@ -16,9 +16,10 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.services.amazon_ml import AmazonML
 from mia_lightning.targets.services.google_prediction import GooglePrediction
 from mia_lightning.targets.services.interface import Service, ServiceJob
-from mia_lightning.targets.services.service import PROBABILITY_FLOOR, ServiceModels, ServiceTarget
+from mia_lightning.targets.services.service import ServiceModels, ServiceTarget
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -113,7 +114,7 @@ def test_a_probability_of_zero_becomes_the_floor(blobs: Population) -> None:
         return torch.tensor([1.0005, 0.0, 1e-45]).expand(len(x_B), 3)
 
     found = ServiceModels(Scripted(certain), ["a"]).observe(blobs).log_probability_KANC[0, 0, 0]
-    floor = torch.tensor(PROBABILITY_FLOOR, dtype=torch.float64).log().float()
+    floor = torch.tensor(SMALLEST_PROBABILITY, dtype=torch.float64).log().float()
     assert found.tolist() == [0.0, float(floor), float(floor)]
     assert -87.4 < float(floor) < -87.3
 
@@ -206,17 +207,6 @@ def test_a_run_says_that_model_and_training_have_no_effect(blobs: Population) ->
     (remark,) = setup.engine.stages.remarks
     assert remark.startswith("target=scripted: ")
     assert remark.endswith("so `model` and `training` have no effect.")
-
-
-@pytest.mark.parametrize("count", [0, -1, 1.5, True, "two", None])
-def test_a_number_of_targets_that_is_none_is_refused(count: object) -> None:
-    with pytest.raises(InputError, match=r"`target\.count` is .*; it must be a whole number of at least 1"):
-        GooglePrediction(count=count)  # type: ignore[arg-type]
-
-
-def test_an_unknown_origin_of_shadow_models_is_refused() -> None:
-    with pytest.raises(InputError, match=r"`target\.shadows` is 'stolen'; it must be service .* or guessed"):
-        GooglePrediction(shadows="stolen")
 
 
 def reachable(thing: object, seen: set[int]) -> Iterator[object]:

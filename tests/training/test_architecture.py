@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -49,17 +50,17 @@ def test_what_vmap_refuses_is_stepped_one_by_one_and_the_module_named(
     engine = Engine(seed=0, settings=settings, stages=stages)
     recipe = Recipe(epochs=3, batch_size=8, optimizer=partial(torch.optim.Adam, lr=0.01))
     records = [torch.arange(20), torch.arange(20, 40)]
-    together = engine.train(make, blobs, records, recipe, role="shadow")
+    together = train_with(engine, make, blobs, records, recipe, role="shadow")
     assert together.execution == "loop"
     assert len(stages.remarks) == 1
     assert re.search(module, stages.remarks[0])
     for k in range(2):
-        alone = engine.train(make, blobs, [records[k]], recipe, role="shadow", models=[k])
+        alone = train_with(engine, make, blobs, [records[k]], recipe, role="shadow", models=[k])
         for name, tensor in alone.stack.networks.state_dict().items():
             torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
     strict = Recipe(epochs=1, batch_size=8, optimizer=recipe.optimizer, execution="stack")
     with pytest.raises(InputError, match=rf"vmap cannot run {module}"):
-        engine.train(make, blobs, records, strict, role="shadow")
+        train_with(engine, make, blobs, records, strict, role="shadow")
 
 
 class Wrong(nn.Module):
@@ -108,9 +109,9 @@ class SequenceFirst(nn.Module):
 def test_a_model_in_which_padding_reaches_real_records_trains_only_without_padding(blobs: Population) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
     recipe = Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.1))
-    with pytest.raises(InputError, match="SequenceFirst lets records of one batch reach each other"):
-        engine.train(SequenceFirst, blobs, [torch.arange(17), torch.arange(23)], recipe, role="shadow")
-    assert engine.train(SequenceFirst, blobs, [torch.arange(16)] * 2, recipe, role="shadow").execution == "stack"
+    with pytest.raises(InputError, match="SequenceFirst lets the records of a batch influence each other"):
+        train_with(engine, SequenceFirst, blobs, [torch.arange(17), torch.arange(23)], recipe, role="shadow")
+    assert train_with(engine, SequenceFirst, blobs, [torch.arange(16)] * 2, recipe, role="shadow").execution == "stack"
 
 
 class Rebinding(nn.Module):
@@ -140,7 +141,7 @@ class OwnStep(nn.Module):
 def test_a_buffer_called_step_stays_the_models_own(blobs: Population) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
     recipe = Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.1))
-    stack = engine.train(OwnStep, blobs, [torch.arange(16)] * 2, recipe, role="shadow").stack
+    stack = train_with(engine, OwnStep, blobs, [torch.arange(16)] * 2, recipe, role="shadow").stack
     x_B = blobs.x_N[:5]
     with torch.no_grad():
         torch.testing.assert_close(stack(x_B, shared=True)[1], stack.model(1).inner(x_B) * 7)
@@ -162,7 +163,7 @@ def test_a_buffer_called_step_stays_the_models_own(blobs: Population) -> None:
         (lambda: nn.Sequential(nn.LazyLinear(3)), "has lazy layers"),
         (lambda: nn.Flatten(), "has no trainable parameters"),
         (lambda: 3, "`model` made a int, not a torch.nn.Module"),
-        (raise_type_error, "`model` cannot be made: needs a width"),
+        (raise_type_error, "`model` is raise_type_error, which fails: needs a width"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Lazy modules")
@@ -243,7 +244,7 @@ def test_a_function_that_takes_anything_is_given_both_names_and_its_own_failure_
         return MLP((6,), 3)
 
     assert bind_shapes(deaf, (6,), 3)()(torch.zeros(2, 6)).shape == (2, 3)
-    with pytest.raises(InputError, match="`model` cannot be made: no such thing"):
+    with pytest.raises(InputError, match="`model` is broken, which fails: no such thing"):
         inspect_architecture(bind_shapes(broken, (6,), 3), blobs)
 
 

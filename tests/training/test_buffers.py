@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
@@ -48,7 +49,8 @@ def recipe(**settings: object) -> Recipe:
 
 
 def train(**settings: object) -> TrainedStack:
-    return engine().train(
+    return train_with(
+        engine(),
         partial(Shifted, (2,), 2),
         population(),
         RECORDS_K,
@@ -64,7 +66,8 @@ def test_each_model_is_one_trained_alone_on_records_of_its_own_scale(other: dict
     together = train(**other).stack
     assert torch.equal(together.networks.norm.mean, MEAN_KF.double())
     for k in range(3):
-        alone = engine().train(
+        alone = train_with(
+            engine(),
             partial(MLP, (2,), 2, hidden=(5,)),
             population(MEAN_KF[k], STD_KF[k]),
             [RECORDS_K[k]],

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from torch import Tensor, nn
+from training_jobs import job_of, train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -82,7 +83,8 @@ def trained_on(devices: int, precision: str, stages: Stages | None = None) -> tu
     sizes = [40, 40, 70, 40, 70, 10, 40]
     scale_KF = torch.rand(7, 6, generator=torch.Generator().manual_seed(2)) + 0.5
     scale_KF[4] = torch.inf
-    trained = engine.train(
+    trained = train_with(
+        engine,
         Scaled,
         records(),
         [torch.arange(10 * k, 10 * k + size) for k, size in enumerate(sizes)],
@@ -143,11 +145,11 @@ def test_progress_of_all_processes_is_in_one_bar(both: Both) -> None:
     assert "loss" in both.shown
 
 
-def test_the_plan_is_that_of_the_largest_share(both: Both) -> None:
+def test_the_plan_is_that_of_the_largest_shard(both: Both) -> None:
     (plan,) = both.engine.plans
     assert plan.num_models == 4
     recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
-    job = both.engine.job(Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
+    job = job_of(both.engine, Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
     settings = TrainerSettings(accelerator="cpu", devices=3)
     assert Engine(seed=0, settings=settings).plan(job).num_models == 3  # and so is an estimate, which trains nothing
 
@@ -166,10 +168,10 @@ def test_processes_on_the_cpu_share_its_memory_and_its_threads() -> None:
 def test_each_device_has_settings_of_its_own() -> None:
     settings = TrainerSettings(devices=[2, 0], precision="bf16")
     assert settings.num_devices == 2
-    assert settings.alone(0, "cuda").devices == [2]
-    assert settings.alone(1, "cuda").devices == [0]
+    assert settings.alone(0, "cuda").devices == (2,)
+    assert settings.alone(1, "cuda").devices == (0,)
     assert settings.alone(1, "cuda").precision == "bf16"
-    assert TrainerSettings(devices=3).alone(1, "cuda").devices == [1]
+    assert TrainerSettings(devices=3).alone(1, "cuda").devices == (1,)
     assert TrainerSettings(devices=3).alone(1, "cpu").devices == 1
 
 
@@ -198,7 +200,7 @@ def test_convolutions_batch_norm_callbacks_and_checkpoints_in_two_processes(
         settings = TrainerSettings(accelerator="cpu", devices=devices, callbacks=callbacks)
         engine = Engine(seed=0, settings=settings, folder=tmp_path)
         recipe = Recipe(epochs=3, batch_size=10, optimizer=SGD, execution="loop")
-        trained.append(engine.train(make, pictures, [torch.arange(30)] * 3, recipe, role="shadow"))
+        trained.append(train_with(engine, make, pictures, [torch.arange(30)] * 3, recipe, role="shadow"))
     one, two = trained
     for name, tensor in one.stack.state_dict().items():
         torch.testing.assert_close(two.stack.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
@@ -219,39 +221,41 @@ def test_a_single_model_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(multiprocessing, "get_context", None)  # what starts them
     recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
     settings = TrainerSettings(accelerator="cpu", devices=2)
-    trained = Engine(seed=0, settings=settings).train(Scaled, records(), [torch.arange(9)], recipe, role="target")
+    trained = train_with(Engine(seed=0, settings=settings), Scaled, records(), [torch.arange(9)], recipe, role="target")
     assert trained.num_models == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_shares_are_disjoint_even_and_in_order(count: int) -> None:
+def test_shards_are_disjoint_even_and_in_order(count: int) -> None:
     sizes = [30, 30, 30, 70, 70, 10, 30, 100]
-    job = Engine(seed=0).job(
+    job = job_of(
+        Engine(seed=0),
         Scaled,
         records(),
         [torch.arange(size) for size in sizes],
         Recipe(epochs=1, batch_size=20, optimizer=ADAM),
         role="shadow",
     )
-    shares = job.shares(count)
-    assert sorted(place for share in shares for place in share) == list(range(8))
-    assert all(share == sorted(share) for share in shares)
+    shards = job.shards(count)
+    assert sorted(place for shard in shards for place in shard) == list(range(8))
+    assert all(shard == sorted(shard) for shard in shards)
     for group in job.groups():
-        of_group = [len(set(group) & set(share)) for share in shares]
+        of_group = [len(set(group) & set(shard)) for shard in shards]
         assert max(of_group) - min(of_group) <= 1
-    part = job.part(shares[-1])
-    assert [len(each) for each in part.records_K] == [sizes[place] for place in shares[-1]]
+    part = job.part(shards[-1])
+    assert [len(each) for each in part.records_K] == [sizes[place] for place in shards[-1]]
 
 
 def test_many_groups_of_one_are_divided_too() -> None:
-    job = Engine(seed=0).job(
+    job = job_of(
+        Engine(seed=0),
         Scaled,
         records(),
         [torch.arange(10 * k) for k in range(1, 13)],
         Recipe(epochs=1, batch_size=10, optimizer=ADAM),
         role="shadow",
     )
-    steps_D = [sum(job.recipe.steps_per_epoch(len(job.records_K[k])) for k in share) for share in job.shares(3)]
+    steps_D = [sum(job.recipe.steps_per_epoch(len(job.records_K[k])) for k in shard) for shard in job.shards(3)]
     assert sum(steps_D) == 78
     assert max(steps_D) <= 1.5 * min(steps_D)
 
@@ -283,7 +287,7 @@ def test_what_cannot_be_pickled_is_refused_by_name(
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=2, **settings))
     recipe = Recipe(**{"epochs": 1, "batch_size": 9, "optimizer": ADAM, **recipe})
     with pytest.raises(InputError, match=sentence):
-        engine.train(make, records(), [torch.arange(9)] * 2, recipe, role="shadow")
+        train_with(engine, make, records(), [torch.arange(9)] * 2, recipe, role="shadow")
 
 
 def test_where_there_is_no_space_the_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +296,7 @@ def test_where_there_is_no_space_the_folder_is_named(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(InputError, match=r"cannot be written to .*mia_lightning_.*No space left.*TMPDIR"):
-        train_with(cross_entropy)
+        train_by(cross_entropy)
 
 
 def refuses(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
@@ -333,35 +337,35 @@ def terminates(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     return cross_entropy(logits_KBC, label_KB)
 
 
-def train_with(objective: object) -> None:
+def train_by(objective: object) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=2))
     recipe = Recipe(epochs=2, batch_size=9, optimizer=ADAM, objective=objective, execution="loop")
-    engine.train(Scaled, records(), [torch.arange(9)] * 2, recipe, role="shadow")
+    train_with(engine, Scaled, records(), [torch.arange(9)] * 2, recipe, role="shadow")
 
 
 @pytest.mark.slow
 def test_a_refusal_of_one_process_is_its_sentence() -> None:
     with pytest.raises(InputError, match=r"^A sentence of the other process\.$"):
-        train_with(refuses)
+        train_by(refuses)
 
 
 @pytest.mark.slow
 def test_a_killed_process_is_named() -> None:
     with pytest.raises(InputError, match=r"on cpu process [01] was ended by SIGKILL.*fewer `trainer.devices`"):
-        train_with(is_killed)
+        train_by(is_killed)
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_all_processes() -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_with(interrupts)
+        train_by(interrupts)
 
 
 @pytest.mark.slow
 def test_a_request_to_end_ends_all_processes() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SIGTERMException):
-        train_with(terminates)
+        train_by(terminates)
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -378,7 +382,7 @@ def test_where_memory_runs_out_in_a_process_it_goes_on_with_fewer_at_once() -> N
     for devices, objective in ((1, cross_entropy), (2, takes_two)):
         engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", devices=devices))
         recipe = Recipe(epochs=3, batch_size=9, optimizer=SGD, objective=objective, execution="stack")
-        trained.append(engine.train(Scaled, records(), [torch.arange(18)] * 5, recipe, role="shadow"))
+        trained.append(train_with(engine, Scaled, records(), [torch.arange(18)] * 5, recipe, role="shadow"))
     one, two = trained
     for name, tensor in one.stack.state_dict().items():
         torch.testing.assert_close(two.stack.state_dict()[name], tensor, rtol=1e-5, atol=1e-6)
@@ -391,22 +395,23 @@ def test_a_bug_in_one_process_keeps_its_traceback() -> None:
     with pytest.raises(
         RuntimeError, match=r"(?s)Training on cpu process [01] failed:.*in breaks.*ZeroDivisionError: a b"
     ):
-        train_with(breaks)
+        train_by(breaks)
 
 
 @pytest.mark.slow
 def test_a_process_that_ends_without_a_word_is_named() -> None:
     with pytest.raises(InputError, match=r"on cpu process [01] ended with exit code 7.*__main__"):
-        train_with(exits)
+        train_by(exits)
 
 
+FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]  # of the tests
 ORPHANS = """
 import sys
-sys.path.insert(0, {folder!r})
-from test_devices import outlives, train_with
+sys.path[:0] = {folders!r}
+from test_devices import outlives, train_by
 
 if __name__ == "__main__":
-    train_with(outlives)
+    train_by(outlives)
 """
 
 
@@ -422,7 +427,7 @@ def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(ORPHANS.format(folder=str(Path(__file__).parent)))
+    script.write_text(ORPHANS.format(folders=FOLDERS))
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # which a killed process cannot clear
     command = [sys.executable, str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
@@ -433,20 +438,20 @@ def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
 
 NOTEBOOK = """
 import sys
-sys.path.insert(0, {folder!r})
-from test_devices import train_with
+sys.path[:0] = {folders!r}
+from test_devices import train_by
 from mia_lightning.training.step.recipe import cross_entropy
 
 def own(logits, label):
     return cross_entropy(logits, label)
 
-train_with(own)
+train_by(own)
 """
 
 
 @pytest.mark.slow
 def test_what_other_processes_cannot_import_is_one_sentence() -> None:
-    code = NOTEBOOK.format(folder=str(Path(__file__).parent))
+    code = NOTEBOOK.format(folders=FOLDERS)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert "InputError: The processes of several `trainer.devices` cannot import what they are to train" in run.stderr
     assert "define it in a module rather than in a notebook" in run.stderr

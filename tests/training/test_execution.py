@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from training_jobs import job_of, train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -25,9 +26,7 @@ from mia_lightning.training.plan.execution import (
     Measured,
     Plans,
     choose,
-    duration,
     in_order,
-    size,
     widths,
 )
 from mia_lightning.training.plan.planner import Planner
@@ -154,16 +153,13 @@ def plan_of(
     rule = CostlySteps(clock, seconds)
     planner = Planner(clock=clock, budget=lambda device: budget)
     engine = replace(engine, planner=planner) if engine else Engine(seed=0, settings=CPU, planner=planner)
-    job = engine.job(
+    job = job_of(
+        engine,
         bind_shapes(partial(MLP, hidden=[8]), blobs.input_shape, 3),
         blobs,
         [torch.arange(k, k + 40) for k in range(num_models)],
         Recipe(**{"epochs": 1000, "batch_size": 8, "optimizer": ADAM, "gradient_rule": rule, **recipe}),
         role="shadow",
-        models=None,
-        validation_N=None,
-        architecture=None,
-        response_KN=None,
     )
     return engine.plan(job), rule, engine
 
@@ -260,7 +256,7 @@ def trained(blobs: Population, planner: Planner, stages: Stages | None = None) -
         planner=planner,
     )
     recipe = Recipe(epochs=20, batch_size=8, optimizer=ADAM)
-    networks = engine.train(SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
+    networks = train_with(engine, SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
     assert list(engine.losses) == ["shadow"]
     return networks.stack.state_dict()
 
@@ -289,7 +285,7 @@ def test_callbacks_and_loggers_take_no_part_in_a_probe(blobs: Population, tmp_pa
     settings = replace(CPU, callbacks=[Count()], options={"logger": CSVLogger(tmp_path)})
     engine = Engine(seed=0, settings=settings, planner=Planner(always=True, short=0.0, share=1e9))
     recipe = Recipe(epochs=2, batch_size=8, optimizer=ADAM)
-    engine.train(SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
+    train_with(engine, SpyBelow, blobs, [torch.arange(40)] * 4, recipe, role="shadow")
     (plan,) = engine.plans
     assert len(plan.measured) > 1
     assert sum(fits) == 4
@@ -308,7 +304,7 @@ def test_every_precision_and_what_else_a_recipe_holds_can_be_probed(blobs: Popul
         early_stopping={"patience": 1},
     )
     records = [torch.arange(20), torch.arange(33)]
-    engine.train(SpyBelow, blobs, records, recipe, role="shadow", validation_N=torch.arange(90, 120))
+    train_with(engine, SpyBelow, blobs, records, recipe, role="shadow", validation_N=torch.arange(90, 120))
     (plan,) = engine.plans
     assert {each.execution for each in plan.measured} == {"stack", "loop"}
     torch.use_deterministic_algorithms(False)
@@ -323,7 +319,7 @@ def test_responses_of_a_regression_are_probed_too(blobs: Population) -> None:
         objective=lambda output_KBC, response_KB: (output_KBC[..., 0] - response_KB).square(),
     )
     response_KN = torch.randn(3, 120, generator=torch.Generator().manual_seed(0))
-    engine.train(SpyBelow, blobs, [torch.arange(40)] * 3, recipe, role="attack", response_KN=response_KN)
+    train_with(engine, SpyBelow, blobs, [torch.arange(40)] * 3, recipe, role="attack", response_KN=response_KN)
     (plan,) = engine.plans
     assert len(plan.measured) > 1
 
@@ -361,7 +357,9 @@ def test_a_role_that_comes_again_in_the_same_size_is_planned_once(blobs: Populat
 def test_plans_move_to_another_folder_and_leave_the_first_alone(blobs: Population, tmp_path: Path) -> None:
     plan, _, engine = plan_of(blobs, lambda execution, K: 1.0 * K)
     moved = engine.plans.moved(tmp_path)
-    assert moved.find(plan.role, plan.job) == Plans(tmp_path).find(plan.role, plan.job) == plan  # written at once
+    assert (
+        moved.find(plan.role, plan.signature) == Plans(tmp_path).find(plan.role, plan.signature) == plan
+    )  # written at once
     moved.keep(replace(plan, role="attack/shokri"))
     assert [each.role for each in moved] == ["shadow", "attack/shokri"]
     assert [each.role for each in engine.plans] == ["shadow"]
@@ -393,15 +391,6 @@ def test_the_estimate_is_one_sentence() -> None:
     assert alone.sentence == "1 target model x 100 epochs: about 0.3 s here, alone, stepped one by one, 1 MB"
 
 
-def test_times_and_sizes_are_said_in_the_unit_that_fits() -> None:
-    assert [duration(s) for s in (0.04, 9.4, 9.6, 119, 121, 7199, 7300)] == [
-        *("0.0 s", "9.4 s", "10 s", "119 s", "2 min", "120 min", "2.0 h"),
-    ]
-    assert [size(b) for b in (0, 17_400_000, 94_000_000, 95_000_000, 12_340_000_000)] == [
-        *("1 MB", "17 MB", "94 MB", "0.1 GB", "12.3 GB"),
-    ]
-
-
 def test_an_estimate_is_printed_and_is_no_remark(blobs: Population) -> None:
     import io
 
@@ -419,16 +408,13 @@ def test_ragged_groups_are_cut_into_even_chunks(blobs: Population) -> None:
     """The attack networks: classes of unequal size, in one stack where they take equal numbers of steps."""
     engine = Engine(seed=0, settings=CPU)
     sizes: Sequence[int] = (40, 37, 24, 22, 21, 39, 35)
-    job = engine.job(
+    job = job_of(
+        engine,
         SpyBelow,
         blobs,
         [torch.arange(n) for n in sizes],
         Recipe(epochs=1, batch_size=8, optimizer=ADAM),
         role="attack/shokri",
-        models=None,
-        validation_N=None,
-        architecture=None,
-        response_KN=None,
     )
     assert job.groups() == [[0, 1, 5, 6], [2, 3, 4]]
     assert job.chunks(7) == job.groups()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from quick import quick_audit
 from torch import Tensor
+from training_jobs import train_with
 
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
@@ -46,7 +47,8 @@ def train(population: Population, recipe: Recipe) -> TrainedStack:
     make = bind_shapes(partial(MLP, hidden=[8], dropout=0.2), population.input_shape, population.num_classes)
     records_K = [torch.arange(k, 31 + 5 * k) for k in range(3)]  # of different sizes: rows are padded
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
-    return engine.train(
+    return train_with(
+        engine,
         make,
         population,
         records_K,

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping as EarlyStoppingOfLightning
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging
 from pytorch_lightning.loggers import CSVLogger
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -142,23 +143,22 @@ def test_what_cannot_hold_for_a_stack_is_refused(
     ("settings", "sentence"),
     [
         ({"precision": "16-mixed"}, "`trainer.precision` is '16-mixed'"),
-        ({"devices": 0}, "`trainer.devices` is 0"),
         ({"devices": True}, "`trainer.devices` is True"),
-        ({"devices": "auto"}, "`trainer.devices` is 'auto'"),
-        ({"devices": []}, r"`trainer.devices` is \[\]"),
         ({"devices": -1, "accelerator": "cpu"}, "`trainer.devices` is -1, all GPUs, .*accelerator=cpu"),
         ({"devices": 2, "options": {"logger": CSVLogger("logs")}}, "`trainer.options.logger` is a CSVLogger, to which"),
         ({"devices": 2, "callbacks": [ModelCheckpoint("here")]}, "holds a ModelCheckpoint with a `dirpath`"),
         ({"accelerator": "mps"}, "`trainer.accelerator` is mps"),
         ({"devices": [0, 0]}, r"`trainer.devices` is \[0, 0\]"),
-        ({"devices": [0, -1]}, r"`trainer.devices` is \[0, -1\]"),
         ({"options": {"gradient_clip_val": 1.0}}, "training.gradient_clip_norm"),
         ({"options": {"strategy": "ddp"}}, "trainer.devices, which trains each model on one"),
         ({"options": {"max_epochs": 3}}, "training.epochs"),
         ({"options": {"fast_dev_run": True}}, "training.epochs"),
         ({"options": {"limit_train_batches": 1}}, "dataset.train_size"),
         ({"options": {"check_val_every_n_epoch": 3}}, "training.early_stopping.patience"),
-        ({"callbacks": [5]}, "`trainer.callbacks` holds 5"),
+        (
+            {"callbacks": [5]},
+            r"`trainer.callbacks` is \[5\]; it must be a list of Lightning callbacks by their `_target_`",
+        ),
         ({"options": {"accumulate_grad_batches": 3}}, "training.accumulate_batches"),
     ],
 )
@@ -177,14 +177,18 @@ def test_what_lightning_refuses_when_training_starts_is_one_sentence(blobs: Popu
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", callbacks=[LearningRateMonitor()]))
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
     with pytest.raises(InputError, match="Trainer refuses to train"):
-        engine.train(make, blobs, [torch.arange(9)], Recipe(epochs=1, batch_size=9, optimizer=MOMENTUM), role="shadow")
+        train_with(
+            engine, make, blobs, [torch.arange(9)], Recipe(epochs=1, batch_size=9, optimizer=MOMENTUM), role="shadow"
+        )
 
 
 def test_what_callbacks_and_loggers_write_by_themselves_goes_to_the_folder(blobs: Population, tmp_path: Path) -> None:
     settings = TrainerSettings(accelerator="cpu", callbacks=[ModelCheckpoint(filename="{epoch}")])
     engine = Engine(seed=0, settings=settings, folder=tmp_path)
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
-    engine.train(make, blobs, [torch.arange(9)], Recipe(epochs=2, batch_size=9, optimizer=MOMENTUM), role="shadow")
+    train_with(
+        engine, make, blobs, [torch.arange(9)], Recipe(epochs=2, batch_size=9, optimizer=MOMENTUM), role="shadow"
+    )
     assert [path.name for path in (tmp_path / "lightning" / "shadow").rglob("*.ckpt")] == ["epoch=1.ckpt"]
 
 
@@ -214,7 +218,7 @@ def test_every_precision_trains(blobs: Population, precision: str) -> None:
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision=precision, callbacks=[Watch()]))
     make = bind_shapes(partial(MLP, hidden=[16]), blobs.input_shape, 3)
     recipe = Recipe(epochs=30, batch_size=30, optimizer=partial(torch.optim.Adam, lr=0.02))
-    trained = engine.train(make, blobs, [torch.arange(60)] * 2, recipe, role="shadow")
+    trained = train_with(engine, make, blobs, [torch.arange(60)] * 2, recipe, role="shadow")
     assert dtypes == {torch.float64 if precision == "64" else torch.float32}
     assert float(trained.train_loss_EK[-1].max()) < 0.5 * float(trained.train_loss_EK[0].min())
 
@@ -223,7 +227,7 @@ def test_early_stopping_without_validation_records_is_refused(blobs: Population)
     recipe = Recipe(epochs=2, batch_size=8, optimizer=MOMENTUM, early_stopping=EarlyStopping())
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
     with pytest.raises(InputError, match=r"`training.early_stopping` is set for shadow.*membership.validation"):
-        Engine(seed=0).train(make, blobs, [torch.arange(9)], recipe, role="shadow")
+        train_with(Engine(seed=0), make, blobs, [torch.arange(9)], recipe, role="shadow")
 
 
 def test_batches_of_one_under_batch_norm_are_refused(pictures: Population) -> None:
@@ -232,8 +236,13 @@ def test_batches_of_one_under_batch_norm_are_refused(pictures: Population) -> No
     recipe = Recipe(epochs=1, batch_size=1, optimizer=MOMENTUM)
     make = bind_shapes(partial(CNN, channels=[2], hidden=4, kernel_size=3, batch_norm=True), pictures.input_shape, 3)
     with pytest.raises(InputError, match="batches of one, over which the batch normalisation of CNN is undefined"):
-        Engine(seed=0, settings=TrainerSettings(accelerator="cpu")).train(
-            make, pictures, [torch.arange(5)], recipe, role="shadow"
+        train_with(
+            Engine(seed=0, settings=TrainerSettings(accelerator="cpu")),
+            make,
+            pictures,
+            [torch.arange(5)],
+            recipe,
+            role="shadow",
         )
 
 
@@ -242,7 +251,7 @@ def test_callbacks_of_the_settings_are_fresh_for_every_stage(blobs: Population, 
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", callbacks=[saver]))
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
     recipe = Recipe(epochs=2, batch_size=8, optimizer=MOMENTUM, chunk=1)
-    engine.train(make, blobs, [torch.arange(9), torch.arange(9)], recipe, role="shadow")
+    train_with(engine, make, blobs, [torch.arange(9), torch.arange(9)], recipe, role="shadow")
     assert sorted(path.name for path in tmp_path.glob("*.ckpt")) == [
         "epoch=0-v1.ckpt",
         "epoch=0.ckpt",

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.cnn import CNN
@@ -129,7 +130,8 @@ def test_a_stack_laid_out_channels_last_is_the_same_stack(tmp_path: Path) -> Non
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_convolutions_are_channels_last_in_looped_execution_alone(execution: str, pictures: Population) -> None:
     recipe = Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.Adam, lr=1e-3), execution=execution)
-    trained = Engine(seed=1, settings=TrainerSettings(accelerator="cpu")).train(
+    trained = train_with(
+        Engine(seed=1, settings=TrainerSettings(accelerator="cpu")),
         bind_shapes(make_cnn, pictures.input_shape, pictures.num_classes),
         pictures,
         [torch.arange(16)] * K,
@@ -211,9 +213,14 @@ def test_a_network_that_flattens_by_view_keeps_the_layout_that_allows_it() -> No
     recipe = Recipe(epochs=2, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1), execution="loop")
     records_K = [torch.arange(k, k + 40) for k in range(K)]
     looped, stacked = (
-        Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision="64", progress_bar=False))
-        .train(Viewing, pictures, records_K, replace(recipe, execution=execution), role="shadow")
-        .stack
+        train_with(
+            Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision="64", progress_bar=False)),
+            Viewing,
+            pictures,
+            records_K,
+            replace(recipe, execution=execution),
+            role="shadow",
+        ).stack
         for execution in ("loop", "stack")
     )
     assert not any(is_channels_last(looped))

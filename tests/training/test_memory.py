@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from training_jobs import job_of, train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -59,7 +60,8 @@ def train(
     error: Exception = ERRORS["cuda"],
     **recipe: object,
 ) -> TrainedStack:
-    return engine.train(
+    return train_with(
+        engine,
         bind_shapes(partial(MLP, hidden=[8], dropout=0.3), blobs.input_shape, 3),
         blobs,
         [torch.arange(k, k + 20 + 8 * (k > 6)) for k in range(9)],  # two groups: seven models, and two
@@ -139,9 +141,11 @@ def test_one_that_does_not_fit_is_found_before_it_trains(blobs: Population) -> N
     engine = Engine(seed=0, settings=CPU)
     recipe = Recipe(epochs=1, batch_size=10, optimizer=partial(torch.optim.SGD, lr=0.1))
     with pytest.raises(InputError, match="a single model of target"):
-        engine.train(lambda: Large(ERRORS["cuda"]), blobs, [torch.arange(20)], recipe, role="target")
+        train_with(engine, lambda: Large(ERRORS["cuda"]), blobs, [torch.arange(20)], recipe, role="target")
     with pytest.raises(RuntimeError, match="not of memory"):  # any other failure stays what it is
-        engine.train(lambda: Large(RuntimeError("not of memory")), blobs, [torch.arange(20)], recipe, role="target")
+        train_with(
+            engine, lambda: Large(RuntimeError("not of memory")), blobs, [torch.arange(20)], recipe, role="target"
+        )
     assert list(engine.plans) == []
 
 
@@ -173,7 +177,8 @@ def test_the_footprint_of_a_network_is_what_its_layers_take(pictures: Population
     def found(optimizer: object, precision: str = "32") -> Footprint:
         settings = replace(CPU, precision=precision)
         engine = Engine(seed=0, settings=settings)
-        job = engine.job(
+        job = job_of(
+            engine,
             make,
             pictures,
             [torch.arange(20), torch.arange(9)],

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mia_lightning.run.ingredients import ingredients_of
 
 import mia_lightning as mia
 from mia_lightning.attacks.interface import Attack
@@ -19,13 +18,15 @@ from mia_lightning.defenses.interface import Defense
 from mia_lightning.defenses.temperature import Temperature
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
+from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation, observe_models
+from mia_lightning.run.preparation import engine_of
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.targets.services.amazon_ml import AmazonML
 from mia_lightning.targets.trained import Trained
-from mia_lightning.training.engine import Engine
+from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
@@ -48,17 +49,18 @@ def mapped_files(folder: Path) -> int:
 def observed(
     population: Population, *, target: Target, attacks: Sequence[Attack], defenses: Sequence[Defense], room: Room | None
 ) -> Observation:
-    ingredients = ingredients_of(
+    audit = Audit(
         population,
         model=partial(MLP, hidden=[8]),
         membership=mia.Halves(),
         target=target,
         shadow=Real(count=12),
         training=RECIPE,
+        trainer=TrainerSettings(accelerator="cpu"),
         defenses=defenses,
         attacks=attacks,
     )
-    return observe_models(Engine(seed=0, settings=TrainerSettings(accelerator="cpu")), ingredients, room=room)
+    return observe_models(engine_of(audit, Stages()), audit, room=room)
 
 
 @pytest.mark.parametrize("defenses", [(), (TopK(k=2), Temperature(temperature=2.0))], ids=["open", "defended"])

@@ -10,10 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.mixup import Mixup
-from mia_lightning.terminal.display import LiveTable, Look, Quantiles, Row, duration
+from mia_lightning.terminal.display import LiveTable, Look, Quantiles, Row
 from mia_lightning.terminal.progress import EpochBar, Stages, quantiles_of
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.step.module import StackModule
@@ -176,13 +177,6 @@ def test_the_time_left_is_by_the_pace_of_what_was_trained(now: Seconds) -> None:
     assert row.left(50.0) is None
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03"), (86400, "24:00:00")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
 def test_losses_are_quantiles_over_the_models_that_still_train() -> None:
     loss_K = torch.rand(11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     loss_K[3] = torch.nan
@@ -209,7 +203,7 @@ def trained(stages: Stages, blobs: Population, **options: object) -> Engine:
     )
     engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"), stages=stages)
     records_K = [torch.arange(40), torch.arange(20, 60), torch.arange(40, 80), torch.arange(5, 45)]
-    engine.train(Net, blobs, records_K, recipe, role="shadow", validation_N=torch.arange(90, 120))
+    train_with(engine, Net, blobs, records_K, recipe, role="shadow", validation_N=torch.arange(90, 120))
     return engine
 
 
@@ -261,7 +255,7 @@ def looks(
     )
     with Stages() as stages:
         engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu"), stages=stages)
-        stack = engine.train(Net, blobs, records_K, recipe, role="shadow")
+        stack = train_with(engine, Net, blobs, records_K, recipe, role="shadow")
     monkeypatch.setattr(EpochBar, "advance", advance)
     return told, stack
 

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
@@ -38,7 +39,8 @@ def train(
     models = list(range(K)) if models is None else models
     settings = {"epochs": 4, "batch_size": 16, "optimizer": partial(torch.optim.SGD, lr=0.05, momentum=0.9), **recipe}
     engine = Engine(seed=3, settings=TrainerSettings(accelerator="cpu", precision="64"))
-    return engine.train(
+    return train_with(
+        engine,
         bind_shapes(partial(MLP, hidden=hidden), population.input_shape, population.num_classes),
         population,
         [torch.arange(10 * k, 60 + 10 * k) for k in models],

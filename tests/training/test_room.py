@@ -68,7 +68,7 @@ def test_a_container_limits_what_is_free(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=rf"take 4.1e\+03 GiB, .* in '{tmp_path}' \(.*\); free disk there, choose"):
+    with pytest.raises(InputError, match=rf"take 4.1e\+03 GiB, .* in '{tmp_path}' \(.*\); free space there, choose"):
         Room(max_bytes=0, folder=tmp_path).empty((2**40,))
     assert not list(tmp_path.iterdir())
 

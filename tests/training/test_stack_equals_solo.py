@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.cnn import CNN
@@ -84,7 +85,8 @@ def train(
     population = request.getfixturevalue(population_name)
     chosen = list(range(MODELS)) if models is None else models
     every = records_of(population)
-    return Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=precision)).train(
+    return train_with(
+        Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=precision)),
         bind_shapes(make, population.input_shape, population.num_classes),
         population,
         [every[k] for k in chosen],
@@ -177,9 +179,9 @@ def test_models_with_other_numbers_of_steps_train_apart_and_come_back_in_order(b
     engine = Engine(seed=1, settings=TrainerSettings(accelerator="cpu", precision="64"))
     make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)
     records = records_of(blobs, sizes)
-    together = engine.train(make, blobs, records, recipe, role="shadow")
+    together = train_with(engine, make, blobs, records, recipe, role="shadow")
     for k in range(4):
-        alone = engine.train(make, blobs, [records[k]], recipe, role="shadow", models=[k])
+        alone = train_with(engine, make, blobs, [records[k]], recipe, role="shadow", models=[k])
         for name, tensor in alone.stack.networks.state_dict().items():
             torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
         torch.testing.assert_close(together.train_loss_EK[:, k], alone.train_loss_EK[:, 0])
@@ -193,8 +195,13 @@ def test_an_ordinary_training_loop_gives_the_same_network(blobs: Population) -> 
     recipe = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["adamw"], gradient_clip_norm=0.3)
     make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)
     records = records_of(blobs)
-    trained = Engine(seed=3, settings=TrainerSettings(accelerator="cpu", precision="64")).train(
-        make, blobs, records, recipe, role="shadow"
+    trained = train_with(
+        Engine(seed=3, settings=TrainerSettings(accelerator="cpu", precision="64")),
+        make,
+        blobs,
+        records,
+        recipe,
+        role="shadow",
     )
     k = 2
     with isolated(3, "shadow", k, "initialisation"):
@@ -226,15 +233,15 @@ def test_each_model_stops_early_for_itself_and_is_what_it_was_then(blobs: Popula
     records = [torch.arange(start, start + 30) for start in (0, 30, 60)]
     engine = Engine(seed=5, settings=TrainerSettings(accelerator="cpu", precision="64"))
     make = bind_shapes(partial(MLP, hidden=[16]), blobs.input_shape, 3)
-    together = engine.train(make, blobs, records, recipe, role="shadow", validation_N=held_out)
+    together = train_with(engine, make, blobs, records, recipe, role="shadow", validation_N=held_out)
     stopped = together.stopped_epoch_K.tolist()
     assert len(set(stopped)) > 1
     assert max(stopped) < 39
     assert together.validation_loss_EK is not None
     for k, epoch in enumerate(stopped):
-        alone = engine.train(make, blobs, [records[k]], recipe, role="shadow", models=[k], validation_N=held_out)
+        alone = train_with(engine, make, blobs, [records[k]], recipe, role="shadow", models=[k], validation_N=held_out)
         fixed = Recipe(epochs=epoch + 1, batch_size=8, optimizer=recipe.optimizer)
-        plain = engine.train(make, blobs, [records[k]], fixed, role="shadow", models=[k])
+        plain = train_with(engine, make, blobs, [records[k]], fixed, role="shadow", models=[k])
         assert alone.stopped_epoch_K.tolist() == [epoch]
         for name, tensor in plain.stack.networks.state_dict().items():
             torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
@@ -251,7 +258,7 @@ def test_a_model_that_breaks_in_its_very_last_update_is_reported(blobs: Populati
     x_N = blobs.x_N.clone()
     x_N[0] = 1e6
     huge = Population(name="huge", x_N=x_N, label_N=blobs.label_N, class_names=blobs.class_names)
-    trained = engine.train(make, huge, [torch.arange(9), torch.arange(1, 9)], recipe, role="shadow")
+    trained = train_with(engine, make, huge, [torch.arange(9), torch.arange(1, 9)], recipe, role="shadow")
     finite = [all(bool(t[k].isfinite().all()) for t in trained.stack.networks.parameters()) for k in range(2)]
     assert trained.train_loss_EK.isfinite().all()
     assert [epoch < 0 for epoch in trained.failed_epoch_K.tolist()] == finite
@@ -262,7 +269,8 @@ def test_what_becomes_of_a_model_after_it_stopped_is_no_failure(blobs: Populatio
     """The learning rate explodes from epoch 4 on, when only the first model has stopped."""
     engine = Engine(seed=5, settings=TrainerSettings(accelerator="cpu"))
     make = bind_shapes(partial(MLP, hidden=[16], activation="relu"), blobs.input_shape, 3)
-    stopping = engine.train(
+    stopping = train_with(
+        engine,
         make,
         blobs,
         [torch.arange(start, start + 30) for start in (0, 30, 60)],
@@ -295,8 +303,8 @@ def test_a_model_whose_loss_is_not_finite_does_not_touch_its_neighbours(blobs: P
     engine = Engine(seed=2, settings=TrainerSettings(accelerator="cpu"))
     make = bind_shapes(partial(MLP, hidden=[5], activation="relu"), blobs.input_shape, 3)
     calm = Recipe(epochs=3, batch_size=8, optimizer=OPTIMIZERS["sgd"])
-    bad = engine.train(make, poisoned, with_poison, calm, role="shadow")
-    good = engine.train(make, poisoned, records, calm, role="shadow")
+    bad = train_with(engine, make, poisoned, with_poison, calm, role="shadow")
+    good = train_with(engine, make, poisoned, records, calm, role="shadow")
     assert bad.failed_epoch_K.tolist() == [-1, -1, 0, -1]
     assert good.failed_epoch_K.tolist() == [-1] * 4
     for name, tensor in good.stack.networks.state_dict().items():
@@ -342,9 +350,9 @@ def test_a_layer_that_one_model_never_uses_is_what_it_would_be_alone(optimizer: 
     recipe = Recipe(epochs=4, batch_size=8, optimizer=OPTIMIZERS[optimizer], execution="loop")
     engine = Engine(seed=2, settings=TrainerSettings(accelerator="cpu", precision="64"))
     records = [torch.arange(20), torch.arange(20, 40)]
-    together = engine.train(Sided, sides, records, recipe, role="shadow")
+    together = train_with(engine, Sided, sides, records, recipe, role="shadow")
     for k in range(2):
-        alone = engine.train(Sided, sides, [records[k]], recipe, role="shadow", models=[k])
+        alone = train_with(engine, Sided, sides, [records[k]], recipe, role="shadow", models=[k])
         for name, tensor in alone.stack.networks.state_dict().items():
             torch.testing.assert_close(together.stack.networks.state_dict()[name][k], tensor[0], rtol=1e-8, atol=1e-8)
 
@@ -355,8 +363,8 @@ def test_models_with_fewer_records_than_batches_take_steps_without_any(blobs: Po
     engine = Engine(seed=4, settings=TrainerSettings(accelerator="cpu", precision="64"))
     make = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, 3)
     records = [torch.arange(5), torch.arange(5, 10), torch.arange(10, 14)]
-    equal = engine.train(make, blobs, records[:2], recipe, role="shadow")
-    ragged = engine.train(make, blobs, records, recipe, role="shadow")
+    equal = train_with(engine, make, blobs, records[:2], recipe, role="shadow")
+    ragged = train_with(engine, make, blobs, records, recipe, role="shadow")
     assert (equal.failed_epoch_K < 0).all()
     assert equal.train_loss_EK.isfinite().all()
     torch.testing.assert_close(equal.train_loss_EK, ragged.train_loss_EK[:, :2])

@@ -30,7 +30,7 @@ from mia_lightning.reports.rows import figures_by_name
 from mia_lightning.reports.schema import AuditReport, ClassFigures, GroupFigures, TargetClass, TargetGroup
 from mia_lightning.reports.sections.records import highest_scores
 from mia_lightning.reports.sections.threat_model import threat_sentences
-from mia_lightning.training.plan.execution import duration, size
+from mia_lightning.terminal.amounts import duration, size
 
 _PER_CLASS = ("precision", "precision_balanced", "recall", "accuracy", "advantage", "auc", "average_precision")
 _NUM_NAMED = 8  # classes that stand beside a reason

@@ -1,4 +1,4 @@
-"""What a served model's answers say: probabilities in the classes of the data set, and how they were seen."""
+"""Read the answers of a served model: probabilities in the data set's order of classes, and their form."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.seen import LARGEST_SUM_ERROR, Seen, decimals_of
-from mia_lightning.targets.services.service import PROBABILITY_FLOOR
-from mia_lightning.training.signals import HIDDEN_PROBABILITY, AnswerForm
+from mia_lightning.training.signals import HIDDEN_PROBABILITY, SMALLEST_PROBABILITY, AnswerForm
 
 _LONGEST = 60  # characters of an answer in a message
 
@@ -55,16 +54,17 @@ class Reading:
             )
 
     def read(self, raw_B: Sequence[object], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
-        """Log-probabilities `[B, C]` float32, in nats, in the order of the data set's classes, and how they were seen.
+        """Log-probabilities `[B, C]` float32, in nats, in the order of the data set's classes, and their form.
 
-        Of a full answer each probability is raised to at least that of `targets.service`; of others what is hidden is
-        observed as by the output defences that hide it (`HIDDEN_PROBABILITY`).
+        In a full answer each probability is raised to at least `SMALLEST_PROBABILITY`. In other answers a hidden
+        probability becomes `HIDDEN_PROBABILITY`, as behind the output defences that hide it.
 
         Args:
             record_B: the number of each record, for messages.
 
         Raises:
-            InputError: an answer that is no distribution over the classes and no label of one; or a mixture.
+            InputError: an answer is neither a distribution over the classes nor a label of one, or two answers differ
+                in their form.
         """
         answers = [plain(raw) for raw in raw_B]
         kinds = [self._kind(raw, record) for raw, record in zip(answers, record_B, strict=True)]
@@ -82,10 +82,10 @@ class Reading:
         return self._full(probability_BC, answers, record_B)
 
     def join(self, first: Seen, second: Seen) -> Seen:
-        """Both as one.
+        """What was seen of both.
 
         Raises:
-            InputError: they were seen in two forms.
+            InputError: they differ in their form.
         """
         if first.form != second.form:
             raise self._mixture(f"{_described(second.form)} for record {second.record}", first.record)
@@ -101,7 +101,7 @@ class Reading:
         )
 
     def check_sums(self, seen: Seen, digits: int | None) -> None:
-        """Refuse a sum that is wrong by more than the `digits` explain that all numbers are rounded to."""
+        """Refuse a sum that is farther from 1 than rounding all numbers to `digits` explains."""
         allowed = LARGEST_SUM_ERROR if digits is None else max(LARGEST_SUM_ERROR, seen.terms * 0.5 * 10.0**-digits)
         if seen.sum_error > allowed:
             self._refuse_sum(seen)
@@ -160,7 +160,7 @@ class Reading:
             if len(raw) != k:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):
-                self._refuse(raw, record, "has something else than numbers")
+                self._refuse(raw, record, "has other things than numbers")
             places = [place_of[name] for name in raw]
             probability_BC[row, places] = list(raw.values())
             is_shown_BC[row, places] = True
@@ -181,7 +181,7 @@ class Reading:
         C = len(self.class_names)
         for raw, record in zip(answers, record_B, strict=True):
             if not all(_is_number(value) for value in raw):
-                self._refuse(raw, record, "has something else than numbers")
+                self._refuse(raw, record, "has other things than numbers")
             if len(raw) != C:
                 self._refuse(raw, record, f"has {len(raw)} {'number' if len(raw) == 1 else 'numbers'} for {C} classes")
         found_BC: Numbers = np.array(answers, dtype=np.float64)
@@ -246,8 +246,8 @@ class Reading:
     def _refuse_sum(self, seen: Seen) -> NoReturn:
         mend = "if these are logits, set target.asking.answer=logits"
         raise InputError(
-            f"The model at {self.place} answered record {seen.sum_record} with {seen.sum_received}, and so is no "
-            f"probability distribution over {len(self.class_names)} classes; {mend}."
+            f"The model at {self.place} answered record {seen.sum_record} with {seen.sum_received}: no probability "
+            f"distribution over {len(self.class_names)} classes; {mend}."
         )
 
     def _refuse(self, raw: object, record: int, why: str, *, mend: str | None = None) -> NoReturn:
@@ -261,14 +261,14 @@ class Reading:
 
     def _mixture(self, found: str, first: int, before: str = "another form") -> InputError:
         return InputError(
-            f"The model at {self.place} gave {found}, but {before} for record {first}: a mixture of two kinds of "
-            "answers; attack one that answers in one form, and if it was changed since answers were kept, choose "
-            "another folder of target.asking.responses."
+            f"The model at {self.place} gave {found}, but {before} for record {first}; attack a model that gives all "
+            "its answers in one form, and if it was changed since its answers were kept, choose another folder in "
+            "target.asking.responses."
         )
 
 
 def _log(probability_BC: Numbers) -> Tensor:
-    return torch.from_numpy(probability_BC).clamp(PROBABILITY_FLOOR, 1.0).log()
+    return torch.from_numpy(probability_BC).clamp(SMALLEST_PROBABILITY, 1.0).log()
 
 
 def plain(raw: Any) -> Any:

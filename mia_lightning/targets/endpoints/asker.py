@@ -1,4 +1,4 @@
-"""Asks a served model about records, each of them once, and keeps what it answers."""
+"""Ask a served model about each record once, and keep its answers."""
 
 import hashlib
 import threading
@@ -14,10 +14,11 @@ from torch import Tensor
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.answers import Reading, plain
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import Endpoint, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.pace import Pace, StoppedError
 from mia_lightning.targets.endpoints.responses import Responses
 from mia_lightning.targets.endpoints.threads import run_all
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 _NUMBERS_SHOWN = 6  # of records in a message
 
@@ -43,14 +44,15 @@ class Asker:
     Args:
         endpoint: what is asked.
         asking: how.
-        reading: says what is an answer; nothing else is kept.
+        reading: says what an answer is; nothing else is kept.
         seed: of the jitter of pauses.
-        remark: is told what a person should know.
-        asking_about: is told how many records are to be asked about, and gives what is told how many were answered.
+        remark: is given sentences for the report.
+        asking_about: is called with the number of records that are to be asked about; what it returns is called with
+            the number of answers, as they arrive.
 
     Attributes:
         num_sent: records that this asker asked about, those asked again included.
-        num_repeated: how many of them were asked again, after a fault or as sentinels.
+        num_repeated: how many of them were asked about again, after a fault or as sentinels.
     """
 
     def __init__(
@@ -80,12 +82,12 @@ class Asker:
 
     @property
     def num_answered(self) -> int:
-        """Different records of which the answer is known."""
+        """How many different records have a known answer."""
         return len(self._fresh | self._found)
 
     @property
     def num_found(self) -> int:
-        """How many of them other runs had asked about."""
+        """How many of them other runs asked about."""
         return len(self._found)
 
     @property
@@ -94,17 +96,17 @@ class Asker:
         return None if self._asking.budget is None else max(0, self._asking.budget - self.responses.asked)
 
     def is_fresh(self, key: bytes) -> bool:
-        """Whether this asker got the answer itself."""
+        """Whether this asker, and no other run, got the answer."""
         return key in self._fresh
 
     def ask(self, x_N: Tensor, number_N: Sequence[int] | None = None) -> list[bytes]:
-        """See to it that the answers for all records `[N, *features]` are kept; the key of each record's answer.
+        """Ask about the records `[N, *features]` that have no kept answer; returns the key of each record's answer.
 
         Args:
             number_N: what messages call the records; by default they count from 0.
 
         Raises:
-            InputError: the budget has too few records left; the model does not answer, or with what is no answer.
+            InputError: the budget has too few records left, or the model gives no answer or one that cannot be used.
         """
         x_N = x_N.detach().cpu()
         key_N = keys_of(x_N)
@@ -129,7 +131,7 @@ class Asker:
         return [kept[key] for key in keys]
 
     def ask_again(self, x_B: Tensor, number_B: Sequence[int]) -> list[Any]:
-        """What the model answers now, whatever is kept; of which nothing is kept.
+        """What the model answers now, whether or not an answer is kept; these answers are not kept.
 
         Raises:
             InputError: as in `ask`.
@@ -165,7 +167,7 @@ class Asker:
             self._answered(len(request.key_B))
 
     def _answer(self, request: _Request) -> list[Any]:
-        """What the model answers, after as many attempts as it takes."""
+        """The answers, after up to 1 + `retries` attempts."""
         is_repeated = request.is_again
         for attempt in range(1, self._asking.retries + 2):
             self._pace.wait_for_turn()
@@ -189,7 +191,7 @@ class Asker:
         )
 
     def _checked(self, request: _Request, raw: Sequence[object]) -> list[Any]:
-        """Refuse what is no answer; those beside it in the request were paid for, and are kept."""
+        """Refuse what is no answer; the good answers of the same request were paid for, and are kept."""
         numbers = request.number_B
         if len(raw) != len(numbers):
             raise InputError(
@@ -219,7 +221,7 @@ class Asker:
             raise StoppedError
         if not self.responses.reserve(num, self._asking.budget):
             raise InputError(
-                f"Of the budget of {self._asking.budget} records {self.left} are left, too few for "
+                f"The budget of {self._asking.budget} records has {self.left} left, too few for "
                 f"{_numbered(request.number_B)}, which must be asked about{' again' if is_repeated else ''}; "
                 f"{self._what_is_kept()}; raise target.asking.budget."
             )
@@ -239,10 +241,9 @@ class Asker:
         if left is None or num_missing <= left:
             return
         raise InputError(
-            f"The audit needs answers for {num} different records, of which {num - num_missing} are kept and "
-            f"{num_missing} are to be asked about, but of target.asking.budget={self._asking.budget} only {left} are "
-            f"left; nothing was asked. Raise the budget to at least {self.responses.asked + num_missing}, or audit "
-            "fewer records."
+            f"The audit needs answers for {num} different records: {num - num_missing} are kept, {num_missing} must be "
+            f"asked about, but target.asking.budget={self._asking.budget} has only {left} left, so nothing was asked; "
+            f"raise the budget to at least {self.responses.asked + num_missing}, or audit fewer records."
         )
 
     def _what_is_kept(self) -> str:

@@ -1,4 +1,4 @@
-"""How a model that somebody else serves is asked: in batches, several at once, within a budget, and never twice."""
+"""How a served model is asked: in batches, several at once, within a budget, and about no record twice."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -10,20 +10,20 @@ from mia_lightning.settings.words import Words
 
 @settings("target.asking")
 class Asking:
-    """Settings of what is asked, and of how its answers are read.
+    """How a served model is asked, and how its answers are read.
 
     Attributes:
-        budget: records that may be asked about in all, by every run that shares the responses; None for no limit.
-            Records that are asked about again, after a fault of the server or as sentinels, count again.
+        budget: records that may be asked about, summed over all runs that share the responses; None for no limit.
+            A record that is asked about again, after a fault of the server or as a sentinel, counts again.
         batch_size: records in a request.
         concurrency: requests at once.
         requests_per_second: at most; None for no limit.
         timeout: seconds, of a request.
-        retries: of a request, after growing pauses or those that the server asks for.
-        responses: folder in which answers are kept for good; None keeps them for this run alone.
+        retries: further attempts of a request, after growing pauses or those that the server asks for.
+        responses: folder in which answers are kept for later runs; None keeps them for this run alone.
         price_per_thousand: of a thousand records, for an estimate of the cost; None for no estimate.
-        sentinels: records that are asked about again, at once and at the end: whether answers vary from call to call,
-            and whether the model changed.
+        sentinels: records that are asked about again, at once and at the end, to see whether answers vary from call to
+            call and whether the model changed.
         classes: names of the classes in the server's order; None for those of the data set.
         answer: what the numbers are; `auto` takes them for probabilities, and names or whole numbers for labels.
 

@@ -1,4 +1,4 @@
-"""What endpoints of this process have in common: how they are asked, and records as they take them."""
+"""What endpoints in this process have in common: how they are asked, and how they take records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mia_lightning.store.identity import digest_of_tensor
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.training.setup import Setup
 
-# Answers cost nothing, do not change, and come at once or never.
+# Answers cost nothing, do not change, and either come at once or never.
 IN_PROCESS = Asking(batch_size=1024, concurrency=1, retries=0, sentinels=0)
 
 
@@ -23,7 +23,7 @@ def classes_of(asking: Asking, setup: Setup) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Records:
-    """Records as a model in this process takes them: as they are, or normalised.
+    """How a model in this process takes records: as they are, or normalised.
 
     Attributes:
         population: by whose constants they are normalised; None for records as they are.
@@ -42,7 +42,7 @@ class Records:
 
     @property
     def identity(self) -> Mapping[str, object]:
-        """What answers depend on here beside the model, as JSON."""
+        """What answers depend on beside the model, as JSON."""
         if self.population is None:
             return {"normalised": False}
         constants = {"mean": self.population.mean, "std": self.population.std}

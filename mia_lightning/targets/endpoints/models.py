@@ -1,4 +1,4 @@
-"""A target that somebody else serves: one model, known by its answers alone."""
+"""A target that is served somewhere: one model, of which only the answers are known."""
 
 import math
 import weakref
@@ -31,7 +31,7 @@ _BLOCK = 4096  # records whose answers are read at once: bounds memory, not resu
 
 @settings("target")
 class EndpointTarget(Target):
-    """A model that exists already, of unknown architecture; its members must be given.
+    """A trained model of unknown architecture; its members must be given.
 
     Attributes:
         asking: how it is asked.
@@ -48,17 +48,17 @@ class EndpointTarget(Target):
         price = self.asking.price_per_thousand
         cost = "" if price is None else f", at a cost of about {num / 1000 * price:,.2f}"
         more = ", and further ones to make shadow records" if makes_records else ""
-        return f"The served model is asked about at most {num:,} records{cost}{more}; answers that are kept are free."
+        return f"The served model is asked about at most {num:,} records{cost}{more}; kept answers cost nothing."
 
     @abstractmethod
     def connect(self, setup: Setup) -> Endpoint:
-        """What is asked; nothing is asked yet."""
+        """The endpoint of the model; nothing is asked yet."""
 
     def obtain(self, setup: Setup) -> "EndpointModels":
-        """The model, as far as its answers show it; nothing is asked yet.
+        """The model, of which only answers are known; nothing is asked yet.
 
         Raises:
-            InputError: settings that do not fit the data set.
+            InputError: settings do not fit the data set.
         """
         return EndpointModels(
             self.connect(setup),
@@ -72,11 +72,11 @@ class EndpointTarget(Target):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WantedAnswers:
-    """A served model that is asked about no record whose answer nobody reads: each may cost money.
+    """A served model that is asked only about records whose answers are read, since each may cost money.
 
     Attributes:
         models: the model.
-        wanted_N: bool, of any population of N records that it is observed on.
+        wanted_N: bool, those records, in any population of N records.
     """
 
     models: "EndpointModels"
@@ -95,7 +95,7 @@ class EndpointModels(Models):
         asking: how.
         class_names: of the data set.
         seed: of the draw of sentinels.
-        remark: is told what a person should know.
+        remark: is given sentences for the report.
         asking_about: as of `Asker`.
     """
 
@@ -117,7 +117,7 @@ class EndpointModels(Models):
             answer=asking.answer,
         )
         self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark, asking_about=asking_about)
-        # A run does not say when it is done with its models: connections go back when nobody holds these any more.
+        # A run does not close its models: connections are closed when nothing refers to these any more.
         self._finish = weakref.finalize(self, self._asker.close)
         self.failed_epoch_K = torch.tensor([-1])  # answers that are not finite are refused
         self._seen: Seen | None = None
@@ -134,22 +134,23 @@ class EndpointModels(Models):
 
     @property
     def num_queries(self) -> int:
-        """Records that this run asked about so far."""
+        """How many records this run has asked about so far."""
         return self._asker.num_sent
 
     def observe(self, population: Population, *, room: Room | None = None, wanted_N: Tensor | None = None) -> Signals:
-        """The logarithms of what the model answers, each record asked about once; `Signals.form` says how it was seen.
+        """The logarithms of the answers, each record being asked about once; `Signals.form` says in which form they
+        came.
 
-        Of the first records that it is asked about some are asked about again (`Asking.sentinels`).
+        Some of the first records are asked about again (`Asking.sentinels`).
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
-            wanted_N: bool, the records that it is asked about; for the others, which no attack reads, stands that all
-                classes are as likely. All by default.
+            wanted_N: bool, the records that the model is asked about, all by default. The others, which no attack
+                reads, get equal probabilities of all classes.
 
         Raises:
-            InputError: the budget has too few records left; the model does not answer, or with what is no distribution
-                over the classes; or all fit neither memory nor disk.
+            InputError: the budget has too few records left, the model gives no answer or no distribution over the
+                classes, or the answers fit neither memory nor disk.
         """
         room, N, C = room or Room(), len(population), population.num_classes
         number_M = torch.arange(N) if wanted_N is None else wanted_N.cpu().nonzero()[:, 0]
@@ -175,11 +176,11 @@ class EndpointModels(Models):
         return Signals(log_probability_KANC=log_KANC, form=replace(seen.form, digits=digits), room=room)
 
     def about(self, wanted_N: Tensor) -> "WantedAnswers":
-        """The model as far as it is asked about the records where the bool mask is True."""
+        """The model, which is asked only about the records where the bool mask is True."""
         return WantedAnswers(models=self, wanted_N=wanted_N)
 
     def testimony(self) -> Testimony:
-        """What can be said of the model once all has been asked: asks the sentinels once more."""
+        """How the model was asked, at the end of the run: asks about the sentinels once more."""
         asker, asking = self._asker, self._asking
         if self._sentinels is not None:
             self._counts |= self._sentinels.ask_at_end()
@@ -201,7 +202,7 @@ class EndpointModels(Models):
         )
 
     def select(self, kept_K: Tensor) -> "EndpointModels":
-        """This model, which is the only one and answers with finite numbers alone."""
+        """This model, which is the only one and never fails."""
         assert kept_K.tolist() == [True], "there is one model, and it never fails"
         return self
 
@@ -213,11 +214,11 @@ class EndpointModels(Models):
         )
 
     def close(self) -> None:
-        """Give connections and files back; done by itself when nobody holds these models any more."""
+        """Close connections and files; this happens by itself when nothing refers to these models any more."""
         self._finish()
 
     def _digits(self, seen: Seen) -> int | None:
-        """Those of the first records that were asked about, as long as others have no more."""
+        """To how many digits all answers so far are rounded; None where they are not."""
         if self._seen is None:
             return seen.digits
         known = self._reading.join(self._seen, seen)

@@ -1,12 +1,12 @@
-"""What the targets on a server of one's choice have in common: an address, the name of a model there, and a token."""
+"""What targets on a server of one's choice have in common: an address, the name of a model there, and a token."""
 
 from urllib.parse import quote
 
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import EnvironmentVariable, Name, Text
-from mia_lightning.targets.address import Address
-from mia_lightning.targets.endpoints.http import DEFAULT_TOKEN_VARIABLE, HttpClient, token_headers
+from mia_lightning.settings.kinds import Name, Text
+from mia_lightning.targets.address import Address, TokenVariable
 from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.http_client import DEFAULT_TOKEN_VARIABLE, HttpClient, token_headers
 
 
 @settings("target")
@@ -21,18 +21,18 @@ class NamedModel(EndpointTarget):
         token_header: `Authorization` sends "Bearer" and the token, any other the token alone.
 
     Raises:
-        InputError: an address or a name that is none.
+        InputError: `url` is no address or holds something secret.
     """
 
     url: Address
     model: Name
     version: Name | None = None
-    token_variable: EnvironmentVariable = DEFAULT_TOKEN_VARIABLE
+    token_variable: TokenVariable = DEFAULT_TOKEN_VARIABLE
     token_header: Text = "Authorization"
 
     @property
     def path(self) -> str:
-        """Of the model, behind the protocol's own."""
+        """The part of the path that names the model, behind the protocol's own part."""
         version = "" if self.version is None else f"/versions/{quote(self.version, safe='')}"
         return f"models/{quote(self.model, safe='')}{version}"
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from torch import Tensor
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
@@ -32,7 +32,6 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 _NUMBERS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 _LABELS = ("tensor(int64)", "tensor(int32)", "tensor(string)")
-_PROVIDERS = ("CPUExecutionProvider",)
 
 
 @settings("target")
@@ -41,7 +40,7 @@ class Onnx(EndpointTarget):
 
     Attributes:
         path: a `.onnx` file.
-        input, output: names of the model's own, where it has several; None for the only input, and for the first
+        input, output: their names in the model, needed where it has several; None for its only input, and for its first
             output of probabilities, else of labels.
         providers: of ONNX Runtime, in order of preference.
         normalised: whether it takes records as the networks of this run do, in place of those of the data set.
@@ -50,7 +49,7 @@ class Onnx(EndpointTarget):
     path: PathLike
     input: Name | None = None
     output: Name | None = None
-    providers: Annotated[Sequence[Name], FromList] = _PROVIDERS
+    providers: Annotated[Sequence[Name], FromList] = ("CPUExecutionProvider",)
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
 
@@ -60,14 +59,8 @@ class Onnx(EndpointTarget):
         Raises:
             InputError: ONNX Runtime is not installed, or the file cannot be used.
         """
-        return OnnxEndpoint(
-            Path(self.path),
-            classes_of(self.asking, setup),
-            input=self.input,
-            output=self.output,
-            providers=self.providers,
-            records=Records(population=setup.population if self.normalised else None),
-        )
+        records = Records(population=setup.population if self.normalised else None)
+        return OnnxEndpoint(self, classes_of(self.asking, setup), records)
 
 
 class OnnxEndpoint:
@@ -78,10 +71,8 @@ class OnnxEndpoint:
     that has none answers with labels.
 
     Args:
-        path: a `.onnx` file.
+        target: the file, and which of its inputs and outputs are used.
         class_names: the classes in the order of its answers.
-        input, output: names of the model's own, where it has several.
-        providers: of ONNX Runtime, in order of preference.
         records: as they are, or normalised.
 
     Raises:
@@ -90,20 +81,12 @@ class OnnxEndpoint:
 
     protocol = "onnx"
 
-    def __init__(
-        self,
-        path: Path,
-        class_names: Sequence[str],
-        *,
-        input: str | None = None,  # as the setting is called
-        output: str | None = None,
-        providers: Sequence[str] = _PROVIDERS,
-        records: Records | None = None,
-    ) -> None:
-        self._records = records or Records()
+    def __init__(self, target: Onnx, class_names: Sequence[str], records: Records) -> None:
+        path, input, output = Path(target.path), target.input, target.output
+        self._records = records
         self.place, self._what = path.name, f"The ONNX model {path}"
         self._class_names = tuple(class_names)
-        self._session = _open(path, list(providers), self._what)
+        self._session = _open(path, list(target.providers), self._what)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input = _named(inputs, input, self._what, "input")
         self._output = self._probable(outputs) if output is None else _named(outputs, output, self._what, "output")
@@ -123,11 +106,11 @@ class OnnxEndpoint:
 
     @property
     def identity(self) -> Mapping[str, object]:
-        """The content of the file, and which of its outputs is asked for."""
+        """The content of the file, and which of its inputs and outputs are used."""
         return self._identity
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
-        """Numbers in the order of `class_names`, 0 for classes that a map lacks; or numbers of classes.
+        """Probabilities in the order of `class_names`, 0 for classes that a map lacks; or the numbers of classes.
 
         Raises:
             InputError: it does not take the records, or does not give one answer for each.
@@ -162,12 +145,11 @@ class OnnxEndpoint:
     def _run(self, x: np.ndarray[Any, Any]) -> list[RawAnswer]:
         try:
             (given,) = self._session.run([self._output.name], {self._input.name: x})
-        # ONNX Runtime has errors of many kinds, without a common one beside Exception.
+        # The errors of ONNX Runtime have no common class below Exception.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(
                 f"{self._what} does not take records of shape {list(x.shape[1:])} as {self._input.name!r} of shape "
-                f"{self._input.shape} ({reason}); give records in the form that it was exported with."
+                f"{self._input.shape} ({first_line(error)}); give records in the form that it was exported with."
             ) from error
         if self._output.type in _NUMBERS:
             given = np.asarray(given)
@@ -192,7 +174,7 @@ class OnnxEndpoint:
         return answer_BC.tolist()
 
     def _probable(self, outputs: Sequence[Any]) -> Any:
-        """The output that says most: maps, then numbers for each class, then labels."""
+        """The most informative output: maps, else numbers for each class, else labels."""
         for kinds in (("seq(map(",), _NUMBERS, _LABELS):
             found = [each for each in outputs if each.type.startswith(kinds)]
             if found:
@@ -219,10 +201,10 @@ def _open(path: Path, providers: list[str], what: str) -> Any:
         )
     try:
         return onnxruntime.InferenceSession(str(path), providers=providers)
-    except Exception as error:  # of many kinds, likewise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # as in `_run`
         raise InputError(
-            f"{what} cannot be loaded ({reason}); export it anew, with its weights beside it where they lie apart."
+            f"{what} cannot be loaded ({first_line(error)}); export it anew, with its "
+            "weights beside it where they are in files of their own."
         ) from error
 
 

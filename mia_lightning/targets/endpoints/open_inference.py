@@ -17,9 +17,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name, OneOf
 from mia_lightning.targets.endpoints.answers import received
-from mia_lightning.targets.endpoints.http import HttpClient, StatusError
-from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.named_model import NamedModel
+from mia_lightning.targets.failures import RefusedError, StatusError, TryAgainError
+from mia_lightning.targets.http_client import HttpClient
 from mia_lightning.training.setup import Setup
 
 _TYPES = {
@@ -44,9 +45,9 @@ class OpenInference(NamedModel):
 
     Attributes:
         input: the name of the model's input; None for the one that its metadata names.
-        output: the name of the output that holds its answers; None for the first with a floating-point number for each
-            class, else for the names of the most probable classes with as many probabilities, else the first with one
-            label for each record.
+        output: the name of the output that holds the answers. None for the names of the most probable classes with as
+            many probabilities, where two outputs hold these; else for the first output with a floating-point number for
+            each class; else for the first output with one label for each record.
         datatype: of the input, such as FP32; None for that of its metadata, else that of the records.
     """
 
@@ -60,8 +61,10 @@ class OpenInference(NamedModel):
 
 
 class OpenInferenceEndpoint:
-    """One model (`mia_lightning.targets.endpoints.interface.Endpoint`); its metadata are asked for before the first
-    records, and are not needed where the settings say all."""
+    """One model (`mia_lightning.targets.endpoints.interface.Endpoint`).
+
+    Its metadata are asked for before the first records, unless the settings name input and datatype.
+    """
 
     protocol = "open_inference"
 
@@ -106,7 +109,7 @@ class OpenInferenceEndpoint:
         }
 
     def _shaped(self, x_B: Tensor, shape: object) -> Tensor:
-        """In the shape that the metadata name, where they name one of all axes but the first."""
+        """In the shape that the metadata name, where they name the size of each axis but the first."""
         if not isinstance(shape, list) or not all(type(size) is int for size in shape) or len(shape) < 2:
             return x_B
         wanted = shape[1:]
@@ -135,7 +138,7 @@ class OpenInferenceEndpoint:
         except StatusError as error:
             if error.status in (401, 403):
                 raise
-            metadata = None  # not every server has them, and the first answer will show whether there is such a model
+            metadata = None  # some servers have none; if there is no such model, the first answer says so
         except TryAgainError as error:
             raise TryAgainError(error.reason, after=error.after, was_asked=False) from None
         inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
@@ -145,7 +148,7 @@ class OpenInferenceEndpoint:
         if len(named) > 1:
             raise RefusedError(
                 f"The model at {self.place} has {len(named)} inputs "
-                f"({received([each['name'] for each in named])}), and records are one; name theirs by target.input."
+                f"({received([each['name'] for each in named])}); name the one that takes the records in target.input."
             )
         return named[0] if named else {"name": _DEFAULT_INPUT}
 
@@ -171,7 +174,7 @@ class OpenInferenceEndpoint:
             raise self._refused(f"{received(values)}, which are no numbers") from None
 
     def _named(self, outputs: Sequence[Mapping[str, Any]], num: int) -> Sequence[RawAnswer] | None:
-        """The most probable classes by name, where one output names them and one has as many probabilities."""
+        """The most probable classes by name, where one output has their names and one as many probabilities."""
         if self._target.output is not None:
             return None
         sizes = {each.get("datatype"): _flat(each["data"]) for each in outputs}
@@ -213,19 +216,19 @@ class OpenInferenceEndpoint:
 
 
 def _converted(x_B: Tensor, name: str) -> Tensor:
-    """In the type of the model's input, which must hold the same numbers."""
+    """In the type of the model's input, which must be able to hold the same numbers."""
     converted = x_B.to(_TYPES[name])
     if name not in _FLOATS and not torch.equal(converted.to(x_B.dtype), x_B):
         raise RefusedError(
-            f"The model takes records of whole numbers ({name}), but those of the data set are "
-            f"{str(x_B.dtype).removeprefix('torch.')} and not all of them such numbers; set target.datatype, or choose "
+            f"The model takes records of whole numbers ({name}), but the data set's are "
+            f"{str(x_B.dtype).removeprefix('torch.')} with other numbers among them; set target.datatype, or choose "
             "another `dataset`."
         )
     return converted
 
 
 def _flat(data: object) -> list[Any]:
-    """Values one after the other; servers send nested lists, too."""
+    """Values one after the other; some servers send nested lists."""
     if not isinstance(data, list):
         return [data]
     while data and all(isinstance(each, list) for each in data):

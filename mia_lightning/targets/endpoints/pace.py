@@ -5,16 +5,16 @@ import time
 
 from mia_lightning.seeds import derive
 
-_LONGEST_PAUSE = 60.0  # seconds, that this side chooses
-_LONGEST_WAIT = 600.0  # seconds, that a server may ask for
+_LONGEST_PAUSE = 60.0  # seconds, where this side chooses them
+_LONGEST_WAIT = 600.0  # seconds, where the server asks for them
 
 
 class StoppedError(Exception):
-    """What is asked was given up while it waited."""
+    """A request was given up while it waited."""
 
 
 class Pace:
-    """Shared by all threads that ask one model.
+    """The pace of all threads that ask one model.
 
     Args:
         per_second: requests; None for no limit.
@@ -31,17 +31,17 @@ class Pace:
         return self._stopped.is_set()
 
     def stop(self) -> None:
-        """Wakes all that wait."""
+        """Let all threads that wait give up."""
         self._stopped.set()
 
     def resume(self) -> None:
         self._stopped.clear()
 
     def wait_for_turn(self) -> None:
-        """Until a request may be sent.
+        """Wait until a request may be sent.
 
         Raises:
-            StoppedError: it was given up.
+            StoppedError: the request was given up.
         """
         while True:
             with self._lock:
@@ -56,15 +56,15 @@ class Pace:
         self._sleep(pause)
 
     def pause(self, attempt: int, after: float | None, name: str) -> None:
-        """Wait before the next attempt: as long as the server asks, and all others with it, or longer each time.
+        """Wait before the next attempt: longer each time, or, like all other requests, as long as the server asks.
 
         Args:
-            attempt: how many have failed.
+            attempt: how many attempts have failed.
             after: seconds that the server asks for; None for none.
             name: of the request, for its jitter.
 
         Raises:
-            StoppedError: it was given up.
+            StoppedError: the request was given up.
         """
         if after is not None:
             wait = min(max(after, 0.0), _LONGEST_WAIT)

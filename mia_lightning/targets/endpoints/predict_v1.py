@@ -13,9 +13,9 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name
 from mia_lightning.targets.endpoints.answers import received
-from mia_lightning.targets.endpoints.http import HttpClient
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.named_model import NamedModel
+from mia_lightning.targets.http_client import HttpClient
 from mia_lightning.training.setup import Setup
 
 # Names and their probabilities, side by side, as some servers send them.
@@ -79,10 +79,10 @@ def predict_body(x_B: Tensor, *, instance_key: str | None = None) -> dict[str, A
 
 
 def predictions_of(answer: object, *, key: str | None, place: str) -> list[RawAnswer]:
-    """What stands under `predictions`, each a list of numbers, a label, or numbers by the names of classes.
+    """The `predictions` of an answer, each a list of numbers, a label, or numbers by the names of classes.
 
     Args:
-        key: of the part of each prediction that is meant; None where it has one part, or names and numbers side by side
+        key: of the part of each prediction to be read; None where it has one part, or names and numbers side by side
             (`displayNames` and `confidences`, or `classes` and `scores`).
         place: of the model, for messages.
 
@@ -127,7 +127,7 @@ def _paired(names: Any, numbers: Any, raw: object, place: str) -> dict[str, floa
     paired = {str(name): number for name, number in zip(names, numbers, strict=False)}
     if len(names) != len(numbers) or len(paired) != len(names):
         raise InputError(
-            f"The model at {place} answered with {received(raw)}, in which {len(set(map(str, names)))} different names "
-            f"stand beside {len(numbers)} numbers; it must give one number for each name."
+            f"The model at {place} answered with {received(raw)}, which has {len(set(map(str, names)))} different "
+            f"names and {len(numbers)} numbers; let it give one number for each name."
         )
     return paired

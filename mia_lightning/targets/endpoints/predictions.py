@@ -1,4 +1,4 @@
-"""A file of what a model answered for the records of the data set; nothing else of the model is known."""
+"""A file of the answers of a model for the records of the data set; nothing else is known of the model."""
 
 import hashlib
 from collections import Counter
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
@@ -30,13 +30,13 @@ from mia_lightning.training.signals import Signals
 
 @settings("target")
 class Predictions(EndpointTarget):
-    """What some model answered for the records of the data set, in a file; it can be asked nothing else.
+    """The answers of some model for the records of the data set, in a file; it cannot be asked for others.
 
     Attributes:
-        path: a `.parquet` or `.csv` file with a line for each record: a column for each class, by the names of the
-            classes in any order or else in the order of the classes, or one column of labels.
-        row_column: the column that has the record's number in the data set, from 0; a file without it has its lines in
-            the order of the records.
+        path: a `.parquet` or `.csv` file with a line for each record. It has a column for each class, which are named
+            by the classes or stand in their order, or one column of labels.
+        row_column: the column with the number of the record in the data set, from 0. Without this column the lines are
+            in the order of the records.
     """
 
     path: PathLike
@@ -48,7 +48,7 @@ class Predictions(EndpointTarget):
         """The file, read.
 
         Raises:
-            InputError: it cannot be used.
+            InputError: the file cannot be used.
         """
         return PredictionsEndpoint(
             Path(self.path),
@@ -58,20 +58,20 @@ class Predictions(EndpointTarget):
         )
 
     def obtain(self, setup: Setup) -> "PredictedModels":
-        """The model, as far as the file shows it."""
+        """The model, of which only the answers in the file are known."""
         return PredictedModels(self.connect(setup), self.asking, setup.population, remark=setup.engine.stages.remark)
 
 
 class PredictedModels(EndpointModels):
-    """A model that is known by its answers for the records of one population.
+    """A model whose answers for the records of one population are known.
 
-    Its own population is observed record by record; others are looked up among it by their bytes.
+    A record of another population gets the answer of the equal record of this one.
 
     Args:
         endpoint: which knows records by their numbers.
         asking: how it is asked.
-        population: the records that the numbers are of.
-        remark: is told what a person should know.
+        population: the records that the endpoint numbers.
+        remark: is given sentences for the report.
     """
 
     answers_others: ClassVar[bool] = False
@@ -91,7 +91,7 @@ class PredictedModels(EndpointModels):
         """What the file says of every record.
 
         Raises:
-            InputError: a record is none of the data set's, or equals several for which the file says different things.
+            InputError: a record is none of the data set's, or equals several with different answers.
         """
         row_N = self._rows(population).to(population.device)
         rows = replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None)
@@ -109,18 +109,18 @@ class PredictedModels(EndpointModels):
         return torch.tensor([self._row(record, rows_of.get(each.tobytes())) for record, each in enumerate(digests)])
 
     def _row(self, record: int, rows: list[int] | None) -> int:
-        """Of the equal records of the data set `rows`, one that answers for all."""
+        """The one of the equal records `rows` of the data set whose answer holds for all of them."""
         mend = "take attacks that ask for no more, such as shokri, loss or lira_offline, and shadow=real"
         if rows is None:
             raise InputError(
-                f"target=predictions has no answer for record {record} of those that are asked about, which is none of "
-                f"the data set's: a file answers for no changed or made-up records; {mend}."
+                f"target=predictions has no answer for record {record}, which is none of the data set's: a file has no "
+                f"answers for changed or made-up records; {mend}."
             )
         differing = [row for row in rows[1:] if not self._file.agree(rows[0], row)]
         if differing:
             raise InputError(
                 f"target=predictions has different answers for the records {rows[0]} and {differing[0]} of the data "
-                f"set, which are equal, so it cannot answer for one more like them; {mend}."
+                f"set, which are equal, so it has no one answer for a further equal record; {mend}."
             )
         return rows[0]
 
@@ -128,7 +128,7 @@ class PredictedModels(EndpointModels):
 class PredictionsEndpoint:
     """The answers in a file (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
-    A record is known by its number in the data set, so that equal records keep the answers that the file has for each.
+    A record is known by its number in the data set, so that equal records keep answers of their own.
 
     Args:
         path: a `.parquet` or `.csv` file with a line for each record.
@@ -191,9 +191,8 @@ def _read(path: Path, what: str) -> pa.Table:
         else:
             raise InputError(f"{what} ends in {path.suffix!r}; give a .parquet or .csv file.")
     except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{what} cannot be read ({reason}); write it anew as parquet, or as CSV with a header."
+            f"{what} cannot be read ({first_line(error)}); write it anew as parquet, or as CSV with a header."
         ) from error
     for name, count in Counter(table.column_names).items():
         if count > 1:

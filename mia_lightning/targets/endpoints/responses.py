@@ -1,7 +1,7 @@
-"""Answers of a served model, kept for good, and the count of what it was asked: one file for each model.
+"""The kept answers of a served model, and how many records it was asked about: one file for each model.
 
-What is about to be asked is written down before it is sent, so that a process that is killed in between never makes
-the sum pass the budget; answers are written down as soon as they arrive. Processes share the file.
+Records are counted before they are sent, so that the sum never passes the budget, even where a process is killed in
+between. Answers are written as soon as they arrive. Processes share the file.
 """
 
 import json
@@ -35,7 +35,7 @@ class Responses:
     Args:
         folder: where the file lies; None keeps all in memory.
         identity: of the model (`Endpoint.identity`); each has a file of its own.
-        remark: is told of a file that was damaged, and of another process that is waited for.
+        remark: is given a sentence where the file was damaged, and where another process is waited for.
 
     Raises:
         InputError: the folder cannot be written to, or the file is of a newer version.
@@ -58,38 +58,38 @@ class Responses:
 
     @property
     def asked(self) -> int:
-        """Records asked about by all runs that share the file; those asked again count again."""
+        """How many records all runs that share the file asked about; one that was asked about again counts again."""
         with self._transaction(write=False) as database:
             return int(database.execute("SELECT asked FROM counts").fetchone()[0])
 
     def reserve(self, num: int, budget: int | None) -> bool:
-        """Write down that so many records are about to be asked about; False, and nothing, if the budget has less."""
+        """Count so many records that are about to be asked about; False, without counting, if the budget has fewer."""
         with self._transaction() as database:
             statement = "UPDATE counts SET asked = asked + ?1 WHERE ?2 IS NULL OR asked + ?1 <= ?2"
             return database.execute(statement, (num, budget)).rowcount == 1
 
     def give_back(self, num: int) -> None:
-        """So many reserved records were not asked about."""
+        """Count so many records less, which were reserved but not asked about."""
         with self._transaction() as database:
             database.execute("UPDATE counts SET asked = asked - ?", (num,))
 
     def keep(self, keys: Sequence[bytes], answers: Sequence[object]) -> None:
-        """The first answer for a record stays."""
+        """Keep answers; a record that has one already keeps its first."""
         rows = [(key, json.dumps(answer).encode()) for key, answer in zip(keys, answers, strict=True)]
         with self._transaction() as database:
             database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", rows)
 
     def kept(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
-        """Those of the answers that are there."""
+        """The kept answers among those of these keys."""
         return {key: json.loads(answer) for key, answer in self._select(keys, "record, answer")}
 
     def are_kept(self, keys: Sequence[bytes]) -> set[bytes]:
-        """The keys of answers that are there."""
+        """Which of these keys have a kept answer."""
         return {key for (key,) in self._select(keys, "record")}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """No other process asks this model meanwhile, so that no record is asked about by two of them."""
+        """Hold a lock, so that no other process asks this model about the same records meanwhile."""
         if self.path is None:
             yield
             return
@@ -174,7 +174,7 @@ class Responses:
     def _not_writable(self, reason: str) -> InputError:
         folder = "memory" if self.path is None else f"'{self.path.parent}'"
         return InputError(
-            f"Answers cannot be kept in {folder} ({reason}); choose another folder by target.asking.responses, or null "
+            f"Answers cannot be kept in {folder} ({reason}); choose another folder in target.asking.responses, or null "
             "to keep them for this run alone."
         )
 

@@ -11,14 +11,12 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name
 from mia_lightning.targets.address import Address
-from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 from mia_lightning.training.setup import Setup
 
-_CONTENT_TYPES = ("application/json", "text/csv")
-_SINGLE = ("label", "score")
-
-# By the service's names. What a request that is turned away costs nobody is False.
+# By the names of the service: whether the records may have been answered, and so paid for, all the same.
 _PASSES = {
     "ThrottlingException": False,
     "TooManyRequestsException": False,
@@ -56,8 +54,8 @@ class SageMaker(EndpointTarget):
         accept: of answers; None for what the model gives by itself.
         json_key: what the list of records stands under; None for a list by itself.
         feature_key: what the numbers of a record stand under ("features" of the built-in algorithms); None for a list.
-        single: what one number for a record is: a `label`, or the `score` of the second of two classes.
-        endpoint_url: of another host that speaks the service's routes; None for the service.
+        single: what a single number for a record is: a `label`, or the `score` of the second of two classes.
+        endpoint_url: of another host with the same routes; None for the service.
     """
 
     endpoint_name: Name
@@ -75,100 +73,56 @@ class SageMaker(EndpointTarget):
         """The endpoint; nothing is asked yet.
 
         Raises:
-            InputError: boto3 is not installed, or finds no region or no such settings.
+            InputError: boto3 is not installed, finds no region, or refuses the settings.
         """
-        return SageMakerEndpoint(
-            self.endpoint_name,
-            region=self.region,
-            variant=self.variant,
-            inference_component=self.inference_component,
-            content_type=self.content_type,
-            accept=self.accept,
-            json_key=self.json_key,
-            feature_key=self.feature_key,
-            single=self.single,
-            endpoint_url=self.endpoint_url,
-            timeout=self.asking.timeout,
-            connections=self.asking.concurrency,
-        )
+        return SageMakerEndpoint(self)
 
 
 class SageMakerEndpoint:
     """One endpoint, or one variant of it (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
     Args:
-        endpoint_name, region, variant, inference_component, content_type, accept: as those of `SageMaker`.
-        json_key, feature_key, single, endpoint_url: likewise.
-        timeout: seconds, to connect and to wait for an answer.
-        connections: that may be open at once.
+        target: which endpoint is asked, and how.
 
     Raises:
-        InputError: boto3 is not installed, or finds no region or no such settings.
+        InputError: boto3 is not installed, finds no region, or refuses the settings.
     """
 
     protocol = "sagemaker"
 
-    def __init__(
-        self,
-        endpoint_name: str,
-        *,
-        region: str | None = None,
-        variant: str | None = None,
-        inference_component: str | None = None,
-        content_type: str = "application/json",
-        accept: str | None = "application/json",
-        json_key: str | None = "instances",
-        feature_key: str | None = None,
-        single: str = "label",
-        endpoint_url: str | None = None,
-        timeout: float = 30.0,
-        connections: int = 4,
-    ) -> None:
-        self._name, self._variant, self._component = endpoint_name, variant, inference_component
-        self._content_type, self._accept = content_type, accept
-        self._json_key, self._feature_key, self._single = json_key, feature_key, single
-        self._client = _connect(region, endpoint_url, timeout, connections)
+    def __init__(self, target: SageMaker) -> None:
+        self._target = target
+        self._client = _connect(target)
         self._region = self._client.meta.region_name
-        parts = [f"{endpoint_name} in {self._region}"]
-        parts += [f"{what} {name}" for what, name in (("variant", variant), ("component", inference_component)) if name]
-        self.place = ", ".join(parts)
+        named = (("variant", target.variant), ("component", target.inference_component))
+        self.place = ", ".join([f"{target.endpoint_name} in {self._region}", *(f"{a} {b}" for a, b in named if b)])
         self._what = f"The SageMaker endpoint {self.place}"
-        self._endpoint_url = endpoint_url
 
     @property
     def identity(self) -> Mapping[str, object]:
         """Which endpoint is asked, and in what form; not with whose credentials."""
-        return {
-            "protocol": self.protocol,
-            "endpoint_name": self._name,
-            "region": self._region,
-            "variant": self._variant,
-            "inference_component": self._component,
-            "content_type": self._content_type,
-            "accept": self._accept,
-            "json_key": self._json_key,
-            "feature_key": self._feature_key,
-            "single": self._single,
-            "endpoint_url": self._endpoint_url,
-        }
+        names = ("endpoint_name", "variant", "inference_component", "content_type", "accept", "json_key")
+        asked = {name: getattr(self._target, name) for name in (*names, "feature_key", "single", "endpoint_url")}
+        return {"protocol": self.protocol, "region": self._region, **asked}
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
-        """One InvokeEndpoint; boto3's own retries are off.
+        """The answers of one InvokeEndpoint; boto3's own retries are off.
 
         Raises:
             TryAgainError: throttling, a model that is not ready, a fault of the service or of the model (5xx), a broken
                 connection.
-            RefusedError: what the service refuses, or boto3 cannot send.
-            InputError: what the model refuses, or a body that is no answer.
+            RefusedError: the service refuses the request, or boto3 cannot send it.
+            InputError: the model refuses the records, or the body is no answer.
         """
+        target = self._target
         optional = {
-            "Accept": self._accept,
-            "TargetVariant": self._variant,
-            "InferenceComponentName": self._component,
+            "Accept": target.accept,
+            "TargetVariant": target.variant,
+            "InferenceComponentName": target.inference_component,
         }
         content_type, body = self._invoke(
-            EndpointName=self._name,
-            ContentType=self._content_type,
+            EndpointName=target.endpoint_name,
+            ContentType=target.content_type,
             Body=self._written(x_B),
             **{name: value for name, value in optional.items() if value},
         )
@@ -181,12 +135,13 @@ class SageMakerEndpoint:
         self._client.close()
 
     def _written(self, x_B: Tensor) -> bytes:
-        if self._content_type == "text/csv":
+        target = self._target
+        if target.content_type == "text/csv":
             return "".join(",".join(map(repr, row)) + "\n" for row in x_B.flatten(1).tolist()).encode()
         rows: Any = x_B.tolist()
-        if self._feature_key is not None:
-            rows = [{self._feature_key: row} for row in rows]
-        return json.dumps(rows if self._json_key is None else {self._json_key: rows}).encode()
+        if target.feature_key is not None:
+            rows = [{target.feature_key: row} for row in rows]
+        return json.dumps(rows if target.json_key is None else {target.json_key: rows}).encode()
 
     def _invoke(self, **request: Any) -> tuple[str, bytes]:
         from botocore import exceptions as failures
@@ -195,7 +150,7 @@ class SageMakerEndpoint:
             response = self._client.invoke_endpoint(**request)
             return str(response.get("ContentType", "")), response["Body"].read()
         except failures.ClientError as error:
-            # Nothing of the service's message is passed on: that of a wrong signature holds the request's headers.
+            # The service's message is not passed on: that of a wrong signature holds the request's headers.
             raise self._failure(error.response) from error
         except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.TokenRetrievalError):
             raise RefusedError(
@@ -209,7 +164,7 @@ class SageMakerEndpoint:
         except failures.BotoCoreError as error:
             kind = type(error).__name__
             raise RefusedError(
-                f"{self._what} cannot be asked ({kind}); put right boto3's configuration or credentials."
+                f"{self._what} cannot be asked ({kind}); correct boto3's configuration or credentials."
             ) from error
 
     def _failure(self, response: Mapping[str, Any]) -> Exception:
@@ -245,13 +200,13 @@ class SageMakerEndpoint:
                 return value
             raise self._no_answer("a list of other things than numbers")
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return self._scored(value) if self._single == "score" else self._label(value)
+            return self._scored(value) if self._target.single == "score" else self._label(value)
         if isinstance(value, str) and value:
             return value
         raise self._no_answer(f"a {type(value).__name__}")
 
     def _scored(self, value: Any) -> RawAnswer:
-        """The built-in algorithms' `score`: of each class, or of the second of two."""
+        """The `score` of the built-in algorithms: of each class, or of the second of two."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             return [1.0 - value, float(value)]
         return self._read(value)
@@ -271,7 +226,7 @@ class SageMakerEndpoint:
         )
 
 
-def _connect(region: str | None, endpoint_url: str | None, timeout: float, connections: int) -> Any:
+def _connect(target: SageMaker) -> Any:
     if find_spec("boto3") is None:
         raise InputError(
             "target=sagemaker needs boto3, which is not installed; pip install 'mia-lightning[sagemaker]'."
@@ -282,13 +237,13 @@ def _connect(region: str | None, endpoint_url: str | None, timeout: float, conne
 
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
-        connect_timeout=timeout,
-        read_timeout=timeout,
-        max_pool_connections=connections,
+        connect_timeout=target.asking.timeout,
+        read_timeout=target.asking.timeout,
+        max_pool_connections=target.asking.concurrency,
     )
     try:
-        session = boto3.session.Session(region_name=region)  # of this target alone: the default one is everybody's
-        return session.client("sagemaker-runtime", endpoint_url=endpoint_url, config=config)
+        session = boto3.session.Session(region_name=target.region)  # not the default session, which others share
+        return session.client("sagemaker-runtime", endpoint_url=target.endpoint_url, config=config)
     except NoRegionError:
         raise InputError(
             "target=sagemaker finds no region; set `target.region`, or AWS_DEFAULT_REGION, or one in the profile."

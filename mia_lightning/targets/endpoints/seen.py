@@ -1,4 +1,4 @@
-"""How a model's answers were seen: in what form, with how many digits, and how well they add up."""
+"""The form of a model's answers: what they show, with how many digits, and how well they add up to 1."""
 
 from dataclasses import dataclass, field
 
@@ -9,20 +9,20 @@ from mia_lightning.training.signals import AnswerForm
 
 MAX_DIGITS = 6
 LARGEST_SUM_ERROR = 1e-3
-# Numbers that must have been seen, and how many of them between 0 and 1, before they count as rounded: at six digits
-# about a quarter of single-precision numbers near 1 look as if they were.
+# How many numbers must have been seen, and how many of them between 0 and 1, before they count as rounded: about a
+# quarter of the single-precision numbers near 1 look as if they were rounded to six digits.
 _FEWEST, _FEWEST_INNER = 300, 20
-# A decimal number that went through single precision is as near as this to itself.
+# The relative error of a decimal number that went through single precision.
 _STEP = 2.0**-23
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decimals:
-    """What was seen of some probabilities.
+    """The digits of some probabilities.
 
     Attributes:
-        fits: for 1 to `MAX_DIGITS` digits, whether all numbers have no more.
-        num, num_inner: how many numbers, and how many of them lie between 0 and 1.
+        fits: for 1 to `MAX_DIGITS` digits, whether no number has more.
+        num, num_inner: how many numbers there are, and how many of them lie between 0 and 1.
     """
 
     fits: tuple[bool, ...] = (True,) * MAX_DIGITS
@@ -38,18 +38,18 @@ class Decimals:
 
     @property
     def fewest(self) -> int | None:
-        """The fewest digits that all numbers fit, however few they are; None for more than `MAX_DIGITS`."""
+        """The fewest digits that all numbers fit, however few numbers there are; None for more than `MAX_DIGITS`."""
         return next((place + 1 for place, fits in enumerate(self.fits) if fits), None)
 
     @property
     def digits(self) -> int | None:
-        """The digits that the numbers are rounded to; None where they are not, or are too few to tell."""
+        """To how many digits the numbers are rounded; None where they are not, or where they are too few to tell."""
         is_enough = self.num >= _FEWEST and self.num_inner >= _FEWEST_INNER
         return self.fewest if is_enough else None
 
 
 def decimals_of(probability: npt.NDArray[np.float64]) -> Decimals:
-    """What is seen of these numbers."""
+    """The digits of these numbers."""
     fits = []
     for digits in range(1, MAX_DIGITS + 1):
         error = np.abs(probability - np.round(probability, digits))
@@ -60,13 +60,13 @@ def decimals_of(probability: npt.NDArray[np.float64]) -> Decimals:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """How some answers were seen, and what is left to be judged once all are there.
+    """The form of some answers, and what is judged once all answers are there.
 
     Attributes:
         form: without digits, which single answers do not show.
-        record: the number of the first of them, for messages.
-        decimals: of their probabilities.
-        sum_error, sum_record, sum_received: by how much the worst sum is wrong, and whose it is.
+        record: the number of the first record, for messages.
+        decimals: of the probabilities.
+        sum_error, sum_record, sum_received: by how much the worst sum differs from 1, and of which record and answer.
         terms: how many numbers are added in a sum.
     """
 
@@ -80,11 +80,11 @@ class Seen:
 
     @property
     def allowed(self) -> float:
-        """The largest error of a sum that so few digits explain."""
+        """The largest error of a sum that rounding explains."""
         fewest = self.decimals.fewest
         return LARGEST_SUM_ERROR if fewest is None else max(LARGEST_SUM_ERROR, self.terms * 0.5 * 10.0**-fewest)
 
     @property
     def digits(self) -> int | None:
-        """What the numbers are rounded to; None where they are not."""
+        """To how many digits the numbers are rounded; None where they are not."""
         return None if self.form.kind == "labels" else self.decimals.digits

@@ -1,4 +1,4 @@
-"""Records that are asked about again: whether a served model's answers vary, and whether it changed meanwhile."""
+"""Sentinels: records that are asked about again, to see whether answers vary and whether the model changed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,34 +13,35 @@ from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.asker import Asker
 from mia_lightning.training.signals import AnswerForm
 
-# Probabilities that are farther apart differ: a batch of other records moves those of single precision by less.
+# Two probabilities that are farther apart differ; a batch of other records moves single-precision ones by less.
 SAME = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Testimony:
-    """What a run can say of the model that it asked.
+    """What a run knows of the model that it asked.
 
     Attributes:
         protocol, place: of the endpoint.
-        form: how answers were seen; None where nothing was asked.
-        num_records: different records of which the answer is known.
-        num_found: how many of them were kept from other runs.
+        form: of the answers; None where nothing was asked.
+        num_records: different records with a known answer.
+        num_found: how many of them have an answer that another run kept.
         num_sent: records that this run asked about.
-        num_repeated: how many of those again, after a fault or as sentinels.
-        num_spent: records asked about by all runs that share the responses.
+        num_repeated: how many of them it asked about again, after a fault or as sentinels.
+        num_spent: records that all runs that share the responses asked about.
         budget: None for no limit.
         cost: of what this run asked about, in the currency of `price_per_thousand`; None where that is not known.
-        num_wanted: sentinels that were asked for.
-        num_at_once: sentinels asked again at once whose first answer was of this run.
-        num_varied: how many of these were answered otherwise: answers vary from call to call.
-        num_kept: sentinels asked again whose first answer was kept from another run.
-        num_outdated: how many of these were answered otherwise: the model changed since, or its answers vary.
-        num_at_end: sentinels asked again at the end.
-        num_changed: how many of these were answered otherwise than when they were last asked about: the model changed
-            during the audit, or its answers vary.
-        largest_difference: in a probability, between any two answers for a sentinel; None where none was asked again.
-        failure: why no sentinels could be asked at the end; None where they were.
+        num_wanted: how many sentinels the settings ask for.
+        num_at_once: sentinels that were asked about again at once, and whose first answer this run got.
+        num_varied: how many of these got another answer: answers vary from call to call.
+        num_kept: sentinels that were asked about again, and whose first answer another run kept.
+        num_outdated: how many of these got another answer: the model changed since, or its answers vary.
+        num_at_end: sentinels that were asked about again at the end.
+        num_changed: how many of these got another answer than the last time: the model changed during the audit, or its
+            answers vary.
+        largest_difference: in a probability, between any two answers for a sentinel; None where none was asked about
+            again.
+        failure: why no sentinel could be asked about at the end; None where they were.
     """
 
     protocol: str
@@ -72,7 +73,7 @@ class Sentinels:
         x_N: records `[N, *features]`.
         key_N: of their answers.
         number_N: what messages call them.
-        wanted: how many; fewer where the budget has not twice that left.
+        wanted: how many sentinels; fewer where the budget does not have twice as many records left.
         seed: of the run.
     """
 
@@ -104,7 +105,7 @@ class Sentinels:
         return len(self._number_S)
 
     def ask_at_once(self) -> dict[str, int]:
-        """Ask again, right after the first answers; counts of `Testimony`."""
+        """Ask about them again, right after the first answers; returns counts of `Testimony`."""
         differs_S = self._differs_now()
         fresh_S = self._is_fresh_S
         return {
@@ -115,7 +116,7 @@ class Sentinels:
         }
 
     def ask_at_end(self) -> dict[str, int | str | None]:
-        """Ask once more, as many as the budget still allows; counts of `Testimony`."""
+        """Ask about as many as the budget still allows once more; returns counts of `Testimony`."""
         left = self._asker.left
         num = len(self) if left is None else min(left, len(self))
         try:
@@ -130,7 +131,7 @@ class Sentinels:
         return self._largest if len(self) else None
 
     def _differs_now(self, num: int | None = None) -> Tensor:
-        """bool `[S]`: answered otherwise than the last time."""
+        """bool `[S]`: whether the answer is another than the last time."""
         num = len(self) if num is None else num
         if num == 0:
             return torch.zeros(0, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""An estimator of scikit-learn, or whatever has its `predict_proba` or `predict`, asked in this process."""
+"""An estimator of scikit-learn, or any object with `predict_proba` or `predict`, asked in this process."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from uuid import uuid4
 import numpy as np
 from torch import Tensor
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import PathLike
 from mia_lightning.store.identity import NoIdentityError, digest, identity
@@ -122,7 +122,8 @@ class EstimatorEndpoint:
         return self._identity
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
-        """Probabilities in the order of `class_names`, 0 for classes that it never saw; or numbers of classes.
+        """Probabilities in the order of `class_names`, 0 for classes that the estimator never saw; or numbers of
+        classes.
 
         Raises:
             InputError: it does not take the records, or does not give one answer for each.
@@ -131,12 +132,12 @@ class EstimatorEndpoint:
         method = "predict_proba" if self._gives_probabilities else "predict"
         try:
             answer = getattr(self._estimator, method)(x_BF)
-        # An estimator may be anybody's code, and most of scikit-learn's refusals are plain ValueErrors.
+        # An estimator may raise anything, and scikit-learn mostly raises plain ValueErrors.
         except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
             raise InputError(
                 f"{self._what} does not take records of {x_BF.shape[1]} features of {x_BF.dtype} "
-                f"({type(error).__name__}: {reason}); fit it on records of the data set, as they are in memory."
+                f"({type(error).__name__}: {first_line(error)}); fit it on records of the data "
+                "set, as they are in memory."
             ) from error
         given = np.asarray(answer)
         if self._gives_probabilities:
@@ -178,8 +179,7 @@ class EstimatorEndpoint:
 
 
 def _digest_of(estimator: Any) -> str:
-    """Of its content; where nobody can say what that is, of this object alone, so that nothing kept is taken for its
-    answers."""
+    """A hash of its content; where the content cannot be told a new one, under which no answers are kept yet."""
     try:
         return digest(identity(estimator))
     except NoIdentityError:
@@ -192,7 +192,7 @@ def _check_fitted(estimator: Any, what: str) -> None:
     from sklearn.utils.validation import check_is_fitted
 
     if not isinstance(estimator, BaseEstimator):
-        return  # of somebody else, who has a way of their own to say so
+        return  # another library has its own way to say that an estimator is not fitted
     try:
         check_is_fitted(estimator)
     except NotFittedError as error:
@@ -220,9 +220,8 @@ def load_pickle(path: Path, *, is_allowed: bool) -> tuple[Any, str]:
 
     try:
         return joblib.load(path), hashlib.sha256(path.read_bytes()).hexdigest()
-    except Exception as error:  # a pickle may end in any error: of code that is not there, or damaged
-        reason = (str(error).splitlines() or [""])[0]
+    except Exception as error:  # a pickle may raise anything: its code may be missing, or it may be damaged
         raise InputError(
-            f"`target.path` {path} cannot be read ({type(error).__name__}: {reason}); install what it was made with, "
-            "in the same versions, or write it anew with joblib.dump."
+            f"`target.path` {path} cannot be read ({type(error).__name__}: {first_line(error)}); install the "
+            "packages that it was made with, in the same versions, or write it anew with joblib.dump."
         ) from error

@@ -1,29 +1,29 @@
-"""Tasks on several threads at once, none of which keeps a process alive that was told to end."""
+"""Work on several threads at once, none of which keeps alive a process that is told to end."""
 
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-Task = TypeVar("Task")
+Item = TypeVar("Item")
 
 
-def run_all(tasks: Sequence[Task], do: Callable[[Task], None], *, at_once: int, stop: Callable[[], None]) -> None:
-    """`do` each task, in no order; the first exception is raised once all threads are done with what they had begun.
+def run_all(items: Sequence[Item], do: Callable[[Item], None], *, at_once: int, stop: Callable[[], None]) -> None:
+    """`do` each item, in any order; the first exception is raised once each thread has finished its item.
 
     An interrupt is raised at once: the threads are daemons, unlike those of `concurrent.futures`, for which Python
     waits when it ends.
 
     Args:
-        stop: called when a task failed, or at an interrupt, so that those that wait give up.
+        stop: is called when an item failed, or at an interrupt, so that threads that wait give up.
     """
-    if min(at_once, len(tasks)) <= 1:
-        for task in tasks:
-            do(task)
+    if min(at_once, len(items)) <= 1:
+        for item in items:
+            do(item)
         return
-    waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    for task in tasks:
-        waiting.put(task)
+    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
+    for item in items:
+        waiting.put(item)
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
@@ -35,7 +35,7 @@ def run_all(tasks: Sequence[Task], do: Callable[[Task], None], *, at_once: int, 
         except BaseException as error:
             ended.put(error)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(tasks)))]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(items)))]
     for thread in threads:
         thread.start()
     first: BaseException | None = None

@@ -18,10 +18,11 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name
 from mia_lightning.settings.words import Words
 from mia_lightning.targets.address import Address
-from mia_lightning.targets.endpoints.http import HttpClient, StatusError
-from mia_lightning.targets.endpoints.interface import RawAnswer, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.predict_v1 import predict_body, predictions_of
+from mia_lightning.targets.failures import RefusedError, StatusError, TryAgainError
+from mia_lightning.targets.http_client import HttpClient
 from mia_lightning.training.setup import Setup
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -45,7 +46,7 @@ class Vertex(EndpointTarget):
         api_endpoint: the host of a dedicated or private endpoint, or its whole address up to where /v1 begins; None for
             the host of the location.
         instance_key: under which each record is sent; None where it is sent as it is.
-        prediction_key: under which the probabilities of each prediction are found, where it has several parts.
+        prediction_key: under which the probabilities stand, where a prediction has several parts.
     """
 
     location: Location
@@ -72,7 +73,7 @@ class VertexEndpoint:
         target: which endpoint is asked.
         credentials: of google-auth; renewed when they end.
         project: where `target.project` names none.
-        remark: is told when another deployed model answers.
+        remark: is given a sentence where a further deployed model answers.
 
     Raises:
         InputError: no project is known.
@@ -114,7 +115,7 @@ class VertexEndpoint:
         return {"protocol": self.protocol, "place": self.place, **asked}
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
-        """The answers of one `predict` request; a token that is no longer taken is renewed once.
+        """The answers of one `predict` request; a token that is refused is renewed once.
 
         Raises:
             TryAgainError, RefusedError, InputError: as in `Endpoint.ask`.
@@ -154,7 +155,7 @@ class VertexEndpoint:
         )
 
     def _notice(self, deployed: object) -> None:
-        """Which deployed model answered: after the first, each other one is remarked once."""
+        """Remark each deployed model that answers, after the first, once."""
         if not isinstance(deployed, str):
             return
         with self._lock:
@@ -171,7 +172,7 @@ class VertexEndpoint:
 
 
 class _Bearer:
-    """The header with a token of google-auth, for many threads at once."""
+    """The header with a token of google-auth; many threads may use it at once."""
 
     def __init__(self, credentials: Any, url: str) -> None:
         import requests
@@ -191,7 +192,7 @@ class _Bearer:
         """Renewed a few minutes before the token ends.
 
         Raises:
-            TryAgainError, RefusedError: there is no token to be had, now or ever.
+            TryAgainError, RefusedError: there is no token, now or ever.
         """
         headers: dict[str, str] = {}
         with self._lock:
@@ -199,7 +200,7 @@ class _Bearer:
         return headers
 
     def renew(self, refused: str | None) -> None:
-        """Another token than the one that was refused, unless another thread has fetched it already.
+        """Fetch another token than the one that was refused, unless another thread has done so already.
 
         Raises:
             TryAgainError, RefusedError: as in `headers`.
@@ -209,7 +210,7 @@ class _Bearer:
                 self._guarded(lambda: self._credentials.refresh(self._request))
 
     def close(self) -> None:
-        """Give connections to the token's server back."""
+        """Close the connections to the token's server."""
         self._session.close()
 
     def _guarded(self, call: Callable[[], object]) -> None:
@@ -218,7 +219,7 @@ class _Bearer:
         try:
             call()
         except GoogleAuthError as error:
-            # Nothing of its text is passed on, which repeats what the token's server said.
+            # Its text is not passed on, since it repeats what the token's server said.
             kind = type(error).__name__
             if isinstance(error, TransportError) or getattr(error, "retryable", False):
                 raise TryAgainError(f"no token of Google ({kind})", was_asked=False) from None

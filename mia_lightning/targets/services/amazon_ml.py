@@ -1,9 +1,9 @@
 """A stand-in for Amazon Machine Learning: multinomial logistic regression by SGD after quantile binning.
 
 The service let its customers set the number of passes over the records and the amount of L2 regularisation; Shokri et
-al. (2017), section VI-C, use (10, 1e-6), its defaults, and (100, 1e-4). What it did not publish is assumed here: the
-number of bins, the batches and the learning rate, which are constant, and the form of the penalty, `l2 / 2` times the
-squared weights (biases included) beside the mean loss of a batch, so that each step of SGD also shrinks them by `l2`
+al. (2017), section VI-C, use (10, 1e-6), its defaults, and (100, 1e-4). It did not publish the rest, which is assumed
+here. The number of bins, the batch size and the learning rate are constant. The penalty is `l2 / 2` times the squared
+weights (biases included) beside the mean loss of a batch, so that each step of SGD also shrinks the weights by `l2`
 times the learning rate.
 """
 
@@ -63,7 +63,7 @@ class AmazonML(ServiceTarget):
 
 
 def _network(job: ServiceJob) -> tuple[MakeNetwork, int | None]:
-    """Records of binary features alone need no bins, which saves most of the columns."""
+    """Records whose features are all binary need no bins, which saves most of the columns."""
     is_binary = bool(((job.x_N == 0) | (job.x_N == 1)).all())
     bins = None if is_binary else _BINS
     make = partial(QuantileLogistic, bins=bins)

@@ -1,9 +1,9 @@
-"""A stand-in for the Google Prediction API: a service that trains and predicts, and says nothing of how.
+"""A stand-in for the Google Prediction API: a service that trains and predicts, and does not say how.
 
-The service that Shokri et al. (2017) attacked no longer exists, and what it trained was never published. The stand-in
-keeps what their attack met: a customer uploads records, chooses nothing, and gets a model that knows its training
-records almost by heart. Inside it is a wide network on range-scaled features, trained for a fixed number of passes,
-well beyond a training accuracy of 1; none of that can be asked for or set from outside.
+The service that Shokri et al. (2017) attacked no longer exists, and its models were never published. The stand-in does
+what their attack met: a customer uploads records, chooses nothing, and gets a model that has nearly memorised its
+training records. Inside is a wide network on range-scaled features, which is trained for a fixed number of passes, well
+beyond a training accuracy of 1; customers can neither see nor set any of this.
 """
 
 from functools import partial
@@ -23,12 +23,6 @@ from mia_lightning.training.step.recipe import Recipe
 _HIDDEN = (256,)
 _ACTIVATION = "relu"
 _EPOCHS = 60
-_RECIPE = Recipe(
-    epochs=_EPOCHS,
-    batch_size=50,
-    optimizer=partial(torch.optim.Adam, lr=2e-3),
-    scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=_EPOCHS),
-)
 
 
 @settings("target")
@@ -39,7 +33,13 @@ class GooglePrediction(ServiceTarget):
         """The service of this run: equal engines find equal services."""
         if self.url is not None:
             return self.remote("google_prediction", self.url)
-        return InProcessService("google_prediction", engine, choose=_network, recipe=_RECIPE)
+        recipe = Recipe(
+            epochs=_EPOCHS,
+            batch_size=50,
+            optimizer=partial(torch.optim.Adam, lr=2e-3),
+            scheduler=partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=_EPOCHS),
+        )
+        return InProcessService("google_prediction", engine, choose=_network, recipe=recipe)
 
 
 def _network(job: ServiceJob) -> tuple[MakeNetwork, None]:

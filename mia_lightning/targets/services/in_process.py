@@ -1,4 +1,4 @@
-"""A prediction service that runs in this process, and is reached through its two endpoints alone."""
+"""A prediction service that runs in this process; customers reach only its two endpoints."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -13,12 +13,13 @@ from mia_lightning.targets.services.interface import ServiceJob
 from mia_lightning.targets.steady import steadily
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 
-# Of a job's records and number of classes, the network that the service trains for it. Jobs of equal answers share a
-# stack, so the second value tells apart the networks that cannot stand in one.
+# The network that the service trains for a job, chosen by its records and number of classes. Jobs share a stack where
+# the second value is equal, so it must differ between networks that cannot stand in one stack.
 Choose = Callable[[ServiceJob], tuple[MakeNetwork, object]]
 
 # Bytes of training records held at once: bounds memory, not results.
@@ -28,8 +29,8 @@ _RECORD_BYTES = 2**29
 class InProcessService:
     """Trains the networks of its choice; a model is a function of the run's seed, its job's name and its records.
 
-    It has an engine of its own, which shares only the device and the precision with the customer's: neither its
-    losses nor its models nor its settings show in the run.
+    It has an engine of its own, which shares device, precision and store with the customer's. The run shows neither
+    its losses nor its models nor its settings.
 
     Args:
         name: of the service.
@@ -61,7 +62,7 @@ class InProcessService:
             The models' names, which are those of the jobs; None for a job whose loss became infinite or NaN.
 
         Raises:
-            InputError: a name is taken, or a job's records are none.
+            InputError: a name is taken, or a job has no records.
         """
         names: list[str | None] = []
         for some in _in_portions(jobs):
@@ -108,14 +109,17 @@ class InProcessService:
             label_N=torch.cat([job.label_N for job in jobs]),
             class_names=tuple(str(c) for c in range(jobs[0].num_classes)),
         )
-        trained = self._engine.train(
-            self._choose(jobs[0])[0],
-            records.to(self._engine.device),
-            list(torch.arange(len(records)).split([len(job.x_N) for job in jobs])),
-            self._recipe,
-            role="service",
-            models=[derive(self._engine.seed, job.name) for job in jobs],
-            keep=True,
+        trained = self._engine.run(
+            TrainingJob(
+                seed=self._engine.seed,
+                role="service",
+                make_network=self._choose(jobs[0])[0],
+                population=records.to(self._engine.device),
+                records_K=torch.arange(len(records)).split([len(job.x_N) for job in jobs]),
+                recipe=self._recipe,
+                models=[derive(self._engine.seed, job.name) for job in jobs],
+                keep=True,
+            )
         )
         for k, (job, failed_epoch) in enumerate(zip(jobs, trained.failed_epoch_K.tolist(), strict=True)):
             if failed_epoch < 0:
@@ -123,7 +127,7 @@ class InProcessService:
 
 
 def _in_portions(jobs: Iterable[ServiceJob]) -> Iterator[list[ServiceJob]]:
-    """Jobs as they come, so many at a time as memory should hold."""
+    """Jobs as they come, as many at a time as memory should hold."""
     portion: list[ServiceJob] = []
     held = 0
     for job in jobs:

@@ -30,7 +30,7 @@ class ServiceJob:
 
 
 class Service(Protocol):
-    """What a prediction service lets its customers do, and nothing else.
+    """What a prediction service lets its customers do.
 
     Attributes:
         name: of the service.
@@ -40,7 +40,7 @@ class Service(Protocol):
     def name(self) -> str: ...
 
     def train(self, jobs: Iterable[ServiceJob]) -> list[str | None]:
-        """Train a model for each job; the names of the models, None for a job that failed."""
+        """Train a model for each job; returns the names of the models, None for a job that failed."""
         ...
 
     def predict(self, model: str, x_B: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Targets behind a prediction service, and shadow models of the same service (Shokri et al. 2017, section VI-C)."""
+"""Targets that a prediction service trains, and shadow models of the same service (Shokri et al. 2017, VI-C)."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,8 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast1, EnvironmentVariable
-from mia_lightning.targets.address import Address
+from mia_lightning.settings.kinds import AtLeast1
+from mia_lightning.targets.address import Address, TokenVariable
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.services.http import HttpService
 from mia_lightning.targets.services.interface import Service, ServiceJob
@@ -20,12 +20,9 @@ from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
 from mia_lightning.training.trained import TrainedStack
 
-# The least probability that an answer is taken for: a service may answer exactly 0, whose logarithm no attack could
-# use. It is the smallest normal float32 (-87.3 nats), so that what a service says above 0 in single precision is kept.
-PROBABILITY_FLOOR = torch.finfo(torch.float32).tiny
 _LARGEST_SUM_ERROR = 1e-3
 
 # Numbers in one request for predictions: bounds memory, not results.
@@ -33,14 +30,14 @@ _REQUEST_NUMBERS = 2**22
 
 
 class ServiceModels(Models):
-    """K models that a service has trained, known by their answers alone.
+    """K models that a service has trained, of which only the answers are known.
 
     Args:
         service: which answers for them.
         names: of the models; None for one that could not be trained.
 
     Attributes:
-        num_queries: how often a model was asked about a record so far.
+        num_queries: how many records the models were asked about so far.
     """
 
     def __init__(self, service: Service, names: Sequence[str | None], *, num_queries: int = 0) -> None:
@@ -63,14 +60,16 @@ class ServiceModels(Models):
         return f"unknown ({self._service.name})"
 
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        """The logarithms of what the service answers for every record, each probability raised to at least
-        `PROBABILITY_FLOOR`; NaN for a model that could not be trained.
+        """The logarithms of the service's answers for every record; NaN for a model that could not be trained.
+
+        Each probability is raised to at least `SMALLEST_PROBABILITY`.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
 
         Raises:
-            InputError: an answer is no probability distribution over the classes, or all fit neither memory nor disk.
+            InputError: an answer is no probability distribution over the classes, or the answers fit neither memory nor
+                disk.
         """
         room = room or Room()
         shape = (self.num_models, 1, len(population), population.num_classes)
@@ -85,7 +84,7 @@ class ServiceModels(Models):
                 probability_BC = self._service.predict(name, x_B)
                 self.num_queries += len(x_B)
                 _check_answer(probability_BC, (len(x_B), population.num_classes), start, self._service.name)
-                log_BC = probability_BC.double().clamp(PROBABILITY_FLOOR, 1.0).log()
+                log_BC = probability_BC.double().clamp(SMALLEST_PROBABILITY, 1.0).log()
                 log_probability_KANC[k, 0, start : start + size] = log_BC
         return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
@@ -103,7 +102,7 @@ class ServiceModels(Models):
 
 
 def _check_answer(probability_BC: object, shape: tuple[int, int], start: int, service: str) -> None:
-    """Refuse what is no distribution for each record; `start` is the number of the first."""
+    """Refuse an answer that has no distribution for each record; `start` is the number of the first record."""
 
     def refused(record: int, received: str) -> InputError:
         return InputError(
@@ -133,8 +132,8 @@ class ServiceTarget(Target):
 
     Attributes:
         count: T; figures are means over them.
-        shadows: `service` trains the shadow models through the service's own train endpoint, as Shokri et al. (2017)
-            do; `guessed` trains networks of the configured `model` by the configured recipe instead, which goes beyond
+        shadows: `service` trains the shadow models through the service's train endpoint, as Shokri et al. (2017) do;
+            `guessed` trains networks of the configured `model` by the configured recipe instead, which goes beyond
             their experiments.
         url: of the server that is the service (`mia-serve google_prediction`); None for one in this process, which is
             trained from the run's seed. A server of the same seed gives the same models.
@@ -144,7 +143,7 @@ class ServiceTarget(Target):
     count: AtLeast1 = 1
     shadows: Literal["service", "guessed"] = "service"
     url: Address | None = None
-    token_variable: EnvironmentVariable = ""
+    token_variable: TokenVariable = ""
     takes_recipe: ClassVar[bool] = False
     takes_guess: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False
@@ -158,10 +157,10 @@ class ServiceTarget(Target):
 
     @abstractmethod
     def connect(self, engine: Engine) -> Service:
-        """The service; one that runs in this process trains on the engine's device, from the run's seed."""
+        """The service; a service in this process trains on the engine's device, from the run's seed."""
 
     def remote(self, name: str, url: str) -> Service:
-        """The service of this name that a server is."""
+        """The service of this name on a server."""
         return HttpService(name, url, token_variable=self.token_variable)
 
     def obtain(self, setup: Setup) -> ServiceModels:
@@ -191,7 +190,7 @@ class ServiceTarget(Target):
         return ServiceModels(service, names)
 
     def train_shadows(self, setup: Setup) -> ServiceModels | TrainedStack:
-        """Shadow models, through the endpoint that trained the targets or, where they are guessed, of `model`."""
+        """Shadow models: of the service that trained the targets or, where they are guessed, of `model`."""
         if self.shadows == "guessed":
             return setup.train(setup.membership.shadows, "shadow")
         service = self.connect(setup.engine)
@@ -199,7 +198,7 @@ class ServiceTarget(Target):
 
 
 def _jobs(setup: Setup, rows: slice, role: str) -> Iterator[ServiceJob]:
-    """One after the other, since the records of all shadow models may be many times the population."""
+    """The jobs one after the other, since the records of all shadow models may be many times the population."""
     population = setup.population
     for k, index_n in enumerate(setup.membership.records_of(rows)):
         index_n = index_n.to(population.device)

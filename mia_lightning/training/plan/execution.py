@@ -1,4 +1,4 @@
-"""How the models of a role are trained, together or one by one and how many at once: measured, chosen, written down."""
+"""Execution plans: whether models train as a stack or in a loop, and how many at once; measured, chosen and kept."""
 
 import json
 import math
@@ -11,10 +11,11 @@ import torch
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.terminal.amounts import duration, size
 
 FILE = "execution.json"
 SCHEMA = "mia_lightning.execution/2"
-# Between chunk sizes that are tried: they differ by this factor.
+# The factor between chunk sizes that are tried.
 _STEP = 4
 
 
@@ -31,7 +32,7 @@ class Measured:
     """What a probe found of a candidate.
 
     Attributes:
-        seconds_per_step: of one optimiser step of all models of a chunk, its share of an epoch's overhead included.
+        seconds_per_step: of one optimiser step of all models of a chunk, with its part of an epoch's overhead.
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
     """
@@ -45,16 +46,16 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionPlan:
-    """How the models of one role are trained.
+    """The execution plan of one role: how its models are trained.
 
     Attributes:
         role: "target", "shadow", "attack/shokri", ...
         num_models: K.
         epochs: of each.
-        signature: what the plan holds for: a role of another size or shape, or on another device, has another plan.
+        signature: for which jobs the plan holds; one of another size or shape, or on another device, has another plan.
         execution, chunk: as in `Candidate`.
-        measured: the candidates that were tried, the fastest first; empty where a probe would not have paid.
-        reason: why it is this one.
+        measured: the candidates that were tried, the fastest first; empty where a probe was not worth its time.
+        reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
         bytes: estimated, of the device's memory.
         threads: of torch on the CPU, when it was made.
@@ -85,7 +86,7 @@ class ExecutionPlan:
 
 
 def widths(num_models: int, limit: int) -> list[int]:
-    """Chunk sizes to be tried, the largest first: as many as will do, then by powers of four, each cut evenly.
+    """Chunk sizes to be tried, the largest first: as many as possible, then powers of four, each divided evenly.
 
     Args:
         limit: the most models at once.
@@ -97,7 +98,7 @@ def widths(num_models: int, limit: int) -> list[int]:
 
 
 def in_order(executions: Sequence[str], chunks: Mapping[str, Sequence[int]]) -> list[Candidate]:
-    """Candidates in the order in which they are tried: the largest stack, the smallest loop, then by turns."""
+    """Candidates in the order in which they are tried: the largest stack, the smallest loop, then in turns."""
     stacks = [Candidate(execution="stack", chunk=c) for c in chunks.get("stack", ())] if "stack" in executions else []
     loops = [Candidate(execution="loop", chunk=c) for c in chunks.get("loop", ())[::-1]] if "loop" in executions else []
     turns = [each[i] for i in range(max(len(stacks), len(loops))) for each in (stacks, loops) if i < len(each)]
@@ -114,16 +115,16 @@ def choose(
     short: float,
     clock: Callable[[], float],
 ) -> list[Measured]:
-    """Try candidates in turn, for as long as it is worth it; the fastest comes first in the list that is returned.
+    """Try candidates in turn, as long as it is worth the time; returns what was measured, the fastest first.
 
-    Nothing more is tried where the whole is estimated to take less than `short` seconds, or once a share of what it
-    takes beyond that has been spent.
+    Trying ends where all models are estimated to take less than `short` seconds, or once a share of the time beyond
+    that has been spent.
 
     Args:
-        measure: of a candidate, in about so many seconds at most; None where it cannot be measured.
+        measure: measures a candidate, in about so many seconds at most; None where it cannot be measured.
         num_models: to be trained in all.
         first_allowance: seconds for the first candidate, of which nothing is known.
-        share: of the estimated seconds.
+        share: of the estimated seconds, which trying may take.
         clock: in seconds.
     """
     started = clock()
@@ -142,7 +143,7 @@ def choose(
 
 
 class Plans:
-    """The plans of a run, by role and signature, kept in its folder so that a resumed run follows them.
+    """The execution plans of a run, by role and signature; its folder keeps them, so that a resumed run follows them.
 
     Args:
         folder: where `execution.json` stands or will stand; None keeps them in memory alone.
@@ -153,11 +154,11 @@ class Plans:
         self._used: dict[str, ExecutionPlan] = {}
 
     def __iter__(self) -> Iterator[ExecutionPlan]:
-        """Those that were followed in this run, in order."""
+        """The execution plans that were followed in this run, in order."""
         return iter(self._used.values())
 
     def find(self, role: str, signature: Mapping[str, Any]) -> ExecutionPlan | None:
-        """The plan of the same role, size and shape, of this run or of an earlier one in its folder.
+        """The execution plan of the same role, size and shape, of this run or of an earlier one in its folder.
 
         Raises:
             InputError: `execution.json` cannot be read.
@@ -166,7 +167,7 @@ class Plans:
         return self._used[key] if key in self._used else self._read().get(key)
 
     def keep(self, plan: ExecutionPlan) -> None:
-        """Write the plan down, in the place of an earlier one for the same."""
+        """Keep an execution plan, in place of an earlier one for the same role and signature."""
         key = _key(plan.role, plan.signature)
         if self._used.get(key) == plan:
             return
@@ -175,7 +176,7 @@ class Plans:
             self._write()
 
     def moved(self, folder: Path | None) -> "Plans":
-        """The same plans, of a run that goes on in another folder."""
+        """The same execution plans, for a run that goes on in another folder."""
         plans = Plans(folder)
         plans._used = dict(self._used)
         if plans._path is not None and plans._used:
@@ -197,7 +198,7 @@ class Plans:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self._path} cannot be read as the execution plans of a run ({type(error).__name__}: {error}); "
-                "delete it, and they are made anew."
+                "delete it, and new ones are made."
             ) from error
 
 
@@ -206,19 +207,5 @@ def _key(role: str, signature: Mapping[str, Any]) -> str:
 
 
 def plan_from_json(content: Mapping[str, Any]) -> ExecutionPlan:
-    """What `dataclasses.asdict` made of a plan, and JSON kept."""
+    """An execution plan from what `dataclasses.asdict` made of it."""
     return ExecutionPlan(**{**content, "measured": tuple(Measured(**row) for row in content["measured"])})
-
-
-def size(number: int) -> str:
-    """Of bytes, such as "17 MB", "0.4 GB"."""
-    return f"{number / 1e9:.1f} GB" if number >= 0.95e8 else f"{max(1, round(number / 1e6))} MB"
-
-
-def duration(seconds: float) -> str:
-    """Such as "0.3 s", "25 s", "12 min", "3.4 h"."""
-    if seconds < 9.5:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

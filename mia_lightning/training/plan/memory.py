@@ -1,4 +1,4 @@
-"""How much memory models take while they train, how much there is, and what it looks like when it runs out."""
+"""How much memory models take while they train, how much is free, and which errors say that it ran out."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# Of what is free: the rest is for what is not estimated, such as workspaces, fragmentation and other processes.
+# Of the free memory; the rest is for what is not estimated: workspaces, fragmentation, other processes.
 SHARE_OF_FREE = 0.8
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -20,8 +20,8 @@ class Footprint:
     """Bytes that one model of a role takes.
 
     Attributes:
-        parameters: of the model, buffers included; what is left of it when it has been trained.
-        held: while it trains, whether it is its turn or not: parameters, gradients, optimiser state, its batch.
+        parameters: of the model, with its buffers; a trained model takes no more.
+        held: while its chunk trains: parameters, gradients, optimiser state, its batch.
         activations: from forward to backward, and what backward needs beside them.
     """
 
@@ -30,7 +30,7 @@ class Footprint:
     activations: int
 
     def bytes(self, execution: str, chunk: int, num_models: int) -> int:
-        """Of `num_models` models of which `chunk` train at once, and the others are trained already."""
+        """The bytes of `num_models` models, of which `chunk` train at once and the others are trained already."""
         at_work = chunk if execution == "stack" else 1
         return chunk * self.held + at_work * self.activations + (num_models - chunk) * self.parameters
 
@@ -50,18 +50,18 @@ def saved_tensors() -> Iterator[dict[int, int]]:
 
 
 def memory_budget(device: torch.device) -> int:
-    """Bytes that training may take on the device: a share of what is free."""
+    """Bytes that training may take on the device: a share of the free memory."""
     return int(SHARE_OF_FREE * (free_on(device) if device.type == "cuda" else free_on_host()))
 
 
 def free_on(device: torch.device) -> int:
-    """Bytes that can still be taken on a CUDA device, those that torch holds in reserve among them."""
+    """Free bytes on a CUDA device, with those that torch holds in reserve."""
     free, _ = torch.cuda.mem_get_info(device)
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def free_on_host() -> int:
-    """Bytes of memory that can still be taken: of the machine, or of the containers (cgroups) around this process."""
+    """Free bytes of memory: of the machine, or of the containers (cgroups) around this process, whichever are fewer."""
     return max(0, min(_free_of_machine(), *_free_of_cgroups(), 2**63 - 1))
 
 
@@ -77,7 +77,7 @@ def _free_of_machine() -> int:
 
 
 def _free_of_cgroups() -> list[int]:
-    """Limits less what processes hold, from this process's own group (version 2) up; files in memory can be dropped."""
+    """The limit of each group (version 2) around this process, less what its processes hold beside cached files."""
     found: list[int] = []
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
@@ -98,7 +98,7 @@ def _free_of_cgroups() -> list[int]:
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """The most bytes so far: `process`, what was resident in main memory; `device`, what torch had there (CUDA)."""
+    """The most bytes so far: `process`, resident in main memory; `device`, allocated by torch on the CUDA device."""
     try:
         import resource
     except ImportError:  # Windows
@@ -111,16 +111,16 @@ def peak_memory(device: torch.device) -> dict[str, int]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory ran out, on the device or on the host."""
+    """Whether the error says that memory ran out, on the device or on the host."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # torch's allocator of main memory and CUDA's libraries have no exception of their own for it.
+    # torch's allocator of main memory and CUDA's libraries raise a plain RuntimeError.
     said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
 
 
 def release(device: torch.device) -> None:
-    """Give back what was held by models that are no longer referred to."""
+    """Free the memory of models that nothing refers to any more."""
     import gc
 
     gc.collect()

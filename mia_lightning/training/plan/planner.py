@@ -1,4 +1,4 @@
-"""From a job to its execution plan: what memory allows, what a probe finds, what an earlier run wrote down."""
+"""Make the execution plan of a job: what memory allows, and what a probe finds to be fastest."""
 
 import math
 import time
@@ -23,9 +23,9 @@ class Planner:
     Attributes:
         clock: in seconds.
         budget: bytes that training may take on a device.
-        share: of the estimated time of a role that its probe may take.
+        share: of the estimated time of a role, which its probe may take.
         short: seconds of a role that is not worth a probe.
-        always: whether at least one way is measured all the same, for the sake of the estimate.
+        always: whether at least one candidate is measured in any case, for an estimate.
         remaining: share of the models of a role that are to be trained; the others are in the store.
     """
 
@@ -37,7 +37,7 @@ class Planner:
     remaining: float = 1.0
 
     def beside(self, count: int) -> "Planner":
-        """One of so many that train at the same time: on the CPU they share the memory."""
+        """The planner of one of so many processes that train at the same time; on the CPU they share the memory."""
         if count == 1:
             return self
         budget = self.budget
@@ -46,10 +46,10 @@ class Planner:
     def plan(
         self, job: TrainingJob, executions: Sequence[str], settings: TrainerSettings, device: torch.device
     ) -> ExecutionPlan:
-        """The fastest of what was measured, or all at once where nothing was.
+        """The execution plan of the fastest measured candidate, or of all models at once where none was measured.
 
         Args:
-            executions: those that come into question, the preferred one first.
+            executions: those that are possible, the preferred one first.
 
         Raises:
             InputError: not even one model fits the memory.
@@ -99,7 +99,7 @@ class Planner:
     def _chunks(
         self, job: TrainingJob, executions: Sequence[str], footprint: Footprint, num_models: int, device: torch.device
     ) -> dict[str, list[int]]:
-        """Chunk sizes to be tried: those of the recipe, or what fits the memory."""
+        """Chunk sizes to be tried: the recipe's, or those that fit the memory."""
         chosen = job.recipe.chunk
         if chosen != "auto":
             width = num_models if chosen is None else min(int(chosen), num_models)
@@ -113,8 +113,8 @@ class Planner:
     def _measured(
         self, probe: Probe, candidate: Candidate, allowance: float, alone: float, footprint: Footprint
     ) -> Measured | None:
-        """None where two steps would take longer than is allowed, or memory runs out."""
-        two_steps = 2 * candidate.chunk * alone  # under vmap it is a guess, and most often too high a one
+        """None where two steps would take longer than allowed, or memory runs out."""
+        two_steps = 2 * candidate.chunk * alone  # under vmap this is a guess, which is mostly too high
         if two_steps > (max(allowance, self.short) if candidate.execution == "stack" else allowance):
             return None
         job = probe.job
@@ -137,7 +137,7 @@ class Planner:
 
 
 def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettings) -> dict[str, Any]:
-    """What a plan depends on, in values that JSON keeps; batches of about one size are one."""
+    """What an execution plan depends on, in values that JSON keeps; batch sizes are rounded up to powers of two."""
     recipe = job.recipe
     sizes = [len(records) for records in job.records_K]
     batch = max(-(-size // recipe.steps_per_epoch(size)) for size in sizes)
@@ -151,14 +151,14 @@ def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettin
         "input_shape": list(job.population.input_shape),
         "rule": None if recipe.gradient_rule is None else type(recipe.gradient_rule).__name__,
         "device": device.type,
-        "precision": str(settings.precision),
+        "precision": settings.precision,
         "execution": recipe.execution,
         "chunk": recipe.chunk,
     }
 
 
 def does_not_fit(role: str, device: torch.device) -> InputError:
-    """That one model is too large."""
+    """The error of a single model that is too large."""
     return InputError(
         f"Memory runs out on {device} while a single model of {role} trains; lower `training.batch_size`, choose a "
         "smaller model, or a device with more memory."

@@ -1,4 +1,4 @@
-"""A few real steps of throw-away networks: what a way of training costs in time, and one model in memory."""
+"""A few real steps of throw-away networks: the time of a way of training, and the memory of one model."""
 
 import statistics
 from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ from mia_lightning.training.step.rules import Step
 from mia_lightning.training.trainer import TrainerSettings
 
 WARM_UP, TIMED = 2, 5  # steps
-# Seconds of steps timed: fewer would be luck where others share the machine, and short steps would have more of it
-# than long ones; after the second number there need not be more steps.
+# Seconds of timed steps. Fewer than the first number would leave too much to chance where others share the machine;
+# after # the second number no further steps are needed.
 _FAIR, _ENOUGH = 0.2, 1.0
 _SLOW = 0.2  # seconds of a step that need not be repeated
 _OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
@@ -28,12 +28,12 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe:
-    """Measures networks of a job that nobody keeps; neither the job's models nor global randomness are touched.
+    """Measures networks like a job's, which nobody keeps; the job's models and global randomness stay as they are.
 
     Attributes:
-        job: of which.
+        job: whose networks are copied.
         settings: of the trainer; its callbacks and loggers take no part.
-        device: where it trains.
+        device: on which the networks train.
         clock: in seconds.
     """
 
@@ -43,7 +43,7 @@ class Probe:
     clock: Clock
 
     def one_model(self) -> tuple[float, Footprint]:
-        """Seconds of forward and backward of one model on one of its batches, and the memory that it takes."""
+        """Seconds of forward and backward of one model on one batch, and the memory that it takes."""
         job, recipe = self.job, self.job.recipe
         place = max(range(job.num_models), key=lambda k: self._batch_size(k))
         size = max(2, self._batch_size(place))  # of one record batch normalisation is undefined
@@ -91,12 +91,12 @@ class Probe:
         )
 
     def seconds(self, candidate: Candidate, allowance: float) -> tuple[float, float]:
-        """What precedes the first step of a chunk under `pl.Trainer`, and one step.
+        """Seconds before the first step of a chunk under `pl.Trainer`, and of one step.
 
-        A step has its share in what an epoch costs beside its steps.
+        A step includes its part of the time that an epoch takes beside its steps.
 
         Args:
-            allowance: seconds after which no further step is begun, two having been made.
+            allowance: seconds after which no further step begins, once there were two.
         """
         job, start = self.job, self.clock()
         recipe = replace(job.recipe, early_stopping=None)
@@ -120,14 +120,14 @@ class Probe:
         return -(-records // self.job.recipe.steps_per_epoch(records))
 
     def _copies(self, count: int, place: int) -> Stack:
-        """The network at a place, so many times over: how fast it is does not depend on its weights."""
+        """`count` copies of the network at a place; its weights do not matter for its speed."""
         stack = self.job.stack([place])
-        if str(self.settings.precision).startswith("64"):
+        if self.settings.precision.startswith("64"):
             stack = stack.double()
         return Stack.concatenate([stack.to(self.device)], torch.zeros(count, dtype=torch.int64)).train()
 
     def _precision(self) -> torch.autocast:
-        is_bf16 = str(self.settings.precision).startswith("bf16")
+        is_bf16 = self.settings.precision.startswith("bf16")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=is_bf16)
 
     def _settings(self) -> TrainerSettings:
@@ -149,7 +149,7 @@ class Probe:
 
 
 class _StepTimes(pl.Callback):
-    """The time at the end of each step, until there are enough of them."""
+    """Takes the time at the end of each step, until there are enough steps."""
 
     def __init__(self, clock: Clock, synchronise: Callable[[], None], allowance: float) -> None:
         self._clock, self._synchronise, self._allowance = clock, synchronise, allowance

@@ -1,4 +1,4 @@
-"""Where large arrays are held: in memory, or in a file on disk where they would take too much of it."""
+"""Room for large arrays: in memory, or in a file on disk where they would take too much memory."""
 
 import mmap
 import os
@@ -14,19 +14,19 @@ from torch import Tensor
 from mia_lightning.errors import InputError
 from mia_lightning.training.plan.memory import free_on, free_on_host
 
-# An array may take a quarter of what is free: beside it stand others, and what is computed from them.
+# An array may take a quarter of the free memory: others stand beside it, and results that are computed from them.
 _SHARE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """Makes arrays where there is room for them; what they hold is the same wherever they lie.
+    """Makes arrays where there is room for them; results do not depend on where they lie.
 
     Attributes:
         max_bytes: the most that one array takes of a device's memory, or of the host's; None for a quarter of what is
             free there when it is made.
-        folder: where larger ones lie, in files without a name that are gone with the array, also after a crash; None
-            for the temporary folder of the system ($TMPDIR). It should be on a disk: files of a tmpfs are memory.
+        folder: where larger arrays lie, in files without a name that vanish with the array, also after a crash; None
+            for the temporary folder of the system ($TMPDIR). It should be on a disk: files of a tmpfs take memory.
     """
 
     max_bytes: int | None = None
@@ -37,8 +37,8 @@ class Room:
     ) -> Tensor:
         """A tensor to be filled: on `device`, else in the host's memory, else mapped from a file.
 
-        Pages of a file are no memory that a process has to itself: the kernel writes them to the disk and drops them
-        when memory is short.
+        Pages of a mapped file do not count as the memory of the process: where memory is short, the kernel writes them
+        to the disk and drops them.
 
         Raises:
             InputError: it fits neither memory nor disk.
@@ -61,7 +61,7 @@ class Room:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
-                if hasattr(os, "posix_fallocate"):  # a disk that is full at the first write would kill the process
+                if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process at the first write
                     os.posix_fallocate(file.fileno(), 0, size)
                 else:
                     file.truncate(size)
@@ -69,6 +69,6 @@ class Room:
         except OSError as error:
             raise InputError(
                 f"The answers of all models take {size / 2**30:.3g} GiB, more than memory should hold, and no file of "
-                f"that size can be made in '{folder.absolute()}' ({error.strerror or error}); free disk there, choose "
-                "another folder by the run's output folder or by TMPDIR, or lower `shadow.count`."
+                f"that size can be made in '{folder.absolute()}' ({error.strerror or error}); free space there, choose "
+                "another output folder of the run or another TMPDIR, or lower `shadow.count`."
             ) from error

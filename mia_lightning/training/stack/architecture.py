@@ -1,4 +1,4 @@
-"""Look at an architecture once, on two records, before anything expensive starts."""
+"""Inspect an architecture once, on a few records, before anything expensive starts."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.words import Words
 from mia_lightning.training.stack.layers import MaskedBatchNorm, make_stackable
 from mia_lightning.training.stack.stack import FitsToRecords, MakeNetwork, Stack
@@ -40,11 +41,12 @@ class Architecture:
     Attributes:
         name: of the network's class.
         num_parameters: of one network.
-        has_batch_norm: whether a batch of one record is without meaning.
-        mixes_records: whether padding would reach real records, so that only batches without any will do.
+        has_batch_norm: whether it has batch normalisation, for which a batch of one record has no meaning.
+        mixes_records: whether padding would influence real records, so that only batches without padding are possible.
         refusal: why `vmap` cannot run it (one sentence that names the module); None where it can.
-        fits_to_records: whether it takes something of its training records before training.
-        takes_channels_last: whether it runs with its convolutions laid out so, which `view` after one does not.
+        fits_to_records: whether it takes something from its training records before training (`FitsToRecords`).
+        takes_channels_last: whether it runs with the weights of its convolutions laid out channels last; with a `view`
+            behind a convolution it does not.
     """
 
     name: str
@@ -59,8 +61,8 @@ class Architecture:
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
     """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names.
 
-    One that takes anything by name (`**kwargs`) is tried with both, then with `num_classes`, as the models of
-    torchvision need it, then with neither: it is called for this.
+    A function that takes any name (`**kwargs`) is called to find out: with both, then with `num_classes` alone, which
+    the models of torchvision need, then with neither.
     """
     try:
         takes = inspect.signature(make).parameters
@@ -77,7 +79,7 @@ def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], nu
         except TypeError as error:
             if "unexpected keyword argument" not in str(error):
                 break
-        except Exception:  # the user's own code: said where the network is made for use
+        except Exception:  # of the user's own code: it is raised again where the network is made for use
             break
         else:
             return partial(make, **filled)
@@ -91,8 +93,8 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
         trainable: whether it is to be trained; an existing target need only give logits in eval mode.
 
     Raises:
-        InputError: it is no `nn.Module`, fails on the records, does not give `[B, C]`, has lazy or no
-            parameters, assigns buffers anew, or draws randomness that a stack cannot key by model.
+        InputError: it is no `nn.Module`, fails on the records, does not give `[B, C]`, has lazy or no parameters,
+            assigns buffers anew, or draws random numbers that a stack cannot key by model.
     """
     with isolated(0, "inspection"):
         network = _made(make_network)
@@ -105,7 +107,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
         dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
         x_B = population.records(torch.arange(3, device=population.device) % len(population), dtype).cpu()
         stackable = make_stackable(network.cpu(), 0, "inspection")
-        for size in (2, 3):  # a shape that is written into the network shows
+        for size in (2, 3):  # a batch size that is written into the network fails for one of them
             _check_output(stackable, x_B[:size], population.num_classes, name)
         x_B = x_B[:2]
         if trainable:
@@ -127,7 +129,7 @@ def _made(make_network: MakeNetwork) -> nn.Module:
     except InputError:
         raise
     except Exception as error:  # the user's own code
-        raise InputError(f"`model` cannot be made: {_brief(error)}.") from error
+        raise about_call(error, make_network, "model", filled=("input_shape", "num_classes")) from error
     if not isinstance(network, nn.Module):
         raise InputError(
             f"`model` made a {type(network).__name__}, not a torch.nn.Module; give a class or function that does."
@@ -140,7 +142,7 @@ def _check_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str) 
     with _path_of_failure(network) as path:
         try:
             logits = network(x_B)
-        except Exception as error:  # the user's own code: whatever it raises, it cannot take these records
+        except Exception as error:  # the user's own code may raise anything
             raise InputError(
                 f"The model {name} fails on a batch of records of shape {shape}, in its module `{path[-1]}`: "
                 f"{_brief(error)}."
@@ -159,7 +161,7 @@ def _check_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str) 
 
 
 def _check_training(network: nn.Module, x_B: Tensor, name: str) -> None:
-    """Refuse, on one batch in train mode, what would tie a network to its neighbours or be lost in a stack."""
+    """Refuse, on one batch in train mode, a network that would depend on its neighbours or lose buffers in a stack."""
     buffers = dict(network.named_buffers())
     drawing: list[str] = []
     handles = []
@@ -193,7 +195,7 @@ def _check_training(network: nn.Module, x_B: Tensor, name: str) -> None:
 
 
 def _mixes_records(make_network: MakeNetwork, x_B: Tensor) -> bool:
-    """Whether a padded record, masked out, still reaches the logits of the others."""
+    """Whether a padded record, though masked out, changes the logits of the others."""
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train()
     plain_BC = stack.call_one(stack.state_of(0), x_B)
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train()
@@ -223,7 +225,7 @@ def _vmap_refusal(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> st
             if trainable:
                 logits_KBC.sum().backward()
             return None
-        except Exception as error:  # vmap's refusals have no common type; the loop runs the architecture anyway
+        except Exception as error:  # vmap raises errors of many types; the loop runs the architecture in any case
             layer = stack.networks.get_submodule(path[-1]) if path[-1] != "the model itself" else stack.networks
             return f"vmap cannot run `{path[-1]}` ({type(layer).__name__}): {_brief(error)}"
 
@@ -247,6 +249,5 @@ def _path_of_failure(network: nn.Module) -> Iterator[list[str]]:
 
 
 def _brief(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    sentence = line.split(". ")[0].rstrip(".")
+    sentence = first_line(error).split(". ")[0]
     return sentence if len(sentence) <= 160 else sentence[:157] + "..."

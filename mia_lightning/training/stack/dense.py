@@ -1,8 +1,8 @@
 """Stacks of plain multilayer perceptrons, stepped layer by layer without `vmap`.
 
-Under `vmap` a linear layer multiplies by transposed weights, so their gradient comes out transposed and is copied into
-place, the bias is added in a pass of its own, and every operation is dispatched twice at every step: together about a
-sixth of the step of a small network. A chain of linear and element-wise layers needs no `vmap`.
+Under `vmap` a linear layer multiplies by transposed weights, so that their gradient is transposed and must be copied
+into place; the bias is added in a pass of its own; and every operation is dispatched twice at every step. Together this
+takes about a sixth of the step of a small network. A chain of linear and element-wise layers needs no `vmap`.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ _ELEMENTWISE = (
 
 @dataclass(frozen=True, eq=False)
 class DenseLayers:
-    """The layers of a chain of linear and element-wise ones, whose parameters may be those of a stack.
+    """A chain of linear and element-wise layers, whose parameters may be those of a stack.
 
     Attributes:
-        layers: in turn, without those that flatten.
-        flattens: whether records are flattened first; others must be vectors.
+        layers: in order, without those that flatten.
+        flattens: whether records are flattened first; else they must be vectors.
     """
 
     layers: tuple[nn.Module, ...]
@@ -31,7 +31,7 @@ class DenseLayers:
 
     @classmethod
     def of(cls, network: nn.Module) -> "DenseLayers | None":
-        """Those of `network`, or None where it is more than such a chain: then it is `vmap`'s to run."""
+        """The layers of `network`; None where it is no such chain, and so is run by `vmap`."""
         layers = list(_in_turn(network))
         known = (nn.Linear, nn.Flatten, *_ELEMENTWISE)
         if not all(type(layer) in known and _is_plain(layer) for layer in layers):
@@ -45,12 +45,12 @@ class DenseLayers:
         )
 
     def take(self, x: Tensor) -> bool:
-        """Whether they can be given the records `[K, B, *features]`."""
+        """Whether the layers take the records `[K, B, *features]`."""
         return self.flattens or x.dim() == 3
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits `[K, B, C]` of all models from a batch for each, `[K, B, *features]`."""
-        # Records come last in between: the gradient of the weights is then made in their own layout.
+        # Between the layers records are the last axis, so that the gradient of the weights has the weights' layout.
         hidden_KFB = x.flatten(2).mT
         for layer in self.layers:
             if not isinstance(layer, nn.Linear):
@@ -63,7 +63,7 @@ class DenseLayers:
 
 
 def _in_turn(network: nn.Module) -> Iterator[nn.Module]:
-    """The layers that a sequence of layers goes through, sequences within it opened; else `network` itself."""
+    """The layers of a sequence in order, those of inner sequences among them; else `network` itself."""
     if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward and _is_plain(network):
         for layer in network:
             yield from _in_turn(layer)
@@ -72,6 +72,6 @@ def _in_turn(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether calling the layer does what its class says, and nothing else."""
+    """Whether calling the layer does what its class does, and nothing else."""
     hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
     return not any(hooks) and "forward" not in vars(layer)

@@ -1,9 +1,9 @@
-"""Layers that behave in a stack as they do in a network trained alone.
+"""Layers that do in a stack what they do in a network trained alone.
 
-Two kinds of layer do not, and are replaced when a network is stacked: dropout, whose draws from a global
-generator would depend on the size of the stack, and batch normalisation, whose statistics must not see the
-padding of ragged batches. The replacements keep the names of parameters and buffers, so that the state of a
-stacked network loads into the original architecture.
+Two kinds of layers are replaced when a network is stacked. Dropout would draw from a global generator, so that its
+draws depend on the size of the stack. Batch normalisation would take its statistics over the padding of ragged batches,
+too. The replacements keep the names of parameters and buffers, so that the state of a stacked network loads into the
+original architecture.
 """
 
 import torch
@@ -28,8 +28,8 @@ class CounterDropout(nn.Module):
         leading_axes: how many leading axes (batch included) a mask element spans: all of them for `nn.Dropout`,
             two for `nn.Dropout1d` to `3d`, which drop whole channels.
 
-    Buffers (set by the stack): `key`, int64, of the model and layer; `step`, int64, the optimiser step. `calls`
-    counts the uses of the layer within one forward pass; the stack sets it back.
+    Buffers (set by the stack): `key`, int64, of the model and layer; `step`, int64, the optimiser step. `calls` counts
+    the uses of the layer within one forward pass; the stack resets it.
     """
 
     key: Tensor
@@ -144,7 +144,7 @@ class MaskedBatchNorm(nn.Module):
 
 
 def make_stackable(network: nn.Module, seed: int, *name: str | int) -> nn.Module:
-    """Replace, in place, the layers of `network` that cannot stand in a stack as they are.
+    """Replace, in place, the layers of `network` that cannot be stacked as they are.
 
     Args:
         seed, name: of the model; dropout draws are keyed by them and by the layer's path.
@@ -153,7 +153,7 @@ def make_stackable(network: nn.Module, seed: int, *name: str | int) -> nn.Module
         `network`, or its replacement where the network itself is such a layer.
 
     Raises:
-        InputError: a layer couples records or models, or draws randomness, in a way that has no replacement.
+        InputError: a layer without a replacement couples records or models, or draws random numbers.
     """
     replaced: dict[int, nn.Module] = {}
     for path, layer in list(network.named_modules(remove_duplicate=False)):

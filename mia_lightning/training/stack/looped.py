@@ -1,4 +1,4 @@
-"""Gradients of a stack taken model by model: where vmap refuses a network, and where it would be slower."""
+"""Gradients of a stack, model by model: where vmap refuses a network, and where it would be slower."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,10 +11,10 @@ LossOf = Callable[[int, Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 
 
 class LoopedGradients:
-    """Takes the gradients of the models of a stack one after another, in the memory of one model's activations.
+    """Takes the gradients of the models of a stack one after another, with the memory of one model's activations.
 
-    The gradients of all models are kept from step to step in one place for each parameter: what is freed and
-    allocated anew comes from the operating system page by page, which costs a twentieth of a step.
+    The gradients of all models stay in the same memory from step to step. Memory that is freed and allocated anew would
+    come from the operating system page by page, which takes a twentieth of a step.
     """
 
     def __init__(self, stack: Stack) -> None:
@@ -26,7 +26,7 @@ class LoopedGradients:
         """Add the gradients to the `grad` of the stack's trainable parameters.
 
         Args:
-            loss_of: from k and the state of model k, what a step lowers of it and its loss, both scalars.
+            loss_of: from k and the state of model k, the quantity that a step lowers and the loss, both scalars.
 
         Returns:
             The losses, `[K]`.
@@ -40,8 +40,9 @@ class LoopedGradients:
         for k, state in enumerate(self.stack.states()):
             leaves = [state[name].requires_grad_() for name in trainable]
             lowered, loss = loss_of(k, state)
-            # The gradients of the model before go only now, between its activations and those to come: the heap keeps
-            # the memory of both, where it would give back to the operating system what is freed at its end.
+            # The gradients of the model before are freed only now, when its activations are freed and the next ones are
+            # not made yet: so the heap keeps the memory of both. What is freed at the end of the heap goes back to the
+            # operating system.
             self._latest = ()
             self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
             for (name, parameter), gradient in zip(trainable.items(), self._latest, strict=True):
@@ -51,7 +52,7 @@ class LoopedGradients:
         return torch.stack(loss_K)
 
     def clear(self) -> None:
-        """Let go of what is kept between steps."""
+        """Free the memory that is kept between steps."""
         self._gradient, self._latest = {}, ()
 
     def _kept(self, name: str, parameter: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ def _put(place: Tensor, gradient: Tensor | None, *, is_first: bool) -> None:
     if not is_first:
         if gradient is not None:
             place += gradient
-    elif gradient is None:  # a parameter that this model does not use, and its neighbours may
+    elif gradient is None:  # a parameter that this model does not use, though its neighbours may
         place.zero_()
     else:
         place.copy_(gradient)

@@ -1,4 +1,4 @@
-"""K networks of one architecture held as one: the first of the project's three ideas."""
+"""K networks of one architecture as one set of tensors: the first of the project's three ideas."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ MakeNetwork = Callable[[], nn.Module]
 
 @runtime_checkable
 class FitsToRecords(Protocol):
-    """A network that takes something of its inputs, such as their scale, from its own training records."""
+    """A network that takes something from its training records, such as the scale of its inputs."""
 
     def fit_to(self, x_N: Tensor) -> None:
         """Called once, before training, with the network's training records `[N, *features]`, float32."""
@@ -135,7 +135,7 @@ class Stack(nn.Module):
         return {name: tensor[k] for name, tensor in self.state().items()}
 
     def states(self) -> Iterator[dict[str, Tensor]]:
-        """Of model after model, its parameters and buffers as views into the stack, detached."""
+        """Parameters and buffers of each model in turn, as detached views into the stack."""
         state = self.state()
         for of_model in zip(*(tensor.detach().unbind() for tensor in state.values()), strict=True):
             yield dict(zip(state, of_model, strict=True))
@@ -143,7 +143,7 @@ class Stack(nn.Module):
     def use_channels_last(self) -> None:
         """Lay out the weights of 2-d convolutions channels last in each model, which then computes in this format.
 
-        In place, and of no consequence to any result; an optimiser that has state already must be told
+        This is done in place and changes no result. An optimiser that already has a state must be adapted
         (`mia_lightning.training.step.module.match_layout`).
         """
         self._is_channels_last = True
@@ -167,10 +167,10 @@ class Stack(nn.Module):
 
     @classmethod
     def load(cls, path: Path, make_network: MakeNetwork) -> "Stack":
-        """Read back what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: the file is not there, is damaged, or holds another architecture.
+            InputError: the file is missing or damaged, or holds another architecture.
         """
         try:
             with safe_open(path, framework="pt") as file:
@@ -212,7 +212,7 @@ class Stack(nn.Module):
         return {name: tensor.detach() for name, tensor in named if name in kept}
 
     def _assign(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put `tensors` in the place of the parameters and buffers of these names, tied ones included."""
+        """Replace the parameters and buffers of these names, tied ones included, by `tensors`."""
         places: dict[int, list[tuple[dict[str, Any], str]]] = {}
         for layer in self.networks.modules():
             for registry in (layer._parameters, layer._buffers):

@@ -1,4 +1,4 @@
-"""Augmentation: every model sees each record changed at random in each step; validation and attacks see it as it is.
+"""Augmentation: in training, records are changed at random in each step; validation and attacks see them unchanged.
 
 To add one, write a frozen dataclass with `refusal` and `apply`, and name it in `training.augment`.
 """
@@ -22,15 +22,15 @@ class Augmentation(Protocol):
     """One way to change the records of a step."""
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Why records of this shape cannot be changed so, in one sentence; None where they can."""
+        """Why records of this shape cannot be augmented so, in one sentence; None where they can."""
         ...
 
     def apply(self, x: Tensor, draw_KB: Tensor) -> Tensor:
-        """Changed copies of the records `[K, B, *features]`, in the same shape; each from itself and its draw alone.
+        """Changed copies of the records `[K, B, *features]`; each depends on its record and its draw alone.
 
         Args:
             x: normalised, as the networks see it.
-            draw_KB: int64, uniform, of each model and record another in every step; key of `counter_hash`.
+            draw_KB: int64, uniform, a new one for each model and record in every step; key of `counter_hash`.
         """
         ...
 
@@ -40,9 +40,9 @@ def augmented(
 ) -> Tensor:
     """The records of a step, changed by all augmentations in order.
 
-    What is drawn for a record is a function of the model's key, the step, the record's index and the place among the
-    augmentations. Neither the other models nor the other records of the batch change it, so that under DP-SGD a record
-    has no say in the gradients of the others.
+    The draw for a record is a function of the model's key, the step, the record's index and the place among the
+    augmentations. It depends neither on other models nor on other records of the batch, so that under DP-SGD a record
+    does not influence the gradients of the others.
 
     Args:
         x: `[K, B, *features]`, normalised.
@@ -57,16 +57,13 @@ def augmented(
 
 @settings("training.augment.Crop")
 class Crop:
-    """An image padded on all four sides and cut back to its size at a random place, all places being equally likely.
+    """An image padded on all four sides and cropped to its size at a random place; all places are equally likely.
 
     Attributes:
         padding: rows and columns on each side.
         fill: `zero` pads with 0 in normalised values (the mean colour where `Population.mean` is that, black where
             there is none), as He et al. do; `reflect` with the mirrored image, its border not repeated.
-        image_shape: of one image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
-
-    Raises:
-        InputError: a value out of range.
+        image_shape: of one image, `[..., rows, columns]`, where records are flattened images; None where they are not.
 
     Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016), section 4.2.
     """
@@ -120,9 +117,6 @@ class Cutout:
         size: rows and columns of the square; it begins `size` // 2 above and to the left of its centre.
         image_shape: as of `Crop`.
 
-    Raises:
-        InputError: a value out of range.
-
     Source: DeVries and Taylor, "Improved regularization of convolutional neural networks with cutout" (2017),
     section 3.2.
     """
@@ -147,7 +141,7 @@ class Cutout:
 
 
 def _images(x: Tensor, image_shape: Sequence[int] | None) -> Tensor:
-    """Records `[K, B, *features]` as `[K, B, channels, rows, columns]`; what goes before the rows is channels."""
+    """Records `[K, B, *features]` as `[K, B, channels, rows, columns]`; all axes before the rows are channels."""
     features = torch.Size(image_shape or x.shape[2:])
     return x.reshape(*x.shape[:2], features[:-2].numel(), *features[-2:])
 
@@ -158,7 +152,7 @@ def _refuse_no_image(kind: str, shape: tuple[int, ...], image_shape: Sequence[in
             return None
         return (
             f"`training.augment` has a {kind}, but a record has the shape {shape}, which is no image "
-            "`[..., rows, columns]`; name the shape of flattened images in its `image_shape`, or leave it out."
+            "`[..., rows, columns]`; give the shape of flattened images as its `image_shape`, or leave it out."
         )
     if torch.Size(image_shape).numel() == torch.Size(shape).numel():
         return None

@@ -11,16 +11,16 @@ from mia_lightning.seeds import counter_hash
 
 Batch = tuple[Tensor, Tensor | None]
 
-_LONG = 2**15  # numbers of a row that torch sorts by their digits
+_LONG = 2**15  # numbers in a row, from which on torch uses a radix sort
 
 
 class StackBatches:
     """Batches of record indices `[K, B]`, in an order of its own for each model and epoch.
 
-    Every model takes `batches_per_epoch` steps and divides its records over them as evenly as whole numbers
-    allow (batch sizes differ by at most one), so no record is dropped or repeated, and no batch is a crumb.
-    Where models differ in size, the shorter rows are padded with a record of the model's own, marked as not
-    real. The order of model k at epoch e is a function of (its key, e) alone.
+    Every model takes `batches_per_epoch` steps and divides its records among them evenly: batch sizes differ by at most
+    one, and no record is dropped or repeated. Where models have different numbers of records, shorter rows are padded
+    with a record of the model, which is marked as not real. The order of model k in epoch e is a function of (its key,
+    e) alone.
 
     Args:
         records_K: for each model the indices of its training records, int64 `[n_k]`.
@@ -77,7 +77,7 @@ class StackBatches:
             yield order_KM.gather(1, place_KB.clamp(max=last_K[:, None])), is_real_KB
 
     def _order(self) -> Tensor:
-        """Every model's records in this epoch's order, `[K, M]`; the places from `count_K` on are void."""
+        """Every model's records in this epoch's order, `[K, M]`; the places from `count_K` on mean nothing."""
         place_M = torch.arange(self.record_KM.shape[1], device=self.record_KM.device)
         rank_KM = counter_hash(self.key_K[:, None], self.epoch, place_M)
         rank_KM = rank_KM.masked_fill(place_M >= self.count_K[:, None], torch.iinfo(torch.int64).max)
@@ -88,7 +88,7 @@ def stable_order(rank_KM: Tensor) -> Tensor:
     """`rank_KM.argsort(dim=1, stable=True)` of int64, long rows on the CPU several times as fast."""
     if rank_KM.device.type != "cpu" or rank_KM.shape[1] < _LONG:
         return rank_KM.argsort(dim=1, stable=True)
-    # Of a single long row of integers torch makes a radix sort; several together it sorts by comparison.
+    # torch sorts a single long row of integers by radix sort, but several rows together by comparisons.
     return torch.stack([rank_M.argsort(stable=True) for rank_M in rank_KM])
 
 

@@ -1,4 +1,4 @@
-"""Batches whose records lie on the host, gathered while the step before them runs."""
+"""Batches whose records lie on the host; they are gathered during the step before."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +17,8 @@ GatheredBatch = tuple[Tensor, Tensor | None, Tensor]
 class GatheredBatches:
     """The batches of a stack, each with its records `[K, B, *features]` as they are in `population.x_N`.
 
-    One batch ahead of the step, a thread gathers the records into pinned memory and sends them to the device on a
-    stream of its own. Neither the batches nor their order depend on it.
+    A thread works one batch ahead of the step: it gathers the records into pinned memory and sends them to the device
+    on a stream of its own. This changes neither the batches nor their order.
 
     Args:
         batches: which records each model sees at each step.
@@ -67,7 +67,7 @@ class GatheredBatches:
             return index_KB, is_real_KB, x
 
     def _arrived(self, batch: GatheredBatch) -> GatheredBatch:
-        """Tells the allocator that what was made on this object's stream is used on the step's."""
+        """Tell the allocator that tensors made on this object's stream are used on the step's stream."""
         if self._stream is not None:
             for tensor in batch:
                 if tensor is not None and tensor.is_cuda:

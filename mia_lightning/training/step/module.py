@@ -37,9 +37,9 @@ class StackModule(pl.LightningModule):
         response_KN: floating point, what the objective is given of record n for model k in the place of its label.
         channels_last: whether a loop on a CPU lays out the weights of convolutions so.
 
-    After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `failed_epoch_K` is the epoch
-    at which a model's loss was first not finite, or -1. Whoever sets `counts_hits` before a step finds the accuracy on
-    its batch in `batch_accuracy_K`.
+    After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `progress["failed_epoch_K"]` is the
+    epoch at which a model's loss was first not finite, or -1. If `counts_hits` is set before a step, `batch_accuracy_K`
+    gives the accuracy on its batch.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class StackModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         if self.channels_last and self.execution == "loop" and self.device.type == "cpu":
-            self.stack.use_channels_last()  # before the optimiser, whose state takes over the layout of its parameters
+            self.stack.use_channels_last()  # before the optimiser, whose state takes the layout of its parameters
         optimizer = self.recipe.make_optimizer([p for p in self.stack.parameters() if p.requires_grad])
         scheduler = self.recipe.make_scheduler(optimizer)
         return optimizer if scheduler is None else ([optimizer], [scheduler])
@@ -155,7 +155,7 @@ class StackModule(pl.LightningModule):
             self._optimizer_step()
 
     def _truth(self, index_KB: Tensor) -> Tensor:
-        """What the objective compares each model's outputs with: labels, or the model's own responses."""
+        """What the objective compares each model's outputs with: labels, or the model's responses."""
         if self.response_KN is None:
             # Several times as fast as label_N[index_KB] where there are many records.
             return self.label_N.index_select(0, index_KB.flatten()).view_as(index_KB)
@@ -167,9 +167,9 @@ class StackModule(pl.LightningModule):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for parameter in parameters:
             if parameter.grad is None:
-                # Alone, too: an optimiser skips what has no gradient, and beside a model that uses it, it would not.
+                # An optimiser skips a parameter without a gradient, but it would not beside a model that uses it.
                 parameter.grad = torch.zeros_like(parameter)
-            elif parameter.grad.stride() != parameter.stride():  # of a rule; fused optimisers do not look
+            elif parameter.grad.stride() != parameter.stride():  # of a rule; fused optimisers do not check this
                 parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
         if self.recipe.gradient_clip_norm is not None:
             clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
@@ -186,8 +186,8 @@ class StackModule(pl.LightningModule):
             scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
         except ValueError as error:
             raise InputError(
-                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role}: {error}; give "
-                "it one for each `training.scheduler_interval`."
+                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} ({error}); "
+                "give it a step for each `training.scheduler_interval`."
             ) from error
 
     def _backward_stacked(
@@ -214,7 +214,7 @@ class StackModule(pl.LightningModule):
         return self.looped_gradients(loss_of)
 
     def _losses(self, logits_KBC: Tensor, labels: Labels, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What a step lowers of each model, and its mean loss, which is reported: both `[K]`."""
+        """The quantity that a step lowers, and the mean loss, which is reported, of each model: both `[K]`."""
         label_KB, *second = labels
         if self.counts_hits and not second and not label_KB.is_floating_point():
             hit_KB = logits_KBC.detach().argmax(-1) == label_KB
@@ -229,14 +229,14 @@ class StackModule(pl.LightningModule):
         return self.recipe.batch_objective(logits_KBC, label_KB, is_real_KB, self.current_epoch), loss_K
 
     def epoch_loss_K(self) -> Tensor:
-        """Mean training loss of each model over the present epoch so far, `[K]`; NaN for one that has stopped."""
+        """Mean training loss of each model in the current epoch so far, `[K]`; NaN for a model that has stopped."""
         return self._while_running(self.loss_sum_K / self.weight_sum_K.clamp(min=1))
 
     def batch_accuracy_K(self) -> Tensor | None:
-        """Training accuracy of each model on the batch for which it was asked, `[K]`, forgotten afterwards.
+        """Training accuracy of each model on the batch with `counts_hits`, `[K]`; it is given once.
 
-        NaN for a model that has stopped. None where records are mixed or the objective has responses for labels, and
-        where a gradient rule keeps the outputs to itself.
+        NaN for a model that has stopped. None where records are mixed, where the objective compares with responses, and
+        where a gradient rule computes the outputs.
         """
         found, self._accuracy_of_models = self._accuracy_of_models, []
         return self._while_running(torch.cat(found)) if found else None
@@ -288,7 +288,7 @@ class StackModule(pl.LightningModule):
             self.trainer.should_stop = True
 
     def _note_failures(self, failed_K: Tensor, epoch: int) -> None:
-        # What becomes of a model after it stopped is discarded, and is no failure.
+        # What a model does after it stopped is discarded, and is no failure.
         first_K = failed_K & (self.progress["failed_epoch_K"] < 0) & (self.progress["stopped_epoch_K"] < 0)
         self.progress["failed_epoch_K"] = self.progress["failed_epoch_K"].masked_fill(first_K, epoch)
 
@@ -296,7 +296,7 @@ class StackModule(pl.LightningModule):
         return loss_K.masked_fill(self.progress["stopped_epoch_K"] >= 0, torch.nan)
 
     def on_train_end(self) -> None:
-        """Give every model that stopped early back the state it had then: later updates are discarded."""
+        """Give every model that stopped early the state that it had then; later updates are discarded."""
         self.looped_gradients.clear()
         # The last update of all may have broken a model whose loss was finite until then.
         finite_PK = [p.detach().flatten(1).isfinite().all(1) for p in self.stack.parameters()]
@@ -322,16 +322,17 @@ class StackModule(pl.LightningModule):
 
 
 def _keep_freed_memory() -> None:
-    """Teach the GNU C library to keep freed blocks of up to 32 MB for the next step; elsewhere nothing happens.
+    """Make the GNU C library keep freed blocks of up to 32 MB for the next step; elsewhere nothing happens.
 
-    It gives back to the system what is larger than any block freed before (mallopt(3), "dynamic mmap threshold"), so
-    that the gradients of each step would be mapped anew, page by page. One large block, never touched, is enough.
+    The library gives a freed block back to the system if it is larger than any block freed before (mallopt(3), "dynamic
+    mmap threshold"), so that the gradients of each step would be mapped anew, page by page. Freeing one large block,
+    which is never touched, raises the threshold.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
-    """Mean loss of each model over its real records, `[K]`; 0 for a batch that has none."""
+    """Mean loss of each model over its real records, `[K]`; 0 for a batch without any."""
     if is_real_KB is None:
         return loss_KB.sum(1) / max(1, loss_KB.shape[1])
     return loss_KB.masked_fill(~is_real_KB, 0.0).sum(1) / is_real_KB.sum(1).clamp(min=1)
@@ -346,7 +347,7 @@ def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
 
 
 def match_layout(optimizer: Any) -> None:
-    """Give the state of an optimiser the layout of its parameters, which fused optimisers take for granted."""
+    """Give the state of an optimiser the layout of its parameters, which fused optimisers assume."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

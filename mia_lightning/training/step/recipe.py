@@ -1,4 +1,4 @@
-"""How a stack is trained: everything that a trained model depends on beside its data and its seed."""
+"""Recipes: everything that a trained model depends on beside its data and its seed."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import generator
 from mia_lightning.settings import settings
+from mia_lightning.settings.checking import shown
+from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.kinds import AtLeast1, Auto, FromList, Has, NotNegative, Positive
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.training.stack.architecture import Architecture
@@ -44,7 +46,7 @@ def cross_entropy(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 class EarlyStopping:
     """Stop a model when its validation loss has not fallen by `min_delta` for `patience` epochs.
 
-    Each model of a stack stops for itself and is what it was at that moment.
+    Each model of a stack stops by itself and keeps the state of that moment.
     """
 
     patience: AtLeast1 = 10
@@ -78,10 +80,10 @@ class Chunk:
 
 
 class GradientRule(Protocol):
-    """Takes the gradients of a recipe's steps in place of the gradient of the mean loss."""
+    """Makes the gradients of a recipe's steps, in place of the gradient of the mean loss."""
 
     def for_models(self, models: Chunk) -> Gradients:
-        """The gradients of these models; called for every chunk before the first one trains.
+        """The gradients of these models; called for every chunk before the first chunk trains.
 
         Raises:
             InputError: the rule cannot hold for these models, their records or their recipe.
@@ -97,25 +99,30 @@ class Recipe:
         epochs: passes over a model's training records.
         batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`.
         batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
-        optimizer: makes the one optimiser of the stack from its parameters; it must act element by element.
+        optimizer: makes one optimiser from the parameters of the stack; it must act element by element.
         scheduler: makes a learning-rate schedule from the optimiser, or None.
         scheduler_interval: whether the schedule advances each epoch or each step.
         gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
         accumulate_batches: batches whose gradients are averaged for one optimiser step.
         early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
-        augment: what changes the records in training, in order (`mia_lightning.training.step.augmentation`).
+        augment: augmentations of the records in training, in order (`mia_lightning.training.step.augmentation`).
         execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
             measured to be faster, `loop` where vmap refuses the architecture.
         chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured
             to be fastest, None for all.
-        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression,
-            from outputs and the responses of `Engine.train`.
-        batch_objective: what a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None where a batch
-            has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in any case.
-        mix: makes of the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and `is_real_KB` the
-            records that are seen, the second label of each and the share of the first, both `[K, B]`; None for none.
-        sampler: which records each model sees at each step.
-        gradient_rule: what takes the place of the gradient of the mean loss; None for nothing.
+        objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
+            outputs and responses (`TrainingJob.response_KN`).
+        batch_objective: the quantity that a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None
+            where a batch has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in
+            any case.
+        mix: makes mixed records from the records `[K, B, *features]` of a batch, their labels, `key_K`, the step and
+            `is_real_KB`; gives these records, the second label of each and the share of the first, both `[K, B]`. None
+            for no mixing.
+        sampler: decides which records each model sees at each step.
+        gradient_rule: makes the gradients in place of that of the mean loss; None for the latter.
+
+    Raises:
+        InputError: a value is out of range, optimiser or schedule cannot be made, or an optimiser couples models.
     """
 
     epochs: AtLeast1
@@ -142,6 +149,11 @@ class Recipe:
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
                 f"{self.batches_per_epoch}; give exactly one of them."
             )
+        _check_optimizer(self.optimizer)
+        if self.scheduler is not None:
+            parameter = nn.Parameter(torch.zeros(1))
+            parameter.grad = torch.zeros(1)
+            _check_scheduler(self.scheduler, self.make_optimizer([parameter]))
 
     def steps_per_epoch(self, num_records: int) -> int:
         """Number of batches into which a model's records are divided in each epoch."""
@@ -151,54 +163,28 @@ class Recipe:
         return max(1, math.ceil(num_records / self.batch_size))
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
-        """The optimiser of a stack.
-
-        Raises:
-            InputError: it is no optimiser, or couples the elements of a parameter, hence the models.
-        """
-        _check_elementwise(_fused_where_possible(self.optimizer))
+        """The optimiser of a stack."""
         return _fused_where_possible(self.optimizer)(parameters)
 
-    def check(self) -> None:
-        """Raise what `make_optimizer` and `make_scheduler` would, on a few numbers."""
-        self.make_scheduler(self.make_optimizer([nn.Parameter(torch.zeros(1))]))
-
     def check_records(self, shape: tuple[int, ...]) -> None:
-        """Raise an `InputError` where records of this shape cannot be augmented so."""
+        """Raise an `InputError` if records of this shape cannot be augmented."""
         for each in self.augment:
             reason = each.refusal(shape)
             if reason is not None:
                 raise InputError(reason)
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | None:
-        """The schedule, or None.
-
-        Raises:
-            InputError: it is no schedule, or follows a metric, which would couple the models.
-        """
-        if self.scheduler is None:
-            return None
-        try:
-            scheduler = self.scheduler(optimizer)
-        except Exception as error:  # whatever a schedule raises on arguments that it cannot use
-            raise InputError(f"`training.scheduler` cannot be made: {_first_line(error)}.") from error
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise InputError(
-                "`training.scheduler` is ReduceLROnPlateau, which would let one model's loss set the learning rate "
-                "of all; use a schedule fixed beforehand, such as CosineAnnealingLR."
-            )
-        if not isinstance(scheduler, LRScheduler):
-            raise InputError(f"`training.scheduler` made a {type(scheduler).__name__}, not a torch LRScheduler.")
-        return scheduler
+        """The schedule, or None."""
+        return None if self.scheduler is None else self.scheduler(optimizer)
 
 
 def default_recipe() -> Recipe:
-    """How target and shadow models are trained unless the configuration says otherwise."""
+    """How target and shadow models are trained by default."""
     return Recipe(epochs=100, batch_size=100, optimizer=partial(torch.optim.Adam, lr=5e-3))
 
 
 def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
-    """The same optimiser with torch's fused implementation, unless the caller chose one."""
+    """The same optimiser with torch's fused implementation, unless the caller chose another."""
     kind = make_optimizer.func if isinstance(make_optimizer, partial) else make_optimizer
     chosen = getattr(make_optimizer, "keywords", {})
     if kind not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) or any(
@@ -208,8 +194,12 @@ def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
     return partial(make_optimizer, fused=True)  # type: ignore[call-arg]
 
 
-def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
-    """Refuse an optimiser under which two models in a stack move other than each alone."""
+def _check_optimizer(make_optimizer: MakeOptimizer) -> None:
+    """Refuse an optimiser under which two models in a stack move otherwise than each alone.
+
+    Raises:
+        InputError: it cannot be made or step, is no optimiser, or couples the elements of a parameter.
+    """
     numbers = generator(0, "elementwise check")
     start_K = torch.randn(2, 3, 4, generator=numbers, dtype=torch.float64)
     gradient_SK = torch.randn(3, 2, 3, 4, generator=numbers, dtype=torch.float64)
@@ -218,9 +208,10 @@ def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
 
     def moved(start: Tensor, gradient_S: Tensor) -> Tensor:
         parameter = nn.Parameter(start.clone())
-        optimizer = make_optimizer([parameter])
+        optimizer: object = _fused_where_possible(make_optimizer)([parameter])
         if not isinstance(optimizer, Optimizer):
-            raise InputError(f"`training.optimizer` made a {type(optimizer).__name__}, not a torch Optimizer.")
+            rest = f"makes {shown(optimizer)}, which is no torch.optim.Optimizer; set its `_target_` to one."
+            raise SettingError("training", "optimizer", rest)
         for gradient in gradient_S:
             parameter.grad = gradient.clone()
             optimizer.step()
@@ -229,23 +220,46 @@ def _check_elementwise(make_optimizer: MakeOptimizer) -> None:
     try:
         together = moved(start_K, gradient_SK)
         alone = torch.stack([moved(start_K[k], gradient_SK[:, k]) for k in range(2)])
-    except InputError:
+    except SettingError:
         raise
-    except Exception as error:  # whatever a foreign optimiser raises: it cannot drive a stack
-        for name, value in getattr(make_optimizer, "keywords", {}).items():
-            if isinstance(error, TypeError) and isinstance(value, str):
-                raise InputError(f"`training.optimizer.{name}` is {value!r}; it must be a number.") from error
-        raise InputError(f"`training.optimizer` cannot drive a stack of models: {_first_line(error)}.") from error
+    except Exception as error:  # somebody else's class may raise anything
+        raise about_call(error, make_optimizer, "training.optimizer", filled=("params",)) from error
     # Displacements, in float64, so that a small learning rate hides nothing.
     if not torch.allclose(together, alone, rtol=1e-6, atol=1e-6 * float(alone.abs().max())):
-        raise InputError(
-            f"`training.optimizer` ({_name(make_optimizer)}) does not act element by element, so models of a stack "
-            "would move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser."
+        raise SettingError(
+            "training",
+            "optimizer",
+            f"is {_name(make_optimizer)}, which does not act element by element, so that the models of a stack would "
+            "move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser.",
         )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _check_scheduler(make_scheduler: MakeScheduler, optimizer: Optimizer) -> None:
+    """Refuse a schedule that cannot be made or take its first step, or that follows a metric.
+
+    Args:
+        optimizer: of a parameter with a gradient, made for this check.
+
+    Raises:
+        InputError: it is refused.
+    """
+    try:
+        scheduler: object = make_scheduler(optimizer)
+        if isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau):
+            optimizer.step()  # torch warns of a schedule that steps before its optimiser
+            scheduler.step()
+    except Exception as error:  # somebody else's class may raise anything
+        raise about_call(error, make_scheduler, "training.scheduler", filled=("optimizer",)) from error
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise SettingError(
+            "training",
+            "scheduler",
+            "is ReduceLROnPlateau, which would let one model's loss set the learning rate of all; use a schedule that "
+            "is fixed beforehand, such as CosineAnnealingLR.",
+        )
+    if not isinstance(scheduler, LRScheduler):
+        rest = f"makes {shown(scheduler)}, which is no torch LRScheduler; set its `_target_` to one."
+        raise SettingError("training", "scheduler", rest)
 
 
 def _name(factory: object) -> str:

@@ -1,4 +1,4 @@
-"""What a defence may put in the place of the batches and of the gradients of a step: two protocols."""
+"""Two protocols by which a defence can replace the batches and the gradients of a step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from mia_lightning.training.step.batches import Batch
 class Batches(Protocol):
     """The batches of a stack, epoch by epoch: indices `[K, B]` and, where there is padding, which of them are real.
 
-    The batches of a model are a function of (its key, its records, the epoch) alone, whatever its neighbours.
+    The batches of a model are a function of (its key, its records, the epoch) alone.
 
     Attributes:
         key_K: int64, the key of each model's draws.
@@ -76,7 +76,7 @@ class Step:
 
 
 class Gradients(Protocol):
-    """Takes the gradients of each step."""
+    """Makes the gradients of each step."""
 
     def __call__(self, stack: Stack, step: Step) -> Tensor:
         """Leave the gradient `[K, ...]` of each trainable parameter in its `grad`; returns the mean losses, `[K]`."""

@@ -14,8 +14,8 @@ from scripted_endpoint import Scripted, asker, records, softmax_of
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asker import keys_of
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.pace import Pace, StoppedError
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 
 @pytest.fixture(autouse=True)
@@ -172,9 +172,9 @@ def test_a_budget_that_is_too_small_is_said_before_anything_is_asked(concurrency
     settings = {"responses": tmp_path, "concurrency": concurrency, "batch_size": 4}
     one = asker(endpoint, budget=25, **settings)
     one.ask(x[:10])
-    with pytest.raises(InputError, match="for 30 different records, of which 10 are kept and 20") as refusal:
+    with pytest.raises(InputError, match="for 30 different records: 10 are kept, 20 must") as refusal:
         one.ask(x)
-    assert "only 15 are left; nothing was asked. Raise the budget to at least 30" in str(refusal.value)
+    assert "has only 15 left, so nothing was asked; raise the budget to at least 30" in str(refusal.value)
     assert endpoint.num_asked == 10
     one.close()
     enough = asker(endpoint, budget=30, **settings)
@@ -208,7 +208,7 @@ def test_two_askers_of_one_file_share_the_budget(tmp_path: Path) -> None:
     second.ask(records(20))
     assert second.left == 10
     second.ask(records(10, seed=1))
-    with pytest.raises(InputError, match="only 0 are left"):
+    with pytest.raises(InputError, match="has only 0 left"):
         first.ask(records(1, seed=2))
     first.close()
     second.close()

@@ -129,7 +129,7 @@ def test_what_the_server_lacks_ends_the_audit_in_a_sentence(digits: Population, 
         target = OpenInference(url=url, model="digits", asking=Asking(budget=100))
         asked = model.num_asked
         with pytest.raises(
-            mia.InputError, match=r"160 different records.*budget=100 only 100 are left; nothing was asked"
+            mia.InputError, match=r"160 different records.*budget=100 has only 100 left, so nothing was asked"
         ):
             audit(digits, target)
         assert model.num_asked == asked

@@ -20,8 +20,9 @@ from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import Endpoint, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
+from mia_lightning.targets.failures import TryAgainError
 from mia_lightning.targets.interface import Models, Target
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
@@ -159,7 +160,7 @@ def test_two_looks_in_two_forms_are_a_mixture(population: Population) -> None:
     models = obtained(endpoint, population)
     models.observe(population)
     endpoint.answer = labels
-    with pytest.raises(InputError, match="a mixture of two kinds"):
+    with pytest.raises(InputError, match="attack a model that gives all its answers in one form"):
         models.observe(population_of(population.x_N + 1))
 
 

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from model_server import ModelServer, serving
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets import http_client
 from mia_lightning.targets.address import checked_url
-from mia_lightning.targets.endpoints import http
-from mia_lightning.targets.endpoints.http import HttpClient, retry_after, token_headers
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.predict_v1 import PredictV1
+from mia_lightning.targets.failures import RefusedError, TryAgainError
+from mia_lightning.targets.http_client import HttpClient, retry_after, token_headers
+from mia_lightning.targets.services.google_prediction import GooglePrediction
 
 SECRET = "s3cr3t-token-of-the-test"
 
@@ -118,7 +121,7 @@ def test_redirects_are_not_followed_so_that_no_token_travels(
 @pytest.mark.parametrize("body", [b"", b"<html>" + SECRET.encode(), b"\xff\xfe", b"[" * 100_000, b'{"x": [1'])
 def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClient, says: Says) -> None:
     says.body = body
-    with pytest.raises(TryAgainError, match="what is no JSON") as failure:
+    with pytest.raises(TryAgainError, match="its answer cannot be read") as failure:
         client.post("/", b"{}")
     assert failure.value.was_asked
     assert SECRET not in failure.value.reason
@@ -128,7 +131,7 @@ def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClien
 def test_a_body_that_is_too_long_is_not_read_to_its_end(
     client: HttpClient, says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_LARGEST_BODY", 2**20)
+    monkeypatch.setattr(http_client, "_LARGEST_BODY", 2**20)
     says.body = b"1" * (2**20 + 1)
     with pytest.raises(InputError, match="more than 1 MiB in an answer; lower"):
         client.get("/")
@@ -275,6 +278,16 @@ def test_tokens_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
         assert bad not in str(refusal.value)
 
 
+@pytest.mark.parametrize("make", [partial(PredictV1, url="http://host", model="m"), GooglePrediction])
+@pytest.mark.parametrize("token", [f"{SECRET}.x", "two words", "3abc", 3])
+def test_a_token_in_the_place_of_its_variable_is_not_repeated(make: Any, token: object) -> None:
+    with pytest.raises(InputError, match=r"`target.token_variable` is no name .*export the token and give") as refusal:
+        make(token_variable=token)
+    assert str(token) not in str(refusal.value)
+    assert make(token_variable="").token_variable == ""
+    assert make(token_variable="MY_TOKEN2").token_variable == "MY_TOKEN2"
+
+
 def test_retry_after_is_seconds_or_a_date() -> None:
     date = "Wed, 21 Oct 2015 07:28:00 GMT"
     assert retry_after(None) is None
@@ -295,6 +308,6 @@ def test_without_httpx_the_package_to_install_is_named(monkeypatch: pytest.Monke
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(http, "import_module", missing)
+    monkeypatch.setattr(http_client, "import_module", missing)
     with pytest.raises(InputError, match=r"`httpx`.*pip install 'mia-lightning\[remote\]'"):
         HttpClient("http://host")

@@ -12,8 +12,9 @@ from model_server import ModelServer, serving
 from protocol_setup import population_of, setup_of
 
 from mia_lightning.errors import InputError
-from mia_lightning.targets.endpoints.interface import Endpoint, RefusedError, TryAgainError
+from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.open_inference import OpenInference
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 ROWS = [[0.5, 0.25, 0.25], [0.125, 0.75, 0.125], [0.25, 0.25, 0.5], [1.0, 0.0, 0.0]]
@@ -205,20 +206,6 @@ def test_a_body_without_outputs_is_refused(body: object) -> None:
 def test_an_output_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(InputError, match=r"the outputs 'scores, other', none of which is target.output=predict_proba"):
         asked(V2(FLAT, output([1], name="other")), output="predict_proba")
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"url": "nowhere"}, "`target.url`"),
-        ({"model": ""}, "`target.model`"),
-        ({"model": None}, "`target.model`"),
-        ({"datatype": "FP8"}, "`target.datatype` is 'FP8'"),
-    ],
-)
-def test_settings_out_of_range_are_refused(settings: dict[str, Any], why: str) -> None:
-    with pytest.raises(InputError, match=why):
-        OpenInference(**{"url": "http://host", "model": "m", **settings})
 
 
 def test_the_identity_is_of_what_answers_depend_on_and_of_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

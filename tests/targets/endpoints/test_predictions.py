@@ -167,7 +167,7 @@ def test_equal_records_with_equal_predictions_are_one(blobs: Population, tmp_pat
 def test_other_records_are_refused(blobs: Population, tmp_path: Path) -> None:
     x_N = blobs.x_N.clone()
     x_N[7, 0] += 1
-    with pytest.raises(InputError, match=r"has no answer for record 7 .*take attacks that ask for no more"):
+    with pytest.raises(InputError, match=r"has no answer for record 7, .*take attacks that ask for no more"):
         observed(blobs, tmp_path, replace(blobs, x_N=x_N))
 
 

@@ -17,8 +17,7 @@ from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.seen import Decimals, decimals_of
-from mia_lightning.targets.services.service import PROBABILITY_FLOOR
-from mia_lightning.training.signals import AnswerForm, rounded
+from mia_lightning.training.signals import SMALLEST_PROBABILITY, AnswerForm, rounded
 
 NAMES = tuple("abcdefghij")
 
@@ -42,7 +41,7 @@ def test_probabilities_are_the_float32_logarithms_of_their_double_precision() ->
 
 def test_a_zero_of_a_full_answer_is_raised_to_the_floor_of_services() -> None:
     log, _ = reading().read([[1.0, 0.0, 0.0]], [0])
-    assert log[0].tolist() == [0.0, *[float(np.float32(math.log(PROBABILITY_FLOOR)))] * 2]
+    assert log[0].tolist() == [0.0, *[float(np.float32(math.log(SMALLEST_PROBABILITY)))] * 2]
 
 
 def test_the_servers_order_of_classes_becomes_that_of_the_data_set() -> None:
@@ -129,9 +128,9 @@ REFUSED = [
     ([3.5, -1.0, 2.0], "below 0"),
     ([1.5, 0.0, 0.0], "above 1"),
     ([0.512345678, 0.3, 0.1], "adds up to 0.912346"),
-    ([0.5, 0.5, None], "something else than numbers"),
-    ([0.5, 0.5, True], "something else than numbers"),
-    ([[0.5, 0.25, 0.25]], "has something else than numbers"),
+    ([0.5, 0.5, None], "other things than numbers"),
+    ([0.5, 0.5, True], "other things than numbers"),
+    ([[0.5, 0.25, 0.25]], "has other things than numbers"),
     ([], "has 0 numbers"),
     (None, "neither a list"),
     (0.5, "neither a list"),
@@ -141,7 +140,7 @@ REFUSED = [
     ("dog", "no class of the data set"),
     ({"dog": 0.5}, "no class of the data set: 'dog'"),
     ({}, "names no class"),
-    ({"a": "much"}, "something else than numbers"),
+    ({"a": "much"}, "other things than numbers"),
     ({"a": -0.5}, "below 0"),
     ({"a": math.nan}, "NaN or infinite"),
     ({"a": 0.812345678, "b": 0.7}, "adds up to 1.51235"),
@@ -165,11 +164,11 @@ def test_a_long_answer_is_shortened() -> None:
 @pytest.mark.parametrize("other", [1, [1.0, 0.0, 0.0], {"a": 0.5, "b": 0.25}])
 def test_a_mixture_of_forms_is_refused(other: object) -> None:
     first: list[object] = [{"a": 0.5}]
-    with pytest.raises(InputError, match=r"record 8.*record 4: a mixture"):
+    with pytest.raises(InputError, match=r"record 8.*record 4; attack a model that gives all its answers in one form"):
         reading().read([*first, other], [4, 8])
     _, seen = reading().read(first, [4])
     _, second = reading().read([other], [8])
-    with pytest.raises(InputError, match=r"record 8.*record 4: a mixture"):
+    with pytest.raises(InputError, match=r"record 8.*record 4; attack a model that gives all its answers in one form"):
         reading().join(seen, second)
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.sagemaker import SageMaker, SageMakerEndpoint
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 KEY, SECRET, TOKEN = "AKIDOFATEST", "a-secret-of-a-test", "a-session-token-of-a-test"
 
@@ -64,7 +64,8 @@ class Shared:
 
     def ask(self, x_B: Tensor, *, single: str = "label") -> Any:
         if single not in self.clients:
-            self.clients[single] = SageMakerEndpoint("census", single=single, endpoint_url=self.server.url)
+            target = SageMaker(endpoint_name="census", single=single, endpoint_url=self.server.url)
+            self.clients[single] = SageMakerEndpoint(target)
         return self.clients[single].ask(x_B)
 
     def ask_after(self, answer: Callable[[Request], Answer], x_B: Tensor, **options: Any) -> Any:
@@ -334,12 +335,6 @@ def test_what_boto_cannot_do_is_told_in_a_sentence(
 
 
 def test_settings_that_are_none(monkeypatch: pytest.MonkeyPatch, blobs: Population) -> None:
-    with pytest.raises(InputError, match=r"`target.content_type` is 'text/xml'; it must be application/json or text/c"):
-        SageMaker(endpoint_name="census", content_type="text/xml")
-    with pytest.raises(InputError, match=r"`target.single` is 'both'; it must be label or score"):
-        SageMaker(endpoint_name="census", single="both")
-    with pytest.raises(InputError, match=r"`target.endpoint_name` is empty"):
-        SageMaker(endpoint_name=" ")
     with pytest.raises(InputError, match=r"`target.endpoint_url` holds a user or password") as caught:
         SageMaker(endpoint_name="census", endpoint_url=f"https://user:{SECRET}@host")
     assert SECRET not in str(caught.value)

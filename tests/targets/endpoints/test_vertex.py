@@ -19,8 +19,8 @@ from scripted_server import Answer, Request, scripted_server
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
 from mia_lightning.targets.endpoints.vertex import Vertex, VertexEndpoint
+from mia_lightning.targets.failures import RefusedError, TryAgainError
 
 PATH = "/v1/projects/census/locations/europe-west4/endpoints/123:predict"
 

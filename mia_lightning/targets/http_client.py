@@ -1,4 +1,4 @@
-"""HTTP to a model's server: what may work another time, what will not, and nothing secret in any message."""
+"""HTTP to somebody else's server: which failures may pass and which will not, and no secret in any message."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.targets.address import checked_url
-from mia_lightning.targets.endpoints.interface import RefusedError, TryAgainError
+from mia_lightning.targets.failures import StatusError, TryAgainError
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
 _LARGEST_BODY = 256 * 2**20  # bytes of an answer
@@ -23,34 +23,23 @@ _SHORTEST_SECRET = 4  # shorter ones would be found in any text
 Headers = Mapping[str, str]
 
 
-class StatusError(RefusedError):
-    """A request that was turned away.
-
-    Args:
-        message: for a person.
-        status: of HTTP.
-    """
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 class HttpClient:
-    """Connections to one server; many threads may use it at once. It follows no redirects, so that no token travels.
+    """Connections to one server; many threads may use it at once.
+
+    Redirects are not followed, so that no token goes to another server.
 
     Args:
         url: of the server, with the path that all requests begin with.
         timeout: seconds, of a request as a whole.
         connections: at once.
-        authorise: the headers that show who asks, taken anew for each request; what they hold is in no message.
+        authorise: makes the headers that show who asks, anew for each request; no message repeats their values.
         setting: the name of the setting that `url` comes from, for messages.
 
     Attributes:
         place: the address, without what may be secret.
 
     Raises:
-        InputError: an address that is none or holds a user or password, or httpx is not installed.
+        InputError: `url` is no address or holds a user or password, or httpx is not installed.
     """
 
     def __init__(
@@ -72,26 +61,40 @@ class HttpClient:
         """What the server answers, as JSON.
 
         Raises:
-            TryAgainError: as in `post`.
-            RefusedError: as in `post`.
+            TryAgainError, RefusedError, InputError: as in `ask`.
         """
-        return self._request("GET", path, b"")
+        return self.ask("GET", path)
 
     def post(self, path: str, body: bytes, headers: Headers | None = None) -> Any:
         """What the server answers to a body of JSON, as JSON.
 
         Raises:
-            TryAgainError: it was too busy (429), failed (5xx), did not answer in time, the connection broke, or what
-                came is no JSON.
-            RefusedError: it turned the request away.
-            InputError: it cannot be trusted, sends the client elsewhere, or sends too much.
+            TryAgainError, RefusedError, InputError: as in `ask`.
         """
-        return self._request("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
+        return self.ask("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
 
     def close(self) -> None:
         self._client.close()
 
-    def _request(self, method: str, path: str, body: bytes, headers: Headers | None = None) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        headers: Headers | None = None,
+        read: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
+        """What the server answers.
+
+        Args:
+            read: makes something of the body of the answer, or raises a ValueError.
+
+        Raises:
+            TryAgainError: the server was too busy (429), failed (5xx) or did not answer in time, the connection broke,
+                or the answer cannot be read.
+            RefusedError: the server turned the request away.
+            InputError: the server cannot be trusted, sends the client elsewhere, or sends too much.
+        """
         shown = self._authorise()
         secrets = [
             part for value in shown.values() for part in (value, *value.split()) if len(part) >= _SHORTEST_SECRET
@@ -117,12 +120,12 @@ class HttpClient:
             raise InputError(f"{self.place}{path} is no address; set `target.url` and the model's name.") from None
         self._check_status(response, content, hide)
         try:
-            return json.loads(content)
+            return read(content)
         except (ValueError, RecursionError):
-            raise TryAgainError(f"it sent what is no JSON: {hide(_text(content, 60))!r}") from None
+            raise TryAgainError(f"its answer cannot be read: {hide(_text(content, 60))!r}") from None
 
     def _read(self, response: Any) -> bytes:
-        """The body, as long as it is not too long and does not take too long."""
+        """The body, unless it is too long or takes too long."""
         end, parts, size = time.monotonic() + self._timeout, [], 0
         for part in response.iter_bytes():
             parts.append(part)
@@ -149,20 +152,20 @@ class HttpClient:
             elsewhere = hide(_without_secrets(response.headers.get("Location", "")))
             raise InputError(
                 f"{self.place} says that the model is elsewhere (status {status}, {elsewhere or 'without a place'}); "
-                "set `target.url` to where it is, which is not followed by itself so that no credentials go astray."
+                "set `target.url` to that place, which is not followed by itself so that no credentials go astray."
             )
         raise StatusError(f"{self.place} refuses the request ({said}); {_mend(status)}.", status)
 
 
 def token_headers(variable: str, header: str) -> Callable[[], Headers]:
-    """The header with a token of the environment, looked up now.
+    """What makes the header with a token, which is read from the environment now.
 
     Args:
-        variable: of the environment; "" for none. Without the default one there is no header.
-        header: `Authorization` has "Bearer" before the token, others have the token alone.
+        variable: of the environment; "" for none. Where the default variable is not set, there is no header.
+        header: `Authorization` has "Bearer" before the token, any other header the token alone.
 
     Raises:
-        InputError: there is no such variable, or what it holds cannot be in a header.
+        InputError: there is no such variable, or its value cannot stand in a header.
     """
     token = os.environ.get(variable, "").strip() if variable else ""
     if not token:
@@ -202,7 +205,7 @@ def retry_after(value: str | None, now: str | None = None) -> float | None:
 
 
 class _Hiding:
-    """Takes secrets out of a text."""
+    """Replaces secrets in a text."""
 
     def __init__(self, secrets: list[str]) -> None:
         self._secrets = sorted((each for each in secrets if each != "Bearer"), key=len, reverse=True)
@@ -218,8 +221,8 @@ def _httpx() -> ModuleType:
         return import_module("httpx")
     except ImportError as error:
         raise InputError(
-            "A target behind a network needs the package `httpx`, which cannot be imported; install it with "
-            "pip install 'mia-lightning[remote]'."
+            "A target at an address needs the package `httpx`, which cannot be imported; pip install "
+            "'mia-lightning[remote]'."
         ) from error
 
 
@@ -233,7 +236,7 @@ def _is_distrusted(error: BaseException) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0][:_LONGEST_MESSAGE] or type(error).__name__
+    return first_line(error)[:_LONGEST_MESSAGE]
 
 
 def _text(content: bytes, length: int) -> str:

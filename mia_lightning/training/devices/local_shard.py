@@ -1,38 +1,41 @@
-"""What a process does that trains a share of a role's models on a device of its own."""
+"""What a process does that trains a shard of a role's models on a device of its own."""
 
 import multiprocessing
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
+from mia_lightning.store.artefacts import Store
 from mia_lightning.terminal.display import Hidden, Look, Row
 from mia_lightning.terminal.progress import EpochBar, Stages
+from mia_lightning.training.chunks import OneDevice
 from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.plan.execution import ExecutionPlan
+from mia_lightning.training.kept import kept_models
+from mia_lightning.training.plan.execution import ExecutionPlan, Plans
 from mia_lightning.training.trainer import TrainerSettings
 
-if TYPE_CHECKING:  # whose trainings are begun from here
-    from mia_lightning.training.engine import Engine
-
-JOB = "job.pt"
+HANDED_OVER = "handed_over.pt"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Share:
-    """What the process of one device trains.
+class LocalShard:
+    """The models that one device of `trainer.devices` trains.
+
+    It is cut otherwise than a `Shard` of a sweep (`mia_lightning.shadows.shard`). The jobs of a sweep do not know each
+    other's work, so a `Shard` is a range of numbers that follows from its own number and their count. Here one process
+    knows all models, so each device gets as many steps as the others (`TrainingJob.shards`).
 
     Attributes:
         place: of the device among all of them.
-        device: which it is.
+        device: the device.
         settings: of its `pl.Trainer`.
         places: of its models in the job.
         num_threads: of torch, on the CPU.
@@ -52,34 +55,49 @@ class Share:
         return f"cpu process {self.place}" if self.device.type == "cpu" else str(self.device)
 
 
-def result_of(folder: Path, share: Share) -> Path:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HandedOver:
+    """What every process is given.
+
+    Attributes:
+        job: all models, on the CPU.
+        plan: by which each shard is trained.
+        shards: one for each process.
+        store: where models are found and kept.
+    """
+
+    job: TrainingJob
+    plan: ExecutionPlan
+    shards: Sequence[LocalShard]
+    store: Store | None
+
+
+def result_of(folder: Path, shard: LocalShard) -> Path:
     """The file of what the process has trained."""
-    return folder / f"share_{share.place}.pt"
+    return folder / f"shard_{shard.place}.pt"
 
 
-def first_line(error: Exception) -> str:
-    """Of its message, without the full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def run_share(folder: Path, place: int, connection: Connection) -> None:
-    """What a process does: train its share, write it to `folder`, and tell of it."""
+def train_shard(folder: Path, place: int, connection: Connection) -> None:
+    """What a process does: train its shard, write it to `folder`, and report on `connection`."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        job, plan, make_engine, shares = _handed_over(folder / JOB)
-        share: Share = next(each for each in shares if each.place == place)
-        torch.set_num_threads(share.num_threads)
-        engine = make_engine(settings=share.settings, stages=_Told(connection), folder=share.folder)
-        trained = engine.follow(job.part(share.places), plan)
-        followed = min([plan, *engine.plans], key=lambda each: each.chunk)
-        made = {
-            "weights_K": [trained.weights(k) for k in range(trained.num_models)],
-            "execution": trained.execution,
-            "chunk": followed.chunk,
-            "reason": followed.reason,
-            "found": engine.num_found(job.role),
+        given = _handed_over(folder / HANDED_OVER)
+        shard = next(each for each in given.shards if each.place == place)
+        torch.set_num_threads(shard.num_threads)
+        job, stages = given.job.part(shard.places), _Told(connection)
+        kept = kept_models(given.store, job, shard.settings, stages.remark)
+        worker = OneDevice(
+            job=job, settings=shard.settings, kept=kept, plans=Plans(), stages=stages, folder=shard.folder
+        )
+        made = worker.follow(given.plan)
+        content = {
+            "weights_K": [made.trained.weights(k) for k in range(made.trained.num_models)],
+            "execution": made.trained.execution,
+            "chunk": made.plan.chunk,
+            "reason": made.plan.reason,
+            "found": made.num_found,
         }
-        torch.save(made, result_of(folder, share))
+        torch.save(content, result_of(folder, shard))
         connection.send(("done", None))
     except InputError as error:
         connection.send(("input error", str(error)))
@@ -87,17 +105,15 @@ def run_share(folder: Path, place: int, connection: Connection) -> None:
         connection.send(("bug", traceback.format_exc()))
 
 
-def _handed_over(path: Path) -> "tuple[TrainingJob, ExecutionPlan, Callable[..., Engine], list[Share]]":
-    """What `_hand_over` wrote.
+def _handed_over(path: Path) -> HandedOver:
+    """What the parent wrote.
 
     Raises:
         InputError: it names what this process cannot import.
     """
     try:
-        # Code travels with it, the networks' classes: the file is the parent's own, in a folder of this user alone.
-        given: tuple[TrainingJob, ExecutionPlan, Callable[..., Engine], list[Share]] = torch.load(
-            path, mmap=True, weights_only=False
-        )
+        # It holds code, the classes of the networks: the file is the parent's own, in a folder of this user alone.
+        given: HandedOver = torch.load(path, mmap=True, weights_only=False)
     except (AttributeError, ImportError) as error:
         raise InputError(
             f"The processes of several `trainer.devices` cannot import what they are to train ({first_line(error)}); "
@@ -107,7 +123,7 @@ def _handed_over(path: Path) -> "tuple[TrainingJob, ExecutionPlan, Callable[...,
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would train on for nobody."""
+    """End this process when its parent has ended, as it does where it is killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -115,7 +131,7 @@ def _end_with_parent() -> None:
 
 
 class _Told(Stages):
-    """Stages of a process, told to its parent."""
+    """The stages of a process, which its parent shows."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()
@@ -139,7 +155,7 @@ class _ToldBar(EpochBar):
 
     def advance(self, look: Look | None) -> None:
         self._of_chunk += 1
-        self._connection.send(("epoch", look))
+        self._connection.send(("advance", look))
 
     def skip(self, epochs: int) -> None:
         self._of_chunk += epochs

@@ -1,0 +1,164 @@
+"""Train a job on one device, chunk by chunk: take what the store holds, train the rest, halve what memory refuses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mia_lightning.terminal.progress import EpochBar, Stages
+from mia_lightning.training.job import TrainingJob, cut, fit
+from mia_lightning.training.kept import Begun, Kept
+from mia_lightning.training.plan.execution import ExecutionPlan, Plans
+from mia_lightning.training.plan.memory import is_out_of_memory, release
+from mia_lightning.training.plan.planner import does_not_fit
+from mia_lightning.training.step.rules import Gradients
+from mia_lightning.training.trained import TrainedStack
+from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Made:
+    """What became of a job.
+
+    Attributes:
+        trained: its models, in order.
+        plan: the execution plan that was followed in the end; where memory ran out, it has fewer models at once.
+        num_found: how many of the models were in the store.
+    """
+
+    trained: TrainedStack
+    plan: ExecutionPlan
+    num_found: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class OneDevice:
+    """Trains the models of one job on one device.
+
+    Attributes:
+        job: its records are brought near the device when training begins.
+        settings: of the trainer, whose first device is used.
+        kept: where the models are found and kept.
+        plans: where an execution plan is kept that was changed on the way.
+        stages: where progress and remarks are shown.
+        folder: where Lightning's own callbacks and loggers write; None for the working folder.
+    """
+
+    job: TrainingJob
+    settings: TrainerSettings
+    kept: Kept
+    plans: Plans
+    stages: Stages
+    folder: Path | None
+
+    def follow(self, plan: ExecutionPlan) -> Made:
+        """Take what the store holds and train the rest as the execution plan says.
+
+        Raises:
+            InputError: not even a single model fits the memory, or the recipe does not fit the models.
+        """
+        near = replace(self, job=replace(self.job, population=self.job.population.near(self.settings.device)))
+        with quiet_lightning(), self.settings.matmul_precision():
+            return near._all_chunks(plan)
+
+    def _all_chunks(self, plan: ExecutionPlan) -> Made:
+        job = self.job
+        # All rules of gradients are made before the first chunk trains: what cannot hold is refused at once.
+        waiting = [(places, job.gradients(places)) for places in job.chunks(plan.chunk)]
+        parts: list[_Part] = []
+        num_chunks, num_found = len(waiting), 0
+        with self.stages.stage(job.role, job.recipe.epochs * num_chunks, job.num_models) as bar:
+            while waiting:
+                places, gradients = waiting[0]
+                made = self._chunk(places, gradients, plan.execution, bar)
+                if made is None:
+                    plan = self._halved(plan, len(places))
+                    others = list(chain.from_iterable(cut(each, plan.chunk) for each, _ in waiting))
+                    num_chunks += len(others) - len(waiting)
+                    waiting = [(each, job.gradients(each)) for each in others]
+                    bar.restart_chunk()
+                    bar.until(job.recipe.epochs * num_chunks)
+                    continue
+                own, found = made
+                parts += own
+                num_found += found
+                bar.end_chunk(len(places), job.recipe.epochs)
+                del waiting[0]
+        order = torch.tensor([place for _, own in parts for place in own]).argsort()
+        return Made(trained=TrainedStack.joined([part for part, _ in parts], order), plan=plan, num_found=num_found)
+
+    def _chunk(
+        self, places: list[int], gradients: Gradients | None, execution: str, bar: EpochBar
+    ) -> tuple[list["_Part"], int] | None:
+        """The models of a chunk, and how many of them the store held; None where memory ran out."""
+        job, stages = self.job, self.stages
+
+        def waiting() -> None:
+            stages.note(f"{job.role}: another process trains some of these models; this one waits for them.")
+
+        parts: list[_Part] = []
+        with self.kept.alone(places, waiting):
+            begun = self.kept.begin(places, execution, stages.remark)
+            if begun.found:
+                found = of_weights(job, list(begun.found.values()), execution, self.settings.device)
+                parts.append((found, list(begun.found)))
+            if begun.places:
+                if begun.places != places:
+                    gradients = job.gradients(begun.places)
+                if begun.checkpoint is not None:
+                    stages.note(f"{job.role}: goes on from where an earlier process was stopped.")
+                trained = self._train(begun, gradients, execution, bar)
+                if trained is None:
+                    return None
+                begun.end(trained)
+                parts.append((trained, begun.places))
+        return parts, len(begun.found)
+
+    def _train(self, begun: Begun, gradients: Gradients | None, execution: str, bar: EpochBar) -> TrainedStack | None:
+        """None where memory ran out."""
+        job, places = self.job, begun.places
+        folder = None if self.folder is None else self.folder / "lightning" / job.role
+        callbacks = [bar.for_trainer(), *begun.callbacks]
+        trainer = self.settings.make(epochs=job.recipe.epochs, callbacks=callbacks, folder=folder)
+        device = trainer.strategy.root_device
+        try:
+            module = job.module(places, job.stack(places), execution=execution, gradients=gradients, device=device)
+            fit(trainer, module, resume=begun.checkpoint)
+            module.to(device)  # Lightning's teardown moves it to the CPU
+            return TrainedStack.of_module(module, job.architecture)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _halved(self, plan: ExecutionPlan, width: int) -> ExecutionPlan:
+        """The plan with half as many models at once, which is kept and remarked.
+
+        Raises:
+            InputError: it was a single model.
+        """
+        role, device = self.job.role, self.settings.device
+        release(device)  # outside of the handler, whose traceback holds the models
+        if width == 1:
+            raise does_not_fit(role, device)
+        halved = replace(plan, chunk=-(-width // 2), reason=f"halved, since memory ran out with {width} models at once")
+        self.stages.remark(
+            f"{role}: memory ran out with {width} models at once; it goes on with {halved.chunk}, and keeps what is "
+            "trained."
+        )
+        self.plans.keep(halved)
+        self.kept.keep_plan(halved, device)
+        return halved
+
+
+_Part = tuple[TrainedStack, list[int]]  # models, and their places in the job
+
+
+def of_weights(
+    job: TrainingJob, weights_K: Sequence[Mapping[str, Tensor]], execution: str, device: torch.device
+) -> TrainedStack:
+    """Models of the job from what `TrainedStack.weights` gave of each, on the device."""
+    return TrainedStack.of_weights(job.stack([0]).to(device), weights_K, job.architecture, execution)
