@@ -94,9 +94,9 @@ def _violation(error: ValidationError, made: Any, section: str, given: Mapping[s
     if isinstance(cause, InputError):  # two settings that exclude each other, or a setting within a setting
         return cause
     parameters = inspect.signature(made).parameters
-    defaults = {name: each.default for name, each in parameters.items()}
-    own_name = given.get("name") or defaults.get("name") or made.__name__.lower()
-    place = section.format_map({**defaults, **given, "name": own_name})
+    own = parameters["name"].default if "name" in parameters else None
+    names = [each for each in (given.get("name"), own) if isinstance(each, str) and each]
+    place = section.format(name=names[0] if names else made.__name__.lower())
     where = first["loc"][0]
     name = list(parameters)[where] if isinstance(where, int) else where
     hint = get_type_hints(made, include_extras=True).get(name)
@@ -105,12 +105,12 @@ def _violation(error: ValidationError, made: Any, section: str, given: Mapping[s
         listed = f"the settings are {', '.join(known)}" if known else "there are none"
         return SettingError(place, name, f"is no setting{nearest(name, known)}; {listed}.")
     places = [each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Place)]
-    own = places[0] if places else Place(f"{place}.{name}".removeprefix("."))
+    at = places[0] if places else Place(f"{place}.{name}".removeprefix("."))
     if name not in given and "missing" in first["type"]:
-        return SettingError(own.section, own.name, f"is not set; give {in_words(hint)}.")
+        return SettingError(at.section, at.name, f"is not set; give {in_words(hint)}.")
     value = given.get(name, first["input"])
     rest = f"is {shown(value)}{_meant(value, hint)}; it must be {in_words(hint)}."
-    return SettingError(own.section, own.name, rest)
+    return SettingError(at.section, at.name, rest)
 
 
 def _meant(value: object, annotation: object) -> str:

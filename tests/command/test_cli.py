@@ -317,7 +317,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["attack.shokri.hidden=[x]"], ["`attack.shokri.hidden` is ['x']"]),
         (["attack.shokri.activation=foo"], ["`attack.shokri.activation` is 'foo'"]),
         (["attack=shokri", "attack.shokri.training.optimizer.lr=1e30"], ["all 10 attack networks", "lower"]),
-        (["membership._target_=builtins.dict"], ["`membership` is {}", "conf/membership"]),
+        (["membership._target_=builtins.dict"], ["`membership` is {", "conf/membership"]),
         (["logger._target_=collections.OrderedDict"], ["`logger` is OrderedDict()", "conf/logger"]),
     ],
 )

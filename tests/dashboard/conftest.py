@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from chromium import chromium
 from dashboard_runs import many_reports, normal_scores, report_of, write_run
+from made_reports import report as report
 
 from mia_lightning.dashboard.command import main
 

@@ -77,7 +77,7 @@ def all_checked() -> tuple[Checked, ...]:
             section = section if section is not None else getattr(of_init, "__section__", None)
             if section is not None:
                 default = inspect.signature(made).parameters.get("name")
-                section = section.replace("{name}", str(default.default) if default is not None else "")
+                section = section.replace("{name}", (default and default.default) or made.__name__.lower())
                 found[f"{made.__module__}.{made.__qualname__}"] = Checked(made, section)
     return tuple(found[name] for name in sorted(found))
 
