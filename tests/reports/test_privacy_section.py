@@ -21,6 +21,7 @@ from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBoun
 from mia_lightning.reports.sentences import headline, meaning, privacy_sentences, verdict
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.job import TrainingJob
 
 pytest.importorskip("opacus")
 
@@ -169,13 +170,13 @@ def test_models_with_the_canary_take_as_many_steps_as_those_without(
 ) -> None:
     """At a batch size of 20, 21 records would be two batches, and a model with the canary would be moved twice."""
     steps: dict[str, set[int]] = {}
-    train = Engine.train
+    run = Engine.run
 
-    def spied(self: Engine, make: Any, population: Any, records_K: Any, recipe: mia.Recipe, **rest: Any) -> Any:
-        steps[rest["role"]] = {recipe.steps_per_epoch(len(records)) for records in records_K}
-        return train(self, make, population, records_K, recipe, **rest)
+    def spied(self: Engine, job: TrainingJob) -> Any:
+        steps[job.role] = {job.recipe.steps_per_epoch(len(records)) for records in job.records_K}
+        return run(self, job)
 
-    monkeypatch.setattr(Engine, "train", spied)
+    monkeypatch.setattr(Engine, "run", spied)
     mia.audit(blobs, **trials_audit())
     assert steps == {"target": {1}, "shadow": {1}}
 

@@ -98,7 +98,7 @@ def test_another_output_defence_trains_nothing_anew(
     bits: Population, observed: Observation, monkeypatch: pytest.MonkeyPatch, defenses: tuple[mia.Defense, ...]
 ) -> None:
     expected = mia.audit(bits, **QUICK, attacks=[mia.Loss()], defenses=defenses)
-    monkeypatch.setattr(Engine, "train", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(Engine, "run", lambda *_, **__: pytest.fail("something was trained"))
     report = mia.attack(observed, attacks=[mia.Loss()], defenses=defenses)
     assert np.array_equal(scores(report), scores(expected))
     assert report.defense == expected.defense

@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from scipy.special import expit, logit
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
+from training_jobs import train_with
 
 import mia_lightning as mia
 from mia_lightning.command.job import Job, instantiate
@@ -82,11 +83,8 @@ def audit_disowned_target(seed: int) -> AuditReport:
     population = load_digits()
     order = torch.randperm(len(population), generator=generator(seed, "null"))
     trained_on, called_members, nonmembers = order[:300], order[300:700], order[700:1100]
-    network = (
-        Engine(seed=seed, settings=CPU)
-        .train(partial(MODEL, (64,), 10), population, [trained_on], mia.default_recipe(), role="target")
-        .stack.model(0)
-    )
+    engine, make = Engine(seed=seed, settings=CPU), partial(MODEL, (64,), 10)
+    network = train_with(engine, make, population, [trained_on], mia.default_recipe(), role="target").stack.model(0)
     evidence = torch.cat([called_members, nonmembers])
     return mia.audit(
         Population(
@@ -160,7 +158,7 @@ def test_a_target_that_never_saw_its_members_stays_at_chance() -> None:
 def every_attack() -> list[object]:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
         config = Job.of(compose("config", overrides=["attack=all"]))
-    return [instantiate(node, name) for name, node in config["attack"].items()]
+    return [instantiate(node, name) for name, node in config.content["attack"].items()]
 
 
 @pytest.mark.slow

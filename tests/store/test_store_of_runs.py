@@ -168,7 +168,7 @@ def test_more_shards_than_models_leave_some_idle(blobs: Population, store: Store
 @pytest.mark.parametrize(
     ("number", "count", "sentence"),
     [
-        (3, 3, "`shadow.shard` is 3, and with shadow.shards=3 they go from 0 to 2"),
+        (3, 3, "`shadow.shard` is 3, but with shadow.shards=3 shards go from 0 to 2"),
         (-1, 3, "`shadow.shard` is -1; it must be a whole number of at least 0"),
         (0, 0, "`shadow.shards` is 0; it must be a whole number of at least 1"),
         (0, "two", "`shadow.shards` is 'two'"),
