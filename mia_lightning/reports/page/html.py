@@ -8,6 +8,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
+
+from jinja2 import Environment
 
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.reports import selection, sentences, words
@@ -42,6 +45,38 @@ Part = tuple[str, ClassFigures | GroupFigures, TargetClass | TargetGroup]
 def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
     """The page for a report; `curves` has an entry for each attack's name."""
     of_class = {section.class_index: section for section in report.target.per_class}
+    strongest = selection.strongest(report)
+    histograms = _histograms(report)
+    return (
+        _templates()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            classes=lambda attack: [(each.class_name, each, of_class[each.class_index]) for each in attack.per_class],
+            groups=lambda attack: [
+                (each.group_name, each, of_target)
+                for each, of_target in zip(attack.per_group, report.target.per_group, strict=True)
+            ],
+            sentences=sentences,
+            strongest=strongest,
+            pairs=selection.knowledge_pairs(report),
+            threats=threat_sentences(report),
+            converging=[attack for attack in report.attacks if attack.convergence is not None],
+            rates=_rates(report),
+            estimands=list(dict.fromkeys(map(words.about, report.attacks))),
+            further=_further(report),
+            ranked=sorted(report.attacks, key=lambda attack: attack is not strongest),
+            histograms=histograms,
+            highest=highest_scores(report),
+            plots=_plots(report, curves, histograms),
+            config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
+            plotly=plotly_javascript(),
+        )
+    )
+
+
+@cache
+def _templates() -> Environment:
     templates = environment("mia_lightning.reports.page")
     templates.filters |= {
         "show": words.show,
@@ -52,34 +87,11 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
         "figures": figures_by_name,
         "reasons": lambda attack: _reasons(figures_by_name(attack.overall).items()),
         "missing": _missing,
-        "classes": lambda attack: [(each.class_name, each, of_class[each.class_index]) for each in attack.per_class],
-        "groups": lambda attack: [
-            (each.group_name, each, of_target)
-            for each, of_target in zip(attack.per_group, report.target.per_group, strict=True)
-        ],
         "moment": _moment,
         "duration": duration,
         "size": size,
     }
-    strongest = selection.strongest(report)
-    histograms = _histograms(report)
-    return templates.get_template("report.html.jinja").render(
-        report=report,
-        sentences=sentences,
-        strongest=strongest,
-        pairs=selection.knowledge_pairs(report),
-        threats=threat_sentences(report),
-        converging=[attack for attack in report.attacks if attack.convergence is not None],
-        rates=_rates(report),
-        estimands=list(dict.fromkeys(map(words.about, report.attacks))),
-        further=_further(report),
-        ranked=sorted(report.attacks, key=lambda attack: attack is not strongest),
-        histograms=histograms,
-        highest=highest_scores(report),
-        plots=_plots(report, curves, histograms),
-        config=json.dumps(report.run.config, indent=2, default=str, ensure_ascii=False),
-        plotly=plotly_javascript(),
-    )
+    return templates
 
 
 def _histograms(report: AuditReport) -> dict[int, ScoreHistogram]:

@@ -7,8 +7,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 
+@cache
 def environment(*packages: str) -> Environment:
-    """Templates of `packages`, looked for in this order; all text is escaped, and an unknown name is an error."""
+    """Templates of `packages`, looked for in this order; all text is escaped, and an unknown name is an error.
+
+    The environment is made once, since it keeps the compiled templates.
+    """
     return Environment(
         loader=ChoiceLoader([PackageLoader(package, ".") for package in packages]),
         autoescape=True,
