@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, get_type_hints, overload
 
 from rich.console import Console
 
@@ -52,8 +52,10 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
             is_one = len(args) == 1 and isinstance(args[0], Audit) and not kwargs
             return function(args[0] if is_one else make(*args, **kwargs))
 
+        plain, signature = get_type_hints(make), inspect.signature(make)
+        parameters = [each.replace(annotation=plain[name]) for name, each in signature.parameters.items()]
         result = inspect.signature(function).return_annotation
-        call.__signature__ = inspect.signature(make).replace(return_annotation=result)  # type: ignore[attr-defined]
+        call.__signature__ = signature.replace(parameters=parameters, return_annotation=result)  # type: ignore[attr-defined]
         return call
 
     return of
