@@ -91,7 +91,7 @@ class Bootstrap:
         drawn = average_precision_draws(curve, replicates, self._generator("average_precision"))
         logit_B = logit(drawn.clamp(max=1 - 1e-12).cpu().numpy())
         error = float(np.std(logit_B, ddof=1))
-        if error == 0.0 or value == 1.0:
+        if error < 1e-9 or value == 1.0:  # equal but for rounding
             return Interval(None, None, "none: all replicates are equal")
         reach = float(-ndtri(TAIL)) * error
         method = f"{replace(self, replicates=replicates).method}, on the logit scale"
