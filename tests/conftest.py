@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import call as call
+from compositions import _merged_once as _merged_once
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
