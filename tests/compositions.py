@@ -54,5 +54,5 @@ def _file(repository: ConfigRepository, config_path: str) -> tuple[str, int, int
                 return None
             path = Path(source.path, config_path if config_path.endswith(".yaml") else f"{config_path}.yaml")
             state = path.stat()
-            return str(path), state.st_mtime_ns, state.st_size
+            return str(path.resolve()), state.st_mtime_ns, state.st_size
     return None

@@ -1,5 +1,6 @@
 """Fixtures that the whole suite shares: small populations, and guards against leaking global state."""
 
+import io
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker of pytest-xdist has a core to itself
@@ -7,11 +8,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_line import call as call
 from compositions import _merged_once as _merged_once
+from matplotlib.figure import Figure
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
@@ -26,6 +29,30 @@ def _nothing_leaks() -> Iterator[None]:
     torch.set_rng_state(state)
     assert torch.get_float32_matmul_precision() == precision
     assert {name: value for name, value in os.environ.items() if name.startswith("WANDB_")} == environment
+
+
+RASTERISED = ("tests/reports/", "tests/comparison/", "tests/docs/", "tests/benchmarks/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rasterised_once() -> Iterator[None]:
+    """Outside the tests of pictures every picture file is the first: drawing them is half of the time of a small run."""
+    first: list[bytes] = []
+    savefig = Figure.savefig
+
+    def save(figure: Figure, place: Any, **options: Any) -> None:
+        if os.environ.get("PYTEST_CURRENT_TEST", "").startswith(RASTERISED) or not isinstance(place, io.BytesIO):
+            savefig(figure, place, **options)
+            return
+        if not first:
+            savefig(figure, place, **options)
+            first.append(place.getvalue())
+            return
+        place.write(first[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="session")

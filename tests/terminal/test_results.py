@@ -91,8 +91,8 @@ def test_text_is_the_summary_alone(call: Call, tmp_path: Path) -> None:
     assert silent.stdout == result.stdout.replace("here", "there")
 
 
-def test_a_mistake_is_the_last_line_of_stderr_and_stdout_is_empty(tmp_path: Path) -> None:
-    result = command(tmp_path, "logger=none", "training.optimizer.lr=1e30", "model.activation=relu", "output=json")
+def test_a_mistake_is_the_last_line_of_stderr_and_stdout_is_empty(call: Call) -> None:
+    result = call(*QUICK, "logger=none", "training.optimizer.lr=1e30", "model.activation=relu", "output=json")
     assert result.returncode == 2
     assert result.stdout == ""
     sentences = [line for line in result.stderr.splitlines() if line.startswith("mia-lightning: ")]
