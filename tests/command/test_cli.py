@@ -121,7 +121,9 @@ def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> 
 
 def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        result = call(*QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2", "training.epochs=2")
+        result = call(
+            *QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2", "training.epochs=2"
+        )
         assert result.returncode == 0, result.stderr
     a, b, c = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in "abc")
     assert a == b
@@ -330,9 +332,24 @@ def test_mistakes_in_values_are_one_sentence(
     assert not reports(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "way", ["killed", *(pytest.param(each, marks=pytest.mark.slow) for each in ("interrupted", "terminated"))]
-)
+@pytest.mark.parametrize(("way", "code"), [("interrupted", 130), ("terminated", 143)])
+def test_a_signal_in_the_middle_leaves_no_report(call: Call, tmp_path: Path, way: str, code: int) -> None:
+    number = {"interrupted": "SIGINT", "terminated": "SIGTERM"}[way]
+    (tmp_path / "my_package.py").write_text(
+        "import signal\nimport pytorch_lightning as pl\n"
+        "class Stopped(pl.Callback):\n"
+        f"    def on_train_epoch_end(self, trainer, module):\n        signal.raise_signal(signal.{number})\n"
+    )
+    result = call(*QUICKER, "trainer.callbacks=[{_target_:my_package.Stopped}]", "hydra.run.dir=here")
+    assert result.returncode == code
+    assert f"mia-lightning: {way}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not reports(tmp_path)
+    assert json.loads((tmp_path / "here" / "outcome.json").read_text()) == {"exit_code": code, "reason": way}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["killed", "interrupted", "terminated"])
 def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, way: str) -> None:
     (tmp_path / "watch.py").write_text(
         "import pathlib\nimport pytorch_lightning as pl\n"

@@ -26,6 +26,8 @@ from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import flagged_members
 
+pytestmark = pytest.mark.xdist_group("wandb")
+
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
 

@@ -99,6 +99,8 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+@pytest.mark.slow
+@pytest.mark.served
 def test_an_offline_run_is_uploaded_by_wandb_sync(report: AuditReport, server: Server, tmp_path: Path) -> None:
     import wandb
 

@@ -54,6 +54,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Complete
     return result, folder / "here"
 
 
+@pytest.mark.xdist_group("noisy")
 def test_json_is_the_report_and_nothing_else(noisy: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     result, folder = noisy
     assert result.returncode == 0, result.stderr
@@ -62,6 +63,7 @@ def test_json_is_the_report_and_nothing_else(noisy: tuple[subprocess.CompletedPr
     assert result.stdout.endswith("}\n")
 
 
+@pytest.mark.xdist_group("noisy")
 def test_all_else_is_on_stderr_as_plain_lines(noisy: tuple[subprocess.CompletedProcess[str], Path]) -> None:
     result, folder = noisy
     lines = result.stderr.splitlines()
