@@ -40,7 +40,7 @@ def logged(report: AuditReport, tmp_path_factory) -> Iterator["_Logged"]:
     popen = subprocess.Popen
 
     def recorded(command, *rest, **options):
-        if "wandb-core" in str(command[0]):
+        if "wandb-core" in str(command[0]) and "leet" not in command:
             services.append(dict(options["env"]))
         return popen(command, *rest, **options)
 
@@ -104,9 +104,13 @@ class _Proxy:
 
 
 def _records(folder: Path) -> list[dict]:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    from wandb.util import get_core_path
+
+    (file,) = folder.glob("run-*.wandb")
+    # As `wandb leet inspect --json` runs it, but for the imports.
+    options = ["--no-observability", "--json", "--run-file", str(file)]
+    command = [get_core_path(), "leet", "inspect", *options, str(folder.parent)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
