@@ -26,7 +26,8 @@ from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import flagged_members
 
-pytestmark = pytest.mark.xdist_group("wandb")
+# Where the machine is busy, wandb waits for its service, for a time that it draws.
+pytestmark = [pytest.mark.xdist_group("wandb"), pytest.mark.usefixtures("global_generators")]
 
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 

@@ -63,6 +63,7 @@ def audited(blobs: Population, server: Server, output: Path | None = None, **ask
     return mia.audit(blobs, **settings, target=Served(asking=Asking(**options), server=server))
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_what_was_asked_is_what_the_endpoint_counted(blobs: Population, tmp_path: Path) -> None:
     server = Server()
     report = audited(blobs, server, tmp_path / "run", price_per_thousand=2.0, budget=1000)

@@ -409,6 +409,7 @@ STRANGE = [
 ]
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_different_values_differ_and_equal_ones_do_not() -> None:
     """All against all, each made twice."""
     first, second = ([digest(identity(make())) for make in STRANGE] for _ in range(2))
