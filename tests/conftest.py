@@ -1,30 +1,80 @@
 """Fixtures that the whole suite shares: small populations, and guards against leaking global state."""
 
+import io
 import os
+import random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker of pytest-xdist has a core to itself
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from command_line import call as call
+from compositions import _merged_once as _merged_once
+from matplotlib.figure import Figure
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
 
 
+def _generators() -> dict[str, object]:
+    """The states of the generators that a whole process shares."""
+    name, numbers, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (name, numbers.tobytes(), *rest),
+        "random": random.getstate(),
+    }
+
+
+@pytest.fixture
+def global_generators(_nothing_leaks: None) -> Iterator[None]:
+    """For a test that draws from the global generators on purpose, such as the weights of a network that it makes."""
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    yield
+    torch.set_rng_state(torch_state)
+    np.random.set_state(numpy_state)
+    random.setstate(python_state)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_leaks() -> Iterator[None]:
-    """A test leaves the global generator, the threads of torch and WANDB_* as it found them."""
+    """A test leaves the global generators, the precision of torch and WANDB_* as it found them."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
-    state, precision = torch.get_rng_state(), torch.get_float32_matmul_precision()
+    precision, before = torch.get_float32_matmul_precision(), _generators()
     yield
-    torch.set_rng_state(state)
     assert torch.get_float32_matmul_precision() == precision
+    assert [name for name, state in _generators().items() if state != before[name]] == []
     assert {name: value for name, value in os.environ.items() if name.startswith("WANDB_")} == environment
+
+
+RASTERISED = ("tests/reports/", "tests/comparison/", "tests/docs/", "tests/benchmarks/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _rasterised_once() -> Iterator[None]:
+    """Outside the tests of pictures every picture file is the first: they are half of the time of a small run."""
+    first: list[bytes] = []
+    savefig = Figure.savefig
+
+    def save(figure: Figure, place: Any, **options: Any) -> None:
+        if os.environ.get("PYTEST_CURRENT_TEST", "").startswith(RASTERISED) or not isinstance(place, io.BytesIO):
+            savefig(figure, place, **options)
+            return
+        if not first:
+            savefig(figure, place, **options)
+            first.append(place.getvalue())
+            return
+        place.write(first[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import mia_lightning as mia
+from mia_lightning.attacks.shokri import default_training
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Wanted
 from mia_lightning.models.mlp import MLP
@@ -84,10 +86,12 @@ def test_the_figures_are_those_of_the_scores(blobs: Population) -> None:
 
 
 def test_chunks_and_the_loop_give_the_same_scores(blobs: Population) -> None:
+    shokri = mia.Shokri(training=replace(default_training(), epochs=5))
+
     def scores(**recipe: object) -> np.ndarray:
-        training = mia.Recipe(**{"epochs": 8, "batch_size": 10, "optimizer": RECIPE.optimizer, **recipe})
+        training = mia.Recipe(**{"epochs": 4, "batch_size": 10, "optimizer": RECIPE.optimizer, **recipe})
         precise = mia.TrainerSettings(accelerator="cpu", precision=64)
-        return audit(blobs, training=training, trainer=precise, attacks=[mia.Shokri(), mia.Loss()]).scores.score
+        return audit(blobs, training=training, trainer=precise, attacks=[shokri, mia.Loss()]).scores.score
 
     expected = scores()
     np.testing.assert_allclose(scores(chunk=3), expected, atol=1e-5)
@@ -154,6 +158,7 @@ def test_a_target_whose_outputs_are_not_finite_is_one_sentence(blobs: Population
         audit(blobs, model=BrokenOutside)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_shadow_models_whose_outputs_are_not_finite_count_as_failed(blobs: Population) -> None:
     target = nn.Linear(6, 3)
     with pytest.raises(mia.InputError, match="4 of 4 shadow models was no longer finite"):

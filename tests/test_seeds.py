@@ -100,6 +100,7 @@ def draw() -> tuple[float, float, float]:
     return float(torch.rand(())), float(np.random.random()), random.random()
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_isolated_seeds_all_global_generators_and_restores_them() -> None:
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
     undisturbed = [draw() for _ in range(2)]
@@ -117,6 +118,7 @@ def test_isolated_seeds_all_global_generators_and_restores_them() -> None:
     assert all(a != b for a, b in zip(first, other, strict=True))
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_isolated_restores_after_an_error_too() -> None:
     random.seed(2), np.random.seed(2), torch.manual_seed(2)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()

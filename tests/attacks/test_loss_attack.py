@@ -104,6 +104,7 @@ def test_the_threshold_is_learnt_on_shadow_models_alone() -> None:
     assert Loss().fit(shadows, Engine(seed=99)).threshold == before
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_records_that_are_not_evidence_change_nothing() -> None:
     shadows = evidence_of(signals_of(0))
     log_probability_KANC = shadows.signals.log_probability_KANC.clone()

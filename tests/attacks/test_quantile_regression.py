@@ -67,6 +67,7 @@ def test_the_loss_is_minus_the_normal_log_density() -> None:
     assert mean_and_deviation(far)[1].log().tolist() == [[pytest.approx(4.0), pytest.approx(-4.0)]]
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_networks_see_normalised_records_and_their_class() -> None:
     population = Population(
         name="pictures",

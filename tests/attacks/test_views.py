@@ -115,6 +115,7 @@ def test_a_view_is_a_function_of_the_record_and_its_number_alone(view: View, pic
     assert torch.equal(torch.cat(alone), together)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_noise_differs_by_seed_draw_scale_record_and_feature() -> None:
     same = Population(name="same", x_N=torch.randn(2, 2), label_N=torch.arange(2), class_names=("a", "b"))
     form = replace(RecordForm.of(same), deviation_F=torch.ones(2, dtype=torch.float64))
@@ -180,6 +181,7 @@ def test_answers_are_reduced_view_by_view_behind_the_defences(
     assert found.is_correct_KAN.dtype == torch.bool
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_equal_views_are_asked_about_once_and_a_form_may_be_given(pictures: Population) -> None:
     models = Recorder(torch.randn(1, 72, 3))
     form = replace(RecordForm.of(pictures), deviation_F=torch.zeros(72, dtype=torch.float64))
@@ -188,6 +190,7 @@ def test_equal_views_are_asked_about_once_and_a_form_may_be_given(pictures: Popu
     assert torch.equal(models.asked[0], pictures.x_N)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_signals_select_models_in_their_views_too() -> None:
     views = ViewSignals(
         names=("a", "b"), scaled_logit_KAN=torch.randn(3, 2, 4), is_correct_KAN=torch.randn(3, 2, 4) > 0
@@ -206,6 +209,7 @@ class SecondFlip(Flip):
     """Another view under a name that is taken."""
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_views_that_cannot_be_asked_about_are_refused(table: Population, pictures: Population) -> None:
     models = Recorder(torch.randn(1, 72, 3))
     for wrong in ((), (Flip(), SecondFlip())):

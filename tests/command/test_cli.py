@@ -24,6 +24,7 @@ GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "log
 DATASETS = "adult, cifar10, cifar100, csv, digits, images, location, mnist, npz, purchase, texas"
 FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
 QUICK_ATTACK = ["attack.shokri.training.epochs=3"]
+QUICKER = [*QUICK, "attack=loss", "shadow.count=2", "training.epochs=2"]
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -120,7 +121,9 @@ def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> 
 
 def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        result = call(*QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2")
+        result = call(
+            *QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2", "training.epochs=2"
+        )
         assert result.returncode == 0, result.stderr
     a, b, c = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in "abc")
     assert a == b
@@ -143,7 +146,7 @@ def test_a_run_says_whether_more_shadow_models_would_help(call: Call, tmp_path: 
 def test_a_sweep_runs_every_job_in_a_folder_of_its_own_and_exits_with_the_worst_code(
     call: Call, tmp_path: Path
 ) -> None:
-    result = call("-m", *QUICK, "attack=loss", "dataset.train_size=40,5000,50", "hydra.sweep.dir=sweep")
+    result = call("-m", *QUICKER, "dataset.train_size=40,5000,50", "hydra.sweep.dir=sweep")
     assert result.returncode == 2
     assert "`dataset.train_size` is 5000" in result.stderr
     assert re.findall(r"Job (\d): .*dataset.train_size=(\d+)", result.stderr) == [
@@ -182,7 +185,7 @@ def test_membership_that_is_known(call: Call, tmp_path: Path) -> None:
     lines = ["row,member", *(f"{row},{int(i < 120)}" for i, row in enumerate(rows))]
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
     given = ["membership=given", "membership.path=rows.csv"]
-    result = call(*QUICK, *given, "attack=loss", "save_models=true", "hydra.run.dir=first")
+    result = call(*QUICKER, *given, "save_models=true", "hydra.run.dir=first")
     assert result.returncode == 0, result.stderr
     (report,) = reports(tmp_path)
     assert (report["membership"]["num_members"], report["membership"]["num_nonmembers"]) == (120, 180)
@@ -196,12 +199,13 @@ def test_the_configuration_can_be_extended_by_a_folder_of_ones_own(call: Call, t
     (tmp_path / "mine" / "attack" / "yeom.yaml").write_text(
         "# @package attack.yeom\n_target_: mia_lightning.attacks.loss.Loss\nname: yeom\n"
     )
-    result = call("--config-dir", "mine", *QUICK, "attack=[loss,yeom]")
+    result = call("--config-dir", "mine", *QUICKER, "attack=[loss,yeom]")
     assert result.returncode == 0, result.stderr
     (report,) = reports(tmp_path)
     assert [attack["name"] for attack in report["attacks"]] == ["loss", "yeom"]
 
 
+@pytest.mark.slow
 def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) -> None:
     result = run(tmp_path, *QUICK[1:], "attack=loss")
     assert result.returncode == 0, result.stderr
@@ -328,9 +332,24 @@ def test_mistakes_in_values_are_one_sentence(
     assert not reports(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "way", ["killed", *(pytest.param(each, marks=pytest.mark.slow) for each in ("interrupted", "terminated"))]
-)
+@pytest.mark.parametrize(("way", "code"), [("interrupted", 130), ("terminated", 143)])
+def test_a_signal_in_the_middle_leaves_no_report(call: Call, tmp_path: Path, way: str, code: int) -> None:
+    number = {"interrupted": "SIGINT", "terminated": "SIGTERM"}[way]
+    (tmp_path / "my_package.py").write_text(
+        "import signal\nimport pytorch_lightning as pl\n"
+        "class Stopped(pl.Callback):\n"
+        f"    def on_train_epoch_end(self, trainer, module):\n        signal.raise_signal(signal.{number})\n"
+    )
+    result = call(*QUICKER, "trainer.callbacks=[{_target_:my_package.Stopped}]", "hydra.run.dir=here")
+    assert result.returncode == code
+    assert f"mia-lightning: {way}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not reports(tmp_path)
+    assert json.loads((tmp_path / "here" / "outcome.json").read_text()) == {"exit_code": code, "reason": way}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["killed", "interrupted", "terminated"])
 def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, way: str) -> None:
     (tmp_path / "watch.py").write_text(
         "import pathlib\nimport pytorch_lightning as pl\n"
@@ -390,7 +409,7 @@ def test_ctrl_c_while_hydra_is_imported_has_no_traceback(tmp_path: Path) -> None
 
 
 def test_a_failing_run_leaves_no_report_of_an_earlier_one_in_its_folder(call: Call, tmp_path: Path) -> None:
-    quick = [*QUICK, "attack=loss", "hydra.run.dir=here", "shadow.count=2", "training.epochs=1"]
+    quick = [*QUICKER, "hydra.run.dir=here"]
     assert call(*quick).returncode == 0
     assert reports(tmp_path)
     refused(call(*quick, "dataset.train_size=5000"), "`dataset.train_size` is 5000")
@@ -400,7 +419,7 @@ def test_a_failing_run_leaves_no_report_of_an_earlier_one_in_its_folder(call: Ca
 
 
 def test_a_setting_without_effect_is_said_to_have_none(call: Call) -> None:
-    quick = [*QUICK, "attack=loss", "shadow.count=2", "training.epochs=1", "membership=halves"]
+    quick = [*QUICKER, "membership=halves"]
     result = call(*quick, "~trainer.progress_bar")
     assert result.returncode == 0, result.stderr
     assert "mia-lightning: dataset.train_size has no effect under membership=halves" in result.stderr.splitlines()
@@ -410,7 +429,7 @@ def test_a_setting_without_effect_is_said_to_have_none(call: Call) -> None:
 
 
 def test_a_run_that_trains_what_shards_were_to_train_says_so(call: Call) -> None:
-    quick = [*QUICK, "attack=loss", "shadow.count=2", "training.epochs=1", "store.dir=store", "shadow.shards=2"]
+    quick = [*QUICKER, "store.dir=store", "shadow.shards=2"]
     sentence = (
         "mia-lightning: shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained "
         "them itself"
@@ -425,7 +444,7 @@ def test_a_run_that_trains_what_shards_were_to_train_says_so(call: Call) -> None
 
 def test_the_saved_target_of_a_run_is_a_checkpoint(call: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("row\n" + "".join(f"{row}\n" for row in range(60)))
-    quick = [*QUICK, "membership=given", "membership.path=rows.csv", "attack=loss", "shadow.count=2"]
+    quick = [*QUICKER, "membership=given", "membership.path=rows.csv"]
     assert call(*quick, "save_models=true", "hydra.run.dir=first").returncode == 0
     result = call(*quick, "target=checkpoint", "target.path=first/target.safetensors", "hydra.run.dir=second")
     assert result.returncode == 0, result.stderr
@@ -435,7 +454,7 @@ def test_the_saved_target_of_a_run_is_a_checkpoint(call: Call, tmp_path: Path) -
 
 def test_early_stopping_from_the_command_line(call: Call, tmp_path: Path) -> None:
     stopping = ["training.early_stopping={patience:2}", "membership.validation=50", "training.epochs=200"]
-    result = call(*QUICK, *stopping, "attack=loss")
+    result = call(*QUICKER, *stopping)
     assert result.returncode == 0, result.stderr
     (report,) = reports(tmp_path)
     assert report["membership"]["num_validation"] == 50
@@ -472,7 +491,7 @@ def test_an_exit_in_the_middle_of_a_job_is_a_bug(call: Call, tmp_path: Path) -> 
         "from mia_lightning.attacks.loss import Loss\n"
         "class Broken(Loss):\n    def fit(self, shadows, engine):\n        raise SystemExit\n"
     )
-    quick = [*QUICK, "shadow.count=2", "training.epochs=1", "attack=loss", "hydra.run.dir=here"]
+    quick = [*QUICKER, "hydra.run.dir=here"]
     assert call(*quick, "attack.loss._target_=broken.Broken").returncode == 1
     assert json.loads((tmp_path / "here" / "outcome.json").read_text())["exit_code"] == 1
 
@@ -482,7 +501,7 @@ def test_a_bug_keeps_its_traceback_and_exits_with_1(call: Call, tmp_path: Path) 
         "from mia_lightning.attacks.loss import Loss\n"
         "class Broken(Loss):\n    def fit(self, shadows, engine):\n        raise RuntimeError('a bug')\n"
     )
-    result = call(*QUICK, "attack=loss", "attack.loss._target_=broken.Broken", "hydra.run.dir=here")
+    result = call(*QUICKER, "attack.loss._target_=broken.Broken", "hydra.run.dir=here")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "a bug" in result.stderr
@@ -494,7 +513,7 @@ def test_a_bug_keeps_its_traceback_and_exits_with_1(call: Call, tmp_path: Path) 
 
 
 def test_options_of_the_trainer_need_no_plus(call: Call, tmp_path: Path) -> None:
-    assert call(*QUICK, "trainer.options={deterministic:true}", "hydra.run.dir=here").returncode == 0
+    assert call(*QUICKER, "trainer.options={deterministic:true}", "hydra.run.dir=here").returncode == 0
     assert (tmp_path / "here" / "report.json").is_file()
 
 
@@ -507,8 +526,8 @@ def test_a_bug_in_what_a_configuration_names_keeps_its_traceback(call: Call, tmp
 
 
 def test_nothing_of_an_earlier_run_stands_beside_a_failure(call: Call, tmp_path: Path) -> None:
-    assert call(*QUICK, "save_models=true", "hydra.run.dir=here").returncode == 0
-    assert call(*QUICK, "training.scheduler=5", "hydra.run.dir=here").returncode == 2
+    assert call(*QUICKER, "save_models=true", "hydra.run.dir=here").returncode == 0
+    assert call(*QUICKER, "training.scheduler=5", "hydra.run.dir=here").returncode == 2
     left = {path.name for path in (tmp_path / "here").iterdir()}
     assert not left & {"report.json", "scores.parquet", "per_class.csv", "figures", "target.safetensors"}
     assert "outcome.json" in left

@@ -54,7 +54,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in config_directory().rglob("*.yaml"):
         place = folder / path.relative_to(config_directory())
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(path.read_text())
+        place.symlink_to(path)
     for module in (
         "mia_lightning.command.experiment.config_directory",
         "mia_lightning.command.configuration.config_directory",

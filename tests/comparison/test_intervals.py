@@ -29,8 +29,19 @@ def test_no_interval_has_zero_width(make_variant, tpr: float) -> None:  # type: 
     assert high - low > 0.001
 
 
-@pytest.mark.parametrize("figure", ["precision", "recall", "accuracy"])
-@pytest.mark.parametrize(("tpr", "fpr", "n"), [(0.9, 0.4, 300), (0.6, 0.5, 150)])
+@pytest.mark.statistics
+@pytest.mark.parametrize(
+    ("figure", "tpr", "fpr", "n"),
+    [
+        ("precision", 0.6, 0.5, 150),
+        *(
+            pytest.param(figure, *rates, marks=pytest.mark.slow)
+            for figure in ("precision", "recall", "accuracy")
+            for rates in ((0.9, 0.4, 300), (0.6, 0.5, 150))
+            if (figure, *rates) != ("precision", 0.6, 0.5, 150)
+        ),
+    ],
+)
 def test_intervals_cover_the_truth_in_95_of_100_cases(
     make_variant,  # type: ignore[no-untyped-def]
     monkeypatch: pytest.MonkeyPatch,

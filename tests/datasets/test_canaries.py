@@ -95,6 +95,7 @@ def test_uniform_pictures(pictures: Population) -> None:
     assert after.mean is pictures.mean
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_they_are_a_function_of_the_seed_and_the_same_records_for_both_kinds() -> None:
     population = table(300)
     for kind in ("mislabelled", "uniform"):

@@ -18,8 +18,9 @@ def recipe_with(optimizer: object) -> Recipe:
 
 
 def network() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
 
 
 def steps(net: nn.Module, optimizer: torch.optim.Optimizer, penalty: float) -> list[Tensor]:

@@ -90,11 +90,13 @@ def rates(network: nn.Module) -> set[float]:
         partial(MLP, hidden=[4], dropout=0.3),
     ],
 )
+@pytest.mark.usefixtures("global_generators")
 def test_dropout_is_set_where_the_model_has_a_place_for_it(model: partial[nn.Module]) -> None:
     adapted = defended_model([L2(), Dropout(rate=0.3)], model)
     assert rates(bind_shapes(adapted, (6,), 3)()) == {0.3}
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_dropout_reaches_the_architectures_that_take_it() -> None:
     vit = partial(VisionTransformer, patch_size=4, width=8, depth=1, heads=2, dropout=0.0)
     wide = partial(WideResNet, depth=10, widen=1, dropout=0.0)

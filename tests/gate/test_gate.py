@@ -228,12 +228,13 @@ def at_most_one_in_twenty(gate: Gate, n: int, attacks: int, targets: int, runs: 
     assert above <= most
 
 
-@pytest.mark.parametrize(("gate", "n", "attacks", "targets"), CASES)
+@pytest.mark.parametrize(("gate", "n", "attacks", "targets"), [CASES[0], CASES[3], CASES[4]])
 def test_false_passes_and_false_alarms_are_rare(gate: Gate, n: int, attacks: int, targets: int) -> None:
     at_most_one_in_twenty(gate, n, attacks, targets, 60)
 
 
 @pytest.mark.slow
+@pytest.mark.statistics
 @pytest.mark.parametrize(("gate", "n", "attacks", "targets"), CASES)
 def test_false_passes_and_false_alarms_are_rare_in_many_runs(gate: Gate, n: int, attacks: int, targets: int) -> None:
     at_most_one_in_twenty(gate, n, attacks, targets, 1000)

@@ -26,6 +26,9 @@ from mia_lightning.reports.rows import headline_scalars
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import flagged_members
 
+# Where the machine is busy, wandb waits for its service, for a time that it draws.
+pytestmark = [pytest.mark.xdist_group("wandb"), pytest.mark.usefixtures("global_generators")]
+
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 
 
@@ -38,7 +41,7 @@ def logged(report: AuditReport, tmp_path_factory) -> Iterator["_Logged"]:
     popen = subprocess.Popen
 
     def recorded(command, *rest, **options):
-        if "wandb-core" in str(command[0]):
+        if "wandb-core" in str(command[0]) and "leet" not in command:
             services.append(dict(options["env"]))
         return popen(command, *rest, **options)
 
@@ -102,9 +105,13 @@ class _Proxy:
 
 
 def _records(folder: Path) -> list[dict]:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(folder)]
-    environment = os.environ | {"WANDB_ERROR_REPORTING": "false"}
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    from wandb.util import get_core_path
+
+    (file,) = folder.glob("run-*.wandb")
+    # As `wandb leet inspect --json` runs it, but for the imports.
+    options = ["--no-observability", "--json", "--run-file", str(file)]
+    command = [get_core_path(), "leet", "inspect", *options, str(folder.parent)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 

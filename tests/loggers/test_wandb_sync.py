@@ -99,6 +99,9 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
+@pytest.mark.slow
+@pytest.mark.served
+@pytest.mark.usefixtures("global_generators")  # wandb's waits are drawn
 def test_an_offline_run_is_uploaded_by_wandb_sync(report: AuditReport, server: Server, tmp_path: Path) -> None:
     import wandb
 

@@ -79,6 +79,7 @@ def test_every_record_may_be_a_canary() -> None:
     assert float((chosen_SN.double().mean(0) - 0.25).abs().max()) < 5 * (0.25 * 0.75 / 400) ** 0.5
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_it_is_a_function_of_its_seed_and_more_models_only_add_rows() -> None:
     plan = Bernoulli(canaries=20, validation=4)
     few = fill(plan, 60, targets=1, shadows=3, seed=3)

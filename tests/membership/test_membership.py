@@ -210,6 +210,7 @@ PLANS = [
 
 
 @pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.usefixtures("global_generators")
 def test_a_plan_is_a_function_of_its_seed(plan: Plan) -> None:
     first = fill(plan, 60, shadows=6, seed=3)
     torch.manual_seed(123)

@@ -74,6 +74,7 @@ def test_other_plans_measure_test_accuracy_on_their_nonmembers() -> None:
     assert torch.equal(plan.unseen_KN, plan.nonmember_KN)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_the_coins_are_fair_and_independent_of_each_other_and_of_the_number_of_trials() -> None:
     population = population_of(12)
     coin_ST = torch.stack(

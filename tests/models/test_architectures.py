@@ -60,6 +60,7 @@ def wide_resnet_parameters(depth: int, widen: int, num_classes: int) -> int:
     return total + 2 * width + width * num_classes + num_classes
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_sizes_are_those_of_the_papers() -> None:
     assert count(ResNet18((3, 32, 32), 10)) == 11_173_962
     assert count(WideResNet((3, 32, 32), 10)) == wide_resnet_parameters(28, 2, 10) == 1_467_610
@@ -73,11 +74,13 @@ def test_sizes_are_those_of_the_papers() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("records", [1, 5])
+@pytest.mark.usefixtures("global_generators")
 def test_logits_have_a_row_for_each_record(name: str, records: int) -> None:
     network = SMALL[name]().eval()
     assert network(torch.randn(records, *SHAPE)).shape == (records, 3)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_resnet_is_torchvisions_but_for_the_stem() -> None:
     torch.manual_seed(0)
     reference = torchvision.models.resnet18(num_classes=10)
@@ -91,6 +94,7 @@ def test_resnet_is_torchvisions_but_for_the_stem() -> None:
         torch.testing.assert_close(own.train(mode)(x), reference.train(mode)(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_attention_is_the_scaled_dot_product() -> None:
     torch.manual_seed(0)
     attention = SelfAttention(12, 3)
@@ -150,6 +154,7 @@ def test_settings_that_make_no_network_are_refused(make: Callable[[], nn.Module]
         make()
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_numbers_of_numpy_are_numbers() -> None:
     network = MLP((np.int64(4),), np.int64(3), hidden=[np.int64(5)], dropout=np.float32(0.5))
     assert [tuple(each.shape) for each in network.parameters()] == [(5, 4), (5,), (3, 5), (3,)]

@@ -30,8 +30,9 @@ class Server:
     protocol, place = "scripted", "a test"
 
     def __init__(self, changes_after: float = float("inf"), jitter: float = 0.0) -> None:
-        torch.manual_seed(0)
-        self.networks = [MLP((6,), 3, hidden=[8]).double().eval() for _ in range(2)]
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.networks = [MLP((6,), 3, hidden=[8]).double().eval() for _ in range(2)]
         self.changes_after, self.jitter = changes_after, jitter
         self.num_asked = self.num_closed = 0
         self.identity = {"name": "test"}

@@ -124,6 +124,7 @@ def test_records_that_were_made(blobs: Population) -> None:
     assert dict(threat_sentences(other))["data of the attacker"] == "Records made by shadow=mine."
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_model_that_somebody_trained_and_members_that_were_given(blobs: Population) -> None:
     torch.manual_seed(0)
     report, model, said = audited(

@@ -17,6 +17,7 @@ from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.lira import Lira
+from mia_lightning.attacks.shokri import default_training
 from mia_lightning.datasets.population import Population
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.run.convergence import Convergence, Outcome, block_counts, converge, gain_draws, weighted_auc
@@ -225,7 +226,8 @@ def test_there_is_no_verdict_without_an_area() -> None:
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, object]:
-    attacks = [mia.Shokri(), AttackR(), AttackP()]
+    shokri = mia.Shokri(training=replace(default_training(), epochs=5))
+    attacks = [shokri, AttackR(), AttackP()]
     return quick_audit(membership=mia.Disjoint(train_size=20), shadow=mia.Real(count=8), attacks=attacks, seed=2)
 
 

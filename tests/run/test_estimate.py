@@ -92,6 +92,7 @@ def test_records_that_are_made_later_are_not_estimated(blobs: Population) -> Non
     assert sentences[1].startswith("The shadow models train on records of shadow=marginal")
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_service_is_not_estimated_and_a_target_that_is_there_takes_nothing(blobs: Population) -> None:
     sentences = mia.estimate(blobs, **{**QUICK, "target": AmazonML()}, attacks=[mia.Loss()])
     assert sentences == [

@@ -184,7 +184,7 @@ def test_synthetic_records_have_no_group(blobs: Population) -> None:
     assert 0 < counted < 60
 
 
-@pytest.mark.parametrize("kind", ["mislabelled", "uniform"])
+@pytest.mark.parametrize("kind", [pytest.param("mislabelled", marks=pytest.mark.slow), "uniform"])
 def test_canaries_are_found_more_often_than_natural_records(kind: str) -> None:
     """An overfitted network on digits: 150 canaries, half of them members."""
     report = mia.audit(
@@ -223,6 +223,7 @@ def test_under_the_bernoulli_plan_only_canaries_are_evidence(blobs: Population) 
     assert report.target.per_group[0].test_accuracy is None
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_canaries_are_refused_where_they_cannot_be(blobs: Population) -> None:
     given = quick_audit(
         membership=mia.Given(member_N=torch.arange(40)),

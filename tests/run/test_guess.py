@@ -62,6 +62,7 @@ def test_each_half_of_a_guess_leaves_the_other_as_it_is(blobs: Population) -> No
         ),
     ],
 )
+@pytest.mark.usefixtures("global_generators")
 def test_guesses_that_cannot_be_are_refused(blobs: Population, make: object, sentence: str) -> None:
     with pytest.raises(mia.InputError, match=sentence):
         make(blobs)  # type: ignore[operator]
@@ -72,6 +73,7 @@ def resolved(*overrides: str) -> Job:
         return Job.of(compose("config", overrides=list(overrides)))
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_on_the_command_line_a_guess_is_what_differs() -> None:
     guess = resolved("guess.model={hidden:[5]}", "guess.training={epochs:7}").guess
     assert guess is not None

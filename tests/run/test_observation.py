@@ -35,7 +35,7 @@ QUICK = {
     "training": replace(RECIPE, execution="stack", chunk=None),
     "trainer": mia.TrainerSettings(accelerator="cpu"),
 }
-CLIMB = ModelBased(count=4, records_per_class=20, k_max=4, k_min=1, conf_min=0.5, iter_max=200)
+CLIMB = ModelBased(count=4, records_per_class=8, k_max=4, k_min=1, conf_min=0.4, iter_max=100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def scores(report: mia.AuditReport) -> np.ndarray:
 
 def test_observing_and_attacking_apart_is_the_audit(bits: Population, observed: Observation) -> None:
     # On a busy machine two probes may choose two ways to train the networks, whose last bits differ.
-    training = replace(default_training(), execution="stack", chunk=None)
+    training = replace(default_training(), epochs=5, execution="stack", chunk=None)
     attacks = [mia.Shokri(training=training), mia.Loss()]
     whole = mia.audit(bits, **QUICK, attacks=attacks)
     apart = mia.attack(observed, attacks=attacks)
@@ -163,6 +163,7 @@ def test_a_training_defence_is_on_the_target_and_where_the_attacker_adapts_on_th
         mia.attack(adaptive, defenses=[L2(strength=0.05)], adaptive=False)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_training_defence_needs_a_target_that_is_trained_here(bits: Population) -> None:
     settings = {**QUICK, "membership": mia.Given(member_N=torch.arange(40)), "target": MLP((12,), 3, hidden=[8])}
     with pytest.raises(mia.InputError, match="defense=l2 changes how the target is trained"):
@@ -222,6 +223,7 @@ def test_a_plan_that_leaves_no_other_records_has_nothing_to_add_noise_to(bits: P
         mia.audit(bits, **{**QUICK, "shadow": Noisy(count=2), "membership": mia.Halves()})
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_trained_module_can_be_attacked_without_any_other_records(bits: Population) -> None:
     settings = {**QUICK, "membership": mia.Given(member_N=torch.arange(80)), "shadow": CLIMB}
     torch.manual_seed(0)
@@ -258,7 +260,7 @@ def test_an_answer_does_not_depend_to_the_bit_on_what_is_asked_beside_it(
 
 def test_a_chain_against_a_network_is_the_same_alone_and_in_a_batch(bits: Population, observed: Observation) -> None:
     syntheses = [
-        replace(CLIMB, records_per_class=4, batch=batch).synthesise(bits, ModelBlackBox(observed.targets, bits), seed=0)
+        replace(CLIMB, records_per_class=2, batch=batch).synthesise(bits, ModelBlackBox(observed.targets, bits), seed=0)
         for batch in (1, 4096)
     ]
     assert len(syntheses[0].x_M) > 3

@@ -268,8 +268,9 @@ def like_relu(factor: int) -> Callable[..., Any]:
 
 
 def linear(seed: int, hook: Callable[..., Any] | None = None) -> nn.Module:
-    torch.manual_seed(seed)
-    layer = nn.Linear(3, 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layer = nn.Linear(3, 2)
     if hook is not None:
         layer.register_forward_hook(hook)
     return layer
@@ -409,6 +410,7 @@ STRANGE = [
 ]
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_different_values_differ_and_equal_ones_do_not() -> None:
     """All against all, each made twice."""
     first, second = ([digest(identity(make())) for make in STRANGE] for _ in range(2))

@@ -27,6 +27,8 @@ Found = TypeVar("Found")
 LISTENING = "0A"  # the state in /proc/net/tcp
 needs_ray = [
     pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.xdist_group("ray"),
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray: pip install 'mia-lightning[ray]'"),
     pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at processes and sockets in /proc"),
 ]

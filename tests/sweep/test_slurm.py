@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import pyarrow.parquet as pq
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("slurm")]
 SETTINGS = [
     *("hydra/launcher=slurm", "hydra.launcher.cpus=1", "hydra.launcher.memory_gb=null"),
     *("hydra.launcher.poll_seconds=0.5", "hydra.sweep.dir=sweep"),

@@ -93,6 +93,7 @@ class Evil:
         return (exec, ("raise SystemExit('executed')",))
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_files_that_are_no_weights_of_the_model_are_refused(
     blobs: Population, network: nn.Module, tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_trained_target_needs_to_be_told_its_members(blobs: Population, networ
         audit(blobs, network, membership=mia.Disjoint(train_size=20))
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_module_for_other_records_is_refused(blobs: Population) -> None:
     with pytest.raises(mia.InputError, match="fails on a batch of records"):
         audit(blobs, nn.Linear(7, 3))
@@ -173,6 +175,7 @@ def test_counts_may_come_from_numpy() -> None:
         assert made.count == 3
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_the_first_tensor_that_differs_is_named(blobs: Population, tmp_path: Path) -> None:
     state = MODEL((6,), 3).state_dict()
     for name, changed, words in (

@@ -32,38 +32,20 @@ class Net(nn.Sequential):
 """
 
 
-def command(folder: Path, *arguments: str, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "mia_lightning", *flags, *QUICK, *arguments],
-        cwd=folder,
-        env=kept,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+@pytest.mark.usefixtures("global_generators")  # wandb's waits are drawn
+def test_json_is_the_report_and_all_else_is_on_stderr_as_plain_lines(call: Call, tmp_path: Path) -> None:
+    """A run with wandb, of a model that prints by all ways there are."""
+    import wandb
 
-
-@pytest.fixture(scope="module")
-def noisy(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """A run with wandb, of a model that prints by all ways there are, whose result is wanted as JSON."""
-    folder = tmp_path_factory.mktemp("noisy")
-    (folder / "noisy.py").write_text(NOISY)
-    model = ["model=custom", "model._target_=noisy.Net"]
-    result = command(folder, *model, "hydra.run.dir=here", "output=json", "gate.metric=auc", "gate.limit=0.99")
-    return result, folder / "here"
-
-
-def test_json_is_the_report_and_nothing_else(noisy: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    result, folder = noisy
+    (tmp_path / "my_package.py").write_text(NOISY)
+    model = ["model=custom", "model._target_=my_package.Net"]
+    result = call(*QUICK, *model, "hydra.run.dir=here", "output=json", "gate.metric=auc", "gate.limit=0.99")
+    wandb.teardown()
+    folder = tmp_path / "here"
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == json.loads((folder / "report.json").read_text())
     assert json.loads(result.stdout)["run"]["config"]["output"] == "json"
     assert result.stdout.endswith("}\n")
-
-
-def test_all_else_is_on_stderr_as_plain_lines(noisy: tuple[subprocess.CompletedProcess[str], Path]) -> None:
-    result, folder = noisy
     lines = result.stderr.splitlines()
     for part in ("said while it is imported", "said by the model", "written to the descriptor"):
         assert part in lines
@@ -91,8 +73,8 @@ def test_text_is_the_summary_alone(call: Call, tmp_path: Path) -> None:
     assert silent.stdout == result.stdout.replace("here", "there")
 
 
-def test_a_mistake_is_the_last_line_of_stderr_and_stdout_is_empty(tmp_path: Path) -> None:
-    result = command(tmp_path, "logger=none", "training.optimizer.lr=1e30", "model.activation=relu", "output=json")
+def test_a_mistake_is_the_last_line_of_stderr_and_stdout_is_empty(call: Call) -> None:
+    result = call(*QUICK, "logger=none", "training.optimizer.lr=1e30", "model.activation=relu", "output=json")
     assert result.returncode == 2
     assert result.stdout == ""
     sentences = [line for line in result.stderr.splitlines() if line.startswith("mia-lightning: ")]

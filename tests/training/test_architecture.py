@@ -216,10 +216,12 @@ def test_models_refuse_what_they_cannot_be(make: object, sentence: str) -> None:
         make()
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_the_cnn_gives_logits_for_odd_sizes() -> None:
     assert CNN((3, 13, 9), 5)(torch.zeros(2, 3, 13, 9)).shape == (2, 5)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_models_of_torchvision_are_given_their_number_of_classes() -> None:
     """They take anything by name and pass it on: `num_classes` they know, `input_shape` they do not."""
     from torchvision.models import resnet18, squeezenet1_1
@@ -229,6 +231,7 @@ def test_models_of_torchvision_are_given_their_number_of_classes() -> None:
         assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_function_that_takes_anything_is_given_both_names_and_its_own_failure_is_told(blobs: Population) -> None:
     def anything(**settings: object) -> nn.Module:
         return MLP(settings["input_shape"], settings["num_classes"])  # type: ignore[arg-type]

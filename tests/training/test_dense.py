@@ -130,6 +130,7 @@ def replaced() -> nn.Module:
         replaced,
     ],
 )
+@pytest.mark.usefixtures("global_generators")
 def test_what_is_more_than_a_chain_of_dense_layers_is_left_to_vmap(make: MakeNetwork) -> None:
     assert DenseLayers.of(make()) is None
 

@@ -107,6 +107,7 @@ def test_states_are_the_states_of_model_after_model_and_share_their_memory() -> 
             assert torch.equal(tensor, expected[name])
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_stack_laid_out_channels_last_is_the_same_stack(tmp_path: Path) -> None:
     make = bind_shapes(make_cnn, (2, 8, 8), 3)
     stack, other = stack_of(make).eval(), stack_of(make).eval()
@@ -180,6 +181,7 @@ def test_a_run_resumed_in_another_execution_goes_on_as_it_was(
         torch.testing.assert_close(resumed.stack.state_dict()[name], tensor, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_the_state_of_an_optimizer_takes_on_the_layout_of_its_parameters() -> None:
     parameter = nn.Parameter(torch.randn(2, 3, 4, 5, 6))
     optimizer = torch.optim.Adam([parameter])

@@ -212,6 +212,7 @@ def test_a_loop_holds_the_activations_of_one_model() -> None:
     assert footprint.bytes("loop", 1, 4) == footprint.bytes("stack", 1, 4) == 130 + 30
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_what_autograd_saves_is_counted_once_for_each_storage() -> None:
     x = torch.randn(10, requires_grad=True)
     with saved_tensors() as saved:

@@ -131,6 +131,7 @@ def test_early_stopping_may_be_a_mapping() -> None:
         Recipe(epochs=1, batch_size=1, optimizer=ADAM, early_stopping=5)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_clipping_equals_torch_for_each_model_by_itself() -> None:
     gradients = [torch.randn(3, 4, 2) * torch.tensor([0.01, 1.0, 10.0]).view(3, 1, 1), torch.randn(3, 5)]
     expected = []
@@ -153,6 +154,7 @@ def test_the_mean_loss_is_over_real_records() -> None:
     assert mean_over_real(loss_KB, None).tolist() == [11.0, 38.0, 8.0]
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_cross_entropy_is_torchs() -> None:
     logits_KBC, label_KB = torch.randn(2, 5, 3), torch.randint(3, (2, 5))
     expected = nn.functional.cross_entropy(logits_KBC.flatten(0, 1), label_KB.flatten(), reduction="none").view(2, 5)

@@ -22,6 +22,7 @@ def make_norm() -> nn.Module:
 
 
 @pytest.mark.parametrize("make", [make_mlp, make_norm])
+@pytest.mark.usefixtures("global_generators")
 def test_saved_stacks_and_single_models_give_the_same_logits(make: object, tmp_path: Path) -> None:
     stack = Stack.build(make, [0, 1, 2], seed=0, role="shadow")
     for _ in range(3):  # move the running statistics
@@ -40,6 +41,7 @@ def test_saved_stacks_and_single_models_give_the_same_logits(make: object, tmp_p
         torch.testing.assert_close(stack.call_one(stack.state_of(k), x_B), logits_KBC[k])
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_initialisation_depends_on_seed_role_and_number_alone() -> None:
     weights = Stack.build(make_mlp, [0, 1, 2], seed=0, role="shadow").networks.state_dict()["linear_0.weight"]
     torch.manual_seed(99)
@@ -129,6 +131,7 @@ def test_channel_dropout_drops_whole_channels() -> None:
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.usefixtures("global_generators")
 def test_masked_batch_norm_is_torch_batch_norm_over_the_real_records(
     dimensions: int, momentum: float | None, affine: bool
 ) -> None:
@@ -157,6 +160,7 @@ def test_masked_batch_norm_leaves_its_statistics_alone_without_a_real_record() -
     assert torch.equal(layer.running_var, torch.ones(3))
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_batch_norm_without_running_statistics_uses_the_batch_in_eval_too() -> None:
     reference = nn.BatchNorm1d(3, track_running_stats=False).eval()
     layer = make_stackable(nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), 0, "model")[0].eval()

@@ -33,6 +33,7 @@ def endpoint(population: Population, estimator: Any, **options: Any) -> Estimato
 
 
 @pytest.mark.parametrize("make", [LogisticRegression, KNeighborsClassifier, lambda: RandomForestClassifier(5)])
+@pytest.mark.usefixtures("global_generators")
 def test_probabilities_are_those_of_the_estimator(blobs: Population, make: Callable[[], Any]) -> None:
     estimator = fitted(blobs, make())
     answers = endpoint(blobs, estimator).ask(blobs.x_N)
