@@ -195,7 +195,7 @@ def attack_observed(observation: Observation, audit: Audit) -> AuditReport:
             plans=earlier.plans.moved(audit.folder),
             reused=dict(earlier.reused),
         )
-        report = _attacked(replace(observation, audit=audit, engine=engine))
+        report = _attacked(replace(observation, engine=engine).asked_for(audit))
         log.finish(report)
     return report
 

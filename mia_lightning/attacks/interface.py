@@ -31,7 +31,7 @@ class Needs:
             evidence without any.
         population: records of the same distribution that are evidence about no model (`Evidence.population_N`).
         out_models: for each record that is evidence about a target, the fewest shadow models that did not train on
-            it.
+            it. With 0 here and in `in_models`, each shadow model is asked about its own records alone.
         in_models: likewise, the fewest that did.
         views: changed copies of the records that target and shadow models are asked about too (`Signals.views`), once
             for all attacks of a run.

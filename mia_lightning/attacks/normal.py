@@ -110,7 +110,7 @@ def _fixed(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -
 
 def _fixed_published(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -> Tensor:
     """The standard deviation of all φ of these records about their common mean, `[T, 1, 1]`."""
-    centre = phi_KAN.mean(dtype=torch.float64)
+    centre = phi_KAN[..., index_N].mean(dtype=torch.float64)
     count, total, squares = phi_KAN.new_zeros(3, 1, 1, 1, dtype=torch.float64)
     for moments in _moments(phi_KAN, side_KAN, index_N, others):
         shift_TAn = moments.mean - centre

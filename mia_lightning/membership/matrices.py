@@ -128,9 +128,24 @@ class Membership:
 
     @property
     def asked_N(self) -> Tensor:
-        """Bool: the records for which answers of the targets are needed: those that are evidence about a target, and
-        the population."""
-        return self.scored_KN[self.targets].any(0).index_fill(0, self.population_N, True)
+        """Bool: the records for which answers of the targets are needed: those that are evidence about a target, those
+        of its accuracies, and the population."""
+        read_KN = self.scored_KN | self.member_KN | self.unseen_KN
+        return read_KN[self.targets].any(0).index_fill(0, self.population_N, True)
+
+    def asked_of_shadows(self, *, compared: bool) -> Tensor:
+        """Bool `[K, N]`: the records for which answers of the shadow models are needed: a model's own, and of models
+        that are targets what is asked of these.
+
+        Args:
+            compared: whether models are compared record by record, for which every model is asked about all that is
+                evidence about any, and the population.
+        """
+        own_KN = (self.scored_KN | self.member_KN | self.unseen_KN)[self.shadows]
+        if not (compared or self.leaves_one_out):
+            return own_KN
+        asked_N = self.asked_N if self.leaves_one_out else self.asked_N | own_KN.any(0)
+        return asked_N.expand_as(own_KN)
 
     @property
     def outside_N(self) -> Tensor:

@@ -1,6 +1,7 @@
-"""What a run would take: every stage that trains is planned and measured, and nothing is trained."""
+"""What a run would take: stages that train are planned and measured, answers too; nothing is trained."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +13,7 @@ from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.datasets.population import Population
 from mia_lightning.run.definition import Audit
+from mia_lightning.run.observation import asked_of_shadows
 from mia_lightning.run.preparation import prepare, shadow_setup
 from mia_lightning.run.scoring import evidence_of
 from mia_lightning.terminal.amounts import duration
@@ -21,6 +23,8 @@ from mia_lightning.training.kept import Kept
 from mia_lightning.training.plan.execution import ExecutionPlan
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.module import all_logits
 from mia_lightning.training.trained import TrainedStack
 
 
@@ -74,6 +78,12 @@ def estimate_of(audit: Audit) -> list[str]:
         return sentences
     if not membership.leaves_one_out and not target.trains_shadows:
         stage(lambda: target.train_shadows(shadow_setup(setup, audit)))
+    if target.has_weights and not target.trains_shadows:
+        membership = shadow_setup(setup, audit).membership
+        of_targets = 0 if membership.leaves_one_out else membership.num_targets * int(membership.asked_N.sum())
+        num_answers = (of_targets + int(asked_of_shadows(membership, audit).sum())) * audit.needs.queries
+        seconds.append(num_answers * _seconds_of_an_answer(setup))
+        sentences.append(f"The models answer for {num_answers:,} records: about {duration(seconds[-1])}.")
     for attack in audit.attacks:
         # Of those that train networks the size is known beforehand; the others take no time to speak of.
         if hasattr(attack, "training") and refusal(attack, membership, setup.population.input_shape) is None:
@@ -82,8 +92,20 @@ def estimate_of(audit: Audit) -> list[str]:
             except DoesNotApplyError:
                 if not audit.skip_inapplicable:
                     raise
-    sentences.append(f"All that is trained: about {duration(sum(seconds))} here.")
+    sentences.append(f"All that is trained and answered: about {duration(sum(seconds))} here.")
     return sentences
+
+
+def _seconds_of_an_answer(setup: Setup) -> float:
+    """Of one untrained network for one record, in a batch."""
+    stack = Stack.build(setup.make_network, [0], seed=setup.engine.seed, role="estimate").to(setup.engine.device).eval()
+    records = setup.population.near(stack.device).records(torch.arange(min(256, len(setup.population))), stack.dtype)
+    with torch.inference_mode():
+        begun = 0.0
+        for _ in range(2):  # the first warms up
+            begun = time.perf_counter()
+            all_logits(stack, records, "loop").cpu()
+    return (time.perf_counter() - begun) / len(records)
 
 
 def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:

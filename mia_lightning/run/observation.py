@@ -42,6 +42,7 @@ class Observation:
         shadows, shadow_signals: K shadow models, observed on the whole record axis, likewise. Where every model is a
             target once (`membership.leaves_one_out`) they are the targets.
         synthesis: how the shadow records were made; None for real ones.
+        asked_KN: bool, the records that the shadow models were asked about.
         left_out: numbers of the shadow models that were no longer finite, and their complements.
         guarantee: differential privacy of each target; None for none.
     """
@@ -55,6 +56,7 @@ class Observation:
     target_signals: Signals
     shadows: Models
     shadow_signals: Signals
+    asked_KN: Tensor
     synthesis: Synthesis | None
     left_out: tuple[int, ...]
     guarantee: Guarantee | None = None
@@ -71,8 +73,22 @@ class Observation:
 
     @property
     def asked_targets(self) -> Observable:
-        """The targets, as far as they are to be asked: one that somebody else serves about what attacks read alone."""
+        """The targets, as far as they are to be asked: about what attacks read alone."""
         return self.targets.about(self.membership.columns(self.target_columns).asked_N)
+
+    @property
+    def asked_shadows(self) -> Observable:
+        """The shadow models, likewise."""
+        return self.shadows.about(self.asked_KN)
+
+    def asked_for(self, audit: Audit, room: Room | None = None) -> "Observation":
+        """The observation for another audit of the same models, whose attacks may read more of their answers."""
+        asked_KN = self.asked_KN | asked_of_shadows(self.membership, audit)
+        observation = replace(self, audit=audit)
+        if bool((asked_KN == self.asked_KN).all()):
+            return observation
+        signals = _answers(self.engine, self.shadows, self.population, asked_KN, room or self.shadow_signals.room)
+        return replace(observation, shadow_signals=signals, asked_KN=asked_KN)
 
     def close(self) -> None:
         """Give back the connections of a target that somebody else serves; others have none."""
@@ -109,17 +125,18 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         stages.remark(remark)
     setup = shadow_setup(setup, audit)
     membership = setup.membership
+    asked_KN = asked_of_shadows(membership, audit)
     if membership.leaves_one_out:
         shadows, shadow_signals = targets, target_signals
     else:
         with stages.clock("shadow"):
             shadows = target.train_shadows(setup)
-            shadow_signals = shadows.observe(setup.population, room=room)
+        shadow_signals = _answers(engine, shadows, setup.population, asked_KN, room)
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
     kept_K = _kept(membership, failed_K, engine)
     if not bool(kept_K.all()):
         membership, shadows = membership.keep_shadows(kept_K), shadows.select(kept_K)
-        shadow_signals = shadow_signals.select(kept_K)
+        shadow_signals, asked_KN = shadow_signals.select(kept_K), asked_KN[kept_K]
         if membership.leaves_one_out:
             targets, target_signals = shadows, shadow_signals
     return Observation(
@@ -132,10 +149,25 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         target_signals=target_signals,
         shadows=shadows,
         shadow_signals=shadow_signals,
+        asked_KN=asked_KN,
         synthesis=synthesis,
         left_out=tuple((~kept_K).nonzero().flatten().tolist()),
         guarantee=guarantee,
     )
+
+
+def asked_of_shadows(membership: Membership, audit: Audit) -> Tensor:
+    """Bool `[K, N]`: what is read of the shadow models' answers: by attacks that compare them record by record, and by
+    the check of a target that was not trained here."""
+    needs = audit.needs
+    compared = needs.out_models > 0 or needs.in_models > 0 or not audit.attacked.is_trained_here
+    return membership.asked_of_shadows(compared=compared)
+
+
+def _answers(engine: Engine, shadows: Models, population: Population, asked_KN: Tensor, room: Room) -> Signals:
+    with engine.stages.clock("answers"):
+        answered = engine.stages.asking(int(asked_KN.sum()))
+        return shadows.about(asked_KN, answered).observe(population, room=room)
 
 
 def _checked_guarantee(membership: Membership, audit: Audit) -> Guarantee | None:

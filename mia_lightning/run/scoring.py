@@ -133,7 +133,7 @@ class _Views:
         )
 
     def of_shadows(self, signals: Signals, outputs: Sequence[OutputDefense]) -> Signals:
-        return self._seen(signals, self._observation.shadows, self._observation.population, outputs)
+        return self._seen(signals, self._observation.asked_shadows, self._observation.population, outputs)
 
     def _seen(
         self, signals: Signals, models: Observable, population: Population, outputs: Sequence[OutputDefense]

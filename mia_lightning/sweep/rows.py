@@ -14,7 +14,7 @@ from mia_lightning.errors import InputError
 if TYPE_CHECKING:
     from mia_lightning.comparison.schema import Variant
 
-STAGES = ("target", "synthesis", "shadow", "views", "attack", "total")
+STAGES = ("target", "synthesis", "shadow", "answers", "views", "attack", "total")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,44 +37,58 @@ class InStore:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KeptAnswers:
-    """The answers of K models for the records of one population, in the store model by model.
+    """The answers of K models for records of one population, in the store model by model.
 
     Attributes:
         models: whose answers they are.
-        asked: hash of the records, in order, as networks see them.
+        index_K: int64, the records that each model is asked about.
+        asked_K: hash of these, in order, as networks see them.
     """
 
     models: InStore
-    asked: str
+    index_K: tuple[Tensor, ...]
+    asked_K: tuple[str, ...]
 
     @classmethod
-    def of(cls, models: InStore | None, population: Population) -> "KeptAnswers | None":
-        """The answers; None where the store keeps none."""
+    def of(cls, models: InStore | None, population: Population, wanted_KN: Tensor) -> "KeptAnswers | None":
+        """The answers for the records where the bool mask is True; None where the store keeps none."""
         if models is None or not models.store.answers:
             return None
-        records = hashlib.blake2b(population.record_digests().data, digest_size=20).hexdigest()
+        digest_N = population.record_digests()
         normalisation = identity([population.scale, population.mean, population.std])
-        return cls(models=models, asked=digest([records, normalisation]))
+        index_K = tuple(wanted_N.nonzero().squeeze(1).cpu() for wanted_N in wanted_KN)
+        asked: dict[bytes, str] = {}  # models that are asked alike are many
+        for index in index_K:
+            key = index.numpy().tobytes()
+            if key not in asked:
+                records = hashlib.blake2b(digest_N[index.numpy()].data, digest_size=20).hexdigest()
+                asked[key] = digest([records, normalisation])
+        return cls(models=models, index_K=index_K, asked_K=tuple(asked[i.numpy().tobytes()] for i in index_K))
+
+    @property
+    def _places(self) -> list[str]:
+        return [f"answers/{asked}/{key}" for asked, key in zip(self.asked_K, self.models.key_K, strict=True)]
 
     def read(self, log_probability_KANC: Tensor) -> bool:
         """Fill the array; False where an answer is missing, so that all must be computed."""
-        store, places = self.models.store, [f"answers/{self.asked}/{key}" for key in self.models.key_K]
-        if not all(store.has(place) for place in places):
+        store = self.models.store
+        if not all(store.has(place) for place in self._places):
             return False
-        for answer_ANC, place in zip(log_probability_KANC, places, strict=True):
+        for log_ANC, index, place in zip(log_probability_KANC, self.index_K, self._places, strict=True):
             artefact = store.get(place, tell=self.models.tell)
             if artefact is None or artefact.content is None:
                 return False
             try:
-                answer_ANC.copy_(load_file(artefact.content)[_NAME])
+                log_ANC[:, index.to(log_ANC.device)] = load_file(artefact.content)[_NAME].to(log_ANC)
             except FileNotFoundError:  # removed meanwhile by somebody who makes room
                 return False
         return True
 
     def keep(self, log_probability_KANC: Tensor) -> None:
         """Keep the answers that are not there yet."""
-        for answer_ANC, key in zip(log_probability_KANC, self.models.key_K, strict=True):
-            place = f"answers/{self.asked}/{key}"
+        rows = zip(log_probability_KANC, self.index_K, self.asked_K, self.models.key_K, self._places, strict=True)
+        for log_ANC, index, asked, key, place in rows:
             if not self.models.store.has(place):
-                fields = {"model": key, "records": self.asked, "shape": list(answer_ANC.shape)}
-                self.models.store.put(place, fields, partial(save_file, {_NAME: answer_ANC.cpu().contiguous()}))
+                answer_AnC = log_ANC[:, index.to(log_ANC.device)].cpu().contiguous()
+                fields = {"model": key, "records": asked, "shape": list(answer_AnC.shape)}
+                self.models.store.put(place, fields, partial(save_file, {_NAME: answer_AnC}))

@@ -1,9 +1,12 @@
 """What a run needs to know of models, whoever trained them and wherever they are."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
@@ -54,12 +57,26 @@ class Models(ABC):
         return "unknown"
 
     @abstractmethod
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        """What every model answers for every record; `room` says where large arrays lie."""
+    def observe(
+        self,
+        population: Population,
+        *,
+        room: Room | None = None,
+        wanted: Tensor | None = None,
+        answered: Callable[[int], object] | None = None,
+    ) -> Signals:
+        """What the models answer for records.
 
-    def about(self, wanted_N: Tensor) -> Observable:
-        """The models for records of which only those where the bool mask is True need an answer."""
-        return self
+        Args:
+            room: where large arrays lie.
+            wanted: bool `[N]`, or `[K, N]` where the models differ; the records that a model is asked about, by default
+                all. The answers for others mean nothing.
+            answered: is called with the number of further answers, of all models together.
+        """
+
+    def about(self, wanted: Tensor, answered: Callable[[int], object] | None = None) -> Observable:
+        """The models, which are asked only about the records where the bool mask, `[N]` or `[K, N]`, is True."""
+        return _About(models=self, wanted=wanted, answered=answered)
 
     @abstractmethod
     def select(self, kept_K: Tensor) -> "Models":
@@ -87,3 +104,23 @@ class Models(ABC):
 
     def close(self) -> None:  # noqa: B027 (most have none)
         """Close connections, where there are any."""
+
+
+def wanted_of_each(wanted: Tensor | None, num_models: int, population: Population) -> Tensor:
+    """The records that each model is asked about, bool `[K, N]`, on the population's device; `wanted` as of
+    `Models.observe`."""
+    if wanted is None:
+        wanted = torch.ones(len(population), dtype=torch.bool)
+    return wanted.to(population.device).expand(num_models, len(population))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _About:
+    """Models with what they are asked about, in any population of N records."""
+
+    models: Models
+    wanted: Tensor
+    answered: Callable[[int], object] | None
+
+    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
+        return self.models.observe(population, room=room, wanted=self.wanted, answered=self.answered)

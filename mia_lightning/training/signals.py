@@ -89,7 +89,8 @@ class Signals:
     """Observations of K models on N records.
 
     Attributes:
-        log_probability_KANC: float32, in nats; view a of record n under model k.
+        log_probability_KANC: float32, in nats; view a of record n under model k. NaN, or equal for all classes, where
+            model k was not asked about record n.
         channel: how they were observed; `full` is the whole probability vector, unrounded.
         form: how the models themselves show their answers, before any output defence.
         views: answers for changed copies of the records, through the same channel; None where no attack needs any.

@@ -1,6 +1,6 @@
 """Trained models, and the observation of their answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
-from mia_lightning.training.models import Models
+from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
@@ -138,42 +138,82 @@ class TrainedStack(Models):
     def num_parameters(self) -> int:
         return self.architecture.num_parameters
 
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        """The full log-probability vector of every model for every record, in eval mode, one view.
+    def observe(
+        self,
+        population: Population,
+        *,
+        room: Room | None = None,
+        wanted: Tensor | None = None,
+        answered: Callable[[int], object] | None = None,
+    ) -> Signals:
+        """The full log-probability vectors of the models for records, in eval mode, one view.
 
         Targets and shadow models are both observed through this function: one channel. Answers that a store keeps are
         computed once.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+            wanted: as `Models.observe`; the answers for other records are NaN.
+            answered: as `Models.observe`.
 
         Raises:
             InputError: the answers fit neither memory nor disk.
         """
         stack, room = self.stack.eval(), room or Room()
         population = population.near(stack.device)
-        numbers = stack.num_models * max(128, population.num_classes, population.x_N[0].numel())
-        size = max(1, min(len(population), _BATCH_NUMBERS // numbers))
+        wanted_KN = wanted_of_each(wanted, stack.num_models, population)
         shape = (stack.num_models, 1, len(population), population.num_classes)
         log_probability_KANC = room.empty(shape, device=stack.device)
+        if not bool(wanted_KN.all()):
+            log_probability_KANC.fill_(torch.nan)
         signals = Signals(log_probability_KANC=log_probability_KANC, room=room)
-        answers = KeptAnswers.of(self.kept, population)
+        answers = KeptAnswers.of(self.kept, population, wanted_KN)
         if answers is not None and answers.read(log_probability_KANC):
             return signals
-        for place_B, index_B in zip(
-            log_probability_KANC[:, 0].split(size, dim=1),
-            torch.arange(len(population), device=stack.device).split(size),
-            strict=True,
-        ):
-            place_B.copy_(self.log_probability(population.records(index_B, stack.dtype)))
+        ask = self._ask_alike if bool((wanted_KN == wanted_KN[0]).all()) else self._ask_each
+        ask(population, wanted_KN, log_probability_KANC[:, 0], answered or (lambda _: None))
         if answers is not None:
             answers.keep(log_probability_KANC)
         return signals
 
+    def _batch_size(self, population: Population) -> int:
+        numbers = self.stack.num_models * max(128, population.num_classes, population.x_N[0].numel())
+        return max(1, _BATCH_NUMBERS // numbers)
+
+    def _ask_alike(
+        self, population: Population, wanted_KN: Tensor, log_KNC: Tensor, answered: Callable[[int], object]
+    ) -> None:
+        """All models about the same records."""
+        for index_B in wanted_KN[0].nonzero().squeeze(1).split(self._batch_size(population)):
+            log_KNC[:, index_B] = self.log_probability(population.records(index_B, self.stack.dtype)).to(log_KNC)
+            answered(index_B.numel() * self.num_models)
+
+    @torch.inference_mode()
+    def _ask_each(
+        self, population: Population, wanted_KN: Tensor, log_KNC: Tensor, answered: Callable[[int], object]
+    ) -> None:
+        """Each model about its own records."""
+        stack, size = self.stack, self._batch_size(population)
+        if self.execution == "loop":
+            for wanted_N, log_NC, state in zip(wanted_KN, log_KNC, stack.states(), strict=True):
+                for index_B in wanted_N.nonzero().squeeze(1).split(size * self.num_models):
+                    logits_BC = stack.call_one(state, population.records(index_B, stack.dtype))
+                    log_NC[index_B] = _log_probability(logits_BC).to(log_NC)
+                    answered(index_B.numel())
+            return
+        # Lists of one length: the numbers of the wanted records first, in order.
+        most = int(wanted_KN.sum(1).max())
+        index_KM = wanted_KN.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        for index_KB in index_KM.split(size, dim=1):
+            log_KBC = _log_probability(stack(population.records(index_KB, stack.dtype)))
+            k, b = wanted_KN.gather(1, index_KB).nonzero(as_tuple=True)
+            log_KNC[k, index_KB[k, b]] = log_KBC[k, b].to(log_KNC)
+            answered(k.numel())
+
     @torch.inference_mode()
     def log_probability(self, x_B: Tensor) -> Tensor:
         """`[K, B, C]` float32 in nats of all models, in eval mode, for the same normalised records `[B, *features]`."""
-        return all_logits(self.stack.eval(), x_B, self.execution).double().log_softmax(-1).float()
+        return _log_probability(all_logits(self.stack.eval(), x_B, self.execution))
 
     def identity(self) -> Identity:
         """The network's code, and the first model's weights."""
@@ -188,6 +228,10 @@ class TrainedStack(Models):
         """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
         chosen = TrainedStack.joined([self], kept_K.nonzero().squeeze(1))
         return replace(chosen, kept=None if self.kept is None else self.kept.select(kept_K))
+
+
+def _log_probability(logits: Tensor) -> Tensor:
+    return logits.double().log_softmax(-1).float()
 
 
 def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:

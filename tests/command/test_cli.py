@@ -79,7 +79,7 @@ def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: C
         "1 target model x 8 epochs",
         "4 shadow models x 8 epochs",
         "10 attack/shokri models x 3 epochs",
-        "All that is trained",
+        "All that is trained and answered",
     ]
     assert (tmp_path / "here" / "report.json").read_text() == "{}"
     assert not (tmp_path / "here" / "execution.json").exists()

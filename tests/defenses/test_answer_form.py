@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,8 +44,8 @@ class Terse(Models):
         self.whole, self.form, self.hides = whole, form, hides
         self.failed_epoch_K = torch.tensor([-1])
 
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        signals = self.whole.observe(population, room=room)
+    def observe(self, population: Population, *, room: Room | None = None, **about: Any) -> Signals:
+        signals = self.whole.observe(population, room=room, **about)
         return replace(
             signals, log_probability_KANC=apply_all(self.hides, signals.log_probability_KANC), form=self.form
         )

@@ -53,8 +53,9 @@ def test_every_stage_that_trains_has_its_sentence(blobs: Population) -> None:
     assert starts(sentences) == [
         "1 target model x 8 epochs",
         "4 shadow models x 8 epochs",
+        "The models answer for 200 records",
         "3 attack/shokri models x 30 epochs",
-        "All that is trained",
+        "All that is trained and answered",
     ]
     assert all("about " in sentence for sentence in sentences)
 
@@ -64,7 +65,7 @@ def test_the_attacker_s_guess_and_defences_are_planned_as_they_would_be_trained(
     sentences = mia.estimate(blobs, **QUICK, attacks=[mia.Loss()], guess=guessed)
     assert starts(sentences)[:2] == ["1 target model x 8 epochs", "4 shadow models x 3 epochs"]
     sentences = mia.estimate(blobs, **QUICK, attacks=[mia.Loss()], defenses=[Dropout()], adaptive=False)
-    assert len(sentences) == 3
+    assert len(sentences) == 4
 
 
 def test_where_every_model_is_a_target_the_attack_networks_of_all_folds_are_one_stack(blobs: Population) -> None:
@@ -72,17 +73,18 @@ def test_where_every_model_is_a_target_the_attack_networks_of_all_folds_are_one_
     sentences = mia.estimate(blobs, **settings)
     assert starts(sentences) == [
         "4 shadow models x 8 epochs",
+        "The models answer for 480 records",
         "6 attack/shokri models x 30 epochs",
-        "All that is trained",
+        "All that is trained and answered",
     ]
 
 
 def test_regressors_of_targets_are_planned_too(blobs: Population) -> None:
     attack = QuantileRegression()
     sentences = mia.estimate(blobs, **{**QUICK, "membership": mia.Halves()}, attacks=[attack])
-    assert starts(sentences)[2] == "1 attack/quantile_regression model x 100 epochs"
+    assert starts(sentences)[3] == "1 attack/quantile_regression model x 100 epochs"
     skipped = mia.estimate(blobs, **{**QUICK, "membership": mia.Halves()}, attacks=[mia.Loss()], skip_inapplicable=True)
-    assert len(skipped) == 3
+    assert len(skipped) == 4
 
 
 def test_records_that_are_made_later_are_not_estimated(blobs: Population) -> None:
@@ -97,19 +99,20 @@ def test_a_service_is_not_estimated_and_a_target_that_is_there_takes_nothing(blo
     sentences = mia.estimate(blobs, **{**QUICK, "target": AmazonML()}, attacks=[mia.Loss()])
     assert sentences == [
         "What a service trains is not estimated.",
-        "All that is trained: about 0.0 s here.",
+        "All that is trained and answered: about 0.0 s here.",
     ]
     guessed = mia.estimate(blobs, **{**QUICK, "target": AmazonML(shadows="guessed")}, attacks=[mia.Loss()])
     assert starts(guessed) == [
         "What a service trains is not estimated.",
         "4 shadow models x 8 epochs",
-        "All that is trained",
+        "All that is trained and answered",
     ]
     network = MLP(input_shape=(6,), num_classes=3, hidden=[4])
     given = {**QUICK, "target": network, "membership": mia.Given(member_N=torch.arange(40))}
     assert starts(mia.estimate(blobs, **given, attacks=[mia.Loss()])) == [
         "4 shadow models x 8 epochs",
-        "All that is trained",
+        "The models answer for 600 records",
+        "All that is trained and answered",
     ]
 
 
@@ -136,7 +139,7 @@ def test_a_served_model_is_asked_so_often_and_not_yet(blobs: Population) -> None
 
 def test_canaries_take_their_places(blobs: Population) -> None:
     sentences = mia.estimate(blobs, **QUICK, attacks=[mia.Loss()], canaries=mia.Canaries(count=6))
-    assert len(sentences) == 3
+    assert len(sentences) == 4
 
 
 def test_what_cannot_be_run_cannot_be_planned(blobs: Population) -> None:

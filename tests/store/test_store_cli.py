@@ -203,7 +203,7 @@ def test_what_is_trained_is_shown_by_name(call: Call, tmp_path: Path, blobs: Pop
         keep=True,
     )
     trained = engine.run(job)
-    answers = KeptAnswers.of(trained.kept, blobs)
+    answers = KeptAnswers.of(trained.kept, blobs, torch.ones(2, 120, dtype=torch.bool))
     assert answers is not None
     answers.keep(torch.zeros(2, 1, 120, 3))
     found = json.loads(call("ls", "--json", "--dir", store.folder).out)

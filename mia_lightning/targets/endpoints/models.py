@@ -4,7 +4,7 @@ import math
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,23 +70,6 @@ class EndpointTarget(Target):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class WantedAnswers:
-    """A served model that is asked only about records whose answers are read, since each may cost money.
-
-    Attributes:
-        models: the model.
-        wanted_N: bool, those records, in any population of N records.
-    """
-
-    models: "EndpointModels"
-    wanted_N: Tensor
-
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        """As `EndpointModels.observe`."""
-        return self.models.observe(population, room=room, wanted_N=self.wanted_N)
-
-
 class EndpointModels(Models):
     """One model behind an endpoint.
 
@@ -137,7 +120,14 @@ class EndpointModels(Models):
         """How many records this run has asked about so far."""
         return self._asker.num_sent
 
-    def observe(self, population: Population, *, room: Room | None = None, wanted_N: Tensor | None = None) -> Signals:
+    def observe(
+        self,
+        population: Population,
+        *,
+        room: Room | None = None,
+        wanted: Tensor | None = None,
+        answered: Callable[[int], object] | None = None,
+    ) -> Signals:
         """The logarithms of the answers, each record being asked about once; `Signals.form` says in which form they
         came.
 
@@ -145,15 +135,16 @@ class EndpointModels(Models):
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
-            wanted_N: bool, the records that the model is asked about, all by default. The others, which no attack
+            wanted: bool, the records that the model is asked about, all by default. The others, which no attack
                 reads, get equal probabilities of all classes.
+            answered: not called; an endpoint counts its answers itself (`asking_about`).
 
         Raises:
             InputError: the budget has too few records left, the model gives no answer or no distribution over the
                 classes, or the answers fit neither memory nor disk.
         """
         room, N, C = room or Room(), len(population), population.num_classes
-        number_M = torch.arange(N) if wanted_N is None else wanted_N.cpu().nonzero()[:, 0]
+        number_M = torch.arange(N) if wanted is None else wanted.view(N).cpu().nonzero()[:, 0]
         x_M = population.x_N[number_M.to(population.device)]
         key_M = self._asker.ask(x_M, number_M.tolist())
         log_KANC = room.empty((1, 1, N, C), device=population.device).fill_(-math.log(C))
@@ -174,10 +165,6 @@ class EndpointModels(Models):
             self._seen = seen
             self._watch(x_M, key_M, number_M.tolist())
         return Signals(log_probability_KANC=log_KANC, form=replace(seen.form, digits=digits), room=room)
-
-    def about(self, wanted_N: Tensor) -> "WantedAnswers":
-        """The model, which is asked only about the records where the bool mask is True."""
-        return WantedAnswers(models=self, wanted_N=wanted_N)
 
     def testimony(self) -> Testimony:
         """How the model was asked, at the end of the run: asks about the sentinels once more."""

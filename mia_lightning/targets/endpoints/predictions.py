@@ -87,7 +87,14 @@ class PredictedModels(EndpointModels):
         super().__init__(endpoint, asking, population.class_names, remark=remark)
         self._file, self._population = endpoint, population
 
-    def observe(self, population: Population, *, room: Room | None = None, wanted_N: Tensor | None = None) -> Signals:
+    def observe(
+        self,
+        population: Population,
+        *,
+        room: Room | None = None,
+        wanted: Tensor | None = None,
+        answered: Callable[[int], object] | None = None,
+    ) -> Signals:
         """What the file says of every record.
 
         Raises:
@@ -95,7 +102,7 @@ class PredictedModels(EndpointModels):
         """
         row_N = self._rows(population).to(population.device)
         rows = replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None)
-        return super().observe(rows, room=room, wanted_N=wanted_N)
+        return super().observe(rows, room=room, wanted=wanted, answered=answered)
 
     def _rows(self, population: Population) -> Tensor:
         """int64 `[N]`: the number of each record in the data set."""

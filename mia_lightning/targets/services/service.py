@@ -1,7 +1,7 @@
 """Targets that a prediction service trains, and shadow models of the same service (Shokri et al. 2017, VI-C)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,7 +17,7 @@ from mia_lightning.targets.interface import Target
 from mia_lightning.targets.services.http import HttpService
 from mia_lightning.targets.services.interface import Service, ServiceJob
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.models import Models
+from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
@@ -59,13 +59,21 @@ class ServiceModels(Models):
     def architecture_name(self) -> str:
         return f"unknown ({self._service.name})"
 
-    def observe(self, population: Population, *, room: Room | None = None) -> Signals:
-        """The logarithms of the service's answers for every record; NaN for a model that could not be trained.
+    def observe(
+        self,
+        population: Population,
+        *,
+        room: Room | None = None,
+        wanted: Tensor | None = None,
+        answered: Callable[[int], object] | None = None,
+    ) -> Signals:
+        """The logarithms of the service's answers; NaN for a model that could not be trained, and for other records.
 
         Each probability is raised to at least `SMALLEST_PROBABILITY`.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
+            wanted, answered: as `Models.observe`.
 
         Raises:
             InputError: an answer is no probability distribution over the classes, or the answers fit neither memory nor
@@ -73,19 +81,20 @@ class ServiceModels(Models):
         """
         room = room or Room()
         shape = (self.num_models, 1, len(population), population.num_classes)
-        log_probability_KANC = room.empty(shape, device=population.device)
+        log_probability_KANC = room.empty(shape, device=population.device).fill_(torch.nan)
+        wanted_KN = wanted_of_each(wanted, self.num_models, population)
         size = max(1, _REQUEST_NUMBERS // max(128, population.num_classes, population.x_N[0].numel()))
         for k, name in enumerate(self._names):
             if name is None:
-                log_probability_KANC[k] = torch.nan
                 continue
-            for start in range(0, len(population), size):
-                x_B = population.x_N[start : start + size]
-                probability_BC = self._service.predict(name, x_B)
-                self.num_queries += len(x_B)
-                _check_answer(probability_BC, (len(x_B), population.num_classes), start, self._service.name)
+            for index_B in wanted_KN[k].nonzero().squeeze(1).split(size):
+                probability_BC = self._service.predict(name, population.x_N[index_B])
+                self.num_queries += len(index_B)
+                _check_answer(probability_BC, index_B, population.num_classes, self._service.name)
                 log_BC = probability_BC.double().clamp(SMALLEST_PROBABILITY, 1.0).log()
-                log_probability_KANC[k, 0, start : start + size] = log_BC
+                log_probability_KANC[k, 0, index_B] = log_BC.to(log_probability_KANC)
+                if answered is not None:
+                    answered(len(index_B))
         return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
     def select(self, kept_K: Tensor) -> "ServiceModels":
@@ -101,29 +110,31 @@ class ServiceModels(Models):
         )
 
 
-def _check_answer(probability_BC: object, shape: tuple[int, int], start: int, service: str) -> None:
-    """Refuse an answer that has no distribution for each record; `start` is the number of the first record."""
+def _check_answer(probability_BC: object, index_B: Tensor, num_classes: int, service: str) -> None:
+    """Refuse an answer that has no distribution for each record; `index_B` are the numbers of the records."""
+    shape = (len(index_B), num_classes)
 
-    def refused(record: int, received: str) -> InputError:
+    def refused(row: int, received: str) -> InputError:
         return InputError(
-            f"The service {service} answered {received} for record {record}, which is no probability distribution over "
-            f"{shape[1]} classes; let its predict endpoint give {shape[1]} probabilities that add up to 1."
+            f"The service {service} answered {received} for record {int(index_B[row])}, which is no probability "
+            f"distribution over {num_classes} classes; let its predict endpoint give {num_classes} probabilities that "
+            "add up to 1."
         )
 
     if not isinstance(probability_BC, Tensor):
-        raise refused(start, f"a {type(probability_BC).__name__} instead of a tensor")
+        raise refused(0, f"a {type(probability_BC).__name__} instead of a tensor")
     if tuple(probability_BC.shape) != shape or not probability_BC.is_floating_point():
         found = f"{str(probability_BC.dtype).removeprefix('torch.')} of shape {list(probability_BC.shape)}"
-        raise refused(start, f"{found} instead of floating-point numbers of shape {list(shape)}")
+        raise refused(0, f"{found} instead of floating-point numbers of shape {list(shape)}")
     wide_BC = probability_BC.detach().double()
     wrong_BC = ~wide_BC.isfinite() | (wide_BC < 0)
     if bool(wrong_BC.any()):
         row, column = wrong_BC.nonzero()[0].tolist()
-        raise refused(start + row, f"{float(wide_BC[row, column]):g} for class {column}")
+        raise refused(row, f"{float(wide_BC[row, column]):g} for class {column}")
     wrong_B = (wide_BC.sum(1) - 1).abs() > _LARGEST_SUM_ERROR
     if bool(wrong_B.any()):
         row = int(wrong_B.nonzero()[0])
-        raise refused(start + row, f"probabilities that add up to {float(wide_BC[row].sum()):.6g}")
+        raise refused(row, f"probabilities that add up to {float(wide_BC[row].sum()):.6g}")
 
 
 @settings("target")
