@@ -122,7 +122,13 @@ def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> 
 def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         result = call(
-            *QUICK, *QUICK_ATTACK, f"hydra.run.dir={name}", f"seed={seed}", "shadow.count=2", "training.epochs=2"
+            *QUICK,
+            *QUICK_ATTACK,
+            f"hydra.run.dir={name}",
+            f"seed={seed}",
+            "shadow.count=2",
+            "training.epochs=2",
+            "store.dir=null",
         )
         assert result.returncode == 0, result.stderr
     a, b, c = (pq.read_table(tmp_path / name / "scores.parquet").to_pydict() for name in "abc")
