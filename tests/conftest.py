@@ -6,6 +6,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker of pytest-xdist has
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,14 @@ def _nothing_leaks() -> Iterator[None]:
     torch.set_rng_state(state)
     assert torch.get_float32_matmul_precision() == precision
     assert {name: value for name, value in os.environ.items() if name.startswith("WANDB_")} == environment
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed_packages_are_read_once() -> Iterator[None]:
+    """For each trainer Lightning looks through all of them for callbacks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
+        yield
 
 
 @pytest.fixture(scope="session")
