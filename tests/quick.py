@@ -7,6 +7,10 @@ import torch
 import mia_lightning as mia
 from mia_lightning.models.mlp import MLP
 
+QUICK_SHOKRI = mia.Shokri(
+    training=mia.Recipe(epochs=2, batches_per_epoch=5, optimizer=partial(torch.optim.Adam, lr=0.02))
+)
+
 
 def quick_audit(**options: object) -> dict[str, object]:
     """Arguments of `mia.audit`: small networks, few epochs, the loss attack."""

@@ -135,7 +135,11 @@ def test_saturated_signals_give_no_nan(attack: Attack) -> None:
     assert not np.isnan(fitted.threshold)
 
 
-@pytest.mark.parametrize("attack", AT_DEFAULTS, ids=name_of)
+@pytest.mark.parametrize(
+    "attack",
+    [each if each == Lira() else pytest.param(each, marks=pytest.mark.slow) for each in AT_DEFAULTS],
+    ids=name_of,
+)
 def test_many_shadow_models_are_no_matter(attack: Attack) -> None:
     """256 models and 2,000 records, of which three are compared with a refit."""
     shadows, targets = random_case(256, 2000)

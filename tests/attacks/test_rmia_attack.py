@@ -94,7 +94,7 @@ def mean_auc(attack: Rmia, shadows: Evidence) -> float:
     ids=["both", "a", "gamma"],
 )
 @pytest.mark.parametrize("online", [True, False])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_auto_takes_what_has_the_largest_mean_auc_on_shadow_models(
     online: bool, seed: int, given: dict[str, float], chosen: str
 ) -> None:

@@ -11,6 +11,7 @@ from benchmark_scripts import imported, run
 from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 
+@pytest.mark.slow
 def test_a_point_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     point = json.dumps({"changed": "models", "models": 2, "records": 100, "width": 16})
     measured = json.loads(run("scaling", "--quick", "--rounds", "2", "--point", point).splitlines()[-1])

@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 
 from mia_lightning.dashboard.command import main
 
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("chromium")]
 PLOTS = ("gap-plot", "pareto-plot", "time-plot")
 
 
@@ -56,6 +57,7 @@ def pixels(opened: Opened, plot: str, x: float, y: float) -> tuple[float, float]
     return across, down
 
 
+@pytest.mark.slow
 def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, site: Site) -> None:
     with opened(browser, site.page) as page:
         for plot in PLOTS:
@@ -141,6 +143,7 @@ def test_filters_and_figures(browser: Any, site: Site) -> None:
         assert again.inner_text("#status") == status
 
 
+@pytest.mark.slow
 def test_sorts_by_keyboard_and_pages(browser: Any, site: Site) -> None:
     with opened(browser, site.page) as page:
         page.page.focus("button[data-sort=auc]")
@@ -167,6 +170,7 @@ def test_sorts_by_keyboard_and_pages(browser: Any, site: Site) -> None:
     assert is_end
 
 
+@pytest.mark.slow
 def test_links_lead_to_the_reports(browser: Any, site: Site) -> None:
     with opened(browser, site.page) as page:
         found = {}
@@ -189,6 +193,7 @@ def test_links_lead_to_the_reports(browser: Any, site: Site) -> None:
     assert written.startswith("../outputs/")
 
 
+@pytest.mark.slow
 def test_a_brush_filters_the_table(browser: Any, site: Site) -> None:
     expected = {
         name
@@ -305,6 +310,7 @@ def test_text_of_runs_stays_text(browser: Any, site: Site) -> None:
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_functions_of_the_page_against_slow_ones(browser: Any, site: Site) -> None:
     draw = np.random.default_rng(3)
     with opened(browser, site.page) as page:
@@ -367,6 +373,7 @@ def test_prints(browser: Any, site: Site) -> None:
         assert (SCREENSHOTS / "dashboard.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.slow
 def test_a_single_run_has_axes_around_it(browser: Any, tmp_path: Path) -> None:
     content = report_of(test=0.75, created="2026-11-20T12:34:56+00:00")
     write_run(tmp_path / "runs" / "only", content)
@@ -381,6 +388,7 @@ def test_a_single_run_has_axes_around_it(browser: Any, tmp_path: Path) -> None:
     assert [each[:16] for each in ranges[2]] == ["2026-11-20T00:34", "2026-11-21T00:34"]
 
 
+@pytest.mark.slow
 def test_the_table_does_not_wait_for_the_figures(browser: Any, site: Site, tmp_path: Path) -> None:
     """Where the plotting library never comes, everything that needs no figures works all the same."""
     text = site.page.read_text()

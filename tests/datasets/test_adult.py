@@ -44,6 +44,7 @@ def decoded(x: torch.Tensor) -> list[object]:
     return found
 
 
+@pytest.mark.slow
 def test_real_files_against_the_standard_library(shared_data: Path) -> None:
     population = load_adult(root=shared_data / "adult", url=NEVER)
     rows = []

@@ -299,6 +299,7 @@ def test_zip_of_other_sizes(tmp_path: Path) -> None:
         load_cifar10(root=tmp_path)
 
 
+@pytest.mark.slow
 def test_real_zip_against_pillow(shared_data: Path) -> None:
     path = shared_data / "cifar10" / "cifar10-30k-images.zip"
     population = load_cifar10(root=path.parent, url=NEVER)

@@ -115,6 +115,7 @@ print(most - before, held("RssFile"), total)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["archive", "folder"])
 def test_records_are_never_loaded_as_a_whole(how: str, tmp_path: Path) -> None:
     """The memory that a process has to itself; pages of a file are counted apart, and dropped when memory is short."""

@@ -1,5 +1,6 @@
 """Under every training-time defence a model of a stack is the model trained alone, and padding is nothing."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -63,10 +64,33 @@ def weights(trained: TrainedStack) -> dict[str, Tensor]:
     return trained.stack.networks.state_dict()
 
 
+Defenses = tuple[TrainingDefense, ...]
+Weights = dict[str, Tensor]
+Whole = Callable[[Defenses], Weights]
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[Defenses, Weights]:
+    """The weights of whole stacks by their defences."""
+    return {}
+
+
+@pytest.fixture
+def whole(made: dict[Defenses, Weights], blobs: Population) -> Whole:
+    """`whole(defenses)`: the weights of the stack under these defences, which is trained once."""
+
+    def of(defenses: Defenses) -> Weights:
+        if defenses not in made:
+            made[defenses] = weights(train(defenses, blobs))
+        return made[defenses]
+
+    return of
+
+
 @pytest.mark.parametrize("name", DEFENSES)
-def test_stack_loop_chunk_and_solo_agree(name: str, blobs: Population) -> None:
+def test_stack_loop_chunk_and_solo_agree(name: str, blobs: Population, whole: Whole) -> None:
     defenses = DEFENSES[name]
-    together = weights(train(defenses, blobs))
+    together = whole(defenses)
     for other in ({"chunk": 1}, {"chunk": 3}, {"execution": "loop"}):
         for key, tensor in weights(train(defenses, blobs, **other)).items():
             torch.testing.assert_close(tensor, together[key], rtol=1e-8, atol=1e-8)
@@ -76,8 +100,8 @@ def test_stack_loop_chunk_and_solo_agree(name: str, blobs: Population) -> None:
 
 
 @pytest.mark.parametrize("name", DEFENSES)
-def test_a_defence_changes_the_models(name: str, blobs: Population) -> None:
-    defended, plain = weights(train(DEFENSES[name], blobs)), weights(train((), blobs))
+def test_a_defence_changes_the_models(name: str, whole: Whole) -> None:
+    defended, plain = whole(DEFENSES[name]), whole(())
     for k in range(len(SIZES)):
         assert any(not torch.allclose(defended[key][k], plain[key][k], atol=1e-3) for key in plain)
 
@@ -166,11 +190,13 @@ def undefended(mislabelled: Population) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("defense", "narrows", "saves"),
     [
-        (Dropout(rate=0.5), 0.05, 0.02),
-        (LabelSmoothing(smoothing=0.5), 0.03, -0.05),  # the gap alone: what it does to the AUC is not its promise
+        pytest.param(Dropout(rate=0.5), 0.05, 0.02, marks=pytest.mark.slow),
+        pytest.param(
+            LabelSmoothing(smoothing=0.5), 0.03, -0.05, marks=pytest.mark.slow
+        ),  # the gap alone: what it does to the AUC is not its promise
         (StopEarly(patience=3), 0.12, 0.06),
-        (Mixup(), 0.06, 0.02),
-        (RelaxLoss(alpha=1.0), 0.08, 0.03),
+        pytest.param(Mixup(), 0.06, 0.02, marks=pytest.mark.slow),
+        pytest.param(RelaxLoss(alpha=1.0), 0.08, 0.03, marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

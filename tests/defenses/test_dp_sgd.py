@@ -280,6 +280,7 @@ def test_without_opacus_only_what_needs_the_accountant_is_refused(
 # --- training --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_mlp_learns_the_digits_under_differential_privacy() -> None:
     digits = load_digits()
     recipe = Recipe(epochs=12, batch_size=90, optimizer=partial(torch.optim.Adam, lr=0.01))

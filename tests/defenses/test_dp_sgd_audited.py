@@ -106,7 +106,9 @@ def without_clipping(gradients: PrivateGradients) -> PrivateGradients:
     "change",
     [
         pytest.param(without_clipping, id="clipping off"),
-        pytest.param(lambda g: replace(g, noise_multiplier_K=0 * g.noise_multiplier_K), id="noise off"),
+        pytest.param(
+            lambda g: replace(g, noise_multiplier_K=0 * g.noise_multiplier_K), id="noise off", marks=pytest.mark.slow
+        ),
         pytest.param(
             lambda g: replace(g, noise_multiplier_K=g.noise_multiplier_K / 10),
             id="noise too small",
@@ -121,6 +123,7 @@ def test_a_broken_mechanism_shows_more_than_the_accountant_says(
     assert shown(population) > claimed()
 
 
+@pytest.mark.slow
 def test_noise_that_all_models_share_shows_more_than_the_accountant_says(
     population: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:

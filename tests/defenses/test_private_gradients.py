@@ -329,18 +329,13 @@ def assert_same(one: TrainedStack, other: TrainedStack, k: int | None = None) ->
 
 
 @pytest.mark.parametrize("network", NETWORKS_TO_TRAIN)
-@pytest.mark.parametrize("other", [{"chunk": 1}, {"chunk": 2}, {"execution": "loop"}], ids=["chunk1", "chunk2", "loop"])
-def test_chunks_and_loop_give_the_models_of_the_whole_stack(
-    network: str, other: dict[str, object], request: pytest.FixtureRequest
+def test_chunks_loop_and_a_model_alone_give_the_models_of_the_whole_stack(
+    network: str, request: pytest.FixtureRequest
 ) -> None:
     together = train(network, request)
     assert together.execution == "stack"
-    assert_same(together, train(network, request, **other))
-
-
-@pytest.mark.parametrize("network", NETWORKS_TO_TRAIN)
-def test_a_model_trained_alone_is_the_model_of_the_stack(network: str, request: pytest.FixtureRequest) -> None:
-    together = train(network, request)
+    for other in ({"chunk": 1}, {"chunk": 2}, {"execution": "loop"}):
+        assert_same(together, train(network, request, **other))
     for k in range(MODELS):
         alone = train(network, request, models=[k])
         assert_same(together, alone, k)

@@ -54,8 +54,10 @@ def assert_same_law(ours: torch.Tensor, slow: np.ndarray) -> None:
     assert ours.mean() == pytest.approx(slow.mean(), abs=4 * slow.std() * np.sqrt(2 / REPLICATES))
 
 
-@pytest.mark.parametrize("digits", [9, 1])
-@pytest.mark.parametrize("max_fpr", [0.05, 0.2])
+@pytest.mark.parametrize(
+    ("max_fpr", "digits"),
+    [(0.05, 1), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(0.05, 9), (0.2, 9), (0.2, 1)])],
+)
 def test_tpr_at_fpr_of_redrawn_records(max_fpr: float, digits: int) -> None:
     score_N, is_member_N = sample(60, 90, digits)
     ours = tpr_at_fpr_draws(roc(score_N, is_member_N), max_fpr, REPLICATES, generator(0, "test"))
@@ -75,13 +77,14 @@ def test_precision_at_recall_of_redrawn_records(recall: float, digits: int) -> N
     assert_same_law(ours, redrawn(score_N, is_member_N, lambda *each: precision_at(*each, recall)))
 
 
-@pytest.mark.parametrize("digits", [9, 1])
+@pytest.mark.parametrize("digits", [1, pytest.param(9, marks=pytest.mark.slow)])
 def test_average_precision_of_redrawn_records(digits: int) -> None:
     score_N, is_member_N = sample(60, 90, digits)
     ours = average_precision_draws(roc(score_N, is_member_N), REPLICATES, generator(0, "test"))
     assert_same_law(ours, redrawn(score_N, is_member_N, average_precision))
 
 
+@pytest.mark.slow
 def test_many_scores_are_redrawn_in_groups() -> None:
     score_N, is_member_N = sample(900, 1100)
     curve = roc(score_N, is_member_N)

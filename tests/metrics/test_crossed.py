@@ -57,6 +57,7 @@ def _weighted_auc(score, member, weight) -> float:  # type: ignore[no-untyped-de
     return float((wins * pair).sum() / pair.sum())
 
 
+@pytest.mark.slow
 def test_the_variance_is_that_of_a_crossed_bootstrap() -> None:
     """2,000 replicates in which targets and records are redrawn and every AUC is computed anew."""
     T, N = 16, 80

@@ -140,8 +140,11 @@ def outside(population: str, n: int, runs: int, limits: Callable[[Numbers, NDArr
     return int((found[:, 1] < truth - 1e-9).sum()), int((found[:, 0] > truth + 1e-9).sum())
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("population", POPULATIONS)
-@pytest.mark.parametrize(("n", "fpr"), [(60, 0.01), (100, 0.1), (400, 0.05)])
+@pytest.mark.parametrize(
+    ("n", "fpr"), [(60, 0.01), *(pytest.param(*each, marks=pytest.mark.slow) for each in [(100, 0.1), (400, 0.05)])]
+)
 def test_the_tpr_is_outside_its_limits_no_more_often_than_stated(population: str, n: int, fpr: float) -> None:
     """At 95 %, 2.5 % on either side; the bound is the 99.99 % binomial limit of it."""
     runs, most = 600, int(binom.isf(1e-4, 600, 0.025))
@@ -151,8 +154,9 @@ def test_the_tpr_is_outside_its_limits_no_more_often_than_stated(population: str
     assert above <= most
 
 
+@pytest.mark.statistics
 @pytest.mark.parametrize("population", POPULATIONS)
-@pytest.mark.parametrize("n", [12, 80])
+@pytest.mark.parametrize("n", [12, pytest.param(80, marks=pytest.mark.slow)])
 def test_the_auc_is_outside_its_limits_no_more_often_than_stated(population: str, n: int) -> None:
     runs, most = 600, int(binom.isf(1e-4, 600, 0.025))
     truth = POPULATIONS[population][3]

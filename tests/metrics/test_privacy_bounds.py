@@ -160,6 +160,7 @@ def test_the_most_telling_threshold_of_scores_that_have_no_middle() -> None:
         assert most_telling_threshold(torch.tensor(score), is_in_K, delta=0.0) == found
 
 
+@pytest.mark.slow
 def test_a_threshold_from_other_trials_keeps_the_confidence_of_the_bound() -> None:
     """The Gaussian mechanism with μ = 1: 200 trials choose, 1,000 others count; on the same ones the bound fails."""
     delta = oracles.delta_of_gaussian(1.0, 1.0)

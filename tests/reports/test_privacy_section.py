@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from quick import quick_audit
+from quick import QUICK_SHOKRI, quick_audit
 from rich.console import Console
 
 import mia_lightning as mia
@@ -48,7 +48,7 @@ def test_a_guarantee_is_that_of_the_accountant(blobs: Population) -> None:
 @pytest.mark.parametrize("defenses", [[], [mia.DPSGD(noise_multiplier=2.0)]])
 def test_each_attack_rules_an_epsilon_out(blobs: Population, defenses: list[object]) -> None:
     settings = quick_audit(
-        membership=mia.Bernoulli(canaries=40), shadow=mia.Real(count=4), attacks=[mia.Loss(), mia.Shokri()]
+        membership=mia.Bernoulli(canaries=40), shadow=mia.Real(count=4), attacks=[mia.Loss(), QUICK_SHOKRI]
     )
     report = mia.audit(blobs, **settings, defenses=defenses)
     privacy = report.privacy
@@ -117,7 +117,7 @@ def trials_of(report: mia.AuditReport) -> TrialsSection:
 
 @pytest.mark.parametrize("defenses", [[], [mia.DPSGD(noise_multiplier=2.0)]])
 def test_each_attack_rules_an_epsilon_out_by_its_flags_over_trials(blobs: Population, defenses: list[object]) -> None:
-    report = mia.audit(blobs, **trials_audit(attacks=[mia.Loss(), mia.Shokri()], defenses=defenses))
+    report = mia.audit(blobs, **trials_audit(attacks=[mia.Loss(), QUICK_SHOKRI], defenses=defenses))
     trials, privacy = trials_of(report), report.privacy
     assert privacy is not None
     assert (privacy.epsilon is None) == (not defenses)

@@ -12,6 +12,7 @@ import pytest
 from chromium import SCREENSHOTS, Opened, accessibility_violations, chromium, opened
 from real_reports import AUDITS, EVIL
 
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("chromium")]
 PORTRAIT, LANDSCAPE = 695, 1024  # CSS pixels between the margins of A4
 
 Run = Callable[[str], Path]
@@ -136,6 +137,7 @@ def check_numbers(page: Opened, folder: Path) -> None:
         assert f"{stage} {seconds:.1f}" in facts
 
 
+@pytest.mark.slow
 def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, run_of: Run) -> None:
     path = run_of("digits") / "report.html"
     with opened(browser, path) as page:
@@ -148,6 +150,7 @@ def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, run_of: Run) ->
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_shows_the_numbers_of_the_report(browser: Any, run_of: Run) -> None:
     folder = run_of("digits")
     with opened(browser, folder / "report.html") as page:
@@ -161,6 +164,7 @@ def test_shows_the_numbers_of_the_report(browser: Any, run_of: Run) -> None:
         assert json.loads(config) == report["run"]["config"]
 
 
+@pytest.mark.slow
 def test_histograms_count_the_scores(browser: Any, run_of: Run) -> None:
     folder = run_of("digits")
     scores = pq.read_table(folder / "scores.parquet").to_pydict()
@@ -184,6 +188,7 @@ def test_histograms_count_the_scores(browser: Any, run_of: Run) -> None:
             assert f"{np.quantile(values, 0.5, method='lower'):.3g}" in caption
 
 
+@pytest.mark.slow
 def test_the_keyboard_reaches_and_uses_everything(browser: Any, run_of: Run) -> None:
     with opened(browser, run_of("digits") / "report.html") as page:
         wanted = page.page.locator("select, summary, [tabindex='0']").evaluate_all(
@@ -249,6 +254,7 @@ def test_text_of_the_data_stays_text(browser: Any, run_of: Run) -> None:
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_names_the_members_of_the_highest_scores_with_their_pictures(browser: Any, run_of: Run) -> None:
     folder = run_of("pictures")
     report, scores = content(folder), pq.read_table(folder / "scores.parquet").to_pylist()
@@ -291,8 +297,10 @@ def test_without_scripts_the_tables_remain(browser: Any, run_of: Run) -> None:
     context.close()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["several_targets", "defended", "hundred_classes"])
+@pytest.mark.parametrize(
+    "name",
+    ["hundred_classes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("several_targets", "defended"))],
+)
 def test_shows_the_numbers_of_other_reports(browser: Any, run_of: Run, name: str) -> None:
     folder = run_of(name)
     with opened(browser, folder / "report.html") as page:

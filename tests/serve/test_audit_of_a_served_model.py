@@ -37,8 +37,14 @@ SHOWN: list[tuple[tuple[str, ...], list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("protocol", [OpenInference, PredictV1])
-@pytest.mark.parametrize(("options", "hides"), SHOWN, ids=lambda each: "-".join(map(str, each)))
+@pytest.mark.parametrize(
+    ("options", "hides", "protocol"),
+    [  # each of the ways to hide, and each protocol, is also met in plain runs
+        pytest.param(*shown, protocol, marks=() if place % 2 == (protocol is PredictV1) else pytest.mark.slow)
+        for place, shown in enumerate(SHOWN)
+        for protocol in (OpenInference, PredictV1)
+    ],
+)
 def test_what_is_not_shown_is_hidden_from_shadow_models_too(
     protocol: Any, options: tuple[str, ...], hides: list[Any], run_folder: Path, digits: Population
 ) -> None:

@@ -29,6 +29,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_it_says_where_it_is_and_what_to_type_and_ends_cleanly(run_folder: Path, ending: signal.Signals) -> None:
     options = ["--port", "0", "--token-variable", "MY_TOKEN"] if ending is signal.SIGTERM else ["--port", "0"]
@@ -159,6 +160,7 @@ def test_only_this_machine_is_served_unless_another_address_is_asked_for(run_fol
         assert everywhere.sentences[0].startswith("warning: other machines can reach this address")
 
 
+@pytest.mark.slow
 def test_several_targets_need_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with chdir(tmp_path):
         folder = make_run(tmp_path / "two", "target.count=2", "membership=halves")

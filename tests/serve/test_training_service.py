@@ -50,14 +50,18 @@ def address(client: httpx.Client) -> str:
     return str(client.base_url).rstrip("/")
 
 
+AMAZON = ("amazon_ml", AmazonML(passes=3, l2=1e-4), ["--passes", "3", "--l2", "1e-4"])
+
+
 @pytest.mark.parametrize(
-    ("name", "local", "options"),
+    ("name", "local", "options", "fixture"),
     [
-        ("google_prediction", GooglePrediction(), []),
-        ("amazon_ml", AmazonML(passes=3, l2=1e-4), ["--passes", "3", "--l2", "1e-4"]),
+        ("google_prediction", GooglePrediction(), [], "blobs"),
+        pytest.param("google_prediction", GooglePrediction(), [], "pictures", marks=pytest.mark.slow),
+        pytest.param(*AMAZON, "blobs", marks=pytest.mark.slow),
+        (*AMAZON, "pictures"),
     ],
 )
-@pytest.mark.parametrize("fixture", ["blobs", "pictures"])
 def test_an_audit_over_http_gives_the_scores_of_one_in_process(
     name: str, local: ServiceTarget, options: list[str], fixture: str, request: pytest.FixtureRequest
 ) -> None:
@@ -85,6 +89,7 @@ def test_a_server_of_another_seed_gives_other_models(blobs: Population) -> None:
         assert not torch.equal(probability(HttpService("google_prediction", address(client))), here)
 
 
+@pytest.mark.slow
 def test_faults_change_nothing_but_the_number_of_requests(blobs: Population) -> None:
     faults = "429=0.1,500=0.1,503=0.05,cut=0.05,garbage=0.05"
     service = GooglePrediction().connect(Engine(seed=0, settings=CPU))

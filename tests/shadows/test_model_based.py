@@ -90,8 +90,10 @@ NUMBERS = form([0] * 15 + [-3] * 5, [1] * 15 + [4] * 5, torch.int16)
     [
         (BITS, SETTINGS),
         (NUMBERS, SETTINGS),
-        (NUMBERS, replace(SETTINGS, k_max=128, k_min=3)),  # more than the 20 features
-        (BITS, replace(SETTINGS, k_max=40, k_min=30, rej_max=0)),
+        pytest.param(
+            NUMBERS, replace(SETTINGS, k_max=128, k_min=3), marks=pytest.mark.slow
+        ),  # more than the 20 features
+        pytest.param(BITS, replace(SETTINGS, k_max=40, k_min=30, rej_max=0), marks=pytest.mark.slow),
         (BITS, replace(SETTINGS, k_max=7, k_min=1, rej_max=0)),  # 7, 4, 2, 1
         (BITS, replace(SETTINGS, conf_min=0.01, iter_max=3)),  # the wanted class is often not the predicted one
     ],

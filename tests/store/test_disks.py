@@ -129,6 +129,7 @@ def assert_full(store: Store, use: Callable[[], object]) -> None:
     gc.collect()  # torch keeps its file open for as long as anybody has the traceback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writer", WRITERS)
 def test_a_full_disk(small_disk: Path, writer: str) -> None:
     store = Store(dir=small_disk / "store")

@@ -238,6 +238,7 @@ print(digest(identity([Net(), Net, f, g, {f, g}, {"a", "b"}, {"k": Kind.B, f: 1,
 """
 
 
+@pytest.mark.slow
 def test_it_is_the_same_in_every_process(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(ANYWHERE)
     kept = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

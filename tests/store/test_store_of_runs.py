@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from quick import quick_audit
+from quick import QUICK_SHOKRI, quick_audit
 
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
@@ -46,7 +46,7 @@ def test_a_second_attack_trains_and_asks_nobody(
     assert reuse(first) == {"target": (0, 1), "shadow": (0, 6)}
     monkeypatch.setattr(TrainedStack, "log_probability", lambda *_: pytest.fail("a model was asked"))
     second = mia.audit(
-        blobs, **settings(store=store, attacks=[mia.Loss(), mia.Shokri()], defenses=[Rounding(digits=2)])
+        blobs, **settings(store=store, attacks=[mia.Loss(), QUICK_SHOKRI], defenses=[Rounding(digits=2)])
     )
     assert reuse(second) == {"target": (1, 0), "shadow": (6, 0)}
     again = mia.audit(blobs, **settings(store=store))

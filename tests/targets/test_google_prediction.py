@@ -40,7 +40,7 @@ def answers(of: InProcessService, jobs: list[ServiceJob], x_B: Tensor) -> list[T
     return [of.predict(str(name), x_B) for name in of.train(jobs)]
 
 
-@pytest.mark.parametrize("name", ["blobs", "pictures"])
+@pytest.mark.parametrize("name", ["pictures", pytest.param("blobs", marks=pytest.mark.slow)])
 def test_a_job_alone_gives_the_model_of_the_job_in_a_batch(name: str, request: pytest.FixtureRequest) -> None:
     population = request.getfixturevalue(name)
     jobs = [job(population, k, size) for k, size in enumerate((30, 27, 55))]
@@ -145,6 +145,7 @@ def test_two_models_of_a_stack_are_fitted_each_to_its_own_records(blobs: Populat
         torch.testing.assert_close(stack.networks.scaling.width[k].float(), width)
 
 
+@pytest.mark.slow
 def test_on_location_the_service_knows_its_training_records_by_heart(shared_data: Path) -> None:
     location = load_location(root=shared_data / "location")
     found = service(precision="32")

@@ -142,7 +142,7 @@ def many(image: Tensor, each: Augmentation, *, over: str) -> Tensor:
     return torch.cat([augmented(x, [each], key_K=key_K, step=step, index_KB=index_N)[0, :, 0] for step in range(N)])
 
 
-@pytest.mark.parametrize("over", ["record", "model", "step"])
+@pytest.mark.parametrize("over", ["record", "model", pytest.param("step", marks=pytest.mark.slow)])
 def test_every_shift_flip_and_square_is_equally_likely(over: str) -> None:
     dot = torch.zeros(7, 7)
     dot[3, 3] = 1.0
@@ -393,6 +393,7 @@ TYPED = (
 )
 
 
+@pytest.mark.slow
 def test_a_whole_run_from_the_command_line(tmp_path: Path) -> None:
     plain, changed = resolved(), resolved(TYPED)
     assert depends_on(plain) != depends_on(changed)

@@ -28,13 +28,14 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.devices.processes import as_one_of
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.job import divided
+from mia_lightning.training.job import TrainingJob, divided
 from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
+pytestmark = [pytest.mark.devices, pytest.mark.xdist_group("devices")]
 ADAM = partial(torch.optim.Adam, lr=0.02)
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 
@@ -73,17 +74,17 @@ class Both:
     shown: str
 
 
-def trained_on(devices: int, precision: str, stages: Stages | None = None) -> tuple[TrainedStack, Engine]:
+def engine_on(devices: int, precision: str = "64", stages: Stages | None = None) -> Engine:
+    settings = TrainerSettings(accelerator="cpu", devices=devices, precision=precision)
+    return Engine(seed=3, settings=settings, stages=stages or Stages())
+
+
+def seven(engine: Engine) -> TrainingJob:
     """Seven models in groups of 2, 4 and 1 steps per epoch; the fifth has inputs that are not finite."""
-    engine = Engine(
-        seed=3,
-        settings=TrainerSettings(accelerator="cpu", devices=devices, precision=precision),
-        stages=stages or Stages(),
-    )
     sizes = [40, 40, 70, 40, 70, 10, 40]
     scale_KF = torch.rand(7, 6, generator=torch.Generator().manual_seed(2)) + 0.5
     scale_KF[4] = torch.inf
-    trained = train_with(
+    return job_of(
         engine,
         Scaled,
         records(),
@@ -99,7 +100,11 @@ def trained_on(devices: int, precision: str, stages: Stages | None = None) -> tu
         validation_N=torch.arange(130, 160),
         buffers={"scale": scale_KF},
     )
-    return trained, engine
+
+
+def trained_on(devices: int, precision: str, stages: Stages | None = None) -> tuple[TrainedStack, Engine]:
+    engine = engine_on(devices, precision, stages)
+    return engine.run(seven(engine)), engine
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +116,23 @@ def both() -> Both:
     return Both(one=one, two=two, engine=engine, shown=text.getvalue())
 
 
+def test_shards_that_are_trained_apart_are_the_models_of_one_device() -> None:
+    """In this process; that two processes hand them over is slow to see."""
+    job = seven(engine_on(1))
+    whole = engine_on(1).run(job)
+    states = list(whole.stack.states())
+    tolerance = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": True}
+    for shard in job.shards(2):
+        part = engine_on(1).run(job.part(shard))
+        for k, state in zip(shard, part.stack.states(), strict=True):
+            for name, tensor in state.items():
+                torch.testing.assert_close(tensor, states[k][name], **tolerance)
+        torch.testing.assert_close(part.validation_loss_EK, whole.validation_loss_EK[:, shard], **tolerance)
+        assert torch.equal(part.failed_epoch_K, whole.failed_epoch_K[shard])
+        assert torch.equal(part.stopped_epoch_K, whole.stopped_epoch_K[shard])
+
+
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(both: Both) -> None:
     for one, two in zip(both.one.stack.states(), both.two.stack.states(), strict=True):
         for name in one:
@@ -119,6 +141,7 @@ def test_two_processes_train_what_one_does(both: Both) -> None:
     assert both.two.execution == both.one.execution
 
 
+@pytest.mark.slow
 def test_losses_early_stops_and_failures_are_those_of_one(both: Both) -> None:
     tolerance = {"rtol": 1e-12, "atol": 1e-12, "equal_nan": True}
     torch.testing.assert_close(both.two.train_loss_EK, both.one.train_loss_EK, **tolerance)
@@ -132,6 +155,7 @@ def test_losses_early_stops_and_failures_are_those_of_one(both: Both) -> None:
     assert validation is both.two.validation_loss_EK
 
 
+@pytest.mark.slow
 def test_what_was_trained_apart_answers_as_one(both: Both) -> None:
     one, two = (each.observe(records()).log_probability_KANC for each in (both.one, both.two))
     torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6, equal_nan=True)
@@ -139,19 +163,24 @@ def test_what_was_trained_apart_answers_as_one(both: Both) -> None:
     torch.testing.assert_close(network(records().x_N.double()).log_softmax(1).float(), two[2, 0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_progress_of_all_processes_is_in_one_bar(both: Both) -> None:
     assert "attack/test: 7 models on 2 devices, at most 4 on each." in both.shown
     assert "125/125" in both.shown  # 25 epochs of the groups of two and of four steps on both devices, of one on one
     assert "loss" in both.shown
 
 
-def test_the_plan_is_that_of_the_largest_shard(both: Both) -> None:
+@pytest.mark.slow
+def test_the_plan_that_is_kept_is_that_of_the_largest_shard(both: Both) -> None:
     (plan,) = both.engine.plans
     assert plan.num_models == 4
+
+
+def test_an_estimate_is_that_of_the_largest_shard() -> None:
     recipe = Recipe(epochs=1, batch_size=9, optimizer=ADAM)
-    job = job_of(both.engine, Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
+    job = job_of(Engine(seed=0), Scaled, records(), [torch.arange(9)] * 7, recipe, role="shadow")
     settings = TrainerSettings(accelerator="cpu", devices=3)
-    assert Engine(seed=0, settings=settings).plan(job).num_models == 3  # and so is an estimate, which trains nothing
+    assert Engine(seed=0, settings=settings).plan(job).num_models == 3
 
 
 def test_processes_on_the_cpu_share_its_memory_and_its_threads() -> None:

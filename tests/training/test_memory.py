@@ -51,6 +51,8 @@ ERRORS = {
     "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 }
 
+QUICK = [("cuda", "stack"), ("cpu", "loop")]  # each kind is told from other errors below
+
 
 def train(
     blobs: Population,
@@ -78,8 +80,14 @@ def assert_equal(one: TrainedStack, other: TrainedStack) -> None:
     torch.testing.assert_close(one.train_loss_EK, other.train_loss_EK)
 
 
-@pytest.mark.parametrize("execution", ["stack", "loop"])
-@pytest.mark.parametrize("kind", ERRORS)
+@pytest.mark.parametrize(
+    ("kind", "execution"),
+    [
+        pytest.param(kind, execution, marks=() if (kind, execution) in QUICK else pytest.mark.slow)
+        for kind in ERRORS
+        for execution in ("stack", "loop")
+    ],
+)
 def test_memory_that_runs_out_halves_the_chunk_and_changes_no_model(
     kind: str, execution: str, blobs: Population, tmp_path: Path
 ) -> None:

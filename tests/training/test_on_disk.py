@@ -63,8 +63,20 @@ def observed(
     return observe_models(engine_of(audit, Stages()), audit, room=room)
 
 
-@pytest.mark.parametrize("defenses", [(), (TopK(k=2), Temperature(temperature=2.0))], ids=["open", "defended"])
-@pytest.mark.parametrize("target", [Trained(count=2), LeaveOneOut(folds=3), AmazonML(passes=1)], ids=type)
+HIDES = (TopK(k=2), Temperature(temperature=2.0))
+
+
+@pytest.mark.parametrize(
+    ("target", "defenses"),
+    [
+        pytest.param(Trained(count=2), HIDES, id="trained-defended"),
+        pytest.param(LeaveOneOut(folds=3), (), id="leave_one_out-open"),
+        pytest.param(AmazonML(passes=1), (), id="amazon_ml-open"),
+        pytest.param(Trained(count=2), (), id="trained-open", marks=pytest.mark.slow),
+        pytest.param(LeaveOneOut(folds=3), HIDES, id="leave_one_out-defended", marks=pytest.mark.slow),
+        pytest.param(AmazonML(passes=1), HIDES, id="amazon_ml-defended", marks=pytest.mark.slow),
+    ],
+)
 def test_attacks_say_the_same(target: Target, defenses: tuple[Defense, ...], blobs: Population, tmp_path: Path) -> None:
     reports = []
     for room in (None, Room(max_bytes=0, folder=tmp_path)):

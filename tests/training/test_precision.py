@@ -27,6 +27,7 @@ def full() -> AuditReport:
     return audit("32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_figures_agree_with_those_in_full_precision(precision: str, full: AuditReport) -> None:
     lower = audit(precision)

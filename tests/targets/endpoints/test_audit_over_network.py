@@ -108,6 +108,7 @@ def test_the_scores_are_those_of_the_model_in_memory(
     np.testing.assert_array_equal(again.scores.score, found.scores.score)
 
 
+@pytest.mark.slow
 def test_shadow_records_are_made_by_asking_it(digits: Population, network: nn.Module) -> None:
     source = mia.ModelBased(count=2, records_per_class=4, k_max=16, conf_min=0.12, iter_max=20, rounds=1)
     with served(network, digits) as (model, url):
