@@ -218,7 +218,7 @@ def estimate(audit: Audit) -> list[str]:
         >>> from torch import nn
         >>> x, label = load_digits(return_X_y=True)
         >>> sentences = mia.estimate(x / 16, label, model=lambda: nn.Linear(64, 10), attacks=[mia.Loss()])
-        >>> [sentence.partition(" x ")[0] for sentence in sentences[:-1]]  # the last is of all stages together
+        >>> [sentence.partition(" x ")[0] for sentence in sentences[:2]]  # then all answers, and all stages together
         ['1 target model', '64 shadow models']
     """
     return estimate_of(audit)

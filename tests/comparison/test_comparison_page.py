@@ -10,7 +10,7 @@ from chromium import accessibility_violations, chromium, opened
 from mia_lightning.comparison.files import save_comparison, save_index
 from mia_lightning.comparison.schema import ComparisonReport
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("chromium")]
 
 PAPER = 695  # CSS pixels between the margins of A4
 

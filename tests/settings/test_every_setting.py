@@ -88,6 +88,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize("pair", NUMBERS, ids=of)
+@pytest.mark.usefixtures("global_generators")  # of networks
 def test_scalars_of_numpy_are_numbers(pair: tuple[Checked, str]) -> None:
     checked, name = pair
     default = checked.parameters[name].default
