@@ -25,6 +25,7 @@ _ABLE = 2 * _Z
 _FAR_BELOW = 0.1  # in accuracy, or a quarter of the shadow models' own
 _CHANCE = 0.025  # to be called better than the commonest class, on members or on the others
 _ONE_CLASS = 0.95
+_ACCURACY_WEIGHT = 20.0  # beside a margin in [-1, 1]: 5 % of accuracy outweigh any
 _UNKNOWN = (
     "another preprocessing than in its training, answers in another order, or a target that has learnt little",
     "give the accuracy that was seen elsewhere on records that it was not trained on in `target.expected_accuracy`",
@@ -301,17 +302,27 @@ def _repaired(
     found.void.append(_gained(answers, best))
 
 
-def _merit(passed: tuple[float, Repair], answers: Answers) -> tuple[float, float, float]:
-    """By which one of several repairs is named: accuracy to two digits, likelihood of the members, evidence.
-
-    Normalisations that nearly agree have nearly equal accuracies.
-    """
+def _merit(passed: tuple[float, Repair], answers: Answers) -> tuple[float, float]:
+    """By which one of several repairs is named: accuracy and, since normalisations that nearly agree have nearly the
+    same, the margin of the least certain members; then evidence."""
     p, repair = passed
     judged = answers.scored_N & repair.judged_N
-    known = judged & answers.member_N
     right = float(repair.answers.is_right_N[judged].mean()) if judged.any() else 0.0
-    signal = float(repair.answers.signal_N[known].mean()) if known.any() and repair.kind == "answers" else -np.inf
-    return round(right, 2), signal, -p
+    certain = _least_margin(repair.answers.signal_N[judged & answers.member_N]) if repair.kind == "answers" else 0.0
+    return _ACCURACY_WEIGHT * right + certain, -p
+
+
+def _least_margin(signal_N: Array) -> float:
+    """Of members, the second percentile of the scaled logit relative to its mean, in [-1, 1].
+
+    Training drives all members over one margin. In other records than those of the training they are disordered,
+    whatever the scale of the logits.
+    """
+    if len(signal_N) == 0:
+        return 0.0
+    scaled_N = signal_N - np.log(-np.expm1(np.minimum(signal_N, -1e-12)))
+    mean = float(scaled_N.mean())
+    return float(np.clip(np.quantile(scaled_N, 0.02) / mean, -1, 1)) if mean > 0 else -1.0
 
 
 def _gained(answers: Answers, repair: Repair) -> str:

@@ -1,5 +1,6 @@
 """What is wrong with a target is found on every road by which one comes; what is right passes on each."""
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,8 +16,12 @@ import pyarrow.csv
 import pytest
 import torch
 from onnx import TensorProto, helper
+from rich.console import Console
 from safetensors.torch import save_file
 from scripted_server import Answer, Request, scripted_server
+from sklearn.datasets import load_digits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 import mia_lightning as mia
@@ -24,6 +29,8 @@ from mia_lightning.attacks.lira import Lira
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, judge
+from mia_lightning.reports.console import render_summary
+from mia_lightning.reports.files import read_report
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sentences import headline, verdict
 from mia_lightning.targets.endpoints.asking import Asking
@@ -33,7 +40,7 @@ from mia_lightning.targets.endpoints.predict_v1 import PredictV1
 from mia_lightning.targets.endpoints.predictions import Predictions
 from mia_lightning.targets.endpoints.sagemaker import SageMaker
 from mia_lightning.targets.endpoints.sklearn import Sklearn
-from mia_lightning.targets.existing import Checkpoint
+from mia_lightning.targets.existing import Checkpoint, Existing
 
 N, CLASSES = 600, ("low", "mid", "top")
 REMOTE = {"asking": Asking(sentinels=0, batch_size=256), "kind": "network"}
@@ -315,3 +322,202 @@ def test_another_number_of_classes_is_refused(num_outputs: int, tmp_path: Path) 
     for target in targets:
         with pytest.raises(InputError):
             audit(right(), target)
+
+
+def image_network(channels: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, 12, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(108, 10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """uint8 images of digits, some labels wrong, and a network trained on them under a normalisation."""
+
+    network: nn.Module
+    population: Population
+    member_N: np.ndarray
+
+
+def images(mean: list[float], std: list[float], *, scale: float = 1 / 255) -> Images:
+    digits = load_digits()
+    rng = np.random.default_rng(0)
+    label_N = np.where(rng.random(900) < 1 / 7, rng.integers(0, 10, 900), digits.target[:900])
+    C = len(mean)
+    x_N = np.repeat(np.round(digits.images[:900] * 15.9375).astype("uint8")[:, None], C, axis=1)
+    constants = [torch.tensor(each).view(C, 1, 1) for each in (mean, std)]
+    right_population = make_population(x_N, label_N, scale=scale, mean=constants[0], std=constants[1])
+    member_N = rng.permutation(900) < 300
+    members = torch.from_numpy(member_N.nonzero()[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = image_network(C)
+        optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+        records = right_population.records(members)
+        for _ in range(150):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(records), right_population.label_N[members]).backward()
+            optimizer.step()
+    return Images(network=network.eval(), population=right_population, member_N=member_N)
+
+
+NORMALISATIONS = {
+    "one channel": ([0.485], [0.225]),
+    "from -1 to 1": ([0.5], [0.5]),
+    "ImageNet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "MNIST": ([0.1307], [0.3081]),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["one channel", *(pytest.param(name, marks=pytest.mark.slow) for name in NORMALISATIONS if name != "one channel")],
+)
+def test_the_normalisation_that_mends_is_named(name: str) -> None:
+    mean, std = NORMALISATIONS[name]
+    made = images(mean, std)
+    plain = replace(made.population, mean=None, std=None)
+    as_case = partial(Case, network=made.network, member_N=made.member_N, order_N=np.arange(900))
+    options: Any = {"model": partial(image_network, len(mean))}
+    config = {"dataset": {"mean": None, "std": None, "scale": None}}
+    wrong = audit(as_case(population=plain), made.network, config=config, **options)
+    assert wrong.trust.verdict == "void"
+    numbers = [",".join(f"{each:g}" for each in part) for part in (mean, std)]
+    if len(mean) > 1:
+        numbers = [f"[{each}]" for each in numbers]
+    assert wrong.trust.mend == f"set dataset.mean={numbers[0]} dataset.std={numbers[1]}"
+    assert wrong.trust.cause is not None
+    assert wrong.trust.cause.startswith("preprocessing")
+    of_python = audit(as_case(population=plain), made.network, **options)
+    assert of_python.trust.mend is not None
+    assert f"mean={numbers[0]}, std={numbers[1]}" in of_python.trust.mend
+    assert audit(as_case(population=made.population), made.network, **options).trust.verdict == "sound"
+
+
+@pytest.mark.slow
+def test_records_that_were_not_to_be_scaled() -> None:
+    made = images([0.0], [1.0], scale=1.0)
+    case = Case(
+        network=made.network,
+        population=replace(made.population, scale=1 / 255),
+        member_N=made.member_N,
+        order_N=np.arange(900),
+    )
+    found = audit(case, made.network, model=partial(image_network, 1), config={"dataset": {"mean": 0, "scale": None}})
+    assert found.trust.verdict in ("void", "unconfirmed")
+    if found.trust.verdict == "void":
+        assert "dataset.scale=1" in str(found.trust.mend)
+
+
+class Standardised:
+    """Somebody's estimator, which takes columns brought to mean 0 and deviation 1."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    def predict_proba(self, x_NF: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return self.case.network(torch.from_numpy(x_NF).float()).double().softmax(1).numpy()
+
+
+def test_an_estimator_that_takes_normalised_records_is_told_from_one_that_does_not() -> None:
+    case = right()
+    found = audit(case, Sklearn(estimator=Standardised(case), kind="network"), config={"dataset": {"mean": 50}})
+    assert found.trust.verdict == "void"
+    assert "mean 0 and deviation 1" in str(found.trust.cause)
+    mended = audit(case, Sklearn(estimator=Standardised(case), kind="network", normalised=True))
+    assert mended.trust.verdict == "sound"
+
+
+@pytest.mark.parametrize("repairs", [False, True])
+def test_a_repair_spends_no_budget_unless_it_is_wanted(repairs: bool) -> None:
+    case, wrong = right(), WRONG["normalisation"]()
+    with ExitStack() as stack:
+        asking = Asking(sentinels=0, batch_size=256, budget=10 * N, repairs=repairs)
+        target = PredictV1(url=served(wrong, stack), model="m", kind="network", asking=asking)
+        report = audit(case, target)
+    assert report.endpoint is not None
+    assert (report.endpoint.num_sent > N) == repairs
+    assert report.trust.verdict in ("void", "unconfirmed")
+
+
+def test_a_budget_that_is_spent_ends_no_audit() -> None:
+    with ExitStack() as stack:
+        asking = Asking(sentinels=0, batch_size=256, budget=N, repairs=True)
+        target = PredictV1(url=served(WRONG["normalisation"](), stack), model="m", kind="network", asking=asking)
+        report = audit(right(), target)
+    assert report.endpoint is not None
+    assert report.endpoint.num_sent == N
+    assert report.trust.verdict in ("void", "unconfirmed")
+
+
+def test_the_classes_in_the_order_of_a_server_are_named_as_the_setting_that_mends_it(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        case, target = as_predictions(WRONG["classes"](), tmp_path, stack)
+        table = pa.csv.read_csv(tmp_path / "predictions.csv").rename_columns(["a", "b", "c"])
+        pa.csv.write_csv(table, tmp_path / "predictions.csv")
+        wrong = audit(case, target)
+        assert wrong.trust.mend == "set target.asking.classes=[top,low,mid]"
+        mended = audit(case, replace(target, asking=replace(target.asking, classes=("top", "low", "mid"))))
+    assert mended.trust.verdict == "sound"
+
+
+def test_the_expected_accuracy_is_that_of_non_members() -> None:
+    case = right()
+    seen = audit(case, case.network).target.test_accuracy
+    for expected, verdict_then in ((seen, "sound"), (seen - 0.2, "void"), (min(1.0, seen + 0.2), "void")):
+        found = audit(case, Existing(network=case.network, expected_accuracy=expected))
+        assert found.trust.verdict == verdict_then
+
+
+def test_trees_that_networks_imitate_are_said_to_be_understated(tmp_path: Path) -> None:
+    case = right()
+    x_NF, members = case.population.x_N.numpy(), case.member_N
+    forest = RandomForestClassifier(50, random_state=0).fit(x_NF[members], case.population.label_N.numpy()[members])
+    found = audit(case, Sklearn(estimator=forest))
+    assert found.trust.verdict == "sound"
+    assert "ensemble of trees" in str(found.trust.understated)
+    assert "understated" in headline(found)
+    assert found.warnings[0] == found.trust.understated
+    assert judge(found, LOOSE).exit_code == 4
+    assert judge(found, Gate(metric="auc", limit=0.01)).exit_code == 3
+    linear = LogisticRegression(max_iter=2000).fit(x_NF[members], case.population.label_N.numpy()[members])
+    assert audit(case, Sklearn(estimator=linear)).trust.understated is None
+
+
+def test_a_file_is_of_unknown_kind_until_it_is_said(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        case, target = as_predictions(right(), tmp_path, stack)
+    found = audit(case, replace(target, kind=None))
+    assert "target.kind" in str(found.trust.understated)
+    assert not headline(found).startswith("No membership leakage")
+    assert "ensemble of trees" in str(audit(case, replace(target, kind="trees")).trust.understated)
+
+
+def test_a_target_that_is_trained_here_is_not_checked() -> None:
+    case = right()
+    found = mia.audit(
+        case.population,
+        model=Net,
+        membership=mia.Disjoint(train_size=50),
+        shadow=mia.Real(count=2),
+        attacks=[mia.Loss()],
+        training=mia.Recipe(epochs=2, batch_size=50, optimizer=partial(torch.optim.Adam, lr=0.02)),
+        trainer=mia.TrainerSettings(accelerator="cpu"),
+    )
+    assert (found.trust.verdict, found.trust.understated) == ("not checked", None)
+
+
+def test_the_verdict_opens_the_report_the_terminal_and_the_page(tmp_path: Path) -> None:
+    case = WRONG["classes"]()
+    report = audit(case, case.network, output=tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert list(content)[:2] == ["schema", "trust"]
+    assert content["trust"]["verdict"] == "void"
+    page = (tmp_path / "report.html").read_text()
+    assert (
+        page.index("This audit cannot be trusted") < page.index("classes of its answers") < page.index("Threat model")
+    )
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render_summary(report))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().startswith("This audit cannot be trusted")
+    assert read_report(tmp_path / "report.json").trust == report.trust
