@@ -287,14 +287,15 @@ def _repaired(
         repairs = (permutation, *repairs)
     for repair in repairs:
         if repair.kind == "members":
-            p = _moved_members(answers, repair, outside_N, fitted_N | other_N)
+            p, score = _moved_members(answers, repair, outside_N, fitted_N | other_N)
         else:
             judged = (fitted_N | other_N) & repair.judged_N
             p = gain(answers.predicted_N[judged], repair.answers.predicted_N[judged], answers.label_N[judged])
             if repair.kind == "order" and outside_N is not None:
                 p = min(p, _closer(answers, repair, outside_N, judged))
+            score = -p
         if p * tried < ALPHA:
-            passed.append((p, repair))
+            passed.append((score, repair))
     if not passed:
         return
     _, best = max(passed, key=lambda each: _merit(each, answers))
@@ -305,11 +306,11 @@ def _repaired(
 def _merit(passed: tuple[float, Repair], answers: Answers) -> tuple[float, float]:
     """By which one of several repairs is named: accuracy and, since normalisations that nearly agree have nearly the
     same, the margin of the least certain members; then evidence."""
-    p, repair = passed
+    score, repair = passed
     judged = answers.scored_N & repair.judged_N
     right = float(repair.answers.is_right_N[judged].mean()) if judged.any() else 0.0
     certain = _least_margin(repair.answers.signal_N[judged & answers.member_N]) if repair.kind == "answers" else 0.0
-    return _ACCURACY_WEIGHT * right + certain, -p
+    return _ACCURACY_WEIGHT * right + certain, score
 
 
 def _least_margin(signal_N: Array) -> float:
@@ -354,15 +355,19 @@ def _class_order(answers: Answers, fitted_N: Array) -> list[int] | None:
     return None if order == list(range(C)) else order
 
 
-def _moved_members(answers: Answers, repair: Repair, outside_N: Array | None, among_N: Array) -> float:
-    """p-value that records which the repair makes members have larger signals than those that it makes others."""
+def _moved_members(answers: Answers, repair: Repair, outside_N: Array | None, among_N: Array) -> tuple[float, float]:
+    """p-value that records which the repair makes members have larger signals than those that it makes others, and
+    the score behind it, which does not underflow."""
     level_N = answers.signal_N if outside_N is None else answers.signal_N - outside_N
     usable = among_N & repair.judged_N & np.isfinite(level_N)
     won = usable & repair.answers.member_N & answers.nonmember_N
     lost = usable & answers.member_N & repair.answers.nonmember_N
-    if min(won.sum(), lost.sum()) < 5:
-        return 1.0
-    return float(mannwhitneyu(level_N[won], level_N[lost], alternative="greater").pvalue)
+    n_1, n_0 = int(won.sum()), int(lost.sum())
+    if min(n_1, n_0) < 5:
+        return 1.0, 0.0
+    found = mannwhitneyu(level_N[won], level_N[lost], alternative="greater")
+    score = (float(found.statistic) - n_1 * n_0 / 2) / (n_1 * n_0 * (n_1 + n_0 + 1) / 12) ** 0.5
+    return float(found.pvalue), score
 
 
 def _closer(answers: Answers, repair: Repair, outside_N: Array, judged: Array) -> float:

@@ -119,7 +119,14 @@ def _peers(signals: Signals, label_N: Tensor, membership: Membership, *, hides_p
 
 
 def _other_members(answers: Answers) -> Iterator[Repair]:
-    """The members one row earlier or later."""
+    """Members and non-members exchanged, and the members one row earlier or later."""
+    yield Repair(
+        cause="members and non-members are exchanged",
+        mend="exchange them",
+        answers=replace(answers, member_N=answers.nonmember_N, nonmember_N=answers.member_N),
+        kind="members",
+        judged_N=answers.scored_N,
+    )
     for step, cause, mend in (
         (-1, "the members' rows stand one too late, as rows do that are counted from 1", "subtract 1 from each"),
         (1, "the members' rows stand one too early, as if a header had been counted as no row", "add 1 to each"),

@@ -137,6 +137,7 @@ WRONG: dict[str, Callable[[], Case]] = {
     "train mode": lambda: other_weights(train_mode),
     "members from 1": lambda: replace(right(), member_N=np.roll(right().member_N, 1)),
     "members from -1": lambda: replace(right(), member_N=np.roll(right().member_N, -1)),
+    "members exchanged": lambda: replace(right(), member_N=~right().member_N),
     "rows + 1": lambda: replace(right(), order_N=np.roll(np.arange(N), 1)),
     "rows - 1": lambda: replace(right(), order_N=np.roll(np.arange(N), -1)),
     "shuffled": lambda: replace(right(), order_N=np.random.default_rng(1).permutation(N)),
@@ -287,8 +288,10 @@ def test_a_wrong_target_is_never_cleared(road: str, wrong: str, tmp_path: Path, 
     assert judge(report, LOOSE).exit_code == 4
     if wrong in ("classes", "two classes"):
         assert "classes" in str(report.trust.cause)
-    if wrong.startswith("members"):
+    if wrong.startswith("members from"):
         assert "rows stand one too" in str(report.trust.cause)
+    if wrong == "members exchanged":
+        assert "exchanged" in str(report.trust.cause)
 
 
 @pytest.mark.parametrize(
