@@ -50,6 +50,8 @@ def scripted_server(answer: Callable[[Request], Answer]) -> Iterator[ScriptedSer
             self.wfile.write(given.body[: len(given.body) // 2] if given.cut else given.body)
             self.close_connection = given.cut
 
+        do_GET = do_POST
+
         def log_message(self, format: str, *args: object) -> None:
             """Nothing on the console."""
 

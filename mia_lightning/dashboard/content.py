@@ -58,6 +58,7 @@ def _row(shown: Shown, attacks: Sequence[str], titles: Mapping[Path, str], besid
     title = None if place.comparison is None else titles.get(place.comparison)
     return {
         "name": place.name,
+        "trust": run.trust,
         "href": _link(place.folder / PAGE, beside),
         "project": _project(run) or place.root,
         "group": place.group if title is None else f"{title} ({place.group})",

@@ -76,6 +76,7 @@ function tableCell(row, column) {
   if (column.key === "name") {
     const cell = element("th", null, { scope: "row" });
     cell.append(linked(row.run));
+    if (row.run.trust) cell.append(element("small", row.run.trust === "void" ? "cannot be trusted" : "not confirmed"));
     return cell;
   }
   const value = column.value(row);

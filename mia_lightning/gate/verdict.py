@@ -54,13 +54,14 @@ def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
     chosen = names if gate.attack == WORST else [gate.attack]
     confidence = 1 - (1 - gate.confidence) / len(chosen)
     attacks = tuple(gated_attack(report, name, gate, confidence) for name in chosen)
-    status = _status(attacks, gate.limit)
+    doubt = _doubt(report, _status(attacks, gate.limit))
+    status: Status = "undetermined" if doubt else _status(attacks, gate.limit)
     exit_code = {"below": BELOW, "above": ABOVE, "undetermined": UNDETERMINED}[status]
-    settle = _records_to_settle(attacks, gate.limit) if status == "undetermined" else None
+    settle = _records_to_settle(attacks, gate.limit) if status == "undetermined" and not doubt else None
     return GateVerdict(
         status=status,
         exit_code=exit_code,
-        sentence=_sentence(status, attacks, gate, settle),
+        sentence=doubt or _sentence(status, attacks, gate, settle),
         figure=gate.figure,
         limit=gate.limit,
         confidence=gate.confidence,
@@ -70,6 +71,18 @@ def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
         num_nonmembers=report.membership.num_nonmembers,
         records_to_settle=settle,
     )
+
+
+def _doubt(report: "AuditReport", status: Status) -> str | None:
+    """Why no figure settles the gate; None where they may."""
+    trust = report.trust
+    if trust.verdict in ("void", "unconfirmed"):
+        said = "cannot be trusted" if trust.verdict == "void" else "could not be confirmed"
+        likely = "" if trust.cause is None else f" Likely cause: {trust.cause}; {trust.mend}."
+        return f"gate: undetermined: this audit {said}. {' '.join(trust.reasons)}{likely}"
+    if trust.understated is not None and status == "below":
+        return f"gate: undetermined: the figures are below the limit, but they are no evidence. {trust.understated}"
+    return None
 
 
 def _status(attacks: Sequence[GatedAttack], limit: float) -> Status:

@@ -47,6 +47,7 @@ from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
 from mia_lightning.reports.sections.privacy import privacy_section
 from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
 from mia_lightning.reports.sections.threat_model import threat_model
+from mia_lightning.reports.sections.trust import trust_section, trust_warnings
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
@@ -81,8 +82,15 @@ def assemble(
         observation.membership, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
     changed = unsteady(endpoint)
-    warnings = [*([] if changed is None else [changed]), *engine.stages.remarks, *duplicates.warnings]
+    trust = trust_section(observation)
+    warnings = [
+        *trust_warnings(trust),
+        *([] if changed is None else [changed]),
+        *engine.stages.remarks,
+        *duplicates.warnings,
+    ]
     report = AuditReport(
+        trust=trust,
         run=_run_section(engine, observation.audit.config),
         dataset=DatasetSection(
             name=population.name,

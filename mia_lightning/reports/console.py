@@ -8,6 +8,7 @@ from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
+from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import has_trials, most_exposed, strongest
 from mia_lightning.reports.sentences import headline, privacy_sentences
 from mia_lightning.reports.words import about, bracket, label, percent, show
@@ -42,7 +43,8 @@ def render_summary(report: AuditReport) -> Group:
         ranked = [figures.auc, *(figures.tpr_at_fpr.get(fpr) for fpr in rates)]
         gap = " " if longest <= SHORT_NAME else "\n"
         table.add_row(Text(label(attack)), *plain, *(_cell(figure, gap) for figure in ranked))
-    return Group(table, Text(), *(Text(line) for line in _lines(report)))
+    top = [Text(sentence) for sentence in trust_warnings(report.trust)]
+    return Group(*top, *([Text()] if top else []), table, Text(), *(Text(line) for line in _lines(report)))
 
 
 def _lines(report: AuditReport) -> list[str]:

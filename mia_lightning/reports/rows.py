@@ -6,7 +6,7 @@ torch nor the whole schema is loaded, so that thousands of runs are read in seco
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -56,6 +56,10 @@ def _figures(content: Any) -> dict[str, Any]:
         raise ValueError(f"these are no figures ({error!r})") from None
 
 
+def _doubt(verdict: Any) -> Any:
+    return verdict if verdict in ("void", "unconfirmed") else None
+
+
 class _Columns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, from_attributes=True)
 
@@ -85,6 +89,9 @@ class RunRow(_Columns):
     dataset: str = _at("dataset.name")
     num_records: int = _at("dataset.num_records")  # of the data set
     num_classes: int = _at("dataset.num_classes")
+    trust: Annotated[Literal["void", "unconfirmed"] | None, BeforeValidator(_doubt)] = _at(
+        "trust.verdict", default=None
+    )
     plan: str = _at("membership.plan")
     num_members: int = _at("membership.num_members")  # of one target
     num_nonmembers: int = _at("membership.num_nonmembers")

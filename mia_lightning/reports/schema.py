@@ -123,6 +123,18 @@ class TargetSection(_Section):
     per_group: tuple[TargetGroup, ...] = ()  # as many as each attack's, in the same order
 
 
+class TrustSection(_Section):
+    """Whether the target is what it is taken for; the figures of a void or unconfirmed one are no evidence."""
+
+    verdict: Literal["void", "unconfirmed", "sound", "not checked"]  # not checked: the target was trained here
+    reasons: tuple[str, ...] = ()  # what speaks against it
+    cause: str | None = None  # the likely one
+    mend: str | None = None
+    correlation: float | None = None  # of its signals' ranks with the shadow models', within classes; null: not judged
+    understated: str | None = None  # why the attacks may find less than leaks; null where nothing says so
+    notes: tuple[str, ...] = ()  # what was not checked
+
+
 class SynthesisClass(_Section):
     """Numbers are null if the source does not work class by class."""
 
@@ -372,6 +384,7 @@ class AuditReport(_Section):
     """
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
+    trust: TrustSection = Field(default_factory=lambda: TrustSection(verdict="not checked"))
     run: RunSection
     dataset: DatasetSection
     membership: MembershipSection

@@ -1,12 +1,29 @@
 """What a report says in sentences, for the console and the page."""
 
 from mia_lightning.reports.schema import AuditReport, PrivacySection
+from mia_lightning.reports.sections.trust import distrust, trust_warnings
 from mia_lightning.reports.selection import has_trials, is_at_chance, strongest
 from mia_lightning.reports.words import NBSP, about, bracket, label, percent, share, shares, show, shown
 
 
 def headline(report: AuditReport) -> str:
-    """One line: does membership leak, and how much?"""
+    """One line: does membership leak, and how much? Where the target is not what it seems, that alone."""
+    distrusted = distrust(report)
+    if distrusted is not None:
+        return distrusted
+    return _leakage(report) if report.trust.understated is None else _understated(report)
+
+
+def _understated(report: AuditReport) -> str:
+    """Never that nothing leaks."""
+    attack = strongest(report)
+    if attack is None or not is_at_chance(attack.overall, attack.num_targets):
+        return f"{_leakage(report)}; leakage may be understated"
+    found = f"AUC{NBSP}{shown(attack.overall.auc, 2).replace(' ', NBSP)}"
+    return f"Leakage may be understated: {found} with shadow models of another kind"
+
+
+def _leakage(report: AuditReport) -> str:
     attack = strongest(report)
     if attack is None:
         return "Leakage could not be measured"
@@ -19,7 +36,9 @@ def headline(report: AuditReport) -> str:
 
 
 def verdict(report: AuditReport) -> list[str]:
-    """The result of the strongest attack."""
+    """The result of the strongest attack; for a target that is not what it seems, what speaks against it."""
+    if distrust(report) is not None:
+        return [*trust_warnings(report.trust), "The figures below are no evidence until this is settled."]
     attack = strongest(report)
     if attack is None:
         return ["No attack has a defined AUC; the tables below give the reasons."]

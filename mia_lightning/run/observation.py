@@ -1,7 +1,7 @@
 """The expensive half of a run: plan, target, shadow records, shadow models, and what all of them answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from mia_lightning.defenses.interface import OutputDefense, PrivateTraining, Tra
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
+from mia_lightning.metrics.sanity import Sanity
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.preparation import as_trained, check_attacks, prepare, shadow_setup
+from mia_lightning.run.sanity import check_given
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
 from mia_lightning.targets.model_black_box import ModelBlackBox
@@ -45,6 +47,7 @@ class Observation:
         asked_KN: bool, the records that the shadow models were asked about.
         left_out: numbers of the shadow models that were no longer finite, and their complements.
         guarantee: differential privacy of each target; None for none.
+        sanity: whether a given or served target is what it is taken for.
     """
 
     audit: Audit
@@ -60,6 +63,7 @@ class Observation:
     synthesis: Synthesis | None
     left_out: tuple[int, ...]
     guarantee: Guarantee | None = None
+    sanity: Sanity = field(default_factory=lambda: Sanity(verdict="not checked"))
 
     @property
     def target_columns(self) -> slice:
@@ -139,6 +143,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         shadow_signals, asked_KN = shadow_signals.select(kept_K), asked_KN[kept_K]
         if membership.leaves_one_out:
             targets, target_signals = shadows, shadow_signals
+    kept = replace(setup, membership=membership)
     return Observation(
         audit=audit,
         engine=engine,
@@ -153,6 +158,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         synthesis=synthesis,
         left_out=tuple((~kept_K).nonzero().flatten().tolist()),
         guarantee=guarantee,
+        sanity=check_given(audit, kept, targets, target_signals, shadow_signals, num_real),
     )
 
 

@@ -12,7 +12,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AnyText, PathLike
+from mia_lightning.settings.kinds import AnyText, PathLike, Share
 from mia_lightning.targets.interface import Target
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import inspect_architecture
@@ -23,9 +23,14 @@ from mia_lightning.training.trained import TrainedStack
 
 @settings("target", eq=False)
 class Existing(Target):
-    """A trained `nn.Module`; it is copied, never changed."""
+    """A trained `nn.Module`; it is copied, never changed.
+
+    Attributes:
+        expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
+    """
 
     network: nn.Module
+    expected_accuracy: Share | None = None
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
@@ -73,10 +78,12 @@ class Checkpoint(Target):
             anything; a Lightning checkpoint's `state_dict` is found by itself), or the `target.safetensors` that a run
             with `save_models=true` and one target wrote.
         prefix: with which the names in the file begin, unlike those of the model ("model." in many checkpoints).
+        expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
     """
 
     path: PathLike
     prefix: AnyText = ""
+    expected_accuracy: Share | None = None
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False

@@ -1,6 +1,7 @@
 """What a target is: where the target models come from, and how an attacker imitates them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mia_lightning.training.models import Models
@@ -33,6 +34,16 @@ class Target(ABC):
     def count(self) -> int: ...
 
     @property
+    def expected_accuracy(self) -> float | None:
+        """On records that it was not trained on, as it was seen elsewhere; None for unknown."""
+        return None
+
+    @property
+    def sees_normalised(self) -> bool:
+        """Whether it takes records as networks do: scaled and normalised."""
+        return True
+
+    @property
     def folds(self) -> int:
         return 0
 
@@ -49,6 +60,19 @@ class Target(ABC):
             makes_records: whether further ones are asked about to make shadow records.
         """
         return None
+
+    def asked_again(self, models: Models, setup: Setup) -> Models | None:
+        """What answers for the records of `setup` once more without spending anything; None where that would cost.
+
+        Args:
+            models: what `obtain` gave, for the same records in another form.
+        """
+        return models
+
+    def class_mend(self, class_names: Sequence[str], order: Sequence[int]) -> str:
+        """How the classes are put right whose outputs stand for the classes `order` of the data set."""
+        few = ", ".join(class_names[c] for c in order[:12]) + (", …" if len(order) > 12 else "")
+        return f"put its outputs, which stand for {few}, in the order of the data set"
 
     @abstractmethod
     def obtain(self, setup: Setup) -> Models:

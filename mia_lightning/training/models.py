@@ -14,6 +14,8 @@ from mia_lightning.store.identity import Identity
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 
+Kind = Literal["network", "trees", "unknown"]
+
 
 class Observable(Protocol):
     """Whatever answers for records."""
@@ -51,6 +53,11 @@ class Models(ABC):
     @property
     def num_parameters(self) -> int | None:
         return None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether they are networks (linear models among them), ensembles of trees, or who knows what."""
+        return "network"
 
     @property
     def trained_by(self) -> Literal["run", "service", "unknown"]:

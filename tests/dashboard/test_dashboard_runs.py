@@ -245,6 +245,15 @@ class TestContent:
         assert (first["defense"], first["group"]) == ("none", None)
         assert found["settings"] == [{"name": "logger.project", "values": ["nightly", "3"], "of": [0, 1]}]
 
+    @pytest.mark.parametrize(
+        ("verdict", "shown"),
+        [("void", "void"), ("unconfirmed", "unconfirmed"), ("sound", None), ("not checked", None)],
+    )
+    def test_a_run_that_cannot_be_trusted_is_marked(self, verdict: str, shown: str | None, tmp_path: Path) -> None:
+        write_run(tmp_path / "runs" / "a", report_of() | {"trust": {"verdict": verdict}})
+        (run,) = self.content(tmp_path / "runs", tmp_path)["runs"]
+        assert run["trust"] == shown
+
     def test_links_are_relative_and_quoted(self, tmp_path: Path) -> None:
         write_run(tmp_path / "runs" / "a b#?%" / "c:d")
         (write_run(tmp_path / "runs" / "z") / "report.html").unlink()

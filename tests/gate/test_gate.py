@@ -18,7 +18,7 @@ from scipy.stats import binom, norm
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from, judge
 from mia_lightning.metrics.intervals.limits import advantage_limits, auc_limits
-from mia_lightning.reports.schema import Scores
+from mia_lightning.reports.schema import Scores, TrustSection
 from mia_lightning.terminal.exit_codes import worst
 
 Numbers = NDArray[np.float64]
@@ -29,6 +29,7 @@ def report_of(scores: dict[str, Numbers], n: int, *, threshold: float = 0.0, tar
     rows = targets * 2 * n
     every = np.concatenate(list(scores.values()))
     return SimpleNamespace(
+        trust=TrustSection(verdict="not checked"),
         attacks=[SimpleNamespace(name=name) for name in scores],
         membership=SimpleNamespace(num_members=n, num_nonmembers=n),
         scores=Scores(
@@ -427,3 +428,23 @@ def test_every_variant_of_an_experiment_passes_the_gate_or_costs_the_exit_code(i
     outcome = json.loads((tmp_path / "here" / "outcome.json").read_text())
     assert outcome["exit_code"] == code
     assert "gate.json" in outcome["reason"]
+
+
+@pytest.mark.parametrize("verdict", ["void", "unconfirmed"])
+@pytest.mark.parametrize("tpr", [0.5, 0.9])
+def test_a_target_that_is_not_what_it_seems_settles_no_gate(verdict: Any, tpr: float) -> None:
+    report = report_of({"loss": counted(tpr, 0.5, 2000)}, 2000)
+    report.trust = TrustSection(verdict=verdict, reasons=("It is odd.",), cause="rows shifted", mend="move them")
+    found = judge(report, ADVANTAGE)
+    assert (found.status, found.exit_code) == ("undetermined", 4)
+    assert "rows shifted" in found.sentence
+    assert "move them" in found.sentence
+    assert found.records_to_settle is None  # more records would not help
+
+
+def test_shadow_models_of_another_kind_fail_a_gate_but_never_pass_it() -> None:
+    for tpr, code in ((0.5, 4), (0.9, 3)):
+        report = report_of({"loss": counted(tpr, 0.5, 2000)}, 2000)
+        assert judge(report, ADVANTAGE).exit_code == (0 if code == 4 else 3)
+        report.trust = TrustSection(verdict="sound", understated="Leakage may be understated: trees.")
+        assert judge(report, ADVANTAGE).exit_code == code

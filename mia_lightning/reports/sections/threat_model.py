@@ -8,6 +8,7 @@ import torch
 from mia_lightning.membership import Membership
 from mia_lightning.reports.schema import AuditReport, DefenseSection, ThreatModelSection
 from mia_lightning.reports.sections.endpoint import endpoint_sentences
+from mia_lightning.reports.sections.trust import trust_sentences
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.shadows.guess import Guess
@@ -64,6 +65,7 @@ def threat_sentences(report: AuditReport) -> list[tuple[str, str]]:
         ("what the attacker sees", f"{_access(model.access)}."),
         ("queries to the target", _queries(report, model)),
         *endpoint_sentences(report.endpoint),
+        *trust_sentences(report),
         ("data of the attacker", _data(report, model)),
         ("architecture and training", _assumed(report, model)),
         ("shadow models", _references(report, model)),

@@ -25,6 +25,8 @@ class Asking:
         sentinels: records that are asked about again, at once and at the end, to see whether answers vary from call to
             call and whether the model changed.
         classes: names of the classes in the server's order; None for those of the data set.
+        repairs: whether it may be asked about differently normalised records, too, where it does not seem to be what
+            it is taken for; these count as others do.
         answer: what the numbers are; `auto` takes them for probabilities, and names or whole numbers for labels.
 
     Raises:
@@ -41,4 +43,5 @@ class Asking:
     price_per_thousand: Positive | None = None
     sentinels: AtLeast0 = 16
     classes: Annotated[Sequence[Name], FromList, Words("a list of the names of all classes")] | None = None
+    repairs: bool = False
     answer: Literal["auto", "probabilities", "logits", "labels"] = "auto"

@@ -3,7 +3,7 @@
 import math
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import Share
 from mia_lightning.targets.endpoints.answers import Reading
 from mia_lightning.targets.endpoints.asker import Asker
 from mia_lightning.targets.endpoints.asking import Asking
@@ -21,7 +22,7 @@ from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.seen import Seen
 from mia_lightning.targets.endpoints.sentinels import Sentinels, Testimony
 from mia_lightning.targets.interface import Target
-from mia_lightning.training.models import Models
+from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals, rounded
@@ -35,9 +36,14 @@ class EndpointTarget(Target):
 
     Attributes:
         asking: how it is asked.
+        expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
+        kind: what was trained; None for what can be told of it. Networks as shadow models understate what anything
+            else than a network leaks.
     """
 
     asking: Asking = field(default_factory=Asking)
+    expected_accuracy: Share | None = None
+    kind: Kind | None = None
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
@@ -54,16 +60,34 @@ class EndpointTarget(Target):
     def connect(self, setup: Setup) -> Endpoint:
         """The endpoint of the model; nothing is asked yet."""
 
+    def known_kind(self, endpoint: Endpoint) -> Kind:
+        """What was trained, as far as it can be told."""
+        return "unknown"
+
+    @property
+    def sees_normalised(self) -> bool:
+        return False
+
+    def asked_again(self, models: Models, setup: Setup) -> Models | None:
+        return models if self.asking.repairs else None
+
+    def class_mend(self, class_names: Sequence[str], order: Sequence[int]) -> str:
+        own = class_names if self.asking.classes is None else self.asking.classes
+        classes = [class_names[order[class_names.index(name)]] for name in own]
+        return f"set target.asking.classes=[{','.join(classes)}]"
+
     def obtain(self, setup: Setup) -> "EndpointModels":
         """The model, of which only answers are known; nothing is asked yet.
 
         Raises:
             InputError: settings do not fit the data set.
         """
+        endpoint = self.connect(setup)
         return EndpointModels(
-            self.connect(setup),
+            endpoint,
             self.asking,
             setup.population.class_names,
+            kind=self.kind or self.known_kind(endpoint),
             seed=setup.engine.seed,
             remark=setup.engine.stages.remark,
             asking_about=setup.engine.stages.asking,
@@ -77,6 +101,7 @@ class EndpointModels(Models):
         endpoint: what is asked.
         asking: how.
         class_names: of the data set.
+        kind: what was trained.
         seed: of the draw of sentinels.
         remark: is given sentences for the report.
         asking_about: as of `Asker`.
@@ -88,10 +113,12 @@ class EndpointModels(Models):
         asking: Asking,
         class_names: tuple[str, ...],
         *,
+        kind: Kind = "unknown",
         seed: int = 0,
         remark: Callable[[str], object] = print,
         asking_about: Callable[[int], Callable[[int], object]] = lambda _: lambda _: None,
     ) -> None:
+        self._kind = kind
         self._endpoint, self._asking, self._seed, self._remark = endpoint, asking, seed, remark
         self._reading = Reading(
             place=endpoint.place,
@@ -114,6 +141,10 @@ class EndpointModels(Models):
     @property
     def architecture_name(self) -> str:
         return f"unknown ({self._endpoint.protocol})"
+
+    @property
+    def kind(self) -> Kind:
+        return self._kind
 
     @property
     def num_queries(self) -> int:

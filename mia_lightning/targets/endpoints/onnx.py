@@ -16,9 +16,11 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
-from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import label_places, places
+from mia_lightning.targets.endpoints.own_kind import kind_of_onnx
+from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.setup import Setup
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -52,6 +54,17 @@ class Onnx(EndpointTarget):
     providers: Annotated[Sequence[Name], FromList] = ("CPUExecutionProvider",)
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
+
+    @property
+    def sees_normalised(self) -> bool:
+        return self.normalised
+
+    def asked_again(self, models: Models, setup: Setup) -> Models | None:
+        """The same model anew, so that what is asked is not counted."""
+        return self.obtain(setup)
+
+    def known_kind(self, endpoint: Endpoint) -> Kind:
+        return kind_of_onnx(Path(self.path).read_bytes())
 
     def connect(self, setup: Setup) -> "OnnxEndpoint":
         """The model, loaded.

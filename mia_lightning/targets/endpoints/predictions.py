@@ -23,6 +23,7 @@ from mia_lightning.targets.endpoints.in_process import IN_PROCESS, classes_of
 from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import places
+from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
@@ -59,7 +60,13 @@ class Predictions(EndpointTarget):
 
     def obtain(self, setup: Setup) -> "PredictedModels":
         """The model, of which only the answers in the file are known."""
-        return PredictedModels(self.connect(setup), self.asking, setup.population, remark=setup.engine.stages.remark)
+        endpoint, remark = self.connect(setup), setup.engine.stages.remark
+        return PredictedModels(
+            endpoint, self.asking, setup.population, kind=self.kind or self.known_kind(endpoint), remark=remark
+        )
+
+    def asked_again(self, models: Models, setup: Setup) -> Models | None:
+        return None
 
 
 class PredictedModels(EndpointModels):
@@ -71,6 +78,7 @@ class PredictedModels(EndpointModels):
         endpoint: which knows records by their numbers.
         asking: how it is asked.
         population: the records that the endpoint numbers.
+        kind: what was trained.
         remark: is given sentences for the report.
     """
 
@@ -82,9 +90,10 @@ class PredictedModels(EndpointModels):
         asking: Asking,
         population: Population,
         *,
+        kind: Kind = "unknown",
         remark: Callable[[str], object] = print,
     ) -> None:
-        super().__init__(endpoint, asking, population.class_names, remark=remark)
+        super().__init__(endpoint, asking, population.class_names, kind=kind, remark=remark)
         self._file, self._population = endpoint, population
 
     def observe(

@@ -16,9 +16,11 @@ from mia_lightning.settings.kinds import PathLike
 from mia_lightning.store.identity import NoIdentityError, digest, identity
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
-from mia_lightning.targets.endpoints.interface import RawAnswer
+from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import label_places, places
+from mia_lightning.targets.endpoints.own_kind import kind_of_estimator
+from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.setup import Setup
 
 
@@ -46,6 +48,18 @@ class Sklearn(EndpointTarget):
                 f"target=sklearn has {both} of `target.estimator` and `target.path`; give one of them, such as "
                 "target.estimator={_target_:my_model.fitted}."
             )
+
+    @property
+    def sees_normalised(self) -> bool:
+        return self.normalised
+
+    def asked_again(self, models: Models, setup: Setup) -> Models | None:
+        """The same model anew, so that what is asked is not counted."""
+        return self.obtain(setup)
+
+    def known_kind(self, endpoint: Endpoint) -> Kind:
+        assert isinstance(endpoint, EstimatorEndpoint)
+        return kind_of_estimator(endpoint.estimator)
 
     def connect(self, setup: Setup) -> "EstimatorEndpoint":
         """The estimator, read if need be.
@@ -97,7 +111,7 @@ class EstimatorEndpoint:
     ) -> None:
         self.place, self._records = place, records or Records()
         self._what = f"The estimator {place}"
-        self._estimator, self._class_names = estimator, tuple(class_names)
+        self.estimator, self._class_names = estimator, tuple(class_names)
         self._gives_probabilities = callable(getattr(estimator, "predict_proba", None))
         if not self._gives_probabilities and not callable(getattr(estimator, "predict", None)):
             raise InputError(
@@ -131,7 +145,7 @@ class EstimatorEndpoint:
         x_BF = self._records.array(x_B).reshape(len(x_B), -1)
         method = "predict_proba" if self._gives_probabilities else "predict"
         try:
-            answer = getattr(self._estimator, method)(x_BF)
+            answer = getattr(self.estimator, method)(x_BF)
         # An estimator may raise anything, and scikit-learn mostly raises plain ValueErrors.
         except Exception as error:
             raise InputError(

@@ -1,0 +1,54 @@
+"""Whether a report can be trusted: the section, and its sentences."""
+
+from mia_lightning.reports.schema import AuditReport, TrustSection
+from mia_lightning.run.observation import Observation
+
+_KINDS = {"trees": "an ensemble of trees", "unknown": "of unknown kind (`target.kind`)"}
+VOID, UNCONFIRMED = "This audit cannot be trusted", "This audit could not be confirmed"
+
+
+def trust_section(observation: Observation) -> TrustSection:
+    """The section."""
+    kind = observation.targets.kind
+    understated = None
+    if kind != "network" and observation.shadows.kind == "network":
+        understated = (
+            f"Leakage may be understated: the target is {_KINDS[kind]} and its shadow models are networks, from which "
+            "attacks learn less than from models of the target's own kind."
+        )
+    return TrustSection.of(observation.sanity).model_copy(update={"understated": understated})
+
+
+def distrust(report: AuditReport) -> str | None:
+    """What stands above all figures of a void or unconfirmed target; None for others."""
+    return {"void": VOID, "unconfirmed": UNCONFIRMED}.get(report.trust.verdict)
+
+
+def trust_warnings(trust: TrustSection) -> list[str]:
+    """The sentences at the very top of a report; none for one that can be trusted."""
+    said = []
+    opening = {"void": f"{VOID}: the target is not what it is taken for", "unconfirmed": UNCONFIRMED}
+    if trust.verdict in opening:
+        likely = "" if trust.cause is None else f" Likely cause: {trust.cause}; {trust.mend}."
+        said.append(f"{opening[trust.verdict]}. {' '.join(trust.reasons)}{likely}")
+    if trust.understated is not None:
+        said.append(trust.understated)
+    return said
+
+
+def trust_sentences(report: AuditReport) -> list[tuple[str, str]]:
+    """What was checked of the target: (heading, sentences); none where it was trained here."""
+    trust = report.trust
+    if trust.verdict == "not checked":
+        return []
+    found = {
+        "void": "It is not what it is taken for; see the warnings.",
+        "unconfirmed": "It could not be confirmed; see the warnings.",
+        "sound": "Its accuracies, and its answers with the classes or the rows in another order, show nothing wrong.",
+    }[trust.verdict]
+    if trust.correlation is not None:
+        found += (
+            " Within classes, the rank correlation of its signals with those of the shadow models is "
+            f"{trust.correlation:.2f}."
+        )
+    return [("check of the target", " ".join((found, *trust.notes)))]

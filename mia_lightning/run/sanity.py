@@ -1,0 +1,302 @@
+"""The check of a given or served target: what its answers at hand, and free further ones, say of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership
+from mia_lightning.metrics.sanity import Answers, Peers, Repair, Sanity, check_target
+from mia_lightning.run.definition import Audit
+from mia_lightning.seeds import derive, generator
+from mia_lightning.training.models import Models
+from mia_lightning.training.setup import Setup
+from mia_lightning.training.signals import Signals
+
+_MOST_PEERS = 64
+_MOST_ASKED = 2048  # records that a local target is asked about under each normalisation
+_MOST_PAID = 256  # likewise, of one that is asked for repairs at a cost
+_SHOWN = 4  # constants in a sentence
+
+# Usual normalisations of images in [0, 1].
+_GREY = (
+    ((0.5,), (0.5,)),
+    ((0.1307,), (0.3081,)),  # MNIST
+    ((0.286,), (0.353,)),  # Fashion-MNIST
+    ((0.485,), (0.225,)),  # ImageNet, of one channel; with 0.229 nearly the same
+    ((0.456,), (0.224,)),
+    ((0.449,), (0.226,)),  # ImageNet, the mean of its channels
+)
+_COLOUR = (
+    ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet
+    ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)),  # CIFAR-10
+    ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.201)),  # CIFAR-10, means over images
+    ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),  # CIFAR-100
+    ((0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197)),  # SVHN
+    ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),  # CLIP
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Normalisation:
+    """`(x * scale - mean) / std`, with None for none; `name` where its constants are too many to be shown."""
+
+    scale: float
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    name: str | None = None
+
+
+def check_given(
+    audit: Audit, setup: Setup, models: Models, target_signals: Signals, shadow_signals: Signals, num_real: int
+) -> Sanity:
+    """The check of a target that is not trained here; `not checked` for others.
+
+    Args:
+        setup: with the membership whose shadow models gave `shadow_signals`.
+        num_real: records on which the target was observed; synthetic ones follow.
+    """
+    if audit.attacked.is_trained_here:
+        return Sanity(verdict="not checked")
+    membership = setup.membership.columns(slice(0, num_real))
+    setup = replace(setup, population=setup.population.part(slice(0, num_real)), membership=membership)
+    log_NC = target_signals.log_probability_KANC[0, 0].cpu()
+    label_N = setup.population.label_N.cpu()
+    member_N = (membership.member_KN & membership.scored_KN)[0]
+    whole = _answers(log_NC, label_N, member_N, membership.nonmember_KN[0], setup.population.class_names)
+    answers = replace(whole, asked_N=membership.asked_N.numpy())
+    hides = target_signals.form.kind == "labels"
+    peers = _peers(shadow_signals, label_N, membership, hides_probabilities=hides)
+    repairs = [
+        *_other_members(answers),
+        *_other_rows(answers, log_NC),
+        *_other_normalisations(audit, setup, models, answers),
+    ]
+    return check_target(
+        answers,
+        peers,
+        repairs=repairs,
+        class_mend=lambda order: audit.attacked.class_mend(setup.population.class_names, order),
+        expected_accuracy=audit.attacked.expected_accuracy,
+        draw=derive(audit.seed, "sanity check"),
+    )
+
+
+def _answers(
+    log_NC: Tensor, label_N: Tensor, member_N: Tensor, nonmember_N: Tensor, class_names: tuple[str, ...]
+) -> Answers:
+    return Answers(
+        predicted_N=log_NC.argmax(1).numpy(),
+        signal_N=log_NC.gather(1, label_N[:, None])[:, 0].double().numpy(),
+        label_N=label_N.numpy(),
+        member_N=member_N.numpy(),
+        nonmember_N=nonmember_N.numpy(),
+        asked_N=np.ones(len(label_N), bool),
+        class_names=class_names,
+    )
+
+
+def _peers(signals: Signals, label_N: Tensor, membership: Membership, *, hides_probabilities: bool) -> Peers | None:
+    """The shadow models on the target's records; their labels alone where the target gives no more."""
+    signal, is_right, N = [], [], len(label_N)
+    for log_ANC in signals.log_probability_KANC[:_MOST_PEERS]:
+        log_NC = log_ANC[0, :N].cpu()
+        is_right.append((log_NC.argmax(1) == label_N).numpy())
+        signal.append(
+            is_right[-1].astype(float)
+            if hides_probabilities
+            else log_NC.gather(1, label_N[:, None])[:, 0].double().numpy()
+        )
+    if not signal:
+        return None
+    out_KN = ~membership.member_KN[membership.shadows][:_MOST_PEERS]
+    return Peers(signal_KN=np.stack(signal), is_right_KN=np.stack(is_right), out_KN=out_KN.numpy())
+
+
+def _other_members(answers: Answers) -> Iterator[Repair]:
+    """Members and non-members exchanged, and the members one row earlier or later."""
+    yield Repair(
+        cause="members and non-members are exchanged",
+        mend="exchange them",
+        answers=replace(answers, member_N=answers.nonmember_N, nonmember_N=answers.member_N),
+        kind="members",
+        judged_N=answers.scored_N,
+    )
+    for step, cause, mend in (
+        (-1, "the members' rows stand one too late, as rows do that are counted from 1", "subtract 1 from each"),
+        (1, "the members' rows stand one too early, as if a header had been counted as no row", "add 1 to each"),
+    ):
+        kept_N = np.ones(len(answers.label_N), bool)
+        kept_N[-1 if step < 0 else 0] = False
+        moved = replace(
+            answers,
+            member_N=np.roll(answers.member_N, step) & answers.scored_N & kept_N,
+            nonmember_N=np.roll(answers.nonmember_N, step) & answers.scored_N & kept_N,
+        )
+        yield Repair(cause=cause, mend=f"{mend}, rows count from 0", answers=moved, kind="members", judged_N=kept_N)
+
+
+def _other_rows(answers: Answers, log_NC: Tensor) -> Iterator[Repair]:
+    """The answers one row earlier or later, the last one first, or of members before those of the others."""
+    N, row_N = len(answers.label_N), np.arange(len(answers.label_N))
+    behind = np.argsort(~answers.member_N, kind="stable")
+    sources = [
+        (row_N + 1, "rows shifted: each answer stands one row too late for its record", "move them up by one row"),
+        (row_N - 1, "rows shifted: each answer stands one row too early for its record", "move them down by one row"),
+        (row_N[::-1], "its answers stand in the reverse order of the records", "reverse them"),
+        (
+            np.argsort(behind),
+            "its answers to the members stand before those to the others",
+            "order them as the records",
+        ),
+    ]
+    for source_N, cause, mend in sources:
+        inside_N = (source_N >= 0) & (source_N < N)
+        source_N = source_N.clip(0, N - 1)
+        judged_N = inside_N & answers.asked_N & answers.asked_N[source_N]
+        if np.array_equal(source_N, row_N):
+            continue
+        moved = _moved(answers, log_NC, source_N)
+        yield Repair(cause=cause, mend=mend, answers=moved, kind="order", judged_N=judged_N)
+
+
+def _moved(answers: Answers, log_NC: Tensor, source_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Answers:
+    source = torch.from_numpy(np.ascontiguousarray(source_N))
+    signal_N = log_NC[source, torch.from_numpy(answers.label_N)].double().numpy()
+    return replace(answers, predicted_N=answers.predicted_N[source_N], signal_N=signal_N)
+
+
+def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: Answers) -> Iterator[Repair]:
+    """The answers to the same records, otherwise normalised, where asking for them costs nothing or is wanted."""
+    target, population = audit.attacked, setup.population
+    if not target.answers_others or target.asked_again(models, setup) is None:
+        return
+    is_paid = target.asked_again(models, setup) is models and not models.is_local
+    scored = torch.from_numpy(answers.scored_N).nonzero()[:, 0]
+    most = _MOST_PAID if is_paid else _MOST_ASKED
+    draw = torch.randperm(len(scored), generator=generator(audit.seed, "sanity check, records"))[:most]
+    chosen_N = torch.zeros(len(population), dtype=torch.bool)
+    chosen_N[scored[draw]] = True
+    part = population.chosen(chosen_N.to(population.device))
+    for other in _normalisations(part):
+        asked = _normalised(part, other, as_network=target.sees_normalised)
+        again = target.asked_again(models, replace(setup, population=asked))
+        assert again is not None
+        try:
+            signals = again.observe(asked)
+        except InputError:  # it does not take such records, or the budget is spent
+            continue
+        finally:
+            if again is not models:
+                again.close()
+        log_NC = torch.zeros(len(population), population.num_classes)
+        log_NC[chosen_N] = signals.log_probability_KANC[0, 0].cpu()
+        asked_answers = replace(
+            _moved(answers, log_NC, np.arange(len(population))), predicted_N=log_NC.argmax(1).numpy()
+        )
+        yield Repair(
+            cause=f"preprocessing: {_described(other)}",
+            mend=_override(other, population, audit, as_network=target.sees_normalised),
+            answers=asked_answers,
+            judged_N=chosen_N.numpy(),
+        )
+
+
+def _normalised(population: Population, other: _Normalisation, *, as_network: bool) -> Population:
+    normalised = replace(population, scale=other.scale, mean=other.mean, std=other.std)
+    if as_network:
+        return normalised
+    return replace(normalised, x_N=normalised.normalised(population.x_N), scale=1.0, mean=None, std=None)
+
+
+def _normalisations(population: Population) -> list[_Normalisation]:
+    """Those in use for records of this form, but for the one in force."""
+    x = population.x_N.float()
+    low, high, shape = float(x.min()), float(x.max()), population.input_shape
+    found: list[_Normalisation] = [_Normalisation(scale=1.0)]
+    is_image = low >= 0 and (len(shape) > 1 or not population.x_N.is_floating_point() or high <= 1)
+    if is_image and high > 0:
+        # The factor that brings images to [0, 1].
+        unit = population.scale if high * population.scale <= 1 else 1 / 255 if high > 16 else 1 / high
+        channels = shape[0] if len(shape) == 3 else 1
+        found += [_Normalisation(scale=scale) for scale in {unit, 1 / 255, 1 / high}]
+        for mean, std in _COLOUR if channels == 3 else _GREY:
+            found.append(_Normalisation(scale=unit, mean=_constants(mean, shape), std=_constants(std, shape)))
+        axes = (0, 2, 3) if channels > 1 else tuple(range(x.ndim))
+        own = tuple((x * unit).mean(axes).flatten().tolist()), tuple((x * unit).std(axes).flatten().tolist())
+        if all(each > 0 for each in own[1]):
+            mean_own, std_own = (tuple(round(each, 3) for each in part) for part in own)
+            if all(std_own):
+                found.append(
+                    _Normalisation(scale=unit, mean=_constants(mean_own, shape), std=_constants(std_own, shape))
+                )
+    if len(shape) == 1 and len(x) > 1:
+        deviation = x.std(0)
+        found.append(
+            _Normalisation(
+                scale=1.0,
+                mean=x.mean(0),
+                std=torch.where(deviation > 0, deviation, 1.0),
+                name="each column brought to mean 0 and deviation 1",
+            )
+        )
+        span = x.amax(0) - x.amin(0)
+        found.append(
+            _Normalisation(
+                scale=1.0,
+                mean=x.amin(0),
+                std=torch.where(span > 0, span, 1.0),
+                name="each column brought to the range from 0 to 1",
+            )
+        )
+    now = population.normalised(x[:1])
+    different: list[_Normalisation] = []
+    for each in found:
+        seen = [now, *(_normalised(population, one, as_network=True).normalised(x[:1]) for one in different)]
+        own_x = _normalised(population, each, as_network=True).normalised(x[:1])
+        if not any(torch.allclose(own_x, one, rtol=1e-4, atol=1e-6) for one in seen):
+            different.append(each)
+    return different
+
+
+def _constants(values: Sequence[float], shape: tuple[int, ...]) -> Tensor:
+    """One number, or one for each channel."""
+    return torch.tensor(values[0]) if len(values) == 1 else torch.tensor(values).view(-1, *(1 for _ in shape[1:]))
+
+
+def _described(other: _Normalisation) -> str:
+    if other.name is not None:
+        return f"it was trained on records with {other.name}"
+    parts = [f"multiplied by {other.scale:.6g}"] if other.scale != 1 else []
+    if other.mean is not None and other.std is not None:
+        parts.append(f"brought to mean {_numbers(other.mean)} and deviation {_numbers(other.std)}")
+    return f"it was trained on records {', '.join(parts)}" if parts else "it was trained on records as they are"
+
+
+def _override(other: _Normalisation, population: Population, audit: Audit, *, as_network: bool) -> str:
+    """The settings, where the data set has them; else what to do to the records."""
+    dataset = audit.config.get("dataset") or {}
+    if other.name is not None or (dataset and "mean" not in dataset):
+        return f"give the records so: {_described(other).partition('records ')[2]}"
+    parts = []
+    if abs(other.scale - population.scale) > 1e-9:
+        parts.append(("scale", f"{other.scale:.9g}"))
+    for name, value, now in (("mean", other.mean, population.mean), ("std", other.std, population.std)):
+        if value is not None:
+            parts.append((name, _numbers(value)))
+        elif now is not None:
+            parts.append((name, "null" if dataset else "None"))
+    if not dataset:
+        return f"make the Population with {', '.join(f'{name}={value}' for name, value in parts)}"
+    normalised = "" if as_network else " target.normalised=true"
+    return f"set {' '.join(f'dataset.{name}={value}' for name, value in parts)}{normalised}"
+
+
+def _numbers(value: Tensor) -> str:
+    numbers = [f"{each:.6g}" for each in value.flatten().tolist()[:_SHOWN]]
+    return numbers[0] if value.numel() == 1 else f"[{','.join(numbers)}{',…' if value.numel() > _SHOWN else ''}]"
