@@ -1,7 +1,7 @@
 // The page: its state, kept in the address so that a reload shows the same, and what changes it.
 const MENUS = {
   figure: content.figures.map((figure) => [figure.key, figure.title]),
-  attack: [[STRONGEST, "strongest (highest AUC)"], ...content.attacks.map((name) => [name, name])],
+  attack: [[STRONGEST, "strongest in each figure"], ...content.attacks.map((name) => [name, name])],
   colour: Object.entries(COLOURS),
   ...Object.fromEntries(FILTERS.map((name) => [name, [["", "all"], ...valuesOf(name).map((value) => [value, value])]])),
 };
@@ -84,7 +84,7 @@ function drawStatus(rows, drawn) {
   const named = FILTERS.filter((name) => state[name]).map((name) => `${name === "defense" ? "defence" : name === "dataset" ? "data set" : name} ${state[name]}`);
   const parts = [
     `${rows.length.toLocaleString("en")} of ${counted(content.runs.length, "run")}`,
-    state.attack === STRONGEST ? "strongest attack of each" : `attack ${state.attack}`,
+    state.attack === STRONGEST ? "strongest attack of each in its figure" : `attack ${state.attack}`,
     ...named, ...(state.text ? [`text “${state.text}”`] : []),
     ...(drawn.length < rows.length ? [`${(rows.length - drawn.length).toLocaleString("en")} without this figure`] : []),
     ...(state.selected ? [`${counted(rows.filter((row) => state.selected.has(row.place)).length, "run")} selected`] : []),

@@ -1,8 +1,11 @@
 """What the console, the page and the loggers pick from a report: the strongest attack, the most exposed classes."""
 
+from collections.abc import Callable
 from math import sqrt
+from typing import NamedTuple
 
-from mia_lightning.metrics.figures import Figures
+from mia_lightning.metrics.figures import Figure, Figures
+from mia_lightning.metrics.intervals.simultaneous import largest
 from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 
 CHANCE_ERRORS = 3.5  # null standard errors within which an AUC is called chance
@@ -14,10 +17,55 @@ def strongest(report: AuditReport) -> AttackSection | None:
     return max(defined, key=lambda attack: attack.overall.auc.value or 0.0, default=None)
 
 
+class Worst(NamedTuple):
+    """The attack that is strongest in a figure, and the figure, its interval that of the maximum over all attacks
+    (`mia_lightning.metrics.intervals.simultaneous.largest`)."""
+
+    attack: AttackSection
+    figure: Figure
+
+
+def worst(report: AuditReport, figure: Callable[[Figures], Figure | None]) -> Worst | None:
+    """The attack that is strongest in a figure, larger being worse; None where no attack has it."""
+    pairs = [(attack, figure(attack.overall)) for attack in report.attacks]
+    defined = [(attack, each) for attack, each in pairs if each is not None and each.value is not None]
+    joint = largest([each for _, each in defined])
+    if joint is None:
+        return None
+    return Worst(next(attack for attack, each in defined if each.value == joint.value), joint)
+
+
+def worst_auc(report: AuditReport) -> Worst | None:
+    """By AUC."""
+    return worst(report, lambda figures: figures.auc)
+
+
+def worst_rates(report: AuditReport) -> dict[str, Worst]:
+    """By TPR, for each false-positive rate at which an attack has one."""
+    rates = dict.fromkeys(rate for attack in report.attacks for rate in attack.overall.tpr_at_fpr)
+    found = {rate: worst(report, lambda figures, rate=rate: figures.tpr_at_fpr.get(rate)) for rate in rates}  # type: ignore[misc]
+    return {rate: each for rate, each in found.items() if each is not None}
+
+
+def leaking_rate(report: AuditReport) -> str | None:
+    """The smallest false-positive rate at which some attack surely has a larger true-positive rate; None for none."""
+    rates = worst_rates(report)
+    surely = [rate for rate, each in rates.items() if each.figure.low is not None and each.figure.low > float(rate)]
+    return min(surely, key=float, default=None)
+
+
 def most_exposed(attack: AttackSection, count: int | None = None) -> list[ClassFigures]:
-    """Classes in falling order of AUC, at most `count`; classes without an AUC are left out."""
+    """Classes in falling order of the lower limit of their AUC, then of the AUC, at most `count`.
+
+    Classes without an AUC are left out; those without an interval come last.
+    """
     defined = [figures for figures in attack.per_class if figures.auc.value is not None]
-    return sorted(defined, key=lambda figures: (-(figures.auc.value or 0.0), figures.class_index))[:count]
+
+    def place(figures: ClassFigures) -> tuple[bool, float, float, int]:
+        low = figures.auc.low
+        return low is None, -(low or 0.0), -(figures.auc.value or 0.0), figures.class_index
+
+    return sorted(defined, key=place)[:count]
 
 
 def knowledge_pairs(report: AuditReport) -> list[tuple[AttackSection, AttackSection]]:

@@ -2,7 +2,15 @@
 
 from mia_lightning.reports.schema import AuditReport, PrivacySection
 from mia_lightning.reports.sections.trust import distrust, trust_warnings
-from mia_lightning.reports.selection import has_trials, is_at_chance, strongest
+from mia_lightning.reports.selection import (
+    Worst,
+    has_trials,
+    is_at_chance,
+    leaking_rate,
+    strongest,
+    worst_auc,
+    worst_rates,
+)
 from mia_lightning.reports.words import NBSP, about, bracket, label, percent, share, shares, show, shown
 
 
@@ -16,20 +24,37 @@ def headline(report: AuditReport) -> str:
 
 def _understated(report: AuditReport) -> str:
     """Never that nothing leaks."""
-    attack = strongest(report)
-    if attack is None or not is_at_chance(attack.overall, attack.num_targets):
+    top = worst_auc(report)
+    if top is None or leaks(report):
         return f"{_leakage(report)}; leakage may be understated"
-    found = f"AUC{NBSP}{shown(attack.overall.auc, 2).replace(' ', NBSP)}"
-    return f"Leakage may be understated: {found} with shadow models of another kind"
+    return f"Leakage may be understated: {_auc(top)} with shadow models of another kind"
+
+
+def leaks(report: AuditReport) -> bool:
+    """Whether some attack is surely better than guessing: by its AUC, or by its TPR at a low FPR."""
+    attack = strongest(report)
+    if attack is None:
+        return False
+    return not is_at_chance(attack.overall, attack.num_targets) or (
+        not has_trials(report) and leaking_rate(report) is not None
+    )
+
+
+def _auc(top: Worst) -> str:
+    return f"AUC{NBSP}{shown(top.figure, 2).replace(' ', NBSP)}"
 
 
 def _leakage(report: AuditReport) -> str:
-    attack = strongest(report)
-    if attack is None:
+    top = worst_auc(report)
+    if top is None:
         return "Leakage could not be measured"
-    found = f"AUC{NBSP}{shown(attack.overall.auc, 2).replace(' ', NBSP)}"
-    if is_at_chance(attack.overall, attack.num_targets):
+    found = _auc(top)
+    if not leaks(report):
         return f"No membership leakage found: {found}"
+    rate = leaking_rate(report)
+    if is_at_chance(top.attack.overall, top.attack.num_targets) and rate is not None:
+        tpr = worst_rates(report)[rate].figure
+        return f"Membership leaks: TPR{NBSP}{shown(tpr, 2).replace(' ', NBSP)} at {percent(rate)} FPR"
     if has_trials(report):
         return f"Membership of one record leaks: {found}"
     return f"Membership leaks: {found}"
@@ -64,6 +89,13 @@ def verdict(report: AuditReport) -> list[str]:
         sentences.append(f"Brackets are 95{NBSP}% intervals for {about(attack)}.")
     num_targets = attack.num_targets
     if is_at_chance(figures, num_targets):
+        rate = leaking_rate(report)
+        if rate is not None:
+            top = worst_rates(report)[rate]
+            sentences.append(
+                f"But {label(top.attack)} finds {shares(top.figure)} of the members where at most {percent(rate)} of "
+                "non-members are flagged by mistake: more than guessing would."
+            )
         each = "" if num_targets == 1 else " of each target"
         sentences.append(
             f"With {figures.num_members // num_targets:,} members and {figures.num_nonmembers // num_targets:,} "
@@ -77,13 +109,15 @@ def meaning(report: AuditReport) -> list[str]:
     attack = strongest(report)
     sentences = privacy_sentences(report.privacy) if report.privacy is not None and has_trials(report) else []
     if attack is not None and not has_trials(report):
-        for fpr, figure in attack.overall.tpr_at_fpr.items():
-            if figure.value is not None:
-                sentences.append(
-                    f"If at most {percent(fpr)} of non-members may be flagged by mistake, the attack "
-                    f"still finds {shares(figure)} of the members."
-                )
-                break
+        for fpr, top in worst_rates(report).items():
+            sentences.append(
+                f"If at most {percent(fpr)} of non-members may be flagged by mistake, {label(top.attack)} "
+                f"still finds {shares(top.figure)} of the members, the most of all attacks."
+                if len(report.attacks) > 1
+                else f"If at most {percent(fpr)} of non-members may be flagged by mistake, the attack still finds "
+                f"{shares(top.figure)} of the members."
+            )
+            break
         rare = attack.overall.ppv["0.01"]
         if rare.value is not None or rare.low is not None:
             sentences.append(
@@ -106,7 +140,8 @@ def limits(report: AuditReport) -> list[str]:
     here = "this target" if report.target.num_targets == 1 else "these targets"
     targets = "one target" if report.target.num_targets == 1 else f"{report.target.num_targets} targets"
     picked = (
-        f" The strongest attack was picked by its AUC on {here}, which makes it look stronger than it is."
+        f" The strongest attack was picked on {here}, which makes it look stronger than it is; the intervals of the "
+        "headline hold for the maximum over all attacks."
         if len(report.attacks) > 1
         else ""
     )

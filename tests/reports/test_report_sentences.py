@@ -2,8 +2,9 @@
 
 import pytest
 
+from mia_lightning.metrics.intervals.simultaneous import widened
 from mia_lightning.reports.schema import AuditReport
-from mia_lightning.reports.selection import is_at_chance, strongest
+from mia_lightning.reports.selection import is_at_chance, leaking_rate, most_exposed, strongest, worst_rates
 from mia_lightning.reports.sentences import headline, meaning, verdict
 from mia_lightning.reports.words import label
 
@@ -35,9 +36,50 @@ def test_chance_is_judged_by_the_records_of_one_target(make_report, num_targets:
 
 def test_the_headline_is_the_figure_of_the_strongest_attack(report: AuditReport) -> None:
     auc = max(report.attacks, key=lambda attack: attack.overall.auc.value).overall.auc
-    expected = f"Membership leaks: AUC {auc.value:.2f} [{auc.low:.2f}, {auc.high:.2f}]"
+    wide = [widened(attack.overall.auc, len(report.attacks)) for attack in report.attacks]
+    expected = (
+        f"Membership leaks: AUC {auc.value:.2f} [{max(w.low for w in wide):.2f}, {max(w.high for w in wide):.2f}]"
+    )
     assert headline(report).replace("\u00a0", " ") == expected
     assert f"{100 * auc.value:.0f} of 100 pairs (AUC {auc.value:.3f} [{auc.low:.3f}," in verdict(report)[0]
+
+
+def with_rate(attack, name: str, rate: str, value: float, low: float, high: float):
+    rates = attack.overall.tpr_at_fpr
+    figure = rates[rate].model_copy(update={"value": value, "low": low, "high": high})
+    auc = attack.overall.auc.model_copy(update={"value": 0.5, "low": 0.45, "high": 0.55})
+    overall = attack.overall.model_copy(update={"auc": auc, "tpr_at_fpr": {**rates, rate: figure}})
+    return attack.model_copy(update={"name": name, "overall": overall})
+
+
+def test_another_attack_may_be_the_strongest_at_a_low_rate(make_report) -> None:
+    """The one of the highest AUC finds nobody at 1 % FPR, another one finds 8 %."""
+    report = make_report(shift=0.0)
+    first = report.attacks[0]
+    by_auc = with_rate(first, "by_auc", "0.01", 0.0, 0.0, 0.02)
+    by_rate = with_rate(first, "by_rate", "0.01", 0.08, 0.05, 0.12)
+    report = report.model_copy(update={"attacks": (by_auc, by_rate)})
+    top = worst_rates(report)["0.01"]
+    assert top.attack.name == "by_rate"
+    assert top.figure.low == widened(by_rate.overall.tpr_at_fpr["0.01"], 2).low
+    assert leaking_rate(report) == "0.01"
+    said = headline(report).replace("\u00a0", " ")
+    assert said == f"Membership leaks: TPR 0.08 [{top.figure.low:.2f}, {top.figure.high:.2f}] at 1 % FPR"
+    assert any("by_rate finds 8.0" in sentence for sentence in verdict(report))
+    weak = report.model_copy(update={"attacks": (by_auc, with_rate(first, "by_rate", "0.01", 0.08, 0.005, 0.2))})
+    assert headline(weak).startswith("No membership leakage found")
+
+
+def test_classes_are_in_order_of_their_lower_limits(report: AuditReport) -> None:
+    attack = report.attacks[0]
+    first, second, *_ = attack.per_class
+
+    def of(group, value: float, low: float | None, high: float | None):
+        return group.model_copy(update={"auc": group.auc.model_copy(update={"value": value, "low": low, "high": high})})
+
+    few, many = of(first, 1.0, 0.14, 1.0), of(second, 0.8, 0.7, 0.9)
+    without = of(second, 0.9, None, None)
+    assert most_exposed(attack.model_copy(update={"per_class": (few, without, many)})) == [many, few, without]
 
 
 def test_what_was_not_measured_is_said(make_report) -> None:

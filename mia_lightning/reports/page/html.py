@@ -59,6 +59,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
             ],
             sentences=sentences,
             strongest=strongest,
+            lowest_rate=dict(list(selection.worst_rates(report).items())[:1]),
             pairs=selection.knowledge_pairs(report),
             threats=threat_sentences(report),
             converging=[attack for attack in report.attacks if attack.convergence is not None],
@@ -81,6 +82,7 @@ def _templates() -> Environment:
     templates.filters |= {
         "show": words.show,
         "bracket": words.bracket,
+        "percent": words.percent,
         "figure_title": words.title,
         "rate_title": lambda rate: words.title(f"tpr_at_fpr_{rate}"),
         "attack_label": words.label,
