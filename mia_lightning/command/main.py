@@ -213,7 +213,7 @@ def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
     if settings.shards["count"] > 1 and "shadow" in report.run.store and report.run.store["shadow"].trained:
         sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
         print(f"mia-lightning: {sentence} itself", file=sys.stderr)
-    verdict = job.judged(report, folder)
+    verdict = report.gate
     with for_a_reader():
         console.print(render_summary(report), crop=False)
         if verdict is not None:

@@ -22,6 +22,7 @@ from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MOD
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.reports.schema import (
+    AboutSection,
     AttackSection,
     AuditReport,
     ClassFigures,
@@ -90,6 +91,7 @@ def assemble(
         *duplicates.warnings,
     ]
     report = AuditReport(
+        about=AboutSection.of(observation.audit.report),
         trust=trust,
         run=_run_section(engine, observation.audit.config),
         dataset=DatasetSection(
@@ -123,6 +125,8 @@ def assemble(
             for outcome in outcomes
         ),
         warnings=tuple(warnings),
+        broken=tuple(engine.stages.broken),
+        notes=tuple(engine.stages.notes),
         scores=_scores(outcomes, population, membership),
         training_curves=_training_curves(engine),
     )
