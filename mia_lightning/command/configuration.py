@@ -69,7 +69,7 @@ class Configuration:
     save_models: bool
     convergence: bool = False
     estimate: bool = False
-    output: Literal["text", "json"] = "text"
+    output: Literal["text", "json", "markdown", "junit"] = "text"
     scale: Text = "paper"
     dataset: Section
     membership: Section
