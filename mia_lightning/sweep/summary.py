@@ -1,7 +1,7 @@
 """What the runs of a sweep found, side by side: `sweep.parquet`, and the table that ends a sweep."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
-from mia_lightning.sweep.rows import STAGES, Row
+from mia_lightning.sweep.rows import STAGES, Row, own_settings
 from mia_lightning.sweep.rows import summarise as summarise
 from mia_lightning.terminal.tables import Columns, Sentence
 
@@ -159,13 +159,6 @@ def _is_told(name: str, rows: Sequence[Row]) -> bool:
     for run, found in by_run.items():
         values.setdefault(own[run], set()).update(found)
     return any(len(found) > 1 for found in values.values())
-
-
-def own_settings(overrides: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Of each run the settings that not all of them have, as far as they are known; all settings of a single run."""
-    known = [set(each) for each in overrides.values() if each]
-    shared = set.intersection(*known) if len(known) > 1 else set()
-    return {run: tuple(each for each in own if each not in shared) for run, own in overrides.items()}
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
