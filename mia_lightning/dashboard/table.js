@@ -90,5 +90,7 @@ function tableCell(row, column) {
 }
 
 function linked(run) {
-  return run.href ? element("a", run.name, { href: run.href }) : element("span", run.name);
+  const made = run.href ? element("a", null, { href: run.href }) : element("span");
+  run.name.split(/(?<=[_=/.])/).forEach((part, place) => made.append(...(place ? [element("wbr")] : []), part));
+  return made;
 }

@@ -8,7 +8,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from mia_lightning.sweep.rows import Row, summarise
-from mia_lightning.sweep.summary import sweep_markdown
+from mia_lightning.sweep.summary import run_names, sweep_markdown
 from mia_lightning.terminal.results import for_a_reader, print_document
 
 
@@ -48,13 +48,16 @@ def junit(folders: Sequence[Path]) -> str:
     """
     suites = ET.Element("testsuites", name="mia-lightning")
     by_place: dict[tuple[str, str | None], list[Row]] = {}
-    for row in summarise(folders):
+    found = summarise(folders)
+    names, several = run_names(found), len(folders) > 1
+    for row in found:
         by_place.setdefault((row.path, row.variant), []).append(row)
     for (path, variant), rows in by_place.items():
         first = rows[0]
-        name = _legal(" ".join([variant or first.run, *(f"[{each}]" for each in first.overrides)]))
+        name = _legal(f"{names[first.run]}, {variant}" if variant and several else variant or names[first.run])
         suite = ET.SubElement(suites, "testsuite", name=name, time=f"{first.seconds.get('total', 0.0):.3f}")
         properties = ET.SubElement(suite, "properties")
+        ET.SubElement(properties, "property", name="settings", value=_legal(" ".join(first.overrides)))
         for row in rows:
             for figure in ("auc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "advantage"):
                 if row.found.get(figure) is not None:

@@ -123,7 +123,7 @@ def sweep_markdown(rows: Sequence[Row]) -> str:
 def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], int]:
     """Heads, cells and the number of columns that are names."""
     reported = [row for row in rows if row.attack]
-    names = _names(rows)
+    names = run_names(rows)
     varied = [name for name in _ABOUT if _is_told(name, reported)]
     has_failed = any(row.exit_code != 0 for row in rows)
     cells, before = [], None
@@ -161,7 +161,8 @@ def _is_told(name: str, rows: Sequence[Row]) -> bool:
     return any(len(found) > 1 for found in values.values())
 
 
-def _names(rows: Sequence[Row]) -> dict[str, str]:
+def run_names(rows: Sequence[Row]) -> dict[str, str]:
+    """Of each run its folder and the settings in which it differs from the others."""
     own = own_settings({row.run: row.overrides for row in rows})
     return {run: f"{run}: {' '.join(each)}" if each else run for run, each in own.items()}
 
