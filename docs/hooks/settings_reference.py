@@ -21,6 +21,7 @@ from mia_lightning.run.about import About
 from mia_lightning.settings.words import in_words
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
+from mia_lightning.sweep.objective import SweepSettings
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = {
@@ -45,6 +46,7 @@ SECTIONS: dict[str, type] = {
     "store": Store,
     "gate": Gate,
     "report": About,
+    "sweep": SweepSettings,
     "shadow": Shard,
 }
 _COMMENT = re.compile(

@@ -12,6 +12,7 @@ from mia_lightning.settings.kinds import AtLeast0, CanaryKind, Text
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
+from mia_lightning.sweep.objective import SweepSettings
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -56,7 +57,7 @@ class Configuration:
         dataset, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
-        guess, canary, store, gate, report: settings of these names.
+        guess, canary, store, gate, report, sweep: settings of these names.
         shards: among how many jobs the shadow models are divided, and which this one is.
         experiment: name and variant, as a report repeats them.
 
@@ -87,6 +88,7 @@ class Configuration:
     logger: Section
     gate: Section | None = None
     report: Section | None = None
+    sweep: Section | None = None
     scales: Section | None = None
     comparison: Any = None
     experiments: Any = None
@@ -111,8 +113,10 @@ class Configuration:
                 f"`shadow.shards` is {shard.count}, and `store.dir` is null, so that the jobs could not share their "
                 "models; set store.dir to a folder that all of them see."
             )
+        attacks = [str(node.get("name", name)) for name, node in (self.attack or {}).items()]
+        SweepSettings(**(self.sweep or {})).check_attacks(attacks)
         if self.judge is not None:
-            self.judge.check_attack([str(node.get("name", name)) for name, node in (self.attack or {}).items()])
+            self.judge.check_attack(attacks)
 
     @property
     def defenses(self) -> dict[str, Section]:

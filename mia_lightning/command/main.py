@@ -67,7 +67,7 @@ def main() -> None:
     Where there is a gate, also with 3 (above the limit) or 4 (undetermined). Of several jobs it is the worst of their
     codes, in the order of `exit_codes.OF_RUNS`.
     """
-    if sys.argv[1:] == ["--version"]:
+    if "--version" in sys.argv[1:]:
         from mia_lightning import __version__
 
         print(f"mia-lightning {__version__}")

@@ -50,6 +50,7 @@ from mia_lightning.reports.sections.privacy import privacy_section
 from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
 from mia_lightning.reports.sections.threat_model import threat_model
 from mia_lightning.reports.sections.trust import trust_section, trust_warnings
+from mia_lightning.reports.sentences import headline
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
@@ -134,7 +135,8 @@ def assemble(
         training_curves=_training_curves(engine),
     )
     flagged = flagged_members(report, MOST_FLAGGED)
-    return report.model_copy(update={"pictures": pictures(population, (each.record for each in flagged))})
+    drawn = pictures(population, (each.record for each in flagged))
+    return report.model_copy(update={"pictures": drawn, "headline": headline(report).replace("\u00a0", " ")})
 
 
 def _defense_section(audit: Audit) -> DefenseSection | None:

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
-from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
+from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures, ConvergenceSection
 from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import has_trials, most_exposed, strongest
 from mia_lightning.reports.sentences import headline, privacy_sentences
@@ -69,6 +69,10 @@ def _lines(report: AuditReport) -> list[str]:
     if report.run.store:
         made = ", ".join(f"{role} {one.found} found, {one.trained} trained" for role, one in report.run.store.items())
         lines.append(f"Models found in the store, or trained: {made}")
+    converging = [(label(each), each.convergence) for each in report.attacks if each.convergence is not None]
+    if converging:
+        told = "; ".join(f"{name} {_rises(found)}" for name, found in converging)
+        lines.append(f"Would more shadow models help? {told}")
     if report.privacy is not None:
         lines += privacy_sentences(report.privacy)
     attack = strongest(report)
@@ -80,6 +84,12 @@ def _lines(report: AuditReport) -> list[str]:
         )
         lines.append(f"Most exposed classes (AUC of {label(attack)}{at_once}): {exposed}")
     return lines
+
+
+def _rises(found: ConvergenceSection) -> str:
+    if found.verdict is None or found.gain is None:
+        return f"without a verdict ({found.reason})"
+    return f"{found.verdict} (AUC {found.gain:+.3f} from half of them to all)"
 
 
 def _cell(figure: Figure | None, gap: str) -> str:

@@ -419,6 +419,7 @@ class AuditReport(_Section):
     """
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
+    headline: str = ""  # the result in one line; that the audit cannot be trusted, where it cannot
     about: AboutSection = Field(default_factory=AboutSection)
     trust: TrustSection = Field(default_factory=lambda: TrustSection(verdict="not checked"))
     run: RunSection
@@ -438,3 +439,23 @@ class AuditReport(_Section):
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
     training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None
     pictures: Annotated[SkipJsonSchema[dict[int, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None
+
+    def __repr__(self) -> str:
+        """Five lines; the fields hold the rest."""
+        target, about = self.target, self.about
+        areas = [(each.overall.auc.value, each.name) for each in self.attacks if each.overall.auc.value is not None]
+        best = f"AUC {max(areas)[0]:.3f} ({max(areas)[1]})" if areas else "no AUC"
+        gate = "none" if self.gate is None else self.gate.status
+        return "\n".join(
+            (
+                f"AuditReport: {self.headline or self.trust.verdict}".replace("\u00a0", " "),
+                f"  target: {about.model or target.architecture} on {self.dataset.name}, train accuracy "
+                f"{target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}",
+                f"  attacks: {', '.join(each.name for each in self.attacks[:8])}"
+                f"{f' and {len(self.attacks) - 8} more' if len(self.attacks) > 8 else ''}; {best}",
+                f"  {self.shadow.count} shadow models, seed {self.run.seed}; gate: {gate}",
+                f"  {len(self.warnings)} warnings, target {self.trust.verdict}",
+            )
+        )
+
+    __str__ = __repr__

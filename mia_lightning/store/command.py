@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pruned.add_argument("--damaged", action="store_true", help="artefacts that were set aside as damaged")
     pruned.add_argument("--leftovers", action="store_true", help="partial files and checkpoints of killed processes")
-    pruned.add_argument("--dry-run", action="store_true", help="list what would be removed, and remove nothing")
+    pruned.add_argument("--dry-run", action="store_true", help="say how much would be removed, and remove nothing")
     return parser
 
 
@@ -152,12 +152,24 @@ def _prune(store: Store, options: argparse.Namespace) -> int:
     removals = _removals(store, options)
     removed, held = remove(store, removals, dry_run=options.dry_run)
     verb = "would be removed" if options.dry_run else "removed"
-    for removal in removed:
-        print(f"{verb}: {removal.what} ({_size(removal.bytes)})")
+    if options.dry_run:
+        _summarise(removed)
+    else:
+        for removal in removed:
+            print(f"{verb}: {removal.what} ({_size(removal.bytes)})")
     for removal in held:
         print(f"not removed: {removal.what}, which another process is using")
     print(f"{store.folder}: {_counted(len(removed), 'item')} {verb}, {_size(sum(each.bytes for each in removed))}.")
     return 0
+
+
+def _summarise(removals: Sequence[Removal]) -> None:
+    """A line for each kind of artefact."""
+    kinds: dict[str, list[int]] = {}
+    for removal in removals:
+        kinds.setdefault(removal.what.partition("/")[0], []).append(removal.bytes)
+    for kind, sizes in kinds.items():
+        print(f"would be removed: {_counted(len(sizes), 'item')} of {kind} ({_size(sum(sizes))})")
 
 
 def _removals(store: Store, options: argparse.Namespace) -> list[Removal]:

@@ -19,7 +19,7 @@ def digest(config: "DictConfig") -> str:
 
     content = OmegaConf.to_container(config, resolve=False)
     assert isinstance(content, dict)
-    for name in ("hydra", "output"):  # `output` is how a result is printed
+    for name in ("hydra", "output", "sweep"):  # how a result is printed, and what the sweeper is given of it
         content.pop(name, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

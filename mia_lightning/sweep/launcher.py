@@ -22,7 +22,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from mia_lightning.errors import InputError
 from mia_lightning.sweep.folders import assign, digest
@@ -62,11 +62,13 @@ class SweepJob:
         run: of the job.
         shards: the runs before it, each of which trains a part of its shadow models (`shadow.shards`).
         output: how its result is printed, as `output` says.
+        objective: the figures of its report that the sweeper is given; none for its exit code.
     """
 
     run: Run
     shards: tuple[Run, ...]
     output: str = "text"
+    objective: tuple[str, ...] = ()
 
 
 class SweepLauncher(Launcher):
@@ -85,6 +87,7 @@ class SweepLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self._context, self._task, self._config = hydra_context, task_function, config
+        self._seen: dict[Path, SweepJob] = {}  # of all batches of a sweeper
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs that are not finished; when it returns, every job has an outcome.
@@ -95,7 +98,9 @@ class SweepLauncher(Launcher):
         setup_globals()
         folder = Path(self._config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = self._jobs(job_overrides, initial_job_idx, folder)
+        of_each = self._jobs(job_overrides, initial_job_idx, folder)
+        jobs = list({job.run.folder: job for job in of_each}.values())
+        self._seen |= {job.run.folder: job for job in jobs}
         to_do = [job for job in jobs if not _is_finished(job.run)]
         if len(to_do) < len(jobs):
             print(f"{len(jobs) - len(to_do)} of {len(jobs)} runs are finished already, in {folder}", file=sys.stderr)
@@ -104,12 +109,13 @@ class SweepLauncher(Launcher):
             outcomes = [Outcome.of(job.run.folder) or lost(job.run, "it left no outcome") for job in jobs]
         finally:
             if any(Outcome.of(job.run.folder) for job in jobs):  # else nothing was run at all
-                _show(jobs, folder)
+                _show(list(self._seen.values()), folder)
         self.codes.extend(outcome.exit_code for outcome in outcomes)
-        return [_returned(outcome) for outcome in outcomes]
+        by_folder = {job.run.folder: outcome for job, outcome in zip(jobs, outcomes, strict=True)}
+        return [_returned(job, by_folder[job.run.folder]) for job in of_each]
 
     def _jobs(self, job_overrides: Sequence[Sequence[str]], first: int, folder: Path) -> list[SweepJob]:
-        """The jobs with their folders; jobs of equal configuration are one."""
+        """The job of each of `job_overrides`, with its folder; those of equal configuration are the same."""
         configs = [self._compose(overrides, first + i) for i, overrides in enumerate(job_overrides)]
         digests = [digest(config) for config in configs]
         wanted = [_folder_of(config) for config in configs]
@@ -134,8 +140,10 @@ class SweepLauncher(Launcher):
                 why = "as before" if is_known else f"since {wanted[i].name} holds a run with other settings"
                 print(f"Run {run.number} ({run.label}) is in {own}, {why}", file=sys.stderr)
             output = str(OmegaConf.select(configs[i], "output", default="text"))
-            jobs[own] = SweepJob(run=run, shards=self._shards(run, configs[i]), output=output)
-        return list(jobs.values())
+            jobs[own] = SweepJob(
+                run=run, shards=self._shards(run, configs[i]), output=output, objective=_objective(configs[i])
+            )
+        return [jobs[own] for own in folders]
 
     def _shards(self, run: Run, config: DictConfig) -> tuple[Run, ...]:
         shards = OmegaConf.select(config, "shadow.shards", default=1)
@@ -238,9 +246,26 @@ def _terminable(backend: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _returned(outcome: Outcome) -> JobReturn:
+def _objective(config: DictConfig) -> tuple[str, ...]:
+    figures = OmegaConf.select(config, "sweep.objective")
+    if figures is None:
+        return ()
+    return tuple(figures) if isinstance(figures, ListConfig) else (str(figures),)
+
+
+def _returned(job: SweepJob, outcome: Outcome) -> JobReturn:
+    """What the sweeper is given; a run without the figures that are wanted has failed."""
     returned = JobReturn()
     returned.status, returned.return_value = JobStatus.COMPLETED, outcome.exit_code
+    if job.objective:
+        from mia_lightning.sweep.objective import objective_of
+
+        try:
+            if not outcome.is_finished:
+                raise InputError(outcome.reason or f"the run in {job.run.folder} has no result.")
+            returned.return_value = objective_of(job.run.folder, job.objective)
+        except InputError as error:
+            returned.status, returned.return_value = JobStatus.FAILED, error
     return returned
 
 

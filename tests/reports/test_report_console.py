@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from mia_lightning.reports.console import render_summary
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, ConvergenceSection
 
 
 def _printed(report: AuditReport, width: int = 80) -> list[str]:
@@ -57,3 +57,25 @@ def test_nothing_measured_is_said_in_dashes(make_report) -> None:
     assert lines[3].split()[1:] == ["–"] * 6
     assert not any("Most exposed" in line for line in lines)
     assert lines[0] == "Leakage could not be measured"
+
+
+def test_whether_more_shadow_models_would_help_is_said(report: AuditReport) -> None:
+    found = [
+        ConvergenceSection(points=(), gain=0.012, gain_low=0.003, verdict="still rising", reason=None),
+        ConvergenceSection(points=(), gain=None, gain_low=None, verdict=None, reason="half are too few"),
+    ]
+    attacks = [each.model_copy(update={"convergence": own}) for each, own in zip(report.attacks, found, strict=True)]
+    text = " ".join(_printed(report.model_copy(update={"attacks": tuple(attacks)}), width=400))
+    assert "shokri still rising (AUC +0.012 from half of them to all)" in text
+    assert "loss without a verdict (half are too few)" in text
+    assert "more shadow models" not in " ".join(_printed(report, width=400))
+
+
+def test_a_report_shows_itself_in_five_lines(report: AuditReport, make_report) -> None:
+    for each in (report, make_report(class_names=("only",), per_class=0), make_report(num_targets=3)):
+        assert len(repr(each).splitlines()) == 5
+        assert str(each) == repr(each)
+    headed = report.model_copy(update={"headline": "This audit cannot be trusted"})
+    assert repr(headed).startswith("AuditReport: This audit cannot be trusted\n")
+    best = max(report.attacks, key=lambda attack: attack.overall.auc.value)
+    assert f"AUC {best.overall.auc.value:.3f} ({best.name})" in repr(report)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -302,7 +303,10 @@ def test_prune_removes_what_it_is_told(call: Call, store: Store, arguments: list
     assert removed(before, store) == gone
     named = {line.split()[1] for line in ended.out.splitlines() if line.startswith("removed: ")}
     assert named == gone
-    assert tried.out.replace("would be removed", "removed") == ended.out
+    kinds = Counter(place.partition("/")[0] for place in gone)
+    told = re.findall(r"would be removed: (\d+) items? of (\w+) \(", tried.out)
+    assert {kind: int(count) for count, kind in told} == kinds
+    assert tried.out.splitlines()[-1].replace("would be removed", "removed") == ended.out.splitlines()[-1]
     size = f"{sizes} B" if sizes < 1000 else f"{sizes / 1000:.1f} kB"
     assert ended.out.endswith(f": {len(named)} {'item' if len(named) == 1 else 'items'} removed, {size}.\n")
     assert call("verify", "--dir", store.folder).code == 0

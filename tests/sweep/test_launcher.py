@@ -191,7 +191,7 @@ def test_settings_are_shown_as_they_were_typed(sweep: Sweep, recorder: Recorder)
     recorder.codes = {"attack=[loss,gap]": 2}
     _, printed = sweep(ELSEWHERE, "attack=[loss,gap],[loss]")
     assert recorder.labels() == [["attack=[loss,gap]", "attack=[loss]"]]
-    assert printed.count("attack=[loss,gap]") == 2  # beside its run, and in its reason
+    assert printed.count("attack=[loss,gap]") == 3  # as its name in the table, beside its run, and in its reason
 
 
 def test_a_run_without_an_outcome_is_lost(sweep: Sweep, recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:

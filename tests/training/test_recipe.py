@@ -1,5 +1,6 @@
 """What a recipe refuses: optimisers and schedules that would let models of a stack move each other."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from torch.optim import lr_scheduler
 
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.training.step.module import clip_each_model, mean_over_real
-from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy, default_recipe
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)
 
@@ -164,3 +165,15 @@ def test_cross_entropy_is_torchs() -> None:
 def test_a_chunk_is_a_number_or_automatic_or_all_at_once() -> None:
     for chunk in (1, 7, "auto", None):
         assert Recipe(epochs=1, batch_size=1, optimizer=ADAM, chunk=chunk).chunk == chunk
+
+
+def test_a_recipe_has_defaults() -> None:
+    assert Recipe() == Recipe(epochs=100, batch_size=100, optimizer=Recipe().optimizer) == default_recipe()
+    one = Recipe(epochs=1)
+    assert (one.epochs, one.batch_size, one.batches_per_epoch) == (1, 100, None)
+    assert one.steps_per_epoch(250) == 3
+    by_number = Recipe(epochs=1, batches_per_epoch=7)
+    assert (by_number.batch_size, by_number.steps_per_epoch(250)) == (None, 7)
+    assert type(one.make_optimizer([nn.Parameter(torch.zeros(2))])) is torch.optim.Adam
+    assert replace(one, epochs=2).batch_size == 100
+    assert replace(by_number, epochs=2).batches_per_epoch == 7

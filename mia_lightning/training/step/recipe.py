@@ -7,7 +7,8 @@ from functools import partial
 from typing import Annotated, Literal, Protocol
 
 import torch
-from pydantic import BeforeValidator, SkipValidation
+from pydantic import BeforeValidator, SkipValidation, model_validator
+from pydantic_core import ArgsKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -97,7 +98,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over a model's training records.
-        batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`.
+        batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`; 100 if
+            neither is given.
         batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
         optimizer: makes one optimiser from the parameters of the stack; it must act element by element.
         scheduler: makes a learning-rate schedule from the optimiser, or None.
@@ -125,8 +127,8 @@ class Recipe:
         InputError: a value is out of range, optimiser or schedule cannot be made, or an optimiser couples models.
     """
 
-    epochs: AtLeast1
-    optimizer: Annotated[MakeOptimizer, _BY_TARGET]
+    epochs: AtLeast1 = 100
+    optimizer: Annotated[MakeOptimizer, _BY_TARGET] = partial(torch.optim.Adam, lr=5e-3)
     batch_size: AtLeast1 | None = None
     batches_per_epoch: AtLeast1 | None = None
     scheduler: Annotated[MakeScheduler, _BY_TARGET] | None = None
@@ -142,6 +144,15 @@ class Recipe:
     mix: Mix | None = None
     sampler: SkipValidation[Sampler] = StackBatches
     gradient_rule: SkipValidation[GradientRule] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batches_of_100(cls, given: ArgsKwargs) -> ArgsKwargs:
+        """The size of a batch, where neither it nor their number is given."""
+        named = given.kwargs or {}
+        return (
+            given if {"batch_size", "batches_per_epoch"} & set(named) else ArgsKwargs((), {**named, "batch_size": 100})
+        )
 
     def __post_init__(self) -> None:
         if (self.batch_size is None) == (self.batches_per_epoch is None):
@@ -180,7 +191,7 @@ class Recipe:
 
 def default_recipe() -> Recipe:
     """How target and shadow models are trained by default."""
-    return Recipe(epochs=100, batch_size=100, optimizer=partial(torch.optim.Adam, lr=5e-3))
+    return Recipe()
 
 
 def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
