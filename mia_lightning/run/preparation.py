@@ -18,7 +18,8 @@ from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import Plans
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.flattened import bind_records
 from mia_lightning.training.step.recipe import Recipe
 
 
@@ -59,7 +60,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
             "here; use target=trained, or leave the defence out."
         )
     population = _with_canaries(engine, audit).near(engine.device)
-    make_network = bind_shapes(defended_model(trainings, audit.model), population.input_shape, population.num_classes)
+    make_network = bind_records(defended_model(trainings, audit.model), population)
     membership = filled(audit, population)
     if not audit.shadow.makes_records:
         check_attacks(audit, membership, population, partial(filled, audit, population))
@@ -89,9 +90,7 @@ def shadow_setup(setup: Setup, audit: Audit) -> Setup:
         return setup
     population = setup.population
     known, recipe = as_trained(trainings if audit.adaptive else (), guess.training or audit.training, setup.membership)
-    make_network = bind_shapes(
-        defended_model(known, guess.model or audit.model), population.input_shape, population.num_classes
-    )
+    make_network = bind_records(defended_model(known, guess.model or audit.model), population)
     return replace(
         setup,
         recipe=defended_recipe(known, recipe),
