@@ -40,7 +40,10 @@ def refusal(
         if reason is not None:
             return f"{name}: {reason}"
     if needs.population and not len(membership.population_N):
-        return f"{name} needs records that are evidence about no model; set `membership.population` to their number."
+        mend = "set `membership.population` to their number"
+        if membership.has_coins:  # all records that are no evidence are in every model
+            mend = f"membership={membership.plan_name} has none, so use membership=halves"
+        return f"{name} needs records that are evidence about no model; {mend}."
     in_N, out_N = _counts(membership)
     num_shadows = len(membership.block_K[membership.shadows])
     reason = missing_models(attack.name, needs, in_N, out_N, membership.plan_name, num_shadows)
@@ -83,7 +86,7 @@ def missing_models(
             return (
                 f"attack={name} compares each record with at least {models} that {how} on it, and {lacking} of the "
                 f"{len(count_N)} records that are evidence about a target have fewer under membership={plan_name} with "
-                f"{num_shadows} shadow models; {mend}."
+                f"{num_shadows} shadow {'model' if num_shadows == 1 else 'models'}; {mend}."
             )
     return None
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import mia_lightning as mia
+from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, FittedAttack, Needs
@@ -139,6 +140,15 @@ def test_an_attack_that_does_not_compare_shadow_models_needs_no_more_than_it_say
     own = OwnAttack(Needs(in_models=3))
     assert refused(audit_of(blobs, HALVES, own, 2)).endswith("raise `shadow.count` to at least 6.")
     assert refused(audit_of(blobs, mia.Disjoint(train_size=20), own, 2)).endswith("use membership=halves.")
+
+
+@pytest.mark.parametrize("attack", [Rmia(), Rmia(online=False), AttackP()], ids=lambda attack: attack.name)
+def test_a_plan_that_cannot_reserve_a_population_is_not_asked_to(attack: Attack, blobs: Population) -> None:
+    sentence = refused(audit_of(blobs, Bernoulli(canaries=40), attack, 20))
+    assert f"attack={attack.name} " in sentence
+    assert sentence.endswith("membership=bernoulli has none, so use membership=halves.")
+    none = refused(audit_of(blobs, mia.Halves(population=0), attack, 20))
+    assert "set `membership.population`" in none
 
 
 @dataclass(frozen=True)
