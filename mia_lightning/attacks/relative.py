@@ -65,7 +65,7 @@ class Averages:
     """Mean probability of the true class over the shadow models that each target is compared with.
 
     Attributes:
-        both_TN: float64, half the mean over models that trained on the record and half that over those that did not;
+        both_TN: float64, half the mean over models that trained on the record plus half that over those that did not;
             None where only the latter are used.
         outside_TN: float64, over those that did not.
         is_known_TN: bool; whether there is a model on every side that is used.
@@ -88,10 +88,17 @@ class Averages:
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for columns in record_slices(len(log_p_KN) * (num_targets if trim else 1), log_p_KN.shape[1]):
             p_Kn, inside_Kn = log_p_KN[:, columns].exp(), member_KN[:, columns]
-            out = _Group(sides=(~inside_Kn,), others=others)
-            group = _Group(sides=(inside_Kn, ~inside_Kn), others=others) if online else out
-            means = [each.trimmed(p_Kn, trim) if trim else each.mean(p_Kn) for each in (group, out)[not online :]]
-            parts.append((means[0], means[-1], group.is_known_Tn))
+            sides = (inside_Kn, ~inside_Kn) if online else (~inside_Kn,)
+            count_STn = torch.stack([others.sum(side_Kn) for side_Kn in sides])
+            if trim:
+                both_Tn = outside_Tn = _trimmed(p_Kn, sides[-1:], count_STn[-1:], others, trim)
+                if online:
+                    both_Tn = _trimmed(p_Kn, sides, count_STn, others, trim)
+            else:
+                total_STn = torch.stack([others.sum(p_Kn.where(side_Kn, 0.0)) for side_Kn in sides])
+                mean_STn = total_STn / count_STn.clamp(min=1.0)
+                both_Tn, outside_Tn = mean_STn.mean(0), mean_STn[-1]
+            parts.append((both_Tn, outside_Tn, count_STn.amin(0) > 0))
         both_TN, outside_TN, is_known_TN = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
         return cls(both_TN=both_TN if online else None, outside_TN=outside_TN, is_known_TN=is_known_TN)
 
@@ -109,63 +116,28 @@ class Averages:
         return p_TN.clamp_(min=torch.finfo(torch.float64).tiny).log_()  # ratios stay finite
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Group:
-    """Models that are averaged: those of one side, or of both, which then have equal weights whatever their numbers.
+def _trimmed(p_Kn: Tensor, sides: Sequence[Tensor], count_STn: Tensor, others: Others, trim: float) -> Tensor:
+    """The mean of what lies between the `trim` and the 1 − `trim` quantile, `[T, n]`.
 
-    Attributes:
-        sides: bool `[K, n]` each.
+    Args:
+        sides: bool `[K, n]` each; they have equal weights, whatever the numbers of their models.
     """
-
-    sides: tuple[Tensor, ...]
-    others: Others
-
-    @property
-    def count_STn(self) -> Tensor:
-        return torch.stack([self.others.sum(side_Kn) for side_Kn in self.sides])
-
-    @property
-    def is_known_Tn(self) -> Tensor:
-        return self.count_STn.amin(0) > 0
-
-    def mean(self, p_Kn: Tensor) -> Tensor:
-        total_STn = torch.stack([self.others.sum(p_Kn.where(side_Kn, 0.0)) for side_Kn in self.sides])
-        mean_Tn: Tensor = (total_STn / self.count_STn.clamp(min=1.0)).sum(0) / len(self.sides)
-        return mean_Tn
-
-    def trimmed(self, p_Kn: Tensor, trim: float) -> Tensor:
-        """The mean of what lies between the `trim` and the 1 − `trim` quantile."""
-        count_STn, own_T = self.count_STn, self.others.own_T
-        if own_T is None:
-            return _trimmed(p_Kn, [side_Kn[None] for side_Kn in self.sides], count_STn, trim)
-        own_B, place_T, first_B = _first_of_each(own_T)  # targets of one block leave out the same models
-        is_other_BK1 = (own_B[:, None] != self.others.block_K)[..., None]
-        return _trimmed(p_Kn, [side_Kn & is_other_BK1 for side_Kn in self.sides], count_STn[:, first_B], trim)[place_T]
-
-
-def _first_of_each(own_T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distinct blocks, the place of each target's among them, and the first target of each."""
-    own_B, place_T = own_T.unique(return_inverse=True)
-    targets = torch.arange(len(own_T), device=own_T.device)
-    first_B = place_T.new_full((len(own_B),), len(own_T)).scatter_reduce(0, place_T, targets, "amin")
-    return own_B, place_T, first_B
-
-
-def _trimmed(p_Kn: Tensor, sides_TKn: Sequence[Tensor], count_STn: Tensor, trim: float) -> Tensor:
-    weight_TKn = sum(
-        (side_TKn / (len(sides_TKn) * count_Tn.clamp(min=1.0))[:, None])
-        for side_TKn, count_Tn in zip(sides_TKn, count_STn, strict=True)
-    )
-    assert isinstance(weight_TKn, Tensor)
+    block_of_T = others.block_K.new_zeros(1) - 1 if others.own_T is None else others.own_T
+    own_B, place_T = block_of_T.unique(return_inverse=True)  # targets of one block leave out the same models
+    target_B = torch.zeros_like(own_B).scatter_(0, place_T, torch.arange(len(place_T), device=place_T.device))
+    is_other_BK1 = (own_B[:, None] != others.block_K)[..., None]
+    weight_BKn = p_Kn.new_zeros(len(own_B), *p_Kn.shape)
+    for side_Kn, count_Tn in zip(sides, count_STn, strict=True):
+        weight_BKn += (side_Kn & is_other_BK1) / (len(sides) * count_Tn[target_B].clamp(min=1.0))[:, None]
     p_Kn, order_Kn = p_Kn.sort(0)
-    weight_TKn = weight_TKn.gather(1, order_Kn.expand(weight_TKn.shape))
-    count_Tn = count_STn.sum(0)
-    cut_T1n = ((trim * count_Tn).floor() / count_Tn.clamp(min=1.0))[:, None]
-    end_TKn = weight_TKn.cumsum(1)
-    kept_TKn = torch.minimum(end_TKn, 1 - cut_T1n) - torch.maximum(end_TKn - weight_TKn, cut_T1n)
-    kept_TKn = kept_TKn.where(kept_TKn > _SMALLEST_WEIGHT, 0.0)
-    mean_Tn: Tensor = (kept_TKn * p_Kn).sum(1) / kept_TKn.sum(1).clamp(min=_SMALLEST_WEIGHT)
-    return mean_Tn
+    weight_BKn = weight_BKn.gather(1, order_Kn.expand(weight_BKn.shape))
+    count_Bn = count_STn.sum(0)[target_B]
+    cut_B1n = ((trim * count_Bn).floor() / count_Bn.clamp(min=1.0))[:, None]
+    end_BKn = weight_BKn.cumsum(1)
+    kept_BKn = torch.minimum(end_BKn, 1 - cut_B1n) - torch.maximum(end_BKn - weight_BKn, cut_B1n)
+    kept_BKn = kept_BKn.where(kept_BKn > _SMALLEST_WEIGHT, 0.0)
+    mean_Bn: Tensor = (kept_BKn * p_Kn).sum(1) / kept_BKn.sum(1).clamp(min=_SMALLEST_WEIGHT)
+    return mean_Bn[place_T]
 
 
 def relative_scores(
