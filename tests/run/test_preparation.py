@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from quick import quick_audit
 
 import mia_lightning as mia
 from mia_lightning.attacks.attack_p import AttackP
@@ -25,6 +26,7 @@ from mia_lightning.run.definition import Audit
 from mia_lightning.run.preparation import filled
 from mia_lightning.run.scoring import evidence_of
 from mia_lightning.seeds import generator
+from mia_lightning.shadows.marginal import Marginal
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.leave_one_out import LeaveOneOut
 from mia_lightning.training.engine import Engine
@@ -149,6 +151,29 @@ def test_a_plan_that_cannot_reserve_a_population_is_not_asked_to(attack: Attack,
     assert sentence.endswith("membership=bernoulli has none, so use membership=halves.")
     none = refused(audit_of(blobs, mia.Halves(population=0), attack, 20))
     assert "set `membership.population`" in none
+
+
+def test_an_attack_that_is_left_out_is_left_out_with_the_number(blobs: Population) -> None:
+    """One fewer is what is set; with as many as are named, nothing is left out."""
+    for count, names in ((2, ["loss"]), (6, ["loss", "lira_online"])):
+        report = mia.audit(
+            blobs,
+            **quick_audit(
+                membership=mia.Halves(),
+                shadow=mia.Real(count=count),
+                attacks=[mia.Loss(), Lira()],
+                skip_inapplicable=True,
+            ),
+        )
+        assert [attack.name for attack in report.attacks] == names
+        left_out = [warning for warning in report.warnings if "lira_online was not run" in warning]
+        assert len(left_out) == 2 - len(names)
+        assert all("raise `shadow.count` to at least 6." in warning for warning in left_out)
+
+
+def test_shadow_models_of_made_records_are_counted_too(blobs: Population) -> None:
+    with pytest.raises(DoesNotApplyError, match=r"attack=calibrated_loss .* raise `shadow\.count` to at least 2\.$"):
+        mia.audit(blobs, **quick_audit(shadow=Marginal(count=1), attacks=[CalibratedLoss()]))
 
 
 @dataclass(frozen=True)
