@@ -46,11 +46,13 @@ class Population:
         group_names: one for each group; () without groups.
         device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
             accelerator's free memory. Larger records stay where they are.
+        image_shape: (channels, height, width) of records that are flattened images, for networks that want images;
+            None for others.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
-            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean` or `std` that do not fit a
-            record.
+            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean`, `std` or `image_shape` that do
+            not fit a record.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Population:
     group_N: Tensor | None = None
     group_names: tuple[str, ...] = ()
     device_bytes: int | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_population(self)
@@ -312,6 +315,12 @@ def _check_shapes(population: Population) -> None:
             f"give one bool for each of the {len(x_N)} records"
         )
     check_groups(name, population.group_N, population.group_names, len(x_N))
+    image_shape = population.image_shape
+    if image_shape is not None and (x_N.ndim != 2 or math.prod(image_shape) != x_N.shape[1]):
+        raise InputError(
+            f"image_shape of population {name!r} is {list(image_shape)}, but a record has shape {list(x_N.shape[1:])}: "
+            "give the shape of the images that were flattened, or leave it None"
+        )
     others = (label_N, member_N, population.group_N, population.mean, population.std)
     devices = {str(each.device) for each in (x_N, *others) if each is not None}
     if len(devices) > 1:

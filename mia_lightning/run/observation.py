@@ -199,8 +199,12 @@ def _with_shadow_records(
     with engine.stages.clock("synthesis"):
         synthesis = _synthesise(shadow, setup, targets, seen, audit.output_defenses)
     population = setup.population.followed_by(synthesis.x_M, synthesis.label_M)
-    membership = setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=engine.seed)
-    check_attacks(audit.refused_attacks, membership, population, audit.attacked)
+
+    def filled(num_shadows: int) -> Membership:
+        return setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=num_shadows, seed=engine.seed)
+
+    membership = filled(shadow.count)
+    check_attacks(audit, membership, population, filled)
     return replace(setup, population=population, membership=membership), synthesis
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from mia_lightning.attacks.applicable import refusal
-from mia_lightning.attacks.interface import Attack, DoesNotApplyError
+from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import TrainingDefense, defended_model, defended_recipe
@@ -13,12 +14,12 @@ from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit
 from mia_lightning.shadows.guess import Guess
-from mia_lightning.targets.interface import Target
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import Plans
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.flattened import bind_records
 from mia_lightning.training.step.recipe import Recipe
 
 
@@ -59,10 +60,10 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
             "here; use target=trained, or leave the defence out."
         )
     population = _with_canaries(engine, audit).near(engine.device)
-    make_network = bind_shapes(defended_model(trainings, audit.model), population.input_shape, population.num_classes)
-    membership = _filled(audit, population)
+    make_network = bind_records(defended_model(trainings, audit.model), population)
+    membership = filled(audit, population)
     if not audit.shadow.makes_records:
-        check_attacks(audit.refused_attacks, membership, population, audit.attacked)
+        check_attacks(audit, membership, population, partial(filled, audit, population))
     if not audit.membership.draws_target:
         warning = model_free_warning(population, membership.member_KN[0], membership.nonmember_KN[0], seed=engine.seed)
         if warning is not None:
@@ -89,9 +90,7 @@ def shadow_setup(setup: Setup, audit: Audit) -> Setup:
         return setup
     population = setup.population
     known, recipe = as_trained(trainings if audit.adaptive else (), guess.training or audit.training, setup.membership)
-    make_network = bind_shapes(
-        defended_model(known, guess.model or audit.model), population.input_shape, population.num_classes
-    )
+    make_network = bind_records(defended_model(known, guess.model or audit.model), population)
     return replace(
         setup,
         recipe=defended_recipe(known, recipe),
@@ -110,14 +109,27 @@ def as_trained(
     return of_fixed_size(trainings, recipe, int(membership.known_N.sum()))
 
 
-def check_attacks(attacks: Sequence[Attack], membership: Membership, population: Population, target: Target) -> None:
+def check_attacks(
+    audit: Audit, membership: Membership, population: Population, with_count: Callable[[int], Membership]
+) -> None:
     """Refuse attacks that the plan or the target cannot serve.
+
+    Args:
+        with_count: the plan with another number of shadow models.
 
     Raises:
         DoesNotApplyError: one of them, with the reason.
     """
-    for attack in attacks:
-        reason = refusal(attack, membership, population.input_shape, answers_others=target.answers_others)
+    target = audit.attacked
+    for attack in audit.refused_attacks:
+        reason = refusal(
+            attack,
+            membership,
+            population.input_shape,
+            answers_others=target.answers_others,
+            folds=target.folds,
+            with_count=with_count,
+        )
         if reason is not None:
             raise DoesNotApplyError(reason)
 
@@ -152,8 +164,12 @@ def _with_canaries(engine: Engine, audit: Audit) -> Population:
     return changed
 
 
-def _filled(audit: Audit, population: Population) -> Membership:
-    """The whole membership for real shadow records; the rows of the targets alone for records that are made later."""
+def filled(audit: Audit, population: Population, num_shadows: int | None = None) -> Membership:
+    """The whole membership for real shadow records; the rows of the targets alone for records that are made later.
+
+    Args:
+        num_shadows: None for as many as are set.
+    """
     if audit.shadow.makes_records:
         return _filled_for_targets(audit, population)
     plan, target, shadow = audit.membership, audit.attacked, audit.shadow
@@ -164,7 +180,7 @@ def _filled(audit: Audit, population: Population) -> Membership:
         )
     wanted = Wanted(
         num_targets=target.count,
-        num_shadows=shadow.count,
+        num_shadows=shadow.count if num_shadows is None else num_shadows,
         seed=audit.seed,
         overlap=shadow.overlap,
         reserve=audit.needs.population,

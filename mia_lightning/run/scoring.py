@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.run.convergence import Convergence, Outcome, converge
 from mia_lightning.run.observation import Observation
+from mia_lightning.run.preparation import filled
 from mia_lightning.training.models import Observable
 from mia_lightning.training.signals import Signals, on_one_device
 
@@ -102,12 +104,21 @@ def run_attacks(observation: Observation) -> tuple[Signals, list[AttackOutcome]]
 def _fitting(observation: Observation) -> list[Attack]:
     """The attacks that plan, records and target serve."""
     fitting, shape = [], observation.population.input_shape
-    for attack in observation.audit.attacks:
-        answers_others = observation.targets.answers_others
-        reason = refusal(attack, observation.membership, shape, answers_others=answers_others)
+    audit, membership = observation.audit, observation.membership
+    all_trained = len(membership.block_K[membership.shadows]) == audit.shadow.count
+    can_refill = all_trained and not audit.shadow.makes_records
+    for attack in audit.attacks:
+        reason = refusal(
+            attack,
+            membership,
+            shape,
+            answers_others=observation.targets.answers_others,
+            folds=audit.attacked.folds,
+            with_count=partial(filled, audit, observation.population) if can_refill else None,
+        )
         if reason is None:
             fitting.append(attack)
-        elif observation.audit.skip_inapplicable:
+        elif audit.skip_inapplicable:
             observation.engine.stages.remark(f"{attack.name} was not run: {reason}")
         else:
             raise DoesNotApplyError(reason)

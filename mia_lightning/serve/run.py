@@ -22,7 +22,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.targets.existing import as_stack
 from mia_lightning.targets.steady import steadily
-from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.flattened import bind_records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
@@ -153,7 +153,7 @@ def _population(report: AuditReport) -> Population:
 def _chosen(
     path: Path, role: str, member: int | None, config: dict[str, Any], population: Population
 ) -> tuple[int, Stack]:
-    make = bind_shapes(_model(config, role), population.input_shape, population.num_classes)
+    make = bind_records(_model(config, role), population)
     stack = Stack.load(path, make)
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
