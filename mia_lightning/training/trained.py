@@ -13,7 +13,7 @@ from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
 from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
@@ -173,7 +173,14 @@ class TrainedStack(Models):
     @torch.inference_mode()
     def log_probability(self, x_B: Tensor) -> Tensor:
         """`[K, B, C]` float32 in nats of all models, in eval mode, for the same normalised records `[B, *features]`."""
-        return all_logits(self.stack.eval(), x_B, self.execution).double().log_softmax(-1).float()
+        return self._normalised(all_logits(self.stack.eval(), x_B, self.execution))
+
+    def _normalised(self, output: Tensor) -> Tensor:
+        """The log probabilities, float32, that outputs `[..., C]` stand for."""
+        output = output.double()
+        if self.architecture.gives_probabilities:
+            output = output.clamp(min=SMALLEST_PROBABILITY).log()
+        return output.log_softmax(-1).float()
 
     def identity(self) -> Identity:
         """The network's code, and the first model's weights."""
