@@ -2,22 +2,22 @@
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError, first_line
+from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AnyText, PathLike
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
+from mia_lightning.targets.weights_file import load_weights
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import (
     Architecture,
@@ -153,10 +153,13 @@ class Checkpoint(Target):
         path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` with a state dict (read without executing
             anything; a Lightning checkpoint's `state_dict` is found by itself), or the `target.safetensors` that a run
             with `save_models=true` and one target wrote.
-        prefix: with which the names in the file begin, unlike those of the model ("model." in many checkpoints).
+            State dicts nested in what a training script saved are found, and so are names behind a common prefix.
+        key: the place of the state dict in the file, such as model_ema; "" for the only one that fits the model.
+        prefix: with which the names in the file begin, unlike those of the model; "" for what all have in common.
     """
 
     path: PathLike
+    key: AnyText = ""
     prefix: AnyText = ""
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
@@ -170,14 +173,7 @@ class Checkpoint(Target):
         """
         with isolated(0, "initialisation that is overwritten"):
             network = setup.make_network()
-        state = _without_model_axis(_read_state(Path(self.path), self.prefix), network)
-        difference = _first_difference(state, network.state_dict())
-        if difference:
-            raise InputError(
-                f"`target.path` {self.path} does not fit the model {type(network).__name__}: {difference}; set `model` "
-                "to the architecture that it was trained with, and `target.prefix` if its names have one."
-            )
-        network.load_state_dict(state)
+        load_weights(network, Path(self.path), key=self.key, prefix=self.prefix)
         _check_finite(network, f"`target.path` {self.path}")
         return Existing(network=network).obtain(setup)
 
@@ -200,44 +196,3 @@ def _check_finite(network: nn.Module, what: str) -> None:
             raise InputError(
                 f"{what} has NaN or infinite values in `{name}`; give the weights of a training that did not diverge."
             )
-
-
-def _first_difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """The first tensor of the model that the file lacks or has in another shape; else one that the model lacks."""
-    for name, value in wanted.items():
-        if name not in found:
-            other = next((each for each in found if each.endswith(name)), None) or next(iter(found), None)
-            beside = f" (it has `{other}`)" if other is not None else ""
-            return f"it has no `{name}`{beside}"
-        if found[name].shape != value.shape:
-            return f"`{name}` is {list(found[name].shape)} in the file and {list(value.shape)} in the model"
-    unknown = [name for name in found if name not in wanted]
-    return f"the model has no `{unknown[0]}`" if unknown else ""
-
-
-def _without_model_axis(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The state of a network, also where the file holds a stack of one, whose tensors have a leading axis of 1."""
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    is_stack = bool(state) and all(tuple(value.shape) == (1, *shapes.get(name, ())) for name, value in state.items())
-    return {name: value[0] for name, value in state.items()} if is_stack else state
-
-
-def _read_state(path: Path, prefix: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"`target.path` {path} is not a file; give the weights of the trained model.")
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    # torch.load has no error of its own: for a damaged file it raises struct.error, IndexError, KeyError and others.
-    except Exception as error:
-        raise InputError(
-            f"`target.path` {path} cannot be read as weights alone ({first_line(error)}); save the state dict, best as "
-            "safetensors."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"`target.path` {path} holds no state dict; save `model.state_dict()`.")
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
