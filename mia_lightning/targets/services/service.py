@@ -1,7 +1,7 @@
 """Targets that a prediction service trains, and shadow models of the same service (Shokri et al. 2017, VI-C)."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -35,14 +35,23 @@ class ServiceModels(Models):
     Args:
         service: which answers for them.
         names: of the models; None for one that could not be trained.
+        remark: is given a sentence for the report, once.
 
     Attributes:
         num_queries: how many records the models were asked about so far.
     """
 
-    def __init__(self, service: Service, names: Sequence[str | None], *, num_queries: int = 0) -> None:
+    def __init__(
+        self,
+        service: Service,
+        names: Sequence[str | None],
+        *,
+        num_queries: int = 0,
+        remark: Callable[[str], object] = print,
+    ) -> None:
         self._service = service
         self._names = tuple(names)
+        self._remark, self._has_remarked = remark, False
         self.num_queries = num_queries
         # The service does not say when a model failed.
         self.failed_epoch_K = torch.tensor([0 if name is None else -1 for name in self._names])
@@ -62,7 +71,8 @@ class ServiceModels(Models):
     def observe(self, population: Population, *, room: Room | None = None) -> Signals:
         """The logarithms of the service's answers for every record; NaN for a model that could not be trained.
 
-        Each probability is raised to at least `SMALLEST_PROBABILITY`.
+        Each probability is raised to at least `SMALLEST_PROBABILITY`. One for each record is that of the second of two
+        classes.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
@@ -81,17 +91,31 @@ class ServiceModels(Models):
                 continue
             for start in range(0, len(population), size):
                 x_B = population.x_N[start : start + size]
-                probability_BC = self._service.predict(name, x_B)
+                probability_BC = self._of_both(self._service.predict(name, x_B), population)
                 self.num_queries += len(x_B)
                 _check_answer(probability_BC, (len(x_B), population.num_classes), start, self._service.name)
                 log_BC = probability_BC.double().clamp(SMALLEST_PROBABILITY, 1.0).log()
                 log_probability_KANC[k, 0, start : start + size] = log_BC
         return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
+    def _of_both(self, probability: Tensor, population: Population) -> Tensor:
+        """`[B, 2]` of one probability for each record, that of the second of two classes; other answers as they are."""
+        is_one = isinstance(probability, Tensor) and (probability.ndim == 1 or tuple(probability.shape[1:]) == (1,))
+        if not is_one or population.num_classes != 2 or not probability.is_floating_point():
+            return probability
+        if not self._has_remarked:
+            self._has_remarked = True
+            self._remark(
+                f"The service {self._service.name} gives one number for each record: it is taken for the probability "
+                f"of {population.class_names[1]!r}, the second of two classes."
+            )
+        probability_B = probability.reshape(-1)
+        return torch.stack([1 - probability_B, probability_B], 1)
+
     def select(self, kept_K: Tensor) -> "ServiceModels":
         """The models where the bool mask is True, with all queries so far; this object is not to be used again."""
         names = [name for name, kept in zip(self._names, kept_K.tolist(), strict=True) if kept]
-        return ServiceModels(self._service, names, num_queries=self.num_queries)
+        return ServiceModels(self._service, names, num_queries=self.num_queries, remark=self._remark)
 
     def save(self, path: Path) -> None:
         """Refuses: the weights never leave the service."""
@@ -187,14 +211,15 @@ class ServiceTarget(Target):
                 "experiments of Shokri et al. (2017), where the service trains the shadow models, too"
             )
         setup.engine.stages.remark(f"target={service.name}: {remark}.")
-        return ServiceModels(service, names)
+        return ServiceModels(service, names, remark=setup.engine.stages.remark)
 
     def train_shadows(self, setup: Setup) -> ServiceModels | TrainedStack:
         """Shadow models: of the service that trained the targets or, where they are guessed, of `model`."""
         if self.shadows == "guessed":
             return setup.train(setup.membership.shadows, "shadow")
         service = self.connect(setup.engine)
-        return ServiceModels(service, service.train(_jobs(setup, setup.membership.shadows, "shadow")))
+        names = service.train(_jobs(setup, setup.membership.shadows, "shadow"))
+        return ServiceModels(service, names, remark=lambda _: None)  # the targets' remarks hold for them
 
 
 def _jobs(setup: Setup, rows: slice, role: str) -> Iterator[ServiceJob]:
