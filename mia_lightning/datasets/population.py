@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.doubts import about_arrays, about_classes, check_no_measurement
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
 from mia_lightning.errors import InputError
 
@@ -44,6 +45,7 @@ class Population:
         group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group; leakage is also reported for each
             group.
         group_names: one for each group; () without groups.
+        remarks: sentences for the report about the records.
         device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
             accelerator's free memory. Larger records stay where they are.
         image_shape: (channels, height, width) of records that are flattened images, for networks that want images;
@@ -65,6 +67,7 @@ class Population:
     member_N: Tensor | None = None
     group_N: Tensor | None = None
     group_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     device_bytes: int | None = None
     image_shape: tuple[int, int, int] | None = None
 
@@ -195,6 +198,7 @@ def make_population(
     scale: float = 1.0,
     mean: Tensor | None = None,
     std: Tensor | None = None,
+    remarks: Sequence[str] | None = None,
 ) -> Population:
     """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
 
@@ -210,6 +214,7 @@ def make_population(
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
         scale, mean, std: as in `Population`.
+        remarks: about the records; None for those that can be read off the arrays.
 
     Raises:
         InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
@@ -227,6 +232,7 @@ def make_population(
             f"label of population {name!r} has dtype {dtype}: give class numbers of an integer type, "
             "for instance by label.astype('int64')"
         )
+    is_counted = class_names is None
     if class_names is None:
         highest = int(label_N.max()) if label_N.numel() else 0
         if highest >= max(2, label_N.numel()):
@@ -239,7 +245,7 @@ def make_population(
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
         group_N, names = numbered(group, group_names, name)
-    return Population(
+    population = Population(
         name=name,
         x_N=x_N,
         label_N=label_N.to(torch.int64),
@@ -253,11 +259,23 @@ def make_population(
         group_N=group_N,
         group_names=names,
     )
+    own_N = population.label_N.cpu().numpy()
+    if is_counted:
+        check_no_measurement(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
+    if remarks is None:
+        remarks = about_arrays(x, own_N, name)
+    remarks = (*remarks, *about_classes(own_N, population.class_names, name))
+    return replace(population, remarks=remarks)
 
 
 def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
+    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
+        raise InputError(
+            f"{what} has {int(np.ma.count_masked(values))} masked values, and a mask is not kept: fill them in, or "
+            "leave their records out"
+        )
     if isinstance(values, np.ndarray):
-        return values
+        return np.asarray(values)
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths

@@ -59,6 +59,8 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
             "here; use target=trained, or leave the defence out."
         )
+    for remark in audit.population.remarks:
+        engine.stages.remark(remark)
     population = _with_canaries(engine, audit).near(engine.device)
     make_network = bind_records(defended_model(trainings, audit.model), population)
     membership = filled(audit, population)
