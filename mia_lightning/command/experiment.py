@@ -22,6 +22,7 @@ from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.errors import DataNotThereError, InputError, nearest
 from mia_lightning.terminal.exit_codes import BAD_INPUT, worst
 from mia_lightning.terminal.results import nothing_on_stdout
+from mia_lightning.terminal.tables import printer
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
@@ -57,7 +58,7 @@ def run_experiment(job: Job, overrides: Sequence[str], folder: Path) -> int:
         InputError: settings that cannot be composed, or nothing at all could be run.
     """
     settings = job.configuration
-    console, progress = Console(stderr=settings.output != "text"), Console(stderr=True)
+    console, progress = printer(stderr=settings.output != "text"), Console(stderr=True)
     if settings.experiments is None:
         comparison, code = _run_comparison(job, overrides, folder, progress, _Kept())
         if all(variant.skipped for variant in comparison.variants):
@@ -94,11 +95,11 @@ def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, consol
 
 
 def _show(comparison: ComparisonReport, console: Console) -> None:
-    console.print(render_comparison(comparison))
+    console.print(render_comparison(comparison), crop=False)
     matrix = defense_matrix(comparison)
     if matrix is not None:
         console.print()
-        console.print(render_matrix(matrix))
+        console.print(render_matrix(matrix), crop=False)
 
 
 def _run_comparison(

@@ -200,9 +200,9 @@ def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
     from rich.console import Console
 
     from mia_lightning.reports.console import render_summary
+    from mia_lightning.terminal.tables import printer
 
-    progress = Console(stderr=True)
-    console = Console() if settings.output == "text" else progress
+    progress, console = Console(stderr=True), printer(stderr=settings.output != "text")
     if settings.shard is not None:
         with nothing_on_stdout():
             sentence = job.train_shard(folder, progress)
@@ -215,7 +215,7 @@ def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
         print(f"mia-lightning: {sentence} itself", file=sys.stderr)
     verdict = job.judged(report, folder)
     with for_a_reader():
-        console.print(render_summary(report))
+        console.print(render_summary(report), crop=False)
         if verdict is not None:
             console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
         console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)

@@ -6,11 +6,12 @@ The adaptive attacker counts: one who does not know a defence is easily fooled b
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from mia_lightning.comparison.schema import ComparisonReport, Variant, VariantAttack
 from mia_lightning.reports.words import show
+from mia_lightning.terminal.tables import Columns, Sentence
 
 _TWINS = ("-unaware", "-adaptive")
 _MOST_WITH_LIMITS = 3  # attacks whose intervals fit 100 columns
@@ -65,28 +66,22 @@ def defense_matrix(report: ComparisonReport) -> Matrix | None:
     return Matrix(attacks=names, rows=rows)
 
 
-def render_matrix(matrix: Matrix) -> Table:
+def render_matrix(matrix: Matrix) -> Group:
     """A row for each variant, a column for each attack; fits 100 columns for a few attacks."""
-    table = Table(
-        title="Defences by attacks: AUC of the attacker who knows the defence",
-        caption="* Pareto front: no other variant is at least as accurate and leaks no more",
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        pad_edge=False,
-        box=None,
-    )
-    table.add_column("variant", overflow="fold", max_width=26)
-    table.add_column("test accuracy", justify="right")
-    for name in matrix.attacks:
-        table.add_column(Text(name), justify="right", overflow="fold")
-    for row in matrix.rows:
-        table.add_row(
-            Text(row.variant.name + (" *" if row.is_efficient else "")),
+    has_limits = len(matrix.attacks) <= _MOST_WITH_LIMITS
+    rows = [
+        [
+            row.variant.name + (" *" if row.is_efficient else ""),
             show(row.variant.test_accuracy),
-            *(_cell(attack, has_limits=len(matrix.attacks) <= _MOST_WITH_LIMITS) for attack in row.attacks),
-        )
-    return table
+            *(_cell(attack, has_limits=has_limits) for attack in row.attacks),
+        ]
+        for row in matrix.rows
+    ]
+    return Group(
+        Text("Defences by attacks: AUC of the attacker who knows the defence", "bold"),
+        Columns(["variant", "test accuracy", *matrix.attacks], rows, 1),
+        Sentence("* Pareto front: no other variant is at least as accurate and leaks no more"),
+    )
 
 
 def _cell(attack: VariantAttack | None, *, has_limits: bool) -> str:

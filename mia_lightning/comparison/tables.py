@@ -4,12 +4,12 @@ import csv
 import io
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport
 from mia_lightning.reports.rows import ACCURACIES, with_limits
 from mia_lightning.reports.words import show
+from mia_lightning.terminal.tables import Columns
 
 _SIGNS = {"holds": "✓", "does not hold": "✗", "undecided": "?", "not run": "–"}
 _STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not run": "dim"}
@@ -17,25 +17,23 @@ _STYLES = {"holds": "green", "does not hold": "red", "undecided": "yellow", "not
 
 def render_comparison(report: ComparisonReport) -> Group:
     """A row for each variant and attack, and the statements below; fits 100 columns, says nothing by colour alone."""
-    table = Table(title=report.title, title_justify="left", title_style="bold", pad_edge=False, box=None)
-    table.add_column("variant", overflow="fold", max_width=26)
-    table.add_column("attack", overflow="fold", max_width=18)
-    for name in ("train", "test", "accuracy", "precision", "recall", "AUC"):
-        table.add_column(name, justify="right")
+    rows = []
     for variant in report.variants:
         for place, attack in enumerate(variant.attacks):
             target = (variant.train_accuracy, variant.test_accuracy)
-            table.add_row(
-                Text(variant.name if place == 0 else ""),
-                Text(attack.name),
-                *(show(value) if place == 0 else "" for value in target),
-                *(show(getattr(attack, figure).value) for figure in FIGURES),
+            rows.append(
+                [
+                    *(variant.name if place == 0 else "", attack.name),
+                    *(show(value) if place == 0 else "" for value in target),
+                    *(show(getattr(attack, figure).value) for figure in FIGURES),
+                ]
             )
+    table = Columns(["variant", "attack", "train", "test", "accuracy", "precision", "recall", "AUC"], rows, 2)
     lines = [Text(f"{each.name}: not run: {each.skipped}", "yellow") for each in report.variants if each.skipped]
     for statement in report.statements:
         sign = f"{_SIGNS[statement.verdict]} {statement.verdict}: "
         lines.append(Text.assemble((sign, _STYLES[statement.verdict]), f"{statement.text} ({statement.detail})"))
-    return Group(table, Text(), *lines)
+    return Group(Text(report.title, "bold"), table, Text(), *lines)
 
 
 def comparison_csv(report: ComparisonReport) -> str:

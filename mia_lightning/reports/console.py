@@ -3,7 +3,6 @@
 import re
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from mia_lightning.metrics.figures import Figure
@@ -12,9 +11,10 @@ from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import has_trials, most_exposed, strongest
 from mia_lightning.reports.sentences import headline, privacy_sentences
 from mia_lightning.reports.words import about, bracket, label, percent, show
+from mia_lightning.terminal.tables import Columns, Sentence
 
 NUM_EXPOSED = 3
-SHORT_NAME, LONGEST_NAME = 12, 18  # of an attack: leaves room for intervals beside figures, is not broken
+SHORT_NAME = 12  # of an attack: leaves room for intervals beside figures
 
 
 def render_summary(report: AuditReport) -> Group:
@@ -25,26 +25,31 @@ def render_summary(report: AuditReport) -> Group:
     """
     rates = list(dict.fromkeys(fpr for attack in report.attacks for fpr in attack.overall.tpr_at_fpr))
     rates = rates[:2] + [rate for rate in rates[2:] if any(_tpr(attack, rate) for attack in report.attacks)]
-    table = Table(title=Text(headline(report), "bold"), title_justify="left", padding=(0, 1, 0, 0), box=None)
     longest = max((len(label(attack)) for attack in report.attacks), default=0)
-    table.add_column("attack", overflow="fold", min_width=min(longest, LONGEST_NAME))
     # Where members and non-members differ in number, precision and accuracy are balanced.
     is_even = all(attack.overall.num_members == attack.overall.num_nonmembers for attack in report.attacks)
     at_even = "" if is_even else "\nat 1:1"
-    for name in (
-        *(f"precision{at_even}", "recall", f"accuracy{at_even}", "AUC"),
+    heads = [
+        *("attack", f"precision{at_even}", "recall", f"accuracy{at_even}", "AUC"),
         *(f"TPR at\n{percent(fpr)} FPR" for fpr in rates),
-    ):
-        table.add_column(name, justify="right", vertical="top")
+    ]
+    rows = []
     for attack in report.attacks:
         figures = attack.overall
         decided = (figures.precision_balanced, figures.recall, figures.balanced_accuracy)
-        plain = [show(figure.value) for figure in decided]
         ranked = [figures.auc, *(figures.tpr_at_fpr.get(fpr) for fpr in rates)]
         gap = " " if longest <= SHORT_NAME else "\n"
-        table.add_row(Text(label(attack)), *plain, *(_cell(figure, gap) for figure in ranked))
-    top = [Text(sentence) for sentence in trust_warnings(report.trust)]
-    return Group(*top, *([Text()] if top else []), table, Text(), *(Text(line) for line in _lines(report)))
+        rows.append(
+            [
+                label(attack),
+                *(show(figure.value) for figure in decided),
+                *(_cell(figure, gap) for figure in ranked),
+            ]
+        )
+    table = Columns(heads, rows, 1)
+    top = [Sentence(sentence) for sentence in trust_warnings(report.trust)]
+    lines = (Sentence(line) for line in _lines(report))
+    return Group(*top, *([Text()] if top else []), Text(headline(report), "bold"), table, Text(), *lines)
 
 
 def _lines(report: AuditReport) -> list[str]:

@@ -249,12 +249,11 @@ def _show(jobs: Sequence[SweepJob], folder: Path) -> None:
 
     The table goes to stdout unless a document does.
     """
-    from rich.console import Console
-
     from mia_lightning.sweep.summary import render_rows, save_summary, summarise
+    from mia_lightning.terminal.tables import printer
 
     rows = summarise([job.run.folder for job in jobs])
-    Console(stderr=any(job.is_json for job in jobs)).print(render_rows(rows))
+    printer(stderr=any(job.is_json for job in jobs)).print(render_rows(rows), crop=False)
     for job in jobs:
         if job.is_json:
             print_document(job.run.folder, on_a_line=True)

@@ -1,18 +1,19 @@
 """What the runs of a sweep found, side by side: `sweep.parquet`, and the table that ends a sweep."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.sweep.rows import STAGES, Row
 from mia_lightning.sweep.rows import summarise as summarise
+from mia_lightning.terminal.tables import Columns, Sentence
 
 TABLE = "sweep.parquet"
 _ACCURACIES = ("train_accuracy", "test_accuracy", "generalization_gap")
@@ -23,7 +24,7 @@ _OF_REPORT = (
     *("num_targets", "num_shadows", "shadow_train_size", *_ACCURACIES),
 )
 _RENAMED = {"num_members": "train_size"}
-# Columns of the table on the terminal, left out where all runs have the same: it stands below then.
+# Columns of the table on the terminal where names do not tell; what all runs have in common stands below.
 _ABOUT = {
     "variant": "variant",
     "dataset": "data set",
@@ -37,7 +38,6 @@ _ABOUT = {
 }
 _NUMBERS = ("train", "test", "gap", "AUC", "TPR\nat\n0.1\u00a0%", "TPR\nat\n1\u00a0%", "TPR\n- FPR", "s")
 _NESTED = ("found", "seconds")
-LONGEST_NAME = 12  # of an attack, that is not broken
 
 
 def save_summary(rows: Sequence[Row], folder: Path) -> Path:
@@ -99,39 +99,63 @@ def _arrow(kind: Any) -> Any:
     return next(found for given, found in bare.items() if kind in (given, given | None))
 
 
-def render_rows(rows: Sequence[Row]) -> Table:
+def render_rows(rows: Sequence[Row]) -> Group:
     """A line for each row, and below it what all runs have in common, where they lie, and why some have no figures.
 
-    Fits 80 columns while not more than two things vary; says nothing by colour alone; undefined figures are dashes. Of
-    the intervals it has that of the AUC; `sweep.parquet` has the others.
+    A run is named by its folder and the settings in which it differs from the others. A further column says what varies
+    within a run, or between runs whose settings are not known. Says nothing by colour alone; undefined figures are
+    dashes. Of the intervals it has that of the AUC; `sweep.parquet` has the others.
     """
-    table = Table(title="Sweep", title_justify="left", title_style="bold", caption_justify="left", caption_style="")
-    table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
     reported = [row for row in rows if row.attack]
-    varied = [name for name in _ABOUT if len({_about(row, name) for row in reported}) > 1]
+    names = _names(rows)
+    varied = [name for name in _ABOUT if _is_told(name, reported)]
     has_failed = any(row.exit_code != 0 for row in rows)
-    for name in ("run", *(("exit",) if has_failed else ()), *(_ABOUT[name] for name in varied), "attack"):
-        table.add_column(name, overflow="fold")
-    table.columns[-1].min_width = min(max((len(row.attack or "") for row in rows), default=0), LONGEST_NAME)
-    for name in _NUMBERS:
-        table.add_column(name, justify="right", vertical="top", no_wrap=True)
-    before = None
+    cells, before = [], None
     for row in rows:
-        exit_code = (_text(row.exit_code),) if has_failed else ()
-        about = (row.run, *exit_code, *(_text(_about(row, name)) for name in varied))
         is_next = (row.path, row.found.get("defense")) == before
-        accuracies = [row.found.get(name) for name in _ACCURACIES]
-        table.add_row(
-            *(Text("" if is_next else each) for each in about),
-            Text(_text(row.attack)),
-            *("" if is_next else _show(value) for value in accuracies),
-            _limited(row, "auc"),
-            *(_show(row.found.get(name)) for name in FIGURES[1:]),
-            _show(row.seconds.get("total"), 1),
-        )
         before = (row.path, row.found.get("defense"))
-    table.caption = Text("\n".join(_remarks(rows, [name for name in _ABOUT if name not in varied])))
-    return table
+        exit_code = [_text(row.exit_code)] if has_failed else []
+        about = [names[row.run], *exit_code, *(_text(_about(row, name)) for name in varied)]
+        accuracies = [_show(row.found.get(name)) for name in _ACCURACIES]
+        cells.append(
+            [
+                *([""] * len(about) if is_next else about),
+                _text(row.attack),
+                *([""] * len(accuracies) if is_next else accuracies),
+                _limited(row, "auc"),
+                *(_show(row.found.get(name)) for name in FIGURES[1:]),
+                _show(row.seconds.get("total"), 1),
+            ]
+        )
+    heads = ["run", *(["exit"] if has_failed else []), *(_ABOUT[name] for name in varied), "attack"]
+    common = [name for name in _ABOUT if len({_about(row, name) for row in reported}) == 1]
+    table = Columns([*heads, *_NUMBERS], cells, len(heads))
+    return Group(Text("Sweep", "bold"), table, *(Sentence(line) for line in _remarks(rows, common)))
+
+
+def _is_told(name: str, rows: Sequence[Row]) -> bool:
+    """Whether a column says what the names of the runs do not."""
+    by_run: dict[str, set[object]] = {}
+    for row in rows:
+        by_run.setdefault(row.run, set()).add(_about(row, name))
+    if any(len(found) > 1 for found in by_run.values()):
+        return True
+    own = own_settings({row.run: row.overrides for row in rows})
+    values: dict[tuple[str, ...], set[object]] = {}
+    for run, found in by_run.items():
+        values.setdefault(own[run], set()).update(found)
+    return any(len(found) > 1 for found in values.values())
+
+
+def own_settings(overrides: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Of each run the settings that not all of them have; all settings of a single run."""
+    shared = set.intersection(*(set(each) for each in overrides.values())) if len(overrides) > 1 else set()
+    return {run: tuple(each for each in own if each not in shared) for run, own in overrides.items()}
+
+
+def _names(rows: Sequence[Row]) -> dict[str, str]:
+    own = own_settings({row.run: row.overrides for row in rows})
+    return {run: f"{run}: {' '.join(each)}" if each else run for run, each in own.items()}
 
 
 def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
@@ -142,13 +166,12 @@ def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
         lines.append("Brackets: 95\u00a0% intervals; s: seconds of the whole run.")
         if shared:
             lines.append(f"All runs: {', '.join(shared)}.")
-    shared_overrides = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
+    own = own_settings({row.run: row.overrides for row in rows})
     reasons = {}
     for row in rows:
         if row.reason is not None:
-            own = " ".join(each for each in row.overrides if each not in shared_overrides)
             name = f"{row.run}, {row.variant}" if row.variant else row.run
-            reasons[f"{name} ({own})" if own else name] = row.reason
+            reasons[f"{name} ({' '.join(own[row.run])})" if own[row.run] else name] = row.reason
     lines += [f"Run {name}: {reason}" for name, reason in reasons.items()]
     parents = list(dict.fromkeys(str(Path(row.path).parent) for row in rows if row.variant is None))
     return lines + [f"Results: {parent}" for parent in parents]
