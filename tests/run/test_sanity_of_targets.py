@@ -42,6 +42,8 @@ from mia_lightning.targets.endpoints.sagemaker import SageMaker
 from mia_lightning.targets.endpoints.sklearn import Sklearn
 from mia_lightning.targets.existing import Checkpoint, Existing
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 N, CLASSES = 600, ("low", "mid", "top")
 REMOTE = {"asking": Asking(sentinels=0, batch_size=256), "kind": "network"}
 

@@ -19,6 +19,8 @@ from mia_lightning.run.definition import Audit
 from mia_lightning.store.identity import NoIdentityError
 from mia_lightning.targets.existing import Existing, given_models
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 CPU = torch.device("cpu")
 
 

@@ -18,6 +18,8 @@ from mia_lightning.errors import InputError
 from mia_lightning.targets.weights_file import load_weights
 from mia_lightning.training.stack.stack import Stack
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 
 class Net(nn.Module):
     """A tied weight, a layer under two names, batch normalisation and a buffer that no state dict has."""
