@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
+from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
@@ -44,6 +45,7 @@ class Population:
         group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group; leakage is also reported for each
             group.
         group_names: one for each group; () without groups.
+        remarks: sentences for the report about the records.
         device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
             accelerator's free memory. Larger records stay where they are.
 
@@ -63,6 +65,7 @@ class Population:
     member_N: Tensor | None = None
     group_N: Tensor | None = None
     group_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     device_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -189,7 +192,7 @@ def make_population(
     member: Array | None = None,
     group: Array | None = None,
     group_names: Sequence[str] | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     mean: Tensor | None = None,
     std: Tensor | None = None,
 ) -> Population:
@@ -206,7 +209,9 @@ def make_population(
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
-        scale, mean, std: as in `Population`.
+        scale: as in `Population`; by default 1/255 for uint8 records of two or more axes (images) with values above
+            127, else 1.
+        mean, std: as in `Population`.
 
     Raises:
         InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
@@ -236,12 +241,14 @@ def make_population(
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
         group_N, names = numbered(group, group_names, name)
+    by_range, remarks = scale_by_range(x_N, name) if scale is None else (scale, ())
     return Population(
         name=name,
         x_N=x_N,
         label_N=label_N.to(torch.int64),
         class_names=tuple(str(each) for each in class_names),
-        scale=scale,
+        scale=by_range,
+        remarks=remarks,
         mean=mean,
         std=std,
         member_N=member
