@@ -101,7 +101,7 @@ def _check_roles(setup: Setup, audit: Audit) -> None:
             shadows = shadow_setup(setup, audit)
             if audit.shadow.makes_records:  # how many is not known yet
                 shadows.recipe.check_schedule("shadow", ())
-                shadows.recipe.check_outputs(shadows.architecture)
+                shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)
             else:
                 shadows.job(membership.shadows, "shadow").check()
     for attack in audit.attacks:

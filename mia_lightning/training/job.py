@@ -81,7 +81,7 @@ class TrainingJob:
         recipe, architecture = self.recipe, self.architecture
         recipe.check_schedule(self.role, map(len, self.records_K))
         if self.response_KN is None:
-            recipe.check_outputs(architecture)
+            recipe.check_outputs(architecture, self.population.num_classes)
         if recipe.execution == "stack" and architecture.refusal is not None:
             raise InputError(f"`training.execution` is stack, but {architecture.refusal}; set training.execution=loop.")
         for places in self.groups() if recipe.chunk != 1 else [[place] for place in range(self.num_models)]:

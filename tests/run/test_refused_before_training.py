@@ -18,7 +18,7 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.noisy import Noisy
 from mia_lightning.store.artefacts import Store
-from mia_lightning.targets.existing import Existing
+from mia_lightning.targets.existing import Checkpoint, Existing
 from mia_lightning.training.chunks import OneDevice
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.step.recipe import Recipe
@@ -260,3 +260,24 @@ def test_a_stack_that_fails_keeps_its_finished_chunks(
     observation = mia.observe(blobs, **settings)
     assert trained == [[0], [1], [2], [3]]
     assert observation.engine.reused["shadow"].found == 2
+
+
+def test_the_model_of_a_checkpoint_need_not_be_one_to_train_where_the_shadow_models_are_others(
+    blobs: Population, tmp_path: Path
+) -> None:
+    network = Probabilities()
+    torch.save({"model": network.state_dict()}, tmp_path / "model.pth")
+    settings: dict[str, object] = {
+        "model": Probabilities,
+        "target": Checkpoint(path=tmp_path / "model.pth"),
+        "membership": mia.Given(member_N=range(20)),
+        "training": PLAIN,
+        "shadow": mia.Real(count=2),
+        "trainer": CPU,
+    }
+    with pytest.raises(InputError, match="Probabilities gives probabilities"):
+        mia.observe(blobs, **settings)
+    observation = mia.observe(blobs, guess=Guess(model=partial(MLP, hidden=[4])), **settings)
+    with torch.no_grad():
+        expected = network(blobs.x_N).log()
+    torch.testing.assert_close(observation.target_signals.log_probability_KANC[0, 0], expected, rtol=1e-4, atol=1e-4)

@@ -185,13 +185,13 @@ class Recipe:
             )
             raise SettingError("training", "scheduler", rest)
 
-    def check_outputs(self, architecture: Architecture) -> None:
+    def check_outputs(self, architecture: Architecture, num_classes: int) -> None:
         """Refuse a model that gives probabilities if the objective takes logits, as cross-entropy does.
 
         Raises:
             InputError: naming the model's last layer.
         """
-        if architecture.probabilities_in and _takes_logits(self.objective):
+        if architecture.probabilities_in and _takes_logits(self.objective, num_classes):
             mode = "" if len(architecture.probabilities_in) > 1 else f" in {architecture.probabilities_in[0]} mode"
             last = f", by its last layer {architecture.last_layer}" if architecture.last_layer else ""
             raise InputError(
@@ -328,10 +328,10 @@ def _steps_of(recipe: Recipe, wanted: int) -> int:
         return low
 
 
-def _takes_logits(objective: Objective) -> bool:
+def _takes_logits(objective: Objective, num_classes: int) -> bool:
     """Whether the loss stays what it is when a number is added to all outputs of a record."""
-    output_KBC = torch.tensor([[[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]]])
-    label_KB = torch.tensor([[0, 2]])
+    output_KBC = torch.linspace(0.1, 0.9, 2 * num_classes).view(1, 2, num_classes).softmax(-1)
+    label_KB = torch.tensor([[0, num_classes - 1]])
     return torch.allclose(objective(output_KBC, label_KB), objective(output_KBC + 1, label_KB), atol=1e-5)
 
 
