@@ -84,9 +84,11 @@ class TrainingJob:
             recipe.check_outputs(architecture, self.population.num_classes)
         if recipe.execution == "stack" and architecture.refusal is not None:
             raise InputError(f"`training.execution` is stack, but {architecture.refusal}; set training.execution=loop.")
-        for places in self.groups() if recipe.chunk != 1 else [[place] for place in range(self.num_models)]:
-            self._batches(places, torch.device("cpu"))
+        groups = self.groups() if recipe.chunk != 1 else [[place] for place in range(self.num_models)]
+        for places in groups:
             self.gradients(places)
+        for places in groups:
+            self._batches(places, torch.device("cpu"))
 
     @property
     def num_models(self) -> int:
