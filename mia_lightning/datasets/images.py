@@ -15,6 +15,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 
 from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike, Text
@@ -41,6 +42,8 @@ def load_images(
     size: Size | None = None,
     grayscale: bool = False,
     name: Name | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
 ) -> Population:
     """Images `[3, h, w]`, or `[1, h, w]` if grey (uint8, normalised to [0, 1]), in the order of their paths.
 
@@ -56,6 +59,8 @@ def load_images(
             must have one size.
         grayscale: one channel instead of three.
         name: of the data set, in reports; by default that of the folder, or of the zip file without its ending.
+        mean, std: one number, or one for each channel, of pixels in [0, 1]. They are public constants; do not fit them
+            on private records.
 
     Raises:
         InputError: `path` is missing or damaged, or a file in it is no image, is in no class folder, is encrypted,
@@ -71,6 +76,8 @@ def load_images(
         name=name if name is not None else place.name if place.is_dir() else place.stem,
         class_names=found.class_names,
         scale=1 / 255,
+        mean=per_channel("mean", mean, found.x_N.shape[1:], place),
+        std=per_channel("std", std, found.x_N.shape[1:], place),
     )
 
 

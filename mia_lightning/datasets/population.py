@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.doubts import about_arrays, about_classes, check_no_measurement
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
+from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
@@ -195,7 +196,7 @@ def make_population(
     member: Array | None = None,
     group: Array | None = None,
     group_names: Sequence[str] | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     mean: Tensor | None = None,
     std: Tensor | None = None,
     remarks: Sequence[str] | None = None,
@@ -213,7 +214,9 @@ def make_population(
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
-        scale, mean, std: as in `Population`.
+        scale: as in `Population`; by default 1/255 for uint8 records of two or more axes (images) with values above
+            127, else 1.
+        mean, std: as in `Population`.
         remarks: about the records; None for those that can be read off the arrays.
 
     Raises:
@@ -245,12 +248,13 @@ def make_population(
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
         group_N, names = numbered(group, group_names, name)
+    by_range, of_scale = scale_by_range(x_N, name) if scale is None else (scale, ())
     population = Population(
         name=name,
         x_N=x_N,
         label_N=label_N.to(torch.int64),
         class_names=tuple(str(each) for each in class_names),
-        scale=scale,
+        scale=by_range,
         mean=mean,
         std=std,
         member_N=member
@@ -264,7 +268,7 @@ def make_population(
         check_no_measurement(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
     if remarks is None:
         remarks = about_arrays(x, own_N, name)
-    remarks = (*remarks, *about_classes(own_N, population.class_names, name))
+    remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))
     return replace(population, remarks=remarks)
 
 

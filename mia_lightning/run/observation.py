@@ -15,7 +15,13 @@ from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.metrics.sanity import Sanity
 from mia_lightning.run.definition import Audit
-from mia_lightning.run.preparation import as_trained, check_attacks, prepare, shadow_setup
+from mia_lightning.run.preparation import (
+    as_trained,
+    check_attacks,
+    prepare,
+    shadow_setup,
+    warn_of_given_split,
+)
 from mia_lightning.run.sanity import check_given
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
@@ -117,6 +123,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
     guarantee = _checked_guarantee(setup.membership, audit)
     with stages.clock("target"):
         targets = target.obtain(setup)
+        warn_of_given_split(setup, audit)  # after what the target may be refused for, since it takes its time
         target_signals = targets.about(setup.membership.asked_N).observe(setup.population, room=room)
     if not setup.membership.leaves_one_out:
         kept_T = _kept_targets(targets, target_signals, setup.membership, engine)

@@ -1,6 +1,7 @@
 """Before anything is trained: what the models are trained from, checked, and the engine that trains them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +10,7 @@ from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import TrainingDefense, defended_model, defended_recipe
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit
@@ -66,18 +67,59 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     membership = filled(audit, population)
     if not audit.shadow.makes_records:
         check_attacks(audit, membership, population, partial(filled, audit, population))
-    if not audit.membership.draws_target:
-        warning = model_free_warning(population, membership.member_KN[0], membership.nonmember_KN[0], seed=engine.seed)
-        if warning is not None:
-            engine.stages.remark(warning)
-    return Setup(
+    guess, target = audit.guess, audit.attacked
+    is_trained = target.takes_recipe or guess is None or guess.model is None  # the architecture, by whichever role
+    setup = Setup(
         engine=engine,
         make_network=make_network,
-        architecture=inspect_architecture(make_network, population),
+        architecture=inspect_architecture(make_network, population, trainable=is_trained),
         recipe=defended_recipe(*as_trained(trainings, audit.training, membership)),
         population=population,
         membership=membership,
     )
+    _check_roles(setup, audit)
+    return setup
+
+
+def warn_of_given_split(setup: Setup, audit: Audit) -> None:
+    """Remark that the split of somebody else's target can be told from records and labels alone; it takes its time."""
+    if audit.membership.draws_target:
+        return
+    members_N, others_N = setup.membership.member_KN[0], setup.membership.nonmember_KN[0]
+    warning = model_free_warning(setup.population, members_N, others_N, seed=setup.engine.seed)
+    if warning is not None:
+        setup.engine.stages.remark(warning)
+
+
+def _check_roles(setup: Setup, audit: Audit) -> None:
+    """Refuse what no role could be trained with, before the first one is trained."""
+    target, membership = audit.attacked, setup.membership
+    if target.is_trained_here and target.takes_recipe and not target.is_every_model:
+        setup.job(membership.targets, "target").check()
+    if not target.trains_shadows:
+        has_own_training = audit.guess is not None and audit.guess.training is not None
+        with _named("guess.training" if has_own_training else "training"):
+            shadows = shadow_setup(setup, audit)
+            if audit.shadow.makes_records:  # how many is not known yet
+                shadows.recipe.check_schedule("shadow", ())
+                shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)
+            else:
+                shadows.job(membership.shadows, "shadow").check()
+    for attack in audit.attacks:
+        training: Recipe | None = getattr(attack, "training", None)
+        if training is not None:
+            known = getattr(attack, "num_training_records", lambda num_population: 1)
+            with _named(f"attack.{attack.name}.training"):
+                training.check_schedule(f"attack/{attack.name}", [known(len(membership.population_N))])
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Within the context, a setting of `training` is named as one of this place."""
+    try:
+        yield
+    except SettingError as error:
+        raise error.at(place) from error
 
 
 def shadow_setup(setup: Setup, audit: Audit) -> Setup:

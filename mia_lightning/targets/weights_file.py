@@ -95,7 +95,8 @@ def _why_not(path: Path) -> str:
                 return "it is a TorchScript program"
     try:
         with torch.serialization.safe_globals(_PLAIN):
-            needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+            named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        needed = sorted(named, key=lambda name: (name.startswith("torch."), name))  # the user's own first
     except Exception:  # as torch.load
         needed = []
     if needed:

@@ -320,7 +320,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
                 "training.scheduler={_target_:torch.optim.lr_scheduler.OneCycleLR,_partial_:true,max_lr:0.1,"
                 "total_steps:1}"
             ],
-            ["`training.scheduler` has no further step at epoch 1 of target"],
+            ["`training.scheduler` ends after step 1, but the models of target take"],
         ),
         (["model.hidden=7"], ["`model.hidden` is 7"]),
         (["model.dropout=x"], ["`model.dropout` is 'x'"]),

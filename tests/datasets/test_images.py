@@ -322,3 +322,12 @@ def test_real_pictures_against_pillow(shared_data: Path) -> None:
         for number in range(0, 5000, 250):
             image = Image.open(io.BytesIO(archive.read(names[number]))).convert("L").resize((16, 16), 2)
             assert int(population.x_N[number].sum()) == int(np.asarray(image, np.int64).sum())
+
+
+def test_a_mean_and_a_deviation_for_each_channel(tmp_path: Path) -> None:
+    population = load_images(path=as_folder(tmp_path / "pets", TREE), mean=[0.1, 0.2, 0.3], std=0.5)
+    pixels = np.stack([picture(seed) for seed in range(5)]).transpose(0, 3, 1, 2)
+    expected = (pixels / 255 - np.array([0.1, 0.2, 0.3])[:, None, None]) / 0.5
+    np.testing.assert_allclose(population.records(torch.arange(5)).numpy(), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"dataset.std has 2 numbers but the records .* shape \(1, 4, 6\)"):
+        load_images(path=tmp_path / "pets", grayscale=True, std=[0.5, 0.5])

@@ -49,11 +49,9 @@ def renamed(state: dict[str, Tensor], change: Callable[[str], str]) -> dict[str,
 
 
 def optimiser_of(network: nn.Module) -> dict[str, Any]:
-    optimizer = torch.optim.Adam(network.parameters())
-    network(torch.ones(2, 6)).sum().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return optimizer.state_dict()
+    moments = {"step": torch.tensor(1.0), "exp_avg": torch.zeros(6, 6)}
+    groups = [{"lr": 0.1, "params": list(range(len(list(network.parameters()))))}]
+    return {"state": {0: moments}, "param_groups": groups}
 
 
 FORMS: dict[str, Callable[[nn.Module], Any]] = {
