@@ -531,3 +531,16 @@ def test_nothing_of_an_earlier_run_stands_beside_a_failure(call: Call, tmp_path:
     left = {path.name for path in (tmp_path / "here").iterdir()}
     assert not left & {"report.json", "scores.parquet", "per_class.csv", "figures", "target.safetensors"}
     assert "outcome.json" in left
+
+
+def test_members_are_checked_before_pictures_are_decoded(call: Call, tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/2.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True)
+        (tmp_path / "pictures" / name).write_bytes(b"no image")
+    (tmp_path / "rows.csv").write_text("file\ncat/3.png\n")
+    given = ["membership=given", "membership.path=rows.csv"]
+    result = call("dataset=images", "dataset.path=pictures", *given)
+    assert result.returncode == 2
+    assert "names 'cat/3.png', which is none of the 2 records" in result.stderr
+    (tmp_path / "rows.csv").write_text("file\ncat/1.png\n")
+    assert "cannot be read as an image" in call("dataset=images", "dataset.path=pictures", *given).stderr
