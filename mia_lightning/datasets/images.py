@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -49,7 +49,8 @@ def load_images(
 
     The class of an image is the name of the folder directly above it; `train/cat` and `test/cat` are one class.
     Classes are numbered in the order of their names. PNG, JPEG, BMP, GIF and WebP files are read as they are stored
-    (the first of several frames, EXIF rotation not applied, transparency dropped). Hidden files and those of
+    (the first of several frames, EXIF rotation not applied, transparency dropped). A file of members may name images by
+    their paths or file names. Hidden files and those of
     `__MACOSX` are skipped; any other file is refused, so that none is skipped unnoticed.
 
     Args:
@@ -70,7 +71,7 @@ def load_images(
     found = read_class_folders(
         place, folder=folder, size=(size, size) if isinstance(size, int) else size, grayscale=grayscale
     )
-    return make_population(
+    population = make_population(
         found.x_N,
         found.label_N,
         name=name if name is not None else place.name if place.is_dir() else place.stem,
@@ -79,6 +80,20 @@ def load_images(
         mean=per_channel("mean", mean, found.x_N.shape[1:], place),
         std=per_channel("std", std, found.x_N.shape[1:], place),
     )
+    return replace(population, record_names=found.paths)
+
+
+def image_names(*, path: PathLike, folder: str | None = None, **_: object) -> tuple[str, ...]:
+    """The names of the records of `load_images` with the same arguments: paths within `path`; nothing is decoded.
+
+    Raises:
+        InputError: as `load_images`, as far as the names show it.
+    """
+    with _opened(Path(path).expanduser().absolute()) as (names, _read):
+        return tuple(_image_paths(names, folder, Path(path)))
+
+
+load_images.record_names = image_names  # type: ignore[attr-defined]  # which the command asks before it loads them
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,16 +111,21 @@ def read_class_folders(
 ) -> ClassFolders:
     """As `load_images`, with the paths of the images."""
     with _opened(place) as (names, read):
-        paths = [each for each in sorted(names) if _is_image(each, folder, place)]
-        if not paths:
-            where = "" if folder is None else f" below the folder {folder!r} (dataset.folder)"
-            raise InputError(f"'{place.absolute()}' has no images{where}: give each class a folder of images")
+        paths = _image_paths(names, folder, place)
         classes = [PurePosixPath(each).parent.name for each in paths]
         class_names = tuple(sorted(set(classes)))
         rank = {each: number for number, each in enumerate(class_names)}
         x_N = _decode_all(place, paths, read, size, "L" if grayscale else "RGB")
     label_N = np.array([rank[each] for each in classes], np.int64)
     return ClassFolders(paths=tuple(paths), x_N=x_N, label_N=label_N, class_names=class_names)
+
+
+def _image_paths(names: Sequence[str], folder: str | None, place: Path) -> list[str]:
+    paths = [each for each in sorted(names) if _is_image(each, folder, place)]
+    if not paths:
+        where = "" if folder is None else f" below the folder {folder!r} (dataset.folder)"
+        raise InputError(f"'{place.absolute()}' has no images{where}: give each class a folder of images")
+    return paths
 
 
 @contextmanager

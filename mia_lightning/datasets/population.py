@@ -47,6 +47,8 @@ class Population:
             group.
         group_names: one for each group; () without groups.
         remarks: sentences for the report about the records.
+        record_names: one for each record, such as the path of a file, by which a file of members may name it; () for
+            none.
         device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
             accelerator's free memory. Larger records stay where they are.
         image_shape: (channels, height, width) of records that are flattened images, for networks that want images;
@@ -69,6 +71,7 @@ class Population:
     group_N: Tensor | None = None
     group_names: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    record_names: tuple[str, ...] = ()
     device_bytes: int | None = None
     image_shape: tuple[int, int, int] | None = None
 
@@ -152,6 +155,7 @@ class Population:
             label_N=self.label_N[index],
             member_N=None if self.member_N is None else self.member_N[index],
             group_N=None if self.group_N is None else self.group_N[index],
+            record_names=(),
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
@@ -165,6 +169,7 @@ class Population:
             label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
             member_N=None,
             group_N=group_N,
+            record_names=(),
         )
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":

@@ -126,10 +126,10 @@ class Table:
             mend = "fill in the missing value, or leave the record out"
             raise self.refusal(column, lambda value: value.lower() not in MISSING, mend)
         mend = "encode it as a finite number"
-        if pc.any(pc.match_substring_regex(text, _GROUPED)).as_py():
-            mend += ", without a comma between thousands and with a point as the decimal mark"
-        elif self._has_decimal_comma:
+        if self._has_decimal_comma:
             mend += "; other columns have decimal commas, so a point cannot be told from a separator of thousands"
+        elif pc.any(pc.match_substring_regex(text, _GROUPED)).as_py():
+            mend += ", without a comma between thousands and with a point as the decimal mark"
         raise self.refusal(column, self._is_number, mend)
 
     def refusal(self, column: str, usable: Callable[[str], bool], mend: str) -> InputError:

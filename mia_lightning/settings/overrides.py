@@ -22,16 +22,16 @@ def of_hydra(text: str) -> str:
     if text and not re.search(r"[,\[\]{}()]", text) and _read_as(text) == text:
         return text
     mark = '"' if "'" in text and '"' not in text else "'"
-    # Backslashes are doubled where they stand before a quote; a dollar before a brace would be an interpolation.
-    escaped = re.sub(rf"(\\*)({mark}|$)", lambda m: m[1] * 2 + ("\\" if m[2] else "") + m[2], text)
-    escaped = escaped.replace("${", "\\${")
+    # First for OmegaConf, which interpolates ${...}, then for Hydra; both halve backslashes before what they escape.
+    escaped = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    escaped = re.sub(rf"(\\*)({mark}|\Z)", lambda m: m[1] * 2 + ("\\" if m[2] else "") + m[2], escaped)
     return f"{mark}{escaped}{mark}"
 
 
 def for_shell(argument: str) -> str:
     """The argument as it is typed in this system's shell."""
-    if os.name == "nt":
-        return subprocess.list2cmdline([argument])
+    if os.name == "nt":  # for cmd and PowerShell
+        return subprocess.list2cmdline([argument]) if '"' in argument else f'"{argument}"'
     if "'" in argument and not re.search(r'["$`\\!]', argument):
         return f'"{argument}"'
     return shlex.quote(argument)
