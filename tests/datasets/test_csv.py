@@ -78,7 +78,7 @@ def test_delimiter(tmp_path: Path, argument: str, mark: str) -> None:
         "\na,y\n1.0,p\n+2,q\n",
         "a,y\n1e0,p\n2,q\n",
         "a,y\n1,p\n2,q\n".encode("utf-16"),
-        gzip.compress(b"a,y\n1,p\n2,q\n"),
+        gzip.compress(b"a,y\n1,p\n2,q\n", mtime=0),
         bz2.compress(b"a,y\n1,p\n2,q\n"),
         lzma.compress(b"a,y\n1,p\n2,q\n"),
         pa.compress(b"a;y\n1,0;p\n2;q\n", codec="zstd", asbytes=True),
@@ -305,7 +305,7 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, str], str]] = {
     "text after an empty line": ("a,y\n1,p\n,\nred,q\n", {}, "line 4 of .* has 'red' in column 'a'"),
     "parquet": (b"PAR1....", {}, "is a parquet file and no text: save the table as CSV in UTF-8"),
     "old workbook": (b"\xd0\xcf\x11\xe0....", {}, "is a workbook and no text"),
-    "damaged gzip": (gzip.compress(b"a,y\n1,p\n")[:-9], {}, "cannot be read as CSV in UTF-8"),
+    "damaged gzip": (gzip.compress(b"a,y\n1,p\n", mtime=0)[:-9], {}, "cannot be read as CSV in UTF-8"),
     "damaged zip": (b"PK\x03\x04....", {}, "cannot be read as CSV in UTF-8"),
     "not UTF-8": (
         b"a,y\n1,\xe9t\xe9\n2,b\n",
