@@ -91,7 +91,7 @@ class PredictedModels(EndpointModels):
         *,
         remark: Callable[[str], object] = print,
     ) -> None:
-        super().__init__(endpoint, asking, population.class_names, remark=remark)
+        super().__init__(endpoint, asking, population.class_names, labels_are_places=True, remark=remark)
         self._file, self._population = endpoint, population
 
     def observe(self, population: Population, *, room: Room | None = None, wanted_N: Tensor | None = None) -> Signals:
