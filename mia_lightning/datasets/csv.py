@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BeforeValidator, StringConstraints
 
-from mia_lightning.datasets.doubts import about_identifiers, are_few, check_no_measurement, looks_like_identifier
+from mia_lightning.datasets.doubts import about_identifiers, are_few, check_classes, looks_like_identifier
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.table import FALSE, TRUE, Table
 from mia_lightning.errors import DataNotThereError, InputError
@@ -49,7 +49,7 @@ def load_csv(
             (gzip, bzip2, xz, Zstandard, a zip file of one table).
         label_column: text or numbers; the sorted distinct values (numbers by value) name the classes. "1" and "1.0" are
             one class.
-        member_column: 0, 1, true or false: the records that a given target was trained on.
+        member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
             reported, too.
         drop_columns: those that are left out, such as a customer's number.
@@ -76,7 +76,7 @@ def load_csv(
         raise InputError(f"{table.place} has no column beside the label's: add the features")
     class_names, label_N = _distinct(table, label_column, "label")
     name_C = [number if math.isfinite(number := _number(each)) else None for each in class_names]
-    check_no_measurement(name_C, label_N, f"column {label_column!r} of {table.place}")
+    check_classes(name_C, label_N, f"column {label_column!r} of {table.place}")
     group_names, group_N = (None, None) if group_column is None else _distinct(table, group_column, "group")
     member_N = None if member_column is None else _truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)

@@ -25,6 +25,9 @@ def looks_like_identifier(value_N: Column, label_N: Column) -> bool:
     N = len(value_N)
     if N < _FEWEST or not np.isfinite(value_N).all() or not (value_N == np.floor(value_N)).all():
         return False
+    some = value_N[:: max(1, N // _SAMPLE)][:_SAMPLE]  # most columns need no more
+    if len(np.unique(some)) < _NEARLY * len(some):
+        return False
     num = len(np.unique(value_N))
     if num < _NEARLY * N:
         return False
@@ -93,8 +96,8 @@ def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> lis
     ]
 
 
-def check_no_measurement(name_C: Sequence[float | None], label_N: Column, what: str) -> None:
-    """Refuse labels that are measurements: numbers of which most records have one of their own.
+def check_classes(name_C: Sequence[float | None], label_N: Column, what: str) -> None:
+    """Refuse labels that are no classes: measurements, and names of which most records have one of their own.
 
     Args:
         name_C: the numbers that name the classes; None for other names.
@@ -106,7 +109,14 @@ def check_no_measurement(name_C: Sequence[float | None], label_N: Column, what: 
     """
     numbers = [each for each in name_C if each is not None]
     C, N = len(name_C), len(label_N)
-    if len(numbers) < C or C <= _FEW_CLASSES:
+    if C <= _FEW_CLASSES:
+        return
+    if len(numbers) < C:
+        if N < 2 * C:
+            raise InputError(
+                f"{what} has {C} different values for {N} records, which is an identifier and no class: give a label "
+                "that several records have each"
+            )
         return
     has_fractions = any(each % 1 for each in numbers)
     if has_fractions or N < _FEW_RECORDS * C:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mia_lightning.datasets.doubts import about_arrays, about_classes, check_no_measurement
+from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
@@ -270,7 +270,7 @@ def make_population(
     )
     own_N = population.label_N.cpu().numpy()
     if is_counted:
-        check_no_measurement(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
+        check_classes(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
     if remarks is None:
         remarks = about_arrays(x, own_N, name)
     remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))

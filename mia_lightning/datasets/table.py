@@ -23,7 +23,7 @@ import pyarrow.csv
 from mia_lightning.errors import InputError
 
 MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
-TRUE, FALSE = ["1", "true"], ["0", "false"]
+TRUE, FALSE = ["1", "true", "1.0", "yes"], ["0", "false", "0.0", "no"]
 _BLOCK = 1 << 24  # bytes; the longest line that can be read
 _DELIMITERS = ",;\t|"
 # Numbers with commas: decimal ones, and those that could be whole ones in groups of three digits.

@@ -134,6 +134,22 @@ def test_one_number_in_two_spellings_is_one_class(tmp_path: Path) -> None:
         load_csv(path=write(tmp_path, "a,y\n1,007\n2,012\n3,7\n"), label_column="y")
 
 
+@pytest.mark.parametrize("pair", [("1", "0"), ("TRUE", "False"), ("1.0", "0.0"), ("Yes", "no")])
+def test_members_in_several_spellings(tmp_path: Path, pair: tuple[str, str]) -> None:
+    path = write(tmp_path, "a,in,y\n1,{},p\n2,{},q\n".format(*pair))
+    member_N = load_csv(path=path, label_column="y", member_column="in").member_N
+    assert member_N is not None
+    assert member_N.tolist() == [True, False]
+
+
+def test_a_label_that_each_record_has_of_its_own_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7}.5,name {i}\n" for i in range(60))
+    with pytest.raises(
+        InputError, match=r"column 'y' of .* has 60 different values for 60 records, which is an identifier"
+    ):
+        load_csv(path=write(tmp_path, "a,y\n" + rows), label_column="y")
+
+
 def test_columns_may_be_left_out(tmp_path: Path) -> None:
     text = ",a,note,b,y\n0,1,x,2,p\n1,3,z,4,q\n"
     path = write(tmp_path, text)

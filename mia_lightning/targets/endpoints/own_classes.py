@@ -38,6 +38,9 @@ class ClassNames:
 
     def find(self, name: object) -> int | None:
         """The place of the class of this name, a text or a number; None where there is none."""
+        exact = self._ways[0][1].get(name)
+        if exact is not None:
+            return exact
         for spelling in dict.fromkeys((str(name), str(key_of(name)))):
             for way, place_of in self._ways:
                 place = place_of.get(way(spelling))

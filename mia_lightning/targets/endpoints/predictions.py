@@ -100,7 +100,7 @@ class PredictedModels(EndpointModels):
         kind: Kind = "unknown",
         remark: Callable[[str], object] = print,
     ) -> None:
-        super().__init__(endpoint, asking, population.class_names, kind=kind, remark=remark)
+        super().__init__(endpoint, asking, population.class_names, kind=kind, labels_are_places=True, remark=remark)
         self._file, self._population = endpoint, population
 
     def observe(

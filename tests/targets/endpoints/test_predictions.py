@@ -225,8 +225,10 @@ def test_decimal_commas_and_compression(blobs: Population, tmp_path: Path) -> No
 def test_labels_are_names_before_they_are_numbers(
     blobs: Population, tmp_path: Path, suffix: str, names: Any, labels: Any, wanted: Any
 ) -> None:
-    path = write(tmp_path / f"predictions.{suffix}", {"label": labels * 40})
-    assert asked(path, replace(blobs, class_names=names)) == wanted * 40
+    path, named = write(tmp_path / f"predictions.{suffix}", {"label": labels * 40}), replace(blobs, class_names=names)
+    assert asked(path, named) == wanted * 40
+    signals = Predictions(path=path).obtain(given_setup(named)).observe(named)
+    assert signals.log_probability_KANC[0, 0].argmax(1).tolist() == wanted * 40
 
 
 def test_labels_that_could_be_names_and_numbers_are_decided_by_a_setting(blobs: Population, tmp_path: Path) -> None:
