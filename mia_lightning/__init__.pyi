@@ -54,6 +54,7 @@ from .membership import Plan as Plan
 from .reports.files import read_report as read_report
 from .reports.files import save_report as save_report
 from .reports.schema import AuditReport as AuditReport
+from .run.about import About as About
 from .run.definition import Audit as Audit
 from .run.observation import Observation as Observation
 from .shadows.guess import Guess as Guess
@@ -89,6 +90,7 @@ __version__: str
 __all__ = [
     "DPSGD",
     "L2",
+    "About",
     "AmazonML",
     "Asking",
     "AttackP",

@@ -17,10 +17,12 @@ from rich.console import Console
 from mia_lightning.attacks.interface import Attack
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
+from mia_lightning.gate import Gate, judge
 from mia_lightning.loggers.interface import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.assemble import assemble
 from mia_lightning.reports.files import save_members, save_report
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, GateSection
+from mia_lightning.run.about import About
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.estimate import estimate_of
 from mia_lightning.run.observation import Observation, observe_models
@@ -138,6 +140,8 @@ class Cheap(TypedDict, total=False):
     save_models: bool
     logger: RunLogger | None
     console: Console | None
+    gate: Gate | None
+    report: About
     config: Mapping[str, Any]
 
 
@@ -146,7 +150,7 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
 
     Args:
         changes: what is to be otherwise than in the observed `Audit`: attacks, output defences, adaptive,
-            skip_inapplicable, convergence, output, save_models, logger, console, config.
+            skip_inapplicable, convergence, output, save_models, gate, report, logger, console, config.
 
     Raises:
         InputError: as `audit`, and for defences that the observed models were not trained with.
@@ -185,7 +189,8 @@ def attack_observed(observation: Observation, audit: Audit) -> AuditReport:
             "changes; call mia_lightning.observe with the same `defenses`."
         )
     with _logged(audit) as log, Stages(audit.console) as stages:
-        stages.remarks.extend(earlier.stages.remarks)
+        for name in ("remarks", "broken", "notes"):
+            getattr(stages, name).extend(getattr(earlier.stages, name))
         stages.seconds.update(earlier.stages.seconds)
         engine = replace(
             earlier,
@@ -248,6 +253,8 @@ def _attacked(observation: Observation) -> AuditReport:
     target_signals, outcomes = run_attacks(observation)
     with observation.engine.stages.stage("report", 0):
         report = assemble(observation, target_signals=target_signals, outcomes=outcomes)
+        if audit.gate is not None:
+            report = report.model_copy(update={"gate": GateSection.of(judge(report, audit.gate))})
         if audit.folder is not None:
             if audit.save_models:
                 audit.folder.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ import yaml
 from mia_lightning.command.configuration import CanarySettings, Configuration, GuessSettings
 from mia_lightning.gate import Gate
 from mia_lightning.membership import Disjoint
+from mia_lightning.run.about import About
 from mia_lightning.settings.words import in_words
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type] = {
     "canary": CanarySettings,
     "store": Store,
     "gate": Gate,
+    "report": About,
     "shadow": Shard,
 }
 _COMMENT = re.compile(

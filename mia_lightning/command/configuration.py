@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from mia_lightning.command.mistakes import NODES, config_directory
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from
+from mia_lightning.run.about import About
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast0, CanaryKind, Text
 from mia_lightning.settings.words import Such, Words
@@ -55,7 +56,7 @@ class Configuration:
         dataset, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
-        guess, canary, store, gate: settings of these names.
+        guess, canary, store, gate, report: settings of these names.
         shards: among how many jobs the shadow models are divided, and which this one is.
         experiment: name and variant, as a report repeats them.
 
@@ -68,7 +69,7 @@ class Configuration:
     save_models: bool
     convergence: bool = False
     estimate: bool = False
-    output: Literal["text", "json"] = "text"
+    output: Literal["text", "json", "markdown", "junit"] = "text"
     scale: Text = "paper"
     dataset: Section
     membership: Section
@@ -85,6 +86,7 @@ class Configuration:
     shards: Section
     logger: Section
     gate: Section | None = None
+    report: Section | None = None
     scales: Section | None = None
     comparison: Any = None
     experiments: Any = None
@@ -100,6 +102,7 @@ class Configuration:
         if type(self.defense.get("adaptive")) is not bool:
             raise InputError(f"`defense.adaptive` is {self.defense.get('adaptive')!r}; it must be true or false.")
         GuessSettings(**self.guess)
+        About(**(self.report or {}))
         CanarySettings(**self.canary)
         Store(**{**self.store, "dir": self.store.get("dir") or "."})
         shard = Shard(count=self.shards["count"], number=self.shards["number"] or 0)
@@ -120,6 +123,11 @@ class Configuration:
     def judge(self) -> Gate | None:
         """The gate; None where there is none."""
         return gate_from(self.gate)
+
+    @property
+    def about(self) -> About:
+        """What the user calls the audit."""
+        return About(**(self.report or {}))
 
     @property
     def shard(self) -> Shard | None:

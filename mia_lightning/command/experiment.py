@@ -142,7 +142,7 @@ def _compared(
             console.print(f"  not run: {translate(error)}", style=style, highlight=False, markup=False)
             continue
         variants.append(variant_of(each.name, report, own.relative_to(folder), each.x))
-        verdict = each.job.judged(report, own)
+        verdict = report.gate
         if verdict is not None:
             console.print(f"  {verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
             code = worst((code, verdict.exit_code))

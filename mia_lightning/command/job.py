@@ -1,6 +1,5 @@
 """One job: a configuration in, an audit out. Nothing heavy is imported before there is work."""
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_folder, about_node
 from mia_lightning.errors import InputError
-from mia_lightning.gate import GateVerdict, judge
 from mia_lightning.store.atomic import write_whole
 
 if TYPE_CHECKING:
@@ -78,6 +76,8 @@ class Job:
             skip_inapplicable=settings.skip_inapplicable,
             convergence=settings.convergence,
             save_models=settings.save_models,
+            gate=settings.judge,
+            report=settings.about,
             output=folder,
             console=console if made["trainer"]["progress_bar"] else None,
             config=made,
@@ -163,15 +163,6 @@ class Job:
             write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.content)).encode())
         except OSError as error:
             raise InputError(about_folder(error)) from error
-
-    def judged(self, report: "AuditReport", folder: Path) -> GateVerdict | None:
-        """Hold the report against the gate, and write gate.json; None where there is no gate."""
-        gate = self.configuration.judge
-        if gate is None:
-            return None
-        verdict = judge(report, gate)
-        write_whole(folder / "gate.json", json.dumps(verdict.to_json(), indent=2, allow_nan=False).encode() + b"\n")
-        return verdict
 
 
 def _canaries(settings: dict[str, Any]) -> Any:

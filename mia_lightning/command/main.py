@@ -25,7 +25,7 @@ from mia_lightning.command.mistakes import (
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
-from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_document, print_json
+from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -139,13 +139,29 @@ def run_job(config: "DictConfig") -> int:
         if isinstance(error, Exception) and is_bad_input(error):
             sentence = translate(error)
             _record(folder, BAD_INPUT, sentence)
-            return _complain(sentence)
+            code = _complain(sentence)
+            if config.get("output") == "junit":
+                _print_result(config, folder)
+            return code
         # A bug (SystemExit: of the user's code): it keeps its traceback, and the other jobs of a sweep still run.
         _record(folder, BUG, f"{type(error).__name__}: {error}")
         traceback.print_exc()
         return BUG
     _record(folder, code, reason)
+    _print_result(config, folder)
     return code
+
+
+def _print_result(config: "DictConfig", folder: Path) -> None:
+    """As a document, if one is wanted; that of a sweep is printed by its launcher, with those of an earlier start."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    output = config.get("output", "text")
+    if HydraConfig.get().mode is RunMode.RUN and config.get("estimate") is not True and config.shadow.shard is None:
+        from mia_lightning.sweep.documents import print_results
+
+        print_results([folder], output, in_sweep=False)
 
 
 def _run(job: "Job", hydra_config: Any, folder: Path) -> tuple[int, str | None]:
@@ -157,7 +173,7 @@ def _run(job: "Job", hydra_config: Any, folder: Path) -> tuple[int, str | None]:
     from hydra.types import RunMode
 
     settings = job.configuration
-    is_json, in_sweep = settings.output == "json", hydra_config.mode is RunMode.MULTIRUN
+    in_sweep = hydra_config.mode is RunMode.MULTIRUN
     is_experiment = settings.experiments is not None or settings.comparison is not None
     if settings.estimate:
         if is_experiment:
@@ -165,7 +181,7 @@ def _run(job: "Job", hydra_config: Any, folder: Path) -> tuple[int, str | None]:
                 "`estimate` is true, and an experiment compares several runs, of which some share their models; ask "
                 "for the estimate of one of them, with its settings in the place of experiment=... ."
             )
-        _estimate(job, is_json=is_json, in_sweep=in_sweep)
+        _estimate(job, in_sweep=in_sweep)
         return 0, None
     if is_experiment:
         from mia_lightning.command.experiment import run_experiment
@@ -175,21 +191,22 @@ def _run(job: "Job", hydra_config: Any, folder: Path) -> tuple[int, str | None]:
     else:
         experiment = hydra_config.runtime.choices.get("experiment")
         code, reason = _audit(job if experiment is None else job.named(experiment, None), folder)
-    if is_json and not in_sweep:  # the launcher prints what its runs have left, those of an earlier start too
-        print_document(folder, on_a_line=False)
     return code, reason
 
 
-def _estimate(job: "Job", *, is_json: bool, in_sweep: bool) -> None:
+def _estimate(job: "Job", *, in_sweep: bool) -> None:
     """Print what the run would take."""
+    output = job.configuration.output
+    if output == "junit":
+        raise InputError("`output` is 'junit', and an estimate tests nothing; set it to text, json or markdown.")
     with nothing_on_stdout():
         from mia_lightning.audit import estimate
 
         sentences = estimate(job.audit())
-    if is_json:
+    if output == "json":
         print_json({"estimates": sentences}, on_a_line=in_sweep)
     else:
-        print("\n".join(sentences))
+        print("\n".join(f"- {each}" if output == "markdown" else each for each in sentences))
 
 
 def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
@@ -213,7 +230,7 @@ def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
     if settings.shards["count"] > 1 and "shadow" in report.run.store and report.run.store["shadow"].trained:
         sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
         print(f"mia-lightning: {sentence} itself", file=sys.stderr)
-    verdict = job.judged(report, folder)
+    verdict = report.gate
     with for_a_reader():
         console.print(render_summary(report), crop=False)
         if verdict is not None:

@@ -38,6 +38,7 @@ def variant_of(name: str, report: AuditReport, folder: Path, x: float | None = N
         name=name,
         x=x,
         folder=folder.as_posix(),
+        is_broken=run.is_broken,
         remarks=report.warnings,
         queries_per_record=None if synthesis is None else synthesis.queries_per_record,
         failed_classes=() if synthesis is None else synthesis.failed_classes,

@@ -13,6 +13,7 @@ from mia_lightning.dashboard.finding import Place
 from mia_lightning.dashboard.settings import differing_settings
 from mia_lightning.reports.names import PAGE
 from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow
+from mia_lightning.sweep.rows import overrides_of, own_settings
 
 FIGURES = (
     {"key": "auc", "title": "AUC", "chance": 0.5},
@@ -42,23 +43,42 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
         beside: the folder of the page, from which the links to reports begin.
     """
     attacks = sorted({attack.attack for each in shown for attack in each.run.attacks})
-    titles = _titles(shown)
+    titles, names = _titles(shown), _names([each.place for each in shown])
     return {
         "figures": list(FIGURES),
         "grid": [float(f"{rate:.6g}") for rate in GRID_F],
         "attacks": attacks,
-        "runs": [_row(each, attacks, titles, beside) for each in shown],
+        "runs": [_row(each, name, attacks, titles, beside) for each, name in zip(shown, names, strict=True)],
         "settings": differing_settings([each.run.config for each in shown]),
     }
 
 
-def _row(shown: Shown, attacks: Sequence[str], titles: Mapping[Path, str], beside: Path) -> dict[str, Any]:
+def _names(places: Sequence[Place]) -> list[str]:
+    """The settings in which a run differs from the others of its sweep, or of all single runs; else its path.
+
+    A variant of an experiment has the name of its folder. What would name two runs is followed by the path.
+    """
+    groups: dict[str | None, dict[str, Sequence[str]]] = {}
+    for place in places:
+        groups.setdefault(place.group, {})[place.name] = () if place.comparison else overrides_of(place.folder)
+    own = {path: each for group in groups.values() for path, each in own_settings(group).items()}
+    names = [
+        f"{place.folder.name}" if place.comparison else " ".join(own[place.name]) or place.name for place in places
+    ]
+    return [
+        name if names.count(name) == 1 else f"{name} ({place.name})" for name, place in zip(names, places, strict=True)
+    ]
+
+
+def _row(shown: Shown, name: str, attacks: Sequence[str], titles: Mapping[Path, str], beside: Path) -> dict[str, Any]:
     """A run by the names of its columns, and what the page alone has of it."""
     place, run = shown.place, shown.run
     title = None if place.comparison is None else titles.get(place.comparison)
     return {
-        "name": place.name,
+        "name": name,
+        "path": place.name,
         "trust": run.trust,
+        "broken": run.is_broken,
         "href": _link(place.folder / PAGE, beside),
         "project": _project(run) or place.root,
         "group": place.group if title is None else f"{title} ({place.group})",

@@ -6,7 +6,7 @@ const collator = new Intl.Collator("en", { numeric: true });  // much faster tha
 
 // The text in which a search looks: names, and the settings in which runs differ.
 const searched = content.runs.map((run, place) => [
-  run.name, run.project, run.group, run.dataset, run.architecture, run.defense, `seed ${run.seed}`,
+  run.name, run.path, run.project, run.group, run.dataset, run.architecture, run.defense, `seed ${run.seed}`,
   ...content.settings.filter((setting) => setting.of[place] >= 0)
     .map((setting) => `${setting.name}=${setting.values[setting.of[place]]}`),
 ].join("\n").toLowerCase());

@@ -4,11 +4,6 @@ const MOST_CHOSEN = 8;
 
 const COLUMNS = [
   { key: "name", title: "run", value: (row) => row.run.name },
-  { key: "created", title: "created, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
-  { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
-  { key: "architecture", title: "architecture", value: (row) => row.run.architecture, text: true },
-  { key: "defense", title: "defence", value: (row) => row.run.defense, text: true, kind: "long" },
-  { key: "attack", title: "attack", value: (row) => row.attackName, text: true },
   ...content.figures.map((figure, place) => ({
     key: figure.key, title: figure.title, figure: (row) => row.attack.figures[place],
     value: (row) => (row.attack.figures[place] ? row.attack.figures[place][0] : null),
@@ -16,6 +11,11 @@ const COLUMNS = [
   { key: "gap", title: "gap", value: (row) => row.run.generalization_gap },
   { key: "test", title: "test accuracy", value: (row) => row.run.test_accuracy },
   { key: "shadows", title: "shadows", value: (row) => row.run.num_shadows, cell: (row) => String(row.run.num_shadows) },
+  { key: "created", title: "created, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
+  { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
+  { key: "architecture", title: "architecture", value: (row) => row.run.architecture, text: true },
+  { key: "defense", title: "defence", value: (row) => row.run.defense, text: true, kind: "long" },
+  { key: "attack", title: "attack", value: (row) => row.attackName, text: true },
 ];
 
 function shortMoment(created) {
@@ -76,7 +76,9 @@ function tableCell(row, column) {
   if (column.key === "name") {
     const cell = element("th", null, { scope: "row" });
     cell.append(linked(row.run));
+    if (row.run.path !== row.run.name) cell.append(element("small", row.run.path));
     if (row.run.trust) cell.append(element("small", row.run.trust === "void" ? "cannot be trusted" : "not confirmed"));
+    else if (row.run.broken) cell.append(element("small", "broken: see the warnings of its report"));
     return cell;
   }
   const value = column.value(row);

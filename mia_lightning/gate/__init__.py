@@ -7,7 +7,7 @@ pass says that these attacks with these shadow models did not exceed the limit, 
 Nothing heavy is imported before there is a report to judge.
 """
 
-from mia_lightning.gate.settings import Gate as Gate
-from mia_lightning.gate.settings import gate_from as gate_from
 from mia_lightning.gate.verdict import GateVerdict as GateVerdict
 from mia_lightning.gate.verdict import judge as judge
+from mia_lightning.run.gate import Gate as Gate
+from mia_lightning.run.gate import gate_from as gate_from

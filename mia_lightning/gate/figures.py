@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mia_lightning.gate.settings import Gate
+from mia_lightning.run.gate import Gate
 
 if TYPE_CHECKING:
     from mia_lightning.reports.schema import AuditReport

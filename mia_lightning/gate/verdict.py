@@ -1,22 +1,23 @@
 """The verdict of a gate on a report, and its sentence."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from mia_lightning.gate.figures import GatedAttack, gated_attack
-from mia_lightning.gate.settings import WORST, Gate
+from mia_lightning.run.gate import WORST, Gate
 from mia_lightning.terminal.exit_codes import ABOVE, BELOW, UNDETERMINED
 
 if TYPE_CHECKING:
     from mia_lightning.reports.schema import AuditReport
 
+NUM_NAMED = 3  # attacks in a sentence; the verdict has all of them
 Status = Literal["below", "above", "undetermined"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateVerdict:
-    """The content of `gate.json`.
+    """What the gate says of a report; the report's `gate` section has the same content.
 
     Attributes:
         status, exit_code: `below`, 0; `above`, 3; `undetermined`, 4.
@@ -38,10 +39,6 @@ class GateVerdict:
     num_members: int
     num_nonmembers: int
     records_to_settle: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, with the name of the schema."""
-        return {"schema": "mia_lightning.gate/1", **asdict(self)}
 
 
 def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
@@ -105,16 +102,16 @@ def _records_to_settle(attacks: Sequence[GatedAttack], limit: float) -> int | No
 def _sentence(status: Status, attacks: Sequence[GatedAttack], gate: Gate, settle: int | None) -> str:
     held = f"{100 * gate.confidence:g} % confidence" + (" over all of them" if len(attacks) > 1 else "")
     if status == "below":
-        tops = ", ".join(f"{each.attack} at most {each.high:.3g}" for each in attacks)
+        tops = _largest([(each.high, f"{each.attack} at most {each.high:.3g}") for each in attacks])
         return (
             f"gate: passed: a limit of {gate.limit:g} on the {gate.figure} is not exceeded by these attacks with these "
             f"shadows ({tops}; {held})."
         )
     if status == "above":
-        found = ", ".join(_shown(each) for each in attacks if each.low > gate.limit)
+        found = _largest([(each.low, _shown(each)) for each in attacks if each.low > gate.limit])
         return f"gate: failed: the limit of {gate.limit:g} on the {gate.figure} is exceeded ({found}; {held})."
     without = [f"{each.attack}: {each.reason}" for each in attacks if each.reason is not None]
-    found = ", ".join(without or [_shown(each) for each in attacks if each.high >= gate.limit])
+    found = ", ".join(without) or _largest([(each.high, _shown(each)) for each in attacks if each.high >= gate.limit])
     mend = (
         f"about {settle:,} members and as many non-members would settle it"
         if settle is not None
@@ -124,6 +121,12 @@ def _sentence(status: Status, attacks: Sequence[GatedAttack], gate: Gate, settle
         f"gate: undetermined: whether the limit of {gate.limit:g} on the {gate.figure} is exceeded cannot be told "
         f"({found}; {held})" + ("." if without else f"; {mend}.")
     )
+
+
+def _largest(told: Sequence[tuple[float, str]]) -> str:
+    """What is told of the attacks of the largest limits, and how many more there are."""
+    named = [text for _, text in sorted(told, key=lambda each: -each[0])[:NUM_NAMED]]
+    return ", ".join(named) + (f" and {len(told) - NUM_NAMED} more" if len(told) > NUM_NAMED else "")
 
 
 def _shown(each: GatedAttack) -> str:

@@ -1,6 +1,7 @@
 """From scores to the report."""
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MOD
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.reports.schema import (
+    AboutSection,
     AttackSection,
     AuditReport,
     ClassFigures,
@@ -89,7 +91,10 @@ def assemble(
         *engine.stages.remarks,
         *duplicates.warnings,
     ]
+    target = _target_section(population, membership, observation.targets, target_signals)
+    idle = _learnt_nothing(target) if observation.targets.trained_by == "run" else None
     report = AuditReport(
+        about=AboutSection.of(observation.audit.report),
         trust=trust,
         run=_run_section(engine, observation.audit.config),
         dataset=DatasetSection(
@@ -110,7 +115,7 @@ def assemble(
             near_duplicates_across_boundary=duplicates.near_count,
             num_compared_for_near_duplicates=duplicates.num_compared,
         ),
-        target=_target_section(population, membership, observation.targets, target_signals),
+        target=target,
         shadow=_shadow_section(observation, whole),
         defense=defense,
         privacy=privacy_section(observation, outcomes),
@@ -122,7 +127,9 @@ def assemble(
             )
             for outcome in outcomes
         ),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *([] if idle is None else [idle])),
+        broken=(*engine.stages.broken, *([] if idle is None else [idle])),
+        notes=tuple(engine.stages.notes),
         scores=_scores(outcomes, population, membership),
         training_curves=_training_curves(engine),
     )
@@ -215,6 +222,21 @@ def _target_section(population: Population, membership: Membership, targets: Mod
             for c, name in enumerate(population.class_names)
         ),
         per_group=_target_groups(population, membership, signals),
+    )
+
+
+def _learnt_nothing(target: TargetSection) -> str | None:
+    """The warning about targets that are no better on their own members than a constant answer; None for others."""
+    num_members = [each.num_members for each in target.per_class]
+    n = sum(num_members)
+    chance = max(num_members) / n
+    if target.train_accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / n):
+        return None
+    of = "The target classifies its" if target.num_targets == 1 else "The targets classify their"
+    return (
+        f"{of} own training records no better than the most frequent class would (train accuracy "
+        f"{target.train_accuracy:.3f}, that class {chance:.3f}): what has learnt nothing leaks nothing. Train for more "
+        "epochs, or change `training.optimizer.lr` or `model`."
     )
 
 

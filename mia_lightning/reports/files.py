@@ -22,8 +22,9 @@ from mia_lightning.store.atomic import write_whole
 
 VULNERABLE_RECORDS = "vulnerable_records.parquet"
 PER_GROUP = "per_group.csv"
+GATE, GATE_SCHEMA = "gate.json", "mia_lightning.gate/1"
 PICTURES = tuple(f"figures/{name}.png" for name in ("precision_recall", "roc", "leakage_vs_gap"))
-_OPTIONAL = (VULNERABLE_RECORDS, PER_GROUP, *PICTURES)  # which not every run writes
+_OPTIONAL = (VULNERABLE_RECORDS, PER_GROUP, GATE, *PICTURES)  # which not every run writes
 
 
 def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
@@ -31,7 +32,8 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
 
     `scores.parquet` (one row for each attack, target and record), `per_class.csv` (one row for each attack and
     class), `per_group.csv` (likewise, where the records have groups), `vulnerable_records.parquet` (one row for each
-    attack and record, where records are in some of several targets and out of others), three PNGs in `figures/`,
+    attack and record, where records are in some of several targets and out of others), `gate.json` (the verdict of the
+    gate, if there is one), three PNGs in `figures/`,
     `report.html` (every figure, interactive, self-contained) and `report.json`. The `report.json` of an earlier run is
     removed first and the new one written last: where it stands, the other files are complete and belong to it.
 
@@ -61,6 +63,8 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     records = record_table(report.attacks)
     if records is not None:
         contents[VULNERABLE_RECORDS] = _parquet(records)
+    if report.gate is not None:
+        contents[GATE] = json.dumps({"schema": GATE_SCHEMA, **report.gate.model_dump()}, indent=2).encode() + b"\n"
     contents |= png_figures(report, curves)
     contents[PAGE] = html_page(report, curves).encode()
     contents[REPORT] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
@@ -83,12 +87,13 @@ def save_members(membership: Membership, folder: Path) -> None:
     write_whole(path, "\n".join(["row,member", *lines, ""]).encode())
 
 
-def read_report(path: Path) -> AuditReport:
+def read_report(path: Path | str) -> AuditReport:
     """The report in `path`, a `report.json` or a folder with one; without scores and training curves.
 
     Raises:
         InputError: there is no such file, it is not JSON, or it is not a report of this version.
     """
+    path = Path(path)
     path = path / REPORT if path.is_dir() else path
     content = report_content(path)
     try:

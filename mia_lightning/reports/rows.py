@@ -92,6 +92,7 @@ class RunRow(_Columns):
     trust: Annotated[Literal["void", "unconfirmed"] | None, BeforeValidator(_doubt)] = _at(
         "trust.verdict", default=None
     )
+    broken: tuple[str, ...] = ()  # the warnings after which low figures are no evidence
     plan: str = _at("membership.plan")
     num_members: int = _at("membership.num_members")  # of one target
     num_nonmembers: int = _at("membership.num_nonmembers")
@@ -113,9 +114,14 @@ class RunRow(_Columns):
         """The columns of a report, or of the content of a report.json."""
         return cls.model_validate(report)
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether a warning says that low figures of the run are no evidence."""
+        return self.trust is not None or bool(self.broken)
+
     def rows(self) -> list[Row]:
         """A flat row for each attack; one without an attack for a run that has none."""
-        nested = {"attacks", "figures", "seconds", "config"}
+        nested = {"attacks", "figures", "seconds", "config", "broken"}
         shared = self.model_dump(exclude=nested)
         rows = [
             shared | attack.model_dump(exclude=nested) | with_limits(attack.figures, attack.figures)

@@ -163,6 +163,41 @@ class DefenseSection(_Section):
     adaptive: bool  # whether the attacker of the plainly named attacks knows them
 
 
+class AboutSection(_Section):
+    """What the user calls the audit; null where nothing is said."""
+
+    title: str | None = None
+    model: str | None = None  # name and version
+    owner: str | None = None  # who is responsible for the model
+
+
+class GatedAttackSection(_Section):
+    """The gated figure of one attack."""
+
+    attack: str
+    value: float | None  # mean over targets; null where it cannot be judged
+    low: float  # limits, corrected for the number of attacks
+    high: float
+    records_to_settle: int | None  # members, and non-members, with which the limits would exclude the gate's
+    reason: str | None  # why there is no value
+
+
+class GateSection(_Section):
+    """Whether the leakage stays below a limit; `gate.json` has the same content."""
+
+    status: Literal["below", "above", "undetermined"]
+    exit_code: int
+    sentence: str
+    figure: str
+    limit: float
+    confidence: float
+    attack: str  # "worst": all attacks
+    attacks: tuple[GatedAttackSection, ...]
+    num_members: int  # of one target
+    num_nonmembers: int
+    records_to_settle: int | None
+
+
 class ShadowSection(_Section):
     source: str  # real, noisy, marginal, model_based
     architecture: str
@@ -384,6 +419,7 @@ class AuditReport(_Section):
     """
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
+    about: AboutSection = Field(default_factory=AboutSection)
     trust: TrustSection = Field(default_factory=lambda: TrustSection(verdict="not checked"))
     run: RunSection
     dataset: DatasetSection
@@ -394,8 +430,11 @@ class AuditReport(_Section):
     privacy: PrivacySection | None = None  # null without a guarantee and without canaries
     threat_model: ThreatModelSection | None = None
     endpoint: EndpointSection | None = None  # null for a target that is not served by somebody else
+    gate: GateSection | None = None  # null without one
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]
+    broken: tuple[str, ...] = ()  # those of the warnings after which low figures are no evidence
+    notes: tuple[str, ...] = ()  # what attacks left out or could not learn, and which were not run
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
     training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None
     pictures: Annotated[SkipJsonSchema[dict[int, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None

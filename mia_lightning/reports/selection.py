@@ -1,13 +1,14 @@
 """What the console, the page and the loggers pick from a report: the strongest attack, the most exposed classes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mia_lightning.metrics.figures import Figure, Figures
 from mia_lightning.metrics.intervals.simultaneous import largest
-from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
+from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures, GroupFigures
 
+Part = TypeVar("Part", ClassFigures, GroupFigures)
 CHANCE_ERRORS = 3.5  # null standard errors within which an AUC is called chance
 
 
@@ -57,15 +58,37 @@ def leaking_rate(report: AuditReport) -> str | None:
 def most_exposed(attack: AttackSection, count: int | None = None) -> list[ClassFigures]:
     """Classes in falling order of the lower limit of their AUC, then of the AUC, at most `count`.
 
-    Classes without an AUC are left out; those without an interval come last.
+    The limit is the simultaneous one, where there is such. Classes without an AUC are left out; those without an
+    interval come last.
     """
-    defined = [figures for figures in attack.per_class if figures.auc.value is not None]
+    return _by_lower_limit(attack.per_class)[:count]
 
-    def place(figures: ClassFigures) -> tuple[bool, float, float, int]:
-        low = figures.auc.low
-        return low is None, -(low or 0.0), -(figures.auc.value or 0.0), figures.class_index
 
-    return sorted(defined, key=place)[:count]
+def most_exposed_groups(attack: AttackSection, count: int | None = None) -> list[GroupFigures]:
+    """Groups in the order of `most_exposed`."""
+    return _by_lower_limit(attack.per_group)[:count]
+
+
+def _by_lower_limit(parts: Sequence[Part]) -> list[Part]:
+    defined = [figures for figures in parts if figures.auc.value is not None]
+
+    def place(figures: Part) -> tuple[bool, float, float]:
+        low = (figures.auc_simultaneous or figures.auc).low
+        return low is None, -(low or 0.0), -(figures.auc.value or 0.0)
+
+    return sorted(defined, key=place)
+
+
+def by_strength(report: AuditReport) -> list[AttackSection]:
+    """All attacks: the strongest by AUC, the strongest at the lowest false-positive rate, then by falling AUC."""
+    rates = worst_rates(report)
+    first = strongest(report), next(iter(rates.values())).attack if rates else None
+
+    def place(attack: AttackSection) -> tuple[int, float]:
+        rank = next((rank for rank, each in enumerate(first) if each is attack), len(first))
+        return rank, -(attack.overall.auc.value or 0.0)
+
+    return sorted(report.attacks, key=place)
 
 
 def knowledge_pairs(report: AuditReport) -> list[tuple[AttackSection, AttackSection]]:

@@ -18,6 +18,8 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Plan
+from mia_lightning.run.about import About
+from mia_lightning.run.gate import Gate
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Has, PathLike, Place
 from mia_lightning.settings.words import Words
@@ -80,6 +82,8 @@ class Audit:
         seed: all random draws are functions of it and of their names.
         output: folder for the files of the run; None writes none.
         save_models: whether target.safetensors and shadow.safetensors are written there, and of one target members.csv.
+        gate: the limit that the figures are held against; None for none. The verdict stands in the report.
+        report: names on the first page of the report.
         logger: where the run is logged beside its files, such as `WandbReport`.
         console: where progress is shown; None shows none.
         config: is repeated in the report.
@@ -123,6 +127,8 @@ class Audit:
     seed: int = 0
     output: PathLike | None = None
     save_models: bool = False
+    gate: Gate | None = None
+    report: About = field(default_factory=About)
     logger: Annotated[Any, _LOGGER] | None = None
     console: Console | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -131,6 +137,8 @@ class Audit:
         object.__setattr__(self, "data", _as_population(self.data, self.label))
         object.__setattr__(self, "label", None)
         _check_names([attack.name for attack in self.attacks])
+        if self.gate is not None:
+            self.gate.check_attack([attack.name for attack in self.attacks])
         if self.save_models and not self.attacked.has_weights:
             raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
         if self.attacked.is_trained_here:

@@ -286,7 +286,9 @@ def _kept_targets(targets: Models, signals: Signals, membership: Membership, eng
             "membership=one_canary no trial may be left out; lower `training.optimizer.lr`."
         )
     if broken:
-        engine.stages.remark(f"The loss or the outputs of the targets {broken} were not finite: they are left out.")
+        engine.stages.remark(
+            f"The loss or the outputs of the targets {broken} were not finite: they are left out.", kind="broken"
+        )
     return kept_T
 
 
@@ -303,6 +305,7 @@ def _kept(membership: Membership, failed_K: Tensor, engine: Engine) -> Tensor:
     if names:
         engine.stages.remark(
             f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
-            "models are left out (a model's complement goes with it)."
+            "models are left out (a model's complement goes with it).",
+            kind="broken",
         )
     return kept_K

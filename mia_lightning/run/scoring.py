@@ -119,7 +119,7 @@ def _fitting(observation: Observation) -> list[Attack]:
         if reason is None:
             fitting.append(attack)
         elif audit.skip_inapplicable:
-            observation.engine.stages.remark(f"{attack.name} was not run: {reason}")
+            observation.engine.stages.remark(f"{attack.name} was not run: {reason}", kind="note")
         else:
             raise DoesNotApplyError(reason)
     return fitting
@@ -224,7 +224,7 @@ def _run(
                 shadow_score_K = fitted.score(evidence.signals, evidence.label_N)[:, evidence.target_scored_N][:, 0]
                 engine.losses.update(losses)
     for remark in scored.remarks:
-        engine.stages.remark(f"{name}: {remark}")
+        engine.stages.remark(f"{name}: {remark}", kind="note")
     outcome = AttackOutcome(
         name=name,
         description=attack.description,

@@ -29,7 +29,7 @@ from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
 from mia_lightning.terminal.exit_codes import TERMINATED, worst
-from mia_lightning.terminal.results import nothing_on_stdout, print_document
+from mia_lightning.terminal.results import nothing_on_stdout
 
 # Settings that concern the sweep and not its runs.
 OF_THE_SWEEP = ("hydra.launcher", "hydra/launcher", "hydra.sweep", "hydra/sweep", "hydra.mode", "hydra.run")
@@ -61,12 +61,12 @@ class SweepJob:
     Attributes:
         run: of the job.
         shards: the runs before it, each of which trains a part of its shadow models (`shadow.shards`).
-        is_json: whether its result is printed as a JSON document.
+        output: how its result is printed, as `output` says.
     """
 
     run: Run
     shards: tuple[Run, ...]
-    is_json: bool = False
+    output: str = "text"
 
 
 class SweepLauncher(Launcher):
@@ -133,8 +133,8 @@ class SweepLauncher(Launcher):
                 is_known = digest_of(own) == digests[i]
                 why = "as before" if is_known else f"since {wanted[i].name} holds a run with other settings"
                 print(f"Run {run.number} ({run.label}) is in {own}, {why}", file=sys.stderr)
-            is_json = OmegaConf.select(configs[i], "output") == "json"
-            jobs[own] = SweepJob(run=run, shards=self._shards(run, configs[i]), is_json=is_json)
+            output = str(OmegaConf.select(configs[i], "output", default="text"))
+            jobs[own] = SweepJob(run=run, shards=self._shards(run, configs[i]), output=output)
         return list(jobs.values())
 
     def _shards(self, run: Run, config: DictConfig) -> tuple[Run, ...]:
@@ -245,17 +245,18 @@ def _returned(outcome: Outcome) -> JobReturn:
 
 
 def _show(jobs: Sequence[SweepJob], folder: Path) -> None:
-    """Show results and failures of the runs: as a table, as JSON documents where these are set, and in `sweep.parquet`.
+    """Show results and failures of the runs: a table, documents where `output` wants such, and `sweep.parquet`.
 
     The table goes to stdout unless a document does.
     """
+    from mia_lightning.sweep.documents import print_results
     from mia_lightning.sweep.summary import render_rows, save_summary, summarise
     from mia_lightning.terminal.tables import printer
 
     rows = summarise([job.run.folder for job in jobs])
-    printer(stderr=any(job.is_json for job in jobs)).print(render_rows(rows), crop=False)
-    for job in jobs:
-        if job.is_json:
-            print_document(job.run.folder, on_a_line=True)
+    outputs = dict.fromkeys(job.output for job in jobs)
+    printer(stderr=list(outputs) != ["text"]).print(render_rows(rows), crop=False)
+    for output in outputs:
+        print_results([job.run.folder for job in jobs if job.output == output], output, in_sweep=True)
     with contextlib.suppress(InputError):  # the folder cannot be written, as the runs have already said
         save_summary(rows, folder)

@@ -56,12 +56,19 @@ def summarise(folders: Sequence[Path]) -> list[Row]:
     return [row for folder in folders for row in _rows_of(Path(folder))]
 
 
+def own_settings(overrides: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Of each run the settings that not all of them have, as far as they are known; all settings of a single run."""
+    known = [set(each) for each in overrides.values() if each]
+    shared = set.intersection(*known) if len(known) > 1 else set()
+    return {run: tuple(each for each in own if each not in shared) for run, own in overrides.items()}
+
+
 def _rows_of(folder: Path) -> list[Row]:
     code, reason = _outcome(folder)
     plain = Row(
         run=folder.name,
         path=str(folder),
-        overrides=_overrides(folder),
+        overrides=overrides_of(folder),
         exit_code=code,
         reason=reason,
         found=_seed(folder),
@@ -128,8 +135,8 @@ def _outcome(folder: Path) -> tuple[int | None, str | None]:
     return code, None if reason is None else str(reason)
 
 
-def _overrides(folder: Path) -> tuple[str, ...]:
-    """As the launcher or Hydra keeps them beside the run; empty where neither does."""
+def overrides_of(folder: Path) -> tuple[str, ...]:
+    """The settings of a run as they were typed, which the launcher or Hydra keeps; empty where neither does."""
     try:
         content = json.loads((folder / "run.json").read_bytes())["overrides"]
     except (OSError, ValueError, TypeError, KeyError):

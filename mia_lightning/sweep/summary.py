@@ -1,7 +1,7 @@
 """What the runs of a sweep found, side by side: `sweep.parquet`, and the table that ends a sweep."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
-from mia_lightning.sweep.rows import STAGES, Row
+from mia_lightning.sweep.rows import STAGES, Row, own_settings
 from mia_lightning.sweep.rows import summarise as summarise
 from mia_lightning.terminal.tables import Columns, Sentence
 
@@ -106,6 +106,22 @@ def render_rows(rows: Sequence[Row]) -> Group:
     within a run, or between runs whose settings are not known. Says nothing by colour alone; undefined figures are
     dashes. Of the intervals it has that of the AUC; `sweep.parquet` has the others.
     """
+    heads, cells, num_names = _table(rows)
+    remarks = (Sentence(line) for line in _remarks(rows))
+    return Group(Text("Sweep", "bold"), Columns(heads, cells, num_names), *remarks)
+
+
+def sweep_markdown(rows: Sequence[Row]) -> str:
+    """The same as Markdown."""
+    from mia_lightning.reports.markdown import markdown, markdown_table
+
+    heads, cells, num_names = _table(rows)
+    remarks = "\n".join(f"- {markdown(line)}" for line in _remarks(rows))
+    return f"## Sweep\n\n{markdown_table(heads, cells, num_names)}\n\n{remarks}\n"
+
+
+def _table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], int]:
+    """Heads, cells and the number of columns that are names."""
     reported = [row for row in rows if row.attack]
     names = _names(rows)
     varied = [name for name in _ABOUT if _is_told(name, reported)]
@@ -128,9 +144,7 @@ def render_rows(rows: Sequence[Row]) -> Group:
             ]
         )
     heads = ["run", *(["exit"] if has_failed else []), *(_ABOUT[name] for name in varied), "attack"]
-    common = [name for name in _ABOUT if len({_about(row, name) for row in reported}) == 1]
-    table = Columns([*heads, *_NUMBERS], cells, len(heads))
-    return Group(Text("Sweep", "bold"), table, *(Sentence(line) for line in _remarks(rows, common)))
+    return [*heads, *_NUMBERS], cells, len(heads)
 
 
 def _is_told(name: str, rows: Sequence[Row]) -> bool:
@@ -147,21 +161,17 @@ def _is_told(name: str, rows: Sequence[Row]) -> bool:
     return any(len(found) > 1 for found in values.values())
 
 
-def own_settings(overrides: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Of each run the settings that not all of them have; all settings of a single run."""
-    shared = set.intersection(*(set(each) for each in overrides.values())) if len(overrides) > 1 else set()
-    return {run: tuple(each for each in own if each not in shared) for run, own in overrides.items()}
-
-
 def _names(rows: Sequence[Row]) -> dict[str, str]:
     own = own_settings({row.run: row.overrides for row in rows})
     return {run: f"{run}: {' '.join(each)}" if each else run for run, each in own.items()}
 
 
-def _remarks(rows: Sequence[Row], common: Sequence[str]) -> list[str]:
+def _remarks(rows: Sequence[Row]) -> list[str]:
     lines = []
-    first = next((row for row in rows if row.attack), None)
-    if first is not None:
+    reported = [row for row in rows if row.attack]
+    if reported:
+        first = reported[0]
+        common = [name for name in _ABOUT if len({_about(row, name) for row in reported}) == 1]
         shared = [f"{_ABOUT[name]} {_about(first, name)}" for name in common if _about(first, name) is not None]
         lines.append("Brackets: 95\u00a0% intervals; s: seconds of the whole run.")
         if shared:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 from rich.console import Console
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mia_lightning.terminal.display import Display, Look, Now, Quantiles, Row, display_on
 
+Kind = Literal["warning", "broken", "note"]
 SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: reading them makes the device wait
 
 
@@ -28,6 +29,8 @@ class Stages:
     def __init__(self, console: Console | None = None, *, now: Now = time.perf_counter) -> None:
         self.console = console
         self.remarks: list[str] = []
+        self.broken: list[str] = []
+        self.notes: list[str] = []
         self.seconds: dict[str, float] = {}
         self._now = now
         self._display = display_on(console, now)
@@ -39,10 +42,17 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._display.close()
 
-    def remark(self, sentence: str) -> None:
-        """Print a sentence and keep it for the report."""
-        self.remarks.append(sentence)
-        self._display.say(sentence, "yellow")
+    def remark(self, sentence: str, *, kind: Kind = "warning") -> None:
+        """Print a sentence and keep it for the report.
+
+        Args:
+            kind: a warning for the top; one after which low figures are no evidence (`broken`); or a note about an
+                attack for the appendix.
+        """
+        (self.notes if kind == "note" else self.remarks).append(sentence)
+        if kind == "broken":
+            self.broken.append(sentence)
+        self._display.say(sentence, "dim" if kind == "note" else "yellow")
 
     def note(self, sentence: str) -> None:
         """Print a sentence that is not for the report."""

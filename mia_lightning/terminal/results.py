@@ -2,7 +2,8 @@
 
 `output=text` prints text for a person. `output=json` prints one JSON document: for a run its `report.json`, for an
 experiment `comparison.json`, for a series of experiments `summary.json`, or an estimate; a sweep prints one document on
-a line for each run.
+a line for each run. `output=markdown` and `output=junit` print one document of the run or of all runs of a sweep
+(`mia_lightning.sweep.documents`).
 """
 
 import json
@@ -13,7 +14,6 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-FORMATS = ("text", "json")
 DOCUMENTS = ("report.json", "comparison.json", "summary.json")
 STDOUT, STDERR = 1, 2
 

@@ -216,6 +216,51 @@ class TestContent:
         shown = [reader.read(place) for place in find_runs([root], never)]
         return page_content([each for each in shown if isinstance(each, Shown)], beside=beside)
 
+    def test_runs_are_named_by_the_settings_in_which_they_differ(self, tmp_path: Path) -> None:
+        root = tmp_path / "runs"
+        for name, typed in {"s/0": ["model=mlp", "seed=0", "a=1"], "s/1": ["model=cnn", "seed=0", "a=1"],
+                            "t/0": ["seed=0"], "t/1": ["seed=1"], "u": ["seed=0", "b=2"], "v": []}.items():  # fmt: skip
+            folder = write_run(root / name)
+            if typed:
+                (folder / "run.json").write_text(json.dumps({"overrides": typed}))
+        for sweep in ("s", "t"):
+            (root / sweep / "multirun.yaml").write_text("")
+        write_run(root / "paper" / "no_defence")
+        (root / "paper" / "comparison.json").write_text("{}")
+        runs = self.content(root, tmp_path)["runs"]
+        assert {run["path"]: run["name"] for run in runs} == {
+            "runs/s/0": "model=mlp",
+            "runs/s/1": "model=cnn",
+            "runs/t/0": "seed=0",
+            "runs/t/1": "seed=1",
+            "runs/u": "seed=0 b=2",
+            "runs/v": "runs/v",
+            "runs/paper/no_defence": "no_defence",
+        }
+        (root / "s" / "0" / "run.json").write_text(json.dumps({"overrides": ["seed=0", "model=mlp"]}))
+        (root / "s" / "1" / "run.json").write_text(json.dumps({"overrides": ["seed=1", "model=mlp"]}))
+        names = [run["name"] for run in self.content(root, tmp_path)["runs"]]
+        assert {"seed=0 (runs/s/0)", "seed=0 (runs/t/0)"} < set(names)
+        assert len(set(names)) == len(names)
+
+    @pytest.mark.parametrize(
+        ("content", "is_broken"),
+        [
+            ({}, False),
+            ({"warnings": ["Some are equal."]}, False),
+            ({"warnings": ["It has learnt nothing."], "broken": ["It has learnt nothing."]}, True),
+            ({"trust": {"verdict": "void"}}, True),
+            ({"trust": {"verdict": "unconfirmed"}}, True),
+            ({"trust": {"verdict": "sound"}}, False),
+        ],
+    )
+    def test_runs_that_a_warning_calls_broken_are_marked(
+        self, content: dict[str, Any], is_broken: bool, tmp_path: Path
+    ) -> None:
+        write_run(tmp_path / "runs" / "a", {**report_of(), **content})
+        (run,) = self.content(tmp_path / "runs", tmp_path)["runs"]
+        assert run["broken"] is is_broken
+
     def test_figures_curves_and_names(self, tmp_path: Path) -> None:
         attacks = {
             "loss": {"auc": (0.7, 0.6, 0.8), "0.01": (0.1, 0.05, None), "advantage": (0.25, None, None)},

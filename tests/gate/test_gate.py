@@ -5,20 +5,24 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from mia_lightning.command.job import Job
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from, judge
 from mia_lightning.metrics.intervals.limits import advantage_limits, auc_limits
-from mia_lightning.reports.schema import Scores, TrustSection
+from mia_lightning.reports.schema import GateSection, Scores, TrustSection
 from mia_lightning.terminal.exit_codes import worst
 
 Numbers = NDArray[np.float64]
@@ -186,7 +190,7 @@ def test_what_cannot_be_judged_does_not_pass() -> None:
     report = report_of({"loss": counted(0.5, 0.5, n)}, n)
     report.scores.is_member[:] = True
     assert "no members or no non-members" in judge(report, ADVANTAGE).sentence
-    json.dumps(verdict.to_json(), allow_nan=False)
+    json.loads(GateSection.of(verdict).model_dump_json())
 
 
 def simulated(gate: Gate, *, runs: int, n: int, attacks: int, targets: int, shift: float) -> tuple[int, int]:
@@ -351,7 +355,12 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run finds an advantage of 0.4 over 1,000 members and as many non-members, and trains nothing."""
     found = report_of({"loss": counted(0.9, 0.5, 1000)}, 1000)
-    monkeypatch.setattr("mia_lightning.command.job.Job.run", lambda *_: found)
+
+    def run(job: Job, *_: object) -> Any:
+        gate = job.configuration.judge
+        return SimpleNamespace(**vars(found), gate=None if gate is None else judge(found, gate))
+
+    monkeypatch.setattr("mia_lightning.command.job.Job.run", run)
     monkeypatch.setattr("mia_lightning.reports.console.render_summary", lambda _: "")
 
 
@@ -403,10 +412,9 @@ def test_a_mistake_in_the_gate_is_said_before_anything_is_trained(
 
 @pytest.mark.usefixtures("untrained")
 def test_a_run_without_a_gate_leaves_no_verdict_of_an_earlier_one(in_process: Any, tmp_path: Path) -> None:
-    here = ["hydra.run.dir=here"]
-    assert in_process(*here, "gate.metric=advantage", "gate.limit=0.2") == 3
-    assert (tmp_path / "here" / "gate.json").is_file()
-    assert in_process(*here) == 0
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "gate.json").write_text("{}")
+    assert in_process("hydra.run.dir=here") == 0
     assert not (tmp_path / "here" / "gate.json").exists()
 
 
@@ -448,3 +456,35 @@ def test_shadow_models_of_another_kind_fail_a_gate_but_never_pass_it() -> None:
         assert judge(report, ADVANTAGE).exit_code == (0 if code == 4 else 3)
         report.trust = TrustSection(verdict="sound", understated="Leakage may be understated: trees.")
         assert judge(report, ADVANTAGE).exit_code == code
+
+
+def test_a_sentence_names_the_three_attacks_of_the_largest_limits_and_counts_the_others() -> None:
+    rates = {f"attack_{i}": counted(0.5 + i / 100, 0.5, 2000) for i in range(6)}
+    passed = judge(report_of(rates, 2000), Gate(metric="advantage", limit=0.2))
+    assert [name for name in rates if name in passed.sentence] == ["attack_3", "attack_4", "attack_5"]
+    assert "and 3 more" in passed.sentence
+    assert len(passed.attacks) == 6
+    failed = judge(report_of({**rates, "best": counted(0.9, 0.5, 2000)}, 2000), Gate(metric="advantage", limit=0.2))
+    assert "best 0.4 [" in failed.sentence
+    assert "attack" not in failed.sentence
+    assert "more" not in failed.sentence
+
+
+def test_an_audit_from_python_is_held_against_its_gate(tmp_path: Path, blobs: Population) -> None:
+    import mia_lightning as mia
+
+    observed = mia.observe(
+        blobs, model=lambda: torch.nn.Linear(6, 3), membership=mia.Disjoint(train_size=20), shadow=mia.Real(count=2),
+        attacks=[mia.Loss()], training=mia.Recipe(epochs=1, optimizer=partial(torch.optim.SGD, lr=0.1), batch_size=20),
+    )  # fmt: skip
+    gate = Gate(metric="auc", limit=0.99)
+    report = mia.attack(observed, gate=gate, output=tmp_path)
+    assert report.gate == GateSection.of(judge(report, gate))
+    written = json.loads((tmp_path / "gate.json").read_text())
+    assert written == {"schema": "mia_lightning.gate/1", **json.loads(report.gate.model_dump_json())}
+    assert mia.read_report(str(tmp_path)).gate == report.gate
+    assert mia.attack(observed, output=tmp_path).gate is None
+    assert not (tmp_path / "gate.json").exists()
+    with pytest.raises(InputError, match=r"gate\.attack"):
+        mia.attack(observed, gate=Gate(metric="auc", limit=0.6, attack="shokri"))
+    observed.close()

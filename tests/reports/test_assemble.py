@@ -1,6 +1,7 @@
 """From scores to the report: figures with their intervals, of one target and of several."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from mia_lightning.reports.assemble import AttackOutcome, assemble
 from mia_lightning.reports.console import render_summary
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
+from mia_lightning.reports.rows import RunRow
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sentences import verdict
 from mia_lightning.run.observation import Observation
@@ -102,3 +104,32 @@ def test_several_targets_are_said_where_figures_are_shown(of_several: AuditRepor
     page = html_page(of_several, {"made": attack_curves(of_several.scores, "made")})
     assert f"<small>SD {spread:.3f}</small>" in page
     assert "TPR at 1\u00a0% FPR, one threshold for all targets" in page
+
+
+@pytest.mark.parametrize(("lr", "epochs", "is_idle"), [(1e-12, 1, True), (0.3, 20, False)])
+def test_a_target_that_has_learnt_nothing_is_called_broken(
+    blobs: Population, lr: float, epochs: int, is_idle: bool
+) -> None:
+    recipe = mia.Recipe(epochs=epochs, batch_size=10, optimizer=partial(torch.optim.SGD, lr=lr))
+    report = mia.audit(
+        blobs,
+        model=idle_network,
+        membership=mia.Disjoint(train_size=30),
+        shadow=mia.Real(count=2),
+        attacks=[mia.Loss()],
+        training=recipe,
+        trainer=mia.TrainerSettings(accelerator="cpu"),
+    )
+    counts = [each.num_members for each in report.target.per_class]
+    assert (report.target.train_accuracy <= max(counts) / sum(counts)) == is_idle
+    assert [each for each in report.warnings if "learnt nothing" in each] == list(report.broken)
+    assert bool(report.broken) == is_idle
+    assert RunRow.of(report).is_broken == is_idle
+
+
+def idle_network() -> nn.Module:
+    """Answers the first class until it is trained."""
+    network = nn.Linear(6, 3)
+    nn.init.zeros_(network.weight)
+    nn.init.zeros_(network.bias)
+    return network

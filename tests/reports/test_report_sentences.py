@@ -75,7 +75,8 @@ def test_classes_are_in_order_of_their_lower_limits(report: AuditReport) -> None
     first, second, *_ = attack.per_class
 
     def of(group, value: float, low: float | None, high: float | None):
-        return group.model_copy(update={"auc": group.auc.model_copy(update={"value": value, "low": low, "high": high})})
+        auc = group.auc.model_copy(update={"value": value, "low": low, "high": high})
+        return group.model_copy(update={"auc": auc, "auc_simultaneous": auc})
 
     few, many = of(first, 1.0, 0.14, 1.0), of(second, 0.8, 0.7, 0.9)
     without = of(second, 0.9, None, None)

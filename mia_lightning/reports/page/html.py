@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import cache
 
 from jinja2 import Environment
+from markupsafe import Markup, escape
 
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.reports import selection, sentences, words
@@ -31,11 +32,13 @@ from mia_lightning.reports.plots import (
 )
 from mia_lightning.reports.rows import figures_by_name
 from mia_lightning.reports.schema import AuditReport, ClassFigures, GroupFigures, TargetClass, TargetGroup
+from mia_lightning.reports.sections import signed
 from mia_lightning.reports.sections.records import highest_scores
 from mia_lightning.reports.sections.threat_model import threat_sentences
 from mia_lightning.terminal.amounts import duration, size
 
 _PER_CLASS = ("precision", "precision_balanced", "recall", "accuracy", "advantage", "auc", "average_precision")
+_NUM_SHOWN = 3  # attacks that are not folded
 _NUM_NAMED = 8  # classes that stand beside a reason
 _MAIN = ("precision", "recall", "accuracy", "auc", "average_precision")
 # A class or a group: its name, its figures, and the accuracies of the target on it.
@@ -46,7 +49,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
     """The page for a report; `curves` has an entry for each attack's name."""
     of_class = {section.class_index: section for section in report.target.per_class}
     strongest = selection.strongest(report)
-    histograms = _histograms(report)
+    histograms, ranked = _histograms(report), selection.by_strength(report)
     return (
         _templates()
         .get_template("report.html.jinja")
@@ -58,6 +61,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
                 for each, of_target in zip(attack.per_group, report.target.per_group, strict=True)
             ],
             sentences=sentences,
+            signed=signed,
             strongest=strongest,
             lowest_rate=dict(list(selection.worst_rates(report).items())[:1]),
             pairs=selection.knowledge_pairs(report),
@@ -66,7 +70,10 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
             rates=_rates(report),
             estimands=list(dict.fromkeys(map(words.about, report.attacks))),
             further=_further(report),
-            ranked=sorted(report.attacks, key=lambda attack: attack is not strongest),
+            ranked=ranked,
+            parts=[part for part in (ranked[:_NUM_SHOWN], ranked[_NUM_SHOWN:]) if part],
+            num_shown=_NUM_SHOWN,
+            places={attack.name: place for place, attack in enumerate(report.attacks)},
             histograms=histograms,
             highest=highest_scores(report),
             plots=_plots(report, curves, histograms),
@@ -89,6 +96,8 @@ def _templates() -> Environment:
         "figures": figures_by_name,
         "reasons": lambda attack: _reasons(figures_by_name(attack.overall).items()),
         "missing": _missing,
+        "code": _code,
+        "breakable": _breakable,
         "moment": _moment,
         "duration": duration,
         "size": size,
@@ -154,6 +163,16 @@ def _missing(parts: Sequence[Part], what: str) -> list[tuple[str, str]]:
         for _, reason in _reasons(shown):
             reasons.setdefault(reason, {})[name] = None
     return [(_listed(list(names)), reason) for reason, names in reasons.items()]
+
+
+def _code(text: str) -> Markup:
+    """Text in which what stands between backticks is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may break behind its underscores."""
+    return Markup(str(escape(name)).replace("_", "_<wbr>"))
 
 
 def _listed(names: Sequence[str]) -> str:

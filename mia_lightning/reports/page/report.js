@@ -38,9 +38,14 @@ function draw(id) {
   Plotly.react(place, data, { ...themed(coloured(plots[id].layout)), ...measures(place) }, config);
 }
 
+// What lies in a folded part is drawn when it is opened: until then it has no width.
 function drawAll() {
-  Object.keys(plots).forEach(draw);
+  Object.keys(plots).filter((id) => document.getElementById(id).checkVisibility()).forEach(draw);
 }
+
+document.querySelectorAll("details").forEach((part) => part.addEventListener("toggle", () => {
+  if (part.open) part.querySelectorAll(".plot").forEach((place) => draw(place.id));
+}));
 
 document.querySelectorAll("select[data-plot]").forEach((menu) =>
   menu.addEventListener("change", () => draw(menu.dataset.plot)));

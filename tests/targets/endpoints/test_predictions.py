@@ -355,4 +355,4 @@ def test_attacks_that_ask_for_more_are_refused_before_anything_is_trained(blobs:
     assert not (tmp_path / "refused" / "execution.json").exists()
     report = mia.audit(blobs, **settings, target=Predictions(path=path), skip_inapplicable=True)
     assert [attack.name for attack in report.attacks] == ["loss"]
-    assert any("boundary_label_only was not run" in warning for warning in report.warnings)
+    assert any("boundary_label_only was not run" in note for note in report.notes)
