@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
+from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, Between0And1
@@ -52,7 +53,8 @@ class AttackP:
                 f"`attack.{self.name}.alpha` is {self.alpha:g}, a share that the {size} population records are too few "
                 "to show: only losses below all of theirs are flagged.",
             )
-        return FittedAttackP(population_N=shadows.population_N, threshold=-num_below / size, remarks=remarks)
+        threshold = LearntThreshold(-num_below / size, POPULATION)
+        return FittedAttackP(population_N=shadows.population_N, threshold=threshold, remarks=remarks)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
