@@ -17,7 +17,7 @@ BINS = 1024
 TERMS, WIDTH = 10, 0.1
 """Sines of the curve, and the standard deviation of the normal kernel, in shares of flagged records."""
 
-PRIOR = 1.0
+PRIOR = 2.0
 """Standard errors of the TPR - FPR at chance that are added to the first sine."""
 
 TIED = 0.02

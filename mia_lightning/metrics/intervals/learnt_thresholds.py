@@ -203,7 +203,8 @@ def _cells(count_4T: Tensor, priors: Sequence[float]) -> Tensor:
     def ratio(odds: Tensor | float, tpr: Tensor, fpr: Tensor) -> Tensor:
         """Of TPR / (TPR + odds FPR)."""
         square = (tpr + odds * fpr).square()
-        return (odds * fpr / square).square() * of_tpr_T + (odds * tpr / square).square() * of_fpr_T
+        variance_T: Tensor = (odds * fpr / square).square() * of_tpr_T + (odds * tpr / square).square() * of_fpr_T
+        return variance_T
 
     parts = [
         of_tpr_T,
@@ -213,7 +214,8 @@ def _cells(count_4T: Tensor, priors: Sequence[float]) -> Tensor:
         (of_tpr_T + of_fpr_T) / 4,
         *(ratio((1 - prior) / prior, tpr_T.mean(), fpr_T.mean()) for prior in priors),
     ]
-    return torch.stack([part_T.sum() for part_T in parts]).div(T**2)
+    variance_V: Tensor = torch.stack([part_T.sum() for part_T in parts]) / T**2
+    return variance_V
 
 
 def _interval(value: float, reach: float) -> Interval:
