@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
+from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
 from mia_lightning.attacks.ordered import ENDS, interpolated
 from mia_lightning.attacks.references import finite_log_confidence
 from mia_lightning.settings import settings
@@ -53,7 +54,8 @@ class AttackP:
                 f"`attack.{self.name}.alpha` is {self.alpha:g}, a share that the {size} population records are too few "
                 "to show: only losses below all of theirs are flagged.",
             )
-        return FittedAttackP(population_N=shadows.population_N, threshold=-self.alpha, remarks=remarks)
+        threshold = LearntThreshold(-self.alpha, POPULATION)
+        return FittedAttackP(population_N=shadows.population_N, threshold=threshold, remarks=remarks)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.attack_p import check_population
 from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -100,7 +101,7 @@ class QuantileRegression:
             engine=engine,
             population=shadows.population,
             index_P=shadows.population_N.nonzero().squeeze(1),
-            threshold=NormalDist().inv_cdf(1 - self.alpha),
+            threshold=LearntThreshold(NormalDist().inv_cdf(1 - self.alpha), POPULATION),
         )
 
 
