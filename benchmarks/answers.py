@@ -48,7 +48,7 @@ def main(given: Sequence[str] | None = None) -> int:
             population,
             model=partial(MLP, hidden=[16]) if quick else CNN,
             membership=mia.Disjoint(train_size=50 if quick else 200),
-            shadow=mia.Real(count=2 if quick else 8),
+            shadow=mia.Real(count=4 if quick else 8),
             training=recipe,
             attacks=attacks,
         )

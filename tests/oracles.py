@@ -252,21 +252,22 @@ def simulate_randomised_response(epsilon: float, num_bits: int, seed: int, *, nu
     return bit_RN, bit_RN == is_true_RN
 
 
-def auc_of_relative_limit(a: float | None = None, *, num_points: int = 200) -> float:
+def auc_of_relative_limit(a: float | None = None, *, temperature: float = 2.0, num_points: int = 200) -> float:
     """AUC of p(x given θ) / p(x) in the limit of many shadow models, by quadrature: what RMIA can reach.
 
     Its score never falls as this ratio rises; with finitely many z it ties where the ratio does not.
 
     Args:
         a: of the offline form of p(x); None for the online one.
+        temperature: T; with two classes a softmax of log p / T is the logistic function of the logit / T.
         num_points: quantiles of a_i and of the noise, in the middles of equal shares.
     """
     quantile = norm.ppf((np.arange(num_points) + 0.5) / num_points)
     outside = SPREAD * quantile[:, None, None] + 0 * np.array(MU)[:, None] + quantile
     inside = outside + np.array(MU)[:, None]
-    mean_in, mean_out = (expit(signal).mean(-1, keepdims=True) for signal in (inside, outside))
+    mean_in, mean_out = (expit(signal / temperature).mean(-1, keepdims=True) for signal in (inside, outside))
     marginal = (mean_in + mean_out) / 2 if a is None else ((1 + a) * mean_out + 1 - a) / 2
-    ratio_in, ratio_out = ((log_expit(signal) - np.log(marginal)).ravel() for signal in (inside, outside))
+    ratio_in, ratio_out = ((log_expit(signal / temperature) - np.log(marginal)).ravel() for signal in (inside, outside))
     rank = rankdata(np.concatenate([ratio_in, ratio_out]))
     n = len(ratio_in)
     return float((rank[:n].sum() - n * (n + 1) / 2) / n**2)

@@ -22,9 +22,18 @@ LIRA = [
     for variance in ("record", "fixed")
     for published in (False, True)
 ]
-RMIA = [Rmia(online=online, a=a, gamma=gamma) for online in (True, False) for a, gamma in ((0.3, 2.0), (1.0, 1.0))]
+RMIA = [
+    Rmia(online=online, **constants)  # type: ignore[arg-type]
+    for online in (True, False)
+    for constants in (
+        {"a": 0.3},
+        {"a": 1.0, "gamma": 1.0, "temperature": 1.0},
+        {"a": 0.5, "soft_margin": 0.6, "trim": 0.2, "temperature": 3.0},
+    )
+]
 ATTACKS = [CalibratedLoss(), AttackR(), *LIRA, *RMIA]
-EVERY = [*ATTACKS, Rmia(), Rmia(online=False)]  # with `a` and gamma chosen
+CHOSEN = [Rmia(online=online, gamma=free, temperature=free) for online in (True, False) for free in (2.0, "auto")]
+EVERY = [*ATTACKS, *CHOSEN]
 AT_DEFAULTS = [CalibratedLoss(), AttackR(), Lira(), Lira(online=False), Rmia(), Rmia(online=False)]
 
 

@@ -1,13 +1,14 @@
 """Attack-P of Ye et al., "Enhanced membership inference attacks against machine learning models" (2022)."""
 
 from dataclasses import dataclass
-from math import floor
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.statistics import log_confidence
+from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
+from mia_lightning.attacks.ordered import ENDS, interpolated
+from mia_lightning.attacks.references import finite_log_confidence
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, Between0And1
 from mia_lightning.training.engine import Engine
@@ -18,9 +19,11 @@ from mia_lightning.training.signals import Signals
 class AttackP:
     """Score: minus the quantile of a record's loss among the target's losses on records that are nobody's members.
 
+    The quantile is linear between neighbouring losses, and between the outermost ones and two ends, 0 and 1,000 nats,
+    as in the code published with the paper. So records are ranked as by their loss.
+
     Attributes:
-        alpha: the false-positive rate of the operating point: flagged is a record whose loss is such that at most this
-            share of the population's losses are as small.
+        alpha: the false-positive rate of the operating point: flagged is a record of at most this quantile.
     """
 
     name: AttackName = "attack_p"
@@ -29,8 +32,8 @@ class AttackP:
     @property
     def description(self) -> str:
         return (
-            "Minus the share of population records on which the target's loss is as small; flags where it is at most "
-            f"{self.alpha:g}, which is known in advance."
+            "Minus the share of population records on which the target's loss is as small, linear between their "
+            f"losses; flags where it is at most {self.alpha:g}, which is known in advance."
         )
 
     @property
@@ -45,14 +48,14 @@ class AttackP:
         """
         check_population(self.name, shadows)
         size = int(shadows.population_N.sum())
-        num_below = floor(self.alpha * size + 1e-9)  # the product of a share such as 0.29 and 100 may lie below 29
         remarks: tuple[str, ...] = ()
-        if num_below == 0:
+        if self.alpha * (size + 1) < 1:
             remarks = (
                 f"`attack.{self.name}.alpha` is {self.alpha:g}, a share that the {size} population records are too few "
                 "to show: only losses below all of theirs are flagged.",
             )
-        return FittedAttackP(population_N=shadows.population_N, threshold=-num_below / size, remarks=remarks)
+        threshold = LearntThreshold(-self.alpha, POPULATION)
+        return FittedAttackP(population_N=shadows.population_N, threshold=threshold, remarks=remarks)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,17 +69,17 @@ class FittedAttackP:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Minus the quantile of the record's loss among the population's, `[T, N]` in [-1, 0], float64.
 
-        Larger for members. The quantile is the share of losses that are smaller or equal, less half a record where
-        there are equal ones: the mid-rank where one loss ties, in its order where several do. So the scores from the
-        threshold on are exactly those of which no more than `alpha` of the population's losses are smaller or equal.
+        Larger for members. Equal losses share the largest of their quantiles, so that ties are never flagged beyond
+        `alpha`.
         """
-        loss_TN = -log_confidence(signals, label_N)
-        population_N = self.population_N[: loss_TN.shape[1]].to(loss_TN.device)
-        sorted_TP = loss_TN[:, population_N].sort(dim=1).values
-        num_smaller_TN = torch.searchsorted(sorted_TP, loss_TN)
-        num_at_most_TN = torch.searchsorted(sorted_TP, loss_TN, right=True)
-        is_tied_TN = num_smaller_TN < num_at_most_TN
-        return -(num_at_most_TN.double() - 0.5 * is_tied_TN) / sorted_TP.shape[1]
+        value_TN = finite_log_confidence(signals, label_N)
+        known_TP = value_TN[:, self.population_N[: value_TN.shape[1]].to(value_TN.device)]
+        end_TE = value_TN.new_tensor(ENDS).expand(len(value_TN), -1)
+        sorted_TM = torch.cat([known_TP, end_TE], dim=1).sort(dim=1).values
+        last = sorted_TM.shape[1] - 1
+        num_below_TN = torch.searchsorted(sorted_TM, value_TN)
+        place_TN = interpolated(value_TN, num_below_TN, lambda place_TN: sorted_TM.gather(1, place_TN), last + 1)
+        return (place_TN - last) / last
 
 
 def check_population(name: str, shadows: Evidence, *, fewest: int = 1) -> None:

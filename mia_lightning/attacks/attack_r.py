@@ -2,14 +2,14 @@
 of a record stands among the losses of models that did not train on it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence, Needs
-from mia_lightning.attacks.ordered import Ordered
+from mia_lightning.attacks.ordered import ENDS, Ordered
 from mia_lightning.attacks.references import (
     Others,
     check_references,
@@ -25,13 +25,18 @@ from mia_lightning.training.signals import Signals
 
 @settings("attack.{name}")
 class AttackR:
-    """Score: the share of a record's out-models that have a higher loss than the target, ties counted half."""
+    """Score: the quantile of the target's loss among those of a record's out-models, counted from the highest.
+
+    It is linear between neighbouring losses, and between the outermost ones and two ends, 0 and 1,000 nats, as in the
+    code published with the paper. So a loss below those of all out-models still says how far below, and few out-models
+    do not mean many ties.
+    """
 
     name: AttackName = "attack_r"
-    needs: ClassVar[Needs] = Needs(out_models=1)
+    needs: ClassVar[Needs] = Needs(out_models=1, compares_shadows=True)
     description: ClassVar[str] = (
-        "Share of the shadow models that did not train on the record whose loss is higher than the target's; one "
-        "threshold, the best on the shadow models."
+        "Share of the shadow models that did not train on the record whose loss is higher than the target's, linear "
+        "between their losses; one threshold, the best on the shadow models."
     )
 
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedAttackR":
@@ -45,17 +50,13 @@ class AttackR:
         score_KN = scores_left_out(_compare, value_KN, shadows, torch.arange(shadows.num_models))
         threshold = left_out_threshold(score_KN, shadows, self.name)
         del score_KN
-        outside = Ordered.of(value_KN, ~shadows.member_KN.to(value_KN.device), Others.of(shadows))
-        most = int(outside.count_N.max())
-        remark = (
-            f"The score is a share of the out-models of a record, of which there are at most {most}: ties are common."
-        )
-        return FittedAttackR(threshold=threshold, outside=outside, remarks=(remark,))
+        out_KN = ~shadows.member_KN.to(value_KN.device)
+        return FittedAttackR(threshold=threshold, outside=_ordered(value_KN, out_KN, Others.of(shadows)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FittedAttackR:
-    """Minus the losses of the out-models of each record, sorted."""
+    """Minus the losses of the out-models of each record and the two ends, sorted."""
 
     threshold: float
     outside: Ordered
@@ -74,8 +75,19 @@ class FittedAttackR:
 
 
 def _share(value_TN: Tensor, outside: Ordered) -> Tensor:
-    return outside.share_below(value_TN).where(outside.left_NT.T > 0, -torch.inf)
+    num_losses_TN = outside.left_NT.T
+    share_TN = outside.place_of(value_TN) / (num_losses_TN - 1)
+    return share_TN.where(num_losses_TN > len(ENDS), -torch.inf)
 
 
 def _compare(value_TN: Tensor, value_KN: Tensor, out_KN: Tensor, others: Others) -> Tensor:
-    return _share(value_TN, Ordered.of(value_KN, out_KN, others))
+    return _share(value_TN, _ordered(value_KN, out_KN, others))
+
+
+def _ordered(value_KN: Tensor, out_KN: Tensor, others: Others) -> Ordered:
+    """The out-models and the ends, as two models that did not train on any record and are nobody's block."""
+    end_E = value_KN.new_tensor(ENDS)
+    value_MN = torch.cat([value_KN, end_E[:, None].expand(-1, value_KN.shape[1])])
+    out_MN = torch.cat([out_KN, out_KN.new_ones(len(ENDS), out_KN.shape[1])])
+    own_M = torch.cat([others.block_K, others.block_K.max() + 1 + torch.arange(len(ENDS)).to(others.block_K)])
+    return Ordered.of(value_MN, out_MN, replace(others, block_K=own_M))

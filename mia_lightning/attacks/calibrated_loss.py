@@ -28,7 +28,7 @@ class CalibratedLoss:
     """Score: minus the loss of a record, less the mean of that over the shadow models that did not train on it."""
 
     name: AttackName = "calibrated_loss"
-    needs: ClassVar[Needs] = Needs(out_models=1)
+    needs: ClassVar[Needs] = Needs(out_models=1, compares_shadows=True)
     description: ClassVar[str] = (
         "Minus the loss of the record, less the mean of that over shadow models that did not train on it; one "
         "threshold, the best on the shadow models."

@@ -33,6 +33,8 @@ class Needs:
         out_models: for each record that is evidence about a target, the fewest shadow models that did not train on
             it. With 0 here and in `in_models`, each shadow model is asked about its own records alone.
         in_models: likewise, the fewest that did.
+        compares_shadows: whether the threshold is learnt from shadow models that are each compared with those outside
+            their block, of which there must then be as many as that.
         views: changed copies of the records that target and shadow models are asked about too (`Signals.views`), once
             for all attacks of a run.
     """
@@ -41,6 +43,7 @@ class Needs:
     population: bool = False
     out_models: int = 0
     in_models: int = 0
+    compares_shadows: bool = False
     views: tuple[View, ...] = ()
 
     @property
@@ -182,5 +185,6 @@ def needs_of(attacks: Sequence[Attack]) -> Needs:
         population=any(each.population for each in needs),
         out_models=max((each.out_models for each in needs), default=0),
         in_models=max((each.in_models for each in needs), default=0),
+        compares_shadows=any(each.compares_shadows for each in needs),
         views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
     )

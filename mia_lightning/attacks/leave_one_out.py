@@ -6,13 +6,14 @@ that scores a target has learnt from it or its complement. An attack that needs 
 scores all targets at once. Either way all networks of an attack are one stack.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Attack, Evidence, FitsFolds, FittedAttack, FittedReference
+from mia_lightning.attacks.operating_point import decision_of
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
@@ -23,12 +24,16 @@ class Scored:
 
     Attributes:
         score_TN: float64, higher means more likely a member.
-        is_flagged_TN: bool, the attack's own decision.
+        is_flagged_TN: bool, the attack's own decision: a score of at least the threshold.
+        threshold_T: float64.
+        decision: of `decision_of`.
         remarks: sentences for the report, each once, with the number of folds where it is not that of all.
     """
 
     score_TN: Tensor
     is_flagged_TN: Tensor
+    threshold_T: Tensor
+    decision: str
     remarks: tuple[str, ...]
 
 
@@ -44,10 +49,10 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     if not attack.needs.shadows:
         fitted = attack.fit(evidence.select(torch.zeros_like(evidence.block_K, dtype=torch.bool)), engine)
         score_TN = fitted.score(signals, evidence.label_N)
-        return Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
+        return scored_at(score_TN, [fitted.threshold] * len(score_TN), fitted.remarks)
     K, N = evidence.member_KN.shape
     score_KN = torch.empty(K, N, dtype=torch.float64, device=evidence.member_KN.device)
-    is_flagged_KN = torch.empty(K, N, dtype=torch.bool, device=score_KN.device)
+    thresholds = [0.0] * K
     remarks: dict[str, int] = {}
     fold_FK = fold_masks(evidence.block_K, folds)
     for fold_K, fitted in zip(fold_FK, _fitted(attack, evidence, fold_FK, engine), strict=True):
@@ -56,12 +61,25 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
         else:
             score_TN = fitted.score(signals.select(fold_K), evidence.label_N)
         score_KN[fold_K] = score_TN
-        is_flagged_KN[fold_K] = score_TN >= fitted.threshold
+        for k in fold_K.nonzero().flatten().tolist():
+            thresholds[k] = fitted.threshold
         for remark in fitted.remarks:
             remarks[remark] = remarks.get(remark, 0) + 1
     count = len(fold_FK)
     told = tuple(each if times == count else f"{each} ({times} of {count} folds)" for each, times in remarks.items())
-    return Scored(score_TN=score_KN, is_flagged_TN=is_flagged_KN, remarks=told)
+    return scored_at(score_KN, thresholds, told)
+
+
+def scored_at(score_TN: Tensor, threshold_T: Sequence[float], remarks: tuple[str, ...]) -> Scored:
+    """The decisions that follow from the scores and the threshold of each target."""
+    numbers_T = torch.tensor([float(each) for each in threshold_T], dtype=torch.float64, device=score_TN.device)
+    return Scored(
+        score_TN=score_TN,
+        is_flagged_TN=score_TN >= numbers_T[:, None],
+        threshold_T=numbers_T,
+        decision=decision_of(threshold_T),
+        remarks=remarks,
+    )
 
 
 def fold_masks(block_K: Tensor, folds: int) -> Tensor:

@@ -58,7 +58,7 @@ class Lira:
     @property
     def needs(self) -> Needs:
         views = image_views(self.shift, self.flip, self.image_shape)
-        return Needs(out_models=2, in_models=2 if self.online else 0, views=views)
+        return Needs(out_models=2, in_models=2 if self.online else 0, compares_shadows=True, views=views)
 
     @property
     def description(self) -> str:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from mia_lightning.attacks.interface import Evidence, Needs
-from mia_lightning.attacks.operating_point import FittedStatistic, balanced_accuracy_threshold
+from mia_lightning.attacks.operating_point import FittedStatistic, best_of_all
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName
@@ -24,8 +24,10 @@ class Loss:
     needs: ClassVar[Needs] = Needs()
 
     def fit(self, shadows: Evidence, engine: Engine) -> FittedStatistic:
-        """Learn the threshold."""
+        """Learn the threshold.
+
+        Raises:
+            DoesNotApplyError: the shadow models have no scored members, or no scored non-members.
+        """
         score_KN = log_confidence(shadows.signals, shadows.label_N)
-        scored_KN = shadows.scored_KN
-        threshold = balanced_accuracy_threshold(score_KN[scored_KN], shadows.member_KN[scored_KN])
-        return FittedStatistic(statistic=log_confidence, threshold=threshold)
+        return FittedStatistic(statistic=log_confidence, threshold=best_of_all(self.name, score_KN, shadows))

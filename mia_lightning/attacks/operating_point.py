@@ -1,16 +1,68 @@
 """Operating points: thresholds learnt on shadow models, and attacks that flag one number of a record by one of them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedAttack, Needs
+from mia_lightning.attacks.smooth_threshold import smooth_threshold
 from mia_lightning.attacks.statistics import Statistic
 from mia_lightning.settings.kinds import AttackName
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
+
+FIXED, LEARNT = "fixed beforehand", "learnt"
+TIED_SCORES = "none: scores are tied at the threshold that was learnt, which so has no standard error"
+OWN_WAY = "none: the attack learns its threshold in a way of its own, and how that varies is not known"
+CLASS_THRESHOLDS = "none: the thresholds of the classes were learnt, and how they vary is not known"
+NETWORKS = "none: attack networks that targets share were learnt, and how their decisions vary is not known"
+POPULATION = "none: decisions rest on one population for all targets, and how they vary with it is not known"
+
+
+class LearntThreshold(float):
+    """A threshold that would be another with other shadow models or records.
+
+    Attributes:
+        decision: `LEARNT` where it is a `smooth_threshold` of the scores, so that it can be learnt again without some
+            of the models; else why the shares that are flagged have no interval over targets.
+    """
+
+    decision: str
+
+    def __new__(cls, value: float, decision: str = LEARNT) -> "LearntThreshold":
+        threshold = super().__new__(cls, value)
+        threshold.decision = decision
+        return threshold
+
+
+def decision_of(thresholds: Sequence[float]) -> str:
+    """How several targets are decided on, from the threshold of each fit: `FIXED`, `LEARNT`, or "none: " and a reason.
+
+    Thresholds that are plain numbers are fixed where they are equal.
+    """
+    learnt = {each.decision for each in thresholds if isinstance(each, LearntThreshold)}
+    reasons = sorted(learnt - {LEARNT})
+    if reasons:
+        return reasons[0]
+    if not learnt:
+        return FIXED if len(set(thresholds)) == 1 else OWN_WAY
+    return LEARNT if all(isinstance(each, LearntThreshold) for each in thresholds) else OWN_WAY
+
+
+def learnt_threshold(score_N: Tensor, is_member_N: Tensor) -> LearntThreshold:
+    """The threshold of best balanced accuracy on a smoothed ROC; where scores are tied at it, the best of the scores.
+
+    Args:
+        score_N, is_member_N: as for `balanced_accuracy_threshold`, of any equal shape.
+    """
+    score_N, is_member_N = score_N.double().flatten(), is_member_N.flatten()
+    threshold = smooth_threshold(score_N, is_member_N)
+    if threshold is None:
+        return LearntThreshold(balanced_accuracy_threshold(score_N, is_member_N), TIED_SCORES)
+    return LearntThreshold(threshold)
 
 
 def balanced_accuracy_threshold(score_N: Tensor, is_member_N: Tensor) -> float:
@@ -63,7 +115,7 @@ class OneThreshold(ABC):
         """
 
     def fit(self, shadows: Evidence, engine: Engine) -> FittedAttack:
-        """Learn the threshold of best balanced accuracy over all scored observations of all shadow models.
+        """Learn the threshold (`learnt_threshold`) from all scored observations of all shadow models.
 
         Raises:
             DoesNotApplyError: the shadow models have no scored members, or no scored non-members; or as `statistic`.
@@ -72,8 +124,8 @@ class OneThreshold(ABC):
         return FittedStatistic(statistic=self.statistic, threshold=best_of_all(self.name, score_KN, shadows))
 
 
-def best_of_all(name: str, score_KN: Tensor, shadows: Evidence) -> float:
-    """The threshold of best balanced accuracy over all scored observations.
+def best_of_all(name: str, score_KN: Tensor, shadows: Evidence) -> LearntThreshold:
+    """`learnt_threshold` over all scored observations.
 
     Args:
         name: of the attack, for messages.
@@ -81,13 +133,25 @@ def best_of_all(name: str, score_KN: Tensor, shadows: Evidence) -> float:
     Raises:
         DoesNotApplyError: the shadow models have no scored members, or no scored non-members.
     """
-    threshold = best_of(score_KN, shadows.member_KN, shadows.scored_KN)
-    if threshold is None:
+    check_both_sides(name, shadows)
+    return learnt_threshold(score_KN[shadows.scored_KN], shadows.member_KN[shadows.scored_KN])
+
+
+def check_both_sides(name: str, shadows: Evidence) -> None:
+    """Refuse shadow models without scored members, or without scored non-members.
+
+    Args:
+        name: of the attack, for messages.
+
+    Raises:
+        DoesNotApplyError: one kind is missing.
+    """
+    member_M = shadows.member_KN[shadows.scored_KN]
+    if not bool(member_M.any()) or bool(member_M.all()):
         raise DoesNotApplyError(
             f"attack={name} learns its threshold from members and non-members of shadow models, and the "
             f"{shadows.num_models} shadow models have not both; raise `shadow.count` or `dataset.train_size`."
         )
-    return threshold
 
 
 def best_of(score_KN: Tensor, member_KN: Tensor, scored_KN: Tensor) -> float | None:

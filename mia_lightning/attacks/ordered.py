@@ -4,12 +4,17 @@ The models are sorted once for each record; what leaving a block out changes fol
 axis of models comes last, since that is what is sorted.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.references import Others
+
+# Minus a loss is interpolated between these as if two more losses had been seen, 0 and a very large one: the ends of
+# the code published with Ye et al. (2022).
+ENDS = (-1000.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,30 +70,39 @@ class Ordered:
         low_NT, high_NT = (self._at(place_NT) for place_NT in ((left_NT - 1).clamp(min=0) // 2, left_NT // 2))
         return ((low_NT + high_NT) / 2).where(left_NT > 0, 0.0).movedim(-1, 0)
 
-    def share_below(self, value_TN: Tensor) -> Tensor:
-        """Share of the models that are left whose value is smaller, ties counted half: `[T, ..., N]` in [0, 1].
-
-        0 where none are left.
+    def place_of(self, value_TN: Tensor) -> Tensor:
+        """Where a value stands among those that are left, `[T, ..., N]`: 0 at the lowest, their number − 1 at the
+        highest, linear between neighbours. Of equal ones it is the first place.
 
         Args:
             value_TN: finite; where blocks are left out, of as many targets as there are.
         """
         value_NT = value_TN.movedim(0, -1).contiguous()
-        # Smaller ones count twice, equal ones once.
-        twice_NT = torch.searchsorted(self.sorted_NK, value_NT) + torch.searchsorted(
-            self.sorted_NK, value_NT, right=True
-        )
+        num_below_NT = torch.searchsorted(self.sorted_NK, value_NT)
         last = self.sorted_NK.shape[-1] - 1
         for taken_NT in self.taken_NTW.unbind(-1):  # as many as a block has models
             own_NT = self.sorted_NK.gather(-1, taken_NT.clamp(max=last)).where(taken_NT <= last, torch.inf)
-            twice_NT -= (own_NT < value_NT).long() + (own_NT <= value_NT).long()
-        return (twice_NT.double() / (2 * self.left_NT.clamp(min=1))).movedim(-1, 0)
+            num_below_NT -= (own_NT < value_NT).long()
+        return interpolated(value_NT, num_below_NT, self._at, self.left_NT).movedim(-1, 0)
 
     def _at(self, place_NT: Tensor) -> Tensor:
         """The values at these places of what is left."""
         for taken_NT in self.taken_NTW.unbind(-1):  # ascending, so that each moves the place behind it by one
             place_NT = place_NT + (place_NT >= taken_NT).long()
         return self.sorted_NK.gather(-1, place_NT.clamp(max=self.sorted_NK.shape[-1] - 1))
+
+
+def interpolated(value: Tensor, num_below: Tensor, at: Callable[[Tensor], Tensor], size: Tensor | int) -> Tensor:
+    """The place of a value among `size` ascending ones, of which `num_below` are smaller, linear between neighbours.
+
+    Args:
+        at: gives the values at places of the shape of `value`.
+    """
+    upper = num_below.clamp(max=size - 1).clamp(min=0)
+    lower = (upper - 1).clamp(min=0)
+    low, high = at(lower), at(upper)
+    share = ((value - low) / (high - low)).where(high > low, 1.0).clamp(0.0, 1.0)
+    return lower + (upper - lower) * share
 
 
 def _mates(others: Others) -> tuple[Tensor, Tensor]:

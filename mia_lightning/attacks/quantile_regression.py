@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.attack_p import check_population
 from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -82,6 +83,12 @@ class QuantileRegression:
     def needs(self) -> Needs:
         return Needs(shadows=False, population=True)
 
+    def num_training_records(self, num_population: int) -> int:
+        """Of so many population records, those that are not held out for early stopping."""
+        if self.training.early_stopping is None:
+            return num_population
+        return num_population - min(num_population - 1, max(1, round(self.held_out * num_population)))
+
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedQuantileRegression":
         """Nothing is learnt yet: networks are trained for each target, when it is scored.
 
@@ -94,7 +101,7 @@ class QuantileRegression:
             engine=engine,
             population=shadows.population,
             index_P=shadows.population_N.nonzero().squeeze(1),
-            threshold=NormalDist().inv_cdf(1 - self.alpha),
+            threshold=LearntThreshold(NormalDist().inv_cdf(1 - self.alpha), POPULATION),
         )
 
 
@@ -143,9 +150,7 @@ class FittedQuantileRegression:
         attack, engine = self.attack, self.engine
         T, P = response_TP.shape
         order_P = torch.randperm(P, generator=generator(engine.seed, "attack", attack.name, "held out"))
-        num_held_out = 0
-        if attack.training.early_stopping is not None:
-            num_held_out = min(P - 1, max(1, round(attack.held_out * P)))
+        num_held_out = P - attack.num_training_records(P)
         validation_P, train_P = order_P[:num_held_out], order_P[num_held_out:]
         mlp = partial(MLP, hidden=attack.hidden, activation=attack.activation)
         networks = engine.run(

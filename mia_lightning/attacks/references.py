@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.applicable import missing_models
+from mia_lightning.attacks.applicable import missing_models, too_few_to_compare
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.operating_point import balanced_accuracy_threshold
+from mia_lightning.attacks.operating_point import LearntThreshold, learnt_threshold
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.training.signals import Signals
 
@@ -158,8 +158,8 @@ def check_references(shadows: Evidence, needs: Needs, attack: str, *, offline: s
         raise DoesNotApplyError(reason)
 
 
-def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> float:
-    """The balanced-accuracy threshold over the shadow models, each scored against the others.
+def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> LearntThreshold:
+    """`learnt_threshold` over the shadow models, each scored against the others.
 
     Args:
         score_KN: from `score_left_out` for every shadow model; −inf where too few of the others are left.
@@ -170,9 +170,5 @@ def left_out_threshold(score_KN: Tensor, shadows: Evidence, attack: str) -> floa
     usable_KN = shadows.scored_KN.to(score_KN.device) & (score_KN > -torch.inf)
     score_M, is_member_M = score_KN[usable_KN], shadows.member_KN.to(score_KN.device)[usable_KN]
     if not bool(is_member_M.any()) or bool(is_member_M.all()):
-        raise DoesNotApplyError(
-            f"attack={attack} learns its threshold from shadow models that are compared with each other, and of "
-            f"{shadows.num_models} under membership={shadows.plan_name} too few are left once a model and its block "
-            "are taken out; raise `shadow.count`."
-        )
-    return balanced_accuracy_threshold(score_M, is_member_M)
+        raise DoesNotApplyError(too_few_to_compare(attack, shadows.num_models, shadows.plan_name))
+    return learnt_threshold(score_M, is_member_M)

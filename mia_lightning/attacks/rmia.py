@@ -6,10 +6,19 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence, Needs
-from mia_lightning.attacks.references import Others, check_references, finite_log_confidence, left_out_threshold
-from mia_lightning.attacks.relative import TRIED_A, TRIED_GAMMA, Averages, Relative, choose, relative_scores
+from mia_lightning.attacks.references import Others, check_references, left_out_threshold
+from mia_lightning.attacks.relative import (
+    TRIED_A,
+    TRIED_GAMMA,
+    TRIED_TEMPERATURE,
+    Averages,
+    Relative,
+    Tried,
+    choose,
+    relative_scores,
+)
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AttackName, Auto, Positive, Share
+from mia_lightning.settings.kinds import AttackName, Auto, NotNegative, Positive, Share, ShareBelowHalf
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
@@ -29,13 +38,24 @@ class Rmia:
             0, 0.1, ..., 1.
         gamma: above 0, how many times as large as that of z the ratio must be; or `auto`, one of 1, 1.1, 1.25, 1.5, 2,
             3 and 4. The paper's experiments have 2, and tune `a` alone.
+        temperature: T above 0: what a model gives to a record is softmax(log p / T) at the true class; or `auto`, one
+            of 1, 1.5, 2, 3, 4 and 6. The published configurations have 2. At 1, where a network is sure of most of its
+            members, what it gives to them is near 1 throughout, and ratios hardly differ.
+        soft_margin: at least 0; what is taken from the exponent of the true class. 0.6 with the paper's images.
+        trim: below 0.5; means over shadow models leave out this share of them at either end, in- and out-models sorted
+            together. 0.2 in the published configurations.
 
-    What is `auto` is chosen, both together, as what has the largest mean AUC where shadow models are attacked with each
-    other; of equals a gamma of 2 is taken, or the nearest to it, and the smallest `a`. Targets have no say.
+    What is `auto` is chosen, all together, as what has the largest mean AUC where shadow models are attacked with each
+    other; of equals a temperature and a gamma of 2 are taken, or the nearest to it, and the smallest `a`. Targets have
+    no say.
 
-    Among the records of one target the score never falls where p(x given θ) / p(x) rises, so that online the constants
+    Among the records of one target the score never falls where p(x given θ) / p(x) rises, so that online `a` and gamma
     decide which records tie, and no more. Those with the largest AUC may tie more non-members with the best records
     than others do, and so have a lower TPR at a low FPR.
+
+    Where the published code differs: it counts ratios above gamma, not those that equal it as in the paper (this
+    matters only between answers that are equal, such as rounded ones or labels alone); the records of its population
+    are scored ones, so that it has in-models of them; and it takes the majority over views of an image.
 
     Source: Zarifzadeh, Liu and Shokri (2024), equations 2 to 4.
     """
@@ -43,7 +63,10 @@ class Rmia:
     online: bool = True
     name: AttackName = ""
     a: Share | Auto = "auto"
-    gamma: Positive | Auto = "auto"
+    gamma: Positive | Auto = 2.0
+    temperature: Positive | Auto = 2.0
+    soft_margin: NotNegative = 0.0
+    trim: ShareBelowHalf = 0.0
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -51,7 +74,7 @@ class Rmia:
 
     @property
     def needs(self) -> Needs:
-        return Needs(population=True, out_models=1, in_models=1 if self.online else 0)
+        return Needs(population=True, out_models=1, in_models=1 if self.online else 0, compares_shadows=True)
 
     @property
     def description(self) -> str:
@@ -73,9 +96,10 @@ class Rmia:
                 membership=disjoint; or too few shadow models for a threshold.
         """
         check_references(shadows, self.needs, self.name, offline="rmia_offline")
-        log_p_KN = finite_log_confidence(shadows.signals, shadows.label_N)
         population_Z = _population(shadows)
-        relative, remarks = self._constants(log_p_KN, shadows, population_Z)
+        relative, log_p_KN = choose(
+            shadows, population_Z, self._tried, online=self.online, soft_margin=self.soft_margin, trim=self.trim
+        )
         every_K = torch.arange(shadows.num_models)
         score_KN = _left_out(log_p_KN, log_p_KN, shadows, every_K, relative, online=self.online)
         threshold = left_out_threshold(score_KN, shadows, self.name)
@@ -83,27 +107,30 @@ class Rmia:
         return FittedRmia(
             threshold=threshold,
             relative=relative,
-            averages=Averages.of(log_p_KN, shadows, Others.of(shadows), online=self.online),
+            averages=Averages.of(log_p_KN, shadows, Others.of(shadows), online=self.online, trim=self.trim),
             population_Z=population_Z,
-            remarks=remarks,
+            remarks=self._remarks(relative, len(population_Z)),
         )
 
-    def _constants(self, log_p_KN: Tensor, shadows: Evidence, population_Z: Tensor) -> tuple[Relative, tuple[str, ...]]:
-        """The constants as given, or chosen, and what to say of them."""
-        a, gamma, Z = self.a, self.gamma, len(population_Z)
-        ties = f"The score is a share of {Z} records of the population: at most {Z + 1} values, so ties are common."
-        if a != "auto" and gamma != "auto":
-            return Relative(a=a, gamma=gamma), (ties,)
-        tried_a = TRIED_A if a == "auto" else (a,)
-        tried_gamma = TRIED_GAMMA if gamma == "auto" else (gamma,)
-        relative = choose(log_p_KN, shadows, population_Z, tried_a, tried_gamma, online=self.online)
-        chosen = [
-            f"{n} = {v:g}"
-            for n, v, given in (("a", relative.a, a), ("gamma", relative.gamma, gamma))
-            if given == "auto"
-        ]
-        verb = "were" if len(chosen) > 1 else "was"
-        return relative, (ties, f"{' and '.join(chosen)} {verb} chosen by attacking the shadow models with each other.")
+    @property
+    def _tried(self) -> Tried:
+        return Tried(
+            temperature=TRIED_TEMPERATURE if self.temperature == "auto" else (self.temperature,),
+            gamma=TRIED_GAMMA if self.gamma == "auto" else (self.gamma,),
+            a=TRIED_A if self.a == "auto" else (self.a,),
+        )
+
+    def _remarks(self, relative: Relative, num_population: int) -> tuple[str, ...]:
+        ties = (
+            f"The score is a share of {num_population} records of the population: at most {num_population + 1} values, "
+            "so ties are common."
+        )
+        names = [name for name in ("a", "gamma", "temperature") if getattr(self, name) == "auto"]
+        *before, last = [f"{name} = {getattr(relative, name):g}" for name in names] or [""]
+        if not last:
+            return (ties,)
+        listed, verb = (f"{', '.join(before)} and {last}", "were") if before else (last, "was")
+        return ties, f"{listed} {verb} chosen by attacking the shadow models with each other."
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -121,13 +148,13 @@ class FittedRmia:
 
         The records must hold the population.
         """
-        return _scores(finite_log_confidence(signals, label_N), self.averages, self.population_Z, self.relative)
+        return _scores(self.relative.log_p(signals, label_N), self.averages, self.population_Z, self.relative)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
-        """As `score`, of shadow models that are each compared with the others; `a` and gamma are those of the fit."""
-        log_p_KN = finite_log_confidence(shadows.signals, shadows.label_N)
-        log_p_TN = log_p_KN[row_T] if signals is None else finite_log_confidence(signals, shadows.label_N)
-        is_online = self.averages.inside_TN is not None
+        """As `score`, of shadow models that are each compared with the others; the constants are those of the fit."""
+        log_p_KN = self.relative.log_p(shadows.signals, shadows.label_N)
+        log_p_TN = log_p_KN[row_T] if signals is None else self.relative.log_p(signals, shadows.label_N)
+        is_online = self.averages.both_TN is not None
         return _left_out(log_p_TN, log_p_KN, shadows, row_T, self.relative, online=is_online)
 
 
@@ -135,7 +162,7 @@ def _left_out(
     log_p_TN: Tensor, log_p_KN: Tensor, shadows: Evidence, row_T: Tensor, relative: Relative, *, online: bool
 ) -> Tensor:
     row_T = row_T.to(log_p_KN.device)
-    averages = Averages.of(log_p_KN, shadows, Others.of(shadows, row_T), online=online)
+    averages = Averages.of(log_p_KN, shadows, Others.of(shadows, row_T), online=online, trim=relative.trim)
     return _scores(log_p_TN, averages, _population(shadows), relative)
 
 

@@ -13,6 +13,7 @@ from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.operating_point import NETWORKS, LearntThreshold
 from mia_lightning.attacks.vectors import balanced, scales, vectors_of, without_unscored
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
@@ -216,7 +217,7 @@ class FittedShokri:
     num_used: int
     num_available: int
     first: int = 0
-    threshold: float = 0.5
+    threshold: float = LearntThreshold(0.5, NETWORKS)
 
     @property
     def own(self) -> slice:

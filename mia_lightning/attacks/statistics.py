@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from mia_lightning.training.signals import Signals
 
@@ -16,11 +17,34 @@ Statistic = Callable[[Signals, Tensor], Tensor]
 
 # Numbers of prediction vectors in float64 at once: 16 MiB, which memory allocators hand out again and again.
 _SLICE_NUMBERS = 2**21
+# Less is missing from 1 by rounding alone.
+_SMALLEST_HIDDEN = 1e-5
 
 
 def log_confidence(signals: Signals, label_N: Tensor) -> Tensor:
     """log p of the true class: minus the cross-entropy loss, in nats, at most 0; larger for members."""
     return _each(signals, label_N, _of_the_true_class)
+
+
+def tempered_log_confidence(signals: Signals, label_N: Tensor, *, temperature: float, soft_margin: float) -> Tensor:
+    """log p of the true class by softmax(log p / `temperature`), less `soft_margin` from its own exponent; larger for
+    members.
+
+    So log [e^(u_y − m) / (e^(u_y − m) + Σ_{y′≠y} e^(u_y′))] with u = log p / T. What an answer lacks to a
+    sum of 1, since it hides classes, counts as one further class.
+
+    Source: the code published with Zarifzadeh, Liu and Shokri (2024).
+    """
+
+    def of_slice(log_NC: Tensor, class_N1: Tensor) -> Tensor:
+        own_N = _of_the_true_class(log_NC, class_N1) / temperature - soft_margin
+        others_N = (log_NC.double() / temperature).scatter(-1, class_N1, -torch.inf).logsumexp(-1)
+        hidden_N = 1 - log_NC.exp().sum(-1)
+        hidden_N = hidden_N.where(hidden_N > _SMALLEST_HIDDEN, 0.0).double()
+        others_N = torch.logaddexp(others_N, hidden_N.log() / temperature)
+        return logsigmoid(own_N - others_N).where(own_N > -torch.inf, -torch.inf)
+
+    return _each(signals, label_N, of_slice)
 
 
 def confidence(signals: Signals, label_N: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from mia_lightning.attacks import statistics
 from mia_lightning.attacks.interface import Evidence, FittedAttack
-from mia_lightning.attacks.operating_point import OneThreshold, best_of, best_of_all
+from mia_lightning.attacks.operating_point import (
+    CLASS_THRESHOLDS,
+    LearntThreshold,
+    OneThreshold,
+    balanced_accuracy_threshold,
+    best_of,
+    check_both_sides,
+)
 from mia_lightning.attacks.statistics import Statistic
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName
@@ -85,7 +92,11 @@ class _ByClass(OneThreshold):
             columns = (each_KN[:, record_M] for each_KN in (score_KN, shadows.member_KN, shadows.scored_KN))
             thresholds.append(best_of(*columns))
         missing = [c for c, threshold in enumerate(thresholds) if threshold is None]
-        overall = best_of_all(self.name, score_KN, shadows) if missing else 0.0
+        overall = 0.0
+        if missing:
+            check_both_sides(self.name, shadows)
+            scored_KN = shadows.scored_KN
+            overall = balanced_accuracy_threshold(score_KN[scored_KN], shadows.member_KN[scored_KN])
         remark = (
             f"No shadow models have both members and non-members of the classes {missing}: these take the threshold "
             "of all classes together."
@@ -134,7 +145,7 @@ class FittedByClass:
 
     statistic: Statistic
     threshold_C: Tensor
-    threshold: float = 0.0
+    threshold: float = LearntThreshold(0.0, CLASS_THRESHOLDS)
     remarks: tuple[str, ...] = ()
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:

@@ -101,8 +101,22 @@ class Job:
     def population(self) -> "Population":
         """The data set."""
         dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
+        self._look_ahead(dataset)
         loaded: Population = instantiate(dataset, "dataset")
         return loaded
+
+    def _look_ahead(self, dataset: Mapping[str, Any]) -> None:
+        """Refuse a membership that does not fit the names of the records, where these are known before the records."""
+        from hydra.errors import HydraException
+        from hydra.utils import get_object
+
+        try:
+            names_of = getattr(get_object(dataset["_target_"]), "record_names", None)
+        except (KeyError, HydraException, ImportError, ValueError):
+            return  # `instantiate` says what is wrong
+        if names_of is not None:
+            names = names_of(**{name: value for name, value in dataset.items() if name != "_target_"})
+            instantiate(self.content["membership"], "membership").look_ahead(names)
 
     @cached_property
     def attacks(self) -> "list[Attack]":

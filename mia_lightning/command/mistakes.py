@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 
 from mia_lightning.errors import InputError, SettingError, nearest
 
+_KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
+_NAMES = re.compile(r"(a list of )?(the )?(a name|names|a path|paths|a folder|text)\b")
+
 # Sections that name what they make.
 NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
@@ -36,6 +39,8 @@ def translate(error: Exception) -> str:
     """One sentence for an error of ours, of Hydra or of OmegaConf."""
     from hydra.errors import OverrideParseException
 
+    if isinstance(error, SettingError):
+        return f"{str(error).rstrip('.')}{_as_text(error, sys.argv[1:])}."
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and not is_bad_input(error):  # a missing choice of Hydra is an OSError too
@@ -46,7 +51,8 @@ def translate(error: Exception) -> str:
     if match := re.search(r"Ambiguous value for argument '(.*)'$", text, re.MULTILINE):
         key, _, values = match.group(1).partition("=")
         return (
-            f"`{key}={values}` holds several values; add --multirun to run each, or write {key}=[{values}] for a list."
+            f"`{key}={values}` holds several values; add --multirun to run each, or write {key}=[{values}] for a list; "
+            f"one text is typed {_typed(key, values)}."
         )
     if match := re.search(r"Could not (?:find|load) '((?:hydra/)?\w+)/([^']*)'", text):
         group, choice = match.groups()
@@ -67,8 +73,68 @@ def translate(error: Exception) -> str:
             )
         return f"there is no setting `{key}`{nearest(key, known_keys)}; see mia-lightning --help."
     if isinstance(error, OverrideParseException):
-        return f"`{error.override}` cannot be read: {_first_sentence(error)}."
+        return _about_syntax(str(error.override), sys.argv[1:])
+    if "nterpolation" in type(error).__name__:
+        return f"{_first_sentence(error)}{_without_interpolation(sys.argv[1:])}."
     return f"{_first_sentence(error)}."
+
+
+def _about_syntax(argument: str, arguments: Sequence[str]) -> str:
+    """Of what Hydra's grammar cannot read."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        before = arguments[arguments.index(argument) - 1] if argument in arguments[1:] else ""
+        key, equals, value = before.partition("=")
+        if equals and _KEY.fullmatch(key):
+            typed = _typed(key, f"{value} {argument}")
+            return f"`{argument}` is no setting; if it belongs to the value before it, type {typed}."
+        return f"`{argument}` is no setting; settings are given as key=value, see mia-lightning --help."
+    if not _KEY.fullmatch(key):
+        return f"`{argument}` cannot be read; settings are given as key=value, see mia-lightning --help."
+    typed = _typed(key, value)
+    if value.strip().startswith(("[", "{")):
+        return f"`{argument}` cannot be read; close its brackets and quotes, or, if it is one text, type {typed}."
+    return f"`{argument}` cannot be read, since some of its characters are syntax; as a text, type {typed}."
+
+
+def _as_text(error: SettingError, arguments: Sequence[str]) -> str:
+    """How a name that is read as a number, as true, false or null is typed; nothing where this is not the mistake."""
+    must_be = error.rest.rpartition("it must be ")[2]
+    place = f"{error.section}.{error.name}"
+    value = next((each.partition("=")[2] for each in reversed(arguments) if _key_of(each) == place), None)
+    if value is None or not _NAMES.match(must_be) or value.startswith(("'", '"', "{")):
+        return ""
+    if not must_be.startswith("a list"):
+        return "" if _is_text(value) else f"; such a name is typed {_typed(place, value)}"
+    parts = [part.strip() for part in value.strip("[]").split(",")]
+    if all(map(_is_text, parts)):
+        return ""
+    return f"; such names are typed {_typed(place, parts)}"
+
+
+def _typed(key: str, value: str | Sequence[str]) -> str:
+    from mia_lightning.settings.overrides import override  # which takes its time
+
+    return override(key, value)
+
+
+def _is_text(value: str) -> bool:
+    from mia_lightning.settings.overrides import of_hydra
+
+    return of_hydra(value) == value
+
+
+def _key_of(argument: str) -> str:
+    return argument.partition("=")[0].lstrip("+")
+
+
+def _without_interpolation(arguments: Sequence[str]) -> str:
+    """How the first argument with an interpolation is typed as plain text."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if "${" in value:
+            return f"; if `{argument}` is plain text, type {_typed(key, value)}"
+    return ""
 
 
 def _about_choice(arguments: Sequence[str]) -> str:

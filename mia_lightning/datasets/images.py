@@ -6,7 +6,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -15,6 +15,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 
 from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike, Text
@@ -41,12 +42,15 @@ def load_images(
     size: Size | None = None,
     grayscale: bool = False,
     name: Name | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
 ) -> Population:
     """Images `[3, h, w]`, or `[1, h, w]` if grey (uint8, normalised to [0, 1]), in the order of their paths.
 
     The class of an image is the name of the folder directly above it; `train/cat` and `test/cat` are one class.
     Classes are numbered in the order of their names. PNG, JPEG, BMP, GIF and WebP files are read as they are stored
-    (the first of several frames, EXIF rotation not applied, transparency dropped). Hidden files and those of
+    (the first of several frames, EXIF rotation not applied, transparency dropped). A file of members may name images by
+    their paths or file names. Hidden files and those of
     `__MACOSX` are skipped; any other file is refused, so that none is skipped unnoticed.
 
     Args:
@@ -56,6 +60,8 @@ def load_images(
             must have one size.
         grayscale: one channel instead of three.
         name: of the data set, in reports; by default that of the folder, or of the zip file without its ending.
+        mean, std: one number, or one for each channel, of pixels in [0, 1]. They are public constants; do not fit them
+            on private records.
 
     Raises:
         InputError: `path` is missing or damaged, or a file in it is no image, is in no class folder, is encrypted,
@@ -65,13 +71,29 @@ def load_images(
     found = read_class_folders(
         place, folder=folder, size=(size, size) if isinstance(size, int) else size, grayscale=grayscale
     )
-    return make_population(
+    population = make_population(
         found.x_N,
         found.label_N,
         name=name if name is not None else place.name if place.is_dir() else place.stem,
         class_names=found.class_names,
         scale=1 / 255,
+        mean=per_channel("mean", mean, found.x_N.shape[1:], place),
+        std=per_channel("std", std, found.x_N.shape[1:], place),
     )
+    return replace(population, record_names=found.paths)
+
+
+def image_names(*, path: PathLike, folder: str | None = None, **_: object) -> tuple[str, ...]:
+    """The names of the records of `load_images` with the same arguments: paths within `path`; nothing is decoded.
+
+    Raises:
+        InputError: as `load_images`, as far as the names show it.
+    """
+    with _opened(Path(path).expanduser().absolute()) as (names, _read):
+        return tuple(_image_paths(names, folder, Path(path)))
+
+
+load_images.record_names = image_names  # type: ignore[attr-defined]  # which the command asks before it loads them
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,16 +111,21 @@ def read_class_folders(
 ) -> ClassFolders:
     """As `load_images`, with the paths of the images."""
     with _opened(place) as (names, read):
-        paths = [each for each in sorted(names) if _is_image(each, folder, place)]
-        if not paths:
-            where = "" if folder is None else f" below the folder {folder!r} (dataset.folder)"
-            raise InputError(f"'{place.absolute()}' has no images{where}: give each class a folder of images")
+        paths = _image_paths(names, folder, place)
         classes = [PurePosixPath(each).parent.name for each in paths]
         class_names = tuple(sorted(set(classes)))
         rank = {each: number for number, each in enumerate(class_names)}
         x_N = _decode_all(place, paths, read, size, "L" if grayscale else "RGB")
     label_N = np.array([rank[each] for each in classes], np.int64)
     return ClassFolders(paths=tuple(paths), x_N=x_N, label_N=label_N, class_names=class_names)
+
+
+def _image_paths(names: Sequence[str], folder: str | None, place: Path) -> list[str]:
+    paths = [each for each in sorted(names) if _is_image(each, folder, place)]
+    if not paths:
+        where = "" if folder is None else f" below the folder {folder!r} (dataset.folder)"
+        raise InputError(f"'{place.absolute()}' has no images{where}: give each class a folder of images")
+    return paths
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike
@@ -22,8 +21,6 @@ from mia_lightning.settings.kinds import FromList, Name, PathLike
 _MAPPED_BYTES = 2**28
 # The fields of a zip file before the name of a member; the last two are the lengths of the name and the extra field.
 _LOCAL_HEADER = "<4s5H3L2H"
-
-PerChannel = float | Annotated[Sequence[float], FromList]
 
 
 @checked("dataset")
@@ -57,7 +54,7 @@ def load_npz(
             too.
         name: of the data set, in reports; by default the file's name without its ending.
         scale: factor on the records before `mean` and `std`; by default 1/255 for uint8 records of two or
-            more axes (images), else 1.
+            more axes (images) with values above 127, else 1.
         mean, std: one number, or one for each entry of a record's first axis: each channel of an image, each
             feature of a flat record. They are public constants; do not fit them on private records.
         class_names: one for each class; by default the numbers from 0 to the largest label.
@@ -72,8 +69,6 @@ def load_npz(
     arrays = _read_folder(file, keys) if file.is_dir() else _read(file, keys)
     x = arrays["x_key"]
     record = x.shape[1:]
-    if scale is None:
-        scale = 1 / 255 if x.dtype == np.uint8 and len(record) > 1 else 1.0
     return make_population(
         x,
         arrays["label_key"],
@@ -82,8 +77,8 @@ def load_npz(
         member=arrays.get("member_key"),
         group=arrays.get("group_key"),
         scale=scale,
-        mean=_per_channel("mean", mean, record, file),
-        std=_per_channel("std", std, record, file),
+        mean=per_channel("mean", mean, record, file),
+        std=per_channel("std", std, record, file),
     )
 
 
@@ -164,16 +159,3 @@ def _mapped(file: Path, archive: Any, key: str) -> np.ndarray[Any, Any] | None:
         local = struct.unpack(_LOCAL_HEADER, handle.read(struct.calcsize(_LOCAL_HEADER)))
     start = member.header_offset + struct.calcsize(_LOCAL_HEADER) + local[-2] + local[-1] + header
     return np.memmap(file, dtype, "c", start, shape)
-
-
-def _per_channel(what: str, value: PerChannel | None, record: tuple[int, ...], file: Path) -> Tensor | None:
-    if value is None:
-        return None
-    if isinstance(value, float):
-        return torch.tensor(value)
-    if not record or len(value) != record[0]:
-        raise InputError(
-            f"dataset.{what} has {len(value)} numbers but the records of '{file.absolute()}' have the "
-            f"shape {record}: give one number, or one for each entry of the first axis"
-        )
-    return torch.tensor(value).reshape(-1, *[1] * (len(record) - 1))

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
+from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
@@ -44,13 +46,18 @@ class Population:
         group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group; leakage is also reported for each
             group.
         group_names: one for each group; () without groups.
+        remarks: sentences for the report about the records.
+        record_names: one for each record, such as the path of a file, by which a file of members may name it; () for
+            none.
         device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
             accelerator's free memory. Larger records stay where they are.
+        image_shape: (channels, height, width) of records that are flattened images, for networks that want images;
+            None for others.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
-            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean` or `std` that do not fit a
-            record.
+            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean`, `std` or `image_shape` that do
+            not fit a record.
     """
 
     name: str
@@ -63,7 +70,10 @@ class Population:
     member_N: Tensor | None = None
     group_N: Tensor | None = None
     group_names: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    record_names: tuple[str, ...] = ()
     device_bytes: int | None = None
+    image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_population(self)
@@ -145,6 +155,7 @@ class Population:
             label_N=self.label_N[index],
             member_N=None if self.member_N is None else self.member_N[index],
             group_N=None if self.group_N is None else self.group_N[index],
+            record_names=(),
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
@@ -158,6 +169,7 @@ class Population:
             label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
             member_N=None,
             group_N=group_N,
+            record_names=(),
         )
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
@@ -189,9 +201,10 @@ def make_population(
     member: Array | None = None,
     group: Array | None = None,
     group_names: Sequence[str] | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     mean: Tensor | None = None,
     std: Tensor | None = None,
+    remarks: Sequence[str] | None = None,
 ) -> Population:
     """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
 
@@ -206,7 +219,10 @@ def make_population(
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
-        scale, mean, std: as in `Population`.
+        scale: as in `Population`; by default 1/255 for uint8 records of two or more axes (images) with values above
+            127, else 1.
+        mean, std: as in `Population`.
+        remarks: about the records; None for those that can be read off the arrays.
 
     Raises:
         InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
@@ -224,6 +240,7 @@ def make_population(
             f"label of population {name!r} has dtype {dtype}: give class numbers of an integer type, "
             "for instance by label.astype('int64')"
         )
+    is_counted = class_names is None
     if class_names is None:
         highest = int(label_N.max()) if label_N.numel() else 0
         if highest >= max(2, label_N.numel()):
@@ -236,12 +253,13 @@ def make_population(
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
         group_N, names = numbered(group, group_names, name)
-    return Population(
+    by_range, of_scale = scale_by_range(x_N, name) if scale is None else (scale, ())
+    population = Population(
         name=name,
         x_N=x_N,
         label_N=label_N.to(torch.int64),
         class_names=tuple(str(each) for each in class_names),
-        scale=scale,
+        scale=by_range,
         mean=mean,
         std=std,
         member_N=member
@@ -250,11 +268,23 @@ def make_population(
         group_N=group_N,
         group_names=names,
     )
+    own_N = population.label_N.cpu().numpy()
+    if is_counted:
+        check_classes(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
+    if remarks is None:
+        remarks = about_arrays(x, own_N, name)
+    remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))
+    return replace(population, remarks=remarks)
 
 
 def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
+    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
+        raise InputError(
+            f"{what} has {int(np.ma.count_masked(values))} masked values, and a mask is not kept: fill them in, or "
+            "leave their records out"
+        )
     if isinstance(values, np.ndarray):
-        return values
+        return np.asarray(values)
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths
@@ -312,6 +342,12 @@ def _check_shapes(population: Population) -> None:
             f"give one bool for each of the {len(x_N)} records"
         )
     check_groups(name, population.group_N, population.group_names, len(x_N))
+    image_shape = population.image_shape
+    if image_shape is not None and (x_N.ndim != 2 or math.prod(image_shape) != x_N.shape[1]):
+        raise InputError(
+            f"image_shape of population {name!r} is {list(image_shape)}, but a record has shape {list(x_N.shape[1:])}: "
+            "give the shape of the images that were flattened, or leave it None"
+        )
     others = (label_N, member_N, population.group_N, population.mean, population.std)
     devices = {str(each.device) for each in (x_N, *others) if each is not None}
     if len(devices) > 1:

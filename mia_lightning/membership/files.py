@@ -1,8 +1,11 @@
 """Membership from a file of rows, a mask or indices."""
 
 import csv
+import difflib
 import zipfile
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,18 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError
 
+_HEADERS = ("file", "path", "name", "id")  # of a column of names of records
 
-def read_members(path: Path, num_records: int) -> tuple[Tensor, Tensor]:
+
+def read_members(path: Path, num_records: int, record_names: Sequence[str] = ()) -> tuple[Tensor, Tensor]:
     """Members, and records listed as member or non-member, as bool masks `[N]`, from a file (see `Given.path`).
 
+    Args:
+        record_names: of all records, paths within a folder, by which the file may name them; () for none.
+
     Raises:
-        InputError: the file is not there, is of no known form, or names a row twice or outside the population.
+        InputError: the file is not there, is of no known form, names a row twice or outside the population, or has a
+            name of no record or of several.
     """
     origin = f"`membership.path` {path}"
     if not path.is_file():
@@ -29,10 +38,15 @@ def read_members(path: Path, num_records: int) -> tuple[Tensor, Tensor]:
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise InputError(f"{origin} is not text ({error}); give a .npy mask or a .csv of row numbers.") from error
     lines = [line for line in lines if any(line)]
-    if lines and lines[0] in (["row"], ["row", "member"]):
+    has_names = bool(record_names and lines) and lines[0][0].casefold() in _HEADERS and lines[0][1:] in ([], ["member"])
+    if has_names or (lines and lines[0] in (["row"], ["row", "member"])):
         header, lines = lines[0], lines[1:]
     else:
         header = ["row"]
+        has_names = bool(record_names) and not all(line[0].isdecimal() for line in lines)
+    if has_names:
+        number_of = _Numbers(record_names, origin)
+        lines = [[str(number_of(line[0])), *line[1:]] for line in lines]
     for number, line in enumerate(lines, start=1):
         if len(line) != len(header) or not all(cell.isdecimal() for cell in line) or line[1:] not in ([], ["0"], ["1"]):
             raise InputError(
@@ -45,6 +59,37 @@ def read_members(path: Path, num_records: int) -> tuple[Tensor, Tensor]:
         return listed_or_member, torch.ones(num_records, dtype=torch.bool)
     is_member_M = torch.tensor([line[1] == "1" for line in lines], dtype=torch.bool)
     return torch.zeros(num_records, dtype=torch.bool).index_fill(0, row_M[is_member_M], True), listed_or_member
+
+
+class _Numbers:
+    """The numbers of records by their names: whole paths, or the last parts of one."""
+
+    def __init__(self, record_names: Sequence[str], origin: str) -> None:
+        self._names, self._origin = record_names, origin
+        self._numbers_of: dict[str, list[int]] = defaultdict(list)
+        for number, name in enumerate(record_names):
+            self._numbers_of[PurePosixPath(name).name].append(number)
+
+    def __call__(self, name: str) -> int:
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        alike = self._numbers_of.get(parts[-1], []) if parts else []
+        found = [number for number in alike if _ends_alike(PurePosixPath(self._names[number]).parts, parts)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            few = ", ".join(self._names[number] for number in found[:3])
+            raise InputError(f"{self._origin} names {name!r}, which may be {few}; write the path below the data set.")
+        near = difflib.get_close_matches(name, self._names, n=1)
+        raise InputError(
+            f"{self._origin} names {name!r}, which is none of the {len(self._names)} records"
+            f"{f' (did you mean {near[0]!r}?)' if near else ''}; write paths below the data set, or file names."
+        )
+
+
+def _ends_alike(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether the shorter of two paths is the end of the longer one."""
+    num = min(len(one), len(other))
+    return one[-num:] == other[-num:]
 
 
 def from_mask_or_rows(values: Any, num_records: int, origin: str) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The plan of a team with a trained model: what it was trained on is known."""
 
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -36,7 +37,9 @@ class Given(Plan):
     Attributes:
         path: `.npy` with a bool mask over the records or with member indices; `.csv` or `.txt` with a header
             `row,member` (0 or 1; records that are not listed are neither) or with row numbers alone, one a
-            line, header `row` or none (listed records are members, all others non-members). Rows count from 0.
+            line, header `row` or none (listed records are members, all others non-members). Rows count from 0. Where
+            records have names, as the files of `dataset=images` have, these may stand in place of the numbers (header
+            `file` or `file,member`).
         member_N: the same from Python: a bool mask, or int64 indices of the members.
         shadow_source: `same` (shadows are complementary pairs over the target's records) or `pool` (pairs over
             the records that are neither member nor non-member).
@@ -55,6 +58,10 @@ class Given(Plan):
     def __post_init__(self) -> None:
         if self.path is not None and self.member_N is not None:
             raise InputError("`membership.path` and `member_N` are both given; give one of them.")
+
+    def look_ahead(self, record_names: Sequence[str]) -> None:
+        if self.path is not None:
+            read_members(Path(self.path), len(record_names), record_names)
 
     def fill(self, population: Population, wanted: Wanted) -> Membership:
         """The plan; the targets (more than one only if trained here) share the given members.
@@ -121,7 +128,7 @@ class Given(Plan):
         """Two bool masks: the members, and the records listed as either."""
         N = len(population)
         if self.path is not None:
-            member, listed = read_members(Path(self.path), N)
+            member, listed = read_members(Path(self.path), N, population.record_names)
         elif self.member_N is not None:
             member, listed = from_mask_or_rows(self.member_N, N, "`member_N`")
         elif population.member_N is not None:

@@ -2,6 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,6 +46,13 @@ class Plan(ABC):
     def name(self) -> str:
         """Name of the plan in `membership=...`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def look_ahead(self, record_names: Sequence[str]) -> None:  # noqa: B027  # most plans fit any names
+        """Refuse what does not fit records of these names, before these are read.
+
+        Raises:
+            InputError: as `fill`, as far as the names show it.
+        """
 
     @abstractmethod
     def fill(self, population: Population, wanted: Wanted) -> Membership:

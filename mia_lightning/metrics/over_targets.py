@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.operating_point import FIXED
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null
 from mia_lightning.metrics.intervals.areas import TOO_FEW, auc_interval
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.crossed import auc_contributions, crossed_interval, share_contributions
+from mia_lightning.metrics.intervals.learnt_thresholds import SHARES, Relearnt, blocks_of, rate_intervals, relearnt
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.leakage import MAX_FPRS, attack_figures
 from mia_lightning.metrics.operating_point import NOTHING_FLAGGED
@@ -31,6 +33,7 @@ def target_figures(
     *,
     max_fprs: Sequence[float] = MAX_FPRS,
     bootstrap: Bootstrap | None = None,
+    decision: Relearnt | str | None = None,
 ) -> Figures:
     """What an attack achieves against T targets on one group of records; `attack_figures` of a single one.
 
@@ -39,10 +42,16 @@ def target_figures(
     is the mean of each target's own, and beside it that of one threshold for the scores of all targets. Where an
     interval was found to cover less than it says there is none, and `interval` names the reason.
 
+    Precision, recall, PPV, accuracies and advantage depend on the threshold of the attack. Where it was learnt from the
+    other targets its error is common to all, and the interval is that of `rate_intervals`.
+
     Args:
         score_TN, is_flagged_TN, member_TN: as for `attack_figures`, for each target.
         scored_TN: bool; records that are evidence about the target.
         bootstrap: of a single target; see `attack_figures`.
+        decision: how records came to be flagged: at a threshold `FIXED` beforehand, at one that was `relearnt`, or
+            otherwise, with the reason why there are no intervals ("none: ..."). None takes thresholds that differ
+            between targets for learnt ones.
 
     Raises:
         InputError: as `attack_figures`.
@@ -50,6 +59,8 @@ def target_figures(
     if len(score_TN) == 1:
         of_one = (each_TN[0][scored_TN[0]] for each_TN in (score_TN, is_flagged_TN, member_TN))
         return attack_figures(*of_one, max_fprs=max_fprs, bootstrap=bootstrap)
+    if decision is None:
+        decision = _inferred(score_TN, is_flagged_TN, member_TN, scored_TN)
     figures = mean_figures(
         [
             attack_figures(
@@ -62,7 +73,7 @@ def target_figures(
     )
     return figures.model_copy(
         update={
-            **_with_intervals(figures, score_TN, is_flagged_TN, member_TN, scored_TN, max_fprs),
+            **_with_intervals(figures, score_TN, is_flagged_TN, member_TN, scored_TN, max_fprs, decision),
             "tpr_at_fpr_pooled": pooled_tprs(score_TN, member_TN, scored_TN, max_fprs),
         }
     )
@@ -159,6 +170,16 @@ def _mean_ppv(figures: Sequence[Figures], prior: str) -> Figure:
     return Figure(value=value, n=flagged, interval=NO_INTERVAL)
 
 
+def _inferred(score_TN: Tensor, is_flagged_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> Relearnt | str:
+    """`FIXED` where one threshold decides on all targets, or none on one of them; else what was learnt again."""
+    high_T = score_TN.masked_fill(~(is_flagged_TN & scored_TN), torch.inf).amin(1).double()
+    low_T = score_TN.masked_fill(is_flagged_TN | ~scored_TN, -torch.inf).amax(1).double()
+    if bool((low_T >= high_T).any()) or float(low_T.max()) < float(high_T.min()):
+        return FIXED
+    middle_T = torch.where(low_T.isfinite() & high_T.isfinite(), (low_T + high_T) / 2, high_T)
+    return relearnt(score_TN, middle_T, member_TN, scored_TN, blocks_of(member_TN, scored_TN))
+
+
 def _with_intervals(
     figures: Figures,
     score_TN: Tensor,
@@ -166,35 +187,55 @@ def _with_intervals(
     member_TN: Tensor,
     scored_TN: Tensor,
     max_fprs: Sequence[float],
+    decision: Relearnt | str,
 ) -> dict[str, Any]:
-    """The figures whose contributions are known, with the limits of the crossed bootstrap."""
+    """The figures with their limits; none where a target lacks members or non-members."""
     if int(_fewest(member_TN, scored_TN)) < 1:
         return {}
+    priors = [float(prior) for prior in figures.ppv]
+    if decision == FIXED:
+        spans = _crossed(is_flagged_TN, member_TN, scored_TN, priors)
+    elif isinstance(decision, str):
+        names = (*SHARES, *(f"ppv {prior:g}" for prior in priors))
+        spans = dict.fromkeys(names, Interval(None, None, decision))
+    else:
+        spans = rate_intervals(score_TN, member_TN, scored_TN, decision, priors)
+    balanced = spans["balanced_accuracy"]
+    spans["advantage"] = Interval(_doubled(balanced.low), _doubled(balanced.high), balanced.method)
+    if not bool((is_flagged_TN & scored_TN).any(1).all()):
+        del spans["precision"], spans["precision_balanced"]
+    ppv = {
+        prior: figure if figure.value is None else limited(figure, spans[f"ppv {prior}"])
+        for prior, figure in figures.ppv.items()
+    }
+    found = {name: limited(getattr(figures, name), span) for name, span in spans.items() if not name.startswith("ppv")}
+    auc = limited(figures.auc, mean_auc_interval(score_TN, member_TN, scored_TN))
+    return {**found, "auc": auc, "ppv": ppv, **ranking_intervals(figures, score_TN, member_TN, scored_TN, max_fprs)}
+
+
+def _crossed(
+    is_flagged_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, priors: Sequence[float]
+) -> dict[str, Interval]:
+    """The limits of the crossed bootstrap, for thresholds that are fixed; names as of `rate_intervals`."""
     tpr_T, of_tpr_TN = share_contributions(is_flagged_TN, member_TN & scored_TN)
     fpr_T, of_fpr_TN = share_contributions(is_flagged_TN, ~member_TN & scored_TN)
-    balanced = crossed_interval((1 + tpr_T - fpr_T) / 2, (of_tpr_TN - of_fpr_TN) / 2)
-    intervals = {
-        "auc": mean_auc_interval(score_TN, member_TN, scored_TN),
+    found = {
         "recall": crossed_interval(tpr_T, of_tpr_TN),
-        "balanced_accuracy": balanced,
+        "balanced_accuracy": crossed_interval((1 + tpr_T - fpr_T) / 2, (of_tpr_TN - of_fpr_TN) / 2),
         "accuracy": crossed_interval(*share_contributions(is_flagged_TN == member_TN, scored_TN)),
-        "advantage": Interval(_doubled(balanced.low), _doubled(balanced.high), balanced.method),
+        "precision": crossed_interval(*share_contributions(member_TN, is_flagged_TN & scored_TN)),
+        "precision_balanced": _precision(1.0, tpr_T, of_tpr_TN, fpr_T, of_fpr_TN),
     }
-    if bool((is_flagged_TN & scored_TN).any(1).all()):
-        intervals["precision"] = crossed_interval(*share_contributions(member_TN, is_flagged_TN & scored_TN))
-        intervals["precision_balanced"] = _precision(1.0, tpr_T, of_tpr_TN, fpr_T, of_fpr_TN)
-    found = {name: limited(getattr(figures, name), interval) for name, interval in intervals.items()}
     mean_tpr, mean_fpr = tpr_T.mean().expand_as(tpr_T), fpr_T.mean().expand_as(fpr_T)
-    ppv = {}
-    for prior, figure in figures.ppv.items():
-        odds = (1 - float(prior)) / float(prior)
+    for prior in priors:
+        odds = (1 - prior) / prior
         gain_tpr, gain_fpr = _slopes(odds, mean_tpr, mean_fpr)
         # Of the mean rates, made linear in the rates of each target.
         value = mean_tpr / (mean_tpr + odds * mean_fpr)
         value_T = value + gain_tpr * (tpr_T - mean_tpr) + gain_fpr * (fpr_T - mean_fpr)
         part_TN = gain_tpr[:, None] * of_tpr_TN + gain_fpr[:, None] * of_fpr_TN
-        ppv[prior] = figure if figure.value is None else limited(figure, crossed_interval(value_T, part_TN))
-    return {**found, "ppv": ppv, **ranking_intervals(figures, score_TN, member_TN, scored_TN, max_fprs)}
+        found[f"ppv {prior:g}"] = crossed_interval(value_T, part_TN)
+    return found
 
 
 def _precision(odds: float, tpr_T: Tensor, of_tpr_TN: Tensor, fpr_T: Tensor, of_fpr_TN: Tensor) -> Interval:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.operating_point import LEARNT
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics import (
@@ -21,6 +22,7 @@ from mia_lightning.metrics import (
 )
 from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.intervals.learnt_thresholds import Relearnt, relearnt
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.reports.schema import (
     AboutSection,
@@ -325,6 +327,11 @@ def _attack_section(
         score_TN, is_flagged_TN, member_TN, scored_TN = (each_TN[scored_TN][None] for each_TN in observed)
         observed, estimand = (score_TN, is_flagged_TN, member_TN, scored_TN), OTHER_TRIALS
         label_N, group_N = label_N[canary_T], None if group_N is None else group_N[canary_T]
+    decision: Relearnt | str = outcome.decision
+    if outcome.decision == LEARNT and outcome.threshold_T is not None:
+        decision = relearnt(
+            outcome.score_TN, outcome.threshold_T, *observed[2:], membership.block_K[membership.targets]
+        )
     of_class_CN = label_N == torch.arange(population.num_classes)[:, None]
     return AttackSection(
         name=outcome.name,
@@ -335,19 +342,19 @@ def _attack_section(
         convergence=None if outcome.convergence is None else ConvergenceSection.of(outcome.convergence),
         num_targets=len(observed[0]),
         estimand=estimand,
-        overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name)),
+        overall=target_figures(*observed, bootstrap=Bootstrap(seed=seed, attack=outcome.name), decision=decision),
         per_class=tuple(
             ClassFigures(
                 class_index=c,
                 class_name=population.class_names[c],
-                **_figures_of_one([each_TN[:, of_class_N] for each_TN in observed], population.num_classes),
+                **_figures_of_one(observed, of_class_N, decision, population.num_classes),
             )
             for c, of_class_N in enumerate(of_class_CN)
         ),
         per_group=tuple(
             GroupFigures(
                 group_name=name,
-                **_figures_of_one([each_TN[:, of_group_N] for each_TN in observed], len(population.group_names)),
+                **_figures_of_one(observed, of_group_N, decision, len(population.group_names)),
             )
             for name, of_group_N in _groups(group_N, population.group_names)
         ),
@@ -355,10 +362,13 @@ def _attack_section(
     )
 
 
-def _figures_of_one(observed: Sequence[Tensor], count: int) -> dict[str, Any]:
+def _figures_of_one(
+    observed: Sequence[Tensor], chosen_N: Tensor, decision: Relearnt | str, count: int
+) -> dict[str, Any]:
     """The figures of one of `count` classes (or groups), the interval of its AUC once more for all of them at once."""
-    score_TN, is_flagged_TN, member_TN, scored_TN = observed
-    figures = target_figures(score_TN, is_flagged_TN, member_TN, scored_TN)
+    score_TN, is_flagged_TN, member_TN, scored_TN = (each_TN[:, chosen_N] for each_TN in observed)
+    decision = decision if isinstance(decision, str) else decision.columns(chosen_N)
+    figures = target_figures(score_TN, is_flagged_TN, member_TN, scored_TN, decision=decision)
     simultaneous: Figure = figures.auc
     if simultaneous.value is not None:
         interval = mean_auc_interval(score_TN, member_TN, scored_TN, tail=TAIL / count)

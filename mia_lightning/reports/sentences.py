@@ -32,11 +32,13 @@ def _understated(report: AuditReport) -> str:
 
 def leaks(report: AuditReport) -> bool:
     """Whether some attack is surely better than guessing: by its AUC, or by its TPR at a low FPR."""
-    attack = strongest(report)
-    if attack is None:
+    top = worst_auc(report)
+    if top is None:
         return False
-    return not is_at_chance(attack.overall, attack.num_targets) or (
-        not has_trials(report) and leaking_rate(report) is not None
+    return (
+        not is_at_chance(top.attack.overall, top.attack.num_targets)
+        or (top.figure.low is not None and top.figure.low > 0.5)
+        or (not has_trials(report) and leaking_rate(report) is not None)
     )
 
 
@@ -88,14 +90,14 @@ def verdict(report: AuditReport) -> list[str]:
     if bracket(figures.auc):
         sentences.append(f"Brackets are 95{NBSP}% intervals for {about(attack)}.")
     num_targets = attack.num_targets
-    if is_at_chance(figures, num_targets):
-        rate = leaking_rate(report)
-        if rate is not None:
-            top = worst_rates(report)[rate]
-            sentences.append(
-                f"But {label(top.attack)} finds {shares(top.figure)} of the members where at most {percent(rate)} of "
-                "non-members are flagged by mistake: more than guessing would."
-            )
+    rate = leaking_rate(report)
+    if is_at_chance(figures, num_targets) and rate is not None:
+        top = worst_rates(report)[rate]
+        sentences.append(
+            f"{label(top.attack)} finds {shares(top.figure)} of the members where at most {percent(rate)} of "
+            "non-members are flagged by mistake: more than guessing would."
+        )
+    if not leaks(report):
         each = "" if num_targets == 1 else " of each target"
         sentences.append(
             f"With {figures.num_members // num_targets:,} members and {figures.num_nonmembers // num_targets:,} "

@@ -1,6 +1,5 @@
 """What an audit is: one object that carries all of its choices, checked once, where it is made."""
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import field
@@ -29,7 +28,7 @@ from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
-from mia_lightning.targets.existing import Existing
+from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
 from mia_lightning.training.stack.architecture import MakesNetwork
@@ -38,8 +37,13 @@ from mia_lightning.training.trainer import TrainerSettings
 
 
 def _as_target(given: object) -> object:
-    """A trained network as it is, which is copied."""
-    return Existing(network=copy.deepcopy(given)) if isinstance(given, nn.Module) else given
+    """A trained network as it is now: a copy of it, but for one that cannot be copied."""
+    if not isinstance(given, nn.Module):
+        return given
+    try:
+        return Existing(network=copied(given))
+    except Exception:  # it holds what no copy can share, such as a lock or a group of processes
+        return Existing(network=given)
 
 
 _PLAN = Words("one of those in conf/membership, or a `Plan` like them")

@@ -86,7 +86,10 @@ def estimate_of(audit: Audit) -> list[str]:
         sentences.append(f"The models answer for {num_answers:,} records: about {duration(seconds[-1])}.")
     for attack in audit.attacks:
         # Of those that train networks the size is known beforehand; the others take no time to speak of.
-        if hasattr(attack, "training") and refusal(attack, membership, setup.population.input_shape) is None:
+        if (
+            hasattr(attack, "training")
+            and refusal(attack, membership, setup.population.input_shape, folds=target.folds) is None
+        ):
             try:
                 stage(partial(_fit_and_score, attack, setup, target.folds))
             except DoesNotApplyError:

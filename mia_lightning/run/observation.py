@@ -15,7 +15,13 @@ from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.metrics.sanity import Sanity
 from mia_lightning.run.definition import Audit
-from mia_lightning.run.preparation import as_trained, check_attacks, prepare, shadow_setup
+from mia_lightning.run.preparation import (
+    as_trained,
+    check_attacks,
+    prepare,
+    shadow_setup,
+    warn_of_given_split,
+)
 from mia_lightning.run.sanity import check_given
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
@@ -117,6 +123,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
     guarantee = _checked_guarantee(setup.membership, audit)
     with stages.clock("target"):
         targets = target.obtain(setup)
+        warn_of_given_split(setup, audit)  # after what the target may be refused for, since it takes its time
         target_signals = targets.about(setup.membership.asked_N).observe(setup.population, room=room)
     if not setup.membership.leaves_one_out:
         kept_T = _kept_targets(targets, target_signals, setup.membership, engine)
@@ -199,8 +206,12 @@ def _with_shadow_records(
     with engine.stages.clock("synthesis"):
         synthesis = _synthesise(shadow, setup, targets, seen, audit.output_defenses)
     population = setup.population.followed_by(synthesis.x_M, synthesis.label_M)
-    membership = setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=shadow.count, seed=engine.seed)
-    check_attacks(audit.refused_attacks, membership, population, audit.attacked)
+
+    def filled(num_shadows: int) -> Membership:
+        return setup.membership.with_synthetic(len(synthesis.x_M), num_shadows=num_shadows, seed=engine.seed)
+
+    membership = filled(shadow.count)
+    check_attacks(audit, membership, population, filled)
     return replace(setup, population=population, membership=membership), synthesis
 
 

@@ -1,24 +1,26 @@
 """Before anything is trained: what the models are trained from, checked, and the engine that trains them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from mia_lightning.attacks.applicable import refusal
-from mia_lightning.attacks.interface import Attack, DoesNotApplyError
+from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import TrainingDefense, defended_model, defended_recipe
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit
 from mia_lightning.shadows.guess import Guess
-from mia_lightning.targets.interface import Target
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import Plans
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
+from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.flattened import bind_records
 from mia_lightning.training.step.recipe import Recipe
 
 
@@ -58,23 +60,66 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
             "here; use target=trained, or leave the defence out."
         )
+    for remark in audit.population.remarks:
+        engine.stages.remark(remark)
     population = _with_canaries(engine, audit).near(engine.device)
-    make_network = bind_shapes(defended_model(trainings, audit.model), population.input_shape, population.num_classes)
-    membership = _filled(audit, population)
+    make_network = bind_records(defended_model(trainings, audit.model), population)
+    membership = filled(audit, population)
     if not audit.shadow.makes_records:
-        check_attacks(audit.refused_attacks, membership, population, audit.attacked)
-    if not audit.membership.draws_target:
-        warning = model_free_warning(population, membership.member_KN[0], membership.nonmember_KN[0], seed=engine.seed)
-        if warning is not None:
-            engine.stages.remark(warning)
-    return Setup(
+        check_attacks(audit, membership, population, partial(filled, audit, population))
+    guess, target = audit.guess, audit.attacked
+    is_trained = target.takes_recipe or guess is None or guess.model is None  # the architecture, by whichever role
+    setup = Setup(
         engine=engine,
         make_network=make_network,
-        architecture=inspect_architecture(make_network, population),
+        architecture=inspect_architecture(make_network, population, trainable=is_trained),
         recipe=defended_recipe(*as_trained(trainings, audit.training, membership)),
         population=population,
         membership=membership,
     )
+    _check_roles(setup, audit)
+    return setup
+
+
+def warn_of_given_split(setup: Setup, audit: Audit) -> None:
+    """Remark that the split of somebody else's target can be told from records and labels alone; it takes its time."""
+    if audit.membership.draws_target:
+        return
+    members_N, others_N = setup.membership.member_KN[0], setup.membership.nonmember_KN[0]
+    warning = model_free_warning(setup.population, members_N, others_N, seed=setup.engine.seed)
+    if warning is not None:
+        setup.engine.stages.remark(warning)
+
+
+def _check_roles(setup: Setup, audit: Audit) -> None:
+    """Refuse what no role could be trained with, before the first one is trained."""
+    target, membership = audit.attacked, setup.membership
+    if target.is_trained_here and target.takes_recipe and not target.is_every_model:
+        setup.job(membership.targets, "target").check()
+    if not target.trains_shadows:
+        has_own_training = audit.guess is not None and audit.guess.training is not None
+        with _named("guess.training" if has_own_training else "training"):
+            shadows = shadow_setup(setup, audit)
+            if audit.shadow.makes_records:  # how many is not known yet
+                shadows.recipe.check_schedule("shadow", ())
+                shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)
+            else:
+                shadows.job(membership.shadows, "shadow").check()
+    for attack in audit.attacks:
+        training: Recipe | None = getattr(attack, "training", None)
+        if training is not None:
+            known = getattr(attack, "num_training_records", lambda num_population: 1)
+            with _named(f"attack.{attack.name}.training"):
+                training.check_schedule(f"attack/{attack.name}", [known(len(membership.population_N))])
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Within the context, a setting of `training` is named as one of this place."""
+    try:
+        yield
+    except SettingError as error:
+        raise error.at(place) from error
 
 
 def shadow_setup(setup: Setup, audit: Audit) -> Setup:
@@ -89,9 +134,7 @@ def shadow_setup(setup: Setup, audit: Audit) -> Setup:
         return setup
     population = setup.population
     known, recipe = as_trained(trainings if audit.adaptive else (), guess.training or audit.training, setup.membership)
-    make_network = bind_shapes(
-        defended_model(known, guess.model or audit.model), population.input_shape, population.num_classes
-    )
+    make_network = bind_records(defended_model(known, guess.model or audit.model), population)
     return replace(
         setup,
         recipe=defended_recipe(known, recipe),
@@ -110,14 +153,27 @@ def as_trained(
     return of_fixed_size(trainings, recipe, int(membership.known_N.sum()))
 
 
-def check_attacks(attacks: Sequence[Attack], membership: Membership, population: Population, target: Target) -> None:
+def check_attacks(
+    audit: Audit, membership: Membership, population: Population, with_count: Callable[[int], Membership]
+) -> None:
     """Refuse attacks that the plan or the target cannot serve.
+
+    Args:
+        with_count: the plan with another number of shadow models.
 
     Raises:
         DoesNotApplyError: one of them, with the reason.
     """
-    for attack in attacks:
-        reason = refusal(attack, membership, population.input_shape, answers_others=target.answers_others)
+    target = audit.attacked
+    for attack in audit.refused_attacks:
+        reason = refusal(
+            attack,
+            membership,
+            population.input_shape,
+            answers_others=target.answers_others,
+            folds=target.folds,
+            with_count=with_count,
+        )
         if reason is not None:
             raise DoesNotApplyError(reason)
 
@@ -152,8 +208,12 @@ def _with_canaries(engine: Engine, audit: Audit) -> Population:
     return changed
 
 
-def _filled(audit: Audit, population: Population) -> Membership:
-    """The whole membership for real shadow records; the rows of the targets alone for records that are made later."""
+def filled(audit: Audit, population: Population, num_shadows: int | None = None) -> Membership:
+    """The whole membership for real shadow records; the rows of the targets alone for records that are made later.
+
+    Args:
+        num_shadows: None for as many as are set.
+    """
     if audit.shadow.makes_records:
         return _filled_for_targets(audit, population)
     plan, target, shadow = audit.membership, audit.attacked, audit.shadow
@@ -164,7 +224,7 @@ def _filled(audit: Audit, population: Population) -> Membership:
         )
     wanted = Wanted(
         num_targets=target.count,
-        num_shadows=shadow.count,
+        num_shadows=shadow.count if num_shadows is None else num_shadows,
         seed=audit.seed,
         overlap=shadow.overlap,
         reserve=audit.needs.population,

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
-from mia_lightning.attacks.leave_one_out import Scored, score_each
+from mia_lightning.attacks.leave_one_out import score_each, scored_at
+from mia_lightning.attacks.operating_point import FIXED, LEARNT
 from mia_lightning.attacks.views import RecordForm, observe_views
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
@@ -16,8 +18,14 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.run.convergence import Convergence, Outcome, converge
 from mia_lightning.run.observation import Observation
+from mia_lightning.run.preparation import filled
 from mia_lightning.training.models import Observable
 from mia_lightning.training.signals import Signals, on_one_device
+
+LEARNT_APART = (
+    "none: the threshold was learnt on shadow models that are no targets, and how it varies is not known; see "
+    "target=leave_one_out"
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,6 +35,9 @@ class AttackOutcome:
     Attributes:
         score_TN: float64, higher = more likely a member.
         is_flagged_TN: the attack's own decision.
+        threshold_T: float64, that of each target; None where decisions are no threshold of the scores.
+        decision: how they come about, `FIXED`, `LEARNT` with the other targets, or "none: " and why the shares that are
+            flagged have no interval over targets.
         needs: of the attack, such as its queries for each record of the target.
         convergence: what it achieves with fewer shadow models; None where that was not measured.
         shadow_score_K: float64, what it says of the shadow models about the canary, where the plan is `one_canary`:
@@ -37,6 +48,8 @@ class AttackOutcome:
     description: str
     score_TN: Tensor
     is_flagged_TN: Tensor
+    threshold_T: Tensor | None = None
+    decision: str = FIXED
     adaptive: bool = False
     needs: Needs = field(default_factory=Needs)
     convergence: Convergence | None = None
@@ -102,12 +115,21 @@ def run_attacks(observation: Observation) -> tuple[Signals, list[AttackOutcome]]
 def _fitting(observation: Observation) -> list[Attack]:
     """The attacks that plan, records and target serve."""
     fitting, shape = [], observation.population.input_shape
-    for attack in observation.audit.attacks:
-        answers_others = observation.targets.answers_others
-        reason = refusal(attack, observation.membership, shape, answers_others=answers_others)
+    audit, membership = observation.audit, observation.membership
+    all_trained = len(membership.block_K[membership.shadows]) == audit.shadow.count
+    can_refill = all_trained and not audit.shadow.makes_records
+    for attack in audit.attacks:
+        reason = refusal(
+            attack,
+            membership,
+            shape,
+            answers_others=observation.targets.answers_others,
+            folds=audit.attacked.folds,
+            with_count=partial(filled, audit, observation.population) if can_refill else None,
+        )
         if reason is None:
             fitting.append(attack)
-        elif observation.audit.skip_inapplicable:
+        elif audit.skip_inapplicable:
             observation.engine.stages.remark(f"{attack.name} was not run: {reason}", kind="note")
         else:
             raise DoesNotApplyError(reason)
@@ -207,7 +229,10 @@ def _run(
         else:
             fitted = attack.fit(evidence, engine)
             score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
-            scored = Scored(score_TN=score_TN, is_flagged_TN=score_TN >= fitted.threshold, remarks=fitted.remarks)
+            scored = scored_at(score_TN, [fitted.threshold] * len(score_TN), fitted.remarks)
+            # Of a threshold learnt on models that are no targets, the targets do not tell how it varies.
+            if scored.decision == LEARNT or (scored.decision == FIXED and attack.needs.shadows):
+                scored = replace(scored, decision=LEARNT_APART)
             if membership.is_trials:
                 losses = dict(engine.losses)  # the training curves of a run are those of the targets' networks
                 shadow_score_K = fitted.score(evidence.signals, evidence.label_N)[:, evidence.target_scored_N][:, 0]
@@ -219,6 +244,8 @@ def _run(
         description=attack.description,
         score_TN=scored.score_TN.cpu(),
         is_flagged_TN=scored.is_flagged_TN.cpu(),
+        threshold_T=scored.threshold_T.cpu(),
+        decision=scored.decision,
         needs=attack.needs,
         shadow_score_K=None if shadow_score_K is None else shadow_score_K.cpu(),
     )

@@ -20,9 +20,9 @@ from mia_lightning.reports.files import read_report
 from mia_lightning.reports.names import MEMBERS
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.serve.shown import Answers, Shown
-from mia_lightning.targets.existing import as_stack
+from mia_lightning.targets.existing import given_models
 from mia_lightning.targets.steady import steadily
-from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.flattened import bind_records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
@@ -111,7 +111,7 @@ def served_model(
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     return ServedModel(
         name=role if name is None else name,
-        trained=as_stack(stack.model(k), population, device),
+        trained=given_models(stack.model(k), population, device),
         population=population,
         defenses=tuple(defenses),
         shown=Shown.of(answers, defenses, population.num_classes),
@@ -153,7 +153,7 @@ def _population(report: AuditReport) -> Population:
 def _chosen(
     path: Path, role: str, member: int | None, config: dict[str, Any], population: Population
 ) -> tuple[int, Stack]:
-    make = bind_shapes(_model(config, role), population.input_shape, population.num_classes)
+    make = bind_records(_model(config, role), population)
     stack = Stack.load(path, make)
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")

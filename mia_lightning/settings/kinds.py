@@ -24,6 +24,7 @@ Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 ShareBelow1 = Annotated[float, Ge(0), Lt(1)]
+ShareBelowHalf = Annotated[float, Ge(0), Lt(0.5)]
 Between0And1 = Annotated[float, Gt(0), Lt(1)]
 
 Auto = Literal["auto"]

@@ -2,20 +2,29 @@
 
 import copy
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError, first_line
+from mia_lightning.errors import InputError
+from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AnyText, PathLike, Share
 from mia_lightning.targets.interface import Target
+from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
+from mia_lightning.targets.weights_file import load_weights
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.architecture import (
+    Architecture,
+    check_outputs,
+    few_records,
+    inspect_architecture,
+)
 from mia_lightning.training.stack.layers import make_stackable
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
@@ -36,12 +45,53 @@ class Existing(Target):
     takes_recipe: ClassVar[bool] = False
 
     def obtain(self, setup: Setup) -> TrainedStack:
-        """The module as a stack of one, in its own floating-point type.
+        """The module as a stack of one, in its own floating-point type; one that no stack can hold is run as it is.
 
         Raises:
-            InputError: it does not give `[B, C]` on the population's records, or has weights that are not finite.
+            InputError: it does not give `[B, C]` on the population's records in eval mode, or has weights that are not
+                finite or not here.
         """
-        return as_stack(self.network, setup.population, setup.engine.device)
+        trained = given_models(self.network, setup.population, setup.engine.device)
+        if trained.architecture.gives_probabilities:
+            last = trained.architecture.last_layer
+            setup.engine.stages.remark(
+                f"The target gives probabilities{f', by its last layer {last}' if last else ''}: they are taken as "
+                "such, not as logits."
+            )
+        x_B = few_records(self.network, setup.population).to(trained.stack.device)
+        of_two, of_three = (trained.log_probability(x_B[:size].to(trained.stack.dtype))[0, :2] for size in (2, 3))
+        if not torch.allclose(of_two, of_three, atol=0.01):
+            setup.engine.stages.remark(
+                "The target answers a record otherwise in another batch, as networks do in train mode: its figures "
+                "depend on how the records were divided."
+            )
+        return trained
+
+
+def given_models(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
+    """A trained module, inside whatever wrappers, as a stack of one: on the device, or by its own forward where it is.
+
+    Raises:
+        InputError: as `Existing.obtain`.
+    """
+    network = unwrapped(network)
+    what = f"The module {type(network).__name__}"
+    _check_here(network, what)
+    _check_finite(network, what)
+    own = _by_own_forward(network, population)
+    has_plain_weights = all(
+        isinstance(value, Tensor) and not value.is_quantized for value in network.state_dict().values()
+    )
+    if isinstance(network, torch.jit.ScriptModule) or not has_plain_weights:  # which cannot be swapped
+        return own
+    try:
+        trained = as_stack(network, population, device)
+        x_B = few_records(network, population)
+        expected_BC = own.log_probability(x_B.to(own.stack.device))[0].cpu()
+        found_BC = trained.log_probability(x_B.to(device))[0].cpu()
+    except Exception:  # what a stack refuses or cannot copy
+        return own
+    return trained if torch.allclose(found_BC, expected_BC, rtol=0.01, atol=0.01) else own
 
 
 def as_stack(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
@@ -51,17 +101,48 @@ def as_stack(network: nn.Module, population: Population, device: torch.device) -
         population: for whose records it gives logits `[B, C]`.
 
     Raises:
-        InputError: it does not give logits of this shape, or has weights that are not finite.
+        InputError: it does not give logits of this shape, or cannot be held by a stack.
     """
-    _check_finite(network, f"The module {type(network).__name__}")
-    network = copy.deepcopy(network).cpu()
+    network = copied(network).cpu()
     own = inspect_architecture(lambda: copy.deepcopy(network), population, trainable=False)
     stack = Stack([make_stackable(copy.deepcopy(network), 0, "existing")], lambda: copy.deepcopy(network))
+    return _trained(stack.to(device).eval(), own, "stack" if own.refusal is None else "loop")
+
+
+def copied(network: nn.Module) -> nn.Module:
+    """A deep copy, also of a network that holds results of earlier computations, with compiled layers as they were."""
+    held = [value for layer in network.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
+    memo: dict[int, object] = {id(value): value.detach().clone() for value in held if not value.is_leaf}
+    copy_ = copy.deepcopy(network, memo)
+    for layer in list(copy_.modules()):
+        for name, child in list(layer.named_children()):
+            setattr(layer, name, unwrapped(child) if hasattr(child, "_orig_mod") else child)
+    return copy_
+
+
+def _by_own_forward(network: nn.Module, population: Population) -> TrainedStack:
+    name, stack = type(network).__name__, OwnForward(network)
+    x_B = few_records(network, population).to(stack.device)
+    with in_eval_mode(network), torch.no_grad():
+        found = check_outputs(network, x_B, population.num_classes, name=name, trainable=False)
+    own = Architecture(
+        name=name,
+        num_parameters=sum(p.numel() for p in network.parameters()),
+        has_batch_norm=False,
+        mixes_records=False,
+        refusal=None,
+        probabilities_in=found.probabilities_in,
+        last_layer=found.last_layer,
+    )
+    return _trained(stack, own, "loop")
+
+
+def _trained(stack: Stack, architecture: Architecture, execution: str) -> TrainedStack:
     none = torch.full((1,), -1)
     return TrainedStack(
-        stack=stack.to(device).eval(),
-        architecture=own,
-        execution="stack" if own.refusal is None else "loop",
+        stack=stack,
+        architecture=architecture,
+        execution=execution,
         failed_epoch_K=none,
         stopped_epoch_K=none,
         train_loss_EK=torch.empty(0, 1, dtype=torch.float64),
@@ -77,11 +158,14 @@ class Checkpoint(Target):
         path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` with a state dict (read without executing
             anything; a Lightning checkpoint's `state_dict` is found by itself), or the `target.safetensors` that a run
             with `save_models=true` and one target wrote.
-        prefix: with which the names in the file begin, unlike those of the model ("model." in many checkpoints).
+            State dicts nested in what a training script saved are found, and so are names behind a common prefix.
+        key: the place of the state dict in the file, such as model_ema; "" for the only one that fits the model.
+        prefix: with which the names in the file begin, unlike those of the model; "" for what all have in common.
         expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
     """
 
     path: PathLike
+    key: AnyText = ""
     prefix: AnyText = ""
     expected_accuracy: Share | None = None
     count: ClassVar[int] = 1
@@ -96,62 +180,26 @@ class Checkpoint(Target):
         """
         with isolated(0, "initialisation that is overwritten"):
             network = setup.make_network()
-        state = _without_model_axis(_read_state(Path(self.path), self.prefix), network)
-        difference = _first_difference(state, network.state_dict())
-        if difference:
-            raise InputError(
-                f"`target.path` {self.path} does not fit the model {type(network).__name__}: {difference}; set `model` "
-                "to the architecture that it was trained with, and `target.prefix` if its names have one."
-            )
-        network.load_state_dict(state)
+        load_weights(network, Path(self.path), key=self.key, prefix=self.prefix)
         _check_finite(network, f"`target.path` {self.path}")
         return Existing(network=network).obtain(setup)
 
 
-def _check_finite(network: nn.Module, what: str) -> None:
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor) and not bool(value.isfinite().all()):
+def _check_here(network: nn.Module, what: str) -> None:
+    for name, value in [*network.named_parameters(), *network.named_buffers()]:
+        if isinstance(value, UninitializedBuffer | UninitializedParameter):
+            raise InputError(f"{what} has lazy layers that have seen no records, such as that of `{name}`; train it.")
+        if value.is_meta:
+            raise InputError(f"{what} has `{name}` on the meta device, without values; load its weights first.")
+        if hasattr(value, "full_tensor") or isinstance(network, FullyShardedDataParallel):
             raise InputError(
-                f"{what} has NaN or infinite values in `{name}`; give the weights of a training that did not diverge."
+                f"{what} has only a shard of `{name}`; gather the weights, and load them into the plain network."
             )
 
 
-def _first_difference(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    """The first tensor of the model that the file lacks or has in another shape; else one that the model lacks."""
-    for name, value in wanted.items():
-        if name not in found:
-            other = next((each for each in found if each.endswith(name)), None) or next(iter(found), None)
-            beside = f" (it has `{other}`)" if other is not None else ""
-            return f"it has no `{name}`{beside}"
-        if found[name].shape != value.shape:
-            return f"`{name}` is {list(found[name].shape)} in the file and {list(value.shape)} in the model"
-    unknown = [name for name in found if name not in wanted]
-    return f"the model has no `{unknown[0]}`" if unknown else ""
-
-
-def _without_model_axis(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
-    """The state of a network, also where the file holds a stack of one, whose tensors have a leading axis of 1."""
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    is_stack = bool(state) and all(tuple(value.shape) == (1, *shapes.get(name, ())) for name, value in state.items())
-    return {name: value[0] for name, value in state.items()} if is_stack else state
-
-
-def _read_state(path: Path, prefix: str) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise InputError(f"`target.path` {path} is not a file; give the weights of the trained model.")
-    state: Any
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
-    # torch.load has no error of its own: for a damaged file it raises struct.error, IndexError, KeyError and others.
-    except Exception as error:
-        raise InputError(
-            f"`target.path` {path} cannot be read as weights alone ({first_line(error)}); save the state dict, best as "
-            "safetensors."
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"`target.path` {path} holds no state dict; save `model.state_dict()`.")
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+def _check_finite(network: nn.Module, what: str) -> None:
+    for name, value in network.state_dict().items():
+        if isinstance(value, Tensor) and not value.is_quantized and not bool(value.isfinite().all()):
+            raise InputError(
+                f"{what} has NaN or infinite values in `{name}`; give the weights of a training that did not diverge."
+            )

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import Store
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.chunks import Made, OneDevice, of_weights
@@ -74,6 +73,7 @@ class Engine:
             InputError: `training.execution` is stack and vmap refuses the architecture, one model is too large, or the
                 recipe does not fit the models.
         """
+        job.check()
         kept = self.kept(job)
         trained = self._restored(job, kept)
         if trained is None:
@@ -187,8 +187,6 @@ class Engine:
             return ("loop",)
         if refusal is None:
             return ("stack",) if chosen == "stack" else ("stack", "loop")
-        if chosen == "stack":
-            raise InputError(f"`training.execution` is stack, but {refusal}; set training.execution=loop.")
         self.stages.remark(f"{job.role}: {refusal}; its models are stepped one by one.")
         return ("loop",)
 

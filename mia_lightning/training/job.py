@@ -19,7 +19,7 @@ from mia_lightning.training.stack.architecture import Architecture, inspect_arch
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe
-from mia_lightning.training.step.rules import Gradients
+from mia_lightning.training.step.rules import Batches, Gradients
 from mia_lightning.training.trainer import quiet_lightning
 
 
@@ -75,6 +75,20 @@ class TrainingJob:
         if given is None:
             with quiet_lightning():
                 object.__setattr__(self, "architecture", inspect_architecture(self.make_network, self.population))
+
+    def check(self) -> None:
+        """Raise an `InputError` for what would stop the training, as far as this can be told before the first step."""
+        recipe, architecture = self.recipe, self.architecture
+        recipe.check_schedule(self.role, map(len, self.records_K))
+        if self.response_KN is None:
+            recipe.check_outputs(architecture, self.population.num_classes)
+        if recipe.execution == "stack" and architecture.refusal is not None:
+            raise InputError(f"`training.execution` is stack, but {architecture.refusal}; set training.execution=loop.")
+        groups = self.groups() if recipe.chunk != 1 else [[place] for place in range(self.num_models)]
+        for places in groups:
+            self.gradients(places)
+        for places in groups:
+            self._batches(places, torch.device("cpu"))
 
     @property
     def num_models(self) -> int:
@@ -167,6 +181,25 @@ class TrainingJob:
         Raises:
             InputError: the architecture cannot be trained on such batches.
         """
+        return StackModule(
+            stack,
+            self.population,
+            self._batches(places, device),
+            self.recipe,
+            gradients=gradients,
+            execution=execution,
+            validation_N=self.validation_N,
+            role=self.role,
+            response_KN=None if self.response_KN is None else self.response_KN[list(places)],
+            channels_last=self.architecture.takes_channels_last,
+        )
+
+    def _batches(self, places: Sequence[int], device: torch.device) -> Batches:
+        """Which records these models see at each step.
+
+        Raises:
+            InputError: the architecture cannot be trained on such batches.
+        """
         records_K = [self.records_K[place] for place in places]
         batches = self.recipe.sampler(
             records_K,
@@ -185,18 +218,7 @@ class TrainingJob:
                 "batch is not the first axis), and models with different numbers of records need padding, which would "
                 "influence them too; use training.chunk=1, or a model that keeps records apart."
             )
-        return StackModule(
-            stack,
-            self.population,
-            batches,
-            self.recipe,
-            gradients=gradients,
-            execution=execution,
-            validation_N=self.validation_N,
-            role=self.role,
-            response_KN=None if self.response_KN is None else self.response_KN[list(places)],
-            channels_last=self.architecture.takes_channels_last,
-        )
+        return batches
 
 
 def cut(places: Sequence[int], width: int) -> list[list[int]]:

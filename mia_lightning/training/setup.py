@@ -25,17 +25,19 @@ class Setup:
 
     def train(self, rows: slice, role: str) -> TrainedStack:
         """The models of these rows of the membership, trained on their members."""
+        return self.engine.run(self.job(rows, role))
+
+    def job(self, rows: slice, role: str) -> TrainingJob:
+        """The training of the models of these rows on their members."""
         membership = self.membership
-        return self.engine.run(
-            TrainingJob(
-                seed=self.engine.seed,
-                role=role,
-                make_network=self.make_network,
-                architecture=self.architecture,
-                population=self.population,
-                records_K=membership.records_of(rows),
-                recipe=self.recipe,
-                validation_N=membership.validation_N if len(membership.validation_N) else None,
-                keep=True,
-            )
+        return TrainingJob(
+            seed=self.engine.seed,
+            role=role,
+            make_network=self.make_network,
+            architecture=self.architecture,
+            population=self.population,
+            records_K=membership.records_of(rows),
+            recipe=self.recipe,
+            validation_N=membership.validation_N if len(membership.validation_N) else None,
+            keep=True,
         )

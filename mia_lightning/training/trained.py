@@ -13,7 +13,7 @@ from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
 from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
-from mia_lightning.training.signals import Signals
+from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
@@ -198,14 +198,14 @@ class TrainedStack(Models):
             for wanted_N, log_NC, state in zip(wanted_KN, log_KNC, stack.states(), strict=True):
                 for index_B in wanted_N.nonzero().squeeze(1).split(size * self.num_models):
                     logits_BC = stack.call_one(state, population.records(index_B, stack.dtype))
-                    log_NC[index_B] = _log_probability(logits_BC).to(log_NC)
+                    log_NC[index_B] = self._normalised(logits_BC).to(log_NC)
                     answered(index_B.numel())
             return
         # Lists of one length: the numbers of the wanted records first, in order.
         most = int(wanted_KN.sum(1).max())
         index_KM = wanted_KN.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
         for index_KB in index_KM.split(size, dim=1):
-            log_KBC = _log_probability(stack(population.records(index_KB, stack.dtype)))
+            log_KBC = self._normalised(stack(population.records(index_KB, stack.dtype)))
             k, b = wanted_KN.gather(1, index_KB).nonzero(as_tuple=True)
             log_KNC[k, index_KB[k, b]] = log_KBC[k, b].to(log_KNC)
             answered(k.numel())
@@ -213,7 +213,14 @@ class TrainedStack(Models):
     @torch.inference_mode()
     def log_probability(self, x_B: Tensor) -> Tensor:
         """`[K, B, C]` float32 in nats of all models, in eval mode, for the same normalised records `[B, *features]`."""
-        return _log_probability(all_logits(self.stack.eval(), x_B, self.execution))
+        return self._normalised(all_logits(self.stack.eval(), x_B, self.execution))
+
+    def _normalised(self, output: Tensor) -> Tensor:
+        """The log probabilities, float32, that outputs `[..., C]` stand for."""
+        output = output.double()
+        if self.architecture.gives_probabilities:
+            output = output.clamp(min=SMALLEST_PROBABILITY).log()
+        return output.log_softmax(-1).float()
 
     def identity(self) -> Identity:
         """The network's code, and the first model's weights."""
@@ -228,10 +235,6 @@ class TrainedStack(Models):
         """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
         chosen = TrainedStack.joined([self], kept_K.nonzero().squeeze(1))
         return replace(chosen, kept=None if self.kept is None else self.kept.select(kept_K))
-
-
-def _log_probability(logits: Tensor) -> Tensor:
-    return logits.double().log_softmax(-1).float()
 
 
 def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import oracles
 import pytest
 import torch
@@ -27,35 +28,50 @@ def losses(signals: Signals, label_N: Tensor, t: int) -> list[float]:
 @pytest.mark.parametrize("alpha", [0.1, 0.29, 0.5])
 @pytest.mark.parametrize("ties", [False, True])
 def test_scores_and_flags_equal_a_slow_loop(ties: bool, alpha: float) -> None:
-    shadows, _, _ = memorising(records=500, excess=1.0)  # a population of 100, and 100 * 0.29 is below 29 in floats
+    shadows, _, _ = memorising(records=495, excess=1.0)  # a population of 99, with the ends 100 intervals
     targets = rounded(shadows.signals) if ties else shadows.signals
     fitted = AttackP(alpha=alpha).fit(shadows, cpu_engine())
     score_TN = fitted.score(targets, shadows.label_N)
-    assert score_TN.shape == (4, 500)
+    assert score_TN.shape == (4, 495)
     for t in range(4):
         loss = losses(targets, shadows.label_N, t)
-        known = [loss[n] for n in range(500) if shadows.population_N[n]]
-        at_most = [sum(each <= loss[n] for each in known) for n in range(500)]
-        middle = [at_most[n] - sum(each == loss[n] for each in known) / 2 for n in range(500)]
-        assert (score_TN[t] >= fitted.threshold).tolist() == [count <= round(alpha * 100) for count in at_most]
-        # The score has the order of the mid-ranks, and is the mid-rank where at most one loss ties.
-        assert torch.equal(
-            (-score_TN[t]).unique(return_inverse=True)[1], torch.tensor(middle).unique(return_inverse=True)[1]
+        known = [loss[n] for n in range(495) if shadows.population_N[n]]
+        assert len(known) == 99
+        ordered = sorted([0.0, *known, 1000.0])
+        quantile = np.interp(loss, ordered, np.linspace(0, 1, 101))
+        assert score_TN[t].tolist() == pytest.approx(-quantile, abs=1e-12)
+        # Flagged: no more of the population's losses are as small than the rate says.
+        at_most = [sum(each <= loss[n] for each in known) for n in range(495)]
+        flagged = (score_TN[t] >= fitted.threshold).tolist()
+        assert not any(
+            is_flagged and count > round(alpha * 100) for is_flagged, count in zip(flagged, at_most, strict=True)
         )
+        assert all(
+            is_flagged for is_flagged, count in zip(flagged, at_most, strict=True) if count < round(alpha * 100) - 1
+        )
+        # The published code flags losses below the quantile; at the quantile itself this one does, too.
+        threshold = np.quantile([*known, 0.0, 1000.0], alpha, method="linear")
         if not ties:
-            assert score_TN[t].tolist() == pytest.approx([-each / 100 for each in middle], abs=1e-12)
+            assert flagged == [each <= threshold + 1e-12 for each in loss]
+
+
+def test_records_are_ranked_as_by_their_loss() -> None:
+    shadows, target, _ = memorising(records=500, excess=1.0)
+    (score_N,) = AttackP().fit(shadows, cpu_engine()).score(target, shadows.label_N)
+    expected = -torch.tensor(losses(target, shadows.label_N, 0))
+    assert torch.equal(score_N.unique(return_inverse=True)[1], expected.unique(return_inverse=True)[1])
 
 
 def test_nonmembers_are_flagged_at_the_stated_rate() -> None:
-    """Over fresh populations the mean rate is that of the next rank among P + 1, whatever the distribution."""
+    """Over fresh populations the mean rate is alpha where it is a whole number of P + 1, whatever the distribution."""
     rates = []
     for seed in range(40):
-        shadows, target, member_N = memorising(records=1500, seed=seed, excess=3.0)
+        shadows, target, member_N = memorising(records=1495, seed=seed, excess=3.0)
         _, flagged_N = scores_of(AttackP(alpha=0.05), shadows, target)
         outside_N = ~member_N & ~shadows.population_N
         rates.append(float(flagged_N[outside_N].double().mean()))
     rate, error = torch.tensor(rates).mean(), torch.tensor(rates).std() / 40**0.5
-    assert abs(float(rate) - (0.05 * 300 + 1) / 301) < 4 * float(error)
+    assert abs(float(rate) - 0.05) < 4 * float(error)
 
 
 def test_ties_never_flag_more_than_the_stated_share_of_the_population() -> None:
@@ -131,10 +147,11 @@ def test_a_population_too_small_for_alpha_is_said() -> None:
     shadows, target, _ = memorising(records=80, excess=1.0)
     fitted = AttackP(alpha=0.01).fit(shadows, cpu_engine())
     assert "16 population records are too few" in fitted.remarks[0]
-    assert fitted.threshold == 0.0
+    assert fitted.threshold == -0.01
     loss = losses(target, shadows.label_N, 0)
     lowest = min(loss[n] for n in range(80) if shadows.population_N[n])
-    assert (fitted.score(target, shadows.label_N)[0] >= 0).tolist() == [each < lowest for each in loss]
+    flagged_N = fitted.score(target, shadows.label_N)[0] >= fitted.threshold
+    assert flagged_N.tolist() == [each <= 0.17 * lowest for each in loss]
     assert AttackP().fit(shadows, cpu_engine()).remarks == ()
 
 

@@ -8,6 +8,7 @@ from shadow_cases import ENGINE, evidence, from_a_pool, pairs, random_case, two_
 
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference
+from mia_lightning.attacks.operating_point import learnt_threshold
 from mia_lightning.training.signals import Signals
 
 
@@ -38,12 +39,9 @@ def test_scores_and_threshold_equal_a_slow_loop() -> None:
         served = [j for j in range(8) if j // 2 != k // 2]
         for n in range(24):  # the other six are the population
             seen[bool(shadows.member_KN[k, n])].append(slow_score(shadows, served, shadows.signals, k, n))
-    gains = {
-        t: fmean(s >= t for s in seen[True]) - fmean(s >= t for s in seen[False]) for t in seen[True] + seen[False]
-    }
-    found = min(gains, key=lambda t: abs(t - fitted.threshold))
-    assert fitted.threshold == pytest.approx(found, abs=1e-9)
-    assert gains[found] == pytest.approx(max(gains.values()), abs=1e-12)
+    observed = torch.tensor([*seen[True], *seen[False]], dtype=torch.float64)
+    is_member = torch.arange(len(observed)) < len(seen[True])
+    assert fitted.threshold == pytest.approx(learnt_threshold(observed, is_member), abs=1e-9)
     assert fitted.remarks == ()
 
 

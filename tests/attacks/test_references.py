@@ -1,7 +1,9 @@
 """Sums, ranks and medians over the other models, against loops over models and records."""
 
 import statistics
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from shadow_cases import evidence, pairs, two_classes
@@ -55,12 +57,12 @@ def test_moments_keep_axes_between_models_and_records() -> None:
 
 
 @pytest.mark.parametrize("rows", [None, [0, 1, 2, 3, 4, 5, 6, 7], [5, 1]])
-def test_medians_and_shares_equal_loops_over_the_models_that_are_left(rows: list[int] | None) -> None:
+def test_medians_and_places_equal_loops_over_the_models_that_are_left(rows: list[int] | None) -> None:
     value_KN, side_KN = case(2, num_records=60)
     ordered = Ordered.of(value_KN, side_KN, others_of(rows))
     targets = [None] if rows is None else rows
     value_TN = case(3, num_records=60)[0][: len(targets)] if rows is None else value_KN[rows]
-    median_TN, share_TN = ordered.median(), ordered.share_below(value_TN)
+    median_TN, place_TN = ordered.median(), ordered.place_of(value_TN)
     empty = 0
     for t, row in enumerate(targets):
         for n in range(60):
@@ -68,16 +70,17 @@ def test_medians_and_shares_equal_loops_over_the_models_that_are_left(rows: list
             assert ordered.left_NT[n, t] == len(left)
             if not left:
                 empty += 1
-                assert median_TN[t, n] == share_TN[t, n] == 0.0
+                assert median_TN[t, n] == place_TN[t, n] == 0.0
                 continue
             assert float(median_TN[t, n]) == statistics.median(left)
             value = float(value_TN[t, n])
-            share = sum((other < value) + (other == value) / 2 for other in left) / len(left)
-            assert float(share_TN[t, n]) == pytest.approx(share, abs=1e-15)
+            falling = sorted(-other for other in left)  # np.interp takes the last of equal ones
+            place = len(left) - 1 - np.interp(-value, falling, range(len(left)))
+            assert float(place_TN[t, n]) == pytest.approx(place, abs=1e-12)
     assert rows is None or empty > 0
     part = ordered.columns(slice(5, 9))
     assert torch.equal(part.median(), median_TN[:, 5:9])
-    assert torch.equal(part.share_below(value_TN[:, 5:9]), share_TN[:, 5:9])
+    assert torch.equal(part.place_of(value_TN[:, 5:9]), place_TN[:, 5:9])
 
 
 def test_nothing_is_subtracted_so_that_a_large_block_leaves_no_rounding_behind() -> None:
@@ -113,8 +116,12 @@ def test_records_without_the_models_that_an_attack_needs_are_counted_and_the_men
         DoesNotApplyError, match=r"attack=some .*membership=given.* 4 shadow models; raise `shadow.count`"
     ):
         check_references(shadows, Needs(out_models=3), "some")
-    with pytest.raises(DoesNotApplyError, match=r"that trained on it.* use membership=halves, or attack=other"):
+    with pytest.raises(DoesNotApplyError, match=r"that trained on it.* raise `shadow.count`\.$"):
         check_references(shadows, Needs(in_models=3), "some", offline="other")
+    for plan, mend in (("disjoint", "membership=halves"), ("given", "membership.shadow_source=same")):
+        without = replace(shadows, member_KN=torch.zeros_like(member_KN), plan_name=plan)
+        with pytest.raises(DoesNotApplyError, match=rf"that trained on it.* use {mend}, or attack=other"):
+            check_references(without, Needs(in_models=3), "some", offline="other")
     shadows.target_scored_N[2:] = False
     with pytest.raises(DoesNotApplyError, match="2 of the 2 records"):
         check_references(shadows, Needs(out_models=3), "some")

@@ -16,6 +16,7 @@ from mia_lightning.attacks.statistics import (
     log_confidence,
     modified_entropy,
     scaled_logit,
+    tempered_log_confidence,
 )
 from mia_lightning.defenses.labels_only import LabelsOnly
 from mia_lightning.defenses.top_k import TopK
@@ -145,3 +146,50 @@ def test_of_tied_classes_the_lowest_is_predicted() -> None:
     ]
     assert predicted == [[1, 2], [0], [3]]
     assert torch.equal(correctness(signals, tied.argmax(-1))[0], torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("soft_margin", [0.0, 0.6])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 10.0])
+def test_tempered_log_confidence_equals_a_softmax_in_60_digits(temperature: float, soft_margin: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    log_p_NC = (8 * torch.randn(40, 6, generator=random)).log_softmax(-1)
+    label_N = torch.randint(6, (40,), generator=random)
+    signals = Signals(log_probability_KANC=log_p_NC[None, None])
+    (found_N,) = tempered_log_confidence(signals, label_N, temperature=temperature, soft_margin=soft_margin)
+    for n, y in enumerate(label_N.tolist()):
+        with localcontext() as context:
+            context.prec = 60
+            exponents = [Decimal(float(each)) / Decimal(temperature) for each in log_p_NC[n]]
+            exponents[y] -= Decimal(soft_margin)
+            expected = exponents[y] - sum(each.exp() for each in exponents).ln()
+        assert float(found_N[n]) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_at_a_temperature_of_1_it_is_the_log_confidence_for_hidden_answers_too() -> None:
+    """What an answer hides counts as one more class; what float32 rounds away does not."""
+    random = torch.Generator().manual_seed(0)
+    log_p_NC = (2 * torch.randn(60, 6, generator=random)).log_softmax(-1)
+    label_N = torch.randint(6, (60,), generator=random)
+    for answer_NC in (log_p_NC, TopK(k=2).apply(log_p_NC), LabelsOnly().apply(log_p_NC)):
+        signals = Signals(log_probability_KANC=answer_NC[None, None])
+        found_KN = tempered_log_confidence(signals, label_N, temperature=1.0, soft_margin=0.0)
+        torch.testing.assert_close(found_KN, log_confidence(signals, label_N), rtol=0, atol=1e-5)
+        assert not bool(tempered_log_confidence(signals, label_N, temperature=2.0, soft_margin=0.5).isnan().any())
+    # Of the largest alone: surer answers still score higher at other temperatures.
+    top_N = log_p_NC.argmax(-1)
+    signals = Signals(log_probability_KANC=TopK(k=1).apply(log_p_NC)[None, None])
+    (found_N,) = tempered_log_confidence(signals, top_N, temperature=2.0, soft_margin=0.0)
+    assert torch.equal(found_N.argsort(), log_p_NC.amax(-1).argsort())
+
+
+def test_a_probability_of_zero_that_rounding_left_hides_nothing() -> None:
+    p_NC = torch.tensor([[0.7, 0.3 - 1e-6, 0.0]])
+    signals = Signals(log_probability_KANC=p_NC.log()[None, None])
+    (found_N,) = tempered_log_confidence(signals, torch.tensor([0]), temperature=2.0, soft_margin=0.0)
+    assert float(found_N) == pytest.approx(-math.log1p(math.sqrt(0.3 / 0.7)), abs=1e-5)
+
+
+def test_answers_that_give_no_class_anything_are_no_nan() -> None:
+    signals = Signals(log_probability_KANC=torch.full((1, 1, 2, 3), -torch.inf))
+    found = tempered_log_confidence(signals, torch.tensor([0, 2]), temperature=2.0, soft_margin=0.6)
+    assert bool((found == -torch.inf).all())

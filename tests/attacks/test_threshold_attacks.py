@@ -12,6 +12,7 @@ from torch import Tensor
 from mia_lightning.attacks.gap import Gap
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs
 from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.operating_point import balanced_accuracy_threshold, learnt_threshold
 from mia_lightning.attacks.thresholds import (
     ClassConfidence,
     ClassEntropy,
@@ -65,8 +66,9 @@ def test_global_scores_and_threshold_equal_a_slow_loop(attack: Attack) -> None:
     p = target.log_probability_KANC[0, 0].double().exp().tolist()
     expected_N = [plain_signal(attack, p[n], int(shadows.label_N[n])) for n in range(60)]
     assert score_N.tolist() == pytest.approx(expected_N, rel=1e-6, abs=1e-6)
-    best, _ = best_thresholds([(s, member) for _, s, member in observations(attack, shadows)])
-    assert attack.fit(shadows, cpu_engine()).threshold == pytest.approx(max(best), abs=1e-6)
+    _, score, is_member = zip(*observations(attack, shadows), strict=True)
+    expected = learnt_threshold(torch.tensor(score, dtype=torch.float64), torch.tensor(is_member))
+    assert attack.fit(shadows, cpu_engine()).threshold == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("attack", BY_CLASS, ids=lambda attack: attack.name)
@@ -105,8 +107,10 @@ def test_a_class_without_both_sides_takes_the_global_threshold(attack: Attack) -
     whole = NAMED[attack.name.removeprefix("class_")].fit(shadows, cpu_engine())
     difference_N = (whole.score(target, shadows.label_N) - fitted.score(target, shadows.label_N))[0]
     is_missing_N = is_second_N | is_last_N
-    assert difference_N[is_missing_N].tolist() == pytest.approx([whole.threshold] * int(is_missing_N.sum()), abs=1e-12)
-    assert float((difference_N[~is_missing_N] - whole.threshold).abs().min()) > 1e-6
+    score_KN, scored_KN = whole.score(shadows.signals, shadows.label_N), shadows.scored_KN
+    best = balanced_accuracy_threshold(score_KN[scored_KN], shadows.member_KN[scored_KN])
+    assert difference_N[is_missing_N].tolist() == pytest.approx([best] * int(is_missing_N.sum()), abs=1e-12)
+    assert float((difference_N[~is_missing_N] - best).abs().min()) > 1e-6
 
 
 @pytest.mark.parametrize("attack", GLOBAL + BY_CLASS, ids=lambda attack: attack.name)

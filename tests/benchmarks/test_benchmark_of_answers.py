@@ -6,5 +6,5 @@ from benchmark_scripts import run
 def test_the_quick_run_counts_rows() -> None:
     lines = run("answers", "--quick").splitlines()
     rows = {line[:14].strip(): [int(cell.replace(",", "")) for cell in line[14:].split()[:2]] for line in lines[2:]}
-    assert rows["shokri, loss"] == [3 * 100, 3 * 1797]
-    assert 3 * 100 < rows["lira_offline"][0] <= 100 + 2 * 300
+    assert rows["shokri, loss"] == [5 * 100, 5 * 1797]
+    assert 5 * 100 < rows["lira_offline"][0] <= 100 + 4 * 500

@@ -20,6 +20,7 @@ def test_a_point_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert measured["peak"] >= 0
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_slopes_and_rates_are_those_of_the_printed_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     scaling = imported("scaling", monkeypatch)
     points = [scaling.Point("models", models=2), scaling.Point("models", models=8), scaling.Point("width", width=32)]
@@ -57,6 +58,7 @@ def test_the_gpu_script_says_that_there_is_none() -> None:
     assert run("gpu") == "no CUDA device\n"
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_the_memory_floor_is_counted_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu, shadow_training = imported("gpu", monkeypatch), imported("shadow_training", monkeypatch)
     case = shadow_training.make_case(gpu.PURCHASE, torch.device("cpu"), 50)

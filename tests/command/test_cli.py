@@ -66,7 +66,9 @@ def test_a_run_leaves_all_its_files_and_prints_a_short_table(tmp_path: Path) -> 
     assert "shokri" in result.stdout
     assert "Results: " in result.stdout
     assert "here/report.html" in result.stdout
-    assert max(len(line) for line in result.stdout.splitlines() if "Results" not in line) <= 100
+    table = [line for line in result.stdout.splitlines() if line.startswith(("attack", "shokri", "loss"))]
+    assert len(table) == 3
+    assert max(map(len, table)) <= 100
 
 
 def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: Call, tmp_path: Path) -> None:
@@ -78,6 +80,7 @@ def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: C
     assert [line.split(":")[0] for line in lines] == [
         "1 target model x 8 epochs",
         "4 shadow models x 8 epochs",
+        "The models answer for 600 records",
         "10 attack/shokri models x 3 epochs",
         "All that is trained and answered",
     ]
@@ -228,6 +231,25 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["experiment=nothing"], ["experiment=nothing"]),
         (["dataset.train_size=[1,"], ["dataset.train_size=[1,"]),
         (["seed=1,2"], ["`seed=1,2` holds several values", "add --multirun", "seed=[1,2]"]),
+        (["dataset.path=a,b.csv"], ["write dataset.path=[a,b.csv]", """typed "dataset.path='a,b.csv'"."""]),
+        (["target.path=epoch=9-step=20.ckpt"], ["""type "target.path='epoch=9-step=20.ckpt'"."""]),
+        (["dataset.path=data (1).csv"], ["""type "dataset.path='data (1).csv'"."""]),
+        (["dataset.path=Bücher.csv"], ["""type "dataset.path='Bücher.csv'"."""]),
+        (["+dataset.path=it's.csv"], ["""type '+dataset.path="it'"'"'s.csv"'."""]),
+        (
+            ["dataset.path=my", "data (1).csv"],
+            ["`data (1).csv` is no setting", """"dataset.path='my data (1).csv'"."""],
+        ),
+        (["data.csv"], ["`data.csv` is no setting; settings are given as key=value"]),
+        (["data set=x"], ["`data set=x` cannot be read; settings are given as key=value"]),
+        (["dataset=npz", "dataset.path=${x}.npz"], ["""type 'dataset.path='"'"'\\${x}.npz'"'"''."""]),
+        (["dataset=csv", "dataset.path=2024.10", "dataset.label_column=y"], ["""typed "dataset.path='2024.10'"."""]),
+        (["dataset=csv", "dataset.path=x", "dataset.label_column=1.0"], ["""typed "dataset.label_column='1.0'"."""]),
+        (["dataset=csv", "dataset.path=x", "dataset.label_column=true"], ["""typed "dataset.label_column='true'"."""]),
+        (
+            ["dataset=csv", "dataset.path=x", "dataset.label_column=y", "dataset.drop_columns=[a,1.5]"],
+            ["""typed "dataset.drop_columns=[a,'1.5']"."""],
+        ),
         (["--no-such-flag"], ["--no-such-flag"]),
         (["+extra.key=1"], ["`extra`"]),
         (["model=custom"], ["`model._target_` is not set"]),
@@ -320,7 +342,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
                 "training.scheduler={_target_:torch.optim.lr_scheduler.OneCycleLR,_partial_:true,max_lr:0.1,"
                 "total_steps:1}"
             ],
-            ["`training.scheduler` has no further step at epoch 1 of target"],
+            ["`training.scheduler` ends after step 1, but the models of target take"],
         ),
         (["model.hidden=7"], ["`model.hidden` is 7"]),
         (["model.dropout=x"], ["`model.dropout` is 'x'"]),
@@ -537,3 +559,16 @@ def test_nothing_of_an_earlier_run_stands_beside_a_failure(call: Call, tmp_path:
     left = {path.name for path in (tmp_path / "here").iterdir()}
     assert not left & {"report.json", "scores.parquet", "per_class.csv", "figures", "target.safetensors"}
     assert "outcome.json" in left
+
+
+def test_members_are_checked_before_pictures_are_decoded(call: Call, tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/2.png"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True)
+        (tmp_path / "pictures" / name).write_bytes(b"no image")
+    (tmp_path / "rows.csv").write_text("file\ncat/3.png\n")
+    given = ["membership=given", "membership.path=rows.csv"]
+    result = call("dataset=images", "dataset.path=pictures", *given)
+    assert result.returncode == 2
+    assert "names 'cat/3.png', which is none of the 2 records" in result.stderr
+    (tmp_path / "rows.csv").write_text("file\ncat/1.png\n")
+    assert "cannot be read as an image" in call("dataset=images", "dataset.path=pictures", *given).stderr

@@ -1,12 +1,18 @@
+import bz2
 import csv
+import gzip
 import io
+import lzma
+import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mia_lightning.datasets.csv import load_csv
@@ -62,22 +68,178 @@ def test_delimiter(tmp_path: Path, argument: str, mark: str) -> None:
         "a,y\r\n1,p\r\n2,q\r\n",
         "a,y\n1,p\n\n2,q\n\n",
         'a, y\n" 1", p\n2 ,"q"',
+        'a, "y"\n1, "p"\n2, "q" ',
+        "a;y\n1;p\n2;q\n",
+        "a\ty\n1\tp\n2\tq\n",
+        "a|y\n1|p\n2|q\n",
+        '"a";"y"\n"1,0";"p"\n"2";"q"\n',
+        "sep=;\na;y\n1;p\n2;q\n",
+        "a,y,,\n1,p,,\n2,q,,\n,,,\n",
+        "\na,y\n1.0,p\n+2,q\n",
+        "a,y\n1e0,p\n2,q\n",
+        "a,y\n1,p\n2,q\n".encode("utf-16"),
+        gzip.compress(b"a,y\n1,p\n2,q\n", mtime=0),
+        bz2.compress(b"a,y\n1,p\n2,q\n"),
+        lzma.compress(b"a,y\n1,p\n2,q\n"),
+        pa.compress(b"a;y\n1,0;p\n2;q\n", codec="zstd", asbytes=True),
     ],
-    ids=["byte order mark", "CRLF", "blank lines", "spaces and quotes"],
+    ids=lambda content: repr(content)[:24],
 )
-def test_forms_of_one_table(tmp_path: Path, content: str) -> None:
+def test_forms_of_one_table(tmp_path: Path, content: str | bytes) -> None:
     population = load_csv(path=write(tmp_path, content), label_column="y")
     assert population.x_N.tolist() == [[1], [2]]
     assert population.class_names == ("p", "q")
 
 
+def test_a_table_in_a_zip_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("__MACOSX/._table.csv", "x")
+        archive.writestr("table.csv", "a,y\n1,p\n2,q\n")
+    assert load_csv(path=path, label_column="y").x_N.tolist() == [[1], [2]]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("other.csv", "a,y\n")
+    with pytest.raises(InputError, match="is a zip file of 2 files: pack one table alone"):
+        load_csv(path=path, label_column="y")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("xl/workbook.xml", "x")
+    with pytest.raises(InputError, match="is a workbook and no text: save the sheet as CSV"):
+        load_csv(path=path, label_column="y")
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_decimal_commas_give_the_numbers_of_points(tmp_path: Path, mark: str) -> None:
+    """Also in a column whose commas alone could stand between thousands."""
+    rows = np.random.default_rng(0).normal(size=(30, 2)).round(3).tolist()
+    header = mark.join(["a", "b", "c", "y"]) + "\n"
+    lines = [mark.join([f"{a}", f"{b:.2e}", f"{i}.125", "pq"[i % 2]]) + "\n" for i, (a, b) in enumerate(rows, start=1)]
+    points = load_csv(path=write(tmp_path, header + "".join(lines)), label_column="y")
+    commas = load_csv(path=write(tmp_path, (header + "".join(lines)).replace(".", ",")), label_column="y")
+    assert torch.equal(points.x_N, commas.x_N)
+
+
+def test_columns_of_true_and_false_are_1_and_0(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,b,y\nTrue,1,p\nfalse,2,q\nTRUE,3,q\n")
+    assert load_csv(path=path, label_column="y").x_N[:, 0].tolist() == [1, 0, 1]
+
+
+def test_one_number_in_two_spellings_is_one_class(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,y\n1,2\n2,1.0\n3,1\n4,1.00\n5,2e0\n6,10\n")
+    population = load_csv(path=path, label_column="y")
+    assert population.class_names == ("1", "2", "10")
+    assert population.label_N.tolist() == [1, 0, 0, 0, 1, 2]
+    codes = load_csv(path=write(tmp_path, "a,y\n1,007\n2,012\n3,112\n"), label_column="y")
+    assert codes.class_names == ("007", "012", "112")
+    with pytest.raises(InputError, match=r"'y' of .* has '7' and '007', one number in two spellings"):
+        load_csv(path=write(tmp_path, "a,y\n1,007\n2,012\n3,7\n"), label_column="y")
+
+
+@pytest.mark.parametrize("pair", [("1", "0"), ("TRUE", "False"), ("1.0", "0.0"), ("Yes", "no")])
+def test_members_in_several_spellings(tmp_path: Path, pair: tuple[str, str]) -> None:
+    path = write(tmp_path, "a,in,y\n1,{},p\n2,{},q\n".format(*pair))
+    member_N = load_csv(path=path, label_column="y", member_column="in").member_N
+    assert member_N is not None
+    assert member_N.tolist() == [True, False]
+
+
+def test_a_label_that_each_record_has_of_its_own_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{i % 7}.5,name {i}\n" for i in range(60))
+    with pytest.raises(
+        InputError, match=r"column 'y' of .* has 60 different values for 60 records, which is an identifier"
+    ):
+        load_csv(path=write(tmp_path, "a,y\n" + rows), label_column="y")
+
+
+def test_columns_may_be_left_out(tmp_path: Path) -> None:
+    text = ",a,note,b,y\n0,1,x,2,p\n1,3,z,4,q\n"
+    path = write(tmp_path, text)
+    for columns in (["Unnamed: 0", "note"], ("note", "Unnamed: 0")):
+        assert load_csv(path=path, label_column="y", drop_columns=columns).x_N.tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(InputError, match=r"no column 'nota' among its 5 .*set dataset.drop_columns"):
+        load_csv(path=path, label_column="y", drop_columns=["nota"])
+    with pytest.raises(InputError, match=r"column 1 .* no name .*'dataset.drop_columns=\[Unnamed: 0\]'"):
+        load_csv(path=path, label_column="y", drop_columns=["note"])
+    with pytest.raises(
+        InputError, match=r"'x' in column 'note': .*; 'dataset.drop_columns=\[note\]' leaves the column out"
+    ):
+        load_csv(path=path, label_column="y", drop_columns=["Unnamed: 0"])
+
+
+N = 60
+WHOLE = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_identifier"),
+    [
+        (10**10 + 37 * np.arange(N), True),
+        (np.arange(N), True),
+        (WHOLE.permutation(N) + 1000, True),
+        (np.concatenate([WHOLE.permutation(N - 1), [0]]), True),  # nearly all
+        (WHOLE.integers(18, 90, size=N), False),  # ages
+        (np.arange(N) // 2, False),
+        (WHOLE.normal(size=N), False),
+    ],
+    ids=["customers", "index", "shuffled", "one twice", "ages", "pairs", "fractions"],
+)
+def test_identifiers_are_named_with_what_leaves_them_out(tmp_path: Path, values: Any, is_identifier: bool) -> None:
+    label = ["pq"[i] for i in WHOLE.integers(2, size=N)]
+    rows = [f"{a},{b:.3f},{y}\n" for a, b, y in zip(values.tolist(), WHOLE.normal(size=N), label, strict=True)]
+    path = write(tmp_path, "number,b,y\n" + "".join(rows))
+    remarks = load_csv(path=path, label_column="y").remarks
+    assert len(remarks) == is_identifier
+    assert all("'number' of animals.csv" in each and "'dataset.drop_columns=[number]'" in each for each in remarks)
+    assert load_csv(path=path, label_column="y", drop_columns=["number"]).remarks == ()
+
+
+def test_counts_that_differ_in_most_columns_are_measurements(tmp_path: Path) -> None:
+    counts = WHOLE.integers(10**6, size=(N, 8))
+    rows = ["".join(f"{each}," for each in row) + "pq"[i % 2] + "\n" for i, row in enumerate(counts.tolist())]
+    path = write(tmp_path, "a,b,c,d,e,f,g,h,y\n" + "".join(rows))
+    assert load_csv(path=path, label_column="y").remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "is_measurement"),
+    [
+        (np.random.default_rng(0).normal(size=200).round(2), True),
+        (np.random.default_rng(0).integers(10**4, size=200), True),
+        (np.random.default_rng(0).integers(40, size=4000) / 4, True),
+        (np.arange(200) % 100 / 10, True),
+        (np.arange(200) % 9 / 2, False),  # marks from 0 to 4
+        (np.arange(200) % 40, False),  # five records for each class
+    ],
+)
+def test_a_label_that_is_a_measurement_is_refused(tmp_path: Path, labels: Any, is_measurement: bool) -> None:
+    path = write(tmp_path, "a,y\n" + "".join(f"{i % 7}.5,{y}\n" for i, y in enumerate(labels.tolist())))
+    if not is_measurement:
+        assert load_csv(path=path, label_column="y").num_classes == len(np.unique(labels))
+        return
+    with pytest.raises(InputError, match=r"column 'y' of .* different numbers for .* a measurement and no class"):
+        load_csv(path=path, label_column="y")
+
+
+def have_one_spelling(labels: Iterable[str]) -> bool:
+    """Whether labels that write one number are the same text."""
+
+    def value(label: str) -> float | str:
+        try:
+            return float(label)
+        except ValueError:
+            return label
+
+    distinct = set(labels)
+    return len(set(map(value, distinct))) == len(distinct)
+
+
 labels = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.floats(width=32, allow_nan=False, allow_infinity=False), labels), min_size=2, max_size=20
-    ).filter(lambda rows: len({label for _, label in rows}) > 1)
+    ).filter(lambda rows: len({label for _, label in rows}) > 1 and have_one_spelling(label for _, label in rows))
 )
 def test_equals_the_standard_library(rows: list[tuple[float, str]], tmp_path_factory: Any) -> None:
     text = io.StringIO()
@@ -145,6 +307,22 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, str], str]] = {
     "no label": ("a,y\n1,p\n2, \n", {}, "line 3 of .* has '' in column 'y': give each record a label"),
     "ragged short": ("a,b,y\n1,2,p\n1,q\n", {}, "line 3 of .* has 2 values for 3 columns: give each record"),
     "ragged long": ("a,y\n1,p\n1,q\n1,q,\n", {}, "line 4 of .* has 3 values for 2 columns: give each record"),
+    "thousands": (
+        "a;y\n1,234;p\n5,678;q\n",
+        {},
+        "line 2 of .* has '1,234' in column 'a': .* without a comma between thousands and with a point",
+    ),
+    "points beside decimal commas": (
+        "a;b;y\n1.234;0,5;p\n5,678;1,5;q\n",
+        {},
+        "line 2 of .* has '1.234' in column 'a': .*other columns have decimal commas",
+    ),
+    "text with a comma": ('a;b;y\n"x, z";0,5;p\n', {}, "line 2 of .* has 'x, z' in column 'a': encode it"),
+    "text after an empty line": ("a,y\n1,p\n,\nred,q\n", {}, "line 4 of .* has 'red' in column 'a'"),
+    "parquet": (b"PAR1....", {}, "is a parquet file and no text: save the table as CSV in UTF-8"),
+    "old workbook": (b"\xd0\xcf\x11\xe0....", {}, "is a workbook and no text"),
+    "damaged gzip": (gzip.compress(b"a,y\n1,p\n", mtime=0)[:-9], {}, "cannot be read as CSV in UTF-8"),
+    "damaged zip": (b"PK\x03\x04....", {}, "cannot be read as CSV in UTF-8"),
     "not UTF-8": (
         b"a,y\n1,\xe9t\xe9\n2,b\n",
         {},

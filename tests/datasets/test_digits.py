@@ -10,6 +10,7 @@ def test_digits_are_those_of_scikit_learn() -> None:
     bunch = datasets.load_digits()
     assert (population.name, len(population), population.num_classes) == ("digits", 1797, 10)
     assert population.input_shape == (64,)
+    assert population.image_shape == (1, 8, 8)
     assert population.x_N.dtype == torch.uint8
     np.testing.assert_array_equal(population.x_N.numpy(), bunch.data)
     np.testing.assert_array_equal(population.label_N.numpy(), bunch.target)

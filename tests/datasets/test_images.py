@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from mia_lightning.datasets import images
-from mia_lightning.datasets.images import load_images
+from mia_lightning.datasets.images import image_names, load_images
 from mia_lightning.errors import InputError
 
 
@@ -322,3 +322,25 @@ def test_real_pictures_against_pillow(shared_data: Path) -> None:
         for number in range(0, 5000, 250):
             image = Image.open(io.BytesIO(archive.read(names[number]))).convert("L").resize((16, 16), 2)
             assert int(population.x_N[number].sum()) == int(np.asarray(image, np.int64).sum())
+
+
+def test_a_mean_and_a_deviation_for_each_channel(tmp_path: Path) -> None:
+    population = load_images(path=as_folder(tmp_path / "pets", TREE), mean=[0.1, 0.2, 0.3], std=0.5)
+    pixels = np.stack([picture(seed) for seed in range(5)]).transpose(0, 3, 1, 2)
+    expected = (pixels / 255 - np.array([0.1, 0.2, 0.3])[:, None, None]) / 0.5
+    np.testing.assert_allclose(population.records(torch.arange(5)).numpy(), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"dataset.std has 2 numbers but the records .* shape \(1, 4, 6\)"):
+        load_images(path=tmp_path / "pets", grayscale=True, std=[0.5, 0.5])
+
+
+def test_records_are_named_by_their_paths_before_anything_is_decoded(tmp_path: Path) -> None:
+    for name, content in TREE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert load_images(path=tmp_path).record_names == tuple(sorted(TREE))
+    for name in TREE:
+        (tmp_path / name).write_bytes(b"no image")
+    assert image_names(path=tmp_path, size=4) == tuple(sorted(TREE))
+    assert image_names(path=tmp_path, folder="train") == ("train/ant/z.PNG", "train/cat/10.png", "train/cat/9.png")
+    with pytest.raises(InputError, match=r"has no images below the folder 'none'"):
+        image_names(path=tmp_path, folder="none")

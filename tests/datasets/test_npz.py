@@ -62,7 +62,7 @@ def test_images_stay_uint8_with_a_mean_for_each_channel(tmp_path: Path) -> None:
     ],
 )
 def test_default_scale(tmp_path: Path, dtype: str, shape: tuple[int, ...], scale: float) -> None:
-    path = save(tmp_path, x=np.ones(shape, dtype))
+    path = save(tmp_path, x=np.full(shape, 200, dtype))
     assert load_npz(path=path).scale == scale
     assert load_npz(path=path, scale=0.25).scale == 0.25
 

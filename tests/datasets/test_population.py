@@ -1,5 +1,6 @@
 import re
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from quick import quick_audit
 
+import mia_lightning as mia
 from mia_lightning.datasets import Population, make_population
 from mia_lightning.errors import InputError
 
@@ -249,3 +252,65 @@ def test_a_class_more_than_records_is_refused_unless_it_is_named() -> None:
 def test_class_names_are_a_list(class_names: object) -> None:
     with pytest.raises(InputError, match=r"class_names of population 'data' is .*: give a list"):
         make_population(X, LABEL, class_names=class_names)
+
+
+def test_masked_values_are_refused_and_a_mask_of_none_is_nothing() -> None:
+    x = np.ma.masked_array(np.arange(8.0).reshape(4, 2), mask=np.eye(4, 2, dtype=bool))
+    with pytest.raises(InputError, match=r"x of population 'data' has 2 masked values, and a mask is not kept: fill"):
+        make_population(x, [0, 1, 0, 1])
+    with pytest.raises(InputError, match="label of population 'data' has 1 masked values"):
+        make_population(x.data, np.ma.masked_array([0, 1, 0, 1], mask=[0, 0, 0, 1]))
+    whole = make_population(np.ma.masked_array(x.data), [0, 1, 0, 1])
+    assert whole.x_N.tolist() == x.data.tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_said"),
+    [
+        ((9, 8, 3), True),
+        ((28, 28, 1), True),
+        ((32, 32, 4), True),
+        ((3, 8, 8), False),
+        ((1, 8, 3), False),
+        ((64,), False),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
+def test_channels_at_the_end_are_said(shape: tuple[int, ...], is_said: bool, kind: Any) -> None:
+    remarks = make_population(kind(np.random.default_rng(0).random((30, *shape))), [0, 1] * 15).remarks
+    assert [str(shape) in each and "x.transpose(0, 3, 1, 2)" in each for each in remarks] == [True] * is_said
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, lambda x: np.asarray(x).tolist()])
+def test_features_that_look_like_identifiers_are_said(kind: Any) -> None:
+    numbers = np.random.default_rng(0)
+    x = numbers.normal(size=(300, 4))
+    x[:, 1], x[:, 2] = numbers.permutation(300), numbers.integers(50, size=300)
+    (remark,) = make_population(kind(x), [0, 1] * 150).remarks
+    assert remark.startswith("Feature 1 of population 'data' looks like an identifier")
+    assert make_population(kind(x[:, [0, 2, 3]]), [0, 1] * 150).remarks == ()
+
+
+def test_classes_that_nobody_has_are_said() -> None:
+    (remark,) = make_population(np.eye(4), [1, 2, 3, 1]).remarks
+    assert "has the class '0': 1 of 4 classes are empty; see that labels count from 0" in remark
+    named = make_population(np.eye(4), [0, 1, 0, 1], class_names=["a", "b", "c", "d"])
+    assert "has the class 'c', 'd': 2 of 4 classes" in named.remarks[0]
+    assert named.part(slice(0, 2)).remarks == named.remarks
+
+
+def test_labels_that_are_a_measurement_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"label of population 'data' has \d+ different numbers .* measurement and no class"
+    ):
+        make_population(np.zeros((200, 2)), np.random.default_rng(0).integers(150, size=200))
+    assert make_population(np.zeros((200, 2)), np.arange(200) % 40).num_classes == 40
+
+
+def test_remarks_about_the_records_reach_the_report() -> None:
+    x = np.random.default_rng(0).normal(size=(120, 3)).astype("float32")
+    x[:, 0] = np.arange(120)
+    report = mia.audit(
+        x, np.arange(120) % 2, **quick_audit(membership=mia.Disjoint(train_size=20), shadow=mia.Real(count=4))
+    )
+    assert any("Feature 0 of population 'data' looks like an identifier" in each for each in report.warnings)

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -311,3 +311,45 @@ def test_member_N_that_cannot_be_used_is_refused(member_N: object, sentence: str
 def test_a_path_that_is_a_number_is_no_file() -> None:
     with pytest.raises(InputError, match=r"`membership.path` 5 is not a file"):
         fill(Given(path=5))
+
+
+# --- files of names --------------------------------------------------------------------------------------
+
+NAMES = ("train/ant/z.png", "train/cat/10.png", "train/cat/9.png", "test/cat/9.png", "test/dog/a, b.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "members", "listed"),
+    [
+        ("file\ntrain/ant/z.png\ntest/cat/9.png\n", [0, 3], range(5)),
+        ("z.png\n10.png\n", [0, 1], range(5)),  # file names alone
+        ('file,member\n/home/me/pictures/train/cat/9.png,1\n"a, b.png",0\n', [2], [2, 4]),
+        ("Path,member\n./test/cat/9.png,1\ntrain\\cat\\9.png,0\n", [3], [2, 3]),
+        ("row\n0\n4\n", [0, 4], range(5)),
+        ("1\n2\n", [1, 2], range(5)),
+    ],
+)
+def test_records_with_names_may_be_named(tmp_path: Path, text: str, members: list[int], listed: Sequence[int]) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    member_N, listed_N = read_members(tmp_path / "rows.csv", 5, NAMES)
+    assert member_N.nonzero()[:, 0].tolist() == members
+    assert listed_N.nonzero()[:, 0].tolist() == list(listed)
+    Given(path=tmp_path / "rows.csv").look_ahead(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("file\n9.png\n", r"'9.png', which may be train/cat/9.png, test/cat/9.png; write the path below"),
+        ("file\ntrain/ant/y.png\n", r"none of the 5 records \(did you mean 'train/ant/z.png'\?\)"),
+        ("id\n7\n", "names '7', which is none of the 5 records"),
+        ("file\nz.png\nant/z.png\n", "names row 0 more than once"),
+        ("row\n5\n", "names row 5; rows go from 0 to 4"),
+        ("file,member\nz.png,yes\n", "the member 0 or 1"),
+        ("row\nz.png\n", "has 'z.png' as its entry 1"),
+    ],
+)
+def test_names_of_no_record_or_of_several_are_refused(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(InputError, match=why):
+        Given(path=tmp_path / "rows.csv").look_ahead(NAMES)

@@ -34,6 +34,11 @@ class Counting(nn.Sequential):
         return super().forward(x)
 
 
+def asked() -> int:
+    """Rows, without the few records on which an architecture is inspected."""
+    return sum(num for num in rows if num >= 40)
+
+
 @pytest.fixture(autouse=True)
 def _count_anew() -> Iterator[None]:
     rows.clear()
@@ -59,13 +64,13 @@ def settings(execution: str, attacks: Any, **options: Any) -> dict[str, Any]:
 
 def test_attacks_on_a_models_own_records_ask_about_these_alone(many: Population) -> None:
     mia.audit(many, **{**settings("loop", OWN[:2]), "model": Counting})
-    assert sum(rows) == 5 * 40  # a target and four shadow models
+    assert asked() == 5 * 40  # a target and four shadow models
 
 
 def test_attacks_that_compare_models_ask_all_of_them_about_all_records_that_are_evidence(many: Population) -> None:
     observation = mia.observe(many, **{**settings("loop", COMPARED[:1]), "model": Counting})
     evidence_N = observation.membership.scored_KN.any(0)
-    assert sum(rows) == 40 + 4 * int(evidence_N.sum())
+    assert asked() == 40 + 4 * int(evidence_N.sum())
     assert torch.equal(observation.asked_KN, evidence_N.expand(4, -1))
 
 

@@ -9,12 +9,17 @@ from quick import quick_audit
 from torch import Tensor
 
 import mia_lightning as mia
-from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.interface import Attack, Evidence, Needs
 from mia_lightning.attacks.leave_one_out import fold_masks, score_each
+from mia_lightning.attacks.operating_point import CLASS_THRESHOLDS, FIXED, LEARNT, NETWORKS, POPULATION
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Wanted
+from mia_lightning.metrics.intervals.crossed import CROSSED
+from mia_lightning.metrics.intervals.learnt_thresholds import JACKKNIFE
 from mia_lightning.models.mlp import MLP
+from mia_lightning.run.scoring import LEARNT_APART
 from mia_lightning.targets.leave_one_out import LeaveOneOut
+from mia_lightning.targets.trained import Trained
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
@@ -233,3 +238,34 @@ def test_plans_without_common_evidence_are_refused(
     settings = {**quick_audit(membership=mia.Halves(), target=LeaveOneOut(), shadow=mia.Real(count=4)), **options}
     with pytest.raises(mia.InputError, match=sentence):
         mia.audit(blobs, **settings)
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        (mia.Gap(), FIXED),
+        (mia.Loss(), LEARNT),
+        (mia.Lira(), LEARNT),
+        (mia.Shokri(), NETWORKS),
+        (mia.AttackP(), POPULATION),
+        (mia.ClassConfidence(), CLASS_THRESHOLDS),
+    ],
+)
+def test_what_is_known_of_decisions_reaches_the_figures(attack: Attack, expected: str, blobs: Population) -> None:
+    """Whether the threshold can be learnt again is an interval, or the reason why there is none."""
+    settings = quick_audit(membership=mia.Halves(), target=LeaveOneOut(folds=4), shadow=mia.Real(count=16))
+    report = mia.audit(blobs, **{**settings, "attacks": [attack]})
+    figures = report.attacks[0].overall
+    expected = {FIXED: CROSSED, LEARNT: JACKKNIFE}.get(expected, expected)
+    assert {figures.recall.interval, figures.accuracy.interval, figures.advantage.interval} == {expected}
+    assert (figures.recall.low is None) == expected.startswith("none")
+    assert figures.auc.low is not None
+
+
+def test_targets_apart_from_the_shadow_models_do_not_tell_how_a_threshold_varies(blobs: Population) -> None:
+    settings = quick_audit(target=Trained(count=16), shadow=mia.Real(count=4))
+    report = mia.audit(blobs, **{**settings, "attacks": [mia.Loss(), mia.Gap()]})
+    loss, gap = (section.overall for section in report.attacks)
+    assert loss.recall.interval == LEARNT_APART
+    assert "target=leave_one_out" in LEARNT_APART
+    assert gap.recall.interval == CROSSED

@@ -42,6 +42,8 @@ from mia_lightning.targets.endpoints.sagemaker import SageMaker
 from mia_lightning.targets.endpoints.sklearn import Sklearn
 from mia_lightning.targets.existing import Checkpoint, Existing
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 N, CLASSES = 600, ("low", "mid", "top")
 REMOTE = {"asking": Asking(sentinels=0, batch_size=256), "kind": "network"}
 
@@ -455,7 +457,7 @@ def test_a_budget_that_is_spent_ends_no_audit() -> None:
 def test_the_classes_in_the_order_of_a_server_are_named_as_the_setting_that_mends_it(tmp_path: Path) -> None:
     with ExitStack() as stack:
         case, target = as_predictions(WRONG["classes"](), tmp_path, stack)
-        table = pa.csv.read_csv(tmp_path / "predictions.csv").rename_columns(["a", "b", "c"])
+        table = pa.csv.read_csv(tmp_path / "predictions.csv").rename_columns(["p0", "p1", "p2"])
         pa.csv.write_csv(table, tmp_path / "predictions.csv")
         wrong = audit(case, target)
         assert wrong.trust.mend == "set target.asking.classes=[top,low,mid]"

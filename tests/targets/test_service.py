@@ -252,3 +252,19 @@ def test_shadow_models_come_from_the_endpoint_of_the_targets(blobs: Population, 
     found = shadows.observe(blobs).log_probability_KANC[:, 0].exp()
     expected = torch.stack([service.predict(str(name), blobs.x_N) for name in names]).float()
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_one_probability_of_two_classes_is_that_of_the_second(blobs: Population, shape: tuple[int, ...]) -> None:
+    of_two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    service = Scripted(answer=lambda x_B: x_B.double()[:, 0].sigmoid().reshape(-1, *shape))
+    setup = setup_of(of_two)
+    models = ScriptedTarget(service=service).obtain(setup)
+    for _ in range(2):
+        found = models.observe(of_two).log_probability_KANC[0, 0].exp()
+        assert torch.allclose(found[:, 1], of_two.x_N[:, 0].sigmoid(), atol=1e-5)
+        assert torch.allclose(found.sum(1), torch.ones(120))
+    (remark,) = [each for each in setup.engine.stages.remarks if "one number" in each]
+    assert "probability of 'yes', the second of two classes" in remark
+    with pytest.raises(InputError, match="instead of floating-point numbers of shape"):
+        ScriptedTarget(service=service).obtain(setup_of(blobs)).observe(blobs)

@@ -59,7 +59,29 @@ class DroppingImages(nn.Sequential):
         )
 
 
+class SeveralNames(nn.Module):
+    """Layers, dropout, normalisation and a buffer under several names each, and a tied weight."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.first, self.drop, self.norm = nn.Linear(*input_shape, 5), nn.Dropout(0.3), nn.BatchNorm1d(5)
+        self.again, self.head = nn.Linear(5, 5), nn.Linear(5, num_classes)
+        self.third = nn.Linear(5, 5)
+        self.third.weight = self.again.weight
+        self.layers = nn.Sequential(self.first, self.drop, self.norm, nn.Tanh(), self.again, self.drop)
+        self.rest = nn.ModuleDict({"layers": nn.ModuleList([self.layers, self.norm, self.third]), "head": self.head})
+        self.register_buffer("level", torch.zeros(()))
+        self.rest.register_buffer("height", self.level)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.level.mul_(0.9).add_(0.1)
+        inner, norm, third = self.rest["layers"]
+        return self.rest["head"](norm(third(torch.tanh(inner(x))))) * (1 + self.rest.height)
+
+
 NETWORKS = {
+    "several-names": ("blobs", SeveralNames),
     "mlp": ("blobs", partial(MLP, hidden=[8])),
     "mlp-dropout": ("blobs", partial(MLP, hidden=[8, 8], activation="relu", dropout=0.4)),
     "cnn-batchnorm": ("pictures", partial(CNN, channels=[4, 4], hidden=8, kernel_size=3, batch_norm=True)),

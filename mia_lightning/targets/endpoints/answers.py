@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.own_classes import ClassNames, Labels, NoClassError
 from mia_lightning.targets.endpoints.seen import LARGEST_SUM_ERROR, Seen, decimals_of
 from mia_lightning.training.signals import HIDDEN_PROBABILITY, SMALLEST_PROBABILITY, AnswerForm
 
@@ -27,7 +29,8 @@ class Reading:
         place: of the model, for messages.
         class_names: of the data set, in the order of its labels.
         classes: the same names in the server's order; None where it is the same.
-        answer: as in `Asking`.
+        answer, labels: as in `Asking`.
+        is_single: whether a number alone is known to be the probability of one of two classes.
 
     Raises:
         InputError: `classes` that are not the names of the data set's classes, each once.
@@ -37,19 +40,22 @@ class Reading:
     class_names: tuple[str, ...]
     classes: tuple[str, ...] | None = None
     answer: str = "auto"
+    labels: Labels = "auto"
+    is_single: bool = False
 
     def __post_init__(self) -> None:
         if self.classes is None:
             return
-        unknown = [name for name in self.classes if name not in self.class_names]
+        places = [self._known.find(name) for name in self.classes]
+        unknown = [name for name, place in zip(self.classes, places, strict=True) if place is None]
         if unknown:
             raise InputError(
                 f"`target.asking.classes` names {unknown[0]!r}, which is no class of the data set; its classes are "
                 f"{_shown(', '.join(self.class_names))}."
             )
-        if len(self.classes) != len(self.class_names) or len(set(self.classes)) != len(self.classes):
+        if len(places) != len(self.class_names) or len(set(places)) != len(places):
             raise InputError(
-                f"`target.asking.classes` has {len(self.classes)} names, {len(set(self.classes))} of them different, "
+                f"`target.asking.classes` has {len(places)} names, {len(set(places))} of them different, "
                 f"for {len(self.class_names)} classes; name each class of the data set once, in the server's order."
             )
 
@@ -66,7 +72,7 @@ class Reading:
             InputError: an answer is neither a distribution over the classes nor a label of one, or two answers differ
                 in their form.
         """
-        answers = [plain(raw) for raw in raw_B]
+        answers = self._both([plain(raw) for raw in raw_B], record_B)
         kinds = [self._kind(raw, record) for raw, record in zip(answers, record_B, strict=True)]
         for kind, raw, record in zip(kinds, answers, record_B, strict=True):
             if kind != kinds[0]:
@@ -80,6 +86,16 @@ class Reading:
             log_BC = torch.from_numpy(probability_BC).log_softmax(1).float()
             return log_BC, Seen(form=AnswerForm(), record=record_B[0])
         return self._full(probability_BC, answers, record_B)
+
+    def shows_single(self, raw_B: Sequence[object]) -> bool:
+        """Whether an answer is a number alone that can be no label, so that all are the probability of one of two
+        classes, or its logit."""
+        if len(self.class_names) != 2 or self.answer == "labels":
+            return False
+        numbers = [number for raw in raw_B if (number := _alone(plain(raw))) is not None]
+        return bool(numbers) and (
+            self.answer != "auto" or any(number != int(number) for number in numbers if math.isfinite(number))
+        )
 
     def join(self, first: Seen, second: Seen) -> Seen:
         """What was seen of both.
@@ -106,15 +122,59 @@ class Reading:
         if seen.sum_error > allowed:
             self._refuse_sum(seen)
 
+    @cached_property
+    def _known(self) -> ClassNames:
+        return ClassNames(self.class_names)
+
+    def _both(self, answers: list[Any], record_B: Sequence[int]) -> list[Any]:
+        """With the numbers of both classes in place of one alone, which is that of the second in the server's order, or
+        of the class that it is named by."""
+        if len(self.class_names) != 2:
+            return answers
+        named = self._named_alone(answers)
+        if named is not None:
+            other = self.class_names[1 - named]
+            return [
+                {other: self._rest(value, raw, record), self.class_names[named]: value}
+                for raw, record in zip(answers, record_B, strict=True)
+                for value in raw.values()
+            ]
+        if not (self.is_single or self.shows_single(answers)):
+            return answers
+        numbers = [_alone(raw) for raw in answers]
+        return [
+            raw if number is None else [self._rest(number, raw, record), number]
+            for number, raw, record in zip(numbers, answers, record_B, strict=True)
+        ]
+
+    def _named_alone(self, answers: Sequence[Any]) -> int | None:
+        """The class that all answers name, where its number cannot be that of the most probable class."""
+        if not all(isinstance(raw, Mapping) and len(raw) == 1 for raw in answers):
+            return None
+        places = {self._known.find(name) for raw in answers for name in raw}
+        values = [value for raw in answers for value in raw.values()]
+        if len(places) != 1 or not all(map(_is_number, values)):
+            return None
+        return places.pop() if self.answer == "logits" or any(0 <= value < 0.5 for value in values) else None
+
+    def _rest(self, value: float, raw: object, record: int) -> float:
+        """The number of the other of two classes."""
+        if self.answer == "logits":
+            return 0.0
+        if not 0 <= value <= 1:
+            mend = "if it is a logit, set target.asking.answer=logits"
+            self._refuse(raw, record, "is no probability of one of two classes", mend=mend)
+        return 1.0 - value
+
     def _kind(self, raw: object, record: int) -> str:
         if isinstance(raw, Mapping):
             kind = "names"
-        elif isinstance(raw, str) or _is_whole(raw):
+        elif isinstance(raw, str) or self._is_label(raw):
             kind = "label"
         elif isinstance(raw, list):
-            kind = "label" if self._is_label_in_a_list(raw) else "numbers"
+            kind = "label" if len(raw) == 1 and len(self.class_names) > 1 and self._is_label(raw[0]) else "numbers"
         else:
-            kind = "label" if self.answer == "labels" and _is_number(raw) else "nothing"
+            kind = "nothing"
         if kind == "nothing":
             self._refuse(raw, record, "is neither a list of probabilities nor a label")
         if self.answer == "labels" and kind != "label":
@@ -123,35 +183,43 @@ class Reading:
             self._refuse(raw, record, "is a label alone", mend="set target.asking.answer=auto")
         return kind
 
-    def _is_label_in_a_list(self, raw: list[Any]) -> bool:
-        if len(raw) != 1 or len(self.class_names) == 1:
-            return False
-        return isinstance(raw[0], str) or _is_whole(raw[0]) or (self.answer == "labels" and _is_number(raw[0]))
+    def _is_label(self, raw: object) -> bool:
+        """Whether one value is a label: a text, a bool by which a class is named, a number without a fraction."""
+        if isinstance(raw, str):
+            return True
+        if isinstance(raw, bool):
+            return self._known.find(raw) is not None
+        return isinstance(raw, int | float) and (self.answer == "labels" or float(raw).is_integer())
 
     def _labels(self, answers: Sequence[Any], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
-        place_of = {name: place for place, name in enumerate(self.class_names)}
-        order = self._order()
+        order = None if self.classes is None else self._order()
         label_B = []
         for raw, record in zip(answers, record_B, strict=True):
             label = raw[0] if isinstance(raw, list) else raw
-            if isinstance(label, str):
-                if label not in place_of:
-                    self._refuse(raw, record, "is no class of the data set")
-                label_B.append(place_of[label])
-            elif label == int(label) and 0 <= label < len(order):
-                label_B.append(order[int(label)])
-            else:
-                self._refuse(raw, record, f"is no number of one of {len(order)} classes, from 0")
-        log_BC = torch.full((len(label_B), len(order)), math.log(HIDDEN_PROBABILITY), dtype=torch.float32)
+            if type(label) is float and len(self.class_names) == 2 and self.answer == "auto":
+                self._check_no_probability(label, raw, record)
+            try:
+                label_B.append(self._known.of_label(label, self.labels, order))
+            except NoClassError as error:
+                why, _, mend = str(error).partition("; ")
+                self._refuse(raw, record, why, mend=mend or None)
+        log_BC = torch.full((len(label_B), len(self.class_names)), math.log(HIDDEN_PROBABILITY), dtype=torch.float32)
         log_BC.scatter_(1, torch.tensor(label_B).unsqueeze(1), 0.0)
         return log_BC, Seen(form=AnswerForm(kind="labels"), record=record_B[0])
 
+    def _check_no_probability(self, label: float, raw: object, record: int) -> None:
+        """Refuse a number that is the probability of one class and the label of the other."""
+        if label in (0.0, 1.0) and self._known.find(label) not in (None, int(label)):
+            why = "could be a probability and a label"
+            self._refuse(raw, record, why, mend="set target.asking.answer=probabilities or target.asking.answer=labels")
+
     def _by_name(self, answers: Sequence[Any], record_B: Sequence[int]) -> tuple[Tensor, Seen]:
-        C, place_of = len(self.class_names), {name: place for place, name in enumerate(self.class_names)}
+        C = len(self.class_names)
         k = len(answers[0])
         probability_BC = np.zeros((len(answers), C))
         is_shown_BC = np.zeros((len(answers), C), dtype=bool)
         for row, (raw, record) in enumerate(zip(answers, record_B, strict=True)):
+            place_of = {name: place for name in raw if (place := self._known.find(name)) is not None}
             unknown = [name for name in raw if name not in place_of]
             if unknown or not raw:
                 self._refuse(
@@ -161,7 +229,9 @@ class Reading:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):
                 self._refuse(raw, record, "has other things than numbers")
-            places = [place_of[name] for name in raw]
+            places = list(place_of.values())
+            if len(set(places)) < k:
+                self._refuse(raw, record, "names a class twice")
             probability_BC[row, places] = list(raw.values())
             is_shown_BC[row, places] = True
         if k == C:
@@ -175,6 +245,13 @@ class Reading:
             self._refuse(
                 answers[0], record_B[0], f"has logits of {k} of {C} classes, from which no probability follows"
             )
+        if k == 1 and C == 2:
+            for raw, record in zip(answers, record_B, strict=True):
+                if min(raw.values()) < 0.5 - LARGEST_SUM_ERROR:
+                    mend = (
+                        "let it give the probabilities of both, or name them in target.output or target.prediction_key"
+                    )
+                    self._refuse(raw, record, "names the less probable of two classes", mend=mend)
         return self._top_k(probability_BC, is_shown_BC, answers, record_B)
 
     def _numbers(self, answers: Sequence[Any], record_B: Sequence[int]) -> Numbers:
@@ -227,7 +304,7 @@ class Reading:
     def _order(self) -> list[int]:
         """The place in the data set's order of each class in the server's."""
         names = self.class_names if self.classes is None else self.classes
-        return [self.class_names.index(name) for name in names]
+        return [place for name in names if (place := self._known.find(name)) is not None]
 
     def _check_finite(self, number_BC: Numbers, answers: Sequence[Any], record_B: Sequence[int]) -> None:
         wrong_B = ~np.isfinite(number_BC).all(1)
@@ -253,7 +330,7 @@ class Reading:
     def _refuse(self, raw: object, record: int, why: str, *, mend: str | None = None) -> NoReturn:
         mend = mend or (
             f"let it give probabilities of the data set's {len(self.class_names)} classes, or one of these as a label "
-            "(target.asking.classes names them in the server's order)"
+            "(target.asking.classes names them in the server's order, target.asking.labels says what numbers are)"
         )
         raise InputError(
             f"The model at {self.place} answered record {record} with {received(raw)}, which {why}; {mend}."
@@ -281,8 +358,11 @@ def plain(raw: Any) -> Any:
     return raw
 
 
-def _is_whole(raw: object) -> bool:
-    return type(raw) is int
+def _alone(raw: object) -> float | None:
+    """The number, where an answer is one number, in a list or not."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    return raw if type(raw) in (int, float) else None  # type: ignore[return-value]  # not of bool
 
 
 def _is_number(raw: object) -> bool:

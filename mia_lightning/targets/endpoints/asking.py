@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Folder, FromList, Name, Positive
 from mia_lightning.settings.words import Words
+from mia_lightning.targets.endpoints.own_classes import Labels
 
 
 @settings("target.asking")
@@ -27,7 +28,10 @@ class Asking:
         classes: names of the classes in the server's order; None for those of the data set.
         repairs: whether it may be asked about differently normalised records, too, where it does not seem to be what
             it is taken for; these count as others do.
-        answer: what the numbers are; `auto` takes them for probabilities, and names or whole numbers for labels.
+        answer: what the numbers are; `auto` takes them for probabilities, and names or whole numbers for labels. One
+            number for each record is the probability of the second of two classes, unless all of them are whole.
+        labels: what whole numbers are that are labels: `names` of classes, or `places`, counted from 0 in the server's
+            order; `auto` takes them for names if all classes are named by whole numbers, else for places.
 
     Raises:
         InputError: a value out of its range.
@@ -45,3 +49,4 @@ class Asking:
     classes: Annotated[Sequence[Name], FromList, Words("a list of the names of all classes")] | None = None
     repairs: bool = False
     answer: Literal["auto", "probabilities", "logits", "labels"] = "auto"
+    labels: Labels = "auto"

@@ -39,6 +39,7 @@ class EndpointTarget(Target):
         expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
         kind: what was trained; None for what can be told of it. Networks as shadow models understate what anything
             else than a network leaks.
+        labels_are_places: whether its endpoint gives labels as places in the order of the classes.
     """
 
     asking: Asking = field(default_factory=Asking)
@@ -47,6 +48,7 @@ class EndpointTarget(Target):
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
+    labels_are_places: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False
 
     def cost(self, num_records: int, *, makes_records: bool) -> str:
@@ -88,6 +90,7 @@ class EndpointTarget(Target):
             self.asking,
             setup.population.class_names,
             kind=self.kind or self.known_kind(endpoint),
+            labels_are_places=self.labels_are_places,
             seed=setup.engine.seed,
             remark=setup.engine.stages.remark,
             asking_about=setup.engine.stages.asking,
@@ -102,6 +105,7 @@ class EndpointModels(Models):
         asking: how.
         class_names: of the data set.
         kind: what was trained.
+        labels_are_places: whether the endpoint gives labels as places in the order of the classes.
         seed: of the draw of sentinels.
         remark: is given sentences for the report.
         asking_about: as of `Asker`.
@@ -114,6 +118,7 @@ class EndpointModels(Models):
         class_names: tuple[str, ...],
         *,
         kind: Kind = "unknown",
+        labels_are_places: bool = False,
         seed: int = 0,
         remark: Callable[[str], object] = print,
         asking_about: Callable[[int], Callable[[int], object]] = lambda _: lambda _: None,
@@ -125,6 +130,7 @@ class EndpointModels(Models):
             class_names=class_names,
             classes=None if asking.classes is None else tuple(asking.classes),
             answer=asking.answer,
+            labels="places" if labels_are_places else asking.labels,
         )
         self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark, asking_about=asking_about)
         # A run does not close its models: connections are closed when nothing refers to these any more.
@@ -178,6 +184,7 @@ class EndpointModels(Models):
         number_M = torch.arange(N) if wanted is None else wanted.view(N).cpu().nonzero()[:, 0]
         x_M = population.x_N[number_M.to(population.device)]
         key_M = self._asker.ask(x_M, number_M.tolist())
+        self._look_for_single(key_M)
         log_KANC = room.empty((1, 1, N, C), device=population.device).fill_(-math.log(C))
         log_NC = log_KANC[0, 0]
         seen: Seen | None = None
@@ -234,6 +241,20 @@ class EndpointModels(Models):
     def close(self) -> None:
         """Close connections and files; this happens by itself when nothing refers to these models any more."""
         self._finish()
+
+    def _look_for_single(self, key_N: Sequence[bytes]) -> None:
+        """Whether numbers alone are probabilities shows in any of them: a forest's may mostly be 0 and 1."""
+        if self._seen is not None or len(self._reading.class_names) != 2:
+            return
+        blocks = (key_N[start : start + _BLOCK] for start in range(0, len(key_N), _BLOCK))
+        if any(self._reading.shows_single(self._asker.answers(block)) for block in blocks):
+            self._reading = replace(self._reading, is_single=True)
+            name = (self._reading.classes or self._reading.class_names)[1]
+            what = "logit" if self._asking.answer == "logits" else "probability"
+            self._remark(
+                f"The model at {self._endpoint.place} gives one number for each record: it is taken for the {what} of "
+                f"{name!r}, the second of two classes; target.asking.classes gives them another order."
+            )
 
     def _digits(self, seen: Seen) -> int | None:
         """To how many digits all answers so far are rounded; None where they are not."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -54,6 +54,7 @@ class Onnx(EndpointTarget):
     providers: Annotated[Sequence[Name], FromList] = ("CPUExecutionProvider",)
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
+    labels_are_places: ClassVar[bool] = True
 
     @property
     def sees_normalised(self) -> bool:
@@ -98,7 +99,7 @@ class OnnxEndpoint:
         path, input, output = Path(target.path), target.input, target.output
         self._records = records
         self.place, self._what = path.name, f"The ONNX model {path}"
-        self._class_names = tuple(class_names)
+        self._class_names, self._labels = tuple(class_names), target.asking.labels
         self._session = _open(path, list(target.providers), self._what)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self._input = _named(inputs, input, self._what, "input")
@@ -115,6 +116,7 @@ class OnnxEndpoint:
             "output": self._output.name,
             **self._records.identity,
             "class_names": list(self._class_names),
+            "labels": self._labels,
         }
 
     @property
@@ -166,12 +168,14 @@ class OnnxEndpoint:
             ) from error
         if self._output.type in _NUMBERS:
             given = np.asarray(given)
+            if given.shape == (len(x),):
+                given = given[:, None]
             if given.ndim == 2 and len(given) == len(x):
                 return given.tolist()  # type: ignore[no-any-return]  # of numpy
         elif self._output.type in _LABELS:
             given = np.asarray(given)
             if given.shape in ((len(x),), (len(x), 1)):
-                return [*label_places(given.reshape(-1), self._class_names, self._what)]
+                return [*label_places(given.reshape(-1), self._class_names, self._what, self._labels)]
         elif isinstance(given, list) and len(given) == len(x) and all(isinstance(each, dict) for each in given):
             return self._mapped(given)
         shape = list(given.shape) if isinstance(given, np.ndarray) else type(given).__name__
@@ -183,7 +187,9 @@ class OnnxEndpoint:
     def _mapped(self, given: list[dict[Any, float]]) -> list[Any]:
         classes = list(given[0])
         answer_BC = np.zeros((len(given), len(self._class_names)))
-        answer_BC[:, places(classes, self._class_names, self._what)] = [[each[c] for c in classes] for each in given]
+        answer_BC[:, places(classes, self._class_names, self._what, self._labels)] = [
+            [each[c] for c in classes] for each in given
+        ]
         return answer_BC.tolist()
 
     def _probable(self, outputs: Sequence[Any]) -> Any:

@@ -47,7 +47,8 @@ class OpenInference(NamedModel):
         input: the name of the model's input; None for the one that its metadata names.
         output: the name of the output that holds the answers. None for the names of the most probable classes with as
             many probabilities, where two outputs hold these; else for the first output with a floating-point number for
-            each class; else for the first output with one label for each record.
+            each class, or with one where there are two classes; else for the first output with one label for each
+            record.
         datatype: of the input, such as FP32; None for that of its metadata, else that of the records.
     """
 
@@ -199,6 +200,10 @@ class OpenInferenceEndpoint:
         for output in outputs:
             if output.get("datatype") in _FLOATS and len(_flat(output["data"])) == num * self._num_classes:
                 return output
+        if self._num_classes == 2:  # the probability of the second class alone
+            for output in outputs:
+                if output.get("datatype") in _FLOATS and len(_flat(output["data"])) == num:
+                    return output
         for output in outputs:
             if (output.get("datatype") == "BYTES" or output.get("datatype") in _WHOLES) and len(
                 _flat(output["data"])

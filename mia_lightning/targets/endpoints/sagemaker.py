@@ -54,7 +54,8 @@ class SageMaker(EndpointTarget):
         accept: of answers; None for what the model gives by itself.
         json_key: what the list of records stands under; None for a list by itself.
         feature_key: what the numbers of a record stand under ("features" of the built-in algorithms); None for a list.
-        single: what a single number for a record is: a `label`, or the `score` of the second of two classes.
+        single: what a single number for a record is: a `label`, or the `score` of the second of two classes; `auto`
+            takes it for a score where there are two classes and some of the numbers have a fraction.
         endpoint_url: of another host with the same routes; None for the service.
     """
 
@@ -66,7 +67,7 @@ class SageMaker(EndpointTarget):
     accept: Name | None = "application/json"
     json_key: Name | None = "instances"
     feature_key: Name | None = None
-    single: Literal["label", "score"] = "label"
+    single: Literal["auto", "label", "score"] = "auto"
     endpoint_url: Address | None = None
 
     def connect(self, setup: Setup) -> "SageMakerEndpoint":
@@ -200,6 +201,8 @@ class SageMakerEndpoint:
                 return value
             raise self._no_answer("a list of other things than numbers")
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if self._target.single == "auto" and (value != value or value % 1):
+                return [value]
             return self._scored(value) if self._target.single == "score" else self._label(value)
         if isinstance(value, str) and value:
             return value

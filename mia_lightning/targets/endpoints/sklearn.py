@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import numpy as np
@@ -18,7 +18,7 @@ from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
-from mia_lightning.targets.endpoints.own_classes import label_places, places
+from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
 from mia_lightning.targets.endpoints.own_kind import kind_of_estimator
 from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.setup import Setup
@@ -40,6 +40,7 @@ class Sklearn(EndpointTarget):
     allow_pickle: bool = False
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
+    labels_are_places: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.estimator is None) == (self.path is None):
@@ -79,6 +80,7 @@ class Sklearn(EndpointTarget):
             place=place,
             identity=what,
             records=Records(population=setup.population if self.normalised else None),
+            labels=self.asking.labels,
         )
 
 
@@ -93,6 +95,7 @@ class EstimatorEndpoint:
         place: what messages and reports call it.
         identity: what it is, as JSON.
         records: as they are, or normalised.
+        labels: what its labels are, where they are whole numbers.
 
     Raises:
         InputError: it is not fitted, has neither method, or has classes that are none of `class_names`.
@@ -108,10 +111,11 @@ class EstimatorEndpoint:
         place: str,
         identity: Mapping[str, object],
         records: Records | None = None,
+        labels: Labels = "auto",
     ) -> None:
         self.place, self._records = place, records or Records()
         self._what = f"The estimator {place}"
-        self.estimator, self._class_names = estimator, tuple(class_names)
+        self.estimator, self._class_names, self._labels = estimator, tuple(class_names), labels
         self._gives_probabilities = callable(getattr(estimator, "predict_proba", None))
         if not self._gives_probabilities and not callable(getattr(estimator, "predict", None)):
             raise InputError(
@@ -121,13 +125,14 @@ class EstimatorEndpoint:
         _check_fitted(estimator, self._what)
         classes = getattr(estimator, "classes_", None)
         known = None if classes is None else np.asarray(classes).tolist()
-        self._places = None if known is None else places(known, self._class_names, self._what)
+        self._places = None if known is None else places(known, self._class_names, self._what, labels)
         self._place_of = None if known is None else dict(zip(known, self._places or (), strict=True))
         self._identity = {
             "protocol": self.protocol,
             **identity,
             **self._records.identity,
             "class_names": list(self._class_names),
+            "labels": labels,
         }
 
     @property
@@ -156,12 +161,14 @@ class EstimatorEndpoint:
         given = np.asarray(answer)
         if self._gives_probabilities:
             return self._probabilities(given, len(x_BF))
-        return self._labels(given, len(x_BF))
+        return self._read_labels(given, len(x_BF))
 
     def close(self) -> None:
         """Nothing is open."""
 
     def _probabilities(self, given: Any, B: int) -> list[list[float]]:
+        if self._is_single(given, B):
+            return self._of_one(given.reshape(B, 1))
         if given.ndim != 2 or len(given) != B or given.dtype.kind != "f":
             raise self._no_answer("predict_proba", given, f"[{B}, classes]")
         if self._places is None:
@@ -172,11 +179,23 @@ class EstimatorEndpoint:
         answer_BC[:, self._places] = given
         return answer_BC.tolist()  # type: ignore[no-any-return]  # of numpy
 
-    def _labels(self, given: Any, B: int) -> list[RawAnswer]:
+    def _is_single(self, given: Any, B: int) -> bool:
+        """Whether one probability is given for two classes."""
+        return len(self._class_names) == 2 and given.shape in ((B,), (B, 1)) and given.dtype.kind == "f"
+
+    def _of_one(self, given_B1: Any) -> list[list[float]]:
+        """The probability of its second class, or of both classes where its order is not that of `class_names`."""
+        if self._places == [1, 0]:
+            given_B1 = np.concatenate([given_B1, 1 - given_B1], axis=1)
+        return given_B1.tolist()  # type: ignore[no-any-return]  # of numpy
+
+    def _read_labels(self, given: Any, B: int) -> Sequence[RawAnswer]:
+        if self._is_single(given, B) and (given % 1 != 0).any():
+            return self._of_one(given.reshape(B, 1))  # some libraries answer predict with probabilities
         if given.shape != (B,):
             raise self._no_answer("predict", given, f"[{B}]")
         if self._place_of is None:
-            return [*label_places(given, self._class_names, self._what)]
+            return [*label_places(given, self._class_names, self._what, self._labels)]
         unknown = next((each for each in given.tolist() if each not in self._place_of), None)
         if unknown is not None:
             raise InputError(

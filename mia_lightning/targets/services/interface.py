@@ -44,5 +44,6 @@ class Service(Protocol):
         ...
 
     def predict(self, model: str, x_B: Tensor) -> Tensor:
-        """The probabilities `[B, C]` that a model gives the classes of records in the form of its training records."""
+        """The probabilities `[B, C]` that a model gives the classes of records in the form of its training records;
+        `[B]` or `[B, 1]` of the second of two classes is taken, too."""
         ...

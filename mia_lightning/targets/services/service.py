@@ -35,14 +35,23 @@ class ServiceModels(Models):
     Args:
         service: which answers for them.
         names: of the models; None for one that could not be trained.
+        remark: is given a sentence for the report, once.
 
     Attributes:
         num_queries: how many records the models were asked about so far.
     """
 
-    def __init__(self, service: Service, names: Sequence[str | None], *, num_queries: int = 0) -> None:
+    def __init__(
+        self,
+        service: Service,
+        names: Sequence[str | None],
+        *,
+        num_queries: int = 0,
+        remark: Callable[[str], object] = print,
+    ) -> None:
         self._service = service
         self._names = tuple(names)
+        self._remark, self._has_remarked = remark, False
         self.num_queries = num_queries
         # The service does not say when a model failed.
         self.failed_epoch_K = torch.tensor([0 if name is None else -1 for name in self._names])
@@ -69,7 +78,8 @@ class ServiceModels(Models):
     ) -> Signals:
         """The logarithms of the service's answers; NaN for a model that could not be trained, and for other records.
 
-        Each probability is raised to at least `SMALLEST_PROBABILITY`.
+        Each probability is raised to at least `SMALLEST_PROBABILITY`. One for each record is that of the second of two
+        classes.
 
         Args:
             room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
@@ -88,7 +98,7 @@ class ServiceModels(Models):
             if name is None:
                 continue
             for index_B in wanted_KN[k].nonzero().squeeze(1).split(size):
-                probability_BC = self._service.predict(name, population.x_N[index_B])
+                probability_BC = self._of_both(self._service.predict(name, population.x_N[index_B]), population)
                 self.num_queries += len(index_B)
                 _check_answer(probability_BC, index_B, population.num_classes, self._service.name)
                 log_BC = probability_BC.double().clamp(SMALLEST_PROBABILITY, 1.0).log()
@@ -97,10 +107,24 @@ class ServiceModels(Models):
                     answered(len(index_B))
         return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
+    def _of_both(self, probability: Tensor, population: Population) -> Tensor:
+        """`[B, 2]` of one probability for each record, that of the second of two classes; other answers as they are."""
+        is_one = isinstance(probability, Tensor) and (probability.ndim == 1 or tuple(probability.shape[1:]) == (1,))
+        if not is_one or population.num_classes != 2 or not probability.is_floating_point():
+            return probability
+        if not self._has_remarked:
+            self._has_remarked = True
+            self._remark(
+                f"The service {self._service.name} gives one number for each record: it is taken for the probability "
+                f"of {population.class_names[1]!r}, the second of two classes."
+            )
+        probability_B = probability.reshape(-1)
+        return torch.stack([1 - probability_B, probability_B], 1)
+
     def select(self, kept_K: Tensor) -> "ServiceModels":
         """The models where the bool mask is True, with all queries so far; this object is not to be used again."""
         names = [name for name, kept in zip(self._names, kept_K.tolist(), strict=True) if kept]
-        return ServiceModels(self._service, names, num_queries=self.num_queries)
+        return ServiceModels(self._service, names, num_queries=self.num_queries, remark=self._remark)
 
     def save(self, path: Path) -> None:
         """Refuses: the weights never leave the service."""
@@ -198,14 +222,15 @@ class ServiceTarget(Target):
                 "experiments of Shokri et al. (2017), where the service trains the shadow models, too"
             )
         setup.engine.stages.remark(f"target={service.name}: {remark}.")
-        return ServiceModels(service, names)
+        return ServiceModels(service, names, remark=setup.engine.stages.remark)
 
     def train_shadows(self, setup: Setup) -> ServiceModels | TrainedStack:
         """Shadow models: of the service that trained the targets or, where they are guessed, of `model`."""
         if self.shadows == "guessed":
             return setup.train(setup.membership.shadows, "shadow")
         service = self.connect(setup.engine)
-        return ServiceModels(service, service.train(_jobs(setup, setup.membership.shadows, "shadow")))
+        names = service.train(_jobs(setup, setup.membership.shadows, "shadow"))
+        return ServiceModels(service, names, remark=lambda _: None)  # the targets' remarks hold for them
 
 
 def _jobs(setup: Setup, rows: slice, role: str) -> Iterator[ServiceJob]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -14,11 +15,12 @@ from torch.nn.parameter import UninitializedParameter
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
+from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.words import Words
 from mia_lightning.training.stack.layers import MaskedBatchNorm, make_stackable
-from mia_lightning.training.stack.stack import FitsToRecords, MakeNetwork, Stack
+from mia_lightning.training.stack.stack import FitsToRecords, MakeNetwork, Stack, slots_of
 
 
 def _untrained(value: object) -> object:
@@ -47,6 +49,8 @@ class Architecture:
         fits_to_records: whether it takes something from its training records before training (`FitsToRecords`).
         takes_channels_last: whether it runs with the weights of its convolutions laid out channels last; with a `view`
             behind a convolution it does not.
+        probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
+        last_layer: its path and class, for sentences; "" where the outputs are no layer's.
     """
 
     name: str
@@ -56,6 +60,13 @@ class Architecture:
     refusal: str | None
     fits_to_records: bool = False
     takes_channels_last: bool = True
+    probabilities_in: tuple[str, ...] = ()
+    last_layer: str = ""
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether what it gives in eval mode are probabilities."""
+        return "eval" in self.probabilities_in
 
 
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
@@ -87,14 +98,15 @@ def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], nu
 
 
 def inspect_architecture(make_network: MakeNetwork, population: Population, *, trainable: bool = True) -> Architecture:
-    """Run one network on two records, alone and under `vmap`.
+    """Run one network on a few records, alone and under `vmap`.
 
     Args:
         trainable: whether it is to be trained; an existing target need only give logits in eval mode.
 
     Raises:
-        InputError: it is no `nn.Module`, fails on the records, does not give `[B, C]`, has lazy or no parameters,
-            assigns buffers anew, or draws random numbers that a stack cannot key by model.
+        InputError: it is no `nn.Module` or a wrapped one, fails on the records, does not give `[B, C]` in both modes,
+            has lazy or no parameters, computes with tensors that a stack cannot hold, assigns buffers anew, or draws
+            random numbers that a stack cannot key by model.
     """
     with isolated(0, "inspection"):
         network = _made(make_network)
@@ -104,14 +116,15 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
         parameters = [p for p in network.parameters() if p.requires_grad or not trainable]
         if not parameters:
             raise InputError(f"The model {name} has no trainable parameters; there is nothing to train.")
-        dtype = next(p.dtype for p in network.parameters() if p.is_floating_point())
-        x_B = population.records(torch.arange(3, device=population.device) % len(population), dtype).cpu()
-        stackable = make_stackable(network.cpu(), 0, "inspection")
-        for size in (2, 3):  # a batch size that is written into the network fails for one of them
-            _check_output(stackable, x_B[:size], population.num_classes, name)
-        x_B = x_B[:2]
         if trainable:
-            _check_training(stackable, x_B, name)
+            _check_memory(network, name)
+        x_B = few_records(network, population).cpu()
+        stackable = make_stackable(network.cpu(), 0, "inspection")
+        found = check_outputs(stackable, x_B, population.num_classes, name=name, trainable=trainable)
+        if trainable:
+            _check_training(stackable, x_B[:2], name)
+        _check_state(make_network, x_B, name)
+        x_B = x_B[:2]
         return Architecture(
             name=name,
             num_parameters=sum(p.numel() for p in parameters),
@@ -119,8 +132,16 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             mixes_records=trainable and _mixes_records(make_network, x_B),
             refusal=_vmap_refusal(make_network, x_B, trainable),
             fits_to_records=isinstance(network, FitsToRecords),
-            takes_channels_last=_takes_channels_last(make_network, x_B),
+            takes_channels_last=_takes_channels_last(make_network, x_B, trainable),
+            probabilities_in=found.probabilities_in,
+            last_layer=found.last_layer,
         )
+
+
+def few_records(network: nn.Module, population: Population) -> Tensor:
+    """Three records `[3, *features]` of the population, in the floating-point type of the network's parameters."""
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
+    return population.records(torch.arange(3, device=population.device) % len(population), dtype)
 
 
 def _made(make_network: MakeNetwork) -> nn.Module:
@@ -134,29 +155,132 @@ def _made(make_network: MakeNetwork) -> nn.Module:
         raise InputError(
             f"`model` made a {type(network).__name__}, not a torch.nn.Module; give a class or function that does."
         )
+    if isinstance(network, torch.jit.ScriptModule) or unwrapped(network) is not network:
+        raise InputError(
+            f"`model` made a {type(network).__name__}, which a stack cannot train; make the plain network inside."
+        )
     return network
 
 
-def _check_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a network gives: the fields of `Architecture` of the same names."""
+
+    probabilities_in: tuple[str, ...]
+    last_layer: str
+
+
+def check_outputs(network: nn.Module, x_B: Tensor, num_classes: int, *, name: str, trainable: bool) -> Outputs:
+    """What a network gives for three records, in eval mode and, if it is to be trained, in train mode.
+
+    Raises:
+        InputError: it fails, or does not give floating-point numbers `[B, C]`.
+    """
+    found, last = [], ""
+    for mode in ("train", "eval") if trainable else ("eval",):
+        network.train(mode == "train")
+        outputs = []
+        for size in (2, 3):  # a batch size that is written into the network fails for one of them
+            output_BC, layer = _checked_output(network, x_B[:size], num_classes, name, mode)
+            outputs.append(output_BC)
+        if are_probabilities(torch.cat(outputs)):
+            found.append(mode)
+            last = layer
+    return Outputs(probabilities_in=tuple(found), last_layer=last)
+
+
+def are_probabilities(output_BC: Tensor) -> bool:
+    """Whether all rows are in [0, 1] and sum to 1, as far as their type can tell."""
+    tolerance = max(1e-4, 4 * torch.finfo(output_BC.dtype).eps)
+    output_BC = output_BC.detach().double()
+    is_between = bool(((output_BC >= 0) & (output_BC <= 1 + tolerance)).all())
+    return is_between and bool(((output_BC.sum(1) - 1).abs() <= tolerance).all())
+
+
+def _checked_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str, mode: str) -> tuple[Tensor, str]:
+    """The output, and the layer that it is of."""
     shape = tuple(x_B.shape)
-    with _path_of_failure(network) as path:
+    with _path_of_failure(network) as path, _last_layer(network) as last:
         try:
             logits = network(x_B)
         except Exception as error:  # the user's own code may raise anything
             raise InputError(
-                f"The model {name} fails on a batch of records of shape {shape}, in its module `{path[-1]}`: "
-                f"{_brief(error)}."
+                f"The model {name} fails on a batch of records of shape {shape}, in its module `{path[-1]}` in {mode} "
+                f"mode: {_brief(error)}."
             ) from error
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_B), num_classes):
         found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"The model {name} gives {found} for records of shape {shape}; it must give logits of shape "
+            f"The model {name} gives {found} for records of shape {shape} in {mode} mode; it must give logits of shape "
             f"[B, C], here [{len(x_B)}, {num_classes}]."
         )
     if not logits.is_floating_point():
         raise InputError(
-            f"The model {name} gives numbers of type {str(logits.dtype).removeprefix('torch.')}; it must give logits, "
-            "which are floating-point numbers."
+            f"The model {name} gives numbers of type {str(logits.dtype).removeprefix('torch.')} in {mode} mode; it "
+            "must give logits, which are floating-point numbers."
+        )
+    return logits, next((layer for layer, output in last if output is logits), "")
+
+
+@contextmanager
+def _last_layer(network: nn.Module) -> Iterator[list[tuple[str, object]]]:
+    """Within the context, the latest output of each layer, with the layer's path and class, innermost layers first."""
+    outputs: list[tuple[str, object]] = []
+    handles = []
+    for path, layer in _hookable(network):
+        words = f"`{path}` ({type(layer).__name__})" if path else f"the model itself ({type(layer).__name__})"
+
+        def leave(_: nn.Module, __: object, output: object, words: str = words) -> None:
+            outputs.append((words, output))
+
+        handles.append(layer.register_forward_hook(leave))
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_memory(network: nn.Module, name: str) -> None:
+    """Refuse parameters and buffers that share memory without being one, which steps of training would change twice."""
+    extents = []
+    for path, ((registry, key), *_) in slots_of(network).items():
+        tensor: Tensor = registry[key]
+        if tensor.layout is torch.strided and tensor.numel() and not tensor.is_meta:
+            reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+            extents.append((tensor.data_ptr(), tensor.data_ptr() + reach * tensor.element_size(), path))
+    extents.sort()
+    for (_, end, path), (start, _, other) in pairwise(extents):
+        if start < end:
+            raise InputError(
+                f"The model {name} has `{path}` and `{other}` in the same memory, though they are two tensors, and a "
+                "stack would part them; make them one, as in self.b.weight = self.a.weight, or give each its own."
+            )
+
+
+def _check_state(make_network: MakeNetwork, x_B: Tensor, name: str) -> None:
+    """Refuse a network that computes with other tensors than its parameters and buffers, which alone a stack holds."""
+    stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().eval()
+    with isolated(1, "inspection"):  # of another initialisation
+        alone = make_network().cpu().eval()
+    own = {path: registry[key] for path, ((registry, key), *_) in slots_of(alone).items()}
+    state = stack.state_of(0)
+    with torch.no_grad():
+        for path in state.keys() & own.keys():
+            if state[path].is_floating_point():
+                state[path] = state[path] * 1.05 + 0.01
+            own[path].copy_(state[path])
+        try:
+            expected_BC, found_BC = alone(x_B).double(), stack.call_one(state, x_B).double()
+        except Exception:  # of the user's own code, for which the other values are none, such as indices
+            return
+    scale = float(expected_BC.abs().nan_to_num(0.0, 0.0, 0.0).max())
+    epsilon = 1e3 * torch.finfo(x_B.dtype).eps
+    if not torch.allclose(found_BC, expected_BC, rtol=epsilon, atol=epsilon * scale, equal_nan=True):
+        raise InputError(
+            f"The model {name} computes with tensors that are none of its parameters and buffers, such as those of "
+            "layers in a plain list, and a stack would mix up its networks; register them (torch.nn.ModuleList, "
+            "register_buffer)."
         )
 
 
@@ -205,11 +329,13 @@ def _mixes_records(make_network: MakeNetwork, x_B: Tensor) -> bool:
     return not torch.allclose(plain_BC, padded_BC, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-def _takes_channels_last(make_network: MakeNetwork, x_B: Tensor) -> bool:
-    stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train()
+def _takes_channels_last(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> bool:
+    stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train(trainable)
     stack.use_channels_last()
     try:
-        stack.call_one(stack.state_of(0), x_B).sum().backward()
+        output = stack.call_one(stack.state_of(0), x_B).sum()
+        if trainable:
+            output.backward()
     except RuntimeError:  # of a view that the layout does not allow
         return False
     return True
@@ -235,7 +361,7 @@ def _path_of_failure(network: nn.Module) -> Iterator[list[str]]:
     """Within the context, the last entry of the list is the path of the innermost module that is running."""
     running = ["the model itself"]
     handles = []
-    for path, layer in network.named_modules():
+    for path, layer in _hookable(network):
         if path:
             handles += [
                 layer.register_forward_pre_hook(lambda *_, path=path: running.append(path)),
@@ -246,6 +372,11 @@ def _path_of_failure(network: nn.Module) -> Iterator[list[str]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _hookable(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The layers and their paths, without those of TorchScript, which take no hooks."""
+    return [each for each in network.named_modules() if not isinstance(each[1], torch.jit.ScriptModule)]
 
 
 def _brief(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """K networks of one architecture as one set of tensors: the first of the project's three ideas."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import stack_module_state, vmap
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
@@ -16,6 +17,8 @@ from mia_lightning.training.stack.dense import DenseLayers
 from mia_lightning.training.stack.layers import CounterDropout, MaskedBatchNorm, make_stackable
 
 MakeNetwork = Callable[[], nn.Module]
+Slot = tuple[dict[str, Any], str]
+"""A registry of a layer, of its parameters or of its buffers, and the name there."""
 
 
 @runtime_checkable
@@ -50,6 +53,7 @@ class Stack(nn.Module):
             for kind, name in ((CounterDropout, "step"), (MaskedBatchNorm, "is_real"))
             if isinstance(layer, kind)
         ]
+        self._slots = slots_of(self.networks)
         self._dense = DenseLayers.of(self.networks)
         self._is_channels_last = False
         self._assign({**parameters, **buffers})
@@ -123,12 +127,39 @@ class Stack(nn.Module):
         context = {path: given[name] for path, name in self._supplied_by_call}
         for dropout in self._dropouts:
             dropout.calls = 0
-        logits_BC: Tensor = functional_call(self.networks, {**state, **context}, (x_B,))
+        with self._holding({**state, **context}):
+            logits_BC: Tensor = self.networks(x_B)
         return logits_BC
+
+    @contextmanager
+    def _holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the context, the networks hold these tensors in the place of their own.
+
+        `torch.func.functional_call` would do the same, but goes by the paths of layers: a slot of a layer under two
+        paths is swapped twice, and given back once.
+        """
+        swapped = [(slot, tensor) for name, tensor in state.items() for slot in self._slots[name]]
+        own = [registry[name] for (registry, name), _ in swapped]
+        try:
+            for (registry, name), tensor in swapped:
+                registry[name] = tensor
+            yield
+        finally:
+            for ((registry, name), _), tensor in zip(swapped, own, strict=True):
+                registry[name] = tensor
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "Stack":
+        """Move or convert all tensors; a buffer that several layers share stays one."""
+        super()._apply(*args, **kwargs)
+        for (first, own), *others in self._slots.values():
+            for registry, name in others:
+                registry[name] = first[own]
+        return self
 
     def state(self) -> dict[str, Tensor]:
         """Parameters and buffers of all models by name, `[K, ...]`, tied ones once."""
-        return {**dict(self.networks.named_parameters()), **self._own_buffers()}
+        supplied = {path for path, _ in self._supplied_by_call}
+        return {path: registry[name] for path, ((registry, name), *_) in self._slots.items() if path not in supplied}
 
     def state_of(self, k: int) -> dict[str, Tensor]:
         """Parameters and buffers of model k, as views into the stack."""
@@ -203,28 +234,36 @@ class Stack(nn.Module):
         return stacks[0]
 
     def _own_buffers(self) -> dict[str, Tensor]:
-        supplied = {path for path, _ in self._supplied_by_call}
-        return {name: buffer for name, buffer in self.networks.named_buffers() if name not in supplied}
+        return {name: tensor for name, tensor in self.state().items() if not isinstance(tensor, nn.Parameter)}
 
     def _persistent(self) -> dict[str, Tensor]:
         kept = self.networks.state_dict().keys()
-        named = (*self.networks.named_parameters(), *self._own_buffers().items())  # tied weights appear once
-        return {name: tensor.detach() for name, tensor in named if name in kept}
+        return {name: tensor.detach() for name, tensor in self.state().items() if name in kept}  # tied ones once
 
     def _assign(self, tensors: Mapping[str, Tensor]) -> None:
         """Replace the parameters and buffers of these names, tied ones included, by `tensors`."""
-        places: dict[int, list[tuple[dict[str, Any], str]]] = {}
-        for layer in self.networks.modules():
-            for registry in (layer._parameters, layer._buffers):
-                for name, old in registry.items():
-                    if old is not None:
-                        places.setdefault(id(old), []).append((registry, name))
-        for path, old in [*self.networks.named_parameters(), *self.networks.named_buffers()]:
+        for path, slots in self._slots.items():
             if path not in tensors:
                 continue
+            old = slots[0][0][slots[0][1]]
             is_parameter = isinstance(old, nn.Parameter)
             new = nn.Parameter(tensors[path].detach(), old.requires_grad) if is_parameter else tensors[path]
-            for place, name in places[id(old)]:
-                place[name] = new
+            for registry, name in slots:
+                registry[name] = new
         if self._is_channels_last:
             self.use_channels_last()
+
+
+def slots_of(network: nn.Module) -> dict[str, list[Slot]]:
+    """Where each parameter and buffer stands, by its first name: in one slot, or in several if it is tied.
+
+    A layer under several names has its slots once.
+    """
+    slots: dict[int, list[Slot]] = {}
+    for layer in network.modules():
+        for registry in (layer._parameters, layer._buffers):
+            for name, tensor in registry.items():
+                if tensor is not None:
+                    slots.setdefault(id(tensor), []).append((registry, name))
+    named = [*network.named_parameters(), *network.named_buffers()]
+    return {path: slots.pop(id(tensor)) for path, tensor in named if id(tensor) in slots}

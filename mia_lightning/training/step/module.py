@@ -184,7 +184,7 @@ class StackModule(pl.LightningModule):
             return
         try:
             scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
-        except ValueError as error:
+        except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
             raise InputError(
                 f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} ({error}); "
                 "give it a step for each `training.scheduler_interval`."

@@ -1,10 +1,11 @@
 """Recipes: everything that a trained model depends on beside its data and its seed."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import BeforeValidator, SkipValidation, model_validator
@@ -33,6 +34,8 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
+
+_STEPS_ONE_BY_ONE = 50_000  # of a schedule, about 0.3 s
 
 _BY_TARGET = Words("a class by its `_target_`, with `_partial_: true`")
 _AUGMENTATION = Has("refusal", "apply", words=Words("an augmentation", "augmentations by their `_target_`"))
@@ -173,6 +176,40 @@ class Recipe:
         assert self.batch_size is not None
         return max(1, math.ceil(num_records / self.batch_size))
 
+    def check_schedule(self, role: str, num_records_K: Iterable[int]) -> None:
+        """Refuse a schedule that ends before the training of models with so many records.
+
+        Raises:
+            SettingError: with the steps that it has and those that the models take.
+        """
+        if self.scheduler is None:
+            return
+        batches = max((self.steps_per_epoch(num_records) for num_records in num_records_K), default=1)
+        each = math.ceil(batches / self.accumulate_batches) if self.scheduler_interval == "step" else 1
+        taken = self.epochs * each
+        has = _steps_of(self, taken)
+        if has < taken:
+            inner = f" of {each} steps" if self.scheduler_interval == "step" else ""
+            rest = (
+                f"ends after step {has}, but the models of {role} take {taken} steps of it, in {self.epochs} "
+                f"epochs{inner}; give it as many, one for each `training.scheduler_interval`."
+            )
+            raise SettingError("training", "scheduler", rest)
+
+    def check_outputs(self, architecture: Architecture, num_classes: int) -> None:
+        """Refuse a model that gives probabilities if the objective takes logits, as cross-entropy does.
+
+        Raises:
+            InputError: naming the model's last layer.
+        """
+        if architecture.probabilities_in and _takes_logits(self.objective, num_classes):
+            mode = "" if len(architecture.probabilities_in) > 1 else f" in {architecture.probabilities_in[0]} mode"
+            last = f", by its last layer {architecture.last_layer}" if architecture.last_layer else ""
+            raise InputError(
+                f"The model {architecture.name} gives probabilities{mode}{last}, but is trained with cross-entropy, "
+                "which takes logits; leave that layer (a softmax) out."
+            )
+
     def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
         """The optimiser of a stack."""
         return _fused_where_possible(self.optimizer)(parameters)
@@ -271,6 +308,42 @@ def _check_scheduler(make_scheduler: MakeScheduler, optimizer: Optimizer) -> Non
     if not isinstance(scheduler, LRScheduler):
         rest = f"makes {shown(scheduler)}, which is no torch LRScheduler; set its `_target_` to one."
         raise SettingError("training", "scheduler", rest)
+
+
+def _steps_of(recipe: Recipe, wanted: int) -> int:
+    """How many of the wanted steps the schedule takes before it fails: step by step, far ahead by leaps."""
+    assert recipe.scheduler is not None
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    optimizer = recipe.make_optimizer([parameter])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        schedule: Any = recipe.scheduler(optimizer)
+        optimizer.step()
+
+        def fails() -> bool:
+            try:
+                schedule.step()
+            except Exception:  # somebody else's class may raise anything
+                return True
+            return False
+
+        for step in range(min(wanted, _STEPS_ONE_BY_ONE)):
+            if fails():
+                return step
+        low, high = min(wanted, _STEPS_ONE_BY_ONE), wanted
+        while low < high:  # it takes `low` steps; more than `high` are not wanted
+            middle = (low + high + 1) // 2
+            schedule.last_epoch = middle - 1
+            low, high = (low, middle - 1) if fails() else (middle, high)
+        return low
+
+
+def _takes_logits(objective: Objective, num_classes: int) -> bool:
+    """Whether the loss stays what it is when a number is added to all outputs of a record."""
+    output_KBC = torch.linspace(0.1, 0.9, 2 * num_classes).view(1, 2, num_classes).softmax(-1)
+    label_KB = torch.tensor([[0, num_classes - 1]])
+    return torch.allclose(objective(output_KBC, label_KB), objective(output_KBC + 1, label_KB), atol=1e-5)
 
 
 def _name(factory: object) -> str:

@@ -315,3 +315,32 @@ def test_connections_go_back_when_nobody_holds_the_models_any_more(population: P
     assert not endpoint.is_closed
     del models
     assert endpoint.is_closed
+
+
+def test_one_probability_for_two_classes_is_taken_for_what_it_is_and_said(population: Population) -> None:
+    """Where most are 0 and 1, as a forest's are, those of a batch may look like labels."""
+    of_two = replace(population, label_N=population.label_N % 2, class_names=("no", "yes"))
+    p_N = of_two.x_N.double()[:, 0].sigmoid().round(decimals=1)
+    p_N[:100] = (p_N[:100] > 0.5).double()
+    place = {row.numpy().tobytes(): i for i, row in enumerate(of_two.x_N)}
+
+    def says(x_B: Tensor) -> list[list[float]]:
+        return [[float(p_N[place[row.numpy().tobytes()]])] for row in x_B]
+
+    setup = setup_of(of_two)
+    models = ScriptedTarget(endpoint=Scripted(says), asking=Asking(batch_size=8, concurrency=1)).obtain(setup)
+    signals = models.observe(of_two)
+    np.testing.assert_allclose(signals.log_probability_KANC[0, 0, :, 1].exp(), p_N.clamp(1e-12), atol=0.051)
+    assert signals.form.kind == "full"
+    assert models.testimony().largest_difference == 0
+    (remark,) = [each for each in setup.engine.stages.remarks if "one number for each record" in each]
+    assert "probability of 'yes', the second of two classes" in remark
+
+
+def test_labels_by_number_follow_the_setting(population: Population) -> None:
+    named = replace(population, class_names=("1", "2", "3"))
+    for labels, shift in (("auto", 1), ("names", 1), ("places", 0)):
+        signals = observed(lambda x_B, s=shift: (x_B.argmax(1) % 3 + s).tolist(), named, labels=labels)
+        assert signals.log_probability_KANC[0, 0].argmax(1).tolist() == (population.x_N.argmax(1) % 3).tolist()
+    with pytest.raises(InputError, match=r"with 0, which is no class of the data set.*target.asking.labels"):
+        observed(lambda x_B: (x_B.argmax(1) % 3).tolist(), named)

@@ -212,3 +212,30 @@ def test_without_onnx_runtime_one_sentence_says_so(
     with pytest.raises(InputError, match=r"pip install 'mia-lightning\[onnx\]'"):
         endpoint(tmp_path / "model.onnx", blobs)
     assert Onnx(path="model.onnx").asking is IN_PROCESS
+
+
+@pytest.mark.parametrize("shape", [["N"], ["N", 1]])
+def test_one_probability_of_two_classes(blobs: Population, tmp_path: Path, shape: list[Any]) -> None:
+    of_two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    axis = helper.make_tensor("axis", TensorProto.INT64, [1], [1])
+    keep = int(len(shape) == 2)
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axis"], ["sum"], keepdims=keep),
+        helper.make_node("Sigmoid", ["sum"], ["y"]),
+    ]
+    path = write(tmp_path / "model.onnx", nodes, outputs=[("y", FLOAT, shape)], constants=[axis])
+    setup = given_setup(of_two)
+    signals = Onnx(path=path).obtain(setup).observe(of_two)
+    wanted = 1 / (1 + np.exp(-of_two.x_N.numpy().sum(1)))
+    np.testing.assert_allclose(signals.log_probability_KANC[0, 0, :, 1].exp(), wanted, rtol=1e-3)
+    assert any("probability of 'yes'" in each for each in setup.engine.stages.remarks)
+
+
+def test_labels_are_found_by_name_regardless_of_case(blobs: Population, tmp_path: Path) -> None:
+    names = np.array(["A", "b ", "C"])[blobs.label_N.numpy()]
+    path, estimator = converted(tmp_path / "model.onnx", blobs, labels=names)
+    answers = np.array(endpoint(path, blobs).ask(blobs.x_N))
+    # scikit-learn sorts A, C, b
+    np.testing.assert_allclose(answers[:, [0, 2, 1]], estimator.predict_proba(blobs.x_N.numpy()), atol=1e-6)
+    signals = Onnx(path=path, output="output_label").obtain(given_setup(blobs)).observe(blobs)
+    assert signals.log_probability_KANC[0, 0].argmax(1).tolist() == answers.argmax(1).tolist()

@@ -243,3 +243,13 @@ def test_the_most_probable_classes_by_name_with_their_probabilities() -> None:
     twice = output(list("aabacbab"), name="labels", datatype="BYTES", shape=[4, 2])
     with pytest.raises(InputError, match="which name a class twice for one record"):
         asked(V2(twice, shares))
+
+
+def test_of_two_classes_one_number_for_each_record_is_the_answer() -> None:
+    of_two = replace(population_of(X), class_names=("no", "yes"), label_N=torch.tensor([0, 1, 0, 1]))
+    labels = output([0, 1, 1, 0], name="predict", datatype="INT64", shape=[4])
+    p = output([0.25, 0.75, 1.0, 0.0], name="p", shape=[4, 1])
+    both = output([0.75, 0.25] * 4, name="both", shape=[4, 2])
+    assert asked(V2(labels, p), population=of_two) == [[0.25], [0.75], [1.0], [0.0]]
+    assert asked(V2(labels, p, both), population=of_two) == [[0.75, 0.25]] * 4
+    assert asked(V2(labels, p)) == [0, 1, 1, 0]  # of three classes

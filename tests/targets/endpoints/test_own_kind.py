@@ -27,6 +27,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mia_lightning.targets.endpoints.own_kind import kind_of_estimator, kind_of_onnx
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(int)
 

@@ -1,5 +1,6 @@
 """A file of predictions as a target."""
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.attacks.label_only import BoundaryLabelOnly
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS
 from mia_lightning.targets.endpoints.predictions import Predictions, PredictionsEndpoint
 from mia_lightning.training.signals import Signals
 
@@ -48,10 +50,14 @@ def asked(path: Path, population: Population, **options: Any) -> Any:
     "columns",
     [
         by_class("p0", "p1", "p2"),
+        by_class("p2", "p0", "p1", order=(2, 0, 1)),
+        by_class("class 1", "class 2", "class 3"),
         by_class("c", "a", "b", order=(2, 0, 1)),
-        {"note": ["x"] * 120, **by_class("b", "a", "c", order=(1, 0, 2))},
+        by_class(" C", "A", "B ", order=(2, 0, 1)),
+        by_class("p_c", "p_a", "p_b", order=(2, 0, 1)),
+        by_class("A (prob)", "C (prob)", "B (prob)", order=(0, 2, 1)),
     ],
-    ids=["in order", "by name", "by name beside others"],
+    ids=["in order", "by number", "from 1", "by name", "regardless of case", "with a prefix", "with a suffix"],
 )
 def test_columns_are_found_by_name_or_by_order(
     blobs: Population, tmp_path: Path, suffix: str, columns: dict[str, Any]
@@ -123,13 +129,169 @@ def test_files_that_cannot_be_read(blobs: Population, tmp_path: Path) -> None:
     (tmp_path / "predictions.txt").write_text("1")
     with pytest.raises(InputError, match=r"ends in '.txt'; give a .parquet or .csv file"):
         endpoint(tmp_path / "predictions.txt", blobs)
-    for name, text in (("damaged.parquet", "no parquet"), ("ragged.csv", "a,b,c\n1,2\n"), ("empty.csv", "")):
+    for name, text, why in (
+        ("damaged.parquet", "no parquet", "damaged.parquet cannot be read"),
+        ("ragged.csv", "a,b,c\n1,2\n", "line 2 of .*ragged.csv has 2 values for 3 columns"),
+        ("empty.csv", "", "empty.csv is empty"),
+        ("twice.csv", "a,a\n1,2\n", "column 'a' of .*twice.csv appears twice"),
+    ):
         (tmp_path / name).write_text(text)
-        with pytest.raises(InputError, match=f"{name} cannot be read"):
+        with pytest.raises(InputError, match=why):
             endpoint(tmp_path / name, blobs)
-    (tmp_path / "twice.csv").write_text("a,a\n1,2\n")
+    table = pa.Table.from_arrays([pa.array([1.0])] * 2, names=["a", "a"])
+    pa.parquet.write_table(table, tmp_path / "twice.parquet")
     with pytest.raises(InputError, match="has the column 'a' 2 times"):
-        endpoint(tmp_path / "twice.csv", blobs)
+        endpoint(tmp_path / "twice.parquet", blobs)
+
+
+SHUFFLED = np.random.default_rng(2).permutation(120)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("name", "values", "mend"),
+    [
+        ("id", SHUFFLED, r"set target.row_column=id; else leave it out"),
+        ("", SHUFFLED, r"'Unnamed: 0'.*set 'target.row_column=Unnamed: 0'; else"),
+        ("__index_level_0__", SHUFFLED, r"target.row_column=__index_level_0__"),
+        ("customer", SHUFFLED * 37 + 10**10, r"target.row_column=customer"),
+        ("note", ["x"] * 120, "'note', which is neither .* nor the row column; leave it out"),
+        ("label", LABELS, "'label', which is neither"),
+    ],
+)
+def test_a_column_of_no_class_is_refused_by_name(
+    blobs: Population, tmp_path: Path, suffix: str, name: str, values: Any, mend: str
+) -> None:
+    if not name and suffix == "parquet":
+        name, mend = "index", "target.row_column=index"
+    path = write(tmp_path / f"predictions.{suffix}", {name: values, **by_class("a", "b", "c")})
+    with pytest.raises(InputError, match=mend):
+        endpoint(path, blobs)
+
+
+@pytest.mark.parametrize(("header", "option"), [("", "Unnamed: 0"), ("Row ", "row"), ("id", "ID")])
+def test_the_row_column_goes_by_pandas_name_and_regardless_of_case(
+    blobs: Population, tmp_path: Path, header: str, option: str
+) -> None:
+    columns = {name: values[SHUFFLED] for name, values in by_class("a", "b", "c").items()}
+    path = write(tmp_path / "predictions.csv", {header: SHUFFLED.astype(float), **columns})
+    np.testing.assert_allclose(asked(path, blobs, row_column=option), PROBABILITY, rtol=1e-15)
+
+
+def test_a_row_column_that_is_not_there_is_refused(blobs: Population, tmp_path: Path) -> None:
+    path = write(tmp_path / "predictions.csv", PLAIN)
+    with pytest.raises(InputError, match=r"has no column 'nr' \(target.row_column\), but 'p0', 'p1', 'p2'"):
+        endpoint(path, blobs, row_column="nr")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0.2,0.3,0.5\n" * 120, "'0.2', '0.3', '0.5' in its first line"),
+        ("x,y,z\n" + "0.2,0.3,0.5\n" * 120, r"3 columns of predictions \('x', 'y', 'z'\) for 3 classes"),
+        ("row\n" + "\n".join(map(str, range(120))), "has no column of predictions"),
+        ("a,b,c\n" + "0.2,0.3,\n" * 120, "line 2 of .* has '' in column 'c'"),
+        ("a,b,c\n" + "0.2,0.3,much\n" * 120, "line 2 of .* has 'much' in column 'c'"),
+    ],
+    ids=["no header", "other names", "rows alone", "a missing value", "text"],
+)
+def test_text_files_that_do_not_fit(blobs: Population, tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "predictions.csv").write_text(text)
+    with pytest.raises(InputError, match=why):
+        endpoint(tmp_path / "predictions.csv", blobs)
+
+
+def test_decimal_commas_and_compression(blobs: Population, tmp_path: Path) -> None:
+    rows = [";".join(f"{each:.17g}".replace(".", ",") for each in row) for row in PROBABILITY]
+    with gzip.open(tmp_path / "predictions.csv.gz", "wt") as file:
+        file.write("\n".join(["a;b;c", *rows]) + "\n")
+    np.testing.assert_allclose(asked(tmp_path / "predictions.csv.gz", blobs), PROBABILITY, rtol=1e-15)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "labels", "wanted"),
+    [
+        (("007", "07", "7"), ["7", "007", "07"], [2, 0, 1]),
+        (("1", "2", "3"), ["1", "2", "1"], [0, 1, 0]),
+        (("1", "2", "3"), [1.0, 2.0, 3.0], [0, 1, 2]),
+        (("1", "2", "3"), ["0", "1", "2"], [0, 1, 2]),  # 0 is no name, so they count
+        (("1", "2", "other"), ["1", "2", "other"], [0, 1, 2]),
+        (("NA", "null", "x"), ["x", "NA", "null"], [2, 0, 1]),
+        (("ash", "birch", "x"), [" Ash", "X ", "BIRCH"], [0, 2, 1]),
+        (("a", "b", "c"), [False, True, True], [0, 1, 1]),
+    ],
+)
+def test_labels_are_names_before_they_are_numbers(
+    blobs: Population, tmp_path: Path, suffix: str, names: Any, labels: Any, wanted: Any
+) -> None:
+    path, named = write(tmp_path / f"predictions.{suffix}", {"label": labels * 40}), replace(blobs, class_names=names)
+    assert asked(path, named) == wanted * 40
+    signals = Predictions(path=path).obtain(given_setup(named)).observe(named)
+    assert signals.log_probability_KANC[0, 0].argmax(1).tolist() == wanted * 40
+
+
+def test_labels_that_could_be_names_and_numbers_are_decided_by_a_setting(blobs: Population, tmp_path: Path) -> None:
+    named = replace(blobs, class_names=("1", "2", "other"))
+    path = write(tmp_path / "predictions.parquet", {"label": [1, 2, 1] * 40})
+    with pytest.raises(InputError, match=r"target.asking.labels=names or target.asking.labels=places"):
+        endpoint(path, named)
+    for labels, wanted in (("names", [0, 1, 0]), ("places", [1, 2, 1])):
+        assert asked(path, named, asking=replace(IN_PROCESS, labels=labels)) == wanted * 40
+    text = write(tmp_path / "predictions.csv", {"label": [1, 2, 1] * 40})
+    assert asked(text, named, asking=replace(IN_PROCESS, labels="places")) == [1, 2, 1] * 40
+
+
+YES = np.random.default_rng(3).uniform(size=120)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("names", "column", "place"),
+    [
+        (("no", "yes"), "yes", 1),
+        (("no", "yes"), "p_yes", 1),
+        (("no", "yes"), "P(No)", 0),
+        (("no", "yes"), "score", 1),
+        (("no", "yes"), "p0", 0),
+        (("no", "yes"), "proba_1", 1),
+        (("1", "2"), "p1", 0),
+        (("bad risk", "good risk"), "probability of Bad risk", 0),
+    ],
+)
+def test_one_column_of_two_classes_is_the_probability_of_the_one_that_it_names(
+    blobs: Population, tmp_path: Path, suffix: str, names: Any, column: str, place: int
+) -> None:
+    two = replace(blobs, label_N=blobs.label_N % 2, class_names=names)
+    setup = given_setup(two)
+    path = write(tmp_path / f"predictions.{suffix}", {"row": np.arange(120), column: YES})
+    answers = np.array(Predictions(path=path).connect(setup).ask(torch.arange(120)[:, None]))
+    np.testing.assert_allclose(answers[:, place], YES, rtol=1e-15)
+    np.testing.assert_allclose(answers.sum(1), 1, rtol=1e-15)
+    (remark,) = setup.engine.stages.remarks
+    assert repr(column) in remark
+    assert f"the probability of {names[place]!r}" in remark
+
+
+def test_one_column_of_logits(blobs: Population, tmp_path: Path) -> None:
+    two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    path = write(tmp_path / "predictions.csv", {"no": 8 * YES - 4})
+    models = Predictions(path=path, asking=replace(IN_PROCESS, answer="logits")).obtain(given_setup(two))
+    found = models.observe(two).log_probability_KANC[0, 0].exp().numpy()
+    np.testing.assert_allclose(found[:, 0], 1 / (1 + np.exp(4 - 8 * YES)), rtol=1e-5)
+
+
+def test_one_column_of_two_classes_may_be_labels(blobs: Population, tmp_path: Path) -> None:
+    two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    for column, values, wanted in (
+        ("label", [0, 1], [0, 1]),
+        ("label", ["yes", "no"], [1, 0]),
+        ("no", [1, 0], [0, 1]),  # the column of its class, with ones and zeros
+    ):
+        path = write(tmp_path / "predictions.csv", {column: values * 60})
+        assert asked(path, two) == wanted * 60
+    with pytest.raises(InputError, match=r"one column, '0', which may be .*such as p_yes"):
+        endpoint(write(tmp_path / "predictions.csv", {"0": YES}), two)
 
 
 def observed(population: Population, tmp_path: Path, other: Population) -> Signals:

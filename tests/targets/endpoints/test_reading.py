@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,3 +229,92 @@ def test_forms_are_described_in_the_words_of_the_defences() -> None:
     ):
         assert form.describe() == defence.describe()
     assert AnswerForm().describe() == "full"
+
+
+def two(**options: Any) -> Reading:
+    return Reading(place="here", **{"class_names": ("no", "yes"), **options})
+
+
+NO = np.array([0.75, 0.25, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "answers", [[[1 - p] for p in NO], [1 - p for p in NO], [[0.25], [0.75], [0], [1]], [{"No ": p} for p in NO]]
+)
+def test_one_probability_for_two_classes_is_read_as_both(answers: list[Any]) -> None:
+    wanted, seen = two().read(np.stack([NO, 1 - NO], 1).tolist(), range(4))
+    found, of_one = two().read(answers, range(4))
+    assert torch.equal(found, wanted)
+    assert of_one.form == seen.form == AnswerForm()
+
+
+def test_one_probability_is_that_of_the_second_in_the_servers_order() -> None:
+    found, _ = two(classes=("Yes", "no")).read([[0.75], [0.5]], range(2))
+    assert found.exp()[:, 0].tolist() == pytest.approx([0.75, 0.5])
+
+
+@pytest.mark.parametrize("answers", [[[0.0], [3.0]], [0, 3], [{"yes": 0.0}, {"yes": 3.0}]])
+def test_one_logit_for_two_classes(answers: list[Any]) -> None:
+    found, _ = two(answer="logits").read(answers, range(2))
+    np.testing.assert_allclose(found[:, 1].exp(), 1 / (1 + np.exp(-np.array([0, 3.0]))), rtol=1e-6)
+
+
+def test_ones_and_zeros_alone_are_labels_unless_others_are_probabilities() -> None:
+    for answers in ([0, 1], [[0.0], [1.0]], [0.0, 1.0]):
+        found, seen = two().read(answers, range(2))
+        assert seen.form == AnswerForm(kind="labels")
+        assert found.argmax(1).tolist() == [0, 1]
+        for known in (two(is_single=True), two(answer="probabilities")):
+            assert known.read(answers, range(2))[1].form == AnswerForm()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "why"),
+    [
+        ({}, [1.5], r"\[1.5\], which is no probability of one of two classes; .*answer=logits"),
+        ({}, -0.5, "is no probability of one of two classes"),
+        ({}, [math.nan], "has 1 number for 2 classes"),
+        ({"class_names": ("1", "2")}, [1.0], "probability and a label; set target.asking.answer=probabilities or"),
+        ({"answer": "labels"}, [0.5], "is no number of one of 2 classes"),
+        ({"class_names": ("1", "2", "other")}, 1, "set target.asking.labels=names or target.asking.labels=places"),
+        ({"class_names": ("1", "2"), "classes": ("1", "2")}, 1, "set target.asking.labels=names or"),
+        ({"class_names": ("1", "2", "3")}, 0, "no class of the data set; .*target.asking.labels"),
+        ({"class_names": ("a", "b", "c")}, {"a": 0.5, "A ": 0.5}, "names a class twice"),
+    ],
+)
+def test_what_could_be_two_things_is_refused(options: Any, answer: object, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        two(**options).read([answer], [0])
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "answers", "wanted"),
+    [
+        (("1", "2", "3"), "auto", [3, [1], 2.0, "1", "2.0"], [2, 0, 1, 0, 1]),
+        (("1", "2", "3"), "places", [2, 0], [2, 0]),
+        (("01", "02", "10"), "auto", [10, 1, "02"], [2, 0, 1]),
+        (("1", "2", "other"), "names", [1, "other"], [0, 2]),
+        (("1", "2", "other"), "places", [1, "other"], [1, 2]),
+        (("a", "b", "c"), "auto", [2, "B", " c", [0.0]], [2, 1, 2, 0]),
+        (("false", "true"), "auto", [True, False], [1, 0]),
+    ],
+)
+def test_labels_are_read_by_name_first(names: Any, labels: Any, answers: list[Any], wanted: list[int]) -> None:
+    found, seen = two(class_names=names, labels=labels).read(answers, range(len(answers)))
+    assert found.argmax(1).tolist() == wanted
+    assert seen.form == AnswerForm(kind="labels")
+
+
+def test_names_of_answers_are_compared_regardless_of_case() -> None:
+    found, _ = two().read([{"YES": 0.75, "No": 0.25}], [0])
+    assert found.exp()[0].tolist() == pytest.approx([0.25, 0.75])
+
+
+def test_one_class_that_is_not_the_most_probable_of_two_is_no_top_1() -> None:
+    _, seen = two().read([{"yes": 0.75}, {"yes": 0.5}], range(2))
+    assert seen.form == AnswerForm(kind="top_k", k=1)
+    of_both, seen = two().read([{"yes": 0.75}, {"yes": 0.25}], range(2))
+    assert seen.form == AnswerForm()
+    assert of_both.exp()[1].tolist() == pytest.approx([0.75, 0.25])
+    with pytest.raises(InputError, match=r"'no': 0.25.* names the less probable of two classes; .*target.output"):
+        two().read([{"yes": 0.75}, {"no": 0.25}], range(2))

@@ -169,6 +169,8 @@ def test_csv_both_ways(blobs: Population, pictures: Population) -> None:
         ("2.0\n0\n", "csv", {}, [2, 0]),
         ('"b"\na\n', "csv", {}, ["b", "a"]),
         ("0.75\n", "csv", {"single": "score"}, [[0.25, 0.75]]),
+        ("0.75\n1.0\n", "csv", {"single": "auto"}, [[0.75], 1]),
+        ({"predictions": [0.75, [0.5], 2]}, "json", {"single": "auto"}, [[0.75], [0.5], 2]),
     ],
 )
 def test_forms_of_answers(blobs: Population, shared: Shared, body: Any, kind: str, options: Any, wanted: Any) -> None:

@@ -203,3 +203,45 @@ def test_without_classes_the_columns_are_those_of_the_data_set(blobs: Population
 
 def test_it_is_asked_at_once_and_once_only() -> None:
     assert Sklearn(estimator=1).asking == Asking(batch_size=1024, concurrency=1, retries=0, sentinels=0)
+
+
+class OneNumber:
+    """An estimator that answers `method` with one probability for each record."""
+
+    def __init__(self, method: str, shape: tuple[int, ...] = (), classes: Any = None) -> None:
+        self.shape = shape
+        setattr(self, method, self._answer)
+        if classes is not None:
+            self.classes_ = np.array(classes)
+
+    def _answer(self, x: Any) -> Any:
+        return (1 / (1 + np.exp(-x[:, 0].astype(float)))).reshape(-1, *self.shape)
+
+
+@pytest.mark.parametrize("method", ["predict_proba", "predict"])
+@pytest.mark.parametrize("shape", [(), (1,)])
+@pytest.mark.parametrize(("classes", "second"), [(None, 1), (["no", "yes"], 1), (["YES", "NO"], 0), ([0, 1], 1)])
+def test_one_probability_of_two_classes(
+    blobs: Population, method: str, shape: tuple[int, ...], classes: Any, second: int
+) -> None:
+    of_two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    signals = Sklearn(estimator=OneNumber(method, shape, classes)).obtain(given_setup(of_two)).observe(of_two)
+    wanted = 1 / (1 + np.exp(-of_two.x_N[:, 0].double().numpy()))
+    np.testing.assert_allclose(signals.log_probability_KANC[0, 0, :, second].exp(), wanted, rtol=1e-5)
+
+
+def test_labels_are_places_only_where_they_can_be_no_names(blobs: Population) -> None:
+    estimator = fitted(blobs, RidgeClassifier(), label=lambda label_N: label_N + 1)
+    predicted = estimator.predict(blobs.x_N.numpy())
+
+    def read(names: tuple[str, ...], **asking: Any) -> list[int]:
+        target = Sklearn(estimator=estimator, asking=replace(IN_PROCESS, **asking))
+        signals = target.obtain(given_setup(replace(blobs, class_names=names))).observe(blobs)
+        return signals.log_probability_KANC[0, 0].argmax(1).tolist()
+
+    assert read(("1", "2", "3")) == (predicted - 1).tolist()
+    assert read(("3", "2", "1")) == (3 - predicted).tolist()
+    with pytest.raises(InputError, match=r"target.asking.labels"):
+        read(("1", "2", "3"), labels="places")
+    with pytest.raises(InputError, match="the class 3, which is neither"):
+        read(("a", "b", "c"))

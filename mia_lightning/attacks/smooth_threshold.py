@@ -1,0 +1,119 @@
+"""A threshold that varies little with the models that it is learnt on: the best on a smoothed ROC.
+
+The threshold of best balanced accuracy maximises a step function. Its error shrinks with the cube root of the number of
+observations, and neither a jackknife nor a bootstrap tells how large it is (Kim and Pollard, "Cube root asymptotics",
+1990). The maximum of a smoothed curve has a standard error in the usual sense (Horowitz, "A smoothed maximum score
+estimator for the binary response model", 1992).
+"""
+
+from math import pi, sqrt
+
+import torch
+from torch import Tensor
+
+BINS = 1024
+"""Scores are counted between so many of their quantiles."""
+
+TERMS, WIDTH = 10, 0.1
+"""Sines of the curve, and the standard deviation of the normal kernel, in shares of flagged records."""
+
+PRIOR = 2.0
+"""Standard errors of the TPR - FPR at chance that are added to the first sine."""
+
+TIED = 0.02
+"""The largest share of observations with one score at the threshold; with more there is nothing smooth."""
+
+_TRIED = 1024
+
+
+def quantile_bins(score_M: Tensor) -> tuple[Tensor, Tensor]:
+    """Ascending edges `[B + 1]` and the bin of each score, int64; bin b is [edge b, edge b + 1), the last one closed.
+
+    Edges are quantiles of the scores, so that tied scores share a bin.
+    """
+    ascending_M = score_M.double().sort().values
+    bins = min(BINS, len(ascending_M))
+    place_B = torch.linspace(0, len(ascending_M) - 1, bins + 1, dtype=torch.float64).round().long()
+    edge_B = ascending_M[place_B.to(ascending_M.device)]
+    return edge_B, torch.bucketize(score_M.double(), edge_B[1:-1].contiguous(), right=True)
+
+
+def smooth_threshold(score_M: Tensor, is_member_M: Tensor) -> float | None:
+    """The score t at which "flag where score >= t" has the largest smoothed TPR - FPR; None where scores tie there.
+
+    Args:
+        score_M: real; higher means more likely a member.
+        is_member_M: bool, with members and non-members.
+    """
+    edge_B, bin_M = quantile_bins(score_M)
+    bins = len(edge_B) - 1
+    member_B, other_B = (torch.bincount(bin_M[side_M], minlength=bins) for side_M in (is_member_M, ~is_member_M))
+    prior = prior_weight(float(member_B.sum()), float(other_B.sum()))
+    threshold = float(smooth_thresholds(edge_B, member_B[None], other_B[None], prior)[0])
+    return None if is_tied(score_M, threshold) else threshold
+
+
+def is_tied(score_M: Tensor, threshold: float) -> bool:
+    """Whether more than the share `TIED` of the scores is equal to the next above the threshold, or below it.
+
+    Fewer than 50 scores always are.
+    """
+    is_above_M = score_M >= threshold
+    beside = [
+        *([score_M[is_above_M].amin()] if bool(is_above_M.any()) else []),
+        *([score_M[~is_above_M].amax()] if not bool(is_above_M.all()) else []),
+    ]
+    return any(int((score_M == value).sum()) > TIED * len(score_M) for value in beside)
+
+
+def prior_weight(num_members: float, num_nonmembers: float) -> float:
+    """What is added to the curve at its middle: about what chance puts there, so that it fades with more records."""
+    return PRIOR * sqrt(1 / num_members + 1 / num_nonmembers)
+
+
+def smooth_thresholds(edge_B: Tensor, member_GB: Tensor, other_GB: Tensor, prior: float) -> Tensor:
+    """For each of G sets of members and non-members the score t at which "flag where score >= t" is best, `[G]`.
+
+    With u the share of observations that are flagged, members and non-members of equal weight, D(u) = TPR - FPR is 0 at
+    both ends, hence a sum of sines, Σ_k d_k sin(kπu) with
+
+        d_k = 2 ∫ D(u) sin(kπu) du = 2/(kπ) [mean over members of cos(kπU) - mean over non-members of cos(kπU)],
+
+    U being the place of a score from the top. A normal kernel of standard deviation h multiplies d_k by
+    exp(-(kπh)²/2). To d_1 the prior is added: at chance the threshold is then near the median, and not anywhere.
+    The maximum does not depend on the scale of the scores.
+
+    Args:
+        edge_B: from `quantile_bins`.
+        member_GB, other_GB: counts in each bin; each set has members and non-members.
+        prior: see `prior_weight`.
+    """
+    share_GB, alarm_GB = (each.double() / each.sum(-1, keepdim=True) for each in (member_GB, other_GB))
+    # From the top score downwards.
+    weight_GB = ((share_GB + alarm_GB) / 2).flip(-1)
+    flagged_GB = weight_GB.cumsum(-1)
+    place_GB = flagged_GB - weight_GB / 2
+    gain_GB = (share_GB - alarm_GB).flip(-1)
+    order_H = torch.arange(1, TERMS + 1, dtype=torch.float64, device=edge_B.device)
+    tried_F = torch.arange(1, _TRIED, dtype=torch.float64, device=edge_B.device) / _TRIED
+    part_H = [2 / (k * pi) * (gain_GB * torch.cos(k * pi * place_GB)).sum(-1) for k in order_H.tolist()]
+    sine_GH = torch.stack(part_H, -1) * torch.exp(-(order_H * pi * WIDTH).square() / 2)
+    sine_GH[..., 0] += prior
+    curve_GF = sine_GH @ torch.sin(pi * order_H[:, None] * tried_F)
+    best_G = curve_GF.argmax(-1).clamp(1, len(tried_F) - 2)
+    before_G, at_G, after_G = (curve_GF.gather(-1, (best_G + o)[:, None])[:, 0] for o in (-1, 0, 1))
+    bend_G = before_G - 2 * at_G + after_G
+    offset_G = torch.where(bend_G < 0, (before_G - after_G) / (2 * bend_G), 0.0).clamp(-1, 1)
+    return _score_at(edge_B, flagged_GB, weight_GB, tried_F[best_G] + offset_G / _TRIED)
+
+
+def _score_at(edge_B: Tensor, flagged_GB: Tensor, weight_GB: Tensor, share_G: Tensor) -> Tensor:
+    """The score above which that share of the weight lies, linear between the edges of a bin."""
+    bins = weight_GB.shape[-1]
+    from_top_G = (flagged_GB < share_G[:, None]).sum(-1).clamp(max=bins - 1)[:, None]
+    weight_G = weight_GB.gather(-1, from_top_G)[:, 0].clamp(min=1e-300)
+    left_G = ((flagged_GB.gather(-1, from_top_G)[:, 0] - share_G) / weight_G).clamp(0, 1)
+    low_G, high_G = edge_B[bins - 1 - from_top_G[:, 0]], edge_B[bins - from_top_G[:, 0]]
+    between_G = left_G * high_G + (1 - left_G) * low_G
+    finite_G = torch.where(low_G.isfinite(), low_G, high_G)
+    return torch.where(low_G.isfinite() & high_G.isfinite(), between_G, finite_G)

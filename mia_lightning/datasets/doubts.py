@@ -1,0 +1,134 @@
+"""Records that may not be what they are taken for: columns of identifiers, labels that are measurements, and others."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+
+_FEWEST = 20  # records, below which whole numbers differ by chance
+_NEARLY = 0.95  # the part of different values that is nearly all
+_SIGNIFICANT = 0.01
+_SAMPLE = 256  # records that show whether a column is worth a look
+_FEW_CLASSES = 20
+_FEW_RECORDS = 5  # for each class
+_CHANNELS = (1, 2, 3, 4)  # of an image: grey, with transparency, in colours
+
+Column = np.ndarray[Any, Any]
+
+
+def looks_like_identifier(value_N: Column, label_N: Column) -> bool:
+    """Whether whole numbers are all different, or nearly all and without relation to the label."""
+    N = len(value_N)
+    if N < _FEWEST or not np.isfinite(value_N).all() or not (value_N == np.floor(value_N)).all():
+        return False
+    some = value_N[:: max(1, N // _SAMPLE)][:_SAMPLE]  # most columns need no more
+    if len(np.unique(some)) < _NEARLY * len(some):
+        return False
+    num = len(np.unique(value_N))
+    if num < _NEARLY * N:
+        return False
+    return num == N or not _is_related(value_N, label_N)
+
+
+def identifier_columns(x_NF: Column, label_N: Column) -> list[int]:
+    """The places of the columns that look like identifiers; none if most do, since such are measurements."""
+    some = x_NF[:: max(1, len(x_NF) // _SAMPLE)][:_SAMPLE]
+    if x_NF.ndim != 2 or len(some) < _FEWEST or x_NF.dtype.kind not in "fiu":
+        return []
+    num_F = (np.diff(np.sort(some, axis=0), axis=0) != 0).sum(0) + 1
+    worth = (num_F >= _NEARLY * len(some)).nonzero()[0].tolist()
+    found = [j for j in worth if looks_like_identifier(x_NF[:, j], label_N)]
+    return found if are_few(len(found), x_NF.shape[1]) else []
+
+
+def are_few(num: int, of: int) -> bool:
+    """Whether so many columns may be identifiers, and not counts of some kind, as of a sensor."""
+    return num <= max(3, of // 2)
+
+
+def about_identifiers(names: Sequence[str], where: str, mend: str) -> str:
+    """The sentence for the report."""
+    one = len(names) == 1
+    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return (
+        f"{listed} of {where} {'looks' if one else 'look'} like an identifier or an index: whole numbers that (nearly) "
+        "all differ. Such a feature says nothing of other records, and may ruin the model or give its members away; "
+        f"{mend}."
+    )
+
+
+def about_arrays(x: Any, label_N: Column, name: str) -> list[str]:
+    """What the arrays look like, where they are taken for something else."""
+    remarks, found = [], []
+    if isinstance(x, Tensor):
+        shape = tuple(x.shape)
+        if x.ndim == 2 and x.device.type == "cpu" and x.dtype != torch.bfloat16:
+            found = identifier_columns(x.detach().numpy(), label_N)
+    else:
+        x = np.asarray(x)
+        shape, found = x.shape, identifier_columns(x, label_N)
+    if found:
+        columns = [f"Feature {column}" for column in found]
+        remarks.append(about_identifiers(columns, f"population {name!r}", "leave it out"))
+    if len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS:
+        channels, height, width = shape[1:]
+        remarks.append(
+            f"Records of population {name!r} have shape {shape[1:]}, which is taken for {channels} channels of "
+            f"{height} x {width} pixels; if the last axis is that of the channels, give x.transpose(0, 3, 1, 2)."
+        )
+    return remarks
+
+
+def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> list[str]:
+    """Which classes no record has."""
+    count_C = np.bincount(label_N, minlength=len(class_names)).tolist()
+    empty = [each for each, count in zip(class_names, count_C, strict=True) if count == 0]
+    if not empty:
+        return []
+    listed = ", ".join(map(repr, empty[:5])) + (", …" if len(empty) > 5 else "")
+    return [
+        f"No record of population {name!r} has the class {listed}: {len(empty)} of {len(class_names)} classes are "
+        "empty; see that labels count from 0, and that no class is named that does not occur."
+    ]
+
+
+def check_classes(name_C: Sequence[float | None], label_N: Column, what: str) -> None:
+    """Refuse labels that are no classes: measurements, and names of which most records have one of their own.
+
+    Args:
+        name_C: the numbers that name the classes; None for other names.
+        label_N: int64, the class of each record.
+        what: has the labels, for the message.
+
+    Raises:
+        InputError: they are.
+    """
+    numbers = [each for each in name_C if each is not None]
+    C, N = len(name_C), len(label_N)
+    if C <= _FEW_CLASSES:
+        return
+    if len(numbers) < C:
+        if N < 2 * C:
+            raise InputError(
+                f"{what} has {C} different values for {N} records, which is an identifier and no class: give a label "
+                "that several records have each"
+            )
+        return
+    has_fractions = any(each % 1 for each in numbers)
+    if has_fractions or N < _FEW_RECORDS * C:
+        raise InputError(
+            f"{what} has {C} different numbers for {N} records, which is a measurement and no class: give a label of "
+            "few values, such as ranges of it; where the numbers do name classes, write a letter before them"
+        )
+
+
+def _is_related(value_N: Column, label_N: Column) -> bool:
+    """Whether the ranks of the values differ between classes more than chance explains (Kruskal and Wallis)."""
+    from scipy.stats import kruskal
+
+    groups = [value_N[label_N == c] for c in np.unique(label_N)]
+    return len(groups) > 1 and bool(kruskal(*groups).pvalue < _SIGNIFICANT)
