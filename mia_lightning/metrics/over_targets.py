@@ -53,7 +53,8 @@ def target_figures(
         bootstrap: of a single target; see `attack_figures`.
         decision: how records came to be flagged: at a threshold `FIXED` beforehand, at one that was `relearnt`, or
             otherwise, with the reason why there are no intervals ("none: ..."). None takes thresholds that differ
-            between targets for learnt ones.
+            between targets for learnt ones. `FIXED` is for scores of each target alone: at a fixed threshold of scores
+            that compare targets with each other (a likelihood ratio at 0) it covers less where leakage is weak.
 
     Raises:
         InputError: as `attack_figures`.
