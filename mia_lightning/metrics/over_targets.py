@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.operating_point import FIXED
+from mia_lightning.attacks.decisions import FIXED
 from mia_lightning.attacks.smooth_threshold import is_tied
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null

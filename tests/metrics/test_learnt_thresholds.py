@@ -10,7 +10,8 @@ from scipy.stats import t as student
 from simulated_targets import leave_one_out_targets
 from torch import Tensor
 
-from mia_lightning.attacks.operating_point import FIXED, TIED_SCORES, learnt_threshold
+from mia_lightning.attacks.decisions import FIXED, TIED_SCORES
+from mia_lightning.attacks.operating_point import learnt_threshold
 from mia_lightning.metrics import target_figures
 from mia_lightning.metrics.intervals.crossed import CROSSED, TOO_FEW
 from mia_lightning.metrics.intervals.learnt_thresholds import (
