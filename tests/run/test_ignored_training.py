@@ -15,7 +15,6 @@ import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.training.stack.architecture import own_training
 
-
 pytestmark = pytest.mark.usefixtures("global_generators")  # networks are made here
 
 
