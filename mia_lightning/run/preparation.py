@@ -56,9 +56,12 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     _check_guess(audit)
     trainings = audit.training_defenses
     if trainings and not audit.attacked.takes_recipe:
+        names = ",".join(each.name for each in trainings)
         raise InputError(
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "
-            "here; use target=trained, or leave the defence out."
+            "here. What the defence would change, two audits of models that are trained here by the same recipe say: "
+            f"mia-lightning --multirun target=trained membership=halves 'defense=[],[{names}]' with your other "
+            "settings, but for those of `target` and `membership`."
         )
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
@@ -78,7 +81,19 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
         membership=membership,
     )
     _check_roles(setup, audit)
+    if is_trained:
+        _say_what_is_ignored(setup, "model")
     return setup
+
+
+def _say_what_is_ignored(setup: Setup, place: str) -> None:
+    """Remark that a LightningModule's own training is not called."""
+    if setup.architecture.own_training:
+        setup.engine.stages.remark(
+            f"`{place}` makes the LightningModule {setup.architecture.name}, of which `forward` alone is used: its "
+            f"{', '.join(setup.architecture.own_training)} and the loss in them are ignored. The models are trained by "
+            "`training`: its optimizer, scheduler and objective."
+        )
 
 
 def warn_of_given_split(setup: Setup, audit: Audit) -> None:
@@ -100,6 +115,8 @@ def _check_roles(setup: Setup, audit: Audit) -> None:
         has_own_training = audit.guess is not None and audit.guess.training is not None
         with _named("guess.training" if has_own_training else "training"):
             shadows = shadow_setup(setup, audit)
+            if audit.guess is not None and audit.guess.model is not None:
+                _say_what_is_ignored(shadows, "guess.model")
             if audit.shadow.makes_records:  # how many is not known yet
                 shadows.recipe.check_schedule("shadow", ())
                 shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)

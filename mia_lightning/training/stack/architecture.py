@@ -36,6 +36,13 @@ MakesNetwork = Annotated[
 ]
 
 
+_OWN_TRAINING = (
+    *("training_step", "configure_optimizers", "optimizer_step", "backward", "configure_gradient_clipping"),
+    *("on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_before_optimizer_step"),
+    *("on_train_batch_end", "on_train_epoch_end", "validation_step", "train_dataloader", "configure_callbacks"),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """What the inspection of an architecture found.
@@ -51,6 +58,7 @@ class Architecture:
             behind a convolution it does not.
         probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
+        own_training: the methods by which a LightningModule says how it is trained, which a stack does not call.
     """
 
     name: str
@@ -62,6 +70,7 @@ class Architecture:
     takes_channels_last: bool = True
     probabilities_in: tuple[str, ...] = ()
     last_layer: str = ""
+    own_training: tuple[str, ...] = ()
 
     @property
     def gives_probabilities(self) -> bool:
@@ -135,7 +144,23 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             takes_channels_last=_takes_channels_last(make_network, x_B, trainable),
             probabilities_in=found.probabilities_in,
             last_layer=found.last_layer,
+            own_training=own_training(network),
         )
+
+
+def own_training(network: nn.Module) -> tuple[str, ...]:
+    """The methods by which a LightningModule, as it is or in a wrapper, says how it is trained; () for another module.
+
+    Those of `lightning.pytorch` count as well as those of `pytorch_lightning`.
+    """
+    whole = sum(p.numel() for p in network.parameters())
+    for module in network.modules():
+        base = next((each for each in type(module).__mro__ if each.__name__ == "LightningModule"), None)
+        if base is not None and sum(p.numel() for p in module.parameters()) == whole:
+            return tuple(
+                name for name in _OWN_TRAINING if getattr(type(module), name, None) is not getattr(base, name, None)
+            )
+    return ()
 
 
 def few_records(network: nn.Module, population: Population) -> Tensor:
