@@ -27,7 +27,7 @@ def _pictures(folder: Path) -> None:
     """Records that are images, one class with a name that is markup."""
     digits = load_digits()
     x_N, names = digits.x_N.view(-1, 1, 8, 8), (*digits.class_names[:9], EVIL)
-    data = dataclasses.replace(digits, x_N=x_N, class_names=names, mean=None, std=None)
+    data = dataclasses.replace(digits, x_N=x_N, class_names=names, mean=None, std=None, image_shape=None)
     options = {"attacks": BOTH, "shadow": mia.Real(count=2), "membership": mia.Disjoint(train_size=200)}
     mia.audit(data, **quick_audit(**options, output=folder))
 

@@ -80,6 +80,10 @@ def test_the_most_exposed_are_in_the_order_of_the_limits_that_are_shown(report: 
     groups = dict(signed.exposed_sentences(both))["most exposed groups"]
     assert groups.index("many: 0.80 [0.70") < groups.index("few: 1.00 [0.14")
     assert "surely above chance" not in groups
+    bare = grouped.per_group[1].auc.model_copy(update={"low": None, "high": None})
+    without = grouped.per_group[1].model_copy(update={"auc": bare, "auc_simultaneous": bare})
+    told = report.model_copy(update={"attacks": (attack.model_copy(update={"per_group": (without,)}),)})
+    assert dict(signed.exposed_sentences(told))["most exposed groups"].endswith("differences may be chance).")
     unsure = attack.model_copy(update={"per_group": (group("few", 1.0, 0.14, 1.0),)})
     said = dict(signed.exposed_sentences(report.model_copy(update={"attacks": (unsure,)})))["most exposed groups"]
     assert "None of the groups is surely above chance." in said

@@ -36,8 +36,12 @@ def exposed_sentences(report: AuditReport) -> list[tuple[str, str]]:
 
 def _exposed(name: str, found: Sequence[tuple[str, ClassFigures | GroupFigures]], attack: str) -> str:
     named = "; ".join(f"{each}: {show(of.auc.value, 2)} {bracket(_at_once(of), 2)}".rstrip() for each, of in found)
-    sure = [each for each, of in found if (_at_once(of).low or 0.0) > 0.5]
-    certain = "" if sure else f" None of the {name} is surely above chance."
+    lows = [_at_once(of).low for _, of in found]
+    if all(low is None for low in lows):
+        return f"{named} (AUC of {attack}, without limits: differences may be chance)."
+    certain = (
+        "" if any(low is not None and low > 0.5 for low in lows) else f" None of the {name} is surely above chance."
+    )
     return f"{named} (AUC of {attack}, with limits that hold for all {name} at once).{certain}"
 
 
@@ -71,7 +75,10 @@ def signed_facts(report: AuditReport) -> list[tuple[str, str]]:
             f"gap {show(target.generalization_gap)}",
         ),
         ("defence", "none" if report.defense is None else report.defense.description),
-        ("attacked by", f"{attacks} with {shadows}, who see {access}; mia-lightning {version}, seed {report.run.seed}"),
+        (
+            "attacked by",
+            f"{attacks} with {shadows}; seen of an answer: {access}; mia-lightning {version}, seed {report.run.seed}",
+        ),
     ]
 
 
@@ -120,7 +127,7 @@ def _kept_up(report: AuditReport) -> list[str]:
         said.append("Settle the warnings first: after them, low figures are no evidence.")
     rising = any(each.convergence is not None and each.convergence.verdict == "still rising" for each in report.attacks)
     if rising or report.shadow.count < FEW_SHADOWS:
-        said.append(f"Attack with more than {report.shadow.count} shadow models (`shadow.count`), which find more.")
+        said.append(f"Attack with more than {report.shadow.count} shadow models (`shadow.count`), which may find more.")
     for rate, top in worst_rates(report).items():
         if top.figure.high is not None:
             said.append(
