@@ -50,6 +50,7 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
             assert 0.0 < float(row[8]) < torch.tensor(float(setting.classes)).log()  # better than guessing
 
 
+@pytest.mark.usefixtures("global_generators")  # of networks
 @pytest.mark.parametrize("index", [0, 1])
 def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) -> None:
     setting = script.SETTINGS[index]
