@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.decisions import POPULATION, LearntThreshold
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
 from mia_lightning.attacks.ordered import ENDS, interpolated
 from mia_lightning.attacks.references import finite_log_confidence
 from mia_lightning.settings import settings

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.decisions import decision_of
 from mia_lightning.attacks.interface import Attack, Evidence, FitsFolds, FittedAttack, FittedReference
-from mia_lightning.attacks.operating_point import decision_of
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 

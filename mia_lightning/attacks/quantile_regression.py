@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.attack_p import check_population
+from mia_lightning.attacks.decisions import POPULATION, LearntThreshold
 from mia_lightning.attacks.interface import Evidence, Needs
-from mia_lightning.attacks.operating_point import POPULATION, LearntThreshold
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.applicable import missing_models, too_few_to_compare
+from mia_lightning.attacks.decisions import LearntThreshold
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
-from mia_lightning.attacks.operating_point import LearntThreshold, learnt_threshold
+from mia_lightning.attacks.operating_point import learnt_threshold
 from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.training.signals import Signals
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
+from mia_lightning.attacks.decisions import NETWORKS, LearntThreshold
 from mia_lightning.attacks.interface import Evidence, Needs
-from mia_lightning.attacks.operating_point import NETWORKS, LearntThreshold
 from mia_lightning.attacks.vectors import balanced, scales, vectors_of, without_unscored
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError

@@ -11,15 +11,9 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks import statistics
+from mia_lightning.attacks.decisions import CLASS_THRESHOLDS, LearntThreshold
 from mia_lightning.attacks.interface import Evidence, FittedAttack
-from mia_lightning.attacks.operating_point import (
-    CLASS_THRESHOLDS,
-    LearntThreshold,
-    OneThreshold,
-    balanced_accuracy_threshold,
-    best_of,
-    check_both_sides,
-)
+from mia_lightning.attacks.operating_point import OneThreshold, balanced_accuracy_threshold, best_of, check_both_sides
 from mia_lightning.attacks.statistics import Statistic
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName

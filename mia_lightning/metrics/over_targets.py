@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.operating_point import FIXED
+from mia_lightning.attacks.decisions import FIXED
+from mia_lightning.attacks.smooth_threshold import is_tied
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.figures import Figure, Figures, Interval, limited, null
 from mia_lightning.metrics.intervals.areas import TOO_FEW, auc_interval
@@ -22,6 +23,7 @@ from mia_lightning.metrics.ranking_over_targets import pooled_tprs, ranking_inte
 from mia_lightning.metrics.roc import roc
 
 _FIGURE_NAMES = [name for name, field in Figures.model_fields.items() if field.annotation is Figure]
+NOT_KNOWN = "none: scores are tied at the threshold, and whether it was fixed beforehand is not known"
 NO_INTERVAL = "none: targets share records and shadow models"
 
 
@@ -51,7 +53,8 @@ def target_figures(
         bootstrap: of a single target; see `attack_figures`.
         decision: how records came to be flagged: at a threshold `FIXED` beforehand, at one that was `relearnt`, or
             otherwise, with the reason why there are no intervals ("none: ..."). None takes thresholds that differ
-            between targets for learnt ones.
+            between targets for learnt ones. `FIXED` is for scores of each target alone: at a fixed threshold of scores
+            that compare targets with each other (a likelihood ratio at 0) it covers less where leakage is weak.
 
     Raises:
         InputError: as `attack_figures`.
@@ -171,11 +174,16 @@ def _mean_ppv(figures: Sequence[Figures], prior: str) -> Figure:
 
 
 def _inferred(score_TN: Tensor, is_flagged_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> Relearnt | str:
-    """`FIXED` where one threshold decides on all targets, or none on one of them; else what was learnt again."""
+    """`FIXED` where one threshold decides on all targets, or none on one of them; else what was learnt again.
+
+    Of tied scores one threshold may decide on all targets though each has learnt its own.
+    """
     high_T = score_TN.masked_fill(~(is_flagged_TN & scored_TN), torch.inf).amin(1).double()
     low_T = score_TN.masked_fill(is_flagged_TN | ~scored_TN, -torch.inf).amax(1).double()
-    if bool((low_T >= high_T).any()) or float(low_T.max()) < float(high_T.min()):
+    if bool((low_T >= high_T).any()):
         return FIXED
+    if float(low_T.max()) < float(high_T.min()):
+        return NOT_KNOWN if is_tied(score_TN[scored_TN], float(high_T.min())) else FIXED
     middle_T = torch.where(low_T.isfinite() & high_T.isfinite(), (low_T + high_T) / 2, high_T)
     return relearnt(score_TN, middle_T, member_TN, scored_TN, blocks_of(member_TN, scored_TN))
 

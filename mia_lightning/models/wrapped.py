@@ -1,11 +1,17 @@
 """Networks inside the wrappers that people train and keep them in."""
 
-import torch
-from lightning_fabric.wrappers import _FabricModule
-from torch import nn
-from torch.optim.swa_utils import AveragedModel
+import sys
+from typing import Any
 
-_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel, _FabricModule)
+import torch
+from torch import nn
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def is_of(network: nn.Module, module: str, name: str) -> bool:
+    """Whether it is an instance of a class whose module is slow to import: if it is, the module is imported already."""
+    return isinstance(network, getattr(sys.modules.get(module), name, ()))
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -20,9 +26,10 @@ def _inside(network: nn.Module) -> nn.Module | None:
     compiled: object = getattr(network, "_orig_mod", None)  # of torch.compile; its class is slow to import
     if isinstance(compiled, nn.Module):
         return compiled
-    if isinstance(network, _WRAPPERS):
-        inner: nn.Module = network.module
-        return inner
+    is_averaged = is_of(network, "torch.optim.swa_utils", "AveragedModel")
+    if is_averaged or isinstance(network, _WRAPPERS) or is_of(network, "lightning_fabric.wrappers", "_FabricModule"):
+        inner: Any = network.module
+        return inner  # type: ignore[no-any-return]  # a module
     held = list(network.children())
     has_forward = type(network).forward is not nn.Module.forward or "forward" in vars(network)
     return held[0] if len(held) == 1 and not has_forward else None

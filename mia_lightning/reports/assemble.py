@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.operating_point import LEARNT
+from mia_lightning.attacks.decisions import LEARNT
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics import (

@@ -420,8 +420,8 @@ class AuditReport(_Section):
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
     headline: str = ""  # the result in one line; that the audit cannot be trusted, where it cannot
-    about: AboutSection = Field(default_factory=AboutSection)
     trust: TrustSection = Field(default_factory=lambda: TrustSection(verdict="not checked"))
+    about: AboutSection = Field(default_factory=AboutSection)
     run: RunSection
     dataset: DatasetSection
     membership: MembershipSection

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.applicable import refusal
+from mia_lightning.attacks.decisions import FIXED, LEARNT
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
 from mia_lightning.attacks.leave_one_out import score_each, scored_at
-from mia_lightning.attacks.operating_point import FIXED, LEARNT
 from mia_lightning.attacks.views import RecordForm, observe_views
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of

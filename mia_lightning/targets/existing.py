@@ -6,12 +6,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.wrapped import unwrapped
+from mia_lightning.models.wrapped import is_of, unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AnyText, PathLike, Share
@@ -191,7 +190,7 @@ def _check_here(network: nn.Module, what: str) -> None:
             raise InputError(f"{what} has lazy layers that have seen no records, such as that of `{name}`; train it.")
         if value.is_meta:
             raise InputError(f"{what} has `{name}` on the meta device, without values; load its weights first.")
-        if hasattr(value, "full_tensor") or isinstance(network, FullyShardedDataParallel):
+        if hasattr(value, "full_tensor") or is_of(network, "torch.distributed.fsdp", "FullyShardedDataParallel"):
             raise InputError(
                 f"{what} has only a shard of `{name}`; gather the weights, and load them into the plain network."
             )

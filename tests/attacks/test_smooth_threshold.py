@@ -5,16 +5,8 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from mia_lightning.attacks.operating_point import (
-    FIXED,
-    LEARNT,
-    OWN_WAY,
-    TIED_SCORES,
-    LearntThreshold,
-    balanced_accuracy_threshold,
-    decision_of,
-    learnt_threshold,
-)
+from mia_lightning.attacks.decisions import FIXED, LEARNT, OWN_WAY, TIED_SCORES, LearntThreshold, decision_of
+from mia_lightning.attacks.operating_point import balanced_accuracy_threshold, learnt_threshold
 from mia_lightning.attacks.smooth_threshold import PRIOR, WIDTH
 
 

@@ -10,11 +10,11 @@ import torch
 from simulated_targets import heterogeneous_signals
 
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
+from mia_lightning.attacks.decisions import LEARNT
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.operating_point import LEARNT
 from mia_lightning.datasets.population import make_population
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.intervals.learnt_thresholds import JACKKNIFE, Relearnt, rate_intervals, relearnt

@@ -10,7 +10,8 @@ from scipy.stats import t as student
 from simulated_targets import leave_one_out_targets
 from torch import Tensor
 
-from mia_lightning.attacks.operating_point import FIXED, TIED_SCORES, learnt_threshold
+from mia_lightning.attacks.decisions import FIXED, TIED_SCORES
+from mia_lightning.attacks.operating_point import learnt_threshold
 from mia_lightning.metrics import target_figures
 from mia_lightning.metrics.intervals.crossed import CROSSED, TOO_FEW
 from mia_lightning.metrics.intervals.learnt_thresholds import (
@@ -22,6 +23,7 @@ from mia_lightning.metrics.intervals.learnt_thresholds import (
     rate_intervals,
     relearnt,
 )
+from mia_lightning.metrics.over_targets import NOT_KNOWN
 
 RATES = ("recall", "precision", "precision_balanced", "accuracy", "balanced_accuracy", "advantage")
 
@@ -156,6 +158,16 @@ def test_thresholds_that_differ_are_taken_for_learnt_ones(num_models: int) -> No
     assert common == target_figures(score_TN, score_TN >= 0.5, member_TN, scored_TN, decision=FIXED)
     noise_TN = torch.rand(score_TN.shape, generator=torch.Generator().manual_seed(0)) < 0.5  # no threshold
     assert target_figures(score_TN, noise_TN, member_TN, scored_TN).recall.interval == CROSSED
+
+
+def test_one_threshold_of_tied_scores_may_have_been_learnt() -> None:
+    score_TN, member_TN, scored_TN = targets(16, 300)
+    score_TN = score_TN.clamp(-3, 3).round()
+    figures = target_figures(score_TN, score_TN >= 1, member_TN, scored_TN)
+    assert (figures.recall.low, figures.recall.interval) == (None, NOT_KNOWN)
+    known = target_figures(score_TN, score_TN >= 1, member_TN, scored_TN, decision=FIXED)
+    assert known.recall.interval == CROSSED
+    assert known.auc == figures.auc
 
 
 def test_a_part_of_the_records_has_the_thresholds_of_all() -> None:

@@ -9,9 +9,9 @@ from quick import quick_audit
 from torch import Tensor
 
 import mia_lightning as mia
+from mia_lightning.attacks.decisions import CLASS_THRESHOLDS, FIXED, LEARNT, NETWORKS, POPULATION
 from mia_lightning.attacks.interface import Attack, Evidence, Needs
 from mia_lightning.attacks.leave_one_out import fold_masks, score_each
-from mia_lightning.attacks.operating_point import CLASS_THRESHOLDS, FIXED, LEARNT, NETWORKS, POPULATION
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Wanted
 from mia_lightning.metrics.intervals.crossed import CROSSED

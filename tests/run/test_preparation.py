@@ -166,9 +166,9 @@ def test_an_attack_that_is_left_out_is_left_out_with_the_number(blobs: Populatio
             ),
         )
         assert [attack.name for attack in report.attacks] == names
-        left_out = [warning for warning in report.warnings if "lira_online was not run" in warning]
+        left_out = [note for note in report.notes if "lira_online was not run" in note]
         assert len(left_out) == 2 - len(names)
-        assert all("raise `shadow.count` to at least 6." in warning for warning in left_out)
+        assert all("raise `shadow.count` to at least 6." in note for note in left_out)
 
 
 def test_shadow_models_of_made_records_are_counted_too(blobs: Population) -> None:

@@ -23,6 +23,8 @@ from mia_lightning.training.chunks import OneDevice
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.step.recipe import Recipe
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 CPU = mia.TrainerSettings(accelerator="cpu")
 SGD = partial(torch.optim.SGD, lr=0.05)
 ONE_CYCLE = torch.optim.lr_scheduler.OneCycleLR

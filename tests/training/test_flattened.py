@@ -26,6 +26,8 @@ from mia_lightning.training.stack.flattened import bind_records
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
+pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
+
 SMALL_CNN = partial(CNN, channels=[4], hidden=8)
 SMALL_VIT = partial(VisionTransformer, width=8, depth=1, heads=2)
 

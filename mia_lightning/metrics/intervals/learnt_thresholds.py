@@ -13,7 +13,7 @@ import torch
 from scipy.special import expit, logit, stdtrit
 from torch import Tensor
 
-from mia_lightning.attacks.operating_point import TIED_SCORES
+from mia_lightning.attacks.decisions import TIED_SCORES
 from mia_lightning.attacks.smooth_threshold import BINS, is_tied, prior_weight, quantile_bins, smooth_thresholds
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.intervals.crossed import FEWEST_TARGETS, TOO_FEW
