@@ -9,7 +9,7 @@ from mia_lightning.reports.page.html import html_page
 from mia_lightning.reports.schema import AboutSection, AuditReport, GateSection, GroupFigures, TrustSection
 from mia_lightning.reports.sections import signed
 from mia_lightning.reports.sections.trust import trust_warnings
-from mia_lightning.reports.selection import by_strength, most_exposed, strongest, worst_rates
+from mia_lightning.reports.selection import by_strength, most_exposed, strongest, worst_auc, worst_rates
 from mia_lightning.reports.sentences import headline
 from mia_lightning.run.about import About
 
@@ -44,6 +44,8 @@ def test_the_first_page_says_all_that_is_signed(report: AuditReport) -> None:
     top = next(iter(worst_rates(report).values()))
     assert f"{top.figure.value:.3f}" in page
     assert "What to do" in page
+    joint = worst_auc(report).figure
+    assert f"[{joint.low:.3f},\u00a0{joint.high:.3f}]" in page[page.index('class="tiles"') :]
     for warning in report.warnings:
         assert warning in page
     assert "Threat model" not in page

@@ -23,8 +23,10 @@ def gate_sentence(report: AuditReport) -> str:
 
 
 def exposed_sentences(report: AuditReport) -> list[tuple[str, str]]:
-    """The classes and the groups that the strongest attack surely finds best: (heading, sentence); none of a target that
-    is not what it seems."""
+    """The classes and the groups that the strongest attack surely finds best: (heading, sentence).
+
+    None of a target that is not what it seems.
+    """
     attack = strongest(report)
     if attack is None or has_trials(report) or distrust(report) is not None:
         return []
