@@ -146,6 +146,8 @@ def run_job(config: "DictConfig") -> int:
         # A bug (SystemExit: of the user's code): it keeps its traceback, and the other jobs of a sweep still run.
         _record(folder, BUG, f"{type(error).__name__}: {error}")
         traceback.print_exc()
+        if config.get("output") == "junit":
+            _print_result(config, folder)
         return BUG
     _record(folder, code, reason)
     _print_result(config, folder)

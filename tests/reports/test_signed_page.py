@@ -8,7 +8,8 @@ from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
 from mia_lightning.reports.schema import AboutSection, AuditReport, GateSection, GroupFigures, TrustSection
 from mia_lightning.reports.sections import signed
-from mia_lightning.reports.selection import by_strength, most_exposed, strongest, worst_rates
+from mia_lightning.reports.sections.trust import trust_warnings
+from mia_lightning.reports.selection import by_strength, most_exposed, strongest, worst_auc, worst_rates
 from mia_lightning.reports.sentences import headline
 from mia_lightning.run.about import About
 
@@ -43,6 +44,8 @@ def test_the_first_page_says_all_that_is_signed(report: AuditReport) -> None:
     top = next(iter(worst_rates(report).values()))
     assert f"{top.figure.value:.3f}" in page
     assert "What to do" in page
+    joint = worst_auc(report).figure
+    assert f"[{joint.low:.3f},\u00a0{joint.high:.3f}]" in page[page.index('class="tiles"') :]
     for warning in report.warnings:
         assert warning in page
     assert "Threat model" not in page
@@ -100,6 +103,7 @@ def test_what_to_do_follows_the_verdict(report: AuditReport, make_report) -> Non
         trust = TrustSection(verdict=verdict, mend="give the classes in the order b, a")
         (told,) = signed.advice(report.model_copy(update={"trust": trust}))
         assert "give the classes in the order b, a" in told
+        assert signed.exposed_sentences(report.model_copy(update={"trust": trust})) == []
     understated = TrustSection(verdict="sound", understated="Leakage may be understated: …")
     said = signed.advice(make_report(shift=0.0).model_copy(update={"trust": understated}))
     assert any("own kind" in each for each in said)
@@ -140,3 +144,12 @@ def test_beyond_three_attacks_the_appendix_is_folded_and_keeps_all(report: Audit
     assert "attack1: ties are common." not in first_page(page)
     assert "attack1: ties are common." in page
     assert "further attack" not in page_of(report)
+
+
+def test_what_the_verdict_says_is_no_warning_once_more(report: AuditReport) -> None:
+    trust = TrustSection(verdict="void", reasons=("Its rows are shuffled.",), cause="rows", mend="sort them")
+    warnings = (*trust_warnings(trust), *report.warnings)
+    page = first_page(page_of(report.model_copy(update={"trust": trust, "warnings": warnings})))
+    assert page.count("Its rows are shuffled.") == 1
+    assert page.index("Its rows are shuffled.") < page.index('class="tiles"')
+    assert report.warnings[0] in page

@@ -63,6 +63,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
             sentences=sentences,
             signed=signed,
             strongest=strongest,
+            worst_auc=selection.worst_auc(report),
             lowest_rate=dict(list(selection.worst_rates(report).items())[:1]),
             pairs=selection.knowledge_pairs(report),
             threats=threat_sentences(report),

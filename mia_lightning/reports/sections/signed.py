@@ -23,9 +23,12 @@ def gate_sentence(report: AuditReport) -> str:
 
 
 def exposed_sentences(report: AuditReport) -> list[tuple[str, str]]:
-    """The classes and the groups that the strongest attack surely finds best: (heading, sentence)."""
+    """The classes and the groups that the strongest attack surely finds best: (heading, sentence).
+
+    None of a target that is not what it seems.
+    """
     attack = strongest(report)
-    if attack is None or has_trials(report):
+    if attack is None or has_trials(report) or distrust(report) is not None:
         return []
     parts = (
         ("classes", [(each.class_name, each) for each in most_exposed(attack, NUM_EXPOSED)]),
