@@ -3,7 +3,7 @@
     python benchmarks/screenshots.py [--output docs] [--run FOLDER] [--sweep FOLDER]
 
 `report.png` is of a run of `mia-lightning` with its defaults (scikit-learn's digits, 64 shadow models, two attacks),
-from the heading to the end of what figures mean and do not mean. `dashboard.png` is of the page that `mia-dashboard`
+the page to sign, from the heading to what to do. `dashboard.png` is of the page that `mia-dashboard`
 makes of the 24 runs of
 
     mia-lightning --multirun "defense=[],dropout,mixup" dataset.train_size=50,100,200,400 training.epochs=20,100 \\
@@ -27,7 +27,7 @@ from pathlib import Path
 
 WIDTH = 1200
 MAX_BYTES = {"report.png": 300_000, "dashboard.png": 250_000}
-LAST = {"report.png": "section[aria-labelledby=meaning]", "dashboard.png": "#runs tbody tr:nth-child(5)"}
+LAST = {"report.png": "section.summary", "dashboard.png": "#runs tbody tr:nth-child(5)"}
 MARGIN = {"report.png": 24, "dashboard.png": 0}  # pixels below it
 READY = {"report.png": "#roc .main-svg", "dashboard.png": "#time-plot .main-svg"}  # which is drawn last
 
