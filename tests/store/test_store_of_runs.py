@@ -237,7 +237,7 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
     for arguments, sentence in (
         (["store.dir=/proc/nowhere"], "the store /proc/nowhere cannot be used ("),
         (["store.dir=null", "shadow.shards=2", "shadow.shard=0"], "`shadow.shards` is 2, and `store.dir` is null, so"),
-        (["shadow.shards=2", "shadow.shard=2"], "`shadow.shard` is 2, and with shadow.shards=2 they go from 0 to 1"),
+        (["shadow.shards=2", "shadow.shard=2"], "`shadow.shard` is 2, but with shadow.shards=2 shards go from 0 to 1"),
         (
             ["store.checkpoint_minutes=often"],
             "`store.checkpoint_minutes` is 'often'; it must be a number of at least 0",
