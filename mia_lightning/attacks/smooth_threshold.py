@@ -14,10 +14,10 @@ from torch import Tensor
 BINS = 1024
 """Scores are counted between so many of their quantiles."""
 
-TERMS, WIDTH = 10, 0.1
+TERMS, WIDTH = 20, 0.05
 """Sines of the curve, and the standard deviation of the normal kernel, in shares of flagged records."""
 
-PRIOR = 2.0
+PRIOR = 3.0
 """Standard errors of the TPR - FPR at chance that are added to the first sine."""
 
 TIED = 0.02

@@ -293,12 +293,12 @@ def test_the_worst_exit_code_is_that_of_what_was_not_done_then_that_of_the_gate(
 
 QUICK = [
     "logger=none",
-    "shadow.count=2",
+    "shadow.count=8",
     "training.epochs=40",
     "dataset.train_size=200",
     "trainer.accelerator=cpu",
     "trainer.progress_bar=false",
-    "attack=loss",
+    "attack=lira_offline",
 ]
 
 

@@ -308,6 +308,13 @@ def test_the_data_set_is_observed_record_by_record_equal_ones_too(blobs: Populat
         np.testing.assert_allclose(signals.log_probability_KANC[0, 0].exp(), PROBABILITY, rtol=1e-5)
 
 
+def test_records_may_be_flattened_images(blobs: Population, tmp_path: Path) -> None:
+    images = replace(blobs, image_shape=(1, 1, blobs.x_N.shape[1]))
+    np.testing.assert_allclose(
+        observed(images, tmp_path, images).log_probability_KANC[0, 0].exp(), PROBABILITY, rtol=1e-5
+    )
+
+
 def test_some_of_its_records_are_found_by_their_bytes(blobs: Population, tmp_path: Path) -> None:
     row_B = torch.tensor([5, 3, 5, 119])
     some = replace(blobs, x_N=blobs.x_N[row_B], label_N=blobs.label_N[row_B])
