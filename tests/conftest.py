@@ -1,5 +1,6 @@
 """Fixtures that the whole suite shares: small populations, and guards against leaking global state."""
 
+import gc
 import io
 import os
 import random
@@ -19,9 +20,17 @@ import torch
 from command_line import call as call
 from compositions import _merged_once as _merged_once
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.seeds import generator
+
+
+def pytest_collection_finish() -> None:
+    """What the imports and the collection have made stays: collecting garbage need not look at it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def _generators() -> dict[str, object]:
@@ -81,10 +90,28 @@ def _rasterised_once() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _installed_packages_are_read_once() -> Iterator[None]:
-    """For each trainer Lightning looks through all of them for callbacks."""
+def _the_machine_is_looked_at_once() -> Iterator[None]:
+    """For each trainer Lightning looks through all installed packages, and torch for GPUs at each step of Adam."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
+        patch.setattr("torch.cuda._device_count_nvml", cache(torch.cuda._device_count_nvml))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _splits_are_checked_once() -> Iterator[None]:
+    """Whether members differ without a model does not change from one run to the next on the same records."""
+    found: dict[Any, str | None] = {}
+
+    def check(population: Population, member_N: Tensor, nonmember_N: Tensor, *, seed: int) -> str | None:
+        masks = (member_N.numpy().tobytes(), nonmember_N.numpy().tobytes())
+        key = (population.record_digests().tobytes(), population.label_N.numpy().tobytes(), *masks, seed)
+        if key not in found:
+            found[key] = model_free_warning(population, member_N, nonmember_N, seed=seed)
+        return found[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mia_lightning.run.preparation.model_free_warning", check)
         yield
 
 

@@ -1,7 +1,10 @@
 """Settings of an audit that ends at once."""
 
+from collections.abc import Collection
 from functools import partial
+from typing import Any
 
+import pytest
 import torch
 
 import mia_lightning as mia
@@ -10,6 +13,14 @@ from mia_lightning.models.mlp import MLP
 QUICK_SHOKRI = mia.Shokri(
     training=mia.Recipe(epochs=2, batches_per_epoch=5, optimizer=partial(torch.optim.Adam, lr=0.02))
 )
+
+
+def slow_but(quick: Collection[Any], cases: Collection[Any]) -> list[Any]:
+    """The cases as parameters of a test; those that are not among the quick ones are slow."""
+    return [
+        case if case in quick else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for case in cases
+    ]
 
 
 def quick_audit(**options: object) -> dict[str, object]:

@@ -20,7 +20,7 @@ from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import Plans
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import inspect_architecture
-from mia_lightning.training.stack.flattened import bind_records
+from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
 
 

@@ -22,7 +22,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.targets.existing import given_models
 from mia_lightning.targets.steady import steadily
-from mia_lightning.training.stack.flattened import bind_records
+from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 

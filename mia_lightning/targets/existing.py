@@ -1,6 +1,7 @@
 """A target that is trained already: a module in memory, or the weights of one in a file."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,6 +26,7 @@ from mia_lightning.training.stack.architecture import (
     inspect_architecture,
 )
 from mia_lightning.training.stack.layers import make_stackable
+from mia_lightning.training.stack.one_output import TwoColumns, answer_of
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
@@ -46,6 +48,8 @@ class Existing(Target):
     def obtain(self, setup: Setup) -> TrainedStack:
         """The module as a stack of one, in its own floating-point type; one that no stack can hold is run as it is.
 
+        One output is taken for the logit of the second of two classes, or for its probability.
+
         Raises:
             InputError: it does not give `[B, C]` on the population's records in eval mode, or has weights that are not
                 finite or not here.
@@ -56,6 +60,12 @@ class Existing(Target):
             setup.engine.stages.remark(
                 f"The target gives probabilities{f', by its last layer {last}' if last else ''}: they are taken as "
                 "such, not as logits."
+            )
+        made = trained.stack.make_network() if setup.population.num_classes == 2 else None
+        if isinstance(made, TwoColumns):
+            setup.engine.stages.remark(
+                f"The target gives one number: it is taken as the {made.answer} of the second class, "
+                f"{setup.population.class_names[1]}."
             )
         x_B = few_records(self.network, setup.population).to(trained.stack.device)
         of_two, of_three = (trained.log_probability(x_B[:size].to(trained.stack.dtype))[0, :2] for size in (2, 3))
@@ -74,9 +84,15 @@ def given_models(network: nn.Module, population: Population, device: torch.devic
         InputError: as `Existing.obtain`.
     """
     network = unwrapped(network)
-    what = f"The module {type(network).__name__}"
+    name = type(network).__name__
+    what = f"The module {name}"
     _check_here(network, what)
     _check_finite(network, what)
+    trained = _trained_network(_with_columns(network, population), population, device)
+    return replace(trained, architecture=replace(trained.architecture, name=name))
+
+
+def _trained_network(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
     own = _by_own_forward(network, population)
     has_plain_weights = all(
         isinstance(value, Tensor) and not value.is_quantized for value in network.state_dict().values()
@@ -91,6 +107,17 @@ def given_models(network: nn.Module, population: Population, device: torch.devic
     except Exception:  # what a stack refuses or cannot copy
         return own
     return trained if torch.allclose(found_BC, expected_BC, rtol=0.01, atol=0.01) else own
+
+
+def _with_columns(network: nn.Module, population: Population) -> nn.Module:
+    if population.num_classes != 2:
+        return network
+    try:
+        with in_eval_mode(network):
+            answer = answer_of(network, population)
+    except Exception:  # what it says is raised again where it is run
+        return network
+    return network if answer is None else TwoColumns(network, answer)
 
 
 def as_stack(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:

@@ -81,6 +81,7 @@ def test_attacks_approach_their_limits(attack: Attack, limit: str, small: Case) 
     [pytest.param(attack, marks=pytest.mark.slow if getattr(attack, "trim", 0) else ()) for attack in EVERY],
     ids=name_of,
 )
+@pytest.mark.slow
 def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
     score_N = small.score(attack)
     assert small.excess(score_N, "optimum") < 4

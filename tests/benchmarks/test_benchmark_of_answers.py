@@ -1,8 +1,10 @@
 """The benchmark of answers runs; its rows are those of the membership."""
 
+import pytest
 from benchmark_scripts import run
 
 
+@pytest.mark.slow
 def test_the_quick_run_counts_rows() -> None:
     lines = run("answers", "--quick").splitlines()
     rows = {line[:14].strip(): [int(cell.replace(",", "")) for cell in line[14:].split()[:2]] for line in lines[2:]}

@@ -46,6 +46,7 @@ def reports(folder: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text()) for path in sorted(folder.rglob("report.json"))]
 
 
+@pytest.mark.slow
 def test_a_run_leaves_all_its_files_and_prints_a_short_table(tmp_path: Path) -> None:
     result = run(tmp_path, *QUICK, *QUICK_ATTACK, "hydra.run.dir=here", "save_models=true")
     assert result.returncode == 0, result.stderr
@@ -103,6 +104,7 @@ def test_a_plan_of_an_experiment_is_refused(call: Call) -> None:
     refused(call(*QUICK, "estimate=3"), "`estimate` is 3")
 
 
+@pytest.mark.slow
 def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> None:
     arguments = (*QUICK, "attack=loss", "hydra.run.dir=here", "shadow.count=2")
     assert call(*arguments).returncode == 0
@@ -470,6 +472,7 @@ def test_a_run_that_trains_what_shards_were_to_train_says_so(call: Call) -> None
     assert "--multirun" not in again.stderr
 
 
+@pytest.mark.slow
 def test_the_saved_target_of_a_run_is_a_checkpoint(call: Call, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("row\n" + "".join(f"{row}\n" for row in range(60)))
     quick = [*QUICKER, "membership=given", "membership.path=rows.csv"]
@@ -501,6 +504,7 @@ def test_help_lists_choices_settings_and_examples(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout.startswith("mia-lightning 0.")
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_imported_for_help_or_a_mistake(tmp_path: Path) -> None:
     script = (
         "import sys\n"

@@ -92,7 +92,7 @@ scales:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("scale", ["small", pytest.param("paper", marks=pytest.mark.slow)])
 def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> None:
     settings = resolved(f"experiment={name}", f"scale={scale}")
     experiments = settings.configuration.experiments
@@ -110,6 +110,7 @@ def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> No
             assert each.job.content["attack"]["shokri"]["input"] == "probabilities"
 
 
+@pytest.mark.slow
 def test_shadow_counts_and_sizes_are_those_of_the_paper() -> None:
     counts = {"location": 60, "mnist": 50, "adult": 20, "purchase": 20, "texas": 10, "cifar10": 100, "cifar100": 100}
     for name, count in counts.items():
@@ -224,6 +225,7 @@ def test_a_comparison_of_which_nothing_can_be_run_is_refused(mine: Path, tmp_pat
         run(tmp_path / "out", "experiment=absent", *TINY)
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_for_another_reason_is_said_and_costs_the_exit_code(mine: Path, tmp_path: Path) -> None:
     write(mine, "defences", DEFENCES.replace("top_k.k=1", "top_k.k=0"))
     assert run(tmp_path / "out", "experiment=defences", "scale=small", *TINY) == 2

@@ -28,6 +28,7 @@ def pages(comparison: ComparisonReport, tmp_path: Path) -> dict[str, Path]:
     return {"comparison": tmp_path / "study" / "comparison.html", "index": tmp_path / "index.html"}
 
 
+@pytest.mark.slow
 def test_opens_from_disk_and_shows_the_numbers(
     browser: Any, comparison: ComparisonReport, pages: dict[str, Path]
 ) -> None:

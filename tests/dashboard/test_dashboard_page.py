@@ -74,6 +74,7 @@ def test_opens_from_disk_and_asks_for_nothing_else(browser: Any, site: Site) -> 
         assert "--watch" in page.page.inner_text("header")
 
 
+@pytest.mark.slow
 def test_shows_the_numbers_of_the_reports(browser: Any, site: Site) -> None:
     with opened(browser, site.page) as page:
         runs = json.loads(page.page.inner_text("#content"))["runs"]
@@ -285,6 +286,7 @@ def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
         assert again.locator("#compared thead th a").all_inner_texts() == chosen
 
 
+@pytest.mark.slow
 def test_text_of_runs_stays_text(browser: Any, site: Site) -> None:
     with opened(browser, site.page) as page:
         alerts: list[str] = []

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from quick import slow_but
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from training_jobs import train_with
@@ -87,7 +88,7 @@ def whole(made: dict[Defenses, Weights], blobs: Population) -> Whole:
     return of
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", slow_but(["dropout", "mixup, smoothed"], DEFENSES))
 def test_stack_loop_chunk_and_solo_agree(name: str, blobs: Population, whole: Whole) -> None:
     defenses = DEFENSES[name]
     together = whole(defenses)

@@ -295,6 +295,7 @@ def test_an_mlp_learns_the_digits_under_differential_privacy() -> None:
     assert float(right_KN[1, :897].double().mean()) > 0.8
 
 
+@pytest.mark.slow
 def test_models_of_unequal_size_have_noise_and_rates_of_their_own(blobs: Population) -> None:
     """Under a target epsilon, a model with fewer records needs more noise; each is the model trained alone."""
     recipe = DPSGD(noise_multiplier=None, epsilon=1.0).adapt(recipe_with(batch_size=10))

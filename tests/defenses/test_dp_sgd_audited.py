@@ -87,6 +87,7 @@ def test_the_trials_could_show_more_than_is_claimed() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
+@pytest.mark.slow
 def test_what_trained_models_show_is_no_more_than_the_accountant_says(population: Population, seed: int) -> None:
     assert 0.0 < shown(population, seed=seed) <= claimed()
 
@@ -116,6 +117,7 @@ def without_clipping(gradients: PrivateGradients) -> PrivateGradients:
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_broken_mechanism_shows_more_than_the_accountant_says(
     change: Callable[[PrivateGradients], PrivateGradients], population: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_flattening_keeps_the_probability_of_the_label_and_evens_out_the_others(
 
 
 @pytest.mark.parametrize("alpha", [0.3, pytest.param(0.7, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_training_loss_of_every_model_stays_about_alpha(alpha: float, blobs: Population) -> None:
     far_apart = replace(blobs, x_N=blobs.x_N * 3)
     recipe = replace(default_recipe(), epochs=200, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.05))

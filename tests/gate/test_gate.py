@@ -234,6 +234,7 @@ def at_most_one_in_twenty(gate: Gate, n: int, attacks: int, targets: int, runs: 
 
 
 @pytest.mark.parametrize(("gate", "n", "attacks", "targets"), [CASES[0], CASES[3], CASES[4]])
+@pytest.mark.slow
 def test_false_passes_and_false_alarms_are_rare(gate: Gate, n: int, attacks: int, targets: int) -> None:
     at_most_one_in_twenty(gate, n, attacks, targets, 60)
 

@@ -141,6 +141,7 @@ def test_summary_is_the_report(report: AuditReport, summary: dict) -> None:
     assert summary["leakage/loss/advantage"] == overall.advantage.value
 
 
+@pytest.mark.slow
 def test_two_runs_each_close_well(logged) -> None:
     folders = logged.folders
 
@@ -481,6 +482,7 @@ def test_disabled_and_none_keep_nothing(report: AuditReport, tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_logger_none_does_not_load_wandb() -> None:
     program = (
         "import sys, pathlib; from mia_lightning.loggers.interface import NoLogger; "

@@ -71,6 +71,7 @@ def test_tpr_is_one_where_all_may_be_flagged() -> None:
 
 @pytest.mark.parametrize("digits", [9, 1])
 @pytest.mark.parametrize("recall", [0.1, 0.5, 0.9])
+@pytest.mark.slow
 def test_precision_at_recall_of_redrawn_records(recall: float, digits: int) -> None:
     score_N, is_member_N = sample(60, 90, digits)
     ours = precision_at_recall_draws(roc(score_N, is_member_N), recall, REPLICATES, generator(0, "test"))

@@ -95,6 +95,7 @@ def test_rates_at_learnt_thresholds(attack: str, num_models: int, num_records: i
     assert min(shares.values()) >= 0.93, shares
 
 
+@pytest.mark.slow
 def test_a_rate_at_a_learnt_threshold_is_held_where_the_crossed_bootstrap_fails() -> None:
     """Sixty simulations of a weak leak: the recall of the loss."""
     random = np.random.default_rng(5)

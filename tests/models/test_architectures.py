@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from quick import slow_but
 from torch import nn
 from training_jobs import train_with
 
@@ -115,7 +116,7 @@ def test_vmap_takes_it_without_a_warning(name: str, images: Population) -> None:
         assert inspect_architecture(SMALL[name], images).refusal is None
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_but(["logistic_regression", "relu_mlp", "cnn", "vit"], SMALL))
 def test_trained_in_a_stack_it_is_the_network_trained_alone(name: str, images: Population) -> None:
     recipe = Recipe(epochs=2, batch_size=8, optimizer=partial(torch.optim.SGD, lr=0.02, momentum=0.9))
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu", precision=64))

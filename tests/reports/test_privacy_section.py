@@ -66,6 +66,7 @@ def test_each_attack_rules_an_epsilon_out(blobs: Population, defenses: list[obje
         assert bound.epsilon_low == pytest.approx(low)
 
 
+@pytest.mark.slow
 def test_a_target_that_memorises_its_canaries_is_caught(blobs: Population) -> None:
     """No guarantee, and networks that know their records by heart: an epsilon of 0 is ruled out."""
     settings = quick_audit(
@@ -189,6 +190,7 @@ def corners() -> Population:
     return Population(name="corners", x_N=x_N, label_N=label_N, class_names=("a", "b", "c"))
 
 
+@pytest.mark.slow
 def test_networks_that_know_a_mislabelled_canary_by_heart_show_most_of_what_the_trials_can(corners: Population) -> None:
     settings = trials_audit(
         membership=mia.OneCanary(train_size=20),

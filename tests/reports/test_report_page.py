@@ -239,6 +239,7 @@ def test_the_keyboard_reaches_and_uses_everything(browser: Any, run_of: Run) -> 
         assert page.errors == []
 
 
+@pytest.mark.slow
 def test_text_of_the_data_stays_text(browser: Any, run_of: Run) -> None:
     folder = run_of("hundred_classes")
     with opened(browser, folder / "report.html") as page:
@@ -304,10 +305,8 @@ def test_without_scripts_the_tables_remain(browser: Any, run_of: Run) -> None:
     context.close()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["hundred_classes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("several_targets", "defended"))],
-)
+@pytest.mark.parametrize("name", ["hundred_classes", "several_targets", "defended"])
+@pytest.mark.slow
 def test_shows_the_numbers_of_other_reports(browser: Any, run_of: Run, name: str) -> None:
     folder = run_of(name)
     with opened(browser, folder / "report.html") as page:

@@ -58,6 +58,7 @@ def p_value(target: np.ndarray, is_member: np.ndarray, is_flagged: np.ndarray) -
     return max(fisher, sign)
 
 
+@pytest.mark.slow
 def test_a_run_whose_models_are_targets_in_turn(make_run: Callable[..., tuple[AuditReport, Path]]) -> None:
     attacks = [mia.Loss(), Gap()]
     report, folder = make_run(target=LeaveOneOut(folds=2), shadow=mia.Real(count=16), attacks=attacks)

@@ -74,8 +74,10 @@ def test_attacks_that_compare_models_ask_all_of_them_about_all_records_that_are_
     assert torch.equal(observation.asked_KN, evidence_N.expand(4, -1))
 
 
-@pytest.mark.parametrize("attacks", [OWN, COMPARED])
-@pytest.mark.parametrize("plan", [mia.Disjoint(train_size=20), mia.Halves(train_size=750)])
+@pytest.mark.parametrize("attacks", [pytest.param(OWN, marks=pytest.mark.slow), COMPARED])
+@pytest.mark.parametrize(
+    "plan", [mia.Disjoint(train_size=20), pytest.param(mia.Halves(train_size=750), marks=pytest.mark.slow)]
+)
 def test_the_scores_are_those_of_asking_about_everything(
     many: Population, monkeypatch: pytest.MonkeyPatch, attacks: Any, plan: Any
 ) -> None:

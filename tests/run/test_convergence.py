@@ -135,6 +135,7 @@ def test_a_replicate_is_the_mean_gain_of_the_targets_on_one_draw_of_records(monk
         assert gain == pytest.approx(np.mean(gains), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_gain_by_chance_alone_is_called_one_in_one_of_forty_cases() -> None:
     rising = 0
     for seed in range(400):

@@ -185,6 +185,7 @@ def test_synthetic_records_have_no_group(blobs: Population) -> None:
 
 
 @pytest.mark.parametrize("kind", [pytest.param("mislabelled", marks=pytest.mark.slow), "uniform"])
+@pytest.mark.slow
 def test_canaries_are_found_more_often_than_natural_records(kind: str) -> None:
     """An overfitted network on digits: 150 canaries, half of them members."""
     report = mia.audit(

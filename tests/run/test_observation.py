@@ -210,6 +210,7 @@ def test_noisy_records_come_from_records_that_are_no_evidence_about_the_target(b
     assert other.synthesis.num_queries == 0
 
 
+@pytest.mark.slow
 def test_the_answers_behind_an_output_defence_make_the_shadow_records(bits: Population) -> None:
     settings = {**QUICK, "shadow": CLIMB}
     plain = mia.observe(bits, **settings)
@@ -267,6 +268,7 @@ def test_an_answer_does_not_depend_to_the_bit_on_what_is_asked_beside_it(
     assert torch.equal(many, alone.repeat(7, 1))
 
 
+@pytest.mark.slow
 def test_a_chain_against_a_network_is_the_same_alone_and_in_a_batch(bits: Population, observed: Observation) -> None:
     syntheses = [
         replace(CLIMB, records_per_class=2, batch=batch).synthesise(bits, ModelBlackBox(observed.targets, bits), seed=0)

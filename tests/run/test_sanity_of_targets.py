@@ -16,6 +16,7 @@ import pyarrow.csv
 import pytest
 import torch
 from onnx import TensorProto, helper
+from quick import slow_but
 from rich.console import Console
 from safetensors.torch import save_file
 from scripted_server import Answer, Request, scripted_server
@@ -270,14 +271,15 @@ def stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ExitStack
 
 LOOSE = Gate(metric="auc", limit=0.99)  # that every target here would pass
 
-EACH_WRONG = [("module", wrong) for wrong in WRONG if not wrong.startswith(("rows", "shuffled"))]
-EACH_WRONG += [("predictions", "rows + 1"), ("predictions", "rows - 1"), ("predictions", "shuffled")]
-EACH_ROAD = [(road, "classes") for road in ROADS if road != "module"]
-QUICK = [*EACH_WRONG, *EACH_ROAD]
-REST = [(road, wrong) for road in ROADS for wrong in WRONG if (road, wrong) not in QUICK]
+QUICK = [
+    *(("module", wrong) for wrong in ("classes", "normalisation", "train mode", "members from 1")),
+    *(("predictions", wrong) for wrong in ("rows + 1", "shuffled")),
+    ("onnx", "two classes"),
+    ("v1", "classes"),
+]
 
 
-@pytest.mark.parametrize(("road", "wrong"), [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST)])
+@pytest.mark.parametrize(("road", "wrong"), slow_but(QUICK, [(road, wrong) for road in ROADS for wrong in WRONG]))
 def test_a_wrong_target_is_never_cleared(road: str, wrong: str, tmp_path: Path, stack: ExitStack) -> None:
     case, target = ROADS[road](WRONG[wrong](), tmp_path, stack)
     report = audit(case, target)
@@ -374,7 +376,7 @@ NORMALISATIONS = {
 
 @pytest.mark.parametrize(
     "name",
-    ["one channel", *(pytest.param(name, marks=pytest.mark.slow) for name in NORMALISATIONS if name != "one channel")],
+    slow_but(["from -1 to 1"], NORMALISATIONS),
 )
 def test_the_normalisation_that_mends_is_named(name: str) -> None:
     mean, std = NORMALISATIONS[name]
@@ -465,6 +467,7 @@ def test_the_classes_in_the_order_of_a_server_are_named_as_the_setting_that_mend
     assert mended.trust.verdict == "sound"
 
 
+@pytest.mark.slow
 def test_the_expected_accuracy_is_that_of_non_members() -> None:
     case = right()
     seen = audit(case, case.network).target.test_accuracy
@@ -473,6 +476,7 @@ def test_the_expected_accuracy_is_that_of_non_members() -> None:
         assert found.trust.verdict == verdict_then
 
 
+@pytest.mark.slow
 def test_trees_that_networks_imitate_are_said_to_be_understated(tmp_path: Path) -> None:
     case = right()
     x_NF, members = case.population.x_N.numpy(), case.member_N
@@ -488,6 +492,7 @@ def test_trees_that_networks_imitate_are_said_to_be_understated(tmp_path: Path) 
     assert audit(case, Sklearn(estimator=linear)).trust.understated is None
 
 
+@pytest.mark.slow
 def test_a_file_is_of_unknown_kind_until_it_is_said(tmp_path: Path) -> None:
     with ExitStack() as stack:
         case, target = as_predictions(right(), tmp_path, stack)

@@ -107,6 +107,7 @@ def audit_disowned_target(seed: int) -> AuditReport:
 MEASURED = {"digits": {"shokri": 0.713, "loss": 0.669}, "location": {"shokri": 0.946, "loss": 0.938}}
 
 
+@pytest.mark.slow
 def test_the_attacks_on_digits_beat_chance_in_one_seed() -> None:
     report = audit_digits(0, num_shadows=16)
     assert all(lower_limit(report, attack) > 0.5 for attack in ("shokri", "loss"))
@@ -156,6 +157,7 @@ def test_the_attack_on_location_is_as_strong_as_the_papers(location_reports: lis
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+@pytest.mark.slow
 def test_a_target_that_never_saw_its_members_stays_at_chance(seed: int) -> None:
     """Both attacks, with margins of 3.5 null standard errors."""
     report = audit_disowned_target(seed)

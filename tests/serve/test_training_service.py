@@ -234,6 +234,7 @@ def test_what_a_project_refuses(blobs: Population, google: httpx.Client) -> None
     said(google.post(model, json={"instances": [[0.0] * 5]}), 400, "the records have shape [5]")
 
 
+@pytest.mark.slow
 def test_what_a_server_keeps_is_limited(blobs: Population) -> None:
     held = str(blobs.x_N.nbytes + blobs.label_N.nbytes)
     with served("google_prediction", *SERVER, "--max-projects", "2", "--max-stored-bytes", held) as client:

@@ -154,6 +154,7 @@ def test_what_appears_during_a_look_for_leftovers_is_none(store: Store, monkeypa
     assert store.leftovers() == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_leaves_is_named(store: Store) -> None:
     script = """
 import os, sys

@@ -90,6 +90,7 @@ def test_a_service_trains_its_models_once(blobs: Population, store: Store) -> No
 
 
 @pytest.mark.parametrize("defenses", [[], [Rounding(digits=1)]])
+@pytest.mark.slow
 def test_a_target_is_asked_for_shadow_records_once(
     defenses: list[Any], blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

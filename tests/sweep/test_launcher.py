@@ -217,6 +217,7 @@ def test_slurm_that_is_not_there_is_one_sentence(sweep: Sweep, tmp_path: Path, m
     assert "there is no sbatch on this machine" in sentence
 
 
+@pytest.mark.slow
 def test_on_this_machine_finished_runs_are_skipped_as_well(
     sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

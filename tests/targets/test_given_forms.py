@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
+from quick import slow_but
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -128,7 +129,7 @@ FORMS: dict[str, Callable[[nn.Sequential], nn.Module]] = {
 
 
 @pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", slow_but([form for form in FORMS if "compiled" not in form], FORMS))
 @pytest.mark.filterwarnings("ignore:.*(torch.jit|weight_norm|prefer_deferred).*", "ignore:.*is deprecated.*")
 def test_each_form_answers_as_its_plain_network_in_eval_mode(
     blobs: Population, plain: nn.Sequential, form: str, mode: bool

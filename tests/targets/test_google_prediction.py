@@ -50,6 +50,7 @@ def test_a_job_alone_gives_the_model_of_the_job_in_a_batch(name: str, request: p
         torch.testing.assert_close(alone, together[k], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_jobs_of_different_forms_are_trained_in_one_call(
     blobs: Population, pictures: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import ModelCheckpoint
+from quick import slow_but
 from rich.console import Console
 from scipy import stats
 from torch import Tensor, nn
@@ -203,7 +204,7 @@ def weights(trained: TrainedStack) -> dict[str, Tensor]:
     return dict(trained.stack.networks.state_dict())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", slow_but(["cnn"], NETWORKS))
 def test_stack_loop_chunk_and_solo_agree(network: str, pictures: Population) -> None:
     together = train(pictures, network)
     assert together.execution == "stack"

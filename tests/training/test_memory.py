@@ -51,7 +51,7 @@ ERRORS = {
     "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
 }
 
-QUICK = [("cuda", "stack"), ("cpu", "loop")]  # each kind is told from other errors below
+QUICK = [("cuda", "stack")]  # each kind is told from other errors below
 
 
 def train(
@@ -127,6 +127,7 @@ def test_what_is_trained_when_memory_runs_out_is_not_trained_again(blobs: Popula
     assert_equal(train(blobs, Engine(seed=3, settings=CPU)), trained)
 
 
+@pytest.mark.slow
 def test_a_single_model_that_does_not_fit_ends_in_one_sentence(blobs: Population) -> None:
     engine = Engine(seed=3, settings=CPU)
     with pytest.raises(InputError, match=r"Memory runs out on cpu while a single model of shadow trains; lower"):
@@ -261,6 +262,7 @@ def test_other_errors_are_not_taken_for_it() -> None:
     assert not is_out_of_memory(ValueError("can't allocate memory"))
 
 
+@pytest.mark.slow
 def test_the_bar_of_a_role_ends_complete_when_chunks_become_more(blobs: Population) -> None:
     import io
 

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from quick import slow_but
 from torch import Tensor, nn
 from training_jobs import train_with
 
@@ -127,9 +128,10 @@ def assert_equal_stacks(one: TrainedStack, other: TrainedStack, tolerance: float
         )
 
 
-PAIRS = [(network, "sgd") for network in NETWORKS]
-PAIRS += [("mlp-dropout", "adamw")]
-PAIRS += [pytest.param(name, "adamw", marks=pytest.mark.slow) for name in NETWORKS if name != "mlp-dropout"]
+PAIRS = slow_but(
+    [("mlp-dropout", "sgd"), ("mlp-dropout", "adamw"), ("cnn-batchnorm", "sgd"), ("norms-tied-frozen", "sgd")],
+    [(network, optimizer) for network in NETWORKS for optimizer in ("sgd", "adamw")],
+)
 
 
 @pytest.mark.parametrize(("network", "optimizer"), PAIRS)

@@ -274,6 +274,7 @@ def test_a_failure_of_the_model_is_judged_by_its_own_status(
         shared.ask_after(failing("ModelError", 424, OriginalStatusCode=original), blobs.x_N)
 
 
+@pytest.mark.slow
 def test_broken_connections(blobs: Population) -> None:
     with answering(b"[[0.5, 0.25, 0.25]]", cut=True) as server, pytest.raises(TryAgainError) as caught:
         endpoint(blobs, server.url).ask(blobs.x_N)

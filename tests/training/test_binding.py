@@ -22,7 +22,7 @@ from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.seeds import isolated
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
-from mia_lightning.training.stack.flattened import bind_records
+from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 

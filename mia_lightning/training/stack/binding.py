@@ -1,4 +1,4 @@
-"""Networks for images, on records that are flattened images."""
+"""A model bound to its records: shapes filled in, flattened images unflattened, two columns for two classes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,14 +9,20 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
 from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.one_output import bind_one_output
 from mia_lightning.training.stack.stack import MakeNetwork
 
 
 def bind_records(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
     """`make` with the shape of a record and the number of classes filled in (`bind_shapes`).
 
-    Where records are flattened images, a network that runs on images alone is given those.
+    Where records are flattened images, a network that runs on images alone is given those. Where there are two classes,
+    a network with one output gives two columns.
     """
+    return bind_one_output(_bind_images(make, population), population)
+
+
+def _bind_images(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
     bound = bind_shapes(make, population.input_shape, population.num_classes)
     image_shape = population.image_shape
     if image_shape is None or _runs(bound, population.input_shape):
