@@ -5,6 +5,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -13,17 +16,6 @@ PAGES = [README, *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
 
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
-
-# Shell by shell, Python in one process: each block sees what those before it have made.
-_READER = """
-import json, subprocess, sys
-sys.path.insert(0, "")
-for language, code in json.load(sys.stdin):
-    if language == "bash":
-        subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True, stdin=subprocess.DEVNULL)
-    else:
-        exec(compile(code, "page", "exec"), globals())
-"""
 
 
 def name_of(page: Path) -> str:
@@ -45,12 +37,16 @@ def links_of(page: Path) -> list[str]:
     return [link for link in _LINK.findall(page.read_text()) if not re.match(r"https?:|mailto:", link)]
 
 
-def followed(page: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """What comes of the code of a page, typed in order in that folder."""
+def followed(page: Path, folder: Path, commands: Path) -> "subprocess.CompletedProcess[str]":
+    """What comes of the code of a page, typed in order in that folder: shell by shell, Python in one process.
+
+    Args:
+        commands: the folder of `forks.py`.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), kept["PATH"]])
     return subprocess.run(
-        [sys.executable, "-c", _READER],
+        [commands / "follow"],
         input=json.dumps(code_of(page)),
         cwd=folder,
         env={**kept, "PATH": path},
@@ -59,3 +55,15 @@ def followed(page: Path, folder: Path) -> "subprocess.CompletedProcess[str]":
         timeout=600,
         check=False,
     )
+
+
+@contextmanager
+def forked_commands() -> Iterator[Path]:
+    """The folder of `forks.py`, which serves as long as the context is open."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(__file__).with_name("forks.py")
+        with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            yield Path(folder)
+            server.terminate()

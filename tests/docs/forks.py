@@ -1,0 +1,110 @@
+"""Commands without their imports: each is a fork of one process that has imported everything.
+
+    python forks.py FOLDER
+
+puts into the folder `mia-lightning`, `python` (which forks where the program comes from the standard input) and
+`follow`, which runs `[[language, code], ...]` from the standard input. Each hands its arguments, folder, environment
+and streams to this process, and ends as the fork ends.
+"""
+
+import importlib
+import json
+import os
+import pkgutil
+import socket
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+CLIENT = """#!{python} -SE
+import json, os, signal, socket, sys
+if os.path.basename(sys.argv[0]) == "python" and sys.argv[1:] != ["-"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    asked = {{"argv": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "group": os.getpgid(0)}}
+    socket.send_fds(server, [json.dumps(asked).encode() + b"\\n"], [0, 1, 2])
+    child = int(server.recv(20))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    code = int(server.recv(20))
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+def serve(folder: Path) -> dict[str, Any]:
+    """Fork for each command until this process is ended. Returns in a fork: what was asked."""
+    with socket.socket(socket.AF_UNIX) as server:
+        address = str(folder / "socket")
+        server.bind(address)
+        server.listen()
+        server.settimeout(0.02)
+        for name in ("mia-lightning", "python", "follow"):
+            client = folder / name
+            client.write_text(CLIENT.format(python=sys.executable, address=address))
+            client.chmod(0o755)
+        print("ready", flush=True)
+        waiting: dict[int, socket.socket] = {}
+        while True:
+            for child in list(waiting):
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    with waiting.pop(child) as client_:
+                        client_.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            connection.settimeout(None)
+            message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+            while not message.endswith(b"\n"):
+                message += connection.recv(2**20)
+            asked: dict[str, Any] = json.loads(message)
+            child = os.fork()
+            if child == 0:
+                os.setpgid(0, asked["group"])
+                for number, stream in enumerate(streams):
+                    os.dup2(stream, number)
+                return asked
+            connection.sendall(str(child).encode())
+            for stream in streams:
+                os.close(stream)
+            waiting[child] = connection
+
+
+def run(asked: dict[str, Any]) -> None:
+    """The command itself."""
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.argv = asked["argv"]
+    sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate("rww"))  # noqa: SIM115
+    name = Path(sys.argv[0]).name
+    if name == "mia-lightning":
+        from mia_lightning.command.main import main
+
+        return main()
+    program = types.ModuleType("__main__")
+    sys.modules["__main__"] = program
+    sys.path.insert(0, "")
+    for language, code in json.load(sys.stdin) if name == "follow" else [("python", sys.stdin.read())]:
+        if language == "bash":
+            subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True, stdin=subprocess.DEVNULL)
+        else:
+            exec(compile(code, "page", "exec"), vars(program))
+    return None
+
+
+if __name__ == "__main__":
+    import mia_lightning
+
+    for module in pkgutil.walk_packages(mia_lightning.__path__, "mia_lightning."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    sys.path.remove(str(Path(__file__).parent))
+    run(serve(Path(sys.argv[1])))
