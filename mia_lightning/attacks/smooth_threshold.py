@@ -8,6 +8,7 @@ estimator for the binary response model", 1992).
 
 from math import pi, sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,10 +32,7 @@ def quantile_bins(score_M: Tensor) -> tuple[Tensor, Tensor]:
 
     Edges are quantiles of the scores, so that tied scores share a bin.
     """
-    ascending_M = score_M.double().sort().values
-    bins = min(BINS, len(ascending_M))
-    place_B = torch.linspace(0, len(ascending_M) - 1, bins + 1, dtype=torch.float64).round().long()
-    edge_B = ascending_M[place_B.to(ascending_M.device)]
+    edge_B = _edges(_ascending(score_M))
     return edge_B, torch.bucketize(score_M.double(), edge_B[1:-1].contiguous(), right=True)
 
 
@@ -45,12 +43,13 @@ def smooth_threshold(score_M: Tensor, is_member_M: Tensor) -> float | None:
         score_M: real; higher means more likely a member.
         is_member_M: bool, with members and non-members.
     """
-    edge_B, bin_M = quantile_bins(score_M)
-    bins = len(edge_B) - 1
-    member_B, other_B = (torch.bincount(bin_M[side_M], minlength=bins) for side_M in (is_member_M, ~is_member_M))
-    prior = prior_weight(float(member_B.sum()), float(other_B.sum()))
+    ascending_M = _ascending(score_M)
+    edge_B = _edges(ascending_M)
+    sides = (_ascending(score_M[is_member_M]), _ascending(score_M[~is_member_M]))
+    member_B, other_B = (_counts(side_M, edge_B) for side_M in sides)
+    prior = prior_weight(*map(len, sides))
     threshold = float(smooth_thresholds(edge_B, member_B[None], other_B[None], prior)[0])
-    return None if is_tied(score_M, threshold) else threshold
+    return None if _is_tied(ascending_M, threshold) else threshold
 
 
 def is_tied(score_M: Tensor, threshold: float) -> bool:
@@ -58,12 +57,33 @@ def is_tied(score_M: Tensor, threshold: float) -> bool:
 
     Fewer than 50 scores always are.
     """
-    is_above_M = score_M >= threshold
-    beside = [
-        *([score_M[is_above_M].amin()] if bool(is_above_M.any()) else []),
-        *([score_M[~is_above_M].amax()] if not bool(is_above_M.all()) else []),
-    ]
-    return any(int((score_M == value).sum()) > TIED * len(score_M) for value in beside)
+    return _is_tied(_ascending(score_M), threshold)
+
+
+def _is_tied(ascending_M: Tensor, threshold: float) -> bool:
+    above = int(torch.searchsorted(ascending_M, threshold))
+    beside_2 = ascending_M[max(above - 1, 0) : above + 1]
+    same_2 = torch.searchsorted(ascending_M, beside_2, right=True) - torch.searchsorted(ascending_M, beside_2)
+    return bool((same_2 > TIED * len(ascending_M)).any())
+
+
+def _ascending(score_M: Tensor) -> Tensor:
+    if score_M.device.type == "cpu":  # where numpy sorts several times as fast
+        return torch.from_numpy(np.sort(score_M.double().numpy()))
+    return score_M.double().sort().values
+
+
+def _edges(ascending_M: Tensor) -> Tensor:
+    bins = min(BINS, len(ascending_M))
+    place_B = torch.linspace(0, len(ascending_M) - 1, bins + 1, dtype=torch.float64).round().long()
+    return ascending_M[place_B.to(ascending_M.device)]
+
+
+def _counts(ascending_M: Tensor, edge_B: Tensor) -> Tensor:
+    """How many of them are in each of the bins between the edges."""
+    below_B = torch.searchsorted(ascending_M, edge_B[1:-1].contiguous())
+    ends = below_B.new_tensor([0]), below_B.new_tensor([len(ascending_M)])
+    return torch.cat([ends[0], below_B, ends[1]]).diff()
 
 
 def prior_weight(num_members: float, num_nonmembers: float) -> float:
