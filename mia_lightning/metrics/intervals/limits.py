@@ -8,7 +8,8 @@ these trained models on other records of the same population.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom, rankdata
+from scipy.special import betainccinv, betaincinv
+from scipy.stats import binom, rankdata
 
 Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -26,8 +27,8 @@ def share_limits(count: float, n: float, confidence: float) -> tuple[float, floa
         confidence: of both sides together, in (0, 1).
     """
     tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, count, n - count + 1)) if count > 0 else 0.0
-    high = float(beta.isf(tail, count + 1, n - count)) if count < n else 1.0
+    low = float(betaincinv(count, n - count + 1, tail)) if count > 0 else 0.0
+    high = float(betainccinv(count + 1, n - count, tail)) if count < n else 1.0
     return low, high
 
 
