@@ -19,7 +19,7 @@ def override(key: str, value: str | Sequence[str]) -> str:
 
 def of_hydra(text: str) -> str:
     """The text in Hydra's grammar, quoted where it would not be read as it stands."""
-    if text and not re.search(r"[,\[\]{}()]", text) and _read_as(text) == text:
+    if text and not re.search(r"[,\[\]{}()]|\\$", text) and _read_as(text) == text:
         return text
     mark = '"' if "'" in text and '"' not in text else "'"
     # First for OmegaConf, which interpolates ${...}, then for Hydra; both halve backslashes before what they escape.

@@ -27,6 +27,7 @@ def read(argument: str) -> object:
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12))
 @example("\\${a}\\")
+@example("\\")  # in a list it would escape what ends it
 def test_any_text_comes_back(text: str) -> None:
     (argument,) = shlex.split(override("key", text))
     assert read(argument) == text
