@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from quick import slow_but
 from rich.console import Console
 
 from mia_lightning.command import experiment
@@ -91,7 +92,7 @@ scales:
 """
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", slow_but(["shokri2017/location", "mismatch"], EXPERIMENTS))
 @pytest.mark.parametrize("scale", ["small", pytest.param("paper", marks=pytest.mark.slow)])
 def test_every_variant_of_every_experiment_composes(name: str, scale: str) -> None:
     settings = resolved(f"experiment={name}", f"scale={scale}")
@@ -204,6 +205,7 @@ comparison:
 """
 
 
+@pytest.mark.slow
 def test_a_series_runs_what_it_can_and_says_what_it_could_not(mine: Path, tmp_path: Path) -> None:
     write(mine, "defences", DEFENCES)
     write(mine, "absent", ABSENT)
@@ -234,6 +236,7 @@ def test_a_variant_that_fails_for_another_reason_is_said_and_costs_the_exit_code
     assert skipped["none"] is None
 
 
+@pytest.mark.slow
 def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_shadow_records() -> None:
     def key(*overrides: str) -> dict[str, Any]:
         return experiment.depends_on(resolved(*overrides))

@@ -95,6 +95,7 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, content: str | None, p
         read_comparison(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_variant_has_the_figures_of_its_audit(blobs: Population) -> None:
     report = mia.audit(
         blobs,

@@ -312,6 +312,7 @@ def test_altered_entry(tmp_path: Path) -> None:
         load_images(path=place)
 
 
+@pytest.mark.slow
 def test_real_pictures_against_pillow(shared_data: Path) -> None:
     path = shared_data / "cifar10" / "cifar10-30k-images.zip"
     population = load_images(path=path, folder="test", size=16, grayscale=True)

@@ -23,6 +23,7 @@ real = pytest.mark.skipif(
 
 
 @real
+@pytest.mark.slow
 def test_every_value_of_the_published_file() -> None:
     population = load_location(root=SHARED / "location")
     with tarfile.open(SHARED / "location" / location.ARCHIVE) as tar:

@@ -18,6 +18,7 @@ NUM_RECORDS = {"train": 20, "t10k": 8}
 NAMES = [file for file, _ in datasets.MNIST.resources]
 
 
+@pytest.mark.slow
 def test_real_files_against_their_bytes(shared_data: Path) -> None:
     population = load_mnist(root=shared_data, url=NEVER)
     assert (len(population), population.input_shape, population.num_classes) == (70_000, (1, 28, 28), 10)

@@ -88,7 +88,7 @@ def whole(made: dict[Defenses, Weights], blobs: Population) -> Whole:
     return of
 
 
-@pytest.mark.parametrize("name", slow_but(["dropout", "mixup, smoothed"], DEFENSES))
+@pytest.mark.parametrize("name", slow_but(["mixup, smoothed"], DEFENSES))
 def test_stack_loop_chunk_and_solo_agree(name: str, blobs: Population, whole: Whole) -> None:
     defenses = DEFENSES[name]
     together = whole(defenses)

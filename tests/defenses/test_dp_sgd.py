@@ -200,6 +200,7 @@ def test_epsilon_is_that_of_opacus_stepped_by_hand(noise: float, rate: float, st
 
 
 @pytest.mark.parametrize(("epsilon", "steps"), [(0.5, 100), (3.0, 100), (8.0, 500)])
+@pytest.mark.slow
 def test_the_noise_meets_its_epsilon_closely(epsilon: float, steps: int) -> None:
     noise = noise_multiplier_for(epsilon=epsilon, sample_rate=0.1, steps=steps, delta=1e-4)
     with warnings.catch_warnings():

@@ -98,6 +98,7 @@ def test_a_run_whose_models_are_targets_in_turn(make_run: Callable[..., tuple[Au
     assert "p_confirmation" not in (folder / "report.json").read_text()
 
 
+@pytest.mark.slow
 def test_one_target_has_no_such_table(make_run: Callable[..., tuple[AuditReport, Path]]) -> None:
     several, folder = make_run(target=mia.Trained(count=4), shadow=mia.Real(count=2))
     assert several.attacks[0].vulnerability is not None

@@ -232,6 +232,7 @@ def settings() -> dict[str, object]:
     return quick_audit(membership=mia.Disjoint(train_size=20), shadow=mia.Real(count=8), attacks=attacks, seed=2)
 
 
+@pytest.mark.slow
 def test_a_run_reports_it_and_is_otherwise_the_same(
     blobs: Population, settings: dict[str, object], tmp_path: Path
 ) -> None:

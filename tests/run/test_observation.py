@@ -233,6 +233,7 @@ def test_a_plan_that_leaves_no_other_records_has_nothing_to_add_noise_to(bits: P
 
 
 @pytest.mark.usefixtures("global_generators")
+@pytest.mark.slow
 def test_a_trained_module_can_be_attacked_without_any_other_records(bits: Population) -> None:
     settings = {**QUICK, "membership": mia.Given(member_N=torch.arange(80)), "shadow": CLIMB}
     torch.manual_seed(0)
@@ -242,6 +243,7 @@ def test_a_trained_module_can_be_attacked_without_any_other_records(bits: Popula
     assert report.membership.num_members == 80
 
 
+@pytest.mark.slow
 def test_known_records_are_left_out_of_the_evidence(bits: Population) -> None:
     report = mia.audit(bits, **{**QUICK, "shadow": mia.Real(count=4, overlap=0.25)})
     assert report.membership.num_members == report.membership.num_nonmembers == 15

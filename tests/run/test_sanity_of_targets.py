@@ -378,6 +378,7 @@ NORMALISATIONS = {
     "name",
     slow_but(["from -1 to 1"], NORMALISATIONS),
 )
+@pytest.mark.slow
 def test_the_normalisation_that_mends_is_named(name: str) -> None:
     mean, std = NORMALISATIONS[name]
     made = images(mean, std)

@@ -98,6 +98,7 @@ def test_the_sweep_exits_with_its_worst_code(
     assert sweep(ELSEWHERE, "seed=0,1")[0] == worst
 
 
+@pytest.mark.slow
 def test_other_settings_in_a_sweep_that_has_run_overwrite_nothing(
     sweep: Sweep, recorder: Recorder, tmp_path: Path
 ) -> None:

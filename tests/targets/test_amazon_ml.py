@@ -136,6 +136,7 @@ def test_training_is_a_slow_loop_of_gradient_steps(binary: Population, l2: float
     np.testing.assert_allclose(found.predict(each.name, binary.x_N).numpy(), expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_many_passes_converge_to_the_solution_of_scikit_learn(
     binary: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +152,7 @@ def test_many_passes_converge_to_the_solution_of_scikit_learn(
     np.testing.assert_allclose(found.predict("all", binary.x_N).numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_more_passes_fit_the_training_records_better(blobs: Population) -> None:
     each = job(blobs, 0, size=60)
     accuracy = []

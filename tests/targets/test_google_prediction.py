@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
+from quick import slow_but
 from torch import Tensor
 
 from mia_lightning.datasets.location import load_location
@@ -40,7 +41,7 @@ def answers(of: InProcessService, jobs: list[ServiceJob], x_B: Tensor) -> list[T
     return [of.predict(str(name), x_B) for name in of.train(jobs)]
 
 
-@pytest.mark.parametrize("name", ["pictures", pytest.param("blobs", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", slow_but(["blobs"], ["pictures", "blobs"]))
 def test_a_job_alone_gives_the_model_of_the_job_in_a_batch(name: str, request: pytest.FixtureRequest) -> None:
     population = request.getfixturevalue(name)
     jobs = [job(population, k, size) for k, size in enumerate((30, 27, 55))]
@@ -65,6 +66,7 @@ def test_jobs_of_different_forms_are_trained_in_one_call(
         torch.testing.assert_close(found.predict(each, x_N), single.predict(each, x_N), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_model_depends_on_the_seed_the_jobs_name_and_its_records(blobs: Population) -> None:
     base = job(blobs, 0)
     (first,) = answers(service(), [base], blobs.x_N)

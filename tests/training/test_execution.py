@@ -261,6 +261,7 @@ def trained(blobs: Population, planner: Planner, stages: Stages | None = None) -
     return networks.stack.state_dict()
 
 
+@pytest.mark.slow
 def test_a_probe_leaves_the_models_and_the_global_randomness_as_they_are(blobs: Population) -> None:
     plain = trained(blobs, Planner(short=1e9))
     state = torch.get_rng_state()

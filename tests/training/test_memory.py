@@ -245,6 +245,7 @@ def test_without_meminfo_half_of_what_there_is_counts(monkeypatch: pytest.Monkey
     assert memory_budget(HOST) == int(0.8 * 4096 * 500)
 
 
+@pytest.mark.slow
 def test_the_peak_grows_with_what_is_held() -> None:
     before = peak_memory(HOST)["process"]
     held = torch.ones(before // 4 + 2**24)  # as many bytes again, and more

@@ -77,6 +77,7 @@ HIDES = (TopK(k=2), Temperature(temperature=2.0))
         pytest.param(AmazonML(passes=1), HIDES, id="amazon_ml-defended", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_attacks_say_the_same(target: Target, defenses: tuple[Defense, ...], blobs: Population, tmp_path: Path) -> None:
     reports = []
     for room in (None, Room(max_bytes=0, folder=tmp_path)):

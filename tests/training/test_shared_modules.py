@@ -180,7 +180,11 @@ class SharedMemory(nn.Module):
         (HeldNorm, "HeldNorm computes with tensors that are none of its parameters and buffers"),
         (SharedMemory, "SharedMemory has `b.weight` and `a.weight` in the same memory"),
         (lambda: nn.DataParallel(Attributes()), "`model` made a DataParallel, which a stack cannot train"),
-        (lambda: torch.compile(Attributes()), "`model` made a OptimizedModule, which a stack cannot train"),
+        pytest.param(
+            lambda: torch.compile(Attributes()),
+            "`model` made a OptimizedModule, which a stack cannot train",
+            marks=pytest.mark.slow,
+        ),
         (lambda: torch.jit.script(nn.Linear(6, 3)), "`model` made a RecursiveScriptModule, which a stack cannot train"),
     ],
 )

@@ -81,7 +81,9 @@ def audit(digits: Population, target: Any, **options: Any) -> mia.AuditReport:
     )
 
 
-@pytest.mark.parametrize(("protocol", "rate"), [(OpenInference, 0.3), (PredictV1, 0.0)])
+@pytest.mark.parametrize(
+    ("protocol", "rate"), [pytest.param(OpenInference, 0.3, marks=pytest.mark.slow), (PredictV1, 0.0)]
+)
 def test_the_scores_are_those_of_the_model_in_memory(
     protocol: Any, rate: float, digits: Population, network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_token_that_is_no_longer_taken_is_renewed_once(blobs: Population, goog
     assert "of-a-test" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_threads_share_a_token(blobs: Population, google: Google) -> None:
     endpoint = opened(google, blobs)
     with ThreadPoolExecutor(8) as pool:
