@@ -77,8 +77,8 @@ def _doubt(report: "AuditReport", status: Status) -> str | None:
         said = "cannot be trusted" if trust.verdict == "void" else "could not be confirmed"
         likely = "" if trust.cause is None else f" Likely cause: {trust.cause}; {trust.mend}."
         return f"gate: undetermined: this audit {said}. {' '.join(trust.reasons)}{likely}"
-    if trust.understated is not None and status == "below":
-        return f"gate: undetermined: the figures are below the limit, but they are no evidence. {trust.understated}"
+    if report.understated is not None and status == "below":
+        return f"gate: undetermined: the figures are below the limit, but they are no evidence. {report.understated}"
     return None
 
 

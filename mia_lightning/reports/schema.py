@@ -440,6 +440,11 @@ class AuditReport(_Section):
     training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None
     pictures: Annotated[SkipJsonSchema[dict[int, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None
 
+    @property
+    def understated(self) -> str | None:
+        """Why low figures are no evidence; None where they may be."""
+        return self.trust.understated or next(iter(self.broken), None)
+
     def __repr__(self) -> str:
         """Five lines; the fields hold the rest."""
         target, about = self.target, self.about

@@ -19,7 +19,7 @@ def headline(report: AuditReport) -> str:
     distrusted = distrust(report)
     if distrusted is not None:
         return distrusted
-    return _leakage(report) if report.trust.understated is None else _understated(report)
+    return _leakage(report) if report.understated is None else _understated(report)
 
 
 def _understated(report: AuditReport) -> str:
@@ -27,7 +27,7 @@ def _understated(report: AuditReport) -> str:
     top = worst_auc(report)
     if top is None or leaks(report):
         return f"{_leakage(report)}; leakage may be understated"
-    return f"Leakage may be understated: {_auc(top)} with shadow models of another kind"
+    return f"Leakage may be understated: {_auc(top)}"
 
 
 def leaks(report: AuditReport) -> bool:

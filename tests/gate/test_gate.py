@@ -34,6 +34,7 @@ def report_of(scores: dict[str, Numbers], n: int, *, threshold: float = 0.0, tar
     every = np.concatenate(list(scores.values()))
     return SimpleNamespace(
         trust=TrustSection(verdict="not checked"),
+        understated=None,
         attacks=[SimpleNamespace(name=name) for name in scores],
         membership=SimpleNamespace(num_members=n, num_nonmembers=n),
         scores=Scores(
@@ -102,6 +103,16 @@ def test_one_attack_above_fails_the_gate_and_one_undetermined_keeps_it_from_pass
     assert judge(report_of({"a": below, "b": above, "c": unclear}, 1000), ADVANTAGE).status == "above"
     assert judge(report_of({"a": below, "c": unclear}, 1000), ADVANTAGE).status == "undetermined"
     assert judge(report_of({"a": below}, 1000), ADVANTAGE).status == "below"
+
+
+def test_figures_that_are_no_evidence_may_fail_the_gate_and_never_pass_it() -> None:
+    below, above = counted(0.5, 0.5, 1000), counted(0.9, 0.5, 1000)
+    for scores, status in ((below, "undetermined"), (above, "above")):
+        report = report_of({"loss": scores}, 1000)
+        report.understated = "The target has learnt nothing."
+        verdict = judge(report, ADVANTAGE)
+        assert verdict.status == status
+        assert (report.understated in verdict.sentence) == (status == "undetermined")
 
 
 def test_the_auc_and_the_tpr_are_gated_likewise() -> None:
