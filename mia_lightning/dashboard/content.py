@@ -11,6 +11,8 @@ from urllib.parse import quote
 from mia_lightning.dashboard.curves import GRID_F
 from mia_lightning.dashboard.finding import Place
 from mia_lightning.dashboard.settings import differing_settings
+from mia_lightning.metrics.figures import Figure
+from mia_lightning.metrics.intervals.simultaneous import largest
 from mia_lightning.reports.names import PAGE
 from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow
 from mia_lightning.sweep.rows import overrides_of, own_settings
@@ -37,7 +39,8 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
     """The content of the page.
 
     `figures` and `grid` (of false-positive rates) hold for all runs; `attacks` are their names, to which the attacks
-    of a run point by place. A figure is `[value, low, high]`, or null where it has no value.
+    of a run point by place. A figure is `[value, low, high]`, or null where it has no value; `strongest` are those of
+    the maximum over the attacks of a run.
 
     Args:
         beside: the folder of the page, from which the links to reports begin.
@@ -93,10 +96,17 @@ def _row(shown: Shown, name: str, attacks: Sequence[str], titles: Mapping[Path, 
             }
             for each in run.attacks
         ],
+        "strongest": [_figure(_largest(run, str(figure["key"]))) for figure in FIGURES],
     }
 
 
-def _figure(figure: Limited | None) -> list[float | None] | None:
+def _largest(run: RunRow, key: str) -> Figure | None:
+    """The figure of the attack that is strongest in it, with the limits of the maximum over the attacks."""
+    figures = [each.figures[key] for each in run.attacks if key in each.figures]
+    return largest([Figure.model_construct(value=each.value, low=each.low, high=each.high) for each in figures])
+
+
+def _figure(figure: Limited | Figure | None) -> list[float | None] | None:
     if figure is None or figure.value is None:
         return None
     return [None if each is None else _rounded(each) for each in (figure.value, figure.low, figure.high)]

@@ -11,14 +11,14 @@ const searched = content.runs.map((run, place) => [
     .map((setting) => `${setting.name}=${setting.values[setting.of[place]]}`),
 ].join("\n").toLowerCase());
 
-// The named attack of a run, or its strongest: for each figure the largest over its attacks, the first of equals, under
-// the name of the attack that is strongest in the chosen figure. Null where it has none.
+// The named attack of a run, or its strongest: for each figure the largest over its attacks, with the limits of that
+// maximum, under the name of the attack that is strongest in the chosen figure. Null where it has none.
 function attackOf(run, name, figure = 0) {
   if (name !== STRONGEST) return run.attacks.find((attack) => content.attacks[attack.attack] === name) || null;
   const best = content.figures.map((_, place) => run.attacks.filter((attack) => attack.figures[place])
     .reduce((top, each) => (top && top.figures[place][0] >= each.figures[place][0] ? top : each), null));
   const main = best[figure] || best.find(Boolean);
-  return main ? { ...main, figures: best.map((attack, place) => attack && attack.figures[place]) } : null;
+  return main ? { ...main, figures: run.strongest } : null;
 }
 
 // Rows are what the figures and the table show: a run with one of its attacks, and the chosen figure as `leakage`.

@@ -14,16 +14,12 @@ from torch import Tensor
 from mia_lightning.attacks.decisions import LEARNT
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
-from mia_lightning.metrics import (
-    TargetAccuracy,
-    accuracy_by_membership,
-    mean_auc_interval,
-    target_figures,
-)
 from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MODELS, Figure, limited
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.learnt_thresholds import Relearnt, relearnt
 from mia_lightning.metrics.intervals.rates import TAIL
+from mia_lightning.metrics.over_targets import mean_auc_interval, target_figures
+from mia_lightning.metrics.target_accuracy import TargetAccuracy, accuracy_by_membership
 from mia_lightning.reports.schema import (
     AboutSection,
     AttackSection,

@@ -14,8 +14,8 @@ from torch import Tensor
 from mia_lightning.attacks.interface import Attack
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
-from mia_lightning.metrics import attack_figures
 from mia_lightning.metrics.figures import Figures
+from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe

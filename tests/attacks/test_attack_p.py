@@ -12,7 +12,7 @@ from torch import Tensor
 from mia_lightning.attacks.attack_p import AttackP
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, Needs
 from mia_lightning.defenses.labels_only import LabelsOnly
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 from mia_lightning.training.signals import Signals
 
 

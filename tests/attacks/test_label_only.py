@@ -14,7 +14,7 @@ from mia_lightning.attacks.operating_point import balanced_accuracy_threshold
 from mia_lightning.attacks.views import Flip, Noise, Shift
 from mia_lightning.defenses.labels_only import LabelsOnly
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 from mia_lightning.training.signals import Signals, ViewSignals
 
 AUGMENTATION, BOUNDARY = AugmentationLabelOnly(), BoundaryLabelOnly(scales=(0.1, 0.2, 0.5), draws=2)

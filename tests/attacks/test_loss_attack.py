@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.operating_point import learnt_threshold
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 

@@ -23,7 +23,7 @@ from mia_lightning.attacks.quantile_regression import (
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.augmentation import Flip
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe

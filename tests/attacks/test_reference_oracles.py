@@ -13,7 +13,7 @@ from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.lira import Lira, logits
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.rmia import Rmia
-from mia_lightning.metrics import auc, tpr_at_fpr
+from mia_lightning.metrics.roc import auc, tpr_at_fpr
 from mia_lightning.training.signals import Signals
 
 LIMITS: dict[str, tuple[Callable[[], float], Callable[[float], float]]] = {

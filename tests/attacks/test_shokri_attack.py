@@ -20,7 +20,7 @@ from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri
 from mia_lightning.attacks.vectors import balanced, scales
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob

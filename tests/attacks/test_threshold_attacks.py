@@ -21,7 +21,7 @@ from mia_lightning.attacks.thresholds import (
     Entropy,
     ModifiedEntropy,
 )
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 from mia_lightning.training.signals import Signals
 
 GLOBAL = [Confidence(), Entropy(), ModifiedEntropy()]

@@ -12,7 +12,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Given, Halves, Membership, Plan, Wanted
-from mia_lightning.metrics import auc
+from mia_lightning.metrics.roc import auc
 
 
 def population_of(num_records: int) -> Population:

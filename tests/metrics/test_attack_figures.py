@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import Bootstrap, Figure, Figures, attack_figures, mean_figures, per_class_figures
+from mia_lightning.metrics.figures import Figure, Figures
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.leakage import attack_figures, per_class_figures
+from mia_lightning.metrics.over_targets import mean_figures
 from mia_lightning.metrics.roc import tpr_at_fpr
 from mia_lightning.seeds import generator
 

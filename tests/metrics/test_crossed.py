@@ -5,7 +5,6 @@ import pytest
 import torch
 from simulated_targets import leave_one_out_targets
 
-from mia_lightning.metrics import attack_figures, target_figures
 from mia_lightning.metrics.figures import Interval
 from mia_lightning.metrics.intervals.areas import TOO_FEW
 from mia_lightning.metrics.intervals.crossed import (
@@ -15,7 +14,8 @@ from mia_lightning.metrics.intervals.crossed import (
     crossed_interval,
     share_contributions,
 )
-from mia_lightning.metrics.over_targets import mean_auc_interval
+from mia_lightning.metrics.leakage import attack_figures
+from mia_lightning.metrics.over_targets import mean_auc_interval, target_figures
 from mia_lightning.metrics.roc import roc
 
 

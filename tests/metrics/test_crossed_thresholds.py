@@ -9,7 +9,6 @@ from scipy.special import logit
 from simulated_targets import leave_one_out_targets
 from torch import Tensor
 
-from mia_lightning.metrics import target_figures
 from mia_lightning.metrics.figures import Figure, Interval
 from mia_lightning.metrics.intervals.bootstrap import FEWEST, members_for
 from mia_lightning.metrics.intervals.crossed import (
@@ -34,6 +33,7 @@ from mia_lightning.metrics.intervals.crossed_thresholds import (
     mean_tpr_interval,
     pooled_tpr_interval,
 )
+from mia_lightning.metrics.over_targets import target_figures
 from mia_lightning.metrics.ranking_over_targets import _around
 from mia_lightning.metrics.roc import average_precision, roc
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mia_lightning.attacks.decisions import FIXED, TIED_SCORES
 from mia_lightning.attacks.operating_point import learnt_threshold
-from mia_lightning.metrics import target_figures
 from mia_lightning.metrics.intervals.crossed import CROSSED, TOO_FEW
 from mia_lightning.metrics.intervals.learnt_thresholds import (
     JACKKNIFE,
@@ -23,7 +22,7 @@ from mia_lightning.metrics.intervals.learnt_thresholds import (
     rate_intervals,
     relearnt,
 )
-from mia_lightning.metrics.over_targets import NOT_KNOWN
+from mia_lightning.metrics.over_targets import NOT_KNOWN, target_figures
 
 RATES = ("recall", "precision", "precision_balanced", "accuracy", "balanced_accuracy", "advantage")
 

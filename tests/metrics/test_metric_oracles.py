@@ -4,7 +4,9 @@ import oracles
 import pytest
 import torch
 
-from mia_lightning.metrics import accuracy_by_membership, attack_figures, auc, tpr_at_fpr
+from mia_lightning.metrics.leakage import attack_figures
+from mia_lightning.metrics.roc import auc, tpr_at_fpr
+from mia_lightning.metrics.target_accuracy import accuracy_by_membership
 
 N = 40_000
 

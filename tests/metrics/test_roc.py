@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import Bootstrap, attack_figures
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
+from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.metrics.roc import (
     auc,
     average_precision,

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import accuracy_score
 
 from mia_lightning.errors import InputError
-from mia_lightning.metrics import accuracy_by_membership
+from mia_lightning.metrics.target_accuracy import accuracy_by_membership
 from mia_lightning.seeds import generator
 
 

@@ -11,10 +11,11 @@ from torch import nn
 
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
-from mia_lightning.metrics import Bootstrap, attack_figures
 from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS
 from mia_lightning.metrics.intervals.areas import auc_interval
+from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.crossed import CROSSED
+from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.assemble import AttackOutcome, assemble
 from mia_lightning.reports.console import render_summary
