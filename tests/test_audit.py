@@ -1,6 +1,7 @@
 """`mia_lightning.audit` from Python: inputs, what it refuses, and what becomes of models that fail."""
 
 import importlib
+import re
 import sys
 from dataclasses import replace
 from functools import partial
@@ -15,8 +16,10 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.attacks.shokri import default_training
 from mia_lightning.datasets.population import Population
+from mia_lightning.gate import Gate, judge
 from mia_lightning.membership import Wanted
 from mia_lightning.models.mlp import MLP
+from mia_lightning.reports import sentences
 
 MODEL = partial(MLP, hidden=[8])
 CPU = mia.TrainerSettings(accelerator="cpu")
@@ -256,4 +259,25 @@ def test_targets_that_fail_are_left_out_and_told(blobs: Population) -> None:
     (warning,) = [each for each in report.warnings if "of the targets" in each and "left out" in each]
     left_out = warning.split("[")[1].split("]")[0].split(", ")
     assert report.target.num_targets == 6 - len(left_out) > 0
+    assert warning in report.broken
     assert set(report.scores.target.tolist()) == set(range(6 - len(left_out)))
+
+
+@pytest.mark.parametrize(("num_poisoned", "is_broken"), [(1, False), (3, True)])
+def test_low_figures_are_no_evidence_where_more_than_a_few_shadow_models_fail(
+    num_poisoned: int, is_broken: bool, blobs: Population
+) -> None:
+    """Records that no network can learn from are among the members of some shadow models."""
+    x_N = blobs.x_N.clone()
+    x_N[:num_poisoned] = torch.tensor([3e38, -3e38] * 3)
+    poisoned = Population(name="blobs", x_N=x_N, label_N=blobs.label_N, class_names=blobs.class_names)
+    settings = {"model": partial(MLP, hidden=[8], activation="relu"), "seed": 0}
+    report = audit(poisoned, shadow=mia.Real(count=24), membership=mia.Disjoint(train_size=12), **settings)
+    (warning,) = [each for each in report.warnings if "of the shadow models" in each]
+    lost = int(re.search(r"(\d+) of 24", warning)[1])
+    assert (lost > 2.4) == is_broken
+    assert report.broken == ((warning,) if is_broken else ())
+    verdict = judge(report, Gate(metric="auc", limit=0.999))
+    assert (verdict.status, verdict.exit_code) == (("undetermined", 4) if is_broken else ("below", 0))
+    assert (warning in verdict.sentence) == is_broken
+    assert any("no evidence that nothing leaks" in each for each in sentences.verdict(report)) == is_broken

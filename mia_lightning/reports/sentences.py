@@ -99,9 +99,10 @@ def verdict(report: AuditReport) -> list[str]:
         )
     if not leaks(report):
         each = "" if num_targets == 1 else " of each target"
+        but = "" if report.understated is None else ", which is no evidence that nothing leaks"
         sentences.append(
             f"With {figures.num_members // num_targets:,} members and {figures.num_nonmembers // num_targets:,} "
-            f"non-members{each}, this AUC is no better than chance."
+            f"non-members{each}, this AUC is no better than chance{but}."
         )
     return sentences
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,6 +33,9 @@ from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe
+
+FEW_LOST = 0.1
+"""The share of models whose loss may be no longer finite before low figures are no evidence."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -287,7 +291,8 @@ def _kept_targets(targets: Models, signals: Signals, membership: Membership, eng
         )
     if broken:
         engine.stages.remark(
-            f"The loss or the outputs of the targets {broken} were not finite: they are left out.", kind="broken"
+            f"The loss or the outputs of the targets {broken} were not finite: they are left out.",
+            kind=_kind_of_loss(kept_T),
         )
     return kept_T
 
@@ -306,6 +311,11 @@ def _kept(membership: Membership, failed_K: Tensor, engine: Engine) -> Tensor:
         engine.stages.remark(
             f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
             "models are left out (a model's complement goes with it).",
-            kind="broken",
+            kind=_kind_of_loss(kept_K),
         )
     return kept_K
+
+
+def _kind_of_loss(kept_K: Tensor) -> Literal["warning", "broken"]:
+    """A few models out of many can be spared; where more are left out, low figures are no evidence."""
+    return "warning" if bool((~kept_K).double().mean() <= FEW_LOST) else "broken"

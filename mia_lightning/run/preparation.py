@@ -82,12 +82,18 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     )
     _check_roles(setup, audit)
     if is_trained:
-        _say_what_is_ignored(setup, "model")
+        _say_how_it_is_used(setup, "model")
     return setup
 
 
-def _say_what_is_ignored(setup: Setup, place: str) -> None:
-    """Remark that a LightningModule's own training is not called."""
+def _say_how_it_is_used(setup: Setup, place: str) -> None:
+    """Remark what one output is taken for, and that a LightningModule's own training is not called."""
+    if setup.architecture.one_output is not None:
+        setup.engine.stages.remark(
+            f"`{place}` makes a network with one output, {setup.architecture.name}: it is trained as the "
+            f"{setup.architecture.one_output} of the second class, {setup.population.class_names[1]}.",
+            kind="note",
+        )
     if setup.architecture.own_training:
         setup.engine.stages.remark(
             f"`{place}` makes the LightningModule {setup.architecture.name}, of which `forward` alone is used: its "
@@ -116,7 +122,7 @@ def _check_roles(setup: Setup, audit: Audit) -> None:
         with _named("guess.training" if has_own_training else "training"):
             shadows = shadow_setup(setup, audit)
             if audit.guess is not None and audit.guess.model is not None:
-                _say_what_is_ignored(shadows, "guess.model")
+                _say_how_it_is_used(shadows, "guess.model")
             if audit.shadow.makes_records:  # how many is not known yet
                 shadows.recipe.check_schedule("shadow", ())
                 shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)

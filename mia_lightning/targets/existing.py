@@ -26,7 +26,7 @@ from mia_lightning.training.stack.architecture import (
     inspect_architecture,
 )
 from mia_lightning.training.stack.layers import make_stackable
-from mia_lightning.training.stack.one_output import TwoColumns, answer_of
+from mia_lightning.training.stack.one_output import TwoColumns, answer_of, one_output
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
@@ -55,17 +55,16 @@ class Existing(Target):
                 finite or not here.
         """
         trained = given_models(self.network, setup.population, setup.engine.device)
-        if trained.architecture.gives_probabilities:
-            last = trained.architecture.last_layer
+        own = trained.architecture
+        if own.one_output is not None:
             setup.engine.stages.remark(
-                f"The target gives probabilities{f', by its last layer {last}' if last else ''}: they are taken as "
-                "such, not as logits."
-            )
-        made = trained.stack.make_network() if setup.population.num_classes == 2 else None
-        if isinstance(made, TwoColumns):
-            setup.engine.stages.remark(
-                f"The target gives one number: it is taken as the {made.answer} of the second class, "
+                f"The target gives one number a record: it is taken as the {own.one_output} of the second class, "
                 f"{setup.population.class_names[1]}."
+            )
+        elif own.gives_probabilities:
+            setup.engine.stages.remark(
+                f"The target gives probabilities{f', by its last layer {own.last_layer}' if own.last_layer else ''}: "
+                "they are taken as such, not as logits."
             )
         x_B = few_records(self.network, setup.population).to(trained.stack.device)
         of_two, of_three = (trained.log_probability(x_B[:size].to(trained.stack.dtype))[0, :2] for size in (2, 3))
@@ -88,16 +87,18 @@ def given_models(network: nn.Module, population: Population, device: torch.devic
     what = f"The module {name}"
     _check_here(network, what)
     _check_finite(network, what)
-    trained = _trained_network(_with_columns(network, population), population, device)
-    return replace(trained, architecture=replace(trained.architecture, name=name))
+    network = _with_columns(network, population)
+    trained = _trained_network(network, population, device, name)
+    return replace(trained, architecture=replace(trained.architecture, name=name, one_output=one_output(network)))
 
 
-def _trained_network(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
-    own = _by_own_forward(network, population)
+def _trained_network(network: nn.Module, population: Population, device: torch.device, name: str) -> TrainedStack:
+    own = _by_own_forward(network, population, name)
     has_plain_weights = all(
         isinstance(value, Tensor) and not value.is_quantized for value in network.state_dict().values()
     )
-    if isinstance(network, torch.jit.ScriptModule) or not has_plain_weights:  # which cannot be swapped
+    is_script = any(isinstance(layer, torch.jit.ScriptModule) for layer in network.modules())
+    if is_script or not has_plain_weights:  # which cannot be swapped
         return own
     try:
         trained = as_stack(network, population, device)
@@ -146,8 +147,8 @@ def copied(network: nn.Module) -> nn.Module:
     return copy_
 
 
-def _by_own_forward(network: nn.Module, population: Population) -> TrainedStack:
-    name, stack = type(network).__name__, OwnForward(network)
+def _by_own_forward(network: nn.Module, population: Population, name: str) -> TrainedStack:
+    stack = OwnForward(network)
     x_B = few_records(network, population).to(stack.device)
     with in_eval_mode(network), torch.no_grad():
         found = check_outputs(network, x_B, population.num_classes, name=name, trainable=False)

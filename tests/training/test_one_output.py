@@ -1,5 +1,6 @@
 """Networks with one output on two classes, as targets and as models that are trained, against plain PyTorch."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -71,6 +72,100 @@ def test_the_one_output_of_a_target_is_the_logit_or_the_probability_of_the_secon
         assert models.architecture.name == "One"
 
 
+class Counts(One):
+    """It counts its calls in a buffer, and holds a lock, so that it cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.sigmoid)
+        self.lock = threading.Lock()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class Words(nn.Module):
+    """Logits of words, whose numbers are below 10: an index that is scaled would be out of range."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        self.embedding, self.norm, self.last = nn.Embedding(10, 4), nn.LayerNorm(4), nn.Linear(4, 1)
+        with torch.no_grad():
+            self.last.weight *= 0.05
+            self.last.bias.fill_(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(self.embedding(x.long()).mean(1))).squeeze(-1)
+
+
+def given_answer(network: nn.Module, population: Population) -> str | None:
+    return Existing(network=network).obtain(given_setup(population)).architecture.one_output
+
+
+@pytest.mark.parametrize("bias", [0.5, -3.0])
+def test_logits_that_lie_in_0_and_1_by_chance_are_logits(bias: float, two: Population) -> None:
+    words = replace(two, x_N=(two.x_N.abs() * 3).clamp(max=9).floor())
+    network = Words(bias)
+    with torch.no_grad():
+        logits_N = network(words.x_N)
+    assert bool(((logits_N > 0) & (logits_N < 1)).all()) == (bias == 0.5)
+    assert given_answer(network, words) == "logit"
+    assert given_answer(nn.Sequential(network, nn.Sigmoid()), words) == "probability"
+    assert bind_records(partial(Words, bias), words)()(words.x_N).shape == (len(words), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float16])
+def test_numbers_that_overflow_say_nothing(dtype: torch.dtype, two: Population) -> None:
+    assert given_answer(One(torch.sigmoid).to(dtype), two) == "probability"
+    assert given_answer(One(lambda z: 1 / (1 + torch.exp(-z))).to(dtype), two) == "probability"
+    assert given_answer(One(lambda z: torch.exp(z) / (1 + torch.exp(z))).to(dtype), two) == "probability"
+    assert given_answer(One().to(dtype), two) == "logit"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+def test_what_cannot_be_copied_or_swapped_is_judged_by_its_own_answers(two: Population) -> None:
+    network = Counts()
+    assert given_answer(network, two) == "probability"
+    scripted = torch.jit.trace(One(torch.sigmoid).eval(), two.x_N[:3])
+    assert given_answer(scripted, two) == "probability"
+    assert given_answer(torch.jit.trace(One().eval(), two.x_N[:3]), two) == "logit"
+
+
+def test_nothing_of_the_target_is_changed_to_find_out(two: Population) -> None:
+    network = nn.Sequential(nn.BatchNorm1d(6), One(torch.sigmoid)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    models = Existing(network=network).obtain(given_setup(two))
+    assert network.training
+    assert not network._forward_hooks
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name])
+    with torch.no_grad():
+        alone = network.eval()(two.x_N[:1]).reshape(-1)
+    one = replace(two, x_N=two.x_N[:1], label_N=two.label_N[:1])
+    torch.testing.assert_close(models.observe(one).log_probability_KANC[0, 0, 0, 1:].exp(), alone)
+
+
+def test_what_the_output_is_taken_for_is_said(two: Population, tmp_path: Path) -> None:
+    torch.save(One().state_dict(), tmp_path / "one.pt")
+    settings = {"shadow": mia.Real(count=2), "attacks": [mia.Loss()], "training": mia.Recipe(epochs=1)}
+    settings["trainer"] = TrainerSettings(accelerator="cpu")
+    given = {**settings, "membership": mia.Given(member_N=range(40))}
+    for kind, target in {
+        "probability": Existing(network=One(torch.sigmoid)),
+        "logit": mia.Checkpoint(path=tmp_path / "one.pt"),
+    }.items():
+        said = [
+            remark
+            for remark in mia.audit(two, model=One, target=target, **given).warnings
+            if remark.startswith("The target gives")
+        ]
+        assert len(said) == 1
+        assert f"{kind} of the second class, yes" in said[0]
+    said = mia.audit(two, model=One, membership=mia.Disjoint(train_size=20), **settings).notes
+    assert [remark for remark in said if "One" in remark and "logit of the second class, yes" in remark]
+
+
 def test_a_checkpoint_of_a_model_with_one_output_is_read(two: Population, tmp_path: Path) -> None:
     network = One()
     torch.save(network.state_dict(), tmp_path / "one.pt")
@@ -121,6 +216,20 @@ def first(engine: Engine, bound: Callable[[], nn.Module], two: Population, recip
 def test_a_model_with_one_probability_is_refused_as_any_that_gives_probabilities(two: Population) -> None:
     with pytest.raises(InputError, match="gives probabilities"):
         mia.audit(two, model=Sigmoid, shadow=mia.Real(count=2), membership=mia.Disjoint(train_size=20))
+
+
+def test_numbers_that_are_no_scores_are_refused(two: Population) -> None:
+    for after in (lambda z: (z > 0).long(), lambda z: z > 0):
+        with pytest.raises(InputError, match=r"\[B, C\], here \[2, 2\]"):
+            given_answer(One(after), two)
+
+
+def test_a_function_that_gives_the_same_network_each_time_is_refused(two: Population, blobs: Population) -> None:
+    for population, network in ((two, One()), (blobs, nn.Linear(6, 3))):
+        with pytest.raises(InputError, match="the same"):
+            mia.audit(
+                population, model=lambda n=network: n, shadow=mia.Real(count=2), membership=mia.Disjoint(train_size=20)
+            )
 
 
 def test_one_output_for_three_classes_is_refused(blobs: Population) -> None:

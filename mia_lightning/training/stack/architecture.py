@@ -20,6 +20,7 @@ from mia_lightning.seeds import isolated
 from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.words import Words
 from mia_lightning.training.stack.layers import MaskedBatchNorm, make_stackable
+from mia_lightning.training.stack.one_output import Answer, one_output
 from mia_lightning.training.stack.stack import FitsToRecords, MakeNetwork, Stack, slots_of
 
 
@@ -59,6 +60,7 @@ class Architecture:
         probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
         own_training: the methods by which a LightningModule says how it is trained, which a stack does not call.
+        one_output: what its one output is, of which two columns are made; None where there is one a class.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Architecture:
     probabilities_in: tuple[str, ...] = ()
     last_layer: str = ""
     own_training: tuple[str, ...] = ()
+    one_output: Answer | None = None
 
     @property
     def gives_probabilities(self) -> bool:
@@ -126,6 +129,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
         if not parameters:
             raise InputError(f"The model {name} has no trainable parameters; there is nothing to train.")
         if trainable:
+            _check_new(make_network, network)
             _check_memory(network, name)
         x_B = few_records(network, population).cpu()
         stackable = make_stackable(network.cpu(), 0, "inspection")
@@ -145,6 +149,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             probabilities_in=found.probabilities_in,
             last_layer=found.last_layer,
             own_training=own_training(network),
+            one_output=one_output(network),
         )
 
 
@@ -185,6 +190,15 @@ def _made(make_network: MakeNetwork) -> nn.Module:
             f"`model` made a {type(network).__name__}, which a stack cannot train; make the plain network inside."
         )
     return network
+
+
+def _check_new(make_network: MakeNetwork, network: nn.Module) -> None:
+    """Refuse a function that gives the same network each time: all models of a stack would begin as one."""
+    if make_network() is network:
+        raise InputError(
+            f"`model` gives the same {type(network).__name__} each time; give the class or a function that makes a new "
+            "one (a trained network to be attacked goes to `target`)."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

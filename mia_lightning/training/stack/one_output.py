@@ -1,5 +1,6 @@
 """Networks that give two classes one number a record: the logit of the second class, or its probability."""
 
+import copy
 from functools import partial
 from typing import Literal
 
@@ -11,6 +12,8 @@ from mia_lightning.seeds import isolated
 from mia_lightning.training.stack.stack import MakeNetwork
 
 Answer = Literal["logit", "probability"]
+_OTHER_WEIGHTS = (-1, 2, -2, 30, -30, 1000, -1000)
+"""Factors of all weights at once: with one of them a logit leaves [0, 1], also in half precision and deep networks."""
 
 
 class TwoColumns(nn.Module):
@@ -46,20 +49,49 @@ def with_two_columns(make_network: MakeNetwork, answer: Answer) -> nn.Module:
     return network
 
 
+def one_output(network: nn.Module) -> Answer | None:
+    """What the one output is of which the two columns of a network are made; None where it gives them itself."""
+    if isinstance(network, TwoColumns):
+        return network.answer
+    hooks = [hook for hook in network._forward_hooks.values() if isinstance(hook, partial) and hook.func is _after]
+    return hooks[0].keywords["answer"] if hooks else None
+
+
 @torch.no_grad()
 def answer_of(network: nn.Module, population: Population) -> Answer | None:
-    """What the one output of a network in eval mode is; None where it has not one output a record.
+    """What the one output of a network in eval mode is; None where it does not give one floating-point number a record.
 
-    It is a probability where it stays in [0, 1] on records that are far away, too.
+    A logit can lie in [0, 1] by chance; a probability lies there with any weights. A copy of the network on the CPU is
+    therefore run with other weights; a network that cannot be copied is judged by its own alone.
     """
-    parameter = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(0))
+    parameters = [p for p in network.parameters() if p.is_floating_point()]
+    dtype, device = (parameters[0].dtype, parameters[0].device) if parameters else (torch.float32, torch.device("cpu"))
     index = torch.arange(min(64, len(population)), device=population.device)
-    x_B = population.records(index, parameter.dtype).to(parameter.device)
-    outputs = [network(scale * x_B) for scale in (1, 1000, -1000)]
-    if not all(isinstance(output, Tensor) and output.shape in {(len(x_B), 1), (len(x_B),)} for output in outputs):
+    x_B = population.records(index, dtype).to(device)
+    few = network(x_B[:3])
+    if not isinstance(few, Tensor) or not few.is_floating_point():
         return None
-    is_probability = all(bool(((output >= 0) & (output <= 1)).all()) for output in outputs)
-    return "probability" if is_probability else "logit"
+    if few.shape not in {(len(x_B[:3]), 1), (len(x_B[:3]),)}:
+        return None
+    if not _can_be_probability(network(x_B)):
+        return "logit"
+    try:
+        other = copy.deepcopy(network).cpu()
+        weights = [(p, p.clone()) for p in other.parameters() if p.is_floating_point()]
+        for factor in _OTHER_WEIGHTS:
+            for p, weight in weights:
+                p.copy_(factor * weight)
+            if not _can_be_probability(other(x_B.cpu())):
+                return "logit"
+    except Exception:  # of a network that cannot be copied, or runs on its own device alone
+        pass
+    return "probability"
+
+
+def _can_be_probability(output_B: Tensor) -> bool:
+    """Whether all numbers are in [0, 1]; what overflowed says nothing."""
+    output_B = output_B[output_B.isfinite()]
+    return bool(((output_B >= 0) & (output_B <= 1)).all())
 
 
 def _after(network: nn.Module, inputs: tuple[Tensor], output: Tensor, *, answer: Answer) -> Tensor:
