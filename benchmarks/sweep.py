@@ -7,8 +7,9 @@ The sweep is the command
     mia-lightning -m hydra/launcher=local dataset=digits seed=0,1 model=mlp,relu_mlp \\
         attack=shokri,loss,class_confidence "defense=[],[top_k]"
 
-whose runs follow one another in one process (with `--quick` those of seed 0): two seeds and two architectures make 4
-stacks (a target and its shadow models each), three attacks and two output defences 6 runs of each. It is run with a
+whose runs follow one another in one process. Two seeds and two architectures make 4 stacks (a target and its shadow
+models each), three attacks and two output defences 6 runs of each. `--quick` leaves out seed 1: 12 runs over 2 stacks,
+with fewer models and epochs. The sweep is run with a
 new, empty store and with `store.dir=null`, in turn, and `seconds` is the median over rounds from start to end of the
 process. How many models were found and trained is read from the runs' reports. A stack counts as trained where a run
 trained shadow models.

@@ -91,7 +91,7 @@ def _rasterised_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_machine_is_looked_at_once() -> Iterator[None]:
-    """For each trainer Lightning looks through all installed packages, and torch for GPUs at each step of Adam."""
+    """What Lightning asks for each trainer (the installed packages) and torch for each step of Adam (the GPUs)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
         patch.setattr("torch.cuda._device_count_nvml", cache(torch.cuda._device_count_nvml))
@@ -104,8 +104,8 @@ def _splits_are_checked_once() -> Iterator[None]:
     found: dict[Any, str | None] = {}
 
     def check(population: Population, member_N: Tensor, nonmember_N: Tensor, *, seed: int) -> str | None:
-        masks = (member_N.numpy().tobytes(), nonmember_N.numpy().tobytes())
-        key = (population.record_digests().tobytes(), population.label_N.numpy().tobytes(), *masks, seed)
+        tensors = [each.cpu().numpy().tobytes() for each in (population.label_N, member_N, nonmember_N)]
+        key = (population.record_digests().tobytes(), *tensors, seed)
         if key not in found:
             found[key] = model_free_warning(population, member_N, nonmember_N, seed=seed)
         return found[key]

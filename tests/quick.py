@@ -16,7 +16,8 @@ QUICK_SHOKRI = mia.Shokri(
 
 
 def slow_but(quick: Collection[Any], cases: Collection[Any]) -> list[Any]:
-    """The cases as parameters of a test; those that are not among the quick ones are slow."""
+    """The cases as parameters of a test: plain pytest runs the quick ones, `pytest -m slow` the others."""
+    assert all(case in cases for case in quick)
     return [
         case if case in quick else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
         for case in cases

@@ -442,7 +442,7 @@ class AuditReport(_Section):
 
     @property
     def understated(self) -> str | None:
-        """Why low figures are no evidence; None where they may be."""
+        """Why low figures are no evidence that nothing leaks; None where nothing speaks against them."""
         return self.trust.understated or next(iter(self.broken), None)
 
     def __repr__(self) -> str:

@@ -48,7 +48,7 @@ class Existing(Target):
     def obtain(self, setup: Setup) -> TrainedStack:
         """The module as a stack of one, in its own floating-point type; one that no stack can hold is run as it is.
 
-        One output is taken for the logit of the second of two classes, or for its probability.
+        For two classes, one output is taken as the logit or the probability of the second.
 
         Raises:
             InputError: it does not give `[B, C]` on the population's records in eval mode, or has weights that are not

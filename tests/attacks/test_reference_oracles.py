@@ -76,11 +76,7 @@ def test_attacks_approach_their_limits(attack: Attack, limit: str, small: Case) 
     assert abs(small.excess(score_N, limit, 0.01)) < 4
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [pytest.param(attack, marks=pytest.mark.slow if getattr(attack, "trim", 0) else ()) for attack in EVERY],
-    ids=name_of,
-)
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
 @pytest.mark.slow
 def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
     score_N = small.score(attack)

@@ -4,17 +4,20 @@
 
 puts into the folder `mia-lightning`, `python` (which forks where the program comes from the standard input) and
 `follow`, which runs `[[language, code], ...]` from the standard input. Each hands its arguments, folder, environment
-and streams to this process, and ends as the fork ends.
+and streams to this process, and ends as the fork ends. What only a new interpreter would show, such as a circular
+import, is not seen here.
 """
 
 import importlib
 import json
 import os
 import pkgutil
+import signal
 import socket
 import subprocess
 import sys
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +28,13 @@ if os.path.basename(sys.argv[0]) == "python" and sys.argv[1:] != ["-"]:
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     asked = {{"argv": sys.argv, "folder": os.getcwd(), "environment": dict(os.environ), "group": os.getpgid(0)}}
-    socket.send_fds(server, [json.dumps(asked).encode() + b"\\n"], [0, 1, 2])
-    child = int(server.recv(20))
+    socket.send_fds(server, [b">"], [0, 1, 2])
+    server.sendall(json.dumps(asked).encode() + b"\\n")
+    answers = server.makefile()
+    child = int(answers.readline())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: os.kill(child, number))
-    code = int(server.recv(20))
+    code = int(answers.readline())
 if code < 0:
     signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
@@ -38,7 +43,12 @@ sys.exit(code)
 
 
 def serve(folder: Path) -> dict[str, Any]:
-    """Fork for each command until this process is ended. Returns in a fork: what was asked."""
+    """Fork for each command until this process is ended, which ends all forks. Returns in a fork: what was asked.
+
+    A fork ends with its client.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    running: dict[int, socket.socket] = {}
     with socket.socket(socket.AF_UNIX) as server:
         address = str(folder / "socket")
         server.bind(address)
@@ -49,32 +59,51 @@ def serve(folder: Path) -> dict[str, Any]:
             client.write_text(CLIENT.format(python=sys.executable, address=address))
             client.chmod(0o755)
         print("ready", flush=True)
-        waiting: dict[int, socket.socket] = {}
-        while True:
-            for child in list(waiting):
-                ended, status = os.waitpid(child, os.WNOHANG)
-                if ended:
-                    with waiting.pop(child) as client_:
-                        client_.sendall(str(os.waitstatus_to_exitcode(status)).encode())
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                continue
-            connection.settimeout(None)
-            message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
-            while not message.endswith(b"\n"):
-                message += connection.recv(2**20)
-            asked: dict[str, Any] = json.loads(message)
-            child = os.fork()
-            if child == 0:
-                os.setpgid(0, asked["group"])
-                for number, stream in enumerate(streams):
-                    os.dup2(stream, number)
-                return asked
-            connection.sendall(str(child).encode())
-            for stream in streams:
-                os.close(stream)
-            waiting[child] = connection
+        try:
+            while True:
+                for child in list(running):
+                    _look_after(child, running)
+                try:
+                    connection, _ = server.accept()
+                except TimeoutError:
+                    continue
+                connection.settimeout(None)
+                _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+                message = connection.makefile().readline()
+                child = os.fork() if message else 0
+                if message and child == 0:
+                    running.clear()
+                    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                    asked: dict[str, Any] = json.loads(message)
+                    os.setpgid(0, asked["group"])
+                    for number, stream in enumerate(streams):
+                        os.dup2(stream, number)
+                    return asked
+                for stream in streams:
+                    os.close(stream)
+                if message:
+                    running[child] = connection
+                    _send(connection, child)
+        finally:
+            for child in running:
+                os.kill(child, signal.SIGKILL)
+
+
+def _look_after(child: int, running: dict[int, socket.socket]) -> None:
+    """Tell the client how its fork ended, or end the fork of a client that is gone."""
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        with running.pop(child) as connection:
+            _send(connection, os.waitstatus_to_exitcode(status))
+        return
+    with suppress(BlockingIOError):
+        if not running[child].recv(1, socket.MSG_DONTWAIT):
+            os.kill(child, signal.SIGKILL)
+
+
+def _send(connection: socket.socket, number: int) -> None:
+    with suppress(OSError):  # of a client that is gone
+        connection.sendall(f"{number}\n".encode())
 
 
 def run(asked: dict[str, Any]) -> None:

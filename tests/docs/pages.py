@@ -63,7 +63,9 @@ def forked_commands() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).with_name("forks.py")
         with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            assert server.stdout.readline() == "ready\n"
-            yield Path(folder)
-            server.terminate()
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "ready\n"
+                yield Path(folder)
+            finally:
+                server.terminate()

@@ -184,7 +184,7 @@ def test_synthetic_records_have_no_group(blobs: Population) -> None:
     assert 0 < counted < 60
 
 
-@pytest.mark.parametrize("kind", [pytest.param("mislabelled", marks=pytest.mark.slow), "uniform"])
+@pytest.mark.parametrize("kind", ["mislabelled", "uniform"])
 @pytest.mark.slow
 def test_canaries_are_found_more_often_than_natural_records(kind: str) -> None:
     """An overfitted network on digits: 150 canaries, half of them members."""

@@ -207,7 +207,7 @@ class Recipe:
             last = f", by its last layer {architecture.last_layer}" if architecture.last_layer else ""
             raise InputError(
                 f"The model {architecture.name} gives probabilities{mode}{last}, but is trained with cross-entropy, "
-                "which takes logits; leave that layer (a softmax) out."
+                "which takes logits; leave that layer (a softmax or sigmoid) out."
             )
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
