@@ -25,7 +25,7 @@ class Row:
         variant: that was run.
         attacks: for each column the attack that knows most of the defence; None where it was not run.
         is_efficient: whether no other variant is as accurate on new records and leaks as little to its strongest
-            attack, and is better in one of the two (Pareto); runs that a warning calls broken do not count.
+            attack, and is better in one of the two (Pareto); runs whose low figures are no evidence do not count.
     """
 
     variant: Variant
@@ -59,7 +59,7 @@ def defense_matrix(report: ComparisonReport) -> Matrix | None:
     names = tuple(dict.fromkeys(_base(attack.name) for variant in ran for attack in variant.attacks))
     attacks = [tuple(_best_informed(variant, name) for name in names) for variant in ran]
     points = [
-        (None, None) if variant.is_broken else (variant.test_accuracy, _leakage(row))
+        (None, None) if variant.doubt else (variant.test_accuracy, _leakage(row))
         for variant, row in zip(ran, attacks, strict=True)
     ]
     rows = tuple(
@@ -84,7 +84,7 @@ def render_matrix(matrix: Matrix) -> Group:
         Text("Defences by attacks: AUC of the attacker who knows the defence", "bold"),
         Columns(["variant", "test accuracy", *matrix.attacks], rows, 1),
         Sentence(
-            "* Pareto front: no other variant is at least as accurate and leaks no more; broken runs do not count"
+            "* Pareto front: no other variant is at least as accurate and leaks no more; runs in doubt do not count"
         ),
     )
 

@@ -63,7 +63,7 @@ class Variant(_Section):
     queries_per_record: float | None = None  # of synthetic shadow records
     failed_classes: tuple[str, ...] = ()  # of which no record could be synthesised
     defense: str | None = None
-    is_broken: bool = False  # a warning says that low figures are no evidence
+    doubt: str | None = None  # why low figures are no evidence
     remarks: tuple[str, ...] = ()  # the warnings of its report
     train_accuracy: float | None = None
     test_accuracy: float | None = None

@@ -30,6 +30,7 @@ def render_comparison(report: ComparisonReport) -> Group:
             )
     table = Columns(["variant", "attack", "train", "test", "accuracy", "precision", "recall", "AUC"], rows, 2)
     lines = [Text(f"{each.name}: not run: {each.skipped}", "yellow") for each in report.variants if each.skipped]
+    lines += [Text(f"{each.name}: {each.doubt}", "yellow") for each in report.variants if each.doubt]
     for statement in report.statements:
         sign = f"{_SIGNS[statement.verdict]} {statement.verdict}: "
         lines.append(Text.assemble((sign, _STYLES[statement.verdict]), f"{statement.text} ({statement.detail})"))
@@ -39,7 +40,7 @@ def render_comparison(report: ComparisonReport) -> Group:
 def comparison_csv(report: ComparisonReport) -> str:
     """A row for each variant and attack."""
     of_variant = ["x", "dataset", "num_classes", "num_members", "num_nonmembers", "architecture", "shadow_source"]
-    of_variant += ["num_shadows", "defense", *ACCURACIES, "skipped"]
+    of_variant += ["num_shadows", "defense", *ACCURACIES, "doubt", "skipped"]
     every = [attack for variant in report.variants for attack in variant.attacks]
     rates = list(dict.fromkeys(rate for attack in every for rate in attack.tpr_at_fpr))
     columns = ["variant", *of_variant, "attack", "adaptive", *with_limits({}, FIGURES)]

@@ -106,10 +106,10 @@ function drawGap(rows, state) {
     : `Rank correlation over ${counted(kept.length, "run")}: ${show(correlation, 2)}.`;
 }
 
-// The rows on the front of each data set, a list for each; runs that a warning calls broken are on none.
+// The rows on the front of each data set, a list for each; runs in doubt are on none.
 function fronts(rows) {
   const byDataset = new Map();
-  rows.filter((row) => !row.run.broken).forEach((row) => byDataset.set(row.run.dataset, [...(byDataset.get(row.run.dataset) || []), row]));
+  rows.filter((row) => !row.run.doubt).forEach((row) => byDataset.set(row.run.dataset, [...(byDataset.get(row.run.dataset) || []), row]));
   return [...byDataset].map(([dataset, group]) => ({
     dataset,
     rows: paretoFront(group.map((row) => ({ accuracy: row.run.test_accuracy, leakage: row.leakage[0] }))).map((place) => group[place]),

@@ -77,8 +77,7 @@ function tableCell(row, column) {
     const cell = element("th", null, { scope: "row" });
     cell.append(linked(row.run));
     if (row.run.path !== row.run.name) cell.append(element("small", row.run.path));
-    if (row.run.trust) cell.append(element("small", row.run.trust === "void" ? "cannot be trusted" : "not confirmed"));
-    else if (row.run.broken) cell.append(element("small", "broken: see the warnings of its report"));
+    if (row.run.doubt) cell.append(element("small", row.run.doubt));
     return cell;
   }
   const value = column.value(row);

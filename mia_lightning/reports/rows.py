@@ -6,7 +6,7 @@ torch nor the whole schema is loaded, so that thousands of runs are read in seco
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -56,10 +56,6 @@ def _figures(content: Any) -> dict[str, Any]:
         raise ValueError(f"these are no figures ({error!r})") from None
 
 
-def _doubt(verdict: Any) -> Any:
-    return verdict if verdict in ("void", "unconfirmed") else None
-
-
 class _Columns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, from_attributes=True)
 
@@ -89,9 +85,8 @@ class RunRow(_Columns):
     dataset: str = _at("dataset.name")
     num_records: int = _at("dataset.num_records")  # of the data set
     num_classes: int = _at("dataset.num_classes")
-    trust: Annotated[Literal["void", "unconfirmed"] | None, BeforeValidator(_doubt)] = _at(
-        "trust.verdict", default=None
-    )
+    trust: str | None = _at("trust.verdict", default=None)  # void, unconfirmed, sound or not checked
+    understated: str | None = _at("trust.understated", default=None)  # why the attacks may find too little
     broken: tuple[str, ...] = ()  # the warnings after which low figures are no evidence
     plan: str = _at("membership.plan")
     num_members: int = _at("membership.num_members")  # of one target
@@ -115,14 +110,15 @@ class RunRow(_Columns):
         return cls.model_validate(report)
 
     @property
-    def is_broken(self) -> bool:
-        """Whether a warning says that low figures of the run are no evidence."""
-        return self.trust is not None or bool(self.broken)
+    def doubt(self) -> str | None:
+        """Why low figures of the run are no evidence, in a word or two; None where they are."""
+        of_target = {"void": "cannot be trusted", "unconfirmed": "could not be confirmed"}.get(str(self.trust))
+        return of_target or ("leakage may be understated" if self.understated or self.broken else None)
 
     def rows(self) -> list[Row]:
         """A flat row for each attack; one without an attack for a run that has none."""
-        nested = {"attacks", "figures", "seconds", "config", "broken"}
-        shared = self.model_dump(exclude=nested)
+        nested = {"attacks", "figures", "seconds", "config", "trust", "understated", "broken"}
+        shared = self.model_dump(exclude=nested) | {"doubt": self.doubt}
         rows = [
             shared | attack.model_dump(exclude=nested) | with_limits(attack.figures, attack.figures)
             for attack in self.attacks

@@ -71,6 +71,7 @@ def _columns() -> dict[str, Any]:
     return {
         **{each.name: each.type for each in fields(Row) if each.name not in _NESTED},
         **{_RENAMED.get(name, name): of_report[name].annotation for name in _OF_REPORT},
+        "doubt": str,
         **dict.fromkeys(with_limits({}, FIGURES), float),
         **{f"seconds_{name}": float for name in STAGES},
     }
@@ -168,7 +169,9 @@ def run_names(rows: Sequence[Row]) -> dict[str, str]:
 
 
 def _remarks(rows: Sequence[Row]) -> list[str]:
-    lines = []
+    names = run_names(rows)
+    doubts = {names[row.run]: doubt for row in rows if (doubt := row.found.get("doubt"))}
+    lines = [f"Run {name}: {doubt}; see its report." for name, doubt in doubts.items()]
     reported = [row for row in rows if row.attack]
     if reported:
         first = reported[0]

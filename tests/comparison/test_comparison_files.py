@@ -73,6 +73,19 @@ def test_the_terminal_says_the_same_in_100_columns(comparison: ComparisonReport)
         assert part in text
 
 
+def test_a_variant_in_doubt_is_named(comparison: ComparisonReport, tmp_path: Path) -> None:
+    first, *others = comparison.variants
+    doubted = first.model_copy(update={"doubt": "cannot be trusted"})
+    report = comparison.model_copy(update={"variants": (doubted, *others)})
+    console = Console(width=100, record=True, file=io.StringIO(), color_system=None)
+    console.print(render_comparison(report))
+    assert f"{first.name}: cannot be trusted" in console.export_text()
+    save_comparison(report, tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "comparison.csv").read_text())))
+    assert [row["doubt"] for row in rows] == ["cannot be trusted", "", ""]
+    assert "cannot be trusted" in (tmp_path / "comparison.html").read_text()
+
+
 def test_the_index_lists_comparisons_with_their_statements(comparison: ComparisonReport, tmp_path: Path) -> None:
     save_index([(tmp_path / "one", comparison), (tmp_path / "two", comparison)], tmp_path)
     page = (tmp_path / "index.html").read_text()

@@ -244,22 +244,24 @@ class TestContent:
         assert len(set(names)) == len(names)
 
     @pytest.mark.parametrize(
-        ("content", "is_broken"),
+        ("content", "doubt"),
         [
-            ({}, False),
-            ({"warnings": ["Some are equal."]}, False),
-            ({"warnings": ["It has learnt nothing."], "broken": ["It has learnt nothing."]}, True),
-            ({"trust": {"verdict": "void"}}, True),
-            ({"trust": {"verdict": "unconfirmed"}}, True),
-            ({"trust": {"verdict": "sound"}}, False),
+            ({}, None),
+            ({"warnings": ["Some are equal."]}, None),
+            ({"trust": {"verdict": "sound"}}, None),
+            ({"trust": {"verdict": "not checked"}}, None),
+            ({"warnings": ["It has learnt nothing."], "broken": ["It has learnt nothing."]}, "understated"),
+            ({"trust": {"verdict": "sound", "understated": "Trees."}}, "understated"),
+            ({"trust": {"verdict": "void", "understated": "Trees."}}, "trusted"),
+            ({"trust": {"verdict": "unconfirmed"}}, "confirmed"),
         ],
     )
-    def test_runs_that_a_warning_calls_broken_are_marked(
-        self, content: dict[str, Any], is_broken: bool, tmp_path: Path
+    def test_runs_whose_low_figures_are_no_evidence_are_marked(
+        self, content: dict[str, Any], doubt: str | None, tmp_path: Path
     ) -> None:
         write_run(tmp_path / "runs" / "a", {**report_of(), **content})
         (run,) = self.content(tmp_path / "runs", tmp_path)["runs"]
-        assert run["broken"] is is_broken
+        assert run["doubt"] is None if doubt is None else run["doubt"].endswith(doubt)
 
     def test_figures_curves_and_names(self, tmp_path: Path) -> None:
         attacks = {
@@ -289,15 +291,6 @@ class TestContent:
         assert (first["project"], second["project"]) == ("nightly", "runs")
         assert (first["defense"], first["group"]) == ("none", None)
         assert found["settings"] == [{"name": "logger.project", "values": ["nightly", "3"], "of": [0, 1]}]
-
-    @pytest.mark.parametrize(
-        ("verdict", "shown"),
-        [("void", "void"), ("unconfirmed", "unconfirmed"), ("sound", None), ("not checked", None)],
-    )
-    def test_a_run_that_cannot_be_trusted_is_marked(self, verdict: str, shown: str | None, tmp_path: Path) -> None:
-        write_run(tmp_path / "runs" / "a", report_of() | {"trust": {"verdict": verdict}})
-        (run,) = self.content(tmp_path / "runs", tmp_path)["runs"]
-        assert run["trust"] == shown
 
     def test_links_are_relative_and_quoted(self, tmp_path: Path) -> None:
         write_run(tmp_path / "runs" / "a b#?%" / "c:d")

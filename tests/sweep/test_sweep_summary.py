@@ -9,6 +9,7 @@ import sys
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -22,7 +23,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
 from mia_lightning.sweep.rows import STAGES, Row
-from mia_lightning.sweep.summary import FIGURES, render_rows, save_summary, summarise
+from mia_lightning.sweep.summary import FIGURES, render_rows, save_summary, summarise, sweep_markdown
 
 pytestmark = pytest.mark.xdist_group("sweep_summary")
 
@@ -109,7 +110,8 @@ def test_the_file_has_the_same_columns_and_types_for_any_rows(done: Path, tmp_pa
     plain = [each.name for each in fields(Row)][:-2]
     plain += ["seed", "dataset", "num_records", "architecture", "plan", "defense", "attack", "adaptive", "train_size"]
     plain += ["num_targets", "num_shadows", "shadow_train_size", "train_accuracy", "test_accuracy"]
-    assert table.column_names == [*plain, "generalization_gap", *limits, *(f"seconds_{name}" for name in STAGES)]
+    plain += ["generalization_gap", "doubt"]
+    assert table.column_names == [*plain, *limits, *(f"seconds_{name}" for name in STAGES)]
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
     assert types["overrides"] == "list<element: string>"
     assert {types[name] for name in ("exit_code", "seed", "num_records", "num_shadows")} == {"int64"}
@@ -245,6 +247,28 @@ def test_the_table_shows_what_varies_and_says_once_what_does_not(done: Path, tmp
     assert sum(f" {auc:.3f} " in line for line in narrow.splitlines()) >= 2
     assert max(map(len, narrow.splitlines())) <= 80
     assert sum("77" in line.split()[:2] for line in lines) == 1  # the second attack of a run does not repeat the run
+
+
+@pytest.mark.parametrize(
+    ("content", "doubt"),
+    [
+        ({"trust": {"verdict": "void"}}, "cannot be trusted"),
+        ({"broken": ["The loss was not finite."]}, "leakage may be understated"),
+    ],
+)
+def test_runs_whose_low_figures_are_no_evidence_are_named(
+    content: dict[str, Any], doubt: str, done: Path, tmp_path: Path
+) -> None:
+    plain = json.loads((done / "report.json").read_text()) | {"broken": []}
+    for name, report in {"0": plain, "1": plain | content}.items():
+        shutil.copytree(done, tmp_path / name)
+        damaged(tmp_path / name, "report.json", json.dumps(report))
+    rows = summarise([tmp_path / "0", tmp_path / "1"])
+    for text in (drawn(rows), sweep_markdown(rows)):
+        assert text.count(doubt) == 1
+        assert f"Run 1: {doubt}" in text
+    table = pq.read_table(save_summary(rows, tmp_path / "new")).to_pylist()
+    assert [row["doubt"] for row in table] == [None, None, doubt, doubt]
 
 
 def test_the_table_names_what_failed_and_undefined_figures_are_dashes(done: Path, tmp_path: Path) -> None:
