@@ -221,10 +221,13 @@ class Reading:
         for row, (raw, record) in enumerate(zip(answers, record_B, strict=True)):
             place_of = {name: place for name in raw if (place := self._known.find(name)) is not None}
             unknown = [name for name in raw if name not in place_of]
-            if unknown or not raw:
-                self._refuse(
-                    raw, record, "names no class" if not raw else f"names no class of the data set: {unknown[0]!r}"
-                )
+            if not raw:
+                self._refuse(raw, record, "names no class")
+            if unknown:
+                is_alone = len(raw) == 1 and C == 2
+                mend = "if this is the probability of the second class, name it in target.prediction_key"
+                why = f"names no class of the data set: {unknown[0]!r}"
+                self._refuse(raw, record, why, mend=mend if is_alone else None)
             if len(raw) != k:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):

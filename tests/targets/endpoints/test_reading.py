@@ -310,6 +310,13 @@ def test_names_of_answers_are_compared_regardless_of_case() -> None:
     assert found.exp()[0].tolist() == pytest.approx([0.25, 0.75])
 
 
+def test_one_number_under_a_name_that_is_no_class_may_be_a_probability() -> None:
+    with pytest.raises(InputError, match=r"no class of the data set: 'probability'.*target\.prediction_key"):
+        two().read([{"probability": 0.75}], [0])
+    with pytest.raises(InputError, match=r"no class of the data set: 'dog'.*target\.asking\.classes"):
+        two().read([{"dog": 0.75, "cat": 0.25}], [0])
+
+
 def test_one_class_that_is_not_the_most_probable_of_two_is_no_top_1() -> None:
     _, seen = two().read([{"yes": 0.75}, {"yes": 0.5}], range(2))
     assert seen.form == AnswerForm(kind="top_k", k=1)
