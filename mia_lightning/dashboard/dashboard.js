@@ -1,7 +1,7 @@
 // The page: its state, kept in the address so that a reload shows the same, and what changes it.
 const MENUS = {
   figure: content.figures.map((figure) => [figure.key, figure.title]),
-  attack: [[STRONGEST, "strongest in each figure"], ...content.attacks.map((name) => [name, name])],
+  attack: [[STRONGEST, "strongest"], ...content.attacks.map((name) => [name, name])],
   colour: Object.entries(COLOURS),
   ...Object.fromEntries(FILTERS.map((name) => [name, [["", "all"], ...valuesOf(name).map((value) => [value, value])]])),
 };
