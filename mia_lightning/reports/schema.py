@@ -28,6 +28,7 @@ class MeasuredExecution(_Section):
     seconds_per_step: float  # of all models of the chunk
     models_per_second: float  # trained from beginning to end
     bytes: int  # estimated
+    threads: int | None = None  # of torch on the CPU; null in reports of earlier versions
 
 
 class ExecutionSection(_Section):

@@ -10,12 +10,15 @@ from mia_lightning.store.artefacts import Store
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.chunks import Made, OneDevice, of_weights
 from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
-from mia_lightning.training.devices.processes import as_one_of, threads_of_shard, train_on_devices
+from mia_lightning.training.devices.processes import threads_of_shard, train_on_devices
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Kept, kept_models
+from mia_lightning.training.plan.cores import waiting_is_set
 from mia_lightning.training.plan.execution import ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import release
+from mia_lightning.training.plan.pace import HOW_TO_WAIT
 from mia_lightning.training.plan.planner import Planner, signature_of
+from mia_lightning.training.plan.threads import using_threads
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
 
@@ -101,10 +104,12 @@ class Engine:
         plan = self._known_plan(job, kept, device)
         if plan is None:
             planner = replace(self.planner.beside(len(shards)), remaining=remaining)
-            with quiet_lightning(), self.settings.matmul_precision(), as_one_of(len(shards)):
+            with quiet_lightning(), self.settings.matmul_precision(), using_threads(threads_of_shard(len(shards))):
                 plan = planner.plan(job, executions, self.settings, device)
             if plan.measured:
                 self.stages.note(plan.sentence)
+            if plan.threads > 1 and device.type == "cpu" and not waiting_is_set() and not any(self.plans):
+                self.stages.note(f"On a machine that others use, too, {HOW_TO_WAIT}.")
         self.plans.keep(plan)
         kept.keep_plan(plan, device)
         return plan
@@ -149,7 +154,13 @@ class Engine:
         shards = job.shards(self.settings.num_devices)
         if len(shards) == 1:
             worker = OneDevice(
-                job=job, settings=self.settings, kept=kept, plans=self.plans, stages=self.stages, folder=self.folder
+                job=job,
+                settings=self.settings,
+                kept=kept,
+                plans=self.plans,
+                stages=self.stages,
+                folder=self.folder,
+                clock=self.planner.clock,
             )
             made = worker.follow(plan)
         else:

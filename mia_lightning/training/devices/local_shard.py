@@ -6,7 +6,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -93,8 +93,7 @@ def train_shard(folder: Path, place: int, connection: Connection) -> None:
         content = {
             "weights_K": [made.trained.weights(k) for k in range(made.trained.num_models)],
             "execution": made.trained.execution,
-            "chunk": made.plan.chunk,
-            "reason": made.plan.reason,
+            "plan": asdict(made.plan),
             "found": made.num_found,
         }
         torch.save(content, result_of(folder, shard))
@@ -140,6 +139,9 @@ class _Told(Stages):
     def remark(self, sentence: str, *, kind: Kind = "warning") -> None:
         assert kind == "warning"  # a process of a training says nothing else
         self._connection.send(("remark", sentence))
+
+    def note(self, sentence: str) -> None:
+        self._connection.send(("note", sentence))
 
     @contextmanager
     def stage(self, name: str, epochs: int, models: int = 0) -> Iterator[EpochBar]:

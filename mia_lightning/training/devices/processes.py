@@ -23,22 +23,13 @@ from mia_lightning.terminal.progress import EpochBar, Stages
 from mia_lightning.training.chunks import Made, of_weights
 from mia_lightning.training.devices.local_shard import HANDED_OVER, HandedOver, LocalShard, result_of, train_shard
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.execution import plan_from_json
+from mia_lightning.training.plan.threads import allowed_threads
 
 
 def threads_of_shard(count: int) -> int:
     """Threads of torch for each of so many processes."""
-    return max(1, torch.get_num_threads() // count)
-
-
-@contextmanager
-def as_one_of(count: int) -> Iterator[None]:
-    """With the threads of one of so many processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_of_shard(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return max(1, allowed_threads() // count)
 
 
 def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device) -> Made:
@@ -50,7 +41,7 @@ def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device)
 
     Returns:
         The models in the order of the job; of the execution plans that the processes followed in the end the one with
-        the fewest models at once.
+        the fewest models at once, of these the slowest.
 
     Raises:
         InputError: as the training of a shard does; the job cannot be handed to other processes; one of them has ended.
@@ -67,14 +58,14 @@ def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device)
         with stages.stage(job.role, sum(epochs), job.num_models) as bar, _processes(shards, folder) as workers:
             _follow(workers, bar, epochs, stages)
         made = [torch.load(result_of(folder, shard), mmap=True, weights_only=True) for shard in shards]
-        plans = [replace(plan, chunk=each["chunk"], reason=each["reason"]) for each in made]
+        plans = [plan_from_json(each["plan"]) for each in made]
         weights_K: list[Mapping[str, Tensor]] = [{}] * job.num_models
         for shard, each in zip(shards, made, strict=True):
             for place, weights in zip(shard.places, each["weights_K"], strict=True):
                 weights_K[place] = weights
         return Made(
             trained=of_weights(job, weights_K, made[0]["execution"], device),
-            plan=min(plans, key=lambda each: each.chunk),
+            plan=min(plans, key=lambda each: (each.chunk, -each.seconds)),
             num_found=sum(each["found"] for each in made),
         )
 
@@ -214,8 +205,8 @@ def _follow(workers: Sequence[_Worker], bar: EpochBar, epochs: list[int], stages
             elif kind == "until":
                 epochs[place] = value
                 bar.until(sum(epochs))
-            elif kind == "remark":
-                stages.remark(value)
+            elif kind in ("remark", "note"):
+                getattr(stages, kind)(value)
             elif kind == "input error":
                 raise InputError(value)
             elif kind == "bug":
