@@ -1,4 +1,4 @@
-"""Execution plans: whether models train as a stack or in a loop, how many at once, with how many threads; as measured."""
+"""Execution plans: whether models train as a stack or in a loop, how many at once, with how many threads; measured."""
 
 import json
 import math
@@ -144,7 +144,7 @@ def choose(
 
     The first candidate is tried with each number of threads, every other with the number that was fastest until then,
     and the fastest of all with the other numbers, too. Trying ends where all models are estimated to take less than
-    `short` seconds, or once a share of the time beyond that has been spent.
+    `short` seconds, or once a share of the time beyond that has been spent after the first measurement.
 
     Args:
         measure: measures a candidate, in about so many seconds at most; None where it cannot be measured.
@@ -182,6 +182,7 @@ def choose(
                 break
         row = measure(candidate, allowance)
         if row is not None:
+            started = started if rows else clock()
             rows.append(row)
     return sorted(rows, key=lambda row: -row.models_per_second)  # stable: of equals the one that was tried first
 

@@ -29,13 +29,15 @@ def numbers_of_threads(recipe: Recipe, device: torch.device) -> list[int]:
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """With so many threads within the context."""
+    """With so many threads within the context, which may set another number; afterwards with as many as before."""
     before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    torch.set_num_threads(count)
     try:
+        _use(count)
         yield
     finally:
-        torch.set_num_threads(before)
+        _use(before)
+
+
+def _use(count: int) -> None:
+    if torch.get_num_threads() != count:  # else torch would settle more than the number, such as MKL's own choice
+        torch.set_num_threads(count)
