@@ -43,6 +43,7 @@ class Measured:
         seconds_per_step: of one optimiser step of all models of a chunk, with its part of an epoch's overhead.
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
+        processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
     """
 
     execution: str
@@ -51,6 +52,7 @@ class Measured:
     models_per_second: float
     bytes: int
     threads: int = field(default_factory=torch.get_num_threads)
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,7 @@ class ExecutionPlan:
         reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
         bytes: estimated, of the device's memory.
+        processes: on the CPU, each of which trains a part of the models on so many threads.
     """
 
     role: str
@@ -80,6 +83,7 @@ class ExecutionPlan:
     seconds: float
     bytes: int
     threads: int = field(default_factory=torch.get_num_threads)
+    processes: int = 1
 
     @property
     def sentence(self) -> str:
@@ -88,6 +92,7 @@ class ExecutionPlan:
         at_once = f"{self.chunk} at once" if self.num_models > 1 else "alone"
         way = "under vmap" if self.execution == "stack" else "stepped one by one"
         threads = f", {threads_in_words(self.threads)}" if self.signature.get("device") == "cpu" else ""
+        threads += f" in each of {self.processes} processes" if self.processes > 1 else ""
         return (
             f"{self.num_models} {self.role} {models} x {self.epochs} epochs: about {duration(self.seconds)} here, "
             f"{at_once}, {way}, {size(self.bytes)}{threads}"
@@ -103,6 +108,11 @@ class ExecutionPlan:
         """The plan with the fastest of `rows`, which comes first, in the place of what was measured before."""
         seconds = self.num_models / rows[0].models_per_second
         return replace(self, threads=rows[0].threads, measured=tuple(rows), reason=reason, seconds=seconds)
+
+
+def fastest_of(count: int) -> str:
+    """Why a plan was chosen of so many that were measured."""
+    return "the only way that was worth measuring" if count == 1 else f"the fastest of {count} that were measured"
 
 
 def threads_in_words(count: int) -> str:

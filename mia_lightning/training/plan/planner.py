@@ -16,6 +16,7 @@ from mia_lightning.training.plan.execution import (
     ExecutionPlan,
     Measured,
     choose,
+    fastest_of,
     in_order,
     widths,
 )
@@ -195,8 +196,6 @@ def _most(footprint: Footprint, execution: str, budget: int, num_models: int) ->
 def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:
     if not rows:
         reason = "too short for a probe to pay" if whole < 60 else "too few steps for a probe to pay"
-    elif len(rows) == 1:
-        reason = "the only way that was worth measuring"
     else:
-        reason = f"the fastest of {len(rows)} that were measured"
+        reason = fastest_of(len(rows))
     return reason + ("; more at once would not fit the memory" if is_limited else "")
