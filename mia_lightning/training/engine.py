@@ -163,7 +163,7 @@ class Engine:
         plan = self.plan(job, kept)
         if plan.processes > 1 and not may_start_processes():  # a plan of the command that a program follows
             plan = replace(plan, processes=1)
-        if self._num_parts(plan) == 1:
+        if len(self._parts(job, plan)) == 1:
             worker = OneDevice(
                 job=job,
                 settings=self.settings,
@@ -184,13 +184,13 @@ class Engine:
             self.reused[job.role] = replace(earlier, found=made.num_found, trained=trained)
         return made.trained
 
-    def _num_parts(self, plan: ExecutionPlan) -> int:
-        """Of a job, each of which a process trains."""
-        return max(min(self.settings.num_devices, plan.num_models), plan.processes)
+    def _parts(self, job: TrainingJob, plan: ExecutionPlan) -> list[list[int]]:
+        """The places of the models in the parts of the job, each of which a process trains."""
+        return job.shards(max(self.settings.num_devices, plan.processes))
 
     def _handed_over(self, job: TrainingJob, plan: ExecutionPlan) -> HandedOver:
         """What is trained, cut into the parts of several devices or processes."""
-        places_D = job.shards(self._num_parts(plan))
+        places_D = self._parts(job, plan)
         shards = []
         for place, places in enumerate(places_D):
             settings = self.settings.alone(place, self.device.type)
