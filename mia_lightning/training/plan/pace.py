@@ -19,8 +19,8 @@ _LEAST, _MOST = 1.0, 10.0
 _FAIR = 0.5  # seconds of timed steps for each number of threads, but at least two steps
 
 HOW_TO_WAIT = (
-    "threads that wait for each other keep cores busy that other processes need; set OMP_WAIT_POLICY=PASSIVE in the "
-    "environment before the program starts"
+    "threads that wait for each other keep cores busy that other processes need; set OMP_WAIT_POLICY=PASSIVE "
+    "and GOMP_SPINCOUNT=10000 in the environment before the program starts"
 )
 
 
