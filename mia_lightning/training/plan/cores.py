@@ -1,9 +1,9 @@
 """The cores that this process may use, and how its threads wait for each other; for the time before torch is imported.
 
-Threads of OpenMP divide an operation and wait for the last of them. By default they spin for some ten milliseconds before
-they sleep. Where other processes use the cores too, the last is often not running at all, and those that spin keep it from
-running. Threads that sleep at once take long to wake, even on a machine of their own: steps of small networks took twice
-as long. Those that spin for less than a time slice, as between two operations, are as fast in both cases.
+Threads of OpenMP divide an operation and wait for the last of them. By default they spin for some milliseconds before
+they sleep. Where other processes use the cores too, the last is often not running at all, and those that spin keep it
+from running. Threads that sleep at once take long to wake, even on a machine of their own: steps of small networks took
+twice as long. Those that spin for less than a time slice, as between two operations, are as fast in both cases.
 """
 
 import math
@@ -25,7 +25,7 @@ def available_cores() -> int:
 
 
 def prepare_for_sharing() -> None:
-    """Let threads sleep where they wait for long, and have no more of them than a quota pays for; what a user set stays.
+    """Let threads sleep where they wait for long, and have no more than a quota pays for; what a user set stays.
 
     It is for the commands, before torch is imported: OpenMP reads the environment once. Later nothing is changed.
     """
