@@ -327,6 +327,12 @@ def test_a_single_number_of_threads_is_never_measured_again() -> None:
     assert (set(used), changes) == ({4}, [])
 
 
+def test_what_was_measured_with_fewer_models_promises_less_for_more() -> None:
+    row = replace(PLAN.measured[0], chunk=4)
+    used, changes = paced(lambda step, threads: 5.9, steps=200, plan=replace(PLAN, measured=(row,)))
+    assert (set(used), changes) == ({4}, [])
+
+
 def test_a_plan_that_nothing_was_measured_for_promises_that_the_role_is_short() -> None:
     unmeasured = replace(PLAN, measured=(), seconds=0.5)  # of 100 epochs of 5 steps
     assert paced(lambda step, threads: 0.017, steps=500, plan=unmeasured)[1] == []

@@ -101,7 +101,7 @@ class ExecutionPlan:
     def seconds_of_step(self, steps: int) -> float:
         """The most that an optimiser step of a chunk is expected to take, of an epoch with so many steps."""
         if self.measured:
-            return self.measured[0].seconds_per_step
+            return self.measured[0].seconds_per_step * max(1.0, self.chunk / self.measured[0].chunk)
         return max(self.seconds, SHORT) / (self.epochs * steps)
 
     def remeasured(self, rows: Sequence[Measured], reason: str) -> "ExecutionPlan":
