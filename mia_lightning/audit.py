@@ -30,6 +30,7 @@ from mia_lightning.run.preparation import engine_of
 from mia_lightning.run.scoring import run_attacks
 from mia_lightning.run.shards import train_shadow_shard
 from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.plan.threads import allowed_threads, using_threads
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -52,7 +53,8 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> R_co:
             is_one = len(args) == 1 and isinstance(args[0], Audit) and not kwargs
-            return function(args[0] if is_one else make(*args, **kwargs))
+            with using_threads(allowed_threads()):
+                return function(args[0] if is_one else make(*args, **kwargs))
 
         plain, signature = get_type_hints(make), inspect.signature(make)
         parameters = [each.replace(annotation=plain[name]) for name, each in signature.parameters.items()]
@@ -167,7 +169,8 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
         top 1 class
         top 3 classes
     """
-    return attack_observed(observation, replace(observation.audit, **changes))
+    with using_threads(allowed_threads()):
+        return attack_observed(observation, replace(observation.audit, **changes))
 
 
 def attack_observed(observation: Observation, audit: Audit) -> AuditReport:

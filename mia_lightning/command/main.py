@@ -26,6 +26,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
 from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_json
+from mia_lightning.training.plan.cores import prepare_for_sharing
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -67,6 +68,7 @@ def main() -> None:
     Where there is a gate, also with 3 (above the limit) or 4 (undetermined). Of several jobs it is the worst of their
     codes, in the order of `exit_codes.OF_RUNS`.
     """
+    prepare_for_sharing()
     if "--version" in sys.argv[1:]:
         from mia_lightning import __version__
 

@@ -28,6 +28,8 @@ class MeasuredExecution(_Section):
     seconds_per_step: float  # of all models of the chunk
     models_per_second: float  # trained from beginning to end
     bytes: int  # estimated
+    threads: int | None = None  # of torch on the CPU, in each process; null in reports of earlier versions
+    processes: int = 1
 
 
 class ExecutionSection(_Section):
@@ -41,7 +43,8 @@ class ExecutionSection(_Section):
     reason: str
     seconds: float  # estimated; without a measurement, of single forward and backward steps alone
     bytes: int  # estimated, of the device
-    threads: int  # of torch
+    threads: int  # of torch, in each process
+    processes: int = 1  # on the CPU, each of which trained a part of the models
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mia_lightning.errors import InputError
 from mia_lightning.terminal.exit_codes import BAD_INPUT, INTERRUPTED
 from mia_lightning.terminal.parser import Parser, tell
+from mia_lightning.training.plan.cores import prepare_for_sharing
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -42,6 +43,7 @@ class Ready:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command `mia-serve`; the process ends with 0 (Ctrl-C or SIGTERM), or 2 for bad input."""
+    prepare_for_sharing()
     sys.path.insert(0, os.getcwd())  # so that a user's own models are found, as mia-lightning finds them
     try:
         ready = prepare(sys.argv[1:] if arguments is None else arguments)

@@ -1,5 +1,6 @@
 """Train a job on one device, chunk by chunk: take what the store holds, train the rest, halve what memory refuses."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,7 +14,9 @@ from mia_lightning.training.job import TrainingJob, cut, fit
 from mia_lightning.training.kept import Begun, Kept
 from mia_lightning.training.plan.execution import ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import is_out_of_memory, release
+from mia_lightning.training.plan.pace import Clock, Pace
 from mia_lightning.training.plan.planner import does_not_fit
+from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
 from mia_lightning.training.step.rules import Gradients
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
@@ -45,6 +48,7 @@ class OneDevice:
         plans: where an execution plan is kept that was changed on the way.
         stages: where progress and remarks are shown.
         folder: where Lightning's own callbacks and loggers write; None for the working folder.
+        clock: in seconds.
     """
 
     job: TrainingJob
@@ -53,6 +57,7 @@ class OneDevice:
     plans: Plans
     stages: Stages
     folder: Path | None
+    clock: Clock = time.perf_counter
 
     def follow(self, plan: ExecutionPlan) -> Made:
         """Take what the store holds and train the rest as the execution plan says.
@@ -65,7 +70,7 @@ class OneDevice:
             return near._all_chunks(plan)
 
     def _all_chunks(self, plan: ExecutionPlan) -> Made:
-        job = self.job
+        job, pace = self.job, self._pace(plan)
         # All rules of gradients are made before the first chunk trains: what cannot hold is refused at once.
         waiting = [(places, job.gradients(places)) for places in job.chunks(plan.chunk)]
         parts: list[_Part] = []
@@ -73,10 +78,10 @@ class OneDevice:
         with self.stages.stage(job.role, job.recipe.epochs * num_chunks, job.num_models) as bar:
             while waiting:
                 places, gradients = waiting[0]
-                made = self._chunk(places, gradients, plan.execution, bar)
+                made = self._chunk(places, gradients, pace, bar)
                 if made is None:
-                    plan = self._halved(plan, len(places))
-                    others = list(chain.from_iterable(cut(each, plan.chunk) for each, _ in waiting))
+                    pace.plan = self._halved(pace.plan, len(places))
+                    others = list(chain.from_iterable(cut(each, pace.plan.chunk) for each, _ in waiting))
                     num_chunks += len(others) - len(waiting)
                     waiting = [(each, job.gradients(each)) for each in others]
                     bar.restart_chunk()
@@ -88,13 +93,25 @@ class OneDevice:
                 bar.end_chunk(len(places), job.recipe.epochs)
                 del waiting[0]
         order = torch.tensor([place for _, own in parts for place in own]).argsort()
-        return Made(trained=TrainedStack.joined([part for part, _ in parts], order), plan=plan, num_found=num_found)
+        trained = TrainedStack.joined([part for part, _ in parts], order)
+        return Made(trained=trained, plan=pace.plan, num_found=num_found)
+
+    def _pace(self, plan: ExecutionPlan) -> Pace:
+        """The pace by the plan; where it changes the plan, this is kept and said."""
+
+        def changed(plan: ExecutionPlan, sentence: str) -> None:
+            self.plans.keep(plan)
+            self.kept.keep_plan(plan, self.settings.device)
+            self.stages.note(sentence)
+
+        threads = numbers_of_threads(self.job.recipe, self.settings.device)
+        return Pace(plan, threads=threads, clock=self.clock, changed=changed)
 
     def _chunk(
-        self, places: list[int], gradients: Gradients | None, execution: str, bar: EpochBar
+        self, places: list[int], gradients: Gradients | None, pace: Pace, bar: EpochBar
     ) -> tuple[list["_Part"], int] | None:
         """The models of a chunk, and how many of them the store held; None where memory ran out."""
-        job, stages = self.job, self.stages
+        job, stages, execution = self.job, self.stages, pace.plan.execution
 
         def waiting() -> None:
             stages.note(f"{job.role}: another process trains some of these models; this one waits for them.")
@@ -110,23 +127,26 @@ class OneDevice:
                     gradients = job.gradients(begun.places)
                 if begun.checkpoint is not None:
                     stages.note(f"{job.role}: goes on from where an earlier process was stopped.")
-                trained = self._train(begun, gradients, execution, bar)
+                trained = self._train(begun, gradients, pace, bar)
                 if trained is None:
                     return None
                 begun.end(trained)
                 parts.append((trained, begun.places))
         return parts, len(begun.found)
 
-    def _train(self, begun: Begun, gradients: Gradients | None, execution: str, bar: EpochBar) -> TrainedStack | None:
+    def _train(self, begun: Begun, gradients: Gradients | None, pace: Pace, bar: EpochBar) -> TrainedStack | None:
         """None where memory ran out."""
-        job, places = self.job, begun.places
+        job, places, plan = self.job, begun.places, pace.plan
         folder = None if self.folder is None else self.folder / "lightning" / job.role
-        callbacks = [bar.for_trainer(), *begun.callbacks]
+        callbacks = [bar.for_trainer(), pace, *begun.callbacks]
         trainer = self.settings.make(epochs=job.recipe.epochs, callbacks=callbacks, folder=folder)
         device = trainer.strategy.root_device
         try:
-            module = job.module(places, job.stack(places), execution=execution, gradients=gradients, device=device)
-            fit(trainer, module, resume=begun.checkpoint)
+            with using_threads(plan.threads):
+                module = job.module(
+                    places, job.stack(places), execution=plan.execution, gradients=gradients, device=device
+                )
+                fit(trainer, module, resume=begun.checkpoint)
             module.to(device)  # Lightning's teardown moves it to the CPU
             return TrainedStack.of_module(module, job.architecture)
         except Exception as error:

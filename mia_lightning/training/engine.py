@@ -8,14 +8,18 @@ from torch import Tensor
 
 from mia_lightning.store.artefacts import Store
 from mia_lightning.terminal.progress import Stages
-from mia_lightning.training.chunks import Made, OneDevice, of_weights
+from mia_lightning.training.chunks import OneDevice, of_weights
 from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
-from mia_lightning.training.devices.processes import as_one_of, threads_of_shard, train_on_devices
+from mia_lightning.training.devices.processes import threads_of_shard, train_on_devices
+from mia_lightning.training.devices.split import may_start_processes, split
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Kept, kept_models
+from mia_lightning.training.plan.cores import waiting_is_set
 from mia_lightning.training.plan.execution import ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import release
+from mia_lightning.training.plan.pace import HOW_TO_WAIT
 from mia_lightning.training.plan.planner import Planner, signature_of
+from mia_lightning.training.plan.threads import using_threads
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
 
@@ -101,10 +105,21 @@ class Engine:
         plan = self._known_plan(job, kept, device)
         if plan is None:
             planner = replace(self.planner.beside(len(shards)), remaining=remaining)
-            with quiet_lightning(), self.settings.matmul_precision(), as_one_of(len(shards)):
+            with quiet_lightning(), self.settings.matmul_precision(), using_threads(threads_of_shard(len(shards))):
                 plan = planner.plan(job, executions, self.settings, device)
+            if device.type == "cpu":
+                plan = split(
+                    job,
+                    plan,
+                    self.settings,
+                    hand_over=lambda plan: self._handed_over(job, plan),
+                    budget=self.planner.budget(device),
+                    seconds=self.planner.share * plan.seconds * remaining,
+                )
             if plan.measured:
                 self.stages.note(plan.sentence)
+            if plan.threads > 1 and device.type == "cpu" and not waiting_is_set() and not any(self.plans):
+                self.stages.note(f"On a machine that others use, too, {HOW_TO_WAIT}.")
         self.plans.keep(plan)
         kept.keep_plan(plan, device)
         return plan
@@ -146,14 +161,22 @@ class Engine:
     def _trained(self, job: TrainingJob, kept: Kept) -> TrainedStack:
         """Train what the store does not hold, by the job's execution plan."""
         plan = self.plan(job, kept)
-        shards = job.shards(self.settings.num_devices)
-        if len(shards) == 1:
+        if plan.processes > 1 and not may_start_processes():  # a plan of the command that a program follows
+            plan = replace(plan, processes=1)
+        if len(self._parts(job, plan)) == 1:
             worker = OneDevice(
-                job=job, settings=self.settings, kept=kept, plans=self.plans, stages=self.stages, folder=self.folder
+                job=job,
+                settings=self.settings,
+                kept=kept,
+                plans=self.plans,
+                stages=self.stages,
+                folder=self.folder,
+                clock=self.planner.clock,
             )
             made = worker.follow(plan)
         else:
-            made = self._on_devices(job, shards, plan)
+            release(self.device)  # what a probe left there, which the first process may need
+            made = train_on_devices(self._handed_over(job, plan), stages=self.stages, device=self.device)
         self.plans.keep(made.plan)
         earlier = self.reused.get(job.role)
         if earlier is not None:  # else nothing goes through a store
@@ -161,8 +184,13 @@ class Engine:
             self.reused[job.role] = replace(earlier, found=made.num_found, trained=trained)
         return made.trained
 
-    def _on_devices(self, job: TrainingJob, places_D: list[list[int]], plan: ExecutionPlan) -> Made:
-        """Train each shard in a process of its own, on a device of its own."""
+    def _parts(self, job: TrainingJob, plan: ExecutionPlan) -> list[list[int]]:
+        """The places of the models in the parts of the job, each of which a process trains."""
+        return job.shards(max(self.settings.num_devices, plan.processes))
+
+    def _handed_over(self, job: TrainingJob, plan: ExecutionPlan) -> HandedOver:
+        """What is trained, cut into the parts of several devices or processes."""
+        places_D = self._parts(job, plan)
         shards = []
         for place, places in enumerate(places_D):
             settings = self.settings.alone(place, self.device.type)
@@ -176,9 +204,7 @@ class Engine:
                     folder=(self.folder or Path()) / f"device_{place}",
                 )
             )
-        release(self.device)  # what a probe left there, which the first process may need
-        given = HandedOver(job=job, plan=plan, shards=shards, store=self.store)
-        return train_on_devices(given, stages=self.stages, device=self.device)
+        return HandedOver(job=job, plan=plan, shards=shards, store=self.store)
 
     def _executions(self, job: TrainingJob) -> tuple[str, ...]:
         """Those that come into question, the preferred one first."""

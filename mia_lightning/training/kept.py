@@ -34,7 +34,7 @@ from mia_lightning.training.trainer import TrainerSettings
 # Increased when a model of the same description comes out otherwise than before.
 SCHEMA = 1
 # Fields of a recipe that change no model.
-_HOW = ("execution", "chunk")
+_HOW = ("execution", "chunk", "threads")
 # Arguments of `pl.Trainer` that change no model.
 _SHOWN = ("logger", "log_every_n_steps", "profiler", "default_root_dir", "enable_model_summary", "enable_checkpointing")
 Tell = Callable[[str], object]
@@ -111,6 +111,7 @@ class KeptModels(Kept):
         common: what they have in common, by names that a person reads.
         own_K: what each model has of its own.
         sharing: what else their execution plan depends on.
+        threads: of torch on the CPU, outside of a training; on these, too.
         stack, key_K: hashes of what they have in common, and of each model.
     """
 
@@ -118,6 +119,7 @@ class KeptModels(Kept):
     common: Mapping[str, Identity]
     own_K: Sequence[Mapping[str, Identity]]
     sharing: Identity
+    threads: int = field(default_factory=torch.get_num_threads)
 
     stack: str = field(init=False)
     key_K: tuple[str, ...] = field(init=False)
@@ -170,6 +172,8 @@ class KeptModels(Kept):
                 own["numbers"] = digest_of_tensor(records)
             own_K.append(own)
         sharing = [recipe.execution, recipe.chunk, settings.num_devices]
+        if recipe.threads != "auto":
+            sharing.append(recipe.threads)
         return cls(store=store, common=common, own_K=own_K, sharing=sharing)
 
     def answers(self, tell: Tell) -> InStore:
@@ -251,7 +255,7 @@ class KeptModels(Kept):
 
     def _plan_place(self, device: torch.device) -> str:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return f"plans/{digest([self.stack, self.key_K, self.sharing, name, torch.get_num_threads()])}"
+        return f"plans/{digest([self.stack, self.key_K, self.sharing, name, self.threads])}"
 
     def nearest(self) -> str | None:
         mine = _flat(self.common)

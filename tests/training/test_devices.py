@@ -26,10 +26,11 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.terminal.progress import Stages
-from mia_lightning.training.devices.processes import as_one_of
+from mia_lightning.training.devices.processes import threads_of_shard
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob, divided
 from mia_lightning.training.plan.planner import Planner
+from mia_lightning.training.plan.threads import using_threads
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy
 from mia_lightning.training.trained import TrainedStack
@@ -189,7 +190,7 @@ def test_processes_on_the_cpu_share_its_memory_and_its_threads() -> None:
     assert alone.beside(4).budget(torch.device("cpu")) == 250
     assert alone.beside(4).budget(torch.device("cuda")) == 1000
     before = torch.get_num_threads()
-    with as_one_of(2):
+    with using_threads(threads_of_shard(2)):
         assert torch.get_num_threads() == max(1, before // 2)
     assert torch.get_num_threads() == before
 

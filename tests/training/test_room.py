@@ -9,7 +9,7 @@ from mia_lightning.defenses.interface import apply_all
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.errors import InputError
-from mia_lightning.training.plan import memory
+from mia_lightning.training.plan import cgroups
 from mia_lightning.training.plan import room as room_module
 from mia_lightning.training.plan.memory import free_on_host
 from mia_lightning.training.plan.room import Room
@@ -51,13 +51,11 @@ def test_the_default_is_a_quarter_of_what_is_free(tmp_path: Path, monkeypatch: p
 
 def test_a_container_limits_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Groups within groups: the tightest counts, and files held in memory are not what its processes hold."""
-    groups = Path("/proc/self/cgroup").read_text().splitlines()
-    own = next((line.removeprefix("0::/") for line in groups if line.startswith("0::")), None)
-    if own is None:
-        pytest.skip("this system has no cgroups of version 2")
-    monkeypatch.setattr(memory, "_CGROUPS", tmp_path)
-    group = tmp_path / own / "."
-    group.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "OF_PROCESS", tmp_path / "cgroup")
+    (tmp_path / "cgroup").write_text("0::/a/b\n")
+    group = tmp_path / "a"
+    group.mkdir()
     (group / "memory.max").write_text("5000000\n")
     (group / "memory.stat").write_text("anon 1000000\nfile 3500000\nshmem 500000\n")
     assert free_on_host() == 3_500_000

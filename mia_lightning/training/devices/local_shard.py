@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from mia_lightning.terminal.progress import EpochBar, Kind, Stages
 from mia_lightning.training.chunks import OneDevice
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import kept_models
-from mia_lightning.training.plan.execution import ExecutionPlan, Plans
-from mia_lightning.training.trainer import TrainerSettings
+from mia_lightning.training.plan.execution import Candidate, ExecutionPlan, Plans
+from mia_lightning.training.plan.probe import Probe
+from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
 
 HANDED_OVER = "handed_over.pt"
 
@@ -93,8 +95,7 @@ def train_shard(folder: Path, place: int, connection: Connection) -> None:
         content = {
             "weights_K": [made.trained.weights(k) for k in range(made.trained.num_models)],
             "execution": made.trained.execution,
-            "chunk": made.plan.chunk,
-            "reason": made.plan.reason,
+            "plan": asdict(made.plan),
             "found": made.num_found,
         }
         torch.save(content, result_of(folder, shard))
@@ -103,6 +104,26 @@ def train_shard(folder: Path, place: int, connection: Connection) -> None:
         connection.send(("input error", str(error)))
     except BaseException:  # SystemExit of the user's code, too: the parent, which waits, raises it with its traceback
         connection.send(("bug", traceback.format_exc()))
+
+
+def measure_shard(folder: Path, place: int, connection: Connection) -> None:
+    """What a process does that measures its shard beside the others: it says that it is ready, waits, and measures.
+
+    Where it fails it ends without a word.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(Exception):
+        given = _handed_over(folder / HANDED_OVER)
+        shard, plan = given.shards[place], given.plan
+        torch.set_num_threads(shard.num_threads)
+        probe = Probe(
+            job=given.job.part(shard.places), settings=shard.settings, device=shard.device, clock=time.perf_counter
+        )
+        way = Candidate(execution=plan.execution, chunk=plan.chunk, threads=plan.threads)
+        connection.send("ready")
+        allowance = connection.recv()
+        with quiet_lightning(), shard.settings.matmul_precision():
+            connection.send(probe.seconds(way, allowance))
 
 
 def _handed_over(path: Path) -> HandedOver:
@@ -140,6 +161,9 @@ class _Told(Stages):
     def remark(self, sentence: str, *, kind: Kind = "warning") -> None:
         assert kind == "warning"  # a process of a training says nothing else
         self._connection.send(("remark", sentence))
+
+    def note(self, sentence: str) -> None:
+        self._connection.send(("note", sentence))
 
     @contextmanager
     def stage(self, name: str, epochs: int, models: int = 0) -> Iterator[EpochBar]:

@@ -5,6 +5,7 @@ import pickle
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,24 +22,22 @@ from torch import Tensor
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.terminal.progress import EpochBar, Stages
 from mia_lightning.training.chunks import Made, of_weights
-from mia_lightning.training.devices.local_shard import HANDED_OVER, HandedOver, LocalShard, result_of, train_shard
+from mia_lightning.training.devices.local_shard import (
+    HANDED_OVER,
+    HandedOver,
+    LocalShard,
+    measure_shard,
+    result_of,
+    train_shard,
+)
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.execution import plan_from_json
+from mia_lightning.training.plan.threads import allowed_threads
 
 
 def threads_of_shard(count: int) -> int:
     """Threads of torch for each of so many processes."""
-    return max(1, torch.get_num_threads() // count)
-
-
-@contextmanager
-def as_one_of(count: int) -> Iterator[None]:
-    """With the threads of one of so many processes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads_of_shard(count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return max(1, allowed_threads() // count)
 
 
 def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device) -> Made:
@@ -50,16 +49,17 @@ def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device)
 
     Returns:
         The models in the order of the job; of the execution plans that the processes followed in the end the one with
-        the fewest models at once.
+        the fewest models at once, of these the slowest.
 
     Raises:
         InputError: as the training of a shard does; the job cannot be handed to other processes; one of them has ended.
     """
     job, plan, shards = given.job, given.plan, given.shards
     epochs = [job.recipe.epochs * len(job.part(shard.places).chunks(plan.chunk)) for shard in shards]
+    where, each = ("in", "processes") if plan.processes > 1 else ("on", "devices")
     stages.note(
-        f"{job.role}: {job.num_models} models on {len(shards)} devices, at most "
-        f"{max(len(shard.places) for shard in shards)} on each."
+        f"{job.role}: {job.num_models} models {where} {len(shards)} {each}, at most "
+        f"{max(len(shard.places) for shard in shards)} {where} each."
     )
     with tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
         folder = Path(name)
@@ -67,16 +67,42 @@ def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device)
         with stages.stage(job.role, sum(epochs), job.num_models) as bar, _processes(shards, folder) as workers:
             _follow(workers, bar, epochs, stages)
         made = [torch.load(result_of(folder, shard), mmap=True, weights_only=True) for shard in shards]
-        plans = [replace(plan, chunk=each["chunk"], reason=each["reason"]) for each in made]
+        plans = [plan_from_json(each["plan"]) for each in made]
         weights_K: list[Mapping[str, Tensor]] = [{}] * job.num_models
         for shard, each in zip(shards, made, strict=True):
             for place, weights in zip(shard.places, each["weights_K"], strict=True):
                 weights_K[place] = weights
         return Made(
             trained=of_weights(job, weights_K, made[0]["execution"], device),
-            plan=min(plans, key=lambda each: each.chunk),
+            plan=min(plans, key=lambda each: (each.chunk, -each.seconds)),
             num_found=sum(each["found"] for each in made),
         )
+
+
+def seconds_side_by_side(given: HandedOver, allowance: float) -> tuple[float, list[tuple[float, float]]] | None:
+    """Let a process for each shard take a few steps of throw-away networks, all at the same time.
+
+    Args:
+        given: what would be trained, and by whom.
+        allowance: as of `Probe.seconds`.
+
+    Returns:
+        Seconds until all processes were ready, and what `Probe.seconds` gives in each; None where one of them failed.
+    """
+    started = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
+            folder = Path(name)
+            _hand_over(replace(given, job=_on_cpu(given.job)), folder / HANDED_OVER)
+            with _processes(given.shards, folder, measure_shard) as workers:
+                for worker in workers:
+                    worker.connection.recv()
+                ready = time.perf_counter() - started
+                for worker in workers:
+                    worker.connection.send(allowance)
+                return ready, [worker.connection.recv() for worker in workers]
+    except (InputError, EOFError, OSError):  # what is to be trained cannot be handed over, or a process has ended
+        return None
 
 
 def _on_cpu(job: TrainingJob) -> TrainingJob:
@@ -143,8 +169,10 @@ class _Worker:
 
 
 @contextmanager
-def _processes(shards: Sequence[LocalShard], folder: Path) -> Iterator[list[_Worker]]:
-    """A process for each shard; none is left afterwards, whatever happens.
+def _processes(
+    shards: Sequence[LocalShard], folder: Path, work: Callable[[Path, int, Connection], None] = train_shard
+) -> Iterator[list[_Worker]]:
+    """A process for each shard, which does `work`; none is left afterwards, whatever happens.
 
     Raises:
         SIGTERMException: this process is told to end; it is what Lightning raises then while it trains.
@@ -154,8 +182,8 @@ def _processes(shards: Sequence[LocalShard], folder: Path) -> Iterator[list[_Wor
     try:
         with _on_signal(signal.SIGINT, signal.SIG_IGN):  # inherited: at Ctrl-C the parent ends the others
             for shard in shards:
-                receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=train_shard, args=(folder, shard.place, sender), daemon=True)
+                receiver, sender = context.Pipe()
+                process = context.Process(target=work, args=(folder, shard.place, sender), daemon=True)
                 process.start()
                 sender.close()  # so that the end of the process is the end of the pipe
                 workers.append(_Worker(shard, process, receiver))
@@ -214,8 +242,8 @@ def _follow(workers: Sequence[_Worker], bar: EpochBar, epochs: list[int], stages
             elif kind == "until":
                 epochs[place] = value
                 bar.until(sum(epochs))
-            elif kind == "remark":
-                stages.remark(value)
+            elif kind in ("remark", "note"):
+                getattr(stages, kind)(value)
             elif kind == "input error":
                 raise InputError(value)
             elif kind == "bug":

@@ -1,9 +1,9 @@
-"""Execution plans: whether models train as a stack or in a loop, and how many at once; measured, chosen and kept."""
+"""Execution plans: whether models train as a stack or in a loop, how many at once, with how many threads; measured."""
 
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,22 @@ FILE = "execution.json"
 SCHEMA = "mia_lightning.execution/2"
 # The factor between chunk sizes that are tried.
 _STEP = 4
+SHORT = 3.0  # seconds of a role that is not worth a probe
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A way to train a role: `execution` is `stack` (vmap) or `loop`, `chunk` the number of models at once."""
+    """A way to train a role.
+
+    Attributes:
+        execution: `stack` (vmap) or `loop`.
+        chunk: the number of models at once.
+        threads: of torch on the CPU.
+    """
 
     execution: str
     chunk: int
+    threads: int = field(default_factory=torch.get_num_threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,7 @@ class Measured:
         seconds_per_step: of one optimiser step of all models of a chunk, with its part of an epoch's overhead.
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
+        processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
     """
 
     execution: str
@@ -42,6 +51,8 @@ class Measured:
     seconds_per_step: float
     models_per_second: float
     bytes: int
+    threads: int = field(default_factory=torch.get_num_threads)
+    processes: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +64,12 @@ class ExecutionPlan:
         num_models: K.
         epochs: of each.
         signature: for which jobs the plan holds; one of another size or shape, or on another device, has another plan.
-        execution, chunk: as in `Candidate`.
+        execution, chunk, threads: as in `Candidate`.
         measured: the candidates that were tried, the fastest first; empty where a probe was not worth its time.
         reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
         bytes: estimated, of the device's memory.
-        threads: of torch on the CPU, when it was made.
+        processes: on the CPU, each of which trains a part of the models on so many threads.
     """
 
     role: str
@@ -72,17 +83,40 @@ class ExecutionPlan:
     seconds: float
     bytes: int
     threads: int = field(default_factory=torch.get_num_threads)
+    processes: int = 1
 
     @property
     def sentence(self) -> str:
-        """Such as "60 shadow models x 100 epochs: about 25 s here, 60 at once under vmap, 0.4 GB"."""
+        """Such as "60 shadow models x 100 epochs: about 25 s here, 60 at once, under vmap, 0.4 GB, 2 threads"."""
         models = "model" if self.num_models == 1 else "models"
         at_once = f"{self.chunk} at once" if self.num_models > 1 else "alone"
         way = "under vmap" if self.execution == "stack" else "stepped one by one"
+        threads = f", {threads_in_words(self.threads)}" if self.signature.get("device") == "cpu" else ""
+        threads += f" in each of {self.processes} processes" if self.processes > 1 else ""
         return (
             f"{self.num_models} {self.role} {models} x {self.epochs} epochs: about {duration(self.seconds)} here, "
-            f"{at_once}, {way}, {size(self.bytes)}"
+            f"{at_once}, {way}, {size(self.bytes)}{threads}"
         )
+
+    def seconds_of_step(self, steps: int) -> float:
+        """The most that an optimiser step of a chunk is expected to take, of an epoch with so many steps."""
+        if self.measured:
+            return self.measured[0].seconds_per_step * max(1.0, self.chunk / self.measured[0].chunk)
+        return max(self.seconds, SHORT) / (self.epochs * steps)
+
+    def remeasured(self, rows: Sequence[Measured], reason: str) -> "ExecutionPlan":
+        """The plan with the fastest of `rows`, which comes first, in the place of what was measured before."""
+        seconds = self.num_models / rows[0].models_per_second
+        return replace(self, threads=rows[0].threads, measured=tuple(rows), reason=reason, seconds=seconds)
+
+
+def fastest_of(count: int) -> str:
+    """Why a plan was chosen of so many that were measured."""
+    return "the only way that was worth measuring" if count == 1 else f"the fastest of {count} that were measured"
+
+
+def threads_in_words(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def widths(num_models: int, limit: int) -> list[int]:
@@ -114,11 +148,13 @@ def choose(
     share: float,
     short: float,
     clock: Callable[[], float],
+    threads: Sequence[int] = (),
 ) -> list[Measured]:
     """Try candidates in turn, as long as it is worth the time; returns what was measured, the fastest first.
 
-    Trying ends where all models are estimated to take less than `short` seconds, or once a share of the time beyond
-    that has been spent.
+    The first candidate is tried with each number of threads, every other with the number that was fastest until then,
+    and the fastest of all with the other numbers, too. Trying ends where all models are estimated to take less than
+    `short` seconds, or once a share of the time beyond that has been spent after the first measurement.
 
     Args:
         measure: measures a candidate, in about so many seconds at most; None where it cannot be measured.
@@ -126,18 +162,37 @@ def choose(
         first_allowance: seconds for the first candidate, of which nothing is known.
         share: of the estimated seconds, which trying may take.
         clock: in seconds.
+        threads: further numbers of threads to be tried, beside that of the candidates.
     """
     started = clock()
     rows: list[Measured] = []
-    for candidate in candidates:
+
+    def fastest() -> Measured:
+        return max(rows, key=lambda row: row.models_per_second)
+
+    def turns() -> Iterator[Candidate]:
+        for place, candidate in enumerate(candidates):
+            yield replace(candidate, threads=fastest().threads) if rows else candidate
+            if place == 0 and rows:
+                yield from (replace(candidate, threads=count) for count in threads)
+        if rows:
+            best = Candidate(execution=fastest().execution, chunk=fastest().chunk)
+            yield from (replace(best, threads=count) for count in (candidates[0].threads, *threads))
+
+    tried: set[Candidate] = set()
+    for candidate in turns():
+        if candidate in tried:
+            continue
+        tried.add(candidate)
         allowance = first_allowance
         if rows:
-            whole = num_models / max(row.models_per_second for row in rows)
+            whole = num_models / fastest().models_per_second
             allowance = share * (whole - short) - (clock() - started)
             if allowance <= 0:
                 break
         row = measure(candidate, allowance)
         if row is not None:
+            started = started if rows else clock()
             rows.append(row)
     return sorted(rows, key=lambda row: -row.models_per_second)  # stable: of equals the one that was tried first
 
@@ -207,5 +262,6 @@ def _key(role: str, signature: Mapping[str, Any]) -> str:
 
 
 def plan_from_json(content: Mapping[str, Any]) -> ExecutionPlan:
-    """An execution plan from what `dataclasses.asdict` made of it."""
-    return ExecutionPlan(**{**content, "measured": tuple(Measured(**row) for row in content["measured"])})
+    """An execution plan from what `dataclasses.asdict` made of it; once all was measured with one number of threads."""
+    rows = tuple(Measured(**{"threads": content["threads"], **row}) for row in content["measured"])
+    return ExecutionPlan(**{**content, "measured": rows})

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mia_lightning.training.plan.cgroups import cgroups
+
 # Of the free memory; the rest is for what is not estimated: workspaces, fragmentation, other processes.
 SHARE_OF_FREE = 0.8
-_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +80,7 @@ def _free_of_machine() -> int:
 def _free_of_cgroups() -> list[int]:
     """The limit of each group (version 2) around this process, less what its processes hold beside cached files."""
     found: list[int] = []
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-        own = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return found
-    for group in (place := _CGROUPS / own.lstrip("/"), *place.parents):
-        if not group.is_relative_to(_CGROUPS):
-            break
+    for group in cgroups("memory"):
         try:
             limit = (group / "memory.max").read_text().strip()
             held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

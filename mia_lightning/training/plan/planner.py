@@ -10,9 +10,19 @@ import torch
 
 from mia_lightning.errors import InputError
 from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.plan.execution import Candidate, ExecutionPlan, Measured, choose, in_order, widths
+from mia_lightning.training.plan.execution import (
+    SHORT,
+    Candidate,
+    ExecutionPlan,
+    Measured,
+    choose,
+    fastest_of,
+    in_order,
+    widths,
+)
 from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, release
 from mia_lightning.training.plan.probe import Probe
+from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -32,7 +42,7 @@ class Planner:
     clock: Callable[[], float] = time.perf_counter
     budget: Callable[[torch.device], int] = memory_budget
     share: float = 0.05
-    short: float = 3.0
+    short: float = SHORT
     always: bool = False
     remaining: float = 1.0
 
@@ -56,6 +66,13 @@ class Planner:
         """
         job = replace(job, population=job.population.near(device))
         probe = Probe(job=job, settings=settings, device=device, clock=self.clock)
+        most, *fewer = numbers_of_threads(job.recipe, device)
+        with using_threads(most):
+            return self._plan(probe, executions, fewer)
+
+    def _plan(self, probe: Probe, executions: Sequence[str], fewer: Sequence[int]) -> ExecutionPlan:
+        """The plan, made with the most threads that the role may have; `fewer` are further numbers of them."""
+        job, device = probe.job, probe.device
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
         chunks = self._chunks(job, executions, footprint, num_models, device)
@@ -71,6 +88,7 @@ class Planner:
                 share=self.share,
                 short=self.short,
                 clock=self.clock,
+                threads=fewer,
             )
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0])
         chosen = rows[0] if rows else preferred
@@ -79,13 +97,14 @@ class Planner:
             role=job.role,
             num_models=job.num_models,
             epochs=job.recipe.epochs,
-            signature=signature_of(job, device, settings),
+            signature=signature_of(job, device, probe.settings),
             execution=chosen.execution,
             chunk=chosen.chunk,
             measured=tuple(rows),
             reason=_reason(rows, job.recipe.chunk == "auto" and chunks[chosen.execution][0] < num_models, whole),
             seconds=job.num_models / rows[0].models_per_second if rows else whole,
             bytes=bytes_,
+            threads=chosen.threads,
         )
 
     def _one_model(self, probe: Probe) -> tuple[float, Footprint]:
@@ -119,7 +138,8 @@ class Planner:
             return None
         job = probe.job
         try:
-            before, seconds = probe.seconds(candidate, allowance)
+            with using_threads(candidate.threads):
+                before, seconds = probe.seconds(candidate, allowance)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -133,6 +153,7 @@ class Planner:
             seconds_per_step=seconds,
             models_per_second=candidate.chunk / (before + seconds * job.num_steps / job.num_models),
             bytes=footprint.bytes(candidate.execution, candidate.chunk, job.num_models),
+            threads=candidate.threads,
         )
 
 
@@ -154,6 +175,7 @@ def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettin
         "precision": settings.precision,
         "execution": recipe.execution,
         "chunk": recipe.chunk,
+        **({} if recipe.threads == "auto" else {"threads": recipe.threads}),
     }
 
 
@@ -174,8 +196,6 @@ def _most(footprint: Footprint, execution: str, budget: int, num_models: int) ->
 def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:
     if not rows:
         reason = "too short for a probe to pay" if whole < 60 else "too few steps for a probe to pay"
-    elif len(rows) == 1:
-        reason = "the only way that was worth measuring"
     else:
-        reason = f"the fastest of {len(rows)} that were measured"
+        reason = fastest_of(len(rows))
     return reason + ("; more at once would not fit the memory" if is_limited else "")

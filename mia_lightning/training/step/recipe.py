@@ -115,6 +115,8 @@ class Recipe:
             measured to be faster, `loop` where vmap refuses the architecture.
         chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured
             to be fastest, None for all.
+        threads: of torch on the CPU; `auto` for the number that is measured to be fastest, of all that affinity and
+            quota allow, half of them, and one.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
         batch_objective: the quantity that a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None
@@ -142,6 +144,7 @@ class Recipe:
     augment: Annotated[Sequence[Annotated[Augmentation, _AUGMENTATION]], FromList] = ()
     execution: Literal["auto", "stack", "loop"] = "auto"
     chunk: AtLeast1 | Auto | None = "auto"
+    threads: AtLeast1 | Auto = "auto"
     objective: Objective = cross_entropy
     batch_objective: BatchObjective | None = None
     mix: Mix | None = None
