@@ -20,15 +20,18 @@ class Connections:
 
     Args:
         httpx: the package.
+        connecting: seconds in which there must be a connection; fewer than those of a request, since a handshake that is
+            cancelled leaves its socket open.
         keep: how many connections are kept for further requests.
 
     Attributes:
         client: for the coroutines that `run` is given.
     """
 
-    def __init__(self, httpx: ModuleType, *, keep: int) -> None:
+    def __init__(self, httpx: ModuleType, *, connecting: float, keep: int) -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep)
-        self.client = httpx.AsyncClient(timeout=None, limits=limits, cookies=_NoCookies())
+        timeout = httpx.Timeout(None, connect=connecting)
+        self.client = httpx.AsyncClient(timeout=timeout, limits=limits, cookies=_NoCookies())
         self._lock, self._end = threading.Lock(), asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

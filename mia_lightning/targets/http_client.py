@@ -27,6 +27,7 @@ from mia_lightning.targets.said import keep_secret, said
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
 LARGEST_BODY = 64 * 2**20  # bytes of an answer
+_LARGEST_REFUSAL = 2**20  # bytes of the words beside another status than 2xx
 _LONGEST_MESSAGE = 200  # characters of a server's own words
 
 Headers = Mapping[str, str]
@@ -48,7 +49,8 @@ class HttpClient:
         place: the address, without what may be secret.
 
     Raises:
-        InputError: `url` is no address or holds a user or password, or httpx is not installed.
+        InputError: `url` is no address or holds a user or password, httpx is not installed, or the environment names a
+            proxy or a file of authorities that cannot be used.
     """
 
     def __init__(
@@ -63,7 +65,13 @@ class HttpClient:
         self.place = checked_url(url, setting)
         self._timeout, self._authorise = timeout, authorise
         self._httpx = _httpx()
-        self._connections = Connections(self._httpx, keep=max(1, connections))
+        try:
+            self._connections = Connections(self._httpx, connecting=0.9 * timeout, keep=max(1, connections))
+        except (ValueError, OSError, ImportError, self._httpx.InvalidURL) as error:  # which may repeat a password
+            raise InputError(
+                f"No connections can be made ({type(error).__name__}); correct the proxy and the file of authorities "
+                "that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE), or unset them."
+            ) from None
         self._finish = weakref.finalize(self, self._connections.close)
 
     def get(self, path: str) -> Any:
@@ -120,7 +128,7 @@ class HttpClient:
         answer, httpx = _Answer(), self._httpx
         try:
             self._connections.run(self._fetch(answer, method, self.place + path, body, headers))
-        except TimeoutError:
+        except (TimeoutError, httpx.TimeoutException):
             how = "whole answer" if answer.content else "answer" if answer.was_asked else "connection"
             raise TryAgainError(f"no {how} in {self._timeout:g} s", was_asked=answer.was_asked) from None
         except httpx.TransportError as error:
@@ -151,6 +159,9 @@ class HttpClient:
                 return
             async for part in response.aiter_raw():
                 answer.content += part
+                if not answer.is_good and len(answer.content) > _LARGEST_REFUSAL:
+                    answer.content.clear()
+                    return
                 if len(answer.content) > LARGEST_BODY:
                     raise InputError(
                         f"{self.place} sends more than {LARGEST_BODY >> 20} MiB in an answer; lower "
@@ -159,7 +170,7 @@ class HttpClient:
 
     def _check_status(self, answer: "_Answer") -> None:
         status = answer.status
-        if 200 <= status < 300:
+        if answer.is_good:
             if answer.is_compressed:
                 how = said(answer.headers["Content-Encoding"])
                 raise InputError(
@@ -173,7 +184,7 @@ class HttpClient:
             after = retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"))
             raise TryAgainError(reason, after=after, was_asked=status not in (425, 429))
         if 300 <= status < 400:
-            elsewhere = said(_without_query(answer.headers.get("Location", "")), _LONGEST_MESSAGE)
+            elsewhere = _without_query(said(answer.headers.get("Location", ""), _LONGEST_MESSAGE))
             raise InputError(
                 f"{self.place} says that the model is elsewhere (status {status}, {elsewhere or 'without a place'}); "
                 "set `target.url` to that place, which is not followed by itself so that no credentials go astray."
@@ -245,6 +256,10 @@ class _Answer:
     status: int = 0
     headers: Headers = field(default_factory=dict)
     content: bytearray = field(default_factory=bytearray)
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
 
     @property
     def is_compressed(self) -> bool:

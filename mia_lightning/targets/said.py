@@ -6,6 +6,7 @@ import re
 from mia_lightning.errors import one_line
 
 _SHORTEST_SECRET = 4  # shorter ones would be found in any text
+_TELLING = 8  # first characters of a secret, which are hidden without the others, too
 _LONGEST_LOOKED_AT = 1_000_000  # characters
 # Loggers of httpx, which repeat the words beside a status and, for debugging, all headers.
 _LOGGERS = ("httpx", "httpcore.connection", "httpcore.http11", "httpcore.proxy")
@@ -45,6 +46,8 @@ def _without_secrets(record: logging.LogRecord) -> bool:
 
 
 def _echo_of(secret: str) -> re.Pattern[str]:
-    """The secret in upper or lower case, each character as it is, or as addresses, JSON, Python or HTML write it."""
-    ways = [rf"\\*(?:{re.escape(each)}|%{ord(each):02x}|u00{ord(each):02x}|&#x?\w+;)" for each in secret]
-    return re.compile("".join(ways), re.IGNORECASE)
+    """The secret, or its beginning and what follows, in upper or lower case; addresses, JSON, Python and HTML write a
+    character in their own ways."""
+    ways = [rf"\\{{0,4}}(?:{re.escape(each)}|%{ord(each):02x}|u00{ord(each):02x}|&#?\w+;)" for each in secret]
+    whole, beginning = "".join(ways), "".join(ways[:_TELLING])
+    return re.compile(whole if len(secret) <= _TELLING else rf"{whole}|{beginning}\S*", re.IGNORECASE)

@@ -221,9 +221,8 @@ class Reading:
             place_of = {name: place for name in raw if (place := self._known.find(name)) is not None}
             unknown = [name for name in raw if name not in place_of]
             if unknown or not raw:
-                self._refuse(
-                    raw, record, "names no class" if not raw else f"names no class of the data set: {unknown[0]!r}"
-                )
+                which = f" of the data set: {received(unknown[0])}" if unknown else ""
+                self._refuse(raw, record, f"names no class{which}")
             if len(raw) != k:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):
