@@ -20,8 +20,8 @@ class Connections:
 
     Args:
         httpx: the package.
-        connecting: seconds in which there must be a connection; fewer than those of a request, since a handshake that is
-            cancelled leaves its socket open.
+        connecting: seconds in which there must be a connection; fewer than those of a request, since a handshake that
+            is cancelled leaves its socket open.
         keep: how many connections are kept for further requests.
 
     Attributes:

@@ -166,7 +166,7 @@ ECHOES = {
 
 
 @pytest.mark.parametrize("echo", ECHOES)
-@pytest.mark.parametrize("before", [0, 10, 45, 185, 195])
+@pytest.mark.parametrize("before", [0, 45, 185])
 def test_no_part_of_a_secret_is_left_wherever_the_server_repeats_it(echo: str, before: int) -> None:
     """Also where a message is cut within it."""
     text = "x" * before + ECHOES[echo] + " end"
