@@ -22,7 +22,7 @@ from mia_lightning.errors import InputError, first_line
 from mia_lightning.targets.address import checked_url
 from mia_lightning.targets.connections import Connections
 from mia_lightning.targets.failures import StatusError, TryAgainError
-from mia_lightning.targets.json_answers import read_json
+from mia_lightning.targets.json_answers import TooMuchError, read_json
 from mia_lightning.targets.said import keep_secret, said
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
@@ -120,9 +120,10 @@ class HttpClient:
         self._check_status(answer)
         try:
             return read(bytes(answer.content))
-        except ValueError:
-            words = said(answer.content.decode(errors="replace"))
-            raise TryAgainError(f"its answer cannot be read: {words!r}") from None
+        except ValueError as error:
+            is_too_much = isinstance(error, TooMuchError)
+            words = str(error) if is_too_much else repr(said(answer.content.decode(errors="replace")))
+            raise TryAgainError(f"its answer cannot be read: {words}") from None
 
     def _exchange(self, method: str, path: str, body: bytes, headers: Headers) -> "_Answer":
         answer, httpx = _Answer(), self._httpx

@@ -15,7 +15,7 @@ from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.failures import RefusedError, TryAgainError
 from mia_lightning.targets.http_client import LARGEST_BODY
-from mia_lightning.targets.json_answers import check_amount, read_json
+from mia_lightning.targets.json_answers import TooMuchError, check_amount, read_json
 from mia_lightning.targets.said import keep_secret, said
 from mia_lightning.training.setup import Setup
 
@@ -279,6 +279,8 @@ def _keep_secrets(request: Any, **_: object) -> None:
 def _json_rows(body: bytes, what: str) -> list[Any]:
     try:
         answer = read_json(body)
+    except TooMuchError as error:
+        raise InputError(f"{what} answers JSON that cannot be read: {error}.") from error
     except ValueError as error:
         raise InputError(
             f"{what} answers {len(body)} bytes that are no JSON; set `target.accept` to a form that its model gives, "
@@ -297,8 +299,8 @@ def _csv_rows(body: bytes, what: str) -> list[list[float | str]]:
         lines = body.decode().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{what} answers CSV that is not UTF-8; let its model answer in UTF-8.") from error
-    except ValueError as error:
-        raise InputError(f"{what} answers CSV that is none ({error}); lower target.asking.batch_size.") from error
+    except TooMuchError as error:
+        raise InputError(f"{what} answers CSV that cannot be read: {error}.") from error
     return [[_cell(cell) for cell in line.split(",")] for line in lines if line.strip()]
 
 
