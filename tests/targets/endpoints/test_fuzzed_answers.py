@@ -23,6 +23,7 @@ from mia_lightning.targets.endpoints.sagemaker import SageMaker, SageMakerEndpoi
 from mia_lightning.targets.endpoints.vertex import Vertex, VertexEndpoint
 from mia_lightning.targets.failures import TryAgainError
 from mia_lightning.targets.http_client import HttpClient, retry_after
+from mia_lightning.targets.said import keep_secret
 
 POPULATION = population_of(torch.arange(6, dtype=torch.float32).reshape(2, 3))
 OF_TWO = population_of(torch.arange(6, dtype=torch.float32).reshape(2, 3), ("0", "yes"))
@@ -188,6 +189,7 @@ class InProcess:
 @settings(deadline=None)
 @given(answers=st.lists(values, min_size=2, max_size=2), answer=FORMS, of_two=st.booleans())
 def test_any_answer_of_an_endpoint_in_this_process(answers: list[Any], answer: Any, of_two: bool) -> None:
+    keep_secret(SECRET)
     check(InProcess(answers), OF_TWO if of_two else POPULATION, answer=answer)
 
 
