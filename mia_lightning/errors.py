@@ -8,8 +8,12 @@ class InputError(ValueError):
     """A value that the caller gave cannot be used.
 
     The message is one sentence that names the value, where it came from and the mend. The command line
-    prints it and exits with 2; any other exception is a bug and keeps its traceback.
+    prints it and exits with 2; any other exception is a bug and keeps its traceback. A value may come from anywhere, so
+    the message is made one line that a terminal only shows.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class DataNotThereError(InputError):
@@ -38,6 +42,16 @@ class SettingError(InputError):
         if self.section != last and not self.section.startswith(f"{last}."):
             return self
         return type(self)(place + self.section[len(last) :], self.name, self.rest)
+
+
+def one_line(text: str) -> str:
+    """The text in one line that a terminal only shows: blanks for line breaks, escapes for what has no shape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else " " if each.isspace() else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -2,6 +2,8 @@
 
 from mia_lightning.errors import InputError
 
+LONGEST_PAUSE = 600.0  # seconds that a server may ask for
+
 
 class TryAgainError(Exception):
     """A request that failed in a way that may pass: too many requests, a fault of the server, a broken connection.

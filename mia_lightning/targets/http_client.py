@@ -1,10 +1,17 @@
-"""HTTP to somebody else's server: which failures may pass and which will not, and no secret in any message."""
+"""HTTP to somebody else's server, which may be slow, broken or hostile.
 
-import json
+A request has a limit of time as a whole and its answer one of size, whatever the server does. A failure says whether it
+may pass. No message repeats a secret, even where the server does.
+"""
+
+import asyncio
 import os
+import re
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from types import ModuleType
@@ -13,12 +20,15 @@ from urllib.parse import urlsplit
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.targets.address import checked_url
+from mia_lightning.targets.connections import Connections
 from mia_lightning.targets.failures import StatusError, TryAgainError
+from mia_lightning.targets.json_answers import TooMuchError, read_json
+from mia_lightning.targets.said import keep_secret, said
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
-_LARGEST_BODY = 256 * 2**20  # bytes of an answer
+LARGEST_BODY = 64 * 2**20  # bytes of an answer
+_LARGEST_REFUSAL = 2**20  # bytes of the words beside another status than 2xx
 _LONGEST_MESSAGE = 200  # characters of a server's own words
-_SHORTEST_SECRET = 4  # shorter ones would be found in any text
 
 Headers = Mapping[str, str]
 
@@ -26,7 +36,7 @@ Headers = Mapping[str, str]
 class HttpClient:
     """Connections to one server; many threads may use it at once.
 
-    Redirects are not followed, so that no token goes to another server.
+    Redirects are not followed, so that no token goes to another server, and no cookies are kept.
 
     Args:
         url: of the server, with the path that all requests begin with.
@@ -39,7 +49,8 @@ class HttpClient:
         place: the address, without what may be secret.
 
     Raises:
-        InputError: `url` is no address or holds a user or password, or httpx is not installed.
+        InputError: `url` is no address or holds a user or password, httpx is not installed, or the environment names a
+            proxy or a file of authorities that cannot be used.
     """
 
     def __init__(
@@ -54,8 +65,14 @@ class HttpClient:
         self.place = checked_url(url, setting)
         self._timeout, self._authorise = timeout, authorise
         self._httpx = _httpx()
-        limits = self._httpx.Limits(max_connections=None, max_keepalive_connections=max(1, connections))
-        self._client = self._httpx.Client(timeout=timeout, limits=limits, follow_redirects=False)
+        try:
+            self._connections = Connections(self._httpx, connecting=0.9 * timeout, keep=max(1, connections))
+        except (ValueError, OSError, ImportError, self._httpx.InvalidURL) as error:  # which may repeat a password
+            raise InputError(
+                f"No connections can be made ({type(error).__name__}); correct the proxy and the file of authorities "
+                "that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE), or unset them."
+            ) from None
+        self._finish = weakref.finalize(self, self._connections.close)
 
     def get(self, path: str) -> Any:
         """What the server answers, as JSON.
@@ -74,7 +91,7 @@ class HttpClient:
         return self.ask("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
 
     def close(self) -> None:
-        self._client.close()
+        self._finish()
 
     def ask(
         self,
@@ -82,7 +99,7 @@ class HttpClient:
         path: str,
         body: bytes = b"",
         headers: Headers | None = None,
-        read: Callable[[bytes], Any] = json.loads,
+        read: Callable[[bytes], Any] = read_json,
     ) -> Any:
         """What the server answers.
 
@@ -93,68 +110,87 @@ class HttpClient:
             TryAgainError: the server was too busy (429), failed (5xx) or did not answer in time, the connection broke,
                 or the answer cannot be read.
             RefusedError: the server turned the request away.
-            InputError: the server cannot be trusted, sends the client elsewhere, or sends too much.
+            InputError: the server cannot be trusted, sends the client elsewhere, or sends too much or compressed.
         """
         shown = self._authorise()
-        secrets = [
-            part for value in shown.values() for part in (value, *value.split()) if len(part) >= _SHORTEST_SECRET
-        ]
-        hide = _Hiding(secrets)
+        for value in shown.values():
+            keep_secret(value.rpartition(" ")[2])
         everything = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {}), **shown}
-        httpx = self._httpx
+        answer = self._exchange(method, path, body, everything)
+        self._check_status(answer)
         try:
-            with self._client.stream(method, self.place + path, content=body, headers=everything) as response:
-                content = self._read(response)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            return read(bytes(answer.content))
+        except ValueError as error:
+            is_too_much = isinstance(error, TooMuchError)
+            words = str(error) if is_too_much else repr(said(answer.content.decode(errors="replace")))
+            raise TryAgainError(f"its answer cannot be read: {words}") from None
+
+    def _exchange(self, method: str, path: str, body: bytes, headers: Headers) -> "_Answer":
+        answer, httpx = _Answer(), self._httpx
+        try:
+            self._connections.run(self._fetch(answer, method, self.place + path, body, headers))
+        except (TimeoutError, httpx.TimeoutException):
+            how = "whole answer" if answer.content else "answer" if answer.was_asked else "connection"
+            raise TryAgainError(f"no {how} in {self._timeout:g} s", was_asked=answer.was_asked) from None
+        except httpx.TransportError as error:
+            reason = said(first_line(error), _LONGEST_MESSAGE)
             if _is_distrusted(error):
                 raise InputError(
-                    f"The certificate of {self.place} cannot be trusted ({hide(str(error))}); ask its owner, or name "
-                    "the authority that signed it in the environment variable SSL_CERT_FILE."
+                    f"The certificate of {self.place} cannot be trusted ({reason}); ask its owner, or name the "
+                    "authority that signed it in the environment variable SSL_CERT_FILE."
                 ) from None
-            raise TryAgainError(f"no connection: {hide(_reason(error))}", was_asked=False) from None
-        except httpx.TimeoutException:
-            raise TryAgainError(f"no answer in {self._timeout:g} s") from None
-        except httpx.TransportError as error:
-            raise TryAgainError(f"the connection broke: {hide(_reason(error))}") from None
-        except httpx.InvalidURL:
-            raise InputError(f"{self.place}{path} is no address; set `target.url` and the model's name.") from None
-        self._check_status(response, content, hide)
-        try:
-            return read(content)
-        except (ValueError, RecursionError):
-            raise TryAgainError(f"its answer cannot be read: {hide(_text(content, 60))!r}") from None
+            what = "the connection broke" if answer.was_asked else "no connection"
+            raise TryAgainError(f"{what}: {reason}", was_asked=answer.was_asked) from None
+        except (httpx.InvalidURL, UnicodeError):
+            place = said(self.place + path, _LONGEST_MESSAGE)
+            raise InputError(f"{place} is no address; set `target.url` and the model's name.") from None
+        return answer
 
-    def _read(self, response: Any) -> bytes:
-        """The body, unless it is too long or takes too long."""
-        end, parts, size = time.monotonic() + self._timeout, [], 0
-        for part in response.iter_bytes():
-            parts.append(part)
-            size += len(part)
-            if size > _LARGEST_BODY:
+    async def _fetch(self, answer: "_Answer", method: str, url: str, body: bytes, headers: Headers) -> None:
+        """One request, given up at its limit of time wherever it is: names, handshakes, headers or body."""
+
+        async def notice(event: str, _: object) -> None:
+            answer.was_asked |= event.endswith("send_request_headers.started")
+
+        client = self._connections.client
+        more: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": notice}}
+        async with asyncio.timeout(self._timeout), client.stream(method, url, **more) as response:
+            answer.status, answer.headers = response.status_code, response.headers
+            if answer.is_compressed:
+                return
+            async for part in response.aiter_raw():
+                answer.content += part
+                if not answer.is_good and len(answer.content) > _LARGEST_REFUSAL:
+                    answer.content.clear()
+                    return
+                if len(answer.content) > LARGEST_BODY:
+                    raise InputError(
+                        f"{self.place} sends more than {LARGEST_BODY >> 20} MiB in an answer; lower "
+                        "target.asking.batch_size, or set `target.url` to a model's server."
+                    )
+
+    def _check_status(self, answer: "_Answer") -> None:
+        status = answer.status
+        if answer.is_good:
+            if answer.is_compressed:
+                how = said(answer.headers["Content-Encoding"])
                 raise InputError(
-                    f"{self.place} sends more than {_LARGEST_BODY >> 20} MiB in an answer; lower "
-                    "target.asking.batch_size, or set `target.url` to a model's server."
+                    f"{self.place} compresses its answers ({how}), though the request wants them as they are; set "
+                    "`target.url` to a server, or a proxy before it, that does not."
                 )
-            if time.monotonic() > end:
-                raise TryAgainError(f"no whole answer in {self._timeout:g} s")
-        return b"".join(parts)
-
-    def _check_status(self, response: Any, content: bytes, hide: "_Hiding") -> None:
-        status = response.status_code
-        if 200 <= status < 300:
             return
-        words = hide(_words(content))
-        said = f"status {status}" + (f": {words}" if words else "")
+        words = _words(bytes(answer.content))
+        reason = f"status {status}" + (f": {words}" if words else "")
         if status in (408, 425, 429) or status >= 500:
-            after = retry_after(response.headers.get("Retry-After"), response.headers.get("Date"))
-            raise TryAgainError(said, after=after, was_asked=status not in (425, 429))
+            after = retry_after(answer.headers.get("Retry-After"), answer.headers.get("Date"))
+            raise TryAgainError(reason, after=after, was_asked=status not in (425, 429))
         if 300 <= status < 400:
-            elsewhere = hide(_without_secrets(response.headers.get("Location", "")))
+            elsewhere = _without_query(said(answer.headers.get("Location", ""), _LONGEST_MESSAGE))
             raise InputError(
                 f"{self.place} says that the model is elsewhere (status {status}, {elsewhere or 'without a place'}); "
                 "set `target.url` to that place, which is not followed by itself so that no credentials go astray."
             )
-        raise StatusError(f"{self.place} refuses the request ({said}); {_mend(status)}.", status)
+        raise StatusError(f"{self.place} refuses the request ({reason}); {_mend(status)}.", status)
 
 
 def token_headers(variable: str, header: str) -> Callable[[], Headers]:
@@ -165,7 +201,7 @@ def token_headers(variable: str, header: str) -> Callable[[], Headers]:
         header: `Authorization` has "Bearer" before the token, any other header the token alone.
 
     Raises:
-        InputError: there is no such variable, or its value cannot stand in a header.
+        InputError: there is no such variable, its value cannot stand in a header, or `header` is no name of one.
     """
     token = os.environ.get(variable, "").strip() if variable else ""
     if not token:
@@ -178,6 +214,10 @@ def token_headers(variable: str, header: str) -> Callable[[], Headers]:
     if not all("!" <= character <= "~" for character in token):
         raise InputError(
             f"The environment variable {variable} holds blanks or characters that no token has; export the token alone."
+        )
+    if re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", header, re.ASCII) is None:
+        raise InputError(
+            f"`target.token_header` is {header!r}, which no header is called; name one, such as X-Api-Key."
         )
     value = f"Bearer {token}" if header.lower() == "authorization" else token
     return lambda: {header: value}
@@ -204,16 +244,27 @@ def retry_after(value: str | None, now: str | None = None) -> float | None:
     return max(0.0, until - start)
 
 
-class _Hiding:
-    """Replaces secrets in a text."""
+@dataclass(kw_only=True, eq=False)
+class _Answer:
+    """What is known of an answer so far.
 
-    def __init__(self, secrets: list[str]) -> None:
-        self._secrets = sorted((each for each in secrets if each != "Bearer"), key=len, reverse=True)
+    Attributes:
+        was_asked: whether the server may have seen the request.
+        status, headers, content: of HTTP.
+    """
 
-    def __call__(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "…")
-        return text
+    was_asked: bool = False
+    status: int = 0
+    headers: Headers = field(default_factory=dict)
+    content: bytearray = field(default_factory=bytearray)
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def is_compressed(self) -> bool:
+        return self.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
 
 
 def _httpx() -> ModuleType:
@@ -235,32 +286,22 @@ def _is_distrusted(error: BaseException) -> bool:
     return False
 
 
-def _reason(error: BaseException) -> str:
-    return first_line(error)[:_LONGEST_MESSAGE]
-
-
-def _text(content: bytes, length: int) -> str:
-    text = " ".join(content[: 4 * length + 16].decode(errors="replace").split())
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def _words(content: bytes) -> str:
     """A server's own short message, where it sends one in a form that servers use."""
     try:
-        body = json.loads(content)
-    except (ValueError, RecursionError):
-        body = None
+        body = read_json(content)
+    except ValueError:
+        body = content.decode(errors="replace")
     for name in ("error", "message", "detail"):
         if isinstance(body, dict) and name in body:
             body = body[name]
-    text = body if isinstance(body, str) else content.decode(errors="replace") if body is None else json.dumps(body)
-    return _text(text.encode(), _LONGEST_MESSAGE)
+    return said(body, _LONGEST_MESSAGE)
 
 
-def _without_secrets(address: str) -> str:
+def _without_query(address: str) -> str:
     try:
         parts = urlsplit(address)
-        return f"{parts.scheme}://{parts.hostname}{parts.path}"[:_LONGEST_MESSAGE] if parts.hostname else parts.path
+        return f"{parts.scheme}://{parts.hostname}{parts.path}" if parts.hostname else parts.path
     except ValueError:
         return ""
 

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from rich.console import Console
 from torch import Tensor
 
+from mia_lightning.errors import one_line
 from mia_lightning.terminal.display import Display, Look, Now, Quantiles, Row, display_on
 
 Kind = Literal["warning", "broken", "note"]
@@ -49,6 +50,7 @@ class Stages:
             kind: a warning for the top; one after which low figures are no evidence (`broken`); or a note about an
                 attack for the appendix.
         """
+        sentence = one_line(sentence)
         (self.notes if kind == "note" else self.remarks).append(sentence)
         if kind == "broken":
             self.broken.append(sentence)
@@ -56,7 +58,7 @@ class Stages:
 
     def note(self, sentence: str) -> None:
         """Print a sentence that is not for the report."""
-        self._display.say(sentence, "dim")
+        self._display.say(one_line(sentence), "dim")
 
     @contextmanager
     def stage(self, name: str, epochs: int, models: int = 0) -> Iterator["EpochBar"]:

@@ -14,9 +14,8 @@ from torch import Tensor
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.own_classes import ClassNames, Labels, NoClassError
 from mia_lightning.targets.endpoints.seen import LARGEST_SUM_ERROR, Seen, decimals_of
+from mia_lightning.targets.said import said
 from mia_lightning.training.signals import HIDDEN_PROBABILITY, SMALLEST_PROBABILITY, AnswerForm
-
-_LONGEST = 60  # characters of an answer in a message
 
 Numbers = npt.NDArray[np.float64]
 
@@ -51,7 +50,7 @@ class Reading:
         if unknown:
             raise InputError(
                 f"`target.asking.classes` names {unknown[0]!r}, which is no class of the data set; its classes are "
-                f"{_shown(', '.join(self.class_names))}."
+                f"{said(', '.join(self.class_names))}."
             )
         if len(places) != len(self.class_names) or len(set(places)) != len(places):
             raise InputError(
@@ -226,7 +225,7 @@ class Reading:
             if unknown:
                 is_alone = len(raw) == 1 and C == 2
                 mend = "if this is the probability of the second class, name it in target.prediction_key"
-                why = f"names no class of the data set: {unknown[0]!r}"
+                why = f"names no class of the data set: {received(unknown[0])}"
                 self._refuse(raw, record, why, mend=mend if is_alone else None)
             if len(raw) != k:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
@@ -352,13 +351,20 @@ def _log(probability_BC: Numbers) -> Tensor:
 
 
 def plain(raw: Any) -> Any:
-    """Lists and numbers of Python in place of those of numpy and torch."""
+    """Lists and numbers of Python in place of those of numpy and torch; what no float holds is infinite."""
     raw = raw.tolist() if hasattr(raw, "tolist") else raw
     if isinstance(raw, list | tuple):
-        return [each.item() if isinstance(each, np.generic) else each for each in raw]
+        return [_plain_number(each) for each in raw]
     if isinstance(raw, Mapping):
-        return {str(name): each.item() if isinstance(each, np.generic) else each for name, each in raw.items()}
-    return raw
+        return {str(name): _plain_number(each) for name, each in raw.items()}
+    return _plain_number(raw)
+
+
+def _plain_number(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, int) and value.bit_length() > 1023:
+        return math.copysign(math.inf, 1 if value > 0 else -1)
+    return value
 
 
 def _alone(raw: object) -> float | None:
@@ -376,9 +382,6 @@ def _described(form: AnswerForm) -> str:
     return "probabilities of all classes" if form.kind == "full" else f"an answer of {form.describe()}"
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
 def received(raw: object) -> str:
-    return _shown(" ".join(repr(raw).split()))
+    """For a message."""
+    return said(repr(raw))

@@ -19,6 +19,7 @@ from mia_lightning.targets.endpoints.pace import Pace, StoppedError
 from mia_lightning.targets.endpoints.responses import Responses
 from mia_lightning.targets.endpoints.threads import run_all
 from mia_lightning.targets.failures import RefusedError, TryAgainError
+from mia_lightning.terminal.amounts import duration
 
 _NUMBERS_SHOWN = 6  # of records in a message
 
@@ -47,6 +48,7 @@ class Asker:
         reading: says what an answer is; nothing else is kept.
         seed: of the jitter of pauses.
         remark: is given sentences for the report.
+        note: is given sentences that are not for the report.
         asking_about: is called with the number of records that are to be asked about; what it returns is called with
             the number of answers, as they arrive.
 
@@ -63,11 +65,13 @@ class Asker:
         *,
         seed: int = 0,
         remark: Callable[[str], object] = print,
+        note: Callable[[str], object] = lambda _: None,
         asking_about: Callable[[int], Callable[[int], object]] = lambda _: lambda _: None,
     ) -> None:
         self._asking_about = asking_about
         self._endpoint, self._asking, self._reading, self._remark = endpoint, asking, reading, remark
-        self._pace = Pace(asking.requests_per_second, seed)
+        self._note = note
+        self._pace = Pace(asking.requests_per_second, seed, self._tell_pause)
         self._lock = threading.Lock()
         self._fresh: set[bytes] = set()
         self._found: set[bytes] = set()
@@ -244,6 +248,12 @@ class Asker:
             f"The audit needs answers for {num} different records: {num - num_missing} are kept, {num_missing} must be "
             f"asked about, but target.asking.budget={self._asking.budget} has only {left} left, so nothing was asked; "
             f"raise the budget to at least {self.responses.asked + num_missing}, or audit fewer records."
+        )
+
+    def _tell_pause(self, seconds: float) -> None:
+        self._note(
+            f"The model at {self._endpoint.place} was too busy or did not answer; it is asked again in "
+            f"{duration(seconds)}."
         )
 
     def _what_is_kept(self) -> str:

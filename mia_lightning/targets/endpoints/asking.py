@@ -19,7 +19,7 @@ class Asking:
         batch_size: records in a request.
         concurrency: requests at once.
         requests_per_second: at most; None for no limit.
-        timeout: seconds, of a request.
+        timeout: seconds, of a request as a whole.
         retries: further attempts of a request, after growing pauses or those that the server asks for.
         responses: folder in which answers are kept for later runs; None keeps them for this run alone.
         price_per_thousand: of a thousand records, for an estimate of the cost; None for no estimate.

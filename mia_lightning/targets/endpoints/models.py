@@ -93,6 +93,7 @@ class EndpointTarget(Target):
             labels_are_places=self.labels_are_places,
             seed=setup.engine.seed,
             remark=setup.engine.stages.remark,
+            note=setup.engine.stages.note,
             asking_about=setup.engine.stages.asking,
         )
 
@@ -107,8 +108,7 @@ class EndpointModels(Models):
         kind: what was trained.
         labels_are_places: whether the endpoint gives labels as places in the order of the classes.
         seed: of the draw of sentinels.
-        remark: is given sentences for the report.
-        asking_about: as of `Asker`.
+        remark, note, asking_about: as of `Asker`.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class EndpointModels(Models):
         labels_are_places: bool = False,
         seed: int = 0,
         remark: Callable[[str], object] = print,
+        note: Callable[[str], object] = lambda _: None,
         asking_about: Callable[[int], Callable[[int], object]] = lambda _: lambda _: None,
     ) -> None:
         self._kind = kind
@@ -132,7 +133,9 @@ class EndpointModels(Models):
             answer=asking.answer,
             labels="places" if labels_are_places else asking.labels,
         )
-        self._asker = Asker(endpoint, asking, self._reading, seed=seed, remark=remark, asking_about=asking_about)
+        self._asker = Asker(
+            endpoint, asking, self._reading, seed=seed, remark=remark, note=note, asking_about=asking_about
+        )
         # A run does not close its models: connections are closed when nothing refers to these any more.
         self._finish = weakref.finalize(self, self._asker.close)
         self.failed_epoch_K = torch.tensor([-1])  # answers that are not finite are refused

@@ -37,6 +37,7 @@ _NAMES = {dtype: name for name, dtype in _TYPES.items()} | {torch.bfloat16: "FP3
 _FLOATS = ("FP16", "FP32", "FP64", "BF16")
 _WHOLES = ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64")
 _DEFAULT_INPUT = "input-0"
+_MOST_AXES = 64  # of a tensor
 
 
 @settings("target")
@@ -100,7 +101,7 @@ class OpenInferenceEndpoint:
     def _tensor(self, x_B: Tensor) -> dict[str, Any]:
         known = self._known_input()
         datatype = self._target.datatype or known.get("datatype")
-        name = datatype if datatype in _TYPES else _NAMES.get(x_B.dtype, "FP32")
+        name = datatype if isinstance(datatype, str) and datatype in _TYPES else _NAMES.get(x_B.dtype, "FP32")
         x_B = self._shaped(_converted(x_B, name), known.get("shape"))
         return {
             "name": known["name"],
@@ -111,7 +112,9 @@ class OpenInferenceEndpoint:
 
     def _shaped(self, x_B: Tensor, shape: object) -> Tensor:
         """In the shape that the metadata name, where they name the size of each axis but the first."""
-        if not isinstance(shape, list) or not all(type(size) is int for size in shape) or len(shape) < 2:
+        if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+            return x_B
+        if not 2 <= len(shape) <= _MOST_AXES:
             return x_B
         wanted = shape[1:]
         if any(size <= 0 for size in wanted):
@@ -143,7 +146,8 @@ class OpenInferenceEndpoint:
         except TryAgainError as error:
             raise TryAgainError(error.reason, after=error.after, was_asked=False) from None
         inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
-        named = [each for each in inputs or [] if isinstance(each, dict) and isinstance(each.get("name"), str)]
+        listed = inputs if isinstance(inputs, list) else []
+        named = [each for each in listed if isinstance(each, dict) and isinstance(each.get("name"), str)]
         if target.input is not None:
             named = [each for each in named if each["name"] == target.input] or [{"name": target.input}]
         if len(named) > 1:
@@ -157,15 +161,17 @@ class OpenInferenceEndpoint:
         outputs = answer.get("outputs") if isinstance(answer, dict) else None
         if not isinstance(outputs, list) or not all(isinstance(each, dict) and "data" in each for each in outputs):
             raise self._refused(f"{received(answer)}, which has no `outputs` with `data`")
+        for output in outputs:
+            if not all(isinstance(output.get(each), str | None) for each in ("name", "datatype")):
+                raise self._refused(f"{received(output)}, whose `name` or `datatype` is no text")
         named = self._named(outputs, num)
         if named is not None:
             return named
         output = self._chosen(outputs, num)
         values = _flat(output["data"])
         if len(values) % num or not values:
-            raise self._refused(
-                f"{len(values)} values ({received(values)}) for {num} records in the output {output.get('name')!r}"
-            )
+            name = received(output.get("name"))
+            raise self._refused(f"{len(values)} values ({received(values)}) for {num} records in the output {name}")
         datatype, width = output.get("datatype"), len(values) // num
         if datatype == "BYTES" or datatype in _WHOLES:
             return [values[at] if width == 1 else values[at : at + width] for at in range(0, len(values), width)]
@@ -184,6 +190,8 @@ class OpenInferenceEndpoint:
         k = len(names) // num
         if not 1 <= k < self._num_classes or not len(names) == len(probability) == num * k:
             return None
+        if not all(isinstance(name, str) for name in names):
+            raise self._refused(f"{received(names)}, which are no names of classes")
         answers = [dict(zip(names[at : at + k], probability[at : at + k], strict=True)) for at in range(0, num * k, k)]
         if any(len(each) < k for each in answers):
             raise self._refused(f"{received(names)}, which name a class twice for one record")

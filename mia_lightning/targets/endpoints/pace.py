@@ -2,11 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from mia_lightning.seeds import derive
+from mia_lightning.targets.failures import LONGEST_PAUSE
 
 _LONGEST_PAUSE = 60.0  # seconds, where this side chooses them
-_LONGEST_WAIT = 600.0  # seconds, where the server asks for them
+_SHORTEST_TOLD = 1.0  # seconds of a pause that is told
+_BETWEEN_TOLD = 10.0  # seconds in which no other pause is told that ends within them
 
 
 class StoppedError(Exception):
@@ -19,12 +22,13 @@ class Pace:
     Args:
         per_second: requests; None for no limit.
         seed: of the jitter of pauses.
+        tell: is given the seconds of a pause that a person may wonder about, before it.
     """
 
-    def __init__(self, per_second: float | None, seed: int) -> None:
-        self._gap, self._seed = 0.0 if per_second is None else 1 / per_second, seed
+    def __init__(self, per_second: float | None, seed: int, tell: Callable[[float], object] = lambda _: None) -> None:
+        self._gap, self._seed, self._tell = 0.0 if per_second is None else 1 / per_second, seed, tell
         self._lock, self._stopped = threading.Lock(), threading.Event()
-        self._next = self._held_until = 0.0
+        self._next = self._held_until = self._told_until = 0.0
 
     @property
     def is_stopped(self) -> bool:
@@ -66,14 +70,21 @@ class Pace:
         Raises:
             StoppedError: the request was given up.
         """
-        if after is not None:
-            wait = min(max(after, 0.0), _LONGEST_WAIT)
-            with self._lock:
-                self._held_until = max(self._held_until, time.monotonic() + wait)
-            self._sleep(wait)
-            return
-        share = derive(self._seed, "pause", name, attempt) / 2**63
-        self._sleep(min(_LONGEST_PAUSE, 0.5 * 2.0 ** (attempt - 1)) * (0.5 + share))
+        if after is None:
+            share = derive(self._seed, "pause", name, attempt) / 2**63
+            wait = min(_LONGEST_PAUSE, 0.5 * 2.0 ** (attempt - 1)) * (0.5 + share)
+        else:
+            wait = min(max(0.0, after), LONGEST_PAUSE)
+        with self._lock:
+            now = time.monotonic()
+            if after is not None:
+                self._held_until = max(self._held_until, now + wait)
+            is_told = wait >= _SHORTEST_TOLD and now + wait > self._told_until
+            if is_told:
+                self._told_until = now + max(wait, _BETWEEN_TOLD)
+        if is_told:
+            self._tell(wait)
+        self._sleep(wait)
 
     def _sleep(self, seconds: float) -> None:
         if self._stopped.wait(seconds) if seconds > 0 else self.is_stopped:

@@ -14,6 +14,9 @@ from mia_lightning.targets.address import Address
 from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.failures import RefusedError, TryAgainError
+from mia_lightning.targets.http_client import LARGEST_BODY
+from mia_lightning.targets.json_answers import TooMuchError, check_amount, read_json
+from mia_lightning.targets.said import keep_secret, said
 from mia_lightning.training.setup import Setup
 
 # By the names of the service: whether the records may have been answered, and so paid for, all the same.
@@ -149,7 +152,7 @@ class SageMakerEndpoint:
 
         try:
             response = self._client.invoke_endpoint(**request)
-            return str(response.get("ContentType", "")), response["Body"].read()
+            body = response["Body"].read(LARGEST_BODY + 1)
         except failures.ClientError as error:
             # The service's message is not passed on: that of a wrong signature holds the request's headers.
             raise self._failure(error.response) from error
@@ -167,9 +170,16 @@ class SageMakerEndpoint:
             raise RefusedError(
                 f"{self._what} cannot be asked ({kind}); correct boto3's configuration or credentials."
             ) from error
+        except Exception as error:  # boto3 reads bodies of errors as it finds them
+            raise TryAgainError(f"{self._what} answered what boto3 cannot read ({type(error).__name__})") from error
+        if len(body) > LARGEST_BODY:
+            raise InputError(
+                f"{self._what} sends more than {LARGEST_BODY >> 20} MiB in an answer; lower target.asking.batch_size."
+            )
+        return str(response.get("ContentType", "")), body
 
     def _failure(self, response: Mapping[str, Any]) -> Exception:
-        code = str(response.get("Error", {}).get("Code", "unknown"))
+        code = said(response.get("Error", {}).get("Code", "unknown"))
         metadata = response.get("ResponseMetadata", {})
         status = int(metadata.get("HTTPStatusCode", 0))
         if code == "ModelError":
@@ -193,7 +203,7 @@ class SageMakerEndpoint:
             for key in ("probabilities", "score", "scores", "predicted_label"):
                 if key in value:
                     return self._scored(value[key]) if key == "score" else self._read(value[key])
-            raise self._no_answer(f"an object with {', '.join(map(repr, sorted(value)[:5])) or 'nothing in it'}")
+            raise self._no_answer(f"an object with {said(', '.join(map(repr, sorted(value)))) or 'nothing in it'}")
         if isinstance(value, list):
             if len(value) == 1:
                 return self._read(value[0])
@@ -246,7 +256,7 @@ def _connect(target: SageMaker) -> Any:
     )
     try:
         session = boto3.session.Session(region_name=target.region)  # not the default session, which others share
-        return session.client("sagemaker-runtime", endpoint_url=target.endpoint_url, config=config)
+        client = session.client("sagemaker-runtime", endpoint_url=target.endpoint_url, config=config)
     except NoRegionError:
         raise InputError(
             "target=sagemaker finds no region; set `target.region`, or AWS_DEFAULT_REGION, or one in the profile."
@@ -256,11 +266,21 @@ def _connect(target: SageMaker) -> Any:
             f"target=sagemaker cannot be set up ({type(error).__name__}); give a valid `target.region` and "
             "`target.endpoint_url`, and a profile that exists."
         ) from error
+    client.meta.events.register("before-send.sagemaker-runtime", _keep_secrets)
+    return client
+
+
+def _keep_secrets(request: Any, **_: object) -> None:
+    """The signature is another one for each request, and not worth keeping."""
+    token = request.headers.get("X-Amz-Security-Token", b"")
+    keep_secret(token.decode() if isinstance(token, bytes) else token)
 
 
 def _json_rows(body: bytes, what: str) -> list[Any]:
     try:
-        answer = json.loads(body)
+        answer = read_json(body)
+    except TooMuchError as error:
+        raise InputError(f"{what} answers JSON that cannot be read: {error}.") from error
     except ValueError as error:
         raise InputError(
             f"{what} answers {len(body)} bytes that are no JSON; set `target.accept` to a form that its model gives, "
@@ -275,9 +295,12 @@ def _json_rows(body: bytes, what: str) -> list[Any]:
 
 def _csv_rows(body: bytes, what: str) -> list[list[float | str]]:
     try:
+        check_amount(body)
         lines = body.decode().splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{what} answers CSV that is not UTF-8; let its model answer in UTF-8.") from error
+    except TooMuchError as error:
+        raise InputError(f"{what} answers CSV that cannot be read: {error}.") from error
     return [[_cell(cell) for cell in line.split(",")] for line in lines if line.strip()]
 
 

@@ -23,8 +23,10 @@ from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.predict_v1 import predict_body, predictions_of
 from mia_lightning.targets.failures import RefusedError, StatusError, TryAgainError
 from mia_lightning.targets.http_client import HttpClient
+from mia_lightning.targets.said import said
 from mia_lightning.training.setup import Setup
 
+_MOST_DEPLOYED = 5  # models that are told apart
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _IN_THE_CONSOLE = Words("the name of one, as in the console")
 Location = Annotated[Name, StringConstraints(pattern=r"^[a-z0-9-]+$"), _IN_THE_CONSOLE]
@@ -155,16 +157,16 @@ class VertexEndpoint:
         )
 
     def _notice(self, deployed: object) -> None:
-        """Remark each deployed model that answers, after the first, once."""
+        """Remark each deployed model that answers, after the first, once; beyond a few, none."""
         if not isinstance(deployed, str):
             return
         with self._lock:
-            if deployed in self._deployed:
+            if deployed in self._deployed or len(self._deployed) == _MOST_DEPLOYED:
                 return
             self._deployed.append(deployed)
             if len(self._deployed) == 1:
                 return
-            known = ", ".join(self._deployed)
+            known = ", ".join(map(said, self._deployed))
         self._remark(
             f"The endpoint {self.place} answered with {len(self._deployed)} deployed models ({known}): its traffic is "
             "split, or the model was changed during the audit."

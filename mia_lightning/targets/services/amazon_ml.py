@@ -53,7 +53,7 @@ class AmazonML(ServiceTarget):
     def connect(self, engine: Engine) -> Service:
         """The service of this run with these settings: equal engines find equal services."""
         if self.url is not None:
-            return self.remote("amazon_ml", self.url)
+            return self.remote("amazon_ml", self.url, engine)
         recipe = Recipe(
             epochs=self.passes,
             batch_size=_BATCH_SIZE,

@@ -32,7 +32,7 @@ class GooglePrediction(ServiceTarget):
     def connect(self, engine: Engine) -> Service:
         """The service of this run: equal engines find equal services."""
         if self.url is not None:
-            return self.remote("google_prediction", self.url)
+            return self.remote("google_prediction", self.url, engine)
         recipe = Recipe(
             epochs=_EPOCHS,
             batch_size=50,

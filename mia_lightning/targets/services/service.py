@@ -194,9 +194,9 @@ class ServiceTarget(Target):
     def connect(self, engine: Engine) -> Service:
         """The service; a service in this process trains on the engine's device, from the run's seed."""
 
-    def remote(self, name: str, url: str) -> Service:
+    def remote(self, name: str, url: str, engine: Engine) -> Service:
         """The service of this name on a server."""
-        return HttpService(name, url, token_variable=self.token_variable)
+        return HttpService(name, url, token_variable=self.token_variable, note=engine.stages.note)
 
     def obtain(self, setup: Setup) -> ServiceModels:
         """Let the service train a model on each target's members.

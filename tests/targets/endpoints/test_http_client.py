@@ -131,7 +131,7 @@ def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClien
 def test_a_body_that_is_too_long_is_not_read_to_its_end(
     client: HttpClient, says: Says, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http_client, "_LARGEST_BODY", 2**20)
+    monkeypatch.setattr(http_client, "LARGEST_BODY", 2**20)
     says.body = b"1" * (2**20 + 1)
     with pytest.raises(InputError, match="more than 1 MiB in an answer; lower"):
         client.get("/")

@@ -138,7 +138,19 @@ def test_settings_come_before_metadata() -> None:
         assert server.requests[-1][3]["inputs"][0]["name"] == "unknown"
 
 
-@pytest.mark.parametrize("known", [(404, {}), (400, {}), (200, {"name": "m"}), (200, ["what"]), (200, {"inputs": [3]})])
+@pytest.mark.parametrize(
+    "known",
+    [
+        (404, {}),
+        (400, {}),
+        (200, {"name": "m"}),
+        (200, ["what"]),
+        (200, {"inputs": [3]}),
+        (200, {"inputs": 3}),
+        (200, {"inputs": {"input-0": {}}}),
+        (200, {"inputs": [{"name": "input-0", "datatype": ["FP32"], "shape": [-1, *[10**18] * 100_000]}]}),
+    ],
+)
 def test_a_server_without_metadata_is_asked_all_the_same(known: tuple[int, Any]) -> None:
     assert asked(V2(FLAT, metadata=known)) == ROWS
 
@@ -188,6 +200,9 @@ def test_the_first_output_with_a_number_for_each_class_is_the_answer_else_labels
         ([output([0.5] * 11)], r"11 values .* for 4 records in the output 'scores'"),
         ([output([])], "0 values"),
         ([output(["x"] * 12)], "which are no numbers"),
+        ([{**FLAT, "datatype": ["FP32"]}], "no text"),
+        ([{**FLAT, "name": {"a": 1}}], "no text"),
+        ([output([["a"], {}, 1, None], datatype="BYTES"), output([0.5] * 4)], "no names of classes"),
     ],
 )
 def test_what_is_no_answer_is_refused(outputs: list[dict[str, Any]], why: str) -> None:

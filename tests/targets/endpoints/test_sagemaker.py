@@ -206,6 +206,25 @@ def test_csv_that_is_no_text_is_no_answer(blobs: Population, shared: Shared) -> 
         shared.ask_after(lambda request: answer, blobs.x_N[:1])
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/csv"])
+def test_an_answer_of_too_many_bytes_or_values_is_read_no_further(
+    kind: str, blobs: Population, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mia_lightning.targets.json_answers._MOST_VALUES", 1000)
+    many = Answer(b"1," * 1001 + b"1", headers={"Content-Type": kind})
+    with pytest.raises(InputError, match=r"more than 1,000 values; lower target\.asking\.batch_size"):
+        shared.ask_after(lambda request: many, blobs.x_N[:1])
+    monkeypatch.setattr("mia_lightning.targets.endpoints.sagemaker.LARGEST_BODY", 1000)
+    with pytest.raises(InputError, match=r"more than 0 MiB .*target\.asking\.batch_size"):
+        shared.ask_after(lambda request: many, blobs.x_N[:1])
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'"a"', b"3", b"[" * 50_000, b"\xff"])
+def test_an_error_that_boto_cannot_read_is_a_failure(blobs: Population, shared: Shared, body: bytes) -> None:
+    with pytest.raises((TryAgainError, RefusedError), match="census in eu-west-1"):
+        shared.ask_after(lambda request: Answer(body, status=400), blobs.x_N[:1])
+
+
 def failing(code: str, status: int, **more: Any) -> Callable[[Request], Answer]:
     """An error in the service's form, whose message repeats the request's headers as that of a wrong signature does."""
 

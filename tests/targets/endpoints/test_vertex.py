@@ -205,6 +205,18 @@ def test_another_deployed_model_is_remarked_once(blobs: Population, google: Goog
     assert "answered with 2 deployed models (7, 8): its traffic is split, or the model was changed" in remark
 
 
+def test_a_server_that_names_ever_new_models_fills_no_report(blobs: Population, google: Google) -> None:
+    ids = iter(range(100))
+    google.body = lambda instances: {"predictions": ["a"], "deployedModelId": f"\x1b[31m{next(ids)}"}
+    setup = given_setup(blobs)
+    endpoint = target(google).connect(setup)
+    google.opened.append(endpoint)
+    for _ in range(20):
+        endpoint.ask(blobs.x_N[:1])
+    assert 1 <= len(setup.engine.stages.remarks) < 10
+    assert all(remark.isprintable() for remark in setup.engine.stages.remarks)
+
+
 @pytest.mark.parametrize(
     ("status", "mend"),
     [
