@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
-
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.reports.names import MEMBERS, PAGE, SCORES
 from mia_lightning.reports.names import REPORT as REPORT
-from mia_lightning.reports.reading import first_violation, report_content
+from mia_lightning.reports.reading import read_report as read_report
 from mia_lightning.reports.rows import Row, per_class_rows, per_group_rows
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import record_table
@@ -85,22 +83,6 @@ def save_members(membership: Membership, folder: Path) -> None:
     rows = listed_N.nonzero().squeeze(1)
     lines = [f"{row},{member}" for row, member in zip(rows.tolist(), member_N[rows].int().tolist(), strict=True)]
     write_whole(path, "\n".join(["row,member", *lines, ""]).encode())
-
-
-def read_report(path: Path | str) -> AuditReport:
-    """The report in `path`, a `report.json` or a folder with one; without scores and training curves.
-
-    Raises:
-        InputError: there is no such file, it is not JSON, or it is not a report of this version.
-    """
-    path = Path(path)
-    path = path / REPORT if path.is_dir() else path
-    content = report_content(path)
-    try:
-        return AuditReport.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        sentence = f"{path} is not a valid report: {first_violation(error)}; write it again by running the audit."
-        raise InputError(sentence) from None
 
 
 def _parquet(columns: Mapping[str, np.ndarray[Any, Any]]) -> bytes:

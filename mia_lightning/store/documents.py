@@ -5,26 +5,35 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+if TYPE_CHECKING:  # pydantic is imported where there is a document to read
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
 # Of the form of a document: no type stands in for another, and nothing that is unknown stands beside it.
-EXACT = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+EXACT: "ConfigDict" = {"strict": True, "extra": "forbid", "frozen": True, "allow_inf_nan": False}
 _CHECK = "check"
 
 
 class DamagedError(Exception):
-    """A file is not what was written; the message says what it does instead, such as "cannot be read"."""
+    """A file is not what was written; the message says what it does instead, such as "cannot be read".
+
+    Attributes:
+        violation: the first thing that is against its form, such as "Field required at `run`"; else the message.
+    """
+
+    def __init__(self, message: str, violation: str | None = None) -> None:
+        super().__init__(message)
+        self.violation = violation or message
 
 
 def read(path: Path, form: type[T], *, seal: str | None = None) -> T | None:
     """The document at `path`; None where there is none.
 
     Args:
-        form: a model or a dataclass of pydantic, or another type; `EXACT` is its configuration.
+        form: a model of pydantic, or a dataclass; `EXACT` is its configuration.
         seal: with which the document was sealed; None for one without a checksum.
 
     Raises:
@@ -48,11 +57,14 @@ def understood(content: object, form: type[T]) -> T:
     Raises:
         DamagedError: it is nothing of this form.
     """
+    from pydantic import ValidationError
+
     text = content if isinstance(content, bytes) else json.dumps(content)
     try:
         return _adapter(form).validate_json(text, strict=True)
     except ValidationError as error:
-        raise DamagedError(f"is not of its form ({first_violation(error)})") from None
+        violation = _first(error)
+        raise DamagedError(f"is not of its form ({violation})", violation) from None
 
 
 def sealed(content: Mapping[str, Any], seal: str, *, indent: int = 2) -> bytes:
@@ -82,8 +94,7 @@ def unsealed(content: bytes, seal: str) -> dict[str, Any]:
     return found
 
 
-def first_violation(error: ValidationError) -> str:
-    """The first thing that is wrong with a document, and where."""
+def _first(error: "ValidationError") -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"]) or "its beginning"
     return f"{first['msg']} at `{place}`"
@@ -94,5 +105,7 @@ def _checksum(content: Mapping[str, Any], seal: str) -> str:
 
 
 @cache
-def _adapter(form: type[T]) -> TypeAdapter[T]:
+def _adapter(form: type[T]) -> "TypeAdapter[T]":
+    from pydantic import TypeAdapter
+
     return TypeAdapter(form)

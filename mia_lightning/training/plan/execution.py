@@ -5,10 +5,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, NotNegative
@@ -42,7 +42,7 @@ class Measured:
         bytes: estimated, of the device's memory.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = EXACT
+    __pydantic_config__ = EXACT
 
     execution: Execution
     chunk: AtLeast1
@@ -68,7 +68,7 @@ class ExecutionPlan:
         threads: of torch on the CPU, when it was made.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = EXACT
+    __pydantic_config__ = EXACT
 
     role: str
     num_models: AtLeast1
