@@ -11,17 +11,24 @@ from mia_lightning.comparison.schema import ComparisonReport
 from mia_lightning.comparison.tables import comparison_csv
 from mia_lightning.reports.names import COMPARISON as COMPARISON
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.run_folder import written_to_run
 
 
 def save_comparison(report: ComparisonReport, folder: Path) -> list[Path]:
-    """Write `comparison.csv`, `figures/*.png`, `comparison.html` and, last, `comparison.json`."""
-    (folder / COMPARISON).unlink(missing_ok=True)
+    """Write `comparison.csv`, `figures/*.png`, `comparison.html` and, last, `comparison.json`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    with written_to_run():
+        (folder / COMPARISON).unlink(missing_ok=True)
     pictures = comparison_pictures(report)
     contents = {"comparison.csv": comparison_csv(report).encode()}
     contents |= {f"figures/{name}": content for name, (_, content) in pictures.items()}
     contents["comparison.html"] = comparison_page(report, pictures).encode()
     contents[COMPARISON] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"
-    return [write_whole(folder / name, content) for name, content in contents.items()]
+    with written_to_run():
+        return [write_whole(folder / name, content) for name, content in contents.items()]
 
 
 def save_index(comparisons: Sequence[tuple[Path, ComparisonReport]], folder: Path) -> list[Path]:
@@ -29,6 +36,9 @@ def save_index(comparisons: Sequence[tuple[Path, ComparisonReport]], folder: Pat
 
     Args:
         comparisons: each with the folder where it was saved, below `folder`.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
     placed = [(place.relative_to(folder).as_posix(), report) for place, report in comparisons]
     summary = [
@@ -42,7 +52,9 @@ def save_index(comparisons: Sequence[tuple[Path, ComparisonReport]], folder: Pat
         }
         for place, report in placed
     ]
-    return [
-        write_whole(folder / "index.html", index_page(placed).encode()),
-        write_whole(folder / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False).encode()),
-    ]
+    contents = {
+        "index.html": index_page(placed).encode(),
+        "summary.json": json.dumps(summary, indent=2, ensure_ascii=False).encode(),
+    }
+    with written_to_run():
+        return [write_whole(folder / name, content) for name, content in contents.items()]

@@ -11,7 +11,7 @@ from mia_lightning.store.atomic import write_whole
 
 def about_folder(error: OSError) -> str:
     """Why the folder of the run cannot be made or written."""
-    reason, place = error.strerror or type(error).__name__, error.filename
+    reason, place = error.strerror or type(error).__name__, error.filename2 or error.filename
     return (
         f"the folder of the run cannot be made or written ({reason}: {place}); set hydra.run.dir (in a sweep "
         "hydra.sweep.dir, in Python `output`) to one that can, and has space. What is in the store is kept."

@@ -182,7 +182,7 @@ class Responses:
                     raise
                 aside = _set_aside(self.path)
                 self._remark(
-                    f"The kept answers in {self.path} are damaged ({error}); they were set aside as {aside.name} and "
+                    f"The kept answers in {self.path} are damaged ({' '.join(str(error).split())}); they were set aside as {aside.name} and "
                     "begun anew, with the count of what was asked, so that the budget begins anew, too."
                 )
                 return self._connected(identity)
@@ -209,6 +209,7 @@ class Responses:
             with closing(_connect(f"file:{quote(str(partial.absolute()))}?mode=rwc")) as database:
                 self._filled(database, identity)
             follow(partial, path.parent)
+            path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # of a file that somebody has removed
             try:
                 os.link(partial, path)
             except FileExistsError:
@@ -333,12 +334,7 @@ def _is_of_the_disk(error: sqlite3.DatabaseError) -> bool:
 
 
 def _set_aside(path: Path) -> Path:
-    """Rename a damaged file, and what belongs to it: an old journal would spoil the next file of its name."""
     names = (path.with_suffix(f".damaged-{number}") for number in range(1, 1000))
     aside = next(name for name in names if not name.exists())
-    for ending in ("-journal", "-wal", "-shm"):
-        beside = path.with_name(path.name + ending)
-        if beside.exists():
-            os.replace(beside, aside.with_name(aside.name + ending))
     os.replace(path, aside)
     return aside
