@@ -23,7 +23,7 @@ def save_comparison(report: ComparisonReport, folder: Path) -> list[Path]:
     with written_to_run():
         (folder / COMPARISON).unlink(missing_ok=True)
     pictures = comparison_pictures(report)
-    contents = {"comparison.csv": comparison_csv(report).encode()}
+    contents = {"comparison.csv": comparison_csv(report)}
     contents |= {f"figures/{name}": content for name, (_, content) in pictures.items()}
     contents["comparison.html"] = comparison_page(report, pictures).encode()
     contents[COMPARISON] = report.model_dump_json(by_alias=True, indent=2).encode() + b"\n"

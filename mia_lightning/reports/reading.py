@@ -49,4 +49,6 @@ def read_report(path: Path | str) -> "AuditReport":
     try:
         return understood(report_content(path), AuditReport)
     except DamagedError as damage:
-        raise InputError(f"{path} is not a valid report: {damage.violation}; write it again by running the audit.") from None
+        raise InputError(
+            f"{path} is not a valid report: {damage.violation}; write it again by running the audit."
+        ) from None

@@ -342,8 +342,8 @@ class Store:
 
     def _tell(self, place: str, damage: DamagedError, tell: Callable[[str], object]) -> None:
         tell(
-            f"{place} in the store {self.folder} is damaged ({damage}); it was set aside in {DAMAGED}/ and will be made "
-            "again."
+            f"{place} in the store {self.folder} is damaged ({damage}); it was set aside in {DAMAGED}/ and will be "
+            "made again."
         )
 
     def _written(self, manifest: Path, write: Callable[[Path], object] | None) -> dict[str, Any]:

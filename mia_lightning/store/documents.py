@@ -60,8 +60,9 @@ def understood(content: object, form: type[T]) -> T:
     from pydantic import ValidationError
 
     text = content if isinstance(content, bytes) else json.dumps(content)
+    adapter: TypeAdapter[T] = _adapter(form)
     try:
-        return _adapter(form).validate_json(text, strict=True)
+        return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         violation = _first(error)
         raise DamagedError(f"is not of its form ({violation})", violation) from None
@@ -105,7 +106,7 @@ def _checksum(content: Mapping[str, Any], seal: str) -> str:
 
 
 @cache
-def _adapter(form: type[T]) -> "TypeAdapter[T]":
+def _adapter(form: Any) -> "TypeAdapter[Any]":
     from pydantic import TypeAdapter
 
     return TypeAdapter(form)

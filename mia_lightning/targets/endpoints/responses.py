@@ -1,8 +1,8 @@
 """The kept answers of a served model, and how many records it was asked about: one file for each model.
 
 Records are counted before they are sent, so that the sum never passes the budget, even where a process is killed in
-between. Answers are written as soon as they arrive. Processes share the file. Each answer and the count have a checksum:
-what is damaged is said, set aside, and asked about again within the budget.
+between. Answers are written as soon as they arrive. Processes share the file. Each answer and the count have a
+checksum: what is damaged is said, set aside, and asked about again within the budget.
 """
 
 import hashlib
@@ -180,9 +180,9 @@ class Responses:
             except sqlite3.DatabaseError as error:
                 if _is_of_the_disk(error):
                     raise
-                aside = _set_aside(self.path)
+                aside, fault = _set_aside(self.path), " ".join(str(error).split())
                 self._remark(
-                    f"The kept answers in {self.path} are damaged ({' '.join(str(error).split())}); they were set aside as {aside.name} and "
+                    f"The kept answers in {self.path} are damaged ({fault}); they were set aside as {aside.name} and "
                     "begun anew, with the count of what was asked, so that the budget begins anew, too."
                 )
                 return self._connected(identity)
