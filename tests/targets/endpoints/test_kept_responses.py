@@ -1,5 +1,6 @@
 """Answers that are kept for good, by processes that share a file."""
 
+import json
 import random
 import sqlite3
 import stat
@@ -350,3 +351,17 @@ def test_a_process_waits_for_another_that_asks_the_same_model(tmp_path: Path) ->
     responses.close()
     other.communicate(timeout=20)
     assert said == ["Another run is asking the same model; its answers will serve this one, too."]
+
+
+@pytest.mark.slow
+def test_killed_at_any_write_and_started_again_every_answer_is_there_and_counted(tmp_path: Path) -> None:
+    """Each of 16 askers is killed up to three times while it opens the file, counts, or keeps answers."""
+    script = str(Path(__file__).with_name("killed_askers.py"))
+    done = subprocess.run([sys.executable, script, str(tmp_path), "16"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert sum(run["kills"] for run in found["runs"]) > 24
+    for run in found["runs"]:
+        assert run["answers"] == found["undisturbed"]["answers"], run
+        assert run["said"] == []
+        assert 40 <= run["really_asked"] <= run["asked"] <= found["budget"]
