@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.reports.cells import csv_of

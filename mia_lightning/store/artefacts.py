@@ -10,7 +10,6 @@ place last: without a manifest there is no artefact, and two writers of one plac
 import contextlib
 import errno
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping

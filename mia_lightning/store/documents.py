@@ -60,7 +60,7 @@ def understood(content: object, form: type[T]) -> T:
     from pydantic import ValidationError
 
     text = content if isinstance(content, bytes) else json.dumps(content)
-    adapter: TypeAdapter[T] = _adapter(form)
+    adapter: TypeAdapter[T] = _adapter(form)  # type: ignore[arg-type]  # a type is hashable
     try:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:

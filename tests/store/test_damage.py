@@ -132,7 +132,9 @@ def test_an_artefact_at_the_place_of_another_is_set_aside(store: Store) -> None:
         {"more": 1},
     ],
 )
-def test_a_manifest_of_another_form_is_set_aside_whatever_its_checksum(store: Store, changed: dict[str, object]) -> None:
+def test_a_manifest_of_another_form_is_set_aside_whatever_its_checksum(
+    store: Store, changed: dict[str, object]
+) -> None:
     store.put(PLACE, FIELDS, writes(b"numbers"))
     manifest = store.folder / f"{PLACE}.json"
     kept = unsealed(manifest.read_bytes(), PLACE)

@@ -2,8 +2,8 @@
 
 import errno
 import os
-import stat
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -43,7 +43,9 @@ def used(store: Store) -> None:
         (0o1777, 0o777, 0o666),  # in a sticky folder, nobody could replace or prune the files of another
     ],
 )
-def test_files_and_folders_have_the_mode_of_the_store(store: Store, of_folder: int, folders: int, of_files: int) -> None:
+def test_files_and_folders_have_the_mode_of_the_store(
+    store: Store, of_folder: int, folders: int, of_files: int
+) -> None:
     store.folder.mkdir(parents=True)
     store.folder.chmod(of_folder)
     used(store)

@@ -30,8 +30,8 @@ from mia_lightning.training.plan.execution import (
     Plans,
     choose,
     in_order,
-    widths,
     plan_from_json,
+    widths,
 )
 from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.stack.architecture import bind_shapes

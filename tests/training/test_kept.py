@@ -427,7 +427,7 @@ def test_models_in_a_store_that_can_be_read_alone_are_used_and_their_answers_com
 ) -> None:
     _, trained = stored(store, blobs, range(3))
     monkeypatch.setattr("os.replace", refuse(errno.EROFS))
-    engine, again = stored(store, blobs, range(3))
+    _, again = stored(store, blobs, range(3))
     assert same(again, trained)
     assert len(again.observe(blobs).log_probability_KANC) == 3
     assert store.places("answers") == []

@@ -1,6 +1,6 @@
 """Askers that are killed while they write and started again; a script that prints what it found as JSON.
 
-    python tests/targets/endpoints/killed_askers.py FOLDER SEEDS
+python tests/targets/endpoints/killed_askers.py FOLDER SEEDS
 """
 
 import json
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parent))
 from kills import WRITING, in_phase, last_call, run, state
 from scripted_endpoint import CLASSES, Scripted, softmax_of
 
