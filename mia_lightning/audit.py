@@ -29,6 +29,7 @@ from mia_lightning.run.observation import Observation, observe_models
 from mia_lightning.run.preparation import engine_of
 from mia_lightning.run.scoring import run_attacks
 from mia_lightning.run.shards import train_shadow_shard
+from mia_lightning.store.run_folder import written_to_run
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.plan.threads import allowed_threads, using_threads
 
@@ -259,12 +260,12 @@ def _attacked(observation: Observation) -> AuditReport:
         if audit.gate is not None:
             report = report.model_copy(update={"gate": GateSection.of(judge(report, audit.gate))})
         if audit.folder is not None:
-            if audit.save_models:
-                audit.folder.mkdir(parents=True, exist_ok=True)
-                observation.targets.save(audit.folder / "target.safetensors")
-                observation.shadows.save(audit.folder / "shadow.safetensors")
-                save_members(observation.membership.columns(observation.target_columns), audit.folder)
-            save_report(report, audit.folder)
+            with written_to_run():
+                if audit.save_models:
+                    observation.targets.save(audit.folder / "target.safetensors")
+                    observation.shadows.save(audit.folder / "shadow.safetensors")
+                    save_members(observation.membership.columns(observation.target_columns), audit.folder)
+                save_report(report, audit.folder)
     return report
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mia_lightning.errors import InputError, SettingError, nearest
+from mia_lightning.store.run_folder import about_folder as about_folder
 
 _KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
 _NAMES = re.compile(r"(a list of )?(the )?(a name|names|a path|paths|a folder|text)\b")
@@ -247,12 +248,3 @@ def _called(node: Mapping[str, Any]) -> "functools.partial[Any]":
 
     given = {name: value for name, value in node.items() if not name.startswith("_")}
     return functools.partial(get_object(node["_target_"]), **given)
-
-
-def about_folder(error: OSError) -> str:
-    """The run's folder cannot be made or written."""
-    reason, place = error.strerror or type(error).__name__, error.filename
-    return (
-        f"the folder of the run cannot be made or written ({reason}: {place}); set hydra.run.dir (in a sweep "
-        "hydra.sweep.dir) to one that can."
-    )

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mia_lightning.reports.names import FolderBelow
+
 SCHEMA: Literal["mia_lightning.comparison/1"] = "mia_lightning.comparison/1"
 FIGURES = ("accuracy", "precision", "recall", "auc")
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
@@ -51,7 +53,7 @@ class Variant(_Section):
     name: str
     x: float | None = None  # where it stands on a numeric axis
     skipped: str | None = None
-    folder: str | None = None  # of its report, relative to the comparison's
+    folder: FolderBelow | None = None  # of its report, relative to the comparison's
     dataset: str | None = None
     num_classes: int | None = None
     num_members: int | None = None

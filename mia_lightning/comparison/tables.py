@@ -1,12 +1,10 @@
 """A comparison on the terminal, and as CSV."""
 
-import csv
-import io
-
 from rich.console import Group
 from rich.text import Text
 
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport
+from mia_lightning.reports.cells import csv_of
 from mia_lightning.reports.rows import ACCURACIES, with_limits
 from mia_lightning.reports.words import show
 from mia_lightning.terminal.tables import Columns
@@ -37,7 +35,7 @@ def render_comparison(report: ComparisonReport) -> Group:
     return Group(Text(report.title, "bold"), table, Text(), *lines)
 
 
-def comparison_csv(report: ComparisonReport) -> str:
+def comparison_csv(report: ComparisonReport) -> bytes:
     """A row for each variant and attack."""
     of_variant = ["x", "dataset", "num_classes", "num_members", "num_nonmembers", "architecture", "shadow_source"]
     of_variant += ["num_shadows", "defense", *ACCURACIES, "doubt", "skipped"]
@@ -45,15 +43,13 @@ def comparison_csv(report: ComparisonReport) -> str:
     rates = list(dict.fromkeys(rate for attack in every for rate in attack.tpr_at_fpr))
     columns = ["variant", *of_variant, "attack", "adaptive", *with_limits({}, FIGURES)]
     columns += [f"tpr_at_fpr_{rate}" for rate in rates]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for variant in report.variants:
         shared = {"variant": variant.name, **{name: getattr(variant, name) for name in of_variant}}
         for attack in variant.attacks:
             row = {**shared, "attack": attack.name, "adaptive": attack.adaptive}
             row |= with_limits({figure: getattr(attack, figure) for figure in FIGURES}, FIGURES)
-            writer.writerow(row | {f"tpr_at_fpr_{rate}": attack.tpr_at_fpr.get(rate) for rate in rates})
+            rows.append(row | {f"tpr_at_fpr_{rate}": attack.tpr_at_fpr.get(rate) for rate in rates})
         if not variant.attacks:
-            writer.writerow(shared)
-    return text.getvalue()
+            rows.append(shared)
+    return csv_of(rows, columns)

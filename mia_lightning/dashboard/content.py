@@ -1,12 +1,14 @@
 """The content of the page: one JSON object, compact enough for thousands of runs."""
 
-import json
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from pydantic import BaseModel
 
 from mia_lightning.dashboard.curves import GRID_F
 from mia_lightning.dashboard.finding import Place
@@ -15,6 +17,7 @@ from mia_lightning.metrics.figures import Figure
 from mia_lightning.metrics.intervals.simultaneous import largest
 from mia_lightning.reports.names import PAGE
 from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow
+from mia_lightning.store.documents import DamagedError, read
 from mia_lightning.sweep.rows import overrides_of, own_settings
 
 FIGURES = (
@@ -138,10 +141,14 @@ def _titles(shown: Sequence[Shown]) -> dict[Path, str]:
     """Titles of the experiments around the runs, as far as they can be read."""
     titles = {}
     for path in {each.place.comparison for each in shown if each.place.comparison is not None}:
-        try:
-            title = json.loads(path.read_bytes())["title"]
-        except (OSError, ValueError, KeyError, TypeError):  # being written, or somebody else's: the folder names it
-            continue
-        if isinstance(title, str):
-            titles[path] = title
+        with contextlib.suppress(DamagedError):  # being written, or somebody else's: the folder names it
+            titled = read(path, _Titled)
+            if titled is not None:
+                titles[path] = titled.title
     return titles
+
+
+class _Titled(BaseModel):
+    """What the page needs of a comparison."""
+
+    title: str

@@ -59,7 +59,7 @@ def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tupl
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["attack", "is_member", "score"])
+        table = pq.read_table(path, columns=["attack", "is_member", "score"], page_checksum_verification=True)
         attack_N = np.asarray(table["attack"].to_numpy(zero_copy_only=False)).astype(str)
         is_member_N = table["is_member"].to_numpy(zero_copy_only=False).astype(bool)
         score_N = table["score"].to_numpy(zero_copy_only=False).astype(np.float64)

@@ -17,6 +17,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Has
 from mia_lightning.settings.words import Such, Words
+from mia_lightning.store.run_folder import written_to_run
 
 
 class LoggedRun(Protocol):
@@ -65,7 +66,8 @@ class ClosesItself:
     def finish(self, report: AuditReport) -> None:
         if self._is_closed:
             raise RuntimeError("This run is closed.")
-        self._log(report)
+        with written_to_run():
+            self._log(report)
         self._is_closed = True
 
     def abort(self, exit_code: int = 1) -> None:

@@ -15,6 +15,7 @@ from mia_lightning.loggers.interface import ClosesItself
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.settings import settings
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.run_folder import written_to_run
 
 FOLDER = "tensorboard"
 EVENTS = "events.out.tfevents.mia_lightning"  # TensorBoard takes any file with "tfevents" in its name
@@ -38,7 +39,8 @@ class TensorBoardReport:
                 "pip install 'mia-lightning[tensorboard]'."
             )
         place = (folder or Path.cwd()) / FOLDER
-        (place / EVENTS).unlink(missing_ok=True)
+        with written_to_run():
+            (place / EVENTS).unlink(missing_ok=True)
         return _TensorBoardRun(place, config)
 
 

@@ -20,6 +20,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AnyText, FromList, Name
 from mia_lightning.settings.words import Such, Words
+from mia_lightning.store.run_folder import written_to_run
 
 if TYPE_CHECKING:
     import wandb
@@ -65,7 +66,8 @@ class WandbReport:
         if self.mode == "disabled":
             return NoRun()
         folder = folder or Path.cwd()
-        folder.mkdir(parents=True, exist_ok=True)
+        with written_to_run():
+            folder.mkdir(parents=True, exist_ok=True)
         experiment = Experiment.of(config)
         with _environment(folder):
             import wandb
@@ -76,19 +78,22 @@ class WandbReport:
                     "WANDB_API_KEY, or keep logger.mode=offline."
                 )
             try:
-                run = wandb.init(
-                    mode="offline" if self.mode == "offline" else "online",
-                    dir=str(folder),
-                    project=self.project,
-                    entity=self.entity,
-                    name=experiment.run_name(self.name) if experiment else self.name,
-                    group=self.group or (experiment and experiment.group(folder)) or _sweep_of(folder),
-                    tags=[*self.tags, *fitting([experiment.tag] if experiment else [])] or None,
-                    notes=self.notes,
-                    config=dict(config),
-                    reinit="create_new",  # never a run that somebody else has open in this process
-                    settings=_settings(),
-                )
+                with written_to_run():
+                    run = wandb.init(
+                        mode="offline" if self.mode == "offline" else "online",
+                        dir=str(folder),
+                        project=self.project,
+                        entity=self.entity,
+                        name=experiment.run_name(self.name) if experiment else self.name,
+                        group=self.group or (experiment and experiment.group(folder)) or _sweep_of(folder),
+                        tags=[*self.tags, *fitting([experiment.tag] if experiment else [])] or None,
+                        notes=self.notes,
+                        config=dict(config),
+                        reinit="create_new",  # never a run that somebody else has open in this process
+                        settings=_settings(),
+                    )
+            except InputError:
+                raise
             except (wandb.Error, ValueError) as error:
                 sentence = " ".join(str(error).split())
                 raise InputError(

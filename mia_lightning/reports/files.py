@@ -1,21 +1,19 @@
 """The files of a run: all of them are written whole, and `report.json` last."""
 
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
+from mia_lightning.reports.cells import csv_of
 from mia_lightning.reports.names import MEMBERS, PAGE, SCORES
 from mia_lightning.reports.names import REPORT as REPORT
-from mia_lightning.reports.reading import first_violation, report_content
-from mia_lightning.reports.rows import Row, per_class_rows, per_group_rows
+from mia_lightning.reports.reading import read_report as read_report
+from mia_lightning.reports.rows import per_class_rows, per_group_rows
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.records import record_table
 from mia_lightning.store.atomic import write_whole
@@ -57,9 +55,11 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     for name in (REPORT, *_OPTIONAL):
         (folder / name).unlink(missing_ok=True)
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
-    contents = {SCORES: _parquet(vars(report.scores)), "per_class.csv": _csv(per_class_rows(report))}
+    classes = per_class_rows(report)
+    of_classes = csv_of(classes) if classes else b"attack\n"
+    contents = {SCORES: _parquet(vars(report.scores)), "per_class.csv": of_classes}
     if groups := per_group_rows(report):
-        contents[PER_GROUP] = _csv(groups)
+        contents[PER_GROUP] = csv_of(groups)
     records = record_table(report.attacks)
     if records is not None:
         contents[VULNERABLE_RECORDS] = _parquet(records)
@@ -87,22 +87,6 @@ def save_members(membership: Membership, folder: Path) -> None:
     write_whole(path, "\n".join(["row,member", *lines, ""]).encode())
 
 
-def read_report(path: Path | str) -> AuditReport:
-    """The report in `path`, a `report.json` or a folder with one; without scores and training curves.
-
-    Raises:
-        InputError: there is no such file, it is not JSON, or it is not a report of this version.
-    """
-    path = Path(path)
-    path = path / REPORT if path.is_dir() else path
-    content = report_content(path)
-    try:
-        return AuditReport.model_validate_json(json.dumps(content))
-    except ValidationError as error:
-        sentence = f"{path} is not a valid report: {first_violation(error)}; write it again by running the audit."
-        raise InputError(sentence) from None
-
-
 def _parquet(columns: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     """The columns as a table; `attack`, of few different names, as a dictionary."""
     import pyarrow as pa
@@ -111,13 +95,5 @@ def _parquet(columns: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
     attack = pa.array(columns["attack"].tolist(), pa.string()).dictionary_encode()
     table = pa.table({**columns, "attack": attack})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())
-
-
-def _csv(rows: Sequence[Row]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["attack"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

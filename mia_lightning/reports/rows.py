@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
 
 from mia_lightning.errors import InputError
 from mia_lightning.reports.names import REPORT
-from mia_lightning.reports.reading import first_violation, report_content
+from mia_lightning.reports.reading import report_content
+from mia_lightning.store.documents import DamagedError, understood
 
 if TYPE_CHECKING:
     from mia_lightning.metrics.figures import Figures
@@ -134,11 +135,9 @@ def read_run(folder: Path) -> RunRow:
     """
     path = folder / REPORT
     try:
-        return RunRow.of(report_content(path))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); give it to whoever runs this command.") from None
-    except ValidationError as error:
-        raise InputError(f"{path} is not a valid report: {first_violation(error)}; run the audit again.") from None
+        return understood(report_content(path), RunRow)
+    except DamagedError as damage:
+        raise InputError(f"{path} is not a valid report: {damage.violation}; run the audit again.") from None
 
 
 class _HasLimits(Protocol):

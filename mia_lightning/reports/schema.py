@@ -28,7 +28,7 @@ class MeasuredExecution(_Section):
     seconds_per_step: float  # of all models of the chunk
     models_per_second: float  # trained from beginning to end
     bytes: int  # estimated
-    threads: int | None = None  # of torch on the CPU, in each process; null in reports of earlier versions
+    threads: int  # of torch on the CPU, in each process
     processes: int = 1
 
 

@@ -1,5 +1,6 @@
 """The expensive half of a run: plan, target, shadow records, shadow models, and what all of them answer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -26,6 +27,7 @@ from mia_lightning.run.preparation import (
 from mia_lightning.run.sanity import check_given
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
+from mia_lightning.store.run_folder import check_run_folder
 from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models, Observable
@@ -34,6 +36,7 @@ from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe
 
+_PAGE = 4_500_000  # bytes of a report.html, most of which are the script of its figures
 FEW_LOST = 0.1
 """The share of models whose loss may be no longer finite before low figures are no evidence."""
 
@@ -125,6 +128,8 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
     setup = prepare(engine, audit)
     num_real = len(setup.population)
     guarantee = _checked_guarantee(setup.membership, audit)
+    if audit.folder is not None:
+        check_run_folder(audit.folder, _bytes_in_folder(setup, audit, room))
     with stages.clock("target"):
         targets = target.obtain(setup)
         warn_of_given_split(setup, audit)  # after what the target may be refused for, since it takes its time
@@ -171,6 +176,21 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         guarantee=guarantee,
         sanity=check_given(audit, kept, targets, target_signals, shadow_signals, num_real),
     )
+
+
+def _bytes_in_folder(setup: Setup, audit: Audit, room: Room) -> int:
+    """What the run will write to its folder, at least: its page, saved models, and answers that memory cannot hold."""
+    num_targets, num_shadows = setup.membership.num_targets, audit.shadow.count
+    needed = _PAGE if audit.shard is None else 0
+    is_known = audit.guess is None or audit.guess.model is None
+    if audit.save_models and is_known and audit.attacked.is_trained_here:
+        each = setup.architecture.num_parameters * (8 if setup.engine.settings.precision == "64" else 4)
+        needed += (num_targets + num_shadows) * each
+    for num_models in (num_targets, num_shadows) if room.folder == audit.folder else ():
+        shape = (num_models, 1, len(setup.population), setup.population.num_classes)
+        if room.is_on_disk(shape, device=setup.engine.device):
+            needed += 4 * math.prod(shape)
+    return needed
 
 
 def asked_of_shadows(membership: Membership, audit: Audit) -> Tensor:

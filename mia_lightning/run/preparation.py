@@ -34,7 +34,7 @@ def engine_of(audit: Audit, stages: Stages, make: Callable[..., Engine] = Engine
         InputError: nothing could be kept in the store.
     """
     if audit.store is not None:
-        audit.store.check()
+        audit.store.check(to_read=True)
     return make(
         seed=audit.seed,
         settings=audit.trainer,

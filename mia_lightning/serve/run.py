@@ -20,6 +20,7 @@ from mia_lightning.reports.files import read_report
 from mia_lightning.reports.names import MEMBERS
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.serve.shown import Answers, Shown
+from mia_lightning.sweep.rows import read_yaml
 from mia_lightning.targets.existing import given_models
 from mia_lightning.targets.steady import steadily
 from mia_lightning.training.stack.binding import bind_records
@@ -129,12 +130,10 @@ def next_command(folder: Path, model: ServedModel, address: str, *, member: int 
 
 def _typed(folder: Path) -> list[str]:
     """The settings of data, model and training that were typed when the run was started."""
-    from omegaconf import OmegaConf
-
-    path = folder / ".hydra" / "overrides.yaml"
-    if not path.is_file():
+    typed = read_yaml(folder / ".hydra" / "overrides.yaml")
+    if not isinstance(typed, list):
         return ["dataset=...", "model=..."]
-    return [str(each) for each in OmegaConf.load(path) if _KEPT.match(str(each).lstrip("+~"))]
+    return [str(each) for each in typed if _KEPT.match(str(each).lstrip("+~"))]
 
 
 def _population(report: AuditReport) -> Population:

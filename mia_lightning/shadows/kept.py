@@ -5,16 +5,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from pydantic import BaseModel
+from safetensors.torch import save_file
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.settings.kinds import AtLeast0
 from mia_lightning.shadows.interface import Source, Synthesis
-from mia_lightning.store.artefacts import Store
+from mia_lightning.store.artefacts import Artefact, Store
+from mia_lightning.store.documents import EXACT, DamagedError, understood
 from mia_lightning.store.identity import Identity, NoIdentityError, digest, identity
+from mia_lightning.store.tensors import tensors_of
 from mia_lightning.training.models import Models
 
 _TENSORS = ("x_M", "label_M", "yield_C", "wanted_C", "query_C")
+
+
+class _Fields(BaseModel):
+    model_config = EXACT
+
+    num_queries: AtLeast0
+    remarks: tuple[str, ...]
+    made: Identity
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -54,21 +65,21 @@ class KeptSynthesis:
 
     def find(self, tell: Callable[[str], object]) -> Synthesis | None:
         """The kept records; None where there are none."""
-        artefact = self.store.get(self._place, tell=tell)
-        if artefact is None or artefact.content is None:
-            return None
-        try:
-            tensors: dict[str, Tensor] = load_file(artefact.content)
-        except FileNotFoundError:  # removed meanwhile by somebody who makes room
-            return None
-        return Synthesis(
-            **{name: tensors[name] for name in _TENSORS if name in tensors},
-            num_queries=artefact.fields["num_queries"],
-            remarks=tuple(artefact.fields["remarks"]),
-        )
+        return self.store.read(self._place, _synthesis, tell=tell)
 
     def keep(self, synthesis: Synthesis) -> None:
+        """Keep the records, unless the store can be read alone."""
+        if self.store.is_read_only:
+            return
         tensors = {name: getattr(synthesis, name) for name in _TENSORS}
         held = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
         fields = {"num_queries": synthesis.num_queries, "remarks": list(synthesis.remarks), "made": self.depends_on}
         self.store.put(self._place, fields, partial(save_file, held))
+
+
+def _synthesis(artefact: Artefact) -> Synthesis:
+    fields = understood(artefact.fields, _Fields)
+    tensors = {} if artefact.content is None else tensors_of(artefact.content)
+    if not {"x_M", "label_M", "yield_C"} <= tensors.keys() <= set(_TENSORS):
+        raise DamagedError("holds no records")
+    return Synthesis(**tensors, num_queries=fields.num_queries, remarks=fields.remarks)

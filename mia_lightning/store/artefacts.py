@@ -2,32 +2,31 @@
 
 The store knows places, bytes and checksums, and not what they mean. The artefact at the place `models/ab/cd` is the
 manifest `models/ab/cd.json`: its fields, the name, length and SHA-256 of its content file (some have none), and a
-checksum of the manifest itself. The content is written first, under a name of its own, and the manifest is renamed into
+checksum of the manifest and its place. Files have the mode and group of the folder of the store, which several people
+may share. The content is written first, under a name of its own, and the manifest is renamed into
 place last: without a manifest there is no artefact, and two writers of one place cannot mix their halves.
 """
 
 import contextlib
 import errno
 import hashlib
-import json
-import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import NotNegative
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, NotNegative
 from mia_lightning.settings.words import Words
 from mia_lightning.store import locks
-from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.atomic import as_os_error, make_folder, whole, write_whole
+from mia_lightning.store.documents import EXACT, DamagedError, sealed, understood, unsealed
 
 SCHEMA = 1
 DAMAGED = "damaged"
@@ -36,6 +35,9 @@ _PARTIAL = ".partial"
 _TOKEN = 6
 _CONTENT = f"*.{'[0-9a-f]' * (2 * _TOKEN)}.data"
 _BLOCK = 2**22
+# What a disk says that can be read and not written.
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,18 @@ class Artefact:
 
     fields: Mapping[str, Any]
     content: Path | None = None
+
+
+class _Manifest(BaseModel):
+    """What a manifest holds beside its checksum."""
+
+    model_config = EXACT
+
+    schema_: AtLeast1 = Field(alias="schema")
+    fields: dict[str, Any]
+    file: Annotated[str, Field(pattern=rf"^[^/\x00]+\.[0-9a-f]{{{2 * _TOKEN}}}\.data$")] | None
+    bytes: AtLeast0
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
 
 
 def _absolute(folder: object) -> object:
@@ -75,17 +89,33 @@ class Store:
     def folder(self) -> Path:
         return Path(self.dir)
 
-    def check(self) -> None:
+    def check(self, *, to_read: bool = False) -> None:
         """Try to write to the folder, before anything expensive starts.
+
+        Args:
+            to_read: whether a store that has artefacts may be on a disk that can be read alone; what it lacks cannot
+                be kept then.
 
         Raises:
             InputError: the folder cannot be written, or is full.
         """
+        refusal = self._refusal()
+        if refusal is not None and not (to_read and refusal.errno in _READ_ONLY and self.places()):
+            raise self._refused(refusal) from refusal
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the folder can be read alone."""
+        refusal = self._refusal()
+        return refusal is not None and refusal.errno in _READ_ONLY
+
+    def _refusal(self) -> OSError | None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / f".check.{secrets.token_hex(_TOKEN)}{_PARTIAL}", b"?").unlink()
         except OSError as error:
-            raise self._refused(error) from error
+            return error
+        return None
 
     def put(self, place: str, fields: Mapping[str, Any], write: Callable[[Path], object] | None = None) -> None:
         """Write an artefact, which replaces an earlier one at this place.
@@ -97,23 +127,20 @@ class Store:
             InputError: the folder cannot be written, or is full.
         """
         manifest = self._manifest(place)
-        earlier = self._read(manifest)
-        stood = None if earlier is None else earlier["file"]
+        earlier = self._read(place)
         try:
-            manifest.parent.mkdir(parents=True, exist_ok=True)
-            kept = {"schema": SCHEMA, "fields": dict(fields), **_written(manifest, write)}
+            make_folder(manifest.parent, like=self.folder)
+            kept = {"schema": SCHEMA, "fields": dict(fields), **self._written(manifest, write)}
             try:
-                kept = json.loads(json.dumps(kept))  # as it will be read: JSON turns the keys of mappings into text
-                kept["check"] = _check(kept)
-                write_whole(manifest, json.dumps(kept, indent=1, sort_keys=True).encode() + b"\n")
+                write_whole(manifest, sealed(kept, place, indent=1), like=self.folder)
             except BaseException:
                 if kept["file"] is not None:
                     _unlink(manifest.with_name(kept["file"]))
                 raise
         except OSError as error:
             raise self._refused(error) from error
-        if stood is not None:
-            _unlink(manifest.with_name(stood))
+        if earlier is not None and earlier.file is not None:
+            _unlink(manifest.with_name(earlier.file))
 
     def get(self, place: str, *, tell: Callable[[str], object] = lambda _: None) -> Artefact | None:
         """The artefact at the place; None where there is none, or where it is damaged and was set aside.
@@ -126,14 +153,45 @@ class Store:
         """
         try:
             return self._found(place)
-        except _DamagedError as damage:
+        except DamagedError as damage:
             if not self._set_aside(place, str(damage)):
                 return self.get(place, tell=tell)
-            tell(
-                f"{place} in the store {self.folder} is damaged ({damage}); it was set aside in {DAMAGED}/ and will be "
-                "made again."
-            )
+            self._tell(place, damage, tell)
             return None
+
+    def read(
+        self, place: str, meaning: Callable[[Artefact], T], *, tell: Callable[[str], object] = lambda _: None
+    ) -> T | None:
+        """What the artefact at the place means; None as in `get`, and where somebody has removed its content meanwhile.
+
+        Args:
+            meaning: raises a `DamagedError` for an artefact that is not of the form that it expects.
+            tell: as in `get`.
+
+        Raises:
+            InputError: as in `get`.
+        """
+        artefact = self.get(place, tell=tell)
+        try:
+            return None if artefact is None else meaning(artefact)
+        except FileNotFoundError:
+            return None
+        except DamagedError as damage:
+            self._move_aside(place, self._read(place))
+            self._tell(place, DamagedError(f"it {damage}"), tell)
+            return None
+
+    def was_damaged(self, place: str) -> bool:
+        """Whether an artefact at this place was once set aside."""
+        return (self.folder / DAMAGED / f"{place}.json").exists()
+
+    def is_as_before(self, place: str) -> bool | None:
+        """Whether the content at the place is that of the artefact that was set aside; None where nobody can tell."""
+        try:
+            before, now = self._parsed(place, self.folder / DAMAGED), self._read(place)
+        except DamagedError:
+            return None
+        return None if before is None or now is None else before.sha256 == now.sha256
 
     def damage(self, place: str) -> str | None:
         """What is wrong with the artefact at the place, which stays there; None where nothing is.
@@ -143,14 +201,14 @@ class Store:
         """
         try:
             self._found(place)
-        except _DamagedError as damage:
+        except DamagedError as damage:
             return str(damage)
         return None
 
     def fields(self, place: str) -> Mapping[str, Any] | None:
         """The fields of the manifest; None where no manifest can be read. The content is not verified."""
-        kept = self._read(self._manifest(place))
-        return None if kept is None else kept["fields"]
+        kept = self._read(place)
+        return None if kept is None else kept.fields
 
     def has(self, place: str) -> bool:
         """Whether there is a manifest at the place; it is not read."""
@@ -163,13 +221,13 @@ class Store:
             InputError: the folder cannot be written.
         """
         manifest = self._manifest(place)
-        kept = self._read(manifest)
+        kept = self._read(place)
         try:
             manifest.unlink(missing_ok=True)
         except OSError as error:
             raise self._refused(error) from error
-        if kept is not None and kept["file"] is not None:
-            _unlink(manifest.with_name(kept["file"]))
+        if kept is not None and kept.file is not None:
+            _unlink(manifest.with_name(kept.file))
 
     def places(self, under: str = "") -> list[str]:
         """The places of all artefacts, or of those in a folder of the store, sorted."""
@@ -181,17 +239,17 @@ class Store:
         """Files of processes that were killed while they wrote: contents without a manifest, partial files; sorted."""
         found = {*self.folder.rglob(_CONTENT), *self.folder.rglob(f".*{_PARTIAL}")}
         # The manifests are read after the files were listed: what another process writes meanwhile is not among them.
-        named = {self._manifest(place).parent / str(kept["file"]) for place, kept in self._all()}
+        named = {self._manifest(place).parent / str(kept.file) for place, kept in self._all()}
         return sorted(path for path in found - named if path.relative_to(self.folder).parts[0] != DAMAGED)
 
     def size(self, place: str) -> int:
         """Bytes of the content file; 0 where there is none."""
-        kept = self._read(self._manifest(place))
-        return 0 if kept is None else int(kept["bytes"])
+        kept = self._read(place)
+        return 0 if kept is None else kept.bytes
 
-    def _all(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _all(self) -> Iterator[tuple[str, _Manifest]]:
         for place in self.places():
-            kept = self._read(self._manifest(place))
+            kept = self._read(place)
             if kept is not None:
                 yield place, kept
 
@@ -211,7 +269,7 @@ class Store:
 
     def _lock_file(self) -> int:
         try:
-            return locks.descriptor(self.folder / LOCKS)
+            return locks.descriptor(self.folder / LOCKS, like=self.folder)
         except OSError as error:
             raise self._refused(error) from error
 
@@ -219,69 +277,84 @@ class Store:
         return self.folder / f"{place}.json"
 
     def _found(self, place: str) -> Artefact | None:
-        """None where there is no artefact; raises a `_DamagedError` where it is not what was written."""
-        manifest = self._manifest(place)
-        kept = self._parsed(manifest)
+        """None where there is no artefact; raises a `DamagedError` where it is not what was written."""
+        kept = self._parsed(place)
         if kept is None:
             return None
-        if kept["file"] is None:
-            return Artefact(fields=kept["fields"])
-        content = manifest.with_name(kept["file"])
+        if kept.file is None:
+            return Artefact(fields=kept.fields)
+        content = self._manifest(place).with_name(kept.file)
         try:
-            if content.stat().st_size != kept["bytes"] or _checksum(content) != kept["sha256"]:
-                raise _DamagedError("its content does not match its checksum")
+            if content.stat().st_size != kept.bytes or _checksum(content) != kept.sha256:
+                raise DamagedError("its content does not match its checksum")
         except FileNotFoundError:
-            if self._parsed(manifest) != kept:  # another process has just replaced or removed it
+            if self._parsed(place) != kept:  # another process has just replaced or removed it
                 return self._found(place)
-            raise _DamagedError("its content file is missing") from None
+            raise DamagedError("its content file is missing") from None
         except OSError as error:
             raise self._refused(error) from error
-        return Artefact(fields=kept["fields"], content=content)
+        return Artefact(fields=kept.fields, content=content)
 
-    def _read(self, manifest: Path) -> dict[str, Any] | None:
+    def _read(self, place: str) -> _Manifest | None:
         """The manifest; None where there is none, or where it is damaged."""
         try:
-            return self._parsed(manifest)
-        except _DamagedError:
+            return self._parsed(place)
+        except DamagedError:
             return None
 
-    def _parsed(self, manifest: Path) -> dict[str, Any] | None:
+    def _parsed(self, place: str, folder: Path | None = None) -> _Manifest | None:
+        manifest = (folder or self.folder) / f"{place}.json"
         try:
-            kept = json.loads(manifest.read_bytes())
-            schema, check = kept["schema"], kept.pop("check")
+            kept = unsealed(manifest.read_bytes(), place)
+            schema = kept.get("schema")
+            if isinstance(schema, int) and schema > SCHEMA:
+                raise InputError(
+                    f"{manifest} was written by a newer version of mia_lightning (schema {schema}, here {SCHEMA}); "
+                    "update mia_lightning, or set store.dir to another folder."
+                )
+            return understood(kept, _Manifest)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._refused(error) from error
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise _DamagedError("its manifest cannot be read") from None
-        if check != _check(kept):
-            raise _DamagedError("its manifest does not match its checksum")
-        if schema > SCHEMA:
-            raise InputError(
-                f"{manifest} was written by a newer version of mia_lightning (schema {schema}, here {SCHEMA}); update "
-                "mia_lightning, or set store.dir to another folder."
-            )
-        return dict(kept)
+        except DamagedError as damage:
+            raise DamagedError(f"its manifest {damage}") from None
 
     def _set_aside(self, place: str, damage: str) -> bool:
         """Move a damaged artefact to `damaged/`; False where another process has replaced it meanwhile."""
-        manifest, aside = self._manifest(place), self.folder / DAMAGED / place
-        kept = self._read(manifest)
-        contents = (
-            manifest.parent.glob(f"{manifest.stem}.*.data") if kept is None else [manifest.with_name(kept["file"])]
-        )
-        moved = [manifest, *contents]
+        kept = self._read(place)
         if self.damage(place) != damage:
             return False
+        self._move_aside(place, kept)
+        return True
+
+    def _move_aside(self, place: str, kept: _Manifest | None) -> None:
+        manifest, aside = self._manifest(place), self.folder / DAMAGED / place
+        names = [f"{manifest.stem}.*.data"] if kept is None else [] if kept.file is None else [kept.file]
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            for path in moved:
+            make_folder(aside.parent, like=self.folder)
+            for path in [manifest, *(each for name in names for each in manifest.parent.glob(name))]:
                 with contextlib.suppress(FileNotFoundError):
                     shutil.move(path, aside.with_name(path.name))
         except OSError as error:
             raise self._refused(error) from error
-        return True
+
+    def _tell(self, place: str, damage: DamagedError, tell: Callable[[str], object]) -> None:
+        tell(
+            f"{place} in the store {self.folder} is damaged ({damage}); it was set aside in {DAMAGED}/ and will be "
+            "made again."
+        )
+
+    def _written(self, manifest: Path, write: Callable[[Path], object] | None) -> dict[str, Any]:
+        """Write the content beside the manifest, under a name that no other process on any machine uses."""
+        if write is None:
+            return {"file": None, "bytes": 0, "sha256": None}
+        content = manifest.with_name(f"{manifest.stem}.{secrets.token_hex(_TOKEN)}.data")
+        with whole(content, like=self.folder) as partial:
+            with as_os_error(partial.parent):
+                write(partial)
+            checksum, size = _checksum(partial), partial.stat().st_size
+        return {"file": content.name, "bytes": size, "sha256": checksum}
 
     def _refused(self, error: OSError) -> InputError:
         reason = error.strerror or str(error) or type(error).__name__
@@ -289,47 +362,6 @@ class Store:
             f"the store {self.folder} cannot be used ({reason}); set store.dir to a folder that can be written and has "
             "space, or to null to keep nothing. What was finished before is kept."
         )
-
-
-class _DamagedError(Exception):
-    """An artefact is not what was written; the message says in what."""
-
-
-def _written(manifest: Path, write: Callable[[Path], object] | None) -> dict[str, Any]:
-    """Write the content beside the manifest, under a name that no other process on any machine uses."""
-    if write is None:
-        return {"file": None, "bytes": 0, "sha256": None}
-    token = secrets.token_hex(_TOKEN)
-    partial = manifest.with_name(f".{manifest.stem}.{token}{_PARTIAL}")
-    try:
-        _write(write, partial)
-        checksum, size = _checksum(partial), partial.stat().st_size
-        content = manifest.with_name(f"{manifest.stem}.{token}.data")
-        os.replace(partial, content)
-    finally:
-        partial.unlink(missing_ok=True)
-    return {"file": content.name, "bytes": size, "sha256": checksum}
-
-
-def _write(write: Callable[[Path], object], partial: Path) -> None:
-    """Call `write`; the errors that safetensors and torch make of an `OSError` become one again."""
-    try:
-        write(partial)
-    except OSError:
-        raise
-    except Exception as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is not None:
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        if "inline_container" in str(error):  # torch does not say which error it was
-            full = shutil.disk_usage(partial.parent).free < _BLOCK
-            raise OSError(reason := errno.ENOSPC if full else errno.EIO, os.strerror(reason)) from error
-        raise
-
-
-def _check(kept: Mapping[str, Any]) -> str:
-    """Checksum of the content of a manifest."""
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _checksum(path: Path) -> str:

@@ -1,22 +1,50 @@
 """The contents of a store, read from its manifests: nothing here reads a model, or imports torch."""
 
-import calendar
 import os
 import socket
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import AwareDatetime, BaseModel
+
 from mia_lightning.errors import InputError
+from mia_lightning.settings.kinds import AtLeast0
 from mia_lightning.store.artefacts import DAMAGED, LOCKS, Store
+from mia_lightning.store.documents import EXACT, DamagedError, understood
 
 # The folders of a store. Models, their cached answers and synthetic records take the space; the others are small.
 MODELS, ANSWERS, SYNTHESES, STACKS, PLANS, RUNNING = "models", "answers", "syntheses", "stacks", "plans", "running"
 KINDS = (MODELS, ANSWERS, SYNTHESES, STACKS, PLANS, RUNNING)
 CHECKPOINT = "-checkpoint"
+
+
+class Intent(BaseModel):
+    """The fields of a training under way.
+
+    Attributes:
+        keys: of the models that are trained together.
+        role: of these.
+        host, process: where they are trained.
+        started: UTC.
+    """
+
+    model_config = EXACT
+
+    keys: tuple[str, ...]
+    role: str
+    host: str
+    process: AtLeast0
+    started: AwareDatetime
+
+    @classmethod
+    def of(cls, keys: Iterable[str], role: str) -> "Intent":
+        """Of a training that this process begins."""
+        started = datetime.now(UTC).replace(microsecond=0)
+        return cls(keys=tuple(keys), role=role, host=socket.gethostname(), process=os.getpid(), started=started)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,18 +202,20 @@ def trainings(store: Store) -> list[Training]:
     found = []
     for place in store.places(RUNNING):
         fields = None if place.endswith(CHECKPOINT) else store.fields(place)
-        if fields is None:
+        try:
+            intent = understood(fields, Intent)
+        except DamagedError:
             continue
         checkpoint = store.fields(f"{place}{CHECKPOINT}")
         training = Training(
             place=place,
-            role=fields["role"],
-            models=len(fields["keys"]),
-            host=fields["host"],
-            process=fields["process"],
-            started=float(calendar.timegm(time.strptime(fields["started"], "%Y-%m-%dT%H:%M:%SZ"))),
-            epoch=None if checkpoint is None else checkpoint["epoch"],
-            state=_state(fields["host"], fields["process"]),
+            role=intent.role,
+            models=len(intent.keys),
+            host=intent.host,
+            process=intent.process,
+            started=intent.started.timestamp(),
+            epoch=None if checkpoint is None else checkpoint.get("epoch"),
+            state=_state(intent.host, intent.process),
         )
         found.append(training)
     return found

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mia_lightning.store.atomic import follow
+
 # Seconds between two attempts to take a lock that another process holds.
 _PATIENCE = 0.2
 # One for each lock file, open until the process ends: closing any descriptor of the file would release its locks.
@@ -22,12 +24,19 @@ _holders: dict[tuple[int, int, int], tuple[int, int]] = {}
 _one_at_a_time = threading.Lock()
 
 
-def descriptor(file: Path) -> int:
-    """A descriptor of the lock file, which is created where it is missing; raises an `OSError` where it cannot be."""
+def descriptor(file: Path, *, like: Path | None = None) -> int:
+    """A descriptor of the lock file, which is created where it is missing; raises an `OSError` where it cannot be.
+
+    Args:
+        like: a folder, whose mode and group a new lock file has; None for the mode of any new file.
+    """
     path = str(file)
     if path not in _descriptors or not _is_open(_descriptors[path], path):
         file.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not file.exists()
         _descriptors[path] = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if is_new and like is not None:
+            follow(file, like)
     return _descriptors[path]
 
 

@@ -1,12 +1,13 @@
 """What finished runs found, as one document for another program: Markdown for a pull request, JUnit XML for CI."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from mia_lightning.reports.names import REPORT
+from mia_lightning.reports.reading import report_content
 from mia_lightning.sweep.rows import Row, summarise
 from mia_lightning.sweep.summary import run_names, sweep_markdown
 from mia_lightning.terminal.results import for_a_reader, print_document
@@ -32,8 +33,8 @@ def markdown_of(folders: Sequence[Path]) -> str:
     rows = summarise(folders)
     places = {row.path for row in rows}
     if len(folders) == 1 and len(places) == 1 and rows[0].attack is not None:
-        from mia_lightning.reports.files import read_report
         from mia_lightning.reports.markdown import report_markdown
+        from mia_lightning.reports.reading import read_report
 
         return report_markdown(read_report(rows[0].path))
     return sweep_markdown(rows)
@@ -63,7 +64,7 @@ def junit(folders: Sequence[Path]) -> str:
                 if row.found.get(figure) is not None:
                     where = f"leakage.{row.attack}.{figure}"
                     ET.SubElement(properties, "property", name=_legal(where), value=f"{row.found[figure]:.6g}")
-        _tests(suite, name, first, _content(Path(path) / "report.json") if first.attack else None)
+        _tests(suite, name, first, report_content(Path(path) / REPORT) if first.attack else None)
         _count(suite)
     _count(suites)
     ET.indent(suites)
@@ -100,11 +101,6 @@ def _count(element: ET.Element) -> None:
     element.set("tests", str(len(cases)))
     for kind in ("failure", "error"):
         element.set(f"{kind}s", str(sum(case.find(kind) is not None for case in cases)))
-
-
-def _content(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_bytes())
-    return content
 
 
 def _legal(text: str) -> str:

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from mia_lightning.errors import InputError
 from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
+from mia_lightning.sweep.rows import has_result
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
 from mia_lightning.terminal.exit_codes import TERMINATED, worst
 from mia_lightning.terminal.results import nothing_on_stdout
@@ -101,7 +102,7 @@ class SweepLauncher(Launcher):
         of_each = self._jobs(job_overrides, initial_job_idx, folder)
         jobs = list({job.run.folder: job for job in of_each}.values())
         self._seen |= {job.run.folder: job for job in jobs}
-        to_do = [job for job in jobs if not _is_finished(job.run)]
+        to_do = [job for job in jobs if not _is_finished(job)]
         if len(to_do) < len(jobs):
             print(f"{len(jobs) - len(to_do)} of {len(jobs)} runs are finished already, in {folder}", file=sys.stderr)
         try:
@@ -184,7 +185,7 @@ class SweepLauncher(Launcher):
         backend = self._made()
         for job in jobs:
             claim(job.run)
-        shards = [shard for job in jobs for shard in job.shards if not _is_finished(shard)]
+        shards = [shard for job in jobs for shard in job.shards if not _has_ended_well(shard)]
         # On this machine the runs print their results themselves.
         aside = nullcontext() if self._backend == "local" else nothing_on_stdout()
         with aside, _terminable(self._backend):
@@ -213,7 +214,12 @@ def _folder_of(config: DictConfig) -> Path:
         HydraConfig.instance().cfg = before
 
 
-def _is_finished(run: Run) -> bool:
+def _is_finished(job: SweepJob) -> bool:
+    """Whether the job has a result, whatever its outcome says."""
+    return _has_ended_well(job.run) and has_result(job.run.folder)
+
+
+def _has_ended_well(run: Run) -> bool:
     outcome = Outcome.of(run.folder)
     return outcome is not None and outcome.is_finished
 

@@ -58,7 +58,7 @@ def objective_of(folder: Path, figures: Sequence[str]) -> float | tuple[float, .
     Raises:
         InputError: the run has no report, or a figure is undefined.
     """
-    from mia_lightning.reports.files import read_report
+    from mia_lightning.reports.reading import read_report
     from mia_lightning.reports.rows import headline_scalars
 
     report = read_report(folder)

@@ -3,13 +3,15 @@
 Nothing heavy is imported before there is a report to read.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.errors import InputError
+from mia_lightning.reports.names import REPORT, FolderBelow
+from mia_lightning.store.documents import EXACT, DamagedError, read
+from mia_lightning.sweep.runs import Outcome, claimed_settings
 
 if TYPE_CHECKING:
     from mia_lightning.comparison.schema import Variant
@@ -93,12 +95,12 @@ def _rows_of_report(plain: Row, folder: Path) -> list[Row]:
 
 def _rows_of_comparison(plain: Row, folder: Path, place: str) -> Iterator[Row]:
     """The rows of all variants of the comparison in `folder / place`."""
-    from mia_lightning.comparison.schema import ComparisonReport
+    from mia_lightning.comparison.reading import read_comparison
 
     try:
-        comparison = ComparisonReport.model_validate_json((folder / place / "comparison.json").read_bytes())
-    except (ValueError, OSError) as error:
-        yield replace(plain, variant=place or None, reason=f"comparison.json cannot be read: {_line(error)}")
+        comparison = read_comparison(folder / place)
+    except InputError as error:
+        yield replace(plain, variant=place or None, reason=f"comparison.json cannot be read: {error}")
         return
     for variant in comparison.variants:
         own = replace(plain, variant=f"{place}/{variant.name}" if place else variant.name, found={})
@@ -124,28 +126,47 @@ def _outcome(folder: Path) -> tuple[int | None, str | None]:
     if not folder.is_dir():
         return None, "the folder of the run is not there"
     try:
-        content = json.loads((folder / "outcome.json").read_bytes())
-        code, reason = int(content["exit_code"]), content["reason"]
-    except FileNotFoundError:
+        outcome = Outcome.read(folder)
+    except DamagedError as damage:
+        return None, f"outcome.json cannot be read: it {damage}"
+    if outcome is None:
         return None, "the run has not ended, or was killed: it has no outcome.json"
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        return None, f"outcome.json cannot be read: {_line(error)}"
-    if reason is None and code != 0:
-        return code, f"exit code {code}, without a reason"
-    return code, None if reason is None else str(reason)
+    if outcome.reason is None and outcome.exit_code != 0:
+        return outcome.exit_code, f"exit code {outcome.exit_code}, without a reason"
+    return outcome.exit_code, outcome.reason
 
 
 def overrides_of(folder: Path) -> tuple[str, ...]:
     """The settings of a run as they were typed, which the launcher or Hydra keeps; empty where neither does."""
-    try:
-        content = json.loads((folder / "run.json").read_bytes())["overrides"]
-    except (OSError, ValueError, TypeError, KeyError):
-        content = _yaml(folder / ".hydra" / "overrides.yaml")
+    claimed = claimed_settings(folder)
+    if claimed is not None:
+        return claimed
+    content = read_yaml(folder / ".hydra" / "overrides.yaml")
     return tuple(str(each) for each in content) if isinstance(content, list) else ()
 
 
+def has_result(folder: Path) -> bool:
+    """Whether the folder of a run holds its result, whole: its report, or the comparisons of an experiment, with the
+    reports of their variants."""
+    from mia_lightning.comparison.reading import read_comparison
+    from mia_lightning.reports.reading import read_report
+
+    try:
+        if (folder / REPORT).exists():
+            read_report(folder)
+            return True
+        places = [folder / place for place in _comparisons(folder)]
+        for place in places:
+            for variant in read_comparison(place).variants:
+                if variant.folder is not None:
+                    read_report(place / variant.folder)
+    except InputError:
+        return False
+    return bool(places)
+
+
 def _seed(folder: Path) -> dict[str, int]:
-    content = _yaml(folder / "config.yaml")
+    content = read_yaml(folder / "config.yaml")
     seed = content.get("seed") if isinstance(content, dict) else None
     return {"seed": seed} if type(seed) is int else {}
 
@@ -155,21 +176,30 @@ def _comparisons(folder: Path) -> list[str]:
     if (folder / "comparison.json").exists():
         return [""]
     try:
-        return [str(each["folder"]) for each in json.loads((folder / "summary.json").read_bytes())]
-    except (ValueError, TypeError, KeyError, OSError):
+        return [each.folder for each in read(folder / "summary.json", list[_Entry]) or ()]
+    except DamagedError:
         return []
 
 
-def _yaml(path: Path) -> Any:
-    """The content; None where there is none that can be read."""
+@dataclass(frozen=True)
+class _Entry:
+    """A comparison in `summary.json`."""
+
+    __pydantic_config__ = EXACT
+
+    folder: FolderBelow
+    title: str = ""
+    command: str = ""
+    seconds: float = 0.0
+    statements: tuple[Any, ...] = ()
+    not_run: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; None where there is none that can be read."""
     from omegaconf import OmegaConf
 
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
     except Exception:  # of the file system, of the YAML, of its form: there is nothing to read
         return None
-
-
-def _line(error: Exception) -> str:
-    """An error in one line: pydantic's takes several."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from annotated_types import MinLen, Predicate
 
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.documents import EXACT, DamagedError, read
 from mia_lightning.terminal.exit_codes import ABOVE, BELOW, LOST, OF_RUNS, UNDETERMINED
 
 FINISHED = (BELOW, ABOVE, UNDETERMINED)  # 0, 3, 4: exit codes of a run that has a result
@@ -71,19 +74,47 @@ class Outcome:
 
     @classmethod
     def of(cls, folder: Path) -> "Outcome | None":
-        """The outcome in `outcome.json` of a run's folder; None where it is missing or cannot be read."""
+        """The outcome in `outcome.json` of a run's folder; None where it is missing or damaged."""
         try:
-            content = json.loads((folder / "outcome.json").read_text())
-            code, reason = content["exit_code"], content["reason"]
-        except (OSError, ValueError, KeyError, TypeError):
+            return cls.read(folder)
+        except DamagedError:
             return None
-        return cls(exit_code=code, reason=reason) if code in OF_RUNS else None
+
+    @classmethod
+    def read(cls, folder: Path) -> "Outcome | None":
+        """As `of`.
+
+        Raises:
+            DamagedError: `outcome.json` is damaged.
+        """
+        kept = read(folder / "outcome.json", _OutcomeFile)
+        return None if kept is None else cls(exit_code=kept.exit_code, reason=kept.reason)
 
     def keep(self, folder: Path) -> "Outcome":
         """Write it to `outcome.json`."""
         content = {"exit_code": self.exit_code, "reason": self.reason}
         write_whole(folder / "outcome.json", json.dumps(content, indent=2).encode())
         return self
+
+
+@dataclass(frozen=True)
+class _OutcomeFile:
+    """The content of `outcome.json`."""
+
+    __pydantic_config__ = EXACT
+
+    exit_code: Annotated[int, Predicate(OF_RUNS.__contains__)]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """The content of `run.json`."""
+
+    __pydantic_config__ = EXACT
+
+    digest: Annotated[str, MinLen(1)]
+    overrides: tuple[str, ...]
 
 
 class Backend(Protocol):
@@ -118,10 +149,21 @@ def begin(run: Run) -> None:
 
 
 def digest_of(folder: Path) -> str | None:
-    """The digest of the configuration that a folder belongs to; None where no run was begun in it."""
+    """The digest of the configuration that a folder belongs to; None where no run was begun in it, or none knows."""
+    kept = _claim_of(folder)
+    return None if kept is None else kept.digest
+
+
+def claimed_settings(folder: Path) -> tuple[str, ...] | None:
+    """The settings of the run that a folder belongs to, as they were typed; None as in `digest_of`."""
+    kept = _claim_of(folder)
+    return None if kept is None else kept.overrides
+
+
+def _claim_of(folder: Path) -> _Claim | None:
     try:
-        return str(json.loads((folder / "run.json").read_text())["digest"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read(folder / "run.json", _Claim)
+    except DamagedError:
         return None
 
 

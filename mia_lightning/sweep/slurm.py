@@ -17,11 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import BaseModel, Field
+
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, FromList, Name, Positive, Text
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.documents import EXACT, DamagedError, read
 from mia_lightning.sweep.runs import FINISHED, Outcome, Run, execute, lost
 from mia_lightning.sweep.slurm_queue import CUT_SHORT, OVER, Queue, cancel, check_commands, patience, undisturbed
 
@@ -132,7 +135,7 @@ class Slurm:
 
     def _taken_up(self, runs: Sequence[Run], kept: Path, queue: Queue) -> dict[Run, str]:
         """The tasks of an earlier start that are still queued or running."""
-        earlier = _kept(kept)
+        earlier = _kept(kept, tell=True)
         tasks = {run: earlier[str(run.folder)] for run in runs if str(run.folder) in earlier}
         states = self._states(list(tasks.values()), queue)  # also without tasks, to see that the controller answers
         active = {run: task for run, task in tasks.items() if states[task] not in OVER}
@@ -236,13 +239,31 @@ def _line(states: Mapping[str, int]) -> str:
     return "Slurm: " + ", ".join(f"{number} {state.lower()}" for state, number in sorted(states.items()))
 
 
-def _kept(kept: Path) -> dict[str, str]:
-    """The tasks of the sweep whose end was not seen, by the folders of their runs."""
+class _Tasks(BaseModel):
+    """The content of `sweep.json`."""
+
+    model_config = EXACT
+
+    slurm: dict[str, Annotated[str, Field(pattern=r"^\d+(_\d+)?$")]]
+
+
+def _kept(kept: Path, *, tell: bool = False) -> dict[str, str]:
+    """The tasks of the sweep whose end was not seen, by the folders of their runs.
+
+    Args:
+        tell: whether it is said that the file is damaged.
+    """
     try:
-        tasks: dict[str, str] = json.loads(kept.read_text())["slurm"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read(kept, _Tasks)
+    except DamagedError as damage:
+        if tell:
+            print(
+                f"Slurm: {kept} cannot be used, since it {damage}; cancel tasks of an earlier start by scancel, or "
+                "their runs are run twice.",
+                file=sys.stderr,
+            )
         return {}
-    return tasks
+    return {} if found is None else found.slurm
 
 
 def _keep(kept: Path, tasks: Mapping[str, str]) -> None:

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.store.identity import NoIdentityError
+from mia_lightning.store.tensors import save_tensors
 from mia_lightning.training.stack.stack import Stack
 
 
@@ -72,9 +72,7 @@ class OwnForward(Stack):
             raise InputError(
                 f"`save_models` is true, but {error} cannot be written as safetensors; set it to false."
             ) from error
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: tensor[None].contiguous().clone() for name, tensor in state.items()}, partial)
-        partial.replace(path)
+        save_tensors({name: tensor[None].contiguous().clone() for name, tensor in state.items()}, path)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.network.state_dict().items() if isinstance(value, Tensor)}

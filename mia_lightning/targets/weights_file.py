@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError, first_line
+from mia_lightning.store.tensors import saved_tensors
 
 State = dict[str, Tensor]
 
@@ -75,12 +75,12 @@ def _read(path: Path) -> Any:
         raise InputError(f"`target.path` {path} is not a file; give the weights of the trained model.")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return saved_tensors(path)[0]
         with torch.serialization.safe_globals(_PLAIN):
             return torch.load(path, map_location="cpu", weights_only=True)
     # torch.load has no error of its own: for a damaged file it raises struct.error, IndexError, KeyError and others.
     except Exception as error:
-        reason = first_line(error) if path.suffix == ".safetensors" else _why_not(path)
+        reason = f"it {first_line(error)}" if path.suffix == ".safetensors" else _why_not(path)
         raise InputError(
             f"`target.path` {path} cannot be read as weights alone ({reason}); save the state dict, best as "
             "safetensors."

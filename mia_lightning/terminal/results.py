@@ -14,6 +14,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from mia_lightning.errors import InputError, first_line
+
 DOCUMENTS = ("report.json", "comparison.json", "summary.json")
 STDOUT, STDERR = 1, 2
 
@@ -54,10 +56,19 @@ def print_json(content: Any, *, on_a_line: bool) -> None:
 
 
 def print_document(folder: Path, *, on_a_line: bool) -> None:
-    """Print the document in the folder of a run; nothing where there is none, as after a failure."""
+    """Print the document in the folder of a run; nothing where there is none, as after a failure.
+
+    Raises:
+        InputError: it is damaged.
+    """
     path = next((folder / name for name in DOCUMENTS if (folder / name).is_file()), None)
-    if path is not None:
-        print_json(json.loads(path.read_bytes()), on_a_line=on_a_line)
+    if path is None:
+        return
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}); start the same command again.") from None
+    print_json(content, on_a_line=on_a_line)
 
 
 def _flush() -> None:

@@ -131,7 +131,9 @@ class OneDevice:
                 if trained is None:
                     return None
                 begun.end(trained)
-                parts.append((trained, begun.places))
+                is_new_K = torch.tensor([place not in begun.found for place in begun.places])
+                new = [place for place in begun.places if place not in begun.found]
+                parts.append((trained if is_new_K.all() else trained.select(is_new_K), new))
         return parts, len(begun.found)
 
     def _train(self, begun: Begun, gradients: Gradients | None, pace: Pace, bar: EpochBar) -> TrainedStack | None:

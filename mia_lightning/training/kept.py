@@ -5,10 +5,8 @@ the recipe, the precision, and the names of its seeds. It depends neither on the
 together or how, nor on the attack, the output defence or the target that it serves.
 """
 
-import contextlib
 import hashlib
-import os
-import socket
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,11 +17,14 @@ from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mia_lightning.store.artefacts import Store
+from mia_lightning.store.artefacts import Artefact, Store
+from mia_lightning.store.documents import DamagedError, understood
+from mia_lightning.store.housekeeping import Intent
 from mia_lightning.store.identity import Identity, NoIdentityError, digest, digest_of_tensor, identity
+from mia_lightning.store.tensors import tensors_of
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept_answers import InStore
 from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
@@ -48,7 +49,7 @@ class Begun:
 
     Attributes:
         places: of the models that train.
-        found: the other models of the chunk.
+        found: the models of the chunk that the store holds; some may train once more, beside a damaged one.
         checkpoint: from which training goes on; None for the beginning.
         callbacks: for the Trainer, which write checkpoints.
         end: keeps the trained models, and removes the checkpoint.
@@ -186,10 +187,9 @@ class KeptModels(Kept):
     def find(self, places: Sequence[int], tell: Tell) -> dict[int, Weights]:
         found: dict[int, Weights] = {}
         for k in places:
-            artefact = self.store.get(self.place(k), tell=tell)
-            if artefact is not None and artefact.content is not None:
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile by somebody who makes room
-                    found[k] = load_file(artefact.content)
+            weights = self.store.read(self.place(k), partial(_weights, self.own_K[k]), tell=tell)
+            if weights is not None:
+                found[k] = weights
         return found
 
     def num_found(self) -> int:
@@ -202,53 +202,58 @@ class KeptModels(Kept):
         """As `Kept.begin`.
 
         Which models train together is written first. A process that is killed while it keeps them trains all of them
-        again together, since in a smaller stack the last bits of their numbers could differ.
+        again together, since in a smaller stack the last bits of their numbers could differ; likewise where one of them
+        was damaged.
         """
         found = self.find(places, tell)
         chunk = digest([self.stack, [self.key_K[k] for k in places], execution])
         intent, checkpoint = f"running/{chunk}", f"running/{chunk}-checkpoint"
         place_of = {self.key_K[k]: k for k in places}
-        earlier = self.store.get(intent, tell=tell)
-        begun = [place_of[key] for key in earlier.fields["keys"] if key in place_of] if earlier is not None else []
+        earlier = self.store.read(intent, _intent, tell=tell)
+        begun = [place_of[key] for key in earlier.keys if key in place_of] if earlier is not None else []
         missing = [k for k in places if k not in found]
+        damaged = [k for k in missing if self.store.was_damaged(self.place(k))]
         if not missing:
             begun = []
         kept = self.store.get(checkpoint, tell=tell) if begun else None
-        training = begun or missing
+        training = begun or (list(places) if damaged else missing)
         if training and not begun:
             self.store.put(f"stacks/{self.stack}", self.common)
-            self.store.put(
-                intent,
-                {
-                    "keys": [self.key_K[k] for k in training],
-                    "role": self.common["role"],
-                    "host": socket.gethostname(),
-                    "process": os.getpid(),
-                    "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                },
-            )
+            own = Intent.of((self.key_K[k] for k in training), self.common["role"])
+            self.store.put(intent, own.model_dump(mode="json"))
+        intact = {k: weights for k, weights in found.items() if k in training} if damaged else {}
 
         def save(trainer: pl.Trainer) -> None:
             fields = {"role": self.common["role"], "epoch": trainer.current_epoch + 1}
             self.store.put(checkpoint, fields, trainer.save_checkpoint)
 
         def end(trained: TrainedStack) -> None:
+            alike = bool(intact)
             for j, k in enumerate(training):
-                self.store.put(self.place(k), self.own_K[k], partial(save_file, trained.weights(j)))
+                weights = trained.weights(j)
+                if k in intact:
+                    alike = alike and _same(weights, intact[k])
+                else:
+                    self.store.put(self.place(k), self.own_K[k], partial(save_file, weights))
+            verdicts = [self.store.is_as_before(self.place(k)) for k in damaged]
+            if not all(alike if verdict is None else verdict for verdict in verdicts):
+                tell(
+                    f"{self.common['role']}: models that were damaged in the store were trained again, and may differ "
+                    "from before in the last bits, and so may their scores."
+                )
             self.store.forget(intent)
             self.store.forget(checkpoint)
 
         return Begun(
             places=training,
-            found={k: weights for k, weights in found.items() if k not in training},
+            found={k: weights for k, weights in found.items() if k not in training or k in intact},
             checkpoint=None if kept is None else kept.content,
             callbacks=[Checkpoints(save, self.store.checkpoint_minutes)],
             end=end,
         )
 
     def find_plan(self, device: torch.device) -> ExecutionPlan | None:
-        artefact = self.store.get(self._plan_place(device))
-        return None if artefact is None else plan_from_json(artefact.fields["plan"])
+        return self.store.read(self._plan_place(device), _plan)
 
     def keep_plan(self, plan: ExecutionPlan, device: torch.device) -> None:
         self.store.put(self._plan_place(device), {"role": plan.role, "plan": asdict(plan)})
@@ -309,6 +314,27 @@ class Checkpoints(pl.callbacks.Checkpoint):
         if not is_last and time.monotonic() - self._last >= self._seconds:
             self._save(trainer)
             self._last = time.monotonic()
+
+
+def _weights(own: Mapping[str, Identity], artefact: Artefact) -> Weights:
+    if artefact.content is None or artefact.fields != json.loads(json.dumps(own)):
+        raise DamagedError("is another model")
+    return tensors_of(artefact.content)
+
+
+def _same(first: Weights, second: Weights) -> bool:
+    """Whether they are equal to the bit."""
+    return first.keys() == second.keys() and all(
+        digest_of_tensor(tensor) == digest_of_tensor(second[name]) for name, tensor in first.items()
+    )
+
+
+def _plan(artefact: Artefact) -> ExecutionPlan:
+    return plan_from_json(artefact.fields.get("plan"))
+
+
+def _intent(artefact: Artefact) -> Intent:
+    return understood(artefact.fields, Intent)
 
 
 def _recipe(recipe: Recipe) -> dict[str, Identity]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.store.artefacts import Store
+from mia_lightning.store.artefacts import Artefact, Store
+from mia_lightning.store.documents import DamagedError
 from mia_lightning.store.identity import digest, identity
+from mia_lightning.store.tensors import tensors_of
 
 _NAME = "log_probability_ANC"
 
@@ -75,20 +77,27 @@ class KeptAnswers:
         if not all(store.has(place) for place in self._places):
             return False
         for log_ANC, index, place in zip(log_probability_KANC, self.index_K, self._places, strict=True):
-            artefact = store.get(place, tell=self.models.tell)
-            if artefact is None or artefact.content is None:
+            shape = (len(log_ANC), len(index), log_ANC.shape[-1])
+            answer_AnC = store.read(place, partial(_answer, shape), tell=self.models.tell)
+            if answer_AnC is None:
                 return False
-            try:
-                log_ANC[:, index.to(log_ANC.device)] = load_file(artefact.content)[_NAME].to(log_ANC)
-            except FileNotFoundError:  # removed meanwhile by somebody who makes room
-                return False
+            log_ANC[:, index.to(log_ANC.device)] = answer_AnC.to(log_ANC)
         return True
 
     def keep(self, log_probability_KANC: Tensor) -> None:
-        """Keep the answers that are not there yet."""
+        """Keep the answers that are not there yet, unless the store can be read alone."""
+        if self.models.store.is_read_only:
+            return
         rows = zip(log_probability_KANC, self.index_K, self.asked_K, self.models.key_K, self._places, strict=True)
         for log_ANC, index, asked, key, place in rows:
             if not self.models.store.has(place):
                 answer_AnC = log_ANC[:, index.to(log_ANC.device)].cpu().contiguous()
                 fields = {"model": key, "records": asked, "shape": list(answer_AnC.shape)}
                 self.models.store.put(place, fields, partial(save_file, {_NAME: answer_AnC}))
+
+
+def _answer(shape: tuple[int, ...], artefact: Artefact) -> Tensor:
+    tensors = {} if artefact.content is None else tensors_of(artefact.content)
+    if _NAME not in tensors or tensors[_NAME].shape != shape:
+        raise DamagedError("holds no answers for these records")
+    return tensors[_NAME]

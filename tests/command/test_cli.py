@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Call, Ended
 
+from mia_lightning.store.documents import sealed
+
 QUICK = ["logger=none", "shadow.count=4", "training.epochs=8", "dataset.train_size=60", "trainer.accelerator=cpu"]
 GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "logger", "attack", "defense"]
 DATASETS = "adult, cifar10, cifar100, csv, digits, images, location, mnist, npz, purchase, texas"
@@ -118,7 +120,8 @@ def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> 
     assert "How the models were trained" in page
     assert "peak memory" in page
     kept["plans"][1]["chunk"] = 1  # what an interrupted run may have found
-    (tmp_path / "here" / "execution.json").write_text(json.dumps(kept))
+    del kept["check"]
+    (tmp_path / "here" / "execution.json").write_bytes(sealed(kept, "execution.json"))
     assert call(*arguments).returncode == 0
     (report,) = reports(tmp_path)
     assert report["run"]["execution"][1]["chunk"] == 1

@@ -222,7 +222,7 @@ class TestContent:
                             "t/0": ["seed=0"], "t/1": ["seed=1"], "u": ["seed=0", "b=2"], "v": []}.items():  # fmt: skip
             folder = write_run(root / name)
             if typed:
-                (folder / "run.json").write_text(json.dumps({"overrides": typed}))
+                (folder / "run.json").write_text(json.dumps({"digest": "d", "overrides": typed}))
         for sweep in ("s", "t"):
             (root / sweep / "multirun.yaml").write_text("")
         write_run(root / "paper" / "no_defence")
@@ -237,8 +237,8 @@ class TestContent:
             "runs/v": "runs/v",
             "runs/paper/no_defence": "no_defence",
         }
-        (root / "s" / "0" / "run.json").write_text(json.dumps({"overrides": ["seed=0", "model=mlp"]}))
-        (root / "s" / "1" / "run.json").write_text(json.dumps({"overrides": ["seed=1", "model=mlp"]}))
+        (root / "s" / "0" / "run.json").write_text(json.dumps({"digest": "d", "overrides": ["seed=0", "model=mlp"]}))
+        (root / "s" / "1" / "run.json").write_text(json.dumps({"digest": "d", "overrides": ["seed=1", "model=mlp"]}))
         names = [run["name"] for run in self.content(root, tmp_path)["runs"]]
         assert {"seed=0 (runs/s/0)", "seed=0 (runs/t/0)"} < set(names)
         assert len(set(names)) == len(names)

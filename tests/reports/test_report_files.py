@@ -1,14 +1,17 @@
 """What stands in the files of a run, and that they are whole or absent."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from made_reports import build_report
 
 from mia_lightning.errors import InputError
+from mia_lightning.reports.cells import csv_of
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.schema import SCHEMA, AuditReport
 from mia_lightning.store.atomic import write_whole
@@ -160,3 +163,36 @@ def test_a_bad_report_is_refused_in_a_sentence(tmp_path: Path, content: str | No
         read_report(tmp_path)
     assert str(error.value).endswith(".")
     assert "\n" not in str(error.value)
+
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "＝1", "plain", "a=b")
+
+
+def test_no_cell_is_a_formula_to_a_spreadsheet(tmp_path: Path) -> None:
+    names = FORMULAS[:4]
+    report = build_report(class_names=names)
+    save_report(report, tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "per_class.csv").read_text(), newline="")))
+    assert {row["class_name"] for row in rows} == {f"'{name}" for name in names}
+    assert {float(row["auc"]) for row in rows if row["auc"]}
+    found = list(csv.reader(io.StringIO(csv_of([{"name": name, "x": -1.5} for name in FORMULAS]).decode(), newline="")))
+    assert found[0] == ["name", "x"]
+    assert [row[0] for row in found[1:]] == [*(f"'{name}" for name in FORMULAS[:7]), *FORMULAS[7:]]
+    assert {row[1] for row in found[1:]} == {"-1.5"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"overall"', '"overill"'), ('"num_classes":4', '"num_classes":"4"'), ('"seed":0', '"seed":true')]
+)
+def test_a_report_of_another_form_is_refused(old: str, new: str, tmp_path: Path) -> None:
+    content = build_report().model_dump_json(by_alias=True)
+    assert old in content
+    (tmp_path / "report.json").write_text(content.replace(old, new, 1))
+    with pytest.raises(InputError, match="is not a valid report"):
+        read_report(tmp_path)
+
+
+def test_a_folder_in_the_place_of_a_report_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(InputError, match=r"report\.json cannot be read \(Is a directory\)"):
+        read_report(tmp_path)

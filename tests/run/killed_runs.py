@@ -10,13 +10,9 @@ changes nothing. Everything is imported once, before the first fork, with a sing
 
 import json
 import math
-import mmap
-import os
 import random
-import signal
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,37 +20,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from kills import SCORING, TRAINING, WRITING, in_phase, last_call, run, state
+
 import mia_lightning as mia
 from mia_lightning.models.mlp import MLP
 from mia_lightning.run import scoring
 from mia_lightning.store.artefacts import Store
-
-NOWHERE, TRAINING, WRITING, SCORING = range(4)
-PHASES = ("elsewhere", "training", "writing", "scoring")
-# Shared with the forked process: the phase it is in, and how many calls it made in each.
-state = memoryview(mmap.mmap(-1, 8 * (1 + len(PHASES)))).cast("Q")
-last_call: list[float] = [math.inf] * len(PHASES)  # the forked process kills itself at this call of a phase
-
-
-def in_phase(phase: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    def called(*args: Any, **named: Any) -> Any:
-        before, state[0] = state[0], phase
-        sys.setprofile(count_calls)
-        try:
-            return function(*args, **named)
-        finally:
-            state[0] = before
-            if before == NOWHERE:
-                sys.setprofile(None)
-
-    return called
-
-
-def count_calls(frame: Any, event: str, argument: Any) -> None:
-    phase = state[0]
-    state[1 + phase] += 1
-    if state[1 + phase] > last_call[phase]:
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def audit(folder: Path) -> None:
@@ -72,57 +44,32 @@ def audit(folder: Path) -> None:
     )
 
 
-def run(folder: Path, seconds: float = math.inf) -> str | None:
-    """The phase in which the audit was killed, at the latest after so many seconds; None where it came to its end."""
-    for i in range(len(state)):
-        state[i] = 0
-    start = time.monotonic()
-    process = os.fork()
-    if process == 0:
-        code = 1
-        try:
-            audit(folder)
-            code = 0
-        finally:
-            os._exit(code)
-    while True:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            code = os.waitstatus_to_exitcode(status)
-            assert code in (0, -signal.SIGKILL), code
-            return None if code == 0 else PHASES[state[0]]
-        if time.monotonic() - start > seconds:
-            os.kill(process, signal.SIGKILL)
-            seconds = math.inf
-        time.sleep(0.001)
-
-
 def main(root: Path, seeds: int) -> None:
     torch.set_num_threads(1)
     pl.Trainer.fit = in_phase(TRAINING, pl.Trainer.fit)  # type: ignore[method-assign]
     Store.put = in_phase(WRITING, Store.put)  # type: ignore[method-assign]
     scoring._run = in_phase(SCORING, scoring._run)
     start = time.monotonic()
-    assert run(root / "undisturbed") is None
+    assert run(partial(audit, root / "undisturbed")) is None
     seconds = time.monotonic() - start
     calls = state[1:].tolist()
     found: list[dict[str, Any]] = []
     for seed in range(seeds):
-        numbers = random.Random(seed)
+        numbers, work = random.Random(seed), partial(audit, root / str(seed))
         phases: list[str] = []
         for attempt in range(3):
             if seed % 2:
-                hit = run(root / str(seed), numbers.uniform(0, 0.8 * seconds))
+                hit = run(work, numbers.uniform(0, 0.8 * seconds))
             else:
                 phase = (TRAINING, WRITING, SCORING)[(seed // 2 + attempt) % 3]
                 last_call[phase] = numbers.uniform(0, calls[phase] / (1 + attempt))  # less is left to do each time
-                hit = run(root / str(seed))
+                hit = run(work)
                 last_call[phase] = math.inf
             if hit is None:
                 break
             phases.append(hit)
         else:
-            assert run(root / str(seed)) is None
+            assert run(work) is None
         found.append({"seed": seed, "killed": phases})
     print(json.dumps({"seconds": seconds, "calls": calls, "runs": found}))
 

@@ -9,7 +9,8 @@ from artefacts import FIELDS, PLACE, files, writes
 
 from mia_lightning.errors import InputError
 from mia_lightning.store import artefacts as store_module
-from mia_lightning.store.artefacts import DAMAGED, SCHEMA, Store
+from mia_lightning.store.artefacts import DAMAGED, SCHEMA, Artefact, Store
+from mia_lightning.store.documents import DamagedError, sealed, unsealed
 
 
 def is_set_aside(store: Store, reason: str) -> None:
@@ -105,6 +106,86 @@ def test_neighbours_of_what_is_damaged_stay(store: Store) -> None:
     for place in (f"{PLACE}2", "models/ab/c"):
         assert store.damage(place) is None
         assert store.has(place)
+
+
+def test_an_artefact_at_the_place_of_another_is_set_aside(store: Store) -> None:
+    store.put("models/ab/ef", FIELDS, writes(b"others"))
+    store.put(PLACE, FIELDS, writes(b"numbers"))
+    (store.folder / "models/ab/ef.json").rename(store.folder / f"{PLACE}.json")
+    next(store.folder.glob("models/ab/cd.*.data")).unlink()
+    assert store.damage(PLACE) == "its manifest does not match its checksum"
+    assert store.get(PLACE) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"file": "../../escape.0123456789ab.data"},
+        {"file": "/etc/passwd"},
+        {"file": 3},
+        {"bytes": "7"},
+        {"bytes": -1},
+        {"sha256": "?"},
+        {"schema": "1"},
+        {"schema": None},
+        {"fields": []},
+        {"more": 1},
+    ],
+)
+def test_a_manifest_of_another_form_is_set_aside_whatever_its_checksum(
+    store: Store, changed: dict[str, object]
+) -> None:
+    store.put(PLACE, FIELDS, writes(b"numbers"))
+    manifest = store.folder / f"{PLACE}.json"
+    kept = unsealed(manifest.read_bytes(), PLACE)
+    manifest.write_bytes(sealed(kept | changed, PLACE))
+    assert store.fields(PLACE) is None
+    assert store.size(PLACE) == 0
+    is_set_aside(store, "its manifest is not of its form")
+
+
+def test_what_means_nothing_to_its_reader_is_set_aside(store: Store) -> None:
+    def meaning(artefact: Artefact) -> object:
+        if "count" not in artefact.fields:
+            raise DamagedError("has no count")
+        return artefact.fields["count"]
+
+    told: list[str] = []
+    store.put(PLACE, {"count": 3}, writes(b"numbers"))
+    assert store.read(PLACE, meaning, tell=told.append) == 3
+    store.put(PLACE, {}, writes(b"numbers"))
+    assert store.read(PLACE, meaning, tell=told.append) is None
+    (sentence,) = told
+    assert "is damaged (it has no count); it was set aside" in sentence
+    assert not store.has(PLACE)
+    assert store.was_damaged(PLACE)
+    assert store.read(PLACE, meaning, tell=told.append) is None
+    assert len(told) == 1
+
+
+def test_content_that_somebody_removes_meanwhile_is_absent(store: Store) -> None:
+    def meaning(artefact: Artefact) -> object:
+        assert artefact.content is not None
+        artefact.content.unlink()
+        return artefact.content.read_bytes()
+
+    store.put(PLACE, FIELDS, writes(b"numbers"))
+    assert store.read(PLACE, meaning) is None
+
+
+def test_whether_an_artefact_came_out_as_before_is_told_by_its_checksum(store: Store) -> None:
+    assert store.is_as_before(PLACE) is None
+    store.put(PLACE, FIELDS, writes(b"numbers"))
+    assert store.is_as_before(PLACE) is None
+    next(store.folder.rglob("*.data")).write_bytes(b"?")
+    assert store.get(PLACE) is None
+    assert store.is_as_before(PLACE) is None
+    store.put(PLACE, FIELDS, writes(b"numbers"))
+    assert store.is_as_before(PLACE) is True
+    store.put(PLACE, FIELDS, writes(b"others"))
+    assert store.is_as_before(PLACE) is False
+    (store.folder / DAMAGED / f"{PLACE}.json").write_bytes(b"?")
+    assert store.is_as_before(PLACE) is None
 
 
 def test_a_newer_schema_is_refused_and_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

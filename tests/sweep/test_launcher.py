@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from made_reports import build_report
 
 from mia_lightning.command.job import Job
 from mia_lightning.command.main import main
@@ -19,9 +20,18 @@ from mia_lightning.sweep.runs import FINISHED, Outcome, Run, begin
 Sweep = Callable[..., tuple[int, str]]
 
 
+@pytest.fixture(scope="module")
+def report() -> bytes:
+    """The content of a whole `report.json`."""
+    return build_report().model_dump_json(by_alias=True).encode()
+
+
 @dataclass
 class Recorder:
-    """A backend that notes what it is given, and ends each run as `codes` says by a part of its settings."""
+    """A backend that notes what it is given, and ends each run as `codes` says by a part of its settings; one that has
+    a result has a report."""
+
+    report: bytes
 
     codes: dict[str, int] = field(default_factory=dict)
     waves: list[list[Run]] = field(default_factory=list)
@@ -34,6 +44,8 @@ class Recorder:
             if self.instead is not None:
                 self.instead()
             code = next((code for part, code in self.codes.items() if part in run.overrides), 0)
+            if code in FINISHED:
+                (run.folder / "report.json").write_bytes(self.report)
             Outcome(exit_code=code, reason=f"because of {run.label}" if code else None).keep(run.folder)
 
     def labels(self) -> list[list[str]]:
@@ -41,9 +53,9 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+def recorder(monkeypatch: pytest.MonkeyPatch, report: bytes) -> Recorder:
     """The backend `recording.Backend`."""
-    made = Recorder()
+    made = Recorder(report)
     module = ModuleType("recording")
     module.Backend = lambda: made  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "recording", module)
@@ -88,6 +100,20 @@ def test_what_is_finished_is_not_run_again_and_what_failed_is(sweep: Sweep, reco
     assert recorder.labels() == [["seed=0", "seed=1", "seed=2", "seed=3"], ["seed=1", "seed=3"]]
     assert sweep(ELSEWHERE, "seed=0,1,2,3")[0] == 3
     assert len(recorder.waves) == 2
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'"overall"', b'"overill"'), (b'"num_classes":4', b'"num_classes":"4"')])
+def test_what_has_no_whole_report_is_run_again_whatever_its_outcome_says(
+    old: bytes, new: bytes, sweep: Sweep, recorder: Recorder, report: bytes, tmp_path: Path
+) -> None:
+    """Of four runs one has no report, one is cut off, one has another name or type in it, and one is whole."""
+    assert old in report
+    sweep(ELSEWHERE, "seed=0,1,2,3")
+    (tmp_path / "sweep" / "0" / "report.json").unlink()
+    (tmp_path / "sweep" / "1" / "report.json").write_bytes(report[:-2])
+    (tmp_path / "sweep" / "2" / "report.json").write_bytes(report.replace(old, new, 1))
+    assert sweep(ELSEWHERE, "seed=0,1,2,3")[0] == 0
+    assert [[run.folder.name for run in wave] for wave in recorder.waves[1:]] == [["0", "1", "2"]]
 
 
 @pytest.mark.parametrize(("codes", "worst"), [((0, 0), 0), ((4, 0), 4), ((5, 3), 5), ((1, 5), 1), ((2, 1), 2)])
@@ -220,13 +246,14 @@ def test_slurm_that_is_not_there_is_one_sentence(sweep: Sweep, tmp_path: Path, m
 
 @pytest.mark.slow
 def test_on_this_machine_finished_runs_are_skipped_as_well(
-    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, report: bytes
 ) -> None:
     done: list[int] = []
 
-    def run(job: Job, *_: object) -> tuple[int, None]:
+    def run(job: Job, _: object, folder: Path) -> tuple[int, None]:
         seed = job.configuration.seed
         done.append(seed)
+        (folder / "report.json").write_bytes(report)
         return (2 if seed == 1 and len(done) < 4 else 0), None
 
     monkeypatch.setattr("mia_lightning.command.main._run", run)

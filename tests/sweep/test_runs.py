@@ -51,7 +51,13 @@ def run_in(directory: Path, way: str, folder: str = "sweep/0") -> Run:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "3", "null", "{}", '{"exit_code": 0}', '{"exit_code": 77, "reason": ""}']
+    "content",
+    [
+        *("", "{", "[]", "3", "null", "{}", "[" * 100_000, '{"exit_code": 0}', '{"exit_code": 77, "reason": ""}'),
+        *('{"exit_code": "0", "reason": null}', '{"exit_code": false, "reason": null}', '{"digest": "a"}'),
+        *('{"exit_code": 0, "reason": 3}', '{"exit_code": 0, "reason": null, "more": 1}', '{"exit_code": 0.0}'),
+        *('{"digest": 3, "overrides": []}', '{"digest": "", "overrides": []}', '{"digest": "a", "overrides": "b"}'),
+    ],
 )
 def test_what_is_no_outcome_is_none(content: str, tmp_path: Path) -> None:
     for name in ("outcome.json", "run.json"):

@@ -158,10 +158,19 @@ def test_tasks_that_nobody_saw_go_are_looked_for_by_the_next_start(
     assert json.loads((tmp_path / "sweep.json").read_text()) == {"slurm": tasks}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "3"])
-def test_a_list_of_tasks_that_cannot_be_read_names_none(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "3", '{"slurm": {"a": 3}}', '{"slurm": {"a": "77; rm"}}', "[" * 9999]
+)
+def test_a_list_of_tasks_that_cannot_be_read_names_none(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "sweep.json").write_text(content)
     assert _kept(tmp_path / "sweep.json") == {}
+    assert capsys.readouterr().err == ""
+    assert _kept(tmp_path / "sweep.json", tell=True) == {}
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "sweep.json") in sentence
+    assert "scancel" in sentence
 
 
 def test_an_sbatch_that_hangs_is_given_up(

@@ -1,5 +1,6 @@
 """Execution and chunk by measurement: the fastest is taken, within memory and time, written down, and followed."""
 
+import errno
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from artefacts import refuse
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from training_jobs import job_of, train_with
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
+from mia_lightning.store.documents import DamagedError, sealed, unsealed
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import (
@@ -27,6 +30,7 @@ from mia_lightning.training.plan.execution import (
     Plans,
     choose,
     in_order,
+    plan_from_json,
     widths,
 )
 from mia_lightning.training.plan.planner import Planner
@@ -367,11 +371,42 @@ def test_plans_move_to_another_folder_and_leave_the_first_alone(blobs: Populatio
     assert (tmp_path / FILE).is_file()
 
 
-@pytest.mark.parametrize("content", ["{", "{}", '{"plans": [{"role": "shadow"}]}', '{"plans": [3]}'])
+@pytest.mark.parametrize("content", ["", "{", "{}", '{"plans": [{"role": "shadow"}]}', '{"plans": [3]}'])
 def test_a_file_of_plans_that_is_damaged_is_refused(content: str, blobs: Population, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(InputError, match=r"execution.json cannot be read as the execution plans of a run"):
         plan_of(blobs, lambda execution, K: 1.0, engine=Engine(seed=0, settings=CPU, plans=Plans(tmp_path)))
+
+
+def test_a_plan_that_was_edited_or_is_none_is_refused(blobs: Population, tmp_path: Path) -> None:
+    """An edited one by its checksum; one of another form whatever its checksum."""
+    plan, _, engine = plan_of(blobs, lambda execution, K: 1.0 * K)
+    engine.plans.moved(tmp_path)
+    path = tmp_path / FILE
+    kept = unsealed(path.read_bytes(), FILE)
+    other = "loop" if plan.execution == "stack" else "stack"
+    forms = [{"chunk": 0}, {"chunk": -1}, {"chunk": "4"}, {"chunk": 2.0}, {"execution": "pool"}, {"seconds": "soon"}]
+    forms += [{"more": 1}, {"measured": [{}]}, {"num_models": 0}, {"role": None}]
+    for changed in [*forms, {"execution": other}]:
+        edited = kept | {"plans": [kept["plans"][0] | changed]}
+        contents = [json.dumps(edited | {"check": json.loads(path.read_bytes())["check"]}).encode()]
+        contents += [sealed(edited, FILE)] if changed in forms else []
+        for content in contents:
+            (tmp_path / "edited").mkdir(exist_ok=True)
+            (tmp_path / "edited" / FILE).write_bytes(content)
+            with pytest.raises(InputError, match=r"execution.json cannot be read as the execution plans of a run"):
+                Plans(tmp_path / "edited").find(plan.role, plan.signature)
+    with pytest.raises(DamagedError, match="chunk"):
+        plan_from_json(kept["plans"][0] | {"chunk": 0})
+
+
+def test_plans_that_cannot_be_written_are_said_in_a_sentence(
+    blobs: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, engine = plan_of(blobs, lambda execution, K: 1.0 * K)
+    monkeypatch.setattr("os.replace", refuse(errno.EDQUOT))
+    with pytest.raises(InputError, match="the folder of the run cannot be made or written"):
+        engine.plans.moved(tmp_path)
 
 
 def test_the_estimate_is_one_sentence() -> None:

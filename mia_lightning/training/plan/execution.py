@@ -5,16 +5,21 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, BaseModel, Field
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, NotNegative
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.documents import EXACT, DamagedError, read, sealed, understood
+from mia_lightning.store.run_folder import written_to_run
 from mia_lightning.terminal.amounts import duration, size
 
 FILE = "execution.json"
 SCHEMA = "mia_lightning.execution/2"
+Execution = Annotated[str, Field(pattern="^(stack|loop)$")]
 # The factor between chunk sizes that are tried.
 _STEP = 4
 SHORT = 3.0  # seconds of a role that is not worth a probe
@@ -46,13 +51,15 @@ class Measured:
         processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
     """
 
-    execution: str
-    chunk: int
-    seconds_per_step: float
-    models_per_second: float
-    bytes: int
-    threads: int = field(default_factory=torch.get_num_threads)
-    processes: int = 1
+    __pydantic_config__ = EXACT
+
+    execution: Execution
+    chunk: AtLeast1
+    seconds_per_step: NotNegative
+    models_per_second: NotNegative
+    bytes: AtLeast0
+    threads: AtLeast1 = field(default_factory=torch.get_num_threads)
+    processes: AtLeast1 = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +79,20 @@ class ExecutionPlan:
         processes: on the CPU, each of which trains a part of the models on so many threads.
     """
 
+    __pydantic_config__ = EXACT
+
     role: str
-    num_models: int
-    epochs: int
+    num_models: AtLeast1
+    epochs: AtLeast1
     signature: Mapping[str, Any]
-    execution: str
-    chunk: int
-    measured: Sequence[Measured]
+    execution: Execution
+    chunk: AtLeast1
+    measured: Annotated[Sequence[Measured], AfterValidator(tuple)]
     reason: str
-    seconds: float
-    bytes: int
-    threads: int = field(default_factory=torch.get_num_threads)
-    processes: int = 1
+    seconds: NotNegative
+    bytes: AtLeast0
+    threads: AtLeast1 = field(default_factory=torch.get_num_threads)
+    processes: AtLeast1 = 1
 
     @property
     def sentence(self) -> str:
@@ -242,26 +251,37 @@ class Plans:
         assert self._path is not None
         plans = {**self._read(), **self._used}.values()
         content = {"schema": SCHEMA, "plans": [asdict(each) for each in plans]}
-        write_whole(self._path, json.dumps(content, indent=2).encode() + b"\n")
+        with written_to_run():
+            write_whole(self._path, sealed(content, FILE))
 
     def _read(self) -> dict[str, ExecutionPlan]:
-        if self._path is None or not self._path.is_file():
-            return {}
         try:
-            plans = [plan_from_json(each) for each in json.loads(self._path.read_text())["plans"]]
-            return {_key(each.role, each.signature): each for each in plans}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            kept = None if self._path is None else read(self._path, _Kept, seal=FILE)
+        except DamagedError as damage:
             raise InputError(
-                f"{self._path} cannot be read as the execution plans of a run ({type(error).__name__}: {error}); "
-                "delete it, and new ones are made."
-            ) from error
+                f"{self._path} cannot be read as the execution plans of a run: it {damage}; delete it, and new ones "
+                "are made."
+            ) from damage
+        return {} if kept is None else {_key(each.role, each.signature): each for each in kept.plans}
+
+
+class _Kept(BaseModel):
+    """The content of `execution.json`."""
+
+    model_config = EXACT
+
+    schema_: Literal["mia_lightning.execution/2"] = Field(alias="schema")
+    plans: tuple[ExecutionPlan, ...]
 
 
 def _key(role: str, signature: Mapping[str, Any]) -> str:
     return json.dumps([role, dict(signature)], sort_keys=True)
 
 
-def plan_from_json(content: Mapping[str, Any]) -> ExecutionPlan:
-    """An execution plan from what `dataclasses.asdict` made of it; once all was measured with one number of threads."""
-    rows = tuple(Measured(**{"threads": content["threads"], **row}) for row in content["measured"])
-    return ExecutionPlan(**{**content, "measured": rows})
+def plan_from_json(content: object) -> ExecutionPlan:
+    """An execution plan from what `dataclasses.asdict` made of it.
+
+    Raises:
+        DamagedError: it is none.
+    """
+    return understood(content, ExecutionPlan)

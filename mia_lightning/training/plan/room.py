@@ -45,11 +45,19 @@ class Room:
         """
         size = prod(shape) * dtype.itemsize
         device = torch.device(device)
+        if self.is_on_disk(shape, dtype=dtype, device=device):
+            return torch.frombuffer(self._map(size), dtype=dtype).view(*shape)
+        is_off_device = device.type == "cuda" and size > self._limit(device)
+        return torch.empty(*shape, dtype=dtype, device="cpu" if is_off_device else device)
+
+    def is_on_disk(
+        self, shape: Sequence[int], *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    ) -> bool:
+        """Whether a tensor of this shape would be mapped from a file."""
+        size, device = prod(shape) * dtype.itemsize, torch.device(device)
         if device.type == "cuda" and size <= self._limit(device):
-            return torch.empty(*shape, dtype=dtype, device=device)
-        if device.type not in ("cpu", "cuda") or size <= self._limit(torch.device("cpu")):
-            return torch.empty(*shape, dtype=dtype, device="cpu" if device.type == "cuda" else device)
-        return torch.frombuffer(self._map(size), dtype=dtype).view(*shape)
+            return False
+        return device.type in ("cpu", "cuda") and size > self._limit(torch.device("cpu"))
 
     def _limit(self, device: torch.device) -> int:
         if self.max_bytes is not None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
+from mia_lightning.store.documents import DamagedError
+from mia_lightning.store.tensors import save_tensors, saved_tensors
 from mia_lightning.training.stack.dense import DenseLayers
 from mia_lightning.training.stack.layers import CounterDropout, MaskedBatchNorm, make_stackable
 
@@ -191,10 +191,12 @@ class Stack(nn.Module):
         return network.eval()
 
     def save(self, path: Path) -> None:
-        """Write parameters and persistent buffers as safetensors, whole or not at all."""
-        partial = path.with_name(path.name + ".partial")
-        save_file({name: t.contiguous() for name, t in self._persistent().items()}, partial)
-        partial.replace(path)
+        """Write parameters and persistent buffers as safetensors, whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        save_tensors({name: t.contiguous() for name, t in self._persistent().items()}, path)
 
     @classmethod
     def load(cls, path: Path, make_network: MakeNetwork) -> "Stack":
@@ -204,22 +206,21 @@ class Stack(nn.Module):
             InputError: the file is missing or damaged, or holds another architecture.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"The stack {path} cannot be read as safetensors ({error}); give a file made by Stack.save."
-            ) from error
+            tensors, has_checksum = saved_tensors(path)
+        except DamagedError as damage:
+            raise InputError(f"The stack {path} {damage}; give a file made by Stack.save.") from damage
         with isolated(0, "initialisation that is overwritten"):
             stack = cls([make_stackable(make_network(), 0, "loaded")], make_network)
-        expected = {name: t.shape[1:] for name, t in stack._persistent().items()}
-        found = {name: t.shape[1:] for name, t in tensors.items()}
+        expected = {name: (t.shape[1:], t.is_floating_point()) for name, t in stack._persistent().items()}
+        found = {name: (t.shape[1:], t.is_floating_point()) for name, t in tensors.items()}
         if expected != found:
             odd = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
             raise InputError(
                 f"The stack {path} holds another architecture: it differs at `{odd[0]}` "
                 f"({len(odd)} tensors in all); build it with the model it was trained with."
             )
+        if not has_checksum:
+            raise InputError(f"The stack {path} has no checksum; give a file made by Stack.save.")
         num_models = len(next(iter(tensors.values())))
         keys = {name: buffer.expand(num_models, *buffer.shape[1:]) for name, buffer in stack._own_buffers().items()}
         stack._assign({**keys, **tensors})

@@ -1,0 +1,89 @@
+"""Processes that are forked from a warm one and killed without warning, at a moment that a seed decides.
+
+A moment is one of the clock, or a call (of Python or of C) among all those of a phase, so that a busy machine changes
+nothing. Everything is imported once, before the first fork, with a single thread.
+"""
+
+import math
+import mmap
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+NOWHERE, TRAINING, WRITING, SCORING = range(4)
+PHASES = ("elsewhere", "training", "writing", "scoring")
+# Shared with the forked process: the phase it is in, and how many calls it made in each.
+state = memoryview(mmap.mmap(-1, 8 * (1 + len(PHASES)))).cast("Q")
+last_call: list[float] = [math.inf] * len(PHASES)  # the forked process kills itself at this call of a phase
+
+
+@contextmanager
+def phase_of(phase: int) -> Iterator[None]:
+    before, state[0] = state[0], phase
+    sys.setprofile(_count_calls)
+    try:
+        yield
+    finally:
+        state[0] = before
+        if before == NOWHERE:
+            sys.setprofile(None)
+
+
+def in_phase(phase: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose calls are of a phase."""
+
+    def called(*args: Any, **named: Any) -> Any:
+        with phase_of(phase):
+            return function(*args, **named)
+
+    return called
+
+
+def within_phase(phase: int, function: Callable[..., AbstractContextManager[Any]]) -> Callable[..., Any]:
+    """The context manager, whose whole context is of a phase."""
+
+    @contextmanager
+    def entered(*args: Any, **named: Any) -> Iterator[Any]:
+        with phase_of(phase), function(*args, **named) as value:
+            yield value
+
+    return entered
+
+
+def _count_calls(frame: Any, event: str, argument: Any) -> None:
+    phase = state[0]
+    state[1 + phase] += 1
+    if state[1 + phase] > last_call[phase]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(work: Callable[[], object], seconds: float = math.inf) -> str | None:
+    """The phase in which the work was killed, at the latest after so many seconds; None where it came to its end."""
+    for i in range(len(state)):
+        state[i] = 0
+    start = time.monotonic()
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            assert code in (0, -signal.SIGKILL), code
+            return None if code == 0 else PHASES[state[0]]
+        if time.monotonic() - start > seconds:
+            os.kill(process, signal.SIGKILL)
+            seconds = math.inf
+        time.sleep(0.001)
