@@ -28,6 +28,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
+from mia_lightning.terminal.entry import let_through
 from mia_lightning.terminal.exit_codes import TERMINATED, worst
 from mia_lightning.terminal.results import nothing_on_stdout
 
@@ -95,6 +96,7 @@ class SweepLauncher(Launcher):
         Raises:
             InputError: the backend cannot be used.
         """
+        let_through()
         setup_globals()
         folder = Path(self._config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
