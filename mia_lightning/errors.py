@@ -1,7 +1,10 @@
 """The one exception that means "the input is at fault, not the program", and its kinds."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -50,3 +53,8 @@ def first_line(error: BaseException) -> str:
     """The first line of an error's message, without its full stop; the name of its class where the message is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")
+
+
+def is_storable(text: str) -> bool:
+    """Whether the text can be encoded, and is none that the system would cut at a NUL."""
+    return _UNSTORABLE.search(text) is None

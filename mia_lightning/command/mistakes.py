@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mia_lightning.errors import InputError, SettingError, nearest
+from mia_lightning.errors import InputError, SettingError, is_storable, nearest
 
 _KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
 _NAMES = re.compile(r"(a list of )?(the )?(a name|names|a path|paths|a folder|text)\b")
@@ -202,9 +202,18 @@ def check_choices(overrides: Sequence[str], groups: Sequence[str]) -> None:
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Hydra's own parser, with one sentence where argparse would print its usage."""
+    """Hydra's own parser, with one sentence where argparse would print its usage, and for what is no text.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
     from hydra._internal.utils import get_args_parser
 
+    for argument in arguments:
+        if not is_storable(argument):
+            raise InputError(
+                f"{argument!r} holds bytes that are no text in UTF-8; rename what it names, or set PYTHONUTF8=1."
+            )
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:

@@ -89,7 +89,7 @@ class WandbReport:
                     reinit="create_new",  # never a run that somebody else has open in this process
                     settings=_settings(),
                 )
-            except (wandb.Error, ValueError) as error:
+            except (wandb.Error, ValueError, RuntimeError, OSError) as error:
                 sentence = " ".join(str(error).split())
                 raise InputError(
                     f"wandb refused the run with the settings of `logger` ({sentence}); "

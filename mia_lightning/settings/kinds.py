@@ -43,18 +43,29 @@ AnyText = Annotated[str, BeforeValidator(_as_text), Words("text")]  # "" for non
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
 
 
-def _as_path(value: object) -> object:
-    """A path whose name is a number is read as a number from YAML."""
+class BecauseError(ValueError):
+    """Why a value is refused, where its kind alone does not say it: a clause for the sentence."""
+
+
+def as_path(value: object) -> object:
+    """A path, from `~` on; one whose name is a number is read as a number from YAML.
+
+    Raises:
+        ValueError: it is empty, or in a home folder that is not known.
+    """
     text = str(value) if type(value) is int else value
-    if not isinstance(text, str):
+    if not isinstance(text, str | Path):
         return text
-    if not text.strip():
+    if not str(text).strip():
         raise ValueError("it is empty")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BecauseError("and there is no such home folder") from None
 
 
-PathLike = Annotated[str | Path, BeforeValidator(_as_path), Words("a path", "paths")]
-Folder = Annotated[str | Path, BeforeValidator(_as_path), Words("a folder")]
+PathLike = Annotated[str | Path, BeforeValidator(as_path), Words("a path", "paths")]
+Folder = Annotated[str | Path, BeforeValidator(as_path), Words("a folder")]
 
 
 def _a_list(value: object) -> object:

@@ -24,7 +24,7 @@ from pydantic import BeforeValidator
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import NotNegative
+from mia_lightning.settings.kinds import NotNegative, as_path
 from mia_lightning.settings.words import Words
 from mia_lightning.store import locks
 from mia_lightning.store.atomic import write_whole
@@ -52,9 +52,8 @@ class Artefact:
 
 
 def _absolute(folder: object) -> object:
-    if folder == "":
-        raise ValueError("it is empty")
-    return Path(folder).expanduser().absolute() if isinstance(folder, str | Path) else folder
+    path = as_path(folder)
+    return path.absolute() if isinstance(path, Path) else path
 
 
 @settings("store")

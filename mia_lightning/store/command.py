@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     def work() -> int:
         options = _parser().parse_args(arguments)
-        code: int = options.run(opened(Path(options.dir).expanduser()), options)
+        code: int = options.run(opened(_folder(options.dir)), options)
         return code
 
     run(PROGRAM, work)
@@ -182,6 +182,13 @@ def _removals(store: Store, options: argparse.Namespace) -> list[Removal]:
     removals += removals_of_damaged(store) if options.damaged else []
     removals += removals_of_leftovers(store) if options.leftovers else []
     return removals
+
+
+def _folder(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"`--dir` is {text}, and there is no such home folder; give the folder of a store.") from None
 
 
 def _age(text: str) -> float:
