@@ -32,6 +32,7 @@ from mia_lightning.run.scoring import run_attacks
 from mia_lightning.run.shards import train_shadow_shard
 from mia_lightning.settings.checking import shown
 from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.plan.memory import enough_memory
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -54,7 +55,7 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> R_co:
             is_one = len(args) == 1 and isinstance(args[0], Audit) and not kwargs
-            with _as_torch_begins():
+            with _as_torch_begins(), enough_memory():
                 return function(args[0] if is_one else make(*args, **kwargs))
 
         plain, signature = get_type_hints(make), inspect.signature(make)
@@ -194,7 +195,7 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
             raise SettingError(
                 "", name, f"is nothing that `attack` can change{nearest(name, known)}; that is {', '.join(known)}."
             )
-    with _as_torch_begins():
+    with _as_torch_begins(), enough_memory():
         return attack_observed(observation, replace(observation.audit, **changes))
 
 

@@ -230,10 +230,10 @@ def make_population(
         InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
     """
     name = str(name)
-    for what, names in (("class_names", class_names), ("remarks", remarks)):
-        if isinstance(names, str | set | frozenset | Mapping) or not isinstance(names, Iterable | None):
+    for what, texts in (("class_names", class_names), ("remarks", remarks)):
+        if isinstance(texts, str | set | frozenset | Mapping) or not isinstance(texts, Iterable | None):
             one = "one name for each class" if what == "class_names" else "one sentence for each"
-            raise InputError(f"{what} of population {name!r} is {shown(names)}: give a list, {one}")
+            raise InputError(f"{what} of population {name!r} is {shown(texts)}: give a list, {one}")
     x_N, label_N = (
         _as_tensor(x, f"x of population {name!r}"),
         _as_tensor(label, f"label of population {name!r}"),
@@ -378,8 +378,9 @@ def _check_kinds(population: Population) -> None:
                 f"{what} of population {name!r} has {shown(unreadable)}, with a character that no file can hold: "
                 "give another name"
             )
-    if isinstance(population.scale, bool) or not isinstance(population.scale, Real):
-        raise InputError(f"scale of population {name!r} is {shown(population.scale)}: give a number")
+    scale: object = population.scale
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise InputError(f"scale of population {name!r} is {shown(scale)}: give a number")
 
 
 def _check_shapes(population: Population) -> None:

@@ -169,7 +169,7 @@ def _meant(value: object, annotation: object) -> str:
 def shown(value: object) -> str:
     """A value as a sentence repeats it: briefly, and of an object its class alone."""
     if isinstance(value, str | int | float | None | list | tuple | dict):
-        text = repr(list(value) if isinstance(value, tuple) else value)
+        text = " ".join(repr(list(value) if isinstance(value, tuple) else value).split("\n"))
         return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 4]} ..."
     if isinstance(value, type):
         return f"the class {value.__name__}"

@@ -19,6 +19,13 @@ from mia_lightning.settings.words import Such, Words
 AtLeast0 = Annotated[int, Ge(0)]
 AtLeast1 = Annotated[int, Ge(1)]
 AtLeast2 = Annotated[int, Ge(2)]
+Size = Annotated[int, Ge(1), Le(1_000_000)]  # of a layer
+Depth = Annotated[int, Ge(1), Le(1000)]  # layers, or blocks of them
+
+Draws = Annotated[int, Ge(1), Le(1000)]  # each of them is a copy of all records
+MOST_SHARDS = 10_000
+Shards = Annotated[int, Ge(1), Le(MOST_SHARDS)]  # runs of a sweep
+Shift = Annotated[int, Ge(0), Le(100)]  # of images, in pixels
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -79,7 +86,7 @@ FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
 AttackName = Annotated[
     str, StringConstraints(pattern=r"^[\w.-]+$"), Words("a word of letters, digits, dots and hyphens")
 ]
-Widths = Annotated[Sequence[AtLeast1], FromList, Such("[64]")]  # of the hidden layers of a network
+Widths = Annotated[Sequence[Size], FromList, Such("[64]")]  # of the hidden layers of a network
 
 
 ImageShape = Annotated[

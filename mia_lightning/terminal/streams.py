@@ -46,7 +46,7 @@ def steady_streams() -> Stream | None:
             os.fstat(descriptor)
         except OSError:  # the next file that is opened would be taken for it
             _to_nothing(descriptor)
-            setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))
+            setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
     return (_steady("stdout"), _steady("stderr"))[0]
 
 
