@@ -117,11 +117,11 @@ class Job:
 
     def _look_ahead(self, dataset: Mapping[str, Any]) -> None:
         """Refuse a membership that does not fit the names of the records, where these are known before the records."""
+        from hydra._internal.utils import _locate  # `hydra.utils.get_object` also logs what it cannot find
         from hydra.errors import HydraException
-        from hydra.utils import get_object
 
         try:
-            names_of = getattr(get_object(dataset["_target_"]), "record_names", None)
+            names_of = getattr(_locate(dataset["_target_"]), "record_names", None)
         except (KeyError, HydraException, ImportError, ValueError):
             return  # `instantiate` says what is wrong
         if names_of is not None:

@@ -19,6 +19,7 @@ from mia_lightning.command.mistakes import (
     check_choices,
     check_flags,
     config_directory,
+    given_twice,
     is_bad_input,
     translate,
 )
@@ -135,6 +136,8 @@ def run_job(config: "DictConfig") -> int:
         plan = hydra_config.runtime.choices.get("membership")
         if sizes and plan in ("halves", "given"):
             tell(PROGRAM, f"dataset.train_size has no effect under membership={plan}")
+        for sentence in given_twice(hydra_config.overrides.task):
+            tell(PROGRAM, sentence)
     except KeyboardInterrupt as error:
         _record_end(folder, error)
         raise

@@ -192,13 +192,31 @@ def check_choices(overrides: Sequence[str], groups: Sequence[str]) -> None:
     """Refuse a list for what takes one choice: Hydra would lay the settings of the second over those of the first.
 
     Raises:
-        InputError: one of `groups` is given a list.
+        InputError: one of `groups` is given a list, or a list names a choice twice.
     """
     for override in overrides:
         group, _, choice = override.partition("=")
+        names = [each.strip() for each in choice.strip("[]").split(",")] if group in ("attack", "defense") else []
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{override} names {twice} twice; name it once.")
         if group in groups and choice.startswith("["):
             mend = "; for both of them there is logger=wandb_and_tensorboard" if group == "logger" else ""
             raise InputError(f"{override} names several, and `{group}` takes one choice{mend}.")
+
+
+def given_twice(overrides: Sequence[str]) -> list[str]:
+    """A sentence for each setting that the command line gives more than once."""
+    last: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        last[key.lstrip("+")] = value
+    keys = [_key_of(override) for override in overrides]
+    return [
+        f"{key} is given more than once; the last, {value}, counts"
+        for key, value in last.items()
+        if keys.count(key) > 1
+    ]
 
 
 def check_flags(arguments: Sequence[str]) -> None:

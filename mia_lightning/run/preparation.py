@@ -70,6 +70,12 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
     population = _with_canaries(engine, audit).near(engine.device)
+    for defense in audit.output_defenses:
+        if defense.form.k is not None and defense.form.k >= population.num_classes:
+            engine.stages.remark(
+                f"`defense.{defense.name}.k` is {defense.form.k}, and there are {population.num_classes} classes: it "
+                "hides none of them."
+            )
     make_network = bind_records(defended_model(trainings, audit.model), population)
     membership = filled(audit, population)
     if not audit.shadow.makes_records:
