@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mia_lightning.attacks.interface import Attack
 from mia_lightning.defenses.interface import Defense
-from mia_lightning.errors import InputError, SettingError, nearest
+from mia_lightning.errors import InputError, SettingError, nearest, usable_files
 from mia_lightning.gate import Gate, judge
 from mia_lightning.loggers.interface import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.assemble import assemble
@@ -55,7 +55,7 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> R_co:
             is_one = len(args) == 1 and isinstance(args[0], Audit) and not kwargs
-            with _as_torch_begins(), enough_memory():
+            with _as_torch_begins(), enough_memory(), usable_files():
                 return function(args[0] if is_one else make(*args, **kwargs))
 
         plain, signature = get_type_hints(make), inspect.signature(make)
@@ -195,7 +195,7 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
             raise SettingError(
                 "", name, f"is nothing that `attack` can change{nearest(name, known)}; that is {', '.join(known)}."
             )
-    with _as_torch_begins(), enough_memory():
+    with _as_torch_begins(), enough_memory(), usable_files():
         return attack_observed(observation, replace(observation.audit, **changes))
 
 

@@ -23,7 +23,7 @@ from mia_lightning.command.mistakes import (
     is_bad_input,
     translate,
 )
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, usable_files
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.terminal.entry import Terminated, held_back, ignored, import_from_here, let_through, run, way_of
 from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BELOW, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
@@ -130,7 +130,8 @@ def run_job(config: "DictConfig") -> int:
         if config.get("estimate") is not True:
             _forget_earlier_run(folder)
         check_choices(hydra_config.overrides.task, NODES)
-        code, reason = _run(Job.of(config), hydra_config, folder)
+        with usable_files():
+            code, reason = _run(Job.of(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
         plan = hydra_config.runtime.choices.get("membership")

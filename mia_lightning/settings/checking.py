@@ -10,7 +10,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, dataclass_transform, get_ar
 from pydantic import ConfigDict, ValidationError, validate_call
 from pydantic.dataclasses import dataclass
 
-from mia_lightning.errors import InputError, SettingError, is_storable, nearest
+from mia_lightning.errors import InputError, SettingError, is_storable, nearest, usable_files
 from mia_lightning.settings.kinds import BecauseError, OneOf, Place
 from mia_lightning.settings.words import in_words
 
@@ -68,7 +68,8 @@ def checked(section: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             given = {name: _plain(value) for name, value in kwargs.items()}
             _check_texts(function, section, given)
             try:
-                return validated(*map(_plain, args), **given)  # type: ignore[no-any-return]
+                with usable_files():
+                    return validated(*map(_plain, args), **given)  # type: ignore[no-any-return]
             except ValidationError as error:
                 raise _violation(error, function, section, given) from None
 

@@ -52,7 +52,9 @@ def steady_streams() -> Stream | None:
 
 def _steady(name: str) -> Stream | None:
     present, descriptor = getattr(sys, name), NAMES.index(name)
-    if not isinstance(present, io.TextIOWrapper) or present.fileno() != descriptor:
+    if not isinstance(present, io.TextIOWrapper) or not isinstance(present.buffer, io.BufferedWriter | io.FileIO):
+        return None
+    if present.fileno() != descriptor:
         return None
     present.flush()
     stream = Stream(descriptor, "w", closefd=False)
