@@ -308,7 +308,8 @@ def _as_tensor(values: Array, what: str) -> Tensor:
             values = values.astype(np.int64)
         values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
         values = torch.from_numpy(values)
-    check_tensor(values, what)
+    _check_tensor(values, what)
+    _check_here(values, what)
     if values.dtype in _KEPT_DTYPES:
         return values
     if values.is_complex() or values.is_quantized:
@@ -337,19 +338,22 @@ def _as_constant(values: Array | float, what: str) -> Tensor:
     return torch.tensor(array.astype(np.float64))
 
 
-def check_tensor(value: object, what: str) -> None:
-    """Refuse what is no tensor that holds all of its numbers here.
+def _check_tensor(value: object, what: str) -> None:
+    """Refuse what is no tensor with a place in memory for each of its numbers.
 
     Raises:
-        InputError: it is of another class, sparse, nested, on the device `meta`, or in another layout.
+        InputError: it is of another class, sparse, nested, or in another layout.
     """
     if not isinstance(value, Tensor):
         raise InputError(f"{what} is {shown(value)}: give a tensor, or arrays to mia_lightning.make_population")
-    if value.is_meta:
-        raise InputError(f"{what} is on the device meta, where tensors have no numbers: give it with its numbers")
     if value.layout is not torch.strided or value.is_nested:
         kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.").lstrip("_")
         raise InputError(f"{what} is a tensor of layout {kind}: give one with all of its numbers, such as x.to_dense()")
+
+
+def _check_here(value: Tensor, what: str) -> None:
+    if value.is_meta:
+        raise InputError(f"{what} is on the device meta, where tensors have no numbers: give it with its numbers")
 
 
 def _check_population(population: Population) -> None:
@@ -367,7 +371,7 @@ def _check_kinds(population: Population) -> None:
     for what in ("x_N", "label_N", "mean", "std", "member_N", "group_N"):
         value = getattr(population, what)
         if value is not None or what in ("x_N", "label_N"):
-            check_tensor(value, f"{what.removesuffix('_N')} of population {name!r}")
+            _check_tensor(value, f"{what.removesuffix('_N')} of population {name!r}")
     for what in ("class_names", "group_names", "remarks", "record_names"):
         texts = getattr(population, what)
         if not isinstance(texts, tuple) or not all(isinstance(each, str) for each in texts):
@@ -415,6 +419,7 @@ def _check_shapes(population: Population) -> None:
         raise InputError(
             f"the tensors of population {name!r} lie on {' and '.join(sorted(devices))}: put them on one device"
         )
+    _check_here(x_N, f"x of population {name!r}")
 
 
 def _check_labels(population: Population) -> None:

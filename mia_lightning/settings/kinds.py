@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
 from mia_lightning.settings.words import Such, Words
@@ -19,7 +19,8 @@ from mia_lightning.settings.words import Such, Words
 AtLeast0 = Annotated[int, Ge(0)]
 AtLeast1 = Annotated[int, Ge(1)]
 AtLeast2 = Annotated[int, Ge(2)]
-Size = Annotated[int, Ge(1), Le(1_000_000)]  # of a layer
+LARGEST_LAYER = 1_000_000
+Size = Annotated[int, Ge(1), Le(LARGEST_LAYER)]  # of a layer
 Depth = Annotated[int, Ge(1), Le(1000)]  # layers, or blocks of them
 
 Draws = Annotated[int, Ge(1), Le(1000)]  # each of them is a copy of all records
@@ -86,7 +87,15 @@ FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
 AttackName = Annotated[
     str, StringConstraints(pattern=r"^[\w.-]+$"), Words("a word of letters, digits, dots and hyphens")
 ]
-Widths = Annotated[Sequence[Size], FromList, Such("[64]")]  # of the hidden layers of a network
+
+
+def _of_layers(widths: Sequence[int]) -> Sequence[int]:
+    if any(width > LARGEST_LAYER for width in widths):
+        raise BecauseError(f"and no layer is larger than {LARGEST_LAYER}")
+    return widths
+
+
+Widths = Annotated[Sequence[AtLeast1], FromList, AfterValidator(_of_layers), Such("[64]")]  # of hidden layers
 
 
 ImageShape = Annotated[
