@@ -146,7 +146,7 @@ class Job:
         """
         from mia_lightning.shadows.guess import Guess
 
-        model, training = self.content["guess"]["model"], self.content["guess"]["training"]
+        model, training = (self.content["guess"].get(name) for name in ("model", "training"))
         if not model and not training:
             return None
         if model and "_target_" not in model:
@@ -178,7 +178,7 @@ class Job:
 def _canaries(settings: dict[str, Any]) -> Any:
     from mia_lightning.datasets.canaries import Canaries
 
-    return Canaries(**settings) if settings["count"] else None
+    return Canaries(**settings) if settings.get("count") else None
 
 
 def _store(settings: dict[str, Any]) -> Any:

@@ -1,10 +1,9 @@
-"""For random values of random settings a run is prepared, or refused in one sentence that names setting, value and mend.
+"""For random values of random settings a run is prepared, or refused in a sentence that names setting, value and mend.
 
 Nothing is trained: what is refused later is refused by what a run finds out on the way.
 """
 
 import copy
-import re
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from every_setting import all_checked
 from hydra import compose, initialize_config_dir
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mia_lightning.command.configuration import content_of
@@ -27,10 +26,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.run.preparation import engine_of, prepare
 from mia_lightning.terminal.progress import Stages
 
-SECONDS = 10  # of one example; most take 0.02
+SECONDS = 10  # of the processor for one example; most take 0.02
 SERVED = ["target.url=http://127.0.0.1:9", "target.model=m", "membership=given", "membership.member_N=[1,2,3]"]
 SEVERAL = ["attack=all", "skip_inapplicable=true"]
-SMALL = "comparison={title: t, question: q, source: s, variants: {a: {x: 1, set: [seed=1]}}}"
+SMALL = "comparison={title: t, question: q, source: s, variants: {a: {x: 1, set: ['seed=1']}}}"
 
 
 def names_of(group: str) -> list[str]:
@@ -52,6 +51,8 @@ CHOICES = [
     *(["target=google_prediction"], ["target=amazon_ml"], ["target=leave_one_out", "membership=halves", "attack=loss"]),
     *([f"target={name}", *SERVED] for name in ("open_inference", "predict_v1")),
 ]
+
+CONTENTS: list[dict[str, Any]] = []  # of the choices
 
 NUMBERS = [0, 1, -1, 2, 3, 7, 10**9, -(10**9), 10**30, 0.0, 0.5, 1.0, -0.5, 1e-9, 1e300]
 TEXTS = ["", " ", "x", "auto", "cpu", "0", "nan", "a b", "é", "a\nb", "\0", "\udcff", "~nobody_x/y", "../..", "x" * 300]
@@ -77,8 +78,8 @@ OF_PYTHON = VALUES | st.sampled_from(
 
 
 @pytest.fixture(scope="module")
-def contents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, Any]]]:
-    """Configurations of all choices, in a folder with a small data set of each form."""
+def contents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compose all choices, in a folder with a small data set of each form."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("tree"))
         rng = np.random.default_rng(0)
@@ -87,23 +88,24 @@ def contents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str
         Path("my.csv").write_text("\n".join(["a,b,klass", *lines]))
         with initialize_config_dir(str(config_directory()), version_base="1.3"):
             first = ["logger=none", "trainer.accelerator=cpu"]
-            yield [content_of(compose("config", overrides=[*first, *choice])) for choice in CHOICES]
+            CONTENTS[:] = [content_of(compose("config", overrides=[*first, *choice])) for choice in CHOICES]
+            yield
 
 
 @contextmanager
 def soon() -> Iterator[None]:
-    """Within the context, what takes much longer than it should is an error."""
+    """Within the context, what computes much longer than it should is an error."""
 
     def late(*_: object) -> None:
-        raise AssertionError(f"it has taken {SECONDS} s")
+        raise AssertionError(f"it has computed for {SECONDS} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(SECONDS)
+    before = signal.signal(signal.SIGPROF, late)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def outcome(work: Callable[[], object]) -> str | None:
@@ -115,7 +117,6 @@ def outcome(work: Callable[[], object]) -> str | None:
         except InputError as error:
             sentence = str(error)
             assert "\n" not in sentence
-            assert not re.search("allow_pickle|weights_only", sentence)
             return sentence
     return None
 
@@ -138,27 +139,28 @@ def leaves(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 BOUNDED = settings(
-    max_examples=400,
+    max_examples=300,
     deadline=None,
     derandomize=True,
     database=None,
-    phases=[Phase.explicit, Phase.generate],
+    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("global_generators")  # of networks that are made for a look
+@pytest.mark.usefixtures("global_generators", "contents")  # of networks that are made for a look
 @BOUNDED
-@given(data=st.data())
-def test_any_value_of_any_setting_is_a_run_or_a_sentence(data: st.DataObject, contents: list[dict[str, Any]]) -> None:
-    content = copy.deepcopy(data.draw(st.sampled_from(contents)))
+@given(choice=st.integers(0, len(CHOICES) - 1), place_number=st.integers(0, 10_000), value=VALUES)
+def test_any_value_of_any_setting_is_a_run_or_a_sentence(choice: int, place_number: int, value: object) -> None:
+    content = copy.deepcopy(CONTENTS[choice])
+    places = [place for place in leaves(content) if place != ("shards",)]  # which is made of those of `shadow`
+    *sections, name = place = places[place_number % len(places)]
     before = outcome(lambda: prepared(copy.deepcopy(content)))
-    *sections, name = place = data.draw(st.sampled_from(list(leaves(content))), label="place")
     node = content
     for each in sections:
         node = node[each]
-    node[name] = data.draw(VALUES, label="value")
+    node[name] = value
     sentence = outcome(lambda: prepared(content))
     if sentence is not None and sentence != before:
         section = {"shards": "shadow", "attack": place[1:2] and place[1], "defense": place[1:2] and place[1]}
@@ -166,18 +168,18 @@ def test_any_value_of_any_setting_is_a_run_or_a_sentence(data: st.DataObject, co
         assert any(str(each) in sentence for each in named), (place, sentence)
 
 
-CHECKED = [each for each in all_checked() if not each.name.startswith(("datasets.", "sweep.slurm"))]
+ARGUMENTS = [
+    (each, name)
+    for each in all_checked()
+    if not each.name.startswith(("datasets.", "sweep.slurm"))
+    for name in each.parameters
+]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("global_generators", "contents")
-@BOUNDED
-@given(data=st.data())
-@example(data=None)
-def test_any_value_of_any_argument_is_taken_or_refused_in_a_sentence(data: st.DataObject | None) -> None:
-    checked = CHECKED[0] if data is None else data.draw(st.sampled_from(CHECKED))
-    required = checked.required()
-    names = list(checked.parameters)
-    if data is not None and names:
-        required[data.draw(st.sampled_from(names), label="name")] = data.draw(OF_PYTHON, label="value")
-    outcome(lambda: checked.make(**required))
+@settings(BOUNDED, max_examples=2000)
+@given(number=st.integers(0, len(ARGUMENTS) - 1), value=OF_PYTHON)
+def test_any_value_of_any_argument_is_taken_or_refused_in_a_sentence(number: int, value: object) -> None:
+    checked, name = ARGUMENTS[number]
+    outcome(lambda: checked.make(**{**checked.required(), name: value}))
