@@ -5,18 +5,19 @@
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, get_type_hints, overload
 
+import torch
 from rich.console import Console
 
 from mia_lightning.attacks.interface import Attack
 from mia_lightning.defenses.interface import Defense
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, SettingError, nearest, usable_files
 from mia_lightning.gate import Gate, judge
 from mia_lightning.loggers.interface import LoggedRun, NoLogger, RunLogger
 from mia_lightning.reports.assemble import assemble
@@ -29,8 +30,10 @@ from mia_lightning.run.observation import Observation, observe_models
 from mia_lightning.run.preparation import engine_of
 from mia_lightning.run.scoring import run_attacks
 from mia_lightning.run.shards import train_shadow_shard
+from mia_lightning.settings.checking import shown
 from mia_lightning.store.run_folder import written_to_run
 from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.plan.memory import enough_memory
 from mia_lightning.training.plan.threads import allowed_threads, using_threads
 
 P = ParamSpec("P")
@@ -54,7 +57,7 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> R_co:
             is_one = len(args) == 1 and isinstance(args[0], Audit) and not kwargs
-            with using_threads(allowed_threads()):
+            with _entered():
                 return function(args[0] if is_one else make(*args, **kwargs))
 
         plain, signature = get_type_hints(make), inspect.signature(make)
@@ -64,6 +67,28 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
         return call
 
     return of
+
+
+@contextmanager
+def _entered() -> Iterator[None]:
+    """Within the context torch is as it begins, with no more threads than cores; what the system refuses is a sentence."""
+    with _as_torch_begins(), using_threads(allowed_threads()), enough_memory(), usable_files():
+        yield
+
+
+@contextmanager
+def _as_torch_begins() -> Iterator[None]:
+    """Within the context the modes of torch are its defaults, whatever the caller has set around the call: gradients,
+    no autocast, tensors on the CPU."""
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            modes.enter_context(torch.device("cpu"))
+        yield
 
 
 @_by_fields(Audit)
@@ -156,7 +181,8 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
             skip_inapplicable, convergence, output, save_models, gate, report, logger, console, config.
 
     Raises:
-        InputError: as `audit`, and for defences that the observed models were not trained with.
+        InputError: as `audit`, for what only `observe` can change, and for defences that the observed models were not
+            trained with.
 
     Example:
         >>> import mia_lightning as mia
@@ -170,7 +196,15 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
         top 1 class
         top 3 classes
     """
-    with using_threads(allowed_threads()):
+    if not isinstance(observation, Observation):
+        raise InputError(f"`observation` is {shown(observation)}; give what mia_lightning.observe returns.")
+    for name in changes:
+        if name not in Cheap.__annotations__:
+            known = list(Cheap.__annotations__)
+            raise SettingError(
+                "", name, f"is nothing that `attack` can change{nearest(name, known)}; that is {', '.join(known)}."
+            )
+    with _entered():
         return attack_observed(observation, replace(observation.audit, **changes))
 
 

@@ -1,7 +1,12 @@
 """The one exception that means "the input is at fault, not the program", and its kinds."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+_ADVICE = re.compile(r"allow_pickle|weights_only|unsafe|you trust|trusted source", re.IGNORECASE)
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class InputError(ValueError):
@@ -61,6 +66,33 @@ def nearest(word: str, words: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop; the name of its class where the message is empty."""
+    """The first line of an error's message, without its full stop; the name of its class where the message is empty.
+
+    A message that advises to load objects, whose code would run, is not repeated.
+    """
+    if _ADVICE.search(str(error)):
+        return "it is damaged, or holds objects, which are never loaded since their code would run"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")
+
+
+@contextmanager
+def usable_files() -> Iterator[None]:
+    """Within the context a file that the system refuses is the fault of the input, and not of the program.
+
+    Raises:
+        InputError: naming the file, and why it is refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        raise InputError(
+            f"{str(error.filename)!r} cannot be used ({error.strerror}); give another path, or the right to this one."
+        ) from error
+
+
+def is_storable(text: str) -> bool:
+    """Whether the text can be encoded, and is none that the system would cut at a NUL."""
+    return _UNSTORABLE.search(text) is None

@@ -19,7 +19,7 @@ from mia_lightning.attacks.statistics import correctness
 from mia_lightning.attacks.views import Noise, View, image_views
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast0, AtLeast1, AttackName, FromList, ImageShape, Positive
+from mia_lightning.settings.kinds import AttackName, Draws, FromList, ImageShape, Positive, Shift
 from mia_lightning.training.signals import Signals
 
 
@@ -34,7 +34,7 @@ class AugmentationLabelOnly(OneThreshold):
     """
 
     name: AttackName = "augmentation_label_only"
-    shift: AtLeast0 = 1
+    shift: Shift = 1
     flip: bool = True
     image_shape: ImageShape | None = None
 
@@ -85,7 +85,7 @@ class BoundaryLabelOnly(OneThreshold):
 
     name: AttackName = "boundary_label_only"
     scales: Annotated[Sequence[Positive], FromList, MinLen(1)] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
-    draws: AtLeast1 = 4
+    draws: Draws = 4
 
     def __post_init__(self) -> None:
         if any(after <= scale for scale, after in pairwise(self.scales)):

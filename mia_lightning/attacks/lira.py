@@ -13,7 +13,7 @@ from mia_lightning.attacks.references import Others, check_references, finite, l
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.attacks.views import image_views
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast0, AttackName, ImageShape
+from mia_lightning.settings.kinds import AttackName, ImageShape, Shift
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
@@ -47,7 +47,7 @@ class Lira:
     name: AttackName = ""
     variance: Literal["auto", "record", "fixed"] = "auto"
     published: bool = False
-    shift: AtLeast0 = 0
+    shift: Shift = 0
     flip: bool = False
     image_shape: ImageShape | None = None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
+from mia_lightning.command.forms import ComparisonForm, EntryForm, ScaleForm, VariantForm
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory, is_bad_input, translate
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
@@ -20,6 +21,7 @@ from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
 from mia_lightning.comparison.tables import render_comparison
 from mia_lightning.errors import DataNotThereError, InputError, nearest
+from mia_lightning.settings.checking import shown
 from mia_lightning.terminal.exit_codes import BAD_INPUT, worst
 from mia_lightning.terminal.results import nothing_on_stdout
 from mia_lightning.terminal.tables import printer
@@ -66,15 +68,25 @@ def run_experiment(job: Job, overrides: Sequence[str], folder: Path) -> int:
         _show(comparison, console)
         console.print(f"\nResults: {folder / 'comparison.html'}", highlight=False, soft_wrap=True)
         return code
-    return _run_series(settings.experiments, overrides, folder, console, progress)
+    if not isinstance(settings.experiments, list):
+        raise InputError(f"`experiments` is {shown(settings.experiments)}; give a list of [{{experiment: name}}].")
+    entries = [_named(each, "experiments") for each in settings.experiments]
+    return _run_series(entries, overrides, folder, console, progress)
 
 
-def _run_series(experiments: Any, overrides: Sequence[str], folder: Path, console: Console, progress: Console) -> int:
+def _run_series(
+    experiments: Sequence[Mapping[str, Any]],
+    overrides: Sequence[str],
+    folder: Path,
+    console: Console,
+    progress: Console,
+) -> int:
     """One comparison after another, and a page that lists them."""
     kept = [each for each in overrides if _key(each) != "experiment"]
     series = []
-    for entry in experiments:  # all are composed before the first is run: a mistake shows at once
-        own = [f"experiment={entry['experiment']}", *entry.get("set", ()), *kept]
+    for each in experiments:  # all are composed before the first is run: a mistake shows at once
+        entry = EntryForm(**each)
+        own = [f"experiment={entry.experiment}", *entry.set, *kept]
         series.append((re.sub(r"[^\w.-]+", "_", "_".join(own[: len(own) - len(kept)])[len("experiment=") :]), own))
         plan(_composed(own), own)
     done: list[tuple[Path, ComparisonReport]] = []
@@ -243,23 +255,35 @@ def plan(job: Job, overrides: Sequence[str]) -> list[Planned]:
     if scale != "paper" and scale not in scales:
         known = ["paper", *scales]
         raise InputError(f"`scale` is {scale!r}{nearest(scale, known)}; this experiment has {', '.join(known)}.")
-    chosen = scales.get(scale) or {}
-    variants = chosen.get("variants") or comparison.get("variants")
+    chosen = ScaleForm(**_named(scales.get(scale) or {}, f"scales.{scale}"))
+    variants = chosen.variants or comparison.get("variants")
     if not variants:
         raise InputError("`comparison.variants` is empty; give at least one, such as variants: {plain: {set: []}}.")
+    variants = ComparisonForm(**{**comparison, "variants": variants}).variants or {}
     typed = [_key(each) for each in overrides]
     planned = []
-    for name, variant in variants.items():
-        variant = variant or {}
-        varied = list(variant.get("set") or ())
+    for name, settings in variants.items():
+        variant = VariantForm(**(settings or {}))
+        varied = list(variant.set or ())
         clash = sorted({_key(each) for each in varied} & set(typed))
         if clash:
             raise InputError(
                 f"`{clash[0]}` is what this experiment varies; leave it out, or run without experiment=... ."
             )
-        scaled = [each for each in chosen.get("set") or () if _key(each) not in (*typed, *map(_key, varied))]
-        planned.append(Planned(name=str(name), x=variant.get("x"), job=_composed([*scaled, *varied, *overrides])))
+        scaled = [each for each in chosen.set or () if _key(each) not in (*typed, *map(_key, varied))]
+        planned.append(Planned(name=str(name), x=variant.x, job=_composed([*scaled, *varied, *overrides])))
     return planned
+
+
+def _named(section: object, place: str) -> Mapping[str, Any]:
+    """A section whose settings have names.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if not isinstance(section, Mapping):
+        raise InputError(f"`{place}` is {shown(section)}; it must be names and values.")
+    return section
 
 
 def name_of(overrides: Sequence[str]) -> str | None:

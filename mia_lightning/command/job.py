@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_folder, about_node
 from mia_lightning.errors import InputError
+from mia_lightning.settings.checking import shown
 from mia_lightning.store.atomic import write_whole
 
 if TYPE_CHECKING:
@@ -102,16 +103,25 @@ class Job:
         """The data set."""
         dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
         self._look_ahead(dataset)
-        loaded: Population = instantiate(dataset, "dataset")
+        from mia_lightning.datasets.population import Population
+        from mia_lightning.training.plan.memory import enough_memory
+
+        with enough_memory():
+            loaded = instantiate(dataset, "dataset")
+        if not isinstance(loaded, Population):
+            raise InputError(
+                f"`dataset` makes {shown(loaded)}, which is no Population; set its `_target_` to what makes one, see "
+                "conf/dataset."
+            )
         return loaded
 
     def _look_ahead(self, dataset: Mapping[str, Any]) -> None:
         """Refuse a membership that does not fit the names of the records, where these are known before the records."""
+        from hydra._internal.utils import _locate  # `hydra.utils.get_object` also logs what it cannot find
         from hydra.errors import HydraException
-        from hydra.utils import get_object
 
         try:
-            names_of = getattr(get_object(dataset["_target_"]), "record_names", None)
+            names_of = getattr(_locate(dataset["_target_"]), "record_names", None)
         except (KeyError, HydraException, ImportError, ValueError):
             return  # `instantiate` says what is wrong
         if names_of is not None:
@@ -136,7 +146,7 @@ class Job:
         """
         from mia_lightning.shadows.guess import Guess
 
-        model, training = self.content["guess"]["model"], self.content["guess"]["training"]
+        model, training = (self.content["guess"].get(name) for name in ("model", "training"))
         if not model and not training:
             return None
         if model and "_target_" not in model:
@@ -168,19 +178,20 @@ class Job:
 def _canaries(settings: dict[str, Any]) -> Any:
     from mia_lightning.datasets.canaries import Canaries
 
-    return Canaries(**settings) if settings["count"] else None
+    return Canaries(**settings) if settings.get("count") else None
 
 
 def _store(settings: dict[str, Any]) -> Any:
     from mia_lightning.store.artefacts import Store
 
-    return None if settings["dir"] is None else Store(**settings)
+    return None if settings.get("dir") is None else Store(**settings)
 
 
 def instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
     """`hydra.utils.instantiate`, with what is wrong with the node as an `InputError`."""
     from hydra.errors import HydraException, InstantiationException
     from hydra.utils import instantiate as make
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         return make(node, _convert_="all", **({"_partial_": True} if partial else {}))
@@ -189,3 +200,5 @@ def instantiate(node: Any, place: str, *, partial: bool = False) -> Any:
         if cause is None or isinstance(cause, TypeError | ValueError | ImportError | AttributeError | HydraException):
             raise about_node(error, place, node) from error
         raise cause from error  # a bug of what was called
+    except (OmegaConfBaseException, TypeError) as error:  # of Hydra's own names, such as `_partial_`
+        raise about_node(error, place, node) from error

@@ -11,7 +11,7 @@ import shutil
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mia_lightning.command.mistakes import (
     NODES,
@@ -19,12 +19,15 @@ from mia_lightning.command.mistakes import (
     check_choices,
     check_flags,
     config_directory,
+    given_twice,
     is_bad_input,
     translate,
 )
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, usable_files
 from mia_lightning.store.atomic import write_whole
-from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
+from mia_lightning.terminal.entry import Terminated, held_back, ignored, import_from_here, let_through, run, way_of
+from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BELOW, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
+from mia_lightning.terminal.parser import tell
 from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_json
 from mia_lightning.training.plan.cores import prepare_for_sharing
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
     from mia_lightning.command.job import Job
 
+PROGRAM = "mia-lightning"
 RESULTS = (
     *(
         "report.json",
@@ -62,19 +66,24 @@ EXPERIMENT_REASONS = {
 }
 
 
-def main() -> None:
-    """Entry point of the command `mia-lightning`; ends the process with 0, 1 (a bug), 2 (bad input), 130 or 143.
+def main() -> NoReturn:
+    """The command `mia-lightning`; ends the process with 0, 1 (a bug), 2 (bad input), 130 or 143.
 
     Where there is a gate, also with 3 (above the limit) or 4 (undetermined). Of several jobs it is the worst of their
     codes, in the order of `exit_codes.OF_RUNS`.
     """
     prepare_for_sharing()
+    run(PROGRAM, _jobs, loss="; no report was written for this run", closed=None)
+
+
+def _jobs() -> int:
+    """The worst exit code of the jobs of the command line."""
     if "--version" in sys.argv[1:]:
         from mia_lightning import __version__
 
-        print(f"mia-lightning {__version__}")
-        return
-    sys.path.insert(0, os.getcwd())  # for model._target_=my_package.Net; a console script leaves it out
+        print(f"{PROGRAM} {__version__}")
+        return BELOW
+    import_from_here()  # for model._target_=my_package.Net
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing several lines
     codes: list[int] = []
 
@@ -82,27 +91,24 @@ def main() -> None:
         codes.append(run_job(config))
 
     try:
-        import hydra
+        with held_back():  # until the folder of a run is known, which then says how it ended
+            import hydra
 
-        check_flags(sys.argv[1:])
-        from mia_lightning.sweep.launcher import register
+            check_flags(sys.argv[1:])
+            from mia_lightning.sweep.launcher import register
 
-        register(codes)
-        hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
-    except KeyboardInterrupt:
-        print("mia-lightning: interrupted; no report was written for this run.", file=sys.stderr)
-        codes.append(INTERRUPTED)
+            register(codes)
+            hydra.main(version_base="1.3", config_path=str(config_directory()), config_name="config")(job)()
     except SystemExit as error:
         if not _is_termination(error):
             raise
-        print("mia-lightning: terminated; no report was written for this run.", file=sys.stderr)
-        codes.append(TERMINATED)
+        raise Terminated from error
     except Exception as error:
         # What goes wrong in a job ends in `run_job`: a ValueError or OSError is Hydra's, about the command line.
         if not (is_bad_input(error) or isinstance(error, ValueError | OSError)):
             raise
         codes.append(_complain(translate(error)))
-    sys.exit(worst(codes))
+    return worst(codes)
 
 
 def run_job(config: "DictConfig") -> int:
@@ -115,28 +121,32 @@ def run_job(config: "DictConfig") -> int:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from mia_lightning.command.job import Job
-
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode is RunMode.MULTIRUN:
-        print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
     try:
+        let_through()
+        from mia_lightning.command.job import Job
+
+        if hydra_config.mode is RunMode.MULTIRUN:
+            print(f"\nJob {hydra_config.job.num}: {' '.join(hydra_config.overrides.task)}", file=sys.stderr)
         if config.get("estimate") is not True:
             _forget_earlier_run(folder)
         check_choices(hydra_config.overrides.task, NODES)
-        code, reason = _run(Job.of(config), hydra_config, folder)
+        with usable_files():
+            code, reason = _run(Job.of(config), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
         plan = hydra_config.runtime.choices.get("membership")
         if sizes and plan in ("halves", "given"):
-            print(f"mia-lightning: dataset.train_size has no effect under membership={plan}", file=sys.stderr)
-    except KeyboardInterrupt:
-        _record(folder, INTERRUPTED, "interrupted")
+            tell(PROGRAM, f"dataset.train_size has no effect under membership={plan}")
+        for sentence in given_twice(hydra_config.overrides.task):
+            tell(PROGRAM, sentence)
+    except KeyboardInterrupt as error:
+        _record_end(folder, error)
         raise
     except (Exception, SystemExit) as error:
         if _is_termination(error):
-            _record(folder, TERMINATED, "terminated")
+            _record_end(folder, Terminated())
             raise
         if isinstance(error, Exception) and is_bad_input(error):
             sentence = translate(error)
@@ -233,7 +243,7 @@ def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
         report = job.run(folder, progress)
     if settings.shards["count"] > 1 and "shadow" in report.run.store and report.run.store["shadow"].trained:
         sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
-        print(f"mia-lightning: {sentence} itself", file=sys.stderr)
+        tell(PROGRAM, f"{sentence} itself")
     verdict = report.gate
     with for_a_reader():
         console.print(render_summary(report), crop=False)
@@ -259,6 +269,11 @@ def _is_termination(error: BaseException) -> bool:
     return lightning is not None and isinstance(error, lightning.SIGTERMException)
 
 
+def _record_end(folder: Path, error: KeyboardInterrupt) -> None:
+    with ignored():
+        _record(folder, INTERRUPTED if type(error) is KeyboardInterrupt else TERMINATED, way_of(error))
+
+
 def _record(folder: Path, code: int, reason: str | None) -> None:
     if folder.is_dir():
         # A folder that cannot be written is complained about already.
@@ -267,5 +282,5 @@ def _record(folder: Path, code: int, reason: str | None) -> None:
 
 
 def _complain(sentence: str) -> int:
-    print(f"mia-lightning: {sentence}", file=sys.stderr)
+    tell(PROGRAM, sentence)
     return BAD_INPUT

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mia_lightning.errors import InputError, SettingError, nearest
+from mia_lightning.errors import InputError, SettingError, is_storable, nearest
 from mia_lightning.store.run_folder import about_folder as about_folder
 
 _KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
@@ -193,19 +193,46 @@ def check_choices(overrides: Sequence[str], groups: Sequence[str]) -> None:
     """Refuse a list for what takes one choice: Hydra would lay the settings of the second over those of the first.
 
     Raises:
-        InputError: one of `groups` is given a list.
+        InputError: one of `groups` is given a list, or a list names a choice twice.
     """
     for override in overrides:
         group, _, choice = override.partition("=")
+        names = [each.strip() for each in choice.strip("[]").split(",")] if group in ("attack", "defense") else []
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{override} names {twice} twice; name it once.")
         if group in groups and choice.startswith("["):
             mend = "; for both of them there is logger=wandb_and_tensorboard" if group == "logger" else ""
             raise InputError(f"{override} names several, and `{group}` takes one choice{mend}.")
 
 
+def given_twice(overrides: Sequence[str]) -> list[str]:
+    """A sentence for each setting that the command line gives more than once."""
+    last: dict[str, str] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        last[key.lstrip("+")] = value
+    keys = [_key_of(override) for override in overrides]
+    return [
+        f"{key} is given more than once; the last, {value}, counts"
+        for key, value in last.items()
+        if keys.count(key) > 1
+    ]
+
+
 def check_flags(arguments: Sequence[str]) -> None:
-    """Hydra's own parser, with one sentence where argparse would print its usage."""
+    """Hydra's own parser, with one sentence where argparse would print its usage, and for what is no text.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
     from hydra._internal.utils import get_args_parser
 
+    for argument in arguments:
+        if not is_storable(argument):
+            raise InputError(
+                f"{argument!r} holds bytes that are no text in UTF-8; rename what it names, or set PYTHONUTF8=1."
+            )
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:

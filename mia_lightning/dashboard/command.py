@@ -1,6 +1,7 @@
 """`mia-dashboard`: one page over the runs beneath folders, written once or whenever a run is added."""
 
 import argparse
+import contextlib
 import shlex
 import sys
 import time
@@ -16,45 +17,36 @@ from mia_lightning.dashboard.reader import Reader, state_of
 from mia_lightning.dashboard.workspace import create, is_meant
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
-from mia_lightning.terminal.exit_codes import BAD_INPUT, INTERRUPTED
+from mia_lightning.terminal.entry import run
+from mia_lightning.terminal.exit_codes import BELOW
 from mia_lightning.terminal.parser import Parser, tell
 
 PROGRAM = "mia-dashboard"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command `mia-dashboard`; ends the process with 0, 2 (bad input) or 130 (interrupted).
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`mia-dashboard`; ends the process with 0, 2 (bad input), 130 or 143.
 
-    Under `--watch` Ctrl-C is the end that is meant, and the process ends with 0.
+    Under `--watch` Ctrl-C and SIGTERM are the end that is meant, and the process ends with 0.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if is_meant(arguments):
-        _workspace(arguments[1:])
+    given = sys.argv[1:] if arguments is None else arguments
+    run(PROGRAM, lambda: _workspace(given[1:]) if is_meant(given) else _page(given))
+
+
+def _workspace(arguments: Sequence[str]) -> int:
+    print(create(arguments))
+    return BELOW
+
+
+def _page(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     command = shlex.join([PROGRAM, *arguments])
-    code = 0
-    try:
-        if options.watch is None:
-            _once(options, command)
-        else:
+    if options.watch is None:
+        _once(options, command)
+    else:
+        with contextlib.suppress(KeyboardInterrupt):
             watch(options.folders, options.output, seconds=options.watch, command=command)
-    except InputError as error:
-        _complain(str(error))
-        code = BAD_INPUT
-    except KeyboardInterrupt:
-        if options.watch is None:
-            _complain("interrupted.")
-            code = INTERRUPTED
-    sys.exit(code)
-
-
-def _workspace(arguments: Sequence[str]) -> NoReturn:
-    try:
-        print(create(arguments))
-    except InputError as error:
-        _complain(str(error))
-        sys.exit(BAD_INPUT)
-    sys.exit(0)
+    return BELOW
 
 
 def _parser() -> argparse.ArgumentParser:

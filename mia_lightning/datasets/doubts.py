@@ -84,16 +84,26 @@ def about_arrays(x: Any, label_N: Column, name: str) -> list[str]:
 
 
 def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> list[str]:
-    """Which classes no record has."""
+    """Which classes no record has, and which a single one."""
     count_C = np.bincount(label_N, minlength=len(class_names)).tolist()
+    remarks = []
+    alone = [each for each, count in zip(class_names, count_C, strict=True) if count == 1]
+    if alone and len(label_N) >= _FEWEST:
+        remarks.append(
+            f"Class {_listed(alone)} of population {name!r} has a single record: it is a member or a non-member, so "
+            "that nothing can be said of its class; leave such classes out, or merge them."
+        )
     empty = [each for each, count in zip(class_names, count_C, strict=True) if count == 0]
-    if not empty:
-        return []
-    listed = ", ".join(map(repr, empty[:5])) + (", …" if len(empty) > 5 else "")
-    return [
-        f"No record of population {name!r} has the class {listed}: {len(empty)} of {len(class_names)} classes are "
-        "empty; see that labels count from 0, and that no class is named that does not occur."
-    ]
+    if empty:
+        remarks.append(
+            f"No record of population {name!r} has the class {_listed(empty)}: {len(empty)} of {len(class_names)} "
+            "classes are empty; see that labels count from 0, and that no class is named that does not occur."
+        )
+    return remarks
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
 
 
 def check_classes(name_C: Sequence[float | None], label_N: Column, what: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings.checking import shown
 
 NO_GROUP = -1  # of a synthetic record
 
@@ -27,7 +28,12 @@ def numbered(group: Any, group_names: Sequence[str] | None, name: str) -> tuple[
     if isinstance(group_names, str) or not isinstance(group_names, Iterable | None):
         raise InputError(f"group_names of population {name!r} is {group_names!r}: give a list, one name for each group")
     device = group.device if isinstance(group, Tensor) else torch.device("cpu")
-    values = group.cpu().numpy() if isinstance(group, Tensor) else np.asarray(group)
+    try:
+        values = group.cpu().numpy() if isinstance(group, Tensor) else np.asarray(group)
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, a sparse tensor
+        raise InputError(
+            f"group of population {name!r} is {shown(group)}: give text or whole numbers, one for each record"
+        ) from None
     if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.flat):  # as pandas holds text
         values = values.astype(str)
     if values.dtype.kind not in ("iubU" if group_names is None else "iub"):

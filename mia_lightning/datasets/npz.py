@@ -12,7 +12,7 @@ import numpy as np
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.scaling import PerChannel, per_channel
-from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.errors import DataNotThereError, InputError, first_line
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike
 
@@ -90,7 +90,10 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
         )
     try:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+            names = [name.removesuffix(".npy") for name in archive.zip.namelist()]
             for argument, key in keys.items():
+                if names.count(key) > 1:
+                    raise InputError(f"'{file.absolute()}' has the array {key!r} twice: write it with each key once")
                 if key not in archive.files:
                     raise _missing(file, argument, key, archive.files)
             mapped = {argument: _mapped(file, archive, key) for argument, key in keys.items()}
@@ -109,8 +112,8 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
         zlib.error,
     ) as error:
         raise InputError(
-            f"'{file.absolute()}' cannot be read as an .npz file without pickled objects ({error}): write it "
-            "again with numpy.savez from arrays of numbers"
+            f"'{file.absolute()}' cannot be read as an .npz file without pickled objects ({first_line(error)}): write "
+            "it again with numpy.savez from arrays of numbers"
         ) from error
 
 
@@ -126,8 +129,8 @@ def _read_folder(folder: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any
             arrays[argument] = np.load(file, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError, OverflowError) as error:
             raise InputError(
-                f"'{file.absolute()}' cannot be read as an .npy file without pickled objects ({error}): write it again "
-                "with numpy.save from an array of numbers"
+                f"'{file.absolute()}' cannot be read as an .npy file without pickled objects ({first_line(error)}): "
+                "write it again with numpy.save from an array of numbers"
             ) from error
     return arrays
 

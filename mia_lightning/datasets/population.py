@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
 from mia_lightning.datasets.scaling import scale_by_range
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, is_storable
+from mia_lightning.settings.checking import shown
 
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 
@@ -202,8 +204,8 @@ def make_population(
     group: Array | None = None,
     group_names: Sequence[str] | None = None,
     scale: float | None = None,
-    mean: Tensor | None = None,
-    std: Tensor | None = None,
+    mean: Array | float | None = None,
+    std: Array | float | None = None,
     remarks: Sequence[str] | None = None,
 ) -> Population:
     """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
@@ -221,15 +223,17 @@ def make_population(
         group_names: one for each group.
         scale: as in `Population`; by default 1/255 for uint8 records of two or more axes (images) with values above
             127, else 1.
-        mean, std: as in `Population`.
+        mean, std: as in `Population`; numbers, too.
         remarks: about the records; None for those that can be read off the arrays.
 
     Raises:
         InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
     """
     name = str(name)
-    if isinstance(class_names, str) or not isinstance(class_names, Iterable | None):
-        raise InputError(f"class_names of population {name!r} is {class_names!r}: give a list, one name for each class")
+    for what, texts in (("class_names", class_names), ("remarks", remarks)):
+        if isinstance(texts, str | set | frozenset | Mapping) or not isinstance(texts, Iterable | None):
+            one = "one name for each class" if what == "class_names" else "one sentence for each"
+            raise InputError(f"{what} of population {name!r} is {shown(texts)}: give a list, {one}")
     x_N, label_N = (
         _as_tensor(x, f"x of population {name!r}"),
         _as_tensor(label, f"label of population {name!r}"),
@@ -260,11 +264,9 @@ def make_population(
         label_N=label_N.to(torch.int64),
         class_names=tuple(str(each) for each in class_names),
         scale=by_range,
-        mean=mean,
-        std=std,
-        member_N=member
-        if isinstance(member, Tensor | None)
-        else torch.from_numpy(_as_array(member, f"member of population {name!r}")),
+        mean=None if mean is None else _as_constant(mean, f"mean of population {name!r}"),
+        std=None if std is None else _as_constant(std, f"std of population {name!r}"),
+        member_N=None if member is None else _as_mask(member, f"member of population {name!r}"),
         group_N=group_N,
         group_names=names,
     )
@@ -283,8 +285,8 @@ def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
             f"{what} has {int(np.ma.count_masked(values))} masked values, and a mask is not kept: fill them in, or "
             "leave their records out"
         )
-    if isinstance(values, np.ndarray):
-        return np.asarray(values)
+    if hasattr(values, "tocsr"):
+        raise InputError(f"{what} is sparse: give all of its numbers, by its method toarray()")
     try:
         return np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths
@@ -306,6 +308,8 @@ def _as_tensor(values: Array, what: str) -> Tensor:
             values = values.astype(np.int64)
         values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
         values = torch.from_numpy(values)
+    _check_tensor(values, what)
+    _check_here(values, what)
     if values.dtype in _KEPT_DTYPES:
         return values
     if values.is_complex() or values.is_quantized:
@@ -315,11 +319,72 @@ def _as_tensor(values: Array, what: str) -> Tensor:
     return values.to(torch.float32 if values.is_floating_point() else torch.int64)
 
 
+def _as_mask(values: Array, what: str) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    array = _as_array(values, what)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{what} has dtype {array.dtype}: give one bool for each record")
+    return torch.from_numpy(array)
+
+
+def _as_constant(values: Array | float, what: str) -> Tensor:
+    """A tensor as it is; numbers without rounding."""
+    if isinstance(values, Tensor):
+        return values
+    array = _as_array(values, what)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{what} has dtype {array.dtype}: give numbers")
+    return torch.tensor(array.astype(np.float64))
+
+
+def _check_tensor(value: object, what: str) -> None:
+    """Refuse what is no tensor with a place in memory for each of its numbers.
+
+    Raises:
+        InputError: it is of another class, sparse, nested, or in another layout.
+    """
+    if not isinstance(value, Tensor):
+        raise InputError(f"{what} is {shown(value)}: give a tensor, or arrays to mia_lightning.make_population")
+    if value.layout is not torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.").lstrip("_")
+        raise InputError(f"{what} is a tensor of layout {kind}: give one with all of its numbers, such as x.to_dense()")
+
+
+def _check_here(value: Tensor, what: str) -> None:
+    if value.is_meta:
+        raise InputError(f"{what} is on the device meta, where tensors have no numbers: give it with its numbers")
+
+
 def _check_population(population: Population) -> None:
+    _check_kinds(population)
     _check_shapes(population)
     _check_labels(population)
     _check_finite(population)
     _check_normalisation(population)
+
+
+def _check_kinds(population: Population) -> None:
+    name = population.name
+    if not isinstance(name, str) or not is_storable(name):
+        raise InputError(f"name of population {shown(name)} is no text that a file can hold: give another one")
+    for what in ("x_N", "label_N", "mean", "std", "member_N", "group_N"):
+        value = getattr(population, what)
+        if value is not None or what in ("x_N", "label_N"):
+            _check_tensor(value, f"{what.removesuffix('_N')} of population {name!r}")
+    for what in ("class_names", "group_names", "remarks", "record_names"):
+        texts = getattr(population, what)
+        if not isinstance(texts, tuple) or not all(isinstance(each, str) for each in texts):
+            raise InputError(f"{what} of population {name!r} is {shown(texts)}: give a tuple of texts")
+        if not is_storable("".join(texts)):
+            unreadable = next(each for each in texts if not is_storable(each))
+            raise InputError(
+                f"{what} of population {name!r} has {shown(unreadable)}, with a character that no file can hold: "
+                "give another name"
+            )
+    scale: object = population.scale
+    if isinstance(scale, bool) or not isinstance(scale, Real):
+        raise InputError(f"scale of population {name!r} is {shown(scale)}: give a number")
 
 
 def _check_shapes(population: Population) -> None:
@@ -354,6 +419,7 @@ def _check_shapes(population: Population) -> None:
         raise InputError(
             f"the tensors of population {name!r} lie on {' and '.join(sorted(devices))}: put them on one device"
         )
+    _check_here(x_N, f"x of population {name!r}")
 
 
 def _check_labels(population: Population) -> None:

@@ -94,7 +94,7 @@ class WandbReport:
                     )
             except InputError:
                 raise
-            except (wandb.Error, ValueError) as error:
+            except (wandb.Error, ValueError, RuntimeError, OSError) as error:
                 sentence = " ".join(str(error).split())
                 raise InputError(
                     f"wandb refused the run with the settings of `logger` ({sentence}); "

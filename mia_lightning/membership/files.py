@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 
 _HEADERS = ("file", "path", "name", "id")  # of a column of names of records
 
@@ -105,7 +105,9 @@ def from_mask_or_rows(values: Any, num_records: int, origin: str) -> tuple[Tenso
     try:
         array = np.atleast_1d(np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values))
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{origin} is no array ({error}); give a bool mask or whole row numbers.") from error
+        raise InputError(
+            f"{origin} is no array ({first_line(error)}); give a bool mask or whole row numbers."
+        ) from error
     every = torch.ones(num_records, dtype=torch.bool)
     if array.dtype == np.bool_:
         if array.shape != (num_records,):
@@ -139,7 +141,9 @@ def _load_array(path: Path, origin: str) -> np.ndarray[Any, Any]:
         with path.open("rb") as file:  # numpy leaves a damaged archive open
             array = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise InputError(f"{origin} cannot be read as a numpy array ({error}); write it with numpy.save.") from error
+        raise InputError(
+            f"{origin} cannot be read as a numpy array ({first_line(error)}); write it with numpy.save."
+        ) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{origin} is an archive of several arrays; write one array with numpy.save.")

@@ -7,7 +7,7 @@ from torch import nn
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape, image_shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import AtLeast1, Widths
+from mia_lightning.settings.kinds import AtLeast1, Depth, Size, Widths
 
 
 class CNN(nn.Sequential):
@@ -27,10 +27,10 @@ class CNN(nn.Sequential):
     def __init__(
         self,
         input_shape: Shape,
-        num_classes: int,
+        num_classes: AtLeast1,
         channels: Widths = (32, 32),
-        hidden: AtLeast1 = 128,
-        kernel_size: AtLeast1 = 5,
+        hidden: Size = 128,
+        kernel_size: Depth = 5,
         activation: Activation = "tanh",
         batch_norm: bool = False,
     ) -> None:

@@ -86,8 +86,8 @@ class RangeScaling(nn.Module):
     @checked("model")
     def __init__(self, input_shape: Shape) -> None:
         super().__init__()
-        self.register_buffer("low", torch.zeros(*input_shape))
-        self.register_buffer("width", torch.ones(*input_shape))
+        self.register_buffer("low", torch.zeros(tuple(input_shape)))
+        self.register_buffer("width", torch.ones(tuple(input_shape)))
 
     def fit_to(self, x_N: Tensor) -> None:
         """Take the ranges from training records `[N, *features]`."""
@@ -109,7 +109,7 @@ class QuantileLogistic(nn.Module):
     """
 
     @checked("model")
-    def __init__(self, input_shape: Shape, num_classes: int, bins: AtLeast2 | None) -> None:
+    def __init__(self, input_shape: Shape, num_classes: AtLeast1, bins: AtLeast2 | None) -> None:
         super().__init__()
         features = prod(input_shape)
         self.bins = nn.Flatten() if bins is None else QuantileBins(features, bins)
@@ -138,7 +138,7 @@ class RangeScaledMLP(nn.Module):
     """
 
     @checked("model")
-    def __init__(self, input_shape: Shape, num_classes: int, hidden: Widths, activation: Activation) -> None:
+    def __init__(self, input_shape: Shape, num_classes: AtLeast1, hidden: Widths, activation: Activation) -> None:
         super().__init__()
         self.scaling = RangeScaling(input_shape)
         self.network = MLP(input_shape, num_classes, hidden=hidden, activation=activation)

@@ -6,6 +6,7 @@ from torch import nn
 
 from mia_lightning.models.shapes import Shape
 from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import AtLeast1
 
 
 class LogisticRegression(nn.Sequential):
@@ -17,5 +18,5 @@ class LogisticRegression(nn.Sequential):
     """
 
     @checked("model")
-    def __init__(self, input_shape: Shape, num_classes: int) -> None:
+    def __init__(self, input_shape: Shape, num_classes: AtLeast1) -> None:
         super().__init__(nn.Flatten(), nn.Linear(prod(input_shape), num_classes))

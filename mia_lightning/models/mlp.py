@@ -7,7 +7,7 @@ from torch import nn
 
 from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import ShareBelow1, Widths
+from mia_lightning.settings.kinds import AtLeast1, ShareBelow1, Widths
 
 
 class MLP(nn.Sequential):
@@ -25,7 +25,7 @@ class MLP(nn.Sequential):
     def __init__(
         self,
         input_shape: Shape,
-        num_classes: int,
+        num_classes: AtLeast1,
         hidden: Widths = (128,),
         activation: Activation = "tanh",
         dropout: ShareBelow1 = 0.0,

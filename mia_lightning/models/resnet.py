@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mia_lightning.models.shapes import Shape, image_shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import AtLeast1
+from mia_lightning.settings.kinds import AtLeast1, Size
 
 
 class ResNet18(nn.Sequential):
@@ -19,7 +19,7 @@ class ResNet18(nn.Sequential):
     """
 
     @checked("model")
-    def __init__(self, input_shape: Shape, num_classes: int, width: AtLeast1 = 64) -> None:
+    def __init__(self, input_shape: Shape, num_classes: AtLeast1, width: Size = 64) -> None:
         channels, _, _ = image_shape(input_shape, "resnet18", least_side=8)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["convolution"] = nn.Conv2d(channels, width, 3, padding=1, bias=False)

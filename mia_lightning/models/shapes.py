@@ -6,9 +6,9 @@ from typing import Annotated
 from torch import nn
 
 from mia_lightning.errors import InputError
-from mia_lightning.settings.kinds import FromList, OneOf
+from mia_lightning.settings.kinds import AtLeast1, FromList, OneOf
 
-Shape = Annotated[Sequence[int], FromList]
+Shape = Annotated[Sequence[AtLeast1], FromList]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "gelu": nn.GELU}
 Activation = Annotated[str, OneOf(ACTIVATIONS)]

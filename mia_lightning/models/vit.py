@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import Shape, image_shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import AtLeast1, ShareBelow1
+from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1, Size
 
 
 class VisionTransformer(nn.Module):
@@ -29,12 +29,12 @@ class VisionTransformer(nn.Module):
     def __init__(
         self,
         input_shape: Shape,
-        num_classes: int,
+        num_classes: AtLeast1,
         patch_size: AtLeast1 = 4,
-        width: AtLeast1 = 128,
-        depth: AtLeast1 = 4,
-        heads: AtLeast1 = 4,
-        mlp_ratio: AtLeast1 = 2,
+        width: Size = 128,
+        depth: Depth = 4,
+        heads: Size = 4,
+        mlp_ratio: Depth = 2,
         dropout: ShareBelow1 = 0.0,
     ) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import Shape, image_shape
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import AtLeast1, ShareBelow1
+from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1
 
 
 class WideResNet(nn.Sequential):
@@ -25,9 +25,9 @@ class WideResNet(nn.Sequential):
     def __init__(
         self,
         input_shape: Shape,
-        num_classes: int,
-        depth: int = 28,
-        widen: AtLeast1 = 2,
+        num_classes: AtLeast1,
+        depth: Depth = 28,
+        widen: Depth = 2,
         dropout: ShareBelow1 = 0.0,
     ) -> None:
         channels, _, _ = image_shape(input_shape, "wide_resnet28_2", least_side=8)

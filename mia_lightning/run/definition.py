@@ -137,6 +137,9 @@ class Audit:
         object.__setattr__(self, "data", _as_population(self.data, self.label))
         object.__setattr__(self, "label", None)
         _check_names([attack.name for attack in self.attacks])
+        twice = next((each for i, each in enumerate(self.defenses) if each in self.defenses[:i]), None)
+        if twice is not None:
+            raise InputError(f"`defense` holds {twice.name} twice, with the same settings; give it once.")
         if self.gate is not None:
             self.gate.check_attack([attack.name for attack in self.attacks])
         if self.save_models and not self.attacked.has_weights:

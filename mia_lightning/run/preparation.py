@@ -15,13 +15,17 @@ from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit
 from mia_lightning.shadows.guess import Guess
+from mia_lightning.terminal.amounts import size
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import Plans
+from mia_lightning.training.plan.memory import free_on_host
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import inspect_architecture
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
+
+_BYTES = 2  # of one record and one model: whether it trained on it, and whether it is evidence
 
 
 def engine_of(audit: Audit, stages: Stages, make: Callable[..., Engine] = Engine) -> Engine:
@@ -66,6 +70,12 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
     population = _with_canaries(engine, audit).near(engine.device)
+    for defense in audit.output_defenses:
+        if defense.form.k is not None and defense.form.k >= population.num_classes:
+            engine.stages.remark(
+                f"`defense.{defense.name}.k` is {defense.form.k}, and there are {population.num_classes} classes: it "
+                "hides none of them."
+            )
     make_network = bind_records(defended_model(trainings, audit.model), population)
     membership = filled(audit, population)
     if not audit.shadow.makes_records:
@@ -245,15 +255,29 @@ def filled(audit: Audit, population: Population, num_shadows: int | None = None)
             "target=leave_one_out makes every model a target once, for which all must be drawn from the same "
             f"records, and membership={plan.name} gives the target records of its own; use membership=halves."
         )
+    count = shadow.count if num_shadows is None else num_shadows
+    _check_memory(target.count, count, population)
     wanted = Wanted(
         num_targets=target.count,
-        num_shadows=shadow.count if num_shadows is None else num_shadows,
+        num_shadows=count,
         seed=audit.seed,
         overlap=shadow.overlap,
         reserve=audit.needs.population,
     )
     membership = plan.fill(population, wanted)
     return membership.each_a_target() if target.is_every_model else membership
+
+
+def _check_memory(num_targets: int, num_shadows: int, population: Population) -> None:
+    """Refuse more models than there is memory to note who trains on what, before any of it is taken."""
+    needed, free = _BYTES * (num_targets + num_shadows) * len(population), free_on_host()
+    if needed > free:
+        section, count = ("target", num_targets) if num_targets > num_shadows else ("shadow", num_shadows)
+        rest = (
+            f"is {count}, and for {len(population)} records it takes {size(needed)} to note which model trains on "
+            f"which, where {size(free)} are free; give fewer."
+        )
+        raise SettingError(section, "count", rest)
 
 
 def _filled_for_targets(audit: Audit, population: Population) -> Membership:

@@ -1,3 +1,8 @@
-from mia_lightning.serve.command import main
+"""`python -m mia_lightning.serve` is `mia-serve`."""
 
-main()
+from mia_lightning.terminal.entry import entry
+
+main = entry("mia-serve", "mia_lightning.serve.command", loss=" before it served anything")
+
+if __name__ == "__main__":
+    main()

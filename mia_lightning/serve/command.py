@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mia_lightning.errors import InputError
-from mia_lightning.terminal.exit_codes import BAD_INPUT, INTERRUPTED
+from mia_lightning.terminal.entry import import_from_here, run
+from mia_lightning.terminal.exit_codes import BELOW
 from mia_lightning.terminal.parser import Parser, tell
 from mia_lightning.training.plan.cores import prepare_for_sharing
 
@@ -41,25 +42,22 @@ class Ready:
     sentences: tuple[str, ...]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command `mia-serve`; the process ends with 0 (Ctrl-C or SIGTERM), or 2 for bad input."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`mia-serve`; ends the process with 0 (Ctrl-C or SIGTERM while it serves), 2 (bad input), 130 or 143."""
     prepare_for_sharing()
-    sys.path.insert(0, os.getcwd())  # so that a user's own models are found, as mia-lightning finds them
-    try:
-        ready = prepare(sys.argv[1:] if arguments is None else arguments)
-        from mia_lightning.serve.listening import serve
+    run(PROGRAM, lambda: _serve(sys.argv[1:] if arguments is None else arguments), loss=" before it served anything")
 
-        for sentence in ready.sentences:
-            tell(PROGRAM, sentence)
-        serve(ready.app, ready.listening)
-        tell(PROGRAM, "ended.")
-    except InputError as error:
-        tell(PROGRAM, str(error))
-        sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        tell(PROGRAM, "interrupted before it served anything.")
-        sys.exit(INTERRUPTED)
-    os._exit(0)  # without waiting for a training in the background; nothing is buffered
+
+def _serve(arguments: Sequence[str]) -> NoReturn:
+    import_from_here()
+    ready = prepare(arguments)
+    from mia_lightning.serve.listening import serve
+
+    for sentence in ready.sentences:
+        tell(PROGRAM, sentence)
+    serve(ready.app, ready.listening)
+    tell(PROGRAM, "ended.")
+    os._exit(BELOW)  # without waiting for a training in the background; nothing is buffered
 
 
 def prepare(arguments: Sequence[str]) -> Ready:

@@ -36,11 +36,13 @@ class Shown:
             answers: `probabilities`, `labels` or `top:K`.
 
         Raises:
-            InputError: `answers` is none of these.
+            InputError: `answers` is none of these, or K is above the number of classes.
         """
         match = re.fullmatch(r"probabilities|labels|top:([1-9]\d{0,5})", answers)
         if match is None:
             raise InputError(f"`--answers` is {answers!r}; it must be probabilities, labels or top:K, such as top:3.")
+        if int(match[1] or 0) > num_classes:
+            raise InputError(f"`--answers` is {answers!r}, and the model knows {num_classes} classes; give no more.")
         forms = [each.form for each in defenses]
         digits: int | None = None
         for form in forms:

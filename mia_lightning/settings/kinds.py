@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
-from pydantic import BeforeValidator, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, StringConstraints
 from pydantic_core import CoreSchema, core_schema
 
 from mia_lightning.settings.words import Such, Words
@@ -19,6 +19,14 @@ from mia_lightning.settings.words import Such, Words
 AtLeast0 = Annotated[int, Ge(0)]
 AtLeast1 = Annotated[int, Ge(1)]
 AtLeast2 = Annotated[int, Ge(2)]
+LARGEST_LAYER = 1_000_000
+Size = Annotated[int, Ge(1), Le(LARGEST_LAYER)]  # of a layer
+Depth = Annotated[int, Ge(1), Le(1000)]  # layers, or blocks of them
+
+Draws = Annotated[int, Ge(1), Le(1000)]  # each of them is a copy of all records
+MOST_SHARDS = 10_000
+Shards = Annotated[int, Ge(1), Le(MOST_SHARDS)]  # runs of a sweep
+Shift = Annotated[int, Ge(0), Le(100)]  # of images, in pixels
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -43,18 +51,29 @@ AnyText = Annotated[str, BeforeValidator(_as_text), Words("text")]  # "" for non
 Name = Annotated[str, BeforeValidator(_as_text), MinLen(1), Words("a name", "names")]
 
 
-def _as_path(value: object) -> object:
-    """A path whose name is a number is read as a number from YAML."""
+class BecauseError(ValueError):
+    """Why a value is refused, where its kind alone does not say it: a clause for the sentence."""
+
+
+def as_path(value: object) -> object:
+    """A path, from `~` on; one whose name is a number is read as a number from YAML.
+
+    Raises:
+        ValueError: it is empty, or in a home folder that is not known.
+    """
     text = str(value) if type(value) is int else value
-    if not isinstance(text, str):
+    if not isinstance(text, str | Path):
         return text
-    if not text.strip():
+    if not str(text).strip():
         raise ValueError("it is empty")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise BecauseError("and there is no such home folder") from None
 
 
-PathLike = Annotated[str | Path, BeforeValidator(_as_path), Words("a path", "paths")]
-Folder = Annotated[str | Path, BeforeValidator(_as_path), Words("a folder")]
+PathLike = Annotated[str | Path, BeforeValidator(as_path), Words("a path", "paths")]
+Folder = Annotated[str | Path, BeforeValidator(as_path), Words("a folder")]
 
 
 def _a_list(value: object) -> object:
@@ -68,7 +87,15 @@ FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
 AttackName = Annotated[
     str, StringConstraints(pattern=r"^[\w.-]+$"), Words("a word of letters, digits, dots and hyphens")
 ]
-Widths = Annotated[Sequence[AtLeast1], FromList, Such("[64]")]  # of the hidden layers of a network
+
+
+def _of_layers(widths: Sequence[int]) -> Sequence[int]:
+    if any(width > LARGEST_LAYER for width in widths):
+        raise BecauseError(f"and no layer is larger than {LARGEST_LAYER}")
+    return widths
+
+
+Widths = Annotated[Sequence[AtLeast1], FromList, AfterValidator(_of_layers), Such("[64]")]  # of hidden layers
 
 
 ImageShape = Annotated[

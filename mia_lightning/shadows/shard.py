@@ -4,7 +4,7 @@ from typing import Annotated
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Place
+from mia_lightning.settings.kinds import AtLeast0, Place, Shards
 
 
 @settings("shadow")
@@ -21,7 +21,7 @@ class Shard:
     """
 
     number: Annotated[AtLeast0, Place("shadow.shard")]
-    count: Annotated[AtLeast1, Place("shadow.shards")]
+    count: Annotated[Shards, Place("shadow.shards")]
 
     def __post_init__(self) -> None:
         if self.number >= self.count:

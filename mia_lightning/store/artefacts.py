@@ -22,7 +22,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast0, AtLeast1, NotNegative
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, NotNegative, as_path
 from mia_lightning.settings.words import Words
 from mia_lightning.store import locks
 from mia_lightning.store.atomic import as_os_error, make_folder, whole, write_whole
@@ -66,9 +66,8 @@ class _Manifest(BaseModel):
 
 
 def _absolute(folder: object) -> object:
-    if folder == "":
-        raise ValueError("it is empty")
-    return Path(folder).expanduser().absolute() if isinstance(folder, str | Path) else folder
+    path = as_path(folder)
+    return path.absolute() if isinstance(path, Path) else path
 
 
 @settings("store")

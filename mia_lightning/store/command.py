@@ -4,11 +4,11 @@ import argparse
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import Store
@@ -35,8 +35,8 @@ from mia_lightning.store.pruning import (
     removals_of_leftovers,
     remove,
 )
-from mia_lightning.terminal.exit_codes import BAD_INPUT, CLOSED, INTERRUPTED
-from mia_lightning.terminal.parser import Parser, tell
+from mia_lightning.terminal.entry import run
+from mia_lightning.terminal.parser import Parser
 
 PROGRAM = "mia-store"
 DAMAGE = 1
@@ -44,23 +44,15 @@ _SECONDS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _STATES = {"running": "running", "ended": "its process has ended", "elsewhere": "on another host"}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command `mia-store`; exits with 0, 1 (an artefact is damaged), 2 (bad input) or 130."""
-    try:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """`mia-store`; ends the process with 0, 1 (an artefact is damaged), 2 (bad input), 130 or 143."""
+
+    def work() -> int:
         options = _parser().parse_args(arguments)
-        store = opened(Path(options.dir).expanduser())
-        code = options.run(store, options)
-        sys.stdout.flush()
-    except InputError as error:
-        _complain(str(error))
-        code = BAD_INPUT
-    except KeyboardInterrupt:
-        _complain("interrupted.")
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = CLOSED
-    sys.exit(code)
+        code: int = options.run(opened(_folder(options.dir)), options)
+        return code
+
+    run(PROGRAM, work)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,6 +184,13 @@ def _removals(store: Store, options: argparse.Namespace) -> list[Removal]:
     return removals
 
 
+def _folder(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise InputError(f"`--dir` is {text}, and there is no such home folder; give the folder of a store.") from None
+
+
 def _age(text: str) -> float:
     """Seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
@@ -232,10 +231,6 @@ def _moment(seconds: float) -> str:
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _complain(sentence: str) -> None:
-    tell(PROGRAM, sentence)
 
 
 if __name__ == "__main__":

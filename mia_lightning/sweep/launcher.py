@@ -25,10 +25,12 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from mia_lightning.errors import InputError
+from mia_lightning.settings.kinds import MOST_SHARDS
 from mia_lightning.sweep.folders import assign, digest
 from mia_lightning.sweep.local import Local
 from mia_lightning.sweep.rows import has_result
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
+from mia_lightning.terminal.entry import let_through
 from mia_lightning.terminal.exit_codes import TERMINATED, worst
 from mia_lightning.terminal.results import nothing_on_stdout
 
@@ -96,6 +98,7 @@ class SweepLauncher(Launcher):
         Raises:
             InputError: the backend cannot be used.
         """
+        let_through()
         setup_globals()
         folder = Path(self._config.hydra.sweep.dir).absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +151,7 @@ class SweepLauncher(Launcher):
 
     def _shards(self, run: Run, config: DictConfig) -> tuple[Run, ...]:
         shards = OmegaConf.select(config, "shadow.shards", default=1)
-        if not isinstance(shards, int) or shards < 2:
+        if not isinstance(shards, int) or not 2 <= shards <= MOST_SHARDS:  # the job says why
             return ()
         more = [f"shadow.shard={i}" for i in range(shards)]
         return tuple(

@@ -226,7 +226,9 @@ def _check_here(network: nn.Module, what: str) -> None:
 
 def _check_finite(network: nn.Module, what: str) -> None:
     for name, value in network.state_dict().items():
-        if isinstance(value, Tensor) and not value.is_quantized and not bool(value.isfinite().all()):
+        if not isinstance(value, Tensor) or value.is_quantized:
+            continue
+        if not bool((value if value.layout is torch.strided else value.to_dense()).isfinite().all()):
             raise InputError(
                 f"{what} has NaN or infinite values in `{name}`; give the weights of a training that did not diverge."
             )

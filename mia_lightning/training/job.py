@@ -257,4 +257,4 @@ def _interruptible() -> Iterator[None]:
         if not isinstance(ended.__context__, KeyboardInterrupt):
             raise
         signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from ended
+        raise ended.__context__ from None  # which may be SIGTERM's

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MinLen
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pydantic import AfterValidator
@@ -22,7 +22,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.checking import shown
-from mia_lightning.settings.kinds import AtLeast0, AtLeast1, FromList, Name, OneOf
+from mia_lightning.settings.kinds import AtLeast0, FromList, Name, OneOf
 from mia_lightning.settings.words import Such, Words
 
 _PRECISIONS = {
@@ -59,7 +59,7 @@ def _different(indices: Sequence[int]) -> Sequence[int]:
 
 _Indices = Annotated[Sequence[AtLeast0], FromList, MinLen(1), AfterValidator(_different)]
 _Devices = Annotated[
-    AtLeast1 | Literal[-1] | _Indices,
+    Annotated[int, Ge(1), Le(1024)] | Literal[-1] | _Indices,
     Words("a number of devices, a list of different indices, or -1 for all GPUs"),
     Such("[0,2]"),
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.plan.cgroups import cgroups
 
 # Of the free memory; the rest is for what is not estimated: workspaces, fragmentation, other processes.
@@ -111,6 +112,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch's allocator of main memory and CUDA's libraries raise a plain RuntimeError.
     said = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(each in str(error) for each in said)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Within the context, memory that runs out is the fault of the input.
+
+    Raises:
+        InputError: it has run out, and nothing smaller could be tried.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"Memory ran out ({first_line(error)}); use fewer or smaller records or models, or a machine with more."
+        ) from error
 
 
 def release(device: torch.device) -> None:

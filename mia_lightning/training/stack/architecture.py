@@ -129,6 +129,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
         if not parameters:
             raise InputError(f"The model {name} has no trainable parameters; there is nothing to train.")
         if trainable:
+            _check_weights(network, name)
             _check_new(make_network, network)
             _check_memory(network, name)
         x_B = few_records(network, population).cpu()
@@ -190,6 +191,18 @@ def _made(make_network: MakeNetwork) -> nn.Module:
             f"`model` made a {type(network).__name__}, which a stack cannot train; make the plain network inside."
         )
     return network
+
+
+def _check_weights(network: nn.Module, name: str) -> None:
+    """Refuse parameters and buffers without values, or without a place in memory for each of their numbers."""
+    for path, ((registry, key), *_) in slots_of(network).items():
+        tensor: Tensor = registry[key]
+        if tensor.is_meta:
+            raise InputError(f"The model {name} has `{path}` on the meta device, without values; make it on the CPU.")
+        if tensor.layout is not torch.strided:
+            raise InputError(
+                f"The model {name} has `{path}` as a sparse tensor, which a stack cannot hold; make it a dense one."
+            )
 
 
 def _check_new(make_network: MakeNetwork, network: nn.Module) -> None:
@@ -340,9 +353,14 @@ def _check_training(network: nn.Module, x_B: Tensor, name: str) -> None:
 
         handles += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
     network.train()
-    network(x_B)
+    output = network(x_B)
     for handle in handles:
         handle.remove()
+    if not output.requires_grad:
+        raise InputError(
+            f"The model {name} gives logits that have no gradient, as under torch.no_grad or after detach, so that "
+            "nothing can be trained; let its forward compute them from its parameters."
+        )
     if drawing:  # the innermost module leaves first
         raise InputError(
             f"The model {name} draws random numbers in its module `{drawing[0]}` that cannot be keyed by model, so a "

@@ -92,8 +92,8 @@ class Stack(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Floating-point type of the parameters."""
-        return next(p.dtype for p in self.networks.parameters() if p.is_floating_point())
+        """Floating-point type of the parameters; float32 where they are whole numbers."""
+        return next((p.dtype for p in self.networks.parameters() if p.is_floating_point()), torch.float32)
 
     def forward(self, x: Tensor, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
         """Logits `[K, B, C]` of all models: by `vmap`, or of a plain multilayer perceptron layer by layer.

@@ -58,7 +58,8 @@ class EarlyStopping:
 
 
 def _early_stopping(given: object) -> object:
-    return EarlyStopping(**given) if isinstance(given, Mapping) else given
+    is_named = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+    return EarlyStopping(**given) if is_named else given  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,12 +246,24 @@ def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
     return partial(make_optimizer, fused=True)  # type: ignore[call-arg]
 
 
+def _check_numbers(make: Callable[..., object], name: str) -> None:
+    """Refuse infinity and what is no number, which somebody else's class may take and train nothing with."""
+    for setting, value in getattr(make, "keywords", {}).items():
+        if any(isinstance(each, float) and not math.isfinite(each) for each in _each(value)):
+            raise SettingError(f"training.{name}", setting, f"is {shown(value)}; give a finite number.")
+
+
+def _each(value: object) -> Iterable[object]:
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def _check_optimizer(make_optimizer: MakeOptimizer) -> None:
     """Refuse an optimiser under which two models in a stack move otherwise than each alone.
 
     Raises:
         InputError: it cannot be made or step, is no optimiser, or couples the elements of a parameter.
     """
+    _check_numbers(make_optimizer, "optimizer")
     numbers = generator(0, "elementwise check")
     start_K = torch.randn(2, 3, 4, generator=numbers, dtype=torch.float64)
     gradient_SK = torch.randn(3, 2, 3, 4, generator=numbers, dtype=torch.float64)
@@ -294,6 +307,7 @@ def _check_scheduler(make_scheduler: MakeScheduler, optimizer: Optimizer) -> Non
     Raises:
         InputError: it is refused.
     """
+    _check_numbers(make_scheduler, "scheduler")
     try:
         scheduler: object = make_scheduler(optimizer)
         if isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau):
