@@ -71,7 +71,7 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
 
 @contextmanager
 def _entered() -> Iterator[None]:
-    """Within the context torch is as it begins, with no more threads than cores; what the system refuses is a sentence."""
+    """Within the context torch is as it begins, on the cores that there are; what the system refuses is a sentence."""
     with _as_torch_begins(), using_threads(allowed_threads()), enough_memory(), usable_files():
         yield
 
