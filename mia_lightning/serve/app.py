@@ -3,6 +3,7 @@
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -66,7 +67,8 @@ def make_app(
 
     @app.exception_handler(HTTPException)
     def no_such_route(request: Request, error: HTTPException) -> Response:
-        reason = f"{request.method} {request.scope['path'][:200]} is none of this server's routes; GET / lists them"
+        path = quote(request.scope["path"], safe="/:")[:200]
+        reason = f"{request.method} {path} is none of this server's routes; GET / lists them"
         return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(ClientDisconnect)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
 
 from mia_lightning.command.job import Job
@@ -142,13 +143,13 @@ def _typed(folder: Path, trust: bool) -> list[str]:
     They are for a person to copy. Without trust those are left out that name what to call, that Hydra would fill in, or
     that a terminal would obey.
     """
-    from omegaconf import OmegaConf
-
     try:
-        overrides = [str(each) for each in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
-    except Exception:  # there is no such file, or it is damaged: yaml and OmegaConf raise errors of their own
+        overrides = yaml.safe_load((folder / ".hydra" / "overrides.yaml").read_bytes())
+    except (OSError, yaml.YAMLError, ValueError, RecursionError):
+        overrides = None
+    if not isinstance(overrides, list):
         return ["dataset=...", "model=..."]
-    kept = [each for each in overrides if _KEPT.match(each.lstrip("+~"))]
+    kept = [each for each in overrides if isinstance(each, str) and _KEPT.match(each.lstrip("+~"))]
     return [each for each in kept if trust or (each.isprintable() and "_target_" not in each and "${" not in each)]
 
 
