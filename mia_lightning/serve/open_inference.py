@@ -138,7 +138,11 @@ def _input(content: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
         raise RefusedError(400, f"`inputs` is no list of one tensor; send the one input, {INPUT!r}")
     one = inputs[0]
     shape, datatype = one.get("shape"), one.get("datatype")
-    if not isinstance(shape, list) or not shape or any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+    if (
+        not isinstance(shape, list)
+        or not shape
+        or any(type(size) is not int or not 0 <= size < 2**63 for size in shape)
+    ):
         raise RefusedError(400, "`shape` of the input is no list of sizes; send [records, *features]")
     if not isinstance(datatype, str) or datatype not in _DATATYPES:
         raise RefusedError(400, f"`datatype` of the input is none of {', '.join(_DATATYPES)}; send one of these")

@@ -12,7 +12,9 @@ from omegaconf import OmegaConf
 
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.command.own_targets import check_own
+from mia_lightning.dashboard.command import main as dashboard
 from mia_lightning.errors import InputError
+from mia_lightning.reports.files import read_report
 from mia_lightning.serve.command import main, prepare
 
 Forge = Callable[..., Path]
@@ -195,6 +197,17 @@ def test_damaged_overrides_do_not_matter(forge: Forge, content: bytes) -> None:
     ready = prepare([str(folder), "--port", "0"])
     ready.listening.close()
     assert "Next: mia-lightning target=open_inference" in ready.sentences[-1]
+
+
+def test_the_dashboard_calls_nothing_that_a_run_names(forge: Forge, ran: Path, tmp_path: Path) -> None:
+    node = {"_target_": "joblib.load", "filename": str(ran.parent / "evil.pkl")}
+    folder = forge(**dict.fromkeys(("dataset", "model", "target", "training", "logger", "membership"), node))
+    with pytest.raises(SystemExit) as ended:
+        dashboard([str(folder), "--output", str(tmp_path / "page.html")])
+    assert ended.value.code == 0
+    assert (tmp_path / "page.html").exists()
+    assert read_report(folder).run.config["model"] == node
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("section", ["dataset", "model", "defense"])
