@@ -19,6 +19,8 @@ from mia_lightning.serve.refusals import RefusedError
 from mia_lightning.targets.services.interface import ServiceJob
 
 _MOST_CLASSES = 100_000
+_MOST_PRODUCTS = 2**28  # features times classes, or times the width of a network, of one model
+_WIDTH = 256
 _LONGEST_HEADER = 10_000  # bytes of a safetensors body that describe its tensors
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
@@ -103,6 +105,13 @@ def _job(body: bytes, name: str, num_classes: int) -> ServiceJob:
     if bool(outside_N.any()):
         row = int(outside_N.nonzero()[0])
         raise RefusedError(400, f"label {int(label_N[row])} of record {row} is outside 0 to {num_classes - 1}")
+    size = math.prod(x_N.shape[1:])
+    if size * max(num_classes, _WIDTH) > _MOST_PRODUCTS:
+        raise RefusedError(
+            413,
+            f"records of {size} features in {num_classes} classes need a larger model than this server trains; send "
+            "fewer features or classes",
+        )
     return ServiceJob(name=name, x_N=x_N, label_N=label_N, num_classes=num_classes)
 
 

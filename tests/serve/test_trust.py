@@ -15,7 +15,7 @@ from mia_lightning.command.own_targets import check_own
 from mia_lightning.dashboard.command import main as dashboard
 from mia_lightning.errors import InputError
 from mia_lightning.reports.files import read_report
-from mia_lightning.serve.command import main, prepare
+from mia_lightning.serve.command import prepare
 
 Forge = Callable[..., Path]
 
@@ -59,12 +59,10 @@ def forge(run_folder: Path, tmp_path: Path) -> Forge:
     return forged
 
 
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as ended:
-        main([*arguments, "--port", "0"])
-    out, sentence = capsys.readouterr()
-    assert (ended.value.code, out, sentence.count("\n")) == (2, "", 1)
-    return sentence
+def refused(*arguments: str) -> str:
+    with pytest.raises(InputError) as raised:
+        prepare([*arguments, "--port", "0"])
+    return str(raised.value)
 
 
 MLP = "mia_lightning.models.mlp.MLP"
@@ -106,22 +104,18 @@ FOREIGN: list[tuple[str, Any, str]] = [  # a place of the configuration, what st
 
 
 @pytest.mark.parametrize(("place", "value", "named"), FOREIGN)
-def test_what_is_foreign_is_named_and_never_called(
-    forge: Forge, ran: Path, capsys: pytest.CaptureFixture[str], place: str, value: Any, named: str
-) -> None:
+def test_what_is_foreign_is_named_and_never_called(forge: Forge, ran: Path, place: str, value: Any, named: str) -> None:
     value = json.loads(json.dumps(value).replace("PICKLE", str(ran.parent / "evil.pkl")))
-    sentence = refused(capsys, str(forge(**{place: value})))
+    sentence = refused(str(forge(**{place: value})))
     assert named in sentence
     assert "--trust" in sentence
     assert not ran.exists()
 
 
-def test_a_guess_of_the_attacker_is_checked_where_it_is_served(
-    forge: Forge, ran: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_guess_of_the_attacker_is_checked_where_it_is_served(forge: Forge, ran: Path) -> None:
     node = {"_target_": "joblib.load", "filename": str(ran.parent / "evil.pkl")}
     folder = str(forge(guess__model=node))
-    assert "`guess.model._target_` is 'joblib.load'" in refused(capsys, folder, "--model", "shadow", "--member", "0")
+    assert "`guess.model._target_` is 'joblib.load'" in refused(folder, "--model", "shadow", "--member", "0")
     prepare([folder, "--port", "0"]).listening.close()  # the target is another network
     assert not ran.exists()
 
@@ -147,14 +141,14 @@ pathlib.Path("imported").touch()
 
 
 def test_a_users_own_class_needs_trust_which_says_what_it_risks(
-    forge: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "own_net_of_a_user.py").write_text(OWN)
     folder = str(forge(model={"_target_": "own_net_of_a_user.MLP", "hidden": [16]}))
     before = list(sys.path)
-    assert "`model._target_` is 'own_net_of_a_user.MLP'" in refused(capsys, folder)
+    assert "`model._target_` is 'own_net_of_a_user.MLP'" in refused(folder)
     assert sys.path == before  # nothing beside the run is imported by accident, either
     assert not Path("imported").exists()
     ready = prepare([folder, "--port", "0", "--trust"])
