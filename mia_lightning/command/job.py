@@ -145,7 +145,7 @@ class Job:
 
         What differs overrides the settings of `model`; a model of another class takes none of them.
         """
-        node = self.content["guess"]["model"]
+        node = self.content["guess"].get("model")
         if not node:
             return None
         if "_target_" not in node:
@@ -158,7 +158,7 @@ class Job:
         """What the attacker assumes otherwise; None for nothing."""
         from mia_lightning.shadows.guess import Guess
 
-        model, training = self.guessed_model, self.content["guess"]["training"]
+        model, training = self.guessed_model, self.content["guess"].get("training")
         if model is None and not training:
             return None
         training = {**self.content["training"], **training} if training else None

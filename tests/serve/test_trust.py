@@ -15,7 +15,7 @@ from mia_lightning.command.own_targets import check_own
 from mia_lightning.dashboard.command import main as dashboard
 from mia_lightning.errors import InputError
 from mia_lightning.reports.files import read_report
-from mia_lightning.serve.command import prepare
+from mia_lightning.serve.command import main, prepare
 
 Forge = Callable[..., Path]
 
@@ -151,6 +151,9 @@ def test_a_users_own_class_needs_trust_which_says_what_it_risks(
     assert "`model._target_` is 'own_net_of_a_user.MLP'" in refused(folder)
     assert sys.path == before  # nothing beside the run is imported by accident, either
     assert not Path("imported").exists()
+    with pytest.raises(SystemExit):
+        main([folder, "--port", "0"])
+    assert sys.path == before
     ready = prepare([folder, "--port", "0", "--trust"])
     ready.listening.close()
     assert Path("imported").exists()
