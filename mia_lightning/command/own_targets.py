@@ -11,6 +11,7 @@ from typing import Any
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.errors import InputError
 
+_DEEPEST = 20
 _MEND = (
     "a run's folder is read as data, and what it names would run with your rights on this machine; where you trust the "
     "folder as you trust a program, add --trust"
@@ -58,9 +59,15 @@ def own_choices(section: str) -> Mapping[str, Mapping[str, Any]]:
     return {node["_target_"]: node for node in made if node.get("_target_", "???") != "???"}
 
 
-def _walk(node: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """The node and all that is in it, each with its place."""
+def _walk(node: Any, place: str, level: int = 0) -> Iterator[tuple[str, Any]]:
+    """The node and all that is in it, each with its place.
+
+    Raises:
+        InputError: it is nested more deeply than any setting.
+    """
+    if level > _DEEPEST:
+        raise InputError(f"`{place}` stands more than {_DEEPEST} levels deep, where no setting does; {_MEND}.")
     yield place, node
     inner = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
     for name, value in inner:
-        yield from _walk(value, f"{place}[{name}]" if isinstance(name, int) else f"{place}.{name}")
+        yield from _walk(value, f"{place}[{name}]" if isinstance(name, int) else f"{place}.{name}", level + 1)

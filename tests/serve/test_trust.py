@@ -94,6 +94,7 @@ FOREIGN: list[tuple[str, Any, str]] = [  # a place of the configuration, what st
     # other ways to call, to read the environment, and to send what is in it elsewhere
     ("model___args_", [3], "`model` has '_args_'"),
     ("dataset___partial_", True, "`dataset` has '_partial_'"),
+    ("dataset__name", json.loads("[" * 100 + "]" * 100), "levels deep"),
     ("model__hidden", "${oc.env:HOME}", "`model.hidden` is '${oc.env:HOME}'"),
     (
         "dataset",
