@@ -42,7 +42,7 @@ class ShardSettings:
     """`shadow.shards` and `shadow.shard`."""
 
     count: int
-    number: int | None
+    number: int | None = None
 
 
 @settings("", eq=False, repr=False)
@@ -107,7 +107,8 @@ class Configuration:
         About(**(self.report or {}))
         CanarySettings(**self.canary)
         Store(**{**self.store, "dir": self.store.get("dir") or "."})
-        shard = Shard(count=self.shards["count"], number=self.shards["number"] or 0)
+        shards = ShardSettings(**self.shards)
+        shard = Shard(count=shards.count, number=shards.number or 0)
         if (shard.count > 1 or self.shard is not None) and self.store.get("dir") is None:
             raise InputError(
                 f"`shadow.shards` is {shard.count}, and `store.dir` is null, so that the jobs could not share their "
@@ -136,7 +137,7 @@ class Configuration:
     @property
     def shard(self) -> Shard | None:
         """Which of `shadow.shards` jobs this is; None for the audit itself."""
-        number = self.shards["number"]
+        number = self.shards.get("number")
         return None if number is None else Shard(count=self.shards["count"], number=number)
 
 

@@ -1,12 +1,13 @@
 """One job: a configuration in, an audit out. Nothing heavy is imported before there is work."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_folder, about_node
+from mia_lightning.command.own_targets import check_own
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
 from mia_lightning.store.atomic import write_whole
@@ -14,6 +15,7 @@ from mia_lightning.store.atomic import write_whole
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from rich.console import Console
+    from torch import nn
 
     from mia_lightning.attacks.interface import Attack
     from mia_lightning.datasets.population import Population
@@ -28,13 +30,15 @@ class Job:
 
     Args:
         content: the configuration as plain values, as a report repeats it.
+        trusted: whether it may name any class or function, as the configuration that its user typed does. Of one that
+            came in a folder nothing is made but this package's own choices (`own_targets`).
 
     Raises:
         InputError: a section or setting that cannot be used, as far as this can be told before anything is made.
     """
 
-    def __init__(self, content: Mapping[str, Any]) -> None:
-        self.content = dict(content)
+    def __init__(self, content: Mapping[str, Any], *, trusted: bool = True) -> None:
+        self.content, self._trusted = dict(content), trusted
         self.configuration = Configuration(**self.content)
 
     @classmethod
@@ -65,7 +69,7 @@ class Job:
         parts = ("membership", "target", "shadow", "training", "trainer", "logger")
         return Audit(
             self.population() if population is None else population,
-            model=instantiate(made["model"], "model", partial=True),
+            model=self.model,
             attacks=self.attacks,
             defenses=self.defenses,
             adaptive=settings.defense["adaptive"],
@@ -82,7 +86,7 @@ class Job:
             output=folder,
             console=console if made["trainer"]["progress_bar"] else None,
             config=made,
-            **{name: instantiate(made[name], name) for name in parts},
+            **{name: self._make(made[name], name) for name in parts},
         )
 
     def run(self, folder: Path, console: "Console") -> "AuditReport":
@@ -102,12 +106,13 @@ class Job:
     def population(self) -> "Population":
         """The data set."""
         dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
-        self._look_ahead(dataset)
         from mia_lightning.datasets.population import Population
         from mia_lightning.training.plan.memory import enough_memory
 
+        if self._trusted:  # of a run in a folder nothing else is asked for
+            self._look_ahead(dataset)
         with enough_memory():
-            loaded = instantiate(dataset, "dataset")
+            loaded = self._make(dataset, "dataset")
         if not isinstance(loaded, Population):
             raise InputError(
                 f"`dataset` makes {shown(loaded)}, which is no Population; set its `_target_` to what makes one, see "
@@ -126,40 +131,57 @@ class Job:
             return  # `instantiate` says what is wrong
         if names_of is not None:
             names = names_of(**{name: value for name, value in dataset.items() if name != "_target_"})
-            instantiate(self.content["membership"], "membership").look_ahead(names)
+            self._make(self.content["membership"], "membership").look_ahead(names)
 
     @cached_property
     def attacks(self) -> "list[Attack]":
         nodes = (self.content.get("attack") or {}).items()
-        return [instantiate(node, f"attack.{name}") for name, node in nodes]
+        return [self._make(node, f"attack.{name}") for name, node in nodes]
 
     @cached_property
     def defenses(self) -> "list[Defense]":
         """The defences, in order."""
-        return [instantiate(node, f"defense.{name}") for name, node in self.configuration.defenses.items()]
+        return [self._make(node, f"defense.{name}") for name, node in self.configuration.defenses.items()]
+
+    @property
+    def model(self) -> "Callable[..., nn.Module]":
+        """What makes a network."""
+        made: Callable[..., nn.Module] = self._make(self.content["model"], "model", partial=True)
+        return made
+
+    @property
+    def guessed_model(self) -> "Callable[..., nn.Module] | None":
+        """What makes a network that the attacker assumes; None where it is that of the target.
+
+        What differs overrides the settings of `model`; a model of another class takes none of them.
+        """
+        node = self.content["guess"].get("model")
+        if not node:
+            return None
+        if "_target_" not in node:
+            node = {**self.content["model"], **node}
+        made: Callable[..., nn.Module] = self._make(node, "guess.model", partial=True)
+        return made
 
     @cached_property
     def guess(self) -> "Guess | None":
-        """What the attacker assumes otherwise; None for nothing.
-
-        What differs overrides the settings of `model` and `training`; a model of another class takes none of them.
-        """
+        """What the attacker assumes otherwise; None for nothing."""
         from mia_lightning.shadows.guess import Guess
 
-        model, training = (self.content["guess"].get(name) for name in ("model", "training"))
-        if not model and not training:
+        model, training = self.guessed_model, self.content["guess"].get("training")
+        if model is None and not training:
             return None
-        if model and "_target_" not in model:
-            model = {**self.content["model"], **model}
         training = {**self.content["training"], **training} if training else None
-        return Guess(
-            model=instantiate(model, "guess.model", partial=True) if model else None,
-            training=instantiate(training, "guess.training") if training else None,
-        )
+        return Guess(model=model, training=self._make(training, "guess.training") if training else None)
 
     def named(self, experiment: str, variant: str | None) -> "Job":
         """The same as a part of an experiment, as its report says."""
         return Job({**self.content, "experiment": {"name": experiment, "variant": variant}})
+
+    def _make(self, node: Any, place: str, *, partial: bool = False) -> Any:
+        if not self._trusted:
+            check_own(node, place)
+        return instantiate(node, place, partial=partial)
 
     def keep(self, folder: Path) -> None:
         """Write config.yaml.

@@ -221,10 +221,10 @@ def given_twice(overrides: Sequence[str]) -> list[str]:
 
 
 def check_flags(arguments: Sequence[str]) -> None:
-    """Hydra's own parser, with one sentence where argparse would print its usage, and for what is no text.
+    """Hydra's own parser, with one sentence where argparse would print its usage.
 
     Raises:
-        InputError: an argument cannot be used.
+        InputError: an argument is no text, or there is an unknown flag, or one that reads a pickle out of a run's folder.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -239,7 +239,11 @@ def check_flags(arguments: Sequence[str]) -> None:
         raise InputError(f"{message}; settings are given as key=value, see mia-lightning --help.")
 
     parser.error = refuse  # type: ignore[method-assign]
-    parser.parse_args(arguments)
+    if parser.parse_args(arguments).experimental_rerun is not None:
+        raise InputError(
+            "--experimental-rerun reads a pickle, and reading one runs whatever code is in it; repeat the settings that "
+            "stand in .hydra/overrides.yaml beside it."
+        )
 
 
 def about_node(error: BaseException, place: str, node: Any) -> InputError:

@@ -1,8 +1,9 @@
-"""The FastAPI application: its routes, the token that requests need, and errors as one JSON sentence."""
+"""The FastAPI application: its routes, what a request needs to reach them, and errors as one JSON sentence."""
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -11,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mia_lightning.serve.desk import Desk
+from mia_lightning.serve.hosts import Hosts
 from mia_lightning.serve.refusals import RefusedError
 
 # Routes that tell a platform that the server is alive, and nothing about the model; they need no token.
@@ -24,14 +26,27 @@ class Token:
     value: str = field(repr=False)
     header: str = "Authorization"
 
-    def is_in(self, request: Request) -> bool:
-        """Whether the request has it; the time does not depend on how much of it is right."""
+    def check(self, request: Request) -> None:
+        """Refuse a request without it; the time does not depend on how much of a token is right.
+
+        Raises:
+            RefusedError: it has none, or another.
+        """
+        if request.scope["path"] in _OPEN:
+            return
         prefix = "Bearer " if self.header.lower() == "authorization" else ""
         given = request.headers.get(self.header, "")
-        return hmac.compare_digest(given.encode(), f"{prefix}{self.value}".encode())
+        if not hmac.compare_digest(given.encode(), f"{prefix}{self.value}".encode()):
+            raise RefusedError(
+                401,
+                f"the request has no valid token in its header {self.header}",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
 
 
-def make_app(routers: Sequence[APIRouter], desk: Desk, *, description: str, token: Token | None = None) -> FastAPI:
+def make_app(
+    routers: Sequence[APIRouter], desk: Desk, *, description: str, hosts: Hosts, token: Token | None = None
+) -> FastAPI:
     """The application; it answers `GET /` with the description and `GET /counts` with its counts."""
     app = FastAPI(title="mia-serve", docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -48,11 +63,12 @@ def make_app(routers: Sequence[APIRouter], desk: Desk, *, description: str, toke
 
     @app.exception_handler(RefusedError)
     def refused(request: Request, error: RefusedError) -> Response:
-        return JSONResponse({"error": error.reason}, status_code=error.status, headers=error.headers)
+        return _answer(error)
 
     @app.exception_handler(HTTPException)
     def no_such_route(request: Request, error: HTTPException) -> Response:
-        reason = f"{request.method} {request.url.path[:200]} is none of this server's routes; GET / lists them"
+        path = quote(request.scope["path"], safe="/:")[:200]
+        reason = f"{request.method} {path} is none of this server's routes; GET / lists them"
         return JSONResponse({"error": reason}, status_code=error.status_code, headers=error.headers)
 
     @app.exception_handler(ClientDisconnect)
@@ -64,21 +80,27 @@ def make_app(routers: Sequence[APIRouter], desk: Desk, *, description: str, toke
         # The traceback goes to the server's own log: it is a bug.
         return JSONResponse({"error": "the server failed; its own log says why"}, status_code=500)
 
-    if token is not None:
-        app.add_middleware(_TokenRequired, token=token)
+    app.add_middleware(_Door, checks=[hosts.check] if token is None else [hosts.check, token.check])
     return app
 
 
-class _TokenRequired:
-    """Refuses requests without the token before their body is read."""
+class _Door:
+    """Turns requests away before their body is read."""
 
-    def __init__(self, app: ASGIApp, token: Token) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: ASGIApp, checks: Sequence[Callable[[Request], None]]) -> None:
+        self._app, self._checks = app, checks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or self._token.is_in(Request(scope)):
-            await self._app(scope, receive, send)
-            return
-        headers = {"WWW-Authenticate": "Bearer", "Connection": "close"}
-        reason = f"the request has no valid token in its header {self._token.header}"
-        await JSONResponse({"error": reason}, status_code=401, headers=headers)(scope, receive, send)
+        app = self._app
+        if scope["type"] == "http":
+            try:
+                for check in self._checks:
+                    check(Request(scope))
+            except RefusedError as error:
+                app = _answer(error, {"Connection": "close"})
+        await app(scope, receive, send)
+
+
+def _answer(error: RefusedError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    everything = {**error.headers, **(headers or {})}
+    return JSONResponse({"error": error.reason}, status_code=error.status, headers=everything)

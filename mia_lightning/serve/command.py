@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 PROGRAM = "mia-serve"
 SERVICES = ("google_prediction", "amazon_ml")
+_TRUSTED = (
+    "warning: --trust calls whatever the run's configuration names, with your rights on this machine; leave it out for "
+    "folders that you did not make."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _serve(arguments: Sequence[str]) -> NoReturn:
-    import_from_here()
     ready = prepare(arguments)
     from mia_lightning.serve.listening import serve
 
@@ -108,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--accelerator", choices=("cpu", "gpu"), default="cpu", help="where the model runs (default: %(default)s)"
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="call the classes and functions of others that the run's configuration names, for the data set, the model "
+        "and the defences; they run with your rights, so trust the folder as you trust a program",
+    )
     return parser
 
 
@@ -151,6 +160,15 @@ def _common(*, max_bytes: int, max_records: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, for this machine alone)"
     )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        type=_host,
+        default=[],
+        metavar="NAME",
+        help="a further name by which clients ask, such as that of a proxy; may be repeated (default: this machine's "
+        "addresses and localhost)",
+    )
     parser.add_argument("--port", type=_port, default=8700, help="0 for a free port (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of faults and trainings (default: %(default)s)")
     parser.add_argument(
@@ -180,10 +198,13 @@ def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", lis
     from mia_lightning.serve import open_inference, predict_v1
     from mia_lightning.serve.app import make_app
     from mia_lightning.serve.defenses import output_defenses
+    from mia_lightning.serve.hosts import Hosts
     from mia_lightning.serve.listening import address_of
     from mia_lightning.serve.records import Form
     from mia_lightning.serve.run import next_command, served_model
 
+    if options.trust:
+        import_from_here()
     model = served_model(
         options.folder,
         role=options.model,
@@ -192,6 +213,7 @@ def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", lis
         defenses=output_defenses(options.defense),
         answers=options.answers,
         accelerator=options.accelerator,
+        trust=options.trust,
     )
     form = Form(shape=model.population.input_shape, dtype=model.population.x_N.dtype, max_records=options.max_records)
     base, address = f"/v2/models/{model.name}", address_of(listening)
@@ -201,12 +223,19 @@ def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", lis
     )
     routers = [each.routes(model, desk, form) for each in (open_inference, predict_v1)]
     command = next_command(
-        options.folder, model, address, member=options.member, token_variable=options.token_variable or ""
+        options.folder,
+        model,
+        address,
+        member=options.member,
+        token_variable=options.token_variable or "",
+        trust=options.trust,
     )
+    hosts = Hosts.of(listening, [options.host, *options.allowed_host])
+    trusted = (_TRUSTED,) if options.trust else ()
     return Ready(
-        app=make_app(routers, desk, description=description, token=token),
+        app=make_app(routers, desk, description=description, hosts=hosts, token=token),
         listening=listening,
-        sentences=(*_warnings(listening), f"{address} serves {model.describe()}. Next: {command}"),
+        sentences=(*trusted, *_warnings(listening), f"{address} serves {model.describe()}. Next: {command}"),
     )
 
 
@@ -214,6 +243,7 @@ def _service(
     options: argparse.Namespace, name: str, desk: "Desk", token: "Token | None", listening: socket.socket
 ) -> Ready:
     from mia_lightning.serve.app import make_app
+    from mia_lightning.serve.hosts import Hosts
     from mia_lightning.serve.listening import address_of
     from mia_lightning.serve.projects import Projects
     from mia_lightning.serve.training import routes
@@ -240,10 +270,10 @@ def _service(
     address = address_of(listening)
     variable = f" target.token_variable={options.token_variable}" if options.token_variable else ""
     command = f"mia-lightning target={name} target.url={address}{variable} seed={options.seed} dataset=..."
+    router = routes(projects, desk, max_records=options.max_records)
+    hosts = Hosts.of(listening, [options.host, *options.allowed_host])
     return Ready(
-        app=make_app(
-            [routes(projects, desk, max_records=options.max_records)], desk, description=description, token=token
-        ),
+        app=make_app([router], desk, description=description, hosts=hosts, token=token),
         listening=listening,
         sentences=(*_warnings(listening), f"{address} serves {name}. Next: {command}"),
     )
@@ -298,6 +328,12 @@ def _token(options: argparse.Namespace) -> "Token | None":
 def _name(text: str) -> str:
     if not re.fullmatch(r"[\w.-]{1,100}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no name; give up to 100 letters, digits, dots and hyphens")
+    return text
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,253}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a host; give it without http:// and without a port")
     return text
 
 

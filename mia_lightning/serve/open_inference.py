@@ -5,14 +5,15 @@ Source: github.com/kserve/open-inference-protocol, "Open Inference Protocol spec
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from mia_lightning.serve.desk import Desk, Reply
-from mia_lightning.serve.records import Form, parsed_object
+from mia_lightning.serve.desk import JSON, Desk, Reply
+from mia_lightning.serve.records import Form, numbers, parsed_object
 from mia_lightning.serve.refusals import RefusedError
 from mia_lightning.serve.run import ServedModel
 from mia_lightning.serve.shown import LABELS, PROBABILITIES, Answers
@@ -62,7 +63,7 @@ def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
         check_name(model, name, version)
         if "inference-header-content-length" in request.headers:
             raise RefusedError(400, "this server reads no binary data; send the tensors as JSON")
-        return await desk.answer(request, lambda body: _infer(model, form, body))
+        return await desk.answer(request, [JSON], lambda body: _infer(model, form, body))
 
     return router
 
@@ -104,7 +105,7 @@ def _metadata(model: ServedModel, form: Form) -> dict[str, Any]:
 
 
 def _infer(model: ServedModel, form: Form, body: bytes) -> Reply:
-    content = parsed_object(body)
+    content = parsed_object(body, form)
     identifier = content.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise RefusedError(400, "`id` is no text; send a text, or leave it out")
@@ -119,11 +120,15 @@ def _infer(model: ServedModel, form: Form, body: bytes) -> Reply:
 
 def _wanted(outputs: Any) -> list[str] | None:
     """The names of the requested outputs; None where the server chooses."""
-    if not outputs:
+    if outputs is None or outputs == []:
         return None
     if not isinstance(outputs, list) or not all(isinstance(each, dict) for each in outputs):
         raise RefusedError(400, '`outputs` is no list of objects; send [{"name": "probabilities"}], or leave it out')
-    return [str(each.get("name")) for each in outputs]
+    names = [str(each.get("name")) for each in outputs]
+    (name, count), *_ = Counter(names).most_common(1)
+    if count > 1:
+        raise RefusedError(400, f"`outputs` names {name[:100]!r} {count} times; name each output once")
+    return names
 
 
 def _input(content: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
@@ -133,17 +138,22 @@ def _input(content: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
         raise RefusedError(400, f"`inputs` is no list of one tensor; send the one input, {INPUT!r}")
     one = inputs[0]
     shape, datatype = one.get("shape"), one.get("datatype")
-    if not isinstance(shape, list) or not shape or any(type(size) is not int or size < 0 for size in shape):
+    if (
+        not isinstance(shape, list)
+        or not shape
+        or any(type(size) is not int or not 0 <= size < 2**63 for size in shape)
+    ):
         raise RefusedError(400, "`shape` of the input is no list of sizes; send [records, *features]")
     if not isinstance(datatype, str) or datatype not in _DATATYPES:
         raise RefusedError(400, f"`datatype` of the input is none of {', '.join(_DATATYPES)}; send one of these")
     form.check_count(shape[0])
+    form.check_shape(tuple(shape[1:]))
     try:
-        flat = np.asarray(one.get("data"))
-    except (ValueError, OverflowError):
+        flat = numbers(one.get("data"))
+    except ValueError:
         raise RefusedError(400, "`data` of the input differs in the length of its rows; send it flat") from None
-    if flat.dtype.kind not in "fiub":
-        raise RefusedError(400, "`data` of the input holds what is no number; send a list of numbers")
+    except TypeError:
+        raise RefusedError(400, "`data` of the input holds what is no number; send a list of numbers") from None
     if flat.size != math.prod(shape):
         raise RefusedError(
             400, f"`data` of the input has {flat.size} numbers, and its shape {shape} {math.prod(shape)}"

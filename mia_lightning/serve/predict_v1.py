@@ -9,17 +9,14 @@ import io
 import json
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from mia_lightning.serve.desk import Desk, Reply
+from mia_lightning.serve.desk import CSV, JSON, Desk, Reply, media_type
 from mia_lightning.serve.open_inference import VERSION, check_name
 from mia_lightning.serve.records import Form, instances_of, parsed, parsed_object
 from mia_lightning.serve.refusals import RefusedError
 from mia_lightning.serve.run import ServedModel
-
-_CSV, _JSON = "text/csv", "application/json"
 
 
 def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
@@ -37,7 +34,7 @@ def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
     @router.post("/v1/projects/{project}/locations/{location}/endpoints/{name}:predict")
     async def predict(request: Request, name: str, version: str = VERSION) -> Response:
         check_name(model, name, version)
-        return await desk.answer(request, lambda body: _predict(model, form, body))
+        return await desk.answer(request, [JSON], lambda body: _predict(model, form, body))
 
     @router.get("/ping")
     def ping() -> Response:
@@ -50,24 +47,21 @@ def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
 
     @router.post("/invocations")
     async def invocations(request: Request) -> Response:
-        sent = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-        if sent not in (_CSV, _JSON):
-            raise RefusedError(415, f"the body is {sent[:100]!r}; send {_JSON} or {_CSV}")
-        accepted = request.headers.get("accept", "")
-        wanted = _CSV if _CSV in accepted else _JSON if _JSON in accepted else sent
-        return await desk.answer(request, lambda body: _invoke(model, form, body, sent, wanted))
+        sent, accepted = media_type(request), request.headers.get("accept", "")
+        wanted = CSV if CSV in accepted else JSON if JSON in accepted else sent
+        return await desk.answer(request, [JSON, CSV], lambda body: _invoke(model, form, body, sent, wanted))
 
     return router
 
 
 def _predict(model: ServedModel, form: Form, body: bytes) -> Reply:
-    return _reply(model, form, instances_of(parsed_object(body)), _JSON)
+    return _reply(model, form, instances_of(parsed_object(body, form)), JSON)
 
 
 def _invoke(model: ServedModel, form: Form, body: bytes, sent: str, wanted: str) -> Reply:
-    if sent == _CSV:
-        return _reply(model, form, _rows(body), wanted)
-    content = parsed(body)
+    if sent == CSV:
+        return _reply(model, form, form.rows(body), wanted)
+    content = parsed(body, form)
     return _reply(model, form, content if isinstance(content, list) else instances_of(_object(content)), wanted)
 
 
@@ -80,10 +74,10 @@ def _object(content: Any) -> dict[str, Any]:
 def _reply(model: ServedModel, form: Form, values: Any, wanted: str) -> Reply:
     x_B = form.records(values)
     predictions = model.answer(x_B).predictions()
-    if wanted == _CSV:
+    if wanted == CSV:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(_cells(each) for each in predictions)
-        return Reply(content=text.getvalue().encode(), num_records=len(x_B), media_type=_CSV)
+        return Reply(content=text.getvalue().encode(), num_records=len(x_B), media_type=CSV)
     content = json.dumps({"predictions": predictions}, allow_nan=False).encode()
     return Reply(content=content, num_records=len(x_B))
 
@@ -93,12 +87,3 @@ def _cells(prediction: Any) -> list[Any]:
     if isinstance(prediction, dict):
         return [cell for pair in prediction.items() for cell in pair]
     return prediction if isinstance(prediction, list) else [prediction]
-
-
-def _rows(body: bytes) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Records as lines of numbers."""
-    try:
-        lines = [line for line in body.decode().splitlines() if line.strip()]
-        return np.array([[float(cell) for cell in line.split(",")] for line in lines], dtype=np.float64)
-    except ValueError:  # of the text, of a number, or lines of different lengths
-        raise RefusedError(400, "the body is no CSV of numbers, a record a line, without a header") from None

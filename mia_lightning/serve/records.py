@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from mia_lightning.serve.refusals import RefusedError
 
 _DEEPEST = 24  # levels of lists and objects; a batch of images takes 6
+_SPARE = 10_000  # marks or lines of a body that belong to none of its records
+_BLOCK = 2**20  # bytes whose levels are counted at once
 _STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"[{")] = 1
@@ -46,6 +49,29 @@ class Form:
         if count == 0:
             raise RefusedError(400, "the request has no records; send at least one")
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse records of another shape than the model's, flat or not."""
+        if shape not in (self.shape, (math.prod(self.shape),)):
+            raise RefusedError(
+                400,
+                f"the records have shape {list(shape[:_DEEPEST])}, and those of this model have {list(self.shape)}; "
+                "send them as they were before normalisation",
+            )
+
+    def check_marks(self, body: bytes, marks: str) -> None:
+        """Refuse JSON with more of these marks than the most records have: what it holds would take time and memory."""
+        size, depth = math.prod(self.shape), len(self.shape)
+        lists = max(1, sum(math.prod(self.shape[:level]) for level in range(depth)))
+        of_record = {'"': 4, "\\": 1, "{": 1, "[": lists, ",": size + 1}
+        for mark in marks:
+            most = of_record[mark] * self.max_records + _SPARE
+            if body.count(mark.encode()) > most:
+                raise RefusedError(
+                    413,
+                    f"the body has {mark} more than {most} times, and {self.max_records} records, the most at once "
+                    "(--max-records), need fewer; send fewer",
+                )
+
     def records(self, values: Any) -> Tensor:
         """`[B, *shape]` of `dtype` from B nested lists or arrays of numbers; a record may be given flat.
 
@@ -57,14 +83,36 @@ class Form:
                 400, f"the records are {_kind(values)}, not a list; send a list with one for each record"
             )
         self.check_count(len(values))
-        value_B = _numbers(values)
-        if value_B.shape[1:] not in (self.shape, (math.prod(self.shape),)):
-            raise RefusedError(
-                400,
-                f"the records have shape {list(value_B.shape[1:])}, and those of this model have {list(self.shape)}; "
-                "send them as they were before normalisation",
-            )
+        try:
+            value_B = values if isinstance(values, np.ndarray) else numbers(values)
+        except ValueError:
+            raise RefusedError(400, "the records differ in shape; send lists of equal length") from None
+        except TypeError:
+            raise RefusedError(400, "the records hold what is no number; send numbers alone") from None
+        self.check_shape(value_B.shape[1:])
         return self._cast(value_B.reshape(len(value_B), *self.shape))
+
+    def rows(self, body: bytes) -> Numbers:
+        """`[B, features]` from lines of numbers; there are no more lines or cells than records have.
+
+        Raises:
+            RefusedError: it is no such text, or there are too many records.
+        """
+        if body.count(b"\n") > 2 * self.max_records + _SPARE:
+            raise RefusedError(
+                413, f"the body has too many lines for {self.max_records} records (--max-records); send fewer"
+            )
+        size = math.prod(self.shape)
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        self.check_count(len(lines))
+        try:
+            if b"_" in body or any(line.count(b",") != size - 1 for line in lines):  # for Python 1_0 is a number
+                raise ValueError
+            return np.array([[float(cell) for cell in line.split(b",")] for line in lines])
+        except ValueError:
+            raise RefusedError(
+                400, f"the body is no CSV of numbers, {size} to a line, a line to a record, without a header"
+            ) from None
 
     def _cast(self, value_B: Numbers) -> Tensor:
         name = str(self.dtype).removeprefix("torch.")
@@ -91,30 +139,30 @@ class Form:
         raise RefusedError(400, f"record {place[0]} has {value_B[place]!s} at {list(place[1:])}, {why}")
 
 
-def parsed(body: bytes) -> Any:
-    """The body as JSON.
+def parsed(body: bytes, form: Form) -> Any:
+    """The body as JSON in UTF-8; its size is checked before it is read.
 
     Raises:
-        RefusedError: it is no JSON, is nested too deeply, or holds NaN or infinity, which JSON does not have.
+        RefusedError: it is no JSON, is nested too deeply, holds more than the most records do, names something twice,
+            or holds NaN or infinity, which JSON does not have.
     """
-    steps = _STEPS[np.frombuffer(_STRINGS.sub(b"", body), dtype=np.uint8)]
-    steps = steps[steps != 0]
-    if len(steps) and int(steps.cumsum(dtype=np.int64).max()) > _DEEPEST:
-        raise RefusedError(400, f"the body is nested more than {_DEEPEST} levels deep; send plain lists of records")
+    form.check_marks(body, '"\\')
+    _check_depth(_STRINGS.sub(b"", body))
+    form.check_marks(body, "{[,")
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_named_once)
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, json.JSONDecodeError) else "a text or a number in it cannot be read"
         raise RefusedError(400, f"the body is not JSON ({reason}); send a JSON object") from None
 
 
-def parsed_object(body: bytes) -> dict[str, Any]:
+def parsed_object(body: bytes, form: Form) -> dict[str, Any]:
     """The body as a JSON object.
 
     Raises:
         RefusedError: it is no JSON object.
     """
-    content = parsed(body)
+    content = parsed(body, form)
     if not isinstance(content, dict):
         raise RefusedError(400, f"the body is {_kind(content)}; send a JSON object")
     return content
@@ -141,14 +189,55 @@ def _refuse_constant(name: str) -> NoReturn:
     raise RefusedError(400, f"the body has {name}, which is no number in JSON; send finite numbers")
 
 
-def _numbers(values: Any) -> Numbers:
-    try:
-        found = np.asarray(values)
-    except (ValueError, OverflowError):
-        raise RefusedError(400, "the records differ in shape, or hold no numbers; send lists of equal length") from None
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise RefusedError(400, f"an object in the body has {name[:100]!r} twice; name each thing once")
+    return made
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse a body without its texts in which lists and objects are nested too deeply."""
+    depth = 0
+    for start in range(0, len(body), _BLOCK):
+        steps = _STEPS[np.frombuffer(body, dtype=np.uint8, count=min(_BLOCK, len(body) - start), offset=start)]
+        depths = steps.cumsum(dtype=np.int64) + depth
+        if int(depths.max()) > _DEEPEST:
+            raise RefusedError(400, f"the body is nested more than {_DEEPEST} levels deep; send plain lists of records")
+        depth = int(depths[-1])
+
+
+def numbers(values: Any) -> Numbers:
+    """An array of nested lists of numbers; truth values are 0 and 1.
+
+    What they hold is looked at first: in an array of texts each would take as much memory as the longest.
+
+    Raises:
+        ValueError: the lists differ in length.
+        TypeError: they hold what is no number of 64 bits.
+    """
+    kinds = set(map(type, np.asarray(values, dtype=object).ravel().tolist()))
+    if list in kinds:
+        raise ValueError("lists of different lengths")
+    if not kinds <= {int, float, bool}:
+        raise TypeError("no numbers")
+    found = np.asarray(values)
     if found.dtype.kind not in "fiub":
-        raise RefusedError(400, "the records hold what is no number; send numbers alone")
+        raise TypeError("a number beyond 64 bits")
     return found.astype(np.uint8) if found.dtype.kind == "b" else found
+
+
+def check_answers(probability_BC: Tensor) -> Tensor:
+    """The answers of a model; refuse records so far from all others that it has none."""
+    lost_B = probability_BC.isnan().any(-1)
+    if bool(lost_B.any()):
+        row = int(lost_B.nonzero()[0])
+        raise RefusedError(
+            400,
+            f"for record {row} the model's answer is not a number, since its values are too large; send smaller ones",
+        )
+    return probability_BC
 
 
 def _kind(value: Any) -> str:

@@ -3,22 +3,22 @@
 import re
 import shlex
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
-from mia_lightning.command.job import Job, instantiate
+from mia_lightning.command.job import Job
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model, split_defenses
 from mia_lightning.errors import InputError
 from mia_lightning.reports.files import read_report
 from mia_lightning.reports.names import MEMBERS
 from mia_lightning.reports.schema import AuditReport
+from mia_lightning.serve.records import check_answers
 from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.sweep.rows import read_yaml
 from mia_lightning.targets.existing import given_models
@@ -56,6 +56,9 @@ class ServedModel:
 
         The answer for a record does not depend on the other records. Probabilities are the float64 exponentials of
         float32 log probabilities, as `TrainedStack.observe` gives them.
+
+        Raises:
+            RefusedError: there is no answer for a record, since its values are too large.
         """
         stack = self.trained.stack
         with self._lock:
@@ -63,7 +66,7 @@ class ServedModel:
             log_BC = steadily(lambda block: self.trained.log_probability(block)[0], normal_B)
             observed_BC = apply_all(self.defenses, log_BC)
         return Answers(
-            probability_BC=observed_BC.double().exp().cpu(),
+            probability_BC=check_answers(observed_BC.double().exp().cpu()),
             class_names=self.population.class_names,
             shown=self.shown,
         )
@@ -87,17 +90,21 @@ def served_model(
     defenses: Sequence[OutputDefense] = (),
     answers: str = "probabilities",
     accelerator: str = "cpu",
+    trust: bool = False,
 ) -> ServedModel:
     """The network of a run with `save_models=true`.
 
     Args:
-        folder: of the run. Its configuration names the classes and functions that are called, as when it was run.
+        folder: of the run.
         role: `target` or `shadow`.
         member: which of several models, from 0; None for the only one.
         name: by default the role.
+        trust: whether data set, architecture and training defences may be any that the run's configuration names, which
+            are then called, as when it was run; otherwise they must be this package's own.
 
     Raises:
-        InputError: it is no such run or has no such model, or its data set cannot be loaded.
+        InputError: it is no such run or has no such model, its data set cannot be loaded, or it names what is not this
+            package's own.
     """
     report = read_report(folder)
     path = folder / f"{role}.safetensors"
@@ -107,8 +114,9 @@ def served_model(
         raise InputError(
             f"{folder} is a run from Python, whose report names neither model nor data set; run it by mia-lightning."
         )
-    population = _population(report)
-    k, stack = _chosen(path, role, member, report.run.config, population)
+    job = Job(report.run.config, trusted=trust)
+    population = _population(job, report)
+    k, stack = _chosen(path, role, member, job, population)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     return ServedModel(
         name=role if name is None else name,
@@ -119,26 +127,33 @@ def served_model(
     )
 
 
-def next_command(folder: Path, model: ServedModel, address: str, *, member: int | None, token_variable: str) -> str:
+def next_command(
+    folder: Path, model: ServedModel, address: str, *, member: int | None, token_variable: str, trust: bool = False
+) -> str:
     """The command of an audit of the served model, as far as the run gives it."""
     members = folder / MEMBERS
     place = str(members) if members.is_file() and member in (None, 0) else "ROWS.csv"
     words = ["mia-lightning", "target=open_inference", f"target.url={address}", f"target.model={model.name}"]
     words += [f"target.token_variable={token_variable}"] if token_variable else []
-    return shlex.join([*words, "membership=given", f"membership.path={place}", *_typed(folder)])
+    return shlex.join([*words, "membership=given", f"membership.path={place}", *_typed(folder, trust)])
 
 
-def _typed(folder: Path) -> list[str]:
-    """The settings of data, model and training that were typed when the run was started."""
+def _typed(folder: Path, trust: bool) -> list[str]:
+    """The settings of data, model and training that were typed when the run was started.
+
+    They are for a person to copy. Without trust those are left out that name what to call, that Hydra would fill in, or
+    that a terminal would obey.
+    """
     typed = read_yaml(folder / ".hydra" / "overrides.yaml")
     if not isinstance(typed, list):
         return ["dataset=...", "model=..."]
-    return [str(each) for each in typed if _KEPT.match(str(each).lstrip("+~"))]
+    kept = [each for each in typed if isinstance(each, str) and _KEPT.match(each.lstrip("+~"))]
+    return [each for each in kept if trust or (each.isprintable() and "_target_" not in each and "${" not in each)]
 
 
-def _population(report: AuditReport) -> Population:
+def _population(job: Job, report: AuditReport) -> Population:
     """One record of the run's data set, which must still have the form that it had in the run."""
-    whole = Job(report.run.config).population()
+    whole = job.population()
     if whole.class_names != report.dataset.class_names or whole.input_shape != report.dataset.input_shape:
         raise InputError(
             f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, but "
@@ -149,11 +164,8 @@ def _population(report: AuditReport) -> Population:
     return replace(one, x_N=one.x_N.clone(), label_N=one.label_N.clone(), member_N=None, group_N=None, group_names=())
 
 
-def _chosen(
-    path: Path, role: str, member: int | None, config: dict[str, Any], population: Population
-) -> tuple[int, Stack]:
-    make = bind_records(_model(config, role), population)
-    stack = Stack.load(path, make)
+def _chosen(path: Path, role: str, member: int | None, job: Job, population: Population) -> tuple[int, Stack]:
+    stack = Stack.load(path, bind_records(_model(job, role), population))
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
     k = member or 0
@@ -165,12 +177,8 @@ def _chosen(
     return k, stack
 
 
-def _model(config: dict[str, Any], role: str) -> "partial[torch.nn.Module]":
+def _model(job: Job, role: str) -> "Callable[..., torch.nn.Module]":
     """Makes the network that was trained: the configured one or the attacker's guess, with its training defences."""
-    job = Job(config)
-    made = instantiate(config["model"], "model", partial=True)
-    trainings = split_defenses(job.defenses)[1]
-    if role == "shadow":
-        made = job.guess.model if job.guess is not None and job.guess.model is not None else made
-        trainings = trainings if config["defense"]["adaptive"] else ()
-    return partial(defended_model(trainings, made))
+    is_guess = role == "shadow"
+    trainings = () if is_guess and not job.configuration.defense["adaptive"] else split_defenses(job.defenses)[1]
+    return defended_model(trainings, (job.guessed_model if is_guess else None) or job.model)

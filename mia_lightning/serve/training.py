@@ -12,14 +12,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mia_lightning.serve.desk import Desk, Reply
+from mia_lightning.serve.desk import BYTES, JSON, Desk, Reply, media_type
 from mia_lightning.serve.projects import Projects
-from mia_lightning.serve.records import Form, instances_of, parsed_object
+from mia_lightning.serve.records import Form, check_answers, instances_of, parsed_object
 from mia_lightning.serve.refusals import RefusedError
 from mia_lightning.targets.services.interface import ServiceJob
 
-_TENSORS = "application/octet-stream"
 _MOST_CLASSES = 100_000
+_MOST_PRODUCTS = 2**28  # features times classes, or times the width of a network, of one model
+_WIDTH = 256
+_LONGEST_HEADER = 10_000  # bytes of a safetensors body that describe its tensors
 _DTYPES = (
     *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
@@ -51,7 +53,7 @@ def routes(projects: Projects, desk: Desk, *, max_records: int) -> APIRouter:
     async def upload(request: Request, project: str) -> Response:
         projects.find(project)  # before the body is read
         name, num_classes = _asked(request)
-        body = await desk.body(request)
+        body = await desk.body(request, [BYTES])
 
         def add() -> None:
             projects.add(project, _job(body, name, num_classes))
@@ -68,18 +70,18 @@ def routes(projects: Projects, desk: Desk, *, max_records: int) -> APIRouter:
     async def predict(request: Request, project: str, model: str) -> Response:
         shape, dtype = projects.form_of(project, model)
         form = Form(shape=shape, dtype=dtype, max_records=max_records)
-        is_json = request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+        is_json = media_type(request) == JSON
 
         def reply(body: bytes) -> Reply:
-            x_B = form.records(instances_of(parsed_object(body))) if is_json else _records(body, form)
-            probability_BC = projects.predict(project, model, x_B)
+            x_B = form.records(instances_of(parsed_object(body, form))) if is_json else _records(body, form)
+            probability_BC = check_answers(projects.predict(project, model, x_B))
             if not is_json:
                 content = save({"probability": probability_BC.contiguous()})
-                return Reply(content=content, num_records=len(x_B), media_type=_TENSORS)
+                return Reply(content=content, num_records=len(x_B), media_type=BYTES)
             text = json.dumps({"predictions": probability_BC.tolist()}, allow_nan=False)
             return Reply(content=text.encode(), num_records=len(x_B))
 
-        return await desk.answer(request, reply)
+        return await desk.answer(request, [JSON, BYTES], reply)
 
     return router
 
@@ -103,6 +105,13 @@ def _job(body: bytes, name: str, num_classes: int) -> ServiceJob:
     if bool(outside_N.any()):
         row = int(outside_N.nonzero()[0])
         raise RefusedError(400, f"label {int(label_N[row])} of record {row} is outside 0 to {num_classes - 1}")
+    size = math.prod(x_N.shape[1:])
+    if size * max(num_classes, _WIDTH) > _MOST_PRODUCTS:
+        raise RefusedError(
+            413,
+            f"records of {size} features in {num_classes} classes need a larger model than this server trains; send "
+            "fewer features or classes",
+        )
     return ServiceJob(name=name, x_N=x_N, label_N=label_N, num_classes=num_classes)
 
 
@@ -118,6 +127,8 @@ def _records(body: bytes, form: Form) -> Tensor:
 
 def _tensors(body: bytes, names: tuple[str, ...]) -> dict[str, Tensor]:
     try:
+        if int.from_bytes(body[:8], "little") > _LONGEST_HEADER:
+            raise ValueError
         tensors = load(body)
     except (SafetensorError, KeyError, ValueError, OverflowError):
         raise RefusedError(400, f"the body is no safetensors; send a file with {' and '.join(names)}") from None

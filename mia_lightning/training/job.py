@@ -240,7 +240,7 @@ def fit(trainer: pl.Trainer, module: StackModule, *, resume: Path | None = None)
     """
     try:
         with _interruptible():
-            trainer.fit(module, ckpt_path=resume)
+            trainer.fit(module, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:
         raise InputError(
             f"pytorch_lightning.Trainer refuses to train ({first_line(error)}); change the `trainer` settings."

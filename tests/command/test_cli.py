@@ -256,6 +256,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
             ["""typed "dataset.drop_columns=[a,'1.5']"."""],
         ),
         (["--no-such-flag"], ["--no-such-flag"]),
+        (["--experimental-rerun", "config.pickle"], ["--experimental-rerun reads a pickle", ".hydra/overrides.yaml"]),
         (["+extra.key=1"], ["`extra`"]),
         (["model=custom"], ["`model._target_` is not set"]),
         (["dataset=csv", "dataset.path=x.csv"], ["`dataset.label_column` is not set"]),

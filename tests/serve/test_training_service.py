@@ -199,6 +199,14 @@ def test_a_job_that_cannot_be_taken(
     assert sentence in response.json()["error"]
 
 
+@pytest.mark.parametrize(("size", "num_classes"), [(2**21, 2), (5000, 100_000)])
+def test_a_model_that_memory_may_not_hold_is_refused(google: httpx.Client, size: int, num_classes: int) -> None:
+    place = f"/v1/projects/{google.post('/v1/projects').json()['project']}"
+    content = save({"x": torch.zeros(1, size, dtype=torch.uint8), "label": torch.tensor([1])})
+    response = google.post(f"{place}/jobs", params={"name": "a", "num_classes": num_classes}, content=content)
+    assert (response.status_code, "larger model than this server trains" in response.json()["error"]) == (413, True)
+
+
 def test_what_a_project_refuses(blobs: Population, google: httpx.Client) -> None:
     def said(response: httpx.Response, status: int, sentence: str) -> None:
         assert (response.status_code, list(response.json())) == (status, ["error"])

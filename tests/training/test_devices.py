@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import pytorch_lightning as pl
@@ -26,6 +27,8 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.devices import processes
+from mia_lightning.training.devices.local_shard import HANDED_OVER, _handed_over
 from mia_lightning.training.devices.processes import threads_of_shard
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob, divided
@@ -318,6 +321,52 @@ def test_what_cannot_be_pickled_is_refused_by_name(
     recipe = Recipe(**{"epochs": 1, "batch_size": 9, "optimizer": ADAM, **recipe})
     with pytest.raises(InputError, match=sentence):
         train_with(engine, make, records(), [torch.arange(9)] * 2, recipe, role="shadow")
+
+
+class Ran:
+    """Its pickle makes a file where it is read."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.place,)
+
+
+@pytest.mark.parametrize("how", ["ours", "group", "others", "another user", "link", "nothing"])
+def test_code_is_read_only_from_a_file_that_this_user_alone_can_write(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, ran = tmp_path / "file", tmp_path / "ran"
+    torch.save(Ran(ran), file)
+    file.chmod({"group": 0o620, "others": 0o602}.get(how, 0o600))
+    if how == "another user":
+        monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
+    elif how == "link":
+        (tmp_path / "link").symlink_to(file)
+    if how == "ours":
+        _handed_over(file)
+    else:
+        with pytest.raises(InputError, match=r"is not read from .*TMPDIR"):
+            _handed_over({"link": tmp_path / "link", "nothing": tmp_path / "none"}.get(how, file))
+    assert ran.exists() == (how == "ours")
+
+
+def test_what_is_handed_over_is_this_users_alone_whatever_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def look(shards: object, folder: Path) -> NoReturn:
+        seen.append((folder / HANDED_OVER).stat().st_mode & 0o777)
+        raise InputError("seen")
+
+    monkeypatch.setattr(processes, "_processes", look)
+    before = os.umask(0)
+    try:
+        with pytest.raises(InputError, match="seen"):
+            engine_on(2).run(seven(engine_on(2)))
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
 
 
 def test_where_there_is_no_space_the_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

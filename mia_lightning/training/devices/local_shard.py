@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import stat
 import threading
 import time
 import traceback
@@ -130,17 +131,33 @@ def _handed_over(path: Path) -> HandedOver:
     """What the parent wrote.
 
     Raises:
-        InputError: it names what this process cannot import.
+        InputError: it names what this process cannot import, or anybody but this user can have written it.
     """
     try:
-        # It holds code, the classes of the networks: the file is the parent's own, in a folder of this user alone.
-        given: HandedOver = torch.load(path, mmap=True, weights_only=False)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise _not_ours(path, first_line(error)) from error
+    try:
+        status = os.fstat(file)
+        if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _not_ours(path, "it belongs to another user, or others can write it")
+        # It holds code, the classes of the networks. Read by its number, it is the file that was looked at.
+        given: HandedOver = torch.load(f"/dev/fd/{file}", mmap=True, weights_only=False)
     except (AttributeError, ImportError) as error:
         raise InputError(
             f"The processes of several `trainer.devices` cannot import what they are to train ({first_line(error)}); "
             "define it in a module rather than in a notebook or an interactive session, or use trainer.devices=1."
         ) from error
+    finally:
+        os.close(file)
     return given
+
+
+def _not_ours(path: Path, why: str) -> InputError:
+    return InputError(
+        f"What several `trainer.devices` are to train is not read from {path} ({why}), since reading it runs code; set "
+        "TMPDIR to a folder of your own, or use trainer.devices=1."
+    )
 
 
 def _end_with_parent() -> None:

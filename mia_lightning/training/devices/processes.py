@@ -141,6 +141,7 @@ def _hand_over(given: HandedOver, path: Path) -> None:
                 "define its functions and classes by name in a module, or use trainer.devices=1."
             ) from error
     try:
+        path.touch(mode=0o600, exist_ok=False)  # for this user alone: reading it runs code
         torch.save(given, path)
     except (OSError, RuntimeError) as error:  # a full disk is either
         raise InputError(
