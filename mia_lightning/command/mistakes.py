@@ -224,7 +224,7 @@ def check_flags(arguments: Sequence[str]) -> None:
     """Hydra's own parser, with one sentence where argparse would print its usage.
 
     Raises:
-        InputError: an argument is no text, or there is an unknown flag, or one that reads a pickle out of a run's folder.
+        InputError: an argument is no text, an unknown flag, or one that reads a pickle out of a run's folder.
     """
     from hydra._internal.utils import get_args_parser
 
@@ -241,8 +241,8 @@ def check_flags(arguments: Sequence[str]) -> None:
     parser.error = refuse  # type: ignore[method-assign]
     if parser.parse_args(arguments).experimental_rerun is not None:
         raise InputError(
-            "--experimental-rerun reads a pickle, and reading one runs whatever code is in it; repeat the settings that "
-            "stand in .hydra/overrides.yaml beside it."
+            "--experimental-rerun reads a pickle, and reading one runs whatever code is in it; repeat the settings "
+            "that stand in .hydra/overrides.yaml beside it."
         )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-import yaml
 from torch import Tensor
 
 from mia_lightning.command.job import Job
