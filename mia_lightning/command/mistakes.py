@@ -217,8 +217,8 @@ def check_flags(arguments: Sequence[str]) -> None:
     parser.error = refuse  # type: ignore[method-assign]
     if parser.parse_args(arguments).experimental_rerun is not None:
         raise InputError(
-            "--experimental-rerun reads a pickle, and reading one runs whatever code is in it; repeat the settings that "
-            "stand in .hydra/overrides.yaml beside it."
+            "--experimental-rerun reads a pickle, and reading one runs whatever code is in it; repeat the settings "
+            "that stand in .hydra/overrides.yaml beside it."
         )
 
 
