@@ -12,10 +12,10 @@ it starts are bound to two cores. In each round every run is made in turn:
     quota             in a cgroup that may use one core of the two
     quota, one        in the same group, with one thread
 
-`seconds` is the median over rounds from start to end of the process, imports included. The ratios are `alone` to
-`alone, all` (1.03 at most), `beside` to `alone` (3 at most) and `quota` to `quota, one` (1.1 at most). A quota needs
-a writable folder of cgroups, mostly root; without one its runs are left out. `--before` adds `beside, all`, which may
-take a hundred times as long.
+`seconds` is the median over rounds from start to end of the process, imports included; a first run of each command
+warms up. The ratios are `alone` to `alone, all` (1.03 at most), `beside` to `alone` (3 at most) and `quota` to `quota,
+one` (1.1 at most). A quota needs a writable folder of cgroups, mostly root; without one its runs are left out.
+`--before` adds `beside, all`, which may take a hundred times as long.
 
 Ends with 1 where the figures of two runs differ by more than the order of sums explains (1e-3).
 """
@@ -170,7 +170,7 @@ def main(given: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         for name, command in commands.items():
             seconds: dict[str, list[float]] = {variant: [] for variant in ways}
-            figures = []
+            figures = [measured(command, Variant(), Path(temporary) / f"{name}_warm_up".replace(" ", "_"))[1]]
             for number in range(options.rounds):
                 for variant, way in ways.items():
                     folder = Path(temporary) / f"{name}_{variant}_{number}".replace(" ", "_").replace(",", "")

@@ -15,8 +15,9 @@ from mia_lightning.training.plan.cgroups import cgroups
 
 # By each of these a user says how threads wait: of OpenMP in general, of GNU's and of Intel's and LLVM's.
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-# GNU's rounds of spinning take 10 to 50 ns; the scheduler of Linux takes cores away for some milliseconds.
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+# GNU's rounds of spinning take 10 to 50 ns, so these are less than a millisecond; the scheduler of Linux takes a core
+# away for some. On two cores 10,000 to 20,000 were the best of both; 50,000 were five times slower beside busy loops.
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
 
 
 def available_cores() -> int:

@@ -20,7 +20,7 @@ _FAIR = 0.5  # seconds of timed steps for each number of threads, but at least t
 
 HOW_TO_WAIT = (
     "threads that wait for each other keep cores busy that other processes need; set OMP_WAIT_POLICY=PASSIVE "
-    "and GOMP_SPINCOUNT=10000 in the environment before the program starts"
+    "and GOMP_SPINCOUNT=20000 in the environment before the program starts"
 )
 
 
