@@ -218,16 +218,18 @@ class Reading:
         probability_BC = np.zeros((len(answers), C))
         is_shown_BC = np.zeros((len(answers), C), dtype=bool)
         for row, (raw, record) in enumerate(zip(answers, record_B, strict=True)):
-            place_of = {name: place for name in raw if (place := self._known.find(name)) is not None}
-            unknown = [name for name in raw if name not in place_of]
-            if unknown or not raw:
-                which = f" of the data set: {received(unknown[0])}" if unknown else ""
-                self._refuse(raw, record, f"names no class{which}")
+            places = []
+            for name in raw:
+                place = self._known.find(name)
+                if place is None:
+                    self._refuse(raw, record, f"names no class of the data set: {received(name)}")
+                places.append(place)
+            if not raw:
+                self._refuse(raw, record, "names no class")
             if len(raw) != k:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):
                 self._refuse(raw, record, "has other things than numbers")
-            places = list(place_of.values())
             if len(set(places)) < k:
                 self._refuse(raw, record, "names a class twice")
             probability_BC[row, places] = list(raw.values())

@@ -90,7 +90,7 @@ def check(endpoint: Any, population: Population = POPULATION, **asking: Any) -> 
 FORMS = st.sampled_from(["auto", "probabilities", "logits", "labels"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(metadata=near(METADATA) | junk, body=near(*V2) | junk, answer=FORMS, output=st.sampled_from([None, "p"]))
 def test_any_answer_of_open_inference(
     anything: tuple[Anything, str], metadata: bytes, body: bytes, answer: Any, output: str | None
@@ -100,7 +100,7 @@ def test_any_answer_of_open_inference(
     check(OpenInference(url=url, model="m", output=output).connect(setup_of(POPULATION)), answer=answer)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(body=near(*V1) | junk, of_two=st.booleans(), answer=FORMS, key=st.sampled_from([None, "scores"]))
 def test_any_answer_of_predict_v1(
     anything: tuple[Anything, str], body: bytes, of_two: bool, answer: Any, key: str | None
@@ -147,7 +147,7 @@ def sagemaker(anything: tuple[Anything, str]) -> dict[str, SageMakerEndpoint]:
         return {single: Shared(make(single=single)) for single in ("auto", "label", "score")}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     body=near(*OF_SAGEMAKER) | junk,
     single=st.sampled_from(["auto", "label", "score"]),
