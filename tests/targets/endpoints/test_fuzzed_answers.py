@@ -1,6 +1,7 @@
 """Whatever a served model answers: log-probabilities, or one sentence that may be shown."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -255,6 +256,13 @@ def raw() -> Iterator[tuple[Next, HttpClient]]:
         client.close()
 
 
+def as_before(client: HttpClient) -> Any:
+    """What it reads after strange bytes; a connection that seemed to be kept may have been closed by then."""
+    with suppress(TryAgainError):
+        return client.get("/")
+    return client.get("/")
+
+
 @settings(max_examples=100, deadline=None)
 @given(content=RESPONSES)
 def test_any_bytes_are_an_answer_or_a_failure_that_may_be_shown(raw: tuple[Next, HttpClient], content: bytes) -> None:
@@ -268,7 +276,7 @@ def test_any_bytes_are_an_answer_or_a_failure_that_may_be_shown(raw: tuple[Next,
         sentence = f"{error.reason}."
     assert is_one_sentence(sentence)
     server.content = http(b"[1]")
-    assert client.get("/") == [1]  # the client is as good as before
+    assert as_before(client) == [1]
 
 
 @given(
