@@ -74,7 +74,11 @@ def _whole(connection: socket.socket) -> bytes:
 
 
 def http(body: bytes, status: str = "200 OK", **headers: str) -> bytes:
-    """A whole answer; underscores in the names of headers are hyphens."""
-    named = {"Content-Length": str(len(body)), **{name.replace("_", "-"): value for name, value in headers.items()}}
+    """A whole answer, the last on its connection; underscores in the names of headers are hyphens."""
+    named = {
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
     head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode("latin-1") + body

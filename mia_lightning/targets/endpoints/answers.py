@@ -1,7 +1,7 @@
 """Read the answers of a served model: probabilities in the data set's order of classes, and their form."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
@@ -218,20 +218,18 @@ class Reading:
         probability_BC = np.zeros((len(answers), C))
         is_shown_BC = np.zeros((len(answers), C), dtype=bool)
         for row, (raw, record) in enumerate(zip(answers, record_B, strict=True)):
-            place_of = {name: place for name in raw if (place := self._known.find(name)) is not None}
-            unknown = [name for name in raw if name not in place_of]
             if not raw:
                 self._refuse(raw, record, "names no class")
-            if unknown:
-                is_alone = len(raw) == 1 and C == 2
-                mend = "if this is the probability of the second class, name it in target.prediction_key"
-                why = f"names no class of the data set: {received(unknown[0])}"
-                self._refuse(raw, record, why, mend=mend if is_alone else None)
+            places = []
+            for name in raw:
+                place = self._known.find(name)
+                if place is None:
+                    self._refuse_name(name, raw, record)
+                places.append(place)
             if len(raw) != k:
                 raise self._mixture(f"{len(raw)} classes ({received(raw)}) for record {record}", record_B[0], f"{k}")
             if not all(_is_number(value) for value in raw.values()):
                 self._refuse(raw, record, "has other things than numbers")
-            places = list(place_of.values())
             if len(set(places)) < k:
                 self._refuse(raw, record, "names a class twice")
             probability_BC[row, places] = list(raw.values())
@@ -328,6 +326,13 @@ class Reading:
             f"The model at {self.place} answered record {seen.sum_record} with {seen.sum_received}: no probability "
             f"distribution over {len(self.class_names)} classes; {mend}."
         )
+
+    def _refuse_name(self, name: object, raw: Sized, record: int) -> NoReturn:
+        """Of a name that no class has."""
+        is_alone = len(raw) == 1 and len(self.class_names) == 2
+        mend = "if this is the probability of the second class, name it in target.prediction_key"
+        why = f"names no class of the data set: {received(name)}"
+        self._refuse(raw, record, why, mend=mend if is_alone else None)
 
     def _refuse(self, raw: object, record: int, why: str, *, mend: str | None = None) -> NoReturn:
         mend = mend or (
