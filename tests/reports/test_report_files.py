@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_reports import build_report
 
+from mia_lightning.dashboard.curves import read_curves
 from mia_lightning.errors import InputError
 from mia_lightning.reports.cells import csv_of
 from mia_lightning.reports.files import read_report, save_report
@@ -196,3 +198,19 @@ def test_a_folder_in_the_place_of_a_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "report.json").mkdir()
     with pytest.raises(InputError, match=r"report\.json cannot be read \(Is a directory\)"):
         read_report(tmp_path)
+
+
+def test_a_flipped_bit_in_the_scores_is_noticed_or_changes_no_curve(folder: Path, tmp_path: Path) -> None:
+    whole, said = (folder / "scores.parquet").read_bytes(), []
+    (tmp_path / "scores.parquet").write_bytes(whole)
+    curves = read_curves(tmp_path, said.append)
+    assert said == []
+    numbers = random.Random(0)
+    pages = range(4, whole.rindex(b"attack") // 2)  # the checksums are those of pages; the rest says where these lie
+    for _ in range(40):
+        content = bytearray(whole)
+        content[numbers.choice(pages)] ^= 1 << numbers.randrange(8)
+        (tmp_path / "scores.parquet").write_bytes(content)
+        said.clear()
+        found = read_curves(tmp_path, said.append)
+        assert found == curves or (found == {} and said)

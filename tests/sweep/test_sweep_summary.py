@@ -22,7 +22,7 @@ from mia_lightning.datasets.population import make_population
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
-from mia_lightning.sweep.rows import STAGES, Row
+from mia_lightning.sweep.rows import STAGES, Row, has_result
 from mia_lightning.sweep.summary import FIGURES, render_rows, save_summary, summarise, sweep_markdown
 
 pytestmark = pytest.mark.xdist_group("sweep_summary")
@@ -222,6 +222,36 @@ def test_a_series_of_experiments_names_each(done: Path, tmp_path: Path) -> None:
     rows = summarise([tmp_path / "5"])
     assert [row.variant for row in rows] == ["defenses/no defence"] * 2 + ["defenses/noise", "gone"]
     assert "comparison.json cannot be read" in (rows[3].reason or "")
+
+
+@pytest.mark.parametrize("folder", ["../secret", "/etc", "..", "", "a/../../b", "a\0b"])
+def test_a_folder_that_leads_elsewhere_is_not_followed(folder: str, done: Path, tmp_path: Path) -> None:
+    place = comparison(tmp_path / "4", done)
+    content = json.loads((place / "comparison.json").read_text())
+    content["variants"][0]["folder"] = folder
+    damaged(ended(place, 0), "comparison.json", json.dumps(content))
+    (row,) = summarise([place])
+    assert "comparison.json cannot be read" in (row.reason or "")
+    assert "`variants.0.folder`" in (row.reason or "")
+    damaged(ended(tmp_path / "5", 0), "summary.json", json.dumps([{"folder": folder}]))
+    (row,) = summarise([tmp_path / "5"])
+    assert "no report.json" in (row.reason or "")
+
+
+def test_a_run_has_a_result_where_all_of_its_reports_are_whole(done: Path, tmp_path: Path) -> None:
+    assert has_result(done)
+    assert not has_result(ended(tmp_path / "nothing", 0))
+    place = comparison(tmp_path / "4", done)
+    assert has_result(place)
+    series = ended(tmp_path / "5", 0)
+    comparison(series / "defenses", done)
+    damaged(series, "summary.json", '[{"folder": "defenses"}]')
+    assert has_result(series)
+    for folder in (place, series / "defenses"):
+        report = folder / "none" / "report.json"
+        report.write_bytes(report.read_bytes()[:-10])
+    assert not has_result(place)
+    assert not has_result(series)
 
 
 def test_the_table_shows_what_varies_and_says_once_what_does_not(done: Path, tmp_path: Path) -> None:

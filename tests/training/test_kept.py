@@ -12,6 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from artefacts import refuse
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from training_jobs import job_of
 
@@ -404,6 +405,18 @@ def test_content_that_is_no_model_whatever_its_checksum_is_set_aside(
     assert same(again, trained)
     assert torch.equal(again.observe(blobs).log_probability_KANC, signals)
     assert "safetensors" in engine.stages.remarks[0]
+
+
+def test_answers_of_another_shape_are_set_aside(blobs: Population, store: Store) -> None:
+    _, trained = stored(store, blobs, range(2))
+    signals = trained.observe(blobs).log_probability_KANC
+    for place, content in zip(
+        store.places("answers"), ({"log_probability_ANC": torch.zeros(1, 1, 3)}, {}), strict=True
+    ):
+        store.put(place, store.fields(place) or {}, partial(save_file, content))
+    engine, again = stored(store, blobs, range(2))
+    assert torch.equal(again.observe(blobs).log_probability_KANC, signals)
+    assert "holds no answers for these records" in engine.stages.remarks[0]
 
 
 @pytest.mark.parametrize("kind", ["plans", "running"])

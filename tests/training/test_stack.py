@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
+from mia_lightning.targets.weights_file import load_weights
 from mia_lightning.training.stack.layers import CounterDropout, MaskedBatchNorm, make_stackable
 from mia_lightning.training.stack.stack import Stack
 
@@ -58,6 +59,7 @@ def test_building_a_stack_leaves_the_global_generators_alone() -> None:
     assert before[1] == np.random.get_state()[1].tolist()
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_damaged_or_foreign_stack_is_refused(tmp_path: Path) -> None:
     stack = Stack.build(make_mlp, [0, 1], seed=0, role="shadow")
     stack.save(tmp_path / "stack.safetensors")
@@ -71,6 +73,20 @@ def test_a_damaged_or_foreign_stack_is_refused(tmp_path: Path) -> None:
     save_file({"other": torch.zeros(2, 1)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match="another architecture"):
         Stack.load(tmp_path / "other.safetensors", make_mlp)
+    state = load_file(tmp_path / "stack.safetensors")
+    save_file(state, tmp_path / "by_others.safetensors")
+    with pytest.raises(InputError, match="has no checksum"):
+        Stack.load(tmp_path / "by_others.safetensors", make_mlp)
+    save_file({name: tensor.int() for name, tensor in state.items()}, tmp_path / "numbers.safetensors")
+    with pytest.raises(InputError, match="another architecture"):
+        Stack.load(tmp_path / "numbers.safetensors", make_mlp)
+    content = bytearray((tmp_path / "stack.safetensors").read_bytes())
+    content[-3] ^= 1
+    (tmp_path / "flipped.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match="does not match its checksum"):
+        Stack.load(tmp_path / "flipped.safetensors", make_mlp)
+    with pytest.raises(InputError, match=r"cannot be read as weights alone \(it does not match its checksum\)"):
+        load_weights(make_mlp(), tmp_path / "flipped.safetensors")
 
 
 def test_dropout_is_a_fair_coin_keyed_by_model_layer_and_step() -> None:

@@ -164,7 +164,9 @@ def test_a_damaged_count_is_said_and_goes_on_from_the_kept_answers(asked: object
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("damage", ["emptied", "of another model", "of an earlier version", "another table"])
+@pytest.mark.parametrize(
+    "damage", ["emptied", "of another model", "of an earlier version", "another table", "a key of another type"]
+)
 def test_a_file_that_is_not_of_its_form_begins_anew_with_a_word(damage: str, tmp_path: Path) -> None:
     path = kept_in(tmp_path)
     if damage == "emptied":
@@ -175,8 +177,10 @@ def test_a_file_that_is_not_of_its_form_begins_anew_with_a_word(damage: str, tmp
         path.write_bytes((other.path or path).read_bytes())
     elif damage == "of an earlier version":
         changed(path, f"PRAGMA user_version = {VERSION - 1}")
-    else:
+    elif damage == "another table":
         changed(path, "CREATE TABLE more (x)")
+    else:  # by which the row cannot be found again
+        changed(path, ("UPDATE answers SET record = 'text' WHERE record = ?", (KEYS[0],)))
     said: list[str] = []
     responses = Responses(tmp_path, IDENTITY, remark=said.append)
     assert (responses.asked, responses.are_kept(KEYS)) == (0, set())
