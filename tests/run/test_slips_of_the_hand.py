@@ -1,7 +1,11 @@
 """Slips in Python calls: what a caller has switched on around a call, and objects of another kind than was meant."""
 
+import io
+import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mia_lightning as mia
+from mia_lightning.attacks.shokri import default_training
+from mia_lightning.datasets.csv import load_csv
+from mia_lightning.datasets.npz import load_npz
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Given
 
@@ -64,7 +71,7 @@ def observed() -> mia.Observation:
 def test_what_is_switched_on_around_a_call_changes_nothing(
     around: Callable[[], AbstractContextManager[object]], observed: mia.Observation
 ) -> None:
-    shokri = mia.Shokri(training=mia.Recipe(epochs=2))  # which trains
+    shokri = mia.Shokri(training=replace(default_training(), epochs=2))  # which trains
     plain = audit().scores, mia.attack(observed, attacks=[shokri]).scores
     with around():
         within = audit().scores, mia.attack(observed, attacks=[shokri]).scores
@@ -105,9 +112,10 @@ def test_memory_that_runs_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> 
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("mia_lightning.audit.run_attacks", fails)
+    module = sys.modules["mia_lightning.audit"]  # `mia_lightning.audit` is the function
+    monkeypatch.setattr(module, "run_attacks", fails)
     assert sentence_of(audit).startswith("Memory ran out (DefaultCPUAllocator: can't allocate memory")
-    monkeypatch.setattr("mia_lightning.audit.run_attacks", lambda *_: 1 / 0)
+    monkeypatch.setattr(module, "run_attacks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         audit()
 
@@ -164,7 +172,7 @@ def test_targets_of_unusual_weights_are_run_as_they_are() -> None:
         report = audit(target=target, membership=GIVEN)
         with torch.no_grad():
             right = float((target(torch.from_numpy(x)).argmax(1).numpy() == label)[:40].mean())
-        assert report.target.train_accuracy.value == pytest.approx(right)
+        assert report.target.train_accuracy == pytest.approx(right)
 
 
 @pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool, torch.complex64])
@@ -175,12 +183,6 @@ def test_weights_of_another_kind_are_not_taken_for_the_models(tmp_path: Path, ki
     torch.save(state, path) if ending == "pt" else save_file(state, path)
     target = mia.Checkpoint(path=path)
     assert f"is {str(kind)[6:]} in the file" in sentence_of(lambda: audit(target=target, membership=GIVEN))
-
-
-def test_sparse_weights_are_not_taken_for_the_models(tmp_path: Path) -> None:
-    torch.save({"weight": torch.ones(3, 5).to_sparse(), "bias": torch.ones(3)}, tmp_path / "weights.pt")
-    target = mia.Checkpoint(path=tmp_path / "weights.pt")
-    assert "`weight` is sparse, float32 in the file" in sentence_of(lambda: audit(target=target, membership=GIVEN))
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
@@ -201,18 +203,18 @@ def test_names_in_early_stopping_are_names() -> None:
 def test_text_that_no_file_can_hold_is_refused_where_it_is_set(text: str | Path) -> None:
     assert "`output` is " in sentence_of(lambda: audit(output=text))
     assert "`store.dir` is " in sentence_of(lambda: mia.Store(dir=text))
-    assert "`dataset.path` is " in sentence_of(lambda: mia.load_npz(path=text))
+    assert "`dataset.path` is " in sentence_of(lambda: load_npz(path=text))
     assert "`config.a.b` is " in sentence_of(lambda: audit(config={"a": {"b": [str(text)]}}))
 
 
-@pytest.mark.parametrize("make", [lambda path: mia.Store(dir=path), lambda path: mia.load_npz(path=path)])
-def test_a_home_folder_that_is_not_known(make: Callable[[str], object], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("make", [lambda path: mia.Store(dir=path), lambda path: load_npz(path=path)])
+def test_a_home_folder_that_is_not_known(make: Callable[[str], object]) -> None:
     assert "'~nobody_such/x' and there is no such home folder" in sentence_of(lambda: make("~nobody_such/x"))
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".npz", "x" * 300 + ".csv"])
 def test_what_the_system_refuses_is_named(name: str) -> None:
-    load = partial(mia.load_csv, label_column="y") if name.endswith("csv") else mia.load_npz
+    load = partial(load_csv, label_column="y") if name.endswith("csv") else load_npz
     assert "File name too long" in sentence_of(lambda: load(path=name))
 
 
@@ -224,7 +226,7 @@ def test_a_file_without_the_right_to_read_it(tmp_path: Path, monkeypatch: pytest
     torch.save({}, tmp_path / "my.pt")
     monkeypatch.setattr(Path, "is_file", refuse)  # as below a folder that cannot be entered
     for work in (
-        lambda: mia.load_npz(path=tmp_path / "my.npz"),
+        lambda: load_npz(path=tmp_path / "my.npz"),
         lambda: audit(target=mia.Checkpoint(path=tmp_path / "my.pt"), membership=GIVEN),
         lambda: audit(membership=Given(path=tmp_path / "rows.csv")),
     ):
@@ -238,8 +240,8 @@ def test_advice_to_load_objects_is_not_repeated(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([object()] * 4, dtype=object), label=[0, 1, 0, 1])
     np.save(tmp_path / "rows.npy", np.array([object()]))
     for work in (
-        lambda: mia.load_npz(path=tmp_path / "my.npz"),
-        lambda: mia.load_npz(path=tmp_path / "objects.npz"),
+        lambda: load_npz(path=tmp_path / "my.npz"),
+        lambda: load_npz(path=tmp_path / "objects.npz"),
         lambda: audit(membership=Given(path=tmp_path / "rows.npy")),
     ):
         sentence = sentence_of(work)
@@ -249,11 +251,8 @@ def test_advice_to_load_objects_is_not_repeated(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_key_that_stands_twice_in_an_archive(tmp_path: Path) -> None:
-    import io
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "twice.npz", "w") as archive:
         for name, array in (("x", x), ("label", label), ("x", 2 * x)):
             np.save(content := io.BytesIO(), array)
             archive.writestr(f"{name}.npy", content.getvalue())
-    assert "'x' twice" in sentence_of(lambda: mia.load_npz(path=tmp_path / "twice.npz"))
+    assert "'x' twice" in sentence_of(lambda: load_npz(path=tmp_path / "twice.npz"))
