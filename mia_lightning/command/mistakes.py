@@ -266,10 +266,16 @@ def about_node(error: BaseException, place: str, node: Any) -> InputError:
 
 
 def _inner(node: Any, key: str) -> Any:
-    """The node at a key as Hydra writes it, such as `callbacks0.schedule`."""
-    for part in key.split("."):
-        name, place = re.fullmatch(r"(.*?)(\d*)", part).groups()  # type: ignore[union-attr]  # it always matches
-        node = node[part] if part in node else node[name][int(place)]
+    """The node at a key as Hydra writes it, such as `callbacks0.schedule`, or `lr[0]`; None where there is none."""
+    try:
+        for part in re.sub(r"\[(\d+)\]", r".\1", key).split("."):
+            if isinstance(node, Mapping) and part in node:
+                node = node[part]
+            else:
+                name, place = re.fullmatch(r"(.*?)(\d*)", part).groups()  # type: ignore[union-attr]  # it always matches
+                node = (node[name] if name else node)[int(place)]
+    except (LookupError, ValueError, TypeError):
+        return None
     return node
 
 

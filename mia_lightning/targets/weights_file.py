@@ -180,11 +180,9 @@ def _load(network: nn.Module, state: State) -> str:
         is_number = each.dim() == 0 and name in state and state[name].shape == (1,)  # of old versions of torch
         if name in state and state[name].shape != each.shape and not is_number:
             return f"`{name}` is {list(state[name].shape)} in the file and {list(each.shape)} in the model"
-        if name in state and each.is_floating_point() and not _is_plain(state[name]):
-            return (
-                f"`{name}` is {_kind(state[name])} in the file, as where weights are quantised, and the model's are "
-                "floating-point numbers"
-            )
+        if name in state and each.is_floating_point() and not state[name].is_floating_point():
+            kind = str(state[name].dtype).removeprefix("torch.")
+            return f"`{name}` is {kind} in the file, as where weights are quantised, and a real number in the model"
     try:
         missing, unknown = network.load_state_dict(dict(state), strict=False)
     except RuntimeError as error:
@@ -195,15 +193,6 @@ def _load(network: nn.Module, state: State) -> str:
         beside = [each for each in state if each.endswith(lost)] or list(state)[:1]
         return f"it has no `{lost}`" + (f" (it has `{beside[0]}`)" if beside else "")
     return f"the model has no `{unknown[0]}`" if unknown else ""
-
-
-def _is_plain(weight: Tensor) -> bool:
-    return weight.is_floating_point() and weight.layout is torch.strided and not weight.is_meta
-
-
-def _kind(weight: Tensor) -> str:
-    layout = "" if weight.layout is torch.strided else "sparse, "
-    return f"{layout}{str(weight.dtype).removeprefix('torch.')}"
 
 
 def _without_model_axis(state: State, network: nn.Module) -> State:

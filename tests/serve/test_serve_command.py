@@ -78,6 +78,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--name", "a/b"], "'a/b' is no name"),
         (["--answers", "logits"], "`--answers` is 'logits'; it must be probabilities, labels or top:K"),
         (["--answers", "top:0"], "`--answers` is 'top:0'"),
+        (["--answers", "top:99"], "`--answers` is 'top:99', and the model knows 10 classes"),
         (["--defense", "roundin"], "defense=roundin is not one of the choices"),
         (["--defense", "rounding.digit=2"], "`defense.rounding.digit`"),
         (["--defense", "rounding.digits"], "`--defense` is 'rounding.digits'"),

@@ -1,0 +1,258 @@
+"""Slips in Python calls: what a caller has switched on around a call, and objects of another kind than was meant."""
+
+import io
+import sys
+import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import mia_lightning as mia
+from mia_lightning.attacks.shokri import default_training
+from mia_lightning.datasets.csv import load_csv
+from mia_lightning.datasets.npz import load_npz
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Given
+
+rng = np.random.default_rng(0)
+x = rng.normal(size=(80, 5)).astype("float32")
+label = np.arange(80) % 3
+GIVEN = Given(member_N=list(range(40)))
+
+
+def linear() -> nn.Module:
+    return nn.Linear(5, 3)
+
+
+QUICK: dict[str, Any] = {
+    "model": linear,
+    "shadow": mia.Real(count=4),
+    "attacks": [mia.Loss()],
+    "training": mia.Recipe(epochs=2),
+    "trainer": mia.TrainerSettings(accelerator="cpu"),
+}
+
+
+def audit(**changes: Any) -> mia.AuditReport:
+    return mia.audit(x, label, **{**QUICK, **changes})
+
+
+def sentence_of(work: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as refused:
+        work()
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def observed() -> mia.Observation:
+    return mia.observe(x, label, **QUICK)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        torch.no_grad,
+        torch.inference_mode,
+        partial(torch.autocast, "cpu", dtype=torch.bfloat16),
+        partial(torch.device, "meta"),
+    ],
+    ids=["no_grad", "inference_mode", "autocast", "device"],
+)
+def test_what_is_switched_on_around_a_call_changes_nothing(
+    around: Callable[[], AbstractContextManager[object]], observed: mia.Observation
+) -> None:
+    shokri = mia.Shokri(training=replace(default_training(), epochs=2))  # which trains
+    plain = audit().scores, mia.attack(observed, attacks=[shokri]).scores
+    with around():
+        within = audit().scores, mia.attack(observed, attacks=[shokri]).scores
+        gradients = torch.is_grad_enabled()
+    for one, other in zip(plain, within, strict=True):
+        assert np.array_equal(one.score, other.score)
+    assert gradients == (around not in (torch.no_grad, torch.inference_mode))
+
+
+def test_an_attack_changes_what_is_cheap_alone(observed: mia.Observation) -> None:
+    for given, part in (
+        ({"seed": 3}, "`seed` is nothing that `attack` can change"),
+        ({"membership": mia.Halves()}, "`membership` is nothing"),
+        ({"attack": []}, "`attack` is nothing that `attack` can change (did you mean `attacks`?)"),
+    ):
+        assert part in sentence_of(lambda given=given: mia.attack(observed, **given))  # type: ignore[misc]
+    assert "`observation` is None" in sentence_of(lambda: mia.attack(None))  # type: ignore[arg-type]
+
+
+def test_equal_defences_are_a_slip() -> None:
+    assert "holds top_k twice" in sentence_of(lambda: audit(defenses=[mia.TopK(), mia.TopK()]))
+    assert audit(defenses=[mia.TopK(k=2), mia.TopK(k=1)]).defense.description == "top 2 classes, top 1 class"
+
+
+def test_a_defence_that_hides_nothing_says_so() -> None:
+    (warning,) = (each for each in audit(defenses=[mia.TopK(k=99)]).warnings if "top_k" in each)
+    assert "`defense.top_k.k` is 99, and there are 3 classes" in warning
+    assert not any("top_k" in each for each in audit(defenses=[mia.TopK(k=2)]).warnings)
+
+
+@pytest.mark.parametrize("place", ["shadow", "target"])
+def test_more_models_than_memory_can_note_are_refused_at_once(place: str) -> None:
+    many = {"shadow": mia.Real(count=10**13)} if place == "shadow" else {"target": mia.Trained(count=10**13)}
+    assert f"`{place}.count` is {10**13}" in sentence_of(lambda: audit(**many))
+
+
+def test_memory_that_runs_out_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    module = sys.modules["mia_lightning.audit"]  # `mia_lightning.audit` is the function
+    monkeypatch.setattr(module, "run_attacks", fails)
+    assert sentence_of(audit).startswith("Memory ran out (DefaultCPUAllocator: can't allocate memory")
+    monkeypatch.setattr(module, "run_attacks", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        audit()
+
+
+class Weighted(nn.Module):
+    """A network that computes with a weight of any kind."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + (self.weight.to_dense() if self.weight.is_sparse else self.weight).sum()  # type: ignore[no-any-return]
+
+
+class WithoutGradient(nn.Linear):
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+class WholeNumbers(nn.Module):
+    """A network of whole numbers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.arange(15).reshape(5, 3) % 7, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.to(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "part"),
+    [
+        (lambda: nn.Linear(5, 3, device="meta"), "`weight` on the meta device"),
+        (lambda: nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3, device="meta")), "`1.weight` on the meta device"),
+        (lambda: Weighted(torch.eye(3).to_sparse()), "`weight` as a sparse tensor"),
+        (lambda: WithoutGradient(5, 3), "have no gradient"),
+    ],
+    ids=["meta", "partly meta", "sparse", "without gradient"],
+)
+def test_models_that_cannot_be_trained(model: Callable[[], nn.Module], part: str) -> None:
+    assert part in sentence_of(lambda: audit(model=model))
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_targets_of_unusual_weights_are_run_as_they_are() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        targets = WholeNumbers(), Weighted(torch.eye(3).to_sparse()), Weighted(torch.ones(2, dtype=torch.int64))
+    for target in targets:
+        report = audit(target=target, membership=GIVEN)
+        with torch.no_grad():
+            right = float((target(torch.from_numpy(x)).argmax(1).numpy() == label)[:40].mean())
+        assert report.target.train_accuracy == pytest.approx(right)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_weights_of_another_kind_are_not_taken_for_the_models(tmp_path: Path, kind: torch.dtype, ending: str) -> None:
+    state = {"weight": torch.ones(3, 5).to(kind), "bias": torch.ones(3).to(kind)}
+    path = tmp_path / f"weights.{ending}"
+    torch.save(state, path) if ending == "pt" else save_file(state, path)
+    target = mia.Checkpoint(path=path)
+    assert f"is {str(kind)[6:]} in the file" in sentence_of(lambda: audit(target=target, membership=GIVEN))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_numbers_of_optimisers_and_schedules_are_finite(value: float) -> None:
+    adam = partial(torch.optim.Adam, lr=0.1, weight_decay=value)
+    assert "`training.optimizer.weight_decay` is" in sentence_of(lambda: mia.Recipe(optimizer=adam))
+    adam = partial(torch.optim.Adam, betas=(0.9, value))
+    assert "`training.optimizer.betas` is" in sentence_of(lambda: mia.Recipe(optimizer=adam))
+    decay = partial(torch.optim.lr_scheduler.ExponentialLR, gamma=value)
+    assert "`training.scheduler.gamma` is" in sentence_of(lambda: mia.Recipe(scheduler=decay))
+
+
+def test_names_in_early_stopping_are_names() -> None:
+    assert "`training.early_stopping` is {None: 1}" in sentence_of(lambda: mia.Recipe(early_stopping={None: 1}))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\udcff", Path("a\0b")])
+def test_text_that_no_file_can_hold_is_refused_where_it_is_set(text: str | Path) -> None:
+    assert "`output` is " in sentence_of(lambda: audit(output=text))
+    assert "`store.dir` is " in sentence_of(lambda: mia.Store(dir=text))
+    assert "`dataset.path` is " in sentence_of(lambda: load_npz(path=text))
+    assert "`config.a.b` is " in sentence_of(lambda: audit(config={"a": {"b": [str(text)]}}))
+
+
+@pytest.mark.parametrize("make", [lambda path: mia.Store(dir=path), lambda path: load_npz(path=path)])
+def test_a_home_folder_that_is_not_known(make: Callable[[str], object]) -> None:
+    assert "'~nobody_such/x' and there is no such home folder" in sentence_of(lambda: make("~nobody_such/x"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".npz", "x" * 300 + ".csv"])
+def test_what_the_system_refuses_is_named(name: str) -> None:
+    load = partial(load_csv, label_column="y") if name.endswith("csv") else load_npz
+    assert "File name too long" in sentence_of(lambda: load(path=name))
+
+
+def test_a_file_without_the_right_to_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    np.savez(tmp_path / "my.npz", x=x, label=label)
+    torch.save({}, tmp_path / "my.pt")
+    monkeypatch.setattr(Path, "is_file", refuse)  # as below a folder that cannot be entered
+    for work in (
+        lambda: load_npz(path=tmp_path / "my.npz"),
+        lambda: audit(target=mia.Checkpoint(path=tmp_path / "my.pt"), membership=GIVEN),
+        lambda: audit(membership=Given(path=tmp_path / "rows.csv")),
+    ):
+        sentence = sentence_of(work)
+        assert str(tmp_path) in sentence
+        assert "Permission denied" in sentence
+
+
+def test_advice_to_load_objects_is_not_repeated(tmp_path: Path) -> None:
+    (tmp_path / "my.npz").write_bytes(b"GIF89a")
+    np.savez(tmp_path / "objects.npz", x=np.array([object()] * 4, dtype=object), label=[0, 1, 0, 1])
+    np.save(tmp_path / "rows.npy", np.array([object()]))
+    for work in (
+        lambda: load_npz(path=tmp_path / "my.npz"),
+        lambda: load_npz(path=tmp_path / "objects.npz"),
+        lambda: audit(membership=Given(path=tmp_path / "rows.npy")),
+    ):
+        sentence = sentence_of(work)
+        assert "never loaded" in sentence
+        assert "allow_pickle" not in sentence
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_key_that_stands_twice_in_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "twice.npz", "w") as archive:
+        for name, array in (("x", x), ("label", label), ("x", 2 * x)):
+            np.save(content := io.BytesIO(), array)
+            archive.writestr(f"{name}.npy", content.getvalue())
+    assert "'x' twice" in sentence_of(lambda: load_npz(path=tmp_path / "twice.npz"))
