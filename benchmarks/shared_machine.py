@@ -15,7 +15,7 @@ it starts are bound to two cores. In each round every run is made in turn:
 `seconds` is the median over rounds from start to end of the process, imports included; a first run of each command
 warms up. The ratios are `alone` to `alone, all` (1.03 at most), `beside` to `alone` (3 at most) and `quota` to `quota,
 one` (1.1 at most). A quota needs a writable folder of cgroups, mostly root; without one its runs are left out.
-`--before` adds `beside, all`, which may take a hundred times as long.
+`--before` adds `beside, all`, which may take a hundred times as long. `--quick` has neither quota nor first runs.
 
 Ends with 1 where the figures of two runs differ by more than the order of sums explains (1e-3).
 """
@@ -163,14 +163,16 @@ def main(given: Sequence[str] | None = None) -> int:
     if options.data is not None:
         shadows = f"shadow.count={min(60, options.shadows)}"
         commands["Location"] = ("dataset=location", f"dataset.root={options.data}", shadows, training)
-    ways = variants(quota=has_quota(), before=options.before)
+    ways = variants(quota=not options.quick and has_quota(), before=options.before)
     content: dict[str, object] = {"machine": about}
     table: list[tuple[str, ...]] = []
     complaints, same = [], []
     with tempfile.TemporaryDirectory() as temporary:
         for name, command in commands.items():
             seconds: dict[str, list[float]] = {variant: [] for variant in ways}
-            figures = [measured(command, Variant(), Path(temporary) / f"{name}_warm_up".replace(" ", "_"))[1]]
+            figures = []
+            if not options.quick:
+                figures.append(measured(command, Variant(), Path(temporary) / f"{name}_first".replace(" ", "_"))[1])
             for number in range(options.rounds):
                 for variant, way in ways.items():
                     folder = Path(temporary) / f"{name}_{variant}_{number}".replace(" ", "_").replace(",", "")

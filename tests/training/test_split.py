@@ -191,6 +191,8 @@ def followed(
 
 
 @pytest.mark.slow
+@pytest.mark.devices
+@pytest.mark.xdist_group("devices")
 def test_two_processes_train_the_same_models_as_one(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_with(blobs)
     alone, _, _ = followed(job, plan_for(job))
@@ -211,6 +213,8 @@ def test_a_program_follows_a_plan_of_processes_by_itself(blobs: Population) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.devices
+@pytest.mark.xdist_group("devices")
 def test_processes_are_measured_side_by_side(blobs: Population) -> None:
     job = job_with(blobs)
     engine = Engine(seed=0, settings=CPU)
