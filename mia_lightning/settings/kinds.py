@@ -24,8 +24,6 @@ Size = Annotated[int, Ge(1), Le(LARGEST_LAYER)]  # of a layer
 Depth = Annotated[int, Ge(1), Le(1000)]  # layers, or blocks of them
 
 Draws = Annotated[int, Ge(1), Le(1000)]  # each of them is a copy of all records
-MOST_SHARDS = 10_000
-Shards = Annotated[int, Ge(1), Le(MOST_SHARDS)]  # runs of a sweep
 Shift = Annotated[int, Ge(0), Le(100)]  # of images, in pixels
 
 Positive = Annotated[float, Gt(0)]
@@ -87,6 +85,18 @@ FromList = BeforeValidator(_a_list)  # of a `Sequence[X]`: kept as a tuple
 AttackName = Annotated[
     str, StringConstraints(pattern=r"^[\w.-]+$"), Words("a word of letters, digits, dots and hyphens")
 ]
+
+
+MOST_SHARDS = 10_000
+
+
+def _of_a_sweep(shards: int) -> int:
+    if shards > MOST_SHARDS:
+        raise BecauseError(f"and a sweep has at most {MOST_SHARDS}")
+    return shards
+
+
+Shards = Annotated[AtLeast1, AfterValidator(_of_a_sweep)]
 
 
 def _of_layers(widths: Sequence[int]) -> Sequence[int]:

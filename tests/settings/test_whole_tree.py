@@ -139,7 +139,7 @@ def leaves(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
 
 
 BOUNDED = settings(
-    max_examples=300,
+    max_examples=200,
     deadline=None,
     derandomize=True,
     database=None,
