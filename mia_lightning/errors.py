@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_ADVICE = re.compile(r"unsafe|trust|weights_only|pickle\.load", re.IGNORECASE)
+_ADVICE = re.compile(r"unsafe|trust|weights_only|pickle", re.IGNORECASE)
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mia_lightning.errors import InputError
-from mia_lightning.terminal.entry import import_from_here, run
+from mia_lightning.terminal.entry import import_from_here, run, working_folder
 from mia_lightning.terminal.exit_codes import BELOW
 from mia_lightning.terminal.parser import Parser, tell
 from mia_lightning.training.plan.cores import prepare_for_sharing
@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _serve(arguments: Sequence[str]) -> NoReturn:
+    working_folder()  # without which torch cannot be loaded
     ready = prepare(arguments)
     from mia_lightning.serve.listening import serve
 

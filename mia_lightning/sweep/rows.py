@@ -196,10 +196,13 @@ class _Entry:
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; None where there is none that can be read."""
-    from omegaconf import OmegaConf
+    """The content of a YAML file; None where there is none that can be read.
+
+    What a file names again and again stays one object; OmegaConf would copy it until memory runs out.
+    """
+    import yaml
 
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
-    except Exception:  # of the file system, of the YAML, of its form: there is nothing to read
+        return yaml.safe_load(path.read_bytes())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None

@@ -66,8 +66,17 @@ def import_from_here() -> None:
     Raises:
         InputError: there is no working folder any more.
     """
+    sys.path.insert(0, working_folder())
+
+
+def working_folder() -> str:
+    """Where the process is.
+
+    Raises:
+        InputError: it is there no more.
+    """
     try:
-        sys.path.insert(0, os.getcwd())
+        return os.getcwd()
     except OSError as error:
         raise InputError(f"the working folder cannot be used ({error.strerror}); change to another one.") from None
 

@@ -173,20 +173,6 @@ def test_models_train_on_the_threads_of_the_plan_and_a_later_run_in_the_folder_f
     assert torch.get_num_threads() == 4
 
 
-def test_a_file_of_before_threads_were_measured_is_followed(
-    blobs: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine, _ = engine_with(monkeypatch, lambda threads: 1.0 * threads, plans=Plans(tmp_path))
-    plan = plan_of(engine, blobs)
-    kept = json.loads((tmp_path / FILE).read_text())
-    for row in kept["plans"][0]["measured"]:
-        del row["threads"]
-    (tmp_path / FILE).write_text(json.dumps(kept))
-    again, _ = engine_with(monkeypatch, lambda threads: 1 / threads, plans=Plans(tmp_path))
-    followed = plan_of(again, blobs)
-    assert (followed.threads, followed.seconds) == (1, plan.seconds)
-
-
 @dataclass
 class Load:
     """How many times as long a step takes with each number of threads, from a step on."""
