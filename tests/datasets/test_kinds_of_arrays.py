@@ -65,7 +65,7 @@ def test_labels_without_all_their_numbers(labels: Any) -> None:
         ({"group": [[1], [2, 3]]}, "group of population 'data' is [[1], [2, 3]]"),
         ({"name": "\udcff"}, "name of population '\\udcff'"),
     ],
-    ids=str,
+    ids=lambda value: ascii(value) if isinstance(value, str) else "",
 )
 def test_what_goes_with_the_records(given: dict[str, Any], part: str) -> None:
     with pytest.raises(InputError) as refused:
