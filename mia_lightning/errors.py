@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-_ADVICE = re.compile(r"unsafe|trust|weights_only|pickle", re.IGNORECASE)
+_ADVICE = re.compile(r"weights_only|allow_pickle|unpickl", re.IGNORECASE)
+_JOINERS = "\u200c\u200d"  # without shape, but needed by some scripts, and by emoji
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -54,9 +55,12 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() else " " if each.isspace() else each.encode("unicode_escape").decode()
-        for each in text
+        each if each.isprintable() or each in _JOINERS else " " if each.isspace() else _escaped(each) for each in text
     )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mia_lightning.reports.names import FolderBelow
 
-SCHEMA: Literal["mia_lightning.comparison/1"] = "mia_lightning.comparison/1"
+SCHEMA: Literal["mia_lightning.comparison/2"] = "mia_lightning.comparison/2"
 FIGURES = ("accuracy", "precision", "recall", "auc")
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 
@@ -87,7 +87,7 @@ class Statement(_Section):
 class ComparisonReport(_Section):
     """The content of `comparison.json`."""
 
-    schema_: Literal["mia_lightning.comparison/1"] = Field(default=SCHEMA, alias="schema")
+    schema_: Literal["mia_lightning.comparison/2"] = Field(default=SCHEMA, alias="schema")
     title: str
     question: str
     source: str  # of the paper

@@ -28,7 +28,7 @@ class MeasuredExecution(_Section):
     seconds_per_step: float  # of all models of the chunk
     models_per_second: float  # trained from beginning to end
     bytes: int  # estimated
-    threads: int  # of torch on the CPU, in each process
+    threads: int | None = None  # of torch on the CPU, in each process; null where one number alone was tried
     processes: int = 1
 
 

@@ -186,7 +186,9 @@ def _bytes_in_folder(setup: Setup, audit: Audit, room: Room) -> int:
     if audit.save_models and is_known and audit.attacked.is_trained_here:
         each = setup.architecture.num_parameters * (8 if setup.engine.settings.precision == "64" else 4)
         needed += (num_targets + num_shadows) * each
-    for num_models in (num_targets, num_shadows) if room.folder == audit.folder else ():
+    is_one_array = setup.membership.leaves_one_out or audit.shard is not None  # or there is none of the shadow models
+    arrays = (num_targets,) if is_one_array else (num_targets, num_shadows)
+    for num_models in arrays if room.folder == audit.folder else ():
         shape = (num_models, 1, len(setup.population), setup.population.num_classes)
         if room.is_on_disk(shape, device=setup.engine.device):
             needed += 4 * math.prod(shape)

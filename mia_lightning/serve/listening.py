@@ -68,12 +68,14 @@ def server_of(app: FastAPI) -> "uvicorn.Server":
 
 
 def serve(app: FastAPI, listening: socket.socket) -> None:
-    """Answer until Ctrl-C or SIGTERM."""
+    """Answer until Ctrl-C, SIGTERM or the end of the terminal."""
     logging.basicConfig(stream=sys.stderr, format="mia-serve: %(message)s")
+    server = server_of(app)
     # uvicorn raises the signal that ended it once more, after it has ended; so the signal is ignored.
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: None)
-    server_of(app).run(sockets=[listening])
+    signal.signal(signal.SIGHUP, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[listening])
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:

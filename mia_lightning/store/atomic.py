@@ -58,9 +58,10 @@ def make_folder(folder: Path, *, like: Path | None = None) -> None:
 def follow(path: Path, folder: Path) -> None:
     """Give a new file or folder the mode and group of a folder that several people may share, as far as one may."""
     given = folder.stat()
-    with contextlib.suppress(PermissionError):
-        os.chown(path, -1, given.st_gid)
-    with contextlib.suppress(PermissionError):  # a file system that has no modes, or has them from elsewhere
+    with contextlib.suppress(OSError):  # a file system that has no owners and modes, or has them from elsewhere
+        if path.stat().st_gid != given.st_gid:
+            os.chown(path, -1, given.st_gid)
+    with contextlib.suppress(OSError):
         path.chmod(given.st_mode & (_RIGHTS_OF_FOLDER if path.is_dir() else _RIGHTS))
 
 

@@ -1,5 +1,7 @@
 """The folder of a run: whether its files have room, and one sentence where they cannot be written."""
 
+import errno
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +9,8 @@ from pathlib import Path
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
 def about_folder(error: OSError) -> str:
@@ -28,6 +32,8 @@ def written_to_run() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.filename is None and error.errno not in _OF_THE_DISK:  # such as those of a connection
+            raise
         raise InputError(about_folder(error)) from error
 
 
@@ -41,7 +47,7 @@ def check_run_folder(folder: Path, needed: int) -> None:
         InputError: the folder cannot be written, or has too little space.
     """
     with written_to_run():
-        write_whole(folder / ".check", b"?").unlink()
+        write_whole(folder / f".check.{secrets.token_hex(6)}", b"?").unlink(missing_ok=True)
         free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(

@@ -170,8 +170,11 @@ def run_names(rows: Sequence[Row]) -> dict[str, str]:
 
 def _remarks(rows: Sequence[Row]) -> list[str]:
     names = run_names(rows)
-    doubts = {names[row.run]: doubt for row in rows if (doubt := row.found.get("doubt"))}
-    lines = [f"Run {name}: {doubt}; see its report." for name, doubt in doubts.items()]
+    doubts = {(row.run, row.variant): doubt for row in rows if (doubt := row.found.get("doubt"))}
+    lines = [
+        f"Run {names[run]}{f', {variant}' if variant else ''}: {doubt}; see its report."
+        for (run, variant), doubt in doubts.items()
+    ]
     reported = [row for row in rows if row.attack]
     if reported:
         first = reported[0]

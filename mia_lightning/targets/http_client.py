@@ -30,6 +30,8 @@ LARGEST_BODY = 64 * 2**20  # bytes of an answer
 _LARGEST_REFUSAL = 2**20  # bytes of the words beside another status than 2xx
 _LONGEST_MESSAGE = 200  # characters of a server's own words
 
+_CODINGS = frozenset(("gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"))
+
 Headers = Mapping[str, str]
 
 
@@ -120,10 +122,11 @@ class HttpClient:
         self._check_status(answer)
         try:
             return read(bytes(answer.content))
-        except ValueError as error:
-            is_too_much = isinstance(error, TooMuchError)
-            words = str(error) if is_too_much else repr(said(answer.content.decode(errors="replace")))
-            raise TryAgainError(f"its answer cannot be read: {words}") from None
+        except TooMuchError as error:  # asked again, it would answer the same, and each time count
+            raise InputError(f"The answer of {self.place} cannot be read: {error}.") from None
+        except ValueError:
+            words = said(answer.content.decode(errors="replace"))
+            raise TryAgainError(f"its answer cannot be read: {words!r}") from None
 
     def _exchange(self, method: str, path: str, body: bytes, headers: Headers) -> "_Answer":
         answer, httpx = _Answer(), self._httpx
@@ -149,8 +152,9 @@ class HttpClient:
     async def _fetch(self, answer: "_Answer", method: str, url: str, body: bytes, headers: Headers) -> None:
         """One request, given up at its limit of time wherever it is: names, handshakes, headers or body."""
 
-        async def notice(event: str, _: object) -> None:
-            answer.was_asked |= event.endswith("send_request_headers.started")
+        async def notice(event: str, info: Mapping[str, Any]) -> None:
+            is_to_proxy = getattr(info.get("request"), "method", b"") == b"CONNECT"
+            answer.was_asked |= event.endswith("send_request_headers.started") and not is_to_proxy
 
         client = self._connections.client
         more: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": notice}}
@@ -264,7 +268,7 @@ class _Answer:
 
     @property
     def is_compressed(self) -> bool:
-        return self.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+        return not _CODINGS.isdisjoint(re.split(r"[\s,]+", self.headers.get("Content-Encoding", "").lower()))
 
 
 def _httpx() -> ModuleType:

@@ -63,6 +63,7 @@ def _steady(name: str) -> Stream | None:
         encoding=present.encoding,
         errors="backslashreplace",  # of what the encoding lacks
         line_buffering=name == "stderr" or stream.isatty(),
+        write_through=present.write_through,  # of `python -u`
     )
     setattr(sys, name, steady)
     return stream

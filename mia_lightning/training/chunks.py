@@ -92,7 +92,9 @@ class OneDevice:
                 num_found += found
                 bar.end_chunk(len(places), job.recipe.epochs)
                 del waiting[0]
-        order = torch.tensor([place for _, own in parts for place in own]).argsort()
+        trained_places = [place for _, own in parts for place in own]
+        assert sorted(trained_places) == list(range(job.num_models))
+        order = torch.tensor(trained_places).argsort()
         trained = TrainedStack.joined([part for part, _ in parts], order)
         return Made(trained=trained, plan=pace.plan, num_found=num_found)
 
@@ -100,8 +102,7 @@ class OneDevice:
         """The pace by the plan; where it changes the plan, this is kept and said."""
 
         def changed(plan: ExecutionPlan, sentence: str) -> None:
-            self.plans.keep(plan)
-            self.kept.keep_plan(plan, self.settings.device)
+            self.plans.keep(plan)  # of this run alone: the store's plans are of machines that were free
             self.stages.note(sentence)
 
         threads = numbers_of_threads(self.job.recipe, self.settings.device)

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import Store
 from mia_lightning.terminal.progress import Stages
-from mia_lightning.training.chunks import OneDevice, of_weights
+from mia_lightning.training.chunks import Made, OneDevice, of_weights
 from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
 from mia_lightning.training.devices.processes import threads_of_shard, train_on_devices
-from mia_lightning.training.devices.split import may_start_processes, split
+from mia_lightning.training.devices.split import may_split, split
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Kept, kept_models
 from mia_lightning.training.plan.cores import waiting_is_set
@@ -19,7 +20,7 @@ from mia_lightning.training.plan.execution import ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import release
 from mia_lightning.training.plan.pace import HOW_TO_WAIT
 from mia_lightning.training.plan.planner import Planner, signature_of
-from mia_lightning.training.plan.threads import using_threads
+from mia_lightning.training.plan.threads import allowed_threads, using_threads
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
 
@@ -161,28 +162,38 @@ class Engine:
     def _trained(self, job: TrainingJob, kept: Kept) -> TrainedStack:
         """Train what the store does not hold, by the job's execution plan."""
         plan = self.plan(job, kept)
-        if plan.processes > 1 and not may_start_processes():  # a plan of the command that a program follows
+        if plan.processes > 1 and not may_split(job, self.settings):  # a plan that was made under other conditions
             plan = replace(plan, processes=1)
-        if len(self._parts(job, plan)) == 1:
-            worker = OneDevice(
-                job=job,
-                settings=self.settings,
-                kept=kept,
-                plans=self.plans,
-                stages=self.stages,
-                folder=self.folder,
-                clock=self.planner.clock,
-            )
-            made = worker.follow(plan)
-        else:
-            release(self.device)  # what a probe left there, which the first process may need
-            made = train_on_devices(self._handed_over(job, plan), stages=self.stages, device=self.device)
+        if job.recipe.threads == "auto":
+            plan = replace(plan, threads=min(plan.threads, allowed_threads()))
+        made = self._made(job, kept, plan)
         self.plans.keep(made.plan)
         earlier = self.reused.get(job.role)
         if earlier is not None:  # else nothing goes through a store
             trained = job.num_models - made.num_found
             self.reused[job.role] = replace(earlier, found=made.num_found, trained=trained)
         return made.trained
+
+    def _made(self, job: TrainingJob, kept: Kept, plan: ExecutionPlan) -> Made:
+        if len(self._parts(job, plan)) > 1:
+            release(self.device)  # what a probe left there, which the first process may need
+            try:
+                return train_on_devices(self._handed_over(job, plan), stages=self.stages, device=self.device)
+            except InputError as error:
+                if plan.processes == 1:  # several devices were asked for
+                    raise
+                self.stages.note(f"{job.role}: several processes could not train it, so that one does ({error})")
+                plan = replace(plan, processes=1)
+        worker = OneDevice(
+            job=job,
+            settings=self.settings,
+            kept=kept,
+            plans=self.plans,
+            stages=self.stages,
+            folder=self.folder,
+            clock=self.planner.clock,
+        )
+        return worker.follow(plan)
 
     def _parts(self, job: TrainingJob, plan: ExecutionPlan) -> list[list[int]]:
         """The places of the models in the parts of the job, each of which a process trains."""

@@ -213,11 +213,14 @@ class KeptModels(Kept):
         begun = [place_of[key] for key in earlier.keys if key in place_of] if earlier is not None else []
         missing = [k for k in places if k not in found]
         damaged = [k for k in missing if self.store.was_damaged(self.place(k))]
-        if not missing:
+        is_whole = set(missing) <= set(begun)  # else others are missing by now, too
+        alone = list(places) if damaged or (begun and not is_whole) else missing
+        if not missing or not is_whole:
             begun = []
         kept = self.store.get(checkpoint, tell=tell) if begun else None
-        training = begun or (list(places) if damaged else missing)
+        training = begun or (alone if missing else [])
         if training and not begun:
+            self.store.forget(checkpoint)
             self.store.put(f"stacks/{self.stack}", self.common)
             own = Intent.of((self.key_K[k] for k in training), self.common["role"])
             self.store.put(intent, own.model_dump(mode="json"))

@@ -482,6 +482,32 @@ def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monke
     assert same(undisturbed, resumed)
 
 
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_what_is_missing_by_now_is_trained_beside_what_a_killed_process_was_training(
+    how: str, blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = replace(store, checkpoint_minutes=0)
+    _, undisturbed = stored(None, blobs, range(4))  # type: ignore[arg-type]
+    engine, _ = stored(store, blobs, range(2, 4))
+    made = TrainerSettings.make
+
+    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
+        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(2)]})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainerSettings, "make", stopping)
+        with pytest.raises(Stopped):
+            stored(store, blobs, range(4))  # of which two are in the store
+    _, job = engine_and_job(blobs, range(4), records_K=records_of(range(4)))
+    manifest = store.folder / f"{key_of(store, engine, job, 3)}.json"
+    manifest.unlink() if how == "gone" else changed_bytes(manifest)
+    _, resumed = stored(store, blobs, range(4))
+    assert resumed.num_models == 4
+    for k in range(4):
+        weights, expected = ([*each.weights(k).values()] for each in (resumed, undisturbed))
+        assert equal([each.float() for each in weights], [each.float() for each in expected])
+
+
 def test_what_has_no_identity_is_not_kept_and_said(blobs: Population, store: Store, tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as file:
 

@@ -115,6 +115,14 @@ def test_logits_that_lie_in_0_and_1_by_chance_are_logits(bias: float, two: Popul
     assert bind_records(partial(Words, bias), words)()(words.x_N).shape == (len(words), 2)
 
 
+def test_weights_of_zero_tell_nothing_so_that_others_are_drawn(two: Population) -> None:
+    network = One()
+    nn.init.zeros_(network.layers[2].weight)
+    nn.init.zeros_(network.layers[2].bias)
+    assert given_answer(network, two) == "logit"
+    assert given_answer(nn.Sequential(network, nn.Sigmoid()), two) == "probability"
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.float16])
 def test_numbers_that_overflow_say_nothing(dtype: torch.dtype, two: Population) -> None:
     assert given_answer(One(torch.sigmoid).to(dtype), two) == "probability"

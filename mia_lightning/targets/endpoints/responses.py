@@ -205,19 +205,18 @@ class Responses:
     def _make(self, path: Path, identity: Mapping[str, object]) -> None:
         """Make the file whole, unless another process has made it meanwhile: an empty one is always a damaged one."""
         partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}.partial")
-        try:
-            with closing(_connect(f"file:{quote(str(partial.absolute()))}?mode=rwc")) as database:
-                self._filled(database, identity)
-            follow(partial, path.parent)
-            path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # of a file that somebody has removed
+        file = descriptor(path.parent / "locks", like=path.parent)
+        with locked(file, [digest(["made", self._key])], lambda: None):
+            if path.exists():
+                return
             try:
-                os.link(partial, path)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
+                with closing(_connect(f"file:{quote(str(partial.absolute()))}?mode=rwc")) as database:
+                    self._filled(database, identity)
+                follow(partial, path.parent)
+                path.with_name(f"{path.name}-journal").unlink(missing_ok=True)  # of a file that somebody has removed
                 os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def _filled(self, database: sqlite3.Connection, identity: Mapping[str, object]) -> sqlite3.Connection:
         """A new database, with its tables."""

@@ -153,6 +153,8 @@ class SageMakerEndpoint:
         try:
             response = self._client.invoke_endpoint(**request)
             body = response["Body"].read(LARGEST_BODY + 1)
+            if len(body) <= LARGEST_BODY:
+                response["Body"].read(1)  # only at the end botocore looks whether something is missing
         except failures.ClientError as error:
             # The service's message is not passed on: that of a wrong signature holds the request's headers.
             raise self._failure(error.response) from error
@@ -163,7 +165,7 @@ class SageMakerEndpoint:
             ) from None
         except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
             raise TryAgainError(f"{self._what} was not reached", was_asked=False) from error
-        except failures.HTTPClientError as error:  # a broken connection, a timeout while waiting
+        except (failures.HTTPClientError, failures.IncompleteReadError) as error:  # broken, or waited for too long
             raise TryAgainError(f"{self._what} broke the connection ({type(error).__name__})") from error
         except failures.BotoCoreError as error:
             kind = type(error).__name__

@@ -157,7 +157,7 @@ class HttpService:
         if after is not None and after > _LONGEST_WAIT:
             after = min(after, LONGEST_PAUSE)
             self._note(f"The service at {self._client.place} is busy; it is asked again in {duration(after)}.")
-        self._wait(min(0.1 * 2**attempt, _LONGEST_WAIT) if after is None else after)
+        self._wait(max(min(0.1 * 2**attempt, _LONGEST_WAIT), after or 0.0))
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -34,6 +34,8 @@ from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.execution import plan_from_json
 from mia_lightning.training.plan.threads import allowed_threads
 
+_LONGEST_START = 60.0  # seconds in which a process must be ready to measure
+
 
 def threads_of_shard(count: int) -> int:
     """Threads of torch for each of so many processes."""
@@ -96,13 +98,19 @@ def seconds_side_by_side(given: HandedOver, allowance: float) -> tuple[float, li
             _hand_over(replace(given, job=_on_cpu(given.job)), folder / HANDED_OVER)
             with _processes(given.shards, folder, measure_shard) as workers:
                 for worker in workers:
-                    worker.connection.recv()
+                    _received(worker, _LONGEST_START)
                 ready = time.perf_counter() - started
                 for worker in workers:
                     worker.connection.send(allowance)
-                return ready, [worker.connection.recv() for worker in workers]
+                return ready, [_received(worker, allowance + _LONGEST_START) for worker in workers]
     except (InputError, EOFError, OSError):  # what is to be trained cannot be handed over, or a process has ended
         return None
+
+
+def _received(worker: "_Worker", longest: float) -> Any:
+    if not worker.connection.poll(longest):
+        raise TimeoutError
+    return worker.connection.recv()
 
 
 def _on_cpu(job: TrainingJob) -> TrainingJob:

@@ -12,9 +12,10 @@ from mia_lightning.training.plan.execution import ExecutionPlan, Measured, faste
 from mia_lightning.training.plan.threads import allowed_threads
 from mia_lightning.training.trainer import TrainerSettings
 
-_COMMANDS = ("mia-lightning", "mia-lightning.exe")
+_COMMANDS = ("mia-lightning",)
 _START = 8.0  # seconds in which a process is thought to start, most of them for imports
 _OWN = 2**30  # bytes of a process beside its models, most of them libraries
+_MOST_RECORDS = 2**28  # bytes of records that are handed over by a file without being asked for
 
 HandOver = Callable[[ExecutionPlan], HandedOver]
 
@@ -24,6 +25,13 @@ def may_start_processes() -> bool:
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
     return (spec is not None and spec.name == "mia_lightning.__main__") or Path(file or "").name in _COMMANDS
+
+
+def may_split(job: TrainingJob, settings: TrainerSettings) -> bool:
+    """Whether processes that nobody asked for can train the job as one would."""
+    is_free = settings.num_devices == 1 and not settings.callbacks and not (settings.options or {}).get("logger")
+    is_small = job.population.x_N.nbytes <= _MOST_RECORDS
+    return is_free and is_small and job.recipe.threads == "auto" and may_start_processes()
 
 
 def split(
@@ -45,10 +53,7 @@ def split(
         seconds: that trying may take.
     """
     count = min(allowed_threads() // plan.threads, job.num_models, budget // (plan.bytes + _OWN))
-    is_free = settings.num_devices == 1 and not settings.callbacks and not (settings.options or {}).get("logger")
-    if count < 2 or not plan.measured or job.recipe.threads != "auto" or not is_free or seconds < _START:
-        return plan
-    if not may_start_processes():
+    if count < 2 or not plan.measured or seconds < _START or not may_split(job, settings):
         return plan
     tried = replace(plan, processes=count, chunk=max(1, plan.chunk // count))
     given = hand_over(tried)

@@ -3,7 +3,7 @@
 Threads of OpenMP divide an operation and wait for the last of them. By default they spin for some milliseconds before
 they sleep. Where other processes use the cores too, the last is often not running at all, and those that spin keep it
 from running. Threads that sleep at once take long to wake, even on a machine of their own: steps of small networks took
-twice as long. Those that spin for less than a time slice, as between two operations, are as fast in both cases.
+twice as long. Threads that spin for less than a time slice are as fast on a machine of their own as beside others.
 """
 
 import math
@@ -17,7 +17,8 @@ from mia_lightning.training.plan.cgroups import cgroups
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # GNU's rounds of spinning take 10 to 50 ns, so these are less than a millisecond; the scheduler of Linux takes a core
 # away for some. On two cores 10,000 to 20,000 were the best of both; 50,000 were five times slower beside busy loops.
-_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
+# Intel's and LLVM's count milliseconds.
+_PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
 
 
 def available_cores() -> int:

@@ -14,7 +14,7 @@ from mia_lightning.training.plan.execution import ExecutionPlan, Measured, threa
 Clock = Callable[[], float]
 
 SEVERAL = 3.0  # times as long as planned
-# Seconds of steps that are compared with the plan: those of whole epochs, unless an epoch takes more than the second.
+# Seconds of steps that are compared with the plan: at least the first at the end of an epoch, or the second within one.
 _LEAST, _MOST = 1.0, 10.0
 _FAIR = 0.5  # seconds of timed steps for each number of threads, but at least two steps
 
@@ -89,9 +89,10 @@ class Pace(pl.Callback):
                 execution=plan.execution,
                 chunk=num_models,
                 seconds_per_step=seconds,
-                models_per_second=num_models / (seconds * steps * plan.epochs),
+                models_per_second=plan.processes * num_models / (seconds * steps * plan.epochs),
                 bytes=plan.bytes,
                 threads=threads,
+                processes=plan.processes,
             )
             for threads, seconds in trial.found.items()
         ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.seeds import isolated
+from mia_lightning.seeds import generator, isolated
 from mia_lightning.training.stack.stack import MakeNetwork
 
 Answer = Literal["logit", "probability"]
@@ -78,9 +78,10 @@ def answer_of(network: nn.Module, population: Population) -> Answer | None:
     try:
         other = copy.deepcopy(network).cpu()
         weights = [(p, p.clone()) for p in other.parameters() if p.is_floating_point()]
-        for factor in _OTHER_WEIGHTS:
-            for p, weight in weights:
-                p.copy_(factor * weight)
+        draws = generator(0, "other weights")
+        for factor in (*_OTHER_WEIGHTS, 0):
+            for p, weight in weights:  # drawn where they are multiplied by 0, since weights of 0 stay so
+                p.copy_(factor * weight if factor else torch.randn(p.shape, generator=draws))
             if not _can_be_probability(other(x_B.cpu())):
                 return "logit"
     except Exception:  # of a network that cannot be copied, or runs on its own device alone

@@ -44,7 +44,7 @@ def failure(pieces: Callable[[bytes], Iterable[bytes]]) -> Exception:
     return failed.value
 
 
-@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "deflate", "\x9b31m"])
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br", "Deflate", "identity,x-gzip"])
 def test_a_compressed_answer_is_refused_before_its_body_is_read(coding: str) -> None:
     bomb = gzip.compress(gzip.compress(bytes(10_000_000)))
     error = failure(lambda _: [http(bomb, Content_Encoding=coding)])
@@ -56,8 +56,9 @@ def test_a_compressed_answer_is_refused_before_its_body_is_read(coding: str) -> 
     assert str(error) == "status 503"
 
 
-def test_an_answer_that_is_said_to_be_as_it_is_is_read() -> None:
-    with RawServer(lambda _: [http(b"[1]", Content_Encoding="Identity")]) as server:
+@pytest.mark.parametrize("coding", ["Identity", "none", "utf-8", "\x9b31m"])
+def test_an_answer_that_no_coding_compresses_is_read(coding: str) -> None:
+    with RawServer(lambda _: [http(b"[1]", Content_Encoding=coding)]) as server:
         client = HttpClient(server.url)
         assert client.get("/") == [1]
         client.close()
@@ -237,6 +238,13 @@ def test_a_sentence_about_an_answer_has_no_secret_and_nothing_that_a_terminal_ob
         models.close()
     assert str(refusal.value).isprintable()
     assert "s3cr3t" not in str(refusal.value)
+
+
+def test_joiners_of_scripts_and_emoji_stay() -> None:
+    assert (
+        one_line("\u0645\u06cc\u200c\u062e \U0001f469\u200d\U0001f52c")
+        == "\u0645\u06cc\u200c\u062e \U0001f469\u200d\U0001f52c"
+    )
 
 
 def test_a_refused_input_is_one_line_for_any_terminal() -> None:

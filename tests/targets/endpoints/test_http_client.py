@@ -118,7 +118,7 @@ def test_redirects_are_not_followed_so_that_no_token_travels(
         client.get("/")
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>" + SECRET.encode(), b"\xff\xfe", b"[" * 100_000, b'{"x": [1'])
+@pytest.mark.parametrize("body", [b"", b"<html>" + SECRET.encode(), b"\xff\xfe", b'{"x": [1'])
 def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClient, says: Says) -> None:
     says.body = body
     with pytest.raises(TryAgainError, match="its answer cannot be read") as failure:
@@ -126,6 +126,14 @@ def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClien
     assert failure.value.was_asked
     assert SECRET not in failure.value.reason
     assert len(failure.value.reason) < 120
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[" + b"1," * 2**22 + b"1]"], ids=["deep", "many"])
+def test_an_answer_with_too_much_is_not_asked_for_again(body: bytes, client: HttpClient, says: Says) -> None:
+    says.body = body
+    with pytest.raises(InputError, match="cannot be read") as failure:
+        client.post("/", b"{}")
+    assert not isinstance(failure.value, TryAgainError)
 
 
 def test_a_body_that_is_too_long_is_not_read_to_its_end(

@@ -313,10 +313,8 @@ def test_a_file_that_fails_later_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 def test_a_folder_of_locks_that_cannot_be_made_is_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "locks").mkdir()
-    responses = Responses(tmp_path, IDENTITY)
-    with pytest.raises(InputError, match="Answers cannot be kept in"), responses.alone():
-        pass
-    responses.close()
+    with pytest.raises(InputError, match="Answers cannot be kept in"):
+        Responses(tmp_path, IDENTITY)
     alone = Responses(None, IDENTITY)
     with alone.alone():
         pass

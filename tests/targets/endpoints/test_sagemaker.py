@@ -293,6 +293,12 @@ def test_a_failure_of_the_model_is_judged_by_its_own_status(
         shared.ask_after(failing("ModelError", 424, OriginalStatusCode=original), blobs.x_N)
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "text/csv"])
+def test_an_answer_that_is_cut_is_asked_for_again(content_type: str, blobs: Population) -> None:
+    with answering(b"12\n12\n12\n", cut=True) as server, pytest.raises(TryAgainError, match="broke the connection"):
+        endpoint(blobs, server.url, content_type=content_type).ask(blobs.x_N[:3])
+
+
 @pytest.mark.slow
 def test_broken_connections(blobs: Population) -> None:
     with answering(b"[[0.5, 0.25, 0.25]]", cut=True) as server, pytest.raises(TryAgainError) as caught:
