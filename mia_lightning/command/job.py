@@ -105,10 +105,10 @@ class Job:
 
     def population(self) -> "Population":
         """The data set."""
-        dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
         from mia_lightning.datasets.population import Population
         from mia_lightning.training.plan.memory import enough_memory
 
+        dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
         if self._trusted:  # of a run in a folder nothing else is asked for
             self._look_ahead(dataset)
         with enough_memory():

@@ -38,7 +38,12 @@ class Connections:
 
     def run(self, request: Coroutine[Any, Any, None]) -> None:
         """Run a request to its end; where the wait for it is interrupted, it is cancelled."""
-        asked = asyncio.run_coroutine_threadsafe(request, self._running())
+        try:
+            loop = self._running()
+        except BaseException:
+            request.close()
+            raise
+        asked = asyncio.run_coroutine_threadsafe(request, loop)
         try:
             asked.result()
         finally:
@@ -57,10 +62,20 @@ class Connections:
         with self._lock:
             if self._loop is None:
                 begun: Future[asyncio.AbstractEventLoop] = Future()
-                self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(begun)), daemon=True)
+                self._thread = threading.Thread(target=self._begin, args=[begun], daemon=True)
                 self._thread.start()
                 self._loop = begun.result()
             return self._loop
+
+    def _begin(self, begun: "Future[asyncio.AbstractEventLoop]") -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.get_loop()
+                runner.run(self._serve(begun))
+        except OSError as error:  # too many open files
+            if begun.done():
+                raise
+            begun.set_exception(error)
 
     async def _serve(self, begun: "Future[asyncio.AbstractEventLoop]") -> None:
         begun.set_result(asyncio.get_running_loop())

@@ -135,6 +135,8 @@ class HttpClient:
         except (TimeoutError, httpx.TimeoutException):
             how = "whole answer" if answer.content else "answer" if answer.was_asked else "connection"
             raise TryAgainError(f"no {how} in {self._timeout:g} s", was_asked=answer.was_asked) from None
+        except OSError as error:  # too many open files
+            raise TryAgainError(f"no connection: {said(first_line(error))}", was_asked=False) from None
         except httpx.TransportError as error:
             reason = said(first_line(error), _LONGEST_MESSAGE)
             if _is_distrusted(error):

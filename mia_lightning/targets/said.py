@@ -50,4 +50,6 @@ def _echo_of(secret: str) -> re.Pattern[str]:
     character in their own ways."""
     ways = [rf"\\{{0,4}}(?:{re.escape(each)}|%{ord(each):02x}|u00{ord(each):02x}|&#?\w+;)" for each in secret]
     whole, beginning = "".join(ways), "".join(ways[:_TELLING])
-    return re.compile(whole if len(secret) <= _TELLING else rf"{whole}|{beginning}\S*", re.IGNORECASE)
+    if len(secret) < _TELLING:  # which may be a part of words
+        return re.compile(rf"(?<!\w){whole}(?!\w)", re.IGNORECASE)
+    return re.compile(rf"{whole}|{beginning}\S*", re.IGNORECASE)

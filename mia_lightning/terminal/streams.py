@@ -9,6 +9,8 @@ from typing import Any
 
 NAMES = ("stdin", "stdout", "stderr")
 
+_replaced: list[object] = []  # streams whose end could close their descriptor
+
 
 class Stream(io.FileIO):
     """Writes to a descriptor; from the first failure on everything is discarded.
@@ -65,6 +67,7 @@ def _steady(name: str) -> Stream | None:
         line_buffering=name == "stderr" or stream.isatty(),
         write_through=present.write_through,  # of `python -u`
     )
+    _replaced.append(present)
     setattr(sys, name, steady)
     return stream
 

@@ -112,7 +112,9 @@ def run(asked: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     sys.argv = asked["argv"]
-    sys.stdin, sys.stdout, sys.stderr = (open(number, mode) for number, mode in enumerate("rww"))  # noqa: SIM115
+    # No such stream closes its descriptor, which outlives it where a command puts another stream in its place.
+    streams = (open(number, mode, closefd=False) for number, mode in enumerate("rww"))  # noqa: SIM115
+    sys.stdin, sys.stdout, sys.stderr = streams
     name = Path(sys.argv[0]).name
     if name == "mia-lightning":
         from mia_lightning.command.main import main

@@ -236,3 +236,12 @@ def test_streams_of_this_process_are_left_alone(capsys: pytest.CaptureFixture[st
     assert ended(lambda: print("seen") or 0, capsys) == (0, "")  # type: ignore[func-returns-value]
     assert sys.stdout is stdout
     assert not isinstance(getattr(sys.stdout.buffer, "raw", None), Stream)
+
+
+def test_a_stream_that_nobody_else_holds_keeps_its_descriptor_when_another_takes_its_place() -> None:
+    program = (
+        "import sys; sys.stdout = open(1, 'w'); from mia_lightning.terminal.streams import steady_streams; "
+        "steady_streams(); print('here', flush=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "here\n"

@@ -1,5 +1,7 @@
 """What a server says with its status, and what the client makes of it; no secret leaves it but to that server."""
 
+import asyncio
+import errno
 import socket
 import ssl
 import subprocess
@@ -126,6 +128,16 @@ def test_what_is_no_json_may_be_json_another_time(body: bytes, client: HttpClien
     assert failure.value.was_asked
     assert SECRET not in failure.value.reason
     assert len(failure.value.reason) < 120
+
+
+def test_a_loop_that_cannot_begin_is_no_connection(client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> asyncio.AbstractEventLoop:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio.events, "new_event_loop", fails)
+    with pytest.raises(TryAgainError, match=r"no connection: .*Too many open files") as failure:
+        client.get("/")
+    assert not failure.value.was_asked
 
 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"[" + b"1," * 2**22 + b"1]"], ids=["deep", "many"])
