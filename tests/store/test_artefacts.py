@@ -165,7 +165,7 @@ def write(path):
     if sys.argv[2] == "content":
         os._exit(9)
 if sys.argv[2] == "manifest":
-    store.write_whole = lambda *arguments: os._exit(9)
+    store.write_whole = lambda *arguments, **named: os._exit(9)
 store.Store(dir=sys.argv[1]).put("models/ab/cd", {}, write)
 """
     assert ended(python(script, store, "content")) == 9

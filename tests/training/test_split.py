@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from training_jobs import job_of
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.devices import split as split_module
@@ -198,12 +199,35 @@ def test_two_processes_train_the_same_models_as_one(blobs: Population, monkeypat
     alone, _, _ = followed(job, plan_for(job))
     plan = replace(plan_for(job), processes=2, chunk=3)
     with monkeypatch.context() as patch:
-        patch.setattr("mia_lightning.training.engine.may_start_processes", lambda: True)
+        patch.setattr(split_module, "may_start_processes", lambda: True)
         together, kept, said = followed(job, plan)
     assert kept == plan
     assert said == ["shadow: 6 models in 2 processes, at most 3 in each."]
     for name, tensor in alone.items():
         torch.testing.assert_close(together[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def test_where_processes_fail_one_trains_all(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise InputError("There is no space.")
+
+    job = job_with(blobs)
+    alone, _, _ = followed(job, plan_for(job))
+    monkeypatch.setattr(split_module, "may_start_processes", lambda: True)
+    monkeypatch.setattr("mia_lightning.training.engine.train_on_devices", fails)
+    found, kept, said = followed(job, replace(plan_for(job), processes=2))
+    assert kept.processes == 1
+    assert "There is no space" in said[0]
+    for name, tensor in alone.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def test_records_that_are_large_are_not_handed_over_unasked(blobs: Population, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, settings = job_with(blobs), CPU
+    monkeypatch.setattr(split_module, "may_start_processes", lambda: True)
+    assert split_module.may_split(job, settings)
+    monkeypatch.setattr(split_module, "_MOST_RECORDS", 100)
+    assert not split_module.may_split(job, settings)
 
 
 def test_a_program_follows_a_plan_of_processes_by_itself(blobs: Population) -> None:
