@@ -463,9 +463,8 @@ def test_other_damaged_files_change_no_result(kind: str, blobs: Population, stor
     assert any("is damaged" in remark for remark in engine.stages.remarks) is (kind == "answers")
 
 
-def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = replace(store, checkpoint_minutes=0)
-    _, undisturbed = stored(None, blobs, range(3))  # type: ignore[arg-type]
+def stop_training(store: Store, population: Population, models: range, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train until something stops it, after a checkpoint."""
     made = TrainerSettings.make
 
     def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
@@ -474,7 +473,13 @@ def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monke
     with monkeypatch.context() as patched:
         patched.setattr(TrainerSettings, "make", stopping)
         with pytest.raises(Stopped):
-            stored(store, blobs, range(3))
+            stored(store, population, models)
+
+
+def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = replace(store, checkpoint_minutes=0)
+    _, undisturbed = stored(None, blobs, range(3))  # type: ignore[arg-type]
+    stop_training(store, blobs, range(3), monkeypatch)
     (content,) = (store.folder / "running").glob("*.data")
     content.write_bytes(content.read_bytes()[:-9])
     engine, resumed = stored(store, blobs, range(3))
@@ -489,15 +494,7 @@ def test_what_is_missing_by_now_is_trained_beside_what_a_killed_process_was_trai
     store = replace(store, checkpoint_minutes=0)
     _, undisturbed = stored(None, blobs, range(4))  # type: ignore[arg-type]
     engine, _ = stored(store, blobs, range(2, 4))
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(2)]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            stored(store, blobs, range(4))  # of which two are in the store
+    stop_training(store, blobs, range(4), monkeypatch)  # of which two are in the store
     _, job = engine_and_job(blobs, range(4), records_K=records_of(range(4)))
     manifest = store.folder / f"{key_of(store, engine, job, 3)}.json"
     manifest.unlink() if how == "gone" else changed_bytes(manifest)
