@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.command.configuration import Configuration, content_of
-from mia_lightning.command.mistakes import about_folder, about_node
+from mia_lightning.command.mistakes import about_node
 from mia_lightning.command.own_targets import check_own
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.run_folder import written_to_run
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -191,10 +192,8 @@ class Job:
         """
         from omegaconf import OmegaConf
 
-        try:
+        with written_to_run():
             write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.content)).encode())
-        except OSError as error:
-            raise InputError(about_folder(error)) from error
 
 
 def _canaries(settings: dict[str, Any]) -> Any:

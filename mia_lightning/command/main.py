@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from mia_lightning.command.mistakes import (
     NODES,
-    about_folder,
     check_choices,
     check_flags,
     config_directory,
@@ -25,10 +24,11 @@ from mia_lightning.command.mistakes import (
 )
 from mia_lightning.errors import InputError, usable_files
 from mia_lightning.store.atomic import write_whole
+from mia_lightning.store.run_folder import written_to_run
 from mia_lightning.terminal.entry import Terminated, held_back, ignored, import_from_here, let_through, run, way_of
 from mia_lightning.terminal.exit_codes import ABOVE, BAD_INPUT, BELOW, BUG, INTERRUPTED, TERMINATED, UNDETERMINED, worst
 from mia_lightning.terminal.parser import tell
-from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_json
+from mia_lightning.terminal.results import nothing_on_stdout, print_json
 from mia_lightning.training.plan.cores import prepare_for_sharing
 
 if TYPE_CHECKING:
@@ -245,22 +245,19 @@ def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:
         sentence = "shadow.shards divides shadow models among the runs of a sweep (--multirun); this run trained them"
         tell(PROGRAM, f"{sentence} itself")
     verdict = report.gate
-    with for_a_reader():
-        console.print(render_summary(report), crop=False)
-        if verdict is not None:
-            console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(render_summary(report), crop=False)
+    if verdict is not None:
+        console.print(f"\n{verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\nResults: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return (0, None) if verdict is None or verdict.exit_code == 0 else (verdict.exit_code, verdict.sentence)
 
 
 def _forget_earlier_run(folder: Path) -> None:
     """A run in the folder of an earlier one must not leave that one's result beside its own failure."""
-    try:
+    with written_to_run():
         for name in RESULTS:
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / "figures", ignore_errors=True)
-    except OSError as error:
-        raise InputError(about_folder(error)) from error
 
 
 def _is_termination(error: BaseException) -> bool:

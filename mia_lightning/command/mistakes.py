@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mia_lightning.errors import InputError, SettingError, is_storable, nearest
-from mia_lightning.store.run_folder import about_folder as about_folder
+from mia_lightning.store.run_folder import about_folder
 
 _KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
 _NAMES = re.compile(r"(a list of )?(the )?(a name|names|a path|paths|a folder|text)\b")

@@ -8,7 +8,6 @@ import http.client
 import io
 import os
 import re
-import shutil
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mia_lightning.errors import DataNotThereError, InputError
 
 _ATTEMPTS = 5
 _BLOCK = 1 << 20
+_LARGEST = 16 << 30  # bytes of a file; more than any that is published
 _NAMES = {"sha256": "SHA-256", "md5": "MD5"}
 
 
@@ -174,7 +174,10 @@ def _stream(url: str, handle: io.BufferedRandom, timeout_s: float) -> None:
             handle.truncate(0)
             start = 0
         length = response.headers.get("Content-Length")
-        shutil.copyfileobj(response, handle, _BLOCK)
+        while block := response.read(_BLOCK):
+            handle.write(block)
+            if handle.tell() > _LARGEST:
+                raise ValueError(f"it sends more than {_LARGEST >> 30} GiB, without an end")
     # A connection that closes early looks like the end of the file.
     received = handle.seek(0, os.SEEK_END) - start
     if length is not None and received < int(length):

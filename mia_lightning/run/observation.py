@@ -15,7 +15,7 @@ from mia_lightning.defenses.interface import OutputDefense, PrivateTraining, Tra
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
-from mia_lightning.metrics.sanity import Sanity
+from mia_lightning.metrics.sanity.answers import Sanity
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.preparation import (
     as_trained,

@@ -10,7 +10,8 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
-from mia_lightning.metrics.sanity import Answers, Peers, Repair, Sanity, check_target
+from mia_lightning.metrics.sanity.answers import Answers, Peers, Repair, Sanity
+from mia_lightning.metrics.sanity.check import check_target
 from mia_lightning.run.definition import Audit
 from mia_lightning.seeds import derive, generator
 from mia_lightning.training.models import Models

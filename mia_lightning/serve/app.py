@@ -1,6 +1,8 @@
 """The FastAPI application: its routes, what a request needs to reach them, and errors as one JSON sentence."""
 
+import asyncio
 import hmac
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
@@ -9,12 +11,13 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mia_lightning.serve.desk import Desk
 from mia_lightning.serve.hosts import Hosts
 from mia_lightning.serve.refusals import RefusedError
 
+LONGEST_BODY = 300.0  # seconds until the body of a request is there
 # Routes that tell a platform that the server is alive, and nothing about the model; they need no token.
 _OPEN = ("/ping", "/v2/health/live", "/v2/health/ready")
 
@@ -85,7 +88,7 @@ def make_app(
 
 
 class _Door:
-    """Turns requests away before their body is read."""
+    """Turns requests away before their body is read, or where it comes too slowly."""
 
     def __init__(self, app: ASGIApp, checks: Sequence[Callable[[Request], None]]) -> None:
         self._app, self._checks = app, checks
@@ -98,7 +101,28 @@ class _Door:
                     check(Request(scope))
             except RefusedError as error:
                 app = _answer(error, {"Connection": "close"})
+            receive = _in_time(receive)
         await app(scope, receive, send)
+
+
+def _in_time(receive: Receive) -> Receive:
+    """The same, refusing a body that is not there in time."""
+    until, is_whole = time.monotonic() + LONGEST_BODY, False
+
+    async def receive_in_time() -> Message:
+        nonlocal is_whole
+        if is_whole:  # what is waited for now is that the client leaves
+            return await receive()
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            reason = f"the body of the request did not come in {LONGEST_BODY:g} s"
+            raise RefusedError(408, reason, headers={"Connection": "close"}) from None
+        is_whole = not message.get("more_body", False)
+        return message
+
+    return receive_in_time
 
 
 def _answer(error: RefusedError, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -176,7 +176,10 @@ class Store:
         except FileNotFoundError:
             return None
         except DamagedError as damage:
-            self._move_aside(place, self._read(place))
+            kept = self._read(place)
+            if kept is not None and self._artefact(place, kept) != artefact:  # another process has replaced it
+                return self.read(place, meaning, tell=tell)
+            self._move_aside(place, kept)
             self._tell(place, DamagedError(f"it {damage}"), tell)
             return None
 
@@ -280,9 +283,10 @@ class Store:
         kept = self._parsed(place)
         if kept is None:
             return None
-        if kept.file is None:
-            return Artefact(fields=kept.fields)
-        content = self._manifest(place).with_name(kept.file)
+        artefact = self._artefact(place, kept)
+        content = artefact.content
+        if content is None:
+            return artefact
         try:
             if content.stat().st_size != kept.bytes or _checksum(content) != kept.sha256:
                 raise DamagedError("its content does not match its checksum")
@@ -292,6 +296,11 @@ class Store:
             raise DamagedError("its content file is missing") from None
         except OSError as error:
             raise self._refused(error) from error
+        return artefact
+
+    def _artefact(self, place: str, kept: _Manifest) -> Artefact:
+        """What a manifest describes; its content is not verified."""
+        content = None if kept.file is None else self._manifest(place).with_name(kept.file)
         return Artefact(fields=kept.fields, content=content)
 
     def _read(self, place: str) -> _Manifest | None:

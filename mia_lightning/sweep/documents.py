@@ -10,7 +10,7 @@ from mia_lightning.reports.names import REPORT
 from mia_lightning.reports.reading import report_content
 from mia_lightning.sweep.rows import Row, summarise
 from mia_lightning.sweep.summary import run_names, sweep_markdown
-from mia_lightning.terminal.results import for_a_reader, print_document
+from mia_lightning.terminal.results import print_document
 
 
 def print_results(folders: Sequence[Path], output: str, *, in_sweep: bool) -> None:
@@ -24,8 +24,7 @@ def print_results(folders: Sequence[Path], output: str, *, in_sweep: bool) -> No
             print_document(folder, on_a_line=in_sweep)
     elif output != "text":
         text = junit(folders) if output == "junit" else markdown_of(folders)
-        with for_a_reader():
-            print(text, end="")
+        print(text, end="")
 
 
 def markdown_of(folders: Sequence[Path]) -> str:

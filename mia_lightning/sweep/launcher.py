@@ -5,14 +5,13 @@ code of its runs.
 """
 
 import contextlib
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -31,7 +30,7 @@ from mia_lightning.sweep.local import Local
 from mia_lightning.sweep.rows import has_result
 from mia_lightning.sweep.runs import Backend, Outcome, Run, claim, digest_of, lost
 from mia_lightning.terminal.entry import let_through
-from mia_lightning.terminal.exit_codes import TERMINATED, worst
+from mia_lightning.terminal.exit_codes import worst
 from mia_lightning.terminal.results import nothing_on_stdout
 
 # Settings that concern the sweep and not its runs.
@@ -191,7 +190,7 @@ class SweepLauncher(Launcher):
         shards = [shard for job in jobs for shard in job.shards if not _has_ended_well(shard)]
         # On this machine the runs print their results themselves.
         aside = nullcontext() if self._backend == "local" else nothing_on_stdout()
-        with aside, _terminable(self._backend):
+        with aside:
             backend.run([*shards, *(job.run for job in jobs if not job.shards)], folder=folder)
             joined = [job.run for job in jobs if job.shards and _is_joined(job)]
             if joined:
@@ -235,24 +234,6 @@ def _is_joined(job: SweepJob) -> bool:
         told = "; ".join(f"shard {i} of its shadow models failed: {outcomes[i].reason}" for i in failed)
         Outcome(exit_code=worst(outcomes[i].exit_code for i in failed), reason=told).keep(job.run.folder)
     return not failed
-
-
-@contextmanager
-def _terminable(backend: str) -> Iterator[None]:
-    """Within the context SIGTERM raises an exception, so that a backend can cancel what it started elsewhere."""
-    if backend == "local":  # Lightning handles it during training
-        yield
-        return
-
-    def terminate(_: int, __: FrameType | None) -> None:
-        print("mia-lightning: terminated; the runs of the sweep were cancelled.", file=sys.stderr)
-        sys.exit(TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _objective(config: DictConfig) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from mia_lightning.targets.said import keep_secret, said
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
 LARGEST_BODY = 64 * 2**20  # bytes of an answer
+_SLOWEST = 2**20  # bytes of a request in a second
 _LARGEST_REFUSAL = 2**20  # bytes of the words beside another status than 2xx
 _LONGEST_MESSAGE = 200  # characters of a server's own words
 
@@ -42,7 +43,7 @@ class HttpClient:
 
     Args:
         url: of the server, with the path that all requests begin with.
-        timeout: seconds, of a request as a whole.
+        timeout: seconds, of a request as a whole; of a large body as many more as `_SLOWEST` takes to send it.
         connections: at once.
         authorise: makes the headers that show who asks, anew for each request; no message repeats their values.
         setting: the name of the setting that `url` comes from, for messages.
@@ -160,7 +161,8 @@ class HttpClient:
 
         client = self._connections.client
         more: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": notice}}
-        async with asyncio.timeout(self._timeout), client.stream(method, url, **more) as response:
+        limit = self._timeout + len(body) / _SLOWEST
+        async with asyncio.timeout(limit), client.stream(method, url, **more) as response:
             answer.status, answer.headers = response.status_code, response.headers
             if answer.is_compressed:
                 return

@@ -37,22 +37,9 @@ def nothing_on_stdout() -> Iterator[None]:
             os.close(kept)
 
 
-@contextmanager
-def for_a_reader() -> Iterator[None]:
-    """A reader that ends early, such as `head`, is no error: the rest of the output is discarded."""
-    try:
-        yield
-        _flush()
-    except (BrokenPipeError, SystemExit):  # rich turns the first into the second
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nobody, sys.stdout.fileno())
-        os.close(nobody)
-
-
 def print_json(content: Any, *, on_a_line: bool) -> None:
     """Print a document, in ASCII, which every terminal and locale can show."""
-    with for_a_reader():
-        print(json.dumps(content, indent=None if on_a_line else 2))
+    print(json.dumps(content, indent=None if on_a_line else 2))
 
 
 def print_document(folder: Path, *, on_a_line: bool) -> None:

@@ -35,6 +35,7 @@ def test_the_quick_run_prints_one_table_with_a_row_for_each_setting_and_variant(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("global_generators")  # of networks
 def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list[str], script: ModuleType) -> None:
     body = [cells(line) for line in quick_run if line.startswith("|")][2:]
     for setting in [each for each in script.SETTINGS if each.name in script.USUAL]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mia_lightning.datasets import download
 from mia_lightning.datasets.download import check_file, fetch
 from mia_lightning.errors import DataNotThereError, InputError
 
@@ -161,6 +162,14 @@ def test_wrong_content_is_refused_and_not_kept(server: Server, path: Path, conte
     assert not path.exists()
     server.content = CONTENT
     get(server, path)
+
+
+def test_a_file_without_an_end_is_given_up(server: Server, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "_LARGEST", 1 << 20)
+    monkeypatch.setattr(download, "_BLOCK", 1 << 16)
+    with pytest.raises(DataNotThereError, match="without an end"):
+        fetch(server.url, path, checksum=CHECKSUM)
+    assert not path.exists()
 
 
 def test_server_error(server: Server, path: Path) -> None:

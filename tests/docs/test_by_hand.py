@@ -13,6 +13,7 @@ def test_the_example_is_read_in_one_sitting() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("global_generators")  # of networks that are made by hand
 def test_by_hand_and_by_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLE.parent))
     found = importlib.import_module("by_hand").compared()

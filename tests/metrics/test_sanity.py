@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact, spearmanr
 
-from mia_lightning.metrics.sanity import (
-    Answers,
-    Array,
-    Peers,
-    Repair,
-    Sanity,
-    check_target,
-    gain,
-    stratified_correlation,
-)
+from mia_lightning.metrics.sanity.answers import Answers, Array, Peers, Repair, Sanity
+from mia_lightning.metrics.sanity.check import check_target
+from mia_lightning.metrics.sanity.ranks import gain, stratified_correlation
 
 LIMIT = 21  # the 99.9 % binomial limit of 1 % of 1,000
 

@@ -1,5 +1,6 @@
 """Limits hold before a body is read: what would take time and memory is counted first."""
 
+import asyncio
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import save
 from serving import served
 
-from mia_lightning.serve import records, training
+from mia_lightning.serve import app, records, training
 from mia_lightning.serve.records import Form, check_answers, numbers, parsed
 from mia_lightning.serve.refusals import RefusedError
 
@@ -133,6 +134,41 @@ def test_a_body_in_small_pieces_is_one_body(run_folder: Path) -> None:
         for more, status in ((b"", 200), (b" ", 413)):
             pieces = (bytes([each]) for each in body + more)
             assert client.post(V1, content=pieces, headers=JSON).status_code == status
+
+
+def test_a_body_that_drips_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "LONGEST_BODY", 0.2)
+    came: list[str] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def read() -> None:
+        in_time = app._in_time(receive)
+        while True:
+            came.append((await in_time())["type"])
+
+    with pytest.raises(RefusedError) as raised:
+        asyncio.run(read())
+    assert raised.value.status == 408
+    assert came
+
+
+def test_the_wait_for_a_client_to_leave_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "LONGEST_BODY", 0.2)
+    messages = [{"type": "http.request", "body": b"{}"}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        message = messages.pop(0)
+        await asyncio.sleep(0.3 if message["type"] == "http.disconnect" else 0)
+        return message
+
+    async def read() -> list[str]:
+        in_time = app._in_time(receive)
+        return [(await in_time())["type"] for _ in range(2)]
+
+    assert asyncio.run(read()) == ["http.request", "http.disconnect"]
 
 
 def test_an_answer_that_is_no_number_is_refused() -> None:

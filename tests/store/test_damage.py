@@ -163,6 +163,19 @@ def test_what_means_nothing_to_its_reader_is_set_aside(store: Store) -> None:
     assert len(told) == 1
 
 
+def test_what_somebody_replaces_meanwhile_is_not_set_aside(store: Store) -> None:
+    def meaning(artefact: Artefact) -> object:
+        if "count" not in artefact.fields:
+            store.put(PLACE, {"count": 3}, writes(b"numbers"))
+            raise DamagedError("has no count")
+        return artefact.fields["count"]
+
+    told: list[str] = []
+    store.put(PLACE, {}, writes(b"numbers"))
+    assert store.read(PLACE, meaning, tell=told.append) == 3
+    assert told == []
+
+
 def test_content_that_somebody_removes_meanwhile_is_absent(store: Store) -> None:
     def meaning(artefact: Artefact) -> object:
         assert artefact.content is not None

@@ -11,7 +11,7 @@ from command_line import Call
 
 from mia_lightning.command.job import Job
 from mia_lightning.errors import InputError
-from mia_lightning.terminal.results import for_a_reader, nothing_on_stdout, print_document, print_json
+from mia_lightning.terminal.results import nothing_on_stdout, print_document, print_json
 
 QUICK = [
     *("attack=loss", "shadow.count=2", "training.epochs=2", "dataset.train_size=40", "trainer.accelerator=cpu"),
@@ -161,11 +161,14 @@ def test_a_closed_descriptor_is_no_matter(closed: str) -> None:
     "program",
     [
         "print_json(list(range(100000)), on_a_line=False)",
-        "with for_a_reader(): Console().print('[' + 100000 * chr(10), markup=False)",
+        "Console().print('[' + 100000 * chr(10), markup=False)",
     ],
 )
 def test_a_reader_that_has_read_enough_is_no_mistake(program: str) -> None:
-    program = f"from rich.console import Console; from mia_lightning.terminal.results import *\n{program}\n"
+    program = (
+        "from rich.console import Console; from mia_lightning.terminal.results import *\n"
+        f"from mia_lightning.terminal.entry import run\nrun('it', lambda: {program} or 0, closed=None)\n"
+    )
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'"{sys.executable}" -c "{program}" | head -1'],
         capture_output=True,
@@ -184,6 +187,5 @@ def test_documents_are_ascii_and_the_first_that_is_there(tmp_path: Path, capsys:
     (tmp_path / "comparison.json").write_text('{"title": "é"}', encoding="utf-8")
     print_document(tmp_path, on_a_line=False)
     assert capsys.readouterr().out == '{\n  "title": "\\u00e9"\n}\n'
-    with for_a_reader():
-        print_json({"b": None}, on_a_line=True)
+    print_json({"b": None}, on_a_line=True)
     assert capsys.readouterr().out == '{"b": null}\n'

@@ -1,0 +1,1 @@
+"""Whether a given or served target is what it is taken for."""
