@@ -66,8 +66,8 @@ def verdict(report: AuditReport) -> list[str]:
     """The result of the strongest attack; for a target that is not what it seems, what speaks against it."""
     if distrust(report) is not None:
         return [*trust_warnings(report.trust), "The figures below are no evidence until this is settled."]
-    attack = strongest(report)
-    if attack is None:
+    attack, top = strongest(report), worst_auc(report)
+    if attack is None or top is None:
         return ["No attack has a defined AUC; the tables below give the reasons."]
     figures = attack.overall
     cases = f"{100 * (figures.auc.value or 0.0):.0f} of 100"
@@ -79,7 +79,7 @@ def verdict(report: AuditReport) -> list[str]:
         ]
     sentences = [
         f"The strongest attack, {label(attack)}, scores a random member above a random non-member in {cases} pairs "
-        f"(AUC {shown(figures.auc)}; chance is 50 of 100)."
+        f"(AUC {shown(top.figure)}; chance is 50 of 100)."
     ]
     if figures.precision.value is not None and figures.recall.value is not None:
         sentences.append(
@@ -92,9 +92,9 @@ def verdict(report: AuditReport) -> list[str]:
     num_targets = attack.num_targets
     rate = leaking_rate(report)
     if is_at_chance(figures, num_targets) and rate is not None:
-        top = worst_rates(report)[rate]
+        best = worst_rates(report)[rate]
         sentences.append(
-            f"{label(top.attack)} finds {shares(top.figure)} of the members where at most {percent(rate)} of "
+            f"{label(best.attack)} finds {shares(best.figure)} of the members where at most {percent(rate)} of "
             "non-members are flagged by mistake: more than guessing would."
         )
     if not leaks(report):
