@@ -197,7 +197,7 @@ def test_sigterm_leaves_by_an_exception(sweep: Sweep, recorder: Recorder) -> Non
     before = signal.getsignal(signal.SIGTERM)
     code, printed = sweep(ELSEWHERE, "seed=0,1")
     assert code == 143
-    assert "mia-lightning: terminated; the runs of the sweep were cancelled." in printed
+    assert "mia-lightning: terminated" in printed
     assert "not ended" not in printed  # nothing had been run
     assert signal.getsignal(signal.SIGTERM) is before
 
