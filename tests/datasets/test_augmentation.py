@@ -22,6 +22,7 @@ from training_jobs import job_of, train_with
 from mia_lightning.command.experiment import depends_on
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
+from mia_lightning.datasets.augmentation import Augmentation, Crop, Cutout, Flip, augmented
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
@@ -32,7 +33,6 @@ from mia_lightning.seeds import counter_hash, derive, generator, isolated
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.augmentation import Augmentation, Crop, Cutout, Flip, augmented
 from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe, default_recipe
@@ -387,7 +387,7 @@ def resolved(*overrides: str) -> Job:
         return Job.of(compose("config", overrides=[*quick, *still, *overrides]))
 
 
-PLACE = "mia_lightning.training.step.augmentation"
+PLACE = "mia_lightning.datasets.augmentation"
 TYPED = (
     f"training.augment=[{{_target_: {PLACE}.Crop, padding: 1, image_shape: [8, 8]}},"
     f"{{_target_: {PLACE}.Flip, image_shape: [1, 8, 8]}}, {{_target_: {PLACE}.Cutout, size: 2, image_shape: [8, 8]}}]"

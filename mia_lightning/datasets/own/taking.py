@@ -1,0 +1,197 @@
+"""How the records of all sets are taken once: through which deterministic transform, and what training adds to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.own.chains import Chain
+from mia_lightning.datasets.own.collating import collate_of
+from mia_lightning.datasets.own.filling import read
+from mia_lightning.datasets.own.places import Places
+from mia_lightning.datasets.own.sets import Own, OwnSet
+from mia_lightning.datasets.own.views import (
+    View,
+    are_alike,
+    fixed_view,
+    is_fixed,
+    transform_of,
+    what_is_random,
+    with_transform,
+)
+from mia_lightning.errors import InputError
+
+_SAMPLED = 16  # items of each set in each dataset: whether a transform is random shows in any of them
+
+_IGNORE = "`dataset.train_transform=ignore` (`train_transform` in Python)"
+_WITHOUT = f"set {_IGNORE} to train shadow models without it"
+
+
+@dataclass(eq=False)
+class Taken:
+    """What was found out.
+
+    Attributes:
+        views: of each set, by the number of the dataset inside it.
+        augment: the random steps of the training transform, in our own terms.
+        remarks: sentences for the report.
+    """
+
+    views: list[Mapping[int, View]] = field(default_factory=list)
+    augment: tuple[Augmentation, ...] = ()
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def have_bytes(self) -> bool:
+        """Whether all records can be read as uint8, with one normalisation."""
+        found = [view.raw for by_leaf in self.views for view in by_leaf.values()]
+        return None not in found and len({each[1] for each in found if each is not None}) == 1
+
+
+def taken(
+    sets: Sequence[OwnSet],
+    places: Sequence[Places],
+    *,
+    eval_leaves: Mapping[int, Any],
+    train_transform: Own,
+    loading: Own,
+    key: str | None,
+) -> Taken:
+    """The views by which all records can be taken.
+
+    Args:
+        eval_leaves: what the user gives in the place of some datasets, by their numbers.
+        train_transform: whether random steps of the training transform must be known here, or are left out.
+        loading: whether a `collate_fn` of the loader counts.
+        key: of a name in the items.
+
+    Raises:
+        InputError: records change at random, and nothing gives them otherwise.
+    """
+    found = Taken(views=[{} for _ in sets])
+    held_out: list[tuple[Any, Chain]] = []  # datasets with transforms that are known to be fixed
+    order = sorted(range(len(sets)), key=lambda number: sets[number].is_training)
+    augmented: list[tuple[Augmentation, ...]] = []
+    for number in order:
+        each, place = sets[number], places[number]
+        for leaf in np.unique(place.leaf_M).tolist():
+            dataset = place.leaves[leaf]
+            index_M = np.unique(place.index_M[place.leaf_M == leaf])
+            sample = index_M[np.linspace(0, len(index_M) - 1, min(_SAMPLED, len(index_M))).astype(int)].tolist()
+            stand_in = eval_leaves.get(leaf)
+            own = _own_view(each, dataset, sample[0], loading, key)
+            view = _checked(own, sample, each)
+            if not each.is_training:
+                if view is not None and transform_of(dataset) is not None:
+                    held_out.append((dataset, Chain.of(transform_of(dataset))))
+            elif train_transform == "ignore":
+                if view is None or view.augment:
+                    found.remarks.append(_ignored(dataset, sample[0]))
+            else:
+                augmented.append(_augment(view, dataset, sample[0], each, stand_in))
+            if stand_in is not None:
+                view = _given(own, stand_in, sample, each)
+            elif each.is_training:
+                view = _like_held_out(view, own, held_out, sample, each, found.remarks)
+            if view is None:
+                raise InputError(
+                    f"The records of the {each} change each time that they are read, by "
+                    f"{what_is_random(dataset, sample[0])}; give `eval_dataset`, the same records through a fixed "
+                    "transform, or keep the transform of a dataset in its attribute `transform` and give held-out data "
+                    "a fixed one."
+                )
+            found.views[number] = {**found.views[number], leaf: view}
+    if len(set(augmented)) > 1:
+        raise InputError(
+            f"The datasets of the training set have different random transforms; give all of them one, or {_WITHOUT}."
+        )
+    found.augment = augmented[0] if augmented else ()
+    found.remarks = list(dict.fromkeys(found.remarks))
+    return found
+
+
+def _own_view(each: OwnSet, dataset: Any, index: int, loading: Own, key: str | None) -> View:
+    collate = read(lambda i: collate_of(each, dataset, i, loading), index, f"An item of the {each}")
+    return View(dataset=dataset, collate=collate, key=key)
+
+
+def _checked(own: View, sample: Sequence[int], each: OwnSet) -> View | None:
+    return read(lambda _: fixed_view(own, sample), sample[0], f"An item of the {each}")
+
+
+def _augment(view: View | None, dataset: Any, index: int, each: OwnSet, stand_in: Any) -> tuple[Augmentation, ...]:
+    if view is not None:
+        return view.augment
+    random = what_is_random(dataset, index)
+    more = ""
+    if stand_in is None:
+        more = (
+            ", and its records must be had through a fixed transform: that of held-out data in whose attribute "
+            "`transform` it is kept, or that of `eval_dataset`"
+        )
+    raise InputError(
+        f"The training transform of the {each} has {random}, a random change that has no exact counterpart here "
+        "(RandomHorizontalFlip with p=0.5 and RandomCrop with padding of one width, as last steps but conversions and "
+        f"Normalize, have one); {_WITHOUT}{more}."
+    )
+
+
+def _ignored(dataset: Any, index: int) -> str:
+    return (
+        "`dataset.train_transform` is ignore: models that are trained here do without "
+        f"{what_is_random(dataset, index)} of the training transform, so that they may leak more, or otherwise, than a "
+        "model that was trained with it."
+    )
+
+
+def _given(own: View, stand_in: Any, sample: Sequence[int], each: OwnSet) -> View:
+    """The view of what the user gives in the place of a dataset."""
+    name = type(stand_in).__name__
+    view = _checked(replace(own, dataset=stand_in), sample, each)
+    if view is None or view.augment:
+        raise InputError(
+            f"`eval_dataset`, a {name}, changes its records each time that they are read, by "
+            f"{what_is_random(stand_in, sample[0])}; give it a fixed transform."
+        )
+    odd = next((i for i in sample if view.item(i)[1] != own.item(i)[1]), None)
+    if odd is not None:
+        raise InputError(
+            f"`eval_dataset`, a {name}, has the label {view.item(odd)[1]} at place {odd}, where the dataset of the "
+            f"{each} has {own.item(odd)[1]}; give the same records in the same order."
+        )
+    return view
+
+
+def _like_held_out(
+    view: View | None,
+    own: View,
+    held_out: Sequence[tuple[Any, Chain]],
+    sample: Sequence[int],
+    each: OwnSet,
+    remarks: list[str],
+) -> View | None:
+    """The training records through the transform of the held-out ones, where it can be put in and is another one."""
+    if transform_of(own.dataset) is None:
+        return view
+    for dataset, chain in held_out:
+        if dataset is own.dataset:
+            continue
+        try:
+            other = replace(own, dataset=with_transform(own.dataset, chain.fixed()))
+            if not is_fixed(other, sample) or (view is not None and are_alike(view, other, sample)):
+                continue
+            swapped = fixed_view(other, sample)
+        except Exception:  # the dataset's own code, with a transform that was made for another one
+            continue
+        if swapped is None:
+            continue
+        if view is not None:
+            remarks.append(
+                f"The records of the {each} are taken through the transform of the held-out data, which gives others "
+                "than that of the training data even without its random steps: members and non-members are to be seen "
+                "alike."
+            )
+        return replace(swapped, augment=() if view is None else view.augment)
+    return view
