@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
 
 
-def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any]) -> "Population":
+def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any], *, trusted: bool) -> "Population":
     """What the node makes, as a population.
 
     Args:
         node: of the configuration, without `train_size`.
-        make: makes what a node names, at a place in the configuration.
+        make: makes what a node names, at a place in the configuration, or refuses it.
+        trusted: whether the module of what the node names may be imported before.
 
     Raises:
         InputError: it makes neither a population nor what can be read as one.
@@ -25,8 +26,7 @@ def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any]) -> "
     from mia_lightning.datasets.population import Population
 
     ours = [name for name in inspect.signature(read_own).parameters if name != "data"]
-    made_class = _located(node.get("_target_"))
-    is_taken_out = is_own(made_class) or all(name in node for name in ours)
+    is_taken_out = (trusted and is_somebodys(node.get("_target_"))) or all(name in node for name in ours)
     settings = {name: node[name] for name in ours if is_taken_out and name in node}
     loaded = make({name: value for name, value in node.items() if name not in settings}, "dataset")
     if isinstance(loaded, Population):

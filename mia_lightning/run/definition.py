@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +78,8 @@ class Audit:
             whether more of them would help; attacks that train networks train them for each number.
         canaries: records to be replaced by such as a model can only know by heart, for a group of their own beside the
             natural records; None for none.
-        training: of target and shadow models.
+        training: of target and shadow models; random steps of the training transform of `data` join it where it has no
+            augmentation of its own.
         trainer: accelerator, precision, callbacks.
         store: where trained models and their answers are found and kept; None for nowhere.
         shard: which part of the shadow models this job trains into the store; None for the audit itself.
@@ -147,6 +148,9 @@ class Audit:
             self.gate.check_attack([attack.name for attack in self.attacks])
         if self.save_models and not self.attacked.has_weights:
             raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
+        if self.population.augment and not self.training.augment:
+            training = replace(self.training, augment=self.population.augment)
+            object.__setattr__(self, "training", training)
         if self.attacked.is_trained_here:
             return
         if self.population.member_N is not None and self.membership == Disjoint():  # as nobody has chosen another

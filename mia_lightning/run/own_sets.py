@@ -13,6 +13,8 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
         InputError: the sets say who the members are, and there is no held-out set.
     """
     population, origin = audit.population, audit.population.origin
+    if population.augment:
+        stages.remark(_about_augmentation(audit), kind="note")
     if origin is None:
         return
     if audit.membership.reads_members:
@@ -36,3 +38,10 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
         stages.remark(
             f"{count:,} records of the training set of {origin.name} also stand, value for value, in its held-out sets."
         )
+
+
+def _about_augmentation(audit: Audit) -> str:
+    own, used = (", ".join(map(repr, each)) for each in (audit.population.augment, audit.training.augment))
+    if own == used:
+        return f"Records are changed at random in training, as by the training transform of the data: {own}."
+    return f"`training.augment` is {used}, and takes the place of the training transform of the data: {own}."

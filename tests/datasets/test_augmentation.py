@@ -69,8 +69,12 @@ def changed_image(each: Augmentation, image: Tensor, draw: Tensor) -> Tensor:
     if isinstance(each, Flip):
         return F.hflip(image) if int(counter_hash(draw, 0)) < 0 else image
     if isinstance(each, Crop):
-        mode = {"zero": "constant", "reflect": "reflect"}[each.fill]
-        padded = F.pad(image, [each.padding] * 4, padding_mode=mode)
+        mode = "reflect" if each.fill == "reflect" else "constant"
+        fill = 0.0 if isinstance(each.fill, str) else each.fill
+        fills = [fill] * len(image) if isinstance(fill, float) else fill
+        sides = [each.padding] * 4
+        channels = [F.pad(one[None], sides, value, mode) for one, value in zip(image, fills, strict=True)]
+        padded = torch.cat(channels)
         top, left = (number(draw, axis, 2 * each.padding + 1) for axis in range(2))
         return F.crop(padded, top, left, rows, columns)
     assert isinstance(each, Cutout)
@@ -90,6 +94,7 @@ def changed_image(each: Augmentation, image: Tensor, draw: Tensor) -> Tensor:
         (Crop, {"padding": 1}),
         (Crop, {"padding": 4}),
         (Crop, {"padding": 4, "fill": "reflect"}),
+        (Crop, {"padding": 2, "fill": -1.5}),
         (Flip, {}),
         (Cutout, {"size": 1}),
         (Cutout, {"size": 4}),
@@ -117,6 +122,18 @@ def test_every_image_is_what_a_loop_makes_of_it(
             torch.testing.assert_close(result[k, b], expected, rtol=0, atol=0)
     assert torch.equal(x, before)
     assert not torch.equal(result, x)
+
+
+def test_a_border_of_one_colour_a_channel() -> None:
+    each, x, draw_KB = Crop(padding=2, fill=[1.5, -0.25]), records((2, 6, 7)), draws()
+    assert each.refusal((2, 6, 7)) is None
+    result = each.apply(x, draw_KB)
+    for k in range(K):
+        for b in range(B):
+            assert torch.equal(result[k, b], changed_image(each, x[k, b], draw_KB[k, b]))
+    reason = each.refusal((3, 6, 7))
+    assert reason is not None
+    assert all(part in reason for part in ("`training.augment.Crop.fill`", "2 numbers", "3 channels"))
 
 
 @pytest.mark.parametrize("each", ALL)

@@ -20,6 +20,7 @@ from mia_lightning.datasets.own.places import Places, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
 from mia_lightning.errors import InputError
+from mia_lightning.seeds import isolated
 from mia_lightning.settings import checked
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import FromList, Name
@@ -104,16 +105,11 @@ def read_own(
     sets, doubt = _sets(data, nonmembers, loading)
     leaves: list[Any] = []
     places = [places_of(each.dataset, leaves, each.index) for each in sets]
-    sets, places, eval_leaves = _with_eval(sets, places, eval_dataset)
+    stand_ins = _stand_ins(sets, places, eval_dataset)
     attribute = None if ids is None else names_from(sets, places, ids)
-    views = taken(
-        sets,
-        places,
-        eval_leaves=eval_leaves,
-        train_transform=train_transform,
-        loading=loading,
-        key=ids if attribute is None else None,
-    )
+    key = ids if attribute is None else None
+    with isolated(0, "views"):
+        views = taken(sets, places, stand_ins=stand_ins, train_transform=train_transform, loading=loading, key=key)
     as_bytes = views.have_bytes
     x_N, label_N, in_items = filled(sets, places, views.views, as_bytes=as_bytes)
     if ids is not None:
@@ -173,44 +169,46 @@ def _sets(data: Any, nonmembers: Any, loading: Literal["own", "ignore"]) -> tupl
     return sets, doubt
 
 
-def _with_eval(
-    sets: list[OwnSet], places: list[Places], given: Any
-) -> tuple[list[OwnSet], list[Places], dict[int, Any]]:
-    """What `eval_dataset` stands in for: the dataset inside the training set, or else the training set as a whole."""
+def _stand_ins(sets: Sequence[OwnSet], places: Sequence[Places], given: Any) -> dict[tuple[int, int], Any]:
+    """What `eval_dataset` stands in for, by the numbers of a set and of a dataset inside it.
+
+    It is the dataset inside the training set, in other sets too, or else the training set as a whole.
+    """
     if given is None:
-        return sets, places, {}
-    (found,) = sets_in(given, "eval_dataset", "", is_training=False, loading="ignore") or [None]
-    if found is None:
-        raise InputError(f"`eval_dataset` is {shown(given)}; give a dataset.")
-    training = [i for i, each in enumerate(sets) if each.is_training]
-    inner = np.unique(np.concatenate([places[i].leaf_M for i in training])).tolist()
-    leaves, length = places[0].leaves, len(found.dataset)  # type: ignore[arg-type]
+        return {}
+    found = sets_in(given, "eval_dataset", "", is_training=False, loading="ignore")
+    if len(found) != 1:
+        raise InputError(f"`eval_dataset` is {shown(given)}; give one dataset.")
+    dataset: Any = found[0].dataset
+    training = [number for number, each in enumerate(sets) if each.is_training]
+    inner = np.unique(np.concatenate([places[number].leaf_M for number in training])).tolist()
+    leaves, length = places[0].leaves, len(dataset)
     if len(inner) == 1 and len(leaves[inner[0]]) == length:
-        return sets, places, {inner[0]: found.dataset}
+        return {(number, inner[0]): dataset for number in range(len(sets))}
     if len(training) == 1 and len(sets[training[0]]) == length:
-        whole = _Rows(sets[training[0]].dataset, sets[training[0]].index)
-        leaves.append(whole)
-        index_M = np.arange(length)
-        places[training[0]] = Places(leaves, np.full_like(index_M, len(leaves) - 1), index_M)
-        return sets, places, {len(leaves) - 1: found.dataset}
+        place = places[training[0]]
+        return {
+            (training[0], leaf): _At(dataset, place.index_M[place.leaf_M == leaf], np.nonzero(place.leaf_M == leaf)[0])
+            for leaf in inner
+        }
     inside = f", or {len(leaves[inner[0]])} as the dataset inside it" if len(inner) == 1 else ""
     raise InputError(
         f"`eval_dataset` has {length} records; give as many as the training set has, "
-        f"{sum(len(sets[i]) for i in training)}{inside}, in the same order."
+        f"{sum(len(sets[number]) for number in training)}{inside}, in the same order."
     )
 
 
-class _Rows(Dataset[Any]):
-    """A dataset, or some of its records, as one dataset without parts."""
+class _At:
+    """A dataset whose records stand at other places."""
 
-    def __init__(self, dataset: Any, index: Sequence[int] | None) -> None:
-        self.dataset, self.index = dataset, index
+    def __init__(self, dataset: Any, index_M: Any, place_M: Any) -> None:
+        self.dataset, self.place_at = dataset, dict(zip(index_M.tolist(), place_M.tolist(), strict=True))
 
     def __len__(self) -> int:
-        return len(self.dataset) if self.index is None else len(self.index)
+        return len(self.dataset)
 
-    def __getitem__(self, i: int) -> Any:
-        return self.dataset[i if self.index is None else self.index[i]]
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.place_at[index]]
 
 
 def _normalisation(

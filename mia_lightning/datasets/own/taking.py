@@ -54,7 +54,7 @@ def taken(
     sets: Sequence[OwnSet],
     places: Sequence[Places],
     *,
-    eval_leaves: Mapping[int, Any],
+    stand_ins: Mapping[tuple[int, int], Any],
     train_transform: Own,
     loading: Own,
     key: str | None,
@@ -62,7 +62,7 @@ def taken(
     """The views by which all records can be taken.
 
     Args:
-        eval_leaves: what the user gives in the place of some datasets, by their numbers.
+        stand_ins: what the user gives in the place of some datasets, by the numbers of the set and of the dataset.
         train_transform: whether random steps of the training transform must be known here, or are left out.
         loading: whether a `collate_fn` of the loader counts.
         key: of a name in the items.
@@ -80,7 +80,7 @@ def taken(
             dataset = place.leaves[leaf]
             index_M = np.unique(place.index_M[place.leaf_M == leaf])
             sample = index_M[np.linspace(0, len(index_M) - 1, min(_SAMPLED, len(index_M))).astype(int)].tolist()
-            stand_in = eval_leaves.get(leaf)
+            stand_in = stand_ins.get((number, leaf))
             own = _own_view(each, dataset, sample[0], loading, key)
             view = _checked(own, sample, each)
             if not each.is_training:
@@ -148,7 +148,7 @@ def _ignored(dataset: Any, index: int) -> str:
 
 def _given(own: View, stand_in: Any, sample: Sequence[int], each: OwnSet) -> View:
     """The view of what the user gives in the place of a dataset."""
-    name = type(stand_in).__name__
+    name = type(getattr(stand_in, "dataset", stand_in)).__name__
     view = _checked(replace(own, dataset=stand_in), sample, each)
     if view is None or view.augment:
         raise InputError(
