@@ -17,11 +17,13 @@ from mia_lightning.datasets.augmentation import Crop, Flip, augmented
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.seeds import isolated
 
 
 def by_loader(loader: Any) -> tuple[Tensor, Tensor]:
     """All that a loader gives, in the order of its dataset: a slow loop."""
-    batches = list(DataLoader(loader.dataset, batch_size=7))
+    with isolated(0, "a loader draws a seed for its workers"):
+        batches = list(DataLoader(loader.dataset, batch_size=7))
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
@@ -151,7 +153,7 @@ class Toy(pl.LightningDataModule):
 
 
 def table(count: int, start: float = 0.0) -> TensorDataset:
-    return TensorDataset(torch.arange(start, start + 2 * count).view(count, 2), torch.arange(count) % 2)
+    return TensorDataset(torch.arange(start, start + 2 * count).float().view(count, 2), torch.arange(count) % 2)
 
 
 def test_loaders_in_lists_and_dictionaries() -> None:

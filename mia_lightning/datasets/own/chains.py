@@ -116,7 +116,7 @@ class Chain:
                 return None
             if padding == 0:
                 continue
-            fill = "reflect" if crop.padding_mode == "reflect" else _fill(crop, self.tail[place + 1 :])
+            fill: Any = "reflect" if crop.padding_mode == "reflect" else _fill(crop, self.tail[place + 1 :])
             one = Crop(padding=padding, fill=fill)
             if one.refusal(shape) is not None:
                 return None
@@ -215,4 +215,4 @@ def _uint8(x: Any) -> Tensor:
         x = torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1) if x.ndim == 3 else x[None]))
     if not isinstance(x, Tensor) or x.dtype != torch.uint8:
         raise TypeError("no image of bytes")
-    return x.as_subclass(Tensor)  # type: ignore[arg-type]
+    return x.as_subclass(Tensor)

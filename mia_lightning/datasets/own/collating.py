@@ -1,5 +1,6 @@
 """Loaders that make batches in a way of their own."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from mia_lightning.datasets.own.views import Collate
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 
+_TRIED = 3
 
-def collate_of(each: OwnSet, dataset: Any, index: int, loading: Own) -> Collate | None:
+
+def collate_of(each: OwnSet, dataset: Any, index: Sequence[int], loading: Own) -> Collate | None:
     """The set's own `collate_fn`, where it treats each record alone; None for that of torch.
 
     Args:
-        dataset: with records of the set at `index`.
+        dataset: with records of the set at `index`, of which a few are tried, alone and together.
 
     Raises:
         InputError: it mixes the records of a batch, or draws, and is not to be left out.
@@ -26,14 +29,11 @@ def collate_of(each: OwnSet, dataset: Any, index: int, loading: Own) -> Collate 
     if each.collate is None or loading == "ignore":
         return None
     with isolated(0, "collating"):
-        item = dataset[index]
+        items = [dataset[i] for i in index[-_TRIED:]]
         before = states()
-        try:
-            single, double = (_batch(each.collate, [item] * number) for number in (1, 2))
-        except (ItemError, TypeError, ValueError, RuntimeError, IndexError, KeyError, AttributeError):
-            single = double = None
+        is_alike = _is_alike(each.collate, items)
         drawn = drawn_since(before)
-    if single is not None and double is not None and drawn is None and all(map(_is_twice, single, double)):
+    if is_alike and drawn is None:
         return each.collate
     raise InputError(
         f"The loader of the {each} has the collate_fn {name_of(each.collate)}, "
@@ -42,8 +42,13 @@ def collate_of(each: OwnSet, dataset: Any, index: int, loading: Own) -> Collate 
     )
 
 
-def _is_twice(one: Tensor, two: Tensor) -> bool:
-    return one.ndim > 0 and torch.equal(two, torch.cat([one, one]))
+def _is_alike(collate: Collate, items: list[Any]) -> bool:
+    """Whether a batch is its records, each as in a batch of its own."""
+    try:
+        together, alone = _batch(collate, items), [_batch(collate, [item]) for item in items]
+        return all(torch.equal(whole, torch.cat(parts)) for whole, *parts in zip(together, *alone, strict=True))
+    except (ItemError, TypeError, ValueError, RuntimeError, LookupError, AttributeError):  # of anybody's code
+        return False
 
 
 def _batch(collate: Collate, items: list[Any]) -> tuple[Tensor, Tensor]:

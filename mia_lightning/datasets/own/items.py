@@ -54,22 +54,22 @@ def _under(item: Mapping[Any, Any], keys: Sequence[str], what: str) -> Any:
     raise ItemError(f"has the keys {known}, of which {' and '.join(found)} may both be the {what}; give one of them")
 
 
-def as_record(x: Any) -> Tensor:
+def as_record(given: Any) -> Tensor:
     """The record as a tensor on the CPU; a PIL image as uint8 `[C, H, W]`.
 
     Raises:
         ItemError: it is neither a tensor, an array nor an image.
     """
-    if isinstance(x, Tensor):
-        x = x.detach().as_subclass(Tensor).cpu()  # type: ignore[arg-type]  # an image of torchvision is a subclass
-    elif isinstance(x, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(x))
-    elif hasattr(x, "getbands"):
+    if isinstance(given, Tensor):
+        x = given.detach().as_subclass(Tensor).cpu()  # an image of torchvision is of a subclass
+    elif isinstance(given, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(given))
+    elif hasattr(given, "getbands"):
         from torchvision.transforms.v2.functional import pil_to_tensor
 
-        x = pil_to_tensor(x)
+        x = pil_to_tensor(given)
     else:
-        raise ItemError(f"has the record {shown(x)}; give a tensor or an array of numbers")
+        raise ItemError(f"has the record {shown(given)}; give a tensor or an array of numbers")
     if x.dtype == torch.bool:
         return x.to(torch.uint8)
     return x.float() if x.dtype == torch.float64 else x

@@ -81,7 +81,7 @@ def taken(
             index_M = np.unique(place.index_M[place.leaf_M == leaf])
             sample = index_M[np.linspace(0, len(index_M) - 1, min(_SAMPLED, len(index_M))).astype(int)].tolist()
             stand_in = stand_ins.get((number, leaf))
-            own = _own_view(each, dataset, sample[0], loading, key)
+            own = _own_view(each, dataset, sample, loading, key)
             view = _checked(own, sample, each)
             if not each.is_training:
                 if view is not None and transform_of(dataset) is not None:
@@ -112,8 +112,8 @@ def taken(
     return found
 
 
-def _own_view(each: OwnSet, dataset: Any, index: int, loading: Own, key: str | None) -> View:
-    collate = read(lambda i: collate_of(each, dataset, i, loading), index, f"An item of the {each}")
+def _own_view(each: OwnSet, dataset: Any, sample: Sequence[int], loading: Own, key: str | None) -> View:
+    collate = read(lambda _: collate_of(each, dataset, sample, loading), 0, f"An item of the {each}")
     return View(dataset=dataset, collate=collate, key=key)
 
 
