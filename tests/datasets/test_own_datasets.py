@@ -17,11 +17,11 @@ from torchvision import transforms as v1
 from torchvision.datasets import MNIST
 from torchvision.transforms import v2
 
-from mia_lightning.datasets.augmentation import Crop, Flip
+from mia_lightning.datasets.augmentation import Crop, Flip, augmented
 from mia_lightning.datasets.own import filling
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
-from mia_lightning.seeds import isolated
+from mia_lightning.seeds import counter_hash, derive, isolated
 
 N = 30
 
@@ -286,26 +286,27 @@ def hidden_noise(x: Tensor) -> Tensor:
     return x + float(OWN_DRAWS.random())
 
 
-UNKNOWN: list[tuple[list[Any], str]] = [
-    ([v1.RandomResizedCrop(8), *LAST_V1], "RandomResizedCrop"),
-    ([v1.RandomHorizontalFlip(0.3), *LAST_V1], "RandomHorizontalFlip"),
-    ([v1.RandomCrop(6), *LAST_V1], "RandomCrop"),
-    ([v1.RandomCrop(8, padding=(1, 2)), *LAST_V1], "RandomCrop"),
-    ([v1.RandomCrop(8, padding=1, padding_mode="edge"), *LAST_V1], "RandomCrop"),
-    ([FLIP, v1.ColorJitter(0.5), *LAST_V1], "RandomHorizontalFlip and ColorJitter"),
-    ([*LAST_V2, v2.RandomErasing(p=0.01)], "RandomErasing"),
-    ([v1.ToTensor(), noise], "noise"),
-    ([v1.ToTensor(), numpy_noise], "numpy_noise"),
-    ([v1.ToTensor(), python_noise], "python_noise"),
-    ([v1.ToTensor(), hidden_noise], "Compose"),
+# Random steps without a counterpart: what a sentence calls them, and whether they can be applied record by record.
+UNKNOWN: list[tuple[list[Any], str, bool]] = [
+    ([v1.RandomResizedCrop(8), *LAST_V1], "RandomResizedCrop", True),
+    ([v1.RandomHorizontalFlip(0.3), *LAST_V1], "RandomHorizontalFlip", True),
+    ([v1.RandomCrop(8, padding=(1, 2)), *LAST_V1], "RandomCrop", True),
+    ([v1.RandomCrop(8, padding=1, padding_mode="edge"), *LAST_V1], "RandomCrop", True),
+    ([FLIP, v1.ColorJitter(0.5), *LAST_V1], "RandomHorizontalFlip and ColorJitter", True),
+    ([*LAST_V2, v2.RandomErasing(p=0.01)], "RandomErasing", True),
+    ([v1.ToTensor(), noise], "noise", True),
+    ([v1.ToTensor(), numpy_noise], "numpy_noise", True),
+    ([v1.ToTensor(), python_noise], "python_noise", True),
+    ([v1.RandomCrop(6), *LAST_V1], "RandomCrop", False),  # another shape than the fixed transform gives
+    ([v1.ToTensor(), hidden_noise], "Compose", False),  # which nobody can seed
 ]
+FIXED = v1.Compose(LAST_V1)
 
 
-@pytest.mark.parametrize(("steps", "named"), UNKNOWN)
-def test_random_steps_without_a_counterpart_are_refused(steps: list[Any], named: str) -> None:
-    dataset, fixed = Pictures(v1.Compose(steps)), Pictures(v1.Compose(LAST_V1))
+@pytest.mark.parametrize(("steps", "named", "is_possible"), UNKNOWN)
+def test_random_steps_without_a_counterpart(steps: list[Any], named: str, is_possible: bool) -> None:
+    dataset, fixed = Pictures(v1.Compose(steps)), Pictures(FIXED)
     refused(dataset, named, "train_transform=ignore", "eval_dataset")
-    refused(dataset, named, "train_transform=ignore", eval_dataset=fixed)
     refused(dataset, named, "eval_dataset", train_transform="ignore")
     for options in ({"nonmembers": fixed}, {"eval_dataset": fixed}):
         population = Population.of(dataset, train_transform="ignore", **options)
@@ -313,6 +314,86 @@ def test_random_steps_without_a_counterpart_are_refused(steps: list[Any], named:
         assert population.x_N.dtype == torch.uint8
         assert population.augment == ()
         assert any("dataset.train_transform" in remark and named in remark for remark in population.remarks)
+        if not is_possible:
+            refused(dataset, named, "train_transform=ignore", **options)
+            continue
+        population = Population.of(dataset, **options)
+        torch.testing.assert_close(all_records(population)[:N], all_records(Population.of(fixed)))
+        (each,) = population.augment
+        assert named in repr(each)
+        assert each.refusal((3, 8, 8)) is None
+        assert "dataset.train_transform" in each.refusal((3, 9, 9))
+
+
+JITTERED = v1.Compose([FLIP, v1.ColorJitter(0.5), v1.RandomResizedCrop(8), *LAST_V1, noise, numpy_noise, python_noise])
+
+
+@pytest.mark.parametrize("form", ["pil", "array", "tensor", "grey"])
+def test_a_training_transform_is_applied_record_by_record(form: str) -> None:
+    """Against a loop over the dataset itself, with the generators seeded for each item."""
+    steps = {"array": [v1.ToTensor(), noise], "tensor": [*LAST_V2[1:], v2.RandomErasing(1.0)]}.get(form)
+    mode = "L" if form == "grey" else "RGB"
+    if form == "grey":
+        steps = [v1.RandomRotation(90), v1.ToTensor()]
+    transform = JITTERED if steps is None else v1.Compose(steps)
+    fixed = {"pil": FIXED, "grey": v1.ToTensor(), "array": v1.ToTensor(), "tensor": v1.Compose(LAST_V2[1:])}[form]
+    options: dict[str, Any] = {"form": "pil" if form == "grey" else form, "mode": mode}
+    dataset = Pictures(transform, **options)
+    population = Population.of(dataset, eval_dataset=Pictures(fixed, **options))
+    index_KB = torch.tensor([[3, 8, 3], [8, 1, 2]])
+    key_K = torch.tensor([11, 12])
+    x = population.records(index_KB)
+    changed = augmented(x, population.augment, key_K=key_K, step=5, index_KB=index_KB)
+    draw_KB = counter_hash(key_K[:, None], derive(0, "augmentation"), 0, 5, index_KB)
+    for k in range(2):
+        for b in range(3):
+            draw = int(draw_KB[k, b])
+            with isolated(0, "an item"):
+                torch.manual_seed(draw % 2**63)
+                np.random.seed(draw % 2**32)
+                random.seed(draw)
+                expected = dataset[int(index_KB[k, b])][0]
+            assert torch.equal(changed[k, b], expected)
+    assert torch.equal(changed[0, 0], changed[0, 2])  # one record of one model in one step
+    assert not torch.equal(changed[0, 1], changed[1, 0])  # of two models
+    again = augmented(x.double(), population.augment, key_K=key_K, step=5, index_KB=index_KB)
+    torch.testing.assert_close(again, changed.double())
+
+
+def test_a_transform_of_tables() -> None:
+    class Table(Dataset[Any]):
+        def __init__(self, transform: Any) -> None:
+            self.transform = transform
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return (X[index] if self.transform is None else self.transform(X[index])), index % 2
+
+    population = Population.of(Table(noise), nonmembers=Table(None))
+    (each,) = population.augment
+    x = all_records(population)[None, :4]
+    with isolated(0, "an item"):
+        torch.manual_seed(7)
+        expected = noise(X[2])
+    assert torch.equal(each.apply(x, torch.full((1, 4), 7))[0, 2], expected)
+    refused(Table(noise), "dataset.std", "train_transform=ignore", nonmembers=Table(None), std=2.0)
+
+
+def test_a_transform_that_fails_in_training_is_named() -> None:
+    def sometimes(x: Tensor) -> Tensor:
+        if float(torch.rand(())) < 0.5 and bool((x == 0).all()):
+            raise RuntimeError("all black")
+        return x[..., :2] if bool((x == 1).all()) else x + torch.rand(())
+
+    population = Population.of(Pictures(v1.Compose([v1.ToTensor(), sometimes])), eval_dataset=Pictures(v1.ToTensor()))
+    (each,) = population.augment
+    draws = torch.arange(20)[None]
+    with pytest.raises(InputError, match=r"RuntimeError: all black.*train_transform=ignore"):
+        each.apply(torch.zeros(1, 20, 3, 8, 8), draws)
+    with pytest.raises(InputError, match=r"\[3, 8, 2\].*\[3, 8, 8\].*train_transform=ignore"):
+        each.apply(torch.ones(1, 20, 3, 8, 8), draws)
 
 
 @pytest.mark.usefixtures("global_generators")
@@ -366,6 +447,7 @@ def test_stand_ins() -> None:
     options: dict[str, Any] = {"train_transform": "ignore"}
     some, others = Subset(dataset, [7, 3, 9]), Subset(dataset, [1, 2])
     population = Population.of(some, nonmembers=others, eval_dataset=fixed, **options)  # of the dataset inside
+    assert any("ColorJitter" in remark for remark in population.remarks)
     expected = torch.stack([fixed[i][0] for i in (7, 3, 9, 1, 2)])
     torch.testing.assert_close(all_records(population), expected, rtol=1e-6, atol=3e-6)
     same = Population.of(some, eval_dataset=Subset(fixed, [7, 3, 9]), **options)  # of the training set

@@ -1,11 +1,13 @@
 """What a run makes of a user's own sets, and says of them."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from quick import quick_audit
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
@@ -104,6 +106,19 @@ def test_records_in_both_sets_are_counted() -> None:
     assert all(part in remark for part in ("5 records", "training set", "held-out"))
 
 
+class Coloured(TensorDataset):
+    """Pictures in three colours, each given to its transform as a PIL image."""
+
+    def __init__(self, transform: Any) -> None:
+        draws = generator(0, "coloured")
+        super().__init__(torch.randint(0, 256, (40, 6, 6, 3), generator=draws, dtype=torch.uint8), torch.arange(40) % 2)
+        self.transform = transform
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return self.transform(Image.fromarray(x.numpy())), y
+
+
 class Pictures(TensorDataset):
     def __init__(self, transform: Any) -> None:
         super().__init__(torch.rand(40, 1, 6, 6, generator=generator(0, "pictures")), torch.arange(40) % 2)
@@ -123,6 +138,26 @@ def test_random_steps_of_the_training_transform_are_those_of_training() -> None:
     audit, stages, _ = prepared(flipped, training=own)
     assert audit.training.augment == (mia.Crop(padding=1),)
     assert any("Crop" in each and "Flip" in each and "training.augment" in each for each in stages.notes)
+
+
+def test_another_random_transform_is_trained_with_and_kept(tmp_path: Path) -> None:
+    """In a stack and one after another, in chunks and from the store: the same models."""
+    jittered = Coloured(transforms.Compose([transforms.ColorJitter(0.5), transforms.ToTensor()]))
+    population = mia.Population.of(jittered, eval_dataset=Coloured(transforms.ToTensor()))
+    answers = []
+    for execution, chunk in (("stack", 4), ("loop", 1), ("stack", 4)):
+        training = mia.Recipe(
+            epochs=2, batch_size=8, optimizer=partial(torch.optim.Adam, lr=0.02), execution=execution, chunk=chunk
+        )
+        options = quick_audit(shadow=mia.Real(count=4), training=training)
+        observation = mia.observe(population, store=mia.Store(dir=tmp_path / execution), **options)
+        answers.append(observation.shadow_signals.log_probability_KANC)
+        assert observation.engine.reused["shadow"].found == (4 if len(answers) == 3 else 0)
+        assert any("ColorJitter" in each for each in observation.engine.stages.notes)
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(answers[0], answers[2], rtol=0, atol=0, equal_nan=True)
+    without = mia.observe(mia.Population.of(Coloured(transforms.ToTensor())), **options)
+    assert not torch.allclose(without.shadow_signals.log_probability_KANC, answers[0], atol=1e-3, equal_nan=True)
 
 
 def test_labels_beside_a_dataset_are_refused() -> None:

@@ -16,6 +16,7 @@ from mia_lightning.datasets.own.chains import Normalisation
 from mia_lightning.datasets.own.datamodule import HELD_OUT, is_datamodule, sets_of
 from mia_lightning.datasets.own.filling import filled
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
+from mia_lightning.datasets.own.own_transform import OwnTransform
 from mia_lightning.datasets.own.places import Places, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
@@ -110,6 +111,7 @@ def read_own(
     key = ids if attribute is None else None
     with isolated(0, "views"):
         views = taken(sets, places, stand_ins=stand_ins, train_transform=train_transform, loading=loading, key=key)
+    _check_constants(views, {"mean": mean, "std": std})
     as_bytes = views.have_bytes
     x_N, label_N, in_items = filled(sets, places, views.views, as_bytes=as_bytes)
     if ids is not None:
@@ -209,6 +211,16 @@ class _At:
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[self.place_at[index]]
+
+
+def _check_constants(found: Taken, constants: Mapping[str, object]) -> None:
+    """Refuse constants after a training transform that is applied as it is, without them."""
+    given = next((name for name, value in constants.items() if value is not None), None)
+    if given is not None and any(isinstance(each, OwnTransform) for each in found.augment):
+        raise InputError(
+            f"`dataset.{given}` is given, but the training transform is applied as it is, and ends before it; put a "
+            "Normalize into the transforms, or set `dataset.train_transform=ignore` (`train_transform` in Python)."
+        )
 
 
 def _normalisation(

@@ -10,6 +10,7 @@ from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.own.chains import Chain
 from mia_lightning.datasets.own.collating import collate_of
 from mia_lightning.datasets.own.filling import read
+from mia_lightning.datasets.own.own_transform import own_transform
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import Own, OwnSet
 from mia_lightning.datasets.own.views import (
@@ -83,26 +84,25 @@ def taken(
             stand_in = stand_ins.get((number, leaf))
             own = _own_view(each, dataset, sample, loading, key)
             view = _checked(own, sample, each)
-            if not each.is_training:
-                if view is not None and transform_of(dataset) is not None:
-                    held_out.append((dataset, Chain.of(transform_of(dataset))))
-            elif train_transform == "ignore":
-                if view is None or view.augment:
-                    found.remarks.append(_ignored(dataset, sample[0]))
-            else:
-                augmented.append(_augment(view, dataset, sample[0], each, stand_in))
+            fixed = view
             if stand_in is not None:
-                view = _given(own, stand_in, sample, each)
+                fixed = _given(own, stand_in, sample, each)
             elif each.is_training:
-                view = _like_held_out(view, own, held_out, sample, each, found.remarks)
-            if view is None:
+                fixed = _like_held_out(view, own, held_out, sample, each, found.remarks)
+            elif view is not None and hasattr(dataset, "transform"):
+                held_out.append((dataset, Chain.of(transform_of(dataset))))
+            if each.is_training and train_transform == "own":
+                augmented.append(_augment(view, fixed, dataset, sample, each))
+            elif each.is_training and (view is None or view.augment):
+                found.remarks.append(_ignored(dataset, sample[0]))
+            if fixed is None:
                 raise InputError(
                     f"The records of the {each} change each time that they are read, by "
                     f"{what_is_random(dataset, sample[0])}; give `eval_dataset`, the same records through a fixed "
                     "transform, or keep the transform of a dataset in its attribute `transform` and give held-out data "
                     "a fixed one."
                 )
-            found.views[number] = {**found.views[number], leaf: view}
+            found.views[number] = {**found.views[number], leaf: fixed}
     if len(set(augmented)) > 1:
         raise InputError(
             f"The datasets of the training set have different random transforms; give all of them one, or {_WITHOUT}."
@@ -121,12 +121,18 @@ def _checked(own: View, sample: Sequence[int], each: OwnSet) -> View | None:
     return read(lambda _: fixed_view(own, sample), sample[0], f"An item of the {each}")
 
 
-def _augment(view: View | None, dataset: Any, index: int, each: OwnSet, stand_in: Any) -> tuple[Augmentation, ...]:
+def _augment(
+    view: View | None, fixed: View | None, dataset: Any, sample: Sequence[int], each: OwnSet
+) -> tuple[Augmentation, ...]:
+    """What is random in the training transform: the steps that are known, or the transform as a whole."""
     if view is not None:
         return view.augment
-    random = what_is_random(dataset, index)
+    random = what_is_random(dataset, sample[0])
+    whole = None if fixed is None or fixed.collate is not None else own_transform(dataset, fixed, sample, random)
+    if whole is not None:
+        return (whole,)
     more = ""
-    if stand_in is None:
+    if fixed is None:
         more = (
             ", and its records must be had through a fixed transform: that of held-out data in whose attribute "
             "`transform` it is kept, or that of `eval_dataset`"
@@ -134,7 +140,8 @@ def _augment(view: View | None, dataset: Any, index: int, each: OwnSet, stand_in
     raise InputError(
         f"The training transform of the {each} has {random}, a random change that has no exact counterpart here "
         "(RandomHorizontalFlip with p=0.5 and RandomCrop with padding of one width, as last steps but conversions and "
-        f"Normalize, have one); {_WITHOUT}{more}."
+        "Normalize, have one), and is not given the very pictures that the fixed transform scales and normalises; "
+        f"{_WITHOUT}{more}."
     )
 
 
@@ -176,7 +183,7 @@ def _like_held_out(
     if transform_of(own.dataset) is None:
         return view
     for dataset, chain in held_out:
-        if dataset is own.dataset:
+        if dataset is own.dataset or (view is not None and transform_of(dataset) is None):
             continue
         try:
             other = replace(own, dataset=with_transform(own.dataset, chain.fixed()))

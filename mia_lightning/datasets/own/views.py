@@ -155,6 +155,14 @@ def normalised(raw: Tensor, normalisation: Normalisation) -> Tensor:
     return x
 
 
+def denormalised(x: Tensor, normalisation: Normalisation) -> Tensor:
+    """The bytes that a record `[C, ...]` stands for."""
+    x = x.double()
+    if normalisation.mean:
+        x = x * _column(normalisation.std, x) + _column(normalisation.mean, x)
+    return (x / normalisation.scale).round().clamp(0, 255).to(torch.uint8)
+
+
 def _column(values: Sequence[float], x: Tensor) -> Tensor:
     return torch.tensor(values).reshape(-1, *[1] * (x.ndim - 1))
 
