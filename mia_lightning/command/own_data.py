@@ -22,15 +22,22 @@ def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any], *, t
     Raises:
         InputError: it makes neither a population nor what can be read as one.
     """
-    from mia_lightning.datasets.own.reading import is_own, read_own
+    from mia_lightning.datasets.own.reading import read_own
     from mia_lightning.datasets.population import Population
+    from mia_lightning.seeds import isolated
 
     ours = [name for name in inspect.signature(read_own).parameters if name != "data"]
     is_taken_out = (trusted and is_somebodys(node.get("_target_"))) or all(name in node for name in ours)
     settings = {name: node[name] for name in ours if is_taken_out and name in node}
-    loaded = make({name: value for name, value in node.items() if name not in settings}, "dataset")
-    if isinstance(loaded, Population):
-        return loaded
+    with isolated(0, "dataset"):  # what draws from the global generators draws alike in every process
+        loaded = make({name: value for name, value in node.items() if name not in settings}, "dataset")
+        return loaded if isinstance(loaded, Population) else _read(loaded, settings, make, is_taken_out)
+
+
+def _read(loaded: Any, settings: dict[str, Any], make: Callable[[Any, str], Any], is_taken_out: bool) -> "Population":
+    from mia_lightning.datasets.own.reading import is_own
+    from mia_lightning.datasets.population import Population
+
     if not (is_own(loaded) or (is_taken_out and hasattr(loaded, "__getitem__") and hasattr(loaded, "__len__"))):
         raise InputError(
             f"`dataset` makes {shown(loaded)}, which is no Population; set its `_target_` to what makes one, see "

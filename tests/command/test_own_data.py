@@ -12,6 +12,7 @@ import pytest
 import torch
 from command_line import Call, Ended
 from own_projects import Pets, write_pets
+from torch.utils.data import TensorDataset
 
 import mia_lightning as mia
 from mia_lightning.command.own_data import population_of
@@ -106,6 +107,17 @@ def test_a_dataset_and_our_own_settings(call: Call, tmp_path: Path) -> None:
     ]
     fixed = "dataset.eval_dataset={_target_: my_package.Table, rows: 79}"
     refused(call(*own, *SMALL, "dataset._target_=my_package.Table", fixed), "eval_dataset", "79 records", "80")
+
+
+def test_draws_of_the_users_code_are_the_same_in_every_process(tmp_path: Path) -> None:
+    node = {"_target_": "torch.utils.data.TensorDataset"}
+
+    def make(node: Any, place: str) -> Any:
+        return TensorDataset(torch.rand(8, 2) + np.random.random(), torch.arange(8) % 2)
+
+    first = population_of(node, make, trusted=True)
+    with isolated(1, "another process"):
+        assert torch.equal(population_of(node, make, trusted=True).x_N, first.x_N)
 
 
 def test_a_class_that_is_named_without_the_choice(tmp_path: Path) -> None:

@@ -218,6 +218,36 @@ def test_a_split_by_the_global_generator_is_doubted() -> None:
     assert torch.equal(population.x_N[:12], members)
 
 
+class Careful(Toy):
+    """It sets a seed itself, and draws something that has no part in the split."""
+
+    def setup(self, stage: str) -> None:
+        torch.manual_seed(42)
+        train, val = random_split(table(20), [12, 8])
+        self.loaders = {"train": DataLoader(train), "val": DataLoader(val), "test": None}
+
+
+class Shuffled(Careful):
+    """The same places each time, with other records in them."""
+
+    def setup(self, stage: str) -> None:
+        rows = TensorDataset(torch.rand(12, 2), torch.arange(12) % 2)
+        self.loaders = {"train": DataLoader(rows), "val": DataLoader(table(8)), "test": None}
+
+
+class Uncopied(Careful):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("a lock")
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_a_split_that_comes_out_the_same_is_not_doubted() -> None:
+    module = Careful()
+    assert Population.of(module).origin.doubt is None
+    assert Population.of(Shuffled()).origin.doubt is not None
+    assert Population.of(Uncopied()).origin.doubt is not None
+
+
 def test_a_set_in_sets_is_unwrapped() -> None:
     inner = ConcatDataset([table(4), Subset(table(6, 100), [5, -6, 2])])
     population = Population.of(Subset(Subset(inner, [6, 0, 4]), torch.tensor([2, 0, -2])))
@@ -309,6 +339,9 @@ def test_samplers_of_known_order() -> None:
     population = Population.of(DataLoader(table(4), sampler=[3, 1, 2]))
     assert population.x_N[:, 0].tolist() == [6, 2, 4]
     assert not population.loading.shuffle
+    batches = torch.utils.data.BatchSampler(RandomSampler(table(4)), 3, drop_last=True)
+    population = Population.of(DataLoader(table(4), batch_sampler=batches))
+    assert population.loading == Loading(batch_size=3, shuffle=True, drop_last=True)
     of_one = torch.utils.data.DistributedSampler(table(4), num_replicas=1, rank=0)
     assert Population.of(DataLoader(table(4), sampler=of_one)).loading.shuffle
 

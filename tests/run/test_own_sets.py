@@ -46,6 +46,13 @@ def test_the_sets_are_the_members_of_a_target_that_is_trained_already() -> None:
     assert stages.remarks == []
 
 
+def test_so_are_those_of_a_member_column() -> None:
+    member_N = torch.arange(60) < 10
+    data = mia.make_population(X_N, torch.arange(60) % 3, member=member_N)
+    _, _, setup = prepared(data, target=network())
+    assert torch.equal(setup.membership.member_KN[0], member_N)
+
+
 def test_another_plan_is_still_refused_for_it() -> None:
     with pytest.raises(InputError, match="membership=halves"):
         mia.Audit(MODULE, **quick_audit(target=network(), membership=mia.Halves()))

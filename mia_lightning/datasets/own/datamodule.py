@@ -1,14 +1,24 @@
 """The sets of a LightningDataModule, asked for as a Trainer asks."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
 from mia_lightning.datasets.own.draws import drawn_since, states
+from mia_lightning.datasets.own.items import as_label, as_record, parted
+from mia_lightning.datasets.own.places import places_of
 from mia_lightning.datasets.own.sets import Own, OwnSet, sets_in
 from mia_lightning.errors import InputError, first_line
+from mia_lightning.seeds import isolated
 
 LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.")
 HELD_OUT = {"validation": "val_dataloader", "test": "test_dataloader"}
+_COMPARED = 16  # items of each set
 _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 
@@ -33,9 +43,22 @@ def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> tu
     if not _has(datamodule, "train_dataloader"):
         raise InputError(f"The DataModule {name} has no `train_dataloader`, so that nothing is known of its members.")
     _check_batches(datamodule, name, loading)
-    before = states()
-    is_prepared = getattr(datamodule, "trainer", None) is not None
-    if not is_prepared:
+    twin, before = _copied(datamodule), states()
+    found = _asked(datamodule, held_out, loading)
+    drawn = drawn_since(before)
+    if drawn is None or (twin is not None and _gives_the_same(twin, found, held_out, loading)):
+        return found, None
+    return found, (
+        f"`setup` of the DataModule {name} draws from the global generator of {drawn}, so that each call may split "
+        "the records otherwise: members and non-members here need not be those of the target's training; give "
+        "`random_split` a generator with a fixed seed, in training too, or give the DataModule that the Trainer has "
+        "used."
+    )
+
+
+def _asked(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> list[OwnSet]:
+    name = type(datamodule).__name__
+    if getattr(datamodule, "trainer", None) is None:  # else a Trainer has called them
         _call(datamodule, "prepare_data")
         _call(datamodule, "setup", stage="fit")
     training = sets_in(
@@ -43,7 +66,7 @@ def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> tu
     )
     if not training:
         raise InputError(f"`train_dataloader` of the DataModule {name} gives no loader.")
-    others = []
+    others: list[OwnSet] = []
     for each in HELD_OUT if held_out is None else held_out:
         method = HELD_OUT[each]
         if not _has(datamodule, method):
@@ -56,15 +79,48 @@ def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> tu
         if each == "test":
             _call(datamodule, "setup", stage="test")
         others += sets_in(_call(datamodule, method), each, method, is_training=False, loading=loading)
-    doubt = None
-    if drawn := drawn_since(before):
-        doubt = (
-            f"`setup` of the DataModule {name} draws from the global generator of {drawn}, so that each call may split "
-            "the records otherwise: members and non-members here need not be those of the target's training; give "
-            "`random_split` a generator with a fixed seed, in training too, or give the DataModule that the Trainer "
-            "has used."
-        )
-    return [*training, *others], doubt
+    return [*training, *others]
+
+
+def _copied(datamodule: Any) -> Any:
+    """A copy to be set up from other states of the global generators; None where there can be none.
+
+    Datasets and arrays that it holds already are shared.
+    """
+    if getattr(datamodule, "trainer", None) is not None:
+        return None
+    shared = {id(each): each for each in vars(datamodule).values() if isinstance(each, Dataset | Tensor | np.ndarray)}
+    try:
+        return copy.deepcopy(datamodule, shared)
+    except Exception:  # it holds what no copy can share
+        return None
+
+
+def _gives_the_same(twin: Any, sets: Sequence[OwnSet], held_out: Sequence[str] | None, loading: Own) -> bool:
+    """Whether it gives sets of the same records, as far as their places and a few of their items show it: a seed of
+    its own is set in `setup`, or what it draws has no part in the split."""
+    try:
+        with isolated(1, "split"):
+            again = _asked(twin, held_out, loading)
+            return len(again) == len(sets) and all(map(_are_alike, sets, again))
+    except Exception:  # the user's own code, which was not made to be called twice
+        return False
+
+
+def _are_alike(one: OwnSet, other: OwnSet) -> bool:
+    places = [places_of(each.dataset, [], each.index) for each in (one, other)]
+    if not all(np.array_equal(a, b) for a, b in zip(*((p.leaf_M, p.index_M) for p in places), strict=True)):
+        return False
+    found = []
+    for each in (one, other):
+        with isolated(0, "items"):
+            rows = range(len(each)) if each.index is None else each.index
+            few = [rows[int(i)] for i in np.linspace(0, len(rows) - 1, min(_COMPARED, len(rows)))]
+            found.append([parted(each.dataset[i]) for i in few])
+    return all(
+        torch.equal(as_record(x), as_record(y)) and as_label(a) == as_label(b)
+        for (x, a), (y, b) in zip(*found, strict=True)
+    )
 
 
 def _check_batches(datamodule: Any, name: str, loading: Own) -> None:

@@ -91,10 +91,10 @@ def _set_of(given: Any, name: str, source: str, is_training: bool, loading: Own)
                 "single records."
             )
         index, shuffle = _dealt(given, what, is_training, loading)
-        own = None
+        own, batches = None, given.batch_sampler
         if is_training and loading == "own":
-            assert given.batch_size is not None
-            own = Loading(batch_size=given.batch_size, shuffle=shuffle, drop_last=given.drop_last)
+            assert isinstance(batches, BatchSampler)
+            own = Loading(batch_size=batches.batch_size, shuffle=shuffle, drop_last=batches.drop_last)
         return OwnSet(
             name=name,
             source=source,
@@ -130,7 +130,6 @@ def _dealt(loader: DataLoader[Any], what: str, is_training: bool, loading: Own) 
     Raises:
         InputError: records of the training set that do not come once an epoch.
     """
-    sampler: Any = loader.sampler
     is_strict = is_training and loading == "own"
     if type(loader.batch_sampler) is not BatchSampler:
         if is_strict:
@@ -140,6 +139,7 @@ def _dealt(loader: DataLoader[Any], what: str, is_training: bool, loading: Own) 
                 "`training`."
             )
         return None, False
+    sampler: Any = loader.batch_sampler.sampler
     if type(sampler) is SequentialSampler:
         return None, False
     if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(loader.dataset):  # type: ignore[arg-type]
