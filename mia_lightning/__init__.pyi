@@ -22,6 +22,9 @@ from .audit import audit as audit
 from .audit import estimate as estimate
 from .audit import observe as observe
 from .audit import train_shard as train_shard
+from .datasets.augmentation import Crop as Crop
+from .datasets.augmentation import Cutout as Cutout
+from .datasets.augmentation import Flip as Flip
 from .datasets.canaries import Canaries as Canaries
 from .datasets.population import Population as Population
 from .datasets.population import make_population as make_population
@@ -78,9 +81,6 @@ from .targets.services.amazon_ml import AmazonML as AmazonML
 from .targets.services.google_prediction import GooglePrediction as GooglePrediction
 from .targets.trained import Trained as Trained
 from .training.stack.stack import Stack as Stack
-from .training.step.augmentation import Crop as Crop
-from .training.step.augmentation import Cutout as Cutout
-from .training.step.augmentation import Flip as Flip
 from .training.step.recipe import EarlyStopping as EarlyStopping
 from .training.step.recipe import Recipe as Recipe
 from .training.step.recipe import default_recipe as default_recipe

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 import mia_lightning as mia
 from mia_lightning.command.mistakes import config_directory
-from mia_lightning.training.step import augmentation
+from mia_lightning.datasets import augmentation
 
 GROUPS = ("attack", "defense", "membership", "shadow", "target")
 TARGETS = sorted(

@@ -116,6 +116,8 @@ def sections() -> dict[str, tuple[Setting, ...]]:
 
 
 _OF_DATA_SETS = {"name": "What reports call the data set.", "train_size": "Records that the target trains on."}
+# What fills the settings of a choice that makes somebody's own class.
+_FILLED = {("dataset", "datamodule"): "mia_lightning.datasets.own.reading.read_own"}
 _FIELD_OF = {"shadow.shards": "count", "shadow.shard": "number"}
 
 
@@ -124,7 +126,7 @@ def _option(path: Path, group: str) -> Option:
     head = [line[2:] for line in head_of(path) if not line.startswith("# @package")]
     commands = tuple(line for line in head if line.startswith(("mia-lightning ", "pip install ", "tensorboard ")))
     notes = " ".join(line for line in head if line not in commands)
-    made = _named(content.get("backend")) or _named(content.get("_target_"))
+    made = _named(_FILLED.get((group, path.stem)) or content.get("backend")) or _named(content.get("_target_"))
     settings = tuple(_settings(content, comments, made, group))
     return Option(name=path.stem, commands=commands, notes=_markdown(notes), summary=_summary(made), settings=settings)
 

@@ -9,7 +9,6 @@ from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_node
 from mia_lightning.command.own_targets import check_own
 from mia_lightning.errors import InputError
-from mia_lightning.settings.checking import shown
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.store.run_folder import written_to_run
 
@@ -106,26 +105,24 @@ class Job:
 
     def population(self) -> "Population":
         """The data set."""
-        from mia_lightning.datasets.population import Population
+        from mia_lightning.command.own_data import population_of
         from mia_lightning.training.plan.memory import enough_memory
 
         dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
         if self._trusted:  # of a run in a folder nothing else is asked for
             self._look_ahead(dataset)
         with enough_memory():
-            loaded = self._make(dataset, "dataset")
-        if not isinstance(loaded, Population):
-            raise InputError(
-                f"`dataset` makes {shown(loaded)}, which is no Population; set its `_target_` to what makes one, see "
-                "conf/dataset."
-            )
-        return loaded
+            return population_of(dataset, self._make, trusted=self._trusted)
 
     def _look_ahead(self, dataset: Mapping[str, Any]) -> None:
         """Refuse a membership that does not fit the names of the records, where these are known before the records."""
         from hydra._internal.utils import _locate  # `hydra.utils.get_object` also logs what it cannot find
         from hydra.errors import HydraException
 
+        from mia_lightning.command.own_data import is_somebodys
+
+        if is_somebodys(dataset.get("_target_")):
+            return
         try:
             names_of = getattr(_locate(dataset["_target_"]), "record_names", None)
         except (KeyError, HydraException, ImportError, ValueError):

@@ -4,15 +4,20 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
+from mia_lightning.datasets.loading import Loading
+from mia_lightning.datasets.origin import Origin
+from mia_lightning.datasets.own.reading import read_own
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError, is_storable
 from mia_lightning.settings.checking import shown
@@ -49,12 +54,15 @@ class Population:
             group.
         group_names: one for each group; () without groups.
         remarks: sentences for the report about the records.
-        record_names: one for each record, such as the path of a file, by which a file of members may name it; () for
-            none.
+        record_names: one for each record, such as the path of a file, by which reports and a file of members name it;
+            () for none.
         device_bytes: the largest size of records that are moved to a training device; None for a quarter of an
             accelerator's free memory. Larger records stay where they are.
         image_shape: (channels, height, width) of records that are flattened images, for networks that want images;
             None for others.
+        origin: which of a user's own sets the records come from; None where they are one set.
+        loading: how the user's training loader makes batches; None without one.
+        augment: random changes of the records in the user's own training, in order.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
@@ -76,9 +84,91 @@ class Population:
     record_names: tuple[str, ...] = ()
     device_bytes: int | None = None
     image_shape: tuple[int, int, int] | None = None
+    origin: Origin | None = None
+    loading: Loading | None = None
+    augment: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
         _check_population(self)
+
+    @staticmethod
+    def of(
+        data: Any,
+        *,
+        nonmembers: Any = None,
+        eval_dataset: Any = None,
+        name: str | None = None,
+        ids: str | None = None,
+        class_names: Sequence[str] | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        train_transform: Literal["own", "ignore"] = "own",
+        loading: Literal["own", "ignore"] = "own",
+    ) -> "Population":
+        """The records of your own LightningDataModule, DataLoader or torch Dataset.
+
+        Args:
+            data: what is read. Of a DataModule, `prepare_data` and `setup` are called as a Trainer calls them; its
+                training set are the members of a target that was trained elsewhere, its validation and test sets the
+                non-members.
+            nonmembers: of a DataModule `validation`, `test` or both; or a dataset or loader, or several.
+            eval_dataset: the training records again, in the same order, through a fixed transform; or those of the
+                dataset inside the training `Subset`.
+            name: in reports; by default that of the class of `data`.
+            ids: what names a record in reports and `scores.parquet`: an attribute of the datasets, or a key or place in
+                an item; by default the path of its file, or its set and place there, such as `training/17`.
+            class_names: one for each class; by default those of the datasets (`classes`), or numbers.
+            mean, std: one number, or one for each entry of a record's first axis, after the dataset's own transform.
+            train_transform: `own` trains with the random steps of the training transform, and refuses those that are
+                not known here; `ignore` trains without them.
+            loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore`
+                leaves batches to `training`, and reads records without the loader's `collate_fn`.
+
+        Raises:
+            InputError: no records, labels that are no class numbers, items of different shapes, records that change at
+                random, or a loader whose batches are not known here.
+
+        Example:
+            >>> import mia_lightning as mia, torch
+            >>> from torch.utils.data import TensorDataset
+            >>> train = TensorDataset(torch.zeros(6, 4), torch.arange(6) % 2)
+            >>> test = TensorDataset(torch.ones(2, 4), torch.arange(2))
+            >>> population = mia.Population.of(train, nonmembers=test)
+            >>> len(population), population.member_N.tolist()
+            (8, [True, True, True, True, True, True, False, False])
+            >>> population.record_names[-1]
+            'held-out/1'
+        """
+        found = read_own(
+            data,
+            nonmembers=nonmembers,
+            eval_dataset=eval_dataset,
+            name=name,
+            ids=ids,
+            class_names=class_names,
+            mean=mean,
+            std=std,
+            train_transform=train_transform,
+            loading=loading,
+        )
+        made = make_population(
+            found.x_N,
+            found.label_N,
+            name=found.name,
+            class_names=found.class_names,
+            member=found.is_training_N,
+            scale=found.scale,
+            mean=found.mean,
+            std=found.std,
+        )
+        return replace(
+            made,
+            remarks=(*found.remarks, *made.remarks),
+            record_names=found.record_names,
+            origin=found.origin,
+            loading=found.loading,
+            augment=found.augment,
+        )
 
     def __len__(self) -> int:
         return self.x_N.shape[0]
@@ -151,13 +241,15 @@ class Population:
         return self._taken(chosen_N)
 
     def _taken(self, index: slice | Tensor) -> "Population":
+        names = self.record_names
+        names = names[index] if isinstance(index, slice) else tuple(compress(names, index.tolist()))
         return replace(
             self,
             x_N=self.x_N[index],
             label_N=self.label_N[index],
             member_N=None if self.member_N is None else self.member_N[index],
             group_N=None if self.group_N is None else self.group_N[index],
-            record_names=(),
+            record_names=names,
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
@@ -171,7 +263,7 @@ class Population:
             label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
             member_N=None,
             group_N=group_N,
-            record_names=(),
+            record_names=(*self.record_names, *[""] * len(x_M)) if self.record_names else (),
         )
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
@@ -398,6 +490,11 @@ def _check_shapes(population: Population) -> None:
         raise InputError(
             f"population {name!r} has {len(x_N)} records in x but labels of shape {tuple(label_N.shape)}: "
             "give one label for each record"
+        )
+    if len(population.record_names) not in (0, len(x_N)):
+        raise InputError(
+            f"population {name!r} has {len(x_N)} records and {len(population.record_names)} record_names: give one for "
+            "each record, or none"
         )
     if len(x_N) == 0:
         raise InputError(f"population {name!r} has no records: give it some of at least two classes")

@@ -59,6 +59,10 @@ class Given(Plan):
         if self.path is not None and self.member_N is not None:
             raise InputError("`membership.path` and `member_N` are both given; give one of them.")
 
+    @property
+    def reads_members(self) -> bool:
+        return self.path is None and self.member_N is None
+
     def look_ahead(self, record_names: Sequence[str]) -> None:
         if self.path is not None:
             read_members(Path(self.path), len(record_names), record_names)
@@ -136,7 +140,7 @@ class Given(Plan):
         else:
             raise InputError(
                 f"membership=given needs to know the members, but {population.name} has no member column; set "
-                "`membership.path` to a file of rows, or name the column by `dataset.member_column` or "
-                "`dataset.member_key`."
+                "`membership.path` to a file of rows, name the column by `dataset.member_column` or "
+                "`dataset.member_key`, or give held-out records as `nonmembers` of Population.of."
             )
         return member, listed

@@ -36,11 +36,16 @@ class Plan(ABC):
         draws_target: whether the target's members are drawn at random, so that it must be trained here.
         shares_records: whether all models are drawn from the same records, so that each can be a target once.
         takes_made_records: whether shadow models may train on synthetic records.
+        reads_members: whether the members of the targets are those that the population names.
     """
 
     draws_target: ClassVar[bool] = True
     shares_records: ClassVar[bool] = False
     takes_made_records: ClassVar[bool] = True
+
+    @property
+    def reads_members(self) -> bool:
+        return False
 
     @property
     def name(self) -> str:

@@ -34,6 +34,7 @@ from mia_lightning.reports.schema import (
     ReuseSection,
     RunSection,
     Scores,
+    SetSection,
     ShadowSection,
     SynthesisClass,
     SynthesisSection,
@@ -103,6 +104,9 @@ def assemble(
             class_names=population.class_names,
             input_shape=population.input_shape,
             fingerprint=population.fingerprint(),
+            sets=()
+            if population.origin is None
+            else tuple(SetSection(**vars(each)) for each in population.origin.parts),
         ),
         membership=MembershipSection(
             plan=membership.plan_name,
@@ -130,6 +134,7 @@ def assemble(
         broken=(*engine.stages.broken, *([] if idle is None else [idle])),
         notes=tuple(engine.stages.notes),
         scores=_scores(outcomes, population, membership),
+        record_names=population.record_names,
         training_curves=_training_curves(engine),
     )
     flagged = flagged_members(report, MOST_FLAGGED)

@@ -1,7 +1,7 @@
 """The files of a run: all of them are written whole, and `report.json` last."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,12 @@ _OPTIONAL = (VULNERABLE_RECORDS, PER_GROUP, GATE, *PICTURES)  # which not every 
 def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     """Write the results of an audit into `folder`, which is made where it is absent.
 
-    `scores.parquet` (one row for each attack, target and record), `per_class.csv` (one row for each attack and
-    class), `per_group.csv` (likewise, where the records have groups), `vulnerable_records.parquet` (one row for each
-    attack and record, where records are in some of several targets and out of others), `gate.json` (the verdict of the
-    gate, if there is one), three PNGs in `figures/`,
-    `report.html` (every figure, interactive, self-contained) and `report.json`. The `report.json` of an earlier run is
-    removed first and the new one written last: where it stands, the other files are complete and belong to it.
+    `scores.parquet` (one row for each attack, target and record, with `record_name` where records have names),
+    `per_class.csv` (one row for each attack and class), `per_group.csv` (likewise, where the records have groups),
+    `vulnerable_records.parquet` (one row for each attack and record, where records are in some of several targets and
+    out of others), `gate.json` (the verdict of the gate, if there is one), three PNGs in `figures/`, `report.html`
+    (every figure, interactive, self-contained) and `report.json`. The `report.json` of an earlier run is removed first
+    and the new one written last: where it stands, the other files are complete and belong to it.
 
     Returns:
         The files, in the order in which they were written.
@@ -57,12 +57,12 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
     classes = per_class_rows(report)
     of_classes = csv_of(classes) if classes else b"attack\n"
-    contents = {SCORES: _parquet(vars(report.scores)), "per_class.csv": of_classes}
+    contents = {SCORES: _parquet(vars(report.scores), report.record_names), "per_class.csv": of_classes}
     if groups := per_group_rows(report):
         contents[PER_GROUP] = csv_of(groups)
     records = record_table(report.attacks)
     if records is not None:
-        contents[VULNERABLE_RECORDS] = _parquet(records)
+        contents[VULNERABLE_RECORDS] = _parquet(records, report.record_names)
     if report.gate is not None:
         contents[GATE] = json.dumps({"schema": GATE_SCHEMA, **report.gate.model_dump()}, indent=2).encode() + b"\n"
     contents |= png_figures(report, curves)
@@ -87,13 +87,17 @@ def save_members(membership: Membership, folder: Path) -> None:
     write_whole(path, "\n".join(["row,member", *lines, ""]).encode())
 
 
-def _parquet(columns: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
-    """The columns as a table; `attack`, of few different names, as a dictionary."""
+def _parquet(columns: Mapping[str, np.ndarray[Any, Any]], record_names: Sequence[str]) -> bytes:
+    """The columns as a table; `attack`, of few different names, as a dictionary; `record_name`, if there are names."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     attack = pa.array(columns["attack"].tolist(), pa.string()).dictionary_encode()
-    table = pa.table({**columns, "attack": attack})
+    named = {}
+    if record_names:
+        of_record = pa.array(columns["record"], pa.int32())
+        named["record_name"] = pa.DictionaryArray.from_arrays(of_record, pa.array(list(record_names), pa.string()))
+    table = pa.table({**columns, "attack": attack, **named})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return bytes(sink.getvalue())

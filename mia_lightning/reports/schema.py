@@ -71,6 +71,15 @@ class RunSection(_Section):
     peak_memory: dict[str, int] = Field(default_factory=dict)  # bytes: process (resident), device (CUDA alone)
 
 
+class SetSection(_Section):
+    """One of the user's own sets that the records come from, in their order."""
+
+    name: str  # training set, validation set, test set
+    source: str  # what gave it, such as train_dataloader
+    num_records: int
+    is_training: bool
+
+
 class DatasetSection(_Section):
     name: str
     num_records: int
@@ -78,6 +87,7 @@ class DatasetSection(_Section):
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
     fingerprint: str  # SHA-256 of records and labels in row order
+    sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
 
 
 class MembershipSection(_Section):
@@ -343,6 +353,7 @@ class ExposedRecord(_Section):
     """One record over the targets that it is in and out of; limits are 95 % for one record, chosen beforehand."""
 
     record: int  # place in the data
+    record_name: str | None = None  # such as the path of its file; null where records have no names
     class_name: str
     num_in: int  # targets that it is in
     share_in: float  # of these that flag it
@@ -416,9 +427,10 @@ class TrainingCurves:
 class AuditReport(_Section):
     """What an audit found: the content of `report.json`, with the raw scores beside it.
 
-    `scores`, `training_curves` (by stack: "target", "shadow", "attack/shokri") and `pictures` (of the most exposed
-    records, by their place in the data, where they are images: `[H, W]` or `[H, W, 3]` uint8) are not part of the JSON:
-    the scores are `scores.parquet`; a report that was read back has none of them.
+    `scores`, `record_names` (of all records; () where they have none), `training_curves` (by stack: "target", "shadow",
+    "attack/shokri") and `pictures` (of the most exposed records, by their place in the data, where they are images:
+    `[H, W]` or `[H, W, 3]` uint8) are not part of the JSON: scores and names are in `scores.parquet`; a report that was
+    read back has none of them.
     """
 
     schema_: Literal["mia_lightning.report/2"] = Field(default=SCHEMA, alias="schema")
@@ -440,6 +452,7 @@ class AuditReport(_Section):
     broken: tuple[str, ...] = ()  # those of the warnings after which low figures are no evidence
     notes: tuple[str, ...] = ()  # what attacks left out or could not learn, and which were not run
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
+    record_names: Annotated[SkipJsonSchema[tuple[str, ...]], Field(exclude=True)] = ()
     training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None
     pictures: Annotated[SkipJsonSchema[dict[int, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,11 @@ from mia_lightning.attacks.interface import Attack, Needs, needs_of
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.canaries import Canaries
+from mia_lightning.datasets.own.reading import is_own
 from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
 from mia_lightning.errors import InputError
-from mia_lightning.membership import Disjoint, Plan
+from mia_lightning.membership import Disjoint, Given, Plan
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.settings import settings
@@ -59,11 +60,13 @@ class Audit:
     """Everything that an audit is made of.
 
     Attributes:
-        data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`.
+        data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`; or a
+            LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`.
         label: int `[N]`, from 0.
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
             `input_shape` and `num_classes` if it takes parameters of these names.
-        membership: who trains on what, as a plan.
+        membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
+            the data say what it was trained on.
         target: what is attacked; a trained `nn.Module` is attacked as it is, with `membership=Given(...)`.
         shadow: number and source of the shadow models.
         attacks: what is run.
@@ -75,7 +78,8 @@ class Audit:
             whether more of them would help; attacks that train networks train them for each number.
         canaries: records to be replaced by such as a model can only know by heart, for a group of their own beside the
             natural records; None for none.
-        training: of target and shadow models.
+        training: of target and shadow models; random steps of the training transform of `data` join it where it has no
+            augmentation of its own.
         trainer: accelerator, precision, callbacks.
         store: where trained models and their answers are found and kept; None for nowhere.
         shard: which part of the shadow models this job trains into the store; None for the audit itself.
@@ -105,7 +109,7 @@ class Audit:
         mia_lightning.errors.SettingError: `seed` is 'one'; it must be a whole number.
     """
 
-    data: SkipValidation[Population | Array] = field(kw_only=False)
+    data: SkipValidation[Population | Array | Any] = field(kw_only=False)
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     model: MakesNetwork
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -144,8 +148,13 @@ class Audit:
             self.gate.check_attack([attack.name for attack in self.attacks])
         if self.save_models and not self.attacked.has_weights:
             raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
+        if self.population.augment and not self.training.augment:
+            training = replace(self.training, augment=self.population.augment)
+            object.__setattr__(self, "training", training)
         if self.attacked.is_trained_here:
             return
+        if self.population.member_N is not None and self.membership == Disjoint():  # as nobody has chosen another
+            object.__setattr__(self, "membership", Given())
         if self.membership.draws_target:
             raise InputError(
                 f"The target is trained already, but membership={self.membership.name} would draw its members at "
@@ -193,11 +202,12 @@ class Audit:
         return () if self.skip_inapplicable else self.attacks
 
 
-def _as_population(data: Population | Array, label: Array | None) -> Population:
-    if isinstance(data, Population):
+def _as_population(data: Any, label: Array | None) -> Population:
+    if isinstance(data, Population) or is_own(data):
         if label is not None:
-            raise InputError("`label` is given beside a Population, which has labels of its own; leave it out.")
-        return data
+            name = data.__name__ if isinstance(data, type) else type(data).__name__
+            raise InputError(f"`label` is given beside a {name}, which has labels of its own; leave it out.")
+        return data if isinstance(data, Population) else Population.of(data)
     if label is None:
         raise InputError("`label` is missing; give the class of each record, or a Population as the first argument.")
     return make_population(data, label)

@@ -14,6 +14,7 @@ from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit
+from mia_lightning.run.own_sets import say_where_from
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.terminal.amounts import size
 from mia_lightning.terminal.progress import Stages
@@ -69,6 +70,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
         )
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
+    say_where_from(engine.stages, audit)
     population = _with_canaries(engine, audit).near(engine.device)
     for defense in audit.output_defenses:
         if defense.form.k is not None and defense.form.k >= population.num_classes:

@@ -21,11 +21,11 @@ from mia_lightning.attacks.quantile_regression import (
     mean_and_deviation,
 )
 from mia_lightning.attacks.statistics import scaled_logit
+from mia_lightning.datasets.augmentation import Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.roc import auc
 from mia_lightning.training.signals import Signals
-from mia_lightning.training.step.augmentation import Flip
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 
 ADAM = partial(torch.optim.Adam, lr=0.01)

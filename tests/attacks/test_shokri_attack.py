@@ -19,6 +19,7 @@ from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import UNKNOWN, FittedShokri, Shokri
 from mia_lightning.attacks.vectors import balanced, scales
+from mia_lightning.datasets.augmentation import Flip
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.roc import auc
 from mia_lightning.seeds import generator
@@ -26,7 +27,6 @@ from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
-from mia_lightning.training.step.augmentation import Flip
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings

@@ -6,8 +6,11 @@ import pytest
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
+from mia_lightning.datasets.own.reading import read_own
+
 FOLDER = Path(__file__).parents[2] / "conf" / "dataset"
 FILES = sorted(FOLDER.glob("*.yaml"))
+OF_OURS = [path for path in FILES if path.stem != "datamodule"]  # which makes somebody's own class
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -17,7 +20,15 @@ def read(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in content.items()}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_yaml_lists_every_setting_of_ours_for_a_class_of_somebody_elses() -> None:
+    content = read(FOLDER / "datamodule.yaml")
+    assert (content.pop("_target_"), content.pop("train_size")) == ("???", None)
+    parameters = dict(inspect.signature(read_own).parameters)
+    parameters.pop("data")
+    assert content == {name: each.default for name, each in parameters.items()}
+
+
+@pytest.mark.parametrize("path", OF_OURS, ids=lambda path: path.stem)
 def test_yaml_lists_every_parameter_of_the_loader(path: Path) -> None:
     content = read(path)
     target = content.pop("_target_")

@@ -121,7 +121,10 @@ def test_every_public_name_is_on_one_page_of_the_api(hooks: Path, made: dict[str
     )
 
 
-@pytest.mark.parametrize(("name", "least"), [("run.definition", 5), pytest.param("audit", 20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("run.definition", 5), ("datasets.population", 5), pytest.param("audit", 20, marks=pytest.mark.slow)],
+)
 def test_docstring_examples(name: str, least: int) -> None:
     importlib.import_module(f"mia_lightning.{name}")
     results = doctest.testmod(sys.modules[f"mia_lightning.{name}"])

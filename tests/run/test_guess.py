@@ -11,10 +11,10 @@ from quick import quick_audit
 import mia_lightning as mia
 from mia_lightning.command.job import Job
 from mia_lightning.command.mistakes import config_directory
+from mia_lightning.datasets.augmentation import Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.logistic_regression import LogisticRegression
 from mia_lightning.models.mlp import MLP
-from mia_lightning.training.step.augmentation import Flip
 
 PLAN = mia.Disjoint(train_size=20)
 OTHER = mia.Recipe(epochs=9, batch_size=20, optimizer=partial(torch.optim.SGD, lr=0.1))

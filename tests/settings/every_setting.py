@@ -105,6 +105,8 @@ def fitting(hint: Any) -> Any:
             return each.choices[0]
         if isinstance(each, Has):
             return type("Fits", (), dict.fromkeys(each._attributes, "fits"))()
+    if bare is Any:
+        return None
     if bare is Population:
         return make_population([[0.0], [1.0]], [0, 1])
     if is_union(bare):

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from training_jobs import job_of
 
+from mia_lightning.datasets.augmentation import Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
@@ -27,7 +28,6 @@ from mia_lightning.store.housekeeping import trainings
 from mia_lightning.training.engine import Engine, Reuse
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Checkpoints, KeptModels
-from mia_lightning.training.step.augmentation import Flip
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings

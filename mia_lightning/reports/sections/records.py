@@ -33,6 +33,7 @@ class FlaggedMember:
 
     Attributes:
         attack, target, record, class_name: which; the record by its place in the data.
+        record_name: its own name; None where records have none.
         score: higher = more likely a member.
         share_above: of the target's non-members, those that score at least as high; the FPR at which it is found.
     """
@@ -43,6 +44,7 @@ class FlaggedMember:
     class_name: str
     score: float
     share_above: float
+    record_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,7 @@ def flagged_members(report: AuditReport, count: int) -> list[FlaggedMember]:
                     class_name=report.dataset.class_names[int(scores.label[row])],
                     score=float(scores.score[row]),
                     share_above=float(np.mean(others >= scores.score[row])) if len(others) else float("nan"),
+                    record_name=report.record_names[int(scores.record[row])] if report.record_names else None,
                 )
             )
     return found
@@ -186,7 +189,12 @@ def _exposed(found: Vulnerability, m: int, population: Population) -> ExposedRec
     record = int(found.record_M[m])
     columns = {name: column[m].item() for name, column in _figures(found).items()}
     shown = {name: columns[name] for name in ExposedRecord.model_fields if name in columns}
-    return ExposedRecord(record=record, class_name=population.class_names[int(population.label_N[record])], **shown)
+    return ExposedRecord(
+        record=record,
+        record_name=population.record_names[record] if population.record_names else None,
+        class_name=population.class_names[int(population.label_N[record])],
+        **shown,
+    )
 
 
 def _columns(found: Vulnerability, population: Population) -> Columns:

@@ -7,11 +7,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.augmentation import augmented
 from mia_lightning.training.step.batches import Batch, RecordBatches
 from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
 from mia_lightning.training.step.recipe import Recipe

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import generator
@@ -24,7 +25,6 @@ from mia_lightning.settings.kinds import AtLeast1, Auto, FromList, Has, NotNegat
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import MakeNetwork
-from mia_lightning.training.step.augmentation import Augmentation
 from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.step.rules import Gradients, Sampler
 
@@ -111,7 +111,7 @@ class Recipe:
         gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
         accumulate_batches: batches whose gradients are averaged for one optimiser step.
         early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
-        augment: augmentations of the records in training, in order (`mia_lightning.training.step.augmentation`).
+        augment: augmentations of the records in training, in order (`mia_lightning.datasets.augmentation`).
         execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
             measured to be faster, `loop` where vmap refuses the architecture.
         chunk: at most so many models are trained at once; `auto` for the number that fits the memory and is measured

@@ -22,6 +22,7 @@ from training_jobs import job_of, train_with
 from mia_lightning.command.experiment import depends_on
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
+from mia_lightning.datasets.augmentation import Augmentation, Crop, Cutout, Flip, augmented
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
@@ -32,7 +33,6 @@ from mia_lightning.seeds import counter_hash, derive, generator, isolated
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.augmentation import Augmentation, Crop, Cutout, Flip, augmented
 from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe, default_recipe
@@ -69,8 +69,12 @@ def changed_image(each: Augmentation, image: Tensor, draw: Tensor) -> Tensor:
     if isinstance(each, Flip):
         return F.hflip(image) if int(counter_hash(draw, 0)) < 0 else image
     if isinstance(each, Crop):
-        mode = {"zero": "constant", "reflect": "reflect"}[each.fill]
-        padded = F.pad(image, [each.padding] * 4, padding_mode=mode)
+        mode = "reflect" if each.fill == "reflect" else "constant"
+        fill = 0.0 if isinstance(each.fill, str) else each.fill
+        fills = [fill] * len(image) if isinstance(fill, float) else fill
+        sides = [each.padding] * 4
+        channels = [F.pad(one[None], sides, value, mode) for one, value in zip(image, fills, strict=True)]
+        padded = torch.cat(channels)
         top, left = (number(draw, axis, 2 * each.padding + 1) for axis in range(2))
         return F.crop(padded, top, left, rows, columns)
     assert isinstance(each, Cutout)
@@ -90,6 +94,7 @@ def changed_image(each: Augmentation, image: Tensor, draw: Tensor) -> Tensor:
         (Crop, {"padding": 1}),
         (Crop, {"padding": 4}),
         (Crop, {"padding": 4, "fill": "reflect"}),
+        (Crop, {"padding": 2, "fill": -1.5}),
         (Flip, {}),
         (Cutout, {"size": 1}),
         (Cutout, {"size": 4}),
@@ -117,6 +122,18 @@ def test_every_image_is_what_a_loop_makes_of_it(
             torch.testing.assert_close(result[k, b], expected, rtol=0, atol=0)
     assert torch.equal(x, before)
     assert not torch.equal(result, x)
+
+
+def test_a_border_of_one_colour_a_channel() -> None:
+    each, x, draw_KB = Crop(padding=2, fill=[1.5, -0.25]), records((2, 6, 7)), draws()
+    assert each.refusal((2, 6, 7)) is None
+    result = each.apply(x, draw_KB)
+    for k in range(K):
+        for b in range(B):
+            assert torch.equal(result[k, b], changed_image(each, x[k, b], draw_KB[k, b]))
+    reason = each.refusal((3, 6, 7))
+    assert reason is not None
+    assert all(part in reason for part in ("`training.augment.Crop.fill`", "2 numbers", "3 channels"))
 
 
 @pytest.mark.parametrize("each", ALL)
@@ -387,7 +404,7 @@ def resolved(*overrides: str) -> Job:
         return Job.of(compose("config", overrides=[*quick, *still, *overrides]))
 
 
-PLACE = "mia_lightning.training.step.augmentation"
+PLACE = "mia_lightning.datasets.augmentation"
 TYPED = (
     f"training.augment=[{{_target_: {PLACE}.Crop, padding: 1, image_shape: [8, 8]}},"
     f"{{_target_: {PLACE}.Flip, image_shape: [1, 8, 8]}}, {{_target_: {PLACE}.Cutout, size: 2, image_shape: [8, 8]}}]"

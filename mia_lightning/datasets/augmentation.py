@@ -4,15 +4,16 @@ To add one, write a frozen dataclass with `refusal` and `apply`, and name it in 
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 from torch.nn.functional import pad
 
 from mia_lightning.seeds import counter_hash, derive
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast1, ImageShape
+from mia_lightning.settings.kinds import AtLeast1, FromList, ImageShape
 
 _STREAM = derive(0, "augmentation")
 
@@ -62,14 +63,15 @@ class Crop:
     Attributes:
         padding: rows and columns on each side.
         fill: `zero` pads with 0 in normalised values (the mean colour where `Population.mean` is that, black where
-            there is none), as He et al. do; `reflect` with the mirrored image, its border not repeated.
+            there is none), as He et al. do; `reflect` with the mirrored image, its border not repeated; a number, or
+            one for each channel, with this normalised value.
         image_shape: of one image, `[..., rows, columns]`, where records are flattened images; None where they are not.
 
     Source: He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016), section 4.2.
     """
 
     padding: AtLeast1 = 4
-    fill: Literal["zero", "reflect"] = "zero"
+    fill: Literal["zero", "reflect"] | float | Annotated[Sequence[float], FromList, MinLen(1)] = "zero"
     image_shape: ImageShape | None = None
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
@@ -77,6 +79,12 @@ class Crop:
         if reason is not None:
             return reason
         rows, columns = (self.image_shape or shape)[-2:]
+        channels = torch.Size((self.image_shape or shape)[:-2]).numel()
+        if isinstance(self.fill, Sequence) and not isinstance(self.fill, str) and len(self.fill) != channels:
+            return (
+                f"`training.augment.Crop.fill` has {len(self.fill)} numbers for an image of {channels} channels; give "
+                "one for each, or a single number."
+            )
         if self.padding >= min(rows, columns):
             return (
                 f"`training.augment.Crop.padding` is {self.padding}, which may leave nothing of an image of "
@@ -89,7 +97,11 @@ class Crop:
         rows, columns = image.shape[-2:]
         places = 2 * self.padding + 1
         row_M, column_M = (counter_hash(draw_KB.flatten(), axis) % places for axis in range(2))
-        padded = pad(image, (self.padding,) * 4, mode="constant" if self.fill == "zero" else "reflect")
+        padded = pad(image, (self.padding,) * 4, mode="reflect" if self.fill == "reflect" else "constant")
+        if not isinstance(self.fill, str):
+            inside = pad(torch.ones(rows, columns, dtype=torch.bool, device=x.device), (self.padding,) * 4)
+            fill_C = torch.tensor(self.fill, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
+            padded = torch.where(inside, padded, fill_C)
         window = padded.unfold(-2, rows, 1).unfold(-2, columns, 1)  # a view: [M, channels, places, places, ...]
         return window[torch.arange(len(image), device=x.device), :, row_M, column_M].reshape(x.shape)
 

@@ -1,0 +1,102 @@
+"""One item of a dataset: a record and its label, in the forms in which people give them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.settings.checking import shown
+
+_RECORD_KEYS = ("x", "image", "images", "img", "pixel_values", "input", "inputs", "data", "features")
+_LABEL_KEYS = ("y", "label", "labels", "target", "targets", "class")
+
+
+class ItemError(ValueError):
+    """What is wrong with an item: a clause that follows its name."""
+
+
+def parted(item: Any) -> tuple[Any, Any]:
+    """The record and the label of an item `(x, y)`, `(x, y, more)` or `{"x": x, "y": y}`.
+
+    Raises:
+        ItemError: it has no label, or has no or several keys of usual names.
+    """
+    if isinstance(item, Mapping):
+        return _under(item, _RECORD_KEYS, "record"), _under(item, _LABEL_KEYS, "label")
+    if isinstance(item, tuple | list) and len(item) > 1:
+        return item[0], item[1]
+    came = f"a {type(item).__name__} of one" if isinstance(item, tuple | list) and item else shown(item)
+    raise ItemError(f"is {came}, without a label; let `__getitem__` give (x, y)")
+
+
+def named(item: Any, key: str) -> str:
+    """The name of the record, which stands in the item under a key or, if that is a number, at that place.
+
+    Raises:
+        ItemError: nothing stands there.
+    """
+    try:
+        name = item[key] if isinstance(item, Mapping) else item[int(key)]
+    except (LookupError, ValueError, TypeError):
+        raise ItemError(f"has no {key!r}, which `dataset.ids` names as the name of a record") from None
+    return str(name.item() if isinstance(name, Tensor) and name.numel() == 1 else name)
+
+
+def _under(item: Mapping[Any, Any], keys: Sequence[str], what: str) -> Any:
+    found = [key for key in keys if key in item]
+    if len(found) == 1:
+        return item[found[0]]
+    known = ", ".join(map(repr, item))
+    if not found:
+        raise ItemError(f"has the keys {known}, none of which is a usual one for the {what}; name it {keys[0]!r}")
+    raise ItemError(f"has the keys {known}, of which {' and '.join(found)} may both be the {what}; give one of them")
+
+
+def as_record(given: Any) -> Tensor:
+    """The record as a tensor on the CPU; a PIL image as uint8 `[C, H, W]`.
+
+    Raises:
+        ItemError: it is neither a tensor, an array nor an image.
+    """
+    if isinstance(given, Tensor):
+        x = given.detach().as_subclass(Tensor).cpu()  # an image of torchvision is of a subclass
+    elif isinstance(given, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(given))
+    elif hasattr(given, "getbands"):
+        from torchvision.transforms.v2.functional import pil_to_tensor
+
+        x = pil_to_tensor(given)
+    else:
+        raise ItemError(f"has the record {shown(given)}; give a tensor or an array of numbers")
+    if x.dtype == torch.bool:
+        return x.to(torch.uint8)
+    return x.float() if x.dtype == torch.float64 else x
+
+
+def as_label(y: Any) -> int:
+    """The class number.
+
+    Raises:
+        ItemError: it is none, such as a vector, a fraction or text.
+    """
+    if isinstance(y, str | bytes):
+        raise ItemError(f"has the label {shown(y)}; number the classes from 0, for instance by `target_transform`")
+    if y is None:
+        raise ItemError("has no label; give the class number as y of (x, y)")
+    try:
+        value = torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError):
+        raise ItemError(f"has the label {shown(y)}; give a class number, from 0") from None
+    if value.numel() != 1:
+        kind = "one-hot or several labels" if value.ndim == 1 else "no class number"
+        raise ItemError(
+            f"has a label of shape {list(value.shape)}, which is {kind}; give the class number, such as y.argmax()"
+        )
+    if value.is_floating_point() or value.is_complex():
+        raise ItemError(
+            f"has the label {value.item()} of type {str(value.dtype).removeprefix('torch.')}; give a class number of "
+            "an integer type, such as int(y)"
+        )
+    return int(value)

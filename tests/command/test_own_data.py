@@ -1,0 +1,160 @@
+"""A DataModule or a torch Dataset of somebody's own on the command line."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from command_line import Call, Ended
+from own_projects import Pets, write_pets
+from torch.utils.data import TensorDataset
+
+import mia_lightning as mia
+from mia_lightning.command.own_data import population_of
+from mia_lightning.errors import InputError
+from mia_lightning.models.mlp import MLP
+from mia_lightning.seeds import isolated
+
+RUN = ["logger=none", "model=mlp", "model.hidden=[4]", "shadow.count=2", "training.epochs=2", "attack=loss"]
+SMALL = [*RUN, "trainer.accelerator=cpu", "training.batch_size=4", "hydra.run.dir=here", "store.dir=null"]
+PETS = ["dataset=datamodule", "dataset._target_=own_projects.Pets", "+dataset.folder=pets"]
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    return json.loads((folder / "report.json").read_text()), pq.read_table(folder / "scores.parquet").to_pydict()
+
+
+def refused(result: Ended, *parts: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert all(part in result.stderr for part in parts), result.stderr
+
+
+def test_a_datamodule_from_scratch(call: Call, tmp_path: Path) -> None:
+    write_pets(tmp_path / "pets", 30, 18)
+    result = call(*PETS, *SMALL, "dataset.train_size=10", "+dataset.batch_size=5")
+    assert result.returncode == 0, result.stderr
+    report, scores = read(tmp_path / "here")
+    assert (report["membership"]["plan"], report["membership"]["num_members"]) == ("disjoint", 10)
+    assert report["dataset"]["name"] == "Pets"
+    assert [each["source"] for each in report["dataset"]["sets"]] == ["train_dataloader", "val_dataloader"]
+    assert any("one pool" in note for note in report["notes"])
+    assert all(name.startswith(("train/", "val/")) for name in scores["record_name"])
+    assert "one pool" in result.stderr
+    page = (tmp_path / "here" / "report.html").read_text()
+    assert "val_dataloader" in page
+
+
+def test_a_datamodule_and_a_trained_network_give_the_same_scores_as_from_python(call: Call, tmp_path: Path) -> None:
+    write_pets(tmp_path / "pets", 30, 18)
+    make = partial(MLP, input_shape=(3, 8, 8), num_classes=3, hidden=[4])
+    with isolated(0, "target"):
+        network = make()
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    result = call(*PETS, *SMALL, "target=checkpoint", "target.path=model.pt")
+    assert result.returncode == 0, result.stderr
+    report, scores = read(tmp_path / "here")
+    assert (report["membership"]["plan"], report["membership"]["num_members"]) == ("given", 30)
+    assert report["membership"]["num_nonmembers"] == 18
+    assert any("The members are the 30 records of the training set (`train_dataloader`)" in n for n in report["notes"])
+    assert scores["is_member"] == [name.startswith("train/") for name in scores["record_name"]]
+    same = mia.audit(
+        Pets(str(tmp_path / "pets")),
+        model=partial(MLP, hidden=[4]),
+        target=network,
+        attacks=[mia.Loss()],
+        shadow=mia.Real(count=2),
+        training=mia.Recipe(epochs=2, batch_size=4, optimizer=partial(torch.optim.Adam, lr=0.001)),
+        trainer=mia.TrainerSettings(accelerator="cpu"),
+    )
+    np.testing.assert_array_equal(same.scores.score, scores["score"])  # of the loss attack: no shadow model counts
+
+
+def test_a_dataset_and_our_own_settings(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "my_package.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import Dataset\n"
+        "class Table(Dataset):\n"
+        "    def __init__(self, rows, scale=1.0):\n"
+        "        self.key = [f'k{i}' for i in range(rows)]\n"
+        "        self.x = scale * torch.randn(rows, 5, generator=torch.Generator().manual_seed(1))\n"
+        "    def __len__(self):\n"
+        "        return len(self.x)\n"
+        "    def __getitem__(self, i):\n"
+        "        return self.x[i], i % 2\n"
+        "def made(rows):\n"
+        "    return Table(rows)\n"
+    )
+    own = ["dataset=datamodule", "+dataset.rows=80", "dataset.ids=key", "dataset.mean=0.5", "dataset.name=mine"]
+    result = call(*own, *SMALL, "dataset._target_=my_package.Table", "+dataset.scale=2.0", "dataset.train_size=20")
+    assert result.returncode == 0, result.stderr
+    report, scores = read(tmp_path / "here")
+    assert (report["dataset"]["name"], report["membership"]["num_members"]) == ("mine", 20)
+    assert scores["record_name"] == [f"k{i}" for i in scores["record"]]
+    assert report["dataset"]["sets"] == []
+    held_out = "dataset.nonmembers={_target_: my_package.Table, rows: 30}"
+    result = call(*own, *SMALL, "dataset._target_=my_package.made", held_out)  # a function that makes it
+    assert result.returncode == 0, result.stderr
+    report, _ = read(tmp_path / "here")
+    assert [(each["source"], each["num_records"]) for each in report["dataset"]["sets"]] == [
+        ("", 80),
+        ("nonmembers", 30),
+    ]
+    fixed = "dataset.eval_dataset={_target_: my_package.Table, rows: 79}"
+    refused(call(*own, *SMALL, "dataset._target_=my_package.Table", fixed), "eval_dataset", "79 records", "80")
+
+
+def test_draws_of_the_users_code_are_the_same_in_every_process(tmp_path: Path) -> None:
+    node = {"_target_": "torch.utils.data.TensorDataset"}
+
+    def make(node: Any, place: str) -> Any:
+        return TensorDataset(torch.rand(8, 2) + np.random.random(), torch.arange(8) % 2)
+
+    first = population_of(node, make, trusted=True)
+    with isolated(1, "another process"):
+        assert torch.equal(population_of(node, make, trusted=True).x_N, first.x_N)
+
+
+def test_a_class_that_is_named_without_the_choice(tmp_path: Path) -> None:
+    write_pets(tmp_path / "pets")
+    node = {"_target_": "own_projects.Pets", "folder": str(tmp_path / "pets")}
+    population = population_of(node, lambda node, place: Pets(node["folder"]), trusted=True)
+    assert len(population) == 18
+
+
+def test_a_module_that_a_folder_names_is_not_even_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def refuse(node: Any, place: str) -> Any:
+        raise InputError(f"{place} is not trusted.")
+
+    with pytest.raises(InputError, match="dataset is not trusted"):
+        population_of({"_target_": "broken.Data"}, refuse, trusted=False)
+    assert "broken" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["dataset=datamodule"], ["`dataset._target_` is not set"]),
+        ([*PETS, "dataset.train_transform=no"], ["`dataset.train_transform` is", "own, ignore"]),
+        ([*PETS, "dataset.nonmembers=[val]"], ["`dataset.nonmembers`", "val", "validation"]),
+        ([*PETS, "dataset.nonmembers=[test]"], ["Pets", "test_dataloader"]),
+        ([*PETS, "dataset.ids=nothing"], ["`dataset.ids`", "nothing"]),
+        ([*PETS, "+dataset.colour=red"], ["dataset.colour", "Pets"]),
+        ([*PETS, "dataset.folder=nowhere"], ["Pets", "setup", "nowhere"]),
+        (["dataset=datamodule", "dataset._target_=builtins.dict"], ["The data is {}"]),
+        (["dataset=datamodule", "dataset._target_=builtins.object"], ["`dataset` makes", "Population"]),
+        (["dataset=datamodule", "dataset._target_=nowhere.Data"], ["nowhere"]),
+    ],
+)
+def test_slips(call: Call, tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
+    write_pets(tmp_path / "pets")
+    refused(call(*arguments, *SMALL), *parts)
+    assert not (tmp_path / "here" / "report.json").exists()

@@ -1,0 +1,173 @@
+"""What a run makes of a user's own sets, and says of them."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from quick import quick_audit
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset, random_split
+from torchvision import transforms
+
+import mia_lightning as mia
+from mia_lightning.errors import InputError
+from mia_lightning.membership import Given
+from mia_lightning.run.preparation import engine_of, prepare
+from mia_lightning.seeds import generator, isolated
+from mia_lightning.terminal.progress import Stages
+
+X_N = torch.randn(60, 4, generator=generator(0, "own sets"))
+ALL = TensorDataset(X_N, torch.arange(60) % 3)
+TRAIN, VAL = TensorDataset(*ALL[:40]), TensorDataset(*ALL[40:])
+MODULE = pl.LightningDataModule.from_datasets(TRAIN, VAL, batch_size=8)
+
+
+def network() -> nn.Module:
+    with isolated(0, "network"):
+        return nn.Linear(4, 3)
+
+
+def prepared(data: Any, **options: Any) -> tuple[mia.Audit, Stages, Any]:
+    audit = mia.Audit(data, **quick_audit(**{"shadow": mia.Real(count=2), **options}))
+    stages = Stages()
+    return audit, stages, prepare(engine_of(audit, stages), audit)
+
+
+def test_the_sets_are_the_members_of_a_target_that_is_trained_already() -> None:
+    audit, stages, setup = prepared(MODULE, target=network())
+    assert isinstance(audit.membership, Given)
+    assert setup.membership.member_KN[0].tolist() == [True] * 40 + [False] * 20
+    (note,) = [each for each in stages.notes if "members" in each]
+    assert all(part in note for part in ("40 records", "train_dataloader", "20 records", "val_dataloader"))
+    assert stages.remarks == []
+
+
+def test_so_are_those_of_a_member_column() -> None:
+    member_N = torch.arange(60) < 10
+    data = mia.make_population(X_N, torch.arange(60) % 3, member=member_N)
+    _, _, setup = prepared(data, target=network())
+    assert torch.equal(setup.membership.member_KN[0], member_N)
+
+
+def test_another_plan_is_still_refused_for_it() -> None:
+    with pytest.raises(InputError, match="membership=halves"):
+        mia.Audit(MODULE, **quick_audit(target=network(), membership=mia.Halves()))
+    with pytest.raises(InputError, match="membership=disjoint"):
+        mia.Audit(MODULE, **quick_audit(target=network(), membership=mia.Disjoint(train_size=10)))
+    with pytest.raises(InputError, match="membership=disjoint"):  # nothing says who its members are
+        mia.Audit(TRAIN, **quick_audit(target=network()))
+
+
+def test_a_file_of_members_goes_before_the_sets() -> None:
+    _, stages, setup = prepared(MODULE, target=network(), membership=Given(member_N=[1, 50]))
+    assert setup.membership.member_KN[0].nonzero().flatten().tolist() == [1, 50]
+    assert any("one pool" in each and "membership=given" in each for each in stages.notes)
+
+
+@pytest.mark.parametrize("plan", [mia.Disjoint(), mia.Halves()])
+def test_from_scratch_the_sets_are_one_pool(plan: mia.Plan) -> None:
+    _, stages, setup = prepared(MODULE, membership=plan)
+    member_N = setup.membership.member_KN[0]
+    assert 0 < int(member_N[40:].sum()) < 20
+    assert any("one pool" in each and f"membership={plan.name}" in each for each in stages.notes)
+
+
+def test_without_held_out_data_a_trained_target_is_refused() -> None:
+    alone = pl.LightningDataModule.from_datasets(TRAIN, batch_size=8)
+    with pytest.raises(InputError, match=r"LightningDataModule has no held-out data.*val_dataloader.*nonmembers"):
+        prepared(alone, target=network())
+    _, stages, _ = prepared(alone)
+    assert any("one pool" in each for each in stages.notes)
+
+
+def test_a_split_that_nobody_can_repeat_is_no_evidence() -> None:
+    class Forgetful(pl.LightningDataModule):
+        def setup(self, stage: str) -> None:
+            self.parts = random_split(ALL, [40, 20])
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(self.parts[0])
+
+        def val_dataloader(self) -> Any:
+            return DataLoader(self.parts[1])
+
+    with isolated(0, "split"):
+        population = mia.Population.of(Forgetful())
+    _, stages, _ = prepared(population, target=network())
+    (broken,) = stages.broken
+    assert all(part in broken for part in ("Forgetful", "torch", "random_split"))
+    _, stages, _ = prepared(population)
+    assert stages.broken == []
+    assert any("Forgetful" in each and "random_split" in each for each in stages.notes)
+
+
+def test_records_in_both_sets_are_counted() -> None:
+    both = TensorDataset(*ALL[35:])
+    population = mia.Population.of(TRAIN, nonmembers=both)
+    _, stages, _ = prepared(population)
+    (remark,) = stages.remarks
+    assert all(part in remark for part in ("5 records", "training set", "held-out"))
+
+
+class Coloured(TensorDataset):
+    """Pictures in three colours, each given to its transform as a PIL image."""
+
+    def __init__(self, transform: Any) -> None:
+        draws = generator(0, "coloured")
+        super().__init__(torch.randint(0, 256, (40, 6, 6, 3), generator=draws, dtype=torch.uint8), torch.arange(40) % 2)
+        self.transform = transform
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return self.transform(Image.fromarray(x.numpy())), y
+
+
+class Pictures(TensorDataset):
+    def __init__(self, transform: Any) -> None:
+        super().__init__(torch.rand(40, 1, 6, 6, generator=generator(0, "pictures")), torch.arange(40) % 2)
+        self.transform = transform
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = super().__getitem__(index)
+        return self.transform(x), y
+
+
+def test_random_steps_of_the_training_transform_are_those_of_training() -> None:
+    flipped = Pictures(transforms.RandomHorizontalFlip())
+    audit, stages, setup = prepared(flipped)
+    assert audit.training.augment == setup.recipe.augment == (mia.Flip(),)
+    assert any("Flip" in each for each in stages.notes)
+    own = mia.Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.Adam, lr=0.1), augment=[mia.Crop(padding=1)])
+    audit, stages, _ = prepared(flipped, training=own)
+    assert audit.training.augment == (mia.Crop(padding=1),)
+    assert any("Crop" in each and "Flip" in each and "training.augment" in each for each in stages.notes)
+
+
+def test_another_random_transform_is_trained_with_and_kept(tmp_path: Path) -> None:
+    """In a stack and one after another, in chunks and from the store: the same models."""
+    jittered = Coloured(transforms.Compose([transforms.ColorJitter(0.5), transforms.ToTensor()]))
+    population = mia.Population.of(jittered, eval_dataset=Coloured(transforms.ToTensor()))
+    answers = []
+    for execution, chunk in (("stack", 4), ("loop", 1), ("stack", 4)):
+        training = mia.Recipe(
+            epochs=2, batch_size=8, optimizer=partial(torch.optim.Adam, lr=0.02), execution=execution, chunk=chunk
+        )
+        options = quick_audit(shadow=mia.Real(count=4), training=training)
+        observation = mia.observe(population, store=mia.Store(dir=tmp_path / execution), **options)
+        answers.append(observation.shadow_signals.log_probability_KANC)
+        assert observation.engine.reused["shadow"].found == (4 if len(answers) == 3 else 0)
+        assert any("ColorJitter" in each for each in observation.engine.stages.notes)
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-4, atol=1e-4, equal_nan=True)
+    torch.testing.assert_close(answers[0], answers[2], rtol=0, atol=0, equal_nan=True)
+    without = mia.observe(mia.Population.of(Coloured(transforms.ToTensor())), **options)
+    assert not torch.allclose(without.shadow_signals.log_probability_KANC, answers[0], atol=1e-3, equal_nan=True)
+
+
+def test_labels_beside_a_dataset_are_refused() -> None:
+    for data, name in ((MODULE, "LightningDataModule"), (TRAIN, "TensorDataset"), (TensorDataset, "TensorDataset")):
+        with pytest.raises(InputError, match=f"`label`.*{name}"):
+            mia.Audit(data, torch.arange(60), model=network)
