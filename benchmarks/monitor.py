@@ -20,7 +20,6 @@ import argparse
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -44,6 +43,7 @@ from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator, isolated
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.trainer import quiet_lightning
 
 SEED = 0
 FPR = 0.01
@@ -104,16 +104,17 @@ class Epochs(pl.Callback):
 
 def fit(module: Lit, members: TensorDataset, monitor: mia.LeakageMonitor, epochs: int, batch: int, *more: Any) -> None:
     """Train by an ordinary Trainer on the CPU."""
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        callbacks=[monitor, *more],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, DataLoader(members, batch_size=batch, shuffle=True))
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            callbacks=[monitor, *more],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, DataLoader(members, batch_size=batch, shuffle=True))
 
 
 def overhead(root: Path, epochs: int, quick: bool) -> list[tuple[str, ...]]:
@@ -122,9 +123,9 @@ def overhead(root: Path, epochs: int, quick: bool) -> list[tuple[str, ...]]:
     train, held_out = (torch.arange(2000), torch.arange(2000, 4000)) if quick else split_of_mnist()
     members = TensorDataset(data.records(train), data.label_N[train])
     others = TensorDataset(data.records(held_out), data.label_N[held_out])
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, make in (
-        ("mlp 784-256-10", lambda: flat_mlp()),
+        ("mlp 784-256-10", flat_mlp),
         ("cnn", lambda: CNN(data.input_shape, data.num_classes)),
     ):
         with isolated(SEED, "benchmark", name):
@@ -262,7 +263,6 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     args = arguments()
-    warnings.filterwarnings("ignore", message=".*does not have many workers")
     print(machine(torch.device("cpu")), end="\n\n")
     if args.what == "overhead":
         rows = overhead(args.root or Path("shared/data"), 1 if args.quick else args.epochs, args.quick)

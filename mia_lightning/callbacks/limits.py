@@ -4,7 +4,7 @@ from math import pi
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from mia_lightning.callbacks.bases import Callback, Checkpoint
 from mia_lightning.callbacks.kept_epoch import KeptEpoch
@@ -171,7 +171,8 @@ class LeakageLimit(Callback):
         self.auc, self.mode, self.alpha, self.prefix = auc, mode, alpha, prefix
         self.stopped_epoch: int | None = None
         self._kept = KeptEpoch(name="within_limit", folder=None if dirpath is None else str(dirpath))
-        self._looks, self._planned, self._is_planned = 0, None, False
+        self._looks, self._is_planned = 0, False
+        self._planned: int | None = None
 
     @property
     def kept_epoch(self) -> int:

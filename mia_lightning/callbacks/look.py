@@ -107,7 +107,7 @@ def look_at(
     """
     n1 = int(is_member_N.sum())
     n0 = len(is_member_N) - n1
-    about = {"epoch": epoch, "step": step, "num_members": n1, "num_nonmembers": n0}
+    about: dict[str, Any] = {"epoch": epoch, "step": step, "num_members": n1, "num_nonmembers": n0}
     num_nan = int(score_N.isnan().sum())
     if num_nan:
         return Look(**about, reason=f"the module gave no finite numbers for {num_nan} of {len(score_N)} records")

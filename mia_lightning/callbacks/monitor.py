@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.callbacks.answers import Answer, Answered, answers, form_of, module_answer, scored
@@ -191,12 +191,19 @@ class LeakageMonitor(Callback):
     def _look(self, trainer: Any, pl_module: Any) -> None:
         assert self._sides is not None, "records are chosen when training starts"
         of_members, of_others = self._answered(trainer, pl_module, self._sides)
-        both = [
+        score_N, is_correct_N, label_N = (
             torch.cat([getattr(side, name) for side in (of_members, of_others)])
             for name in ("score_N", "is_correct_N", "label_N")
-        ]
-        is_member_N = torch.arange(len(both[0])) < len(of_members.label_N)
-        look = look_at(*both, is_member_N, epoch=trainer.current_epoch, step=trainer.global_step, seed=self.seed)
+        )
+        look = look_at(
+            score_N,
+            is_correct_N,
+            label_N,
+            torch.arange(len(score_N)) < len(of_members.score_N),
+            epoch=trainer.current_epoch,
+            step=trainer.global_step,
+            seed=self.seed,
+        )
         self.trace.append(look)
         if look.reason is not None:
             rank_zero_warn(f"After epoch {look.epoch} the leakage monitor has no figures: {look.reason}.")
@@ -208,13 +215,12 @@ class LeakageMonitor(Callback):
 
     def _answered(self, trainer: Any, pl_module: Any, sides: Sides) -> tuple[Answered, Answered]:
         """What the module answers for both kinds, on every process, of which each asks about its share of batches."""
-        found = []
+        found: list[tuple[Tensor, Tensor] | None] = []
         for records in (sides.members, sides.nonmembers):
             places = range(trainer.global_rank, records.num_batches, trainer.world_size)
-            if len(places):
-                found.append(answers(trainer, pl_module, records, self.answer, places=places, seed=self.seed))
-            else:
-                found.append(None)
+            found.append(
+                answers(trainer, pl_module, records, self.answer, places=places, seed=self.seed) if places else None
+            )
         own = [form_of(each[0]) == "probabilities" for each in found if each is not None]
         is_probability = trainer.strategy.reduce_boolean_decision(all(own), all=True)
         form: Literal["logits", "probabilities"] = "probabilities" if is_probability else "logits"

@@ -35,7 +35,8 @@ def lt_iqr(loss_LN: Tensor) -> Tensor:
     [2.0, 0.10000000149011612]
     """
     low_N, high_N = loss_LN.double().quantile(torch.tensor([0.25, 0.75], dtype=torch.float64), dim=0)
-    return high_N - low_N
+    score_N: Tensor = high_N - low_N
+    return score_N
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.callbacks.answers import Answered, Form
@@ -81,8 +81,8 @@ def sides_of(settings: Any, trainer: Any) -> Sides:
             "validation loader."
         )
     like = held_out.dataset if settings.train_records is None else None
-    members = members.fixed(settings.seed, like, "monitor.train_records")
     held_out = held_out.fixed(settings.seed, None, "monitor.held_out_records")
+    members = members.fixed(settings.seed, like, "monitor.train_records")
     sides = Sides(
         members=_sample(members, settings.members, settings.seed, "members"),
         nonmembers=_sample(held_out, settings.nonmembers, settings.seed, "nonmembers"),

@@ -12,7 +12,9 @@ from lit import Lit, loaders, made, records, trainer
 
 import mia_lightning as mia
 from mia_lightning.callbacks.limits import is_proved, is_within, level
-from mia_lightning.callbacks.look import Look, look_at
+from mia_lightning.callbacks.look import Look
+from mia_lightning.metrics.intervals.areas import auc_interval
+from mia_lightning.metrics.roc import roc
 
 
 def watched(folder: Path, *callbacks: Any, module: Any = None, **settings: Any) -> tuple[mia.LeakageMonitor, Any]:
@@ -33,7 +35,7 @@ class States(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.states.append({name: value.clone() for name, value in pl_module.state_dict().items()})
-        self.losses.append(float(trainer.callback_metrics["val_loss"]))
+        self.losses.append(float(trainer.callback_metrics.get("val_loss", torch.nan)))
 
 
 def equal(module: Any, state: dict[str, torch.Tensor]) -> bool:
@@ -203,5 +205,7 @@ def test_the_pointwise_rule_stops_falsely_far_more_often_than_alpha_and_the_prov
 
 
 def _auc_alone(score_N: torch.Tensor, is_member_N: torch.Tensor) -> Look:
-    nothing_N = torch.zeros(len(score_N), dtype=torch.int64)
-    return look_at(score_N, nothing_N > 0, nothing_N, is_member_N)
+    curve = roc(score_N, is_member_N)
+    low, high, _ = auc_interval(curve)
+    counts = {"num_members": curve.num_members, "num_nonmembers": curve.num_nonmembers}
+    return Look(epoch=0, step=0, **counts, auc=curve.auc, auc_low=low, auc_high=high)

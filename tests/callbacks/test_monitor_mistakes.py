@@ -33,6 +33,10 @@ class NeverTrains(Lit):
         raise AssertionError("nothing is to be trained")
 
 
+class Unvalidated(Lit):
+    validation_step = None
+
+
 def refused(folder: Path, train: Any, held_out: Any, module: Any = None, **settings: Any) -> str:
     """The sentence with which a fit is refused before it trains."""
     callbacks = settings.pop("callbacks", ())
@@ -47,13 +51,13 @@ def refused(folder: Path, train: Any, held_out: Any, module: Any = None, **setti
 
 def test_no_held_out_records(tmp_path: Path) -> None:
     train, held_out = loaders()
-    assert "monitor.held_out_records" in refused(tmp_path, train, None)
+    assert "monitor.held_out_records" in refused(tmp_path, train, None, made(Unvalidated))
     assert "limit_val_batches" in refused(tmp_path, train, held_out, limit_val_batches=0)
 
 
 def test_given_held_out_records_stand_in(tmp_path: Path) -> None:
     monitor = mia.LeakageMonitor(held_out_records=records(150, "held-out"))
-    trainer(tmp_path, monitor).fit(made(), loaders()[0])
+    trainer(tmp_path, monitor).fit(made(Unvalidated), loaders()[0])
     assert [look.num_nonmembers for look in monitor.trace] == [150, 150, 150]
 
 
