@@ -10,6 +10,7 @@ from mia_lightning.reports.pictures import png
 from mia_lightning.reports.plots import Plot, across, labelled, layout, line, points
 
 _NAMED = 8  # epochs that are named in the picture
+_BARRED = 25  # looks whose intervals are drawn
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def leakage_plot(looks: Sequence[Look], limit: float | None = None) -> Plot:
     """AUC of the loss attack, with its limits, over the generalisation gap, one point for each look; some are named.
 
     Args:
-        limit: drawn as a dashed line above that of chance.
+        limit: an AUC that is drawn as a line.
 
     Raises:
         InputError: no look has figures.
@@ -47,16 +48,23 @@ def leakage_plot(looks: Sequence[Look], limit: float | None = None) -> Plot:
     names = {place: f"epoch {seen[place].epoch}" for place in range(0, len(seen), every)}
     names[len(seen) - 1] = f"epoch {seen[-1].epoch}"
     order = sorted(names, key=lambda place: (place != len(seen) - 1, place != 0, place))  # the ends have room first
-    marked: Plot = points(x, y, "after an epoch, 95 % interval", 0) | {"opacity": 1.0}
+    barred = range(len(seen) - 1, -1, -max(1, -(-len(seen) // _BARRED)))  # from the last look on backwards
+    marked: Plot = points([x[i] for i in barred], [y[i] for i in barred], "after an epoch, 95 % interval", 0)
     marked["error_y"] = {
         "type": "data",
         "symmetric": False,
-        "array": [float(f"{(look.auc_high or 1.0) - (look.auc or 0.0):.4g}") for look in seen],
-        "arrayminus": [float(f"{(look.auc or 0.0) - (look.auc_low or 0.0):.4g}") for look in seen],
+        "array": [float(f"{(seen[i].auc_high or 1.0) - y[i]:.4g}") for i in barred],
+        "arrayminus": [float(f"{y[i] - (seen[i].auc_low or 0.0):.4g}") for i in barred],
     }
+    every_point: Plot = points(x, y, "", 0) | {"showlegend": False}
     named = points([x[i] for i in order], [y[i] for i in order], "", 0) | {"showlegend": False, "opacity": 1.0}
     named |= labelled(named["x"], named["y"], [names[i] for i in order])
-    data = [line(x, y, "in the order of epochs", 0) | {"line": {"color": "--faint", "width": 1.5}}, marked, named]
+    data = [
+        line(x, y, "in the order of epochs", 0) | {"line": {"color": "--faint", "width": 1.5}},
+        every_point,
+        marked,
+        named,
+    ]
     shapes = [across("x", 0.5)]
     if limit is not None:
         data.append(line([min(x), max(x)], [limit, limit], f"limit {limit:g}", 1))

@@ -151,7 +151,7 @@ def records_of_loader(loader: Any, *, name: str, setting: str) -> Records:
             f"one by one; {mend}."
         )
     records = records_of(dataset, loader, name=name)
-    sampler = _innermost(getattr(loader.batch_sampler, "sampler", loader.sampler))
+    sampler = _sampler_of(loader)
     named = _named_by(sampler)
     if named is not None:
         return replace(records, index_N=torch.as_tensor(named).to(torch.int64).unique())
@@ -169,7 +169,7 @@ def first_records(records: Records, loader: Any, batches: float) -> tuple[Record
 
     With `limit_train_batches` a model trains on no others.
     """
-    sampler = _innermost(getattr(loader.batch_sampler, "sampler", loader.sampler))
+    sampler = _sampler_of(loader)
     if not isinstance(sampler, SequentialSampler) and getattr(sampler, "shuffle", True):
         return records, False
     most = int(min(batches * _batch_size(loader), len(records)))
@@ -206,6 +206,15 @@ def _with_transform_of(dataset: Any, like: Any) -> Any:
     if swapped is not None:
         made.dataset = swapped
     return made
+
+
+def draws_again(loader: Any) -> bool:
+    """Whether a loader draws with replacement, so that an epoch misses some records."""
+    return bool(getattr(_sampler_of(loader), "replacement", False))
+
+
+def _sampler_of(loader: Any) -> Any:
+    return _innermost(getattr(loader.batch_sampler, "sampler", loader.sampler))
 
 
 def _innermost(sampler: Any) -> Any:

@@ -8,7 +8,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.callbacks.answers import Answered, Form
-from mia_lightning.callbacks.records import Records, first_records, records_of, records_of_loader, shared
+from mia_lightning.callbacks.records import Records, draws_again, first_records, records_of, records_of_loader, shared
 from mia_lightning.errors import InputError
 
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
@@ -133,18 +133,27 @@ def _held_out(settings: Any, trainer: Any) -> tuple[Records, bool]:
 
 def _seen(members: Records, loader: Any, trainer: Any) -> Records:
     """The records that the model trains on, where the Trainer takes a part of its batches alone."""
-    batches = float(trainer.num_training_batches) * trainer.world_size
-    size = members.batch_size
-    if batches * size >= len(members):
+    each = (
+        min(trainer.num_training_batches, len(loader)) if hasattr(loader, "__len__") else trainer.num_training_batches
+    )
+    if trainer.max_steps > 0:
+        each = min(each, trainer.max_steps * trainer.accumulate_grad_batches)
+    batches = each * trainer.world_size
+    if batches * members.batch_size >= len(members) and not draws_again(loader):
         return members
     first, is_in_order = first_records(members, loader, batches)
-    if not is_in_order and not getattr(loader, "drop_last", False):
+    if not is_in_order and not _leaves_out_the_last_alone(loader, each):
         rank_zero_warn(
-            f"The Trainer takes {trainer.num_training_batches} batches an epoch of {len(members)} training records, so "
-            "that the leakage monitor counts records as members before the model has seen them: the leakage is "
+            f"The Trainer takes {batches} batches an epoch of {len(members)} training records, in an order of chance: "
+            "the leakage monitor counts records as members before the model has seen them, and the leakage is "
             "understated; give `monitor.train_records` those that it trains on."
         )
     return first
+
+
+def _leaves_out_the_last_alone(loader: Any, batches: float) -> bool:
+    """Whether an epoch misses no more than the batch that is too small, another one each time."""
+    return bool(loader.drop_last) and batches >= len(loader) and not draws_again(loader)
 
 
 def _sample(records: Records, count: int | str, seed: int, name: str) -> Records:

@@ -1,4 +1,4 @@
-"""A fit by `lightning.pytorch`, as a program of its own: `python lightning_fit.py FOLDER`; prints the epochs looked at."""
+"""A fit by `lightning.pytorch`, as a program: `python lightning_fit.py FOLDER`; prints which epochs were looked at."""
 
 import sys
 

@@ -36,7 +36,12 @@ class Data(pl.LightningDataModule):
 
 def configured(folder: Path, callbacks: str) -> dict[str, object]:
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    own = {"accelerator": "cpu", "max_epochs": 4, "default_root_dir": str(folder), "callbacks": yaml.safe_load(callbacks)}
+    own = {
+        "accelerator": "cpu",
+        "max_epochs": 4,
+        "default_root_dir": str(folder),
+        "callbacks": yaml.safe_load(callbacks),
+    }
     return {"trainer": quiet | own}
 
 
@@ -71,7 +76,8 @@ def test_the_two_lines_of_the_page_are_enough(tmp_path: Path, monkeypatch: pytes
 def test_a_trainer_of_lightning_pytorch_takes_the_callbacks(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", str(HERE / "lightning_fit.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])}, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-2:] == ["[0, 1] True 1", "True"]

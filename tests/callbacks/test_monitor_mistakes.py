@@ -114,7 +114,8 @@ def test_a_sampler_says_which_records_are_members_or_is_refused(tmp_path: Path) 
     assert monitor.fitted.nonmembers.index_N.tolist() == list(range(200, 300))
     weights = torch.cat([torch.ones(200), torch.zeros(100)])
     weighted = DataLoader(dataset, batch_size=20, sampler=WeightedRandomSampler(weights, 200))
-    trainer(tmp_path, monitor).fit(made(), weighted, held_out)
+    with pytest.warns(UserWarning, match="order of chance"):
+        trainer(tmp_path, monitor).fit(made(), weighted, held_out)
     assert monitor.fitted.members.index_N.tolist() == list(range(200))
     assert "Odd" in refused(tmp_path, DataLoader(dataset, batch_size=20, sampler=Odd(300)), held_out)
 
@@ -504,6 +505,22 @@ def test_choices_by_other_metrics_are_no_matter(tmp_path: Path) -> None:
 
     stops = [pl.callbacks.EarlyStopping(name) for name in ("train_loss", "leakage/loss/auc")]
     trainer(tmp_path, mia.LeakageMonitor(), *stops).fit(made(Logs), *loaders())
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_fit_that_ends_within_its_first_epoch_is_said_and_a_last_batch_that_is_dropped_is_not(
+    tmp_path: Path, drop_last: bool
+) -> None:
+    train = DataLoader(records(205), batch_size=20, shuffle=True, drop_last=drop_last)
+    trainer(tmp_path, mia.LeakageMonitor()).fit(made(), train, loaders()[1])  # no warning: those are errors here
+    with pytest.warns(UserWarning, match="takes 5 batches an epoch of 205 training records"):
+        trainer(tmp_path, mia.LeakageMonitor(), max_steps=5).fit(made(), train, loaders()[1])
+
+
+def test_a_strategy_that_trains_in_other_processes_is_said() -> None:
+    strategy = SimpleNamespace(launcher=SimpleNamespace(_start_method="spawn"))
+    with pytest.warns(UserWarning, match="use strategy=ddp"):
+        mia.LeakageMonitor().setup(SimpleNamespace(strategy=strategy, current_epoch=0), None, "fit")
 
 
 def test_a_strategy_that_spreads_a_model_over_devices() -> None:

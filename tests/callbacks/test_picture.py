@@ -20,11 +20,13 @@ def looks(count: int) -> list[Look]:
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_every_look_is_a_point_with_its_limits_and_the_ends_are_named(count: int) -> None:
     plot = leakage_plot(looks(count), limit=0.6)
-    points = next(trace for trace in plot["data"] if "error_y" in trace)
+    _, points, barred, *_ = plot["data"]
     assert points["x"] == pytest.approx([0.01 * epoch for epoch in range(count)])
     assert points["y"] == pytest.approx([0.5 + 0.01 * epoch for epoch in range(count)])
-    assert points["error_y"]["array"] == pytest.approx(count * [0.03])
-    assert points["error_y"]["arrayminus"] == pytest.approx(count * [0.02])
+    assert len(barred["x"]) == min(count, 15)  # of thirty every other, the last among them
+    assert barred["x"][0] == points["x"][-1]
+    assert barred["error_y"]["array"] == pytest.approx(len(barred["x"]) * [0.03])
+    assert barred["error_y"]["arrayminus"] == pytest.approx(len(barred["x"]) * [0.02])
     named = [text for trace in plot["data"] for text in trace.get("text", []) if text]
     assert {"epoch 0", f"epoch {count - 1}"} <= set(named)
     assert len(named) <= 12
