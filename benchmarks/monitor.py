@@ -1,7 +1,7 @@
 """What `LeakageMonitor` costs, and what its screening of records finds.
 
     python benchmarks/monitor.py overhead [--root MNIST_ROOT] [--epochs 3] [--quick]
-    python benchmarks/monitor.py screening [--root LOCATION_FOLDER] [--shadows 128] [--targets 12] [--quick]
+    python benchmarks/monitor.py screening [--data location|mnist] [--root FOLDER] [--shadows 128] [--targets 12]
 
 `overhead` trains an MLP and the paper's CNN on MNIST's 60,000 training images by an ordinary `pl.Trainer`, with a
 monitor at 2,000 + 2,000 records. Times are CPU seconds of the process, under OMP_NUM_THREADS=1 those of one thread, so
@@ -9,12 +9,13 @@ that other work on the machine does not count. The choice of records, with the f
 fit and stands apart.
 
 `screening` asks whether LT-IQR, which needs no shadow model, finds the records that an attack with shadow models finds.
-T targets train on random halves of Location by an ordinary `pl.Trainer` with a monitor of all members. Online LiRA of
-each target from one half of the shadow models says which members are vulnerable: those above every non-member but a
-share of `FPR`. Precision at k is the share of vulnerable ones among the k members that a score ranks first: LT-IQR; the
-final loss, high and low; LiRA of the other half of the shadow models, as a ceiling; and chance, the share of vulnerable
-members. `missed` is the share of the vulnerable members that are not among the first k, at k the number of vulnerable
-ones. Intervals are Student's, over targets: these records and shadow models, new trainings.
+T targets train on random halves of Location, or of 6,000 images of MNIST, by an ordinary `pl.Trainer` with a monitor of
+all members. Online LiRA of each target from one half of the shadow models says which members are vulnerable: those
+above every non-member but a share of `FPR`. Precision at k is the share of vulnerable ones among the k members that a
+score ranks first: LT-IQR; the final loss, high and low; LiRA of the other half of the shadow models, as a ceiling; and
+chance, the share of vulnerable members. `missed` is the share of the vulnerable members that are not among the first k,
+at k the number of vulnerable ones. Intervals are Student's, over targets: these records and shadow models, new
+trainings.
 """
 
 import argparse
@@ -162,9 +163,8 @@ def flat_mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 10))
 
 
-def screening(root: Path, num_shadows: int, num_targets: int, quick: bool) -> tuple[list[tuple[str, ...]], str]:
+def screening(data: Population, num_shadows: int, num_targets: int, quick: bool) -> tuple[list[tuple[str, ...]], str]:
     """One row for each score, and a sentence on what was ranked."""
-    data = load_location(root=root)
     if quick:
         data = make_population(data.x_N[:600].numpy(), data.label_N[:600].numpy())
     epochs = 8 if quick else 50
@@ -206,7 +206,7 @@ def screening(root: Path, num_shadows: int, num_targets: int, quick: bool) -> tu
     chance = interval(shares)
     rows.append(("chance", *[chance] * len(SHARES), interval([1 - share for share in shares])))
     about = (
-        f"Location, {len(data) // 2:,} members of {len(data):,}, {epochs} epochs, {num_targets} targets, "
+        f"{data.name}, {len(data) // 2:,} members of {len(data):,}, {epochs} epochs, {num_targets} targets, "
         f"{int(half_K.sum())} + {int((~half_K).sum())} shadow models; vulnerable at an FPR of {FPR:.0%}: "
         f"{chance} of the members."
     )
@@ -262,7 +262,8 @@ def interval(values: Sequence[float]) -> str:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What LeakageMonitor costs, and what its screening finds.")
     parser.add_argument("what", choices=("overhead", "screening"))
-    parser.add_argument("--root", type=Path, default=None, help="of MNIST or Location (default: shared/data)")
+    parser.add_argument("--data", choices=("location", "mnist"), default="location", help="of screening")
+    parser.add_argument("--root", type=Path, default=None, help="of MNIST or Location (default: in shared/data)")
     parser.add_argument("--epochs", type=int, default=3, help="of overhead")
     parser.add_argument("--shadows", type=int, default=128)
     parser.add_argument("--targets", type=int, default=12)
@@ -277,7 +278,14 @@ def main() -> int:
         rows = overhead(args.root or Path("shared/data"), 1 if args.quick else args.epochs, args.quick)
         print(render(OVERHEAD, rows, words=2))
         return 0
-    rows, about = screening(args.root or Path("shared/data/location"), args.shadows, args.targets, args.quick)
+    if args.data == "location":
+        data = load_location(root=args.root or Path("shared/data/location"))
+    else:
+        every = load_mnist(root=args.root or Path("shared/data"))
+        few = torch.randperm(len(every), generator=generator(SEED, "benchmark", "mnist"))[:6000]
+        x_N = every.records(few).flatten(1)
+        data = make_population(x_N.numpy(), every.label_N[few].numpy(), name="mnist")
+    rows, about = screening(data, args.shadows, args.targets, args.quick)
     print(render(SCREENING, rows), end=f"\n\n{about}\n")
     return 0
 

@@ -199,7 +199,7 @@ def test_the_pointwise_rule_stops_falsely_far_more_often_than_alpha_and_the_prov
         for name, value in first.items():
             stopped[name] += value
     share = {name: count / runs for name, count in stopped.items()}
-    assert share["pointwise"] > 0.25  # at 2.5 % a look
+    assert share["pointwise"] > 0.35  # 2.5 % at each look; about a half was measured
     assert share["planned"] < 0.05
     assert share["endless"] < 0.05
 
