@@ -25,6 +25,9 @@ from .audit import train_shard as train_shard
 from .datasets.augmentation import Crop as Crop
 from .datasets.augmentation import Cutout as Cutout
 from .datasets.augmentation import Flip as Flip
+from .callbacks.limits import BestWithin as BestWithin
+from .callbacks.limits import LeakageLimit as LeakageLimit
+from .callbacks.monitor import LeakageMonitor as LeakageMonitor
 from .datasets.canaries import Canaries as Canaries
 from .datasets.population import Population as Population
 from .datasets.population import make_population as make_population
@@ -99,6 +102,7 @@ __all__ = [
     "AuditReport",
     "AugmentationLabelOnly",
     "Bernoulli",
+    "BestWithin",
     "BoundaryLabelOnly",
     "CalibratedLoss",
     "Canaries",
@@ -125,6 +129,8 @@ __all__ = [
     "LabelKeepingNoise",
     "LabelSmoothing",
     "LabelsOnly",
+    "LeakageLimit",
+    "LeakageMonitor",
     "LeaveOneOut",
     "Lira",
     "Loggers",

@@ -43,6 +43,17 @@ API = {
     ),
     "defenses": ("Defences", "Changes to the answers of a model, or to its training.", ("defenses",), ()),
     "training": ("Training", "How target and shadow models are trained.", ("training",), ()),
+    "callbacks": (
+        "Leakage while training",
+        "Callbacks for your own `trainer.fit`, and what they leave behind.",
+        ("callbacks",),
+        (
+            "mia_lightning.callbacks.look",
+            "mia_lightning.callbacks.trace",
+            "mia_lightning.callbacks.screening",
+            "mia_lightning.callbacks.picture",
+        ),
+    ),
     "reports": (
         "Reports, gate, loggers, store",
         "What an audit returns and writes. `report.json` has exactly the fields below.",

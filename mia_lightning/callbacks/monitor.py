@@ -1,0 +1,293 @@
+"""Leakage while training: a Lightning callback that attacks the model after an epoch, without shadow models."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from mia_lightning.callbacks.answers import Answer, Answered, answers, form_of, module_answer, scored
+from mia_lightning.callbacks.bases import Callback
+from mia_lightning.callbacks.look import Look, look_at
+from mia_lightning.callbacks.picture import Picture, leakage_picture
+from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.screening import Screening, screening
+from mia_lightning.callbacks.sides import Sides, sides_of, warn_of_choices
+from mia_lightning.callbacks.trace import Trace
+from mia_lightning.errors import InputError
+from mia_lightning.settings import checked
+from mia_lightning.settings.kinds import AtLeast0, AtLeast1, AtLeast2, Has, Text
+from mia_lightning.settings.words import Words
+
+_Dataset = Annotated[
+    Any,
+    Has("__getitem__", "__len__", words=Words("a dataset, with `__len__` and `__getitem__`", "datasets")),
+]
+_Count = AtLeast2 | Literal["all"]
+_WATCHED = "leakage_monitor"  # by which other callbacks find a monitor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fitted:
+    """What a fit was made of, from which an audit can train shadow models of the same kind.
+
+    Attributes:
+        trainer: that fitted.
+        module_class, hparams: of the LightningModule; hparams as `save_hyperparameters` kept them, {} otherwise.
+        datamodule: None where loaders were given.
+        train_dataloader, val_dataloaders: as the Trainer holds them.
+        members, nonmembers: that were looked at.
+    """
+
+    trainer: Any
+    module_class: type
+    hparams: Mapping[str, Any]
+    datamodule: Any
+    train_dataloader: Any
+    val_dataloaders: Any
+    members: Records
+    nonmembers: Records
+
+
+class LeakageMonitor(Callback):
+    """After an epoch, attack the model by its losses on training and held-out records, and log what that finds.
+
+    No shadow model is needed. The monitor looks at a fixed random sample of both kinds, in eval mode, without gradients
+    and without augmentation; training goes on as if nobody had looked. It logs `leakage/loss/auc` with its 95 %
+    interval (`_low`, `_high`), `leakage/loss/tpr_at_fpr_0.01`, `leakage/gap`, `leakage/most_exposed/class` (by the
+    lower limit of its AUC, for all classes at once), and `target/generalization_gap`. These are those of the attack
+    `loss`, the weakest of all that there are: attacks with shadow models find more.
+
+    Records of the validation loader that also choose epochs, rates or the end of training look more like training
+    records than others do, which understates the leakage; a warning says so, and `held_out_records` mends it.
+
+    Args:
+        members: training records that are looked at; all of them for "all".
+        nonmembers: held-out records that are looked at; all of them for "all".
+        every_n_epochs: look after every so many epochs, and after the last.
+        train_records: a dataset of training records, without augmentation; by default that of the training loader,
+            through the transform of the validation dataset where its own draws random numbers.
+        held_out_records: a dataset of records that the model is not trained on; by default that of the (first)
+            validation loader.
+        answer: a function of (module, batch) that gives logits `[B, C]`, or probabilities, and labels `[B]`; by default
+            the batch is (inputs, labels), and the module is called with the inputs.
+        seed: of the samples.
+        prefix: with which the names of the metrics begin; two monitors of one Trainer need two.
+
+    Attributes:
+        trace: a table with a row for each look.
+        fitted: what the fit was made of, once it has begun; None before.
+
+    A Trainer with `strategy="ddp_spawn"`, `"ddp_fork"` or `"ddp_notebook"` trains in other processes, where the trace
+    stays; what is logged comes through.
+    """
+
+    @checked("monitor")
+    def __init__(
+        self,
+        members: _Count = 2000,
+        nonmembers: _Count = 2000,
+        every_n_epochs: AtLeast1 = 1,
+        train_records: _Dataset | None = None,
+        held_out_records: _Dataset | None = None,
+        answer: Callable[..., Any] | None = None,
+        seed: AtLeast0 = 0,
+        prefix: Text = "leakage",
+    ) -> None:
+        super().__init__()
+        self.members, self.nonmembers = members, nonmembers
+        self.every_n_epochs, self.seed, self.prefix = every_n_epochs, seed, prefix
+        self.train_records, self.held_out_records = train_records, held_out_records
+        self.answer: Answer = module_answer if answer is None else answer
+        self.trace = Trace()
+        self.fitted: Fitted | None = None
+        self._sides: Sides | None = None
+        self._loss_LN: list[Tensor] = []
+        self._record_N, self._label_N = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+        self._looked_after: int | None = None
+        self._form: str | None = None
+        self._before_validation: set[str] = set()
+        self._knows_choices = False
+        setattr(self, _WATCHED, True)
+
+    @property
+    def state_key(self) -> str:
+        return self._generate_state_key(prefix=self.prefix)
+
+    def planned_looks(self, max_epochs: int | None) -> int | None:
+        """How many looks a fit of so many epochs takes; None where it has no end."""
+        return None if max_epochs is None or max_epochs < 0 else -(-max_epochs // self.every_n_epochs)
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        if stage != "fit":
+            return
+        self._looked_after, self._sides, self._knows_choices = None, None, False
+        self.trace = self.trace.until(trainer.current_epoch)  # empty but where one Trainer fits on
+        self._loss_LN = self._loss_LN[: len(self.trace)]
+        if getattr(getattr(trainer.strategy, "launcher", None), "_start_method", None) is not None:
+            rank_zero_warn(
+                "The Trainer's strategy trains in other processes, where the monitor's trace stays; use strategy=ddp."
+            )
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Choose the records, and try both kinds once, before anything is trained.
+
+        Raises:
+            InputError: there are no such records, or the module does not answer for them.
+        """
+        sides = sides_of(self, trainer)
+        self._sides = sides
+        self.fitted = Fitted(
+            trainer=trainer,
+            module_class=type(pl_module),
+            hparams=dict(pl_module.hparams),
+            datamodule=trainer.datamodule,
+            train_dataloader=trainer.train_dataloader,
+            val_dataloaders=trainer.val_dataloaders,
+            members=sides.members,
+            nonmembers=sides.nonmembers,
+        )
+        if len(self._record_N) and not torch.equal(self._record_N, sides.members.index_N):
+            self._loss_LN = []
+            rank_zero_warn(
+                "The monitor that the checkpoint holds looked at other training records: the trace goes on, the "
+                "screening begins anew."
+            )
+        self._record_N = sides.members.index_N
+        for records in (sides.members, sides.nonmembers):
+            output, _ = answers(trainer, pl_module, records, self.answer, places=range(1), seed=self.seed)
+            self._form = form_of(output)
+        if self._form == "probabilities":
+            rank_zero_info("The module gives probabilities: the leakage monitor takes them as such, not as logits.")
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if not trainer.sanity_checking:
+            self._before_validation = set(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.sanity_checking or self._sides is None or not self._sides.of_validation or self._knows_choices:
+            return
+        self._knows_choices = True
+        warn_of_choices(trainer, set(trainer.callback_metrics) - self._before_validation)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.look_after(trainer, pl_module)
+
+    def look_after(self, trainer: Any, pl_module: Any) -> Look | None:
+        """The look after the current epoch, taken and logged now if it was not; None where none is due."""
+        epoch = int(trainer.current_epoch)
+        if self._looked_after != epoch:
+            self._looked_after = epoch
+            if not self._is_due(epoch, trainer):
+                return None
+            self._look(trainer, pl_module)
+        return self.trace[-1] if len(self.trace) and self.trace[-1].epoch == epoch else None
+
+    def _is_due(self, epoch: int, trainer: Any) -> bool:
+        return (epoch + 1) % self.every_n_epochs == 0 or epoch + 1 == trainer.max_epochs
+
+    def _look(self, trainer: Any, pl_module: Any) -> None:
+        assert self._sides is not None, "records are chosen when training starts"
+        of_members, of_others = self._answered(trainer, pl_module, self._sides)
+        score_N, is_correct_N, label_N = (
+            torch.cat([getattr(side, name) for side in (of_members, of_others)])
+            for name in ("score_N", "is_correct_N", "label_N")
+        )
+        look = look_at(
+            score_N,
+            is_correct_N,
+            label_N,
+            torch.arange(len(score_N)) < len(of_members.score_N),
+            epoch=trainer.current_epoch,
+            step=trainer.global_step,
+            seed=self.seed,
+        )
+        self.trace.append(look)
+        if look.reason is not None:
+            rank_zero_warn(f"After epoch {look.epoch} the leakage monitor has no figures: {look.reason}.")
+        else:
+            self._loss_LN.append(-of_members.score_N)
+            self._label_N = of_members.label_N
+        for name, value in look.metrics(self.prefix).items():
+            pl_module.log(name, value, batch_size=1, sync_dist=trainer.world_size > 1)  # equal on all processes
+
+    def _answered(self, trainer: Any, pl_module: Any, sides: Sides) -> tuple[Answered, Answered]:
+        """What the module answers for both kinds, on every process, of which each asks about its share of batches."""
+        found: list[tuple[Tensor, Tensor] | None] = []
+        for records in (sides.members, sides.nonmembers):
+            places = range(trainer.global_rank, records.num_batches, trainer.world_size)
+            found.append(
+                answers(trainer, pl_module, records, self.answer, places=places, seed=self.seed) if places else None
+            )
+        own = [form_of(each[0]) == "probabilities" for each in found if each is not None]
+        is_probability = trainer.strategy.reduce_boolean_decision(all(own), all=True)
+        form: Literal["logits", "probabilities"] = "probabilities" if is_probability else "logits"
+        if form != self._form:
+            rank_zero_info(f"The leakage monitor takes the module's outputs for {form}.")
+            self._form = form
+        first, second = (
+            sides.joined(trainer, records, None if each is None else scored(*each, form), form)
+            for records, each in zip((sides.members, sides.nonmembers), found, strict=True)
+        )
+        return first, second
+
+    def screening(self) -> Screening:
+        """The training records that were looked at, the most exposed first (LT-IQR of their losses).
+
+        Raises:
+            InputError: fewer than four looks.
+        """
+        loss_LN = torch.stack(self._loss_LN) if self._loss_LN else torch.empty(0, len(self._record_N))
+        return screening(loss_LN, self._record_N, self._label_N)
+
+    def plot(self, limit: float | None = None) -> Picture:
+        """Leakage against overfitting over the epochs, as a picture that a notebook shows and `save` writes.
+
+        Args:
+            limit: an AUC that is drawn as a line.
+
+        Raises:
+            InputError: no look has figures.
+        """
+        return leakage_picture(self.trace, limit)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trace and the losses behind the screening."""
+        loss_LN = torch.stack(self._loss_LN) if self._loss_LN else torch.empty(0, 0)
+        return {
+            "trace": self.trace.state(),
+            "loss_LN": loss_LN,
+            "record_N": self._record_N,
+            "label_N": self._label_N,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.trace = Trace.of_state(state_dict["trace"])
+        self._loss_LN = list(state_dict["loss_LN"])
+        self._record_N, self._label_N = state_dict["record_N"], state_dict["label_N"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies hold neither a Trainer nor records."""
+        return vars(self) | {"fitted": None, "_sides": None}
+
+
+def monitor_of(trainer: Any, prefix: str, owner: str) -> LeakageMonitor:
+    """The monitor of a Trainer whose metrics begin with `prefix`.
+
+    Args:
+        owner: the callback that needs it.
+
+    Raises:
+        InputError: there is none.
+    """
+    monitors = [each for each in trainer.callbacks if getattr(each, _WATCHED, False)]
+    for each in monitors:
+        if each.prefix == prefix:
+            return each  # type: ignore[no-any-return]
+    there = ", ".join(repr(each.prefix) for each in monitors) or "none"
+    raise InputError(
+        f"{owner} needs a LeakageMonitor with the prefix {prefix!r} among the Trainer's callbacks, which hold {there}; "
+        f"add LeakageMonitor(), or set the `prefix` of {owner}."
+    )

@@ -1,0 +1,265 @@
+"""The records that a monitor looks at: a fixed sample of a map-style dataset, without augmentation."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
+
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import generator, isolated
+
+KEPT_BYTES = 2**28  # of collated batches, which are otherwise fetched again for each look
+_TRIED = 32  # records that are fetched twice: a coin that changes half of them goes unseen with 2^-32
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Records:
+    """Some records of a dataset, in batches that are the same at each look.
+
+    Attributes:
+        dataset: map-style; item i is what a loader would collate.
+        index_N: int64, the chosen records by their place in the dataset, ascending.
+        collate: makes a batch of items.
+        batch_size: records of a batch.
+        name: whose records these are, for sentences: "training".
+    """
+
+    dataset: Any
+    index_N: Tensor
+    collate: Callable[[list[Any]], Any]
+    batch_size: int
+    name: str
+    _kept: dict[int, Any] = field(default_factory=dict)
+    _room: list[int] = field(default_factory=lambda: [KEPT_BYTES])
+
+    def __len__(self) -> int:
+        return len(self.index_N)
+
+    @property
+    def num_batches(self) -> int:
+        return -(-len(self) // self.batch_size)
+
+    def batch(self, place: int) -> Any:
+        """The batch at a place, collated, on the CPU; kept where there is room."""
+        if place in self._kept:
+            return self._kept[place]
+        index = self.index_N[place * self.batch_size : (place + 1) * self.batch_size].tolist()
+        batch = self.collate([self.dataset[i] for i in index])
+        size = _bytes_of(batch)
+        if size <= self._room[0]:
+            self._kept[place] = batch
+            self._room[0] -= size
+        return batch
+
+    def digests(self, places: range) -> list[bytes]:
+        """Of the inputs of each record in the batches at these places, as long as there is room to keep them.
+
+        The inputs are the first tensor of a batch.
+        """
+        found = []
+        for place in places:
+            inputs = next(_tensors(self.batch(place)), None)
+            if place not in self._kept or inputs is None:
+                break
+            rows = (row.detach().reshape(-1).view(torch.uint8) for row in inputs)
+            found += [blake2b(row.numpy().tobytes()).digest() for row in rows]
+        return found
+
+    def sampled(self, count: int | None, seed: int) -> "Records":
+        """At most so many of these records, drawn by name; all of them for None."""
+        if count is None or count >= len(self):
+            return self
+        drawn = torch.randperm(len(self), generator=generator(seed, "monitor", self.name))[:count]
+        return replace(self, index_N=self.index_N[drawn.sort().values], _kept={}, _room=[KEPT_BYTES])
+
+    def fixed(self, seed: int, like: Any, setting: str) -> "Records":
+        """These records without augmentation: as they are, or through the transform of another dataset.
+
+        Args:
+            like: the dataset whose transform is taken where items of this one change from one look to the next.
+            setting: by which a user gives such records, for the sentence.
+
+        Raises:
+            InputError: neither gives the same item twice.
+        """
+        if self._is_fixed(seed):
+            return self
+        swapped = _with_transform_of(self.dataset, like)
+        if swapped is not None:
+            other = replace(self, dataset=swapped, _kept={}, _room=[KEPT_BYTES])
+            if other._is_fixed(seed):
+                return other
+        tried = "" if like is None else ", and no `transform` of the held-out dataset could take the place of its own"
+        raise InputError(
+            f"The {self.name} dataset ({type(self.dataset).__name__}) gives another item each time that one is fetched"
+            f"{tried}; give `{setting}` the same records as a dataset without random transforms."
+        )
+
+    def _is_fixed(self, seed: int) -> bool:
+        step = max(1, len(self) // _TRIED)
+        return all(_are_equal(*self._twice(i, seed)) for i in self.index_N[::step][:_TRIED].tolist())
+
+    def _twice(self, i: int, seed: int) -> tuple[Any, Any]:
+        """Item i, fetched with the global generators in two states; they are put back."""
+        with isolated(seed, "monitor", "first fetch", i):
+            first = self.dataset[i]
+        with isolated(seed, "monitor", "second fetch", i):
+            return first, self.dataset[i]
+
+
+def records_of(dataset: Any, loader: Any, *, name: str) -> Records:
+    """All records of a dataset that a user gave, collated as `loader` does."""
+    is_loader = isinstance(loader, DataLoader)
+    return Records(
+        dataset=dataset,
+        index_N=torch.arange(len(dataset)),
+        collate=(loader.collate_fn or default_collate) if is_loader else default_collate,
+        batch_size=_batch_size(loader) if is_loader else 100,
+        name=name,
+    )
+
+
+def records_of_loader(loader: Any, *, name: str, setting: str) -> Records:
+    """The records that a loader deals: all of its dataset, or those that its sampler names.
+
+    Raises:
+        InputError: it is no DataLoader, its dataset has no items by number, or its sampler leaves open which it deals.
+    """
+    mend = f"give `{setting}` these records as a dataset with `__len__` and `__getitem__`"
+    if not isinstance(loader, DataLoader):
+        raise InputError(
+            f"The {name} loader is a {type(loader).__name__}, not a torch.utils.data.DataLoader, whose records could "
+            f"be fetched one by one; {mend}."
+        )
+    dataset = loader.dataset
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise InputError(
+            f"The {name} loader reads an iterable dataset ({type(dataset).__name__}), whose records cannot be fetched "
+            f"one by one; {mend}."
+        )
+    records = records_of(dataset, loader, name=name)
+    sampler = _sampler_of(loader)
+    named = _named_by(sampler)
+    if named is not None:
+        return replace(records, index_N=torch.as_tensor(named).to(torch.int64).unique())
+    is_known = isinstance(sampler, RandomSampler | SequentialSampler | DistributedSampler)
+    if not is_known and len(records) > len(sampler):
+        raise InputError(
+            f"The {name} loader draws {len(sampler)} of {len(records)} records by a {type(sampler).__name__}, which "
+            f"does not say which; {mend}."
+        )
+    return records
+
+
+def first_records(records: Records, loader: Any, batches: float) -> tuple[Records, bool]:
+    """The records of the first `batches` batches, where the loader deals them in order; whether it does.
+
+    With `limit_train_batches` a model trains on no others.
+    """
+    sampler = _sampler_of(loader)
+    if not isinstance(sampler, SequentialSampler) and getattr(sampler, "shuffle", True):
+        return records, False
+    most = int(min(batches * _batch_size(loader), len(records)))
+    return replace(records, index_N=records.index_N[:most], _kept={}, _room=[KEPT_BYTES]), True
+
+
+def shared(first: Records, second: Records) -> int:
+    """How many records of `first` are records of `second` as well, by their place in the same underlying dataset."""
+    (base, index_N), (other, other_N) = _unwrapped(first), _unwrapped(second)
+    return len(set(index_N) & set(other_N)) if base is other else 0
+
+
+def _unwrapped(records: Records) -> tuple[Any, list[int]]:
+    """The dataset inside all `Subset`s, and the records' places in it."""
+    dataset, index = records.dataset, records.index_N.tolist()
+    while isinstance(getattr(dataset, "indices", None), Sequence | np.ndarray | Tensor) and hasattr(dataset, "dataset"):
+        index = [int(dataset.indices[i]) for i in index]
+        dataset = dataset.dataset
+    return dataset, index
+
+
+def _with_transform_of(dataset: Any, like: Any) -> Any:
+    """A copy of a dataset with the transforms of another, level by level; None where no level has any."""
+    if like is None:
+        return None
+    names = [each for each in ("transform", "transforms") if hasattr(dataset, each) and hasattr(like, each)]
+    inner = getattr(dataset, "dataset", None)
+    swapped = None if inner is None else _with_transform_of(inner, getattr(like, "dataset", like))
+    if not names and swapped is None:
+        return None
+    made = copy.copy(dataset)
+    for name in names:
+        setattr(made, name, getattr(like, name))
+    if swapped is not None:
+        made.dataset = swapped
+    return made
+
+
+def draws_again(loader: Any) -> bool:
+    """Whether a loader draws with replacement, so that an epoch misses some records."""
+    return bool(getattr(_sampler_of(loader), "replacement", False))
+
+
+def _sampler_of(loader: Any) -> Any:
+    return _innermost(getattr(loader.batch_sampler, "sampler", loader.sampler))
+
+
+def _innermost(sampler: Any) -> Any:
+    """The user's own sampler inside those by which Lightning deals records to several processes."""
+    inner = getattr(getattr(sampler, "dataset", None), "_sampler", None)
+    return sampler if inner is None else _innermost(inner)
+
+
+def _named_by(sampler: Any) -> Any:
+    """The records that a sampler draws from, where it names them."""
+    weights = getattr(sampler, "weights", None)
+    if isinstance(weights, Tensor):
+        return weights.nonzero().squeeze(1)
+    indices = getattr(sampler, "indices", None)
+    return indices if isinstance(indices, Sequence | np.ndarray | Tensor) else None
+
+
+def _batch_size(loader: Any) -> int:
+    size = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    return size if isinstance(size, int) else 100
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _tensors(each)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for each in value:
+            yield from _tensors(each)
+
+
+def _bytes_of(batch: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(batch))
+
+
+def _are_equal(first: Any, second: Any) -> bool:
+    """Whether two items hold the same values; objects of a kind of their own by their numbers."""
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(_are_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_are_equal, first, second))
+    if isinstance(first, Tensor):
+        return bool(torch.equal(first, second) or torch.allclose(first, second, rtol=0, atol=0, equal_nan=True))
+    if isinstance(first, str | bytes | int | float | bool | None):
+        return bool(first == second or (first != first and second != second))
+    return bool(np.array_equal(np.asarray(first), np.asarray(second)))

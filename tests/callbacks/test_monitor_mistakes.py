@@ -1,0 +1,530 @@
+"""What people get wrong with a monitor: one sentence before anything is trained, and what needs none is taken."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from lit import Lit, loaders, made, records, trainer
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    random_split,
+)
+
+import mia_lightning as mia
+from mia_lightning.callbacks.sides import sides_of
+
+
+class NeverTrains(Lit):
+    """Fails where it would train."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise AssertionError("nothing is to be trained")
+
+
+class Unvalidated(Lit):
+    validation_step = None
+
+
+def refused(folder: Path, train: Any, held_out: Any, module: Any = None, **settings: Any) -> str:
+    """The sentence with which a fit is refused before it trains."""
+    callbacks = settings.pop("callbacks", ())
+    monitor = mia.LeakageMonitor(**settings.pop("monitor", {}))
+    with pytest.raises(mia.InputError) as caught:
+        trainer(folder, monitor, *callbacks, **settings).fit(module or made(NeverTrains), train, held_out)
+    sentence = str(caught.value)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_no_held_out_records(tmp_path: Path) -> None:
+    train, held_out = loaders()
+    assert "monitor.held_out_records" in refused(tmp_path, train, None, made(Unvalidated))
+    assert "limit_val_batches" in refused(tmp_path, train, held_out, limit_val_batches=0)
+
+
+def test_given_held_out_records_stand_in(tmp_path: Path) -> None:
+    monitor = mia.LeakageMonitor(held_out_records=records(150, "held-out"))
+    trainer(tmp_path, monitor).fit(made(Unvalidated), loaders()[0])
+    assert [look.num_nonmembers for look in monitor.trace] == [150, 150, 150]
+
+
+def test_a_validation_that_comes_later_gives_its_records_from_the_first_epoch(tmp_path: Path) -> None:
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor, check_val_every_n_epoch=3, num_sanity_val_steps=0).fit(made(), *loaders())
+    assert len(monitor.trace) == 3
+
+
+class Stream(IterableDataset):
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
+    def __iter__(self) -> Any:
+        return iter([self.dataset[i] for i in range(len(self.dataset))])
+
+
+def test_an_iterable_dataset(tmp_path: Path) -> None:
+    stream, (train, held_out) = DataLoader(Stream(records(200)), batch_size=20), loaders()
+    assert "monitor.train_records" in refused(tmp_path, stream, held_out)
+    assert "monitor.held_out_records" in refused(tmp_path, train, stream)
+    monitor = mia.LeakageMonitor(train_records=records(200))
+    trainer(tmp_path, monitor).fit(made(), stream, held_out)
+    assert monitor.trace[-1].num_members == 200
+
+
+def test_a_loader_of_another_kind(tmp_path: Path) -> None:
+    batches = [tuple(each) for each in loaders()[0]]
+    assert "a list, not a torch.utils.data.DataLoader" in refused(tmp_path, batches, loaders()[1])
+    both = {"a": loaders()[0], "b": loaders()[0]}
+    assert "monitor.train_records" in refused(tmp_path, both, loaders()[1])
+
+
+class Odd(Sampler[int]):
+    """Draws every other record, and does not say so."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Any:
+        return iter(range(0, self.count, 2))
+
+    def __len__(self) -> int:
+        return self.count // 2
+
+
+def test_a_sampler_says_which_records_are_members_or_is_refused(tmp_path: Path) -> None:
+    dataset = records(300)
+    train = DataLoader(dataset, batch_size=20, sampler=SubsetRandomSampler(range(200)))
+    held_out = DataLoader(dataset, batch_size=20, sampler=SubsetRandomSampler(range(200, 300)))
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(made(), train, held_out)
+    assert monitor.fitted.members.index_N.tolist() == list(range(200))
+    assert monitor.fitted.nonmembers.index_N.tolist() == list(range(200, 300))
+    weights = torch.cat([torch.ones(200), torch.zeros(100)])
+    weighted = DataLoader(dataset, batch_size=20, sampler=WeightedRandomSampler(weights, 200))
+    with pytest.warns(UserWarning, match="order of chance"):
+        trainer(tmp_path, monitor).fit(made(), weighted, held_out)
+    assert monitor.fitted.members.index_N.tolist() == list(range(200))
+    assert "Odd" in refused(tmp_path, DataLoader(dataset, batch_size=20, sampler=Odd(300)), held_out)
+
+
+@pytest.mark.parametrize("cut", [{"limit_train_batches": 3}, {"overfit_batches": 3}])
+def test_records_that_are_not_trained_on_are_no_members_or_it_is_said(tmp_path: Path, cut: dict[str, int]) -> None:
+    train, held_out = loaders()
+    monitor = mia.LeakageMonitor(held_out_records=held_out.dataset)
+    fit = trainer(tmp_path, monitor, **cut).fit
+    if "overfit_batches" in cut:  # Lightning takes the records in order
+        with pytest.warns(UserWarning, match="sequential|shuffl"):
+            fit(made(), train, held_out)
+        assert monitor.fitted.members.index_N.tolist() == list(range(60))
+    else:
+        with pytest.warns(UserWarning, match="give `monitor.train_records` those"):
+            fit(made(), train, held_out)
+    some = DataLoader(train.dataset, batch_size=20, sampler=RandomSampler(train.dataset, num_samples=60))
+    if "overfit_batches" not in cut:
+        with pytest.warns(UserWarning, match="understated"):
+            trainer(tmp_path, monitor).fit(made(), some, held_out)
+
+
+def test_training_records_that_are_the_held_out_ones(tmp_path: Path) -> None:
+    train, _ = loaders()
+    assert "200 of the 200" in refused(tmp_path, train, DataLoader(train.dataset, batch_size=20))
+    first, _ = random_split(train.dataset, [150, 50], generator=torch.Generator().manual_seed(0))
+    second = Subset(train.dataset, first.indices[:30] + [i for i in range(200) if i not in first.indices])
+    loaders_ = DataLoader(first, batch_size=20, shuffle=True), DataLoader(second, batch_size=20)
+    assert "30 of the 80" in refused(tmp_path, *loaders_)
+
+
+def test_equal_records_on_both_sides_are_said(tmp_path: Path) -> None:
+    train, _ = loaders()
+    x_N, label_N = train.dataset.tensors
+    copies = TensorDataset(torch.cat([x_N[:50], x_N[:50] + 1]), torch.cat([label_N[:50], label_N[:50]]))
+    with pytest.warns(UserWarning, match="50 of 100 held-out records"):
+        trainer(tmp_path, mia.LeakageMonitor(), max_epochs=1).fit(made(), train, DataLoader(copies, batch_size=20))
+
+
+def test_too_few_records(tmp_path: Path) -> None:
+    train, _ = loaders()
+    assert "1 records" in refused(tmp_path, train, DataLoader(records(1, "held-out"), batch_size=1))
+
+
+def test_fewer_records_than_asked_for_are_all_taken_and_a_rate_that_needs_more_is_left_out(tmp_path: Path) -> None:
+    class Sees(pl.Callback):
+        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.names = set(trainer.callback_metrics)
+
+    monitor, sees = mia.LeakageMonitor(members=5000, nonmembers=5000), Sees()
+    trainer(tmp_path, monitor, sees).fit(made(), *loaders(held_out=99))
+    look = monitor.trace[-1]
+    assert (look.num_members, look.num_nonmembers, look.tpr) == (200, 99, None)
+    assert "leakage/loss/auc" in sees.names
+    assert "leakage/loss/tpr_at_fpr_0.01" not in sees.names
+
+
+def test_one_class_alone(tmp_path: Path) -> None:
+    def of_one(dataset: TensorDataset) -> TensorDataset:
+        return TensorDataset(dataset.tensors[0], torch.ones(len(dataset), dtype=torch.int64))
+
+    data = [DataLoader(of_one(each.dataset), batch_size=20) for each in loaders()]
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(made(), *data)
+    look = monitor.trace[-1]
+    assert (look.exposed_class, look.exposed_auc) == (1, look.auc)
+    assert look.exposed_low == look.auc_low
+
+
+class Flipped(Dataset):
+    """Records whose signs a coin turns; or, without a transform, as they are."""
+
+    def __init__(self, dataset: TensorDataset, transform: Any) -> None:
+        self.dataset, self.transform = dataset, transform
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        x, label = self.dataset[i]
+        return self.transform(x), label
+
+
+def flip(x: Tensor) -> Tensor:
+    return x if torch.rand(()) < 0.5 else -x
+
+
+def plain(x: Tensor) -> Tensor:
+    return x
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_augmentation_is_left_out_where_the_validation_set_shows_how(tmp_path: Path, wrapped: bool) -> None:
+    train: Any = Flipped(records(200), flip)
+    held_out: Any = Flipped(records(150, "held-out"), plain)
+    if wrapped:
+        train, held_out = Subset(train, range(180)), Subset(held_out, range(120))
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(
+        made(), DataLoader(train, batch_size=20, shuffle=True), DataLoader(held_out, batch_size=50)
+    )
+    members = monitor.fitted.members
+    x_B = torch.cat([members.batch(place)[0] for place in range(members.num_batches)])
+    assert torch.equal(x_B, records(200).tensors[0][: len(members)])
+    augmented = train.dataset if wrapped else train
+    assert augmented.transform is flip
+
+
+def test_augmentation_that_cannot_be_left_out(tmp_path: Path) -> None:
+    train, held_out = DataLoader(Flipped(records(200), flip), batch_size=20), loaders()[1]
+    assert "monitor.train_records" in refused(tmp_path, train, held_out)
+    shaken = DataLoader(Flipped(records(150, "held-out"), flip), batch_size=20)
+    assert "monitor.held_out_records" in refused(tmp_path, loaders()[0], shaken)
+    assert "monitor.held_out_records" in refused(tmp_path, train, shaken)
+    given = {"train_records": Flipped(records(200), flip)}
+    assert "monitor.train_records" in refused(tmp_path, train, held_out, monitor=given)
+
+
+class OnDevice(pl.LightningDataModule):
+    """Augments batches in training after they have reached the device, as kornia's users do."""
+
+    def train_dataloader(self) -> DataLoader:
+        return loaders()[0]
+
+    def val_dataloader(self) -> DataLoader:
+        return loaders()[1]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return (batch[0] * 0, batch[1]) if self.trainer.training else batch
+
+
+def test_hooks_that_augment_batches_in_training_leave_the_monitor_alone(tmp_path: Path) -> None:
+    monitor, module = mia.LeakageMonitor(), made()
+    trainer(tmp_path, monitor).fit(module, datamodule=OnDevice())
+    assert isinstance(monitor.fitted.datamodule, OnDevice)
+    module.eval()
+    x_N, label_N = records(200).tensors
+    with torch.no_grad():
+        accuracy = (module(x_N).argmax(1) == label_N).double().mean()
+    assert monitor.trace[-1].train_accuracy == pytest.approx(float(accuracy))
+
+
+class Softmax(Lit):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).softmax(-1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.nll_loss(self(batch[0]).log(), batch[1])
+
+
+class LogSoftmax(Softmax):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x).log_softmax(-1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.nll_loss(self(batch[0]), batch[1])
+
+
+class Tuple(Lit):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x), x
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0])[0], batch[1])
+
+    validation_step = None
+
+
+class Object(Tuple):
+    def forward(self, x: Tensor) -> Any:
+        return SimpleNamespace(logits=self.net(x))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0]).logits, batch[1])
+
+
+class Named(Tuple):
+    def forward(self, x: Tensor) -> Any:
+        return {"features": x, "logits": self.net(x)}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0])["logits"], batch[1])
+
+
+@pytest.mark.parametrize("cls", [Softmax, LogSoftmax, Tuple, Object, Named])
+def test_a_module_is_taken_for_what_it_gives(tmp_path: Path, cls: type[Lit]) -> None:
+    """Log probabilities, whatever it gives of them."""
+    cls = type(cls.__name__, (cls,), {"validation_step": lambda self, batch, batch_idx: None})
+    monitor, module = mia.LeakageMonitor(), made(cls)
+    trainer(tmp_path, monitor).fit(module, *loaders())
+    module.eval()
+    losses = []
+    with torch.no_grad():
+        for each in loaders():
+            x_N, label_N = each.dataset.tensors
+            losses.append(nn.functional.cross_entropy(module.net(x_N).double(), label_N, reduction="none"))
+    is_member_N = torch.arange(350) < 200
+    from sklearn.metrics import roc_auc_score
+
+    assert monitor.trace[-1].auc == pytest.approx(roc_auc_score(is_member_N, -torch.cat(losses)), abs=2e-4)
+
+
+class OneOutput(Lit):
+    """A binary classifier of one number, trained on float labels."""
+
+    gives = staticmethod(plain)
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gives(self.net(x))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+
+class OneProbability(OneOutput):
+    gives = staticmethod(torch.sigmoid)
+
+
+@pytest.mark.parametrize("cls", [OneOutput, OneProbability])
+def test_one_number_a_record_is_that_of_the_second_class(tmp_path: Path, cls: type[Lit]) -> None:
+    def binary(count: int, name: str) -> TensorDataset:
+        x_N, label_N = records(count, name, num_classes=2).tensors
+        return TensorDataset(x_N, label_N.float()[:, None])
+
+    train, held_out = binary(200, "training"), binary(150, "held-out")
+    monitor, module = mia.LeakageMonitor(), made(cls)
+    trainer(tmp_path, monitor).fit(module, DataLoader(train, batch_size=20), DataLoader(held_out, batch_size=50))
+    module.eval()
+    right = [((module.net(x_N) > 0) == label_N).double().mean() for x_N, label_N in (train.tensors, held_out.tensors)]
+    assert (monitor.trace[-1].train_accuracy, monitor.trace[-1].test_accuracy) == pytest.approx(
+        tuple(map(float, right))
+    )
+
+
+class Regression(Lit):
+    def __init__(self) -> None:
+        super().__init__(num_classes=1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        raise AssertionError
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+
+def test_labels_that_are_no_classes(tmp_path: Path) -> None:
+    def labelled(label_N: Tensor) -> tuple[DataLoader, DataLoader]:
+        x_N = records(200).tensors[0]
+        return tuple(DataLoader(TensorDataset(x_N + i, label_N), batch_size=20) for i in range(2))
+
+    numbers = torch.linspace(0, 5, 200)
+    assert "one class from 0 to 1" in refused(tmp_path, *labelled(numbers), made(Regression))
+    several = (torch.arange(600).reshape(200, 3) % 2).float()
+    assert "monitor.answer" in refused(
+        tmp_path,
+        *labelled(several),
+        module=made(NeverTrains, num_classes=3),
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+    )
+    too_large = torch.full((200,), 7)
+    assert "from 0 to 2" in refused(tmp_path, *labelled(too_large), num_sanity_val_steps=0)
+
+
+def test_one_hot_labels_are_classes(tmp_path: Path) -> None:
+    def one_hot(dataset: TensorDataset) -> TensorDataset:
+        return TensorDataset(dataset.tensors[0], nn.functional.one_hot(dataset.tensors[1], 3).float())
+
+    looks = []
+    for change in (lambda dataset: dataset, one_hot):
+        monitor = mia.LeakageMonitor()
+        data = [DataLoader(change(each.dataset), batch_size=20) for each in loaders()]
+        torch.manual_seed(0)
+        trainer(tmp_path, monitor).fit(made(), *data)
+        looks.append(monitor.trace[-1].train_accuracy)
+    assert looks[0] == pytest.approx(looks[1], abs=0.02)
+
+
+def test_batches_and_modules_of_another_form_have_a_way_out(tmp_path: Path) -> None:
+    def three(dataset: TensorDataset) -> TensorDataset:
+        return TensorDataset(*dataset.tensors, torch.arange(len(dataset)))
+
+    data = [DataLoader(three(each.dataset), batch_size=20) for each in loaders()]
+    assert "of 3 parts" in refused(tmp_path, *data)
+    monitor = mia.LeakageMonitor(answer=lambda module, batch: (module(batch[0]), batch[1]))
+    trainer(tmp_path, monitor).fit(made(), *data)
+    assert len(monitor.trace) == 3
+
+    class Fails(NeverTrains):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("no such input")
+
+    settings = {"num_sanity_val_steps": 0}
+    assert "no such input" in refused(tmp_path, *loaders(), made(Fails), **settings)
+
+    class Whole(NeverTrains):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.long()
+
+    assert "torch.int64" in refused(tmp_path, *loaders(), made(Whole), **settings)
+
+    class Mean(NeverTrains):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).mean()
+
+    assert "logits [B, C]" in refused(tmp_path, *loaders(), made(Mean), **settings)
+
+
+class AsMapping(Dataset):
+    def __init__(self, dataset: TensorDataset, names: tuple[str, ...] = ("x", "label")) -> None:
+        self.dataset, self.names = dataset, names
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return dict(zip(self.names, self.dataset[i], strict=True))
+
+
+class OfMapping(Lit):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch["x"]), batch["label"])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+
+def test_batches_that_are_mappings(tmp_path: Path) -> None:
+    data = [DataLoader(AsMapping(each.dataset), batch_size=20) for each in loaders()]
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(made(OfMapping), *data)
+    assert len(monitor.trace) == 3
+    data = [DataLoader(AsMapping(each.dataset, ("x", "class_")), batch_size=20) for each in loaders()]
+    assert "x, class_" in refused(tmp_path, *data, made(OfMapping))
+
+
+def test_two_monitors_of_one_prefix(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="LeakageMonitor"):  # Lightning's own check
+        trainer(tmp_path, mia.LeakageMonitor(), mia.LeakageMonitor(members=10))
+    first, second = mia.LeakageMonitor(), mia.LeakageMonitor(members=10, prefix="few")
+
+    class Sees(pl.Callback):
+        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    sees = Sees()
+    trainer(tmp_path, first, second, sees).fit(made(), *loaders())
+    assert sees.metrics["target/train_accuracy"] == pytest.approx(first.trace[-1].train_accuracy)
+    assert sees.metrics["few/target/train_accuracy"] == pytest.approx(second.trace[-1].train_accuracy)
+    assert sees.metrics["few/loss/auc"] == pytest.approx(second.trace[-1].auc)
+
+
+class Plateau(Lit):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"}}
+
+
+@pytest.mark.parametrize(
+    ("callback", "cls", "named"),
+    [
+        (pl.callbacks.EarlyStopping("val_loss"), Lit, "EarlyStopping by val_loss"),
+        (pl.callbacks.ModelCheckpoint(monitor="val_loss"), Lit, "ModelCheckpoint by val_loss"),
+        (mia.BestWithin(auc=0.9), Lit, "BestWithin by val_loss"),
+        (None, Plateau, "ReduceLROnPlateau by val_loss"),
+    ],
+)
+def test_held_out_records_that_also_make_choices_are_said(tmp_path: Path, callback: Any, cls: Any, named: str) -> None:
+    others = [] if callback is None else [callback]
+    settings = {"enable_checkpointing": named.startswith(("Model", "Best"))}
+    with pytest.warns(UserWarning, match=f"{named}.*`monitor.held_out_records`"):
+        trainer(tmp_path, mia.LeakageMonitor(), *others, **settings).fit(made(cls), *loaders())
+    given = mia.LeakageMonitor(held_out_records=records(150, "others"))  # no warning: those are errors here
+    trainer(tmp_path, given, *others, **settings).fit(made(cls), *loaders())
+
+
+def test_choices_by_other_metrics_are_no_matter(tmp_path: Path) -> None:
+    class Logs(Lit):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            loss = super().training_step(batch, batch_idx)
+            self.log("train_loss", loss, on_epoch=True)
+            return loss
+
+    stops = [pl.callbacks.EarlyStopping(name) for name in ("train_loss", "leakage/loss/auc")]
+    trainer(tmp_path, mia.LeakageMonitor(), *stops).fit(made(Logs), *loaders())
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_a_fit_that_ends_within_its_first_epoch_is_said_and_a_last_batch_that_is_dropped_is_not(
+    tmp_path: Path, drop_last: bool
+) -> None:
+    train = DataLoader(records(205), batch_size=20, shuffle=True, drop_last=drop_last)
+    trainer(tmp_path, mia.LeakageMonitor()).fit(made(), train, loaders()[1])  # no warning: those are errors here
+    with pytest.warns(UserWarning, match="takes 5 batches an epoch of 205 training records"):
+        trainer(tmp_path, mia.LeakageMonitor(), max_steps=5).fit(made(), train, loaders()[1])
+
+
+def test_a_strategy_that_trains_in_other_processes_is_said() -> None:
+    strategy = SimpleNamespace(launcher=SimpleNamespace(_start_method="spawn"))
+    with pytest.warns(UserWarning, match="use strategy=ddp"):
+        mia.LeakageMonitor().setup(SimpleNamespace(strategy=strategy, current_epoch=0), None, "fit")
+
+
+def test_a_strategy_that_spreads_a_model_over_devices() -> None:
+    class FSDPStrategy: ...
+
+    with pytest.raises(mia.InputError, match="strategy=FSDPStrategy"):
+        sides_of(mia.LeakageMonitor(), SimpleNamespace(strategy=FSDPStrategy()))
