@@ -237,7 +237,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["dataset.train_size=[1,"], ["dataset.train_size=[1,"]),
         (["seed=1,2"], ["`seed=1,2` holds several values", "add --multirun", "seed=[1,2]"]),
         (["dataset.path=a,b.csv"], ["write dataset.path=[a,b.csv]", """typed "dataset.path='a,b.csv'"."""]),
-        (["target.path=epoch=9-step=20.ckpt"], ["""type "target.path='epoch=9-step=20.ckpt'"."""]),
+        (["dataset.path=fold=1.npz"], ["""type "dataset.path='fold=1.npz'"."""]),
         (["dataset.path=data (1).csv"], ["""type "dataset.path='data (1).csv'"."""]),
         (["dataset.path=Bücher.csv"], ["""type "dataset.path='Bücher.csv'"."""]),
         (["+dataset.path=it's.csv"], ["""type '+dataset.path="it'"'"'s.csv"'."""]),

@@ -18,7 +18,8 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.noisy import Noisy
 from mia_lightning.store.artefacts import Store
-from mia_lightning.targets.existing import Checkpoint, Existing
+from mia_lightning.targets.checkpoint import Checkpoint
+from mia_lightning.targets.existing import Existing
 from mia_lightning.training.chunks import OneDevice
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.step.recipe import Recipe

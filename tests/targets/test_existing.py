@@ -13,7 +13,7 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
-from mia_lightning.targets.existing import Checkpoint
+from mia_lightning.targets.checkpoint import Checkpoint
 
 MODEL = partial(MLP, hidden=[32], activation="relu", dropout=0.2)
 CPU = mia.TrainerSettings(accelerator="cpu")

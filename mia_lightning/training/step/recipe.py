@@ -3,9 +3,9 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import BeforeValidator, SkipValidation, model_validator
@@ -34,6 +34,13 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
+
+if TYPE_CHECKING:
+    Epochs = int  # once a recipe is made, it has their number
+else:
+    Epochs = AtLeast1 | None
+
+DEFAULT_EPOCHS = 100
 
 _STEPS_ONE_BY_ONE = 50_000  # of a schedule, about 0.3 s
 
@@ -101,7 +108,8 @@ class Recipe:
     """The `training` section of the configuration.
 
     Attributes:
-        epochs: passes over a model's training records.
+        epochs: passes over a model's training records; None for those of a trained target that says for how many it was
+            trained, and else 100.
         batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`; 100 if
             neither is given.
         batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
@@ -133,7 +141,7 @@ class Recipe:
         InputError: a value is out of range, optimiser or schedule cannot be made, or an optimiser couples models.
     """
 
-    epochs: AtLeast1 = 100
+    epochs: Epochs = None  # type: ignore[assignment]  # a number once it is made
     optimizer: Annotated[MakeOptimizer, _BY_TARGET] = partial(torch.optim.Adam, lr=5e-3)
     batch_size: AtLeast1 | None = None
     batches_per_epoch: AtLeast1 | None = None
@@ -151,6 +159,7 @@ class Recipe:
     mix: Mix | None = None
     sampler: SkipValidation[Sampler] = StackBatches
     gradient_rule: SkipValidation[GradientRule] | None = None
+    leaves_epochs_open: ClassVar[bool]
 
     @model_validator(mode="before")
     @classmethod
@@ -162,6 +171,8 @@ class Recipe:
         )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "leaves_epochs_open", self.epochs is None)
+        object.__setattr__(self, "epochs", self.epochs or DEFAULT_EPOCHS)
         if (self.batch_size is None) == (self.batches_per_epoch is None):
             raise InputError(
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
@@ -172,6 +183,10 @@ class Recipe:
             parameter = nn.Parameter(torch.zeros(1))
             parameter.grad = torch.zeros(1)
             _check_scheduler(self.scheduler, self.make_optimizer([parameter]))
+
+    def trained_for(self, epochs: int | None) -> "Recipe":
+        """The recipe with these epochs, where it leaves them open."""
+        return replace(self, epochs=epochs) if self.leaves_epochs_open and epochs is not None else self
 
     def steps_per_epoch(self, num_records: int) -> int:
         """Number of batches into which a model's records are divided in each epoch."""
