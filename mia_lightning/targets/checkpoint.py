@@ -10,7 +10,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AnyText, PathLike, Share
-from mia_lightning.targets.existing import Existing, check_finite
+from mia_lightning.targets.existing import Existing, check_finite, copied
 from mia_lightning.targets.interface import Remarks, Target
 from mia_lightning.targets.lightning_file import Said
 from mia_lightning.targets.run_folder import chosen_file
@@ -70,7 +70,7 @@ class Checkpoint(Target):
         """
         file, _ = chosen_file(Path(self.path))
         with isolated(0, "initialisation that is overwritten"):
-            network = setup.make_network()
+            network = copied(setup.make_network())  # it may share parts with the shadow models
         remark = load_weights(network, file, key=self.key, prefix=self.prefix)
         if remark:
             setup.engine.stages.remark(remark)

@@ -9,12 +9,13 @@ import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from mia_lightning.targets.storages import NotReadError, Storage, StorageType
+from mia_lightning.targets.storages import DAMAGED, NotReadError, Storage, StorageType
 
 _MOST_NAMES = 10_000  # of code, in one pickle
 _PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
@@ -76,10 +77,13 @@ def name_of(value: Any) -> str:
     return str(value.name)
 
 
-class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in Python, where each step can be replaced
+class Unpickler(pickle._Unpickler):  # in Python, where each step can be replaced
     """Makes plain values and tensors, and `Inert` in the place of all else."""
 
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    append: Callable[[Any], None]  # of the stack
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: Any, storage: Callable[..., Storage]) -> None:
         super().__init__(file, encoding="utf-8", errors="replace")
@@ -88,6 +92,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in Py
 
     def find_class(self, module: str, name: str) -> Any:
         """What rebuilds objects of this name: a function of this file, or a class of its own for the name."""
+        module = {"__builtin__": "builtins"}.get(module, module)  # as protocol 2 has it
         known = _KNOWN.get((module, name))
         if known is not None:
             return known
@@ -109,7 +114,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in Py
         if kind == "module" and rest:  # a class, beside its source
             return rest[0]
         if kind != "storage" or len(rest) not in (4, 5) or type(rest[3]) is not int or rest[3] < 0:
-            raise NotReadError("it holds what torch.save of weights does not write")
+            raise NotReadError(DAMAGED)
         return self._storage(rest[0], str(rest[1]), *rest[2:])
 
     def get_extension(self, code: int) -> None:
@@ -137,7 +142,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in Py
         elif isinstance(held, Inert):
             held.elements.extend(items)
         else:
-            raise NotReadError("it is damaged, or torch.save has not written it")
+            raise NotReadError(DAMAGED)
 
     def _reduce(self) -> None:
         args, function = self.stack.pop(), self.stack.pop()
@@ -166,7 +171,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in Py
         self.append(_call(klass, tuple(args)))
 
     def _refused(self) -> None:
-        raise NotReadError("it is damaged, or torch.save has not written it")
+        raise NotReadError(DAMAGED)
 
     for _opcode, _do in (
         (pickle.BUILD, _build),
@@ -190,7 +195,7 @@ class Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]  # in Py
 def _put(held: Any, items: list[Any]) -> None:
     """Set items of a dict, or of what stands for one; a key that is not plain could be nested beyond all hashing."""
     if not isinstance(held, dict | Inert):
-        raise NotReadError("it is damaged, or torch.save has not written it")
+        raise NotReadError(DAMAGED)
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, _PLAIN_KEYS) or (
             isinstance(key, tuple) and all(isinstance(each, _PLAIN_KEYS) for each in key)
@@ -201,12 +206,12 @@ def _put(held: Any, items: list[Any]) -> None:
 def _call(function: Any, args: Any) -> Any:
     """What a pickle calls: a function of this file, or what stands for any other."""
     if not isinstance(args, tuple):
-        raise NotReadError("it is damaged, or torch.save has not written it")
+        raise NotReadError(DAMAGED)
     if isinstance(function, type) and issubclass(function, Inert):
         return function(*args)
     if isinstance(function, Inert):
         return function
-    if function not in _CALLED:
+    if not isinstance(function, FunctionType) or function not in _CALLED:  # of a nested tuple there is no hash
         raise NotReadError("it calls what is no function")
     return function(*args)
 
@@ -297,7 +302,6 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("builtins", "list"): _sequence,
     ("builtins", "set"): _sequence,
     ("builtins", "frozenset"): _sequence,
-    ("__builtin__", "set"): _sequence,
     ("_codecs", "encode"): _encoded,
     ("numpy", "dtype"): _dtype,
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},

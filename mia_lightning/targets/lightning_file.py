@@ -1,6 +1,7 @@
 """What a Lightning checkpoint says beside its weights: the hyper-parameters of its module, and how long it trained."""
 
 import inspect
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ _OF_LIGHTNING = ("_instantiator", "_class_path")
 _LARGEST_YAML = 2**20  # bytes
 _DEEPEST = 20
 _MOST_VALUES = 100_000  # of hyper-parameters
+_NAMESPACES, _ATTRIBUTES = ("argparse.Namespace", "types.SimpleNamespace"), ".parsing.AttributeDict"
 _DICTS, _LISTS = "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"
 
 
@@ -37,14 +39,14 @@ class Said:
         place: where the hyper-parameters are from, for sentences.
         hyper_parameters: by name; `NeedsCode` in the place of a value that only code could make.
         argument: the parameter of the module that takes all of them together; None where each is one.
-        is_omegaconf: whether they were a container of OmegaConf.
+        kind: of the object that held them, where it was none of Python's own.
         epochs: that were begun; None where it does not say.
     """
 
     place: str = ""
     hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
     argument: str | None = None
-    is_omegaconf: bool = False
+    kind: str = ""
     epochs: int | None = None
 
     @classmethod
@@ -76,7 +78,7 @@ class Said:
                 str(name): plain.of(value) for name, value in (top or {}).items() if name not in _OF_LIGHTNING
             },
             argument=argument if isinstance(argument, str) else None,
-            is_omegaconf=isinstance(held, Inert) and held.name == _DICTS,
+            kind=held.name if isinstance(held, Inert) else "",
             epochs=_epochs(content),
         )
 
@@ -98,8 +100,9 @@ class Said:
                 "set that the checkpoint was trained on, or another checkpoint."
             )
         bound, parameters = _bound(make), _parameters(make)
-        if self.argument in parameters and parameters[self.argument].kind is not inspect.Parameter.VAR_KEYWORD:
-            return self._whole(make, self.argument, bound, parameters)
+        whole = None if self.argument is None else parameters.get(self.argument)
+        if whole is not None and whole.kind is not inspect.Parameter.VAR_KEYWORD:
+            return self._whole(make, whole.name, bound)
         takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()) and _is_module(make)
         open_ = {
             name: value
@@ -136,7 +139,7 @@ class Said:
         return (partial(make, **given) if given else make), said
 
     def _whole(
-        self, make: Callable[..., nn.Module], argument: str, bound: Mapping[str, Any], parameters: Mapping[str, Any]
+        self, make: Callable[..., nn.Module], argument: str, bound: Mapping[str, Any]
     ) -> tuple[Callable[..., nn.Module], Remarks]:
         """`make` with all hyper-parameters as one argument."""
         if argument in bound:
@@ -146,7 +149,7 @@ class Said:
             name, code = next(iter(coded.items()))
             raise InputError(self._needed(make, argument, code if name == argument else f"mapping with a {code}"))
         sentence = f"`model` is made with {argument} from {self.place}: the target and its shadow models."
-        return partial(make, **{argument: _holder(self.hyper_parameters, self.is_omegaconf)}), [("note", sentence)]
+        return partial(make, **{argument: _held(self.kind or _ATTRIBUTES, self.hyper_parameters)}), [("note", sentence)]
 
     def _needed(self, make: Callable[..., nn.Module], name: str, code: str) -> str:
         return (
@@ -162,24 +165,24 @@ class _Plain:
     def __init__(self) -> None:
         self._left = _MOST_VALUES
 
-    def of(self, value: Any, depth: int = 0) -> Any:
+    def of(self, value: Any, depth: int = 0, *, is_inside: bool = False) -> Any:
+        """The value; of containers of OmegaConf, and namespaces, such again, but for those inside of one."""
         self._left -= 1
         if depth > _DEEPEST or self._left < 0:  # a small file can hold one list in many places
             return NeedsCode("value of many parts")
+        kind = value.name if isinstance(value, Inert) else ""
+        within = is_inside or kind in (_DICTS, _LISTS)
         held = _opened(value)
         if held is not None:
-            named = {name: self.of(each, depth + 1) for name, each in held.items()}
-            return _coded(named.values()) or named
+            named = {name: self.of(each, depth + 1, is_inside=within) for name, each in held.items()}
+            return _coded(named.values()) or (named if is_inside else _held(kind, named))
+        state: Any = value.state if isinstance(value, Inert) else None
+        if isinstance(state, Mapping) and (kind == _LISTS or kind.startswith("omegaconf.nodes.")):
+            value = state.get("_content" if kind == _LISTS else "_val")
         if isinstance(value, list | tuple):
-            listed = [self.of(each, depth + 1) for each in value]
+            listed = [self.of(each, depth + 1, is_inside=within) for each in value]
             return _coded(listed) or type(value)(listed)
-        if isinstance(value, Inert) and value.name.startswith("omegaconf.nodes.") and isinstance(value.state, Mapping):
-            return self.of(value.state.get("_val"), depth + 1)
-        if isinstance(value, Inert) and value.name == _LISTS and isinstance(value.state, Mapping):
-            return self.of(value.state.get("_content"), depth + 1)
-        if is_inert(value):
-            return NeedsCode(name_of(value))
-        return value
+        return NeedsCode(name_of(value)) if is_inert(value) else value
 
 
 def _opened(value: Any) -> Mapping[Any, Any] | None:
@@ -188,11 +191,26 @@ def _opened(value: Any) -> Mapping[Any, Any] | None:
         state: Any = value.state
         if value.name == _DICTS:
             value = state.get("_content") if isinstance(state, Mapping) else None
-        elif value.name in ("argparse.Namespace", "types.SimpleNamespace"):
+        elif value.name in _NAMESPACES:
             value = state
-        elif value.name.endswith(".parsing.AttributeDict"):
+        elif value.name.endswith(_ATTRIBUTES):
             value = value.items
     return value if isinstance(value, Mapping) else None
+
+
+def _held(kind: str, named: Mapping[Any, Any]) -> Any:
+    """The values in an object of the kind that held them."""
+    if kind == _DICTS:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.create(dict(named))
+    if kind in _NAMESPACES:
+        return Namespace(**{str(name): each for name, each in named.items()})
+    if kind.endswith(_ATTRIBUTES):
+        from pytorch_lightning.utilities.parsing import AttributeDict
+
+        return AttributeDict(named)
+    return dict(named)
 
 
 def _coded(values: Iterable[object]) -> NeedsCode | None:
@@ -273,16 +291,6 @@ def _is_module(make: Any) -> bool:
 
 def _name(make: Any) -> str:
     return str(getattr(_made(make), "__name__", type(make).__name__))
-
-
-def _holder(held: Mapping[str, Any], is_omegaconf: bool) -> Any:
-    if is_omegaconf:
-        from omegaconf import OmegaConf
-
-        return OmegaConf.create(dict(held))
-    from pytorch_lightning.utilities.parsing import AttributeDict
-
-    return AttributeDict(held)
 
 
 def _differ(one: object, other: object) -> bool:

@@ -116,17 +116,15 @@ def _best(files: list[Path], folder: Path) -> tuple[Path, str] | None:
         which = ", ".join(f"{each.name} by {each.monitor}" for each in bests.values())
         raise InputError(f"`target.path` {folder} has several best checkpoints: {which}; give one of them.")
     ((name, best),) = bests.items()
-    file = next((file for file in files if file.name == name), None)
-    if file is None:
+    chosen = next((file for file in files if file.name == name), None)
+    if chosen is None:
         raise InputError(
             f"`target.path` {folder} lacks its best checkpoint by {best.monitor}, {name}, and has "
             f"{_listed(files, folder)}; give one of them."
         )
     score = "" if best.score is None else f" = {best.score:.6g}"
-    return (
-        file,
-        f"`target.path`: {file.relative_to(folder)} is the best of {len(files)} checkpoints by {best.monitor}{score}.",
-    )
+    of_all = f"the best of {len(files)} checkpoints by {best.monitor}{score}"
+    return chosen, f"`target.path`: {chosen.relative_to(folder)} is {of_all}."
 
 
 def _monitored(content: Any) -> Iterator[tuple[str, _Monitored]]:
@@ -136,12 +134,12 @@ def _monitored(content: Any) -> Iterator[tuple[str, _Monitored]]:
             continue
         monitor, best, score = (state.get(each) for each in ("monitor", "best_model_path", "best_model_score"))
         if isinstance(monitor, str) and isinstance(best, str) and best:
-            number = float(score) if isinstance(score, float | int) or _is_number(score) else None
-            yield str(key), _Monitored(monitor[:100], _name(best), number)
+            yield str(key), _Monitored(monitor[:100], _name(best), _number(score))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+def _number(value: object) -> float | None:
+    is_one = isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
+    return float(value) if is_one or isinstance(value, float | int) else None  # type: ignore[arg-type]  # a tensor
 
 
 def _name(path: str) -> str:

@@ -11,6 +11,9 @@ from torch import Tensor
 _MOST_REPEATS = 2**10  # of a number, by a stride of 0
 
 
+DAMAGED = "it is damaged, or torch.save has not written it"
+
+
 class NotReadError(Exception):
     """Why a file cannot be read: a clause."""
 
@@ -20,8 +23,7 @@ class Storage:
     """Numbers of tensors: a range of the file, known at once or, in the older form, after the tensors."""
 
     dtype: torch.dtype
-    numbers: "np.memmap[Any, Any] | None" = None
-    waiting: list[int] = field(default_factory=list)
+    numbers: "np.ndarray[Any, Any] | None" = None
     tensors: list[tuple[Tensor, torch.dtype, int, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
 
     def checked(self, dtype: torch.dtype, count: int) -> "Storage":

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from mia_lightning.targets.inert import Unpickler
-from mia_lightning.targets.storages import NotReadError, Storage, dtype_of
+from mia_lightning.targets.storages import DAMAGED, NotReadError, Storage, dtype_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # with which files of the older form begin
 _VERSION = 1001  # of that form
@@ -35,7 +35,7 @@ def read_without_code(path: Path) -> Any:
         raise
     # A damaged pickle raises anything: IndexError, KeyError, struct.error, UnicodeDecodeError, RecursionError, ...
     except Exception as error:
-        raise NotReadError("it is damaged, or torch.save has not written it") from error
+        raise NotReadError(DAMAGED) from error
 
 
 def _read_archive(path: Path) -> Any:
@@ -49,7 +49,7 @@ def _read_archive(path: Path) -> Any:
     folder = names[0].removesuffix("data.pkl")
     held = np.memmap(path, mode="c")
 
-    def record(name: str, most: int) -> "np.memmap[Any, Any]":
+    def record(name: str, most: int) -> "np.ndarray[Any, Any]":
         info = records.get(folder + name)
         if info is None or info.compress_type != zipfile.ZIP_STORED:
             raise NotReadError(f"it lacks its record {name[:40]}")
@@ -70,7 +70,7 @@ def _read_archive(path: Path) -> Any:
     return Unpickler(BytesIO(bytes(record("data.pkl", _MOST_PICKLED))), storage).load()
 
 
-def _begin(held: "np.memmap[Any, Any]", header: int) -> int:
+def _begin(held: "np.ndarray[Any, Any]", header: int) -> int:
     """Where the bytes of a record begin: behind its header, whose name and extra field have lengths of their own."""
     name, extra = struct.unpack("<HH", bytes(held[header + 26 : header + 30]))
     return header + _LOCAL_HEADER + int(name) + int(extra)
@@ -83,9 +83,7 @@ def _read_sequence(path: Path) -> Any:
     def storage(kind: object, key: str, location: object, count: int, view: object = None) -> Storage:
         if view is not None:
             raise NotReadError("it holds views of storages, as torch before 0.4 wrote them")
-        made = storages.setdefault(key, Storage(dtype_of(kind)))
-        made.waiting.append(count)
-        return made
+        return storages.setdefault(key, Storage(dtype_of(kind)))
 
     with path.open("rb") as opened:
         file = _Bounded(opened)
@@ -99,7 +97,7 @@ def _read_sequence(path: Path) -> Any:
         keys = Unpickler(file, _no_storage).load()
         held, begin = np.memmap(path, mode="c"), opened.tell()
     for key in keys:
-        made = storages.get(key) or Storage(torch.uint8)
+        made = storages.get(str(key)[:100]) or Storage(torch.uint8)
         (count,) = struct.unpack("<q", bytes(held[begin : begin + 8]))
         size = count * made.dtype.itemsize
         if count < 0 or begin + 8 + size > len(held):

@@ -146,11 +146,15 @@ def test_what_the_user_sets_wins_and_the_difference_is_said(blobs: Population, t
         audit(blobs, model=partial(LitNet, width=9), target=path)
 
 
+def keeps(optimizer: Any = torch.optim.SGD) -> Keeps:
+    return Keeps(layers(5), optimizer)
+
+
 def test_what_needs_code_must_come_from_model(blobs: Population, tmp_path: Path) -> None:
     path = checkpoint_of(Keeps(layers(5), MOMENTUM), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
     with pytest.raises(InputError, match=r"Keeps needs `net`, which is a torch.nn.modules.container.Sequential in the"):
         audit(blobs, model=Keeps, target=path)
-    report = audit(blobs, model=partial(Keeps, layers(5)), target=path)
+    report = audit(blobs, model=keeps, target=path)
     assert any("`optimizer` (functools.partial) would need code" in remark for remark in report.warnings)
     path = checkpoint_of(Ignores(layers(5)), blobs.x_N, blobs.label_N, tmp_path / "b.ckpt")
     with pytest.raises(InputError, match=r"`model.net` is not set, and Ignores needs it"):
@@ -304,7 +308,7 @@ def test_the_whole_way_by_command_and_from_python(
     assert "`net.0.weight` is [5, 6] in the file and [9, 6] in the model" in wrong.stderr
     odd = call(*settings, "target.path=run", "model.output=logit")
     assert odd.returncode == 2
-    assert "`model.output` is 'logit'; it must be auto, logits, probabilities or log_probabilities" in odd.stderr
+    assert "`model.output` is 'logit' (did you mean `logits`?); it must be auto, logits, probabilities" in odd.stderr
     wrong = call(*settings, "target.path=run", "model.output=probabilities")
     assert wrong.returncode == 2
     assert "`model.output` is 'probabilities', but the model LitNet gives -" in wrong.stderr

@@ -86,7 +86,7 @@ def test_two_monitors_that_disagree_are_refused(blobs: Population, tmp_path: Pat
 
 
 def test_a_best_that_is_not_there_is_missed(blobs: Population, tmp_path: Path) -> None:
-    saver = best(tmp_path / "run")
+    saver = best(tmp_path / "run", mode="max")  # the first
     fit(blobs, tmp_path, saver)
     Path(saver.best_model_path).unlink()
     with pytest.raises(InputError, match="lacks its best checkpoint by val_loss") as caught:

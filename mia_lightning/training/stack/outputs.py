@@ -46,7 +46,7 @@ def chosen(output: object, num_rows: int, num_classes: int, *, one: bool = False
     Raises:
         InputError: there are several with names of which none is known.
     """
-    shapes = [(num_rows, 1), (num_rows,)] if one else [(num_rows, num_classes)]
+    shapes: list[tuple[int, ...]] = [(num_rows, 1), (num_rows,)] if one else [(num_rows, num_classes)]
     if one and num_rows == 1:
         shapes.append(())  # a batch of one that was squeezed
 

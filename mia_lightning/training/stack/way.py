@@ -142,25 +142,23 @@ def way_of(
     """
     plain = Way(num_classes=population.num_classes, form=form, section=section)
     x_B = some_records(network, population, 3)
-    found = None
+    found, other = None, ""
     with _in_mode(network, training=False):
         tried = list(_tries(network))
         for method, of_pairs in tried:
             way = replace(plain, method=method, of_pairs=of_pairs)
             choice = _tried(network, x_B, way)
             if choice is not None:
-                found = _found(network, way, choice, has_others=len(tried) > 1)
+                found = _found(network, way, choice)
+                other = _unlike(network, x_B, found)
+                found = replace(found, one=_one(network, population, found)) if choice.is_one else found
                 break
-        if found is None:
-            is_missing = tried and tried[0] != ("forward", False)
-            return replace(plain, method=tried[0][0], of_pairs=tried[0][1]) if is_missing else plain
-        other = _unlike(network, x_B, found)
-        if choice.is_one:
-            found = replace(found, one=_one(network, population, found))
+    if found is None:  # what is asked for says then what is wrong
+        return replace(plain, method=tried[0][0], of_pairs=tried[0][1]) if tried else plain
     if also_train and not found.found:  # such as auxiliary outputs
         with _in_mode(network, training=True):
             choice = _tried(network, x_B, found)
-        found = found if choice is None else _found(network, found, choice, has_others=False, mode=" in train mode")
+        found = found if choice is None else _found(network, found, choice, mode=" in train mode")
     return replace(found, found=", and ".join(each for each in (found.found, other) if each))
 
 
@@ -211,7 +209,7 @@ def _tried(network: nn.Module, x_B: Tensor, way: Way) -> Choice | None:
     return choice
 
 
-def _found(network: nn.Module, way: Way, choice: Choice, *, has_others: bool, mode: str = "") -> Way:
+def _found(network: nn.Module, way: Way, choice: Choice, *, mode: str = "") -> Way:
     """The way, with a clause on what is unlike a plain forward."""
     clauses = []
     if way.method == "predict_step":
@@ -234,8 +232,8 @@ def _base_of(network: nn.Module) -> type:
 
 
 def _unlike(network: nn.Module, x_B: Tensor, way: Way) -> str:
-    """A clause on a `predict_step` that gives something else than the forward that is asked; "" for none."""
-    if way.method != "forward" or ("predict_step", False) not in _tries(network):
+    """A clause on a `predict_step` that is not asked and gives something else; "" for none."""
+    if way.method == "predict_step" or ("predict_step", False) not in _tries(network):
         return ""
     asked = reading(_tried(network, x_B, way))
     for of_pairs in (False, True):
@@ -247,8 +245,8 @@ def _unlike(network: nn.Module, x_B: Tensor, way: Way) -> str:
         if asked is not None and predicted is not None and asked.shape == predicted.shape:
             if torch.allclose(asked, predicted, rtol=1e-2, atol=1e-2):
                 return ""
-            return "its forward is asked, though its `predict_step` gives other probabilities"
-        return f"its forward is asked, though its `predict_step` gives {described(output)}"
+            return "its `predict_step`, which is not asked, gives other probabilities"
+        return f"its `predict_step`, which is not asked, gives {described(output)}"
     return ""
 
 
