@@ -13,7 +13,7 @@ def completed(audit: Audit, stages: Stages) -> Audit:
         InputError: the target cannot be read, or contradicts the records.
     """
     model, remarks = audit.attacked.completed(audit.model, audit.population)
-    training, epochs = audit.training, audit.attacked.trained_epochs
+    training, guess, epochs = audit.training, audit.guess, audit.attacked.trained_epochs
     for kind, sentence in remarks:
         stages.remark(sentence, kind=kind)
     if training.leaves_epochs_open and epochs is not None:
@@ -21,4 +21,6 @@ def completed(audit: Audit, stages: Stages) -> Audit:
         stages.remark(
             f"`training.epochs` is {epochs}: for so many the target was trained, as its checkpoint says.", kind="note"
         )
-    return replace(audit, model=model, training=training)
+    if guess is not None and guess.training is not None:
+        guess = replace(guess, training=guess.training.trained_for(epochs))
+    return replace(audit, model=model, training=training, guess=guess)

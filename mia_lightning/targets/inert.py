@@ -216,9 +216,11 @@ def _call(function: Any, args: Any) -> Any:
     return function(*args)
 
 
-def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> Any:
+def _tensor(storage: object, offset: object, size: object, stride: object, *rest: object) -> Any:
     if not isinstance(storage, Storage):
         raise NotReadError("it has tensors without numbers")
+    if len(rest) > 2 and rest[2]:  # bits of a view whose numbers are stored otherwise
+        raise NotReadError("it has conjugated or negated views of tensors")
     return storage.tensor(storage.dtype, *_whole(offset, size, stride))
 
 

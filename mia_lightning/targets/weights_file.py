@@ -63,7 +63,7 @@ def load_weights(network: nn.Module, path: Path, *, key: str = "", prefix: str =
     content = content_of(path)
     found = dict(_state_dicts(content, key=key))
     if not found:
-        raise InputError(f"`target.path` {path} holds no state dict; save `model.state_dict()`.")
+        raise InputError(f"`target.path` {path} holds no state dict of plain tensors; save `model.state_dict()`.")
     if key and key not in found:
         raise InputError(f"`target.key` is {key!r}, but the state dicts of {path} are {_listed(found)}; choose one.")
     found = {place: state for place, state in found.items() if key in ("", place)}
@@ -71,7 +71,8 @@ def load_weights(network: nn.Module, path: Path, *, key: str = "", prefix: str =
     fitting = {place: fits for place, readings in tried.items() if (fits := [each for each in readings if each.fits])}
     if not fitting:
         place = max(tried, key=lambda place: tried[place][0].num_found)
-        raise InputError(_misfit(network, path, place, tried[place][0], prefix))
+        beside = _coded(content, tried[place][0].difference)
+        raise InputError(_misfit(network, path, place, tried[place][0], prefix, beside))
     if len(fitting) > 1:
         raise InputError(
             f"`target.path` {path} has several state dicts that fit the model: {_listed(fitting)}; set `target.key` to "
@@ -145,15 +146,32 @@ def _chosen(readings: list[_Reading], path: Path) -> tuple[_Reading, list[str]]:
     )
 
 
-def _misfit(network: nn.Module, path: Path, place: str, best: _Reading, prefix: str) -> str:
+def _misfit(network: nn.Module, path: Path, place: str, best: _Reading, prefix: str, beside: str) -> str:
     where = f" in its state dict `{place}`" if place else ""
     behind = f" behind `{best.prefix}`" if best.prefix else ""
-    found = f"{best.num_found} of the model's {len(_wanted(network))} names are found{behind}"
+    found = f"{best.num_found} of the model's {len(_wanted(network))} names are found{behind}{beside}"
     mend = ", or `target.prefix` to what its names begin with" if prefix else ""
     return (
         f"`target.path` {path} does not fit the model {type(network).__name__}{where}: {best.difference} ({found}); "
         f"set `model` to the architecture that it was trained with{mend}."
     )
+
+
+def _coded(content: Any, difference: str, depth: int = 0) -> str:
+    """What stands in the file under a name that is missed, where it is no plain tensor."""
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(name, str) and is_inert(value) and any(f"`{each[1:]}`" in difference for each in _endings(name)):
+            return f", and `{name}` is a {name_of(value)}, which is not read"
+        inside = _coded(value, difference, depth + 1) if depth < _DEEPEST else ""
+        if inside:
+            return inside
+    return ""
+
+
+def _endings(name: str) -> Iterator[str]:
+    """The name behind each of its dots, and as it is, each with a dot before it."""
+    whole = f".{name}"
+    return (whole[place:] for place, character in enumerate(whole) if character == ".")
 
 
 def _not_weights(path: Path, reason: str) -> str:

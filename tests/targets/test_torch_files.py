@@ -423,6 +423,7 @@ def cut(path: Path) -> None:
         (lambda path: path.write_bytes(b""), "damaged"),
         (lambda path: archive(rebuilt("7", 4, 0, (4,), (1,)), path), "it lacks its record data/7"),
         (lambda path: path.write_bytes(pickle.dumps(torch.ones(2))), "tensors without numbers"),
+        (lambda path: torch.save({"a": torch.ones(2, dtype=torch.complex64).conj()}, path), "conjugated or negated"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, write: Callable[[Path], None], words: str) -> None:

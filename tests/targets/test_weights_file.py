@@ -139,8 +139,8 @@ def changed(network: nn.Module, **others: Tensor) -> dict[str, Tensor]:
         (lambda n: changed(n, blocks__1__bias=torch.zeros(4)), "`blocks.1.bias` is [4] in the file and [3] in"),
         (lambda n: changed(n, extra=torch.zeros(1)), "the model has no `extra`"),
         (lambda n: {"model": changed(n, extra=torch.zeros(1))}, "in its state dict `model`: the model has no `extra`"),
-        (lambda n: {"optimizer": optimiser_of(n), "epoch": 3}, "holds no state dict"),
-        (lambda n: {}, "holds no state dict"),
+        (lambda n: {"optimizer": optimiser_of(n), "epoch": 3}, "holds no state dict of plain tensors"),
+        (lambda n: {}, "holds no state dict of plain tensors"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -317,3 +317,11 @@ def test_one_list_in_many_places_is_looked_at_once(tmp_path: Path) -> None:
         held = [held] * 1000
     torch.save(held, tmp_path / "m.pt")
     assert "does not fit the model" in sentence_of(Net(), tmp_path / "m.pt")
+
+
+def test_a_tensor_of_another_kind_is_named(network: Net, tmp_path: Path) -> None:
+    state: dict[str, Any] = dict(network.state_dict())
+    state["blocks.1.weight"] = torch.eye(3, 6).to_sparse()
+    torch.save({"model": renamed(state, "net.{}".format)}, tmp_path / "m.pt")
+    sentence = sentence_of(Net(), tmp_path / "m.pt")
+    assert "`net.blocks.1.weight` is a torch._utils._rebuild_sparse_tensor, which is not read" in sentence

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import BeforeValidator, SkipValidation, model_validator
@@ -41,6 +41,11 @@ else:
     Epochs = AtLeast1 | None
 
 DEFAULT_EPOCHS = 100
+
+
+class _Unset(int):
+    """A number that nobody has set."""
+
 
 _STEPS_ONE_BY_ONE = 50_000  # of a schedule, about 0.3 s
 
@@ -159,7 +164,6 @@ class Recipe:
     mix: Mix | None = None
     sampler: SkipValidation[Sampler] = StackBatches
     gradient_rule: SkipValidation[GradientRule] | None = None
-    leaves_epochs_open: ClassVar[bool]
 
     @model_validator(mode="before")
     @classmethod
@@ -171,8 +175,7 @@ class Recipe:
         )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "leaves_epochs_open", self.epochs is None)
-        object.__setattr__(self, "epochs", self.epochs or DEFAULT_EPOCHS)
+        object.__setattr__(self, "epochs", _Unset(DEFAULT_EPOCHS) if self.epochs is None else self.epochs)
         if (self.batch_size is None) == (self.batches_per_epoch is None):
             raise InputError(
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
@@ -183,6 +186,11 @@ class Recipe:
             parameter = nn.Parameter(torch.zeros(1))
             parameter.grad = torch.zeros(1)
             _check_scheduler(self.scheduler, self.make_optimizer([parameter]))
+
+    @property
+    def leaves_epochs_open(self) -> bool:
+        """Whether nobody has set the epochs."""
+        return isinstance(self.epochs, _Unset)
 
     def trained_for(self, epochs: int | None) -> "Recipe":
         """The recipe with these epochs, where it leaves them open."""

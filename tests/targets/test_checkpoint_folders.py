@@ -64,6 +64,16 @@ def test_the_folder_of_a_logger(blobs: Population, tmp_path: Path) -> None:
         chosen_file(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["checkpoints", "wandb-project/8xk2/checkpoints", "runs/2026-11-29/checkpoints"])
+def test_folders_as_loggers_and_launchers_make_them(blobs: Population, tmp_path: Path, place: str) -> None:
+    saver = best(tmp_path / place, save_top_k=2)
+    fit(blobs, tmp_path, saver)
+    for other in (".hydra/config.yaml", "wandb/run-1/files/config.yaml", "csv/version_0/hparams.yaml"):
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).touch()
+    assert chosen_file(tmp_path)[0] == Path(saver.best_model_path)
+
+
 def test_the_last_is_taken_where_nothing_was_monitored(blobs: Population, tmp_path: Path) -> None:
     saver = ModelCheckpoint(dirpath=tmp_path / "run", save_top_k=-1, save_last=True)
     fit(blobs, tmp_path, saver)
