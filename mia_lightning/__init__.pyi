@@ -70,6 +70,7 @@ from .shadows.noisy import Noisy as Noisy
 from .shadows.real import Real as Real
 from .shadows.shard import Shard as Shard
 from .store.artefacts import Store as Store
+from .targets.checkpoint import Checkpoint as Checkpoint
 from .targets.endpoints.asking import Asking as Asking
 from .targets.endpoints.onnx import Onnx as Onnx
 from .targets.endpoints.open_inference import OpenInference as OpenInference
@@ -78,7 +79,7 @@ from .targets.endpoints.predictions import Predictions as Predictions
 from .targets.endpoints.sagemaker import SageMaker as SageMaker
 from .targets.endpoints.sklearn import Sklearn as Sklearn
 from .targets.endpoints.vertex import Vertex as Vertex
-from .targets.existing import Checkpoint as Checkpoint
+from .targets.existing import Existing as Existing
 from .targets.leave_one_out import LeaveOneOut as LeaveOneOut
 from .targets.services.amazon_ml import AmazonML as AmazonML
 from .targets.services.google_prediction import GooglePrediction as GooglePrediction

@@ -58,6 +58,7 @@ class Configuration:
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
         guess, canary, store, gate, report, sweep: settings of these names.
+        model_output: what the networks of `model` give, as a word.
         shards: among how many jobs the shadow models are divided, and which this one is.
         experiment: name and variant, as a report repeats them.
 
@@ -75,6 +76,7 @@ class Configuration:
     dataset: Section
     membership: Section
     model: Section
+    model_output: Any = "auto"
     target: Section
     shadow: Section
     attack: Annotated[Section | None, Words("attacks by their names"), Such("attack=[shokri,loss]")] = None
@@ -164,6 +166,8 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
         check_node(content[name], name)
     content["trainer"].setdefault("progress_bar", True)
     shadow = content["shadow"]
+    if isinstance(content["model"], dict):
+        content["model_output"] = content["model"].pop("output", "auto")
     content["shards"] = {"count": shadow.pop("shards", 1), "number": shadow.pop("shard", None)}
     return content
 

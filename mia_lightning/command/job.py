@@ -70,6 +70,7 @@ class Job:
         return Audit(
             self.population() if population is None else population,
             model=self.model,
+            model_output=made.get("model_output", "auto"),
             attacks=self.attacks,
             defenses=self.defenses,
             adaptive=settings.defense["adaptive"],
@@ -153,7 +154,7 @@ class Job:
 
         What differs overrides the settings of `model`; a model of another class takes none of them.
         """
-        node = self.content["guess"].get("model")
+        node = {name: value for name, value in (self.content["guess"].get("model") or {}).items() if name != "output"}
         if not node:
             return None
         if "_target_" not in node:
@@ -167,10 +168,13 @@ class Job:
         from mia_lightning.shadows.guess import Guess
 
         model, training = self.guessed_model, self.content["guess"].get("training")
+        node = self.content["guess"].get("model") or {}
+        own = "auto" if "_target_" in node else self.content.get("model_output", "auto")
         if model is None and not training:
             return None
         training = {**self.content["training"], **training} if training else None
-        return Guess(model=model, training=self._make(training, "guess.training") if training else None)
+        output = node.get("output", own)
+        return Guess(model=model, output=output, training=self._make(training, "guess.training") if training else None)
 
     def named(self, experiment: str, variant: str | None) -> "Job":
         """The same as a part of an experiment, as its report says."""

@@ -95,6 +95,10 @@ def _jobs() -> int:
             import hydra
 
             check_flags(sys.argv[1:])
+            if any(argument.count("=") > 1 for argument in sys.argv[1:]):
+                from mia_lightning.settings.overrides import with_plain_paths
+
+                sys.argv[1:] = with_plain_paths(sys.argv[1:], ["target.path"])
             from mia_lightning.sweep.launcher import register
 
             register(codes)

@@ -29,16 +29,20 @@ from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
+from mia_lightning.targets.checkpoint import Checkpoint
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
 from mia_lightning.training.stack.architecture import MakesNetwork
+from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.step.recipe import Recipe, default_recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 
 def _as_target(given: object) -> object:
-    """A trained network as it is now: a copy of it, but for one that cannot be copied."""
+    """A file as the target in it; a trained network as it is now: a copy of it, but for one that cannot be copied."""
+    if isinstance(given, str | Path):
+        return Checkpoint(path=given)
     if not isinstance(given, nn.Module):
         return given
     try:
@@ -65,9 +69,12 @@ class Audit:
         label: int `[N]`, from 0.
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
             `input_shape` and `num_classes` if it takes parameters of these names.
+        model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
+            are seen to give.
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
             the data say what it was trained on.
-        target: what is attacked; a trained `nn.Module` is attacked as it is, with `membership=Given(...)`.
+        target: what is attacked; a trained `nn.Module` is attacked as it is, and so is the checkpoint at a path, with
+            `membership=Given(...)`.
         shadow: number and source of the shadow models.
         attacks: what is run.
         defenses: of the target, applied in this order.
@@ -112,8 +119,11 @@ class Audit:
     data: SkipValidation[Population | Array | Any] = field(kw_only=False)
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     model: MakesNetwork
+    model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
-    target: Annotated[Target | nn.Module, BeforeValidator(_as_target), _TARGET] = field(default_factory=Trained)
+    target: Annotated[Target | nn.Module | str | Path, BeforeValidator(_as_target), _TARGET] = field(
+        default_factory=Trained
+    )
     shadow: Annotated[Source, _SOURCE] = field(default_factory=Real)
     attacks: Annotated[Sequence[Annotated[Attack, _ATTACK]], FromList, Place("attack")] = field(
         default_factory=lambda: (Shokri(), Loss())

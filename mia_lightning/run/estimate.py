@@ -12,6 +12,7 @@ from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.attacks.leave_one_out import score_each
 from mia_lightning.datasets.population import Population
+from mia_lightning.run.completion import completed
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import asked_of_shadows
 from mia_lightning.run.preparation import prepare, shadow_setup
@@ -53,7 +54,9 @@ def estimate_of(audit: Audit) -> list[str]:
     Raises:
         InputError: as an audit, as far as this can be told before anything is trained.
     """
-    setup = prepare(planning(Engine(seed=audit.seed, settings=audit.trainer, store=audit.store)), audit)
+    engine = planning(Engine(seed=audit.seed, settings=audit.trainer, store=audit.store))
+    audit = completed(audit, engine.stages)
+    setup = prepare(engine, audit)
     sentences: list[str] = []
     seconds: list[float] = []
 

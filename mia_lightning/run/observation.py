@@ -16,6 +16,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.metrics.sanity.answers import Sanity
+from mia_lightning.run.completion import completed
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.preparation import (
     as_trained,
@@ -123,7 +124,8 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         DoesNotApplyError: an attack that the plan cannot serve.
         InputError: settings that do not fit the records or each other, or a target that cannot be trained.
     """
-    stages, target = engine.stages, audit.attacked
+    stages, audit = engine.stages, completed(audit, engine.stages)
+    target = audit.attacked
     room = room or Room(folder=engine.folder)
     setup = prepare(engine, audit)
     num_real = len(setup.population)

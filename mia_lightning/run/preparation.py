@@ -78,7 +78,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
                 f"`defense.{defense.name}.k` is {defense.form.k}, and there are {population.num_classes} classes: it "
                 "hides none of them."
             )
-    make_network = bind_records(defended_model(trainings, audit.model), population)
+    make_network = bind_records(defended_model(trainings, audit.model), population, audit.model_output)
     membership = filled(audit, population)
     if not audit.shadow.makes_records:
         check_attacks(audit, membership, population, partial(filled, audit, population))
@@ -104,6 +104,16 @@ def _say_how_it_is_used(setup: Setup, place: str) -> None:
         setup.engine.stages.remark(
             f"`{place}` makes a network with one output, {setup.architecture.name}: it is trained as the "
             f"{setup.architecture.one_output} of the second class, {setup.population.class_names[1]}.",
+            kind="note",
+        )
+    if setup.architecture.gives:
+        setup.engine.stages.remark(
+            f"`{place}` makes {setup.architecture.name}: {'; '.join(setup.architecture.gives)}.", kind="note"
+        )
+    if setup.architecture.gives_probabilities and setup.architecture.one_output is None:
+        setup.engine.stages.remark(
+            f"`{place}` makes {setup.architecture.name}, which gives probabilities: they are taken as such, and not as "
+            "logits.",
             kind="note",
         )
     if setup.architecture.own_training:
@@ -169,7 +179,8 @@ def shadow_setup(setup: Setup, audit: Audit) -> Setup:
         return setup
     population = setup.population
     known, recipe = as_trained(trainings if audit.adaptive else (), guess.training or audit.training, setup.membership)
-    make_network = bind_records(defended_model(known, guess.model or audit.model), population)
+    form = audit.model_output if guess.model is None else guess.output
+    make_network = bind_records(defended_model(known, guess.model or audit.model), population, form)
     return replace(
         setup,
         recipe=defended_recipe(known, recipe),

@@ -28,6 +28,17 @@ def of_hydra(text: str) -> str:
     return f"{mark}{escaped}{mark}"
 
 
+def with_plain_paths(arguments: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Arguments of the command line in which files of the settings `keys` may have an equals sign in their names, as
+    those of Lightning do: epoch=11-step=156.ckpt."""
+    typed = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        is_plain = key.lstrip("+") in keys and "=" in value and not re.search(r"[,\[\]{}()'\"]", value)
+        typed.append(f"{key}={of_hydra(value)}" if is_plain else argument)
+    return typed
+
+
 def for_shell(argument: str) -> str:
     """The argument as it is typed in this system's shell."""
     if os.name == "nt":  # for cmd and PowerShell

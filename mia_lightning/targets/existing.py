@@ -1,8 +1,7 @@
-"""A target that is trained already: a module in memory, or the weights of one in a file."""
+"""A target that is trained already: a module in memory."""
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -12,22 +11,21 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import is_of, unwrapped
-from mia_lightning.seeds import isolated
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AnyText, PathLike, Share
+from mia_lightning.settings.kinds import Share
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
-from mia_lightning.targets.weights_file import load_weights
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import (
     Architecture,
-    check_outputs,
     few_records,
     inspect_architecture,
 )
+from mia_lightning.training.stack.checked_outputs import check_outputs
 from mia_lightning.training.stack.layers import make_stackable
-from mia_lightning.training.stack.one_output import TwoColumns, answer_of, one_output
+from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.stack.way import Asked, kept_way, way_of
 from mia_lightning.training.trained import TrainedStack
 
 
@@ -36,10 +34,12 @@ class Existing(Target):
     """A trained `nn.Module`; it is copied, never changed.
 
     Attributes:
+        output: what it gives; auto for what it is seen to give.
         expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
     """
 
     network: nn.Module
+    output: OutputForm = "auto"
     expected_accuracy: Share | None = None
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
@@ -48,13 +48,13 @@ class Existing(Target):
     def obtain(self, setup: Setup) -> TrainedStack:
         """The module as a stack of one, in its own floating-point type; one that no stack can hold is run as it is.
 
-        For two classes, one output is taken as the logit or the probability of the second.
+        What it gives is made outputs `[B, C]` (`training/stack/way.py`).
 
         Raises:
             InputError: it does not give `[B, C]` on the population's records in eval mode, or has weights that are not
                 finite or not here.
         """
-        trained = given_models(self.network, setup.population, setup.engine.device)
+        trained = given_models(self.network, setup.population, setup.engine.device, self.output)
         own = trained.architecture
         if own.one_output is not None:
             setup.engine.stages.remark(
@@ -66,6 +66,8 @@ class Existing(Target):
                 f"The target gives probabilities{f', by its last layer {own.last_layer}' if own.last_layer else ''}: "
                 "they are taken as such, not as logits."
             )
+        if own.gives:
+            setup.engine.stages.remark(f"Of the target {own.name}: {'; '.join(own.gives)}.", kind="note")
         x_B = few_records(self.network, setup.population).to(trained.stack.device)
         of_two, of_three = (trained.log_probability(x_B[:size].to(trained.stack.dtype))[0, :2] for size in (2, 3))
         if not torch.allclose(of_two, of_three, atol=0.01):
@@ -76,8 +78,13 @@ class Existing(Target):
         return trained
 
 
-def given_models(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
+def given_models(
+    network: nn.Module, population: Population, device: torch.device, output: OutputForm = "auto"
+) -> TrainedStack:
     """A trained module, inside whatever wrappers, as a stack of one: on the device, or by its own forward where it is.
+
+    Args:
+        output: what it gives.
 
     Raises:
         InputError: as `Existing.obtain`.
@@ -86,10 +93,9 @@ def given_models(network: nn.Module, population: Population, device: torch.devic
     name = type(network).__name__
     what = f"The module {name}"
     _check_here(network, what)
-    _check_finite(network, what)
-    network = _with_columns(network, population)
-    trained = _trained_network(network, population, device, name)
-    return replace(trained, architecture=replace(trained.architecture, name=name, one_output=one_output(network)))
+    check_finite(network, what)
+    trained = _trained_network(_asked(network, population, output), population, device, name)
+    return replace(trained, architecture=replace(trained.architecture, name=name))
 
 
 def _trained_network(network: nn.Module, population: Population, device: torch.device, name: str) -> TrainedStack:
@@ -110,15 +116,17 @@ def _trained_network(network: nn.Module, population: Population, device: torch.d
     return trained if torch.allclose(found_BC, expected_BC, rtol=0.01, atol=0.01) else own
 
 
-def _with_columns(network: nn.Module, population: Population) -> nn.Module:
-    if population.num_classes != 2:
+def _asked(network: nn.Module, population: Population, output: OutputForm) -> nn.Module:
+    """The network with the way in which it is asked, if it is not made here with one, and that is not to call it."""
+    if kept_way(network) is not None:
         return network
     try:
-        with in_eval_mode(network):
-            answer = answer_of(network, population)
+        way = way_of(network, population, output, section="target")
+    except InputError:
+        raise
     except Exception:  # what it says is raised again where it is run
         return network
-    return network if answer is None else TwoColumns(network, answer)
+    return network if way.is_plain else Asked(network, way)
 
 
 def as_stack(network: nn.Module, population: Population, device: torch.device) -> TrainedStack:
@@ -151,7 +159,7 @@ def _by_own_forward(network: nn.Module, population: Population, name: str) -> Tr
     stack = OwnForward(network)
     x_B = few_records(network, population).to(stack.device)
     with in_eval_mode(network), torch.no_grad():
-        found = check_outputs(network, x_B, population.num_classes, name=name, trainable=False)
+        found = check_outputs(network, x_B, population, name=name, trainable=False)
     own = Architecture(
         name=name,
         num_parameters=sum(p.numel() for p in network.parameters()),
@@ -160,6 +168,8 @@ def _by_own_forward(network: nn.Module, population: Population, name: str) -> Tr
         refusal=None,
         probabilities_in=found.probabilities_in,
         last_layer=found.last_layer,
+        one_output=found.one_output,
+        gives=found.gives,
     )
     return _trained(stack, own, "loop")
 
@@ -177,41 +187,6 @@ def _trained(stack: Stack, architecture: Architecture, execution: str) -> Traine
     )
 
 
-@settings("target")
-class Checkpoint(Target):
-    """The weights of a trained network of the configured `model`.
-
-    Attributes:
-        path: a `.safetensors` file, or a `.pt`, `.pth` or `.ckpt` with a state dict (read without executing
-            anything; a Lightning checkpoint's `state_dict` is found by itself), or the `target.safetensors` that a run
-            with `save_models=true` and one target wrote.
-            State dicts nested in what a training script saved are found, and so are names behind a common prefix.
-        key: the place of the state dict in the file, such as model_ema; "" for the only one that fits the model.
-        prefix: with which the names in the file begin, unlike those of the model; "" for what all have in common.
-        expected_accuracy: on records that it was not trained on, as it was seen elsewhere; None for unknown.
-    """
-
-    path: PathLike
-    key: AnyText = ""
-    prefix: AnyText = ""
-    expected_accuracy: Share | None = None
-    count: ClassVar[int] = 1
-    is_trained_here: ClassVar[bool] = False
-    takes_recipe: ClassVar[bool] = False
-
-    def obtain(self, setup: Setup) -> TrainedStack:
-        """The network with these weights, as a stack of one.
-
-        Raises:
-            InputError: the file is not there, is damaged, or does not fit the model.
-        """
-        with isolated(0, "initialisation that is overwritten"):
-            network = setup.make_network()
-        load_weights(network, Path(self.path), key=self.key, prefix=self.prefix)
-        _check_finite(network, f"`target.path` {self.path}")
-        return Existing(network=network).obtain(setup)
-
-
 def _check_here(network: nn.Module, what: str) -> None:
     for name, value in [*network.named_parameters(), *network.named_buffers()]:
         if isinstance(value, UninitializedBuffer | UninitializedParameter):
@@ -224,7 +199,7 @@ def _check_here(network: nn.Module, what: str) -> None:
             )
 
 
-def _check_finite(network: nn.Module, what: str) -> None:
+def check_finite(network: nn.Module, what: str) -> None:
     for name, value in network.state_dict().items():
         if not isinstance(value, Tensor) or value.is_quantized:
             continue

@@ -1,11 +1,18 @@
 """What a target is: where the target models come from, and how an attacker imitates them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from torch import nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.terminal.progress import Kind
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
+
+Remarks = list[tuple[Kind, str]]
+"""Sentences for the report, each with its kind."""
 
 
 class Target(ABC):
@@ -42,6 +49,21 @@ class Target(ABC):
     def sees_normalised(self) -> bool:
         """Whether it takes records as networks do: scaled and normalised."""
         return True
+
+    @property
+    def trained_epochs(self) -> int | None:
+        """For how many epochs it was trained, where it is trained already and says so; else None."""
+        return None
+
+    def completed(
+        self, make: Callable[..., nn.Module], population: Population
+    ) -> tuple[Callable[..., nn.Module], Remarks]:
+        """What makes a network like the target, with what the target says of its architecture filled in; and remarks.
+
+        Args:
+            make: the configured `model`.
+        """
+        return make, []
 
     @property
     def folds(self) -> int:

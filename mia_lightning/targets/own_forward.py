@@ -13,6 +13,7 @@ from mia_lightning.errors import InputError, first_line
 from mia_lightning.store.identity import NoIdentityError
 from mia_lightning.store.tensors import save_tensors
 from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.stack.way import ask
 
 
 class OwnForward(Stack):
@@ -50,7 +51,7 @@ class OwnForward(Stack):
         self, state: Mapping[str, Tensor], x_B: Tensor, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
     ) -> Tensor:
         with in_eval_mode(self.network):
-            logits_BC: Tensor = self.network(x_B)
+            logits_BC: Tensor = ask(self.network, x_B)
         return logits_BC
 
     def state(self) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ EXPERIMENTS = sorted(
 # Filled in by the framework, or by the user's own class.
 PASSED_BY_THE_FRAMEWORK = {"input_shape", "num_classes"}
 NOT_IN_YAML = {"objective", "batch_objective", "mix", "sampler", "gradient_rule"}
-NOT_IN_SIGNATURE = {"train_size", "shards", "shard"}  # taken off where a configuration is resolved
+NOT_IN_SIGNATURE = {"train_size", "shards", "shard", "output"}  # taken off where a configuration is resolved
 
 
 def composed(*overrides: str) -> Any:
@@ -102,7 +102,7 @@ def test_no_defence_is_the_default_and_several_keep_their_order() -> None:
 
 
 def test_the_sections_are_those_of_the_configuration() -> None:
-    made_elsewhere = {"shards", "experiment"}  # of `shadow.shards`, and of the choice of an experiment
+    made_elsewhere = {"shards", "model_output", "experiment"}  # of `shadow`, of `model`, of the choice of an experiment
     assert {*composed(), *made_elsewhere} == {each.name for each in fields(Configuration)}
 
 

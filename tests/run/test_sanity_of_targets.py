@@ -34,6 +34,7 @@ from mia_lightning.reports.console import render_summary
 from mia_lightning.reports.files import read_report
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sentences import headline, verdict
+from mia_lightning.targets.checkpoint import Checkpoint
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.onnx import Onnx
 from mia_lightning.targets.endpoints.open_inference import OpenInference
@@ -41,7 +42,7 @@ from mia_lightning.targets.endpoints.predict_v1 import PredictV1
 from mia_lightning.targets.endpoints.predictions import Predictions
 from mia_lightning.targets.endpoints.sagemaker import SageMaker
 from mia_lightning.targets.endpoints.sklearn import Sklearn
-from mia_lightning.targets.existing import Checkpoint, Existing
+from mia_lightning.targets.existing import Existing
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
 

@@ -21,10 +21,10 @@ from mia_lightning.defenses.labels_only import LabelsOnly
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.top_k import TopK
 from mia_lightning.models.mlp import MLP
+from mia_lightning.targets.checkpoint import Checkpoint
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.open_inference import OpenInference
 from mia_lightning.targets.endpoints.predict_v1 import PredictV1
-from mia_lightning.targets.existing import Checkpoint
 
 TRAINING = mia.Recipe(epochs=10, batch_size=50, optimizer=partial(torch.optim.Adam, lr=0.005))
 

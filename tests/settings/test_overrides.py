@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from mia_lightning.settings.overrides import for_shell, override
+from mia_lightning.settings.overrides import for_shell, override, with_plain_paths
 
 NAMES = [
     *("epoch=9-step=20.ckpt", "data (1).csv", "a,b.csv", "data[1].csv", "data{1}.csv", "it's.csv", 'say "x".csv', "#1"),
@@ -52,3 +52,12 @@ def test_on_windows_both_shells_take_double_quotes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.name", "nt")
     assert for_shell("path='a b'") == """"path='a b'\""""
     assert for_shell('path="a"') == subprocess.list2cmdline(['path="a"'])
+
+
+def test_paths_with_equals_signs_need_no_quotes() -> None:
+    typed = ["target.path=a b/epoch=11-step=156.ckpt", "target.path='x=1'", "seed=1,2", "model.a={b=1}", "--multirun"]
+    plain = with_plain_paths(typed, ["target.path"])
+    assert plain[1:] == typed[1:]
+    parsed = OverridesParser.create().parse_override(plain[0])
+    assert parsed.value() == "a b/epoch=11-step=156.ckpt"
+    assert with_plain_paths(["target.path=a=1.ckpt,b=2.ckpt"], ["target.path"]) == ["target.path=a=1.ckpt,b=2.ckpt"]

@@ -208,7 +208,7 @@ class Exported(nn.Sequential):
 
 class ManyOutputs(nn.Linear):
     def forward(self, x: Tensor) -> object:
-        return {"logits": super().forward(x)}
+        return {"features": x, "loss": super().forward(x).sum()}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,10 @@ class ManyOutputs(nn.Linear):
         (lambda: nn.Linear(6, 3, device="meta"), "has `weight` on the meta device"),
         (lambda: nn.Sequential(nn.LazyLinear(3)), "has lazy layers that have seen no records, such as that of `0.weig"),
         (lambda: Exported(nn.Linear(6, 3)), "cannot be put into eval mode"),
-        (lambda: ManyOutputs(6, 3), "gives dict for records of shape .* in eval mode"),
+        (
+            lambda: ManyOutputs(6, 3),
+            r"gives dict \(`features` \[2, 6\], `loss` \[\]\) for records of shape .* in eval mode",
+        ),
         (lambda: nn.Linear(7, 3), r"fails on a batch of records of shape \(2, 6\)"),
         (lambda: nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3)]), "fails on a batch of records"),
     ],

@@ -139,9 +139,8 @@ def changed(network: nn.Module, **others: Tensor) -> dict[str, Tensor]:
         (lambda n: changed(n, blocks__1__bias=torch.zeros(4)), "`blocks.1.bias` is [4] in the file and [3] in"),
         (lambda n: changed(n, extra=torch.zeros(1)), "the model has no `extra`"),
         (lambda n: {"model": changed(n, extra=torch.zeros(1))}, "in its state dict `model`: the model has no `extra`"),
-        (lambda n: renamed(n.state_dict(), "net.{}".format) | {"w": torch.ones(1)}, "or target.prefix=net."),
-        (lambda n: {"optimizer": optimiser_of(n), "epoch": 3}, "holds no state dict"),
-        (lambda n: {}, "holds no state dict"),
+        (lambda n: {"optimizer": optimiser_of(n), "epoch": 3}, "holds no state dict of plain tensors"),
+        (lambda n: {}, "holds no state dict of plain tensors"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -166,7 +165,7 @@ def script(network: nn.Module, path: Path) -> None:
     ("save", "words"),
     [
         (lambda n, path: torch.save(n, path), "test_weights_file.Net"),
-        (lambda n, path: torch.save({"model": n.state_dict(), "hook": Executes()}, path), "builtins.exec"),
+        (lambda n, path: torch.save(Executes(), path), "builtins.exec"),
         (script, "it is a TorchScript program"),
         (lambda n, path: path.write_bytes(b"\x80\x02junk"), "it is damaged, or torch.save has not written it"),
         (lambda n, path: path.write_bytes(b""), "it is damaged, or torch.save has not written it"),
@@ -186,3 +185,143 @@ def test_what_needs_code_is_refused_in_our_own_words(
     assert words in said
     assert "save the state dict" in said
     assert not re.search(r"weights_only|trust|torch\.load|jit\.load|allowlist|add_safe_globals", said)
+
+
+def sentence_of(network: nn.Module, path: Path, **options: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load_weights(network, path, **options)
+    return str(caught.value)
+
+
+PREFIXES = ["", "model.", "net.", "module.", "_orig_mod.", "ema.", "model._orig_mod.", "module.model.", "net.module."]
+PREFIXES += [
+    "ema.module.",
+    "_orig_mod.model.",
+    "module._orig_mod.net.",
+    "model.net.backbone.",
+    "_forward_module.model.",
+]
+AROUND: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "bare": lambda state: state,
+    "model": lambda state: {"model": state, "epoch": 3},
+    "lightning": lambda state: {"pytorch-lightning_version": "2.6.0", "state_dict": state, "callbacks": {}},
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("in_zip", [True, False], ids=["zip", "older"])
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_names_behind_any_prefix_are_found(
+    network: Net, tmp_path: Path, prefix: str, in_zip: bool, around: str
+) -> None:
+    state = renamed(network.state_dict(), f"{prefix}{{}}".format)
+    torch.save(AROUND[around](state), tmp_path / "m.pt", _use_new_zipfile_serialization=in_zip)
+    loaded = Net().eval()
+    assert load_weights(loaded, tmp_path / "m.pt") == ""
+    assert torch.equal(loaded(torch.ones(2, 6)), network(torch.ones(2, 6)))
+
+
+def test_what_stands_beside_the_prefix_is_said(network: Net, tmp_path: Path) -> None:
+    state = renamed(network.state_dict(), "net.{}".format) | {"loss.weight": torch.ones(3), "steps": torch.ones(())}
+    torch.save(state, tmp_path / "m.pt")
+    loaded = Net().eval()
+    said = load_weights(loaded, tmp_path / "m.pt")
+    assert "`net.`" in said
+    assert "2 others, such as `loss.weight`" in said
+    assert torch.equal(loaded(torch.ones(2, 6)), network(torch.ones(2, 6)))
+    assert load_weights(Net(), tmp_path / "m.pt", prefix="net.") == ""  # nothing was chosen
+
+
+@pytest.mark.parametrize("average", ["ema.", "ema_model.module.", "model_ema.", "swa_model.", "averaged."])
+def test_a_choice_between_weights_and_their_average_is_said(network: Net, tmp_path: Path, average: str) -> None:
+    other = {name: value * 2 for name, value in network.state_dict().items()}
+    state = renamed(network.state_dict(), "model.{}".format) | renamed(other, f"{average}{{}}".format)
+    torch.save(state, tmp_path / "m.pt")
+    loaded = Net()
+    said = load_weights(loaded, tmp_path / "m.pt")
+    assert torch.equal(loaded.a.weight, network.a.weight)
+    assert "`model.`" in said
+    assert f"`{average}`" in said
+    assert f"target.prefix={average}" in said
+    load_weights(loaded, tmp_path / "m.pt", prefix=average)
+    assert torch.equal(loaded.a.weight, network.a.weight * 2)
+
+
+def test_an_average_alone_is_taken(network: Net, tmp_path: Path) -> None:
+    state = renamed(network.state_dict(), "ema.module.{}".format) | {"ema.n_averaged": torch.tensor(3)}
+    torch.save(state, tmp_path / "m.pt")
+    assert load_weights(Net(), tmp_path / "m.pt") == ""
+
+
+def test_weights_that_two_prefixes_could_mean_are_refused(network: Net, tmp_path: Path) -> None:
+    state = renamed(network.state_dict(), "student.{}".format) | renamed(network.state_dict(), "teacher.{}".format)
+    state["teacher.a.bias"] = torch.zeros(6)
+    torch.save(state, tmp_path / "m.pt")
+    sentence = sentence_of(Net(), tmp_path / "m.pt")
+    assert "`student.`, `teacher.`" in sentence
+    assert "target.prefix" in sentence
+    loaded = Net()
+    load_weights(loaded, tmp_path / "m.pt", prefix="teacher.")
+    assert torch.equal(loaded.a.bias, torch.zeros(6))
+
+
+def test_a_part_of_a_larger_network_is_taken_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    whole = nn.Sequential(nn.Linear(50, 6), nn.Linear(6, 3))
+    torch.save(whole.state_dict(), tmp_path / "m.pt")
+    sentence = sentence_of(nn.Linear(6, 3), tmp_path / "m.pt")
+    assert "target.prefix=1." in sentence
+    assert "`0.weight`" in sentence
+    head = nn.Linear(6, 3)
+    load_weights(head, tmp_path / "m.pt", prefix="1.")
+    assert torch.equal(head.weight, whole[1].weight)
+
+
+def test_a_misfit_says_what_was_found_and_what_was_not(network: Net, tmp_path: Path) -> None:
+    state = changed(network, blocks__1__bias=torch.zeros(4))
+    torch.save(renamed(state, "net.{}".format), tmp_path / "m.pt")
+    sentence = sentence_of(Net(), tmp_path / "m.pt")
+    count = len(network.state_dict())
+    for part in (
+        "`blocks.1.bias` is [4] in the file and [3]",
+        f"{count} of the model's {count} names",
+        "behind `net.`",
+    ):
+        assert part in sentence
+    del state["blocks.1.weight"]
+    torch.save(state, tmp_path / "m.pt")
+    assert f"{count - 1} of the model's {count} names" in sentence_of(Net(), tmp_path / "m.pt")
+    assert "target.prefix" in sentence_of(Net(), tmp_path / "m.pt", prefix="net.")
+
+
+def test_the_averages_of_lightning_are_said_and_what_was_before_is_had(network: Net, tmp_path: Path) -> None:
+    other = {name: value * 2 for name, value in network.state_dict().items()}
+    content = {"pytorch-lightning_version": "2.6.0", "state_dict": other, "current_model_state": network.state_dict()}
+    torch.save(content, tmp_path / "m.ckpt")
+    loaded = Net()
+    assert "target.key=current_model_state" in load_weights(loaded, tmp_path / "m.ckpt")
+    assert torch.equal(loaded.a.weight, network.a.weight * 2)
+    assert load_weights(loaded, tmp_path / "m.ckpt", key="current_model_state") == ""
+    assert torch.equal(loaded.a.weight, network.a.weight)
+
+
+def test_weights_beside_objects_that_need_code_are_read(network: Net, tmp_path: Path) -> None:
+    torch.save({"model": network.state_dict(), "hook": Executes(), "net": nn.Linear(2, 2)}, tmp_path / "m.pt")
+    loaded = Net().eval()
+    load_weights(loaded, tmp_path / "m.pt")
+    assert torch.equal(loaded(torch.ones(2, 6)), network(torch.ones(2, 6)))
+
+
+def test_one_list_in_many_places_is_looked_at_once(tmp_path: Path) -> None:
+    held: list[Any] = [{"x": torch.ones(1)}]
+    for _ in range(4):
+        held = [held] * 1000
+    torch.save(held, tmp_path / "m.pt")
+    assert "does not fit the model" in sentence_of(Net(), tmp_path / "m.pt")
+
+
+def test_a_tensor_of_another_kind_is_named(network: Net, tmp_path: Path) -> None:
+    state: dict[str, Any] = dict(network.state_dict())
+    state["blocks.1.weight"] = torch.eye(3, 6).to_sparse()
+    torch.save({"model": renamed(state, "net.{}".format)}, tmp_path / "m.pt")
+    sentence = sentence_of(Net(), tmp_path / "m.pt")
+    assert "`net.blocks.1.weight` is a torch._utils._rebuild_sparse_tensor, which is not read" in sentence

@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from training_jobs import train_with
 
+from mia_lightning.command.configuration import content_of
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.datasets.digits import load_digits
 from mia_lightning.datasets.population import Population
@@ -47,7 +48,8 @@ def as_images(population: Population) -> Population:
 )
 def test_every_architecture_takes_the_default_data_set(name: str, digits: Population) -> None:
     with initialize_config_dir(str(config_directory()), version_base="1.3"):
-        make = instantiate(compose("config", overrides=[f"model={name}"])["model"], _partial_=True)
+        config = compose("config", overrides=[f"model={name}", "logger=none"])
+    make = instantiate(content_of(config)["model"], _partial_=True)
     bound = bind_records(make, digits)
     images = digits.records(torch.arange(3))
     with isolated(0, "a network"):

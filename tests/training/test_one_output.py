@@ -18,6 +18,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.targets.existing import Existing
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.stack.way import ask
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -112,7 +113,7 @@ def test_logits_that_lie_in_0_and_1_by_chance_are_logits(bias: float, two: Popul
     assert bool(((logits_N > 0) & (logits_N < 1)).all()) == (bias == 0.5)
     assert given_answer(network, words) == "logit"
     assert given_answer(nn.Sequential(network, nn.Sigmoid()), words) == "probability"
-    assert bind_records(partial(Words, bias), words)()(words.x_N).shape == (len(words), 2)
+    assert ask(bind_records(partial(Words, bias), words)(), words.x_N).shape == (len(words), 2)
 
 
 def test_weights_of_zero_tell_nothing_so_that_others_are_drawn(two: Population) -> None:

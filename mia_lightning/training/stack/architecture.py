@@ -1,8 +1,7 @@
 """Inspect an architecture once, on a few records, before anything expensive starts."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -14,14 +13,16 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError, first_line
+from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.words import Words
+from mia_lightning.training.stack.checked_outputs import brief, check_outputs, path_of_failure
 from mia_lightning.training.stack.layers import MaskedBatchNorm, make_stackable
-from mia_lightning.training.stack.one_output import Answer, one_output
+from mia_lightning.training.stack.outputs import Answer
 from mia_lightning.training.stack.stack import FitsToRecords, MakeNetwork, Stack, slots_of
+from mia_lightning.training.stack.way import ask
 
 
 def _untrained(value: object) -> object:
@@ -61,6 +62,7 @@ class Architecture:
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
         own_training: the methods by which a LightningModule says how it is trained, which a stack does not call.
         one_output: what its one output is, of which two columns are made; None where there is one a class.
+        gives: what it gives, and how it is asked for it, where that is unlike a forward that gives logits; clauses.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Architecture:
     last_layer: str = ""
     own_training: tuple[str, ...] = ()
     one_output: Answer | None = None
+    gives: tuple[str, ...] = ()
 
     @property
     def gives_probabilities(self) -> bool:
@@ -134,7 +137,7 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             _check_memory(network, name)
         x_B = few_records(network, population).cpu()
         stackable = make_stackable(network.cpu(), 0, "inspection")
-        found = check_outputs(stackable, x_B, population.num_classes, name=name, trainable=trainable)
+        found = check_outputs(stackable, x_B, population, name=name, trainable=trainable)
         if trainable:
             _check_training(stackable, x_B[:2], name)
         _check_state(make_network, x_B, name)
@@ -150,7 +153,8 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             probabilities_in=found.probabilities_in,
             last_layer=found.last_layer,
             own_training=own_training(network),
-            one_output=one_output(network),
+            one_output=found.one_output,
+            gives=found.gives,
         )
 
 
@@ -214,85 +218,6 @@ def _check_new(make_network: MakeNetwork, network: nn.Module) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """What a network gives: the fields of `Architecture` of the same names."""
-
-    probabilities_in: tuple[str, ...]
-    last_layer: str
-
-
-def check_outputs(network: nn.Module, x_B: Tensor, num_classes: int, *, name: str, trainable: bool) -> Outputs:
-    """What a network gives for three records, in eval mode and, if it is to be trained, in train mode.
-
-    Raises:
-        InputError: it fails, or does not give floating-point numbers `[B, C]`.
-    """
-    found, last = [], ""
-    for mode in ("train", "eval") if trainable else ("eval",):
-        network.train(mode == "train")
-        outputs = []
-        for size in (2, 3):  # a batch size that is written into the network fails for one of them
-            output_BC, layer = _checked_output(network, x_B[:size], num_classes, name, mode)
-            outputs.append(output_BC)
-        if are_probabilities(torch.cat(outputs)):
-            found.append(mode)
-            last = layer
-    return Outputs(probabilities_in=tuple(found), last_layer=last)
-
-
-def are_probabilities(output_BC: Tensor) -> bool:
-    """Whether all rows are in [0, 1] and sum to 1, as far as their type can tell."""
-    tolerance = max(1e-4, 4 * torch.finfo(output_BC.dtype).eps)
-    output_BC = output_BC.detach().double()
-    is_between = bool(((output_BC >= 0) & (output_BC <= 1 + tolerance)).all())
-    return is_between and bool(((output_BC.sum(1) - 1).abs() <= tolerance).all())
-
-
-def _checked_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str, mode: str) -> tuple[Tensor, str]:
-    """The output, and the layer that it is of."""
-    shape = tuple(x_B.shape)
-    with _path_of_failure(network) as path, _last_layer(network) as last:
-        try:
-            logits = network(x_B)
-        except Exception as error:  # the user's own code may raise anything
-            raise InputError(
-                f"The model {name} fails on a batch of records of shape {shape}, in its module `{path[-1]}` in {mode} "
-                f"mode: {_brief(error)}."
-            ) from error
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_B), num_classes):
-        found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(
-            f"The model {name} gives {found} for records of shape {shape} in {mode} mode; it must give logits of shape "
-            f"[B, C], here [{len(x_B)}, {num_classes}]."
-        )
-    if not logits.is_floating_point():
-        raise InputError(
-            f"The model {name} gives numbers of type {str(logits.dtype).removeprefix('torch.')} in {mode} mode; it "
-            "must give logits, which are floating-point numbers."
-        )
-    return logits, next((layer for layer, output in last if output is logits), "")
-
-
-@contextmanager
-def _last_layer(network: nn.Module) -> Iterator[list[tuple[str, object]]]:
-    """Within the context, the latest output of each layer, with the layer's path and class, innermost layers first."""
-    outputs: list[tuple[str, object]] = []
-    handles = []
-    for path, layer in _hookable(network):
-        words = f"`{path}` ({type(layer).__name__})" if path else f"the model itself ({type(layer).__name__})"
-
-        def leave(_: nn.Module, __: object, output: object, words: str = words) -> None:
-            outputs.append((words, output))
-
-        handles.append(layer.register_forward_hook(leave))
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _check_memory(network: nn.Module, name: str) -> None:
     """Refuse parameters and buffers that share memory without being one, which steps of training would change twice."""
     extents = []
@@ -323,7 +248,7 @@ def _check_state(make_network: MakeNetwork, x_B: Tensor, name: str) -> None:
                 state[path] = state[path] * 1.05 + 0.01
             own[path].copy_(state[path])
         try:
-            expected_BC, found_BC = alone(x_B).double(), stack.call_one(state, x_B).double()
+            expected_BC, found_BC = ask(alone, x_B).double(), stack.call_one(state, x_B).double()
         except Exception:  # of the user's own code, for which the other values are none, such as indices
             return
     scale = float(expected_BC.abs().nan_to_num(0.0, 0.0, 0.0).max())
@@ -353,7 +278,7 @@ def _check_training(network: nn.Module, x_B: Tensor, name: str) -> None:
 
         handles += [layer.register_forward_pre_hook(enter), layer.register_forward_hook(leave)]
     network.train()
-    output = network(x_B)
+    output = ask(network, x_B)
     for handle in handles:
         handle.remove()
     if not output.requires_grad:
@@ -402,7 +327,7 @@ def _vmap_refusal(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> st
     stack = Stack.build(make_network, [0, 1], seed=0, role="inspection").cpu().train(trainable)
     x_KB = torch.stack([x_B, x_B])
     is_real_KB = torch.ones(2, 2, dtype=torch.bool)
-    with _path_of_failure(stack.networks) as path:
+    with path_of_failure(stack.networks) as path:
         try:
             logits_KBC = stack(x_KB, is_real_KB=is_real_KB)
             if trainable:
@@ -410,32 +335,4 @@ def _vmap_refusal(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> st
             return None
         except Exception as error:  # vmap raises errors of many types; the loop runs the architecture in any case
             layer = stack.networks.get_submodule(path[-1]) if path[-1] != "the model itself" else stack.networks
-            return f"vmap cannot run `{path[-1]}` ({type(layer).__name__}): {_brief(error)}"
-
-
-@contextmanager
-def _path_of_failure(network: nn.Module) -> Iterator[list[str]]:
-    """Within the context, the last entry of the list is the path of the innermost module that is running."""
-    running = ["the model itself"]
-    handles = []
-    for path, layer in _hookable(network):
-        if path:
-            handles += [
-                layer.register_forward_pre_hook(lambda *_, path=path: running.append(path)),
-                layer.register_forward_hook(lambda *_: (running.pop(), None)[1]),
-            ]
-    try:
-        yield running
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hookable(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The layers and their paths, without those of TorchScript, which take no hooks."""
-    return [each for each in network.named_modules() if not isinstance(each[1], torch.jit.ScriptModule)]
-
-
-def _brief(error: Exception) -> str:
-    sentence = first_line(error).split(". ")[0]
-    return sentence if len(sentence) <= 160 else sentence[:157] + "..."
+            return f"vmap cannot run `{path[-1]}` ({type(layer).__name__}): {brief(error)}"

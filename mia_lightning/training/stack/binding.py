@@ -1,4 +1,4 @@
-"""A model bound to its records: shapes filled in, flattened images unflattened, two columns for two classes."""
+"""A model bound to its records: shapes filled in, flattened images unflattened, the way in which it is asked."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,17 +9,21 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
 from mia_lightning.training.stack.architecture import bind_shapes
-from mia_lightning.training.stack.one_output import bind_one_output
+from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.stack.stack import MakeNetwork
+from mia_lightning.training.stack.way import bind_outputs
 
 
-def bind_records(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
+def bind_records(make: Callable[..., nn.Module], population: Population, form: OutputForm = "auto") -> MakeNetwork:
     """`make` with the shape of a record and the number of classes filled in (`bind_shapes`).
 
-    Where records are flattened images, a network that runs on images alone is given those. Where there are two classes,
-    a network with one output gives two columns.
+    Where records are flattened images, a network that runs on images alone is given those. What a network gives is made
+    outputs `[B, C]` (`way.bind_outputs`).
+
+    Raises:
+        InputError: as `bind_outputs`.
     """
-    return bind_one_output(_bind_images(make, population), population)
+    return bind_outputs(_bind_images(make, population), population, form)
 
 
 def _bind_images(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:

@@ -15,8 +15,9 @@ from mia_lightning.store.documents import DamagedError
 from mia_lightning.store.tensors import save_tensors, saved_tensors
 from mia_lightning.training.stack.dense import DenseLayers
 from mia_lightning.training.stack.layers import CounterDropout, MaskedBatchNorm, make_stackable
+from mia_lightning.training.stack.way import MakeNetwork as MakeNetwork
+from mia_lightning.training.stack.way import ask, kept_way
 
-MakeNetwork = Callable[[], nn.Module]
 Slot = tuple[dict[str, Any], str]
 """A registry of a layer, of its parameters or of its buffers, and the name there."""
 
@@ -54,7 +55,7 @@ class Stack(nn.Module):
             if isinstance(layer, kind)
         ]
         self._slots = slots_of(self.networks)
-        self._dense = DenseLayers.of(self.networks)
+        self._dense = DenseLayers.of(self.networks) if kept_way(self.networks) is None else None
         self._is_channels_last = False
         self._assign({**parameters, **buffers})
 
@@ -128,7 +129,7 @@ class Stack(nn.Module):
         for dropout in self._dropouts:
             dropout.calls = 0
         with self._holding({**state, **context}):
-            logits_BC: Tensor = self.networks(x_B)
+            logits_BC: Tensor = ask(self.networks, x_B)
         return logits_BC
 
     @contextmanager

@@ -3,9 +3,9 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import BeforeValidator, SkipValidation, model_validator
@@ -33,6 +33,18 @@ MakeScheduler = Callable[[Optimizer], LRScheduler]
 Objective = Callable[[Tensor, Tensor], Tensor]
 BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+
+
+if TYPE_CHECKING:
+    Epochs = int  # once a recipe is made, it has their number
+else:
+    Epochs = AtLeast1 | None
+
+DEFAULT_EPOCHS = 100
+
+
+class _Unset(int):
+    """A number that nobody has set."""
 
 
 _STEPS_ONE_BY_ONE = 50_000  # of a schedule, about 0.3 s
@@ -101,7 +113,8 @@ class Recipe:
     """The `training` section of the configuration.
 
     Attributes:
-        epochs: passes over a model's training records.
+        epochs: passes over a model's training records; None for those of a trained target that says for how many it was
+            trained, and else 100.
         batch_size: at most so many records of a model in one step; exclusive with `batches_per_epoch`; 100 if
             neither is given.
         batches_per_epoch: a fixed number of steps for an epoch, over which the records are divided evenly.
@@ -133,7 +146,7 @@ class Recipe:
         InputError: a value is out of range, optimiser or schedule cannot be made, or an optimiser couples models.
     """
 
-    epochs: AtLeast1 = 100
+    epochs: Epochs = None  # type: ignore[assignment]  # a number once it is made
     optimizer: Annotated[MakeOptimizer, _BY_TARGET] = partial(torch.optim.Adam, lr=5e-3)
     batch_size: AtLeast1 | None = None
     batches_per_epoch: AtLeast1 | None = None
@@ -162,6 +175,7 @@ class Recipe:
         )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "epochs", _Unset(DEFAULT_EPOCHS) if self.epochs is None else self.epochs)
         if (self.batch_size is None) == (self.batches_per_epoch is None):
             raise InputError(
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
@@ -172,6 +186,15 @@ class Recipe:
             parameter = nn.Parameter(torch.zeros(1))
             parameter.grad = torch.zeros(1)
             _check_scheduler(self.scheduler, self.make_optimizer([parameter]))
+
+    @property
+    def leaves_epochs_open(self) -> bool:
+        """Whether nobody has set the epochs."""
+        return isinstance(self.epochs, _Unset)
+
+    def trained_for(self, epochs: int | None) -> "Recipe":
+        """The recipe with these epochs, where it leaves them open."""
+        return replace(self, epochs=epochs) if self.leaves_epochs_open and epochs is not None else self
 
     def steps_per_epoch(self, num_records: int) -> int:
         """Number of batches into which a model's records are divided in each epoch."""

@@ -1,0 +1,26 @@
+"""What a trained target says of its own making, filled in where the audit leaves it open."""
+
+from dataclasses import replace
+
+from mia_lightning.run.definition import Audit
+from mia_lightning.terminal.progress import Stages
+
+
+def completed(audit: Audit, stages: Stages) -> Audit:
+    """The audit with the architecture and the epochs of its target, as far as the target says them; it is remarked.
+
+    Raises:
+        InputError: the target cannot be read, or contradicts the records.
+    """
+    model, remarks = audit.attacked.completed(audit.model, audit.population)
+    training, guess, epochs = audit.training, audit.guess, audit.attacked.trained_epochs
+    for kind, sentence in remarks:
+        stages.remark(sentence, kind=kind)
+    if training.leaves_epochs_open and epochs is not None:
+        training = training.trained_for(epochs)
+        stages.remark(
+            f"`training.epochs` is {epochs}: for so many the target was trained, as its checkpoint says.", kind="note"
+        )
+    if guess is not None and guess.training is not None:
+        guess = replace(guess, training=guess.training.trained_for(epochs))
+    return replace(audit, model=model, training=training, guess=guess)

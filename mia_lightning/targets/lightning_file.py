@@ -1,0 +1,306 @@
+"""What a Lightning checkpoint says beside its weights: the hyper-parameters of its module, and how long it trained."""
+
+import inspect
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mia_lightning.errors import InputError, one_line
+from mia_lightning.settings.checking import shown
+from mia_lightning.targets.inert import Inert, is_inert, name_of
+from mia_lightning.targets.interface import Remarks
+
+_OF_THE_RECORDS = ("input_shape", "num_classes")  # which the population fills in
+_OF_LIGHTNING = ("_instantiator", "_class_path")
+_LARGEST_YAML = 2**20  # bytes
+_DEEPEST = 20
+_MOST_VALUES = 100_000  # of hyper-parameters
+_NAMESPACES, _ATTRIBUTES = ("argparse.Namespace", "types.SimpleNamespace"), ".parsing.AttributeDict"
+_DICTS, _LISTS = "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"
+
+
+@dataclass(frozen=True)
+class NeedsCode:
+    """A value of a file that only code could make; `name` is what code."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a checkpoint says beside its weights.
+
+    Attributes:
+        place: where the hyper-parameters are from, for sentences.
+        hyper_parameters: by name; `NeedsCode` in the place of a value that only code could make.
+        argument: the parameter of the module that takes all of them together; None where each is one.
+        kind: of the object that held them, where it was none of Python's own.
+        epochs: that were begun; None where it does not say.
+    """
+
+    place: str = ""
+    hyper_parameters: Mapping[str, Any] = field(default_factory=dict)
+    argument: str | None = None
+    kind: str = ""
+    epochs: int | None = None
+
+    @classmethod
+    def of(cls, content: object, path: Path) -> "Said":
+        """What a file says, and the hparams.yaml beside it.
+
+        Args:
+            content: of the file, with `Inert` in the place of what needs code.
+
+        Raises:
+            InputError: the hparams.yaml is needed, and is none.
+        """
+        if not isinstance(content, Mapping) or "pytorch-lightning_version" not in content:
+            return cls()
+        held, place = content.get("hyper_parameters"), f"the hyper-parameters of {path.name}"
+        argument = content.get("hparams_name")
+        if not held:
+            beside = _hparams_beside(path)
+            held, argument = (None, None) if beside is None else (_of_yaml(beside), None)
+            place = "" if beside is None else f"{beside.parent.name}/{beside.name}"
+        top = _opened(held)
+        if top is None and held:  # an object of a class that is not known
+            top = {argument: held} if isinstance(argument, str) else {}
+            argument = None
+        plain = _Plain()
+        return cls(
+            place=place,
+            hyper_parameters={
+                str(name): plain.of(value) for name, value in (top or {}).items() if name not in _OF_LIGHTNING
+            },
+            argument=argument if isinstance(argument, str) else None,
+            kind=held.name if isinstance(held, Inert) else "",
+            epochs=_epochs(content),
+        )
+
+    def completed(self, make: Callable[..., nn.Module], num_classes: int) -> tuple[Callable[..., nn.Module], Remarks]:
+        """`make` with the hyper-parameters filled in that it takes and leaves open.
+
+        Returns:
+            It, and remarks.
+
+        Raises:
+            InputError: it needs one that only code could make, or the checkpoint is of other classes.
+        """
+        if not self.hyper_parameters:
+            return make, []
+        own = self.hyper_parameters.get("num_classes")
+        if type(own) is int and own != num_classes:
+            raise InputError(
+                f"`num_classes` is {own} in {self.place}, and the records have {num_classes} classes; give the data "
+                "set that the checkpoint was trained on, or another checkpoint."
+            )
+        bound, parameters = _bound(make), _parameters(make)
+        whole = None if self.argument is None else parameters.get(self.argument)
+        if whole is not None and whole.kind is not inspect.Parameter.VAR_KEYWORD:
+            return self._whole(make, whole.name, bound)
+        takes_all = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()) and _is_module(make)
+        open_ = {
+            name: value
+            for name, value in self.hyper_parameters.items()
+            if (name in parameters or takes_all) and name not in bound and name not in _OF_THE_RECORDS
+        }
+        coded = {name: value.name for name, value in open_.items() if isinstance(value, NeedsCode)}
+        for name, code in coded.items():
+            if name in parameters and parameters[name].default is inspect.Parameter.empty:
+                raise InputError(self._needed(make, name, code))
+        given = {name: value for name, value in open_.items() if name not in coded}
+        said: Remarks = []
+        if given:
+            listed = ", ".join(f"{name}={_brief(value)}" for name, value in given.items())
+            said.append(("note", f"`model` is made with {listed}, from {self.place}: target and shadow models."))
+        said += [
+            (
+                "warning",
+                f"`model.{name}` is {_brief(bound[name])} as you set it, and {_brief(value)} in {self.place}: yours is "
+                "taken.",
+            )
+            for name, value in self.hyper_parameters.items()
+            if name in bound and name not in _OF_THE_RECORDS and _differ(bound[name], value)
+        ]
+        if coded:
+            left = ", ".join(f"`{name}` ({code})" for name, code in coded.items())
+            said.append(
+                (
+                    "warning",
+                    f"Of {self.place}, {left} would need code to be made: the defaults of {_name(make)} are taken; "
+                    "what was otherwise is to be set in `model`.",
+                )
+            )
+        return (partial(make, **given) if given else make), said
+
+    def _whole(
+        self, make: Callable[..., nn.Module], argument: str, bound: Mapping[str, Any]
+    ) -> tuple[Callable[..., nn.Module], Remarks]:
+        """`make` with all hyper-parameters as one argument."""
+        if argument in bound:
+            return make, [("note", f"`model.{argument}` is as you set it, and not as in {self.place}.")]
+        coded = {name: value.name for name, value in self.hyper_parameters.items() if isinstance(value, NeedsCode)}
+        if coded:
+            name, code = next(iter(coded.items()))
+            raise InputError(self._needed(make, argument, code if name == argument else f"mapping with a {code}"))
+        sentence = f"`model` is made with {argument} from {self.place}: the target and its shadow models."
+        return partial(make, **{argument: _held(self.kind or _ATTRIBUTES, self.hyper_parameters)}), [("note", sentence)]
+
+    def _needed(self, make: Callable[..., nn.Module], name: str, code: str) -> str:
+        return (
+            f"{_name(make)} needs `{name}`, which is a {code} in {self.place}, and to make it would run its code; give "
+            f"it in `model`: model.{name}=... on the command line, functools.partial({_name(make)}, {name}=...) in "
+            "Python."
+        )
+
+
+class _Plain:
+    """Plain values out of those of a file, at most so many; `NeedsCode` in the place of what only code could make."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_VALUES
+
+    def of(self, value: Any, depth: int = 0, *, is_inside: bool = False) -> Any:
+        """The value; of containers of OmegaConf, and namespaces, such again, but for those inside of one."""
+        self._left -= 1
+        if depth > _DEEPEST or self._left < 0:  # a small file can hold one list in many places
+            return NeedsCode("value of many parts")
+        kind = value.name if isinstance(value, Inert) else ""
+        within = is_inside or kind in (_DICTS, _LISTS)
+        held = _opened(value)
+        if held is not None:
+            named = {name: self.of(each, depth + 1, is_inside=within) for name, each in held.items()}
+            return _coded(named.values()) or (named if is_inside else _held(kind, named))
+        state: Any = value.state if isinstance(value, Inert) else None
+        if isinstance(state, Mapping) and (kind == _LISTS or kind.startswith("omegaconf.nodes.")):
+            value = state.get("_content" if kind == _LISTS else "_val")
+        if isinstance(value, list | tuple):
+            listed = [self.of(each, depth + 1, is_inside=within) for each in value]
+            return _coded(listed) or type(value)(listed)
+        return NeedsCode(name_of(value)) if is_inert(value) else value
+
+
+def _opened(value: Any) -> Mapping[Any, Any] | None:
+    """A mapping, also one of OmegaConf, of Lightning or of argparse, as the values that it holds; else None."""
+    if isinstance(value, Inert):
+        state: Any = value.state
+        if value.name == _DICTS:
+            value = state.get("_content") if isinstance(state, Mapping) else None
+        elif value.name in _NAMESPACES:
+            value = state
+        elif value.name.endswith(_ATTRIBUTES):
+            value = value.items
+    return value if isinstance(value, Mapping) else None
+
+
+def _held(kind: str, named: Mapping[Any, Any]) -> Any:
+    """The values in an object of the kind that held them."""
+    if kind == _DICTS:
+        from omegaconf import OmegaConf
+
+        return OmegaConf.create(dict(named))
+    if kind in _NAMESPACES:
+        return Namespace(**{str(name): each for name, each in named.items()})
+    if kind.endswith(_ATTRIBUTES):
+        from pytorch_lightning.utilities.parsing import AttributeDict
+
+        return AttributeDict(named)
+    return dict(named)
+
+
+def _coded(values: Iterable[object]) -> NeedsCode | None:
+    return next((each for each in values if isinstance(each, NeedsCode)), None)
+
+
+def _epochs(content: Mapping[Any, Any]) -> int | None:
+    """The epochs that were begun: those of a checkpoint within an epoch count as whole ones."""
+    place: Any = content.get("loops")
+    for name in ("fit_loop", "epoch_progress", "current", "started"):
+        place = place.get(name) if isinstance(place, Mapping) else None
+    if type(place) is int and place >= 1:
+        return place
+    epoch = content.get("epoch")
+    return epoch + 1 if type(epoch) is int and epoch >= 0 else None
+
+
+def _hparams_beside(path: Path) -> Path | None:
+    """The hparams.yaml of a logger, in the file's folder or in that around `checkpoints`."""
+    folders = [path.parent, path.parent.parent] if path.parent.name == "checkpoints" else [path.parent]
+    return next((each for folder in folders if (each := folder / "hparams.yaml").is_file()), None)
+
+
+def _of_yaml(path: Path) -> Any:
+    """The content of a YAML file; what it would make by code is inert."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]  # of a module without types
+        pass
+
+    def inert(loader: Any, suffix: str, node: Any) -> Inert:
+        made: Inert = type("Inert", (Inert,), {"name": suffix.partition("python/")[2][:200] or suffix[:200]})()
+        return made
+
+    def as_tuple(loader: Any, node: Any) -> tuple[Any, ...]:
+        return tuple(loader.construct_sequence(node, deep=True))
+
+    Loader.add_multi_constructor("", inert)
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", as_tuple)
+    try:
+        if path.stat().st_size > _LARGEST_YAML:
+            raise InputError(f"{path} is larger than {_LARGEST_YAML} bytes; no hparams.yaml of a logger is.")
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)  # a safe loader
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            f"{path}, which has the hyper-parameters of `target.path`, is no YAML; mend it, or take it away and set "
+            "them in `model`."
+        ) from error
+
+
+def _bound(make: Callable[..., Any]) -> dict[str, Any]:
+    """What is set already, by a `functools.partial` or several."""
+    bound: dict[str, Any] = {}
+    while isinstance(make, partial):
+        bound = {**make.keywords, **bound}
+        make = make.func
+    return bound
+
+
+def _parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(make).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return {}
+
+
+def _made(make: Any) -> Any:
+    while isinstance(make, partial):
+        make = make.func
+    return make
+
+
+def _is_module(make: Any) -> bool:
+    """Whether it is the class of a LightningModule, whose hyper-parameters are its own arguments."""
+    made = _made(make)
+    return isinstance(made, type) and any(each.__name__ == "LightningModule" for each in made.__mro__)
+
+
+def _name(make: Any) -> str:
+    return str(getattr(_made(make), "__name__", type(make).__name__))
+
+
+def _differ(one: object, other: object) -> bool:
+    """Whether two values are known to differ."""
+    plain = (str, int, float, bool, type(None), list, tuple, dict)
+    if isinstance(other, NeedsCode) or not isinstance(one, plain) or not isinstance(other, plain):
+        return False
+    as_lists = [list(each) if isinstance(each, tuple) else each for each in (one, other)]
+    return bool(as_lists[0] != as_lists[1])
+
+
+def _brief(value: object) -> str:
+    return one_line(shown(value))

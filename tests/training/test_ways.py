@@ -1,0 +1,447 @@
+"""What users' modules give, as targets and in stacks, against the logits inside them."""
+
+from collections import OrderedDict, namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from given_setup import given_setup
+from torch import Tensor, nn
+
+import mia_lightning as mia
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError, SettingError
+from mia_lightning.targets.existing import Existing
+from mia_lightning.training.stack.architecture import inspect_architecture
+from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.stack.way import ask
+
+pytestmark = [
+    pytest.mark.usefixtures("global_generators"),  # of networks that the tests make
+    pytest.mark.filterwarnings("ignore:You are trying to `self.log"),
+]
+
+Named = namedtuple("Named", ["features", "logits"])
+
+
+@dataclass
+class Result:
+    loss: Tensor | None
+    logits: Tensor
+
+
+class Core(nn.Module):
+    """Logits, and what a form makes of them."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any] = lambda z, x: z) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+        self.form = form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.layers(x), x)
+
+
+FORMS: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
+    "logits": (lambda z, x: z, ""),
+    "tuple": (lambda z, x: (z, x), "place 0 of the tuple"),
+    "tuple, later": (lambda z, x: (x, z, x.sum()), "place 1 of the tuple"),
+    "list": (lambda z, x: [z], "place 0 of the list"),
+    "dict": (lambda z, x: {"logits": z, "features": x}, "`logits` of the dict"),
+    "dict of both": (lambda z, x: {"probs": z.softmax(1), "logits": z}, "`logits` of the dict"),
+    "dict, pred": (lambda z, x: {"pred": z, "z": z * 0}, "`pred` of the dict"),
+    "dict, another name": (lambda z, x: {"yhat": z, "x": x, "loss": z.sum()}, "`yhat` of the dict"),
+    "ordered": (lambda z, x: OrderedDict(loss=z.sum(), logits=z), "`logits` of the OrderedDict"),
+    "named tuple": (lambda z, x: Named(x, z), "`logits` of the Named"),
+    "object": (lambda z, x: SimpleNamespace(loss=None, logits=z), "`logits` of the SimpleNamespace"),
+    "dataclass": (lambda z, x: Result(None, z), "`logits` of the Result"),
+    "nested": (lambda z, x: {"out": {"logits": z}, "x": x}, "`out.logits` of the dict"),
+    "probabilities": (lambda z, x: z.softmax(1), "gives probabilities"),
+    "dict of probabilities": (lambda z, x: {"probs": z.softmax(1)}, "`probs` of the dict"),
+    "log probabilities": (lambda z, x: z.log_softmax(1), "log probabilities are taken as such"),
+    "shifted": (lambda z, x: z + 5, ""),
+}
+
+
+def log_probability(core: Core, x_N: Tensor) -> Tensor:
+    with torch.no_grad():
+        return core.eval().layers(x_N).log_softmax(1)
+
+
+def settled(core: Core, x_N: Tensor) -> Core:
+    """With statistics of its own."""
+    core.train().layers(x_N)
+    return core
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_target_is_taken_for_what_it_gives_and_that_is_said(blobs: Population, form: str) -> None:
+    make, words = FORMS[form]
+    core = settled(Core(make), blobs.x_N)
+    setup = given_setup(blobs)
+    models = Existing(network=core).obtain(setup)
+    found = models.observe(blobs).log_probability_KANC[0, 0]
+    torch.testing.assert_close(found, log_probability(core, blobs.x_N), rtol=1e-4, atol=1e-5)
+    assert models.architecture.name == "Core"
+    said = " ".join([*setup.engine.stages.notes, *setup.engine.stages.remarks])
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if "probabilities" not in form or "log" in form])
+def test_a_stack_of_networks_answers_as_each_alone(blobs: Population, form: str) -> None:
+    make, _ = FORMS[form]
+    bound = bind_records(lambda: Core(make), blobs)
+    architecture = inspect_architecture(bound, blobs)
+    assert architecture.refusal is None
+    stack = Stack.build(bound, range(3), seed=1, role="shadow").eval()
+    with torch.no_grad():
+        found_KNC = stack(blobs.x_N, shared=True).log_softmax(-1)
+    for k in range(3):
+        alone = stack.model(k)
+        assert isinstance(alone, Core)
+        torch.testing.assert_close(found_KNC[k], log_probability(alone, blobs.x_N), rtol=1e-4, atol=1e-5)
+        assert type(alone(blobs.x_N[:2])) is type(Core(make)(blobs.x_N[:2]))  # its own forward is its own
+
+
+def audit(population: Population, **options: Any) -> mia.AuditReport:
+    return mia.audit(
+        population,
+        shadow=mia.Real(count=2),
+        attacks=[mia.Loss()],
+        training=mia.Recipe(epochs=2, batch_size=20),
+        trainer=mia.TrainerSettings(accelerator="cpu"),
+        **{"membership": mia.Disjoint(train_size=20), **options},
+    )
+
+
+@pytest.mark.parametrize("form", ["dict", "tuple, later", "log probabilities"])
+def test_models_of_any_form_are_trained_as_their_logits_would_be(blobs: Population, form: str) -> None:
+    make, words = FORMS[form]
+    report = audit(blobs, model=partial(Core, make))
+    plain = audit(blobs, model=partial(Core, FORMS["logits"][0]))
+    assert report.scores is not None
+    assert plain.scores is not None
+    torch.testing.assert_close(
+        torch.tensor(report.scores.score),
+        torch.tensor(plain.scores.score),
+        rtol=0,
+        atol=1e-2 if "log" in form else 1e-4,
+    )
+    assert any(words in note for note in report.notes)
+    assert not any("`model` makes" in note for note in plain.notes)
+
+
+class Auxiliary(Core):
+    """More in train mode than in eval mode."""
+
+    def forward(self, x: Tensor) -> Any:
+        z = self.layers(x)
+        return {"aux": z * 2, "logits": z} if self.training else z
+
+
+def test_what_is_given_in_train_mode_alone_is_found(blobs: Population) -> None:
+    report = audit(blobs, model=Auxiliary)
+    assert any("`logits` of the dict that it gives in train mode" in note for note in report.notes)
+
+
+def test_probabilities_that_our_cross_entropy_would_train_are_refused(blobs: Population) -> None:
+    for form in ("probabilities", "dict of probabilities"):
+        with pytest.raises(InputError, match="gives probabilities"):
+            audit(blobs, model=partial(Core, FORMS[form][0]))
+
+
+class Sigmoids(Core):
+    def __init__(self) -> None:
+        super().__init__(lambda z, x: z.sigmoid())
+
+
+def test_a_number_between_0_and_1_for_each_class_is_a_probability(blobs: Population) -> None:
+    core = settled(Sigmoids(), blobs.x_N)
+    setup = given_setup(blobs)
+    found = Existing(network=core).obtain(setup).observe(blobs).log_probability_KANC[0, 0]
+    with torch.no_grad():
+        share_NC = core.eval().layers(blobs.x_N).sigmoid()
+    torch.testing.assert_close(found.exp(), share_NC / share_NC.sum(1, keepdim=True), rtol=1e-4, atol=1e-5)
+    assert any("do not sum to 1" in note for note in setup.engine.stages.notes)
+    with pytest.raises(InputError, match="gives probabilities"):
+        audit(blobs, model=Sigmoids)
+
+
+class Small(Core):
+    """Logits that lie between 0 and 1 by chance, or are all 0."""
+
+    def __init__(self, bias: float) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.layers[3].weight.mul_(1e-3 if bias else 0.0)
+            self.layers[3].bias.fill_(bias)
+
+
+@pytest.mark.parametrize("bias", [0.5, 0.0])
+def test_logits_between_0_and_1_stay_logits(blobs: Population, bias: float) -> None:
+    setup = given_setup(blobs)
+    models = Existing(network=Small(bias)).obtain(setup)
+    assert not models.architecture.gives_probabilities
+    assert not setup.engine.stages.notes
+
+
+def reading_as(blobs: Population, core: Core, output: str) -> Tensor:
+    models = Existing(network=core, output=output).obtain(given_setup(blobs))
+    return models.observe(blobs).log_probability_KANC[0, 0]
+
+
+def test_what_a_user_says_of_the_outputs_holds(blobs: Population) -> None:
+    core = settled(Core(FORMS["probabilities"][0]), blobs.x_N)
+    with torch.no_grad():
+        given = core.eval()(blobs.x_N)
+    torch.testing.assert_close(reading_as(blobs, core, "logits"), given.log_softmax(1))
+    torch.testing.assert_close(reading_as(blobs, core, "probabilities"), given.log(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(SettingError, match=r"`target.output` is 'log_probabilities', but the model Core gives 0"):
+        reading_as(blobs, core, "log_probabilities")
+    with pytest.raises(SettingError, match=r"`target.output` is 'probabilities', but the model Core gives -"):
+        reading_as(blobs, Core(), "probabilities")
+    core = settled(Core(lambda z, x: z.log_softmax(1)), blobs.x_N)
+    torch.testing.assert_close(reading_as(blobs, core, "log_probabilities"), reading_as(blobs, core, "auto"))
+
+
+def test_logits_that_look_like_probabilities_are_said(blobs: Population) -> None:
+    setup = given_setup(blobs)
+    Existing(network=Core(FORMS["probabilities"][0]), output="logits").obtain(setup)
+    assert any("taken as logits" in note and "sum to 1" in note for note in setup.engine.stages.notes)
+
+
+def test_the_setting_holds_for_the_networks_of_model(blobs: Population) -> None:
+    with pytest.raises(SettingError, match=r"`model.output` is 'probabilities', but the model Core gives -"):
+        audit(blobs, model=Core, model_output="probabilities")
+    with pytest.raises(SettingError, match=r"`model.output` is 'logit' .*; it must be auto, logits, probabilities or"):
+        audit(blobs, model=Core, model_output="logit")
+    audit(blobs, model=partial(Core, FORMS["log probabilities"][0]), model_output="log_probabilities")
+    trained = audit(blobs, model=partial(Core, FORMS["probabilities"][0]), model_output="logits")
+    assert any("taken as logits" in note for note in trained.notes)
+
+
+def test_a_guess_says_of_its_own_networks_what_they_give(blobs: Population) -> None:
+    guess = mia.Guess(model=Core, output="probabilities")
+    with pytest.raises(SettingError, match=r"output` is 'probabilities', but the model Core gives -"):
+        audit(blobs, model=Core, guess=guess)
+
+
+@pytest.fixture
+def two(blobs: Population) -> Population:
+    return replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+
+
+class One(nn.Module):
+    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.form = nn.Linear(6, 1), form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.layer(x))
+
+
+ONES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
+    "dict": (lambda z: {"logits": z, "x": z.expand(-1, 6)}, "logit"),
+    "tuple": (lambda z: (z.squeeze(-1), z.sum()), "logit"),
+    "dict of a probability": (lambda z: {"prob": z.sigmoid()}, "probability"),
+}
+
+
+@pytest.mark.parametrize("form", ONES)
+def test_one_number_a_record_is_found_in_what_holds_it(two: Population, form: str) -> None:
+    make, answer = ONES[form]
+    network = One(make)
+    setup = given_setup(two)
+    models = Existing(network=network).obtain(setup)
+    with torch.no_grad():
+        logit_N = network.layer(two.x_N).squeeze(1)
+    expected = torch.stack([nn.functional.logsigmoid(-logit_N), nn.functional.logsigmoid(logit_N)], -1)
+    found = models.observe(two).log_probability_KANC[0, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert models.architecture.one_output == answer
+
+
+def test_what_one_number_is_can_be_said(two: Population) -> None:
+    network = One(torch.sigmoid)
+    found = {
+        output: Existing(network=network, output=output).obtain(given_setup(two)).architecture.one_output
+        for output in ("auto", "logits", "probabilities")
+    }
+    assert found == {"auto": "probability", "logits": "logit", "probabilities": "probability"}
+    with pytest.raises(SettingError, match=r"`target.output` is 'log_probabilities', and the model gives one number"):
+        Existing(network=network, output="log_probabilities").obtain(given_setup(two))
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        (lambda z, x: {"a": z, "b": z}, "several tensors that could be its logits: `a`, `b`"),
+        (lambda z, x: {"features": x, "loss": z.sum()}, r"gives dict \(`features` \[2, 6\], `loss` \[\]\) for records"),
+        (lambda z, x: (z.argmax(1),), r"gives tuple \(`0` \[2\]\) for records"),
+        (lambda z, x: "text", "gives str for records"),
+        (lambda z, x: z.argmax(1), r"gives \[2\] for records"),
+        (lambda z, x: z.long(), "gives numbers of type int64"),
+    ],
+)
+def test_what_holds_no_logits_is_refused(blobs: Population, form: Callable[[Tensor, Tensor], Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Existing(network=Core(form)).obtain(given_setup(blobs))
+    with pytest.raises(InputError, match=words):
+        audit(blobs, model=partial(Core, form))
+
+
+class Lit(pl.LightningModule):
+    """Of which each class below answers in a way of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Core()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net.layers(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+class ByForward(Lit):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Softmaxed(ByForward):
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return self(batch[0]).softmax(-1)
+
+
+class Classes(ByForward):
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self(batch).argmax(-1)
+
+
+class Tempered(ByForward):
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self(batch) / 3
+
+
+class OfRecords(Lit):
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.net(batch)
+
+
+class OfPairs(Lit):
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        x, y = batch
+        self.log("seen", float(len(y)))
+        return {"preds": self.net(x), "targets": y}
+
+
+class ForwardOfPairs(Lit):
+    def forward(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        x, y = batch
+        logits = self.net(x)
+        return nn.functional.cross_entropy(logits, y), logits
+
+
+class ByItsNetwork(Lit):
+    """As many are: the steps call the network, and there is no forward."""
+
+
+class OnlyClasses(Lit):
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.net(batch).argmax(-1)
+
+
+LIT: dict[type[Lit], str] = {
+    ByForward: "",
+    Softmaxed: "",
+    Classes: "its `predict_step`, which is not asked, gives [3]",
+    Tempered: "its `predict_step`, which is not asked, gives other probabilities",
+    OnlyClasses: "since it has no forward, and its `predict_step`, which is not asked, gives [3]",
+    OfRecords: "its `predict_step` is asked for records, since it has no forward",
+    OfPairs: "its `predict_step` is asked for (records, labels), since it has no forward, and `preds` of the dict",
+    ForwardOfPairs: "its forward is given (records, labels), and place 1 of the tuple",
+    ByItsNetwork: "its `net` is asked, which holds all of its parameters",
+}
+
+
+@pytest.mark.parametrize("kind", LIT)
+def test_a_lightning_module_answers_by_its_forward_or_its_predict_step(blobs: Population, kind: type[Lit]) -> None:
+    module = kind()
+    settled(module.net, blobs.x_N)
+    setup = given_setup(blobs)
+    found = Existing(network=module).obtain(setup).observe(blobs).log_probability_KANC[0, 0]
+    torch.testing.assert_close(found, log_probability(module.net, blobs.x_N), rtol=1e-4, atol=1e-5)
+    said = " ".join(setup.engine.stages.notes)
+    assert LIT[kind] in said
+    assert bool(said) == bool(LIT[kind])
+
+
+@pytest.mark.parametrize("kind", LIT)
+def test_a_stack_of_lightning_modules_answers_as_each_alone(blobs: Population, kind: type[Lit]) -> None:
+    bound = bind_records(kind, blobs)
+    architecture = inspect_architecture(bound, blobs)
+    assert architecture.refusal is None
+    stack = Stack.build(bound, range(2), seed=1, role="shadow").eval()
+    with torch.no_grad():
+        found_KNC = stack(blobs.x_N, shared=True).log_softmax(-1)
+        for k in range(2):
+            alone = stack.model(k)
+            torch.testing.assert_close(found_KNC[k], log_probability(alone.net, blobs.x_N), rtol=1e-4, atol=1e-5)
+
+
+class Nothing(Lit):
+    def __init__(self) -> None:
+        super().__init__()
+        self.other = nn.Linear(2, 2)
+
+
+class NothingButClasses(Nothing):
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.net(batch).argmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(NothingButClasses, r"gives \[2\] for records"), (Nothing, "forward")],
+    ids=["classes", "nothing"],
+)
+def test_a_lightning_module_that_gives_no_logits_is_refused(blobs: Population, kind: type[Lit], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Existing(network=kind()).obtain(given_setup(blobs))
+
+
+class Scales(nn.Module):
+    """Gives its records, scaled; it has a hook of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Core()
+        self.register_forward_hook(lambda module, inputs, output: (output, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.core(x)
+
+
+def test_hooks_of_the_users_own_are_heard(blobs: Population) -> None:
+    bound = bind_records(Scales, blobs)
+    assert ask(bound(), blobs.x_N[:4]).shape == (4, 3)
+    assert isinstance(bound()(blobs.x_N[:4]), tuple)
+
+
+def test_nothing_of_the_target_is_changed_to_find_out(blobs: Population) -> None:
+    module = OfPairs().train()
+    module.net.layers[0].eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    Existing(network=module).obtain(given_setup(blobs))
+    assert module.training
+    assert not module.net.layers[0].training
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert not [name for name in vars(module) if name.startswith("_mia")]
