@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
+from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError, is_storable
 from mia_lightning.settings.checking import shown
@@ -55,6 +56,7 @@ class Population:
             accelerator's free memory. Larger records stay where they are.
         image_shape: (channels, height, width) of records that are flattened images, for networks that want images;
             None for others.
+        loading: how the user's own training loader deals the records into batches; None where there is none.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
@@ -76,6 +78,7 @@ class Population:
     record_names: tuple[str, ...] = ()
     device_bytes: int | None = None
     image_shape: tuple[int, int, int] | None = None
+    loading: Loading | None = None
 
     def __post_init__(self) -> None:
         _check_population(self)

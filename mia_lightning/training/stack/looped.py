@@ -21,6 +21,8 @@ class LoopedGradients:
         self.stack = stack
         self._gradient: dict[str, Tensor] = {}  # [K, ...], by parameter
         self._latest: tuple[Tensor | None, ...] = ()
+        self.used_by_some: list[str] = []
+        """The parameters that some models used in the latest step, and others did not."""
 
     def __call__(self, loss_of: LossOf) -> Tensor:
         """Add the gradients to the `grad` of the stack's trainable parameters.
@@ -29,14 +31,15 @@ class LoopedGradients:
             loss_of: from k and the state of model k, the quantity that a step lowers and the loss, both scalars.
 
         Returns:
-            The losses, `[K]`.
+            The losses, `[K]`. A parameter that no model uses has no gradient.
         """
         trainable = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
         is_first = {name: parameter.grad is None for name, parameter in trainable.items()}
         for name, parameter in trainable.items():
             if parameter.grad is None:
                 parameter.grad = self._kept(name, parameter)
-        loss_K = []
+        loss_K: list[Tensor] = []
+        uses = dict.fromkeys(trainable, 0)
         for k, state in enumerate(self.stack.states()):
             leaves = [state[name].requires_grad_() for name in trainable]
             lowered, loss = loss_of(k, state)
@@ -48,7 +51,12 @@ class LoopedGradients:
             for (name, parameter), gradient in zip(trainable.items(), self._latest, strict=True):
                 assert parameter.grad is not None
                 _put(parameter.grad[k], gradient, is_first=is_first[name])
+                uses[name] += gradient is not None
             loss_K.append(loss.detach())
+        for name, parameter in trainable.items():
+            if is_first[name] and not uses[name]:
+                parameter.grad = None
+        self.used_by_some = [name for name, count in uses.items() if 0 < count < len(loss_K)]
         return torch.stack(loss_K)
 
     def clear(self) -> None:
