@@ -284,7 +284,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="to test the script")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
-    table, measured, is_equal = [HEADER], [], True
+    table: list[tuple[str, ...]] = [HEADER]
+    measured, is_equal = [], True
     for name in arguments.settings:
         setting = quick(SETTINGS[name]) if arguments.quick else SETTINGS[name]
         variants = variants_of(setting)

@@ -17,8 +17,8 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive
 from mia_lightning.training.own.schedules import check_schedules, stand_in_of
-from mia_lightning.training.own.stand_in import StandInTrainer
 from mia_lightning.training.own.stack_module import OwnStackModule, first_loss, moved_to_stack
+from mia_lightning.training.own.stand_in import StandInTrainer
 from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.module import StackModule

@@ -122,15 +122,15 @@ def optimization_of(network: nn.Module, trainer: StandInTrainer) -> Optimization
             "stack cannot hold; register them in the module."
         )
     for each in schedules:
-        kind = type(each.scheduler).__name__
+        scheduler: object = each.scheduler
+        kind = type(scheduler).__name__
         if each.reduce_on_plateau:
             raise InputError(
                 f"configure_optimizers of {name} gives {kind}, which would let one model's loss set the learning rate "
                 "of all; use a schedule that is fixed beforehand, such as CosineAnnealingLR."
             )
-        if not isinstance(each.scheduler, torch.optim.lr_scheduler.LRScheduler) and not has_own(
-            module, "lr_scheduler_step"
-        ):
+        is_known = isinstance(scheduler, torch.optim.lr_scheduler.LRScheduler)
+        if not is_known and not has_own(module, "lr_scheduler_step"):
             raise InputError(
                 f"configure_optimizers of {name} gives the schedule {kind}, which is no torch LRScheduler; override "
                 "lr_scheduler_step, as for Lightning, or use a schedule of torch."

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,7 +88,7 @@ def check_start(step: OwnStep, batch_index: int = 0) -> None:
         if not has_own(step.module, hook):
             continue
         drawn = torch.get_rng_state()
-        changed = _changed(step, lambda hook=hook: step.hook(hook))  # type: ignore[misc]
+        changed = _changed(step, partial(step.hook, hook))
         if changed is not None or not torch.equal(drawn, torch.get_rng_state()):
             what = f"changes {changed}" if changed is not None else "draws random numbers"
             raise InputError(
@@ -105,7 +106,7 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
     Raises:
         InputError: a hook fails, or changes gradients, large and undefined ones among them, or weights.
     """
-    arguments = {
+    arguments: dict[str, tuple[object, ...]] = {
         "on_before_backward": (loss,),
         "on_before_optimizer_step": (optimization.optimizer,),
         "on_before_zero_grad": (optimization.optimizer,),
@@ -118,11 +119,7 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
             step.trainer.at(epoch, 0)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient * factor
-            changed = _changed(
-                step,
-                lambda hook=hook: step.hook(hook, *arguments.get(hook, ())),
-                optimization,  # type: ignore[misc]
-            )
+            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
             step.trainer.at(0, 0)
             if changed is not None:
                 raise InputError(
@@ -138,14 +135,10 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
     Raises:
         InputError: a hook fails, or changes weights or the optimiser.
     """
-    arguments = {"on_train_batch_end": (outputs, batch, 0)}
+    arguments: dict[str, tuple[object, ...]] = {"on_train_batch_end": (outputs, batch, 0)}
     for hook in ("on_train_batch_end", "on_train_epoch_end", "on_train_end", "on_fit_end"):
         if has_own(step.module, hook):
-            changed = _changed(
-                step,
-                lambda hook=hook: step.hook(hook, *arguments.get(hook, ())),
-                optimization,  # type: ignore[misc]
-            )
+            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
             if changed is not None:
                 raise InputError(
                     f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "

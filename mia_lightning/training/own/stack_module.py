@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from mia_lightning.seeds import isolated
 from mia_lightning.training.own.optimization import Optimization, optimization_of
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
-from mia_lightning.training.own.step import OwnStep
+from mia_lightning.training.own.step import OwnStep, global_states
 from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import Labels, StackModule, clip_each_model
@@ -100,7 +99,7 @@ class OwnStackModule(StackModule):
         """
         epoch, batch_index = divmod(step, len(self.batches))
         self.stand_in.at(epoch, batch_index)
-        before = None if draws else _generators()
+        before = None if draws else global_states()[0]  # other threads may draw from Python's
         try:
             yield batch_index
         except Exception as error:
@@ -111,7 +110,7 @@ class OwnStackModule(StackModule):
                 f"The training_step of {self.own.name} cannot go on at batch {batch_index} of epoch {epoch} "
                 f"({type(error).__name__}: {first_line(error)}); {mend}give the network inside as `model`."
             ) from error
-        if before is not None and _generators() != before:
+        if before is not None and global_states()[0] != before:
             raise InputError(
                 f"The training_step of {self.own.name} draws random numbers at batch {batch_index} of epoch {epoch}, "
                 "though it drew none at first, so that its models would share them; set training.execution=loop, where "
@@ -194,9 +193,3 @@ def moved_to_stack(stack: Stack, trainer: StandInTrainer) -> Optimization:
     optimizer = optimization.move({id(p): stacked[name] for name, p in plain.named_parameters()})
     trainer.optimizers, trainer.lr_scheduler_configs = [optimizer], list(optimization.schedules)
     return optimization
-
-
-def _generators() -> tuple[object, ...]:
-    """The states of torch's and numpy's global generators; from Python's, other threads draw their waits."""
-    name, numbers, *rest = np.random.get_state(legacy=True)
-    return torch.get_rng_state().numpy().tobytes(), name, numbers.tobytes(), *rest

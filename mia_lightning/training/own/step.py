@@ -1,10 +1,12 @@
 """One training step of the LightningModule in a network, of one model or, under `vmap`, of all in a stack."""
 
 import inspect
+import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
@@ -218,6 +220,12 @@ def drawing(key: int, step: int, device: torch.device) -> Iterator[None]:
         with torch.random.fork_rng(devices=[device], device_type=device.type):
             torch.manual_seed(torch.initial_seed())
             yield
+
+
+def global_states() -> tuple[object, object]:
+    """The states of torch's and numpy's global generators, and of Python's, from which other threads may draw."""
+    _, numbers, *rest = np.random.get_state(legacy=True)
+    return (torch.get_rng_state().numpy().tobytes(), np.asarray(numbers).tobytes(), *rest), random.getstate()
 
 
 def _arguments(module: nn.Module) -> int:

@@ -1,11 +1,10 @@
 """Two steps of two models, alone, in a loop and under `vmap`: what a module's own training step needs, and allows."""
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +15,8 @@ from mia_lightning.training.own.lightning import lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
 from mia_lightning.training.own.refusals import check_around, check_end, check_methods, check_start
 from mia_lightning.training.own.schedules import stand_in_of
-from mia_lightning.training.own.step import OwnStep, drawing
-from mia_lightning.training.stack.layers import make_stackable
+from mia_lightning.training.own.step import OwnStep, drawing, global_states
+from mia_lightning.training.stack.layers import CounterDropout, make_stackable
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.recipe import Recipe
@@ -77,14 +76,15 @@ class _Trial:
 
     def alone(self) -> bool:
         """Each model by itself, as under Lightning; returns whether its steps draw random numbers."""
-        moved, moved_python = False, []
+        moved = False
+        moved_python: list[bool] = []
         for k in range(_MODELS):
             with isolated(0, _ROLE, k, "initialisation"):
                 network = make_stackable(self.make_network().cpu(), 0, _ROLE, k).train()
             trainer = self._trainer()
             optimization = optimization_of(network, trainer)
             if k == 0:
-                check_elementwise(lambda network=network: optimization_of(network, self._trainer()), self.name)  # type: ignore[misc]
+                check_elementwise(partial(optimization_of, network, self._trainer()), self.name)
             trainer.optimizers, trainer.lr_scheduler_configs = [optimization.optimizer], list(optimization.schedules)
             step = OwnStep(network, trainer)
             check_start(step)
@@ -93,9 +93,9 @@ class _Trial:
             for s in range(_STEPS):
                 trainer.at(0, s)
                 with drawing(k, s, _CPU):
-                    at_first = _states()
+                    at_first = global_states()
                     loss = self._loss_alone(step, network, s, k)
-                    torch_and_numpy, python = (a != b for a, b in zip(at_first, _states(), strict=True))
+                    torch_and_numpy, python = (a != b for a, b in zip(at_first, global_states(), strict=True))
                     moved, moved_python = moved or torch_and_numpy, [*moved_python, python]
                 self.loss_SK[s, k] = loss.detach()
             self.attributes |= {
@@ -207,14 +207,9 @@ class _Trial:
 def _set_step(network: nn.Module, step: int) -> None:
     """What a stack tells the layers of dropout before each step."""
     for layer in network.modules():
-        if hasattr(layer, "calls") and isinstance(getattr(layer, "step", None), Tensor):
+        if isinstance(layer, CounterDropout):
             layer.calls = 0
-            layer.step.fill_(step)  # type: ignore[operator, union-attr]
-
-
-def _states() -> tuple[object, object]:
-    name, numbers, *rest = np.random.get_state(legacy=True)
-    return (torch.get_rng_state().numpy().tobytes(), name, numbers.tobytes(), *rest), random.getstate()
+            layer.step.fill_(step)
 
 
 def _plain_attributes(module: nn.Module) -> dict[str, str]:
