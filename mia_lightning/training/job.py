@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive
 from mia_lightning.training.own.schedules import check_schedules, stand_in_of
-from mia_lightning.training.own.stack_module import OwnStackModule, first_loss, moved_to_stack
+from mia_lightning.training.own.stack_module import OfFirst, OwnStackModule, first_loss, moved_to_stack
 from mia_lightning.training.own.stand_in import StandInTrainer
 from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
@@ -106,8 +106,7 @@ class TrainingJob:
         return self.recipe.epochs * sum(self.recipe.steps_per_epoch(len(records)) for records in self.records_K)
 
     def groups(self) -> list[list[int]]:
-        """Places of the models that can train together: those with equal numbers of steps per epoch "
-        "(`Recipe.alike`)."""
+        """Places of the models that can train together, by `Recipe.alike`."""
         groups: dict[int, list[int]] = {}
         for place, records in enumerate(self.records_K):
             groups.setdefault(self.recipe.alike(len(records)), []).append(place)
@@ -174,9 +173,8 @@ class TrainingJob:
             stack.networks.get_buffer(name).copy_(buffer_K[list(places)])
         return stack
 
-    def loss_of_one(self, stack: Stack) -> Callable[[Tensor, Tensor], Tensor]:
-        """The loss of the first model of a stack for a batch `[1, B, *features]` and its labels or responses `[1, "
-        "B]`."""
+    def first_of(self, stack: Stack) -> OfFirst:
+        """A context that gives the loss of the first model of a stack; within it the gradient can be taken, too."""
         if self.recipe.own is not None:
             return first_loss(stack, self._stand_in())
 
@@ -184,7 +182,7 @@ class TrainingJob:
             logits_KBC = stack.call_one(stack.state_of(0), x[0], step=0)[None]
             return self.recipe.objective(logits_KBC, truth).mean()
 
-        return loss
+        return lambda: nullcontext(loss)
 
     def optimizer(self, stack: Stack) -> torch.optim.Optimizer:
         """The optimiser of a stack."""

@@ -1,7 +1,7 @@
 """Trains a stack of LightningModules by their own `training_step` and `configure_optimizers`."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +16,10 @@ from mia_lightning.training.own.step import OwnStep, global_states
 from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import Labels, StackModule, clip_each_model
+
+LossOfBatch = Callable[[Tensor, Tensor], Tensor]
+"""The loss of a batch `[1, B, *features]` and its labels or responses `[1, B]`, a scalar."""
+OfFirst = Callable[[], AbstractContextManager[LossOfBatch]]
 
 _KEPT = (int, float, bool, str, type(None))
 _PLACE = "own_training"
@@ -168,16 +172,17 @@ class OwnStackModule(StackModule):
         vars(self.own.module).update(restored["attributes"])
 
 
-def first_loss(stack: Stack, trainer: StandInTrainer) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of the first model of a stack for a batch `[1, B, *features]` and its labels `[1, B]`."""
+def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:
+    """A context that gives the loss of the first model of a stack; within it the gradient can be taken, too."""
     step = OwnStep(stack.networks, trainer)
     moved_to_stack(stack, trainer)
 
-    def loss(x: Tensor, label_KB: Tensor) -> Tensor:
-        with step.as_before(also_plain=True), stack.as_one(stack.state_of(0), x.device):
-            return step.loss(x[0], label_KB[0], 0)
+    @contextmanager
+    def of_first() -> Iterator[LossOfBatch]:
+        with step.as_before(also_plain=True), stack.as_one(stack.state_of(0), stack.device):
+            yield lambda x, label_KB: step.loss(x[0], label_KB[0], 0)
 
-    return loss
+    return of_first
 
 
 def moved_to_stack(stack: Stack, trainer: StandInTrainer) -> Optimization:

@@ -118,13 +118,17 @@ class OwnStep:
         """
         last = stack.num_models - 1
 
-        def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        @contextmanager
+        def within(k: int, state: Mapping[str, Tensor]) -> Iterator[None]:
             draws = nullcontext() if key_K is None else drawing(int(key_K[k]), step, x.device)
             with draws, self.as_before(also_plain=k < last), stack.as_one(state, x.device, step=step):
-                loss = self.loss(x[k], label_KB[k], batch_index)
+                yield
+
+        def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+            loss = self.loss(x[k], label_KB[k], batch_index)
             return loss * share, loss
 
-        return gradients(loss_of)
+        return gradients(loss_of, within)
 
     @contextmanager
     def as_before(self, *, also_plain: bool) -> Iterator[None]:

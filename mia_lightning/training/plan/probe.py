@@ -52,7 +52,7 @@ class Probe:
             stack = self._copies(1, place)
             gradients = job.gradients([place])
             parameters = [p for p in stack.parameters() if p.requires_grad]
-            loss_of_one = job.loss_of_one(stack)
+            first = job.first_of(stack)
 
             def step(keep: bool = False) -> dict[int, int]:
                 x = job.population.records(index_KB, stack.dtype)
@@ -63,9 +63,10 @@ class Probe:
                 ).to(self.device)
                 saved: dict[int, int] = {}
                 if keep or gradients is None:
-                    with self._precision(), saved_tensors() as saved:
-                        loss = loss_of_one(x, truth)
-                    loss.backward()
+                    with first() as loss_of:
+                        with self._precision(), saved_tensors() as saved:
+                            loss = loss_of(x, truth)
+                        loss.backward()
                 else:
                     given = Step(number=0, x=x, label_KB=truth, index_KB=index_KB, is_real_KB=None, execution="loop")
                     gradients(stack, given)
