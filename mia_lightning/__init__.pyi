@@ -22,12 +22,12 @@ from .audit import audit as audit
 from .audit import estimate as estimate
 from .audit import observe as observe
 from .audit import train_shard as train_shard
-from .datasets.augmentation import Crop as Crop
-from .datasets.augmentation import Cutout as Cutout
-from .datasets.augmentation import Flip as Flip
 from .callbacks.limits import BestWithin as BestWithin
 from .callbacks.limits import LeakageLimit as LeakageLimit
 from .callbacks.monitor import LeakageMonitor as LeakageMonitor
+from .datasets.augmentation import Crop as Crop
+from .datasets.augmentation import Cutout as Cutout
+from .datasets.augmentation import Flip as Flip
 from .datasets.canaries import Canaries as Canaries
 from .datasets.population import Population as Population
 from .datasets.population import make_population as make_population

@@ -14,7 +14,7 @@ from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
 from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
-from mia_lightning.training.stack.architecture import are_probabilities
+from mia_lightning.training.stack.outputs import are_probabilities
 
 Answer = Callable[[Any, Any], tuple[Tensor, Tensor]]
 Form = Literal["logits", "probabilities"]

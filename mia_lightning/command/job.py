@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_node
 from mia_lightning.command.own_targets import check_own
-from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.store.run_folder import written_to_run
 
@@ -145,8 +144,20 @@ class Job:
     @property
     def model(self) -> "Callable[..., nn.Module]":
         """What makes a network."""
-        made: Callable[..., nn.Module] = self._make(self.content["model"], "model", partial=True)
-        return made
+        return self._makes_network(self.content["model"], "model")
+
+    def _makes_network(self, node: Mapping[str, Any], place: str) -> "Callable[..., nn.Module]":
+        """What makes a network by its node; nodes in it, such as another network, are made anew for each network."""
+        parts = {name: each for name, each in node.items() if _is_made(each)}
+        rest = {name: each for name, each in node.items() if name not in parts}
+        made: Callable[..., nn.Module] = self._make(rest, place, partial=True)
+        if not parts:
+            return made
+        from mia_lightning.training.own.making import WithParts
+
+        return WithParts(
+            made, {name: self._make(each, f"{place}.{name}", partial=True) for name, each in parts.items()}
+        )
 
     @property
     def guessed_model(self) -> "Callable[..., nn.Module] | None":
@@ -159,8 +170,7 @@ class Job:
             return None
         if "_target_" not in node:
             node = {**self.content["model"], **node}
-        made: Callable[..., nn.Module] = self._make(node, "guess.model", partial=True)
-        return made
+        return self._makes_network(node, "guess.model")
 
     @cached_property
     def guess(self) -> "Guess | None":
@@ -195,6 +205,11 @@ class Job:
 
         with written_to_run():
             write_whole(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(self.content)).encode())
+
+
+def _is_made(node: object) -> bool:
+    """Whether it is a node that makes something, and not one that makes a function."""
+    return isinstance(node, Mapping) and "_target_" in node and not node.get("_partial_")
 
 
 def _canaries(settings: dict[str, Any]) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mia_lightning.defenses.accountant import Guarantee
+from mia_lightning.errors import InputError
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import HIDDEN_PROBABILITY, AnswerForm
 from mia_lightning.training.step.recipe import Recipe
@@ -101,10 +102,24 @@ class PrivateTraining(TrainingDefense, Protocol):
 Defense = OutputDefense | TrainingDefense
 
 
+_OF_A_STEP = ("objective", "batch_objective", "mix", "sampler", "gradient_rule")
+
+
 def defended_recipe(defenses: Sequence[TrainingDefense], recipe: Recipe) -> Recipe:
-    """The recipe with all defences in it, in order."""
+    """The recipe with all defences in it, in order.
+
+    Raises:
+        InputError: a defence in the loss or the gradients of models that are trained by a step of their own.
+    """
     for defense in defenses:
-        recipe = defense.adapt(recipe)
+        before, recipe = recipe, defense.adapt(recipe)
+        own = recipe.own
+        if own is not None and any(getattr(recipe, each) is not getattr(before, each) for each in _OF_A_STEP):
+            raise InputError(
+                f"defense={defense.name} changes the loss or the gradients of a step, and the LightningModule "
+                f"{own.name} "
+                "is trained by its own training_step; write the defence there, or give the network inside as `model`."
+            )
     return recipe
 
 

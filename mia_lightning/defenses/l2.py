@@ -34,11 +34,13 @@ class L2:
         return f"L2 penalty {self.strength:.12g}"
 
     def adapt(self, recipe: Recipe) -> Recipe:
-        """The recipe with the penalty in its optimiser.
+        """The recipe with the penalty in its optimiser; in the gradients, where a LightningModule makes the optimiser.
 
         Raises:
             InputError: an optimiser without a coupled `weight_decay`, such as AdamW.
         """
+        if recipe.own is not None:
+            return replace(recipe, own=replace(recipe.own, l2=recipe.own.l2 + self.strength))
         weight_decay = _weight_decay(recipe.optimizer)
         _check_coupled(recipe.optimizer, weight_decay)
         return replace(recipe, optimizer=_decaying(recipe.optimizer, weight_decay + 2 * self.strength))

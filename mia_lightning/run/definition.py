@@ -33,6 +33,7 @@ from mia_lightning.targets.checkpoint import Checkpoint
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
+from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
 from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.step.recipe import Recipe, default_recipe
@@ -87,7 +88,7 @@ class Audit:
             natural records; None for none.
         training: of target and shadow models; random steps of the training transform of `data` join it where it has no
             augmentation of its own.
-        trainer: accelerator, precision, callbacks.
+        trainer: accelerator, precision, callbacks; a `pl.Trainer` also gives its epochs, clipping and accumulation.
         store: where trained models and their answers are found and kept; None for nowhere.
         shard: which part of the shadow models this job trains into the store; None for the audit itself.
         seed: all random draws are functions of it and of their names.
@@ -135,7 +136,7 @@ class Audit:
     convergence: bool = False
     canaries: Annotated[Canaries | None, Place("canary")] = None
     training: Recipe = field(default_factory=default_recipe)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    trainer: Annotated[TrainerSettings, BeforeValidator(as_settings)] = field(default_factory=TrainerSettings)
     store: Store | None = None
     shard: Shard | None = None
     seed: int = 0

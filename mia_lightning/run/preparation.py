@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import DoesNotApplyError
@@ -19,10 +20,11 @@ from mia_lightning.shadows.guess import Guess
 from mia_lightning.terminal.amounts import size
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.own.making import made_for_stacks
+from mia_lightning.training.own.taken import taken
 from mia_lightning.training.plan.execution import Plans
 from mia_lightning.training.plan.memory import free_on_host
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.stack.architecture import inspect_architecture
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
 
@@ -78,28 +80,63 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
                 f"`defense.{defense.name}.k` is {defense.form.k}, and there are {population.num_classes} classes: it "
                 "hides none of them."
             )
-    make_network = bind_records(defended_model(trainings, audit.model), population, audit.model_output)
     membership = filled(audit, population)
     if not audit.shadow.makes_records:
         check_attacks(audit, membership, population, partial(filled, audit, population))
     guess, target = audit.guess, audit.attacked
     is_trained = target.takes_recipe or guess is None or guess.model is None  # the architecture, by whichever role
-    setup = Setup(
-        engine=engine,
-        make_network=make_network,
-        architecture=inspect_architecture(make_network, population, trainable=is_trained),
-        recipe=defended_recipe(*as_trained(trainings, audit.training, membership)),
-        population=population,
-        membership=membership,
-    )
+    if audit.trainer.fit is not None:
+        engine.stages.remark(audit.trainer.fit.sentence, kind="note")
+    how = _how(audit, Guess(), trainings, population, membership, trainable=is_trained)
+    setup = Setup(engine=engine, population=population, membership=membership, **how)
     _check_roles(setup, audit)
     if is_trained:
         _say_how_it_is_used(setup, "model")
     return setup
 
 
+def _how(
+    audit: Audit,
+    guess: Guess,
+    trainings: Sequence[TrainingDefense],
+    population: Population,
+    membership: Membership,
+    *,
+    trainable: bool = True,
+) -> dict[str, Any]:
+    """How a role's networks are made, what they are, and how they are trained: fields of a `Setup`.
+
+    Args:
+        guess: what is otherwise than `model` and `training` say.
+        trainings: the defences in the training of the role.
+    """
+    given = guess.training
+    if given is None:
+        given = audit.training if audit.trainer.fit is None else audit.trainer.fit.applied(audit.training)
+    model = defended_model(trainings, guess.model or audit.model)
+    make, shared = made_for_stacks(model, population, max_epochs=given.epochs)
+    form = audit.model_output if guess.model is None else guess.output
+    make_network = bind_records(make, population, form)
+    how = taken(
+        make_network,
+        population,
+        given,
+        num_records=int(membership.member_KN[0].sum()),
+        trainable=trainable,
+        place="model" if guess.model is None else "guess.model",
+        changed=lambda recipe: defended_recipe(*as_trained(trainings, recipe, membership)),
+    )
+    return {
+        "make_network": make_network,
+        "architecture": how.architecture,
+        "recipe": how.recipe,
+        "said": tuple(each for each in (how.sentence, shared) if each is not None),
+        "ignored": () if how.warning is None else (how.warning,),
+    }
+
+
 def _say_how_it_is_used(setup: Setup, place: str) -> None:
-    """Remark what one output is taken for, and that a LightningModule's own training is not called."""
+    """Remark what one output is taken for, and how a LightningModule is trained."""
     if setup.architecture.one_output is not None:
         setup.engine.stages.remark(
             f"`{place}` makes a network with one output, {setup.architecture.name}: it is trained as the "
@@ -116,12 +153,10 @@ def _say_how_it_is_used(setup: Setup, place: str) -> None:
             "logits.",
             kind="note",
         )
-    if setup.architecture.own_training:
-        setup.engine.stages.remark(
-            f"`{place}` makes the LightningModule {setup.architecture.name}, of which `forward` alone is used: its "
-            f"{', '.join(setup.architecture.own_training)} and the loss in them are ignored. The models are trained by "
-            "`training`: its optimizer, scheduler and objective."
-        )
+    for sentence in setup.said:
+        setup.engine.stages.remark(sentence, kind="note")
+    for sentence in setup.ignored:
+        setup.engine.stages.remark(sentence)
 
 
 def warn_of_given_split(setup: Setup, audit: Audit) -> None:
@@ -177,16 +212,8 @@ def shadow_setup(setup: Setup, audit: Audit) -> Setup:
     trainings = audit.training_defenses
     if guess.model is None and guess.training is None and (audit.adaptive or not trainings):
         return setup
-    population = setup.population
-    known, recipe = as_trained(trainings if audit.adaptive else (), guess.training or audit.training, setup.membership)
-    form = audit.model_output if guess.model is None else guess.output
-    make_network = bind_records(defended_model(known, guess.model or audit.model), population, form)
-    return replace(
-        setup,
-        recipe=defended_recipe(known, recipe),
-        make_network=make_network,
-        architecture=inspect_architecture(make_network, population),
-    )
+    known = trainings if audit.adaptive else ()
+    return replace(setup, **_how(audit, guess, known, setup.population, setup.membership))
 
 
 def as_trained(

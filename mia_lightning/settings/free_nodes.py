@@ -39,9 +39,10 @@ def about_call(
         filled: parameters that the program fills in, which no person sets.
     """
     function, given = make, dict[str, object]()
-    while isinstance(function, partial):  # what Hydra makes is not merged with a partial around it
-        given = {**function.keywords, **given}
-        function = function.func
+    while isinstance(function, partial) or hasattr(function, "__wrapped__"):
+        if isinstance(function, partial):  # what Hydra makes is not merged with a partial around it
+            given = {**function.keywords, **given}
+        function = function.func if isinstance(function, partial) else function.__wrapped__
     given = {each: value for each, value in given.items() if each not in filled}
     name = getattr(function, "__name__", type(function).__name__)
     parameters = {each: value for each, value in _parameters(function).items() if each not in filled}

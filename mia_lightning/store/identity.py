@@ -45,7 +45,16 @@ _LIBRARIES = frozenset(
     (
         *sys.stdlib_module_names,
         *("torch", "torchvision", "numpy", "scipy", "sklearn", "pandas", "pyarrow", "PIL", "timm", "opacus"),
-        *("pytorch_lightning", "lightning_fabric", "lightning", "hydra", "omegaconf", "pydantic", "pydantic_core"),
+        *(
+            "pytorch_lightning",
+            "lightning_fabric",
+            "lightning",
+            "torchmetrics",
+            "hydra",
+            "omegaconf",
+            "pydantic",
+            "pydantic_core",
+        ),
         "mia_lightning",
     )
 ) - {"__main__"}

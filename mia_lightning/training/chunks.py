@@ -146,9 +146,10 @@ class OneDevice:
         device = trainer.strategy.root_device
         try:
             with using_threads(plan.threads):
-                module = job.module(
-                    places, job.stack(places), execution=plan.execution, gradients=gradients, device=device
-                )
+                stack = job.stack(places)
+                if self.settings.precision.startswith("64"):
+                    stack = stack.double()  # before Lightning loads a checkpoint, which it would round to float32
+                module = job.module(places, stack, execution=plan.execution, gradients=gradients, device=device)
                 fit(trainer, module, resume=begun.checkpoint)
             module.to(device)  # Lightning's teardown moves it to the CPU
             return TrainedStack.of_module(module, job.architecture)

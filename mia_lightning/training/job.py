@@ -1,9 +1,10 @@
 """A training job: the models of one role, cut into chunks of models that train together."""
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive
+from mia_lightning.training.own.schedules import check_schedules, stand_in_of
+from mia_lightning.training.own.stack_module import OfFirst, OwnStackModule, first_loss, moved_to_stack
+from mia_lightning.training.own.stand_in import StandInTrainer
 from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.module import StackModule
@@ -80,7 +84,9 @@ class TrainingJob:
         """Raise an `InputError` for what would stop the training, as far as this can be told before the first step."""
         recipe, architecture = self.recipe, self.architecture
         recipe.check_schedule(self.role, map(len, self.records_K))
-        if self.response_KN is None:
+        if recipe.own is not None:
+            check_schedules(self.make_network, recipe, self.role, map(len, self.records_K))
+        elif self.response_KN is None:
             recipe.check_outputs(architecture, self.population.num_classes)
         if recipe.execution == "stack" and architecture.refusal is not None:
             raise InputError(f"`training.execution` is stack, but {architecture.refusal}; set training.execution=loop.")
@@ -100,10 +106,10 @@ class TrainingJob:
         return self.recipe.epochs * sum(self.recipe.steps_per_epoch(len(records)) for records in self.records_K)
 
     def groups(self) -> list[list[int]]:
-        """Places of the models that can train together: those with equal numbers of steps per epoch."""
+        """Places of the models that can train together, by `Recipe.alike`."""
         groups: dict[int, list[int]] = {}
         for place, records in enumerate(self.records_K):
-            groups.setdefault(self.recipe.steps_per_epoch(len(records)), []).append(place)
+            groups.setdefault(self.recipe.alike(len(records)), []).append(place)
         return list(groups.values())
 
     def chunks(self, width: int) -> list[list[int]]:
@@ -167,6 +173,26 @@ class TrainingJob:
             stack.networks.get_buffer(name).copy_(buffer_K[list(places)])
         return stack
 
+    def first_of(self, stack: Stack) -> OfFirst:
+        """A context that gives the loss of the first model of a stack; within it the gradient can be taken, too."""
+        if self.recipe.own is not None:
+            return first_loss(stack, self._stand_in())
+
+        def loss(x: Tensor, truth: Tensor) -> Tensor:
+            logits_KBC = stack.call_one(stack.state_of(0), x[0], step=0)[None]
+            return self.recipe.objective(logits_KBC, truth).mean()
+
+        return lambda: nullcontext(loss)
+
+    def optimizer(self, stack: Stack) -> torch.optim.Optimizer:
+        """The optimiser of a stack."""
+        if self.recipe.own is not None:
+            return moved_to_stack(stack, self._stand_in()).optimizer
+        return self.recipe.make_optimizer([p for p in stack.parameters() if p.requires_grad])
+
+    def _stand_in(self) -> StandInTrainer:
+        return stand_in_of(self.recipe, self.recipe.steps_per_epoch(len(self.records_K[0])))
+
     def module(
         self,
         places: Sequence[int],
@@ -181,7 +207,11 @@ class TrainingJob:
         Raises:
             InputError: the architecture cannot be trained on such batches.
         """
-        return StackModule(
+        if self.recipe.own is not None:
+            make: Callable[..., StackModule] = partial(OwnStackModule, draws=self.architecture.draws)
+        else:
+            make = StackModule
+        return make(
             stack,
             self.population,
             self._batches(places, device),
@@ -201,16 +231,15 @@ class TrainingJob:
             InputError: the architecture cannot be trained on such batches.
         """
         records_K = [self.records_K[place] for place in places]
-        batches = self.recipe.sampler(
-            records_K,
-            torch.tensor([derive(self.seed, self.role, self.models[place], "order") for place in places]),
-            batches_per_epoch=self.recipe.steps_per_epoch(len(records_K[0])),
-            device=device,
-        )
+        keys = [derive(self.seed, self.role, self.models[place], "order") for place in places]
+        batches = self.recipe.batches(records_K, torch.tensor(keys), device)
         if self.architecture.has_batch_norm and batches.smallest_batch < 2:
+            rest = "batches of one"
+            if self.recipe.loading is not None:
+                rest = "a last batch of one (a loader with drop_last=True would leave it out)"
             raise InputError(
-                f"`training.batch_size` divides {min(len(r) for r in records_K)} records into batches of one, over "
-                f"which the batch normalisation of {self.architecture.name} is undefined; use larger batches."
+                f"`training.batch_size` divides {min(len(r) for r in records_K)} records into {rest}, over which the "
+                f"batch normalisation of {self.architecture.name} is undefined; use other batches."
             )
         if self.architecture.mixes_records and any(batches.has_padding_S):
             raise InputError(

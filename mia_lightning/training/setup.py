@@ -14,7 +14,12 @@ from mia_lightning.training.trained import TrainedStack
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Setup:
-    """One architecture, one recipe, one population, and which model trains on which of its records."""
+    """One architecture, one recipe, one population, and which model trains on which of its records.
+
+    Attributes:
+        said: how the models are made and trained, where that is the user's own code: sentences for the report.
+        ignored: sentences about settings without effect.
+    """
 
     engine: Engine
     make_network: MakeNetwork
@@ -22,6 +27,8 @@ class Setup:
     recipe: Recipe
     population: Population
     membership: Membership
+    said: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     def train(self, rows: slice, role: str) -> TrainedStack:
         """The models of these rows of the membership, trained on their members."""

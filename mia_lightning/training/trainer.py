@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
 from annotated_types import Ge, Le, MinLen
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pydantic import AfterValidator
+from pydantic import AfterValidator, SkipValidation
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import SingleDeviceStrategy
@@ -25,7 +25,7 @@ from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import AtLeast0, FromList, Name, OneOf
 from mia_lightning.settings.words import Such, Words
 
-_PRECISIONS = {
+PRECISIONS = {
     "32": "32-true",
     "32-true": "32-true",
     "tf32": "32-true",
@@ -65,10 +65,19 @@ _Devices = Annotated[
 ]
 _Precision = Annotated[
     Name,
-    OneOf(_PRECISIONS),
+    OneOf(PRECISIONS),
     Words("32, tf32, bf16 or 64 (fp16 needs one loss scaler for all models of a stack, which would couple them)"),
 ]
 _Callback = Annotated[pl.Callback, Words("a Lightning callback", "Lightning callbacks by their `_target_`")]
+
+
+class FitOfTrainer(Protocol):
+    """How a Trainer trains, beside the hardware."""
+
+    @property
+    def sentence(self) -> str: ...
+
+    def applied(self, recipe: Any) -> Any: ...
 
 
 @settings("trainer")
@@ -84,6 +93,7 @@ class TrainerSettings:
         progress_bar: whether stages are shown as rich progress bars.
         callbacks: Lightning callbacks; every stage, and each of several devices, gets copies of its own.
         options: further arguments of `pl.Trainer`, such as `logger` for live training metrics.
+        fit: what a user's own Trainer says of epochs, clipping and accumulation (`given_trainer`); None for nothing.
     """
 
     accelerator: Name = "auto"
@@ -92,6 +102,7 @@ class TrainerSettings:
     progress_bar: bool = True
     callbacks: Annotated[Sequence[_Callback], FromList] = ()
     options: Annotated[Mapping[str, Any] | None, Such("{deterministic:true}")] = None
+    fit: SkipValidation[FitOfTrainer] | None = None
 
     def __post_init__(self) -> None:
         if self.accelerator == "mps":
@@ -163,7 +174,7 @@ class TrainerSettings:
                 if self.accelerator == "auto" and torch.backends.mps.is_available()
                 else self.accelerator,
                 devices=1 if isinstance(self.devices, int) else list(self.devices[:1]),
-                precision=_PRECISIONS[self.precision],  # type: ignore[arg-type]  # one of Lightning's literals
+                precision=PRECISIONS[self.precision],  # type: ignore[arg-type]  # one of Lightning's literals
                 max_epochs=epochs,
                 callbacks=[*own, *callbacks],
                 **(settings | dict(self.options or {})),

@@ -27,7 +27,7 @@ EXPERIMENTS = sorted(
 )
 # Filled in by the framework, or by the user's own class.
 PASSED_BY_THE_FRAMEWORK = {"input_shape", "num_classes"}
-NOT_IN_YAML = {"objective", "batch_objective", "mix", "sampler", "gradient_rule"}
+NOT_IN_YAML = {"objective", "batch_objective", "mix", "sampler", "gradient_rule", "loading", "own", "fit"}
 NOT_IN_SIGNATURE = {"train_size", "shards", "shard", "output"}  # taken off where a configuration is resolved
 
 

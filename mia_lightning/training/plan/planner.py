@@ -176,6 +176,7 @@ def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettin
         "execution": recipe.execution,
         "chunk": recipe.chunk,
         **({} if recipe.threads == "auto" else {"threads": recipe.threads}),
+        **({} if recipe.own is None else {"own": recipe.own.name, "draws": job.architecture.draws}),
     }
 
 

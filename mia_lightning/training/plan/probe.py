@@ -44,7 +44,7 @@ class Probe:
 
     def one_model(self) -> tuple[float, Footprint]:
         """Seconds of forward and backward of one model on one batch, and the memory that it takes."""
-        job, recipe = self.job, self.job.recipe
+        job = self.job
         place = max(range(job.num_models), key=lambda k: self._batch_size(k))
         size = max(2, self._batch_size(place))  # of one record batch normalisation is undefined
         index_KB = job.records_K[place].repeat(2)[:size].to(self.device)[None]
@@ -52,6 +52,7 @@ class Probe:
             stack = self._copies(1, place)
             gradients = job.gradients([place])
             parameters = [p for p in stack.parameters() if p.requires_grad]
+            first = job.first_of(stack)
 
             def step(keep: bool = False) -> dict[int, int]:
                 x = job.population.records(index_KB, stack.dtype)
@@ -62,10 +63,10 @@ class Probe:
                 ).to(self.device)
                 saved: dict[int, int] = {}
                 if keep or gradients is None:
-                    with self._precision(), saved_tensors() as saved:
-                        logits_KBC = stack.call_one(stack.state_of(0), x[0], step=0)[None]
-                        loss_KB = recipe.objective(logits_KBC, truth)
-                    loss_KB.mean().backward()
+                    with first() as loss_of:
+                        with self._precision(), saved_tensors() as saved:
+                            loss = loss_of(x, truth)
+                        loss.backward()
                 else:
                     given = Step(number=0, x=x, label_KB=truth, index_KB=index_KB, is_real_KB=None, execution="loop")
                     gradients(stack, given)
@@ -74,7 +75,7 @@ class Probe:
                 return {place: size for place, size in saved.items() if place not in known}
 
             saved = step(keep=True)
-            optimizer = recipe.make_optimizer(parameters)
+            optimizer = job.optimizer(stack)
             optimizer.step()
             seconds = self._repeated(step)
             state = [v for each in optimizer.state.values() for v in each.values() if isinstance(v, Tensor)]

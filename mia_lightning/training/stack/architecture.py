@@ -38,13 +38,6 @@ MakesNetwork = Annotated[
 ]
 
 
-_OWN_TRAINING = (
-    *("training_step", "configure_optimizers", "optimizer_step", "backward", "configure_gradient_clipping"),
-    *("on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_before_optimizer_step"),
-    *("on_train_batch_end", "on_train_epoch_end", "validation_step", "train_dataloader", "configure_callbacks"),
-)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """What the inspection of an architecture found.
@@ -60,7 +53,7 @@ class Architecture:
             behind a convolution it does not.
         probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
-        own_training: the methods by which a LightningModule says how it is trained, which a stack does not call.
+        draws: whether its own training step draws random numbers, for which each model has seeds of its own.
         one_output: what its one output is, of which two columns are made; None where there is one a class.
         gives: what it gives, and how it is asked for it, where that is unlike a forward that gives logits; clauses.
     """
@@ -74,7 +67,7 @@ class Architecture:
     takes_channels_last: bool = True
     probabilities_in: tuple[str, ...] = ()
     last_layer: str = ""
-    own_training: tuple[str, ...] = ()
+    draws: bool = False
     one_output: Answer | None = None
     gives: tuple[str, ...] = ()
 
@@ -112,11 +105,14 @@ def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], nu
     return partial(make, **named)
 
 
-def inspect_architecture(make_network: MakeNetwork, population: Population, *, trainable: bool = True) -> Architecture:
+def inspect_architecture(
+    make_network: MakeNetwork, population: Population, *, trainable: bool = True, trains_itself: bool = False
+) -> Architecture:
     """Run one network on a few records, alone and under `vmap`.
 
     Args:
         trainable: whether it is to be trained; an existing target need only give logits in eval mode.
+        trains_itself: whether it is trained by a step of its own, of which its answers in train mode are no part.
 
     Raises:
         InputError: it is no `nn.Module` or a wrapped one, fails on the records, does not give `[B, C]` in both modes,
@@ -137,8 +133,9 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             _check_memory(network, name)
         x_B = few_records(network, population).cpu()
         stackable = make_stackable(network.cpu(), 0, "inspection")
-        found = check_outputs(stackable, x_B, population, name=name, trainable=trainable)
-        if trainable:
+        by_forward = trainable and not trains_itself
+        found = check_outputs(stackable, x_B, population, name=name, trainable=by_forward)
+        if by_forward:
             _check_training(stackable, x_B[:2], name)
         _check_state(make_network, x_B, name)
         x_B = x_B[:2]
@@ -146,31 +143,15 @@ def inspect_architecture(make_network: MakeNetwork, population: Population, *, t
             name=name,
             num_parameters=sum(p.numel() for p in parameters),
             has_batch_norm=any(isinstance(layer, MaskedBatchNorm) for layer in stackable.modules()),
-            mixes_records=trainable and _mixes_records(make_network, x_B),
-            refusal=_vmap_refusal(make_network, x_B, trainable),
+            mixes_records=by_forward and _mixes_records(make_network, x_B),
+            refusal=_vmap_refusal(make_network, x_B, by_forward),
             fits_to_records=isinstance(network, FitsToRecords),
             takes_channels_last=_takes_channels_last(make_network, x_B, trainable),
             probabilities_in=found.probabilities_in,
             last_layer=found.last_layer,
-            own_training=own_training(network),
             one_output=found.one_output,
             gives=found.gives,
         )
-
-
-def own_training(network: nn.Module) -> tuple[str, ...]:
-    """The methods by which a LightningModule, as it is or in a wrapper, says how it is trained; () for another module.
-
-    Those of `lightning.pytorch` count as well as those of `pytorch_lightning`.
-    """
-    whole = sum(p.numel() for p in network.parameters())
-    for module in network.modules():
-        base = next((each for each in type(module).__mro__ if each.__name__ == "LightningModule"), None)
-        if base is not None and sum(p.numel() for p in module.parameters()) == whole:
-            return tuple(
-                name for name in _OWN_TRAINING if getattr(type(module), name, None) is not getattr(base, name, None)
-            )
-    return ()
 
 
 def few_records(network: nn.Module, population: Population) -> Tensor:
@@ -318,7 +299,7 @@ def _takes_channels_last(make_network: MakeNetwork, x_B: Tensor, trainable: bool
         output = stack.call_one(stack.state_of(0), x_B).sum()
         if trainable:
             output.backward()
-    except RuntimeError:  # of a view that the layout does not allow
+    except Exception:  # of a view that the layout does not allow, or of the user's own code
         return False
     return True
 

@@ -1,12 +1,14 @@
 """Gradients of a stack, model by model: where vmap refuses a network, and where it would be slower."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from mia_lightning.training.stack.stack import Stack
 
+Within = Callable[[int, Mapping[str, Tensor]], AbstractContextManager[object]]
 LossOf = Callable[[int, Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 
 
@@ -21,34 +23,44 @@ class LoopedGradients:
         self.stack = stack
         self._gradient: dict[str, Tensor] = {}  # [K, ...], by parameter
         self._latest: tuple[Tensor | None, ...] = ()
+        self.used_by_some: list[str] = []
+        """The parameters that some models used in the latest step, and others did not."""
 
-    def __call__(self, loss_of: LossOf) -> Tensor:
+    def __call__(self, loss_of: LossOf, within: Within | None = None) -> Tensor:
         """Add the gradients to the `grad` of the stack's trainable parameters.
 
         Args:
             loss_of: from k and the state of model k, the quantity that a step lowers and the loss, both scalars.
+            within: from k and the state, a context for the loss and its gradient, which may compute parts of it again.
 
         Returns:
-            The losses, `[K]`.
+            The losses, `[K]`. A parameter that no model uses has no gradient.
         """
         trainable = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
         is_first = {name: parameter.grad is None for name, parameter in trainable.items()}
         for name, parameter in trainable.items():
             if parameter.grad is None:
                 parameter.grad = self._kept(name, parameter)
-        loss_K = []
+        loss_K: list[Tensor] = []
+        uses = dict.fromkeys(trainable, 0)
         for k, state in enumerate(self.stack.states()):
             leaves = [state[name].requires_grad_() for name in trainable]
-            lowered, loss = loss_of(k, state)
-            # The gradients of the model before are freed only now, when its activations are freed and the next ones are
-            # not made yet: so the heap keeps the memory of both. What is freed at the end of the heap goes back to the
-            # operating system.
-            self._latest = ()
-            self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
+            with nullcontext() if within is None else within(k, state):
+                lowered, loss = loss_of(k, state)
+                # The gradients of the model before are freed only now, when its activations are freed and the next ones
+                # are not made yet: so the heap keeps the memory of both. What is freed at the end of the heap goes back
+                # to the operating system.
+                self._latest = ()
+                self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
             for (name, parameter), gradient in zip(trainable.items(), self._latest, strict=True):
                 assert parameter.grad is not None
                 _put(parameter.grad[k], gradient, is_first=is_first[name])
+                uses[name] += gradient is not None
             loss_K.append(loss.detach())
+        for name, parameter in trainable.items():
+            if is_first[name] and not uses[name]:
+                parameter.grad = None
+        self.used_by_some = [name for name, count in uses.items() if 0 < count < len(loss_K)]
         return torch.stack(loss_K)
 
     def clear(self) -> None:

@@ -123,14 +123,27 @@ class Stack(nn.Module):
             step: what the draws of dropout depend on beside their keys; an int64 scalar under `vmap` over records.
             is_real_B: bool; as for `forward`.
         """
-        given = {"step": torch.as_tensor(step, dtype=torch.int64, device=x_B.device)}
-        given["is_real"] = torch.empty(0, dtype=torch.bool, device=x_B.device) if is_real_B is None else is_real_B
+        with self.as_one(state, x_B.device, step=step, is_real_B=is_real_B):
+            logits_BC: Tensor = ask(self.networks, x_B)
+        return logits_BC
+
+    @contextmanager
+    def as_one(
+        self,
+        state: Mapping[str, Tensor],
+        device: torch.device,
+        *,
+        step: int | Tensor = 0,
+        is_real_B: Tensor | None = None,
+    ) -> Iterator[nn.Module]:
+        """Within the context, `networks` is the network of one model, with the parameters and buffers in `state`."""
+        given = {"step": torch.as_tensor(step, dtype=torch.int64, device=device)}
+        given["is_real"] = torch.empty(0, dtype=torch.bool, device=device) if is_real_B is None else is_real_B
         context = {path: given[name] for path, name in self._supplied_by_call}
         for dropout in self._dropouts:
             dropout.calls = 0
         with self._holding({**state, **context}):
-            logits_BC: Tensor = ask(self.networks, x_B)
-        return logits_BC
+            yield self.networks
 
     @contextmanager
     def _holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.loading import Loading
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash
 
@@ -50,12 +51,16 @@ class StackBatches:
         self.key_K = key_K.to(device)
         self.count_K = count_K.to(device)
         self.record_KM = torch.nn.utils.rnn.pad_sequence(list(records_K), batch_first=True).to(device)
-        start_SK = torch.arange(batches_per_epoch + 1)[:, None] * count_K // batches_per_epoch
+        start_SK = self._starts(count_K)
         size_SK = start_SK.diff(dim=0)
         self.start_SK = start_SK.to(device)
         self.width_S = size_SK.max(dim=1).values.tolist()
         self.has_padding_S = (size_SK.min(dim=1).values < size_SK.max(dim=1).values).tolist()
         self.smallest_batch = int(size_SK.min())
+
+    def _starts(self, count_K: Tensor) -> Tensor:
+        """The place of the first record of each batch, and the place after the last one, `[S + 1, K]`."""
+        return torch.arange(self.batches_per_epoch + 1)[:, None] * count_K // self.batches_per_epoch
 
     @property
     def sampler(self) -> "StackBatches":
@@ -82,6 +87,38 @@ class StackBatches:
         rank_KM = counter_hash(self.key_K[:, None], self.epoch, place_M)
         rank_KM = rank_KM.masked_fill(place_M >= self.count_K[:, None], torch.iinfo(torch.int64).max)
         return self.record_KM.gather(1, stable_order(rank_KM))
+
+
+class LoadedBatches(StackBatches):
+    """The batches of a loader: all of one size but the last, which may be smaller or left out.
+
+    Args:
+        loading: of the loader; without `shuffle` every epoch has the order of `records_K`.
+    """
+
+    def __init__(
+        self,
+        records_K: Sequence[Tensor],
+        key_K: Tensor,
+        *,
+        batches_per_epoch: int,
+        loading: Loading,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if batches_per_epoch == 0:
+            raise InputError(
+                f"The training loader drops a last batch of fewer than {loading.batch_size} records, and a model has "
+                f"{min(map(len, records_K))} in all; let it keep the last batch, or give smaller batches."
+            )
+        self.loading = loading
+        super().__init__(records_K, key_K, batches_per_epoch=batches_per_epoch, device=device)
+
+    def _starts(self, count_K: Tensor) -> Tensor:
+        start_S = torch.arange(self.batches_per_epoch + 1) * self.loading.batch_size
+        return torch.minimum(start_S[:, None], count_K)
+
+    def _order(self) -> Tensor:
+        return super()._order() if self.loading.shuffle else self.record_KM
 
 
 def stable_order(rank_KM: Tensor) -> Tensor:

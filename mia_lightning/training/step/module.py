@@ -131,8 +131,6 @@ class StackModule(pl.LightningModule):
         if self.recipe.mix is not None:
             x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
             labels = (label_KB, second_KB, share_KB)
-        accumulate = self.recipe.accumulate_batches
-        group = min(accumulate, len(self.batches) - batch_index // accumulate * accumulate)  # the last may be smaller
         if self.gradients is not None:
             loss_K = self.gradients(
                 self.stack,
@@ -147,12 +145,20 @@ class StackModule(pl.LightningModule):
             )
         else:
             backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
-            loss_K = backward(x, labels, is_real_KB, step, 1.0 / group)
+            loss_K = backward(x, labels, is_real_KB, step, self._share(batch_index))
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
         self.loss_sum_K += loss_K * count_K
         self.weight_sum_K += count_K
-        if (batch_index + 1) % accumulate == 0 or batch_index + 1 == len(self.batches):
+        if (batch_index + 1) % self.recipe.accumulate_batches == 0 or batch_index + 1 == len(self.batches):
             self._optimizer_step()
+            self._after_step(batch_index)
+
+    def _share(self, batch_index: int) -> float:
+        """Of a batch in the gradient of its optimiser step."""
+        accumulate = self.recipe.accumulate_batches
+        return 1.0 / min(
+            accumulate, len(self.batches) - batch_index // accumulate * accumulate
+        )  # the last may be smaller
 
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's responses."""
@@ -175,6 +181,8 @@ class StackModule(pl.LightningModule):
             clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+    def _after_step(self, batch_index: int) -> None:
         if self.recipe.scheduler_interval == "step":
             self._advance_schedule()
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import generator
@@ -25,8 +26,9 @@ from mia_lightning.settings.kinds import AtLeast1, Auto, FromList, Has, NotNegat
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import MakeNetwork
-from mia_lightning.training.step.batches import StackBatches
-from mia_lightning.training.step.rules import Gradients, Sampler
+from mia_lightning.training.step.batches import LoadedBatches, StackBatches
+from mia_lightning.training.step.own import OwnTraining
+from mia_lightning.training.step.rules import Batches, Gradients, Sampler
 
 MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -141,6 +143,8 @@ class Recipe:
             for no mixing.
         sampler: decides which records each model sees at each step.
         gradient_rule: makes the gradients in place of that of the mean loss; None for the latter.
+        loading: of the loader that deals a model's records into batches of `batch_size`; None for batches of even size.
+        own: where a LightningModule trains itself; optimizer, scheduler and objective have no part in it. Else None.
 
     Raises:
         InputError: a value is out of range, optimiser or schedule cannot be made, or an optimiser couples models.
@@ -164,6 +168,8 @@ class Recipe:
     mix: Mix | None = None
     sampler: SkipValidation[Sampler] = StackBatches
     gradient_rule: SkipValidation[GradientRule] | None = None
+    loading: SkipValidation[Loading] | None = None
+    own: SkipValidation[OwnTraining] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -201,7 +207,21 @@ class Recipe:
         if self.batches_per_epoch is not None:
             return self.batches_per_epoch
         assert self.batch_size is not None
+        if self.loading is not None and self.loading.drop_last:
+            return num_records // self.batch_size
         return max(1, math.ceil(num_records / self.batch_size))
+
+    def batches(self, records_K: Sequence[Tensor], key_K: Tensor, device: torch.device) -> Batches:
+        """Which records the models see at each step; they have equal numbers of steps."""
+        steps = self.steps_per_epoch(len(records_K[0]))
+        make = self.sampler
+        if self.loading is not None and self.batches_per_epoch is None:
+            make = partial(LoadedBatches, loading=self.loading)
+        return make(records_K, key_K, batches_per_epoch=steps, device=device)
+
+    def alike(self, num_records: int) -> int:
+        """Models for which this is equal can train together: by steps per epoch or, without padding, by records."""
+        return self.steps_per_epoch(num_records) if self.own is None else num_records
 
     def check_schedule(self, role: str, num_records_K: Iterable[int]) -> None:
         """Refuse a schedule that ends before the training of models with so many records.

@@ -1,0 +1,144 @@
+"""How networks are made for a stack: each with parts of its own, a LightningModule set up as at the start of a fit."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import isolated
+from mia_lightning.training.own.lightning import base_of, has_own, take_out_reports
+from mia_lightning.training.own.stand_in import StandInTrainer, attached
+from mia_lightning.training.stack.architecture import bind_shapes
+
+Make = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class _Around:
+    """A function that makes networks, whose signature and name are those of the one inside."""
+
+    make: Make
+
+    @property
+    def __wrapped__(self) -> Make:
+        return self.make
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.make, "__name__", type(self.make).__name__)
+
+
+@dataclass(frozen=True)
+class WithParts(_Around):
+    """Networks of which parts, such as `net` in `LitNet(net=...)`, are made anew for each.
+
+    Attributes:
+        parts: what makes them, by the names of the arguments.
+    """
+
+    parts: Mapping[str, Callable[[], object]]
+
+    def __call__(self, **settings: Any) -> nn.Module:
+        return self.make(**{name: part() for name, part in self.parts.items()}, **settings)
+
+
+class OwnParts(_Around):
+    """Networks of which each has a copy of the parts that `make` gives to all, initialised anew."""
+
+    def __call__(self, **settings: Any) -> nn.Module:
+        network, other = self.make(**settings), self.make(**settings)
+        others = {id(module) for module in other.modules()}
+        shared = {id(module) for module in network.modules() if id(module) in others}
+        again = copy.deepcopy(network)
+        pairs = list(zip(network.modules(), again.modules(), strict=True))
+        for module, copied in reversed(pairs):  # a layer after those in it
+            begin = _begins_anew(copied)
+            if id(module) in shared and begin is not None:
+                begin()
+        return again
+
+
+@dataclass(frozen=True)
+class SetUp(_Around):
+    """LightningModules after `setup` and `configure_model`, without what only reports.
+
+    Attributes:
+        max_epochs: that these methods find at the Trainer.
+    """
+
+    max_epochs: int
+
+    def __call__(self, **settings: Any) -> nn.Module:
+        network = self.make(**settings)
+        module = next((each for each in network.modules() if base_of(each) is not None), None)
+        if module is None:
+            return network
+        with attached(network, StandInTrainer(max_epochs=self.max_epochs)):
+            for hook, arguments in (("setup", ("fit",)), ("configure_model", ())):
+                if has_own(module, hook):
+                    getattr(module, hook)(*arguments)
+        take_out_reports(network)
+        return network
+
+
+def made_for_stacks(make: Make, population: Population, *, max_epochs: int) -> tuple[Make, str | None]:
+    """`make`, or what makes its networks fit for a stack, with the same arguments; and a sentence if parts are shared.
+
+    Raises:
+        InputError: all networks share parts that cannot be initialised anew.
+    """
+    pair = _two(make, population)
+    if pair is None:
+        return make, None
+    network, other = pair
+    others = {id(module) for module in other.modules()}
+    shared = [(path, module) for path, module in network.named_modules() if id(module) in others]
+    shared = [(path, module) for path, module in shared if any(True for _ in module.parameters())]
+    sentence = None
+    if shared:
+        _check_new_start(network, shared)
+        path, module = shared[0]
+        sentence = (
+            f"`model` gives the same {type(module).__name__}, as `{path}`, to every network: each gets a copy of its "
+            "own, initialised anew by the `reset_parameters` of its layers."
+        )
+        make = OwnParts(make)
+    is_lightning = any(base_of(module) is not None for module in network.modules())
+    return (SetUp(make, max_epochs) if is_lightning else make), sentence
+
+
+def _two(make: Make, population: Population) -> tuple[nn.Module, nn.Module] | None:
+    """Two networks; None where none can be made, or both are one, which is refused where they are made for use."""
+    for shape in (population.input_shape, population.image_shape):
+        if shape is None:
+            continue
+        with isolated(0, "how it is made"):
+            try:
+                bound = bind_shapes(make, shape, population.num_classes)
+                network, other = bound(), bound()
+            except Exception:  # of the user's own code: it is raised again where the network is made for use
+                continue
+        return (network, other) if isinstance(network, nn.Module) and network is not other else None
+    return None
+
+
+def _begins_anew(layer: nn.Module) -> Callable[[], object] | None:
+    """What initialises the parameters of a layer; None where it has nothing for that."""
+    return getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+
+
+def _check_new_start(network: nn.Module, shared: list[tuple[str, nn.Module]]) -> None:
+    """Refuse shared parts with parameters that no layer initialises anew."""
+    for path, module in shared:
+        own: list[tuple[str, Tensor]] = list(module.named_parameters(recurse=False))
+        if own and _begins_anew(module) is None:
+            raise InputError(
+                f"`model` gives the same {type(shared[0][1]).__name__}, as `{shared[0][0]}`, to every "
+                f"{type(network).__name__}, and `{path}.{own[0][0]}` ({type(module).__name__}) has no reset_parameters "
+                "to begin anew from; give a class or function that makes a new one each time, as "
+                "lambda: Model(net=Net())."
+            )

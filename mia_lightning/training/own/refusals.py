@@ -1,0 +1,179 @@
+"""What of a LightningModule a stack cannot follow, refused before anything is trained."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.errors import InputError
+from mia_lightning.training.own.lightning import has_own
+from mia_lightning.training.own.optimization import Optimization
+from mia_lightning.training.own.step import OwnStep
+
+_NEVER = ("backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
+"""Hooks that take over a part of the step that is done here for all models at once."""
+_AROUND = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
+"""Hooks that may only look: gradients, parameters and buffers stay as they are."""
+_CHANGING = (
+    *("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging", "BaseFinetuning", "ModelPruning"),
+    *("GradientAccumulationScheduler", "BatchSizeFinder", "LearningRateFinder"),
+)
+_MEND = "leave it out, or give the network inside as `model`, to be trained by `training`"
+
+
+def check_methods(module: nn.Module) -> None:
+    """Refuse what can be told from the class.
+
+    Raises:
+        InputError: naming the method.
+    """
+    name = type(module).__name__
+    for method in ("training_step", "configure_optimizers"):
+        if not has_own(module, method):
+            raise InputError(
+                f"`model` makes the LightningModule {name}, which has no {method}, by which its models would be "
+                "trained; write it, or give the network inside as `model`, to be trained by `training`."
+            )
+    if not module.automatic_optimization:
+        raise InputError(
+            f"{name} optimises by hand (automatic_optimization = False), and a stack takes the optimiser's steps of "
+            "all models together; return the loss from training_step, or give the network inside as `model`."
+        )
+    for method in _NEVER:
+        if has_own(module, method):
+            raise InputError(f"{name} has its own {method}, which a stack cannot call for each of its models; {_MEND}.")
+    taken = inspect.signature(module.training_step).parameters  # type: ignore[arg-type]
+    odd = [each for each in ("optimizer_idx", "hiddens", "dataloader_iter") if each in taken]
+    if odd:
+        raise InputError(
+            f"The training_step of {name} takes `{odd[0]}`, which a stack does not give; let it take batch and "
+            "batch_idx."
+        )
+    if has_own(module, "configure_callbacks"):
+        callbacks: Any = module.configure_callbacks()  # type: ignore[operator]
+        callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
+        check_callbacks(callbacks, f"configure_callbacks of {name} gives")
+
+
+def check_callbacks(callbacks: Iterable[object], place: str) -> None:
+    """Refuse Lightning callbacks that change gradients or weights.
+
+    Raises:
+        InputError: naming the callback.
+    """
+    for callback in callbacks:
+        kinds = {each.__name__ for each in type(callback).__mro__}
+        base = next((each for each in type(callback).__mro__ if each.__name__ == "Callback"), None)
+        hooks = [
+            each for each in _AROUND if base is not None and getattr(type(callback), each) is not getattr(base, each)
+        ]
+        if kinds & set(_CHANGING) or hooks:
+            why = f" (by {hooks[0]})" if hooks else ""
+            raise InputError(
+                f"{place} {type(callback).__name__}, which may change gradients or weights{why} of all models of a "
+                "stack as if they were one; leave it out."
+            )
+
+
+def check_start(step: OwnStep, batch_index: int = 0) -> None:
+    """Call the hooks at the start of a fit and an epoch, which a stack calls once for all models.
+
+    Raises:
+        InputError: a hook fails, changes weights, or draws random numbers.
+    """
+    for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+        if not has_own(step.module, hook):
+            continue
+        drawn = torch.get_rng_state()
+        changed = _changed(step, partial(step.hook, hook))
+        if changed is not None or not torch.equal(drawn, torch.get_rng_state()):
+            what = f"changes {changed}" if changed is not None else "draws random numbers"
+            raise InputError(
+                f"{hook} of {step.name} {what}, but a stack calls it once for all its models; do that in __init__ or "
+                "setup, or give the network inside as `model`."
+            )
+
+
+def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> None:
+    """Call the hooks around backward and the optimiser's step: a stack leaves out those that only look.
+
+    Args:
+        loss: of a step whose gradients are there.
+
+    Raises:
+        InputError: a hook fails, or changes gradients, large and undefined ones among them, or weights.
+    """
+    arguments: dict[str, tuple[object, ...]] = {
+        "on_before_backward": (loss,),
+        "on_before_optimizer_step": (optimization.optimizer,),
+        "on_before_zero_grad": (optimization.optimizer,),
+    }
+    parameters = [p for p in step.network.parameters() if p.grad is not None]
+    gradients = [p.grad.clone() for p in parameters if p.grad is not None]
+    last = step.trainer.max_epochs - 1
+    for hook in (each for each in _AROUND if has_own(step.module, each)):
+        for factor, epoch in ((1.0, 0), (1.0, last), (1e8, 0), (1e-8, 0), (torch.nan, 0)):
+            step.trainer.at(epoch, 0)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient * factor
+            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
+            step.trainer.at(0, 0)
+            if changed is not None:
+                raise InputError(
+                    f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; {_MEND}."
+                )
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch: list[Tensor]) -> None:
+    """Call the hooks at the end of a batch, an epoch and a fit: a stack leaves them out, so they may only report.
+
+    Raises:
+        InputError: a hook fails, or changes weights or the optimiser.
+    """
+    arguments: dict[str, tuple[object, ...]] = {"on_train_batch_end": (outputs, batch, 0)}
+    for hook in ("on_train_batch_end", "on_train_epoch_end", "on_train_end", "on_fit_end"):
+        if has_own(step.module, hook):
+            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
+            if changed is not None:
+                raise InputError(
+                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "
+                    "or by a schedule, or give the network inside as `model`."
+                )
+
+
+def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimization | None = None) -> str | None:
+    """What of gradients, weights and the optimiser's settings a call changes; None for nothing."""
+
+    def held() -> dict[str, Any]:
+        named = {f"`{name}`": tensor for name, tensor in step.network.state_dict(keep_vars=True).items()}
+        gradients = {f"the gradient of {name}": tensor.grad for name, tensor in named.items()}
+        return {**named, **gradients}
+
+    def settings() -> list[dict[str, object]]:
+        if optimization is None:
+            return []
+        groups = optimization.optimizer.param_groups
+        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+
+    before = {name: None if value is None else value.detach().clone() for name, value in held().items()}
+    had = settings()
+    call()
+    after = held()
+    for name, value in after.items():
+        other = before.get(name)
+        if (value is None) != (other is None) or (
+            value is not None and other is not None and not _equal(value.detach(), other)
+        ):
+            return name
+    return "the optimiser's settings" if settings() != had else None
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())

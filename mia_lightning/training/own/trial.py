@@ -1,0 +1,222 @@
+"""Two steps of two models, alone, in a loop and under `vmap`: what a module's own training step needs, and allows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError, first_line
+from mia_lightning.seeds import isolated
+from mia_lightning.training.own.lightning import lightning_module
+from mia_lightning.training.own.optimization import check_elementwise, optimization_of
+from mia_lightning.training.own.refusals import check_around, check_end, check_methods, check_start
+from mia_lightning.training.own.schedules import stand_in_of
+from mia_lightning.training.own.step import OwnStep, drawing, global_states
+from mia_lightning.training.stack.layers import CounterDropout, make_stackable
+from mia_lightning.training.stack.looped import LoopedGradients
+from mia_lightning.training.stack.stack import MakeNetwork, Stack
+from mia_lightning.training.step.recipe import Recipe
+from mia_lightning.training.trainer import quiet_lightning
+
+_ROLE, _MODELS, _STEPS, _RECORDS = "own step", 2, 2, 4
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What came of it.
+
+    Attributes:
+        draws: whether the step draws from global generators.
+        refusal: why `vmap` cannot run it, one clause; None where it can.
+    """
+
+    draws: bool
+    refusal: str | None
+
+
+def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
+    """Train two models for two steps, without changing their weights, each way that a stack may take.
+
+    Args:
+        num_records: of a model, by which the stand-in for the Trainer counts.
+
+    Raises:
+        InputError: the module cannot be trained in a stack, or one of its models would not be what it is alone.
+    """
+    trial = _Trial(make_network, population, recipe, num_records)
+    with isolated(0, _ROLE), quiet_lightning():
+        draws = trial.alone()
+        trial.in_a_loop()
+        refusal = f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
+        return Tried(draws=draws, refusal=refusal if draws else trial.under_vmap())
+
+
+class _Trial:
+    def __init__(self, make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> None:
+        self.make_network, self.recipe = make_network, recipe
+        self.num_batches = max(1, recipe.steps_per_epoch(num_records))
+        with isolated(0, _ROLE, 0, "initialisation"):
+            first = make_network()
+        dtype = next((p.dtype for p in first.parameters() if p.is_floating_point()), torch.float32)
+        index_SKB = torch.arange(_STEPS * _MODELS * _RECORDS).view(_STEPS, _MODELS, _RECORDS) % len(population)
+        self.x_SKB = population.records(index_SKB.to(population.device), dtype).cpu()
+        self.label_SKB = population.label_N[index_SKB.to(population.device)].cpu()
+        module = lightning_module(first)
+        assert module is not None
+        self.name = type(module).__name__
+        self.step_of = f"the training_step of {self.name}"
+        check_methods(module)
+        self.loss_SK = torch.zeros(_STEPS, _MODELS)
+        self.attributes: set[str] = set()
+
+    def alone(self) -> bool:
+        """Each model by itself, as under Lightning; returns whether its steps draw random numbers."""
+        moved = False
+        moved_python: list[bool] = []
+        for k in range(_MODELS):
+            with isolated(0, _ROLE, k, "initialisation"):
+                network = make_stackable(self.make_network().cpu(), 0, _ROLE, k).train()
+            trainer = self._trainer()
+            optimization = optimization_of(network, trainer)
+            if k == 0:
+                check_elementwise(partial(optimization_of, network, self._trainer()), self.name)
+            trainer.optimizers, trainer.lr_scheduler_configs = [optimization.optimizer], list(optimization.schedules)
+            step = OwnStep(network, trainer)
+            check_start(step)
+            buffers = dict(network.named_buffers())
+            before = _plain_attributes(step.module)
+            for s in range(_STEPS):
+                trainer.at(0, s)
+                with drawing(k, s, _CPU):
+                    at_first = global_states()
+                    loss = self._loss_alone(step, network, s, k)
+                    torch_and_numpy, python = (a != b for a, b in zip(at_first, global_states(), strict=True))
+                    moved, moved_python = moved or torch_and_numpy, [*moved_python, python]
+                self.loss_SK[s, k] = loss.detach()
+            self.attributes |= {
+                name for name, value in _plain_attributes(step.module).items() if before.get(name) != value
+            }
+            self._check_buffers(network, buffers)
+            network.zero_grad()
+            loss.backward()
+            check_around(step, optimization, loss.detach())
+            if k == 0:
+                check_end(step, optimization, {"loss": loss.detach()}, [self.x_SKB[-1, k], self.label_SKB[-1, k]])
+        return moved or all(moved_python)  # other threads draw from Python's, too
+
+    def _trainer(self) -> Any:
+        return stand_in_of(self.recipe, self.num_batches)
+
+    def _loss_alone(self, step: OwnStep, network: nn.Module, s: int, k: int) -> Tensor:
+        _set_step(network, s)
+        x_B, label_B = self.x_SKB[s, k], self.label_SKB[s, k]
+        try:
+            loss = step.loss(x_B, label_B, s)
+        except Exception as error:  # the user's own code may raise anything
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+            dtype = str(x_B.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{_capital(self.step_of)} fails on a batch as the data set gives it, the list [records "
+                f"{list(x_B.shape)} of {dtype}, labels {list(label_B.shape)} of int64]: {reason.removesuffix('.')}."
+            ) from error
+        if not loss.requires_grad:
+            raise InputError(
+                f"{_capital(self.step_of)} gives a loss without a gradient, as under torch.no_grad or after detach; "
+                "let it compute the loss from the parameters."
+            )
+        return loss
+
+    def _check_buffers(self, network: nn.Module, buffers: Mapping[str, Tensor]) -> None:
+        lost = [path for path, buffer in network.named_buffers() if buffer is not buffers.get(path)]
+        if lost:
+            raise InputError(
+                f"{_capital(self.step_of)} assigns the buffer `{lost[0]}` anew, which a stack cannot keep; update it "
+                "in place, as in self.buffer.copy_(value)."
+            )
+
+    def in_a_loop(self) -> None:
+        """Both models side by side.
+
+        Raises:
+            InputError: their losses are not those of the models alone.
+        """
+        stack, step = self._stack()
+        gradients = LoopedGradients(stack)
+
+        def losses(s: int) -> Tensor:
+            key_K = torch.arange(_MODELS)
+            return step.looped(stack, gradients, self.x_SKB[s], self.label_SKB[s], step=s, batch_index=s, key_K=key_K)
+
+        with step.explained(_capital(self.step_of)):
+            differs = self._differs(step, losses)
+        if gradients.used_by_some:
+            raise InputError(
+                f"{_capital(self.step_of)} uses `{gradients.used_by_some[0]}` in some steps and leaves it out in "
+                "others, "
+                "which one optimiser for all models cannot follow; let it be multiplied by 0 where it is left out."
+            )
+        if differs:
+            kept = f", as `{sorted(self.attributes)[0]}`" if self.attributes else ""
+            raise InputError(
+                f"{_capital(self.step_of)} keeps something from step to step outside of its parameters and "
+                f"buffers{kept}, "
+                "so that the models of a stack would share it; register it as a buffer and change it in place."
+            )
+
+    def under_vmap(self) -> str | None:
+        """The refusal; None where it gives the losses of the models alone, and gradients."""
+        try:
+            stack, step = self._stack()
+
+            def losses(s: int) -> Tensor:
+                loss_K = step.mapped(stack, self.x_SKB[s], self.label_SKB[s], step=s, batch_index=s)
+                loss_K.sum().backward()
+                return loss_K.detach()
+
+            differs = self._differs(step, losses)
+        except Exception as error:  # vmap raises errors of many types; the loop runs the step in any case
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
+            return f"vmap cannot run {self.step_of} ({reason if len(reason) < 200 else reason[:197] + '...'})"
+        return f"vmap gives other losses for {self.step_of} than it has alone" if differs else None
+
+    def _stack(self) -> tuple[Stack, OwnStep]:
+        stack = Stack.build(self.make_network, range(_MODELS), seed=0, role=_ROLE).cpu().train()
+        trainer = self._trainer()
+        step = OwnStep(stack.networks, trainer)
+        with isolated(0, _ROLE):
+            plain = stack.make_network()
+            optimization = optimization_of(plain, trainer)
+        trainer.optimizers, trainer.lr_scheduler_configs = [optimization.optimizer], list(optimization.schedules)
+        for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+            step.hook(hook)
+        return stack, step
+
+    def _differs(self, step: OwnStep, losses: Callable[[int], Tensor]) -> bool:
+        found = []
+        for s in range(_STEPS):
+            step.trainer.at(0, s)
+            found.append(losses(s).float())
+        return not torch.allclose(torch.stack(found), self.loss_SK, rtol=1e-3, atol=1e-5, equal_nan=True)
+
+
+def _set_step(network: nn.Module, step: int) -> None:
+    """What a stack tells the layers of dropout before each step."""
+    for layer in network.modules():
+        if isinstance(layer, CounterDropout):
+            layer.calls = 0
+            layer.step.fill_(step)
+
+
+def _plain_attributes(module: nn.Module) -> dict[str, str]:
+    """The attributes that hold no module, by text."""
+    beside = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: repr(value)[:1000] for name, value in beside.items() if not isinstance(value, nn.Module)}
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]

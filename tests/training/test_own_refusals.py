@@ -1,0 +1,383 @@
+"""What of a LightningModule a stack cannot follow is refused in one sentence, before anything is trained."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F  # noqa: N812
+from own_training import own_job, trained
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from mia_lightning.datasets.loading import Loading
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+
+
+class Net(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.other = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(torch.tanh(self.layer(x)))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def refusal(kind: type[nn.Module], population: Population, **recipe: Any) -> str:
+    """The sentence with which a module is refused before training."""
+    with pytest.raises(InputError) as refused:
+        own_job(kind, population, **recipe).check()
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    assert kind.__name__ in sentence
+    return sentence
+
+
+def with_method(name: str, function: Any) -> type[nn.Module]:
+    return type("Own", (Net,), {name: function})
+
+
+def test_methods_that_are_missing(blobs: Population) -> None:
+    for missing in ("training_step", "configure_optimizers"):
+        own = type("Own", (Net,), {missing: getattr(pl.LightningModule, missing)})
+        assert missing in refusal(own, blobs)
+
+
+@pytest.mark.parametrize("method", ["backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping"])
+def test_methods_that_take_over_the_step(method: str, blobs: Population) -> None:
+    assert method in refusal(with_method(method, lambda self, *args, **named: None), blobs)
+
+
+def double(self: nn.Module, *args: Any) -> None:
+    for p in self.parameters():
+        if p.grad is not None:
+            p.grad.mul_(2)
+
+
+def clip(self: nn.Module, *args: Any) -> None:
+    torch.nn.utils.clip_grad_norm_(self.parameters(), 1e4)
+
+
+def mend_nan(self: nn.Module, *args: Any) -> None:
+    for p in self.parameters():
+        if p.grad is not None:
+            p.grad.nan_to_num_()
+
+
+@pytest.mark.parametrize("method", ["on_after_backward", "on_before_optimizer_step", "on_before_zero_grad"])
+@pytest.mark.parametrize("function", [double, clip, mend_nan])
+def test_hooks_that_change_gradients(method: str, function: Any, blobs: Population) -> None:
+    sentence = refusal(with_method(method, function), blobs)
+    assert method in sentence
+    assert "gradient" in sentence
+
+
+def test_hooks_that_look_at_gradients_are_left_out(blobs: Population) -> None:
+    def look(self: Any, optimizer: Any) -> None:
+        self.log("norm", torch.stack([p.grad.norm() for p in self.parameters()]).sum())
+
+    own_job(with_method("on_before_optimizer_step", look), blobs).check()
+
+
+@pytest.mark.parametrize("method", ["on_fit_start", "on_train_start", "on_train_epoch_start"])
+def test_hooks_at_the_start_that_change_weights_or_draw(method: str, blobs: Population) -> None:
+    def change(self: Any) -> None:
+        nn.init.ones_(self.layer.weight)
+
+    def draw(self: Any) -> None:
+        torch.rand(1)
+
+    assert "layer.weight" in refusal(with_method(method, change), blobs)
+    assert "random" in refusal(with_method(method, draw), blobs)
+
+
+@pytest.mark.parametrize("method", ["on_train_batch_end", "on_train_epoch_end", "on_train_end"])
+def test_hooks_at_the_end_that_change_weights_or_rates(method: str, blobs: Population) -> None:
+    def change(self: Any, *args: Any) -> None:
+        with torch.no_grad():
+            self.other.bias.mul_(0.5)
+            self.other.bias.add_(1.0)
+
+    def slow(self: Any, *args: Any) -> None:
+        self.optimizers().param_groups[0]["lr"] *= 0.5
+
+    def fail(self: Any, *args: Any) -> None:
+        raise RuntimeError("of the user")
+
+    for function, part in ((change, "other.bias"), (slow, "optimiser"), (fail, "of the user")):
+        sentence = refusal(with_method(method, function), blobs)
+        assert part in sentence
+        assert method in sentence
+
+
+class Averaged(Net):
+    """Keeps an average of its weights, as in an EMA."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = nn.Linear(6, 8).requires_grad_(False)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        with torch.no_grad():
+            for own, other in zip(self.average.parameters(), self.layer.parameters(), strict=True):
+                own.lerp_(other, 0.01)
+
+
+def test_an_average_of_the_weights(blobs: Population) -> None:
+    assert "average" in refusal(Averaged, blobs)
+
+
+@pytest.mark.parametrize(
+    "callback", [pl.callbacks.StochasticWeightAveraging(0.1), pl.callbacks.GradientAccumulationScheduler({0: 2})]
+)
+def test_callbacks_that_change_weights_or_steps(callback: pl.Callback, blobs: Population) -> None:
+    own = with_method("configure_callbacks", lambda self: [callback])
+    assert type(callback).__name__ in refusal(own, blobs)
+
+
+def test_callbacks_that_watch_are_no_matter(blobs: Population) -> None:
+    own_job(with_method("configure_callbacks", lambda self: pl.callbacks.ModelSummary()), blobs).check()
+
+
+class ByHand(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+
+def test_optimisation_by_hand(blobs: Population) -> None:
+    assert "automatic_optimization" in refusal(ByHand, blobs)
+
+
+def plateau(self: nn.Module) -> Any:
+    optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer),
+        "monitor": "val_loss",
+    }
+
+
+class NotElementwise(torch.optim.SGD):
+    """Scales each gradient to a norm of 1, over the whole tensor."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p.grad.div_(p.grad.norm() + 1e-12)
+        return super().step(closure)
+
+
+def stranger(self: nn.Module) -> Any:
+    return torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1)
+
+
+def short(self: Any) -> Any:
+    optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=5)
+    return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class NoSchedule:
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
+def odd_schedule(self: nn.Module) -> Any:
+    optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+    return [optimizer], [NoSchedule(optimizer)]
+
+
+@pytest.mark.parametrize(
+    ("configure", "parts"),
+    [
+        (lambda self: [torch.optim.SGD(self.layer.parameters()), torch.optim.SGD(self.other.parameters())], ["2"]),
+        (lambda self: None, ["configure_optimizers"]),
+        (lambda self: "sgd", ["configure_optimizers"]),
+        (lambda self: self.missing, ["missing"]),
+        (lambda self: torch.optim.LBFGS(self.parameters()), ["LBFGS", "closure"]),
+        (lambda self: NotElementwise(self.parameters(), lr=0.1), ["NotElementwise", "element"]),
+        (plateau, ["ReduceLROnPlateau"]),
+        (stranger, ["parameters"]),
+        (short, ["step 6", "epochs"]),
+        (odd_schedule, ["NoSchedule", "lr_scheduler_step"]),
+    ],
+)
+def test_optimisers_and_schedules(configure: Any, parts: list[str], blobs: Population) -> None:
+    sentence = refusal(with_method("configure_optimizers", configure), blobs)
+    assert [part for part in parts if part not in sentence] == []
+
+
+def into_the_loss(self: Any, batch: Any, batch_idx: int) -> Any:
+    x, y = batch
+    return F.cross_entropy(self(x), y) + self.accuracy(self(x), y)
+
+
+def ends_early(self: Any, batch: Any, batch_idx: int) -> int:
+    return -1
+
+
+class Counting(Net):
+    """Its loss follows the losses that it saw before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        loss = F.cross_entropy(self(x), y)
+        self.seen.append(loss.detach())
+        return loss * (1 + torch.stack(self.seen).sum())
+
+
+class OwnGenerator(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.draws = torch.Generator().manual_seed(3)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(x + torch.randn(x.shape, generator=self.draws)), y)
+
+
+@pytest.mark.parametrize("kind", [Counting, OwnGenerator])
+def test_what_is_kept_from_step_to_step_outside_of_buffers(kind: type[nn.Module], blobs: Population) -> None:
+    sentence = refusal(kind, blobs)
+    assert "buffer" in sentence
+    assert "seen" in sentence or kind is OwnGenerator
+
+
+class Assigns(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.zeros(()))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.level = self.level * 0.9
+        return super().training_step(batch, batch_idx)
+
+
+class SomeLayers(Net):
+    """Leaves a layer out at random, with an if."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.layer(x))
+        return self.other(self.spare(hidden) if not self.training or torch.rand(()) < 0.5 else hidden)
+
+
+@pytest.mark.parametrize(
+    ("methods", "parts"),
+    [
+        ({"training_step": lambda self, batch, batch_idx: None}, ["NoneType", "loss"]),
+        ({"training_step": lambda self, batch, batch_idx: {"logits": self(batch[0])}}, ["dict", "loss"]),
+        ({"training_step": lambda self, batch, batch_idx: self(batch[0])}, ["[4, 3]"]),
+        ({"training_step": lambda self, batch, batch_idx: self(batch[0]).mean().detach()}, ["gradient"]),
+        (
+            {"training_step": lambda self, batch, batch_idx: self(batch["image"]).mean()},
+            ["records [4, 6]", "labels [4]"],
+        ),
+        ({"training_step": lambda self, batch, batch_idx: self.trainer.nothing}, ["nothing"]),
+        ({"training_step": lambda self, batch, batch_idx, optimizer_idx: None}, ["optimizer_idx"]),
+        ({"training_step": into_the_loss, "accuracy": None}, ["torchmetrics"]),
+        ({"on_train_batch_start": ends_early}, ["on_train_batch_start"]),
+    ],
+)
+def test_steps_that_give_no_loss(methods: dict[str, Any], parts: list[str], blobs: Population) -> None:
+    if "accuracy" in methods:
+        methods["accuracy"] = property(lambda self: self.metric)
+
+        def init(self: Any) -> None:
+            Net.__init__(self)
+            self.metric = MulticlassAccuracy(num_classes=3)
+
+        methods["__init__"] = init
+    sentence = refusal(type("Own", (Net,), methods), blobs)
+    assert [part for part in parts if part not in sentence] == []
+
+
+def test_buffers_that_are_assigned(blobs: Population) -> None:
+    assert "`level`" in refusal(Assigns, blobs)
+
+
+def stopping(self: Any, batch: Any, batch_idx: int) -> Any:
+    self.trainer.should_stop = True
+    return Net.training_step(self, batch, batch_idx)
+
+
+def test_a_step_that_stops_the_trainer(blobs: Population) -> None:
+    assert "should_stop" in refusal(with_method("training_step", stopping), blobs)
+
+
+def test_layers_that_are_left_out_now_and_then(blobs: Population) -> None:
+    with pytest.raises(InputError, match="spare"):
+        trained(own_job(SomeLayers, blobs))
+
+
+class LateDraws(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        if self.current_epoch == 2:
+            x = x + torch.randn(x.shape[1]).numpy().mean()
+        return F.cross_entropy(self(x), y)
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_a_step_that_begins_to_draw_ends_in_a_sentence_and_runs_in_a_loop(blobs: Population) -> None:
+    with pytest.raises(InputError) as refused:
+        trained(own_job(LateDraws, blobs))
+    for part in ("LateDraws", "epoch 2", "training.execution=loop"):
+        assert part in str(refused.value)
+    assert trained(own_job(LateDraws, blobs, execution="loop")).num_models == 3
+
+
+def test_a_loader_that_drops_every_batch(blobs: Population) -> None:
+    from dataclasses import replace
+
+    population = replace(blobs, loading=Loading(batch_size=50, shuffle=True, drop_last=True))
+    with pytest.raises(InputError, match="50 records"):
+        own_job(Net, population).check()
+
+
+def test_settings_that_change_the_loss(blobs: Population) -> None:
+    sentence = refusal(Net, blobs, objective=lambda logits, label: logits.sum(-1))
+    assert "training.objective" in sentence
+
+
+class Shared(Net):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+class OwnParameter(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(3))
+
+
+def test_a_shared_part_that_cannot_begin_anew(blobs: Population) -> None:
+    with pytest.raises(InputError) as refused:
+        own_job(partial(Shared, net=OwnParameter()), blobs)
+    for part in ("OwnParameter", "net.gamma", "reset_parameters"):
+        assert part in str(refused.value)

@@ -1,0 +1,255 @@
+"""Models that a LightningModule's own step trains in a stack are those that an ordinary Trainer makes of it alone."""
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F  # noqa: N812
+from own_modules import LitClassifier, SimpleDenseNet, TemplateModule, TimmLike
+from own_training import assert_solo, differs_from_start, own_job, trained
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from mia_lightning.datasets.loading import Loading
+from mia_lightning.datasets.population import Population
+
+pytestmark = pytest.mark.usefixtures("global_generators")  # ordinary fits draw from them
+
+
+class Net(pl.LightningModule):
+    """What the modules below have in common."""
+
+    def __init__(self, norm: bool = False, dropout: float = 0.0, lr: float = 0.02) -> None:
+        super().__init__()
+        self.lr = lr
+        self.body = nn.Sequential(
+            nn.Linear(6, 8), nn.BatchNorm1d(8) if norm else nn.Identity(), nn.Tanh(), nn.Dropout(dropout)
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+
+
+class Groups(Net):
+    """No decay on biases, a small rate for the body."""
+
+    def configure_optimizers(self) -> Any:
+        groups = [
+            {"params": [p for p in self.body.parameters() if p.ndim == 1], "lr": 1e-3, "weight_decay": 0.0},
+            {"params": [p for p in self.body.parameters() if p.ndim > 1], "lr": 2e-3},
+            {"params": self.head.parameters()},
+        ]
+        return [torch.optim.AdamW(groups, lr=self.lr, weight_decay=0.3)]
+
+
+class CosineByStep(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=int(steps))
+        return [optimizer], [{"scheduler": schedule, "interval": "step", "frequency": 1}]
+
+
+class EverySecondBatch(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.7)
+        return [optimizer], [{"scheduler": schedule, "interval": "step", "frequency": 2}]
+
+
+class ByEpoch(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adagrad(self.parameters(), lr=self.lr, initial_accumulator_value=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)}
+
+
+class OwnScheduleStep(Net):
+    """A schedule that is told the epoch, as those of timm are."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        for group in scheduler.optimizer.param_groups:
+            group["lr"] = self.lr / (2 + self.current_epoch)
+
+
+class SmoothAndWeighted(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("class_weight", torch.tensor([1.0, 3.0, 0.5]))
+        self.loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]), label_smoothing=0.1)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        logits = self(x)
+        focal = (self.class_weight[y] * F.cross_entropy(logits, y, reduction="none")).mean()
+        return {"loss": self.loss(logits, y) + focal, "logits": logits}
+
+
+class Metrics(Net):
+    def __init__(self) -> None:
+        super().__init__(norm=True)
+        self.train_acc = MulticlassAccuracy(num_classes=3)
+        self.metrics = nn.ModuleDict({"a": MulticlassAccuracy(num_classes=3)})
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        logits = self(x)
+        loss = F.cross_entropy(logits, y)
+        accuracy = self.train_acc(logits, y)
+        self.metrics["a"].update(logits, y)
+        self.log_dict({"loss": loss, "acc": accuracy, "twice": 2 * accuracy})
+        self.log("a", self.metrics["a"])
+        return loss
+
+
+class Epochs(Net):
+    """Its loss follows the epoch and a counter; the body is thawed after the first epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def on_train_epoch_start(self) -> None:
+        for parameter in self.body.parameters():
+            parameter.requires_grad = self.current_epoch > 0
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        self.seen += 1
+        x, y = batch
+        factor = 1 + self.current_epoch + 0.1 * self.global_step + 0.01 * self.seen + 0.001 * batch_idx
+        return factor * F.cross_entropy(self(x), y) / self.trainer.max_epochs
+
+
+class Mixup(Net):
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        share = np.random.beta(0.4, 0.4)
+        order = torch.randperm(len(x))
+        logits = self(share * x + (1 - share) * x[order])
+        loss = share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[order])
+        return loss * (1 + random.random())
+
+
+class OnTheDevice(Net):
+    """Changes its batches where Lightning lets it."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return 2 * x, y
+
+
+class Unused(Net):
+    """Has a layer that no step uses, with decay, and a frozen one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare, self.frozen = nn.Linear(2, 2), nn.Linear(8, 8)
+        self.frozen.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.frozen(self.body(x)))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=self.lr, weight_decay=0.1)
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
+    "groups": (Groups, {}),
+    "cosine-by-step": (CosineByStep, {}),
+    "every-second-batch": (EverySecondBatch, {}),
+    "by-epoch": (ByEpoch, {}),
+    "own-schedule-step": (OwnScheduleStep, {}),
+    "smooth-and-weighted": (SmoothAndWeighted, {}),
+    "batch-norm": (partial(Net, norm=True), {}),
+    "dropout": (partial(Net, dropout=0.4), {}),
+    "metrics": (Metrics, {}),
+    "clipped": (Net, {"gradient_clip_norm": 0.05}),
+    "accumulated": (CosineByStep, {"accumulate_batches": 2}),
+    "epochs": (Epochs, {}),
+    "mixup": (Mixup, {}),
+    "on-the-device": (OnTheDevice, {}),
+    "unused": (Unused, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_model_is_the_one_that_a_trainer_makes_alone(case: str, blobs: Population) -> None:
+    make, recipe = CASES[case]
+    job = own_job(make, blobs, **recipe)
+    found = trained(job)
+    assert found.execution == ("loop" if case == "mixup" else "stack")
+    assert_solo(found, job, make)
+
+
+@pytest.mark.parametrize("case", ["groups", "metrics", "dropout", "accumulated", "mixup", "epochs"])
+@pytest.mark.parametrize("how", [{"chunk": 1}, {"chunk": 2}, {"execution": "loop"}])
+def test_chunks_and_loop_give_the_same_models(case: str, how: dict[str, Any], blobs: Population) -> None:
+    make, recipe = CASES[case]
+    job = own_job(make, blobs, **recipe, **how)
+    assert_solo(trained(job), job, make)
+
+
+def images(name: str) -> tuple[Callable[[], nn.Module], Any]:
+    optimizer = partial(torch.optim.AdamW, lr=0.01)
+    scheduler = partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    made: dict[str, Callable[[], nn.Module]] = {
+        "documentation": LitClassifier,
+        "template": lambda: TemplateModule(SimpleDenseNet(), optimizer, scheduler),
+        "timm": TimmLike,
+        "timm-without-drop-path": partial(TimmLike, drop_path=0.0),
+    }
+    return made[name], "pictures" if name.startswith("timm") else "blobs"
+
+
+@pytest.mark.parametrize("habit", ["documentation", "template", "timm", "timm-without-drop-path"])
+def test_modules_of_other_habits_are_what_a_trainer_makes_of_them(habit: str, request: pytest.FixtureRequest) -> None:
+    make, population = images(habit)
+    job = own_job(make, request.getfixturevalue(population))
+    found = trained(job)
+    assert differs_from_start(found, job)
+    assert_solo(found, job, make)
+    assert job.architecture.draws is (habit == "timm")
+
+
+@pytest.mark.parametrize(
+    ("loading", "sizes"),
+    [
+        (Loading(batch_size=6, shuffle=False, drop_last=True), [9, 3, 3]),
+        (Loading(batch_size=6, shuffle=True, drop_last=False), [6, 6, 2]),
+    ],
+)
+def test_batches_are_those_of_the_loader(loading: Loading, sizes: list[int], blobs: Population) -> None:
+    from dataclasses import replace
+
+    population = replace(blobs, loading=loading)
+    job = own_job(Net, population, sizes=[14, 14, 14] if not loading.drop_last else [21, 21, 21])
+    batches = list(job.recipe.batches(job.records_K, torch.arange(3), torch.device("cpu")))
+    widths = [index_KB.shape[1] for index_KB, _ in batches]
+    assert widths == ([6, 6, 6] if loading.drop_last else sizes)
+    assert all(is_real_KB is None for _, is_real_KB in batches)
+    if not loading.shuffle:
+        assert torch.equal(torch.cat([index_KB[0] for index_KB, _ in batches]), job.records_K[0][:18])
+    assert_solo(trained(job), job, Net)
+
+
+def test_models_of_other_numbers_of_records_are_not_padded(blobs: Population) -> None:
+    make = partial(Net, norm=True)
+    job = own_job(make, blobs, sizes=[20, 21, 20, 23, 21])
+    assert sorted(map(sorted, job.groups())) == [[0, 2], [1, 4], [3]]
+    assert_solo(trained(job), job, make)
