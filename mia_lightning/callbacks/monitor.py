@@ -16,6 +16,7 @@ from mia_lightning.callbacks.records import Records
 from mia_lightning.callbacks.screening import Screening, screening
 from mia_lightning.callbacks.sides import Sides, sides_of, warn_of_choices
 from mia_lightning.callbacks.trace import Trace
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, AtLeast2, Has, Text
@@ -49,6 +50,15 @@ class Fitted:
     val_dataloaders: Any
     members: Records
     nonmembers: Records
+
+    def data(self, train_records: Any, held_out_records: Any) -> Any:
+        """The DataModule, or the sets of the loaders; datasets that a monitor was given take their places."""
+        if train_records is None and held_out_records is None and self.datamodule is not None:
+            return self.datamodule
+        return Population.of(
+            self.train_dataloader if train_records is None else train_records,
+            nonmembers=self.val_dataloaders if held_out_records is None else held_out_records,
+        )
 
 
 class LeakageMonitor(Callback):
@@ -252,6 +262,27 @@ class LeakageMonitor(Callback):
             InputError: no look has figures.
         """
         return leakage_picture(self.trace, limit)
+
+    def audit(self, **fields: Any) -> Any:
+        """The full audit of what was fitted: shadow models of the same module, data and settings, and their attacks.
+
+        Args:
+            fields: of an `Audit`, such as `shadow=mia.Real(count=64)`; they go before those of the fit. The members are
+                the records of the training set, not the sample that the monitor looks at.
+
+        Returns:
+            The report.
+
+        Raises:
+            InputError: nothing was fitted, or as `mia_lightning.audit`.
+        """
+        if self.fitted is None:
+            raise InputError("The monitor has seen no fit that could be audited; call trainer.fit with it first.")
+        from mia_lightning import audit  # which lies above
+
+        if "data" not in fields and "datamodule" not in fields:
+            fields["data"] = self.fitted.data(self.train_records, self.held_out_records)
+        return audit(trainer=self.fitted.trainer, **fields)
 
     def state_dict(self) -> dict[str, Any]:
         """The trace and the losses behind the screening."""

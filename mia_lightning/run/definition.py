@@ -6,7 +6,8 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, SkipValidation
+from pydantic import BeforeValidator, SkipValidation, model_validator
+from pydantic_core import ArgsKwargs
 from rich.console import Console
 from torch import nn
 
@@ -21,6 +22,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Given, Plan
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
+from mia_lightning.run.of_fit import of_fit
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Has, PathLike, Place
 from mia_lightning.settings.words import Words
@@ -88,7 +90,8 @@ class Audit:
             natural records; None for none.
         training: of target and shadow models; random steps of the training transform of `data` join it where it has no
             augmentation of its own.
-        trainer: accelerator, precision, callbacks; a `pl.Trainer` also gives its epochs, clipping and accumulation.
+        trainer: accelerator, precision, callbacks; a `pl.Trainer` also gives its epochs, clipping and accumulation, and
+            where `model` is left out, the module that it has fitted is the target, with data and model of that fit.
         store: where trained models and their answers are found and kept; None for nowhere.
         shard: which part of the shadow models this job trains into the store; None for the audit itself.
         seed: all random draws are functions of it and of their names.
@@ -147,6 +150,12 @@ class Audit:
     logger: Annotated[Any, _LOGGER] | None = None
     console: Console | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_fit(cls, given: ArgsKwargs) -> ArgsKwargs:
+        """What a Trainer that has fitted fills in."""
+        return of_fit(given)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", _as_population(self.data, self.label))

@@ -1,0 +1,131 @@
+"""An audit of what a Trainer has fitted: its module, its data, and shadow models of the same kind."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+import mia_lightning as mia
+from mia_lightning.errors import InputError
+from mia_lightning.training.trainer import quiet_lightning
+
+pytestmark = pytest.mark.usefixtures("global_generators")  # of modules that are made and fitted
+KIND: dict[str, Any] = {"shadow": mia.Real(count=2), "attacks": [mia.Loss()]}
+
+
+def digits() -> TensorDataset:
+    x, label = load_digits(return_X_y=True)
+    return TensorDataset(torch.tensor(x, dtype=torch.float32) / 16, torch.tensor(label))
+
+
+def sets() -> tuple[Dataset[Any], Dataset[Any]]:
+    return Subset(digits(), range(100)), Subset(digits(), range(100, 260))
+
+
+class Data(pl.LightningDataModule):
+    def setup(self, stage: str) -> None:
+        self.train, self.val = sets()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.train, 25, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.val, 50)
+
+
+class Net(pl.LightningModule):
+    def __init__(self, width: int, keeps: bool = True) -> None:
+        super().__init__()
+        if keeps:
+            self.save_hyperparameters()
+        self.net = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def fitted(module: pl.LightningModule, *args: Any, callbacks: Any = (), **kwargs: Any) -> pl.Trainer:
+    with quiet_lightning():
+        trainer = pl.Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            callbacks=list(callbacks),
+        )
+        trainer.fit(module, *args, **kwargs)
+    return trainer
+
+
+def figures(report: mia.AuditReport) -> Any:
+    return [attack.overall for attack in report.attacks], report.target
+
+
+def test_what_a_trainer_has_fitted_is_audited_as_if_it_were_spelled_out() -> None:
+    monitor = mia.LeakageMonitor(members=50, nonmembers=50)
+    module, data = Net(width=12), Data()
+    trainer = fitted(module, data, callbacks=[monitor])
+    spelled = mia.audit(Data(), model=partial(Net, width=12), target=module, trainer=trainer, **KIND)
+    assert spelled.shadow.architecture == "Net"
+    for report in (
+        mia.audit(trainer=trainer, datamodule=data, **KIND),
+        mia.audit(data, trainer=trainer, **KIND),
+        mia.audit(trainer=trainer, **KIND),
+        monitor.audit(**KIND),
+    ):
+        assert figures(report) == figures(spelled)
+
+
+def test_loaders_of_the_fit_are_its_data() -> None:
+    train, held_out = sets()
+    trainer = fitted(Net(width=12), DataLoader(train, 25, shuffle=True), DataLoader(held_out, 50))
+    report = mia.audit(trainer=trainer, **KIND)
+    overall = report.attacks[0].overall
+    assert (overall.num_members, overall.num_nonmembers) == (100, 160)
+
+
+def test_records_that_a_monitor_was_given_are_those_of_its_audit() -> None:
+    train, held_out = sets()
+    monitor = mia.LeakageMonitor(members=50, nonmembers=50, train_records=train, held_out_records=held_out)
+    fitted(Net(width=12), DataLoader(train, 25, shuffle=True), callbacks=[monitor])
+    overall = monitor.audit(**KIND).attacks[0].overall
+    assert (overall.num_members, overall.num_nonmembers) == (100, 160)
+
+
+def test_fields_that_are_given_go_before_those_of_the_fit() -> None:
+    trainer = fitted(Net(width=12), Data())
+    audit = mia.Audit(trainer=trainer, target=Net(width=12), membership=mia.Given(member_N=range(40)))
+    assert audit.membership == mia.Given(member_N=range(40))
+    trained_here = mia.Audit(Data(), model=partial(Net, width=5), trainer=trainer)
+    assert trained_here.attacked.is_trained_here
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: mia.audit(Data(), trainer=pl.Trainer(accelerator="cpu", logger=False)), "fitted nothing"),
+        (lambda: mia.audit(trainer=fitted(Net(12, keeps=False), Data())), "`width`"),
+        (lambda: mia.audit(trainer=fitted(Net(12), DataLoader(sets()[0], 25))), "without held-out data"),
+        (lambda: mia.audit(Data(), datamodule=Data(), model=Net), "`datamodule` and `data`"),
+        (lambda: mia.LeakageMonitor().audit(), "has seen no fit"),
+    ],
+)
+def test_what_cannot_be_filled_in_is_named(make: Any, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        make()
