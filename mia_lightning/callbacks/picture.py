@@ -1,16 +1,22 @@
-"""The picture of a trace: leakage against overfitting, epoch by epoch."""
+"""The picture of a trace: leakage, and overfitting below it, over the epochs."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 from mia_lightning.callbacks.look import Look
 from mia_lightning.errors import InputError, usable_files
-from mia_lightning.reports.pictures import png
-from mia_lightning.reports.plots import Plot, across, labelled, layout, line, points
+from mia_lightning.reports.pictures import styled
+from mia_lightning.reports.plots import LIGHT
 
-_NAMED = 8  # epochs that are named in the picture
-_BARRED = 25  # looks whose intervals are drawn
+_SIZE = (8.4, 5.6)  # inches
+_MARKED = 30  # looks that are marked one by one
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,8 @@ class Picture:
         return self.content
 
 
-def leakage_plot(looks: Sequence[Look], limit: float | None = None) -> Plot:
-    """AUC of the loss attack, with its limits, over the generalisation gap, one point for each look; some are named.
+def leakage_picture(looks: Sequence[Look], limit: float | None = None) -> Picture:
+    """AUC of the loss attack with its 95 % interval, and the generalisation gap, over the epochs.
 
     Args:
         limit: an AUC that is drawn as a line.
@@ -37,41 +43,42 @@ def leakage_plot(looks: Sequence[Look], limit: float | None = None) -> Plot:
     Raises:
         InputError: no look has figures.
     """
+    figure = leakage_figure(looks, limit)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
+    return Picture(buffer.getvalue())
+
+
+def leakage_figure(looks: Sequence[Look], limit: float | None = None) -> Figure:
+    """As `leakage_picture`, of matplotlib."""
     seen = [look for look in looks if look.auc is not None and look.gap is not None]
     if not seen:
         raise InputError(
             "The monitor has no look with figures to draw; fit with it for an epoch, in this process (a Trainer with "
             "strategy=ddp_spawn keeps the trace in another)."
         )
-    x, y = [look.gap or 0.0 for look in seen], [look.auc or 0.0 for look in seen]
-    every = max(1, -(-len(seen) // _NAMED))
-    names = {place: f"epoch {seen[place].epoch}" for place in range(0, len(seen), every)}
-    names[len(seen) - 1] = f"epoch {seen[-1].epoch}"
-    order = sorted(names, key=lambda place: (place != len(seen) - 1, place != 0, place))  # the ends have room first
-    barred = range(len(seen) - 1, -1, -max(1, -(-len(seen) // _BARRED)))  # from the last look on backwards
-    marked: Plot = points([x[i] for i in barred], [y[i] for i in barred], "after an epoch, 95 % interval", 0)
-    marked["error_y"] = {
-        "type": "data",
-        "symmetric": False,
-        "array": [float(f"{(seen[i].auc_high or 1.0) - y[i]:.4g}") for i in barred],
-        "arrayminus": [float(f"{y[i] - (seen[i].auc_low or 0.0):.4g}") for i in barred],
-    }
-    every_point: Plot = points(x, y, "", 0) | {"showlegend": False}
-    named = points([x[i] for i in order], [y[i] for i in order], "", 0) | {"showlegend": False, "opacity": 1.0}
-    named |= labelled(named["x"], named["y"], [names[i] for i in order])
-    data = [
-        line(x, y, "in the order of epochs", 0) | {"line": {"color": "--faint", "width": 1.5}},
-        every_point,
-        marked,
-        named,
-    ]
-    shapes = [across("x", 0.5)]
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    epochs = [look.epoch for look in seen]
+    style = {"marker": "o" if len(seen) <= _MARKED else "", "markersize": 4, "linewidth": 1.8}
+    first, second = LIGHT["--series-1"], LIGHT["--series-2"]
+    limits = [[look.auc_low for look in seen], [look.auc_high for look in seen]]
+    top.fill_between(epochs, *limits, color=first, alpha=0.18, linewidth=0, label="95 % interval")
+    top.plot(epochs, [look.auc for look in seen], color=first, label="AUC of the loss attack", **style)
+    _across(top, 0.5, "chance", LIGHT["--ink"], "--")
     if limit is not None:
-        data.append(line([min(x), max(x)], [limit, limit], f"limit {limit:g}", 1))
-    axes = layout("overfitting: train accuracy − test accuracy", "leakage: AUC of the loss attack")
-    return {"data": data, "layout": axes | {"shapes": shapes}}
+        _across(top, limit, f"limit {limit:g}", LIGHT["--series-4"], "-.")
+    bottom.plot(epochs, [look.gap for look in seen], color=second, label="generalisation gap", **style)
+    _across(bottom, 0.0, "", LIGHT["--muted"], ":")
+    for axes, title, side in ((top, "Leakage", "AUC"), (bottom, "Overfitting", "train − test accuracy")):
+        styled(axes, title)
+        axes.set_ylabel(side, color=LIGHT["--muted"], fontsize=10)
+        axes.legend(frameon=False, fontsize=9, labelcolor=LIGHT["--ink"], loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    bottom.set_xlabel("epoch", color=LIGHT["--muted"], fontsize=10)
+    bottom.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
 
 
-def leakage_picture(looks: Sequence[Look], limit: float | None = None) -> Picture:
-    """`leakage_plot` as a picture."""
-    return Picture(png(leakage_plot(looks, limit), "Leakage against overfitting, epoch by epoch"))
+def _across(axes: Axes, at: float, name: str, color: str, dashes: str) -> None:
+    axes.axhline(at, color=color, linewidth=1, linestyle=dashes, label=name or "_nolegend_")

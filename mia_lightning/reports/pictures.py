@@ -46,12 +46,7 @@ def png(plot: Plot, title: str) -> bytes:
     figure = Figure(figsize=_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(_plain(title), loc="left", fontsize=12, fontweight="bold", color=_INK, pad=12)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(which="both", colors=_MUTED, labelsize=9)
-    axes.grid(color="#eceef1", linewidth=0.8)
-    axes.set_axisbelow(True)
+    styled(axes, title)
     axes.margins(0.1)
     plot = coloured(plot)
     for trace in plot["data"]:
@@ -68,6 +63,16 @@ def png(plot: Plot, title: str) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def styled(axes: Axes, title: str) -> None:
+    """The axes in the style of all pictures."""
+    axes.set_title(_plain(title), loc="left", fontsize=12, fontweight="bold", color=_INK, pad=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(which="both", colors=_MUTED, labelsize=9)
+    axes.grid(color="#eceef1", linewidth=0.8)
+    axes.set_axisbelow(True)
 
 
 def _draw(axes: Axes, trace: Plot) -> None:
