@@ -62,7 +62,7 @@ class Simulated:
         return Peers(signal_KN=np.array(signal), is_right_KN=np.array(is_right), out_KN=np.array(out))
 
     def check(self, log_NC: Array, *, member_N: Array | None = None, **options: Any) -> Sanity:
-        """With the rows and the members one up and one down as repairs."""
+        """With the rows and the members one up and one down, and the members exchanged, as repairs."""
         member_N = self.member_N if member_N is None else member_N
         answers = Answers(
             predicted_N=log_NC.argmax(1),
@@ -73,7 +73,11 @@ class Simulated:
             asked_N=np.ones(self.n, bool),
             class_names=tuple(f"c{c}" for c in range(log_NC.shape[1])),
         )
-        repairs = []
+        others = replace(answers, member_N=~member_N, nonmember_N=member_N)
+        everywhere_N = np.ones(self.n, bool)
+        repairs = [
+            Repair(cause="members exchanged", mend="", answers=others, kind="members", judged_N=everywhere_N),
+        ]
         for step in (-1, 1):
             inside_N = np.ones(self.n, bool)
             inside_N[-1 if step < 0 else 0] = False
@@ -183,9 +187,19 @@ def test_a_wrong_target_is_void_and_its_cause_is_named(wrong: Callable[..., Arra
 
 @pytest.mark.parametrize("step", [-1, 1])
 def test_members_that_are_counted_otherwise_are_void(step: int) -> None:
-    made = Simulated(np.random.default_rng(3), 600, EVEN)
-    found = made.check(made.log_NC(made.member_N), member_N=np.roll(made.member_N, step))
-    assert (found.verdict, found.cause) == ("void", f"members {-step}")
+    """Every third record: then exchanged members would fit better, too, whatever the answer to the one record is of
+    which the moved members say nothing."""
+    for seed in range(8):
+        made = Simulated(np.random.default_rng(seed), 600, EVEN, memory=2.0)
+        made.member_N = np.arange(600) % 3 == 0
+        found = made.check(made.log_NC(made.member_N), member_N=np.roll(made.member_N, step))
+        assert (found.verdict, found.cause) == ("void", f"members {-step}")
+
+
+def test_members_that_are_exchanged_are_void() -> None:
+    made = Simulated(np.random.default_rng(3), 600, EVEN, memory=2.0)
+    found = made.check(made.log_NC(made.member_N), member_N=~made.member_N)
+    assert (found.verdict, found.cause) == ("void", "members exchanged")
 
 
 def test_the_class_order_is_that_of_the_outputs() -> None:

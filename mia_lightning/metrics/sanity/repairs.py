@@ -64,13 +64,13 @@ def try_repairs(
 
 
 def _merit(passed: tuple[float, Repair], answers: Answers) -> tuple[float, float]:
-    """By which one of several repairs is named: accuracy and, since normalisations that nearly agree have nearly the
-    same, the margin of the least certain members; then evidence."""
+    """By which one of several repairs is named: what it gains in accuracy and, since normalisations that nearly agree
+    gain nearly the same, the margin of the least certain members; then evidence."""
     score, repair = passed
     judged = answers.scored_N & repair.judged_N
-    right = float(repair.answers.is_right_N[judged].mean()) if judged.any() else 0.0
+    gained = repair.answers.is_right_N[judged].mean() - answers.is_right_N[judged].mean() if judged.any() else 0.0
     certain = _least_margin(repair.answers.signal_N[judged & answers.member_N]) if repair.kind == "answers" else 0.0
-    return _ACCURACY_WEIGHT * right + certain, score
+    return _ACCURACY_WEIGHT * float(gained) + certain, score
 
 
 def _least_margin(signal_N: Array) -> float:
