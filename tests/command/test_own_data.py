@@ -48,6 +48,9 @@ def test_a_datamodule_from_scratch(call: Call, tmp_path: Path) -> None:
     assert "one pool" in result.stderr
     page = (tmp_path / "here" / "report.html").read_text()
     assert "val_dataloader" in page
+    rows = zip(scores["score"], scores["record_name"], scores["is_member"], scores["is_flagged"], strict=True)
+    _, best = max((score, name) for score, name, is_member, is_flagged in rows if is_member and is_flagged)
+    assert f"<small>{best}</small>" in page
 
 
 def test_a_datamodule_and_a_trained_network_give_the_same_scores_as_from_python(call: Call, tmp_path: Path) -> None:
