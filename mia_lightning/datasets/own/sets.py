@@ -95,7 +95,7 @@ def _set_of(given: Any, name: str, source: str, is_training: bool, loading: Own)
         index, shuffle = _dealt(given, what, is_training, loading)
         own, batches, left_out = None, given.batch_sampler, 0
         if is_training and type(batches) is BatchSampler and batches.drop_last:
-            rows = range(len(dataset)) if index is None else index
+            rows: Sequence[int] = range(len(dataset)) if index is None else index  # type: ignore[arg-type]
             left_out = len(rows) % batches.batch_size
             if left_out == len(rows):
                 raise InputError(
