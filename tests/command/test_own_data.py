@@ -142,6 +142,35 @@ def test_a_module_that_a_folder_names_is_not_even_imported(tmp_path: Path, monke
     assert "broken" not in sys.modules
 
 
+MISTAKEN = """
+import mia_lightning as mia, torch
+from torch.utils.data import TensorDataset
+class Named(TensorDataset):
+    def __init__(self, name, std=1.0):
+        super().__init__(torch.zeros(8, 2), torch.arange(8) % 2)
+class Scaled(TensorDataset):
+    def __init__(self, std=1.0):
+        super().__init__(std * torch.ones(8, 2), torch.arange(8) % 2)
+def population():
+    return mia.Population.of(Scaled())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["dataset._target_=my_package.Named"], ["`dataset.name`", "Named", "function"]),
+        (["dataset._target_=my_package.Scaled", "dataset.std=2.0"], ["`dataset.std`", "Scaled", "function"]),
+        (["dataset._target_=my_package.population", "dataset.ids=key"], ["`dataset.ids` is 'key'", "Population"]),
+    ],
+)
+def test_settings_that_nobody_would_see_are_refused(
+    call: Call, tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    (tmp_path / "my_package.py").write_text(MISTAKEN)
+    refused(call("dataset=datamodule", *arguments, *SMALL), *parts)
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
