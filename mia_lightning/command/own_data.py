@@ -1,7 +1,7 @@
 """A section `dataset` that makes somebody's own DataModule or torch Dataset: which of its settings are ours."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.errors import InputError
@@ -29,9 +29,37 @@ def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any], *, t
     ours = [name for name in inspect.signature(read_own).parameters if name != "data"]
     is_taken_out = (trusted and is_somebodys(node.get("_target_"))) or all(name in node for name in ours)
     settings = {name: node[name] for name in ours if is_taken_out and name in node}
+    chosen = [name for name, value in settings.items() if value not in (None, "own")]
+    if trusted:
+        _check_names(_located(node.get("_target_")), ours, chosen)
     with isolated(0, "dataset"):  # what draws from the global generators draws alike in every process
         loaded = make({name: value for name, value in node.items() if name not in settings}, "dataset")
-        return loaded if isinstance(loaded, Population) else _read(loaded, settings, make, is_taken_out)
+        if not isinstance(loaded, Population):
+            return _read(loaded, settings, make, is_taken_out)
+    if chosen:
+        raise InputError(
+            f"`dataset.{chosen[0]}` is {shown(settings[chosen[0]])}, but `dataset` makes a Population, which is taken "
+            "as it is; leave it out, or set it where the Population is made."
+        )
+    return loaded
+
+
+def _check_names(made: Any, ours: Collection[str], chosen: Collection[str]) -> None:
+    """Refuse a class of somebody's whose argument has the name of a setting of ours, where it is needed or given.
+
+    Raises:
+        InputError: the sentence names it.
+    """
+    try:
+        arguments = inspect.signature(made).parameters if is_own_class(made) else {}
+    except (TypeError, ValueError):  # without a signature
+        return
+    for name, each in arguments.items():
+        if name in ours and (name in chosen or each.default is each.empty):
+            raise InputError(
+                f"`dataset.{name}` is a setting of mia_lightning, and {made.__name__} has an argument of this name, "
+                f"which it cannot be given so; name a function that makes {made.__name__} in `dataset._target_`."
+            )
 
 
 def _read(loaded: Any, settings: dict[str, Any], make: Callable[[Any, str], Any], is_taken_out: bool) -> "Population":
@@ -51,9 +79,14 @@ def _read(loaded: Any, settings: dict[str, Any], make: Callable[[Any, str], Any]
 
 def is_somebodys(target: object) -> bool:
     """Whether a `_target_` names a DataModule or torch Dataset, whose arguments are its own."""
+    return is_own_class(_located(target))
+
+
+def is_own_class(made: object) -> bool:
+    """Whether it is the class of a DataModule, a DataLoader or a torch Dataset."""
     from mia_lightning.datasets.own.reading import is_own
 
-    return is_own(_located(target))
+    return isinstance(made, type) and is_own(made)
 
 
 def _located(target: object) -> Any:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.arrays import Array as Array
+from mia_lightning.datasets.arrays import as_constant, as_mask, as_tensor, check_here, check_tensor
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
 from mia_lightning.datasets.groups import NO_GROUP, check_groups, numbered
@@ -22,16 +24,10 @@ from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError, is_storable
 from mia_lightning.settings.checking import shown
 
-Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
-
 _FINGERPRINT_RECORDS = 4096  # at once: bounds memory, not the result
 _CHECKED_NUMBERS = 2**22  # likewise
 # Records take at most this part of an accelerator's free memory: networks, gradients and batches need the rest.
 _PARTS = 4
-_KEPT_DTYPES = (
-    *(torch.float16, torch.bfloat16, torch.float32),
-    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
-)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -327,8 +323,8 @@ def make_population(
             one = "one name for each class" if what == "class_names" else "one sentence for each"
             raise InputError(f"{what} of population {name!r} is {shown(texts)}: give a list, {one}")
     x_N, label_N = (
-        _as_tensor(x, f"x of population {name!r}"),
-        _as_tensor(label, f"label of population {name!r}"),
+        as_tensor(x, f"x of population {name!r}"),
+        as_tensor(label, f"label of population {name!r}"),
     )
     if label_N.is_floating_point():
         dtype = getattr(label, "dtype", label_N.dtype)
@@ -356,9 +352,9 @@ def make_population(
         label_N=label_N.to(torch.int64),
         class_names=tuple(str(each) for each in class_names),
         scale=by_range,
-        mean=None if mean is None else _as_constant(mean, f"mean of population {name!r}"),
-        std=None if std is None else _as_constant(std, f"std of population {name!r}"),
-        member_N=None if member is None else _as_mask(member, f"member of population {name!r}"),
+        mean=None if mean is None else as_constant(mean, f"mean of population {name!r}"),
+        std=None if std is None else as_constant(std, f"std of population {name!r}"),
+        member_N=None if member is None else as_mask(member, f"member of population {name!r}"),
         group_N=group_N,
         group_names=names,
     )
@@ -369,83 +365,6 @@ def make_population(
         remarks = about_arrays(x, own_N, name)
     remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))
     return replace(population, remarks=remarks)
-
-
-def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
-    if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
-        raise InputError(
-            f"{what} has {int(np.ma.count_masked(values))} masked values, and a mask is not kept: fill them in, or "
-            "leave their records out"
-        )
-    if hasattr(values, "tocsr"):
-        raise InputError(f"{what} is sparse: give all of its numbers, by its method toarray()")
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths
-        raise InputError(f"{what} is no array ({error}): give numbers in rows of equal length") from error
-
-
-def _as_tensor(values: Array, what: str) -> Tensor:
-    if not isinstance(values, Tensor):
-        values = _as_array(values, what)
-        if values.dtype.kind not in "fiub":
-            raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
-        # What torch cannot hold: long doubles, foreign byte order, negative strides, read-only memory.
-        if values.dtype.kind == "f" and values.dtype.itemsize > 4:
-            with np.errstate(over="ignore"):  # becomes infinite, which `Population` refuses
-                values = values.astype(np.float32)
-        elif values.dtype.kind == "u" and values.dtype.itemsize > 1:
-            if values.size and values.max() > np.iinfo(np.int64).max:
-                raise InputError(f"{what} holds {values.max()}: give numbers below 2**63")
-            values = values.astype(np.int64)
-        values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
-        values = torch.from_numpy(values)
-    _check_tensor(values, what)
-    _check_here(values, what)
-    if values.dtype in _KEPT_DTYPES:
-        return values
-    if values.is_complex() or values.is_quantized:
-        raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
-    if values.dtype == torch.bool:
-        return values.to(torch.uint8)
-    return values.to(torch.float32 if values.is_floating_point() else torch.int64)
-
-
-def _as_mask(values: Array, what: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values
-    array = _as_array(values, what)
-    if array.dtype.kind not in "fiub":
-        raise InputError(f"{what} has dtype {array.dtype}: give one bool for each record")
-    return torch.from_numpy(array)
-
-
-def _as_constant(values: Array | float, what: str) -> Tensor:
-    """A tensor as it is; numbers without rounding."""
-    if isinstance(values, Tensor):
-        return values
-    array = _as_array(values, what)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{what} has dtype {array.dtype}: give numbers")
-    return torch.tensor(array.astype(np.float64))
-
-
-def _check_tensor(value: object, what: str) -> None:
-    """Refuse what is no tensor with a place in memory for each of its numbers.
-
-    Raises:
-        InputError: it is of another class, sparse, nested, or in another layout.
-    """
-    if not isinstance(value, Tensor):
-        raise InputError(f"{what} is {shown(value)}: give a tensor, or arrays to mia_lightning.make_population")
-    if value.layout is not torch.strided or value.is_nested:
-        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.").lstrip("_")
-        raise InputError(f"{what} is a tensor of layout {kind}: give one with all of its numbers, such as x.to_dense()")
-
-
-def _check_here(value: Tensor, what: str) -> None:
-    if value.is_meta:
-        raise InputError(f"{what} is on the device meta, where tensors have no numbers: give it with its numbers")
 
 
 def _check_population(population: Population) -> None:
@@ -463,7 +382,7 @@ def _check_kinds(population: Population) -> None:
     for what in ("x_N", "label_N", "mean", "std", "member_N", "group_N"):
         value = getattr(population, what)
         if value is not None or what in ("x_N", "label_N"):
-            _check_tensor(value, f"{what.removesuffix('_N')} of population {name!r}")
+            check_tensor(value, f"{what.removesuffix('_N')} of population {name!r}")
     for what in ("class_names", "group_names", "remarks", "record_names"):
         texts = getattr(population, what)
         if not isinstance(texts, tuple) or not all(isinstance(each, str) for each in texts):
@@ -516,7 +435,7 @@ def _check_shapes(population: Population) -> None:
         raise InputError(
             f"the tensors of population {name!r} lie on {' and '.join(sorted(devices))}: put them on one device"
         )
-    _check_here(x_N, f"x of population {name!r}")
+    check_here(x_N, f"x of population {name!r}")
 
 
 def _check_labels(population: Population) -> None:

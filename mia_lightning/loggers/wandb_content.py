@@ -15,7 +15,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -140,9 +140,10 @@ def _per_class_table(report: AuditReport) -> Any:
 def _exposed_table(report: AuditReport) -> Any:
     import wandb
 
-    columns: list[str | int] = [field.name for field in fields(FlaggedMember)]
+    held = [field.name for field in fields(FlaggedMember) if report.record_names or field.name != "record_name"]
+    columns: list[str | int] = list(held)
     found = flagged_members(report, min(MOST_FLAGGED, MAX_ROWS // max(len(report.attacks), 1)))
-    rows = [list(asdict(each).values()) for each in found]
+    rows = [[getattr(each, name) for name in held] for each in found]
     if report.pictures is not None:
         columns.append("picture")
         drawn = {record: wandb.Image(image) for record, image in report.pictures.items()}

@@ -229,7 +229,10 @@ def _as_population(data: Any, label: Array | None) -> Population:
             raise InputError(f"`label` is given beside a {name}, which has labels of its own; leave it out.")
         return data if isinstance(data, Population) else Population.of(data)
     if label is None:
-        raise InputError("`label` is missing; give the class of each record, or a Population as the first argument.")
+        raise InputError(
+            "`label` is missing; give the class of each record, or as the first argument a Population, as "
+            "Population.of makes one of a dataset."
+        )
     return make_population(data, label)
 
 

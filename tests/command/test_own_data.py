@@ -48,6 +48,9 @@ def test_a_datamodule_from_scratch(call: Call, tmp_path: Path) -> None:
     assert "one pool" in result.stderr
     page = (tmp_path / "here" / "report.html").read_text()
     assert "val_dataloader" in page
+    rows = zip(scores["score"], scores["record_name"], scores["is_member"], scores["is_flagged"], strict=True)
+    _, best = max((score, name) for score, name, is_member, is_flagged in rows if is_member and is_flagged)
+    assert f"<small>{best}</small>" in page
 
 
 def test_a_datamodule_and_a_trained_network_give_the_same_scores_as_from_python(call: Call, tmp_path: Path) -> None:
@@ -137,6 +140,35 @@ def test_a_module_that_a_folder_names_is_not_even_imported(tmp_path: Path, monke
     with pytest.raises(InputError, match="dataset is not trusted"):
         population_of({"_target_": "broken.Data"}, refuse, trusted=False)
     assert "broken" not in sys.modules
+
+
+MISTAKEN = """
+import mia_lightning as mia, torch
+from torch.utils.data import TensorDataset
+class Named(TensorDataset):
+    def __init__(self, name, std=1.0):
+        super().__init__(torch.zeros(8, 2), torch.arange(8) % 2)
+class Scaled(TensorDataset):
+    def __init__(self, std=1.0):
+        super().__init__(std * torch.ones(8, 2), torch.arange(8) % 2)
+def population():
+    return mia.Population.of(Scaled())
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["dataset._target_=my_package.Named"], ["`dataset.name`", "Named", "function"]),
+        (["dataset._target_=my_package.Scaled", "dataset.std=2.0"], ["`dataset.std`", "Scaled", "function"]),
+        (["dataset._target_=my_package.population", "dataset.ids=key"], ["`dataset.ids` is 'key'", "Population"]),
+    ],
+)
+def test_settings_that_nobody_would_see_are_refused(
+    call: Call, tmp_path: Path, arguments: list[str], parts: list[str]
+) -> None:
+    (tmp_path / "my_package.py").write_text(MISTAKEN)
+    refused(call("dataset=datamodule", *arguments, *SMALL), *parts)
 
 
 @pytest.mark.parametrize(

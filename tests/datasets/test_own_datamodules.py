@@ -346,6 +346,28 @@ def test_samplers_of_known_order() -> None:
     assert Population.of(DataLoader(table(4), sampler=of_one)).loading.shuffle
 
 
+def test_records_that_a_loader_never_gives_are_no_members() -> None:
+    module = Toy(DataLoader(table(10), batch_size=4, drop_last=True), DataLoader(table(3, 100)), [])
+    population = Population.of(module)
+    given = torch.cat([x for x, _ in batches_of(module.train_dataloader())])
+    assert torch.equal(population.x_N[population.member_N], given)
+    assert len(population) == 8 + 3
+    assert population.loading == Loading(batch_size=4, shuffle=False, drop_last=True)
+    assert any("last 2 records" in remark and "drop_last" in remark for remark in population.remarks)
+    module.loaders["train"] = DataLoader(table(10), batch_size=4, drop_last=True, shuffle=True)
+    assert len(Population.of(module)) == 10 + 3  # each of them in some epochs
+    module.loaders["train"] = DataLoader(table(10), batch_size=5, drop_last=True)
+    assert Population.of(module).remarks == ()
+    module.loaders["train"] = DataLoader(table(10), batch_size=16, drop_last=True)
+    with pytest.raises(InputError, match=r"training set.*10 records.*batches of 16.*drop_last=False"):
+        Population.of(module)
+
+
+def batches_of(loader: Any) -> list[Any]:
+    with isolated(0, "a loader draws a seed for its workers"):
+        return list(loader)
+
+
 def test_the_whole_way_from_python(digits: Path) -> None:
     module = TemplateDigits(f"{digits}/", (40, 20, 20), batch_size=8)
     options: dict[str, Any] = {

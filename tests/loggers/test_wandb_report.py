@@ -228,8 +228,9 @@ def test_exposed_records_that_are_images_are_shown(make_report, tmp_path: Path) 
     found = flagged_members(report, 50)
     numbers = np.random.default_rng(0)
     shown = {each.record: numbers.integers(0, 256, (6, 5, 3), dtype=np.uint8) for each in found}
+    names = tuple(f"{i}.png" for i in range(1 + int(report.scores.record.max())))
     with WandbReport().start(tmp_path, {}) as run:
-        run.finish(report.model_copy(update={"pictures": shown}))
+        run.finish(report.model_copy(update={"pictures": shown, "record_names": names}))
     wandb.teardown()
     assert run.location is not None
     contents = {
@@ -244,6 +245,7 @@ def test_exposed_records_that_are_images_are_shown(make_report, tmp_path: Path) 
     for row, each in zip(table["data"], found, strict=True):
         image = Image.open(contents[row[column]["path"]])
         assert np.array_equal(np.asarray(image), shown[each.record])
+        assert row[table["columns"].index("record_name")] == f"{each.record}.png"
 
 
 def test_records_become_pictures(pictures: Population, blobs: Population) -> None:

@@ -140,7 +140,7 @@ def read_own(
         origin=Origin(name=own_name, parts=parts, doubt=doubt) if is_split else None,
         loading=dealt,
         augment=views.augment,
-        remarks=(*views.remarks, *remarks),
+        remarks=(*views.remarks, *remarks, *(_about_left_out(each) for each in sets if each.left_out)),
     )
 
 
@@ -260,6 +260,13 @@ def _loading(sets: Sequence[OwnSet], loading: Literal["own", "ignore"]) -> tuple
         "The training loaders have different batch sizes or orders, so that batches are those of `training`, over all "
         "their records."
     ]
+
+
+def _about_left_out(each: OwnSet) -> str:
+    return (
+        f"The loader of the {each} never gives its last {each.left_out} records, by drop_last and without shuffle: "
+        "they are left out, and are neither members nor non-members."
+    )
 
 
 def _name_of(data: Any) -> str:

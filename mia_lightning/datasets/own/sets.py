@@ -35,6 +35,7 @@ class OwnSet:
         index: of the records in it; None for all.
         collate: of the loader, where it is an own one.
         loading: of the loader; None without one.
+        left_out: how many records the loader never gives.
         is_training: whether its records are the training records.
     """
 
@@ -44,6 +45,7 @@ class OwnSet:
     index: Sequence[int] | None = None
     collate: Callable[[list[Any]], Any] | None = None
     loading: Loading | None = None
+    left_out: int = 0
     is_training: bool
 
     @property
@@ -91,7 +93,19 @@ def _set_of(given: Any, name: str, source: str, is_training: bool, loading: Own)
                 "single records."
             )
         index, shuffle = _dealt(given, what, is_training, loading)
-        own, batches = None, given.batch_sampler
+        own, batches, left_out = None, given.batch_sampler, 0
+        if is_training and type(batches) is BatchSampler and batches.drop_last:
+            rows: Sequence[int] = range(len(dataset)) if index is None else index  # type: ignore[arg-type]
+            left_out = len(rows) % batches.batch_size
+            if left_out == len(rows):
+                raise InputError(
+                    f"{_capital(what)} has {len(rows)} records, and its loader makes batches of {batches.batch_size} "
+                    "and leaves out the last one, which is all of them; set a smaller batch_size, or drop_last=False."
+                )
+            if shuffle:
+                left_out = 0  # others in each epoch
+            elif left_out:
+                index = rows[:-left_out]
         if is_training and loading == "own":
             assert isinstance(batches, BatchSampler)
             own = Loading(batch_size=batches.batch_size, shuffle=shuffle, drop_last=batches.drop_last)
@@ -102,6 +116,7 @@ def _set_of(given: Any, name: str, source: str, is_training: bool, loading: Own)
             index=index,
             collate=collate,
             loading=own,
+            left_out=left_out,
             is_training=is_training,
         )
     _check_dataset(given, what)
