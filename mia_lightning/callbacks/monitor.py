@@ -208,7 +208,7 @@ class LeakageMonitor(Callback):
         if look.reason is not None:
             rank_zero_warn(f"After epoch {look.epoch} the leakage monitor has no figures: {look.reason}.")
         else:
-            self._loss_LN.append(-of_members.score_N)
+            self._loss_LN.append(-of_members.score_N.float())  # which it was computed in
             self._label_N = of_members.label_N
         for name, value in look.metrics(self.prefix).items():
             pl_module.log(name, value, batch_size=1, sync_dist=trainer.world_size > 1)  # equal on all processes

@@ -273,3 +273,26 @@ def test_a_loader_that_is_not_shuffled_and_cut_short_gives_the_records_of_its_fi
     data = (DataLoader(records(200), batch_size=20), loaders()[1])
     monitor = watched(tmp_path, data=data, limit_train_batches=3)
     assert monitor.fitted.members.index_N.tolist() == list(range(60))
+
+
+def test_records_that_memory_has_no_room_for_are_fetched_at_each_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.get_rng_state()
+    kept = watched(tmp_path)
+    monkeypatch.setattr("mia_lightning.callbacks.records.KEPT_BYTES", 3000)  # 20 records of 8 features take 800
+    torch.set_rng_state(state)
+    fetched = watched(tmp_path)
+    assert len(fetched.fitted.members._kept) == 3
+    assert len(kept.fitted.members._kept) == 10
+    assert fetched.trace.rows() == kept.trace.rows()
+
+
+def test_of_several_validation_loaders_the_first_is_looked_at(tmp_path: Path) -> None:
+    class Two(Lit):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+
+    second = DataLoader(records(60, "second"), batch_size=20)
+    for held_out in ([loaders()[1], second], {"a": loaders()[1], "b": second}):
+        monitor = watched(tmp_path, made(Two), data=(loaders()[0], held_out))
+        assert monitor.trace[-1].num_nonmembers == 150
