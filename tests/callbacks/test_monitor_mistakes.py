@@ -318,6 +318,51 @@ def test_a_module_is_taken_for_what_it_gives(tmp_path: Path, cls: type[Lit]) -> 
     assert monitor.trace[-1].auc == pytest.approx(roc_auc_score(is_member_N, -torch.cat(losses)), abs=2e-4)
 
 
+class ByPredictStep(pl.LightningModule):
+    """No forward, and two submodules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    @property
+    def net(self) -> Any:
+        return lambda x: self.head(self.body(x).relu())
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.net(batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+class BySubmodule(pl.LightningModule):
+    """No forward, and all parameters in one submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+@pytest.mark.parametrize("cls", [ByPredictStep, BySubmodule])
+def test_a_module_without_a_forward(tmp_path: Path, cls: Any) -> None:
+    monitor, module = mia.LeakageMonitor(held_out_records=records(150, "held-out")), made(cls)
+    trainer(tmp_path, monitor).fit(module, loaders()[0])
+    x_N, label_N = records(200).tensors
+    with torch.no_grad():
+        accuracy = (module.net(x_N).argmax(1) == label_N).double().mean()
+    assert monitor.trace[-1].train_accuracy == pytest.approx(float(accuracy))
+
+
 class OneOutput(Lit):
     """A binary classifier of one number, trained on float labels."""
 
