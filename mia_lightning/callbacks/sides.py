@@ -80,7 +80,7 @@ def sides_of(settings: Any, trainer: Any) -> Sides:
             "which nothing can be compared; give `monitor.held_out_records` others, or trainer.fit another "
             "validation loader."
         )
-    like = held_out.dataset if settings.train_records is None else None
+    like = held_out if settings.train_records is None else None
     held_out = held_out.fixed(settings.seed, None, "monitor.held_out_records")
     members = members.fixed(settings.seed, like, "monitor.train_records")
     sides = Sides(

@@ -1,6 +1,7 @@
 """The monitor against our own attack, and against a training that nobody watches."""
 
 import copy
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lit import Lit, loaders, made, records, trainer
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import mia_lightning as mia
 from mia_lightning.metrics.intervals.areas import auc_interval
@@ -102,6 +103,36 @@ def test_training_goes_on_as_if_nobody_had_looked(tmp_path: Path) -> None:
     assert modes_alone == modes_seen
     assert not modes_seen[0][4]
     assert sum(modes_seen[0]) == len(modes_seen[0]) - 1
+
+
+class Draws(Dataset):
+    """Records whose transform draws random numbers, to no effect."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> Any:
+        for draw in (torch.rand, np.random.rand, lambda _: random.random()):
+            draw(1)
+        return self.dataset[i]
+
+
+def test_datasets_that_draw_random_numbers_draw_none_of_the_trainings(tmp_path: Path) -> None:
+    states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    trained = []
+    for monitors in ([], [mia.LeakageMonitor()]):
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        module = made()
+        data = [DataLoader(Draws(each.dataset), batch_size=20, shuffle=True) for each in loaders()]
+        trainer(tmp_path, *monitors).fit(module, data[0], DataLoader(data[1].dataset, batch_size=20))
+        trained.append((module.state_dict(), random.random(), float(np.random.rand())))
+    assert all(torch.equal(value, trained[1][0][name]) for name, value in trained[0][0].items())
+    assert trained[0][1:] == trained[1][1:]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,11 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
     random_split,
 )
+from torchvision import transforms
+from torchvision.datasets import FakeData
 
 import mia_lightning as mia
 from mia_lightning.callbacks.sides import sides_of
@@ -222,6 +225,48 @@ def test_augmentation_is_left_out_where_the_validation_set_shows_how(tmp_path: P
     assert torch.equal(x_B, records(200).tensors[0][: len(members)])
     augmented = train.dataset if wrapped else train
     assert augmented.transform is flip
+
+
+class OfImages(Lit):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.flatten(1)[:, :8])
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_datasets_of_torchvision_with_random_transforms(tmp_path: Path, split: bool) -> None:
+    """As people write them: one dataset twice, with and without augmentation, or a random split of both."""
+    crop, to_tensor = transforms.RandomCrop(16, padding=4), transforms.ToTensor()
+    settings = {"size": 90, "image_size": (3, 16, 16), "num_classes": 3}
+    train = FakeData(transform=transforms.Compose([crop, to_tensor]), **settings)
+    held_out = FakeData(transform=to_tensor, **settings, random_offset=0 if split else 1000)
+    parts = (Subset(train, range(60)), Subset(held_out, range(60, 90))) if split else (train, held_out)
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(
+        made(OfImages), DataLoader(parts[0], batch_size=20, shuffle=True), DataLoader(parts[1], batch_size=20)
+    )
+    members = monitor.fitted.members
+    assert len(members) == len(parts[0])
+    plain_images = FakeData(transform=to_tensor, **settings)
+    x_B = torch.cat([members.batch(place)[0] for place in range(members.num_batches)])
+    assert torch.equal(x_B, torch.stack([plain_images[i][0] for i in range(len(members))]))
+    assert train.transform is not to_tensor
+
+
+def mixed(items: list[Any]) -> Any:
+    x_B, label_B = default_collate(items)
+    share = torch.rand(())
+    return share * x_B + (1 - share) * x_B.roll(1, 0), label_B
+
+
+def test_records_that_the_collation_mixes_are_taken_as_the_held_out_ones_are(tmp_path: Path) -> None:
+    train = DataLoader(records(200), batch_size=20, shuffle=True, collate_fn=mixed)
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(made(), train, loaders()[1])
+    members = monitor.fitted.members
+    assert members.collate is default_collate
+    assert torch.equal(members.batch(0)[0], records(200).tensors[0][:20])
+    both = DataLoader(records(150, "held-out"), batch_size=20, collate_fn=mixed)
+    assert "`collate_fn`" in refused(tmp_path, train, both)
 
 
 def test_augmentation_that_cannot_be_left_out(tmp_path: Path) -> None:
