@@ -98,12 +98,16 @@ class Records:
         """
         swapped = None if like is None else _with_transform_of(self.dataset, like.dataset)
         datasets = [self.dataset] if swapped is None else [self.dataset, swapped]
-        collates = [self.collate] if like is None else [self.collate, like.collate]
+        collates = [self.collate, default_collate] if like is None else [self.collate, like.collate]
         for dataset in datasets:
             for collate in collates:
                 tried = replace(self, dataset=dataset, collate=collate, _kept={}, _room=[KEPT_BYTES])
-                if tried._is_fixed(seed):
-                    return tried
+                try:
+                    if tried._is_fixed(seed):
+                        return tried
+                except Exception:
+                    if dataset is self.dataset and collate is self.collate:  # the user's own code
+                        raise
         mend = "" if like is None else ", and `transform` and `collate_fn` of the held-out records could not mend it"
         raise InputError(
             f"The {self.name} dataset ({type(self.dataset).__name__}) or its loader's `collate_fn` gives another batch "

@@ -219,8 +219,9 @@ def test_the_same_monitor_begins_anew_with_another_fit_and_goes_on_with_its_own(
     first.fit_loop.max_epochs = 5
     first.fit(module, *loaders())
     assert [look.epoch for look in monitor.trace] == [0, 1, 2, 3, 4]
-    trainer(tmp_path, monitor, max_epochs=2).fit(made(), *loaders())
+    trainer(tmp_path, monitor, max_epochs=2).fit(made(), *loaders(train=180))
     assert [look.epoch for look in monitor.trace] == [0, 1]
+    assert [look.num_members for look in monitor.trace] == [180, 180]
 
 
 def test_what_a_fit_was_made_of_stays_on_the_monitor_and_is_not_copied_with_it(tmp_path: Path) -> None:

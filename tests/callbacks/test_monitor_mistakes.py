@@ -252,7 +252,21 @@ def test_datasets_of_torchvision_with_random_transforms(tmp_path: Path, split: b
     assert train.transform is not to_tensor
 
 
+class Uncollated(Dataset):
+    """Items that no ordinary collation takes."""
+
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, object]:
+        return *self.dataset[i], object()
+
+
 def mixed(items: list[Any]) -> Any:
+    items = [item[:2] for item in items]
     x_B, label_B = default_collate(items)
     share = torch.rand(())
     return share * x_B + (1 - share) * x_B.roll(1, 0), label_B
@@ -265,7 +279,10 @@ def test_records_that_the_collation_mixes_are_taken_as_the_held_out_ones_are(tmp
     members = monitor.fitted.members
     assert members.collate is default_collate
     assert torch.equal(members.batch(0)[0], records(200).tensors[0][:20])
-    both = DataLoader(records(150, "held-out"), batch_size=20, collate_fn=mixed)
+    given = mia.LeakageMonitor(train_records=records(200), held_out_records=records(150, "held-out"))
+    trainer(tmp_path, given).fit(made(Unvalidated), train)
+    assert given.fitted.members.collate is given.fitted.nonmembers.collate is default_collate
+    both = DataLoader(Uncollated(records(150, "held-out")), batch_size=20, collate_fn=mixed)
     assert "`collate_fn`" in refused(tmp_path, train, both)
 
 
