@@ -46,7 +46,8 @@ def module_answer(module: Any, batch: Any) -> tuple[Tensor, Tensor]:
     """A batch as a LightningModule's steps take it: its outputs, `[B, C]` or one number a record, and the labels.
 
     The batch is (inputs, labels), or a mapping with the labels under `labels`, `label`, `targets`, `target` or `y`. The
-    module is called with the inputs; a tuple, a mapping with `logits`, and an object with `.logits` are opened.
+    module is called with the inputs; one without a forward is asked by the submodule that holds all parameters, else by
+    its `predict_step`. A tuple, a mapping with `logits`, and an object with `.logits` are opened.
 
     Raises:
         InputError: another form of batch or of answer.
@@ -60,13 +61,26 @@ def module_answer(module: Any, batch: Any) -> tuple[Tensor, Tensor]:
             )
         rest = {name: value for name, value in batch.items() if name != named[0]}
         label_B = batch[named[0]]
-        output = module(**rest) if len(rest) > 1 else module(next(iter(rest.values())))
+        asked = _asked(module)
+        output = asked(**rest) if len(rest) > 1 else asked(next(iter(rest.values())))
     elif isinstance(batch, list | tuple) and len(batch) == 2:
-        output, label_B = module(batch[0]), batch[1]
+        output, label_B = _asked(module)(batch[0]), batch[1]
     else:
         held = f"of {len(batch)} parts" if isinstance(batch, list | tuple) else "that is no pair"
         raise InputError(f"A batch is a {type(batch).__name__} {held}, and a monitor reads (inputs, labels); {_MEND}.")
     return _opened(output), label_B
+
+
+def _asked(module: Any) -> Callable[..., Any]:
+    """What is called with the inputs."""
+    owner = next(each for each in type(module).__mro__ if "forward" in vars(each))
+    if not owner.__module__.startswith(("torch.", "pytorch_lightning.", "lightning.")):
+        return module  # type: ignore[no-any-return]
+    whole = sum(p.numel() for p in module.parameters())
+    for child in module.children():
+        if sum(p.numel() for p in child.parameters()) == whole:
+            return child  # type: ignore[no-any-return]
+    return lambda inputs: module.predict_step(inputs, 0)
 
 
 def _opened(output: Any) -> Any:

@@ -135,7 +135,9 @@ class LeakageMonitor(Callback):
             return
         self._looked_after, self._sides, self._knows_choices = None, None, False
         self.trace = self.trace.until(trainer.current_epoch)  # empty but where one Trainer fits on
-        self._loss_LN = self._loss_LN[: len(self.trace)]
+        self._loss_LN = self._loss_LN[: sum(look.auc is not None for look in self.trace)]
+        if not len(self.trace):
+            self._record_N = torch.empty(0, dtype=torch.int64)
         if getattr(getattr(trainer.strategy, "launcher", None), "_start_method", None) is not None:
             rank_zero_warn(
                 "The Trainer's strategy trains in other processes, where the monitor's trace stays; use strategy=ddp."
@@ -218,7 +220,7 @@ class LeakageMonitor(Callback):
         if look.reason is not None:
             rank_zero_warn(f"After epoch {look.epoch} the leakage monitor has no figures: {look.reason}.")
         else:
-            self._loss_LN.append(-of_members.score_N)
+            self._loss_LN.append(-of_members.score_N.float())  # which it was computed in
             self._label_N = of_members.label_N
         for name, value in look.metrics(self.prefix).items():
             pl_module.log(name, value, batch_size=1, sync_dist=trainer.world_size > 1)  # equal on all processes

@@ -57,7 +57,8 @@ class Records:
         if place in self._kept:
             return self._kept[place]
         index = self.index_N[place * self.batch_size : (place + 1) * self.batch_size].tolist()
-        batch = self.collate([self.dataset[i] for i in index])
+        with isolated(0, "monitor", "fetch"):  # what a dataset draws and drops moves no global generator
+            batch = self.collate([self.dataset[i] for i in index])
         size = _bytes_of(batch)
         if size <= self._room[0]:
             self._kept[place] = batch
@@ -85,39 +86,50 @@ class Records:
         drawn = torch.randperm(len(self), generator=generator(seed, "monitor", self.name))[:count]
         return replace(self, index_N=self.index_N[drawn.sort().values], _kept={}, _room=[KEPT_BYTES])
 
-    def fixed(self, seed: int, like: Any, setting: str) -> "Records":
-        """These records without augmentation: as they are, or through the transform of another dataset.
+    def fixed(self, seed: int, like: "Records | None", setting: str) -> "Records":
+        """These records without augmentation: as they are, or through the transform and the collation of others.
 
         Args:
-            like: the dataset whose transform is taken where items of this one change from one look to the next.
+            like: whose transform and collation are taken where items or batches change from one fetch to the next.
             setting: by which a user gives such records, for the sentence.
 
         Raises:
-            InputError: neither gives the same item twice.
+            InputError: none of this gives the same batch twice.
         """
-        if self._is_fixed(seed):
-            return self
-        swapped = _with_transform_of(self.dataset, like)
-        if swapped is not None:
-            other = replace(self, dataset=swapped, _kept={}, _room=[KEPT_BYTES])
-            if other._is_fixed(seed):
-                return other
-        tried = "" if like is None else ", and no `transform` of the held-out dataset could take the place of its own"
+        swapped = None if like is None else _with_transform_of(self.dataset, like.dataset)
+        datasets = [self.dataset] if swapped is None else [self.dataset, swapped]
+        collates = [self.collate, default_collate] if like is None else [self.collate, like.collate]
+        for dataset in datasets:
+            for collate in collates:
+                tried = replace(self, dataset=dataset, collate=collate, _kept={}, _room=[KEPT_BYTES])
+                try:
+                    if tried._is_fixed(seed):
+                        return tried
+                except Exception:
+                    if dataset is self.dataset and collate is self.collate:  # the user's own code
+                        raise
+        mend = "" if like is None else ", and `transform` and `collate_fn` of the held-out records could not mend it"
         raise InputError(
-            f"The {self.name} dataset ({type(self.dataset).__name__}) gives another item each time that one is fetched"
-            f"{tried}; give `{setting}` the same records as a dataset without random transforms."
+            f"The {self.name} dataset ({type(self.dataset).__name__}) or its loader's `collate_fn` gives another batch "
+            f"each time that the same records are fetched{mend}; give `{setting}` the records as a dataset without "
+            "random transforms."
         )
 
     def _is_fixed(self, seed: int) -> bool:
         step = max(1, len(self) // _TRIED)
-        return all(_are_equal(*self._twice(i, seed)) for i in self.index_N[::step][:_TRIED].tolist())
+        few = self.index_N[::step][:_TRIED].tolist()
+        if not all(_are_equal(*self._twice(lambda i=i: self.dataset[i], seed)) for i in few):  # type: ignore[misc]
+            return False
+        with isolated(seed, "monitor", "fetch"):
+            items = [self.dataset[i] for i in few]
+        return _are_equal(*self._twice(lambda: self.collate(items), seed))
 
-    def _twice(self, i: int, seed: int) -> tuple[Any, Any]:
-        """Item i, fetched with the global generators in two states; they are put back."""
-        with isolated(seed, "monitor", "first fetch", i):
-            first = self.dataset[i]
-        with isolated(seed, "monitor", "second fetch", i):
-            return first, self.dataset[i]
+    def _twice(self, fetch: Callable[[], Any], seed: int) -> tuple[Any, Any]:
+        """What is fetched with the global generators in two states; they are put back."""
+        with isolated(seed, "monitor", "first fetch"):
+            first = fetch()
+        with isolated(seed, "monitor", "second fetch"):
+            return first, fetch()
 
 
 def records_of(dataset: Any, loader: Any, *, name: str) -> Records:

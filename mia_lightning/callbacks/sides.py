@@ -80,7 +80,7 @@ def sides_of(settings: Any, trainer: Any) -> Sides:
             "which nothing can be compared; give `monitor.held_out_records` others, or trainer.fit another "
             "validation loader."
         )
-    like = held_out.dataset if settings.train_records is None else None
+    like = held_out if settings.train_records is None else None
     held_out = held_out.fixed(settings.seed, None, "monitor.held_out_records")
     members = members.fixed(settings.seed, like, "monitor.train_records")
     sides = Sides(
@@ -94,11 +94,12 @@ def sides_of(settings: Any, trainer: Any) -> Sides:
 
 def _warn_of_equal_records(sides: Sides, trainer: Any) -> None:
     """Say where many held-out records equal training records, whose losses are equal, too."""
-    found = []
-    for records in (sides.members, sides.nonmembers):
-        found.append(records.digests(range(trainer.global_rank, records.num_batches, trainer.world_size)))
-    members, others = found
-    equal = sum(digest in set(members) for digest in others)
+    members, others = (
+        records.digests(range(trainer.global_rank, records.num_batches, trainer.world_size))
+        for records in (sides.members, sides.nonmembers)
+    )
+    known = set(members)
+    equal = sum(digest in known for digest in others)
     if equal > MOST_EQUAL * len(others):
         rank_zero_warn(
             f"{equal} of {len(others)} held-out records that the leakage monitor looks at equal training records that "

@@ -1,6 +1,7 @@
 """The monitor against our own attack, and against a training that nobody watches."""
 
 import copy
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from lit import Lit, loaders, made, records, trainer
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import mia_lightning as mia
 from mia_lightning.metrics.intervals.areas import auc_interval
@@ -104,6 +105,36 @@ def test_training_goes_on_as_if_nobody_had_looked(tmp_path: Path) -> None:
     assert sum(modes_seen[0]) == len(modes_seen[0]) - 1
 
 
+class Draws(Dataset):
+    """Records whose transform draws random numbers, to no effect."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> Any:
+        for draw in (torch.rand, np.random.rand, lambda _: random.random()):
+            draw(1)
+        return self.dataset[i]
+
+
+def test_datasets_that_draw_random_numbers_draw_none_of_the_trainings(tmp_path: Path) -> None:
+    states = (torch.get_rng_state(), np.random.get_state(), random.getstate())
+    trained = []
+    for monitors in ([], [mia.LeakageMonitor()]):
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        module = made()
+        data = [DataLoader(Draws(each.dataset), batch_size=20, shuffle=True) for each in loaders()]
+        trainer(tmp_path, *monitors).fit(module, data[0], DataLoader(data[1].dataset, batch_size=20))
+        trained.append((module.state_dict(), random.random(), float(np.random.rand())))
+    assert all(torch.equal(value, trained[1][0][name]) for name, value in trained[0][0].items())
+    assert trained[0][1:] == trained[1][1:]
+
+
 @pytest.mark.parametrize(
     "settings", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 4}, {"precision": "64-true"}]
 )
@@ -188,8 +219,9 @@ def test_the_same_monitor_begins_anew_with_another_fit_and_goes_on_with_its_own(
     first.fit_loop.max_epochs = 5
     first.fit(module, *loaders())
     assert [look.epoch for look in monitor.trace] == [0, 1, 2, 3, 4]
-    trainer(tmp_path, monitor, max_epochs=2).fit(made(), *loaders())
+    trainer(tmp_path, monitor, max_epochs=2).fit(made(), *loaders(train=180))
     assert [look.epoch for look in monitor.trace] == [0, 1]
+    assert [look.num_members for look in monitor.trace] == [180, 180]
 
 
 def test_what_a_fit_was_made_of_stays_on_the_monitor_and_is_not_copied_with_it(tmp_path: Path) -> None:
@@ -273,3 +305,26 @@ def test_a_loader_that_is_not_shuffled_and_cut_short_gives_the_records_of_its_fi
     data = (DataLoader(records(200), batch_size=20), loaders()[1])
     monitor = watched(tmp_path, data=data, limit_train_batches=3)
     assert monitor.fitted.members.index_N.tolist() == list(range(60))
+
+
+def test_records_that_memory_has_no_room_for_are_fetched_at_each_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = torch.get_rng_state()
+    kept = watched(tmp_path)
+    monkeypatch.setattr("mia_lightning.callbacks.records.KEPT_BYTES", 3000)  # 20 records of 8 features take 800
+    torch.set_rng_state(state)
+    fetched = watched(tmp_path)
+    assert len(fetched.fitted.members._kept) == 3
+    assert len(kept.fitted.members._kept) == 10
+    assert fetched.trace.rows() == kept.trace.rows()
+
+
+def test_of_several_validation_loaders_the_first_is_looked_at(tmp_path: Path) -> None:
+    class Two(Lit):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None: ...
+
+    second = DataLoader(records(60, "second"), batch_size=20)
+    for held_out in ([loaders()[1], second], {"a": loaders()[1], "b": second}):
+        monitor = watched(tmp_path, made(Two), data=(loaders()[0], held_out))
+        assert monitor.trace[-1].num_nonmembers == 150

@@ -19,8 +19,11 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
     random_split,
 )
+from torchvision import transforms
+from torchvision.datasets import FakeData
 
 import mia_lightning as mia
 from mia_lightning.callbacks.sides import sides_of
@@ -224,6 +227,65 @@ def test_augmentation_is_left_out_where_the_validation_set_shows_how(tmp_path: P
     assert augmented.transform is flip
 
 
+class OfImages(Lit):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.flatten(1)[:, :8])
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_datasets_of_torchvision_with_random_transforms(tmp_path: Path, split: bool) -> None:
+    """As people write them: one dataset twice, with and without augmentation, or a random split of both."""
+    crop, to_tensor = transforms.RandomCrop(16, padding=4), transforms.ToTensor()
+    settings = {"size": 90, "image_size": (3, 16, 16), "num_classes": 3}
+    train = FakeData(transform=transforms.Compose([crop, to_tensor]), **settings)
+    held_out = FakeData(transform=to_tensor, **settings, random_offset=0 if split else 1000)
+    parts = (Subset(train, range(60)), Subset(held_out, range(60, 90))) if split else (train, held_out)
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(
+        made(OfImages), DataLoader(parts[0], batch_size=20, shuffle=True), DataLoader(parts[1], batch_size=20)
+    )
+    members = monitor.fitted.members
+    assert len(members) == len(parts[0])
+    plain_images = FakeData(transform=to_tensor, **settings)
+    x_B = torch.cat([members.batch(place)[0] for place in range(members.num_batches)])
+    assert torch.equal(x_B, torch.stack([plain_images[i][0] for i in range(len(members))]))
+    assert train.transform is not to_tensor
+
+
+class Uncollated(Dataset):
+    """Items that no ordinary collation takes."""
+
+    def __init__(self, dataset: TensorDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, object]:
+        return *self.dataset[i], object()
+
+
+def mixed(items: list[Any]) -> Any:
+    items = [item[:2] for item in items]
+    x_B, label_B = default_collate(items)
+    share = torch.rand(())
+    return share * x_B + (1 - share) * x_B.roll(1, 0), label_B
+
+
+def test_records_that_the_collation_mixes_are_taken_as_the_held_out_ones_are(tmp_path: Path) -> None:
+    train = DataLoader(records(200), batch_size=20, shuffle=True, collate_fn=mixed)
+    monitor = mia.LeakageMonitor()
+    trainer(tmp_path, monitor).fit(made(), train, loaders()[1])
+    members = monitor.fitted.members
+    assert members.collate is default_collate
+    assert torch.equal(members.batch(0)[0], records(200).tensors[0][:20])
+    given = mia.LeakageMonitor(train_records=records(200), held_out_records=records(150, "held-out"))
+    trainer(tmp_path, given).fit(made(Unvalidated), train)
+    assert given.fitted.members.collate is given.fitted.nonmembers.collate is default_collate
+    both = DataLoader(Uncollated(records(150, "held-out")), batch_size=20, collate_fn=mixed)
+    assert "`collate_fn`" in refused(tmp_path, train, both)
+
+
 def test_augmentation_that_cannot_be_left_out(tmp_path: Path) -> None:
     train, held_out = DataLoader(Flipped(records(200), flip), batch_size=20), loaders()[1]
     assert "monitor.train_records" in refused(tmp_path, train, held_out)
@@ -316,6 +378,51 @@ def test_a_module_is_taken_for_what_it_gives(tmp_path: Path, cls: type[Lit]) -> 
     from sklearn.metrics import roc_auc_score
 
     assert monitor.trace[-1].auc == pytest.approx(roc_auc_score(is_member_N, -torch.cat(losses)), abs=2e-4)
+
+
+class ByPredictStep(pl.LightningModule):
+    """No forward, and two submodules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    @property
+    def net(self) -> Any:
+        return lambda x: self.head(self.body(x).relu())
+
+    def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.net(batch)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+class BySubmodule(pl.LightningModule):
+    """No forward, and all parameters in one submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters())
+
+
+@pytest.mark.parametrize("cls", [ByPredictStep, BySubmodule])
+def test_a_module_without_a_forward(tmp_path: Path, cls: Any) -> None:
+    monitor, module = mia.LeakageMonitor(held_out_records=records(150, "held-out")), made(cls)
+    trainer(tmp_path, monitor).fit(module, loaders()[0])
+    x_N, label_N = records(200).tensors
+    with torch.no_grad():
+        accuracy = (module.net(x_N).argmax(1) == label_N).double().mean()
+    assert monitor.trace[-1].train_accuracy == pytest.approx(float(accuracy))
 
 
 class OneOutput(Lit):
