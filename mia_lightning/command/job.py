@@ -70,7 +70,7 @@ class Job:
         return Audit(
             self.population() if population is None else population,
             model=self.model,
-            model_output=made.get("model_output", "auto"),
+            model_output=settings.model_output,
             attacks=self.attacks,
             defenses=self.defenses,
             adaptive=settings.defense["adaptive"],
@@ -171,7 +171,7 @@ class Job:
 
         model, training = self.guessed_model, self.content["guess"].get("training")
         node = self.content["guess"].get("model") or {}
-        own = "auto" if "_target_" in node else self.content.get("model_output", "auto")
+        own = "auto" if "_target_" in node else self.configuration.model_output
         if model is None and not training:
             return None
         training = {**self.content["training"], **training} if training else None

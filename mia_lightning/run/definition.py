@@ -21,7 +21,7 @@ from mia_lightning.membership import Disjoint, Plan
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import FromList, Has, PathLike, Place
+from mia_lightning.settings.kinds import FromList, Has, OutputForm, PathLike, Place
 from mia_lightning.settings.words import Words
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
@@ -33,7 +33,6 @@ from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
 from mia_lightning.training.stack.architecture import MakesNetwork
-from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.step.recipe import Recipe, default_recipe
 from mia_lightning.training.trainer import TrainerSettings
 

@@ -12,7 +12,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import is_of, unwrapped
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import Share
+from mia_lightning.settings.kinds import OutputForm, Share
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
 from mia_lightning.training.setup import Setup
@@ -23,7 +23,6 @@ from mia_lightning.training.stack.architecture import (
 )
 from mia_lightning.training.stack.checked_outputs import check_outputs
 from mia_lightning.training.stack.layers import make_stackable
-from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.stack.way import Asked, kept_way, way_of
 from mia_lightning.training.trained import TrainedStack

@@ -308,7 +308,7 @@ def test_the_whole_way_by_command_and_from_python(
     assert "`net.0.weight` is [5, 6] in the file and [9, 6] in the model" in wrong.stderr
     odd = call(*settings, "target.path=run", "model.output=logit")
     assert odd.returncode == 2
-    assert "`model.output` is 'logit' (did you mean `logits`?); it must be auto, logits, probabilities" in odd.stderr
+    assert "`model.output` is 'logit' (did you mean `logits`?); it must be one of auto, logits" in odd.stderr
     wrong = call(*settings, "target.path=run", "model.output=probabilities")
     assert wrong.returncode == 2
     assert "`model.output` is 'probabilities', but the model LitNet gives -" in wrong.stderr

@@ -220,7 +220,9 @@ def test_logits_that_look_like_probabilities_are_said(blobs: Population) -> None
 def test_the_setting_holds_for_the_networks_of_model(blobs: Population) -> None:
     with pytest.raises(SettingError, match=r"`model.output` is 'probabilities', but the model Core gives -"):
         audit(blobs, model=Core, model_output="probabilities")
-    with pytest.raises(SettingError, match=r"`model.output` is 'logit' .*; it must be auto, logits, probabilities or"):
+    with pytest.raises(
+        SettingError, match=r"`model.output` is 'logit' .*; it must be one of auto, logits, probabilities"
+    ):
         audit(blobs, model=Core, model_output="logit")
     audit(blobs, model=partial(Core, FORMS["log probabilities"][0]), model_output="log_probabilities")
     trained = audit(blobs, model=partial(Core, FORMS["probabilities"][0]), model_output="logits")

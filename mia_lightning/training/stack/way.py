@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import isolated
+from mia_lightning.settings.kinds import OutputForm
 from mia_lightning.training.stack.outputs import (
     Answer,
     Choice,
-    OutputForm,
     chosen,
     columns,
     described,
