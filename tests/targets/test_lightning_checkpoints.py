@@ -39,6 +39,7 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.serve.run import served_model
 from mia_lightning.targets.checkpoint import Checkpoint
 
 pytestmark = [
@@ -112,6 +113,16 @@ def test_the_width_of_the_checkpoint_is_that_of_target_and_shadow_models(blobs: 
     assert any("`training.epochs` is 2" in note for note in notes)
     assert len(observation.shadows.train_loss_EK) == 2
     observation.close()
+
+
+def test_a_module_in_memory_is_what_its_checkpoint_is(blobs: Population, tmp_path: Path) -> None:
+    module = LitNet(width=5)
+    path = checkpoint_of(module, blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")  # it is still attached to its Trainer
+    settings = {"model": partial(LitNet, width=5), "training": mia.Recipe(epochs=2, batch_size=20)}
+    expected, found = audit(blobs, target=module, **settings).scores, audit(blobs, target=path, **settings).scores
+    assert expected is not None
+    assert found is not None
+    np.testing.assert_array_equal(expected.score, found.score)
 
 
 def test_epochs_that_are_set_stay_and_those_of_a_state_dict_are_ours(blobs: Population, tmp_path: Path) -> None:
@@ -287,7 +298,7 @@ def test_the_whole_way_by_command_and_from_python(
     settings = ["dataset=npz", "dataset.path=data.npz", "membership=given", "membership.path=rows.csv", "attack=loss"]
     settings += ["shadow.count=2", "logger=none", "trainer.accelerator=cpu", "training.batch_size=20"]
     settings += ["model=custom", f"model._target_={MY_PACKAGE}.LitNet", "target=checkpoint"]
-    by_folder = call(*settings, "target.path=run", "hydra.run.dir=folder")
+    by_folder = call(*settings, "target.path=run", "hydra.run.dir=folder", "save_models=true")
     assert by_folder.returncode == 0, by_folder.stderr
     by_file = call(*settings, f"target.path={chosen.relative_to(tmp_path)}", "hydra.run.dir=file")
     assert by_file.returncode == 0, by_file.stderr
@@ -296,6 +307,11 @@ def test_the_whole_way_by_command_and_from_python(
     monkeypatch.syspath_prepend(tmp_path)
     import my_package
 
+    config = mia.read_report(tmp_path / "folder").run.config
+    assert config["model"]["width"] == 5
+    assert config["training"]["epochs"] == Checkpoint(path=tmp_path / "run").trained_epochs
+    served = served_model(tmp_path / "folder", role="shadow", member=0, trust=True)
+    assert served.trained.stack.networks.net[0].out_features == 5
     population = mia.make_population(blobs.x_N, blobs.label_N)
     report = audit(population, model=my_package.LitNet, target=tmp_path / "run")
     assert report.scores is not None
