@@ -166,6 +166,7 @@ def _by_own_forward(network: nn.Module, population: Population, name: str) -> Tr
         mixes_records=False,
         refusal=None,
         probabilities_in=found.probabilities_in,
+        gives_log_probabilities=found.gives_log_probabilities,
         last_layer=found.last_layer,
         one_output=found.one_output,
         gives=found.gives,

@@ -3,6 +3,7 @@
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from command_line import Call
 from lightning_habits import (
     MOMENTUM,
     Bare,
+    Binary,
     Ignores,
     Keeps,
     LitNet,
@@ -197,6 +199,18 @@ def test_a_checkpoint_of_other_classes_is_refused(blobs: Population, tmp_path: P
         audit(blobs, model=OfClasses, target=path)
     path = checkpoint_of(OfClasses(width=5), blobs.x_N, blobs.label_N, tmp_path / "b.ckpt")
     audit(blobs, model=OfClasses, target=path)
+
+
+def test_a_checkpoint_with_one_number_for_two_classes(blobs: Population, tmp_path: Path) -> None:
+    two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    module = Binary()
+    path = checkpoint_of(module, two.x_N, two.label_N, tmp_path / "a.ckpt")
+    report = audit(two, model=Binary, target=path)
+    with torch.no_grad():
+        logit_N = module(two.x_N).squeeze(1)
+    loss_N = nn.functional.binary_cross_entropy_with_logits(logit_N, two.label_N.float(), reduction="none")
+    assert report.scores is not None
+    np.testing.assert_allclose(report.scores.score, -loss_N.numpy()[report.scores.record], atol=1e-5)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(blobs: Population, tmp_path: Path) -> None:

@@ -447,3 +447,11 @@ def test_nothing_of_the_target_is_changed_to_find_out(blobs: Population) -> None
     assert not module.net.layers[0].training
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert not [name for name in vars(module) if name.startswith("_mia")]
+
+
+def test_log_probabilities_of_nothing_are_those_of_the_smallest_probability(blobs: Population) -> None:
+    core = Core(lambda z, x: (z * 1e4).softmax(1).log())
+    assert bool((core.eval()(blobs.x_N) == -torch.inf).any())
+    models = Existing(network=core).obtain(given_setup(blobs))
+    assert models.architecture.gives_log_probabilities
+    assert bool(models.observe(blobs).log_probability_KANC.isfinite().all())
