@@ -18,6 +18,7 @@ from mia_lightning.training.stack.architecture import bound_by
 
 _OF_THE_RECORDS = ("input_shape", "num_classes")  # which the population fills in
 _OF_LIGHTNING = ("_instantiator", "_class_path")
+_OF_LIGHTNING_CLI = {"class_path", "init_args", "dict_kwargs"}  # of an object that LightningCLI makes
 _LARGEST_YAML = 2**20  # bytes
 _DEEPEST = 20
 _MOST_VALUES = 100_000  # of hyper-parameters
@@ -177,6 +178,8 @@ class _Plain:
         within = is_inside or kind in (_DICTS, _LISTS)
         held = _opened(value)
         if held is not None:
+            if isinstance(held.get("class_path"), str) and held.keys() <= _OF_LIGHTNING_CLI:
+                return NeedsCode(held["class_path"])
             named = {name: self.of(each, depth + 1, is_inside=within) for name, each in held.items()}
             return _coded(named.values()) or (named if is_inside else _held(kind, named))
         state: Any = value.state if isinstance(value, Inert) else None

@@ -187,6 +187,19 @@ def test_one_setting_of_many_that_needs_code(blobs: Population, tmp_path: Path) 
     assert any("`model.cfg` is as you set it" in note for note in report.notes)
 
 
+def test_an_object_that_lightning_cli_made_needs_code(blobs: Population, tmp_path: Path) -> None:
+    path = checkpoint_of(Ignores(layers(5)), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
+    content = torch.load(path, weights_only=True)
+    made = {"class_path": "my_project.Net", "init_args": {"width": 5}}
+    content["hyper_parameters"] = {"net": made, "lr": 0.1, "_class_path": "my_project.Lit", "_instantiator": "a.b"}
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"Ignores needs `net`, which is a my_project.Net in the hyper-parameters"):
+        audit(blobs, model=Ignores, target=path)
+    made_with, _ = Checkpoint(path=path).completed(OfAny, blobs)
+    assert isinstance(made_with, partial)
+    assert made_with.keywords == {"lr": 0.1}
+
+
 class OfClasses(LitNet):
     def __init__(self, width: int = 8, num_classes: int = 3) -> None:
         super().__init__(width=width)
