@@ -455,3 +455,14 @@ def test_log_probabilities_of_nothing_are_those_of_the_smallest_probability(blob
     models = Existing(network=core).obtain(given_setup(blobs))
     assert models.architecture.gives_log_probabilities
     assert bool(models.observe(blobs).log_probability_KANC.isfinite().all())
+
+
+def test_what_a_user_says_of_the_outputs_does_not_slow_a_stack_down(blobs: Population) -> None:
+    plain, said = (
+        Stack.build(bind_records(lambda: nn.Linear(6, 3), blobs, form), [0, 1], seed=0, role="shadow")
+        for form in ("auto", "logits")
+    )
+    assert plain._dense is not None
+    assert said._dense is not None
+    x_KB = blobs.x_N[None].expand(2, -1, -1)
+    assert torch.equal(plain(x_KB), said(x_KB))

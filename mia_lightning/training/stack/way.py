@@ -66,6 +66,11 @@ class Way:
         return choice.tensor if self.one is None else columns(choice.tensor, self.one)
 
     @property
+    def is_a_call(self) -> bool:
+        """Whether a network that gives a tensor would give the same if it were called."""
+        return (self.method, self.of_pairs, self.one) == ("forward", False, None)
+
+    @property
     def is_plain(self) -> bool:
         """Whether to call the network would do the same."""
         return self == Way(num_classes=self.num_classes, section=self.section)
