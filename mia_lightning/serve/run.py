@@ -165,7 +165,7 @@ def _population(job: Job, report: AuditReport) -> Population:
 
 
 def _chosen(path: Path, role: str, member: int | None, job: Job, population: Population) -> tuple[int, Stack]:
-    stack = Stack.load(path, bind_records(*_model(job, role, population)))
+    stack = Stack.load(path, bind_records(_model(job, role), population, _output(job, role)))
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
     k = member or 0
@@ -177,11 +177,14 @@ def _chosen(path: Path, role: str, member: int | None, job: Job, population: Pop
     return k, stack
 
 
-def _model(job: Job, role: str, population: Population) -> "tuple[Callable[..., torch.nn.Module], Population, Any]":
-    """What makes the network that was trained, the configured one or the attacker's guess, with its training defences;
-    the records; and what it gives."""
+def _model(job: Job, role: str) -> "Callable[..., torch.nn.Module]":
+    """Makes the network that was trained: the configured one or the attacker's guess, with its training defences."""
     is_guess = role == "shadow"
     trainings = () if is_guess and not job.configuration.defense["adaptive"] else split_defenses(job.defenses)[1]
-    guessed = job.guessed_model if is_guess else None
-    output = job.configuration.model_output if guessed is None else job.guessed_output
-    return defended_model(trainings, guessed or job.model), population, output
+    return defended_model(trainings, (job.guessed_model if is_guess else None) or job.model)
+
+
+def _output(job: Job, role: str) -> Any:
+    """What that network gives."""
+    is_guess = role == "shadow" and job.guessed_model is not None
+    return job.guessed_output if is_guess else job.configuration.model_output

@@ -86,6 +86,17 @@ class Architecture:
         return "eval" in self.probabilities_in
 
 
+def bound_by(make: Any) -> dict[str, Any]:
+    """The arguments that are set already: by a `functools.partial`, or several, also inside of what wraps them."""
+    bound: dict[str, Any] = {}
+    while isinstance(make, partial) or hasattr(make, "__wrapped__"):
+        if isinstance(make, partial):
+            bound, make = {**make.keywords, **bound}, make.func
+        else:
+            make = make.__wrapped__
+    return bound
+
+
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
     """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names, still open.
 
@@ -114,17 +125,6 @@ def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], nu
         else:
             return partial(make, **filled)
     return partial(make, **named)
-
-
-def bound_by(make: Any) -> dict[str, Any]:
-    """The arguments that are set already: by a `functools.partial`, or several, also inside of what wraps them."""
-    bound: dict[str, Any] = {}
-    while isinstance(make, partial) or hasattr(make, "__wrapped__"):
-        if isinstance(make, partial):
-            bound, make = {**make.keywords, **bound}, make.func
-        else:
-            make = make.__wrapped__
-    return bound
 
 
 def inspect_architecture(make_network: MakeNetwork, population: Population, *, trainable: bool = True) -> Architecture:
