@@ -116,6 +116,20 @@ class Bare(Steps):
         self.net = layers(width)
 
 
+class Binary(Steps):
+    """One number a record for two classes."""
+
+    def __init__(self, num_classes: int = 1) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.net = nn.Linear(FEATURES, num_classes)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(self(batch[0]).squeeze(-1), batch[1].float())
+
+    validation_step = pl.LightningModule.validation_step
+
+
 class WithAverage(Steps):
     """It follows its weights, and keeps others beside them."""
 

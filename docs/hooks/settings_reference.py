@@ -48,6 +48,7 @@ SECTIONS: dict[str, type] = {
     "report": About,
     "sweep": SweepSettings,
     "shadow": Shard,
+    "model": Configuration,
 }
 _COMMENT = re.compile(
     r"^(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?:[^#\"']|\"[^\"]*\"|'[^']*'|(?<! )#)*?)(?: +# (?P<comment>.*))?$"
@@ -118,7 +119,7 @@ def sections() -> dict[str, tuple[Setting, ...]]:
 _OF_DATA_SETS = {"name": "What reports call the data set.", "train_size": "Records that the target trains on."}
 # What fills the settings of a choice that makes somebody's own class.
 _FILLED = {("dataset", "datamodule"): "mia_lightning.datasets.own.reading.read_own"}
-_FIELD_OF = {"shadow.shards": "count", "shadow.shard": "number"}
+_FIELD_OF = {"shadow.shards": "count", "shadow.shard": "number", "model.output": "model_output"}
 
 
 def _option(path: Path, group: str) -> Option:

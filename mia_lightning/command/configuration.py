@@ -8,7 +8,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from
 from mia_lightning.run.about import About
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast0, CanaryKind, Text
+from mia_lightning.settings.kinds import AtLeast0, CanaryKind, OutputForm, Place, Text
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
@@ -58,7 +58,7 @@ class Configuration:
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
         guess, canary, store, gate, report, sweep: settings of these names.
-        model_output: what the networks of `model` give, as a word.
+        model_output: what the networks of `model` give; auto for what they are seen to give, which the run says.
         shards: among how many jobs the shadow models are divided, and which this one is.
         experiment: name and variant, as a report repeats them.
 
@@ -76,7 +76,7 @@ class Configuration:
     dataset: Section
     membership: Section
     model: Section
-    model_output: Any = "auto"
+    model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     target: Section
     shadow: Section
     attack: Annotated[Section | None, Words("attacks by their names"), Such("attack=[shokri,loss]")] = None

@@ -65,11 +65,12 @@ class Job:
         from mia_lightning.run.definition import Audit
 
         made, settings = self.content, self.configuration
-        parts = ("membership", "target", "shadow", "training", "trainer", "logger")
+        names = ("membership", "target", "shadow", "training", "trainer", "logger")
+        parts = {name: self._make(made[name], name) for name in names}
         return Audit(
             self.population() if population is None else population,
             model=self.model,
-            model_output=made.get("model_output", "auto"),
+            model_output=settings.model_output,
             attacks=self.attacks,
             defenses=self.defenses,
             adaptive=settings.defense["adaptive"],
@@ -85,8 +86,8 @@ class Job:
             report=settings.about,
             output=folder,
             console=console if made["trainer"]["progress_bar"] else None,
-            config=made,
-            **{name: self._make(made[name], name) for name in parts},
+            config=_as_it_is(made, parts["training"], parts["target"]),
+            **parts,
         )
 
     def run(self, folder: Path, console: "Console") -> "AuditReport":
@@ -165,12 +166,18 @@ class Job:
 
         What differs overrides the settings of `model`; a model of another class takes none of them.
         """
-        node = {name: value for name, value in (self.content["guess"].get("model") or {}).items() if name != "output"}
-        if not node:
+        if not self.content["guess"].get("model"):
             return None
+        node = {name: value for name, value in self.content["guess"]["model"].items() if name != "output"}
         if "_target_" not in node:
             node = {**self.content["model"], **node}
         return self._makes_network(node, "guess.model")
+
+    @property
+    def guessed_output(self) -> Any:
+        """What the networks of `guessed_model` give, as `model.output` says it of those of `model`."""
+        node = self.content["guess"].get("model") or {}
+        return node.get("output", "auto" if "_target_" in node else self.configuration.model_output)
 
     @cached_property
     def guess(self) -> "Guess | None":
@@ -178,13 +185,11 @@ class Job:
         from mia_lightning.shadows.guess import Guess
 
         model, training = self.guessed_model, self.content["guess"].get("training")
-        node = self.content["guess"].get("model") or {}
-        own = "auto" if "_target_" in node else self.content.get("model_output", "auto")
         if model is None and not training:
             return None
-        training = {**self.content["training"], **training} if training else None
-        output = node.get("output", own)
-        return Guess(model=model, output=output, training=self._make(training, "guess.training") if training else None)
+        changed = {**self.content["training"], **training} if training else None
+        recipe = None if changed is None else self._make(changed, "guess.training")
+        return Guess(model=model, output=self.guessed_output, training=recipe)
 
     def named(self, experiment: str, variant: str | None) -> "Job":
         """The same as a part of an experiment, as its report says."""
@@ -210,6 +215,14 @@ class Job:
 def _is_made(node: object) -> bool:
     """Whether it is a node that makes something, and not one that makes a function."""
     return isinstance(node, Mapping) and "_target_" in node and not node.get("_partial_")
+
+
+def _as_it_is(content: Mapping[str, Any], training: Any, target: Any) -> Mapping[str, Any]:
+    """The configuration as a report repeats it: with the epochs that the models are trained for."""
+    if content["training"].get("epochs") is not None or not hasattr(training, "trained_for"):
+        return content
+    epochs = training.trained_for(getattr(target, "trained_epochs", None)).epochs
+    return {**content, "training": {**content["training"], "epochs": int(epochs)}}
 
 
 def _canaries(settings: dict[str, Any]) -> Any:

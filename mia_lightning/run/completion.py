@@ -1,5 +1,6 @@
 """What a trained target says of its own making, filled in where the audit leaves it open."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mia_lightning.run.definition import Audit
@@ -23,4 +24,17 @@ def completed(audit: Audit, stages: Stages) -> Audit:
         )
     if guess is not None and guess.training is not None:
         guess = replace(guess, training=guess.training.trained_for(epochs))
-    return replace(audit, model=model, training=training, guess=guess)
+    config = dict(audit.config)
+    if model is not audit.model and isinstance(config.get("model"), Mapping):
+        added = {name: value for name, value in getattr(model, "keywords", {}).items() if _is_plain(value)}
+        config["model"] = {**config["model"], **added}
+    return replace(audit, model=model, training=training, guess=guess, config=config)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a configuration can hold it."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(isinstance(name, str) and _is_plain(each) for name, each in value.items())
+    return isinstance(value, str | int | float | bool | None)

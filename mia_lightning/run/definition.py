@@ -24,7 +24,7 @@ from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import FromList, Has, PathLike, Place
+from mia_lightning.settings.kinds import FromList, Has, OutputForm, PathLike, Place
 from mia_lightning.settings.words import Words
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
@@ -37,7 +37,6 @@ from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
 from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
-from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.step.recipe import Recipe, default_recipe
 from mia_lightning.training.trainer import TrainerSettings
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,7 @@ def _population(job: Job, report: AuditReport) -> Population:
 
 
 def _chosen(path: Path, role: str, member: int | None, job: Job, population: Population) -> tuple[int, Stack]:
-    stack = Stack.load(path, bind_records(_model(job, role), population))
+    stack = Stack.load(path, bind_records(_model(job, role), population, _output(job, role)))
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
     k = member or 0
@@ -181,3 +182,9 @@ def _model(job: Job, role: str) -> "Callable[..., torch.nn.Module]":
     is_guess = role == "shadow"
     trainings = () if is_guess and not job.configuration.defense["adaptive"] else split_defenses(job.defenses)[1]
     return defended_model(trainings, (job.guessed_model if is_guess else None) or job.model)
+
+
+def _output(job: Job, role: str) -> Any:
+    """What that network gives."""
+    is_guess = role == "shadow" and job.guessed_model is not None
+    return job.guessed_output if is_guess else job.configuration.model_output

@@ -35,6 +35,7 @@ Between0And1 = Annotated[float, Gt(0), Lt(1)]
 
 Auto = Literal["auto"]
 CanaryKind = Literal["mislabelled", "uniform"]
+OutputForm = Literal["auto", "logits", "probabilities", "log_probabilities"]
 
 
 Text = Annotated[str, MinLen(1), Words("text", "texts")]

@@ -1,8 +1,8 @@
 """The assumptions of an attacker who does not know the target's architecture or training."""
 
 from mia_lightning.settings import settings
+from mia_lightning.settings.kinds import OutputForm
 from mia_lightning.training.stack.architecture import MakesNetwork
-from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.step.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import is_of, unwrapped
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import Share
+from mia_lightning.settings.kinds import OutputForm, Share
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
 from mia_lightning.training.setup import Setup
@@ -23,7 +23,6 @@ from mia_lightning.training.stack.architecture import (
 )
 from mia_lightning.training.stack.checked_outputs import check_outputs
 from mia_lightning.training.stack.layers import make_stackable
-from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.stack.way import Asked, kept_way, way_of
 from mia_lightning.training.trained import TrainedStack
@@ -167,6 +166,7 @@ def _by_own_forward(network: nn.Module, population: Population, name: str) -> Tr
         mixes_records=False,
         refusal=None,
         probabilities_in=found.probabilities_in,
+        gives_log_probabilities=found.gives_log_probabilities,
         last_layer=found.last_layer,
         one_output=found.one_output,
         gives=found.gives,

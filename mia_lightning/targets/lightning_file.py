@@ -14,9 +14,11 @@ from mia_lightning.errors import InputError, one_line
 from mia_lightning.settings.checking import shown
 from mia_lightning.targets.inert import Inert, is_inert, name_of
 from mia_lightning.targets.interface import Remarks
+from mia_lightning.training.stack.architecture import bound_by
 
 _OF_THE_RECORDS = ("input_shape", "num_classes")  # which the population fills in
 _OF_LIGHTNING = ("_instantiator", "_class_path")
+_OF_LIGHTNING_CLI = {"class_path", "init_args", "dict_kwargs"}  # of an object that LightningCLI makes
 _LARGEST_YAML = 2**20  # bytes
 _DEEPEST = 20
 _MOST_VALUES = 100_000  # of hyper-parameters
@@ -94,12 +96,13 @@ class Said:
         if not self.hyper_parameters:
             return make, []
         own = self.hyper_parameters.get("num_classes")
-        if type(own) is int and own != num_classes:
+        has_one = own == 1 and num_classes == 2  # one number a record
+        if type(own) is int and own != num_classes and not has_one:
             raise InputError(
                 f"`num_classes` is {own} in {self.place}, and the records have {num_classes} classes; give the data "
                 "set that the checkpoint was trained on, or another checkpoint."
             )
-        bound, parameters = _bound(make), _parameters(make)
+        bound, parameters = bound_by(make), _parameters(make)
         whole = None if self.argument is None else parameters.get(self.argument)
         if whole is not None and whole.kind is not inspect.Parameter.VAR_KEYWORD:
             return self._whole(make, whole.name, bound)
@@ -107,7 +110,8 @@ class Said:
         open_ = {
             name: value
             for name, value in self.hyper_parameters.items()
-            if (name in parameters or takes_all) and name not in bound and name not in _OF_THE_RECORDS
+            if (name in parameters or takes_all) and name not in bound
+            if name not in _OF_THE_RECORDS or (name == "num_classes" and has_one)
         }
         coded = {name: value.name for name, value in open_.items() if isinstance(value, NeedsCode)}
         for name, code in coded.items():
@@ -174,6 +178,8 @@ class _Plain:
         within = is_inside or kind in (_DICTS, _LISTS)
         held = _opened(value)
         if held is not None:
+            if isinstance(held.get("class_path"), str) and held.keys() <= _OF_LIGHTNING_CLI:
+                return NeedsCode(held["class_path"])
             named = {name: self.of(each, depth + 1, is_inside=within) for name, each in held.items()}
             return _coded(named.values()) or (named if is_inside else _held(kind, named))
         state: Any = value.state if isinstance(value, Inert) else None
@@ -259,15 +265,6 @@ def _of_yaml(path: Path) -> Any:
             f"{path}, which has the hyper-parameters of `target.path`, is no YAML; mend it, or take it away and set "
             "them in `model`."
         ) from error
-
-
-def _bound(make: Callable[..., Any]) -> dict[str, Any]:
-    """What is set already, by a `functools.partial` or several."""
-    bound: dict[str, Any] = {}
-    while isinstance(make, partial):
-        bound = {**make.keywords, **bound}
-        make = make.func
-    return bound
 
 
 def _parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:

@@ -71,8 +71,8 @@ def load_weights(network: nn.Module, path: Path, *, key: str = "", prefix: str =
     fitting = {place: fits for place, readings in tried.items() if (fits := [each for each in readings if each.fits])}
     if not fitting:
         place = max(tried, key=lambda place: tried[place][0].num_found)
-        beside = _coded(content, tried[place][0].difference)
-        raise InputError(_misfit(network, path, place, tried[place][0], prefix, beside))
+        coded = _coded(content, tried[place][0].difference)
+        raise InputError(_misfit(network, path, place, tried[place][0], prefix, coded))
     if len(fitting) > 1:
         raise InputError(
             f"`target.path` {path} has several state dicts that fit the model: {_listed(fitting)}; set `target.key` to "
@@ -146,10 +146,10 @@ def _chosen(readings: list[_Reading], path: Path) -> tuple[_Reading, list[str]]:
     )
 
 
-def _misfit(network: nn.Module, path: Path, place: str, best: _Reading, prefix: str, beside: str) -> str:
+def _misfit(network: nn.Module, path: Path, place: str, best: _Reading, prefix: str, coded: str) -> str:
     where = f" in its state dict `{place}`" if place else ""
     behind = f" behind `{best.prefix}`" if best.prefix else ""
-    found = f"{best.num_found} of the model's {len(_wanted(network))} names are found{behind}{beside}"
+    found = f"{best.num_found} of the model's {len(_wanted(network))} names are found{behind}{coded}"
     mend = ", or `target.prefix` to what its names begin with" if prefix else ""
     return (
         f"`target.path` {path} does not fit the model {type(network).__name__}{where}: {best.difference} ({found}); "

@@ -1,5 +1,6 @@
 """Trained models, and the observation of their answers."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,6 +221,8 @@ class TrainedStack(Models):
         output = output.double()
         if self.architecture.gives_probabilities:
             output = output.clamp(min=SMALLEST_PROBABILITY).log()
+        elif self.architecture.gives_log_probabilities:
+            output = output.clamp(min=math.log(SMALLEST_PROBABILITY))
         return output.log_softmax(-1).float()
 
     def identity(self) -> Identity:

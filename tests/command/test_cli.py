@@ -352,7 +352,7 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         ),
         (["model.hidden=7"], ["`model.hidden` is 7"]),
         (["model.dropout=x"], ["`model.dropout` is 'x'"]),
-        (["model.output=odds"], ["`model.output` is 'odds'; it must be auto, logits, probabilities or log_"]),
+        (["model.output=odds"], ["`model.output` is 'odds'; it must be one of auto, logits, probabilities, log_"]),
         (["model.output=probabilities"], ["`model.output` is 'probabilities', but the model MLP gives -"]),
         (["guess.model={hidden:[8],output:probabilities}"], ["output` is 'probabilities', but the model MLP gives -"]),
         (["attack.shokri.hidden=[x]"], ["`attack.shokri.hidden` is ['x']"]),

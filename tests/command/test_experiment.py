@@ -270,7 +270,7 @@ def shrunk(each: experiment.Planned) -> experiment.Planned:
     settings = copy.deepcopy(each.job.content)
     settings["dataset"]["train_size"] = settings["membership"]["train_size"] = 60
     settings["membership"]["validation"] = min(settings["membership"].get("validation", 0), 40)
-    settings["training"]["epochs"] = min(settings["training"]["epochs"], 5)
+    settings["training"]["epochs"] = min(settings["training"]["epochs"] or 100, 5)
     settings["shadow"]["count"] = 6 if "lira_offline" in settings["attack"] else 2  # which needs others to compare with
     if settings["shadow"]["_target_"].endswith("ModelBased"):
         settings["shadow"] |= {"records_per_class": 10, "k_max": 4, "conf_min": 0.05, "iter_max": 100}

@@ -164,7 +164,12 @@ def test_any_value_of_any_setting_is_a_run_or_a_sentence(choice: int, place_numb
     node[name] = value
     sentence = outcome(lambda: prepared(content))
     if sentence is not None and sentence != before:
-        section = {"shards": "shadow", "attack": place[1:2] and place[1], "defense": place[1:2] and place[1]}
+        section = {
+            "shards": "shadow",
+            "model_output": "model",
+            "attack": place[1:2] and place[1],
+            "defense": place[1:2] and place[1],
+        }
         named = {name, place[0], section.get(place[0]) or name, *place[:2]} - {"_target_", "_partial_"}
         assert any(str(each) in sentence for each in named), (place, sentence)
 

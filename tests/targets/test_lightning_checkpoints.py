@@ -3,6 +3,7 @@
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from command_line import Call
 from lightning_habits import (
     MOMENTUM,
     Bare,
+    Binary,
     Ignores,
     Keeps,
     LitNet,
@@ -39,6 +41,7 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.serve.run import served_model
 from mia_lightning.targets.checkpoint import Checkpoint
 
 pytestmark = [
@@ -79,7 +82,6 @@ OTHER: dict[str, tuple[Callable[[], pl.LightningModule], Callable[..., nn.Module
     "class": (lambda: WithClass(width=5), WithClass),
     "bare": (lambda: Bare(width=5), partial(Bare, width=5)),
     "plain module inside": (lambda: LitNet(width=5), lambda: layers(5)),
-    "average": (lambda: WithAverage(width=5), WithAverage),
 }
 
 
@@ -90,9 +92,7 @@ def test_a_checkpoint_is_the_module_that_was_trained(blobs: Population, tmp_path
     path = checkpoint_of(module, blobs.x_N, blobs.label_N, tmp_path / "epoch=1-step=6.ckpt")
     report = audit(blobs, model=model, target=str(path))
     check_scores(report, module, blobs)
-    shadow = sum(p.numel() for p in module.parameters())
-    if habit not in ("average", "plain module inside"):
-        assert report.target.num_parameters == shadow
+    assert report.target.num_parameters == sum(p.numel() for p in module.parameters())
 
 
 def test_the_width_of_the_checkpoint_is_that_of_target_and_shadow_models(blobs: Population, tmp_path: Path) -> None:
@@ -112,6 +112,16 @@ def test_the_width_of_the_checkpoint_is_that_of_target_and_shadow_models(blobs: 
     assert any("`training.epochs` is 2" in note for note in notes)
     assert len(observation.shadows.train_loss_EK) == 2
     observation.close()
+
+
+def test_a_module_in_memory_is_what_its_checkpoint_is(blobs: Population, tmp_path: Path) -> None:
+    module = LitNet(width=5)
+    path = checkpoint_of(module, blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")  # it is still attached to its Trainer
+    settings = {"model": partial(LitNet, width=5), "training": mia.Recipe(epochs=2, batch_size=20)}
+    expected, found = audit(blobs, target=module, **settings).scores, audit(blobs, target=path, **settings).scores
+    assert expected is not None
+    assert found is not None
+    np.testing.assert_array_equal(expected.score, found.score)
 
 
 def test_epochs_that_are_set_stay_and_those_of_a_state_dict_are_ours(blobs: Population, tmp_path: Path) -> None:
@@ -177,6 +187,19 @@ def test_one_setting_of_many_that_needs_code(blobs: Population, tmp_path: Path) 
     assert any("`model.cfg` is as you set it" in note for note in report.notes)
 
 
+def test_an_object_that_lightning_cli_made_needs_code(blobs: Population, tmp_path: Path) -> None:
+    path = checkpoint_of(Ignores(layers(5)), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
+    content = torch.load(path, weights_only=True)
+    made = {"class_path": "my_project.Net", "init_args": {"width": 5}}
+    content["hyper_parameters"] = {"net": made, "lr": 0.1, "_class_path": "my_project.Lit", "_instantiator": "a.b"}
+    torch.save(content, path)
+    with pytest.raises(InputError, match=r"Ignores needs `net`, which is a my_project.Net in the hyper-parameters"):
+        audit(blobs, model=Ignores, target=path)
+    made_with, _ = Checkpoint(path=path).completed(OfAny, blobs)
+    assert isinstance(made_with, partial)
+    assert made_with.keywords == {"lr": 0.1}
+
+
 class OfClasses(LitNet):
     def __init__(self, width: int = 8, num_classes: int = 3) -> None:
         super().__init__(width=width)
@@ -189,6 +212,18 @@ def test_a_checkpoint_of_other_classes_is_refused(blobs: Population, tmp_path: P
         audit(blobs, model=OfClasses, target=path)
     path = checkpoint_of(OfClasses(width=5), blobs.x_N, blobs.label_N, tmp_path / "b.ckpt")
     audit(blobs, model=OfClasses, target=path)
+
+
+def test_a_checkpoint_with_one_number_for_two_classes(blobs: Population, tmp_path: Path) -> None:
+    two = replace(blobs, label_N=blobs.label_N % 2, class_names=("no", "yes"))
+    module = Binary()
+    path = checkpoint_of(module, two.x_N, two.label_N, tmp_path / "a.ckpt")
+    report = audit(two, model=Binary, target=path)
+    with torch.no_grad():
+        logit_N = module(two.x_N).squeeze(1)
+    loss_N = nn.functional.binary_cross_entropy_with_logits(logit_N, two.label_N.float(), reduction="none")
+    assert report.scores is not None
+    np.testing.assert_allclose(report.scores.score, -loss_N.numpy()[report.scores.record], atol=1e-5)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(blobs: Population, tmp_path: Path) -> None:
@@ -287,7 +322,7 @@ def test_the_whole_way_by_command_and_from_python(
     settings = ["dataset=npz", "dataset.path=data.npz", "membership=given", "membership.path=rows.csv", "attack=loss"]
     settings += ["shadow.count=2", "logger=none", "trainer.accelerator=cpu", "training.batch_size=20"]
     settings += ["model=custom", f"model._target_={MY_PACKAGE}.LitNet", "target=checkpoint"]
-    by_folder = call(*settings, "target.path=run", "hydra.run.dir=folder")
+    by_folder = call(*settings, "target.path=run", "hydra.run.dir=folder", "save_models=true")
     assert by_folder.returncode == 0, by_folder.stderr
     by_file = call(*settings, f"target.path={chosen.relative_to(tmp_path)}", "hydra.run.dir=file")
     assert by_file.returncode == 0, by_file.stderr
@@ -296,6 +331,11 @@ def test_the_whole_way_by_command_and_from_python(
     monkeypatch.syspath_prepend(tmp_path)
     import my_package
 
+    config = mia.read_report(tmp_path / "folder").run.config
+    assert config["model"]["width"] == 5
+    assert config["training"]["epochs"] == Checkpoint(path=tmp_path / "run").trained_epochs
+    served = served_model(tmp_path / "folder", role="shadow", member=0, trust=True)
+    assert served.trained.stack.networks.net[0].out_features == 5
     population = mia.make_population(blobs.x_N, blobs.label_N)
     report = audit(population, model=my_package.LitNet, target=tmp_path / "run")
     assert report.scores is not None
@@ -308,7 +348,7 @@ def test_the_whole_way_by_command_and_from_python(
     assert "`net.0.weight` is [5, 6] in the file and [9, 6] in the model" in wrong.stderr
     odd = call(*settings, "target.path=run", "model.output=logit")
     assert odd.returncode == 2
-    assert "`model.output` is 'logit' (did you mean `logits`?); it must be auto, logits, probabilities" in odd.stderr
+    assert "`model.output` is 'logit' (did you mean `logits`?); it must be one of auto, logits" in odd.stderr
     wrong = call(*settings, "target.path=run", "model.output=probabilities")
     assert wrong.returncode == 2
     assert "`model.output` is 'probabilities', but the model LitNet gives -" in wrong.stderr

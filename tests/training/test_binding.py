@@ -123,3 +123,15 @@ def test_a_shape_of_other_images_is_refused(image_shape: tuple[int, int, int], d
         replace(digits, image_shape=image_shape)
     with pytest.raises(InputError, match=r"image_shape .* a record has shape \[1, 8, 8\]"):
         replace(as_images(digits), image_shape=(1, 8, 8))
+
+
+def test_what_is_bound_already_stays_bound(digits: Population) -> None:
+    made = []
+
+    def make(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+        made.append((input_shape, num_classes))
+        return nn.Linear(64, num_classes)
+
+    bind_shapes(partial(partial(make, num_classes=7)), (64,), 10)()
+    bind_shapes(make, (64,), 10)()
+    assert made == [((64,), 7), ((64,), 10)]

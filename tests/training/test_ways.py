@@ -220,7 +220,9 @@ def test_logits_that_look_like_probabilities_are_said(blobs: Population) -> None
 def test_the_setting_holds_for_the_networks_of_model(blobs: Population) -> None:
     with pytest.raises(SettingError, match=r"`model.output` is 'probabilities', but the model Core gives -"):
         audit(blobs, model=Core, model_output="probabilities")
-    with pytest.raises(SettingError, match=r"`model.output` is 'logit' .*; it must be auto, logits, probabilities or"):
+    with pytest.raises(
+        SettingError, match=r"`model.output` is 'logit' .*; it must be one of auto, logits, probabilities"
+    ):
         audit(blobs, model=Core, model_output="logit")
     audit(blobs, model=partial(Core, FORMS["log probabilities"][0]), model_output="log_probabilities")
     trained = audit(blobs, model=partial(Core, FORMS["probabilities"][0]), model_output="logits")
@@ -445,3 +447,22 @@ def test_nothing_of_the_target_is_changed_to_find_out(blobs: Population) -> None
     assert not module.net.layers[0].training
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert not [name for name in vars(module) if name.startswith("_mia")]
+
+
+def test_log_probabilities_of_nothing_are_those_of_the_smallest_probability(blobs: Population) -> None:
+    core = Core(lambda z, x: (z * 1e4).softmax(1).log())
+    assert bool((core.eval()(blobs.x_N) == -torch.inf).any())
+    models = Existing(network=core).obtain(given_setup(blobs))
+    assert models.architecture.gives_log_probabilities
+    assert bool(models.observe(blobs).log_probability_KANC.isfinite().all())
+
+
+def test_what_a_user_says_of_the_outputs_does_not_slow_a_stack_down(blobs: Population) -> None:
+    plain, said = (
+        Stack.build(bind_records(lambda: nn.Linear(6, 3), blobs, form), [0, 1], seed=0, role="shadow")
+        for form in ("auto", "logits")
+    )
+    assert plain._dense is not None
+    assert said._dense is not None
+    x_KB = blobs.x_N[None].expand(2, -1, -1)
+    assert torch.equal(plain(x_KB), said(x_KB))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import BeforeValidator
@@ -52,6 +52,7 @@ class Architecture:
         takes_channels_last: whether it runs with the weights of its convolutions laid out channels last; with a `view`
             behind a convolution it does not.
         probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
+        gives_log_probabilities: whether what it gives are their logarithms.
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
         draws: whether its own training step draws random numbers, for which each model has seeds of its own.
         one_output: what its one output is, of which two columns are made; None where there is one a class.
@@ -66,6 +67,7 @@ class Architecture:
     fits_to_records: bool = False
     takes_channels_last: bool = True
     probabilities_in: tuple[str, ...] = ()
+    gives_log_probabilities: bool = False
     last_layer: str = ""
     draws: bool = False
     one_output: Answer | None = None
@@ -77,8 +79,19 @@ class Architecture:
         return "eval" in self.probabilities_in
 
 
+def bound_by(make: Any) -> dict[str, Any]:
+    """The arguments that are set already: by a `functools.partial`, or several, also inside of what wraps them."""
+    bound: dict[str, Any] = {}
+    while isinstance(make, partial) or hasattr(make, "__wrapped__"):
+        if isinstance(make, partial):
+            bound, make = {**make.keywords, **bound}, make.func
+        else:
+            make = make.__wrapped__
+    return bound
+
+
 def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
-    """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names.
+    """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names, still open.
 
     A function that takes any name (`**kwargs`) is called to find out: with both, then with `num_classes` alone, which
     the models of torchvision need, then with neither.
@@ -88,10 +101,12 @@ def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], nu
     except (TypeError, ValueError):  # a builtin without a signature takes nothing by name
         return make
     offered: dict[str, object] = {"input_shape": input_shape, "num_classes": num_classes}
+    offered = {name: value for name, value in offered.items() if name not in bound_by(make)}
     named = {name: value for name, value in offered.items() if name in takes}
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
         return partial(make, **named)
-    for filled in (offered, {"num_classes": num_classes, **named}, named):
+    without_shape = {name: value for name, value in offered.items() if name != "input_shape"}
+    for filled in (offered, {**without_shape, **named}, named):
         try:
             with isolated(0, "which names it takes"):
                 make(**filled)
@@ -148,6 +163,7 @@ def inspect_architecture(
             fits_to_records=isinstance(network, FitsToRecords),
             takes_channels_last=_takes_channels_last(make_network, x_B, trainable),
             probabilities_in=found.probabilities_in,
+            gives_log_probabilities=found.gives_log_probabilities,
             last_layer=found.last_layer,
             one_output=found.one_output,
             gives=found.gives,

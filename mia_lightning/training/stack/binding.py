@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
+from mia_lightning.settings.kinds import OutputForm
 from mia_lightning.training.stack.architecture import bind_shapes
-from mia_lightning.training.stack.outputs import OutputForm
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.stack.way import bind_outputs
 

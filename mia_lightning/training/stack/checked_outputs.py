@@ -24,6 +24,7 @@ class Outputs:
     """What a network gives: the fields of `Architecture` of the same names."""
 
     probabilities_in: tuple[str, ...]
+    gives_log_probabilities: bool
     last_layer: str
     one_output: Answer | None
     gives: tuple[str, ...]
@@ -64,6 +65,7 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
         clauses.append("log probabilities are taken as such")
     return Outputs(
         probabilities_in=tuple(found),
+        gives_log_probabilities=is_log and not found,
         last_layer=next(reversed(found.values()), ""),
         one_output=None if way is None else way.one,
         gives=tuple(clauses),

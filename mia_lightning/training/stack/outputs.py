@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,13 +11,8 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
-from mia_lightning.settings.words import Words
 
 Answer = Literal["logit", "probability"]
-OutputForm = Annotated[
-    Literal["auto", "logits", "probabilities", "log_probabilities"],
-    Words("auto, logits, probabilities or log_probabilities"),
-]
 
 _OTHER_WEIGHTS = (-1, 2, -2, 30, -30, 1000, -1000)
 """Factors of all weights at once: with one of them a logit leaves [0, 1], also in half precision and deep networks."""

@@ -55,7 +55,8 @@ class Stack(nn.Module):
             if isinstance(layer, kind)
         ]
         self._slots = slots_of(self.networks)
-        self._dense = DenseLayers.of(self.networks) if kept_way(self.networks) is None else None
+        way = kept_way(self.networks)
+        self._dense = DenseLayers.of(self.networks) if way is None or way.is_a_call else None
         self._is_channels_last = False
         self._assign({**parameters, **buffers})
 

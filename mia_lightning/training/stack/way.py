@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import isolated
+from mia_lightning.settings.kinds import OutputForm
 from mia_lightning.training.stack.outputs import (
     Answer,
     Choice,
-    OutputForm,
     chosen,
     columns,
     described,
@@ -64,6 +64,11 @@ class Way:
         if choice is None:
             return output
         return choice.tensor if self.one is None else columns(choice.tensor, self.one)
+
+    @property
+    def is_a_call(self) -> bool:
+        """Whether a network that gives a tensor would give the same if it were called."""
+        return (self.method, self.of_pairs, self.one) == ("forward", False, None)
 
     @property
     def is_plain(self) -> bool:
