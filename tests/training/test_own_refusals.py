@@ -145,6 +145,10 @@ def test_callbacks_that_change_weights_or_steps(callback: pl.Callback, blobs: Po
     assert type(callback).__name__ in refusal(own, blobs)
 
 
+def test_callbacks_that_cannot_be_made(blobs: Population) -> None:
+    assert "missing" in refusal(with_method("configure_callbacks", lambda self: self.missing), blobs)
+
+
 def test_callbacks_that_watch_are_no_matter(blobs: Population) -> None:
     own_job(with_method("configure_callbacks", lambda self: pl.callbacks.ModelSummary()), blobs).check()
 

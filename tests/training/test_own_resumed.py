@@ -188,9 +188,7 @@ def test_other_precisions_train(precision: str, pictures: Population) -> None:
 
 
 def test_records_that_are_flattened_images_reach_the_step_as_images(pictures: Population) -> None:
-    flat = replace(
-        pictures, x_N=pictures.x_N.flatten(1), image_shape=(2, 6, 6), mean=torch.full((72,), 0.5), std=None
-    )
+    flat = replace(pictures, x_N=pictures.x_N.flatten(1), image_shape=(2, 6, 6), mean=torch.full((72,), 0.5), std=None)
     make = partial(TimmLike, drop_path=0.0)
     found, expected = (
         trained(own_job(make, population, epochs=1))
