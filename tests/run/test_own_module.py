@@ -18,6 +18,7 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
+from mia_lightning.serve.run import served_model
 from mia_lightning.training.own.lightning import lightning_module
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # networks are made here
@@ -110,7 +111,7 @@ def test_estimates_know_of_it(blobs: Population) -> None:
     assert any("shadow" in each for each in sentences)
 
 
-@pytest.mark.parametrize("defense", [mia.LabelSmoothing(), mia.Mixup(), mia.RelaxLoss()])
+@pytest.mark.parametrize("defense", [mia.LabelSmoothing(), mia.Mixup(), mia.RelaxLoss(), mia.DPSGD()])
 def test_defences_in_the_loss_are_refused(defense: mia.Defense, blobs: Population) -> None:
     with pytest.raises(mia.InputError) as refused:
         mia.audit(blobs, model=LitClassifier, defenses=[defense], **QUICK)
@@ -307,6 +308,30 @@ def test_parts_of_a_module_are_made_anew_for_each_model(call: Call, project: Non
     assert len(weights["net.scale"].unique(dim=0)) == 4
     again = call("model=lightning", "model._target_=my_project.LitNet", *parts, *SHORT[:-1], "hydra.run.dir=again")
     assert "nothing to train" in again.stderr
+
+
+class MadeInSetup(pl.LightningModule):
+    """Makes its layers where Lightning lets it."""
+
+    def setup(self, stage: str) -> None:
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def test_a_served_run_makes_the_module_as_it_was_trained(call: Call, tmp_path: Path) -> None:
+    module = f"model._target_={__name__}.MadeInSetup"
+    ended = call("model=lightning", module, *SHORT, "store.dir=null", "save_models=true")
+    assert ended.returncode == 0, ended.stderr
+    assert "MadeInSetup" in served_model(tmp_path / "run", trust=True).describe()
 
 
 def test_a_step_of_another_form_of_batch_ends_in_a_sentence(call: Call, project: None) -> None:
