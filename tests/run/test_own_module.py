@@ -58,6 +58,23 @@ def test_odd_numbers_of_records_need_no_padding(plan: mia.Plan, model: Any, blob
     observation.close()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": lambda: nn.Sequential(LitClassifier())},
+        {"target": mia.LeaveOneOut(), "membership": mia.Halves(), "shadow": mia.Real(count=6)},
+        {"membership": mia.OneCanary(train_size=20), "target": mia.Trained(count=28), "shadow": mia.Real(count=8)},
+        {"shadow": mia.Marginal(count=4)},
+        {"target": LitClassifier(), "membership": mia.Given(member_N=torch.arange(120) < 60)},
+    ],
+    ids=["in a wrapper", "every model a target", "one canary", "made records", "a trained target"],
+)
+def test_other_targets_plans_and_sources(settings: dict[str, Any], blobs: Population) -> None:
+    population = replace(blobs, loading=Loading(batch_size=8, shuffle=True, drop_last=True))
+    report = mia.audit(population, **({"model": LitClassifier} | QUICK | settings))
+    assert any("LitClassifier" in each and "training_step" in each for each in report.notes)
+
+
 def test_settings_without_effect_are_said(blobs: Population) -> None:
     training = mia.Recipe(epochs=1, batch_size=30, optimizer=partial(torch.optim.SGD, lr=1.0))
     population = replace(blobs, loading=Loading(batch_size=16, shuffle=True, drop_last=True))
@@ -69,6 +86,27 @@ def test_settings_without_effect_are_said(blobs: Population) -> None:
     assert "batches of 16" in taken
     assert "loader" in taken
     assert [each for each in mia.audit(blobs, model=LitClassifier, **QUICK).warnings if "no effect" in each] == []
+
+
+class Reports(LitClassifier):
+    """Reports in every way, and reads numbers out of tensors, which vmap refuses."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.logger.experiment.add_scalar("loss", loss.item(), self.global_step)
+        self.print(f"{self.trainer.callback_metrics['loss']:.3f} of {self.trainer.num_training_batches}")
+        for each in self.loggers:
+            each.log_metrics({"loss": loss})
+        self.log("lr", self.lr_schedulers().get_last_lr()[0] if self.lr_schedulers() else 0.0)
+        return loss
+
+
+def test_a_step_that_vmap_refuses_is_named_with_the_reason(blobs: Population) -> None:
+    report = mia.audit(blobs, model=Reports, **QUICK)
+    told = [each for each in report.warnings if "vmap" in each]
+    assert len(told) == 2  # of the target and of the shadow models
+    for part in ("Reports", "training_step", ".item()", "one by one"):
+        assert part in told[0]
 
 
 def test_a_guessed_model_trains_itself_as_well(blobs: Population) -> None:
