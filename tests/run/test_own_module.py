@@ -332,6 +332,7 @@ def test_a_module_is_audited_by_one_command(call: Call, project: None, tmp_path:
     assert any("LitNet" in each for each in report["notes"])
 
 
+@pytest.mark.slow
 def test_parts_of_a_module_are_made_anew_for_each_model(call: Call, project: None, tmp_path: Path) -> None:
     parts = (
         *("+model.net._target_=my_project.Dense", "+model.net.width=12"),
