@@ -320,6 +320,21 @@ def test_steps_that_give_no_loss(methods: dict[str, Any], parts: list[str], blob
     assert [part for part in parts if part not in sentence] == []
 
 
+class InPlace(Net):
+    """Changes what its gradient needs."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        hidden = torch.sigmoid(self.layer(x))
+        loss = F.cross_entropy(self.other(hidden), y)
+        hidden.mul_(2)
+        return loss
+
+
+def test_a_loss_without_a_way_back(blobs: Population) -> None:
+    assert "inplace" in refusal(InPlace, blobs)
+
+
 def test_buffers_that_are_assigned(blobs: Population) -> None:
     assert "`level`" in refusal(Assigns, blobs)
 

@@ -103,7 +103,8 @@ class _Trial:
             }
             self._check_buffers(network, buffers)
             network.zero_grad()
-            loss.backward()
+            with step.explained(f"The loss of {self.step_of}"):
+                loss.backward()
             check_around(step, optimization, loss.detach())
             if k == 0:
                 check_end(step, optimization, {"loss": loss.detach()}, [self.x_SKB[-1, k], self.label_SKB[-1, k]])
