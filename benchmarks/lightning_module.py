@@ -22,7 +22,6 @@ Ends with exit code 1 where the final training losses differ between the variant
 import argparse
 import gc
 import json
-import os
 import statistics
 import sys
 import time
@@ -170,15 +169,15 @@ def by_trainer(setting: Setting, population: Population) -> list[float]:
             shuffle=True,
             generator=generator(SEED, "benchmark", "trainer loop", k),
         )
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            max_epochs=setting.epochs,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
         with quiet_lightning():
+            trainer = pl.Trainer(
+                accelerator="cpu",
+                max_epochs=setting.epochs,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
             trainer.fit(module, loader)
         losses.append(_loss(module.eval(), x_M, label_M))
     return losses
@@ -283,7 +282,6 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="a file for the measurements")
     parser.add_argument("--quick", action="store_true", help="to test the script")
     arguments = parser.parse_args()
-    load = os.getloadavg()[0]
     table: list[tuple[str, ...]] = [HEADER]
     measured, is_equal = [], True
     for name in arguments.settings:
@@ -309,11 +307,9 @@ def main() -> int:
                 print(f"|{' --- |' * len(HEADER)}")
         else:
             print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\n{machine(torch.device('cpu'))}, load {load:.2f} before the run")
+    print(f"\n{machine(torch.device('cpu'))}")
     if arguments.json is not None:
-        arguments.json.write_text(
-            json.dumps({"machine": machine(torch.device("cpu")), "load": load, "variants": measured}, indent=1)
-        )
+        arguments.json.write_text(json.dumps({"machine": machine(torch.device("cpu")), "variants": measured}, indent=1))
     return 0 if is_equal else 1
 
 

@@ -117,8 +117,8 @@ def defended_recipe(defenses: Sequence[TrainingDefense], recipe: Recipe) -> Reci
         if own is not None and any(getattr(recipe, each) is not getattr(before, each) for each in _OF_A_STEP):
             raise InputError(
                 f"defense={defense.name} changes the loss or the gradients of a step, and the LightningModule "
-                f"{own.name} "
-                "is trained by its own training_step; write the defence there, or give the network inside as `model`."
+                f"{own.name} is trained by its own training_step; write the defence there, or give the network inside "
+                "as `model`."
             )
     return recipe
 

@@ -23,6 +23,7 @@ from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.sweep.rows import read_yaml
 from mia_lightning.targets.existing import given_models
 from mia_lightning.targets.steady import steadily
+from mia_lightning.training.own.making import made_for_stacks
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
@@ -165,7 +166,9 @@ def _population(job: Job, report: AuditReport) -> Population:
 
 
 def _chosen(path: Path, role: str, member: int | None, job: Job, population: Population) -> tuple[int, Stack]:
-    stack = Stack.load(path, bind_records(_model(job, role), population, _output(job, role)))
+    epochs = job.content["training"].get("epochs") or 1
+    make, _ = made_for_stacks(_model(job, role), population, max_epochs=int(epochs))
+    stack = Stack.load(path, bind_records(make, population, _output(job, role)))
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
     k = member or 0

@@ -18,6 +18,7 @@ from torch import nn
 import mia_lightning as mia
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
+from mia_lightning.serve.run import served_model
 from mia_lightning.training.own.lightning import lightning_module
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # networks are made here
@@ -57,6 +58,23 @@ def test_odd_numbers_of_records_need_no_padding(plan: mia.Plan, model: Any, blob
     observation.close()
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": lambda: nn.Sequential(LitClassifier())},
+        {"target": mia.LeaveOneOut(), "membership": mia.Halves(), "shadow": mia.Real(count=6)},
+        {"membership": mia.OneCanary(train_size=20), "target": mia.Trained(count=28), "shadow": mia.Real(count=8)},
+        {"shadow": mia.Marginal(count=4)},
+        {"target": LitClassifier(), "membership": mia.Given(member_N=torch.arange(120) < 60)},
+    ],
+    ids=["in a wrapper", "every model a target", "one canary", "made records", "a trained target"],
+)
+def test_other_targets_plans_and_sources(settings: dict[str, Any], blobs: Population) -> None:
+    population = replace(blobs, loading=Loading(batch_size=8, shuffle=True, drop_last=True))
+    report = mia.audit(population, **({"model": LitClassifier} | QUICK | settings))
+    assert any("LitClassifier" in each and "training_step" in each for each in report.notes)
+
+
 def test_settings_without_effect_are_said(blobs: Population) -> None:
     training = mia.Recipe(epochs=1, batch_size=30, optimizer=partial(torch.optim.SGD, lr=1.0))
     population = replace(blobs, loading=Loading(batch_size=16, shuffle=True, drop_last=True))
@@ -68,6 +86,27 @@ def test_settings_without_effect_are_said(blobs: Population) -> None:
     assert "batches of 16" in taken
     assert "loader" in taken
     assert [each for each in mia.audit(blobs, model=LitClassifier, **QUICK).warnings if "no effect" in each] == []
+
+
+class Reports(LitClassifier):
+    """Reports in every way, and reads numbers out of tensors, which vmap refuses."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.logger.experiment.add_scalar("loss", loss.item(), self.global_step)
+        self.print(f"{self.trainer.callback_metrics['loss']:.3f} of {self.trainer.num_training_batches}")
+        for each in self.loggers:
+            each.log_metrics({"loss": loss})
+        self.log("lr", self.lr_schedulers().get_last_lr()[0] if self.lr_schedulers() else 0.0)
+        return loss
+
+
+def test_a_step_that_vmap_refuses_is_named_with_the_reason(blobs: Population) -> None:
+    report = mia.audit(blobs, model=Reports, **QUICK)
+    told = [each for each in report.warnings if "vmap" in each]
+    assert len(told) == 2  # of the target and of the shadow models
+    for part in ("Reports", "training_step", ".item()", "one by one"):
+        assert part in told[0]
 
 
 def test_a_guessed_model_trains_itself_as_well(blobs: Population) -> None:
@@ -110,7 +149,7 @@ def test_estimates_know_of_it(blobs: Population) -> None:
     assert any("shadow" in each for each in sentences)
 
 
-@pytest.mark.parametrize("defense", [mia.LabelSmoothing(), mia.Mixup(), mia.RelaxLoss()])
+@pytest.mark.parametrize("defense", [mia.LabelSmoothing(), mia.Mixup(), mia.RelaxLoss(), mia.DPSGD()])
 def test_defences_in_the_loss_are_refused(defense: mia.Defense, blobs: Population) -> None:
     with pytest.raises(mia.InputError) as refused:
         mia.audit(blobs, model=LitClassifier, defenses=[defense], **QUICK)
@@ -293,6 +332,7 @@ def test_a_module_is_audited_by_one_command(call: Call, project: None, tmp_path:
     assert any("LitNet" in each for each in report["notes"])
 
 
+@pytest.mark.slow
 def test_parts_of_a_module_are_made_anew_for_each_model(call: Call, project: None, tmp_path: Path) -> None:
     parts = (
         *("+model.net._target_=my_project.Dense", "+model.net.width=12"),
@@ -307,6 +347,30 @@ def test_parts_of_a_module_are_made_anew_for_each_model(call: Call, project: Non
     assert len(weights["net.scale"].unique(dim=0)) == 4
     again = call("model=lightning", "model._target_=my_project.LitNet", *parts, *SHORT[:-1], "hydra.run.dir=again")
     assert "nothing to train" in again.stderr
+
+
+class MadeInSetup(pl.LightningModule):
+    """Makes its layers where Lightning lets it."""
+
+    def setup(self, stage: str) -> None:
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        return F.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=0.01)
+
+
+def test_a_served_run_makes_the_module_as_it_was_trained(call: Call, tmp_path: Path) -> None:
+    module = f"model._target_={__name__}.MadeInSetup"
+    ended = call("model=lightning", module, *SHORT, "store.dir=null", "save_models=true")
+    assert ended.returncode == 0, ended.stderr
+    assert "MadeInSetup" in served_model(tmp_path / "run", trust=True).describe()
 
 
 def test_a_step_of_another_form_of_batch_ends_in_a_sentence(call: Call, project: None) -> None:

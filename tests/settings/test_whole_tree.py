@@ -44,7 +44,7 @@ CHOICES = [
     ["dataset=csv", "dataset.path=my.csv", "dataset.label_column=klass"],
     *([f"membership={name}", "attack=loss"] for name in ("halves", "bernoulli", "one_canary")),
     ["membership=given", "membership.member_N=[1,2,3,4,5]"],
-    *([f"model={name}"] for name in names_of("model") if name != "custom"),
+    *([f"model={name}"] for name in names_of("model") if name not in ("custom", "lightning")),
     *([f"shadow={name}"] for name in names_of("shadow")),
     *([f"attack={name}", "membership=halves"] for name in names_of("attack")),
     *([f"defense={name}"] for name in names_of("defense")),

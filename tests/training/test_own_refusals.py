@@ -145,6 +145,10 @@ def test_callbacks_that_change_weights_or_steps(callback: pl.Callback, blobs: Po
     assert type(callback).__name__ in refusal(own, blobs)
 
 
+def test_callbacks_that_cannot_be_made(blobs: Population) -> None:
+    assert "missing" in refusal(with_method("configure_callbacks", lambda self: self.missing), blobs)
+
+
 def test_callbacks_that_watch_are_no_matter(blobs: Population) -> None:
     own_job(with_method("configure_callbacks", lambda self: pl.callbacks.ModelSummary()), blobs).check()
 
@@ -314,6 +318,21 @@ def test_steps_that_give_no_loss(methods: dict[str, Any], parts: list[str], blob
         methods["__init__"] = init
     sentence = refusal(type("Own", (Net,), methods), blobs)
     assert [part for part in parts if part not in sentence] == []
+
+
+class InPlace(Net):
+    """Changes what its gradient needs."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        hidden = torch.sigmoid(self.layer(x))
+        loss = F.cross_entropy(self.other(hidden), y)
+        hidden.mul_(2)
+        return loss
+
+
+def test_a_loss_without_a_way_back(blobs: Population) -> None:
+    assert "inplace" in refusal(InPlace, blobs)
 
 
 def test_buffers_that_are_assigned(blobs: Population) -> None:

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from own_modules import LitClassifier, SimpleDenseNet, TemplateModule, TimmLike
 from own_training import assert_solo, own_job, trained
+from quick import slow_but
 from test_own_training import CASES, Net
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
@@ -20,6 +21,7 @@ from mia_lightning.store.artefacts import Store
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.own.making import OwnParts, WithParts, made_for_stacks
 from mia_lightning.training.own.nothing import NoMetric
+from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.trainer import TrainerSettings
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # networks and ordinary fits draw from them
@@ -70,6 +72,22 @@ def test_two_processes_train_the_same_models(blobs: Population) -> None:
     two = engine.run(job)
     for name, tensor in one.stack.state().items():
         torch.testing.assert_close(two.stack.state()[name], tensor, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_a_probe_measures_both_executions_and_changes_no_model(blobs: Population) -> None:
+    job = own_job(CASES["metrics"][0], blobs, sizes=[40] * 4, epochs=20)
+    engine = Engine(
+        seed=7,
+        settings=TrainerSettings(accelerator="cpu", precision="64"),
+        planner=Planner(short=0.0, always=True, share=100.0),
+    )
+    found = engine.run(job)
+    (plan,) = engine.plans
+    assert {each.execution for each in plan.measured} == {"stack", "loop"}
+    assert plan.bytes > 0
+    for name, tensor in trained(job).stack.state().items():
+        torch.testing.assert_close(found.stack.state()[name], tensor, rtol=1e-8, atol=1e-8)
 
 
 # How networks are made.
@@ -159,7 +177,7 @@ class SetsUp(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.01)
 
 
-@pytest.mark.parametrize("wraps", [False, True])
+@pytest.mark.parametrize("wraps", slow_but([False], [False, True]))
 def test_setup_and_configure_model_run_before_a_network_is_used(wraps: bool, blobs: Population) -> None:
     job = own_job(partial(SetsUp, wraps), blobs, epochs=2)
     network = job.make_network()

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -169,6 +170,45 @@ class Unused(Net):
         return torch.optim.SGD(self.parameters(), lr=self.lr, weight_decay=0.1)
 
 
+class Remembers(nn.Module):
+    """Keeps its latest outputs, and counts them, for people to look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latest: Tensor | None = None
+        self.every: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.latest = x
+        self.every.append(x)
+        return x
+
+
+class Looks(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.append(Remembers())
+
+
+class Recomputes(Net):
+    """Gradient checkpointing: backward runs layers again."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False))
+
+
+class Averages(Net):
+    """An average of weights, kept by the step itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = torch.optim.swa_utils.AveragedModel(self.head)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        self.average.update_parameters(self.head)
+        return super().training_step(batch, batch_idx)
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "groups": (Groups, {}),
     "cosine-by-step": (CosineByStep, {}),
@@ -185,7 +225,11 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "mixup": (Mixup, {}),
     "on-the-device": (OnTheDevice, {}),
     "unused": (Unused, {}),
+    "looks": (Looks, {}),
+    "recomputes": (Recomputes, {}),
+    "averages": (Averages, {}),
 }
+LOOPED = ("mixup", "recomputes", "averages")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -193,8 +237,30 @@ def test_each_model_is_the_one_that_a_trainer_makes_alone(case: str, blobs: Popu
     make, recipe = CASES[case]
     job = own_job(make, blobs, **recipe)
     found = trained(job)
-    assert found.execution == ("loop" if case == "mixup" else "stack")
+    assert found.execution == ("loop" if case in LOOPED else "stack")
     assert_solo(found, job, make)
+    if case == "looks":
+        assert found.stack.networks.body[-1].every == []
+
+
+class OneOutput(Net):
+    """The logit of the second of two classes, trained with binary cross-entropy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 1)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        return F.binary_cross_entropy_with_logits(self(x), y.float().unsqueeze(1).to(x.dtype))
+
+
+def test_one_output_reaches_the_step_as_it_is(blobs: Population) -> None:
+    two = replace(blobs, label_N=(blobs.label_N > 0).long(), class_names=("a", "b"))
+    job = own_job(OneOutput, two)
+    found = trained(job)
+    assert_solo(found, job, OneOutput)
+    assert found.observe(two).log_probability_KANC.shape[-1] == 2
 
 
 @pytest.mark.parametrize("case", ["groups", "metrics", "dropout", "accumulated", "mixup", "epochs"])
@@ -235,8 +301,6 @@ def test_modules_of_other_habits_are_what_a_trainer_makes_of_them(habit: str, re
     ],
 )
 def test_batches_are_those_of_the_loader(loading: Loading, sizes: list[int], blobs: Population) -> None:
-    from dataclasses import replace
-
     population = replace(blobs, loading=loading)
     job = own_job(Net, population, sizes=[14, 14, 14] if not loading.drop_last else [21, 21, 21])
     batches = list(job.recipe.batches(job.records_K, torch.arange(3), torch.device("cpu")))

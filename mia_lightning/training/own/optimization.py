@@ -165,8 +165,8 @@ def check_elementwise(make: Callable[[], Optimization], name: str) -> None:
         if not torch.allclose(moved, expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max())):
             raise InputError(
                 f"configure_optimizers of {name} gives {kind}, which does not act element by element, so that the "
-                "models "
-                "of a stack would move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser."
+                "models of a stack would move each other; use SGD, Adam, AdamW, RMSprop or another element-wise "
+                "optimiser."
             )
 
 

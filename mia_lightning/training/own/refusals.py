@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
 from mia_lightning.training.own.step import OwnStep
@@ -53,7 +53,12 @@ def check_methods(module: nn.Module) -> None:
             "batch_idx."
         )
     if has_own(module, "configure_callbacks"):
-        callbacks: Any = module.configure_callbacks()  # type: ignore[operator]
+        try:
+            callbacks: Any = module.configure_callbacks()  # type: ignore[operator]
+        except Exception as error:  # the user's own code
+            raise InputError(
+                f"configure_callbacks of {name} fails ({type(error).__name__}: {first_line(error)}); {_MEND}."
+            ) from error
         callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
         check_callbacks(callbacks, f"configure_callbacks of {name} gives")
 
@@ -78,7 +83,7 @@ def check_callbacks(callbacks: Iterable[object], place: str) -> None:
             )
 
 
-def check_start(step: OwnStep, batch_index: int = 0) -> None:
+def check_start(step: OwnStep) -> None:
     """Call the hooks at the start of a fit and an epoch, which a stack calls once for all models.
 
     Raises:

@@ -57,10 +57,9 @@ def check_schedules(make_network: MakeNetwork, recipe: Recipe, role: str, num_re
                     except Exception as error:  # somebody else's class may raise anything
                         raise InputError(
                             f"A schedule that configure_optimizers of {type(module).__name__} gives ends at step "
-                            f"{taken}, "
-                            f"but the models of {role} take {recipe.epochs} epochs of {trainer.steps_per_epoch} steps "
-                            f"({first_line(error)}); let it count trainer.estimated_stepping_batches, or set "
-                            "training.epochs."
+                            f"{taken}, but the models of {role} take {recipe.epochs} epochs of "
+                            f"{trainer.steps_per_epoch} steps ({first_line(error)}); let it count "
+                            "trainer.estimated_stepping_batches, or set training.epochs."
                         ) from error
                 if taken >= _MOST:
                     break

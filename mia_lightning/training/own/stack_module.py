@@ -88,9 +88,8 @@ class OwnStackModule(StackModule):
         if self.looped_gradients.used_by_some:
             raise InputError(
                 f"The training_step of {self.own.name} uses `{self.looped_gradients.used_by_some[0]}` in some steps "
-                "and "
-                "leaves it out in others, which one optimiser for all models cannot follow; let it be multiplied by 0 "
-                "where it is left out, or give the network inside as `model`."
+                "and leaves it out in others, which one optimiser for all models cannot follow; let it be multiplied "
+                "by 0 where it is left out, or give the network inside as `model`."
             )
         return loss_K
 

@@ -13,13 +13,14 @@ from torch.func import vmap
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
-from mia_lightning.training.own.lightning import has_own, lightning_module, lightning_modules
+from mia_lightning.training.own.lightning import has_own, lightning_module
 from mia_lightning.training.own.nothing import Nothing
 from mia_lightning.training.own.stand_in import StandInTrainer, attach
 from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 
+_LIBRARIES = ("torch.", "mia_lightning.")  # whose layers keep nothing from step to step but in buffers
 _PLAIN = (int, float, bool, str, type(None))
 _REGISTRIES = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
@@ -39,7 +40,7 @@ class OwnStep:
         self.module: Any = found
         self.name = type(found).__name__
         self.network, self.trainer = network, trainer
-        self._modules = list(lightning_modules(network))
+        self._modules = [each for each in network.modules() if not type(each).__module__.startswith(_LIBRARIES)]
         self._hooked = [each for each in dict.fromkeys((network, found)) if any(map(_is_ours, _hooks_of(each)))]
         self._takes = _arguments(found)
         self._has = frozenset(
@@ -132,7 +133,7 @@ class OwnStep:
 
     @contextmanager
     def as_before(self, *, also_plain: bool) -> Iterator[None]:
-        """After the context, attributes of the LightningModules that are no parameters or buffers are as before it.
+        """After the context, attributes of the user's modules that are no parameters or buffers are as before it.
 
         So a list to which a step appends stays short, and no model sees what another one left.
 

@@ -73,8 +73,8 @@ def by_itself(recipe: Recipe, name: str, loading: Loading | None, place: str) ->
     if changed:
         raise InputError(
             f"`training.{changed[0]}` changes the loss or the gradients of a step, but `{place}` makes the "
-            "LightningModule "
-            f"{name}, which is trained by its own training_step; leave it out, or give the network inside as `{place}`."
+            f"LightningModule {name}, which is trained by its own training_step; leave it out, or give the network "
+            f"inside as `{place}`."
         )
     size: dict[str, Any] = {}
     if loading is not None:

@@ -103,7 +103,8 @@ class _Trial:
             }
             self._check_buffers(network, buffers)
             network.zero_grad()
-            loss.backward()
+            with step.explained(f"The loss of {self.step_of}"):
+                loss.backward()
             check_around(step, optimization, loss.detach())
             if k == 0:
                 check_end(step, optimization, {"loss": loss.detach()}, [self.x_SKB[-1, k], self.label_SKB[-1, k]])
@@ -157,15 +158,15 @@ class _Trial:
         if gradients.used_by_some:
             raise InputError(
                 f"{_capital(self.step_of)} uses `{gradients.used_by_some[0]}` in some steps and leaves it out in "
-                "others, "
-                "which one optimiser for all models cannot follow; let it be multiplied by 0 where it is left out."
+                "others, which one optimiser for all models cannot follow; let it be multiplied by 0 where it is left "
+                "out."
             )
         if differs:
             kept = f", as `{sorted(self.attributes)[0]}`" if self.attributes else ""
             raise InputError(
                 f"{_capital(self.step_of)} keeps something from step to step outside of its parameters and "
-                f"buffers{kept}, "
-                "so that the models of a stack would share it; register it as a buffer and change it in place."
+                f"buffers{kept}, so that the models of a stack would share it; register it as a buffer and change it "
+                "in place."
             )
 
     def under_vmap(self) -> str | None:
