@@ -8,6 +8,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from mia_lightning.audit import audit
 from mia_lightning.callbacks.answers import Answer, Answered, answers, form_of, module_answer, scored
 from mia_lightning.callbacks.bases import Callback
 from mia_lightning.callbacks.look import Look, look_at
@@ -18,6 +19,7 @@ from mia_lightning.callbacks.sides import Sides, sides_of, warn_of_choices
 from mia_lightning.callbacks.trace import Trace
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.reports.schema import AuditReport
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, AtLeast2, Has, Text
 from mia_lightning.settings.words import Words
@@ -265,7 +267,7 @@ class LeakageMonitor(Callback):
         """
         return leakage_picture(self.trace, limit)
 
-    def audit(self, **fields: Any) -> Any:
+    def audit(self, **fields: Any) -> AuditReport:
         """The full audit of what was fitted: shadow models of the same module, data and settings, and their attacks.
 
         Args:
@@ -280,8 +282,6 @@ class LeakageMonitor(Callback):
         """
         if self.fitted is None:
             raise InputError("The monitor has seen no fit that could be audited; call trainer.fit with it first.")
-        from mia_lightning import audit  # which lies above
-
         if "data" not in fields and "datamodule" not in fields:
             fields["data"] = self.fitted.data(self.train_records, self.held_out_records)
         return audit(trainer=self.fitted.trainer, **fields)
