@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from lit import loaders, made, trainer
+from lit_project import loaders, made, trainer
 
 import mia_lightning as mia
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lit import loaders, made, trainer
+from lit_project import loaders, made, trainer
 
 import mia_lightning as mia
 
@@ -28,7 +28,7 @@ class Answers(mia.LeakageMonitor):
 def test_the_figures_are_those_of_one_process(tmp_path: Path) -> None:
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]),
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]),
         "OMP_NUM_THREADS": "1",
     }
     ran = subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import yaml
-from lit import Lit, loaders
+from lit_project import Lit, loaders
 from pytorch_lightning.cli import LightningCLI
 
 import mia_lightning as mia

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lit import Lit, loaders, made, records, trainer
+from lit_project import Lit, loaders, made, records, trainer
 from torch import Tensor, nn
 from torch.utils.data import (
     DataLoader,

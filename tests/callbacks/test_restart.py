@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from lit import loaders, made, records, trainer
+from lit_project import loaders, made, records, trainer
 
 import mia_lightning as mia
 

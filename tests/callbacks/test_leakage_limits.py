@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from lit import Lit, loaders, made, records, trainer
+from lit_project import Lit, loaders, made, records, trainer
 
 import mia_lightning as mia
 from mia_lightning.callbacks.limits import is_proved, is_within, level
