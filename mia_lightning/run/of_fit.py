@@ -9,6 +9,7 @@ from pydantic_core import ArgsKwargs
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.given_trainer import is_trainer
 
 
 def of_fit(given: ArgsKwargs) -> ArgsKwargs:
@@ -28,7 +29,7 @@ def of_fit(given: ArgsKwargs) -> ArgsKwargs:
         fields["data"] = fields.pop("datamodule")
     trainer: Any = fields.get("trainer")
     module = getattr(trainer, "lightning_module", None)
-    if "model" in fields or not _is_trainer(trainer):
+    if "model" in fields or not is_trainer(trainer):
         return ArgsKwargs(args, fields)
     if module is None or not trainer.state.finished:
         raise InputError(
@@ -40,10 +41,6 @@ def of_fit(given: ArgsKwargs) -> ArgsKwargs:
     fields["model"] = _model_of(module)
     fields.setdefault("target", module)
     return ArgsKwargs(args, fields)
-
-
-def _is_trainer(given: object) -> bool:
-    return any(each.__name__ == "Trainer" and "lightning" in each.__module__ for each in type(given).__mro__)
 
 
 def _data_of(trainer: Any) -> Any:

@@ -3,14 +3,13 @@
 from dataclasses import dataclass, replace
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Checkpoint, ModelSummary, ProgressBar, Timer
 
 from mia_lightning.errors import InputError
 from mia_lightning.training.own.refusals import check_callbacks
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
 
-_SHOWS = (Checkpoint, ModelSummary, ProgressBar)
+_SHOWS = ("Checkpoint", "ModelSummary", "ProgressBar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +76,11 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
         raise _refused(f"precision={trainer.precision}", "use 32-true, bf16-mixed or 64-true")
     callbacks = getattr(trainer, "callbacks", [])
     check_callbacks(callbacks, "`trainer` has the callback")
-    if any(isinstance(each, Timer) for each in callbacks):
+    if any(_is_a(each, "Timer") for each in callbacks):
         raise _refused("max_time, by which models would end at different epochs", "give it max_epochs")
     ended = trainer.state.finished and 0 < trainer.current_epoch < trainer.max_epochs
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    others = [type(each).__name__ for each in callbacks if not isinstance(each, _SHOWS)]
+    others = [type(each).__name__ for each in callbacks if not _is_a(each, *_SHOWS)]
     return TrainerSettings(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[trainer.strategy.root_device.index or 0] if on_gpu else 1,
@@ -96,10 +95,23 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
     )
 
 
+def _is_a(given: object, *names: str) -> bool:
+    """Whether its class has such a name, or one of its bases: `lightning.pytorch` has classes of its own."""
+    return any(each.__name__ in names for each in type(given).__mro__)
+
+
 def _refused(what: str, mend: str) -> InputError:
     return InputError(f"`trainer` is a Trainer with {what}, which does not hold for a stack; {mend}.")
 
 
 def as_settings(given: object) -> object:
     """A Trainer as settings; anything else as it is."""
-    return settings_of(given) if isinstance(given, pl.Trainer) else given
+    return settings_of(given) if is_trainer(given) else given  # type: ignore[arg-type]
+
+
+def is_trainer(given: object) -> bool:
+    """Whether it is a Trainer of `pytorch_lightning` or of `lightning.pytorch`."""
+    return any(
+        each.__name__ == "Trainer" and each.__module__.startswith(("pytorch_lightning.", "lightning.pytorch."))
+        for each in type(given).__mro__
+    )

@@ -42,3 +42,15 @@ trainer = pl.Trainer(
 trainer.fit(Lit(), loader(0), loader(1))
 print([look.epoch for look in monitor.trace], best.best_epoch >= 0, limit.kept_epoch)
 print(float(trainer.callback_metrics["leakage/loss/auc"]) == torch.tensor(monitor.trace[-1].auc).item())
+report = monitor.audit(shadow=mia.Real(count=2), attacks=[mia.Loss()])
+print(
+    report.membership.plan,
+    report.shadow.architecture,
+    abs(report.attacks[0].overall.auc.value - monitor.trace[-1].auc) < 1e-4,
+)
+try:
+    mia.audit(
+        monitor.fitted.train_dataloader, model=Lit, trainer=pl.Trainer(max_epochs=1, max_time="00:00:01:00", **ADVICE)
+    )
+except mia.InputError as error:
+    print(error)
