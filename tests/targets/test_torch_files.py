@@ -8,6 +8,8 @@ import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -221,6 +223,53 @@ def test_no_pickle_runs_code(tmp_path: Path, parts: str, in_zip: bool) -> None:
     archive(pickled, tmp_path / "a.pt") if in_zip else (tmp_path / "a.pt").write_bytes(pickled)
     tried(tmp_path / "a.pt")
     assert not touched.exists()
+
+
+WATCHED = """
+import encodings.cp437
+import sys
+from pathlib import Path
+
+from mia_lightning.targets.storages import NotReadError
+from mia_lightning.targets.torch_file import read_without_code
+
+seen, is_on = [], False
+
+
+def hook(event, args):
+    writes = event == "open" and any(letter in str(args[1] or "") for letter in "wax+")
+    runs = event.startswith(("os.", "subprocess.", "socket.", "ctypes.")) and event != "os.listdir"
+    if is_on and (writes or runs or event in ("exec", "compile", "import")):
+        seen.append((event, args))
+
+
+sys.addaudithook(hook)
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    is_on = True
+    try:
+        read_without_code(path)
+    except NotReadError:
+        pass
+    is_on = False
+print(len(list(Path(sys.argv[1]).iterdir())), seen)
+"""
+
+
+@pytest.mark.slow
+def test_python_itself_sees_nothing_run(tmp_path: Path) -> None:
+    """By the audit events of another process: no code, no import, no file that is written."""
+    draws, folder = random.Random(11), tmp_path / "files"
+    folder.mkdir()
+    for parts in BY_HAND:
+        (folder / f"{parts}.pkl").write_bytes(codes(parts, tmp_path / "touched"))
+        archive(codes(parts, tmp_path / "touched"), folder / f"{parts}.pt")
+    for number in range(2000):
+        (folder / f"{number}.pkl").write_bytes(random_pickle(draws))
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, str(folder)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == f"{2000 + 2 * len(BY_HAND)} []"
+    assert not (tmp_path / "touched").exists()
 
 
 @FORMS
