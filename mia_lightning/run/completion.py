@@ -17,7 +17,7 @@ def completed(audit: Audit, stages: Stages) -> Audit:
     training, guess, epochs = audit.training, audit.guess, audit.attacked.trained_epochs
     for kind, sentence in remarks:
         stages.remark(sentence, kind=kind)
-    if training.leaves_epochs_open and epochs is not None:
+    if training.leaves_epochs_open and epochs is not None and audit.trainer.fit is None:  # a Trainer says how many
         training = training.trained_for(epochs)
         stages.remark(
             f"`training.epochs` is {epochs}: for so many the target was trained, as its checkpoint says.", kind="note"
