@@ -5,6 +5,7 @@ may pass. No message repeats a secret, even where the server does.
 """
 
 import asyncio
+import math
 import os
 import re
 import ssl
@@ -27,7 +28,6 @@ from mia_lightning.targets.said import keep_secret, said
 
 DEFAULT_TOKEN_VARIABLE = "MIA_TOKEN"
 LARGEST_BODY = 64 * 2**20  # bytes of an answer
-_SLOWEST = 2**20  # bytes of a request in a second
 _LARGEST_REFUSAL = 2**20  # bytes of the words beside another status than 2xx
 _LONGEST_MESSAGE = 200  # characters of a server's own words
 
@@ -43,7 +43,8 @@ class HttpClient:
 
     Args:
         url: of the server, with the path that all requests begin with.
-        timeout: seconds, of a request as a whole; of a large body as many more as `_SLOWEST` takes to send it.
+        timeout: seconds, of a request as a whole.
+        slowest: bytes of a request in a second for which a request has further time.
         connections: at once.
         authorise: makes the headers that show who asks, anew for each request; no message repeats their values.
         setting: the name of the setting that `url` comes from, for messages.
@@ -61,12 +62,13 @@ class HttpClient:
         url: str,
         *,
         timeout: float = 30.0,
+        slowest: float = math.inf,
         connections: int = 4,
         authorise: Callable[[], Headers] = dict,
         setting: str = "target.url",
     ) -> None:
         self.place = checked_url(url, setting)
-        self._timeout, self._authorise = timeout, authorise
+        self._timeout, self._slowest, self._authorise = timeout, slowest, authorise
         self._httpx = _httpx()
         try:
             self._connections = Connections(self._httpx, connecting=0.9 * timeout, keep=max(1, connections))
@@ -161,7 +163,7 @@ class HttpClient:
 
         client = self._connections.client
         more: dict[str, Any] = {"content": body, "headers": headers, "extensions": {"trace": notice}}
-        limit = self._timeout + len(body) / _SLOWEST
+        limit = self._timeout + len(body) / self._slowest
         async with asyncio.timeout(limit), client.stream(method, url, **more) as response:
             answer.status, answer.headers = response.status_code, response.headers
             if answer.is_compressed:

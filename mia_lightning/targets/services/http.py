@@ -30,6 +30,7 @@ from mia_lightning.terminal.amounts import duration
 
 _TRIES = 6
 _TIMEOUT = 120.0  # seconds of one request
+_SLOWEST = 2**20  # bytes of training records in a second
 _LONGEST_WAIT = 2.0  # seconds between two tries, unless the server asks for more, and between two looks at a training
 _LONGEST_REASON = 500  # characters of the server's own words
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -60,7 +61,9 @@ class HttpService:
         note: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._name, self._wait, self._note = name, wait, note
-        self._client = HttpClient(url, timeout=_TIMEOUT, authorise=token_headers(token_variable, "Authorization"))
+        self._client = HttpClient(
+            url, timeout=_TIMEOUT, slowest=_SLOWEST, authorise=token_headers(token_variable, "Authorization")
+        )
         self._project: str | None = None
 
     @property

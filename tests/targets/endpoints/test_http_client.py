@@ -229,6 +229,14 @@ def test_a_connection_that_breaks_or_is_slow_may_have_been_answered(
         client.close()
 
 
+def test_a_large_body_has_further_time_where_it_is_allowed() -> None:
+    answer = [b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n", *[b"1"] * 12]
+    with Raw(answer, 0.05, True) as raw:
+        client = HttpClient(raw.url, timeout=0.2, slowest=100)
+        assert client.post("/", b"[%s]" % (b"1" * 3000)) == 111111111111  # 30 s
+        client.close()
+
+
 def test_a_certificate_that_nobody_signed_is_refused_at_once(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
