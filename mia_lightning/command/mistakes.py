@@ -72,8 +72,6 @@ def translate(error: Exception) -> str:
         return f"{group}={choice}{known}."
     if match := re.search(r"Could not override '([^']*)'", text):
         key = match.group(1).split("@")[0]
-        if (sentence := _of_another_choice(key, sys.argv[1:])) is not None:
-            return sentence
         known_keys = _known_keys(sys.argv[1:])
         if key in known_keys:
             section = key.split(".")[0]
@@ -81,6 +79,8 @@ def translate(error: Exception) -> str:
                 f"there is no setting `{key}` in this configuration, since the choice of `{section}` or a deletion "
                 "leaves it out; see mia-lightning --help."
             )
+        if (sentence := _of_another_choice(key, sys.argv[1:])) is not None:
+            return sentence
         return f"there is no setting `{key}`{nearest(key, known_keys)}; see mia-lightning --help."
     if isinstance(error, OverrideParseException):
         return _about_syntax(str(error.override), sys.argv[1:])
