@@ -23,6 +23,7 @@ from mia_lightning.training.stack.architecture import (
 )
 from mia_lightning.training.stack.checked_outputs import check_outputs
 from mia_lightning.training.stack.layers import make_stackable
+from mia_lightning.training.stack.outputs import some_records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.stack.way import Asked, kept_way, way_of
 from mia_lightning.training.trained import TrainedStack
@@ -120,7 +121,8 @@ def _asked(network: nn.Module, population: Population, output: OutputForm) -> nn
     if kept_way(network) is not None:
         return network
     try:
-        way = way_of(network, population, output, section="target")
+        x_B = some_records(network, population)
+        way = way_of(network, x_B, population.num_classes, output, section="target")
     except InputError:
         raise
     except Exception:  # what it says is raised again where it is run
