@@ -58,6 +58,89 @@ def test_methods_that_take_over_the_step(method: str, blobs: Population) -> None
     assert method in refusal(with_method(method, lambda self, *args, **named: None), blobs)
 
 
+def scaled(self: nn.Module, batch: Any, *args: Any) -> Any:
+    return [2 * batch[0], batch[1]]
+
+
+@pytest.mark.parametrize("method", ["on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"])
+def test_hooks_that_change_batches(method: str, blobs: Population) -> None:
+    sentence = refusal(with_method(method, scaled), blobs)
+    assert method in sentence
+    assert "forward" in sentence
+
+
+class Hooked(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer.weight.register_hook(torch.zeros_like)
+
+
+class HookedAfter(Net):
+    def on_train_start(self) -> None:
+        self.layer.weight.register_post_accumulate_grad_hook(double)
+
+
+class HookedOptimizer(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        optimizer.register_step_post_hook(lambda *args: self.layer.weight.data.clamp_(-1, 1))
+        return optimizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        (Hooked, ["`layer.weight`", "register_hook"]),
+        (HookedAfter, ["`layer.weight`", "register_post_accumulate_grad_hook"]),
+        (HookedOptimizer, ["SGD", "register_step_post_hook"]),
+    ],
+)
+def test_hooks_of_parameters_and_of_the_optimiser(kind: type[nn.Module], parts: list[str], blobs: Population) -> None:
+    sentence = refusal(kind, blobs)
+    assert [part for part in parts if part not in sentence] == []
+
+
+class TwoLosses(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        self(x).square().mean().backward()
+        return F.cross_entropy(self(x), y)
+
+
+def test_a_step_that_adds_to_its_gradients(blobs: Population) -> None:
+    assert "gradients" in refusal(TwoLosses, blobs)
+
+
+class OddBackward(torch.autograd.Function):
+    """Right in a loop; its own rule for vmap forgets the gradient."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor) -> Any:
+        return x.detach() + 0 * x, in_dims[0]
+
+
+class Odd(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(OddBackward.apply(torch.tanh(self.layer(x))))
+
+
+def test_gradients_that_vmap_gets_wrong_are_taken_in_a_loop(blobs: Population) -> None:
+    refused = own_job(Odd, blobs).architecture.refusal
+    assert refused is not None
+    assert "gradients" in refused
+
+
 def double(self: nn.Module, *args: Any) -> None:
     for p in self.parameters():
         if p.grad is not None:

@@ -1,7 +1,7 @@
 """What of a LightningModule a stack cannot follow, refused before anything is trained."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,21 @@ from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
 from mia_lightning.training.own.step import OwnStep
 
+_OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
+"""Hooks that change batches in training, through which records are not taken where a model is asked for its outputs."""
+_MOVES = "transfer_batch_to_device"
 _NEVER = ("backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
 """Hooks that take over a part of the step that is done here for all models at once."""
 _AROUND = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 """Hooks that may only look: gradients, parameters and buffers stay as they are."""
+_ON_TENSORS = {
+    "_backward_hooks": "register_hook",
+    "_post_accumulate_grad_hooks": "register_post_accumulate_grad_hook",
+}
+_ON_OPTIMIZERS = {
+    "_optimizer_step_pre_hooks": "register_step_pre_hook",
+    "_optimizer_step_post_hooks": "register_step_post_hook",
+}
 _CHANGING = (
     *("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging", "BaseFinetuning", "ModelPruning"),
     *("GradientAccumulationScheduler", "BatchSizeFinder", "LearningRateFinder"),
@@ -45,6 +56,7 @@ def check_methods(module: nn.Module) -> None:
     for method in _NEVER:
         if has_own(module, method):
             raise InputError(f"{name} has its own {method}, which a stack cannot call for each of its models; {_MEND}.")
+    check_batches(module, f"The LightningModule {name}")
     taken = inspect.signature(module.training_step).parameters  # type: ignore[arg-type]
     odd = [each for each in ("optimizer_idx", "hiddens", "dataloader_iter") if each in taken]
     if odd:
@@ -61,6 +73,37 @@ def check_methods(module: nn.Module) -> None:
             ) from error
         callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
         check_callbacks(callbacks, f"configure_callbacks of {name} gives")
+
+
+def check_batches(module: nn.Module, what: str, x_B: Tensor | None = None) -> None:
+    """Refuse hooks that change batches: the model would be trained on other records than it is asked about.
+
+    Args:
+        what: the module, as a sentence begins.
+        x_B: a few records, by which it is seen whether the module changes them where it moves them to a device.
+
+    Raises:
+        InputError: naming the hook.
+    """
+    own = next((each for each in _OF_BATCHES if has_own(module, each)), None)
+    if own is None and x_B is not None and has_own(module, _MOVES) and _moves_otherwise(module, x_B):
+        own = _MOVES
+    if own is not None:
+        raise InputError(
+            f"{what} changes batches in `{own}`, through which records are not taken where it is asked for its "
+            "outputs; move what it does into its `forward`, or into the transform of the dataset."
+        )
+
+
+def _moves_otherwise(module: Any, x_B: Tensor) -> bool:
+    """Whether the records are none of the tensors in the batch after its own way of moving it to their device."""
+    batch = [x_B.clone(), torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)]
+    try:
+        moved = module.transfer_batch_to_device(batch, x_B.device, 0)
+    except Exception:  # the user's own code: where the step needs it, it is raised again
+        return False
+    parts = moved.values() if isinstance(moved, Mapping) else moved if isinstance(moved, Iterable) else [moved]
+    return not any(isinstance(each, Tensor) and _equal(each, x_B) for each in parts)
 
 
 def check_callbacks(callbacks: Iterable[object], place: str) -> None:
@@ -100,6 +143,28 @@ def check_start(step: OwnStep) -> None:
                 f"{hook} of {step.name} {what}, but a stack calls it once for all its models; do that in __init__ or "
                 "setup, or give the network inside as `model`."
             )
+
+
+def check_tensor_hooks(step: OwnStep, optimization: Optimization) -> None:
+    """Refuse hooks of parameters, which stacked ones do not have, and of the optimiser.
+
+    Raises:
+        InputError: naming the parameter or the optimiser.
+    """
+    hooked = [
+        f"`{name}` by {by}"
+        for name, parameter in step.network.named_parameters()
+        for held, by in _ON_TENSORS.items()
+        if getattr(parameter, held, None)
+    ]
+    optimizer: Any = optimization.optimizer
+    kind = type(optimizer).__name__
+    hooked += [f"{kind} by {by}" for held, by in _ON_OPTIMIZERS.items() if getattr(optimizer, held, None)]
+    if hooked:
+        raise InputError(
+            f"{step.name} acts on {hooked[0]}, which a stack cannot do for each of its models; do that in "
+            "training_step, or give the network inside as `model`."
+        )
 
 
 def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> None:

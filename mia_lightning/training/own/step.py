@@ -44,12 +44,7 @@ class OwnStep:
         self._hooked = [each for each in dict.fromkeys((network, found)) if any(map(_is_ours, _hooks_of(each)))]
         self._takes = _arguments(found)
         self._has = frozenset(
-            name
-            for name in (
-                *("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"),
-                "on_train_batch_start",
-            )
-            if has_own(found, name)
+            name for name in ("transfer_batch_to_device", "on_train_batch_start") if has_own(found, name)
         )
         attach(network, trainer)
 
@@ -72,12 +67,8 @@ class OwnStep:
         x_B = self._as_it_takes(x_B)
         batch: Any = [x_B, label_B]
         with self._without_our_hooks():
-            if "on_before_batch_transfer" in self._has:
-                batch = self.module.on_before_batch_transfer(batch, 0)
             if "transfer_batch_to_device" in self._has:
                 batch = self.module.transfer_batch_to_device(batch, x_B.device, 0)
-            if "on_after_batch_transfer" in self._has:
-                batch = self.module.on_after_batch_transfer(batch, 0)
             if "on_train_batch_start" in self._has and self.module.on_train_batch_start(batch, batch_index) == -1:
                 raise InputError("its on_train_batch_start ends an epoch early, which would end it for all models")
             output = self.module.training_step(*(batch, batch_index)[: self._takes])
