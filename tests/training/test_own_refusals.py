@@ -203,6 +203,76 @@ def test_hooks_at_the_end_that_change_weights_or_rates(method: str, blobs: Popul
         assert method in sentence
 
 
+def only(epoch: int, do: Any, batch: int | None = None) -> Any:
+    """A hook that does this in one epoch, and at one batch of it."""
+
+    def hook(self: Any, *args: Any) -> None:
+        if self.current_epoch == epoch and (batch is None or args[-1] == batch):
+            do(self, *args)
+
+    return hook
+
+
+def reset(self: Any, *args: Any) -> None:
+    self.other.reset_parameters()
+
+
+def set_to_0(self: Any, *args: Any) -> None:
+    self.other.weight.data.zero_()
+
+
+@pytest.mark.parametrize("do", [reset, set_to_0, lambda self: torch.rand(1)])
+def test_hooks_that_begin_to_act_in_a_later_epoch(do: Any, blobs: Population) -> None:
+    assert "epoch 5" in refusal(with_method("on_train_epoch_start", only(5, do)), blobs, epochs=9)
+    own_job(with_method("on_train_epoch_start", only(9, do)), blobs, epochs=9).check()
+
+
+def test_hooks_that_act_on_gradients_in_an_epoch_between(blobs: Population) -> None:
+    own = with_method("on_before_optimizer_step", only(4, double))
+    assert "gradient" in refusal(own, blobs, epochs=9)
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(8, None), (0, 1), (4, 2)])
+def test_hooks_at_the_end_that_begin_to_act_later(epoch: int, batch: int | None, blobs: Population) -> None:
+    own = with_method("on_train_batch_end", only(epoch, set_to_0, batch))
+    assert "other.weight" in refusal(own, blobs, epochs=9)
+
+
+class Gathers(Net):
+    """Empties what it gathered at the end of each epoch, which must be more in later ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("loss", torch.stack(self.losses).mean())
+        assert len(self.losses) > self.current_epoch
+        self.losses.clear()
+
+
+def test_hooks_that_report_of_later_epochs_are_left_out(blobs: Population) -> None:
+    own_job(Gathers, blobs, epochs=9).check()
+
+
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize(("do", "part"), [(set_to_0, "changes"), (lambda self: torch.rand(1), "random")])
+def test_a_hook_that_waits_for_the_training_itself_ends_in_a_sentence(do: Any, part: str, blobs: Population) -> None:
+    def when_stacked(self: Any) -> None:
+        if self.layer.weight.dim() == 3 and self.current_epoch == 1:
+            do(self)
+
+    with pytest.raises(InputError) as refused:
+        trained(own_job(with_method("on_train_epoch_start", when_stacked), blobs))
+    for each in ("on_train_epoch_start", "epoch 1", part):
+        assert each in str(refused.value)
+
+
 class Averaged(Net):
     """Keeps an average of its weights, as in an EMA."""
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
-from mia_lightning.training.own.step import OwnStep
+from mia_lightning.training.own.stand_in import StandInTrainer
+from mia_lightning.training.own.step import OwnStep, global_states
 
 _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
 """Hooks that change batches in training, through which records are not taken where a model is asked for its outputs."""
@@ -28,6 +29,9 @@ _ON_OPTIMIZERS = {
     "_optimizer_step_pre_hooks": "register_step_pre_hook",
     "_optimizer_step_post_hooks": "register_step_post_hook",
 }
+_FACTORS = (1e8, 1e-8, torch.nan)
+"""By which gradients are multiplied, beside 1, where such a hook is tried."""
+_TRIED = 32  # epochs, and batches of the first one
 _CHANGING = (
     *("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging", "BaseFinetuning", "ModelPruning"),
     *("GradientAccumulationScheduler", "BatchSizeFinder", "LearningRateFinder"),
@@ -133,16 +137,35 @@ def check_start(step: OwnStep) -> None:
         InputError: a hook fails, changes weights, or draws random numbers.
     """
     for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
-        if not has_own(step.module, hook):
-            continue
-        drawn = torch.get_rng_state()
-        changed = _changed(step, partial(step.hook, hook))
-        if changed is not None or not torch.equal(drawn, torch.get_rng_state()):
-            what = f"changes {changed}" if changed is not None else "draws random numbers"
-            raise InputError(
-                f"{hook} of {step.name} {what}, but a stack calls it once for all its models; do that in __init__ or "
-                "setup, or give the network inside as `model`."
-            )
+        call_once(step, hook)
+
+
+def call_once(step: OwnStep, hook: str) -> None:
+    """Call a hook for all models of a stack, or for one, where the module has one of its own.
+
+    Raises:
+        InputError: it fails, changes weights, or draws random numbers.
+    """
+    _refuse_once(step, hook, _done_by(step, hook))
+
+
+def _refuse_once(step: OwnStep, hook: str, done: str | None) -> None:
+    if done is not None:
+        raise InputError(
+            f"{hook} of {step.name} {done} in epoch {step.trainer.current_epoch}, but a stack calls it once for all "
+            "its models; do that in __init__ or setup, or give the network inside as `model`."
+        )
+
+
+def _done_by(step: OwnStep, hook: str) -> str | None:
+    """What a hook does that it must not do once for all models; None for nothing."""
+    if not has_own(step.module, hook):
+        return None
+    before = global_states()[0]  # other threads may draw from Python's
+    changed = _changed(step, partial(step.hook, hook))
+    if changed is not None:
+        return f"changes {changed}"
+    return None if global_states()[0] == before else "draws random numbers"
 
 
 def check_tensor_hooks(step: OwnStep, optimization: Optimization) -> None:
@@ -183,14 +206,13 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
     }
     parameters = [p for p in step.network.parameters() if p.grad is not None]
     gradients = [p.grad.clone() for p in parameters if p.grad is not None]
-    last = step.trainer.max_epochs - 1
+    moments = _moments(step.trainer)
     for hook in (each for each in _AROUND if has_own(step.module, each)):
-        for factor, epoch in ((1.0, 0), (1.0, last), (1e8, 0), (1e-8, 0), (torch.nan, 0)):
-            step.trainer.at(epoch, 0)
+        for factor, (epoch, batch) in (*((1.0, at) for at in moments), *((each, (0, 0)) for each in _FACTORS)):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient * factor
-            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
-            step.trainer.at(0, 0)
+            at = (epoch, batch)
+            changed = _changed_at(at, step, hook, arguments.get(hook, ()), optimization, must_run=at == (0, 0))
             if changed is not None:
                 raise InputError(
                     f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; {_MEND}."
@@ -205,10 +227,12 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
     Raises:
         InputError: a hook fails, or changes weights or the optimiser.
     """
-    arguments: dict[str, tuple[object, ...]] = {"on_train_batch_end": (outputs, batch, 0)}
-    for hook in ("on_train_batch_end", "on_train_epoch_end", "on_train_end", "on_fit_end"):
-        if has_own(step.module, hook):
-            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
+    moments = _moments(step.trainer)
+    hooks = {"on_train_batch_end": moments, "on_train_epoch_end": moments, "on_train_end": moments[-1:]}
+    for hook, tried in {**hooks, "on_fit_end": moments[-1:]}.items():
+        for at in tried if has_own(step.module, hook) else ():
+            arguments = (outputs, batch, at[1]) if hook == "on_train_batch_end" else ()
+            changed = _changed_at(at, step, hook, arguments, optimization, must_run=at == tried[0])
             if changed is not None:
                 raise InputError(
                     f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "
@@ -216,11 +240,62 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
                 )
 
 
+def check_epochs(step: OwnStep) -> None:
+    """Call the hook at the start of later epochs, where what fails for want of a training before it is no matter.
+
+    Raises:
+        InputError: it changes weights, or draws random numbers.
+    """
+    for epoch in sorted({epoch for epoch, _ in _moments(step.trainer)}):
+        step.trainer.at(epoch, 0)
+        try:
+            with step.as_before(also_plain=False):
+                done = _done_by(step, "on_train_epoch_start")
+        except InputError:  # it is raised again where the epoch comes
+            return
+        _refuse_once(step, "on_train_epoch_start", done)
+    step.trainer.at(0, 0)
+
+
+def _moments(trainer: StandInTrainer) -> list[tuple[int, int]]:
+    """Epochs and batches at which a hook is tried: the first batches of all, and the ends of up to `_TRIED` epochs."""
+    epochs, last = trainer.max_epochs, trainer.num_training_batches - 1
+    few = {*range(min(8, epochs)), *torch.linspace(0, epochs - 1, min(_TRIED, epochs)).round().int().tolist()}
+    return sorted({(0, at) for at in range(min(_TRIED, last + 1))} | {(epoch, at) for epoch in few for at in (0, last)})
+
+
+def _changed_at(
+    at: tuple[int, int],
+    step: OwnStep,
+    hook: str,
+    arguments: tuple[object, ...],
+    optimization: Optimization,
+    *,
+    must_run: bool,
+) -> str | None:
+    """What a hook changes at this epoch and batch; lists that it empties are as before it, but its counters go on.
+
+    Args:
+        must_run: whether it is refused where it fails, as it may at a later batch for want of a training before it.
+    """
+    step.trainer.at(*at)
+    try:
+        with step.as_before(also_plain=False):
+            return _changed(step, partial(step.hook, hook, *arguments), optimization)
+    except InputError:
+        if must_run:
+            raise
+        return None
+    finally:
+        step.trainer.at(0, 0)
+
+
 def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimization | None = None) -> str | None:
     """What of gradients, weights and the optimiser's settings a call changes; None for nothing."""
 
     def held() -> dict[str, Any]:
-        named = {f"`{name}`": tensor for name, tensor in step.network.state_dict(keep_vars=True).items()}
+        both = (*step.network.named_parameters(), *step.network.named_buffers())
+        named: dict[str, Any] = {f"`{name}`": tensor for name, tensor in both}
         gradients = {f"the gradient of {name}": tensor.grad for name, tensor in named.items()}
         return {**named, **gradients}
 

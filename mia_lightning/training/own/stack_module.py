@@ -10,6 +10,7 @@ from torch import Tensor
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.training.own.optimization import Optimization, optimization_of
+from mia_lightning.training.own.refusals import call_once
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
 from mia_lightning.training.own.step import OwnStep, global_states
@@ -60,7 +61,7 @@ class OwnStackModule(StackModule):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self.stand_in.at(self.current_epoch, 0)
-        self.own.hook("on_train_epoch_start")
+        call_once(self.own, "on_train_epoch_start")
 
     def _share(self, batch_index: int) -> float:
         return 1.0 / self.recipe.accumulate_batches  # Lightning's, in a last group that is smaller, too

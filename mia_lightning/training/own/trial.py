@@ -17,6 +17,7 @@ from mia_lightning.training.own.refusals import (
     check_around,
     check_batches,
     check_end,
+    check_epochs,
     check_methods,
     check_start,
     check_tensor_hooks,
@@ -119,9 +120,10 @@ class _Trial:
                 name for name, value in _plain_attributes(step.module).items() if before.get(name) != value
             }
             self._check_buffers(network, buffers)
-            check_around(step, optimization, loss.detach())
             if k == 0:
+                check_around(step, optimization, loss.detach())
                 check_end(step, optimization, {"loss": loss.detach()}, [self.x_SKB[-1, k], self.label_SKB[-1, k]])
+                check_epochs(step)
         return moved or all(moved_python)  # other threads draw from Python's, too
 
     def _trainer(self) -> Any:
