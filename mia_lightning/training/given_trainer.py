@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.own.refusals import check_callbacks
+from mia_lightning.training.own.refusals import check_callbacks, left_out
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
-
-_SHOWS = ("Checkpoint", "ModelSummary", "ProgressBar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +78,6 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
         raise _refused("max_time, by which models would end at different epochs", "give it max_epochs")
     ended = trainer.state.finished and 0 < trainer.current_epoch < trainer.max_epochs
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    others = [type(each).__name__ for each in callbacks if not _is_a(each, *_SHOWS)]
     return TrainerSettings(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[trainer.strategy.root_device.index or 0] if on_gpu else 1,
@@ -90,7 +87,7 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
             gradient_clip_norm=float(trainer.gradient_clip_val) if trainer.gradient_clip_val else None,
             accumulate_batches=trainer.accumulate_grad_batches,
             ended=ended,
-            left_out=tuple(dict.fromkeys(others)),
+            left_out=left_out(callbacks),
         ),
     )
 

@@ -14,6 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.own.taken import taken
+from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.step.recipe import Recipe
 
 
 class Net(pl.LightningModule):
@@ -302,8 +305,12 @@ def test_callbacks_that_cannot_be_made(blobs: Population) -> None:
     assert "missing" in refusal(with_method("configure_callbacks", lambda self: self.missing), blobs)
 
 
-def test_callbacks_that_watch_are_no_matter(blobs: Population) -> None:
-    own_job(with_method("configure_callbacks", lambda self: pl.callbacks.ModelSummary()), blobs).check()
+def test_callbacks_that_watch_are_no_matter_and_others_are_said(blobs: Population) -> None:
+    for callback, is_said in ((pl.callbacks.ModelSummary(), False), (pl.callbacks.EarlyStopping("loss"), True)):
+        own = with_method("configure_callbacks", lambda self, callback=callback: callback)
+        sentence = taken(bind_records(own, blobs), blobs, Recipe(epochs=2, batch_size=8), num_records=20).sentence
+        assert sentence is not None
+        assert (type(callback).__name__ in sentence) is is_said
 
 
 class ByHand(Net):
@@ -452,9 +459,17 @@ class SomeLayers(Net):
         ({"training_step": lambda self, batch, batch_idx: self(batch[0]).mean().detach()}, ["gradient"]),
         (
             {"training_step": lambda self, batch, batch_idx: self(batch["image"]).mean()},
-            ["records [4, 6]", "labels [4]"],
+            ["records [4, 6]", "labels [4]", "as a stack gives it"],
         ),
         ({"training_step": lambda self, batch, batch_idx: self.trainer.nothing}, ["nothing"]),
+        (
+            {
+                "training_step": lambda self, batch, batch_idx: (
+                    self(batch[0]).mean() / self.trainer.datamodule.num_classes
+                )
+            },
+            ["DataModule", "`num_classes`", "argument"],
+        ),
         ({"training_step": lambda self, batch, batch_idx, optimizer_idx: None}, ["optimizer_idx"]),
         ({"training_step": into_the_loss, "accuracy": None}, ["torchmetrics"]),
         ({"on_train_batch_start": ends_early}, ["on_train_batch_start"]),

@@ -29,6 +29,7 @@ _ON_OPTIMIZERS = {
     "_optimizer_step_pre_hooks": "register_step_pre_hook",
     "_optimizer_step_post_hooks": "register_step_post_hook",
 }
+_SHOW = {"Checkpoint", "ModelSummary", "ProgressBar"}
 _FACTORS = (1e8, 1e-8, torch.nan)
 """By which gradients are multiplied, beside 1, where such a hook is tried."""
 _TRIED = 32  # epochs, and batches of the first one
@@ -68,15 +69,31 @@ def check_methods(module: nn.Module) -> None:
             f"The training_step of {name} takes `{odd[0]}`, which a stack does not give; let it take batch and "
             "batch_idx."
         )
-    if has_own(module, "configure_callbacks"):
-        try:
-            callbacks: Any = module.configure_callbacks()  # type: ignore[operator]
-        except Exception as error:  # the user's own code
-            raise InputError(
-                f"configure_callbacks of {name} fails ({type(error).__name__}: {first_line(error)}); {_MEND}."
-            ) from error
-        callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
-        check_callbacks(callbacks, f"configure_callbacks of {name} gives")
+    check_callbacks(callbacks_of(module), f"configure_callbacks of {name} gives")
+
+
+def callbacks_of(module: nn.Module) -> list[object]:
+    """What its configure_callbacks gives.
+
+    Raises:
+        InputError: it fails.
+    """
+    if not has_own(module, "configure_callbacks"):
+        return []
+    try:
+        given: Any = module.configure_callbacks()  # type: ignore[operator]
+        return list(given) if isinstance(given, Iterable) else [given]
+    except Exception as error:  # the user's own code
+        raise InputError(
+            f"configure_callbacks of {type(module).__name__} fails ({type(error).__name__}: {first_line(error)}); "
+            f"{_MEND}."
+        ) from error
+
+
+def left_out(callbacks: Iterable[object]) -> tuple[str, ...]:
+    """The classes of callbacks that take no part in a stack, and do more than show or save."""
+    kinds = [type(each) for each in callbacks]
+    return tuple(dict.fromkeys(each.__name__ for each in kinds if not {base.__name__ for base in each.__mro__} & _SHOW))
 
 
 def check_batches(module: nn.Module, what: str, x_B: Tensor | None = None) -> None:

@@ -152,7 +152,10 @@ class OwnStackModule(StackModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        attributes = {name: value for name, value in vars(self.own.module).items() if type(value) in _KEPT}
+        attributes = {
+            path: {name: value for name, value in vars(module).items() if type(value) in _KEPT and name != "training"}
+            for path, module in self.own.user_modules.items()
+        }
         checkpoint[_PLACE] = {
             "schedules": self.optimization.state_dict(),
             "trainable": {name: p.requires_grad for name, p in self.stack.networks.named_parameters()},
@@ -169,7 +172,8 @@ class OwnStackModule(StackModule):
         self.optimization.load_state_dict(restored["schedules"])
         for name, parameter in self.stack.networks.named_parameters():
             parameter.requires_grad_(restored["trainable"][name])
-        vars(self.own.module).update(restored["attributes"])
+        for path, attributes in restored["attributes"].items():
+            vars(self.own.user_modules[path]).update(attributes)
 
 
 def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:

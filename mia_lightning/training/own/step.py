@@ -32,6 +32,9 @@ class OwnStep:
     Args:
         network: with a LightningModule inside; it is given the stand-in as its Trainer.
         trainer: the stand-in.
+
+    Attributes:
+        user_modules: of the network by path, which may keep attributes from step to step.
     """
 
     def __init__(self, network: nn.Module, trainer: StandInTrainer) -> None:
@@ -40,7 +43,9 @@ class OwnStep:
         self.module: Any = found
         self.name = type(found).__name__
         self.network, self.trainer = network, trainer
-        self._modules = [each for each in network.modules() if not type(each).__module__.startswith(_LIBRARIES)]
+        self.user_modules = {
+            path: each for path, each in network.named_modules() if not type(each).__module__.startswith(_LIBRARIES)
+        }
         self._hooked = [each for each in dict.fromkeys((network, found)) if any(map(_is_ours, _hooks_of(each)))]
         self._takes = _arguments(found)
         self._has = frozenset(
@@ -131,7 +136,7 @@ class OwnStep:
         Args:
             also_plain: numbers and texts, too; else they stay what the step made them, as a counter of steps.
         """
-        before = [_Attributes(vars(module)) for module in self._modules]
+        before = [_Attributes(vars(module)) for module in self.user_modules.values()]
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from mia_lightning.seeds import isolated
 from mia_lightning.training.own.lightning import lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
 from mia_lightning.training.own.refusals import (
+    callbacks_of,
     check_around,
     check_batches,
     check_end,
@@ -21,6 +22,7 @@ from mia_lightning.training.own.refusals import (
     check_methods,
     check_start,
     check_tensor_hooks,
+    left_out,
 )
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
@@ -44,10 +46,12 @@ class Tried:
     Attributes:
         draws: whether the step draws from global generators.
         refusal: why `vmap` cannot run it, one clause; None where it can.
+        left_out: the classes of the module's own callbacks that take no part.
     """
 
     draws: bool
     refusal: str | None
+    left_out: tuple[str, ...]
 
 
 def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
@@ -63,8 +67,11 @@ def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, 
     with isolated(0, _ROLE), quiet_lightning():
         draws = trial.alone()
         trial.in_a_loop()
-        refusal = f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
-        return Tried(draws=draws, refusal=refusal if draws else trial.under_vmap())
+        refusal: str | None = (
+            f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
+        )
+        refusal = refusal if draws else trial.under_vmap()
+        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out)
 
 
 class _Trial:
@@ -82,6 +89,7 @@ class _Trial:
         self.name = type(module).__name__
         self.step_of = f"the training_step of {self.name}"
         check_methods(module)
+        self.left_out = left_out(callbacks_of(module))
         check_batches(module, f"The LightningModule {self.name}", self.x_SKB[0, 0])
         self.loss_SK = torch.zeros(_STEPS, _MODELS)
         self.gradient_SK: list[list[Gradient]] = [[] for _ in range(_STEPS)]
@@ -138,8 +146,9 @@ class _Trial:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
             dtype = str(x_B.dtype).removeprefix("torch.")
             raise InputError(
-                f"{_capital(self.step_of)} fails on a batch as the data set gives it, the list [records "
-                f"{list(x_B.shape)} of {dtype}, labels {list(label_B.shape)} of int64]: {reason.removesuffix('.')}."
+                f"{_capital(self.step_of)} fails on a batch as a stack gives it, which is the list [records "
+                f"{list(x_B.shape)} of {dtype}, labels {list(label_B.shape)} of int64], whatever form the items of the "
+                f"data set have: {reason.removesuffix('.')}."
             ) from error
         if not loss.requires_grad:
             raise InputError(
