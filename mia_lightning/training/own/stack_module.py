@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.hooks import call_once
 from mia_lightning.training.own.optimization import Optimization, optimization_of
-from mia_lightning.training.own.refusals import call_once
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
 from mia_lightning.training.own.step import OwnStep, global_states

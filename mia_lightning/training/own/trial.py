@@ -11,19 +11,10 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.hooks import check_around, check_end, check_epochs, check_start, check_tensor_hooks
 from mia_lightning.training.own.lightning import lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
-from mia_lightning.training.own.refusals import (
-    callbacks_of,
-    check_around,
-    check_batches,
-    check_end,
-    check_epochs,
-    check_methods,
-    check_start,
-    check_tensor_hooks,
-    left_out,
-)
+from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
 from mia_lightning.training.stack.layers import CounterDropout, make_stackable
