@@ -7,11 +7,9 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.own.refusals import check_callbacks
+from mia_lightning.training.own.refusals import check_callbacks, left_out
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
-
-_SHOWS = ("Checkpoint", "ModelSummary", "ProgressBar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +92,6 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
         raise _refused("max_time, by which models would end at different epochs", "give it max_epochs")
     epochs, why = _epochs_of(trainer, callbacks)
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    others = [type(each).__name__ for each in callbacks if not _is_a(each, *_SHOWS)]
     return TrainerSettings(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[trainer.strategy.root_device.index or 0] if on_gpu else 1,
@@ -104,7 +101,7 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
             gradient_clip_norm=float(trainer.gradient_clip_val) if trainer.gradient_clip_val else None,
             accumulate_batches=trainer.accumulate_grad_batches,
             why=why,
-            left_out=tuple(dict.fromkeys(others)),
+            left_out=left_out(callbacks),
         ),
     )
 

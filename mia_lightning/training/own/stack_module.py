@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.hooks import call_once
 from mia_lightning.training.own.optimization import Optimization, optimization_of
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
@@ -60,7 +61,7 @@ class OwnStackModule(StackModule):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self.stand_in.at(self.current_epoch, 0)
-        self.own.hook("on_train_epoch_start")
+        call_once(self.own, "on_train_epoch_start")
 
     def _share(self, batch_index: int) -> float:
         return 1.0 / self.recipe.accumulate_batches  # Lightning's, in a last group that is smaller, too
@@ -151,7 +152,10 @@ class OwnStackModule(StackModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        attributes = {name: value for name, value in vars(self.own.module).items() if type(value) in _KEPT}
+        attributes = {
+            path: {name: value for name, value in vars(module).items() if type(value) in _KEPT and name != "training"}
+            for path, module in self.own.user_modules.items()
+        }
         checkpoint[_PLACE] = {
             "schedules": self.optimization.state_dict(),
             "trainable": {name: p.requires_grad for name, p in self.stack.networks.named_parameters()},
@@ -168,7 +172,8 @@ class OwnStackModule(StackModule):
         self.optimization.load_state_dict(restored["schedules"])
         for name, parameter in self.stack.networks.named_parameters():
             parameter.requires_grad_(restored["trainable"][name])
-        vars(self.own.module).update(restored["attributes"])
+        for path, attributes in restored["attributes"].items():
+            vars(self.own.user_modules[path]).update(attributes)
 
 
 def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
@@ -36,6 +37,7 @@ class StackModule(pl.LightningModule):
         role: prefix of logged metrics ("target", "shadow", ...).
         response_KN: floating point, what the objective is given of record n for model k in the place of its label.
         channels_last: whether a loop on a CPU lays out the weights of convolutions so.
+        gives_probabilities: whether the objective is given the logarithms of outputs at validation.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `progress["failed_epoch_K"]` is the
     epoch at which a model's loss was first not finite, or -1. If `counts_hits` is set before a step, `batch_accuracy_K`
@@ -55,6 +57,7 @@ class StackModule(pl.LightningModule):
         role: str = "stack",
         response_KN: Tensor | None = None,
         channels_last: bool = True,
+        gives_probabilities: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -69,6 +72,7 @@ class StackModule(pl.LightningModule):
         self.role = role
         self.response_KN = response_KN
         self.channels_last = channels_last
+        self.gives_probabilities = gives_probabilities
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -266,6 +270,8 @@ class StackModule(pl.LightningModule):
     def validation_step(self, index_B: Tensor, batch_index: int) -> None:
         x_B = self.population.records(index_B, self.stack.dtype)
         logits_KBC = all_logits(self.stack, x_B, self.execution)
+        if self.gives_probabilities:
+            logits_KBC = logits_KBC.clamp(min=SMALLEST_PROBABILITY).log()
         label_KB = self._truth(index_B.expand(self.stack.num_models, -1))
         self.validation_sum_K += self.recipe.objective(logits_KBC, label_KB).sum(1)
 
