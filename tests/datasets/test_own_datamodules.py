@@ -230,7 +230,7 @@ class Dealing(Toy):
         train, val, test = random_split(rows, [30, 10, 20])
         if self.has_own_test:
             test = table(20, 500)
-        self.loaders.update({name: DataLoader(each) for name, each in zip(self.loaders, (train, val, test), strict=True)})
+        self.loaders.update(train=DataLoader(train), val=DataLoader(val), test=DataLoader(test))
 
 
 def fitted(module: Any) -> Any:
