@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
+from mia_lightning.lightning_names import base_named
 from mia_lightning.training.own.refusals import check_callbacks
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
@@ -76,11 +77,11 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
         raise _refused(f"precision={trainer.precision}", "use 32-true, bf16-mixed or 64-true")
     callbacks = getattr(trainer, "callbacks", [])
     check_callbacks(callbacks, "`trainer` has the callback")
-    if any(_is_a(each, "Timer") for each in callbacks):
+    if any(base_named(each, "Timer") for each in callbacks):
         raise _refused("max_time, by which models would end at different epochs", "give it max_epochs")
     ended = trainer.state.finished and 0 < trainer.current_epoch < trainer.max_epochs
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    others = [type(each).__name__ for each in callbacks if not _is_a(each, *_SHOWS)]
+    others = [type(each).__name__ for each in callbacks if base_named(each, *_SHOWS) is None]
     return TrainerSettings(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[trainer.strategy.root_device.index or 0] if on_gpu else 1,
@@ -95,11 +96,6 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
     )
 
 
-def _is_a(given: object, *names: str) -> bool:
-    """Whether its class has such a name, or one of its bases: `lightning.pytorch` has classes of its own."""
-    return any(each.__name__ in names for each in type(given).__mro__)
-
-
 def _refused(what: str, mend: str) -> InputError:
     return InputError(f"`trainer` is a Trainer with {what}, which does not hold for a stack; {mend}.")
 
@@ -111,7 +107,4 @@ def as_settings(given: object) -> object:
 
 def is_trainer(given: object) -> bool:
     """Whether it is a Trainer of `pytorch_lightning` or of `lightning.pytorch`."""
-    return any(
-        each.__name__ == "Trainer" and each.__module__.startswith(("pytorch_lightning.", "lightning.pytorch."))
-        for each in type(given).__mro__
-    )
+    return base_named(type(given), "Trainer") is not None

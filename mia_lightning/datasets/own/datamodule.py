@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mia_lightning.datasets.own.draws import drawn_since, states
 from mia_lightning.datasets.own.items import as_label, as_record, parted
 from mia_lightning.datasets.own.places import places_of
 from mia_lightning.datasets.own.sets import Own, OwnSet, sets_in
 from mia_lightning.errors import InputError, first_line
-from mia_lightning.seeds import isolated
+from mia_lightning.lightning_names import base_named, overrides
+from mia_lightning.seeds import drawn_since, isolated, states
 
-LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.")
 HELD_OUT = {"validation": "val_dataloader", "test": "test_dataloader"}
 _COMPARED = 16  # items of each set
 _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
@@ -25,8 +24,7 @@ _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 def is_datamodule(given: object) -> bool:
     """Whether it is a LightningDataModule, or a class of such, of `pytorch_lightning` or `lightning.pytorch`."""
-    own = given if isinstance(given, type) else type(given)
-    return any(each.__name__ == "LightningDataModule" and _is_lightning(each) for each in own.__mro__)
+    return base_named(given, "LightningDataModule") is not None
 
 
 @dataclass(frozen=True)
@@ -204,14 +202,7 @@ def _check_batches(datamodule: Any, name: str, loading: Own) -> None:
 
 def _has(datamodule: Any, method: str) -> bool:
     """Whether the method is its own, and not that of Lightning."""
-    if method in vars(datamodule):
-        return True
-    owner = next((each for each in type(datamodule).__mro__ if method in vars(each)), None)
-    return owner is not None and not _is_lightning(owner)
-
-
-def _is_lightning(cls: type) -> bool:
-    return cls.__module__.startswith(LIGHTNING)
+    return overrides(datamodule, base_named(datamodule, "LightningDataModule"), method)
 
 
 def _call(datamodule: Any, method: str, **arguments: str) -> Any:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.own.chains import Chain, InOrder, Normalisation, name_of, steps_of
-from mia_lightning.datasets.own.draws import drawn_since, states
 from mia_lightning.datasets.own.items import ItemError, as_label, as_record, named, parted
 from mia_lightning.errors import first_line
-from mia_lightning.seeds import isolated
+from mia_lightning.seeds import drawn_since, isolated, states
 
 _CLOSE = 1e-5  # of normalised records; a division by 255 is rounded otherwise than a product with 1 / 255
 
