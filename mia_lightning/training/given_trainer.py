@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
+from mia_lightning.lightning_names import base_named
 from mia_lightning.training.own.refusals import check_callbacks, left_out
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
@@ -88,7 +89,7 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
         raise _refused(f"precision={trainer.precision}", "use 32-true, bf16-mixed or 64-true")
     callbacks = getattr(trainer, "callbacks", [])
     check_callbacks(callbacks, "`trainer` has the callback")
-    if any(_is_a(each, "Timer") for each in callbacks):
+    if any(base_named(each, "Timer") for each in callbacks):
         raise _refused("max_time, by which models would end at different epochs", "give it max_epochs")
     epochs, why = _epochs_of(trainer, callbacks)
     on_gpu = trainer.strategy.root_device.type == "cuda"
@@ -117,11 +118,6 @@ def _epochs_of(trainer: Any, callbacks: Iterable[Any]) -> tuple[int, str]:
     return trainer.max_epochs, ""
 
 
-def _is_a(given: object, *names: str) -> bool:
-    """Whether its class has such a name, or one of its bases: `lightning.pytorch` has classes of its own."""
-    return any(each.__name__ in names for each in type(given).__mro__)
-
-
 def _refused(what: str, mend: str) -> InputError:
     return InputError(f"`trainer` is a Trainer with {what}, which does not hold for a stack; {mend}.")
 
@@ -133,7 +129,4 @@ def as_settings(given: object) -> object:
 
 def is_trainer(given: object) -> bool:
     """Whether it is a Trainer of `pytorch_lightning` or of `lightning.pytorch`."""
-    return any(
-        each.__name__ == "Trainer" and each.__module__.startswith(("pytorch_lightning.", "lightning.pytorch."))
-        for each in type(given).__mro__
-    )
+    return base_named(type(given), "Trainer") is not None
