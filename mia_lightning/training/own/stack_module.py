@@ -10,6 +10,7 @@ from torch import Tensor
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.training.own.hooks import call_once
+from mia_lightning.training.own.lightning import base_of
 from mia_lightning.training.own.optimization import Optimization, optimization_of
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
@@ -180,6 +181,9 @@ def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:
     """A context that gives the loss of the first model of a stack; within it the gradient can be taken, too."""
     step = OwnStep(stack.networks, trainer)
     moved_to_stack(stack, trainer)
+    with isolated(0, "the start of a fit"):
+        for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+            step.hook(hook)
 
     @contextmanager
     def of_first() -> Iterator[LossOfBatch]:
@@ -198,6 +202,9 @@ def moved_to_stack(stack: Stack, trainer: StandInTrainer) -> Optimization:
     with isolated(0, "a network whose parameters are named"):
         plain = stack.make_network().to(stack.device, stack.dtype)
         optimization = optimization_of(plain, trainer)
+    for module in stack.networks.modules():
+        if base_of(module) is not None:  # whose `device` and `dtype` do not follow a cast of the stack
+            module._device, module._dtype = stack.device, stack.dtype  # type: ignore[assignment]
     stacked = dict(stack.networks.named_parameters())
     optimizer = optimization.move({id(p): stacked[name] for name, p in plain.named_parameters()})
     trainer.optimizers, trainer.lr_scheduler_configs = [optimizer], list(optimization.schedules)

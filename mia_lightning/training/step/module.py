@@ -313,7 +313,7 @@ class StackModule(pl.LightningModule):
         """Give every model that stopped early the state that it had then; later updates are discarded."""
         self.looped_gradients.clear()
         # The last update of all may have broken a model whose loss was finite until then.
-        finite_PK = [p.detach().flatten(1).isfinite().all(1) for p in self.stack.parameters()]
+        finite_PK = [p.detach().reshape(len(p), -1).isfinite().all(1) for p in self.stack.parameters()]
         self._note_failures(~torch.stack(finite_PK).all(0), len(self.train_loss_EK) - 1)
         if not self.stopped_state:
             return
@@ -354,7 +354,7 @@ def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
 
 def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
     """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
-    norm_K = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    norm_K = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
     factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
     for g in gradients:
         g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
