@@ -1,9 +1,10 @@
 """What a module answers for the records that a monitor looks at: in eval mode, and as if nobody had looked."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +14,15 @@ from mia_lightning.callbacks.records import Records
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
-from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
-from mia_lightning.training.stack.outputs import are_probabilities
+from mia_lightning.training.signals import Signals
+from mia_lightning.training.stack.outputs import Answer as OneNumber
+from mia_lightning.training.stack.outputs import Form, are_shares, columns, form_of, stays_in_0_1
+from mia_lightning.training.stack.way import Way, way_of
+from mia_lightning.training.trained import normalised
 
-Answer = Callable[[Any, Any], tuple[Tensor, Tensor]]
-Form = Literal["logits", "probabilities"]
+Answer = Callable[[Any, Any], tuple[Any, Any]]
 
 _LABELS = ("labels", "label", "targets", "target", "y")
-_OUTPUTS = ("logits", "output", "outputs")
 _MEND = "give `monitor.answer` a function of (module, batch) that returns (logits [B, C], labels [B])"
 
 
@@ -33,24 +35,21 @@ class Answered:
             module gave no number.
         is_correct_N: bool.
         label_N: int64.
-        form: what the module's outputs are taken for.
     """
 
     score_N: Tensor
     is_correct_N: Tensor
     label_N: Tensor
-    form: Form
 
 
-def module_answer(module: Any, batch: Any) -> tuple[Tensor, Tensor]:
-    """A batch as a LightningModule's steps take it: its outputs, `[B, C]` or one number a record, and the labels.
+def parts_of(batch: Any) -> tuple[Any, Any]:
+    """The inputs and the labels of a batch as a LightningModule's steps take it.
 
-    The batch is (inputs, labels), or a mapping with the labels under `labels`, `label`, `targets`, `target` or `y`. The
-    module is called with the inputs; one without a forward is asked by the submodule that holds all parameters, else by
-    its `predict_step`. A tuple, a mapping with `logits`, and an object with `.logits` are opened.
+    The batch is (inputs, labels), or a mapping with the labels under `labels`, `label`, `targets`, `target` or `y`; of
+    a mapping with one other name, the inputs are what it names, else the mapping without the labels.
 
     Raises:
-        InputError: another form of batch or of answer.
+        InputError: another form of batch.
     """
     if isinstance(batch, Mapping):
         named = [name for name in _LABELS if name in batch]
@@ -60,44 +59,92 @@ def module_answer(module: Any, batch: Any) -> tuple[Tensor, Tensor]:
                 f"{', '.join(_LABELS)}; {_MEND}."
             )
         rest = {name: value for name, value in batch.items() if name != named[0]}
-        label_B = batch[named[0]]
-        asked = _asked(module)
-        output = asked(**rest) if len(rest) > 1 else asked(next(iter(rest.values())))
-    elif isinstance(batch, list | tuple) and len(batch) == 2:
-        output, label_B = _asked(module)(batch[0]), batch[1]
-    else:
-        held = f"of {len(batch)} parts" if isinstance(batch, list | tuple) else "that is no pair"
-        raise InputError(f"A batch is a {type(batch).__name__} {held}, and a monitor reads (inputs, labels); {_MEND}.")
-    return _opened(output), label_B
+        return rest if len(rest) > 1 else next(iter(rest.values()), rest), batch[named[0]]
+    if isinstance(batch, list | tuple) and len(batch) == 2:
+        return batch[0], batch[1]
+    held = f"of {len(batch)} parts" if isinstance(batch, list | tuple) else "that is no pair"
+    raise InputError(f"A batch is a {type(batch).__name__} {held}, and a monitor reads (inputs, labels); {_MEND}.")
 
 
-def _asked(module: Any) -> Callable[..., Any]:
-    """What is called with the inputs."""
-    owner = next(each for each in type(module).__mro__ if "forward" in vars(each))
-    if not owner.__module__.startswith(("torch.", "pytorch_lightning.", "lightning.")):
-        return module  # type: ignore[no-any-return]
-    whole = sum(p.numel() for p in module.parameters())
-    for child in module.children():
-        if sum(p.numel() for p in child.parameters()) == whole:
-            return child  # type: ignore[no-any-return]
-    return lambda inputs: module.predict_step(inputs, 0)
+def module_answer(module: Any, batch: Any, way: Way) -> tuple[Any, Any]:
+    """The outputs of a module for a batch, asked as an audit asks it, and the labels.
+
+    Raises:
+        InputError: as `parts_of`.
+    """
+    inputs, label_B = parts_of(batch)
+    return way(module, inputs), label_B
 
 
-def _opened(output: Any) -> Any:
-    """The tensor in what a module gives."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return next((output[name] for name in _OUTPUTS if name in output), output)
-    if hasattr(output, "logits"):
-        return output.logits
-    return output[0] if isinstance(output, list | tuple) and output else output
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Reading:
+    """How a module is asked, and what its outputs stand for, found out once.
+
+    Attributes:
+        answer: gives outputs `[B, C]`, or one number a record, and labels.
+        form: of the outputs.
+        one: what one number a record is.
+        found: what is unlike a plain forward with a tensor, in a clause; "" for nothing.
+    """
+
+    answer: Answer
+    form: Form = "logits"
+    one: OneNumber = "logit"
+    found: str = ""
 
 
-def answers(
-    trainer: Any, module: Any, records: Records, answer: Answer, *, places: range, seed: int
-) -> tuple[Tensor, Tensor]:
-    """Outputs `[n, C]` (`[n]` of one number a record) and labels of some batches, on the CPU.
+def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answer | None, *, seed: int) -> Reading:
+    """How a module is to be asked, by the rules of an audit, from the first batch of members.
+
+    Args:
+        sides: members and non-members, whose labels say how many classes there are.
+        answer: a user's function that stands in for the module.
+
+    Raises:
+        InputError: the module fails, several outputs could be meant, or labels or outputs have another form.
+    """
+    with isolated(seed, "monitor", "answers"), _as_in_validation(trainer, module):
+        batch, way = _prepared(trainer, module, sides[0].batch(0)), None
+        if answer is None:
+            inputs, _ = parts_of(batch)
+            try:
+                way = way_of(module, inputs, _num_classes(trainer, module, sides), wider=True)
+            except InputError as error:
+                raise InputError(f"{str(error).removesuffix('.')}; or {_MEND}.") from error
+            answer = partial(module_answer, way=way)
+        output, _ = _answer(module, batch, answer, sides[0].name)
+
+        def numbers(module: Any, batch: Any) -> Tensor:
+            return answer(module, batch)[0]  # type: ignore[no-any-return]
+
+        if output.ndim == 1:
+            one: OneNumber = "probability" if stays_in_0_1(module, batch, numbers) else "logit"
+            return Reading(answer=answer, one=one, form="probabilities" if one == "probability" else "logits")
+        is_shares = are_shares(module, batch, output, numbers)
+        form = "probabilities" if is_shares else form_of(output)
+    return Reading(answer=answer, form=form, found="" if way is None else way.found)
+
+
+def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
+    """How many classes the labels of the records show, of those that are kept in memory, on all processes."""
+    most = 2
+    for records in sides:
+        for place in range(trainer.global_rank, records.num_batches, trainer.world_size):
+            _, label_B = parts_of(_prepared(trainer, module, records.batch(place)))
+            if isinstance(label_B, Tensor) and label_B.numel():
+                is_wide = label_B.ndim == 2 and label_B.shape[1] > 1
+                largest = int(label_B.double().nan_to_num(0.0, 0.0, 0.0).max())
+                most = max(most, label_B.shape[1] if is_wide else largest + 1)
+            if not records.is_kept(place):
+                break
+    if trainer.world_size > 1:
+        every = trainer.strategy.all_gather(torch.tensor(most, device=trainer.strategy.root_device))
+        most = int(every.max())
+    return most
+
+
+def answers(trainer: Any, module: Any, records: Records, reading: Reading, *, places: range, seed: int) -> Answered:
+    """What a module says about the records of some batches.
 
     The module is in eval mode, without gradients, under the Trainer's precision, and the Trainer says that it
     validates, so that hooks which augment batches in training leave these alone. Afterwards every layer has its mode,
@@ -109,23 +156,37 @@ def answers(
     outputs, labels = [], []
     with isolated(seed, "monitor", "answers"), _as_in_validation(trainer, module):
         for place in places:
-            batch = trainer.precision_plugin.convert_input(records.batch(place))
-            batch = module._on_before_batch_transfer(batch)
-            batch = trainer.strategy.batch_to_device(batch)
-            try:
-                output, label_B = answer(module, batch)
-            except InputError:
-                raise
-            except Exception as error:  # the user's own code
-                raise InputError(
-                    f"The module {type(module).__name__} fails on a batch of {records.name} records in eval mode "
-                    f"({first_line(error)}); {_MEND}."
-                ) from error
-            _check(output, label_B, module)
+            batch = _prepared(trainer, module, records.batch(place))
+            output, label_B = _answer(module, batch, reading.answer, records.name)
             output = output.detach().cpu()
-            outputs.append(output[:, 0] if output.ndim == 2 and output.shape[1] == 1 else output)
-            labels.append(_as_classes(torch.as_tensor(label_B).detach().cpu(), outputs[-1]))
-    return torch.cat(outputs), torch.cat(labels)
+            labels.append(_as_classes(label_B.detach().cpu(), output))
+            outputs.append(columns(output.double(), reading.one) if output.ndim == 1 else output)
+    return scored(torch.cat(outputs), torch.cat(labels), reading.form)
+
+
+def _prepared(trainer: Any, module: Any, batch: Any) -> Any:
+    """A batch as the Trainer hands it to a step."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    return trainer.strategy.batch_to_device(module._on_before_batch_transfer(batch))
+
+
+def _answer(module: Any, batch: Any, answer: Answer, name: str) -> tuple[Tensor, Tensor]:
+    """Outputs `[B, C]`, or `[B]` of one number a record, and labels.
+
+    Raises:
+        InputError: it fails, or gives other things than one row of numbers a record.
+    """
+    try:
+        output, label_B = answer(module, batch)
+    except InputError:
+        raise
+    except Exception as error:  # the user's own code
+        raise InputError(
+            f"The module {type(module).__name__} fails on a batch of {name} records in eval mode "
+            f"({first_line(error)}); {_MEND}."
+        ) from error
+    _check(output, label_B, module)
+    return output[:, 0] if output.ndim == 2 and output.shape[1] == 1 else output, label_B
 
 
 @contextmanager
@@ -141,32 +202,15 @@ def _as_in_validation(trainer: Any, module: Any) -> Iterator[None]:
             trainer.state.stage = stage
 
 
-def form_of(output: Tensor) -> Form:
-    """What outputs are: probabilities where all rows are some, or all single numbers lie between 0 and 1; else logits.
-
-    Log probabilities are logits, too: log softmax leaves them as they are.
-    """
-    if output.ndim == 2:
-        return "probabilities" if are_probabilities(output) else "logits"
-    return "probabilities" if bool(((output > 0) & (output < 1)).all()) else "logits"
-
-
 def scored(output: Tensor, label_N: Tensor, form: Form) -> Answered:
     """The scores of the loss attack and of the gap attack, through the statistics of these attacks."""
-    output = output.double()
-    if output.ndim == 1 and form == "logits":
-        output = torch.stack([torch.zeros_like(output), output], 1)
-    elif output.ndim == 1:
-        output = torch.stack([1 - output, output], 1)
-    if form == "probabilities":
-        output = output.clamp(min=SMALLEST_PROBABILITY).log()
-    signals = Signals(log_probability_KANC=output.log_softmax(-1).float()[None, None])
-    is_number_N = output.isfinite().all(1)
+    log_probability_NC = normalised(output, form)
+    signals = Signals(log_probability_KANC=log_probability_NC[None, None])
+    is_number_N = log_probability_NC.isfinite().all(1)
     return Answered(
         score_N=log_confidence(signals, label_N)[0].where(is_number_N, torch.nan),
         is_correct_N=correctness(signals, label_N)[0] > 0,
         label_N=label_N,
-        form=form,
     )
 
 

@@ -9,7 +9,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.audit import audit
-from mia_lightning.callbacks.answers import Answer, Answered, answers, form_of, module_answer, scored
+from mia_lightning.callbacks.answers import Answer, Answered, Reading, answers, reading_of
 from mia_lightning.callbacks.bases import Callback
 from mia_lightning.callbacks.look import Look, look_at
 from mia_lightning.callbacks.picture import Picture, leakage_picture
@@ -84,7 +84,7 @@ class LeakageMonitor(Callback):
         held_out_records: a dataset of records that the model is not trained on; by default that of the (first)
             validation loader.
         answer: a function of (module, batch) that gives logits `[B, C]`, or probabilities, and labels `[B]`; by default
-            the batch is (inputs, labels), and the module is called with the inputs.
+            the batch is (inputs, labels), and the module is asked for the inputs as in an audit.
         seed: of the samples.
         prefix: with which the names of the metrics begin; two monitors of one Trainer need two.
 
@@ -112,14 +112,14 @@ class LeakageMonitor(Callback):
         self.members, self.nonmembers = members, nonmembers
         self.every_n_epochs, self.seed, self.prefix = every_n_epochs, seed, prefix
         self.train_records, self.held_out_records = train_records, held_out_records
-        self.answer: Answer = module_answer if answer is None else answer
+        self.answer: Answer | None = answer
         self.trace = Trace()
         self.fitted: Fitted | None = None
         self._sides: Sides | None = None
         self._loss_LN: list[Tensor] = []
         self._record_N, self._label_N = torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
         self._looked_after: int | None = None
-        self._form: str | None = None
+        self._reading: Reading | None = None
         self._before_validation: set[str] = set()
         self._knows_choices = False
         setattr(self, _WATCHED, True)
@@ -170,10 +170,13 @@ class LeakageMonitor(Callback):
                 "screening begins anew."
             )
         self._record_N = sides.members.index_N
-        for records in (sides.members, sides.nonmembers):
-            output, _ = answers(trainer, pl_module, records, self.answer, places=range(1), seed=self.seed)
-            self._form = form_of(output)
-        if self._form == "probabilities":
+        both = (sides.members, sides.nonmembers)
+        self._reading = reading_of(trainer, pl_module, both, self.answer, seed=self.seed)
+        for records in both:
+            answers(trainer, pl_module, records, self._reading, places=range(1), seed=self.seed)
+        if self._reading.found:
+            rank_zero_info(f"Of the module, for the leakage monitor: {self._reading.found}.")
+        if self._reading.form == "probabilities":
             rank_zero_info("The module gives probabilities: the leakage monitor takes them as such, not as logits.")
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -229,20 +232,15 @@ class LeakageMonitor(Callback):
 
     def _answered(self, trainer: Any, pl_module: Any, sides: Sides) -> tuple[Answered, Answered]:
         """What the module answers for both kinds, on every process, of which each asks about its share of batches."""
-        found: list[tuple[Tensor, Tensor] | None] = []
+        assert self._reading is not None, "it is found out when training starts"
+        found: list[Answered | None] = []
         for records in (sides.members, sides.nonmembers):
             places = range(trainer.global_rank, records.num_batches, trainer.world_size)
             found.append(
-                answers(trainer, pl_module, records, self.answer, places=places, seed=self.seed) if places else None
+                answers(trainer, pl_module, records, self._reading, places=places, seed=self.seed) if places else None
             )
-        own = [form_of(each[0]) == "probabilities" for each in found if each is not None]
-        is_probability = trainer.strategy.reduce_boolean_decision(all(own), all=True)
-        form: Literal["logits", "probabilities"] = "probabilities" if is_probability else "logits"
-        if form != self._form:
-            rank_zero_info(f"The leakage monitor takes the module's outputs for {form}.")
-            self._form = form
         first, second = (
-            sides.joined(trainer, records, None if each is None else scored(*each, form), form)
+            sides.joined(trainer, records, each)
             for records, each in zip((sides.members, sides.nonmembers), found, strict=True)
         )
         return first, second

@@ -65,6 +65,10 @@ class Records:
             self._room[0] -= size
         return batch
 
+    def is_kept(self, place: int) -> bool:
+        """Whether the batch at a place was fetched and is kept."""
+        return place in self._kept
+
     def digests(self, places: range) -> list[bytes]:
         """Of the inputs of each record in the batches at these places, as long as there is room to keep them.
 
@@ -73,7 +77,7 @@ class Records:
         found = []
         for place in places:
             inputs = next(_tensors(self.batch(place)), None)
-            if place not in self._kept or inputs is None:
+            if not self.is_kept(place) or inputs is None:
                 break
             rows = (row.detach().reshape(-1).view(torch.uint8) for row in inputs)
             found += [blake2b(row.numpy().tobytes()).digest() for row in rows]

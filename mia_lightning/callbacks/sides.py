@@ -7,7 +7,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from mia_lightning.callbacks.answers import Answered, Form
+from mia_lightning.callbacks.answers import Answered
 from mia_lightning.callbacks.records import Records, draws_again, first_records, records_of, records_of_loader, shared
 from mia_lightning.errors import InputError
 
@@ -29,7 +29,7 @@ class Sides:
     nonmembers: Records
     of_validation: bool
 
-    def joined(self, trainer: Any, records: Records, own: Answered | None, form: Form) -> Answered:
+    def joined(self, trainer: Any, records: Records, own: Answered | None) -> Answered:
         """What all processes found for their shares of batches, in the order of the records.
 
         Args:
@@ -51,7 +51,7 @@ class Sides:
             length = min(size, len(records) - place * size)
             parts.append(every[place % world, start : start + length])
         score_N, is_correct_N, label_N = torch.cat(parts).unbind(1)
-        return Answered(score_N=score_N, is_correct_N=is_correct_N > 0, label_N=label_N.long(), form=form)
+        return Answered(score_N=score_N, is_correct_N=is_correct_N > 0, label_N=label_N.long())
 
 
 def sides_of(settings: Any, trainer: Any) -> Sides:

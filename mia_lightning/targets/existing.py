@@ -15,6 +15,8 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import OutputForm, Share
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
+from mia_lightning.training.own.lightning import lightning_module
+from mia_lightning.training.own.refusals import check_batches
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import (
     Architecture,
@@ -23,6 +25,7 @@ from mia_lightning.training.stack.architecture import (
 )
 from mia_lightning.training.stack.checked_outputs import check_outputs
 from mia_lightning.training.stack.layers import make_stackable
+from mia_lightning.training.stack.outputs import some_records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.stack.way import Asked, kept_way, way_of
 from mia_lightning.training.trained import TrainedStack
@@ -92,6 +95,9 @@ def given_models(
     name = type(network).__name__
     what = f"The module {name}"
     _check_here(network, what)
+    module = lightning_module(network)
+    if module is not None:
+        check_batches(module, what, few_records(network, population))
     check_finite(network, what)
     trained = _trained_network(_asked(network, population, output), population, device, name)
     return replace(trained, architecture=replace(trained.architecture, name=name))
@@ -120,7 +126,8 @@ def _asked(network: nn.Module, population: Population, output: OutputForm) -> nn
     if kept_way(network) is not None:
         return network
     try:
-        way = way_of(network, population, output, section="target")
+        x_B = some_records(network, population)
+        way = way_of(network, x_B, population.num_classes, output, section="target")
     except InputError:
         raise
     except Exception:  # what it says is raised again where it is run

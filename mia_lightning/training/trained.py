@@ -16,6 +16,7 @@ from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
 from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.outputs import Form
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
 
@@ -218,12 +219,9 @@ class TrainedStack(Models):
 
     def _normalised(self, output: Tensor) -> Tensor:
         """The log probabilities, float32, that outputs `[..., C]` stand for."""
-        output = output.double()
-        if self.architecture.gives_probabilities:
-            output = output.clamp(min=SMALLEST_PROBABILITY).log()
-        elif self.architecture.gives_log_probabilities:
-            output = output.clamp(min=math.log(SMALLEST_PROBABILITY))
-        return output.log_softmax(-1).float()
+        is_log = self.architecture.gives_log_probabilities
+        form: Form = "log_probabilities" if is_log else "logits"
+        return normalised(output, "probabilities" if self.architecture.gives_probabilities else form)
 
     def identity(self) -> Identity:
         """The network's code, and the first model's weights."""
@@ -238,6 +236,16 @@ class TrainedStack(Models):
         """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
         chosen = TrainedStack.joined([self], kept_K.nonzero().squeeze(1))
         return replace(chosen, kept=None if self.kept is None else self.kept.select(kept_K))
+
+
+def normalised(output: Tensor, form: Form) -> Tensor:
+    """The log probabilities `[..., C]`, float32 in nats, that outputs of this form stand for."""
+    output = output.double()
+    if form == "probabilities":
+        output = output.clamp(min=SMALLEST_PROBABILITY).log()
+    elif form == "log_probabilities":
+        output = output.clamp(min=math.log(SMALLEST_PROBABILITY))
+    return output.log_softmax(-1).float()
 
 
 def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:

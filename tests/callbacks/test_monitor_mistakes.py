@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from given_setup import given_setup
 from lit_project import Lit, loaders, made, records, trainer
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -26,7 +27,9 @@ from torchvision import transforms
 from torchvision.datasets import FakeData
 
 import mia_lightning as mia
+from mia_lightning.callbacks.look import look_at
 from mia_lightning.callbacks.sides import sides_of
+from mia_lightning.targets.existing import Existing
 
 
 class NeverTrains(Lit):
@@ -635,3 +638,157 @@ def test_a_strategy_that_spreads_a_model_over_devices() -> None:
 
     with pytest.raises(mia.InputError, match="strategy=FSDPStrategy"):
         sides_of(mia.LeakageMonitor(), SimpleNamespace(strategy=FSDPStrategy()))
+
+
+class Later(Tuple):
+    """Features come before the logits."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net[:2](x), self.net(x), x.sum(1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0])[1], batch[1])
+
+
+class Scores(Tuple):
+    """A name that an audit knows, and a dictionary in a dictionary."""
+
+    def forward(self, x: Tensor) -> Any:
+        return {"features": x, "heads": {"y_hat": self.net(x), "other": x}}
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self(batch[0])["heads"]["y_hat"], batch[1])
+
+
+class Certain(Tuple):
+    """Log probabilities of 0 and of minus infinity."""
+
+    def forward(self, x: Tensor) -> Any:
+        return (300 * self.net(x)).softmax(-1).log()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+class Shares(Tuple):
+    """A sigmoid for each class."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x).sigmoid()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.binary_cross_entropy(self(batch[0]), nn.functional.one_hot(batch[1], 3).float())
+
+
+class Timid(Tuple):
+    """Logits that lie between 0 and 1."""
+
+    def forward(self, x: Tensor) -> Any:
+        return 0.5 + 0.001 * self.net(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    ("cls", "by"),
+    [(cls, "module") for cls in (Later, Scores, Certain, Shares, Timid, LogSoftmax)]
+    + [(cls, "answer") for cls in (Certain, Shares, Timid, LogSoftmax)],
+)
+def test_a_look_reads_a_module_as_an_audit_does(tmp_path: Path, cls: type[Lit], by: str, precision: str) -> None:
+    """Its losses are those of the same module as a target."""
+    cls = type(cls.__name__, (cls,), {"validation_step": lambda self, batch, batch_idx: None})
+    answer = (lambda module, batch: (module(batch[0]), batch[1])) if by == "answer" else None
+    monitor, module = mia.LeakageMonitor(answer=answer), made(cls)
+    trainer(tmp_path, monitor, precision=precision).fit(module, *loaders())
+    x_N, label_N = (torch.cat(parts) for parts in zip(*(each.dataset.tensors for each in loaders()), strict=True))
+    population = mia.make_population(x_N.numpy(), label_N.numpy())
+    models = Existing(network=module.cpu()).obtain(given_setup(population))
+    log_NC = models.observe(population).log_probability_KANC[0, 0]
+    score_N = log_NC.gather(1, label_N[:, None])[:, 0]
+    expected = look_at(
+        score_N.double(), log_NC.argmax(1) == label_N, label_N, torch.arange(len(label_N)) < 200, epoch=2, step=30
+    )
+    tolerance = 1e-6 if precision == "32-true" else 0.03
+    assert monitor.trace[-1].auc == pytest.approx(expected.auc, abs=tolerance)
+    assert monitor.trace[-1].reason is None
+    if precision == "32-true":
+        assert monitor.trace[-1].train_accuracy == pytest.approx(expected.train_accuracy)
+        loss_N = -score_N[:200]
+        torch.testing.assert_close(monitor._loss_LN[-1], loss_N, rtol=1e-4, atol=1e-5)
+
+
+class Zero(OneOutput):
+    """A logit that is 0 at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_one_logit_that_lies_between_0_and_1_is_a_logit(tmp_path: Path, precision: str) -> None:
+    x_N, label_N = records(200, "training", num_classes=2).tensors
+    data = [DataLoader(TensorDataset(x_N + i, label_N.float()[:, None]), batch_size=20) for i in range(2)]
+    monitor, module = mia.LeakageMonitor(), made(Zero)
+    before = [p.clone() for p in module.parameters()]
+
+    class Compares(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.is_equal = all(map(torch.equal, before, pl_module.parameters()))
+
+    compares = Compares()
+    trainer(tmp_path, monitor, compares, max_epochs=1, precision=precision).fit(module, *data)
+    assert compares.is_equal
+    assert monitor._reading.form == "logits"
+
+
+def test_classes_without_a_record_have_outputs_all_the_same(tmp_path: Path) -> None:
+    class Fourth(Later):
+        def __init__(self) -> None:
+            super().__init__(num_classes=4)
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    assert "could be its logits" in refused(tmp_path, *loaders(), made(Fourth))
+
+    class Narrow(Fourth):
+        def forward(self, x: Tensor) -> Any:
+            return x[:, :2], self.net(x)
+
+    monitor, module = mia.LeakageMonitor(), made(Narrow)
+    trainer(tmp_path, monitor).fit(module, *loaders())
+    x_N, label_N = records(200).tensors
+    accuracy = (module.eval()(x_N)[1].argmax(1) == label_N).double().mean()
+    assert monitor.trace[-1].train_accuracy == pytest.approx(float(accuracy))
+
+
+def test_a_mapping_of_several_inputs_is_spread_over_the_forward(tmp_path: Path) -> None:
+    class Scaled(Dataset):
+        def __init__(self, dataset: TensorDataset) -> None:
+            self.dataset = dataset
+
+        def __len__(self) -> int:
+            return len(self.dataset)
+
+        def __getitem__(self, i: int) -> dict[str, Any]:
+            x, label = self.dataset[i]
+            return {"x": x, "scale": torch.tensor(2.0), "labels": label}
+
+    class OfTwo(Lit):
+        def forward(self, x: Tensor, scale: Tensor) -> Any:
+            return x, self.net(x * scale[:, None])
+
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return nn.functional.cross_entropy(self(batch["x"], batch["scale"])[1], batch["labels"])
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    data = [DataLoader(Scaled(each.dataset), batch_size=20) for each in loaders()]
+    monitor, module = mia.LeakageMonitor(), made(OfTwo)
+    trainer(tmp_path, monitor).fit(module, *data)
+    x_N, label_N = records(200).tensors
+    accuracy = (module.eval().net(2 * x_N).argmax(1) == label_N).double().mean()
+    assert monitor.trace[-1].train_accuracy == pytest.approx(float(accuracy))

@@ -11,10 +11,11 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError, first_line
 from mia_lightning.training.stack.outputs import (
     Answer,
-    are_log_probabilities,
     are_probabilities,
+    are_shares,
     described,
-    stays_in_0_1,
+    form_of,
+    some_records,
 )
 from mia_lightning.training.stack.way import ask, kept_way
 
@@ -53,10 +54,11 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
         numbers_BC = torch.cat(outputs).detach()
         if form != "auto" and way is not None:
             _check_form(numbers_BC, form, way.section, name)
-        if form == "probabilities" or (form == "auto" and are_probabilities(numbers_BC)):
+        taken = form_of(numbers_BC) if form == "auto" else form
+        if taken == "probabilities":
             found[mode] = layer
-        is_log = form == "log_probabilities" or (form == "auto" and are_log_probabilities(numbers_BC))
-    if form == "auto" and not found and _are_shares(network, numbers_BC, population):
+        is_log = taken == "log_probabilities"
+    if form == "auto" and not found and are_shares(network, some_records(network, population), numbers_BC, ask):
         found = dict.fromkeys(("train", "eval") if trainable else ("eval",), layer)
         clauses.append("numbers between 0 and 1 that do not sum to 1 are taken as probabilities, divided by their sum")
     if form == "logits" and are_probabilities(numbers_BC):
@@ -70,12 +72,6 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
         one_output=None if way is None else way.one,
         gives=tuple(clauses),
     )
-
-
-def _are_shares(network: nn.Module, numbers_BC: Tensor, population: Population) -> bool:
-    """Whether each class has a number between 0 and 1 of its own, as sigmoids give."""
-    is_between = bool(((numbers_BC >= 0) & (numbers_BC <= 1)).all())
-    return is_between and stays_in_0_1(network, population, ask)
 
 
 def _check_form(numbers_BC: Tensor, form: str, section: str, name: str) -> None:

@@ -1,6 +1,5 @@
 """What a network gives: the tensor that is meant among others, and whether its numbers are logits or probabilities."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
 
 Answer = Literal["logit", "probability"]
+Form = Literal["logits", "probabilities", "log_probabilities"]
 
 _OTHER_WEIGHTS = (-1, 2, -2, 30, -30, 1000, -1000)
 """Factors of all weights at once: with one of them a logit leaves [0, 1], also in half precision and deep networks."""
@@ -35,17 +35,22 @@ class Choice:
     is_one: bool = False
 
 
-def chosen(output: object, num_rows: int, num_classes: int, *, one: bool = False) -> Choice | None:
+def chosen(output: object, num_rows: int, num_classes: int, *, one: bool = False, wider: bool = False) -> Choice | None:
     """The tensor `[B, C]` of floating-point numbers in what a network gives; with `one`, `[B, 1]` or `[B]`.
 
+    Args:
+        wider: take more than C columns, as of classes without a record.
+
     Raises:
-        InputError: there are several with names of which none is known.
+        InputError: there are several with names of which none is known; with `wider`, several without names as well.
     """
     shapes: list[tuple[int, ...]] = [(num_rows, 1), (num_rows,)] if one else [(num_rows, num_classes)]
     if one and num_rows == 1:
         shapes.append(())  # a batch of one that was squeezed
 
     def fits(tensor: Tensor) -> bool:
+        if wider and tensor.ndim == 2:
+            return tensor.is_floating_point() and len(tensor) == num_rows and tensor.shape[1] > num_classes
         return tensor.is_floating_point() and tuple(tensor.shape) in shapes
 
     if isinstance(output, Tensor):
@@ -57,7 +62,7 @@ def chosen(output: object, num_rows: int, num_classes: int, *, one: bool = False
     if named:
         _, path, tensor = min(named, key=lambda each: (each[0], each[1].count(".")))
         return Choice(tensor, path, output, one)
-    if len(fitting) > 1 and not _last(fitting[0][0]).isdigit():
+    if len(fitting) > 1 and (wider or not _last(fitting[0][0]).isdigit()):
         paths = ", ".join(f"`{path}`" for path, _ in fitting)
         raise InputError(
             f"The model gives a {type(output).__name__} with several tensors that could be its logits: {paths}; call "
@@ -114,39 +119,69 @@ def are_log_probabilities(output_BC: Tensor) -> bool:
     return bool((output_BC <= tolerance).all()) and bool((output_BC.logsumexp(1).abs() <= tolerance).all())
 
 
+def form_of(output_BC: Tensor) -> Form:
+    """What outputs are, by their own numbers."""
+    if are_probabilities(output_BC):
+        return "probabilities"
+    return "log_probabilities" if are_log_probabilities(output_BC) else "logits"
+
+
 @torch.no_grad()
-def stays_in_0_1(network: nn.Module, population: Population, output: Callable[[nn.Module, Tensor], Any]) -> bool:
+def stays_in_0_1(network: nn.Module, x_B: Any, output: Callable[[nn.Module, Any], Any]) -> bool:
     """Whether all outputs of a network in eval mode are in [0, 1], with any weights.
 
-    A logit can lie there by chance; a probability lies there with any weights. A copy of the network on the CPU is
-    therefore run with other weights; a network that cannot be copied is judged by its own alone.
+    A logit can lie there by chance; a probability lies there with any weights. The network is therefore run with other
+    weights, too; afterwards it holds its own again. Weights with which it fails say nothing.
 
     Args:
-        output: the numbers of the network for records.
+        x_B: records, as the network takes them.
+        output: the numbers of the network for them.
     """
-    x_B = some_records(network, population, min(_MOST_RECORDS, len(population)))
     if not lies_in_0_1(output(network, x_B)):
         return False
+    weights = [(p, p.data) for p in network.parameters() if p.is_floating_point()]
+    draws = generator(0, "other weights")
     try:
-        other = copy.deepcopy(network).cpu()
-        weights = [(p, p.clone()) for p in other.parameters() if p.is_floating_point()]
-        draws = generator(0, "other weights")
         for factor in (*_OTHER_WEIGHTS, 0):
-            for p, weight in weights:  # drawn where they are multiplied by 0, since weights of 0 stay so
-                p.copy_(factor * weight if factor else torch.randn(p.shape, generator=draws))
-            if not lies_in_0_1(output(other, x_B.cpu())):
+            try:
+                for p, weight in weights:  # drawn where they are multiplied by 0, since weights of 0 stay so
+                    p.data = factor * weight if factor else torch.randn(p.shape, generator=draws).to(weight)
+                torch.clear_autocast_cache()  # which holds the weights of before
+                numbers = output(network, x_B)
+            except Exception:  # the user's own code
+                continue
+            if not lies_in_0_1(numbers):
                 return False
-    except Exception:  # of a network that cannot be copied, or runs on its own device alone
-        pass
+    finally:
+        for p, weight in weights:
+            p.data = weight
+        torch.clear_autocast_cache()
     return True
 
 
-def some_records(network: nn.Module, population: Population, count: int) -> Tensor:
-    """Records `[count, *features]` of the population, repeated if it has fewer, as the network takes them."""
+def are_shares(network: nn.Module, x_B: Any, output_BC: Tensor, output: Callable[[nn.Module, Any], Any]) -> bool:
+    """Whether each class has a number between 0 and 1 of its own, as sigmoids give.
+
+    Args:
+        output_BC, output: what the network gives, and for `x_B`.
+    """
+    is_between = bool(((output_BC >= 0) & (output_BC <= 1)).all())
+    return is_between and stays_in_0_1(network, x_B, output)
+
+
+def some_records(network: nn.Module, population: Population) -> Tensor:
+    """A few records `[B, *features]` of the population, at least three, as the network takes them."""
     parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
     dtype, device = (torch.float32, torch.device("cpu")) if parameter is None else (parameter.dtype, parameter.device)
+    count = max(3, min(_MOST_RECORDS, len(population)))
     index = torch.arange(count, device=population.device) % len(population)
     return population.records(index, dtype).to(device)
+
+
+def rows_of(x_B: Any) -> tuple[int, torch.device]:
+    """How many records inputs hold, tensors or what holds some, and where they lie."""
+    first = next((each for _, each in _leaves(x_B)), None)
+    return (len(x_B), torch.device("cpu")) if first is None else (len(first), first.device)
 
 
 def lies_in_0_1(output_B: Tensor) -> bool:

@@ -6,10 +6,11 @@ network is asked is found out once (`way_of`), kept at the network as its `Way`,
 too. The network's own `forward` stays what it is, since its own training step calls it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from mia_lightning.training.stack.outputs import (
     columns,
     described,
     reading,
+    rows_of,
     some_records,
     stays_in_0_1,
 )
@@ -57,10 +59,10 @@ class Way:
     section: str = "model"
     found: str = ""
 
-    def __call__(self, network: nn.Module, x_B: Tensor) -> Any:
+    def __call__(self, network: nn.Module, x_B: Any) -> Any:
         """Outputs `[B, C]`; what holds none is given as it is."""
         output = _called(network, x_B, self.method, self.of_pairs)
-        choice = chosen(output, len(x_B), self.num_classes, one=self.one is not None)
+        choice = chosen(output, rows_of(x_B)[0], self.num_classes, one=self.one is not None)
         if choice is None:
             return output
         return choice.tensor if self.one is None else columns(choice.tensor, self.one)
@@ -110,7 +112,8 @@ def bind_outputs(make_network: MakeNetwork, population: Population, form: Output
     with isolated(0, "outputs"):
         try:
             network = make_network()
-            way = way_of(network, population, form, also_train=True)
+            x_B = some_records(network, population)
+            way = way_of(network, x_B, population.num_classes, form, also_train=True)
         except InputError:
             raise
         except Exception:  # what it says is raised again where the network is made for use
@@ -128,11 +131,13 @@ def asked_by(make_network: MakeNetwork, way: Way) -> nn.Module:
 @torch.no_grad()
 def way_of(
     network: nn.Module,
-    population: Population,
+    x_B: Any,
+    num_classes: int,
     form: OutputForm = "auto",
     *,
     section: str = "model",
     also_train: bool = False,
+    wider: bool = False,
 ) -> Way:
     """How a network is to be asked, found out with a few records; the plain way where nothing better is found.
 
@@ -140,23 +145,27 @@ def way_of(
     alone and with (records, labels); then a submodule that holds all parameters, where there is no forward.
 
     Args:
+        x_B: records, as the network takes them: a tensor, or what holds some; a mapping is spread over its arguments.
+        num_classes: C.
         also_train: whether it is asked in train mode, too, where it may give something else.
+        wider: whether C may be larger, as far as records show; `num_classes` of the way is then what is found.
 
     Raises:
         InputError: several outputs could be meant, or `form` says what cannot be.
     """
-    plain = Way(num_classes=population.num_classes, form=form, section=section)
-    x_B = some_records(network, population, 3)
+    plain = Way(num_classes=num_classes, form=form, section=section)
+    x_N, x_B = x_B, x_B[:3] if isinstance(x_B, Tensor) else x_B
     found, other = None, ""
     with _in_mode(network, training=False):
         tried = list(_tries(network))
-        for method, of_pairs in tried:
+        for is_wider, (method, of_pairs) in product((False, True) if wider else (False,), tried):
             way = replace(plain, method=method, of_pairs=of_pairs)
-            choice = _tried(network, x_B, way)
+            choice = _tried(network, x_B, way, wider=is_wider)
             if choice is not None:
+                way = way if choice.is_one else replace(way, num_classes=choice.tensor.shape[1])
                 found = _found(network, way, choice)
                 other = _unlike(network, x_B, found)
-                found = replace(found, one=_one(network, population, found)) if choice.is_one else found
+                found = replace(found, one=_one(network, x_N, found)) if choice.is_one else found
                 break
     if found is None:  # what is asked for says then what is wrong
         return replace(plain, method=tried[0][0], of_pairs=tried[0][1]) if tried else plain
@@ -192,25 +201,28 @@ def _has_own(network: nn.Module, base: type, name: str) -> bool:
     return getattr(type(network), name, None) is not getattr(base, name, None)
 
 
-def _called(network: nn.Module, x_B: Tensor, method: str, of_pairs: bool) -> Any:
+def _called(network: nn.Module, x_B: Any, method: str, of_pairs: bool) -> Any:
     given: Any = x_B
     if of_pairs:
-        given = (x_B, torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device))
+        count, device = rows_of(x_B)
+        given = (x_B, torch.zeros(count, dtype=torch.int64, device=device))
     if method == "predict_step":
         step: Any = network.predict_step
         return step(given, 0)
-    return (network if method == "forward" else network.get_submodule(method))(given)
+    called = network if method == "forward" else network.get_submodule(method)
+    return called(**given) if isinstance(given, Mapping) else called(given)
 
 
-def _tried(network: nn.Module, x_B: Tensor, way: Way) -> Choice | None:
+def _tried(network: nn.Module, x_B: Any, way: Way, *, wider: bool = False) -> Choice | None:
     """What a way gives; None where it fails, or gives nothing that could be outputs."""
     try:
         output = _called(network, x_B, way.method, way.of_pairs)
     except Exception:  # the user's own code; it is called again, and its error said, where nothing else does
         return None
-    choice = chosen(output, len(x_B), way.num_classes)
+    count, _ = rows_of(x_B)
+    choice = chosen(output, count, way.num_classes, wider=wider)
     if choice is None and way.num_classes == 2:
-        choice = chosen(output, len(x_B), 2, one=True)
+        choice = chosen(output, count, 2, one=True)
     return choice
 
 
@@ -236,7 +248,7 @@ def _base_of(network: nn.Module) -> type:
     return next(each for each in type(network).__mro__ if each.__name__ == "LightningModule")
 
 
-def _unlike(network: nn.Module, x_B: Tensor, way: Way) -> str:
+def _unlike(network: nn.Module, x_B: Any, way: Way) -> str:
     """A clause on a `predict_step` that is not asked and gives something else; "" for none."""
     if way.method == "predict_step" or ("predict_step", False) not in _tries(network):
         return ""
@@ -255,7 +267,7 @@ def _unlike(network: nn.Module, x_B: Tensor, way: Way) -> str:
     return ""
 
 
-def _one(network: nn.Module, population: Population, way: Way) -> Answer:
+def _one(network: nn.Module, x_B: Any, way: Way) -> Answer:
     """What the one number of a record is."""
     if way.form == "log_probabilities":
         raise SettingError(
@@ -267,12 +279,12 @@ def _one(network: nn.Module, population: Population, way: Way) -> Answer:
     if way.form != "auto":
         return "logit" if way.form == "logits" else "probability"
 
-    def numbers(network: nn.Module, x_B: Tensor) -> Tensor:
-        choice = chosen(_called(network, x_B, way.method, way.of_pairs), len(x_B), 2, one=True)
+    def numbers(network: nn.Module, x_B: Any) -> Tensor:
+        choice = chosen(_called(network, x_B, way.method, way.of_pairs), rows_of(x_B)[0], 2, one=True)
         assert choice is not None
         return choice.tensor
 
-    return "probability" if stays_in_0_1(network, population, numbers) else "logit"
+    return "probability" if stays_in_0_1(network, x_B, numbers) else "logit"
 
 
 @contextmanager
