@@ -1,6 +1,7 @@
 """DataModules of three habits: the records are those of their own loaders, and what is said of them is so."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from own_projects import MEAN, STD, Digits, Pets, TemplateDigits, unpack_digits, write_digits, write_pets
 from PIL import Image
+from pytorch_lightning.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, RandomSampler, Subset, TensorDataset, random_split
 
@@ -254,6 +256,19 @@ def test_a_fitted_module_is_not_dealt_anew_for_its_test_set(is_new: bool) -> Non
     assert all(word in remark for word in ("setup(stage='test')", "of 20 records", "left out"))
     with pytest.raises(InputError, match=r"dataset.nonmembers.*test.*Dealing.*of 20 records"):
         Population.of(module, nonmembers="test")
+
+
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_a_split_that_the_trainer_has_dealt_anew_after_fit_is_doubted(stage: str) -> None:
+    for module, is_doubted in ((Dealing(False), True), (Careful(), False)):
+        fitted(module).trainer = SimpleNamespace(state=TrainerState(fn=TrainerFn(stage)))
+        doubt = Population.of(module, nonmembers="validation").origin.doubt
+        if stage == "fit" or not is_doubted:
+            assert doubt is None
+        else:
+            assert f"setup(stage='{stage}')" in doubt
+            assert "Dealing" in doubt
 
 
 @pytest.mark.usefixtures("global_generators")

@@ -133,12 +133,32 @@ def test_numbers_that_overflow_say_nothing(dtype: torch.dtype, two: Population) 
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
-def test_what_cannot_be_copied_or_swapped_is_judged_by_its_own_answers(two: Population) -> None:
+def test_what_cannot_be_copied_is_asked_with_other_weights(two: Population) -> None:
     network = Counts()
     assert given_answer(network, two) == "probability"
     scripted = torch.jit.trace(One(torch.sigmoid).eval(), two.x_N[:3])
     assert given_answer(scripted, two) == "probability"
     assert given_answer(torch.jit.trace(One().eval(), two.x_N[:3]), two) == "logit"
+
+
+def test_a_logit_that_lies_in_0_and_1_by_chance_is_found_where_the_network_cannot_be_copied(two: Population) -> None:
+    network = Counts()
+    network.after = nn.Identity()
+    nn.init.zeros_(network.layers[2].weight)
+    nn.init.constant_(network.layers[2].bias, 0.5)
+    assert given_answer(network, two) == "logit"
+    assert network.layers[2].bias.item() == 0.5
+
+
+def test_what_fails_with_any_other_weights_is_no_probability(two: Population) -> None:
+    class Fixed(Counts):
+        def forward(self, x: Tensor) -> Tensor:
+            assert self.layers[2].bias.item() == self.bias, "other weights"
+            return super().forward(x)
+
+    network = Fixed()
+    network.bias = network.layers[2].bias.item()
+    assert given_answer(network, two) == "logit"
 
 
 def test_nothing_of_the_target_is_changed_to_find_out(two: Population) -> None:

@@ -206,7 +206,7 @@ def test_what_a_user_says_of_the_outputs_holds(blobs: Population) -> None:
     with pytest.raises(SettingError, match=r"`target.output` is 'log_probabilities', but the model Core gives 0"):
         reading_as(blobs, core, "log_probabilities")
     with pytest.raises(SettingError, match=r"`target.output` is 'probabilities', but the model Core gives -"):
-        reading_as(blobs, Core(), "probabilities")
+        reading_as(blobs, Core(lambda z, x: z - 100), "probabilities")
     core = settled(Core(lambda z, x: z.log_softmax(1)), blobs.x_N)
     torch.testing.assert_close(reading_as(blobs, core, "log_probabilities"), reading_as(blobs, core, "auto"))
 

@@ -61,7 +61,9 @@ def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> Se
     twin, before = _copied(datamodule), states()
     found = _asked(datamodule, held_out, loading)
     drawn = drawn_since(before)
-    if _is_set_up(datamodule) or drawn is None or (twin and _gives_the_same(twin, found.sets, held_out, loading)):
+    if _is_set_up(datamodule):
+        return replace(found, doubt=_dealt_since(datamodule, found.sets, loading))
+    if drawn is None or (twin and _gives_the_same(twin, found.sets, held_out, loading)):
         return found
     doubt = (
         f"`setup` of the DataModule {name} draws from the global generator of {drawn}, so that each call may split "
@@ -70,6 +72,28 @@ def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> Se
         "used."
     )
     return replace(found, doubt=doubt)
+
+
+def _dealt_since(datamodule: Any, sets: Sequence[OwnSet], loading: Own) -> str | None:
+    """Why the training set may not be that of `fit`: the Trainer has called `setup` again, for something else."""
+    state = getattr(datamodule.trainer, "state", None)
+    stage = str(getattr(getattr(state, "fn", None), "value", "fit"))
+    if stage == "fit":
+        return None
+    training = [each for each in sets if each.is_training]
+    with isolated(1, "split"):
+        twin, before = _apart(datamodule), states()
+        _call(twin, "setup", stage=stage)
+        drawn = drawn_since(before)
+        again = [] if drawn is None else _training(twin, loading)
+    if drawn is None or (len(again) == len(training) and all(map(_are_alike, training, again))):
+        return None
+    return (
+        f"The Trainer of the DataModule {type(datamodule).__name__} has called `setup(stage={stage!r})`, which draws "
+        f"from the global generator of {drawn} and so splits the records otherwise at each call: members and "
+        "non-members here need not be those of the target's training; give `random_split` a generator with a fixed "
+        "seed, in training too, or the DataModule as it is after `fit`."
+    )
 
 
 def _asked(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> Sets:

@@ -131,7 +131,7 @@ def stays_in_0_1(network: nn.Module, x_B: Any, output: Callable[[nn.Module, Any]
     """Whether all outputs of a network in eval mode are in [0, 1], with any weights.
 
     A logit can lie there by chance; a probability lies there with any weights. The network is therefore run with other
-    weights, too; afterwards it holds its own again. Weights with which it fails say nothing.
+    weights, too; afterwards it holds its own again. Weights with which it fails say nothing; False where all fail.
 
     Args:
         x_B: records, as the network takes them.
@@ -140,7 +140,7 @@ def stays_in_0_1(network: nn.Module, x_B: Any, output: Callable[[nn.Module, Any]
     if not lies_in_0_1(output(network, x_B)):
         return False
     weights = [(p, p.data) for p in network.parameters() if p.is_floating_point()]
-    draws = generator(0, "other weights")
+    draws, is_told = generator(0, "other weights"), False
     try:
         for factor in (*_OTHER_WEIGHTS, 0):
             try:
@@ -152,11 +152,12 @@ def stays_in_0_1(network: nn.Module, x_B: Any, output: Callable[[nn.Module, Any]
                 continue
             if not lies_in_0_1(numbers):
                 return False
+            is_told = True
     finally:
         for p, weight in weights:
             p.data = weight
         torch.clear_autocast_cache()
-    return True
+    return is_told
 
 
 def are_shares(network: nn.Module, x_B: Any, output_BC: Tensor, output: Callable[[nn.Module, Any], Any]) -> bool:
