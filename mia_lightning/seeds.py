@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 Name = str | int
+States = dict[str, object]
 
 _INT64 = 2**64
 _GOLDEN = 0x9E3779B97F4A7C15 - _INT64
@@ -50,6 +51,21 @@ def isolated(seed: int, *names: Name) -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+def states() -> States:
+    """The states of the global CPU generators, by whose they are."""
+    name, numbers, *rest = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (name, np.asarray(numbers).tobytes(), *rest),
+        "Python": random.getstate(),
+    }
+
+
+def drawn_since(before: States) -> str | None:
+    """Whose generator has been drawn from since; None for none."""
+    return next((name for name, state in states().items() if state != before[name]), None)
 
 
 def counter_hash(key: Tensor, *counters: Tensor | int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mia_lightning.seeds import counter_hash, derive, generator, isolated
+from mia_lightning.seeds import counter_hash, derive, drawn_since, generator, isolated, states
 
 WORD = 2**64
 
@@ -133,6 +134,17 @@ def test_isolated_restores_after_an_error_too() -> None:
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
     assert random.getstate() == states[2]
+
+
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize(
+    ("whose", "drawing"),
+    [("torch", lambda: torch.rand(())), ("numpy", np.random.random), ("Python", random.random), (None, lambda: None)],
+)
+def test_a_draw_from_a_global_generator_is_noticed(whose: str | None, drawing: Callable[[], object]) -> None:
+    before = states()
+    drawing()
+    assert drawn_since(before) == whose
 
 
 def test_isolated_contexts_nest() -> None:

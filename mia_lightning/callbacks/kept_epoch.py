@@ -16,12 +16,14 @@ class KeptEpoch:
         folder: where it lies; None for `checkpoints` in the folder of the Trainer's logger, or in its root folder.
         path: of the file; "" before there is one.
         epoch: whose weights it holds; -1 before there is one.
+        put_back_epoch: whose weights were put back; None for none.
     """
 
     name: str
     folder: str | None = None
     path: str = ""
     epoch: int = -1
+    put_back_epoch: int | None = None
 
     def keep(self, trainer: Any, *, weights_only: bool) -> None:
         """Write the current epoch, on all processes; a file that another fit wrote is left alone."""
@@ -37,6 +39,7 @@ class KeptEpoch:
             return False
         checkpoint = trainer.strategy.load_checkpoint(self.path, weights_only=False)  # written by this very fit
         trainer.strategy.load_model_state_dict(checkpoint, strict=True)
+        self.put_back_epoch = self.epoch
         return True
 
     def _free_path(self, trainer: Any) -> str:

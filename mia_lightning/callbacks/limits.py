@@ -68,6 +68,11 @@ class BestWithin(Checkpoint):
         return self._kept.epoch
 
     @property
+    def put_back_epoch(self) -> int | None:
+        """The epoch whose weights the module has; None where it has those of the last."""
+        return self._kept.put_back_epoch
+
+    @property
     def state_key(self) -> str:
         return self._generate_state_key(monitor=self.monitor, mode=self.mode, auc=self.auc, prefix=self.prefix)
 
@@ -177,6 +182,11 @@ class LeakageLimit(Callback):
     @property
     def kept_epoch(self) -> int:
         return self._kept.epoch
+
+    @property
+    def put_back_epoch(self) -> int | None:
+        """The epoch whose weights the module has; None where it has those of the last."""
+        return self._kept.put_back_epoch
 
     @property
     def state_key(self) -> str:

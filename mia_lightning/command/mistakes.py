@@ -18,6 +18,10 @@ _KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
 _NAMES = re.compile(r"(a list of )?(the )?(a name|names|a path|paths|a folder|text)\b")
 
 # Sections that name what they make.
+_OF_ONES_OWN = {
+    "model": "model=custom, or model=lightning for a LightningModule",
+    "dataset": "dataset=datamodule",
+}
 NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
 
@@ -41,6 +45,9 @@ def translate(error: Exception) -> str:
     from hydra.errors import OverrideParseException
 
     if isinstance(error, SettingError):
+        typed = {_key_of(each) for each in sys.argv[1:]}
+        if "is no setting of" in error.rest and f"{error.section}._target_" in typed and error.section not in typed:
+            return f"`{error.section}._target_` is of your own; add {_OF_ONES_OWN.get(error.section, 'its choice')}."
         return f"{str(error).rstrip('.')}{_as_text(error, sys.argv[1:])}."
     if isinstance(error, InputError):
         return str(error)
@@ -72,12 +79,35 @@ def translate(error: Exception) -> str:
                 f"there is no setting `{key}` in this configuration, since the choice of `{section}` or a deletion "
                 "leaves it out; see mia-lightning --help."
             )
+        if (sentence := _of_another_choice(key, sys.argv[1:])) is not None:
+            return sentence
         return f"there is no setting `{key}`{nearest(key, known_keys)}; see mia-lightning --help."
     if isinstance(error, OverrideParseException):
         return _about_syntax(str(error.override), sys.argv[1:])
     if "nterpolation" in type(error).__name__:
         return f"{_first_sentence(error)}{_without_interpolation(sys.argv[1:])}."
     return f"{_first_sentence(error)}."
+
+
+def _of_another_choice(key: str, arguments: Sequence[str]) -> str | None:
+    """Of a setting that an own class takes with a plus, or that other choices of its group have; None of any other."""
+    group, _, name = key.partition(".")
+    given = {_key_of(each): each.partition("=")[2] for each in arguments}
+    made = given.get(f"{group}._target_")
+    if made is not None and name and "." not in name:
+        value = given.get(key, "...")
+        return f"`{key}` is no setting of ours; for an argument of {made} type a plus: +{key}={value}."
+    if group not in NODES or group in given or not name:
+        return None
+    choices = [
+        path.stem
+        for path in sorted((config_directory() / group).glob("*.yaml"))
+        if re.search(rf"^{re.escape(name.split('.')[0])}:", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    if not choices:
+        return None
+    listed = " or ".join(f"{group}={choice}" for choice in choices[:4])
+    return f"`{key}` is a setting of {listed}{', for example' if len(choices) > 4 else ''}; add that choice."
 
 
 def _about_syntax(argument: str, arguments: Sequence[str]) -> str:
@@ -261,8 +291,24 @@ def about_node(error: BaseException, place: str, node: Any) -> InputError:
         return cause
     if isinstance(cause, Exception) and "Error in call to target" in text and isinstance(node, Mapping):
         return about_call(cause, _called(node), place)
-    sentence = _first_sentence(error)
+    sentence = _absent(node) or _first_sentence(error)
     return InputError(f"`{place}` cannot be made: {sentence}; see conf/{place.split('.')[0]} or mia-lightning --help.")
+
+
+def _absent(node: Any) -> str | None:
+    """What a `_target_` lacks: its module, or the name in a module that is there; None where it lacks neither."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    if not isinstance(target, str):
+        return None
+    module, _, name = target.rpartition(".")
+    if not module:
+        return f"`_target_` is {target}, without its module; give both, as in my_package.{target}"
+    found = sys.modules.get(module)
+    if found is None or hasattr(found, name):
+        return None
+    names = [each for each in vars(found) if not each.startswith("_")]
+    own = [each for each in names if getattr(vars(found)[each], "__module__", None) == module]
+    return f"{module} has no `{name}`{nearest(name, names)}; it has {', '.join(own[:10]) or 'nothing of its own'}"
 
 
 def _inner(node: Any, key: str) -> Any:

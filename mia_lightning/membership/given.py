@@ -126,7 +126,9 @@ class Given(Plan):
     def _origin(self, population: Population) -> str:
         if self.path is not None:
             return f"`membership.path` {self.path}"
-        return "`member_N`" if self.member_N is not None else f"The member column of {population.name}"
+        if self.member_N is not None:
+            return "`member_N`"
+        return f"The {'member column' if population.origin is None else 'training set'} of {population.name}"
 
     def _read(self, population: Population) -> tuple[Tensor, Tensor]:
         """Two bool masks: the members, and the records listed as either."""

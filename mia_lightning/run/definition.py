@@ -167,9 +167,10 @@ class Audit:
             self.gate.check_attack([attack.name for attack in self.attacks])
         if self.save_models and not self.attacked.has_weights:
             raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
-        if self.population.augment and not self.training.augment:
-            training = replace(self.training, augment=self.population.augment)
-            object.__setattr__(self, "training", training)
+        object.__setattr__(self, "training", _as_the_data_say(self.training, self.population))
+        if self.guess is not None and self.guess.training is not None:
+            training = _as_the_data_say(self.guess.training, self.population)
+            object.__setattr__(self, "guess", replace(self.guess, training=training))
         if self.attacked.is_trained_here:
             return
         if self.population.member_N is not None and self.membership == Disjoint():  # as nobody has chosen another
@@ -219,6 +220,11 @@ class Audit:
     def refused_attacks(self) -> Sequence[Attack]:
         """The attacks of which each must be one that the plan can serve."""
         return () if self.skip_inapplicable else self.attacks
+
+
+def _as_the_data_say(training: Recipe, population: Population) -> Recipe:
+    """With the random steps of the data's own training transform, where the recipe has no augmentation."""
+    return training if training.augment or not population.augment else replace(training, augment=population.augment)
 
 
 def _as_population(data: Any, label: Array | None) -> Population:

@@ -15,11 +15,12 @@ from mia_lightning.training.given_trainer import is_trainer
 def of_fit(given: ArgsKwargs) -> ArgsKwargs:
     """The fields of an audit, with those that a Trainer which has fitted fills in where they are left out.
 
-    With `trainer`, without `model`, the target is the module that was fitted, the model its class with its
-    hyper-parameters, and the data those that it was fitted on. `datamodule` is another name for the data.
+    The target is the module that was fitted, the model its class with its hyper-parameters, and the data those that it
+    was fitted on. `datamodule` is another name for the data.
 
     Raises:
-        InputError: the Trainer has fitted nothing, or what was fitted does not say how it is made.
+        InputError: the Trainer has fitted nothing and `model` is left out, or what was fitted does not say how it is
+            made.
     """
     fields: dict[str, Any] = dict(given.kwargs or {})
     args = given.args
@@ -28,52 +29,57 @@ def of_fit(given: ArgsKwargs) -> ArgsKwargs:
             raise InputError("`datamodule` and `data` are both given, and both are the records; give one of them.")
         fields["data"] = fields.pop("datamodule")
     trainer: Any = fields.get("trainer")
-    module = getattr(trainer, "lightning_module", None)
-    if "model" in fields or not is_trainer(trainer):
+    if not is_trainer(trainer):
         return ArgsKwargs(args, fields)
-    if module is None or not trainer.state.finished:
+    if not trainer.fit_loop.epoch_progress.current.completed:
+        if "model" in fields:
+            return ArgsKwargs(args, fields)
         raise InputError(
             "`model` is left out, and `trainer` has fitted nothing whose model could be taken; call trainer.fit first, "
             "or give `model`."
         )
     if not args and "data" not in fields:
         fields["data"] = _data_of(trainer)
-    fields["model"] = _model_of(module)
-    fields.setdefault("target", module)
+    if "model" not in fields:
+        fields["model"] = _model_of(trainer.lightning_module)
+    fields.setdefault("target", trainer.lightning_module)
     return ArgsKwargs(args, fields)
 
 
 def _data_of(trainer: Any) -> Any:
     if trainer.datamodule is not None:
         return trainer.datamodule
-    held_out = trainer.val_dataloaders
-    if held_out is None:
+    training, held_out = trainer.train_dataloader, trainer.val_dataloaders
+    if training is None or held_out is None:
         raise InputError(
-            "`trainer` has fitted without held-out data, and without non-members no attack can be measured; give the "
-            "data, such as mia_lightning.Population.of(train_loader, nonmembers=held_out_records)."
+            "`trainer` holds no training and held-out records: it has fitted without these, or has validated or tested "
+            "since; give the data, such as mia_lightning.Population.of(train_loader, nonmembers=held_out_records)."
         )
-    return Population.of(trainer.train_dataloader, nonmembers=held_out)
+    return Population.of(training, nonmembers=held_out)
 
 
 def _model_of(module: Any) -> Any:
     """The module's class with its hyper-parameters, as a checkpoint would make it.
 
     Raises:
-        InputError: it needs arguments that it did not save.
+        InputError: it was made with arguments that it did not keep.
     """
     kind: Any = type(module)
-    saved: Mapping[str, Any] = dict(module.hparams)
-    parameters = inspect.signature(kind).parameters
-    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    own = {name: value for name, value in saved.items() if takes_all or name in parameters}
-    lacking = [
-        name
-        for name, each in parameters.items()
-        if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL) and name not in own
-    ]
+    kept: Mapping[str, Any] = module.hparams
+    parameters = {
+        name: each
+        for name, each in inspect.signature(kind).parameters.items()
+        if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    }
+    whole = getattr(module, "_hparams_name", None)  # of an argument that holds all of them
+    if whole in parameters and whole not in kept:
+        return partial(kind, **{whole: kept})
+    lacking = [name for name in parameters if name not in kept]
     if lacking:
         raise InputError(
-            f"{kind.__name__} is made with `{'`, `'.join(lacking)}`, which it did not keep; call "
-            "self.save_hyperparameters() in its __init__, or give `model`, a function that makes an untrained one."
+            f"{kind.__name__} was made with `{'`, `'.join(lacking)}`, which it did not keep; call "
+            "self.save_hyperparameters() in its __init__, or give `model`, a class or function that makes an untrained "
+            "one."
         )
-    return partial(kind, **own)
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in inspect.signature(kind).parameters.values())
+    return partial(kind, **{name: value for name, value in kept.items() if takes_all or name in parameters})

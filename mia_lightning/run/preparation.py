@@ -110,9 +110,11 @@ def _how(
         guess: what is otherwise than `model` and `training` say.
         trainings: the defences in the training of the role.
     """
-    given = guess.training
+    given, overruled = guess.training, None
     if given is None:
-        given = audit.training if audit.trainer.fit is None else audit.trainer.fit.applied(audit.training)
+        given, fit = audit.training, audit.trainer.fit
+        if fit is not None:
+            given, overruled = fit.applied(given), fit.overruled(given)
     model = defended_model(trainings, guess.model or audit.model)
     make, shared = made_for_stacks(model, population, max_epochs=given.epochs)
     form = audit.model_output if guess.model is None else guess.output
@@ -131,7 +133,7 @@ def _how(
         "architecture": how.architecture,
         "recipe": how.recipe,
         "said": tuple(each for each in (how.sentence, shared) if each is not None),
-        "ignored": () if how.warning is None else (how.warning,),
+        "ignored": tuple(each for each in (how.warning, overruled) if each is not None),
     }
 
 

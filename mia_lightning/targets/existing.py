@@ -15,6 +15,8 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import OutputForm, Share
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.own_forward import OwnForward, in_eval_mode
+from mia_lightning.training.own.lightning import lightning_module
+from mia_lightning.training.own.refusals import check_batches
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import (
     Architecture,
@@ -93,6 +95,9 @@ def given_models(
     name = type(network).__name__
     what = f"The module {name}"
     _check_here(network, what)
+    module = lightning_module(network)
+    if module is not None:
+        check_batches(module, what, few_records(network, population))
     check_finite(network, what)
     trained = _trained_network(_asked(network, population, output), population, device, name)
     return replace(trained, architecture=replace(trained.architecture, name=name))

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from mia_lightning.errors import InputError, one_line
+from mia_lightning.lightning_names import base_named
 from mia_lightning.settings.checking import shown
 from mia_lightning.targets.inert import Inert, is_inert, name_of
 from mia_lightning.targets.interface import Remarks
@@ -283,7 +284,7 @@ def _made(make: Any) -> Any:
 def _is_module(make: Any) -> bool:
     """Whether it is the class of a LightningModule, whose hyper-parameters are its own arguments."""
     made = _made(make)
-    return isinstance(made, type) and any(each.__name__ == "LightningModule" for each in made.__mro__)
+    return isinstance(made, type) and base_named(made, "LightningModule") is not None
 
 
 def _name(make: Any) -> str:

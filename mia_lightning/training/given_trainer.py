@@ -1,15 +1,16 @@
 """A user's own `pl.Trainer` in the place of the `trainer` section: what is taken from it, and what is refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.own.refusals import check_callbacks
+from mia_lightning.lightning_names import base_named
+from mia_lightning.training.own.refusals import check_callbacks, left_out
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
-
-_SHOWS = ("Checkpoint", "ModelSummary", "ProgressBar")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +21,14 @@ class Fit:
         epochs: of each model.
         gradient_clip_norm: None for no limit.
         accumulate_batches: of one optimiser step.
-        ended: whether the Trainer has ended its own training before its last epoch.
+        why: these epochs, where they are not those that the Trainer was to train, in a clause; "" where they are.
         left_out: the classes of its callbacks that take no part here.
     """
 
     epochs: int
     gradient_clip_norm: float | None
     accumulate_batches: int
-    ended: bool = False
+    why: str = ""
     left_out: tuple[str, ...] = ()
 
     def applied(self, recipe: Recipe) -> Recipe:
@@ -39,13 +40,25 @@ class Fit:
             accumulate_batches=self.accumulate_batches,
         )
 
+    def overruled(self, recipe: Recipe) -> str | None:
+        """A sentence on settings of the recipe that the Trainer takes the place of; None where there are none."""
+        open_ = {"epochs": recipe.leaves_epochs_open, "gradient_clip_norm": recipe.gradient_clip_norm is None}
+        open_["accumulate_batches"] = recipe.accumulate_batches == 1
+        names = [
+            name for name, is_open in open_.items() if not is_open and getattr(recipe, name) != getattr(self, name)
+        ]
+        if not names:
+            return None
+        set_to = ", ".join(f"`training.{name}` ({getattr(recipe, name)})" for name in names)
+        return f"The Trainer that was given takes the place of {set_to}; leave it out, or set these at the Trainer."
+
     @property
     def sentence(self) -> str:
         """What was taken from the Trainer, for the report."""
         clip = (
             f"gradients clipped to a norm of {self.gradient_clip_norm:g}" if self.gradient_clip_norm else "no clipping"
         )
-        taken = f"{self.epochs} epochs{', after which it ended' if self.ended else ''}, {clip}"
+        taken = f"{self.epochs} epochs{self.why and f', {self.why}'}, {clip}"
         if self.accumulate_batches > 1:
             taken += f", gradients of {self.accumulate_batches} batches accumulated"
         left = f" Its {', '.join(self.left_out)} take no part." if self.left_out else ""
@@ -76,28 +89,33 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
         raise _refused(f"precision={trainer.precision}", "use 32-true, bf16-mixed or 64-true")
     callbacks = getattr(trainer, "callbacks", [])
     check_callbacks(callbacks, "`trainer` has the callback")
-    if any(_is_a(each, "Timer") for each in callbacks):
+    if any(base_named(each, "Timer") for each in callbacks):
         raise _refused("max_time, by which models would end at different epochs", "give it max_epochs")
-    ended = trainer.state.finished and 0 < trainer.current_epoch < trainer.max_epochs
+    epochs, why = _epochs_of(trainer, callbacks)
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    others = [type(each).__name__ for each in callbacks if not _is_a(each, *_SHOWS)]
     return TrainerSettings(
         accelerator="gpu" if on_gpu else "cpu",
         devices=[trainer.strategy.root_device.index or 0] if on_gpu else 1,
         precision=precision,
         fit=Fit(
-            epochs=trainer.current_epoch if ended else trainer.max_epochs,
+            epochs=epochs,
             gradient_clip_norm=float(trainer.gradient_clip_val) if trainer.gradient_clip_val else None,
             accumulate_batches=trainer.accumulate_grad_batches,
-            ended=ended,
-            left_out=tuple(dict.fromkeys(others)),
+            why=why,
+            left_out=left_out(callbacks),
         ),
     )
 
 
-def _is_a(given: object, *names: str) -> bool:
-    """Whether its class has such a name, or one of its bases: `lightning.pytorch` has classes of its own."""
-    return any(each.__name__ in names for each in type(given).__mro__)
+def _epochs_of(trainer: Any, callbacks: Iterable[Any]) -> tuple[int, str]:
+    """For how many epochs the weights were trained that the module has, and why so many."""
+    for each in callbacks:
+        epoch = getattr(each, "put_back_epoch", None)
+        if epoch is not None:
+            return epoch + 1, f"since {type(each).__name__} put back the weights of epoch {epoch}"
+    if trainer.state.finished and 0 < trainer.current_epoch < trainer.max_epochs:
+        return trainer.current_epoch, "after which it ended"
+    return trainer.max_epochs, ""
 
 
 def _refused(what: str, mend: str) -> InputError:
@@ -111,7 +129,4 @@ def as_settings(given: object) -> object:
 
 def is_trainer(given: object) -> bool:
     """Whether it is a Trainer of `pytorch_lightning` or of `lightning.pytorch`."""
-    return any(
-        each.__name__ == "Trainer" and each.__module__.startswith(("pytorch_lightning.", "lightning.pytorch."))
-        for each in type(given).__mro__
-    )
+    return base_named(type(given), "Trainer") is not None

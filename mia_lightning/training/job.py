@@ -208,7 +208,11 @@ class TrainingJob:
             InputError: the architecture cannot be trained on such batches.
         """
         if self.recipe.own is not None:
-            make: Callable[..., StackModule] = partial(OwnStackModule, draws=self.architecture.draws)
+            make: Callable[..., StackModule] = partial(
+                OwnStackModule,
+                draws=self.architecture.draws,
+                gives_probabilities=self.architecture.gives_probabilities,
+            )
         else:
             make = StackModule
         return make(

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -28,6 +28,8 @@ from mia_lightning.store.tensors import tensors_of
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept_answers import InStore
 from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
+from mia_lightning.training.stack.stack import MakeNetwork
+from mia_lightning.training.stack.way import asked_by
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
@@ -112,6 +114,7 @@ class KeptModels(Kept):
         common: what they have in common, by names that a person reads.
         own_K: what each model has of its own.
         sharing: what else their execution plan depends on.
+        read_as: what their outputs are taken for: their answers depend on it, and the models where they stop early.
         threads: of torch on the CPU, outside of a training; on these, too.
         stack, key_K: hashes of what they have in common, and of each model.
     """
@@ -120,6 +123,7 @@ class KeptModels(Kept):
     common: Mapping[str, Identity]
     own_K: Sequence[Mapping[str, Identity]]
     sharing: Identity
+    read_as: Identity = None
     threads: int = field(default_factory=torch.get_num_threads)
 
     stack: str = field(init=False)
@@ -142,7 +146,7 @@ class KeptModels(Kept):
             "schema": SCHEMA,
             "role": job.role,
             "seed": job.seed,
-            "model": identity(job.make_network),
+            "model": identity(_as_trained(job.make_network)),
             "training": _recipe(recipe),
             "trainer": {
                 "precision": settings.precision.removesuffix("-true").removesuffix("-mixed"),
@@ -155,6 +159,9 @@ class KeptModels(Kept):
                 "normalisation": identity([population.scale, population.mean, population.std]),
             },
         }
+        read_as = [job.architecture.gives_probabilities, job.architecture.gives_log_probabilities]
+        if recipe.early_stopping is not None:
+            common["outputs"] = read_as
         digest_N = population.record_digests()
         label_N = population.label_N.cpu().numpy()
 
@@ -175,10 +182,10 @@ class KeptModels(Kept):
         sharing = [recipe.execution, recipe.chunk, settings.num_devices]
         if recipe.threads != "auto":
             sharing.append(recipe.threads)
-        return cls(store=store, common=common, own_K=own_K, sharing=sharing)
+        return cls(store=store, common=common, own_K=own_K, sharing=sharing, read_as=read_as)
 
     def answers(self, tell: Tell) -> InStore:
-        return InStore(store=self.store, key_K=self.key_K, tell=tell)
+        return InStore(store=self.store, key_K=self.key_K, tell=tell, read_as=self.read_as)
 
     def place(self, k: int) -> str:
         """Where the store has the model at a place of the job."""
@@ -338,6 +345,15 @@ def _plan(artefact: Artefact) -> ExecutionPlan:
 
 def _intent(artefact: Artefact) -> Intent:
     return understood(artefact.fields, Intent)
+
+
+def _as_trained(make_network: MakeNetwork) -> MakeNetwork:
+    """The networks without what their user says of the outputs, which changes how they are read, not the weights."""
+    if not isinstance(make_network, partial) or make_network.func is not asked_by:
+        return make_network
+    make, way = make_network.args
+    way = replace(way, form="auto", section="model")
+    return make if way.is_plain else partial(asked_by, make, way)
 
 
 def _recipe(recipe: Recipe) -> dict[str, Identity]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.store.artefacts import Artefact, Store
 from mia_lightning.store.documents import DamagedError
-from mia_lightning.store.identity import digest, identity
+from mia_lightning.store.identity import Identity, digest, identity
 from mia_lightning.store.tensors import tensors_of
 
 _NAME = "log_probability_ANC"
@@ -26,11 +26,13 @@ class InStore:
         store: keeps answers, too, if its settings say so.
         key_K: of the models.
         tell: is given a sentence where something was damaged.
+        read_as: what their outputs are taken for, which changes their answers alone.
     """
 
     store: Store
     key_K: tuple[str, ...]
     tell: Callable[[str], object]
+    read_as: Identity = None
 
     def select(self, kept_K: Tensor) -> "InStore":
         """The models where the bool mask is True."""
@@ -64,7 +66,7 @@ class KeptAnswers:
             key = index.numpy().tobytes()
             if key not in asked:
                 records = hashlib.blake2b(digest_N[index.numpy()].data, digest_size=20).hexdigest()
-                asked[key] = digest([records, normalisation])
+                asked[key] = digest([records, normalisation, models.read_as])
         return cls(models=models, index_K=index_K, asked_K=tuple(asked[i.numpy().tobytes()] for i in index_K))
 
     @property

@@ -79,6 +79,8 @@ class FitOfTrainer(Protocol):
 
     def applied(self, recipe: Any) -> Any: ...
 
+    def overruled(self, recipe: Any) -> str | None: ...
+
 
 @settings("trainer")
 class TrainerSettings:

@@ -294,6 +294,8 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["output=yaml"], ["`output` is 'yaml'", "one of text, json"]),
         (["logger=[wandb,tensorboard]"], ["`logger` takes one choice", "logger=wandb_and_tensorboard"]),
         (["model=[mlp,cnn]"], ["model=[mlp,cnn] names several, and `model` takes one choice."]),
+        (["model=custom", "model._target_=my_package.Net", "model.width=7"], ["+model.width=7", "my_package.Net"]),
+        (["target.path=a.ckpt"], ["`target.path` is a setting of", "target=checkpoint"]),
     ],
 )
 def test_mistakes_that_need_no_torch_are_one_sentence(
@@ -360,6 +362,9 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["attack=shokri", "attack.shokri.training.optimizer.lr=1e30"], ["all 10 attack networks", "lower"]),
         (["membership._target_=builtins.dict"], ["`membership` is {", "conf/membership"]),
         (["logger._target_=collections.OrderedDict"], ["`logger` is OrderedDict()", "conf/logger"]),
+        (["model=custom", "model._target_=torch.nn.Lineer"], ["torch.nn has no `Lineer` (did you mean `Linear`?)"]),
+        (["model=custom", "model._target_=Net"], ["`_target_` is Net, without its module"]),
+        (["model._target_=torch.nn.Linear"], ["`model._target_` is of your own; add model=custom"]),
     ],
 )
 def test_mistakes_in_values_are_one_sentence(

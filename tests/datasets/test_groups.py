@@ -67,7 +67,7 @@ def test_they_follow_their_records(monkeypatch: pytest.MonkeyPatch) -> None:
     assert longer.group_N.tolist() == [1, 0, 1, 2, -1, -1]
     assert longer.part(slice(0, 4)).group_N.tolist() == population.group_N.tolist()
     # The meta device is there on every machine, but holds no values to check.
-    monkeypatch.setattr("mia_lightning.datasets.population._check_population", lambda _: None)
+    monkeypatch.setattr("mia_lightning.datasets.population.check_population", lambda _: None)
     assert population.to("meta").group_N.device.type == "meta"
 
 

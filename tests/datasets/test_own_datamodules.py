@@ -218,6 +218,51 @@ def test_a_split_by_the_global_generator_is_doubted() -> None:
     assert torch.equal(population.x_N[:12], members)
 
 
+class Dealing(Toy):
+    """A split into three that nobody has seeded, of a dataset that is made once or at each call."""
+
+    def __init__(self, is_new: bool, *, has_own_test: bool = False) -> None:
+        super().__init__()
+        self.rows, self.is_new, self.has_own_test = table(60), is_new, has_own_test
+
+    def setup(self, stage: str) -> None:
+        rows = table(60) if self.is_new else self.rows
+        train, val, test = random_split(rows, [30, 10, 20])
+        if self.has_own_test:
+            test = table(20, 500)
+        self.loaders.update(train=DataLoader(train), val=DataLoader(val), test=DataLoader(test))
+
+
+def fitted(module: Any) -> Any:
+    module.setup("fit")
+    module.trainer = object()  # as after `fit`
+    return module
+
+
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_fitted_module_is_not_dealt_anew_for_its_test_set(is_new: bool) -> None:
+    module = fitted(Dealing(is_new))
+    members = by_loader(module.train_dataloader())[0]
+    population = Population.of(module)
+    assert torch.equal(population.x_N[population.member_N], members)
+    assert torch.equal(by_loader(module.train_dataloader())[0], members)  # the user's own is as it was
+    others = {tuple(x) for x in population.x_N[~population.member_N].tolist()}
+    assert len(others) == 10
+    assert not others & {tuple(x) for x in members.tolist()}
+    (remark,) = (each for each in population.remarks if "left out" in each)
+    assert all(word in remark for word in ("setup(stage='test')", "of 20 records", "left out"))
+    with pytest.raises(InputError, match=r"dataset.nonmembers.*test.*Dealing.*of 20 records"):
+        Population.of(module, nonmembers="test")
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_the_test_set_of_a_fitted_module_is_taken_where_it_is_none_of_its_split() -> None:
+    population = Population.of(fitted(Dealing(True, has_own_test=True)))
+    assert population.x_N[40:, 0].tolist() == list(range(500, 540, 2))
+    assert not any("left out" in each for each in population.remarks)
+
+
 class Careful(Toy):
     """It sets a seed itself, and draws something that has no part in the split."""
 

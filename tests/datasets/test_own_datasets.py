@@ -424,6 +424,26 @@ def test_ignored_steps_that_are_known_are_said() -> None:
     assert any("RandomHorizontalFlip" in remark for remark in population.remarks)
 
 
+def test_an_error_in_a_transform_is_no_random_change() -> None:
+    def broken(x: Any) -> Any:
+        raise KeyError("no such channel")
+
+    refused(Pictures(v1.Compose([v1.Lambda(broken), FLIP, *LAST_V1])), "cannot be read", "KeyError", "no such channel")
+
+
+def test_the_error_of_a_dataset_that_takes_no_other_transform_is_said() -> None:
+    class Own(Pictures):
+        def __getitem__(self, index: int) -> Any:
+            if not isinstance(self.transform, v1.Compose):
+                raise RuntimeError("only Compose is known")
+            return super().__getitem__(index)
+
+    known, unknown = (v1.Compose([step, *LAST_V1]) for step in (FLIP, v1.ColorJitter(0.5)))
+    refused(Own(known), "data set", "RuntimeError: only Compose is known", train_transform="ignore")
+    fixed = Pictures(FIXED)
+    refused(Own(unknown), "data set", "RuntimeError: only Compose is known", eval_dataset=fixed)
+
+
 def test_training_records_are_seen_as_held_out_ones_are() -> None:
     train = Pictures(v1.Compose([FLIP, v1.ToTensor()]))
     val = Pictures(v1.Compose(LAST_V1), seed=1)

@@ -62,7 +62,7 @@ def test_to_moves_every_tensor_and_keeps_the_rest(monkeypatch: pytest.MonkeyPatc
     population = replace(images(), member_N=torch.tensor([True, False] * 3))
     assert population.to("cpu") is population
     # The meta device is there on every machine, but holds no values to check.
-    monkeypatch.setattr("mia_lightning.datasets.population._check_population", lambda _: None)
+    monkeypatch.setattr("mia_lightning.datasets.population.check_population", lambda _: None)
     moved = population.to("meta")
     for field in fields(Population):
         before, after = getattr(population, field.name), getattr(moved, field.name)

@@ -1,6 +1,7 @@
 """An audit of what a Trainer has fitted: its module, its data, and shadow models of the same kind."""
 
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -65,11 +66,18 @@ def fitted(module: pl.LightningModule, *args: Any, callbacks: Any = (), **kwargs
             accelerator="cpu",
             logger=False,
             enable_progress_bar=False,
-            enable_checkpointing=False,
+            enable_checkpointing=any(isinstance(each, pl.callbacks.Checkpoint) for each in callbacks),
             enable_model_summary=False,
             callbacks=list(callbacks),
         )
         trainer.fit(module, *args, **kwargs)
+    return trainer
+
+
+def validated() -> pl.Trainer:
+    with quiet_lightning():
+        trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+        trainer.validate(Net(12), Data(), verbose=False)
     return trainer
 
 
@@ -112,16 +120,49 @@ def test_fields_that_are_given_go_before_those_of_the_fit() -> None:
     trainer = fitted(Net(width=12), Data())
     audit = mia.Audit(trainer=trainer, target=Net(width=12), membership=mia.Given(member_N=range(40)))
     assert audit.membership == mia.Given(member_N=range(40))
-    trained_here = mia.Audit(Data(), model=partial(Net, width=5), trainer=trainer)
+    of_another_width = mia.Audit(Data(), model=partial(Net, width=5), trainer=trainer)
+    assert not of_another_width.attacked.is_trained_here
+    trained_here = mia.Audit(Data(), model=partial(Net, width=5), target=mia.Trained(), trainer=trainer)
     assert trained_here.attacked.is_trained_here
+
+
+def test_hyper_parameters_in_one_argument_make_the_shadow_models() -> None:
+    class Whole(Net):
+        def __init__(self, conf: Any) -> None:
+            super().__init__(conf["width"], keeps=False)
+            self.save_hyperparameters(conf)
+
+    audit = mia.Audit(trainer=fitted(Whole({"width": 9}), Data()))
+    assert audit.model().net[0].out_features == 9
+
+
+def test_shadow_models_train_as_long_as_the_weights_that_the_module_has() -> None:
+    held_out = Subset(digits(), range(300, 500))
+    monitor = mia.LeakageMonitor(members=50, nonmembers=50, held_out_records=held_out)
+    with TemporaryDirectory() as folder:
+        best = mia.BestWithin(auc=0.99, monitor="val_loss", mode="max", dirpath=folder)  # the first epoch
+        trainer = fitted(Net(width=12), Data(), callbacks=[monitor, best])
+    assert best.put_back_epoch == best.best_epoch == 0
+    report = mia.audit(trainer=trainer, **KIND)
+    assert any("1 epochs, since BestWithin put back the weights of epoch 0" in note for note in report.notes)
+
+
+def test_settings_that_the_trainer_overrules_are_named() -> None:
+    trainer = fitted(Net(width=12), Data())
+    recipe = mia.Recipe(epochs=7, gradient_clip_norm=0.5)
+    report = mia.audit(trainer=trainer, training=recipe, **KIND)
+    (warning,) = [each for each in report.warnings if "Trainer" in each]
+    assert "`training.epochs` (7), `training.gradient_clip_norm` (0.5)" in warning
+    assert not any("Trainer" in each for each in mia.audit(trainer=trainer, **KIND).warnings)
 
 
 @pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda: mia.audit(Data(), trainer=pl.Trainer(accelerator="cpu", logger=False)), "fitted nothing"),
-        (lambda: mia.audit(trainer=fitted(Net(12, keeps=False), Data())), "`width`"),
-        (lambda: mia.audit(trainer=fitted(Net(12), DataLoader(sets()[0], 25))), "without held-out data"),
+        (lambda: mia.audit(trainer=fitted(Net(12, keeps=False), Data())), "`width`, `keeps`"),
+        (lambda: mia.audit(trainer=fitted(Net(12), DataLoader(sets()[0], 25))), "no training and held-out records"),
+        (lambda: mia.audit(trainer=validated()), "fitted nothing"),
         (lambda: mia.audit(Data(), datamodule=Data(), model=Net), "`datamodule` and `data`"),
         (lambda: mia.LeakageMonitor().audit(), "has seen no fit"),
     ],

@@ -141,6 +141,10 @@ def test_random_steps_of_the_training_transform_are_those_of_training() -> None:
     audit, stages, setup = prepared(flipped)
     assert audit.training.augment == setup.recipe.augment == (mia.Flip(),)
     assert any("Flip" in each for each in stages.notes)
+    audit, _, _ = prepared(flipped, guess=mia.Guess(training=mia.Recipe(epochs=2)))
+    assert audit.guess is not None
+    assert audit.guess.training is not None
+    assert audit.guess.training.augment == (mia.Flip(),)
     own = mia.Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.Adam, lr=0.1), augment=[mia.Crop(padding=1)])
     audit, stages, _ = prepared(flipped, training=own)
     assert audit.training.augment == (mia.Crop(padding=1),)

@@ -3,9 +3,11 @@
 import copy
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -14,6 +16,7 @@ import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.checkpoint import Checkpoint
+from mia_lightning.targets.existing import given_models
 
 MODEL = partial(MLP, hidden=[32], activation="relu", dropout=0.2)
 CPU = mia.TrainerSettings(accelerator="cpu")
@@ -45,6 +48,24 @@ def audit(blobs: Population, target: object, **options: object) -> mia.AuditRepo
         trainer=CPU,
         **{"membership": mia.Given(member_N=MEMBERS), **options},
     )
+
+
+@pytest.mark.parametrize("method", ["on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"])
+def test_a_module_that_changes_its_batches_beside_forward_is_refused(
+    method: str, blobs: Population, network: nn.Module
+) -> None:
+    def scaled(self: nn.Module, batch: Any, *args: Any) -> Any:
+        return [2 * batch[0], batch[1]]
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x)
+
+    own: Any = type("Own", (pl.LightningModule,), {method: scaled, "forward": forward})()
+    own.net = network
+    with pytest.raises(mia.InputError) as refused:
+        given_models(own, blobs, torch.device("cpu"))
+    for part in ("Own", method, "forward"):
+        assert part in str(refused.value)
 
 
 def test_a_module_is_attacked_as_it_is_and_left_as_it_was(blobs: Population, network: nn.Module) -> None:

@@ -135,6 +135,8 @@ def test_epochs_that_are_set_stay_and_those_of_a_state_dict_are_ours(blobs: Popu
     assert mia.Recipe().epochs == 100
     assert recipe.trained_for(7).epochs == 1
     assert mia.Recipe().trained_for(7).epochs == 7
+    assert replace(mia.Recipe(), augment=[mia.Flip()]).trained_for(7).epochs == 7  # of a changed copy, too
+    assert replace(mia.Recipe(epochs=100), augment=[mia.Flip()]).trained_for(7).epochs == 100
     assert mia.Recipe().trained_for(None).epochs == 100
 
 

@@ -28,6 +28,8 @@ from mia_lightning.store.housekeeping import trainings
 from mia_lightning.training.engine import Engine, Reuse
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Checkpoints, KeptModels
+from mia_lightning.training.kept_answers import KeptAnswers
+from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
@@ -137,6 +139,11 @@ DOES_NOT_MATTER: dict[str, dict[str, Any]] = {
 class Linear(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Flatten(), nn.Linear(72, 3))
+
+
+class Soft(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(6, 3), nn.Softmax(-1))
 
 
 class Convolutions(nn.Sequential):
@@ -540,6 +547,22 @@ def test_several_devices_share_the_store(blobs: Population, store: Store) -> Non
     assert engine.reused["shadow"] == Reuse(found=6, trained=0)
     assert same(six, again)
     assert all(torch.equal(t[:4], four.stack.state()[name]) for name, t in six.stack.state().items())
+
+
+def test_what_is_said_of_the_outputs_changes_the_answers_alone(blobs: Population, store: Store) -> None:
+    def asked(form: str, make: Any, **changed: Any) -> tuple[str, str]:
+        engine, job = engine_and_job(blobs, make_network=bind_records(make, blobs, form), **changed)
+        kept = KeptModels.of(store, job, engine.settings)
+        answers = KeptAnswers.of(kept.answers(print), blobs, torch.ones(2, len(blobs), dtype=torch.bool))
+        return kept.place(0), answers.asked_K[0]
+
+    mlp = partial(MLP, (6,), 3, hidden=[8])
+    assert asked("logits", mlp) == asked("auto", mlp)
+    (one, answer), (other, answered) = asked("logits", Soft), asked("probabilities", Soft)
+    assert one == other
+    assert answer != answered
+    early = {"recipe": replace(RECIPE, early_stopping=EarlyStopping(patience=1)), "validation_N": torch.arange(20)}
+    assert asked("logits", Soft, **early)[0] != asked("probabilities", Soft, **early)[0]
 
 
 def test_models_that_are_chosen_keep_their_keys(blobs: Population, store: Store) -> None:

@@ -14,6 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.own.taken import taken
+from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.step.recipe import Recipe
 
 
 class Net(pl.LightningModule):
@@ -56,6 +59,89 @@ def test_methods_that_are_missing(blobs: Population) -> None:
 @pytest.mark.parametrize("method", ["backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping"])
 def test_methods_that_take_over_the_step(method: str, blobs: Population) -> None:
     assert method in refusal(with_method(method, lambda self, *args, **named: None), blobs)
+
+
+def scaled(self: nn.Module, batch: Any, *args: Any) -> Any:
+    return [2 * batch[0], batch[1]]
+
+
+@pytest.mark.parametrize("method", ["on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"])
+def test_hooks_that_change_batches(method: str, blobs: Population) -> None:
+    sentence = refusal(with_method(method, scaled), blobs)
+    assert method in sentence
+    assert "forward" in sentence
+
+
+class Hooked(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer.weight.register_hook(torch.zeros_like)
+
+
+class HookedAfter(Net):
+    def on_train_start(self) -> None:
+        self.layer.weight.register_post_accumulate_grad_hook(double)
+
+
+class HookedOptimizer(Net):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        optimizer.register_step_post_hook(lambda *args: self.layer.weight.data.clamp_(-1, 1))
+        return optimizer
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        (Hooked, ["`layer.weight`", "register_hook"]),
+        (HookedAfter, ["`layer.weight`", "register_post_accumulate_grad_hook"]),
+        (HookedOptimizer, ["SGD", "register_step_post_hook"]),
+    ],
+)
+def test_hooks_of_parameters_and_of_the_optimiser(kind: type[nn.Module], parts: list[str], blobs: Population) -> None:
+    sentence = refusal(kind, blobs)
+    assert [part for part in parts if part not in sentence] == []
+
+
+class TwoLosses(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        self(x).square().mean().backward()
+        return F.cross_entropy(self(x), y)
+
+
+def test_a_step_that_adds_to_its_gradients(blobs: Population) -> None:
+    assert "gradients" in refusal(TwoLosses, blobs)
+
+
+class OddBackward(torch.autograd.Function):
+    """Right in a loop; its own rule for vmap forgets the gradient."""
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor) -> Any:
+        return x.detach() + 0 * x, in_dims[0]
+
+
+class Odd(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(OddBackward.apply(torch.tanh(self.layer(x))))
+
+
+def test_gradients_that_vmap_gets_wrong_are_taken_in_a_loop(blobs: Population) -> None:
+    refused = own_job(Odd, blobs).architecture.refusal
+    assert refused is not None
+    assert "gradients" in refused
 
 
 def double(self: nn.Module, *args: Any) -> None:
@@ -120,6 +206,76 @@ def test_hooks_at_the_end_that_change_weights_or_rates(method: str, blobs: Popul
         assert method in sentence
 
 
+def only(epoch: int, do: Any, batch: int | None = None) -> Any:
+    """A hook that does this in one epoch, and at one batch of it."""
+
+    def hook(self: Any, *args: Any) -> None:
+        if self.current_epoch == epoch and (batch is None or args[-1] == batch):
+            do(self, *args)
+
+    return hook
+
+
+def reset(self: Any, *args: Any) -> None:
+    self.other.reset_parameters()
+
+
+def set_to_0(self: Any, *args: Any) -> None:
+    self.other.weight.data.zero_()
+
+
+@pytest.mark.parametrize("do", [reset, set_to_0, lambda self: torch.rand(1)])
+def test_hooks_that_begin_to_act_in_a_later_epoch(do: Any, blobs: Population) -> None:
+    assert "epoch 5" in refusal(with_method("on_train_epoch_start", only(5, do)), blobs, epochs=9)
+    own_job(with_method("on_train_epoch_start", only(9, do)), blobs, epochs=9).check()
+
+
+def test_hooks_that_act_on_gradients_in_an_epoch_between(blobs: Population) -> None:
+    own = with_method("on_before_optimizer_step", only(4, double))
+    assert "gradient" in refusal(own, blobs, epochs=9)
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(8, None), (0, 1), (4, 2)])
+def test_hooks_at_the_end_that_begin_to_act_later(epoch: int, batch: int | None, blobs: Population) -> None:
+    own = with_method("on_train_batch_end", only(epoch, set_to_0, batch))
+    assert "other.weight" in refusal(own, blobs, epochs=9)
+
+
+class Gathers(Net):
+    """Empties what it gathered at the end of each epoch, which must be more in later ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[Tensor] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(loss.detach())
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.log("loss", torch.stack(self.losses).mean())
+        assert len(self.losses) > self.current_epoch
+        self.losses.clear()
+
+
+def test_hooks_that_report_of_later_epochs_are_left_out(blobs: Population) -> None:
+    own_job(Gathers, blobs, epochs=9).check()
+
+
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize(("do", "part"), [(set_to_0, "changes"), (lambda self: torch.rand(1), "random")])
+def test_a_hook_that_waits_for_the_training_itself_ends_in_a_sentence(do: Any, part: str, blobs: Population) -> None:
+    def when_stacked(self: Any) -> None:
+        if self.layer.weight.dim() == 3 and self.current_epoch == 1:
+            do(self)
+
+    with pytest.raises(InputError) as refused:
+        trained(own_job(with_method("on_train_epoch_start", when_stacked), blobs))
+    for each in ("on_train_epoch_start", "epoch 1", part):
+        assert each in str(refused.value)
+
+
 class Averaged(Net):
     """Keeps an average of its weights, as in an EMA."""
 
@@ -149,8 +305,12 @@ def test_callbacks_that_cannot_be_made(blobs: Population) -> None:
     assert "missing" in refusal(with_method("configure_callbacks", lambda self: self.missing), blobs)
 
 
-def test_callbacks_that_watch_are_no_matter(blobs: Population) -> None:
-    own_job(with_method("configure_callbacks", lambda self: pl.callbacks.ModelSummary()), blobs).check()
+def test_callbacks_that_watch_are_no_matter_and_others_are_said(blobs: Population) -> None:
+    for callback, is_said in ((pl.callbacks.ModelSummary(), False), (pl.callbacks.EarlyStopping("loss"), True)):
+        own = with_method("configure_callbacks", lambda self, callback=callback: callback)
+        sentence = taken(bind_records(own, blobs), blobs, Recipe(epochs=2, batch_size=8), num_records=20).sentence
+        assert sentence is not None
+        assert (type(callback).__name__ in sentence) is is_said
 
 
 class ByHand(Net):
@@ -299,9 +459,17 @@ class SomeLayers(Net):
         ({"training_step": lambda self, batch, batch_idx: self(batch[0]).mean().detach()}, ["gradient"]),
         (
             {"training_step": lambda self, batch, batch_idx: self(batch["image"]).mean()},
-            ["records [4, 6]", "labels [4]"],
+            ["records [4, 6]", "labels [4]", "as a stack gives it"],
         ),
         ({"training_step": lambda self, batch, batch_idx: self.trainer.nothing}, ["nothing"]),
+        (
+            {
+                "training_step": lambda self, batch, batch_idx: (
+                    self(batch[0]).mean() / self.trainer.datamodule.num_classes
+                )
+            },
+            ["DataModule", "`num_classes`", "argument"],
+        ),
         ({"training_step": lambda self, batch, batch_idx, optimizer_idx: None}, ["optimizer_idx"]),
         ({"training_step": into_the_loss, "accuracy": None}, ["torchmetrics"]),
         ({"on_train_batch_start": ends_early}, ["on_train_batch_start"]),

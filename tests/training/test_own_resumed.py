@@ -37,7 +37,9 @@ class StopAfter(pl.Callback):
             raise Stopped
 
 
-@pytest.mark.parametrize("case", ["groups", "cosine-by-step", "by-epoch", "dropout", "metrics", "epochs", "mixup"])
+@pytest.mark.parametrize(
+    "case", ["groups", "cosine-by-step", "by-epoch", "dropout", "metrics", "epochs", "counts-inside", "mixup"]
+)
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
     case: str, blobs: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

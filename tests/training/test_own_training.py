@@ -18,6 +18,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
+from mia_lightning.training.own.taken import taken
+from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # ordinary fits draw from them
 
@@ -137,6 +140,24 @@ class Epochs(Net):
         return factor * F.cross_entropy(self(x), y) / self.trainer.max_epochs
 
 
+class WarmsUp(nn.Module):
+    """A layer that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += self.training
+        return x * min(1.0, self.seen / 12)
+
+
+class CountsInside(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body.append(WarmsUp())
+
+
 class Mixup(Net):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
         x, y = batch
@@ -148,11 +169,10 @@ class Mixup(Net):
 
 
 class OnTheDevice(Net):
-    """Changes its batches where Lightning lets it."""
+    """Moves its batches itself."""
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        x, y = batch
-        return 2 * x, y
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return tuple(each.to(device) for each in batch)
 
 
 class Unused(Net):
@@ -222,6 +242,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "clipped": (Net, {"gradient_clip_norm": 0.05}),
     "accumulated": (CosineByStep, {"accumulate_batches": 2}),
     "epochs": (Epochs, {}),
+    "counts-inside": (CountsInside, {}),
     "mixup": (Mixup, {}),
     "on-the-device": (OnTheDevice, {}),
     "unused": (Unused, {}),
@@ -241,6 +262,34 @@ def test_each_model_is_the_one_that_a_trainer_makes_alone(case: str, blobs: Popu
     assert_solo(found, job, make)
     if case == "looks":
         assert found.stack.networks.body[-1].every == []
+
+
+class Probabilities(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(-1)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, y = batch
+        return F.nll_loss(self(x).log(), y)
+
+
+def test_early_stopping_takes_probabilities_as_such(blobs: Population) -> None:
+    validation_N = torch.arange(90, 120)
+    job = own_job(Probabilities, blobs)
+    recipe = replace(job.recipe, early_stopping=EarlyStopping(patience=3))
+    found = trained(replace(job, recipe=recipe, validation_N=validation_N))
+    log_KBC = found.observe(blobs).log_probability_KANC[:, 0, validation_N].double()
+    expected_K = -log_KBC.gather(-1, blobs.label_N[validation_N].expand(3, -1)[..., None]).mean((1, 2))
+    assert found.validation_loss_EK is not None
+    torch.testing.assert_close(found.validation_loss_EK[-1], expected_K, rtol=1e-5, atol=1e-5)
+
+
+def test_early_stopping_of_modules_that_train_themselves_is_said(blobs: Population) -> None:
+    settings = Recipe(epochs=3, batch_size=8, early_stopping=EarlyStopping())
+    for recipe, is_said in ((settings, True), (replace(settings, early_stopping=None), False)):
+        sentence = taken(bind_records(Net, blobs), blobs, recipe, num_records=20).sentence
+        assert sentence is not None
+        assert ("training.early_stopping" in sentence) is is_said
 
 
 class OneOutput(Net):

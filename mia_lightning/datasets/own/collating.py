@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.own.chains import name_of
-from mia_lightning.datasets.own.draws import drawn_since, states
 from mia_lightning.datasets.own.items import ItemError, as_record, parted
 from mia_lightning.datasets.own.sets import Own, OwnSet
 from mia_lightning.datasets.own.views import Collate
 from mia_lightning.errors import InputError
-from mia_lightning.seeds import isolated
+from mia_lightning.seeds import drawn_since, isolated, states
 
 _TRIED = 3
 

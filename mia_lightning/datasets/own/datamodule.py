@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mia_lightning.datasets.own.draws import drawn_since, states
 from mia_lightning.datasets.own.items import as_label, as_record, parted
 from mia_lightning.datasets.own.places import places_of
 from mia_lightning.datasets.own.sets import Own, OwnSet, sets_in
 from mia_lightning.errors import InputError, first_line
-from mia_lightning.seeds import isolated
+from mia_lightning.lightning_names import base_named, overrides
+from mia_lightning.seeds import drawn_since, isolated, states
 
-LIGHTNING = ("pytorch_lightning.", "lightning.pytorch.")
 HELD_OUT = {"validation": "val_dataloader", "test": "test_dataloader"}
 _COMPARED = 16  # items of each set
 _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
@@ -24,14 +24,29 @@ _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
 
 def is_datamodule(given: object) -> bool:
     """Whether it is a LightningDataModule, or a class of such, of `pytorch_lightning` or `lightning.pytorch`."""
-    own = given if isinstance(given, type) else type(given)
-    return any(each.__name__ == "LightningDataModule" and _is_lightning(each) for each in own.__mro__)
+    return base_named(given, "LightningDataModule") is not None
 
 
-def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> tuple[list[OwnSet], str | None]:
-    """Its training set, and its held-out sets; and why another call might split the records otherwise, if it might.
+@dataclass(frozen=True)
+class Sets:
+    """What a DataModule gives.
 
-    `prepare_data` and `setup` are called as a Trainer calls them, unless a Trainer has called them already.
+    Attributes:
+        sets: its training set, and its held-out sets.
+        doubt: why another call might split the records otherwise; None where it does not.
+        remarks: sentences for the report.
+    """
+
+    sets: list[OwnSet]
+    doubt: str | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> Sets:
+    """The sets of a DataModule.
+
+    `prepare_data` and `setup` are called as a Trainer calls them. Where a Trainer has called them already, `setup` for
+    the test set is called on a copy, since it could deal the records anew.
 
     Args:
         held_out: `validation`, `test` or both; None for those that it has.
@@ -46,27 +61,27 @@ def sets_of(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> tu
     twin, before = _copied(datamodule), states()
     found = _asked(datamodule, held_out, loading)
     drawn = drawn_since(before)
-    if drawn is None or (twin is not None and _gives_the_same(twin, found, held_out, loading)):
-        return found, None
-    return found, (
+    if _is_set_up(datamodule) or drawn is None or (twin and _gives_the_same(twin, found.sets, held_out, loading)):
+        return found
+    doubt = (
         f"`setup` of the DataModule {name} draws from the global generator of {drawn}, so that each call may split "
         "the records otherwise: members and non-members here need not be those of the target's training; give "
         "`random_split` a generator with a fixed seed, in training too, or give the DataModule that the Trainer has "
         "used."
     )
+    return replace(found, doubt=doubt)
 
 
-def _asked(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> list[OwnSet]:
+def _asked(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> Sets:
     name = type(datamodule).__name__
-    if getattr(datamodule, "trainer", None) is None:  # else a Trainer has called them
+    if not _is_set_up(datamodule):
         _call(datamodule, "prepare_data")
         _call(datamodule, "setup", stage="fit")
-    training = sets_in(
-        _call(datamodule, "train_dataloader"), "training", "train_dataloader", is_training=True, loading=loading
-    )
+    training = _training(datamodule, loading)
     if not training:
         raise InputError(f"`train_dataloader` of the DataModule {name} gives no loader.")
     others: list[OwnSet] = []
+    remarks: list[str] = []
     for each in HELD_OUT if held_out is None else held_out:
         method = HELD_OUT[each]
         if not _has(datamodule, method):
@@ -76,10 +91,62 @@ def _asked(datamodule: Any, held_out: Sequence[str] | None, loading: Own) -> lis
                     f"{' or '.join(HELD_OUT)} as it has them."
                 )
             continue
+        asked = datamodule
         if each == "test":
-            _call(datamodule, "setup", stage="test")
-        others += sets_in(_call(datamodule, method), each, method, is_training=False, loading=loading)
-    return [*training, *others]
+            asked = _apart(datamodule) if _is_set_up(datamodule) else datamodule
+            _call(asked, "setup", stage="test")
+        found = sets_in(_call(asked, method), each, method, is_training=False, loading=loading)
+        trained_on = 0 if asked is datamodule else _shared(training, _training(asked, loading), found)
+        if trained_on:
+            why = (
+                f"`setup(stage='test')` of the DataModule {name} gives a test set of which {trained_on} of "
+                f"{sum(map(len, found))} records are in the training set that its Trainer used, as where it deals the "
+                "records anew at each call"
+            )
+            if held_out is not None:
+                raise InputError(
+                    f"`dataset.nonmembers` names test, but {why}; give `random_split` a generator with a fixed seed, "
+                    "or name validation."
+                )
+            remarks.append(f"{why}: it is left out.")
+            continue
+        others += found
+    return Sets([*training, *others], remarks=tuple(remarks))
+
+
+def _is_set_up(datamodule: Any) -> bool:
+    """Whether a Trainer has called `prepare_data` and `setup`."""
+    return getattr(datamodule, "trainer", None) is not None
+
+
+def _apart(datamodule: Any) -> Any:
+    """A copy whose attributes can be set, and its lists and dictionaries changed; what they hold is shared."""
+    twin = copy.copy(datamodule)
+    vars(twin).update({name: copy.copy(each) for name, each in vars(twin).items() if isinstance(each, dict | list)})
+    return twin
+
+
+def _training(datamodule: Any, loading: Own) -> list[OwnSet]:
+    loaders = _call(datamodule, "train_dataloader")
+    return sets_in(loaders, "training", "train_dataloader", is_training=True, loading=loading)
+
+
+def _shared(training: Sequence[OwnSet], again: Sequence[OwnSet], test: Sequence[OwnSet]) -> int:
+    """How many records of the test sets lie at places of the training sets.
+
+    Args:
+        again: the training sets from the call of `setup` that gave the test sets: its datasets, which may be new
+            objects, are those of `training` in their order.
+    """
+
+    def at(sets: Sequence[OwnSet], leaves: list[Any]) -> list[tuple[int, int]]:
+        places = [places_of(each.dataset, leaves, each.index) for each in sets]
+        return [pair for p in places for pair in zip(p.leaf_M.tolist(), p.index_M.tolist(), strict=True)]
+
+    leaves: list[Any] = []
+    at(again, leaves)
+    tested = at(test, leaves)
+    return len(set(tested) & set(at(training, [])))
 
 
 def _copied(datamodule: Any) -> Any:
@@ -87,7 +154,7 @@ def _copied(datamodule: Any) -> Any:
 
     Datasets and arrays that it holds already are shared.
     """
-    if getattr(datamodule, "trainer", None) is not None:
+    if _is_set_up(datamodule):
         return None
     shared = {id(each): each for each in vars(datamodule).values() if isinstance(each, Dataset | Tensor | np.ndarray)}
     try:
@@ -101,7 +168,7 @@ def _gives_the_same(twin: Any, sets: Sequence[OwnSet], held_out: Sequence[str] |
     its own is set in `setup`, or what it draws has no part in the split."""
     try:
         with isolated(1, "split"):
-            again = _asked(twin, held_out, loading)
+            again = _asked(twin, held_out, loading).sets
             return len(again) == len(sets) and all(map(_are_alike, sets, again))
     except Exception:  # the user's own code, which was not made to be called twice
         return False
@@ -135,14 +202,7 @@ def _check_batches(datamodule: Any, name: str, loading: Own) -> None:
 
 def _has(datamodule: Any, method: str) -> bool:
     """Whether the method is its own, and not that of Lightning."""
-    if method in vars(datamodule):
-        return True
-    owner = next((each for each in type(datamodule).__mro__ if method in vars(each)), None)
-    return owner is not None and not _is_lightning(owner)
-
-
-def _is_lightning(cls: type) -> bool:
-    return cls.__module__.startswith(LIGHTNING)
+    return overrides(datamodule, base_named(datamodule, "LightningDataModule"), method)
 
 
 def _call(datamodule: Any, method: str, **arguments: str) -> Any:

@@ -10,13 +10,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mia_lightning.datasets.own.draws import drawn_since, states
 from mia_lightning.datasets.own.items import ItemError
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import OwnSet
 from mia_lightning.datasets.own.views import View
 from mia_lightning.errors import InputError, first_line
-from mia_lightning.seeds import isolated
+from mia_lightning.seeds import drawn_since, isolated, states
 
 T = TypeVar("T")
 

@@ -88,11 +88,16 @@ class OwnTransform:
         return made
 
 
-def own_transform(dataset: Any, view: View, sample: Sequence[int], name: str) -> OwnTransform | None:
+def own_transform(
+    dataset: Any, view: View, sample: Sequence[int], name: str, failures: list[str]
+) -> OwnTransform | None:
     """The transform of a dataset as an augmentation of the records that the view gives.
 
     None where these are not what the transform is given, but for their normalisation, or where it draws from a
     generator of its own, which cannot be seeded.
+
+    Args:
+        failures: joined by the error where somebody's code is why there is none.
     """
     transform = transform_of(dataset)
     if transform is None:
@@ -119,7 +124,10 @@ def own_transform(dataset: Any, view: View, sample: Sequence[int], name: str) ->
             _equal(found.raw(x), raw) for x, raw in zip(records, taken, strict=True)
         )
         return found if is_raw and _is_seeded(found, records) else None
-    except Exception:  # the dataset's own code, and records of another form
+    except ItemError:
+        return None
+    except Exception as error:  # the user's own code
+        failures.append(f"{type(error).__name__}: {first_line(error)}")
         return None
 
 

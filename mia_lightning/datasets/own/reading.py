@@ -1,7 +1,7 @@
 """A user's own torch `Dataset`, `DataLoader` or `LightningDataModule`, read once."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
 from mia_lightning.datasets.own.chains import Normalisation
-from mia_lightning.datasets.own.datamodule import HELD_OUT, is_datamodule, sets_of
+from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule, sets_of
 from mia_lightning.datasets.own.filling import filled
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
 from mia_lightning.datasets.own.own_transform import OwnTransform
@@ -103,7 +103,8 @@ def read_own(
     if isinstance(data, type):
         raise InputError(f"The data is {shown(data)}; give an object of it, such as {data.__name__}(...).")
     own_name = _name_of(data)
-    sets, doubt = _sets(data, nonmembers, loading)
+    found = _sets(data, nonmembers, loading)
+    sets, doubt = found.sets, found.doubt
     leaves: list[Any] = []
     places = [places_of(each.dataset, leaves, each.index) for each in sets]
     stand_ins = _stand_ins(sets, places, eval_dataset)
@@ -140,11 +141,11 @@ def read_own(
         origin=Origin(name=own_name, parts=parts, doubt=doubt) if is_split else None,
         loading=dealt,
         augment=views.augment,
-        remarks=(*views.remarks, *remarks, *(_about_left_out(each) for each in sets if each.left_out)),
+        remarks=(*found.remarks, *views.remarks, *remarks, *(_about_left_out(each) for each in sets if each.left_out)),
     )
 
 
-def _sets(data: Any, nonmembers: Any, loading: Literal["own", "ignore"]) -> tuple[list[OwnSet], str | None]:
+def _sets(data: Any, nonmembers: Any, loading: Literal["own", "ignore"]) -> Sets:
     names = [nonmembers] if isinstance(nonmembers, str) else nonmembers
     is_named = isinstance(names, list | tuple) and bool(names) and all(isinstance(each, str) for each in names)
     if is_named:
@@ -154,21 +155,20 @@ def _sets(data: Any, nonmembers: Any, loading: Literal["own", "ignore"]) -> tupl
                 f"`dataset.nonmembers` is {shown(nonmembers)}; it must be {' or '.join(HELD_OUT)}, or both, of a "
                 "LightningDataModule, or from Python a dataset or loader."
             )
-    doubt = None
     if is_datamodule(data):
         held_out = names if is_named else () if nonmembers is not None else None
-        sets, doubt = sets_of(data, held_out, loading)
+        found = sets_of(data, held_out, loading)
     else:
         if isinstance(data, list | tuple | Mapping):
             raise InputError(f"The data is {shown(data)}; give one dataset, such as torch.utils.data.ConcatDataset.")
         name = "data" if nonmembers is None else "training"
-        sets = sets_in(data, name, "", is_training=True, loading=loading)
+        found = Sets(sets_in(data, name, "", is_training=True, loading=loading))
     if nonmembers is not None and not is_named:
         others = sets_in(nonmembers, "held-out", "nonmembers", is_training=False, loading=loading)
         if not others:
             raise InputError(f"`dataset.nonmembers` is {shown(nonmembers)}, in which there is no dataset; give one.")
-        sets += others
-    return sets, doubt
+        found = replace(found, sets=[*found.sets, *others])
+    return found
 
 
 def _stand_ins(sets: Sequence[OwnSet], places: Sequence[Places], given: Any) -> dict[tuple[int, int], Any]:

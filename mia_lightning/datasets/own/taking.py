@@ -83,7 +83,8 @@ def taken(
             sample = index_M[np.linspace(0, len(index_M) - 1, min(_SAMPLED, len(index_M))).astype(int)].tolist()
             stand_in = stand_ins.get((number, leaf))
             own = _own_view(each, dataset, sample, loading, key)
-            view = _checked(own, sample, each)
+            failures: list[str] = []
+            view = _checked(own, sample, each, failures)
             fixed = view
             if stand_in is not None:
                 fixed = _given(own, stand_in, sample, each)
@@ -92,15 +93,15 @@ def taken(
             elif view is not None and hasattr(dataset, "transform"):
                 held_out.append((dataset, Chain.of(transform_of(dataset))))
             if each.is_training and train_transform == "own":
-                augmented.append(_augment(view, fixed, dataset, sample, each))
+                augmented.append(_augment(view, fixed, dataset, sample, each, failures))
             elif each.is_training and (view is None or view.augment):
                 found.remarks.append(_ignored(dataset, sample[0]))
             if fixed is None:
                 raise InputError(
                     f"The records of the {each} change each time that they are read, by "
-                    f"{what_is_random(dataset, sample[0])}; give `eval_dataset`, the same records through a fixed "
-                    "transform, or keep the transform of a dataset in its attribute `transform` and give held-out data "
-                    "a fixed one."
+                    f"{what_is_random(dataset, sample[0])}{_with(failures)}; give `eval_dataset`, the same records "
+                    "through a fixed transform, or keep the transform of a dataset in its attribute `transform` and "
+                    "give held-out data a fixed one."
                 )
             found.views[number] = {**found.views[number], leaf: fixed}
     if len(set(augmented)) > 1:
@@ -117,20 +118,31 @@ def _own_view(each: OwnSet, dataset: Any, sample: Sequence[int], loading: Own, k
     return View(dataset=dataset, collate=collate, key=key)
 
 
-def _checked(own: View, sample: Sequence[int], each: OwnSet) -> View | None:
-    return read(lambda _: fixed_view(own, sample), sample[0], f"An item of the {each}")
+def _checked(own: View, sample: Sequence[int], each: OwnSet, failures: list[str]) -> View | None:
+    return read(lambda _: fixed_view(own, sample, failures), sample[0], f"An item of the {each}")
+
+
+def _with(failures: Sequence[str]) -> str:
+    """What went wrong in the user's own code, for a sentence; "" for nothing."""
+    return f" (to put another transform in its place fails: {failures[0]})" if failures else ""
 
 
 def _augment(
-    view: View | None, fixed: View | None, dataset: Any, sample: Sequence[int], each: OwnSet
+    view: View | None,
+    fixed: View | None,
+    dataset: Any,
+    sample: Sequence[int],
+    each: OwnSet,
+    failures: list[str],
 ) -> tuple[Augmentation, ...]:
     """What is random in the training transform: the steps that are known, or the transform as a whole."""
     if view is not None:
         return view.augment
     random = what_is_random(dataset, sample[0])
-    whole = None if fixed is None or fixed.collate is not None else own_transform(dataset, fixed, sample, random)
-    if whole is not None:
-        return (whole,)
+    if fixed is not None and fixed.collate is None:
+        whole = own_transform(dataset, fixed, sample, random, failures)
+        if whole is not None:
+            return (whole,)
     more = ""
     if fixed is None:
         more = (
@@ -140,7 +152,8 @@ def _augment(
     raise InputError(
         f"The training transform of the {each} has {random}, a random change that has no exact counterpart here "
         "(RandomHorizontalFlip with p=0.5 and RandomCrop with padding of one width, as last steps but conversions and "
-        "Normalize, have one), and is not given the very pictures that the fixed transform scales and normalises; "
+        "Normalize, have one), and is not given the very pictures that the fixed transform scales and normalises"
+        f"{_with(failures)}; "
         f"{_WITHOUT}{more}."
     )
 
@@ -156,11 +169,12 @@ def _ignored(dataset: Any, index: int) -> str:
 def _given(own: View, stand_in: Any, sample: Sequence[int], each: OwnSet) -> View:
     """The view of what the user gives in the place of a dataset."""
     name = type(getattr(stand_in, "dataset", stand_in)).__name__
-    view = _checked(replace(own, dataset=stand_in), sample, each)
+    failures: list[str] = []
+    view = _checked(replace(own, dataset=stand_in), sample, each, failures)
     if view is None or view.augment:
         raise InputError(
             f"`eval_dataset`, a {name}, changes its records each time that they are read, by "
-            f"{what_is_random(stand_in, sample[0])}; give it a fixed transform."
+            f"{what_is_random(stand_in, sample[0])}{_with(failures)}; give it a fixed transform."
         )
     odd = next((i for i in sample if view.item(i)[1] != own.item(i)[1]), None)
     if odd is not None:
@@ -196,7 +210,7 @@ def like_held_out(
             other = replace(own, dataset=with_transform(own.dataset, chain.fixed()))
             if not is_fixed(other, sample) or (view is not None and are_alike(view, other, sample)):
                 continue
-            swapped = fixed_view(other, sample)
+            swapped = fixed_view(other, sample, [])
         except Exception:  # the dataset's own code, with a transform that was made for another one
             continue
         if swapped is None:

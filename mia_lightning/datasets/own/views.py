@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.own.chains import Chain, InOrder, Normalisation, name_of, steps_of
-from mia_lightning.datasets.own.draws import drawn_since, states
 from mia_lightning.datasets.own.items import ItemError, as_label, as_record, named, parted
-from mia_lightning.seeds import isolated
+from mia_lightning.errors import first_line
+from mia_lightning.seeds import drawn_since, isolated, states
 
 _CLOSE = 1e-5  # of normalised records; a division by 255 is rounded otherwise than a product with 1 / 255
 
@@ -104,10 +104,13 @@ def is_fixed(view: View, sample: Sequence[int]) -> bool:
     return all(a == b and _equal(x, y) for (x, a, _), (y, b, _) in zip(*found, strict=True))
 
 
-def fixed_view(view: View, sample: Sequence[int]) -> View | None:
+def fixed_view(view: View, sample: Sequence[int], failures: list[str]) -> View | None:
     """The view without the random steps that are known, and with bytes where its transform allows it.
 
-    None where it is random all the same.
+    None where it is random all the same, or the dataset fails without these steps.
+
+    Args:
+        failures: joined by the error of such a dataset.
 
     Raises:
         ItemError: an item has another form.
@@ -124,7 +127,10 @@ def fixed_view(view: View, sample: Sequence[int]) -> View | None:
             return None
     except ItemError:
         raise
-    except Exception:  # the dataset's own code, with a transform that it does not know
+    except Exception as error:  # the dataset's own code, with a transform that it does not know
+        for index in sample:  # an error that has nothing to do with that
+            view.item(index)
+        failures.append(f"{type(error).__name__}: {first_line(error)}")
         return None
     return _with_bytes(replace(bare, augment=augment), chain, sample)
 

@@ -23,7 +23,8 @@ _TRAINING = {
     "undefended": "The shadow models have the architecture and recipe of the target, without the defences in its "
     "training, which the attacker does not know",
     "service": "The attacker knows neither; the service that trained the target also trains the shadow models",
-    "guessed": "The target was trained elsewhere, so the architecture and recipe of the shadow models are guesses",
+    "guessed": "The target was trained elsewhere; architecture and recipe of the shadow models are those that were "
+    "given or that its checkpoint names, and may be others than its own",
 }
 
 

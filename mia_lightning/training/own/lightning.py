@@ -14,9 +14,9 @@ def lightning_module(network: nn.Module) -> nn.Module | None:
 
     Those of `lightning.pytorch` count as well as those of `pytorch_lightning`.
     """
-    whole = sum(p.numel() for p in network.parameters())
+    whole = set(map(id, network.parameters()))
     for module in network.modules():
-        if base_of(module) is not None and sum(p.numel() for p in module.parameters()) == whole:
+        if base_of(module) is not None and set(map(id, module.parameters())) == whole:
             return module
     return None
 

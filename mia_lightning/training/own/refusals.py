@@ -1,8 +1,7 @@
 """What of a LightningModule a stack cannot follow, refused before anything is trained."""
 
 import inspect
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,18 +9,20 @@ from torch import Tensor, nn
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.own.lightning import has_own
-from mia_lightning.training.own.optimization import Optimization
-from mia_lightning.training.own.step import OwnStep
 
+_OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
+"""Hooks that change batches in training, through which records are not taken where a model is asked for its outputs."""
+_MOVES = "transfer_batch_to_device"
 _NEVER = ("backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
 """Hooks that take over a part of the step that is done here for all models at once."""
-_AROUND = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
+AROUND = ("on_before_backward", "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad")
 """Hooks that may only look: gradients, parameters and buffers stay as they are."""
+_SHOW = {"Checkpoint", "ModelSummary", "ProgressBar"}
 _CHANGING = (
     *("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging", "BaseFinetuning", "ModelPruning"),
     *("GradientAccumulationScheduler", "BatchSizeFinder", "LearningRateFinder"),
 )
-_MEND = "leave it out, or give the network inside as `model`, to be trained by `training`"
+MEND = "leave it out, or give the network inside as `model`, to be trained by `training`"
 
 
 def check_methods(module: nn.Module) -> None:
@@ -44,7 +45,8 @@ def check_methods(module: nn.Module) -> None:
         )
     for method in _NEVER:
         if has_own(module, method):
-            raise InputError(f"{name} has its own {method}, which a stack cannot call for each of its models; {_MEND}.")
+            raise InputError(f"{name} has its own {method}, which a stack cannot call for each of its models; {MEND}.")
+    check_batches(module, f"The LightningModule {name}")
     taken = inspect.signature(module.training_step).parameters  # type: ignore[arg-type]
     odd = [each for each in ("optimizer_idx", "hiddens", "dataloader_iter") if each in taken]
     if odd:
@@ -52,15 +54,62 @@ def check_methods(module: nn.Module) -> None:
             f"The training_step of {name} takes `{odd[0]}`, which a stack does not give; let it take batch and "
             "batch_idx."
         )
-    if has_own(module, "configure_callbacks"):
-        try:
-            callbacks: Any = module.configure_callbacks()  # type: ignore[operator]
-        except Exception as error:  # the user's own code
-            raise InputError(
-                f"configure_callbacks of {name} fails ({type(error).__name__}: {first_line(error)}); {_MEND}."
-            ) from error
-        callbacks = callbacks if isinstance(callbacks, Iterable) else [callbacks]
-        check_callbacks(callbacks, f"configure_callbacks of {name} gives")
+    check_callbacks(callbacks_of(module), f"configure_callbacks of {name} gives")
+
+
+def callbacks_of(module: nn.Module) -> list[object]:
+    """What its configure_callbacks gives.
+
+    Raises:
+        InputError: it fails.
+    """
+    if not has_own(module, "configure_callbacks"):
+        return []
+    try:
+        given: Any = module.configure_callbacks()  # type: ignore[operator]
+        return list(given) if isinstance(given, Iterable) else [given]
+    except Exception as error:  # the user's own code
+        raise InputError(
+            f"configure_callbacks of {type(module).__name__} fails ({type(error).__name__}: {first_line(error)}); "
+            f"{MEND}."
+        ) from error
+
+
+def left_out(callbacks: Iterable[object]) -> tuple[str, ...]:
+    """The classes of callbacks that take no part in a stack, and do more than show or save."""
+    kinds = [type(each) for each in callbacks]
+    return tuple(dict.fromkeys(each.__name__ for each in kinds if not {base.__name__ for base in each.__mro__} & _SHOW))
+
+
+def check_batches(module: nn.Module, what: str, x_B: Tensor | None = None) -> None:
+    """Refuse hooks that change batches: the model would be trained on other records than it is asked about.
+
+    Args:
+        what: the module, as a sentence begins.
+        x_B: a few records, by which it is seen whether the module changes them where it moves them to a device.
+
+    Raises:
+        InputError: naming the hook.
+    """
+    own = next((each for each in _OF_BATCHES if has_own(module, each)), None)
+    if own is None and x_B is not None and has_own(module, _MOVES) and _moves_otherwise(module, x_B):
+        own = _MOVES
+    if own is not None:
+        raise InputError(
+            f"{what} changes batches in `{own}`, through which records are not taken where it is asked for its "
+            "outputs; move what it does into its `forward`, or into the transform of the dataset."
+        )
+
+
+def _moves_otherwise(module: Any, x_B: Tensor) -> bool:
+    """Whether the records are none of the tensors in the batch after its own way of moving it to their device."""
+    batch = [x_B.clone(), torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)]
+    try:
+        moved = module.transfer_batch_to_device(batch, x_B.device, 0)
+    except Exception:  # the user's own code: where the step needs it, it is raised again
+        return False
+    parts = moved.values() if isinstance(moved, Mapping) else moved if isinstance(moved, Iterable) else [moved]
+    return not any(isinstance(each, Tensor) and is_equal(each, x_B) for each in parts)
 
 
 def check_callbacks(callbacks: Iterable[object], place: str) -> None:
@@ -73,7 +122,7 @@ def check_callbacks(callbacks: Iterable[object], place: str) -> None:
         kinds = {each.__name__ for each in type(callback).__mro__}
         base = next((each for each in type(callback).__mro__ if each.__name__ == "Callback"), None)
         hooks = [
-            each for each in _AROUND if base is not None and getattr(type(callback), each) is not getattr(base, each)
+            each for each in AROUND if base is not None and getattr(type(callback), each) is not getattr(base, each)
         ]
         if kinds & set(_CHANGING) or hooks:
             why = f" (by {hooks[0]})" if hooks else ""
@@ -83,102 +132,8 @@ def check_callbacks(callbacks: Iterable[object], place: str) -> None:
             )
 
 
-def check_start(step: OwnStep) -> None:
-    """Call the hooks at the start of a fit and an epoch, which a stack calls once for all models.
-
-    Raises:
-        InputError: a hook fails, changes weights, or draws random numbers.
-    """
-    for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
-        if not has_own(step.module, hook):
-            continue
-        drawn = torch.get_rng_state()
-        changed = _changed(step, partial(step.hook, hook))
-        if changed is not None or not torch.equal(drawn, torch.get_rng_state()):
-            what = f"changes {changed}" if changed is not None else "draws random numbers"
-            raise InputError(
-                f"{hook} of {step.name} {what}, but a stack calls it once for all its models; do that in __init__ or "
-                "setup, or give the network inside as `model`."
-            )
-
-
-def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> None:
-    """Call the hooks around backward and the optimiser's step: a stack leaves out those that only look.
-
-    Args:
-        loss: of a step whose gradients are there.
-
-    Raises:
-        InputError: a hook fails, or changes gradients, large and undefined ones among them, or weights.
-    """
-    arguments: dict[str, tuple[object, ...]] = {
-        "on_before_backward": (loss,),
-        "on_before_optimizer_step": (optimization.optimizer,),
-        "on_before_zero_grad": (optimization.optimizer,),
-    }
-    parameters = [p for p in step.network.parameters() if p.grad is not None]
-    gradients = [p.grad.clone() for p in parameters if p.grad is not None]
-    last = step.trainer.max_epochs - 1
-    for hook in (each for each in _AROUND if has_own(step.module, each)):
-        for factor, epoch in ((1.0, 0), (1.0, last), (1e8, 0), (1e-8, 0), (torch.nan, 0)):
-            step.trainer.at(epoch, 0)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient * factor
-            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
-            step.trainer.at(0, 0)
-            if changed is not None:
-                raise InputError(
-                    f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; {_MEND}."
-                )
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-
-
-def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch: list[Tensor]) -> None:
-    """Call the hooks at the end of a batch, an epoch and a fit: a stack leaves them out, so they may only report.
-
-    Raises:
-        InputError: a hook fails, or changes weights or the optimiser.
-    """
-    arguments: dict[str, tuple[object, ...]] = {"on_train_batch_end": (outputs, batch, 0)}
-    for hook in ("on_train_batch_end", "on_train_epoch_end", "on_train_end", "on_fit_end"):
-        if has_own(step.module, hook):
-            changed = _changed(step, partial(step.hook, hook, *arguments.get(hook, ())), optimization)
-            if changed is not None:
-                raise InputError(
-                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "
-                    "or by a schedule, or give the network inside as `model`."
-                )
-
-
-def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimization | None = None) -> str | None:
-    """What of gradients, weights and the optimiser's settings a call changes; None for nothing."""
-
-    def held() -> dict[str, Any]:
-        named = {f"`{name}`": tensor for name, tensor in step.network.state_dict(keep_vars=True).items()}
-        gradients = {f"the gradient of {name}": tensor.grad for name, tensor in named.items()}
-        return {**named, **gradients}
-
-    def settings() -> list[dict[str, object]]:
-        if optimization is None:
-            return []
-        groups = optimization.optimizer.param_groups
-        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
-
-    before = {name: None if value is None else value.detach().clone() for name, value in held().items()}
-    had = settings()
-    call()
-    after = held()
-    for name, value in after.items():
-        other = before.get(name)
-        if (value is None) != (other is None) or (
-            value is not None and other is not None and not _equal(value.detach(), other)
-        ):
-            return name
-    return "the optimiser's settings" if settings() != had else None
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
+def is_equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same numbers, NaN included."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())

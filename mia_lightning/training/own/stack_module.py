@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.hooks import call_once
+from mia_lightning.training.own.lightning import base_of
 from mia_lightning.training.own.optimization import Optimization, optimization_of
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
@@ -60,7 +62,7 @@ class OwnStackModule(StackModule):
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()
         self.stand_in.at(self.current_epoch, 0)
-        self.own.hook("on_train_epoch_start")
+        call_once(self.own, "on_train_epoch_start")
 
     def _share(self, batch_index: int) -> float:
         return 1.0 / self.recipe.accumulate_batches  # Lightning's, in a last group that is smaller, too
@@ -151,7 +153,10 @@ class OwnStackModule(StackModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        attributes = {name: value for name, value in vars(self.own.module).items() if type(value) in _KEPT}
+        attributes = {
+            path: {name: value for name, value in vars(module).items() if type(value) in _KEPT and name != "training"}
+            for path, module in self.own.user_modules.items()
+        }
         checkpoint[_PLACE] = {
             "schedules": self.optimization.state_dict(),
             "trainable": {name: p.requires_grad for name, p in self.stack.networks.named_parameters()},
@@ -168,13 +173,17 @@ class OwnStackModule(StackModule):
         self.optimization.load_state_dict(restored["schedules"])
         for name, parameter in self.stack.networks.named_parameters():
             parameter.requires_grad_(restored["trainable"][name])
-        vars(self.own.module).update(restored["attributes"])
+        for path, attributes in restored["attributes"].items():
+            vars(self.own.user_modules[path]).update(attributes)
 
 
 def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:
     """A context that gives the loss of the first model of a stack; within it the gradient can be taken, too."""
     step = OwnStep(stack.networks, trainer)
     moved_to_stack(stack, trainer)
+    with isolated(0, "the start of a fit"):
+        for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+            step.hook(hook)
 
     @contextmanager
     def of_first() -> Iterator[LossOfBatch]:
@@ -193,6 +202,9 @@ def moved_to_stack(stack: Stack, trainer: StandInTrainer) -> Optimization:
     with isolated(0, "a network whose parameters are named"):
         plain = stack.make_network().to(stack.device, stack.dtype)
         optimization = optimization_of(plain, trainer)
+    for module in stack.networks.modules():
+        if base_of(module) is not None:  # whose `device` and `dtype` do not follow a cast of the stack
+            module._device, module._dtype = stack.device, stack.dtype  # type: ignore[assignment]
     stacked = dict(stack.networks.named_parameters())
     optimizer = optimization.move({id(p): stacked[name] for name, p in plain.named_parameters()})
     trainer.optimizers, trainer.lr_scheduler_configs = [optimizer], list(optimization.schedules)

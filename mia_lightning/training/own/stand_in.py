@@ -28,7 +28,6 @@ class StandInTrainer:
     global_rank = local_rank = node_rank = 0
     world_size = num_devices = num_nodes = 1
     validating = testing = predicting = sanity_checking = evaluating = False
-    datamodule = None
     max_steps = -1
     min_epochs = min_steps = max_time = gradient_clip_val = gradient_clip_algorithm = None
     log_every_n_steps = 50
@@ -47,6 +46,7 @@ class StandInTrainer:
         self.lr_scheduler_configs: list[Any] = []
         self.loggers: list[Any] = []
         self.callbacks: list[Any] = []
+        self.datamodule = _NoDataModule()
         self.model: nn.Module | None = None
         self._num_batches = num_training_batches
 
@@ -90,6 +90,19 @@ class StandInTrainer:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"the Trainer that a stack gives its models has no `{name}`")
+
+
+class _NoDataModule:
+    """In the place of the DataModule; false, and without an attribute."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"the Trainer that a stack gives its models has no DataModule to ask for its `{name}`; give the module "
+            "what it needs as an argument"
+        )
 
 
 def attach(network: nn.Module, trainer: StandInTrainer) -> None:

@@ -32,6 +32,9 @@ class OwnStep:
     Args:
         network: with a LightningModule inside; it is given the stand-in as its Trainer.
         trainer: the stand-in.
+
+    Attributes:
+        user_modules: of the network by path, which may keep attributes from step to step.
     """
 
     def __init__(self, network: nn.Module, trainer: StandInTrainer) -> None:
@@ -40,16 +43,13 @@ class OwnStep:
         self.module: Any = found
         self.name = type(found).__name__
         self.network, self.trainer = network, trainer
-        self._modules = [each for each in network.modules() if not type(each).__module__.startswith(_LIBRARIES)]
+        self.user_modules = {
+            path: each for path, each in network.named_modules() if not type(each).__module__.startswith(_LIBRARIES)
+        }
         self._hooked = [each for each in dict.fromkeys((network, found)) if any(map(_is_ours, _hooks_of(each)))]
         self._takes = _arguments(found)
         self._has = frozenset(
-            name
-            for name in (
-                *("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer"),
-                "on_train_batch_start",
-            )
-            if has_own(found, name)
+            name for name in ("transfer_batch_to_device", "on_train_batch_start") if has_own(found, name)
         )
         attach(network, trainer)
 
@@ -72,12 +72,8 @@ class OwnStep:
         x_B = self._as_it_takes(x_B)
         batch: Any = [x_B, label_B]
         with self._without_our_hooks():
-            if "on_before_batch_transfer" in self._has:
-                batch = self.module.on_before_batch_transfer(batch, 0)
             if "transfer_batch_to_device" in self._has:
                 batch = self.module.transfer_batch_to_device(batch, x_B.device, 0)
-            if "on_after_batch_transfer" in self._has:
-                batch = self.module.on_after_batch_transfer(batch, 0)
             if "on_train_batch_start" in self._has and self.module.on_train_batch_start(batch, batch_index) == -1:
                 raise InputError("its on_train_batch_start ends an epoch early, which would end it for all models")
             output = self.module.training_step(*(batch, batch_index)[: self._takes])
@@ -140,7 +136,7 @@ class OwnStep:
         Args:
             also_plain: numbers and texts, too; else they stay what the step made them, as a counter of steps.
         """
-        before = [_Attributes(vars(module)) for module in self._modules]
+        before = [_Attributes(vars(module)) for module in self.user_modules.values()]
         try:
             yield
         finally:

@@ -19,6 +19,9 @@ from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.step.own import OwnTraining
 from mia_lightning.training.step.recipe import Recipe, default_recipe
 
+_OF_STOPPING = (
+    " Early stopping (`training.early_stopping`) goes by the cross-entropy of their outputs, not by their own step."
+)
 _OURS = ("optimizer", "scheduler", "scheduler_interval")
 _OF_LOSS = ("objective", "batch_objective", "mix", "sampler", "gradient_rule")
 
@@ -117,12 +120,12 @@ def taken(
     return Taken(
         architecture=replace(architecture, draws=tried.draws, refusal=refusal),
         recipe=own,
-        sentence=_said(own, name, population, place),
+        sentence=_said(own, name, population, place, tried.left_out),
         warning=_without_effect(recipe, name, population, place),
     )
 
 
-def _said(recipe: Recipe, name: str, population: Population, place: str) -> str:
+def _said(recipe: Recipe, name: str, population: Population, place: str, left_out: tuple[str, ...]) -> str:
     loading = recipe.loading
     if loading is None or recipe.batch_size is None:
         batches = f"{recipe.batches_per_epoch} batches an epoch (`training.batches_per_epoch`)"
@@ -134,6 +137,8 @@ def _said(recipe: Recipe, name: str, population: Population, place: str) -> str:
     return (
         f"`{place}` makes the LightningModule {name}: its models are trained by its own training_step and "
         f"configure_optimizers, for {recipe.epochs} epochs, in {batches}."
+        + (f" Its own {', '.join(left_out)} {'take' if len(left_out) > 1 else 'takes'} no part." if left_out else "")
+        + (_OF_STOPPING if recipe.early_stopping is not None else "")
     )
 
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.hooks import check_around, check_end, check_epochs, check_start, check_tensor_hooks
 from mia_lightning.training.own.lightning import lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
-from mia_lightning.training.own.refusals import check_around, check_end, check_methods, check_start
+from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
 from mia_lightning.training.stack.layers import CounterDropout, make_stackable
@@ -25,6 +26,9 @@ from mia_lightning.training.trainer import quiet_lightning
 _ROLE, _MODELS, _STEPS, _RECORDS = "own step", 2, 2, 4
 _CPU = torch.device("cpu")
 
+Gradient = dict[str, Tensor]
+"""Of one model or, with a first axis K, of several, by the names of the parameters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
@@ -33,10 +37,12 @@ class Tried:
     Attributes:
         draws: whether the step draws from global generators.
         refusal: why `vmap` cannot run it, one clause; None where it can.
+        left_out: the classes of the module's own callbacks that take no part.
     """
 
     draws: bool
     refusal: str | None
+    left_out: tuple[str, ...]
 
 
 def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
@@ -52,8 +58,11 @@ def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, 
     with isolated(0, _ROLE), quiet_lightning():
         draws = trial.alone()
         trial.in_a_loop()
-        refusal = f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
-        return Tried(draws=draws, refusal=refusal if draws else trial.under_vmap())
+        refusal: str | None = (
+            f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
+        )
+        refusal = refusal if draws else trial.under_vmap()
+        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out)
 
 
 class _Trial:
@@ -71,7 +80,10 @@ class _Trial:
         self.name = type(module).__name__
         self.step_of = f"the training_step of {self.name}"
         check_methods(module)
+        self.left_out = left_out(callbacks_of(module))
+        check_batches(module, f"The LightningModule {self.name}", self.x_SKB[0, 0])
         self.loss_SK = torch.zeros(_STEPS, _MODELS)
+        self.gradient_SK: list[list[Gradient]] = [[] for _ in range(_STEPS)]
         self.attributes: set[str] = set()
 
     def alone(self) -> bool:
@@ -92,22 +104,25 @@ class _Trial:
             before = _plain_attributes(step.module)
             for s in range(_STEPS):
                 trainer.at(0, s)
+                network.zero_grad()
                 with drawing(k, s, _CPU):
                     at_first = global_states()
                     loss = self._loss_alone(step, network, s, k)
                     torch_and_numpy, python = (a != b for a, b in zip(at_first, global_states(), strict=True))
                     moved, moved_python = moved or torch_and_numpy, [*moved_python, python]
                 self.loss_SK[s, k] = loss.detach()
+                check_tensor_hooks(step, optimization)
+                with step.explained(f"The loss of {self.step_of}"):
+                    loss.backward()
+                self.gradient_SK[s].append(_gradients(network))
             self.attributes |= {
                 name for name, value in _plain_attributes(step.module).items() if before.get(name) != value
             }
             self._check_buffers(network, buffers)
-            network.zero_grad()
-            with step.explained(f"The loss of {self.step_of}"):
-                loss.backward()
-            check_around(step, optimization, loss.detach())
             if k == 0:
+                check_around(step, optimization, loss.detach())
                 check_end(step, optimization, {"loss": loss.detach()}, [self.x_SKB[-1, k], self.label_SKB[-1, k]])
+                check_epochs(step)
         return moved or all(moved_python)  # other threads draw from Python's, too
 
     def _trainer(self) -> Any:
@@ -122,8 +137,9 @@ class _Trial:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
             dtype = str(x_B.dtype).removeprefix("torch.")
             raise InputError(
-                f"{_capital(self.step_of)} fails on a batch as the data set gives it, the list [records "
-                f"{list(x_B.shape)} of {dtype}, labels {list(label_B.shape)} of int64]: {reason.removesuffix('.')}."
+                f"{_capital(self.step_of)} fails on a batch as a stack gives it, which is the list [records "
+                f"{list(x_B.shape)} of {dtype}, labels {list(label_B.shape)} of int64], whatever form the items of the "
+                f"data set have: {reason.removesuffix('.')}."
             ) from error
         if not loss.requires_grad:
             raise InputError(
@@ -144,7 +160,7 @@ class _Trial:
         """Both models side by side.
 
         Raises:
-            InputError: their losses are not those of the models alone.
+            InputError: their losses or gradients are not those of the models alone.
         """
         stack, step = self._stack()
         gradients = LoopedGradients(stack)
@@ -154,12 +170,17 @@ class _Trial:
             return step.looped(stack, gradients, self.x_SKB[s], self.label_SKB[s], step=s, batch_index=s, key_K=key_K)
 
         with step.explained(_capital(self.step_of)):
-            differs = self._differs(step, losses)
+            differs = self._differs(stack, step, losses)
         if gradients.used_by_some:
             raise InputError(
                 f"{_capital(self.step_of)} uses `{gradients.used_by_some[0]}` in some steps and leaves it out in "
                 "others, which one optimiser for all models cannot follow; let it be multiplied by 0 where it is left "
                 "out."
+            )
+        if differs == "gradients":
+            raise InputError(
+                f"{_capital(self.step_of)} has other gradients than backward() gives of its loss, as where it calls "
+                "backward itself, which a stack cannot follow; let the loss alone make the gradients."
             )
         if differs:
             kept = f", as `{sorted(self.attributes)[0]}`" if self.attributes else ""
@@ -179,11 +200,11 @@ class _Trial:
                 loss_K.sum().backward()
                 return loss_K.detach()
 
-            differs = self._differs(step, losses)
+            differs = self._differs(stack, step, losses)
         except Exception as error:  # vmap raises errors of many types; the loop runs the step in any case
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
             return f"vmap cannot run {self.step_of} ({reason if len(reason) < 200 else reason[:197] + '...'})"
-        return f"vmap gives other losses for {self.step_of} than it has alone" if differs else None
+        return f"vmap gives other {differs} for {self.step_of} than it has alone" if differs else None
 
     def _stack(self) -> tuple[Stack, OwnStep]:
         stack = Stack.build(self.make_network, range(_MODELS), seed=0, role=_ROLE).cpu().train()
@@ -197,12 +218,36 @@ class _Trial:
             step.hook(hook)
         return stack, step
 
-    def _differs(self, step: OwnStep, losses: Callable[[int], Tensor]) -> bool:
-        found = []
+    def _differs(self, stack: Stack, step: OwnStep, losses: Callable[[int], Tensor]) -> str | None:
+        """Which of `losses` and `gradients` are not those of the models alone; None for neither."""
+        found: list[Tensor] = []
+        same = True
         for s in range(_STEPS):
             step.trainer.at(0, s)
+            stack.zero_grad(set_to_none=True)
             found.append(losses(s).float())
-        return not torch.allclose(torch.stack(found), self.loss_SK, rtol=1e-3, atol=1e-5, equal_nan=True)
+            gradient_K = _gradients(stack.networks)
+            for k, alone in enumerate(self.gradient_SK[s]):
+                same = same and _are_close({name: each[k] for name, each in gradient_K.items()}, alone)
+        if not torch.allclose(torch.stack(found), self.loss_SK, rtol=1e-3, atol=1e-5, equal_nan=True):
+            return "losses"
+        return None if same else "gradients"
+
+
+def _gradients(network: nn.Module) -> Gradient:
+    return {name: p.grad.detach().clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+def _are_close(found: Gradient, expected: Gradient) -> bool:
+    """Whether the gradients of one model are the same but for rounding; none is as good as 0."""
+    largest = max((float(each.abs().max()) for each in expected.values() if each.numel()), default=0.0)
+    for name in found.keys() | expected.keys():
+        some = found[name] if name in found else expected[name]
+        one, other = (each.get(name, torch.zeros_like(some)) for each in (found, expected))
+        scale = max(1e-3 * float(other.abs().max()), 1e-5 * largest) if other.numel() else 0.0
+        if not torch.allclose(one, other, rtol=1e-3, atol=scale, equal_nan=True):
+            return False
+    return True
 
 
 def _set_step(network: nn.Module, step: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
@@ -36,6 +37,7 @@ class StackModule(pl.LightningModule):
         role: prefix of logged metrics ("target", "shadow", ...).
         response_KN: floating point, what the objective is given of record n for model k in the place of its label.
         channels_last: whether a loop on a CPU lays out the weights of convolutions so.
+        gives_probabilities: whether the objective is given the logarithms of outputs at validation.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `progress["failed_epoch_K"]` is the
     epoch at which a model's loss was first not finite, or -1. If `counts_hits` is set before a step, `batch_accuracy_K`
@@ -55,6 +57,7 @@ class StackModule(pl.LightningModule):
         role: str = "stack",
         response_KN: Tensor | None = None,
         channels_last: bool = True,
+        gives_probabilities: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -69,6 +72,7 @@ class StackModule(pl.LightningModule):
         self.role = role
         self.response_KN = response_KN
         self.channels_last = channels_last
+        self.gives_probabilities = gives_probabilities
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -266,6 +270,8 @@ class StackModule(pl.LightningModule):
     def validation_step(self, index_B: Tensor, batch_index: int) -> None:
         x_B = self.population.records(index_B, self.stack.dtype)
         logits_KBC = all_logits(self.stack, x_B, self.execution)
+        if self.gives_probabilities:
+            logits_KBC = logits_KBC.clamp(min=SMALLEST_PROBABILITY).log()
         label_KB = self._truth(index_B.expand(self.stack.num_models, -1))
         self.validation_sum_K += self.recipe.objective(logits_KBC, label_KB).sum(1)
 
@@ -307,7 +313,7 @@ class StackModule(pl.LightningModule):
         """Give every model that stopped early the state that it had then; later updates are discarded."""
         self.looped_gradients.clear()
         # The last update of all may have broken a model whose loss was finite until then.
-        finite_PK = [p.detach().flatten(1).isfinite().all(1) for p in self.stack.parameters()]
+        finite_PK = [p.detach().reshape(len(p), -1).isfinite().all(1) for p in self.stack.parameters()]
         self._note_failures(~torch.stack(finite_PK).all(0), len(self.train_loss_EK) - 1)
         if not self.stopped_state:
             return
@@ -348,7 +354,7 @@ def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
 
 def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
     """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
-    norm_K = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    norm_K = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
     factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
     for g in gradients:
         g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))

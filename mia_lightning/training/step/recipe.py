@@ -173,12 +173,14 @@ class Recipe:
 
     @model_validator(mode="before")
     @classmethod
-    def _batches_of_100(cls, given: ArgsKwargs) -> ArgsKwargs:
-        """The size of a batch, where neither it nor their number is given."""
-        named = given.kwargs or {}
-        return (
-            given if {"batch_size", "batches_per_epoch"} & set(named) else ArgsKwargs((), {**named, "batch_size": 100})
-        )
+    def _left_open(cls, given: ArgsKwargs) -> ArgsKwargs:
+        """The size of a batch, where neither it nor their number is given; epochs that nobody has set stay so."""
+        named = dict(given.kwargs or {})
+        if isinstance(named.get("epochs"), _Unset):  # of another recipe, of which this one is a changed copy
+            named["epochs"] = None
+        if not {"batch_size", "batches_per_epoch"} & set(named):
+            named["batch_size"] = 100
+        return ArgsKwargs((), named)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epochs", _Unset(DEFAULT_EPOCHS) if self.epochs is None else self.epochs)

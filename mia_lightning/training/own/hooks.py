@@ -1,0 +1,215 @@
+"""Hooks of a LightningModule, called before anything is trained to see whether a stack can follow them."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mia_lightning.errors import InputError
+from mia_lightning.training.own.lightning import has_own
+from mia_lightning.training.own.optimization import Optimization
+from mia_lightning.training.own.refusals import AROUND, MEND, is_equal
+from mia_lightning.training.own.stand_in import StandInTrainer
+from mia_lightning.training.own.step import OwnStep, global_states
+
+_ON_TENSORS = {
+    "_backward_hooks": "register_hook",
+    "_post_accumulate_grad_hooks": "register_post_accumulate_grad_hook",
+}
+_ON_OPTIMIZERS = {
+    "_optimizer_step_pre_hooks": "register_step_pre_hook",
+    "_optimizer_step_post_hooks": "register_step_post_hook",
+}
+_FACTORS = (1e8, 1e-8, torch.nan)
+"""By which gradients are multiplied, beside 1, where such a hook is tried."""
+_TRIED = 32  # epochs, and batches of the first one
+
+
+def check_start(step: OwnStep) -> None:
+    """Call the hooks at the start of a fit and an epoch, which a stack calls once for all models.
+
+    Raises:
+        InputError: a hook fails, changes weights, or draws random numbers.
+    """
+    for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+        call_once(step, hook)
+
+
+def call_once(step: OwnStep, hook: str) -> None:
+    """Call a hook for all models of a stack, or for one, where the module has one of its own.
+
+    Raises:
+        InputError: it fails, changes weights, or draws random numbers.
+    """
+    _refuse_once(step, hook, _done_by(step, hook))
+
+
+def _refuse_once(step: OwnStep, hook: str, done: str | None) -> None:
+    if done is not None:
+        raise InputError(
+            f"{hook} of {step.name} {done} in epoch {step.trainer.current_epoch}, but a stack calls it once for all "
+            "its models; do that in __init__ or setup, or give the network inside as `model`."
+        )
+
+
+def _done_by(step: OwnStep, hook: str) -> str | None:
+    """What a hook does that it must not do once for all models; None for nothing."""
+    if not has_own(step.module, hook):
+        return None
+    before = global_states()[0]  # other threads may draw from Python's
+    changed = _changed(step, partial(step.hook, hook))
+    if changed is not None:
+        return f"changes {changed}"
+    return None if global_states()[0] == before else "draws random numbers"
+
+
+def check_tensor_hooks(step: OwnStep, optimization: Optimization) -> None:
+    """Refuse hooks of parameters, which stacked ones do not have, and of the optimiser.
+
+    Raises:
+        InputError: naming the parameter or the optimiser.
+    """
+    hooked = [
+        f"`{name}` by {by}"
+        for name, parameter in step.network.named_parameters()
+        for held, by in _ON_TENSORS.items()
+        if getattr(parameter, held, None)
+    ]
+    optimizer: Any = optimization.optimizer
+    kind = type(optimizer).__name__
+    hooked += [f"{kind} by {by}" for held, by in _ON_OPTIMIZERS.items() if getattr(optimizer, held, None)]
+    if hooked:
+        raise InputError(
+            f"{step.name} acts on {hooked[0]}, which a stack cannot do for each of its models; do that in "
+            "training_step, or give the network inside as `model`."
+        )
+
+
+def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> None:
+    """Call the hooks around backward and the optimiser's step: a stack leaves out those that only look.
+
+    Args:
+        loss: of a step whose gradients are there.
+
+    Raises:
+        InputError: a hook fails, or changes gradients, large and undefined ones among them, or weights.
+    """
+    arguments: dict[str, tuple[object, ...]] = {
+        "on_before_backward": (loss,),
+        "on_before_optimizer_step": (optimization.optimizer,),
+        "on_before_zero_grad": (optimization.optimizer,),
+    }
+    parameters = [p for p in step.network.parameters() if p.grad is not None]
+    gradients = [p.grad.clone() for p in parameters if p.grad is not None]
+    moments = _moments(step.trainer)
+    for hook in (each for each in AROUND if has_own(step.module, each)):
+        for factor, (epoch, batch) in (*((1.0, at) for at in moments), *((each, (0, 0)) for each in _FACTORS)):
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient * factor
+            at = (epoch, batch)
+            changed = _changed_at(at, step, hook, arguments.get(hook, ()), optimization, must_run=at == (0, 0))
+            if changed is not None:
+                raise InputError(
+                    f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; {MEND}."
+                )
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch: list[Tensor]) -> None:
+    """Call the hooks at the end of a batch, an epoch and a fit: a stack leaves them out, so they may only report.
+
+    Raises:
+        InputError: a hook fails, or changes weights or the optimiser.
+    """
+    moments = _moments(step.trainer)
+    hooks = {"on_train_batch_end": moments, "on_train_epoch_end": moments, "on_train_end": moments[-1:]}
+    for hook, tried in {**hooks, "on_fit_end": moments[-1:]}.items():
+        for at in tried if has_own(step.module, hook) else ():
+            arguments = (outputs, batch, at[1]) if hook == "on_train_batch_end" else ()
+            changed = _changed_at(at, step, hook, arguments, optimization, must_run=at == tried[0])
+            if changed is not None:
+                raise InputError(
+                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "
+                    "or by a schedule, or give the network inside as `model`."
+                )
+
+
+def check_epochs(step: OwnStep) -> None:
+    """Call the hook at the start of later epochs, where what fails for want of a training before it is no matter.
+
+    Raises:
+        InputError: it changes weights, or draws random numbers.
+    """
+    for epoch in sorted({epoch for epoch, _ in _moments(step.trainer)}):
+        step.trainer.at(epoch, 0)
+        try:
+            with step.as_before(also_plain=False):
+                done = _done_by(step, "on_train_epoch_start")
+        except InputError:  # it is raised again where the epoch comes
+            return
+        _refuse_once(step, "on_train_epoch_start", done)
+    step.trainer.at(0, 0)
+
+
+def _moments(trainer: StandInTrainer) -> list[tuple[int, int]]:
+    """Epochs and batches at which a hook is tried: the first batches of all, and the ends of up to `_TRIED` epochs."""
+    epochs, last = trainer.max_epochs, trainer.num_training_batches - 1
+    few = {*range(min(8, epochs)), *torch.linspace(0, epochs - 1, min(_TRIED, epochs)).round().int().tolist()}
+    return sorted({(0, at) for at in range(min(_TRIED, last + 1))} | {(epoch, at) for epoch in few for at in (0, last)})
+
+
+def _changed_at(
+    at: tuple[int, int],
+    step: OwnStep,
+    hook: str,
+    arguments: tuple[object, ...],
+    optimization: Optimization,
+    *,
+    must_run: bool,
+) -> str | None:
+    """What a hook changes at this epoch and batch; lists that it empties are as before it, but its counters go on.
+
+    Args:
+        must_run: whether it is refused where it fails, as it may at a later batch for want of a training before it.
+    """
+    step.trainer.at(*at)
+    try:
+        with step.as_before(also_plain=False):
+            return _changed(step, partial(step.hook, hook, *arguments), optimization)
+    except InputError:
+        if must_run:
+            raise
+        return None
+    finally:
+        step.trainer.at(0, 0)
+
+
+def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimization | None = None) -> str | None:
+    """What of gradients, weights and the optimiser's settings a call changes; None for nothing."""
+
+    def held() -> dict[str, Any]:
+        both = (*step.network.named_parameters(), *step.network.named_buffers())
+        named: dict[str, Any] = {f"`{name}`": tensor for name, tensor in both}
+        gradients = {f"the gradient of {name}": tensor.grad for name, tensor in named.items()}
+        return {**named, **gradients}
+
+    def settings() -> list[dict[str, object]]:
+        if optimization is None:
+            return []
+        groups = optimization.optimizer.param_groups
+        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+
+    before = {name: None if value is None else value.detach().clone() for name, value in held().items()}
+    had = settings()
+    call()
+    after = held()
+    for name, value in after.items():
+        other = before.get(name)
+        if (value is None) != (other is None) or (
+            value is not None and other is not None and not is_equal(value.detach(), other)
+        ):
+            return name
+    return "the optimiser's settings" if settings() != had else None
