@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -104,18 +105,21 @@ def _fixed(records: Records, known: list[tuple[Any, Chain]], like: Records | Non
         own_M = np.unique(index_M[leaf_M == leaf])
         sample = own_M[np.linspace(0, len(own_M) - 1, min(_TRIED, len(own_M))).astype(int)].tolist()
         own = WholeView(dataset=dataset)
-        view = read(lambda _, own=own, sample=sample: fixed_view(own, sample), 0, f"An item of the {name}")  # type: ignore[misc]
+        failures: list[str] = []
+        take = partial(fixed_view, own, sample, failures)
+        view = read(lambda _, take=take: take(), 0, f"An item of the {name}")  # type: ignore[misc]
         if like is not None:
             view = like_held_out(view, own, known, sample, name, remarks)
         elif view is not None and hasattr(dataset, "transform"):
             known.append((dataset, Chain.of(transform_of(dataset))))
-        view = view or fixed_view(replace(own, ignores_draws=True), sample)
+        view = view or fixed_view(replace(own, ignores_draws=True), sample, [])
         if view is None:
+            failed = f" (without its random steps it fails: {failures[0]})" if failures else ""
             mend = "" if like is None else ", and the `transform` of the held-out records could not mend it"
             raise InputError(
                 f"The {name} ({type(dataset).__name__}) gives another record each time that the same one is fetched, "
-                f"by {what_is_random(dataset, sample[0])}{mend}; give `{setting}` the records as a dataset without "
-                "random transforms."
+                f"by {what_is_random(dataset, sample[0])}{failed}{mend}; give `{setting}` the records as a dataset "
+                "without random transforms."
             )
         datasets[leaf] = view.dataset
     for remark in remarks:
