@@ -80,7 +80,7 @@ class LeakageMonitor(Callback):
         nonmembers: held-out records that are looked at; all of them for "all".
         every_n_epochs: look after every so many epochs, and after the last.
         train_records: a dataset of training records, without augmentation; by default that of the training loader,
-            through the transform of the validation dataset where its own draws random numbers.
+            through the transform of the held-out dataset where that is another one.
         held_out_records: a dataset of records that the model is not trained on; by default that of the (first)
             validation loader.
         answer: a function of (module, batch) that gives logits `[B, C]`, or probabilities, and labels `[B]`; by default

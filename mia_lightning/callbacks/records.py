@@ -1,6 +1,5 @@
 """The records that a monitor looks at: a fixed sample of a map-style dataset, without augmentation."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -18,11 +17,11 @@ from torch.utils.data import (
     default_collate,
 )
 
+from mia_lightning.datasets.own.places import places_of
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator, isolated
 
 KEPT_BYTES = 2**28  # of collated batches, which are otherwise fetched again for each look
-_TRIED = 32  # records that are fetched twice: a coin that changes half of them goes unseen with 2^-32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -88,52 +87,11 @@ class Records:
         if count is None or count >= len(self):
             return self
         drawn = torch.randperm(len(self), generator=generator(seed, "monitor", self.name))[:count]
-        return replace(self, index_N=self.index_N[drawn.sort().values], _kept={}, _room=[KEPT_BYTES])
+        return replace(self, index_N=self.index_N[drawn.sort().values]).anew()
 
-    def fixed(self, seed: int, like: "Records | None", setting: str) -> "Records":
-        """These records without augmentation: as they are, or through the transform and the collation of others.
-
-        Args:
-            like: whose transform and collation are taken where items or batches change from one fetch to the next.
-            setting: by which a user gives such records, for the sentence.
-
-        Raises:
-            InputError: none of this gives the same batch twice.
-        """
-        swapped = None if like is None else _with_transform_of(self.dataset, like.dataset)
-        datasets = [self.dataset] if swapped is None else [self.dataset, swapped]
-        collates = [self.collate, default_collate] if like is None else [self.collate, like.collate]
-        for dataset in datasets:
-            for collate in collates:
-                tried = replace(self, dataset=dataset, collate=collate, _kept={}, _room=[KEPT_BYTES])
-                try:
-                    if tried._is_fixed(seed):
-                        return tried
-                except Exception:
-                    if dataset is self.dataset and collate is self.collate:  # the user's own code
-                        raise
-        mend = "" if like is None else ", and `transform` and `collate_fn` of the held-out records could not mend it"
-        raise InputError(
-            f"The {self.name} dataset ({type(self.dataset).__name__}) or its loader's `collate_fn` gives another batch "
-            f"each time that the same records are fetched{mend}; give `{setting}` the records as a dataset without "
-            "random transforms."
-        )
-
-    def _is_fixed(self, seed: int) -> bool:
-        step = max(1, len(self) // _TRIED)
-        few = self.index_N[::step][:_TRIED].tolist()
-        if not all(_are_equal(*self._twice(lambda i=i: self.dataset[i], seed)) for i in few):  # type: ignore[misc]
-            return False
-        with isolated(seed, "monitor", "fetch"):
-            items = [self.dataset[i] for i in few]
-        return _are_equal(*self._twice(lambda: self.collate(items), seed))
-
-    def _twice(self, fetch: Callable[[], Any], seed: int) -> tuple[Any, Any]:
-        """What is fetched with the global generators in two states; they are put back."""
-        with isolated(seed, "monitor", "first fetch"):
-            first = fetch()
-        with isolated(seed, "monitor", "second fetch"):
-            return first, fetch()
+    def anew(self) -> "Records":
+        """These records, none of which is kept yet."""
+        return replace(self, _kept={}, _room=[KEPT_BYTES])
 
 
 def records_of(dataset: Any, loader: Any, *, name: str) -> Records:
@@ -189,39 +147,27 @@ def first_records(records: Records, loader: Any, batches: float) -> tuple[Record
     if not isinstance(sampler, SequentialSampler) and getattr(sampler, "shuffle", True):
         return records, False
     most = int(min(batches * _batch_size(loader), len(records)))
-    return replace(records, index_N=records.index_N[:most], _kept={}, _room=[KEPT_BYTES]), True
+    return replace(records, index_N=records.index_N[:most]).anew(), True
 
 
 def shared(first: Records, second: Records) -> int:
     """How many records of `first` are records of `second` as well, by their place in the same underlying dataset."""
-    (base, index_N), (other, other_N) = _unwrapped(first), _unwrapped(second)
-    return len(set(index_N) & set(other_N)) if base is other else 0
+    return len(_origins(first) & _origins(second))
 
 
-def _unwrapped(records: Records) -> tuple[Any, list[int]]:
-    """The dataset inside all `Subset`s, and the records' places in it."""
-    dataset, index = records.dataset, records.index_N.tolist()
+def _origins(records: Records) -> set[tuple[int, int]]:
+    places = places_of(records.dataset, [], records.index_N.tolist())
+    return {
+        _origin(places.leaves[leaf], index)
+        for leaf, index in zip(places.leaf_M.tolist(), places.index_M.tolist(), strict=True)
+    }
+
+
+def _origin(dataset: Any, index: int) -> tuple[int, int]:
+    """The place of a record inside what resembles a `Subset`, too."""
     while isinstance(getattr(dataset, "indices", None), Sequence | np.ndarray | Tensor) and hasattr(dataset, "dataset"):
-        index = [int(dataset.indices[i]) for i in index]
-        dataset = dataset.dataset
-    return dataset, index
-
-
-def _with_transform_of(dataset: Any, like: Any) -> Any:
-    """A copy of a dataset with the transforms of another, level by level; None where no level has any."""
-    if like is None:
-        return None
-    names = [each for each in ("transform", "transforms") if hasattr(dataset, each) and hasattr(like, each)]
-    inner = getattr(dataset, "dataset", None)
-    swapped = None if inner is None else _with_transform_of(inner, getattr(like, "dataset", like))
-    if not names and swapped is None:
-        return None
-    made = copy.copy(dataset)
-    for name in names:
-        setattr(made, name, getattr(like, name))
-    if swapped is not None:
-        made.dataset = swapped
-    return made
+        dataset, index = dataset.dataset, int(dataset.indices[index])
+    return id(dataset), index
 
 
 def draws_again(loader: Any) -> bool:
@@ -266,16 +212,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 def _bytes_of(batch: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(batch))
-
-
-def _are_equal(first: Any, second: Any) -> bool:
-    """Whether two items hold the same values; objects of a kind of their own by their numbers."""
-    if isinstance(first, Mapping):
-        return first.keys() == second.keys() and all(_are_equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(_are_equal, first, second))
-    if isinstance(first, Tensor):
-        return bool(torch.equal(first, second) or torch.allclose(first, second, rtol=0, atol=0, equal_nan=True))
-    if isinstance(first, str | bytes | int | float | bool | None):
-        return bool(first == second or (first != first and second != second))
-    return bool(np.array_equal(np.asarray(first), np.asarray(second)))

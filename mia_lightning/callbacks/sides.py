@@ -8,6 +8,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.callbacks.answers import Answered
+from mia_lightning.callbacks.fixed import both_fixed
 from mia_lightning.callbacks.records import Records, draws_again, first_records, records_of, records_of_loader, shared
 from mia_lightning.errors import InputError
 
@@ -80,9 +81,7 @@ def sides_of(settings: Any, trainer: Any) -> Sides:
             "which nothing can be compared; give `monitor.held_out_records` others, or trainer.fit another "
             "validation loader."
         )
-    like = held_out if settings.train_records is None else None
-    held_out = held_out.fixed(settings.seed, None, "monitor.held_out_records")
-    members = members.fixed(settings.seed, like, "monitor.train_records")
+    members, held_out = both_fixed(members, held_out, seed=settings.seed)
     sides = Sides(
         members=_sample(members, settings.members, settings.seed, "members"),
         nonmembers=_sample(held_out, settings.nonmembers, settings.seed, "nonmembers"),

@@ -710,13 +710,14 @@ def test_a_look_reads_a_module_as_an_audit_does(tmp_path: Path, cls: type[Lit], 
     expected = look_at(
         score_N.double(), log_NC.argmax(1) == label_N, label_N, torch.arange(len(label_N)) < 200, epoch=2, step=30
     )
-    tolerance = 1e-6 if precision == "32-true" else 0.03
-    assert monitor.trace[-1].auc == pytest.approx(expected.auc, abs=tolerance)
+    own = models.architecture
+    is_log = "log_probabilities" if own.gives_log_probabilities else "logits"
+    assert monitor._reading.form == ("probabilities" if own.gives_probabilities else is_log)
     assert monitor.trace[-1].reason is None
-    if precision == "32-true":
-        assert monitor.trace[-1].train_accuracy == pytest.approx(expected.train_accuracy)
-        loss_N = -score_N[:200]
-        torch.testing.assert_close(monitor._loss_LN[-1], loss_N, rtol=1e-4, atol=1e-5)
+    if precision == "32-true":  # in which the target answers
+        assert monitor.trace[-1].auc == pytest.approx(expected.auc, abs=1e-3)
+        assert monitor.trace[-1].train_accuracy == pytest.approx(expected.train_accuracy, abs=0.01)
+        torch.testing.assert_close(monitor._loss_LN[-1], -score_N[:200], rtol=1e-4, atol=1e-3)
 
 
 class Zero(OneOutput):

@@ -4,6 +4,7 @@ from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +20,7 @@ from mia_lightning.errors import InputError, SettingError
 from mia_lightning.targets.existing import Existing
 from mia_lightning.training.stack.architecture import inspect_architecture
 from mia_lightning.training.stack.binding import bind_records
+from mia_lightning.training.stack.outputs import stays_in_0_1
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.stack.way import ask
 
@@ -466,3 +468,26 @@ def test_what_a_user_says_of_the_outputs_does_not_slow_a_stack_down(blobs: Popul
     assert said._dense is not None
     x_KB = blobs.x_N[None].expand(2, -1, -1)
     assert torch.equal(plain(x_KB), said(x_KB))
+
+
+class Locked(nn.Linear):
+    """A network that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(6, 1)
+        self.lock = Lock()
+        nn.init.zeros_(self.weight)
+        nn.init.constant_(self.bias, 0.5)
+
+
+@pytest.mark.parametrize("is_cast", [False, True])
+def test_other_weights_tell_a_logit_and_are_taken_back(blobs: Population, is_cast: bool) -> None:
+    network = Locked()
+    before = {name: (value, value.clone()) for name, value in network.named_parameters()}
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_cast), torch.no_grad():
+        assert not stays_in_0_1(network, blobs.x_N, lambda network, x_B: network(x_B))
+        assert stays_in_0_1(network, blobs.x_N, lambda network, x_B: network(x_B).sigmoid())
+        assert bool((network(blobs.x_N) == 0.5).all())
+    for name, value in network.named_parameters():
+        assert value is before[name][0]
+        assert torch.equal(value, before[name][1])

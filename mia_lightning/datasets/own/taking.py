@@ -89,7 +89,7 @@ def taken(
             if stand_in is not None:
                 fixed = _given(own, stand_in, sample, each)
             elif each.is_training:
-                fixed = _like_held_out(view, own, held_out, sample, each, found.remarks)
+                fixed = like_held_out(view, own, held_out, sample, str(each), found.remarks)
             elif view is not None and hasattr(dataset, "transform"):
                 held_out.append((dataset, Chain.of(transform_of(dataset))))
             if each.is_training and train_transform == "own":
@@ -185,15 +185,22 @@ def _given(own: View, stand_in: Any, sample: Sequence[int], each: OwnSet) -> Vie
     return view
 
 
-def _like_held_out(
+def like_held_out(
     view: View | None,
     own: View,
     held_out: Sequence[tuple[Any, Chain]],
     sample: Sequence[int],
-    each: OwnSet,
+    name: str,
     remarks: list[str],
 ) -> View | None:
-    """The training records through the transform of the held-out ones, where it can be put in and is another one."""
+    """The training records through the transform of the held-out ones, where it can be put in and is another one.
+
+    Args:
+        view: by their own transform; None where it draws and no step of it can be left out.
+        own: by their own transform as it is.
+        held_out: datasets, and their transforms.
+        remarks: takes a sentence where the transform is another one.
+    """
     if transform_of(own.dataset) is None:
         return view
     for dataset, chain in held_out:
@@ -210,7 +217,7 @@ def _like_held_out(
             continue
         if view is not None:
             remarks.append(
-                f"The records of the {each} are taken through the transform of the held-out data, which gives others "
+                f"The records of the {name} are taken through the transform of the held-out data, which gives others "
                 "than that of the training data even without its random steps: members and non-members are to be seen "
                 "alike."
             )

@@ -30,6 +30,7 @@ class View:
         key: of a record's name in its item: a key, or a place as text; None for no name.
         raw: a copy of it that gives bytes, and the normalisation after which they are the records; None for none.
         augment: what of its transform is taken out of the records, for training.
+        ignores_draws: whether equal records are fixed ones although they draw.
     """
 
     dataset: Any
@@ -37,6 +38,7 @@ class View:
     key: str | None = None
     raw: "tuple[Any, Normalisation] | None" = None
     augment: tuple[Augmentation, ...] = ()
+    ignores_draws: bool = False
 
     def item(self, index: int) -> Item:
         """The record, its label and its name.
@@ -97,7 +99,7 @@ def is_fixed(view: View, sample: Sequence[int]) -> bool:
         with isolated(number, "views"):
             before = states()
             found.append([view.item(index) for index in sample])
-            if drawn_since(before) is not None:
+            if not view.ignores_draws and drawn_since(before) is not None:
                 return False
     return all(a == b and _equal(x, y) for (x, a, _), (y, b, _) in zip(*found, strict=True))
 
