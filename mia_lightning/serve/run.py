@@ -166,8 +166,8 @@ def _population(job: Job, report: AuditReport) -> Population:
 
 
 def _chosen(path: Path, role: str, member: int | None, job: Job, population: Population) -> tuple[int, Stack]:
-    epochs = job.content["training"].get("epochs") or 1
-    make, _ = made_for_stacks(_model(job, role), population, max_epochs=int(epochs))
+    epochs = job.content["training"].get("epochs")
+    make, _ = made_for_stacks(_model(job, role), population, max_epochs=epochs if type(epochs) is int else 1)
     stack = Stack.load(path, bind_records(make, population, _output(job, role)))
     if member is None and stack.num_models > 1:
         raise InputError(f"{path} holds {stack.num_models} models; choose one by --member, from 0.")
