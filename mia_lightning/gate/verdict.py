@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mia_lightning.reports.schema import AuditReport
 
 NUM_NAMED = 3  # attacks in a sentence; the verdict has all of them
+LOW_FPR = 0.01  # below, the few equal records that a given split may have are many among those that may be flagged
 Status = Literal["below", "above", "undetermined"]
 
 
@@ -51,7 +52,7 @@ def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
     chosen = names if gate.attack == WORST else [gate.attack]
     confidence = 1 - (1 - gate.confidence) / len(chosen)
     attacks = tuple(gated_attack(report, name, gate, confidence) for name in chosen)
-    doubt = _doubt(report, _status(attacks, gate.limit))
+    doubt = _doubt(report, gate, _status(attacks, gate.limit))
     status: Status = "undetermined" if doubt else _status(attacks, gate.limit)
     exit_code = {"below": BELOW, "above": ABOVE, "undetermined": UNDETERMINED}[status]
     settle = _records_to_settle(attacks, gate.limit) if status == "undetermined" and not doubt else None
@@ -70,7 +71,7 @@ def judge(report: "AuditReport", gate: Gate) -> GateVerdict:
     )
 
 
-def _doubt(report: "AuditReport", status: Status) -> str | None:
+def _doubt(report: "AuditReport", gate: Gate, status: Status) -> str | None:
     """Why no figure settles the gate; None where they may."""
     trust = report.trust
     if trust.verdict in ("void", "unconfirmed"):
@@ -79,6 +80,18 @@ def _doubt(report: "AuditReport", status: Status) -> str | None:
         return f"gate: undetermined: this audit {said}. {' '.join(trust.reasons)}{likely}"
     if report.understated is not None and status == "below":
         return f"gate: undetermined: the figures are below the limit, but they are no evidence. {report.understated}"
+    membership = report.membership
+    if (
+        status == "below"
+        and membership.plan == "given"
+        and membership.duplicates_across_boundary
+        and (gate.fpr is not None and gate.fpr < LOW_FPR)
+    ):
+        return (
+            "gate: undetermined: the figures are below the limit, but they are no evidence. "
+            f"{membership.duplicates_across_boundary:,} members also stand, value for value, among the non-members, "
+            f"of which a {gate.figure} flags few; take these out of the non-members."
+        )
     return None
 
 

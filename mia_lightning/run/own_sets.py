@@ -1,9 +1,16 @@
-"""What a report says of the sets of a user's own that the records come from."""
+"""What a report says of a user's own sets, and of a split that is given, and what of them is refused."""
 
 from mia_lightning.datasets.duplicates import count_across, duplicate_group
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.membership import Membership
 from mia_lightning.run.definition import Audit
 from mia_lightning.terminal.progress import Stages
+
+FEW_EQUAL = 0.001
+"""The share of non-members that may equal members before low figures are no evidence: the lowest usual FPR."""
+MOST_EQUAL = 0.9
+"""The share of members, or of non-members, that may stand on the other side too before nearly nothing is left."""
 
 
 def say_where_from(stages: Stages, audit: Audit) -> None:
@@ -37,6 +44,32 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
     if count:
         stages.remark(
             f"{count:,} records of the training set of {origin.name} also stand, value for value, in its held-out sets."
+        )
+
+
+def check_given_split(stages: Stages, audit: Audit, population: Population, membership: Membership) -> None:
+    """Say where non-members of a given split equal, value for value, what the target was trained on.
+
+    Raises:
+        InputError: nearly all members, or nearly all non-members, do.
+    """
+    if audit.membership.draws_target:
+        return
+    group_N, member_N, nonmember_N = duplicate_group(population), membership.member_KN[0], membership.nonmember_KN[0]
+    num_members, num_nonmembers = int(member_N.sum()), int(nonmember_N.sum())
+    members = count_across(group_N, member_N, nonmember_N)
+    nonmembers = count_across(group_N, nonmember_N, member_N)
+    mend = "take these out of the held-out records, or list the others in a file, `membership.path`"
+    if members > MOST_EQUAL * num_members or nonmembers > MOST_EQUAL * num_nonmembers:
+        raise InputError(
+            f"{nonmembers:,} of {num_nonmembers:,} non-members of {population.name} equal, value for value, "
+            f"{members:,} of its {num_members:,} members, and too few others are left to measure leakage on; {mend}."
+        )
+    if nonmembers > FEW_EQUAL * num_nonmembers:
+        stages.remark(
+            f"{nonmembers:,} of {num_nonmembers:,} non-members equal, value for value, records that the target was "
+            f"trained on, so that low figures are no evidence: {mend}.",
+            kind="broken",
         )
 
 

@@ -15,7 +15,7 @@ from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit
-from mia_lightning.run.own_sets import say_where_from
+from mia_lightning.run.own_sets import check_given_split, say_where_from
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.terminal.amounts import size
 from mia_lightning.terminal.progress import Stages
@@ -81,6 +81,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
                 "hides none of them."
             )
     membership = filled(audit, population)
+    check_given_split(engine.stages, audit, population, membership)
     if not audit.shadow.makes_records:
         check_attacks(audit, membership, population, partial(filled, audit, population))
     guess, target = audit.guess, audit.attacked

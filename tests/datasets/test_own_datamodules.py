@@ -12,7 +12,15 @@ from own_projects import MEAN, STD, Digits, Pets, TemplateDigits, unpack_digits,
 from PIL import Image
 from pytorch_lightning.trainer.states import TrainerFn, TrainerState
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, RandomSampler, Subset, TensorDataset, random_split
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    random_split,
+)
 
 import mia_lightning as mia
 from mia_lightning.datasets.augmentation import Crop, Flip, augmented
@@ -198,6 +206,51 @@ def test_which_sets_are_held_out_can_be_told() -> None:
     population = Population.of(module, nonmembers=[table(2, 300), DataLoader(table(1, 400))])
     assert population.x_N[4:, 0].tolist() == [300, 302, 400]
     assert [part.name for part in population.origin.parts] == ["training set", "held-out 0 set", "held-out 1 set"]
+
+
+ONE = table(20)
+SHARING: dict[str, tuple[Any, Any, Any, list[str]]] = {
+    "one dataset": (ONE, ONE, None, ["training set", "validation set", "20 records"]),
+    "parts that overlap": (
+        Subset(ONE, range(12)),
+        Subset(ONE, range(9, 20)),
+        None,
+        ["training set (`train_dataloader`)", "validation set (`val_dataloader`)", "3 records", "TensorDataset"],
+    ),
+    "nested": (
+        ConcatDataset([table(5, 100), Subset(ONE, range(4, 20))]),
+        Subset(Subset(ONE, [1, 5]), [1, -2]),
+        None,
+        ["training set", "validation set", "1 records"],
+    ),
+    "training records evaluated": (
+        table(7, 100),
+        [table(5, 200), ONE],
+        Subset(ONE, [3, 4]),
+        ["validation 1 set", "test set", "2 records"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SHARING)
+def test_sets_with_records_in_common_are_refused(case: str) -> None:
+    train, val, test, parts = SHARING[case]
+    many = val if isinstance(val, list) else [val]
+    loaders = [DataLoader(each) for each in many]
+    module = Toy(DataLoader(train), loaders if isinstance(val, list) else loaders[0], test and DataLoader(test))
+    with pytest.raises(InputError) as caught:
+        Population.of(module)
+    assert all(part in str(caught.value) for part in [*parts, "nonmembers"]), caught.value
+    if test is not None:
+        assert len(Population.of(module, nonmembers="test")) == 9
+
+
+def test_parts_and_samplers_that_share_none_are_taken() -> None:
+    halves = [SubsetRandomSampler(range(start, start + 10)) for start in (0, 10)]
+    module = Toy(*(DataLoader(ONE, sampler=each) for each in halves), None)
+    assert len(Population.of(module)) == 20
+    with pytest.raises(InputError, match=r"training set and the held-out set \(`nonmembers`\) have 2 records"):
+        Population.of(Subset(ONE, [1, 2, 3]), nonmembers=DataLoader(ONE, sampler=[2, 3, 4]))
 
 
 class Forgetful(Toy):

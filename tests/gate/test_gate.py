@@ -36,7 +36,7 @@ def report_of(scores: dict[str, Numbers], n: int, *, threshold: float = 0.0, tar
         trust=TrustSection(verdict="not checked"),
         understated=None,
         attacks=[SimpleNamespace(name=name) for name in scores],
-        membership=SimpleNamespace(num_members=n, num_nonmembers=n),
+        membership=SimpleNamespace(num_members=n, num_nonmembers=n, plan="halves", duplicates_across_boundary=0),
         scores=Scores(
             attack=np.repeat(list(scores), rows),
             target=np.tile(np.repeat(np.arange(targets), 2 * n), len(scores)),
@@ -450,6 +450,28 @@ def test_a_target_that_is_not_what_it_seems_settles_no_gate(verdict: Any, tpr: f
     assert "rows shifted" in found.sentence
     assert "move them" in found.sentence
     assert found.records_to_settle is None  # more records would not help
+
+
+@pytest.mark.parametrize(
+    ("fpr", "plan", "count", "status"),
+    [
+        (0.005, "given", 1, "undetermined"),
+        (0.005, "given", 0, "below"),
+        (0.005, "halves", 1, "below"),
+        (0.05, "given", 1, "below"),
+    ],
+)
+def test_a_few_equal_records_are_many_at_a_low_fpr(fpr: float, plan: str, count: int, status: str) -> None:
+    n = 2000
+    gate = Gate(metric="tpr_at_fpr", fpr=fpr, limit=0.5)
+    report = report_of({"loss": np.random.default_rng(0).normal(size=2 * n)}, n)
+    report.membership.plan, report.membership.duplicates_across_boundary = plan, count
+    verdict = judge(report, gate)
+    assert verdict.status == status
+    assert ("1 members also stand" in verdict.sentence) == (status == "undetermined")
+    report = report_of({"loss": np.repeat([1.0, 0.0], n)}, n)
+    report.membership.plan, report.membership.duplicates_across_boundary = plan, count
+    assert judge(report, gate).status == "above"
 
 
 def test_figures_that_may_be_understated_fail_a_gate_but_never_pass_it() -> None:

@@ -113,6 +113,67 @@ def test_records_in_both_sets_are_counted() -> None:
     assert all(part in remark for part in ("5 records", "training set", "held-out"))
 
 
+def fair() -> tuple[torch.Tensor, torch.Tensor, nn.Module]:
+    """90 records, and a network that knows their classes but has seen none of them."""
+    label_N = torch.arange(90) % 3
+    x_N = 3 * torch.eye(4)[label_N] + torch.randn(90, 4, generator=generator(2, "own sets"))
+    model = network()
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(4)[:3])
+        model.bias.zero_()
+    return x_N, label_N, model
+
+
+@pytest.mark.parametrize("num_equal", [0, 5])
+@pytest.mark.parametrize("given_by", ["sets", "column", "plan"])
+def test_non_members_that_equal_members_let_nothing_be_cleared(given_by: str, num_equal: int) -> None:
+    """They stand at other places, so that their values alone show it."""
+    x_N, label_N, target = fair()
+    row_N = torch.cat([torch.arange(45), torch.arange(45 - num_equal, 90)])
+    x_N, label_N, member_N = x_N[row_N], label_N[row_N], torch.arange(90 + num_equal) < 45
+    train, held_out = (TensorDataset(x_N[each], label_N[each]) for each in (member_N, ~member_N))
+    data = {
+        "sets": lambda: mia.Population.of(train, nonmembers=held_out),
+        "column": lambda: mia.make_population(x_N, label_N, member=member_N),
+        "plan": lambda: mia.make_population(x_N, label_N),
+    }[given_by]()
+    plan = Given(member_N=member_N) if given_by == "plan" else Given()
+    options = quick_audit(shadow=mia.Real(count=2), target=target, membership=plan)
+    report = mia.audit(data, **options, gate=mia.Gate(metric="auc", limit=0.999))
+    assert report.gate is not None
+    if not num_equal:
+        assert report.broken == ()
+        assert report.headline.startswith("No membership leakage found")
+        assert report.gate.status == "below"
+        return
+    (broken,) = report.broken
+    assert "5 of 50 non-members" in broken
+    assert "membership.path" in broken
+    assert report.headline.startswith("Leakage may be understated")
+    assert (report.gate.status, report.gate.exit_code) == ("undetermined", 4)
+    assert broken in report.gate.sentence
+
+
+@pytest.mark.parametrize(("num_nonmembers", "is_broken"), [(1000, False), (999, True)])
+def test_one_in_a_thousand_non_members_may_equal_a_member(num_nonmembers: int, is_broken: bool) -> None:
+    x_N = torch.randn(40 + num_nonmembers, 4, generator=generator(1, "own sets"))
+    x_N[40] = x_N[0]
+    data = mia.make_population(x_N, torch.arange(len(x_N)) % 3, member=torch.arange(len(x_N)) < 40)
+    _, stages, _ = prepared(data, target=network())
+    assert bool(stages.broken) == is_broken
+
+
+@pytest.mark.parametrize(("members", "nonmembers"), [(range(40), range(40)), (range(20), range(60)), (range(60), [3])])
+def test_a_split_of_which_nothing_is_left_is_refused(members: Any, nonmembers: Any) -> None:
+    """The same records, in datasets of their own."""
+    train, held_out = (TensorDataset(*ALL[list(rows)]) for rows in (members, nonmembers))
+    both = len({*members} & {*nonmembers})
+    with pytest.raises(InputError, match=f"{both} of {len(nonmembers)} non-members.*{both} of its {len(members)} "):
+        prepared(mia.Population.of(train, nonmembers=held_out), target=network())
+    _, stages, _ = prepared(mia.Population.of(train, nonmembers=held_out))  # a pool has other non-members
+    assert stages.broken == []
+
+
 class Coloured(TensorDataset):
     """Pictures in three colours, each given to its transform as a PIL image."""
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from mia_lightning.datasets.own.sets import OwnSet
+from mia_lightning.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,25 @@ def places_of(dataset: Dataset[Any], leaves: list[Any], index: Sequence[int] | N
     own_M = np.arange(len(dataset)) if index is None else np.asarray(index, np.int64).reshape(-1)  # type: ignore[arg-type]
     leaf_M, index_M = _found(dataset, own_M, leaves)
     return Places(leaves, leaf_M, index_M)
+
+
+def check_disjoint(sets: Sequence[OwnSet], places: Sequence[Places]) -> None:
+    """Refuse sets that have records in common: a record that a model was trained on is no non-member.
+
+    Raises:
+        InputError: two of them have a place in common.
+    """
+    span = 1 + max(int(each.index_M.max(initial=0)) for each in places)
+    held = [np.unique(each.leaf_M * span + each.index_M) for each in places]
+    for (one, of_one), (other, of_other) in combinations(zip(sets, held, strict=True), 2):
+        both = np.intersect1d(of_one, of_other, assume_unique=True)
+        if len(both):
+            inner = type(places[0].leaves[int(both[0]) // span]).__name__
+            raise InputError(
+                f"The {one} and the {other} have {len(both):,} records in common, at the same places of one {inner}, "
+                "and each record must be in one set; split them anew, or give the held-out sets that count as "
+                "`nonmembers` (`dataset.nonmembers`)."
+            )
 
 
 def _found(dataset: Any, own_M: Any, leaves: list[Any]) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule,
 from mia_lightning.datasets.own.filling import filled
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
 from mia_lightning.datasets.own.own_transform import OwnTransform
-from mia_lightning.datasets.own.places import Places, places_of
+from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
 from mia_lightning.errors import InputError
@@ -98,7 +98,7 @@ def read_own(
 
     Raises:
         InputError: no records, labels that are no class numbers, items of different shapes, records that change at
-            random, or a loader whose batches are not known here.
+            random, sets with records in common, or a loader whose batches are not known here.
     """
     if isinstance(data, type):
         raise InputError(f"The data is {shown(data)}; give an object of it, such as {data.__name__}(...).")
@@ -107,6 +107,7 @@ def read_own(
     sets, doubt = found.sets, found.doubt
     leaves: list[Any] = []
     places = [places_of(each.dataset, leaves, each.index) for each in sets]
+    check_disjoint(sets, places)
     stand_ins = _stand_ins(sets, places, eval_dataset)
     attribute = None if ids is None else names_from(sets, places, ids)
     key = ids if attribute is None else None

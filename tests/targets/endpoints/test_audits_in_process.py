@@ -66,7 +66,7 @@ def test_equal_records_keep_their_own_predictions(
     blobs: Population, estimator: LogisticRegression, predictions: Path
 ) -> None:
     x_N = blobs.x_N.clone()
-    x_N[80:] = x_N[:40]
+    x_N[80:110] = x_N[:30]
     x_N[40:80] += 1
     report = audit(replace(blobs, x_N=x_N), Predictions(path=predictions))
     assert report.scores is not None
