@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.training.own.attributes import Held, held_by, numbers_of, reads
 from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
 from mia_lightning.training.own.refusals import AROUND, MEND, is_equal
-from mia_lightning.training.own.stand_in import StandInTrainer
-from mia_lightning.training.own.step import OwnStep, global_states
+from mia_lightning.training.own.step import OwnStep, global_states, settings_of
 
 _ON_TENSORS = {
     "_backward_hooks": "register_hook",
@@ -103,7 +103,7 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
     }
     parameters = [p for p in step.network.parameters() if p.grad is not None]
     gradients = [p.grad.clone() for p in parameters if p.grad is not None]
-    moments = _moments(step.trainer)
+    moments = _moments(step)
     for hook in (each for each in AROUND if has_own(step.module, each)):
         for factor, (epoch, batch) in (*((1.0, at) for at in moments), *((each, (0, 0)) for each in _FACTORS)):
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -124,7 +124,7 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
     Raises:
         InputError: a hook fails, or changes weights or the optimiser.
     """
-    moments = _moments(step.trainer)
+    moments = _moments(step)
     hooks = {"on_train_batch_end": moments, "on_train_epoch_end": moments, "on_train_end": moments[-1:]}
     for hook, tried in {**hooks, "on_fit_end": moments[-1:]}.items():
         for at in tried if has_own(step.module, hook) else ():
@@ -132,8 +132,9 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
             changed = _changed_at(at, step, hook, arguments, optimization, must_run=at == tried[0])
             if changed is not None:
                 raise InputError(
-                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "
-                    "or by a schedule, or give the network inside as `model`."
+                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step, "
+                    "by a schedule or, where it is no weight, in on_train_epoch_start, or give the network inside as "
+                    "`model`."
                 )
 
 
@@ -143,22 +144,34 @@ def check_epochs(step: OwnStep) -> None:
     Raises:
         InputError: it changes weights, or draws random numbers.
     """
-    for epoch in sorted({epoch for epoch, _ in _moments(step.trainer)}):
+    for epoch in sorted({epoch for epoch, _ in _moments(step)}):
         step.trainer.at(epoch, 0)
         try:
             with step.as_before(also_plain=False):
                 done = _done_by(step, "on_train_epoch_start")
-        except InputError:  # it is raised again where the epoch comes
+        except InputError as error:  # it is raised again where the epoch comes
+            if isinstance(error.__cause__, InputError):
+                raise
             return
         _refuse_once(step, "on_train_epoch_start", done)
     step.trainer.at(0, 0)
 
 
-def _moments(trainer: StandInTrainer) -> list[tuple[int, int]]:
-    """Epochs and batches at which a hook is tried: the first batches of all, and the ends of up to `_TRIED` epochs."""
+def _moments(step: OwnStep) -> list[tuple[int, int]]:
+    """Epochs and batches at which a hook is tried.
+
+    They are the first batches of all, the ends of up to `_TRIED` epochs, and those about the numbers of epochs and of
+    steps that its code and the module's attributes name.
+    """
+    trainer = step.trainer
     epochs, last = trainer.max_epochs, trainer.num_training_batches - 1
+    named = {number + beside for number in numbers_of(step.module) for beside in (-1, 0, 1)}
     few = {*range(min(8, epochs)), *torch.linspace(0, epochs - 1, min(_TRIED, epochs)).round().int().tolist()}
-    return sorted({(0, at) for at in range(min(_TRIED, last + 1))} | {(epoch, at) for epoch in few for at in (0, last)})
+    few |= {epoch for epoch in named if 0 <= epoch < epochs}
+    steps = [divmod(at, trainer.steps_per_epoch) for at in named if 0 <= at < trainer.estimated_stepping_batches]
+    batches = {(epoch, min(last, at * trainer.accumulate_grad_batches)) for epoch, at in steps}
+    batches |= {(0, at) for at in {*range(_TRIED), *named} if 0 <= at <= last}
+    return sorted(batches | {(epoch, at) for epoch in few for at in (0, last)})
 
 
 def _changed_at(
@@ -179,8 +192,8 @@ def _changed_at(
     try:
         with step.as_before(also_plain=False):
             return _changed(step, partial(step.hook, hook, *arguments), optimization)
-    except InputError:
-        if must_run:
+    except InputError as error:
+        if must_run or isinstance(error.__cause__, InputError):  # of the Trainer, which refuses to stop
             raise
         return None
     finally:
@@ -188,7 +201,12 @@ def _changed_at(
 
 
 def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimization | None = None) -> str | None:
-    """What of gradients, weights and the optimiser's settings a call changes; None for nothing."""
+    """What a call changes; None for nothing.
+
+    Args:
+        optimization: of a hook that a stack leaves out: its settings, what may be trained and what training reads of
+            the attributes may not change either.
+    """
 
     def held() -> dict[str, Any]:
         both = (*step.network.named_parameters(), *step.network.named_buffers())
@@ -196,14 +214,11 @@ def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimizati
         gradients = {f"the gradient of {name}": tensor.grad for name, tensor in named.items()}
         return {**named, **gradients}
 
-    def settings() -> list[dict[str, object]]:
-        if optimization is None:
-            return []
-        groups = optimization.optimizer.param_groups
-        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    def trained() -> dict[str, bool]:
+        return {f"requires_grad of `{name}`": p.requires_grad for name, p in step.network.named_parameters()}
 
     before = {name: None if value is None else value.detach().clone() for name, value in held().items()}
-    had = settings()
+    may_train, had, had_attributes = trained(), _settings(optimization), held_by(step.network) if optimization else {}
     call()
     after = held()
     for name, value in after.items():
@@ -212,4 +227,23 @@ def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimizati
             value is not None and other is not None and not is_equal(value.detach(), other)
         ):
             return name
-    return "the optimiser's settings" if settings() != had else None
+    if optimization is None:
+        return None
+    if _settings(optimization) != had:
+        return "the optimiser's settings"
+    changed = [name for name, value in trained().items() if may_train.get(name) != value]
+    return changed[0] if changed else _changed_attribute(step, had_attributes)
+
+
+def _settings(optimization: Optimization | None) -> list[dict[str, object]]:
+    return [] if optimization is None else settings_of([optimization.optimizer])
+
+
+def _changed_attribute(step: OwnStep, before: Held) -> str | None:
+    """The first attribute that is not what it was, and that training may read; those of library layers are always."""
+    for name in sorted(step.kept_since(before)):
+        path, _, attribute = name.rpartition(".")
+        is_users = path in step.user_modules and attribute != "training"
+        if not is_users or reads(step.network, attribute):
+            return f"`{name}`"
+    return None

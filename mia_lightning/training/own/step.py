@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.attributes import Held, held_by
 from mia_lightning.training.own.lightning import has_own, lightning_module
 from mia_lightning.training.own.nothing import Nothing
 from mia_lightning.training.own.stand_in import StandInTrainer, attach
@@ -120,12 +121,21 @@ class OwnStep:
             draws = nullcontext() if key_K is None else drawing(int(key_K[k]), step, x.device)
             with draws, self.as_before(also_plain=k < last), stack.as_one(state, x.device, step=step):
                 yield
+                left.append(settings_of(self.trainer.optimizers))
+
+        left: list[list[dict[str, Any]]] = []
 
         def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             loss = self.loss(x[k], label_KB[k], batch_index)
             return loss * share, loss
 
-        return gradients(loss_of, within)
+        loss_K = gradients(loss_of, within)
+        if any(each != left[0] for each in left):
+            raise InputError(
+                "it sets learning rates or other settings of the optimiser otherwise for each model, though one "
+                "optimiser steps for all; set them by a schedule, or by the epoch and the step alone"
+            )
+        return loss_K
 
     @contextmanager
     def as_before(self, *, also_plain: bool) -> Iterator[None]:
@@ -134,14 +144,24 @@ class OwnStep:
         So a list to which a step appends stays short, and no model sees what another one left.
 
         Args:
-            also_plain: numbers and texts, too; else they stay what the step made them, as a counter of steps.
+            also_plain: numbers, texts and the optimiser's settings, too; else they stay what the step made them, as a
+                counter of steps.
         """
         before = [_Attributes(vars(module)) for module in self.user_modules.values()]
+        settings = settings_of(self.trainer.optimizers) if also_plain else []
         try:
             yield
         finally:
             for each in before:
                 each.restore(also_plain)
+            for group, values in zip(_groups_of(self.trainer.optimizers), settings, strict=False):
+                group.update(values)
+
+    def kept_since(self, before: Held) -> set[str]:
+        """The attributes that hold something else than before, as paths from the network."""
+        after, path_of = held_by(self.network), {module: path for path, module in self.network.named_modules()}
+        changed = {each for each in {**before, **after} if before.get(each, self) != after.get(each, self)}
+        return {f"{path_of[module]}.{name}".removeprefix(".") for module, name in changed if module in path_of}
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
@@ -201,6 +221,19 @@ class _Attributes:
             elif len(value) != len(held) or value != held if isinstance(value, set) else _differs(value, held):
                 value.clear()
                 value.update(held)
+
+
+def settings_of(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
+    """The settings of all groups of parameters, as learning rates, without the parameters."""
+    return [{name: _kept(each) for name, each in group.items() if name != "params"} for group in _groups_of(optimizers)]
+
+
+def _groups_of(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _kept(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 def _copied(value: Any) -> Any:
