@@ -1,7 +1,5 @@
 """Hooks of a LightningModule, called before anything is trained to see whether a stack can follow them."""
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +23,56 @@ _ON_OPTIMIZERS = {
 _FACTORS = (1e8, 1e-8, torch.nan)
 """By which gradients are multiplied, beside 1, where such a hook is tried."""
 _TRIED = 32  # epochs, and batches of the first one
+
+
+class _Held:
+    """Gradients and weights as they are now.
+
+    Args:
+        optimization: of a hook that a stack leaves out: its settings, what may be trained, and the attributes that
+            training reads may not change either.
+    """
+
+    def __init__(self, step: OwnStep, optimization: Optimization | None = None) -> None:
+        self.step, self.optimization = step, optimization
+        self._tensors = {name: None if each is None else each.clone() for name, each in self._now().items()}
+        self._settings, self._trained = self._settings_now(), self._trained_now()
+        self._attributes: Held = {} if optimization is None else held_by(step.network)
+
+    def changed(self) -> str | None:
+        """What is no longer as it was; None for nothing."""
+        for name, value in self._now().items():
+            other = self._tensors.get(name)
+            if (value is None) != (other is None) or (
+                value is not None and other is not None and not is_equal(value, other)
+            ):
+                return name
+        if self.optimization is None:
+            return None
+        if self._settings_now() != self._settings:
+            return "the optimiser's settings"
+        changed = [name for name, value in self._trained_now().items() if self._trained.get(name) != value]
+        return f"requires_grad of {changed[0]}" if changed else self._changed_attribute()
+
+    def _changed_attribute(self) -> str | None:
+        """The first attribute that is another and that training may read, as it does those of layers of a library."""
+        for name in sorted(self.step.kept_since(self._attributes)):
+            path, _, attribute = name.rpartition(".")
+            is_users = path in self.step.user_modules and attribute != "training"
+            if not is_users or reads(self.step.network, attribute):
+                return f"`{name}`"
+        return None
+
+    def _now(self) -> dict[str, Tensor | None]:
+        named = dict((*self.step.network.named_parameters(), *self.step.network.named_buffers()))
+        gradients = {f"the gradient of `{name}`": tensor.grad for name, tensor in named.items()}
+        return {**{f"`{name}`": tensor.detach() for name, tensor in named.items()}, **gradients}
+
+    def _settings_now(self) -> list[dict[str, Any]]:
+        return [] if self.optimization is None else settings_of([self.optimization.optimizer])
+
+    def _trained_now(self) -> dict[str, bool]:
+        return {f"`{name}`": p.requires_grad for name, p in self.step.network.named_parameters()}
 
 
 def check_start(step: OwnStep) -> None:
@@ -58,8 +106,9 @@ def _done_by(step: OwnStep, hook: str) -> str | None:
     """What a hook does that it must not do once for all models; None for nothing."""
     if not has_own(step.module, hook):
         return None
-    before = global_states()[0]  # other threads may draw from Python's
-    changed = _changed(step, partial(step.hook, hook))
+    before, held = global_states()[0], _Held(step)  # of other generators, as Python's, other threads may draw
+    step.hook(hook)
+    changed = held.changed()
     if changed is not None:
         return f"changes {changed}"
     return None if global_states()[0] == before else "draws random numbers"
@@ -105,15 +154,17 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
     gradients = [p.grad.clone() for p in parameters if p.grad is not None]
     moments = _moments(step)
     for hook in (each for each in AROUND if has_own(step.module, each)):
-        for factor, (epoch, batch) in (*((1.0, at) for at in moments), *((each, (0, 0)) for each in _FACTORS)):
+        for factor in (1.0, *_FACTORS):
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient * factor
-            at = (epoch, batch)
-            changed = _changed_at(at, step, hook, arguments.get(hook, ()), optimization, must_run=at == (0, 0))
-            if changed is not None:
-                raise InputError(
-                    f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; {MEND}."
-                )
+            held = _Held(step, optimization)
+            for at in moments if factor == 1 else moments[:1]:
+                changed = _changed_at(at, held, hook, arguments.get(hook, ()), must_run=at == moments[0])
+                if changed is not None:
+                    raise InputError(
+                        f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; "
+                        f"{MEND}."
+                    )
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
 
@@ -127,9 +178,12 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
     moments = _moments(step)
     hooks = {"on_train_batch_end": moments, "on_train_epoch_end": moments, "on_train_end": moments[-1:]}
     for hook, tried in {**hooks, "on_fit_end": moments[-1:]}.items():
-        for at in tried if has_own(step.module, hook) else ():
+        if not has_own(step.module, hook):
+            continue
+        held = _Held(step, optimization)
+        for at in tried:
             arguments = (outputs, batch, at[1]) if hook == "on_train_batch_end" else ()
-            changed = _changed_at(at, step, hook, arguments, optimization, must_run=at == tried[0])
+            changed = _changed_at(at, held, hook, arguments, must_run=at == tried[0])
             if changed is not None:
                 raise InputError(
                     f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step, "
@@ -175,75 +229,21 @@ def _moments(step: OwnStep) -> list[tuple[int, int]]:
 
 
 def _changed_at(
-    at: tuple[int, int],
-    step: OwnStep,
-    hook: str,
-    arguments: tuple[object, ...],
-    optimization: Optimization,
-    *,
-    must_run: bool,
+    at: tuple[int, int], held: _Held, hook: str, arguments: tuple[object, ...], *, must_run: bool
 ) -> str | None:
     """What a hook changes at this epoch and batch; lists that it empties are as before it, but its counters go on.
 
     Args:
         must_run: whether it is refused where it fails, as it may at a later batch for want of a training before it.
     """
-    step.trainer.at(*at)
+    held.step.trainer.at(*at)
     try:
-        with step.as_before(also_plain=False):
-            return _changed(step, partial(step.hook, hook, *arguments), optimization)
+        with held.step.as_before(also_plain=False):
+            held.step.hook(hook, *arguments)
+            return held.changed()
     except InputError as error:
         if must_run or isinstance(error.__cause__, InputError):  # of the Trainer, which refuses to stop
             raise
-        return None
+        return held.changed()
     finally:
-        step.trainer.at(0, 0)
-
-
-def _changed(step: OwnStep, call: Callable[[], object], optimization: Optimization | None = None) -> str | None:
-    """What a call changes; None for nothing.
-
-    Args:
-        optimization: of a hook that a stack leaves out: its settings, what may be trained and what training reads of
-            the attributes may not change either.
-    """
-
-    def held() -> dict[str, Any]:
-        both = (*step.network.named_parameters(), *step.network.named_buffers())
-        named: dict[str, Any] = {f"`{name}`": tensor for name, tensor in both}
-        gradients = {f"the gradient of {name}": tensor.grad for name, tensor in named.items()}
-        return {**named, **gradients}
-
-    def trained() -> dict[str, bool]:
-        return {f"requires_grad of `{name}`": p.requires_grad for name, p in step.network.named_parameters()}
-
-    before = {name: None if value is None else value.detach().clone() for name, value in held().items()}
-    may_train, had, had_attributes = trained(), _settings(optimization), held_by(step.network) if optimization else {}
-    call()
-    after = held()
-    for name, value in after.items():
-        other = before.get(name)
-        if (value is None) != (other is None) or (
-            value is not None and other is not None and not is_equal(value.detach(), other)
-        ):
-            return name
-    if optimization is None:
-        return None
-    if _settings(optimization) != had:
-        return "the optimiser's settings"
-    changed = [name for name, value in trained().items() if may_train.get(name) != value]
-    return changed[0] if changed else _changed_attribute(step, had_attributes)
-
-
-def _settings(optimization: Optimization | None) -> list[dict[str, object]]:
-    return [] if optimization is None else settings_of([optimization.optimizer])
-
-
-def _changed_attribute(step: OwnStep, before: Held) -> str | None:
-    """The first attribute that is not what it was, and that training may read; those of library layers are always."""
-    for name in sorted(step.kept_since(before)):
-        path, _, attribute = name.rpartition(".")
-        is_users = path in step.user_modules and attribute != "training"
-        if not is_users or reads(step.network, attribute):
-            return f"`{name}`"
-    return None
+        held.step.trainer.at(0, 0)

@@ -108,7 +108,7 @@ class _Trial:
             before = held_by(step.network)
             s = -1
             while (s := s + 1) < self.num_steps:
-                trainer.at(*divmod(s, self.num_batches))
+                trainer.at(*self._moment(s))
                 network.zero_grad()
                 with drawing(k, s, _CPU):
                     at_first = global_states()
@@ -122,7 +122,8 @@ class _Trial:
                 if s < _STEPS:
                     self.gradient_SK[s].append(_gradients(network))
                 self.attributes |= step.kept_since(before)
-                self.num_steps = _LONG if self.attributes else _STEPS
+                if self.attributes:
+                    self.num_steps = max(_STEPS, min(_LONG, trainer.estimated_stepping_batches))
             self._check_buffers(network, buffers)
             if k == 0:
                 check_around(step, optimization, loss.detach())
@@ -137,14 +138,16 @@ class _Trial:
         """Records `[K, B, *features]` and labels `[K, B]` of a step, which may change them in place."""
         return self.x_SKB[s % _STEPS].clone(), self.label_SKB[s % _STEPS].clone()
 
-    def _place(self, s: int) -> int:
-        return s % self.num_batches
+    def _moment(self, s: int) -> tuple[int, int]:
+        """Epoch and batch of a step; in a training of fewer steps, they all are of the last epoch."""
+        epoch = min(s // self.num_batches, self.recipe.epochs - 1)
+        return epoch, s - epoch * self.num_batches
 
     def _loss_alone(self, step: OwnStep, network: nn.Module, s: int, k: int) -> Tensor:
         _set_step(network, s)
         x_B, label_B = (each[k] for each in self._batch(s))
         try:
-            loss = step.loss(x_B, label_B, self._place(s))
+            loss = step.loss(x_B, label_B, self._moment(s)[1])
         except Exception as error:  # the user's own code may raise anything
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
             dtype = str(x_B.dtype).removeprefix("torch.")
@@ -179,7 +182,7 @@ class _Trial:
 
         def losses(s: int) -> Tensor:
             key_K = torch.arange(_MODELS)
-            return step.looped(stack, gradients, *self._batch(s), step=s, batch_index=self._place(s), key_K=key_K)
+            return step.looped(stack, gradients, *self._batch(s), step=s, batch_index=self._moment(s)[1], key_K=key_K)
 
         with step.explained(_capital(self.step_of)):
             differs = self._differs(stack, step, losses, self.num_steps)
@@ -208,7 +211,7 @@ class _Trial:
             stack, step = self._stack()
 
             def losses(s: int) -> Tensor:
-                loss_K = step.mapped(stack, *self._batch(s), step=s, batch_index=self._place(s))
+                loss_K = step.mapped(stack, *self._batch(s), step=s, batch_index=self._moment(s)[1])
                 loss_K.sum().backward()
                 return loss_K.detach()
 
@@ -230,12 +233,14 @@ class _Trial:
             step.hook(hook)
         return stack, step
 
-    def _differs(self, stack: Stack, step: OwnStep, losses: Callable[[int], Tensor], num_steps: int = _STEPS) -> str | None:
+    def _differs(
+        self, stack: Stack, step: OwnStep, losses: Callable[[int], Tensor], num_steps: int = _STEPS
+    ) -> str | None:
         """Which of `losses` and `gradients` are not those of the models alone; None for neither."""
         found: list[Tensor] = []
         same = True
         for s in range(num_steps):
-            step.trainer.at(*divmod(s, self.num_batches))
+            step.trainer.at(*self._moment(s))
             stack.zero_grad(set_to_none=True)
             found.append(losses(s).float())
             gradient_K = _gradients(stack.networks)
