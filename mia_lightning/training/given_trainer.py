@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
-from mia_lightning.training.own.refusals import check_callbacks, left_out
+from mia_lightning.training.own.refusals import check_callbacks, left_out, may_change, warning_of
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
 
@@ -20,6 +20,7 @@ class Fit:
         accumulate_batches: of one optimiser step.
         ended: whether the Trainer has ended its own training before its last epoch.
         left_out: the classes of its callbacks that take no part here.
+        may_change: those of them that may change the training, with their hooks; None for none.
     """
 
     epochs: int
@@ -27,6 +28,7 @@ class Fit:
     accumulate_batches: int
     ended: bool = False
     left_out: tuple[str, ...] = ()
+    may_change: str | None = None
 
     def applied(self, recipe: Recipe) -> Recipe:
         """The recipe by which the Trainer would train."""
@@ -48,6 +50,11 @@ class Fit:
             taken += f", gradients of {self.accumulate_batches} batches accumulated"
         left = f" Its {', '.join(self.left_out)} take no part." if self.left_out else ""
         return f"From the Trainer that was given: {taken}.{left}"
+
+    @property
+    def warning(self) -> str | None:
+        """Which callbacks may have changed the training; None for none."""
+        return warning_of(self.may_change, "The Trainer that was given has")
 
 
 def settings_of(trainer: pl.Trainer) -> TrainerSettings:
@@ -88,6 +95,7 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
             accumulate_batches=trainer.accumulate_grad_batches,
             ended=ended,
             left_out=left_out(callbacks),
+            may_change=may_change(callbacks),
         ),
     )
 

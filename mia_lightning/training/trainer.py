@@ -77,6 +77,9 @@ class FitOfTrainer(Protocol):
     @property
     def sentence(self) -> str: ...
 
+    @property
+    def warning(self) -> str | None: ...
+
     def applied(self, recipe: Any) -> Any: ...
 
 

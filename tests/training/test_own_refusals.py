@@ -12,9 +12,11 @@ from own_training import own_job, trained
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from mia_lightning.callbacks.monitor import LeakageMonitor
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.given_trainer import settings_of
 from mia_lightning.training.own.taken import taken
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
@@ -454,7 +456,7 @@ class SomeLayers(Net):
 @pytest.mark.parametrize(
     ("methods", "parts"),
     [
-        ({"training_step": lambda self, batch, batch_idx: None}, ["NoneType", "loss"]),
+        ({"training_step": lambda self, batch, batch_idx: None}, ["None", "loss"]),
         ({"training_step": lambda self, batch, batch_idx: {"logits": self(batch[0])}}, ["dict", "loss"]),
         ({"training_step": lambda self, batch, batch_idx: self(batch[0])}, ["[4, 3]"]),
         ({"training_step": lambda self, batch, batch_idx: self(batch[0]).mean().detach()}, ["gradient"]),
@@ -758,3 +760,86 @@ class RateOfTensors(Net):
 @pytest.mark.parametrize("kind", [RateByLoss, RateOfTensors])
 def test_learning_rates_of_each_model(kind: type[nn.Module], blobs: Population) -> None:
     assert "learning rates" in refusal(kind, blobs)
+
+
+class SkipsNamed(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if self.global_step == 7 else super().training_step(batch, batch_idx)
+
+
+class EndsEarly(Net):
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        return -1 if self.current_epoch == self.trainer.max_epochs - 1 else None
+
+
+@pytest.mark.parametrize("kind", [SkipsNamed, EndsEarly])
+def test_batches_that_are_skipped_later(kind: type[nn.Module], blobs: Population) -> None:
+    sentence = refusal(kind, blobs, epochs=9)
+    assert ("None" if kind is SkipsNamed else "on_train_batch_start") in sentence
+    assert "execution" not in sentence
+
+
+class SkipsLate(Net):
+    """Skips a batch once its weights have moved, as they do not before training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.zeros(6, 8).T.contiguous())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == 0:
+            self.first.copy_(self.layer.weight.detach())
+        moved = float((self.layer.weight.detach() - self.first).abs().max())
+        return None if self.current_epoch == 2 and moved > 0 else super().training_step(batch, batch_idx)
+
+
+def test_a_batch_that_is_skipped_in_the_middle_of_training_ends_in_a_sentence(blobs: Population) -> None:
+    with pytest.raises(InputError) as refused:
+        trained(own_job(SkipsLate, blobs))
+    for part in ("None", "epoch 2", "SkipsLate"):
+        assert part in str(refused.value)
+    assert "training.execution" not in str(refused.value)
+
+
+class SetsRates(pl.Callback):
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        trainer.optimizers[0].param_groups[0]["lr"] *= 0.9
+
+
+class StopsAndSets(pl.callbacks.EarlyStopping):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.tau = 0.5
+
+
+@pytest.mark.parametrize(
+    ("callback", "hook"),
+    [
+        (SetsRates(), "on_train_batch_start"),
+        (StopsAndSets("loss"), "on_train_epoch_end"),
+        (pl.callbacks.LambdaCallback(on_train_epoch_start=print), "on_train_epoch_start"),
+        (pl.callbacks.LearningRateMonitor(), None),
+        (pl.callbacks.EarlyStopping("loss"), None),
+        (pl.callbacks.ModelCheckpoint(), None),
+        (LeakageMonitor(), None),
+    ],
+)
+def test_callbacks_that_may_change_the_training_are_warned_of(
+    callback: pl.Callback, hook: str | None, blobs: Population
+) -> None:
+    own = with_method("configure_callbacks", lambda self: callback)
+    how = taken(bind_records(own, blobs), blobs, Recipe(epochs=2, batch_size=8), num_records=20)
+    settings = settings_of(pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, callbacks=[callback]))
+    assert settings.fit is not None
+    for warning in (how.warning, settings.fit.warning):
+        assert (warning is None) is (hook is None)
+        assert warning is None or (type(callback).__name__ in warning and str(hook) in warning)
+
+
+def test_hooks_around_backward_that_stand_on_the_callback_itself_are_refused(blobs: Population) -> None:
+    callback = pl.callbacks.LambdaCallback(on_before_optimizer_step=print)
+    sentence = refusal(with_method("configure_callbacks", lambda self: callback), blobs)
+    with pytest.raises(InputError) as refused:
+        settings_of(pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, callbacks=[callback]))
+    for each in (sentence, str(refused.value)):
+        assert "LambdaCallback" in each
+        assert "on_before_optimizer_step" in each

@@ -1,5 +1,6 @@
 """Hooks of a LightningModule, called before anything is trained to see whether a stack can follow them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mia_lightning.training.own.attributes import Held, held_by, numbers_of, rea
 from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
 from mia_lightning.training.own.refusals import AROUND, MEND, is_equal
-from mia_lightning.training.own.step import OwnStep, global_states, settings_of
+from mia_lightning.training.own.step import OwnStep, SkippedError, global_states, settings_of
 
 _ON_TENSORS = {
     "_backward_hooks": "register_hook",
@@ -212,20 +213,45 @@ def check_epochs(step: OwnStep) -> None:
 
 
 def _moments(step: OwnStep) -> list[tuple[int, int]]:
-    """Epochs and batches at which a hook is tried.
+    """Epochs and batches at which a hook is tried: first batches, the ends of up to `_TRIED` epochs, and the named."""
+    epochs, last = step.trainer.max_epochs, step.trainer.num_training_batches - 1
+    few = {*range(min(8, epochs)), *torch.linspace(0, epochs - 1, min(_TRIED, epochs)).round().int().tolist()}
+    first = {(0, at) for at in range(min(_TRIED, last + 1))}
+    return sorted(first | {(epoch, at) for epoch in few for at in (0, last)} | _named_moments(step))
 
-    They are the first batches of all, the ends of up to `_TRIED` epochs, and those about the numbers of epochs and of
-    steps that its code and the module's attributes name.
-    """
+
+def _named_moments(step: OwnStep) -> set[tuple[int, int]]:
+    """Those about the numbers of epochs, batches and steps that the module's code and attributes name."""
     trainer = step.trainer
     epochs, last = trainer.max_epochs, trainer.num_training_batches - 1
     named = {number + beside for number in numbers_of(step.module) for beside in (-1, 0, 1)}
-    few = {*range(min(8, epochs)), *torch.linspace(0, epochs - 1, min(_TRIED, epochs)).round().int().tolist()}
-    few |= {epoch for epoch in named if 0 <= epoch < epochs}
     steps = [divmod(at, trainer.steps_per_epoch) for at in named if 0 <= at < trainer.estimated_stepping_batches]
-    batches = {(epoch, min(last, at * trainer.accumulate_grad_batches)) for epoch, at in steps}
-    batches |= {(0, at) for at in {*range(_TRIED), *named} if 0 <= at <= last}
-    return sorted(batches | {(epoch, at) for epoch in few for at in (0, last)})
+    moments = {(epoch, min(last, at * trainer.accumulate_grad_batches)) for epoch, at in steps}
+    moments |= {(0, at) for at in named if 0 <= at <= last}
+    return moments | {(epoch, at) for epoch in named if 0 <= epoch < epochs for at in (0, last)}
+
+
+def check_skips(step: OwnStep, batch: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    """Take the step at some later epochs and batches, where other failures are no matter: they are raised if they come.
+
+    Args:
+        batch: gives records and labels of one model.
+
+    Raises:
+        SkippedError: it skips one of these batches.
+    """
+    last = step.trainer.num_training_batches - 1
+    ends = [(0, last), (step.trainer.max_epochs - 1, last)]
+    for at in dict.fromkeys((*ends, *sorted(_named_moments(step))[:_TRIED])):
+        step.trainer.at(*at)
+        try:
+            with step.as_before(also_plain=True):
+                step.loss(*batch(), at[1])
+        except SkippedError:
+            raise
+        except Exception:  # the user's own code
+            break
+    step.trainer.at(0, 0)
 
 
 def _changed_at(

@@ -27,6 +27,10 @@ _REGISTRIES = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
+class SkippedError(InputError):
+    """A step that skips its batch, or ends its epoch."""
+
+
 class OwnStep:
     """Calls the module's hooks and its `training_step`, as Lightning would, with records and labels of one model.
 
@@ -76,7 +80,7 @@ class OwnStep:
             if "transfer_batch_to_device" in self._has:
                 batch = self.module.transfer_batch_to_device(batch, x_B.device, 0)
             if "on_train_batch_start" in self._has and self.module.on_train_batch_start(batch, batch_index) == -1:
-                raise InputError("its on_train_batch_start ends an epoch early, which would end it for all models")
+                raise SkippedError("its on_train_batch_start ends an epoch early, which would end it for all models")
             output = self.module.training_step(*(batch, batch_index)[: self._takes])
         return _loss_of(output)
 
@@ -273,6 +277,8 @@ def _loss_of(output: object) -> Tensor:
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if isinstance(loss, Nothing):
         raise InputError("its loss depends on what a torchmetrics object or the logger gives, which do nothing here")
+    if output is None:
+        raise SkippedError("its training_step gives None, which skips a batch, instead of a loss, for all models alike")
     if not isinstance(loss, Tensor):
         raise InputError(
             f"its training_step gives {type(output).__name__} without a loss; return the loss, or a dict with `loss`"

@@ -12,10 +12,17 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.training.own.attributes import held_by
-from mia_lightning.training.own.hooks import check_around, check_end, check_epochs, check_start, check_tensor_hooks
+from mia_lightning.training.own.hooks import (
+    check_around,
+    check_end,
+    check_epochs,
+    check_skips,
+    check_start,
+    check_tensor_hooks,
+)
 from mia_lightning.training.own.lightning import lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
-from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out
+from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out, may_change
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
 from mia_lightning.training.stack.layers import CounterDropout, make_stackable
@@ -41,11 +48,13 @@ class Tried:
         draws: whether the step draws from global generators.
         refusal: why `vmap` cannot run it, one clause; None where it can.
         left_out: the classes of the module's own callbacks that take no part.
+        may_change: those of them that may change the training, with their hooks; None for none.
     """
 
     draws: bool
     refusal: str | None
     left_out: tuple[str, ...]
+    may_change: str | None = None
 
 
 def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
@@ -65,7 +74,7 @@ def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, 
             f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
         )
         refusal = refusal if draws else trial.under_vmap()
-        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out)
+        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out, may_change=trial.may_change)
 
 
 class _Trial:
@@ -83,7 +92,8 @@ class _Trial:
         self.name = type(module).__name__
         self.step_of = f"the training_step of {self.name}"
         check_methods(module)
-        self.left_out = left_out(callbacks_of(module))
+        callbacks = callbacks_of(module)
+        self.left_out, self.may_change = left_out(callbacks), may_change(callbacks)
         check_batches(module, f"The LightningModule {self.name}", self.x_SKB[0, 0])
         self.num_steps = _STEPS
         self.loss_SK = torch.zeros(_LONG, _MODELS)
@@ -129,6 +139,8 @@ class _Trial:
                 check_around(step, optimization, loss.detach())
                 check_end(step, optimization, {"loss": loss.detach()}, [each[k] for each in self._batch(0)])
                 check_epochs(step)
+                with step.explained(_capital(self.step_of)), drawing(k, s, _CPU):
+                    check_skips(step, self._first_batch)
         return moved or all(moved_python)  # other threads draw from Python's, too
 
     def _trainer(self) -> Any:
@@ -137,6 +149,10 @@ class _Trial:
     def _batch(self, s: int) -> tuple[Tensor, Tensor]:
         """Records `[K, B, *features]` and labels `[K, B]` of a step, which may change them in place."""
         return self.x_SKB[s % _STEPS].clone(), self.label_SKB[s % _STEPS].clone()
+
+    def _first_batch(self) -> tuple[Tensor, Tensor]:
+        x_KB, label_KB = self._batch(0)
+        return x_KB[0], label_KB[0]
 
     def _moment(self, s: int) -> tuple[int, int]:
         """Epoch and batch of a step; in a training of fewer steps, they all are of the last epoch."""
