@@ -88,6 +88,8 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     is_trained = target.takes_recipe or guess is None or guess.model is None  # the architecture, by whichever role
     if audit.trainer.fit is not None:
         engine.stages.remark(audit.trainer.fit.sentence, kind="note")
+        if audit.trainer.fit.warning is not None:
+            engine.stages.remark(audit.trainer.fit.warning)
     how = _how(audit, Guess(), trainings, population, membership, trainable=is_trained)
     setup = Setup(engine=engine, population=population, membership=membership, **how)
     _check_roles(setup, audit)

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 
 from mia_lightning.errors import InputError
 from mia_lightning.lightning_names import base_named
-from mia_lightning.training.own.refusals import check_callbacks, left_out
+from mia_lightning.training.own.refusals import check_callbacks, left_out, may_change, warning_of
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import PRECISIONS, TrainerSettings
 
@@ -23,6 +23,7 @@ class Fit:
         accumulate_batches: of one optimiser step.
         why: these epochs, where they are not those that the Trainer was to train, in a clause; "" where they are.
         left_out: the classes of its callbacks that take no part here.
+        may_change: those of them that may change the training, with their hooks; None for none.
     """
 
     epochs: int
@@ -30,6 +31,7 @@ class Fit:
     accumulate_batches: int
     why: str = ""
     left_out: tuple[str, ...] = ()
+    may_change: str | None = None
 
     def applied(self, recipe: Recipe) -> Recipe:
         """The recipe by which the Trainer would train."""
@@ -63,6 +65,11 @@ class Fit:
             taken += f", gradients of {self.accumulate_batches} batches accumulated"
         left = f" Its {', '.join(self.left_out)} take no part." if self.left_out else ""
         return f"From the Trainer that was given: {taken}.{left}"
+
+    @property
+    def warning(self) -> str | None:
+        """Which callbacks may have changed the training; None for none."""
+        return warning_of(self.may_change, "The Trainer that was given has")
 
 
 def settings_of(trainer: pl.Trainer) -> TrainerSettings:
@@ -103,6 +110,7 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
             accumulate_batches=trainer.accumulate_grad_batches,
             why=why,
             left_out=left_out(callbacks),
+            may_change=may_change(callbacks),
         ),
     )
 

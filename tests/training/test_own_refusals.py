@@ -1,5 +1,6 @@
 """What of a LightningModule a stack cannot follow is refused in one sentence, before anything is trained."""
 
+from collections import deque
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,11 @@ from own_training import own_job, trained
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from mia_lightning.callbacks.monitor import LeakageMonitor
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.training.given_trainer import settings_of
 from mia_lightning.training.own.taken import taken
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
@@ -453,7 +456,7 @@ class SomeLayers(Net):
 @pytest.mark.parametrize(
     ("methods", "parts"),
     [
-        ({"training_step": lambda self, batch, batch_idx: None}, ["NoneType", "loss"]),
+        ({"training_step": lambda self, batch, batch_idx: None}, ["None", "loss"]),
         ({"training_step": lambda self, batch, batch_idx: {"logits": self(batch[0])}}, ["dict", "loss"]),
         ({"training_step": lambda self, batch, batch_idx: self(batch[0])}, ["[4, 3]"]),
         ({"training_step": lambda self, batch, batch_idx: self(batch[0]).mean().detach()}, ["gradient"]),
@@ -568,3 +571,275 @@ def test_a_shared_part_that_cannot_begin_anew(blobs: Population) -> None:
         own_job(partial(Shared, net=OwnParameter()), blobs)
     for part in ("OwnParameter", "net.gamma", "reset_parameters"):
         assert part in str(refused.value)
+
+
+class Anneal:
+    """An object of the user's own, with a state."""
+
+    def __init__(self) -> None:
+        self.tau = 1.0
+
+
+def temperature(module: Any) -> float:
+    return float(module.warmth)
+
+
+class Keeps(Net):
+    """Its step reads what its hooks may change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tau, self.warmth, self.anneal, self.weights = 1.0, 1.0, Anneal(), {"tau": 1.0}
+        self.dropout, self.inner = nn.Dropout(0.1), OwnScale()
+        self.outputs: list[float] = []
+        self.last, self.seen = 0.0, 0
+        self.late = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        self.outputs.append(0.0)
+        scale = self.tau * temperature(self) * self.anneal.tau * self.weights["tau"] * self.inner.scale
+        if self.current_epoch > 100 and self.late:
+            return super().training_step(batch, batch_idx) * 2
+        return super().training_step(batch, batch_idx) * scale * (1 + self.seen)
+
+
+class OwnScale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1.0
+
+
+def assign(path: str, value: Any) -> Any:
+    """A function that sets what stands at this path from the module."""
+    *parents, name = path.split(".")
+
+    def do(self: Any, *args: Any) -> None:
+        for parent in parents:
+            self = getattr(self, parent)
+        setattr(self, name, value)
+
+    return do
+
+
+def set_item(self: Any, *args: Any) -> None:
+    self.weights["tau"] = 0.5
+
+
+def thaw(self: Any, *args: Any) -> None:
+    self.layer.requires_grad_(False)
+
+
+def slower(self: Any, *args: Any) -> None:
+    self.optimizers().param_groups[0]["lr"] *= 0.1
+
+
+@pytest.mark.parametrize(
+    ("do", "part"),
+    [
+        (assign("tau", 0.5), "`tau`"),
+        (assign("warmth", 0.5), "`warmth`"),
+        (assign("late", True), "`late`"),
+        (assign("anneal.tau", 0.5), "`anneal`"),
+        (assign("inner.scale", 0.5), "`inner.scale`"),
+        (assign("dropout.p", 0.5), "`dropout.p`"),
+        (set_item, "`weights`"),
+        (lambda self, *args: self.layer.eval() and None, "`layer.training`"),
+        (thaw, "requires_grad of `layer.weight`"),
+        (slower, "optimiser's settings"),
+        (assign("trainer.should_stop", True), "should_stop"),
+    ],
+)
+@pytest.mark.parametrize("epoch", [0, 4, 8])
+@pytest.mark.parametrize("hook", ["on_train_epoch_end", "on_train_batch_end", "on_after_backward"])
+def test_hooks_that_change_what_training_reads(do: Any, part: str, epoch: int, hook: str, blobs: Population) -> None:
+    own = type("Own", (Keeps,), {hook: only(epoch, do)})
+    sentence = refusal(own, blobs, epochs=9)
+    assert part in sentence
+    assert hook in sentence
+
+
+def test_hooks_that_keep_what_is_reported_are_left_out(blobs: Population) -> None:
+    def keep(self: Any, outputs: Any, *args: Any) -> None:
+        self.last = outputs["loss"].item()
+
+    def begin_anew(self: Any) -> None:
+        self.outputs = [] if self.current_epoch % 2 else self.outputs[:0]
+
+    own = type("Own", (Keeps,), {"on_train_batch_end": keep, "on_train_epoch_end": begin_anew})
+    own_job(own, blobs, epochs=9).check()
+
+
+class Milestones(Keeps):
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = [131]
+
+    def on_train_epoch_end(self) -> None:
+        if self.current_epoch in self.at:
+            self.tau = 0.1
+
+
+class StepNamed(Keeps):
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.global_step == 403:
+            self.tau = 0.1
+
+
+class EpochNamed(Keeps):
+    def on_train_epoch_start(self) -> None:
+        if self.current_epoch == 151:
+            self.other.reset_parameters()
+
+
+@pytest.mark.parametrize("kind", [Milestones, StepNamed, EpochNamed])
+def test_hooks_are_tried_where_their_code_or_attributes_say(kind: type[nn.Module], blobs: Population) -> None:
+    assert ("`tau`" in refusal(kind, blobs, epochs=300)) or kind is EpochNamed
+
+
+class LateList(Net):
+    """Uses the losses that it keeps once there are some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: Any = []
+        self.least = 4
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(float(loss.detach()))
+        return loss / (sum(self.losses) / len(self.losses)) if len(self.losses) >= self.least else loss
+
+
+class LateDeque(LateList):
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses = deque(maxlen=5)
+        self.least = 5
+
+
+class LateObject(LateList):
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses = KeepsThem()
+
+
+class KeepsThem(list[float]):
+    """Of the user's own."""
+
+
+class LateClass(Net):
+    count = 0
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        LateClass.count += 1
+        return super().training_step(batch, batch_idx) * (1 + LateClass.count // 5)
+
+
+@pytest.mark.parametrize("kind", [LateList, LateDeque, LateObject, LateClass])
+def test_what_is_kept_and_used_only_after_some_steps(kind: type[nn.Module], blobs: Population) -> None:
+    LateClass.count = 0
+    sentence = refusal(kind, blobs)
+    assert "buffer" in sentence
+    assert "`losses`" in sentence or kind is LateClass
+
+
+class RateByLoss(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.optimizers().param_groups[0]["lr"] = 0.1 * float(loss.detach())
+        return loss
+
+
+class RateOfTensors(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        self.optimizers().param_groups[0]["lr"] = 0.1 * loss.detach()
+        return loss
+
+
+@pytest.mark.parametrize("kind", [RateByLoss, RateOfTensors])
+def test_learning_rates_of_each_model(kind: type[nn.Module], blobs: Population) -> None:
+    assert "learning rates" in refusal(kind, blobs)
+
+
+class SkipsNamed(Net):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return None if self.global_step == 7 else super().training_step(batch, batch_idx)
+
+
+class EndsEarly(Net):
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        return -1 if self.current_epoch == self.trainer.max_epochs - 1 else None
+
+
+@pytest.mark.parametrize("kind", [SkipsNamed, EndsEarly])
+def test_batches_that_are_skipped_later(kind: type[nn.Module], blobs: Population) -> None:
+    sentence = refusal(kind, blobs, epochs=9)
+    assert ("None" if kind is SkipsNamed else "on_train_batch_start") in sentence
+    assert "execution" not in sentence
+
+
+class SkipsLate(Net):
+    """Skips a batch once its weights have moved, as they do not before training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.zeros(6, 8).T.contiguous())
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.global_step == 0:
+            self.first.copy_(self.layer.weight.detach())
+        moved = float((self.layer.weight.detach() - self.first).abs().max())
+        return None if self.current_epoch == 2 and moved > 0 else super().training_step(batch, batch_idx)
+
+
+def test_a_batch_that_is_skipped_in_the_middle_of_training_ends_in_a_sentence(blobs: Population) -> None:
+    with pytest.raises(InputError) as refused:
+        trained(own_job(SkipsLate, blobs))
+    for part in ("None", "epoch 2", "SkipsLate"):
+        assert part in str(refused.value)
+    assert "training.execution" not in str(refused.value)
+
+
+class SetsRates(pl.Callback):
+    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:
+        trainer.optimizers[0].param_groups[0]["lr"] *= 0.9
+
+
+class StopsAndSets(pl.callbacks.EarlyStopping):
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        pl_module.tau = 0.5
+
+
+@pytest.mark.parametrize(
+    ("callback", "hook"),
+    [
+        (SetsRates(), "on_train_batch_start"),
+        (StopsAndSets("loss"), "on_train_epoch_end"),
+        (pl.callbacks.LambdaCallback(on_train_epoch_start=print), "on_train_epoch_start"),
+        (pl.callbacks.LearningRateMonitor(), None),
+        (pl.callbacks.EarlyStopping("loss"), None),
+        (pl.callbacks.ModelCheckpoint(), None),
+        (LeakageMonitor(), None),
+    ],
+)
+def test_callbacks_that_may_change_the_training_are_warned_of(
+    callback: pl.Callback, hook: str | None, blobs: Population
+) -> None:
+    own = with_method("configure_callbacks", lambda self: callback)
+    how = taken(bind_records(own, blobs), blobs, Recipe(epochs=2, batch_size=8), num_records=20)
+    settings = settings_of(pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, callbacks=[callback]))
+    assert settings.fit is not None
+    for warning in (how.warning, settings.fit.warning):
+        assert (warning is None) is (hook is None)
+        assert warning is None or (type(callback).__name__ in warning and str(hook) in warning)
+
+
+def test_hooks_around_backward_that_stand_on_the_callback_itself_are_refused(blobs: Population) -> None:
+    callback = pl.callbacks.LambdaCallback(on_before_optimizer_step=print)
+    sentence = refusal(with_method("configure_callbacks", lambda self: callback), blobs)
+    with pytest.raises(InputError) as refused:
+        settings_of(pl.Trainer(max_epochs=2, accelerator="cpu", logger=False, callbacks=[callback]))
+    for each in (sentence, str(refused.value)):
+        assert "LambdaCallback" in each
+        assert "on_before_optimizer_step" in each

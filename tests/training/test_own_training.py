@@ -229,6 +229,28 @@ class Averages(Net):
         return super().training_step(batch, batch_idx)
 
 
+class Decays(Net):
+    """Changes its learning rate relatively, batch by batch, in the step and in the hook before it."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.optimizers().param_groups[0]["lr"] *= 0.9
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        for group in self.optimizers().param_groups:
+            group["lr"] *= 0.95
+        return super().training_step(batch, batch_idx)
+
+
+class InPlace(Net):
+    """Changes its batch in place."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:
+        x, label = batch
+        x -= 0.1
+        label.add_(1).remainder_(3)
+        return super().training_step(batch, batch_idx)
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "groups": (Groups, {}),
     "cosine-by-step": (CosineByStep, {}),
@@ -249,6 +271,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], dict[str, Any]]] = {
     "looks": (Looks, {}),
     "recomputes": (Recomputes, {}),
     "averages": (Averages, {}),
+    "decays": (Decays, {}),
+    "in-place": (InPlace, {}),
 }
 LOOPED = ("mixup", "recomputes", "averages")
 
@@ -312,7 +336,9 @@ def test_one_output_reaches_the_step_as_it_is(blobs: Population) -> None:
     assert found.observe(two).log_probability_KANC.shape[-1] == 2
 
 
-@pytest.mark.parametrize("case", ["groups", "metrics", "dropout", "accumulated", "mixup", "epochs"])
+@pytest.mark.parametrize(
+    "case", ["groups", "metrics", "dropout", "accumulated", "mixup", "epochs", "decays", "in-place"]
+)
 @pytest.mark.parametrize("how", [{"chunk": 1}, {"chunk": 2}, {"execution": "loop"}])
 def test_chunks_and_loop_give_the_same_models(case: str, how: dict[str, Any], blobs: Population) -> None:
     make, recipe = CASES[case]

@@ -1,16 +1,17 @@
 """Hooks of a LightningModule, called before anything is trained to see whether a stack can follow them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.training.own.attributes import Held, held_by, numbers_of, reads
 from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
 from mia_lightning.training.own.refusals import AROUND, MEND, is_equal
-from mia_lightning.training.own.stand_in import StandInTrainer
-from mia_lightning.training.own.step import OwnStep, global_states
+from mia_lightning.training.own.step import OwnStep, SkippedError, global_states, settings_of
 
 _ON_TENSORS = {
     "_backward_hooks": "register_hook",
@@ -26,12 +27,18 @@ _TRIED = 32  # epochs, and batches of the first one
 
 
 class _Held:
-    """Gradients, weights and the optimiser's settings as they are now."""
+    """Gradients and weights as they are now.
+
+    Args:
+        optimization: of a hook that a stack leaves out: its settings, what may be trained, and the attributes that
+            training reads may not change either.
+    """
 
     def __init__(self, step: OwnStep, optimization: Optimization | None = None) -> None:
         self.step, self.optimization = step, optimization
         self._tensors = {name: None if each is None else each.clone() for name, each in self._now().items()}
-        self._settings = self._settings_now()
+        self._settings, self._trained = self._settings_now(), self._trained_now()
+        self._attributes: Held = {} if optimization is None else held_by(step.network)
 
     def changed(self) -> str | None:
         """What is no longer as it was; None for nothing."""
@@ -41,16 +48,32 @@ class _Held:
                 value is not None and other is not None and not is_equal(value, other)
             ):
                 return name
-        return "the optimiser's settings" if self._settings_now() != self._settings else None
+        if self.optimization is None:
+            return None
+        if self._settings_now() != self._settings:
+            return "the optimiser's settings"
+        changed = [name for name, value in self._trained_now().items() if self._trained.get(name) != value]
+        return f"requires_grad of {changed[0]}" if changed else self._changed_attribute()
+
+    def _changed_attribute(self) -> str | None:
+        """The first attribute that is another and that training may read, as it does those of layers of a library."""
+        for name in sorted(self.step.kept_since(self._attributes)):
+            path, _, attribute = name.rpartition(".")
+            is_users = path in self.step.user_modules and attribute != "training"
+            if not is_users or reads(self.step.network, attribute):
+                return f"`{name}`"
+        return None
 
     def _now(self) -> dict[str, Tensor | None]:
         named = dict((*self.step.network.named_parameters(), *self.step.network.named_buffers()))
         gradients = {f"the gradient of `{name}`": tensor.grad for name, tensor in named.items()}
         return {**{f"`{name}`": tensor.detach() for name, tensor in named.items()}, **gradients}
 
-    def _settings_now(self) -> list[dict[str, object]]:
-        groups = [] if self.optimization is None else self.optimization.optimizer.param_groups
-        return [{name: value for name, value in group.items() if name != "params"} for group in groups]
+    def _settings_now(self) -> list[dict[str, Any]]:
+        return [] if self.optimization is None else settings_of([self.optimization.optimizer])
+
+    def _trained_now(self) -> dict[str, bool]:
+        return {f"`{name}`": p.requires_grad for name, p in self.step.network.named_parameters()}
 
 
 def check_start(step: OwnStep) -> None:
@@ -130,7 +153,7 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
     }
     parameters = [p for p in step.network.parameters() if p.grad is not None]
     gradients = [p.grad.clone() for p in parameters if p.grad is not None]
-    moments = _moments(step.trainer)
+    moments = _moments(step)
     for hook in (each for each in AROUND if has_own(step.module, each)):
         for factor in (1.0, *_FACTORS):
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -153,7 +176,7 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
     Raises:
         InputError: a hook fails, or changes weights or the optimiser.
     """
-    moments = _moments(step.trainer)
+    moments = _moments(step)
     hooks = {"on_train_batch_end": moments, "on_train_epoch_end": moments, "on_train_end": moments[-1:]}
     for hook, tried in {**hooks, "on_fit_end": moments[-1:]}.items():
         if not has_own(step.module, hook):
@@ -164,8 +187,9 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
             changed = _changed_at(at, held, hook, arguments, must_run=at == tried[0])
             if changed is not None:
                 raise InputError(
-                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step "
-                    "or by a schedule, or give the network inside as `model`."
+                    f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step, "
+                    "by a schedule or, where it is no weight, in on_train_epoch_start, or give the network inside as "
+                    "`model`."
                 )
 
 
@@ -175,22 +199,59 @@ def check_epochs(step: OwnStep) -> None:
     Raises:
         InputError: it changes weights, or draws random numbers.
     """
-    for epoch in sorted({epoch for epoch, _ in _moments(step.trainer)}):
+    for epoch in sorted({epoch for epoch, _ in _moments(step)}):
         step.trainer.at(epoch, 0)
         try:
             with step.as_before(also_plain=False):
                 done = _done_by(step, "on_train_epoch_start")
-        except InputError:  # it is raised again where the epoch comes
+        except InputError as error:  # it is raised again where the epoch comes
+            if isinstance(error.__cause__, InputError):
+                raise
             return
         _refuse_once(step, "on_train_epoch_start", done)
     step.trainer.at(0, 0)
 
 
-def _moments(trainer: StandInTrainer) -> list[tuple[int, int]]:
-    """Epochs and batches at which a hook is tried: the first batches of all, and the ends of up to `_TRIED` epochs."""
-    epochs, last = trainer.max_epochs, trainer.num_training_batches - 1
+def _moments(step: OwnStep) -> list[tuple[int, int]]:
+    """Epochs and batches at which a hook is tried: first batches, the ends of up to `_TRIED` epochs, and the named."""
+    epochs, last = step.trainer.max_epochs, step.trainer.num_training_batches - 1
     few = {*range(min(8, epochs)), *torch.linspace(0, epochs - 1, min(_TRIED, epochs)).round().int().tolist()}
-    return sorted({(0, at) for at in range(min(_TRIED, last + 1))} | {(epoch, at) for epoch in few for at in (0, last)})
+    first = {(0, at) for at in range(min(_TRIED, last + 1))}
+    return sorted(first | {(epoch, at) for epoch in few for at in (0, last)} | _named_moments(step))
+
+
+def _named_moments(step: OwnStep) -> set[tuple[int, int]]:
+    """Those about the numbers of epochs, batches and steps that the module's code and attributes name."""
+    trainer = step.trainer
+    epochs, last = trainer.max_epochs, trainer.num_training_batches - 1
+    named = {number + beside for number in numbers_of(step.module) for beside in (-1, 0, 1)}
+    steps = [divmod(at, trainer.steps_per_epoch) for at in named if 0 <= at < trainer.estimated_stepping_batches]
+    moments = {(epoch, min(last, at * trainer.accumulate_grad_batches)) for epoch, at in steps}
+    moments |= {(0, at) for at in named if 0 <= at <= last}
+    return moments | {(epoch, at) for epoch in named if 0 <= epoch < epochs for at in (0, last)}
+
+
+def check_skips(step: OwnStep, batch: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    """Take the step at some later epochs and batches, where other failures are no matter: they are raised if they come.
+
+    Args:
+        batch: gives records and labels of one model.
+
+    Raises:
+        SkippedError: it skips one of these batches.
+    """
+    last = step.trainer.num_training_batches - 1
+    ends = [(0, last), (step.trainer.max_epochs - 1, last)]
+    for at in dict.fromkeys((*ends, *sorted(_named_moments(step))[:_TRIED])):
+        step.trainer.at(*at)
+        try:
+            with step.as_before(also_plain=True):
+                step.loss(*batch(), at[1])
+        except SkippedError:
+            raise
+        except Exception:  # the user's own code
+            break
+    step.trainer.at(0, 0)
 
 
 def _changed_at(
@@ -206,8 +267,8 @@ def _changed_at(
         with held.step.as_before(also_plain=False):
             held.step.hook(hook, *arguments)
             return held.changed()
-    except InputError:
-        if must_run:
+    except InputError as error:
+        if must_run or isinstance(error.__cause__, InputError):  # of the Trainer, which refuses to stop
             raise
         return held.changed()
     finally:

@@ -22,6 +22,8 @@ _CHANGING = (
     *("StochasticWeightAveraging", "WeightAveraging", "EMAWeightAveraging", "BaseFinetuning", "ModelPruning"),
     *("GradientAccumulationScheduler", "BatchSizeFinder", "LearningRateFinder"),
 )
+_LIGHTNING = ("pytorch_lightning.", "lightning.", "mia_lightning.", "builtins")
+_IN_TRAINING = ("on_train_", "on_fit_", "on_validation_", "on_before_", "on_after_", "setup", "teardown")
 MEND = "leave it out, or give the network inside as `model`, to be trained by `training`"
 
 
@@ -81,6 +83,37 @@ def left_out(callbacks: Iterable[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each.__name__ for each in kinds if not {base.__name__ for base in each.__mro__} & _SHOW))
 
 
+def may_change(callbacks: Iterable[object]) -> str | None:
+    """The user's own callbacks with hooks that training calls, each with these; None where there are none.
+
+    Lightning's own, beside those that `check_callbacks` refuses, only watch, stop or save.
+    """
+    hooks_of = {type(each).__name__: _hooks_of(each) for each in callbacks}
+    return ", ".join(f"{name} ({', '.join(hooks)})" for name, hooks in hooks_of.items() if hooks) or None
+
+
+def warning_of(callbacks: str | None, whose: str) -> str | None:
+    """That such callbacks take no part.
+
+    Args:
+        whose: as a sentence begins, with its verb.
+    """
+    if callbacks is None:
+        return None
+    return (
+        f"{whose} callbacks of your own, {callbacks}, which are not called for the models that are trained here: if "
+        "they change weights, batches, learning rates or what the module computes, these models are not the ones that "
+        "your Trainer makes."
+    )
+
+
+def _hooks_of(callback: object) -> list[str]:
+    """Hooks of training and of its validation that are written by the user, in a class or on the object."""
+    kinds = [each for each in type(callback).__mro__ if not each.__module__.startswith(_LIGHTNING)]
+    named = [name for held in (*map(vars, kinds), vars(callback)) for name, value in held.items() if callable(value)]
+    return list(dict.fromkeys(each for each in named if each.startswith(_IN_TRAINING)))
+
+
 def check_batches(module: nn.Module, what: str, x_B: Tensor | None = None) -> None:
     """Refuse hooks that change batches: the model would be trained on other records than it is asked about.
 
@@ -122,7 +155,9 @@ def check_callbacks(callbacks: Iterable[object], place: str) -> None:
         kinds = {each.__name__ for each in type(callback).__mro__}
         base = next((each for each in type(callback).__mro__ if each.__name__ == "Callback"), None)
         hooks = [
-            each for each in AROUND if base is not None and getattr(type(callback), each) is not getattr(base, each)
+            each
+            for each in AROUND
+            if each in vars(callback) or (base is not None and getattr(type(callback), each) is not getattr(base, each))
         ]
         if kinds & set(_CHANGING) or hooks:
             why = f" (by {hooks[0]})" if hooks else ""

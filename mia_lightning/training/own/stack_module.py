@@ -14,7 +14,7 @@ from mia_lightning.training.own.lightning import base_of
 from mia_lightning.training.own.optimization import Optimization, optimization_of
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.stand_in import StandInTrainer, detach
-from mia_lightning.training.own.step import OwnStep, global_states
+from mia_lightning.training.own.step import OwnStep, SkippedError, global_states
 from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import Labels, StackModule, clip_each_model
@@ -107,6 +107,11 @@ class OwnStackModule(StackModule):
         before = None if draws else global_states()[0]  # other threads may draw from Python's
         try:
             yield batch_index
+        except SkippedError as error:
+            raise InputError(
+                f"The models of {self.own.name} cannot go on at batch {batch_index} of epoch {epoch}: {error}; let it "
+                "give a loss for each batch, or give the network inside as `model`."
+            ) from error
         except Exception as error:
             if is_out_of_memory(error):
                 raise

@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.func import vmap
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
+from mia_lightning.training.own.attributes import Held, held_by
 from mia_lightning.training.own.lightning import has_own, lightning_module
 from mia_lightning.training.own.nothing import Nothing
 from mia_lightning.training.own.stand_in import StandInTrainer, attach
@@ -24,6 +25,10 @@ _LIBRARIES = ("torch.", "mia_lightning.")  # whose layers keep nothing from step
 _PLAIN = (int, float, bool, str, type(None))
 _REGISTRIES = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+
+
+class SkippedError(InputError):
+    """A step that skips its batch, or ends its epoch."""
 
 
 class OwnStep:
@@ -75,7 +80,7 @@ class OwnStep:
             if "transfer_batch_to_device" in self._has:
                 batch = self.module.transfer_batch_to_device(batch, x_B.device, 0)
             if "on_train_batch_start" in self._has and self.module.on_train_batch_start(batch, batch_index) == -1:
-                raise InputError("its on_train_batch_start ends an epoch early, which would end it for all models")
+                raise SkippedError("its on_train_batch_start ends an epoch early, which would end it for all models")
             output = self.module.training_step(*(batch, batch_index)[: self._takes])
         return _loss_of(output)
 
@@ -120,12 +125,21 @@ class OwnStep:
             draws = nullcontext() if key_K is None else drawing(int(key_K[k]), step, x.device)
             with draws, self.as_before(also_plain=k < last), stack.as_one(state, x.device, step=step):
                 yield
+                left.append(settings_of(self.trainer.optimizers))
+
+        left: list[list[dict[str, Any]]] = []
 
         def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             loss = self.loss(x[k], label_KB[k], batch_index)
             return loss * share, loss
 
-        return gradients(loss_of, within)
+        loss_K = gradients(loss_of, within)
+        if any(each != left[0] for each in left):
+            raise InputError(
+                "it sets learning rates or other settings of the optimiser otherwise for each model, though one "
+                "optimiser steps for all; set them by a schedule, or by the epoch and the step alone"
+            )
+        return loss_K
 
     @contextmanager
     def as_before(self, *, also_plain: bool) -> Iterator[None]:
@@ -134,14 +148,24 @@ class OwnStep:
         So a list to which a step appends stays short, and no model sees what another one left.
 
         Args:
-            also_plain: numbers and texts, too; else they stay what the step made them, as a counter of steps.
+            also_plain: numbers, texts and the optimiser's settings, too; else they stay what the step made them, as a
+                counter of steps.
         """
         before = [_Attributes(vars(module)) for module in self.user_modules.values()]
+        settings = settings_of(self.trainer.optimizers) if also_plain else []
         try:
             yield
         finally:
             for each in before:
                 each.restore(also_plain)
+            for group, values in zip(_groups_of(self.trainer.optimizers), settings, strict=False):
+                group.update(values)
+
+    def kept_since(self, before: Held) -> set[str]:
+        """The attributes that hold something else than before, as paths from the network."""
+        after, path_of = held_by(self.network), {module: path for path, module in self.network.named_modules()}
+        changed = {each for each in {**before, **after} if before.get(each, self) != after.get(each, self)}
+        return {f"{path_of[module]}.{name}".removeprefix(".") for module, name in changed if module in path_of}
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
@@ -203,6 +227,19 @@ class _Attributes:
                 value.update(held)
 
 
+def settings_of(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
+    """The settings of all groups of parameters, as learning rates, without the parameters."""
+    return [{name: _kept(each) for name, each in group.items() if name != "params"} for group in _groups_of(optimizers)]
+
+
+def _groups_of(optimizers: Iterable[Any]) -> list[dict[str, Any]]:
+    return [group for optimizer in optimizers for group in optimizer.param_groups]
+
+
+def _kept(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
 def _copied(value: Any) -> Any:
     return list(value) if isinstance(value, list) else dict(value) if isinstance(value, dict) else set(value)
 
@@ -240,6 +277,8 @@ def _loss_of(output: object) -> Tensor:
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if isinstance(loss, Nothing):
         raise InputError("its loss depends on what a torchmetrics object or the logger gives, which do nothing here")
+    if output is None:
+        raise SkippedError("its training_step gives None, which skips a batch, instead of a loss, for all models alike")
     if not isinstance(loss, Tensor):
         raise InputError(
             f"its training_step gives {type(output).__name__} without a loss; return the loss, or a dict with `loss`"

@@ -12,7 +12,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.store.identity import NoIdentityError, identity
 from mia_lightning.training.own.lightning import lightning_module
-from mia_lightning.training.own.refusals import check_methods
+from mia_lightning.training.own.refusals import check_methods, warning_of
 from mia_lightning.training.own.trial import try_step
 from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork
@@ -121,7 +121,12 @@ def taken(
         architecture=replace(architecture, draws=tried.draws, refusal=refusal),
         recipe=own,
         sentence=_said(own, name, population, place, tried.left_out),
-        warning=_without_effect(recipe, name, population, place),
+        warning=" ".join(
+            each
+            for each in (_without_effect(recipe, name, population, place), warning_of(tried.may_change, f"{name} has"))
+            if each is not None
+        )
+        or None,
     )
 
 

@@ -11,10 +11,18 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
-from mia_lightning.training.own.hooks import check_around, check_end, check_epochs, check_start, check_tensor_hooks
+from mia_lightning.training.own.attributes import held_by
+from mia_lightning.training.own.hooks import (
+    check_around,
+    check_end,
+    check_epochs,
+    check_skips,
+    check_start,
+    check_tensor_hooks,
+)
 from mia_lightning.training.own.lightning import lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
-from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out
+from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out, may_change
 from mia_lightning.training.own.schedules import stand_in_of
 from mia_lightning.training.own.step import OwnStep, drawing, global_states
 from mia_lightning.training.stack.layers import CounterDropout, make_stackable
@@ -24,6 +32,8 @@ from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import quiet_lightning
 
 _ROLE, _MODELS, _STEPS, _RECORDS = "own step", 2, 2, 4
+_LONG = 12
+"""Steps of a module that keeps anything from step to step outside of buffers, since it may use it only later."""
 _CPU = torch.device("cpu")
 
 Gradient = dict[str, Tensor]
@@ -38,11 +48,13 @@ class Tried:
         draws: whether the step draws from global generators.
         refusal: why `vmap` cannot run it, one clause; None where it can.
         left_out: the classes of the module's own callbacks that take no part.
+        may_change: those of them that may change the training, with their hooks; None for none.
     """
 
     draws: bool
     refusal: str | None
     left_out: tuple[str, ...]
+    may_change: str | None = None
 
 
 def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, num_records: int) -> Tried:
@@ -62,7 +74,7 @@ def try_step(make_network: MakeNetwork, population: Population, recipe: Recipe, 
             f"{trial.step_of} draws random numbers of its own, which vmap would draw once for all models"
         )
         refusal = refusal if draws else trial.under_vmap()
-        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out)
+        return Tried(draws=draws, refusal=refusal, left_out=trial.left_out, may_change=trial.may_change)
 
 
 class _Trial:
@@ -80,9 +92,11 @@ class _Trial:
         self.name = type(module).__name__
         self.step_of = f"the training_step of {self.name}"
         check_methods(module)
-        self.left_out = left_out(callbacks_of(module))
+        callbacks = callbacks_of(module)
+        self.left_out, self.may_change = left_out(callbacks), may_change(callbacks)
         check_batches(module, f"The LightningModule {self.name}", self.x_SKB[0, 0])
-        self.loss_SK = torch.zeros(_STEPS, _MODELS)
+        self.num_steps = _STEPS
+        self.loss_SK = torch.zeros(_LONG, _MODELS)
         self.gradient_SK: list[list[Gradient]] = [[] for _ in range(_STEPS)]
         self.attributes: set[str] = set()
 
@@ -101,9 +115,10 @@ class _Trial:
             step = OwnStep(network, trainer)
             check_start(step)
             buffers = dict(network.named_buffers())
-            before = _plain_attributes(step.module)
-            for s in range(_STEPS):
-                trainer.at(0, s)
+            before = held_by(step.network)
+            s = -1
+            while (s := s + 1) < self.num_steps:
+                trainer.at(*self._moment(s))
                 network.zero_grad()
                 with drawing(k, s, _CPU):
                     at_first = global_states()
@@ -114,25 +129,41 @@ class _Trial:
                 check_tensor_hooks(step, optimization)
                 with step.explained(f"The loss of {self.step_of}"):
                     loss.backward()
-                self.gradient_SK[s].append(_gradients(network))
-            self.attributes |= {
-                name for name, value in _plain_attributes(step.module).items() if before.get(name) != value
-            }
+                if s < _STEPS:
+                    self.gradient_SK[s].append(_gradients(network))
+                self.attributes |= step.kept_since(before)
+                if self.attributes:
+                    self.num_steps = max(_STEPS, min(_LONG, trainer.estimated_stepping_batches))
             self._check_buffers(network, buffers)
             if k == 0:
                 check_around(step, optimization, loss.detach())
-                check_end(step, optimization, {"loss": loss.detach()}, [self.x_SKB[-1, k], self.label_SKB[-1, k]])
+                check_end(step, optimization, {"loss": loss.detach()}, [each[k] for each in self._batch(0)])
                 check_epochs(step)
+                with step.explained(_capital(self.step_of)), drawing(k, s, _CPU):
+                    check_skips(step, self._first_batch)
         return moved or all(moved_python)  # other threads draw from Python's, too
 
     def _trainer(self) -> Any:
         return stand_in_of(self.recipe, self.num_batches)
 
+    def _batch(self, s: int) -> tuple[Tensor, Tensor]:
+        """Records `[K, B, *features]` and labels `[K, B]` of a step, which may change them in place."""
+        return self.x_SKB[s % _STEPS].clone(), self.label_SKB[s % _STEPS].clone()
+
+    def _first_batch(self) -> tuple[Tensor, Tensor]:
+        x_KB, label_KB = self._batch(0)
+        return x_KB[0], label_KB[0]
+
+    def _moment(self, s: int) -> tuple[int, int]:
+        """Epoch and batch of a step; in a training of fewer steps, they all are of the last epoch."""
+        epoch = min(s // self.num_batches, self.recipe.epochs - 1)
+        return epoch, s - epoch * self.num_batches
+
     def _loss_alone(self, step: OwnStep, network: nn.Module, s: int, k: int) -> Tensor:
         _set_step(network, s)
-        x_B, label_B = self.x_SKB[s, k], self.label_SKB[s, k]
+        x_B, label_B = (each[k] for each in self._batch(s))
         try:
-            loss = step.loss(x_B, label_B, s)
+            loss = step.loss(x_B, label_B, self._moment(s)[1])
         except Exception as error:  # the user's own code may raise anything
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
             dtype = str(x_B.dtype).removeprefix("torch.")
@@ -167,10 +198,10 @@ class _Trial:
 
         def losses(s: int) -> Tensor:
             key_K = torch.arange(_MODELS)
-            return step.looped(stack, gradients, self.x_SKB[s], self.label_SKB[s], step=s, batch_index=s, key_K=key_K)
+            return step.looped(stack, gradients, *self._batch(s), step=s, batch_index=self._moment(s)[1], key_K=key_K)
 
         with step.explained(_capital(self.step_of)):
-            differs = self._differs(stack, step, losses)
+            differs = self._differs(stack, step, losses, self.num_steps)
         if gradients.used_by_some:
             raise InputError(
                 f"{_capital(self.step_of)} uses `{gradients.used_by_some[0]}` in some steps and leaves it out in "
@@ -196,7 +227,7 @@ class _Trial:
             stack, step = self._stack()
 
             def losses(s: int) -> Tensor:
-                loss_K = step.mapped(stack, self.x_SKB[s], self.label_SKB[s], step=s, batch_index=s)
+                loss_K = step.mapped(stack, *self._batch(s), step=s, batch_index=self._moment(s)[1])
                 loss_K.sum().backward()
                 return loss_K.detach()
 
@@ -218,18 +249,20 @@ class _Trial:
             step.hook(hook)
         return stack, step
 
-    def _differs(self, stack: Stack, step: OwnStep, losses: Callable[[int], Tensor]) -> str | None:
+    def _differs(
+        self, stack: Stack, step: OwnStep, losses: Callable[[int], Tensor], num_steps: int = _STEPS
+    ) -> str | None:
         """Which of `losses` and `gradients` are not those of the models alone; None for neither."""
         found: list[Tensor] = []
         same = True
-        for s in range(_STEPS):
-            step.trainer.at(0, s)
+        for s in range(num_steps):
+            step.trainer.at(*self._moment(s))
             stack.zero_grad(set_to_none=True)
             found.append(losses(s).float())
             gradient_K = _gradients(stack.networks)
-            for k, alone in enumerate(self.gradient_SK[s]):
+            for k, alone in enumerate(self.gradient_SK[s] if s < _STEPS else ()):
                 same = same and _are_close({name: each[k] for name, each in gradient_K.items()}, alone)
-        if not torch.allclose(torch.stack(found), self.loss_SK, rtol=1e-3, atol=1e-5, equal_nan=True):
+        if not torch.allclose(torch.stack(found), self.loss_SK[: len(found)], rtol=1e-3, atol=1e-5, equal_nan=True):
             return "losses"
         return None if same else "gradients"
 
@@ -256,12 +289,6 @@ def _set_step(network: nn.Module, step: int) -> None:
         if isinstance(layer, CounterDropout):
             layer.calls = 0
             layer.step.fill_(step)
-
-
-def _plain_attributes(module: nn.Module) -> dict[str, str]:
-    """The attributes that hold no module, by text."""
-    beside = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    return {name: repr(value)[:1000] for name, value in beside.items() if not isinstance(value, nn.Module)}
 
 
 def _capital(sentence: str) -> str:
