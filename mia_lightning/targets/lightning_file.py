@@ -168,11 +168,11 @@ class Said:
         return _Completed.of(make, {argument: whole}, self.place), [("note", sentence)]
 
     def _needed(self, make: Callable[..., nn.Module], name: str, value: NeedsCode) -> str:
-        given = value.name if isinstance(value.value, type) else "..."
+        package = str(getattr(_made(make), "__module__", "")).partition(".")[0]
         return (
             f"{_name(make)} takes `{name}`, which is a {value.name} in {self.place}: to make it would run its code; "
-            f"give it in `model`: {value.on_command_line(f'model.{name}')} on the command line, "
-            f"functools.partial({_name(make)}, {name}={given}) in Python."
+            f"give it in `model`: {value.on_command_line(f'model.{name}', package)} on the command line, "
+            f"functools.partial({_name(make)}, {name}=...) in Python."
         )
 
 

@@ -40,14 +40,20 @@ class NeedsCode:
         """Whether a value in memory is surely another: both are classes or functions."""
         return isinstance(self.value, type) and hasattr(given, "__qualname__") and not self.is_known(given)
 
-    def on_command_line(self, place: str) -> str:
-        """How it is set there, as the setting `place`."""
+    def on_command_line(self, place: str, package: str) -> str:
+        """How it is set there, as the setting `place`.
+
+        Args:
+            package: of the user's model; another's name is not repeated, since the file may be anybody's.
+        """
+        if " " in self.name:  # a list or a mapping
+            return f"+{place}=..."
         name, is_partial = self.name, self.name == _PARTIAL
         if is_partial:
             made: Any = next(iter(getattr(self.value, "args", ())), None)
             name = name_of(made) if is_inert(made) else ""
-        if not _DOTTED.fullmatch(name):  # a file of anybody's, and a line for a shell
-            return f"+{place}=..."
+        if not (_DOTTED.fullmatch(name) and name.startswith((f"{package}.", "torch.nn.", "torch.optim."))):
+            name = "..."
         if isinstance(self.value, type):
             return f"+{place}._target_=hydra.utils.get_object +{place}.path={name}"
         return f"+{place}._target_={name}{f' +{place}._partial_=true' * is_partial} and its settings"

@@ -248,17 +248,32 @@ def test_the_refusal_says_how_to_type_it(blobs: Population, tmp_path: Path) -> N
     content["hyper_parameters"] = {"act": nn.Tanh}
     torch.save(content, path)
     typed = "+model.act._target_=hydra.utils.get_object +model.act.path=torch.nn.modules.activation.Tanh"
-    assert f"{typed} on the command line, functools.partial(WithClass, act=torch.nn" in sentence(WithClass)
+    assert f"{typed} on the command line, functools.partial(WithClass, act=...) in" in sentence(WithClass)
     with pytest.raises(InputError, match=r"`model.act` is the text 'torch.nn.Tanh', and WithClass calls it") as caught:
         audit(blobs, model=partial(WithClass, act="torch.nn.Tanh", width=5), target=path)
     assert "type +model.act._target_=hydra.utils.get_object +model.act.path=torch.nn.Tanh." in str(caught.value)
 
 
-def test_a_name_that_is_none_is_not_to_be_typed(blobs: Population, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [
+        ("!!python/name:torch.nn.ReLU;rm ''", "_target_=hydra.utils.get_object +model.width.path=... on"),
+        ("!!python/name:os.system ''", "_target_=hydra.utils.get_object +model.width.path=... on"),
+        ("!!python/object/apply:os.system []", "_target_=... and its settings on"),
+        ("!!python/object/apply:functools.partial []", "_target_=... +model.width._partial_=true and its settings on"),
+        ("[!!python/name:os.system '']", "model.width=... on"),
+        (
+            "!!python/name:lightning_habits.layers ''",
+            "_target_=hydra.utils.get_object +model.width.path=lightning_habits.layers on",
+        ),
+    ],
+)
+def test_a_file_does_not_say_what_code_to_run(blobs: Population, tmp_path: Path, value: str, typed: str) -> None:
     path = checkpoint_of(Bare(), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    (tmp_path / "hparams.yaml").write_text("width: !!python/name:a.b;rm ''\n")
-    with pytest.raises(InputError, match=r"which is a a.b;rm in .*: \+model.width=... on the command line"):
+    (tmp_path / "hparams.yaml").write_text(f"width: {value}\n")
+    with pytest.raises(InputError) as caught:
         Checkpoint(path=path).completed(Bare, blobs)
+    assert typed in str(caught.value)
 
 
 def test_parts_of_a_configuration_are_set(blobs: Population, tmp_path: Path) -> None:
