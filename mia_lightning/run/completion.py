@@ -3,32 +3,46 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+from mia_lightning.errors import InputError
 from mia_lightning.run.definition import Audit
 from mia_lightning.terminal.progress import Stages
+from mia_lightning.training.step.recipe import Recipe
+
+_MOST_EPOCHS = 1_000_000  # that a file sets, which may be damaged
 
 
 def completed(audit: Audit, stages: Stages) -> Audit:
     """The audit with the architecture and the epochs of its target, as far as the target says them; it is remarked.
 
     Raises:
-        InputError: the target cannot be read, or contradicts the records.
+        InputError: the target cannot be read, contradicts the records, or says that it was trained for ever.
     """
     model, remarks = audit.attacked.completed(audit.model, audit.population)
     training, guess, epochs = audit.training, audit.guess, audit.attacked.trained_epochs
     for kind, sentence in remarks:
         stages.remark(sentence, kind=kind)
     if training.leaves_epochs_open and epochs is not None and audit.trainer.fit is None:  # a Trainer says how many
-        training = training.trained_for(epochs)
+        training = _as_long(training, epochs)
         stages.remark(
             f"`training.epochs` is {epochs}: for so many the target was trained, as its checkpoint says.", kind="note"
         )
     if guess is not None and guess.training is not None:
-        guess = replace(guess, training=guess.training.trained_for(epochs))
+        guess = replace(guess, training=_as_long(guess.training, epochs))
     config = dict(audit.config)
     if model is not audit.model and isinstance(config.get("model"), Mapping):
         added = {name: value for name, value in getattr(model, "keywords", {}).items() if _is_plain(value)}
         config["model"] = {**config["model"], **added}
     return replace(audit, model=model, training=training, guess=guess, config=config)
+
+
+def _as_long(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The recipe with the epochs of the target, where it leaves them open."""
+    if recipe.leaves_epochs_open and epochs is not None and epochs > _MOST_EPOCHS:
+        raise InputError(
+            f"`training.epochs` is not set, and the checkpoint of the target says that it was trained for {epochs} "
+            f"epochs, more than {_MOST_EPOCHS}; set `training.epochs`."
+        )
+    return recipe.trained_for(epochs)
 
 
 def _is_plain(value: object) -> bool:

@@ -25,6 +25,7 @@ _LONGEST = 160  # characters of an error that a sentence repeats
 _CONFIG = ConfigDict(strict=True)
 _LISTS = (list, tuple, Sequence, Iterable)
 _NAMES = {name: getattr(collections.abc, name) for name in collections.abc.__all__}
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]\d)", re.IGNORECASE)
 
 
@@ -59,6 +60,12 @@ def about_call(
         hint = _hint(parameters[each]) if each in parameters else None
         if hint is not None and not _fits(value, hint):
             return SettingError(place, each, f"is {shown(value)}; it must be {in_words(hint)}.")
+    dotted = [each for each, value in given.items() if isinstance(value, str) and _DOTTED.fullmatch(value)]
+    if "'str' object is not callable" in reason and len(dotted) == 1:
+        typed = f"{place}.{dotted[0]}"
+        rest = f"is the text {shown(given[dotted[0]])}, and {name} calls it; for the class or function of that name "
+        rest += f"type +{typed}._target_=hydra.utils.get_object +{typed}.path={given[dotted[0]]}."
+        return SettingError(place, dotted[0], rest)
     culprit = _in_message(error, given)
     if culprit is not None:
         rest = f"is {shown(given[culprit])}, and {name} refuses it: {_brief(reason)}; give another value."

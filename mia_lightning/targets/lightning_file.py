@@ -1,8 +1,7 @@
 """What a Lightning checkpoint says beside its weights: the hyper-parameters of its module, and how long it trained."""
 
 import inspect
-from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,25 +12,46 @@ from torch import nn
 from mia_lightning.errors import InputError, one_line
 from mia_lightning.lightning_names import base_named
 from mia_lightning.settings.checking import shown
-from mia_lightning.targets.inert import Inert, is_inert, name_of
+from mia_lightning.settings.free_nodes import about_call
+from mia_lightning.targets.inert import Inert
 from mia_lightning.targets.interface import Remarks
+from mia_lightning.targets.plain_values import ATTRIBUTES, NeedsCode, Plain, held_in, opened
 from mia_lightning.training.stack.architecture import bound_by
 
 _OF_THE_RECORDS = ("input_shape", "num_classes")  # which the population fills in
 _OF_LIGHTNING = ("_instantiator", "_class_path")
-_OF_LIGHTNING_CLI = {"class_path", "init_args", "dict_kwargs"}  # of an object that LightningCLI makes
 _LARGEST_YAML = 2**20  # bytes
-_DEEPEST = 20
-_MOST_VALUES = 100_000  # of hyper-parameters
-_NAMESPACES, _ATTRIBUTES = ("argparse.Namespace", "types.SimpleNamespace"), ".parsing.AttributeDict"
-_DICTS, _LISTS = "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig"
 
 
-@dataclass(frozen=True)
-class NeedsCode:
-    """A value of a file that only code could make; `name` is what code."""
+class _Completed(partial):  # type: ignore[type-arg]
+    """What makes networks, with values of a file, which an error about one of them names.
 
-    name: str
+    Attributes:
+        names: of the values.
+        place: where they are from.
+    """
+
+    names: frozenset[str] = frozenset()
+    place = ""
+
+    @classmethod
+    def of(cls, make: Callable[..., nn.Module], given: Mapping[str, Any], place: str) -> "_Completed":
+        made = cls(make, **given)
+        made.names, made.place = frozenset(given), place
+        return made
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        try:
+            return super().__call__(*args, **settings)
+        except InputError:
+            raise
+        except Exception as error:  # the user's own code
+            about = about_call(error, self, "model", filled=_OF_THE_RECORDS)
+            if about.section != "model" or about.name not in self.names:
+                raise
+            raise InputError(
+                f"{str(about).rstrip('.')}; it is from {self.place}: set it in `model`, or give another checkpoint."
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +90,11 @@ class Said:
             beside = _hparams_beside(path)
             held, argument = (None, None) if beside is None else (_of_yaml(beside), None)
             place = "" if beside is None else f"{beside.parent.name}/{beside.name}"
-        top = _opened(held)
+        top = opened(held)
         if top is None and held:  # an object of a class that is not known
             top = {argument: held} if isinstance(argument, str) else {}
             argument = None
-        plain = _Plain()
+        plain = Plain()
         return cls(
             place=place,
             hyper_parameters={
@@ -114,10 +134,10 @@ class Said:
             if (name in parameters or takes_all) and name not in bound
             if name not in _OF_THE_RECORDS or (name == "num_classes" and has_one)
         }
-        coded = {name: value.name for name, value in open_.items() if isinstance(value, NeedsCode)}
-        for name, code in coded.items():
-            if name in parameters and parameters[name].default is inspect.Parameter.empty:
-                raise InputError(self._needed(make, name, code))
+        coded = {name: value for name, value in open_.items() if isinstance(value, NeedsCode)}
+        for name, value in coded.items():
+            if not value.is_known(_default(make, name)):
+                raise InputError(self._needed(make, name, value))
         given = {name: value for name, value in open_.items() if name not in coded}
         said: Remarks = []
         if given:
@@ -132,16 +152,7 @@ class Said:
             for name, value in self.hyper_parameters.items()
             if name in bound and name not in _OF_THE_RECORDS and _differ(bound[name], value)
         ]
-        if coded:
-            left = ", ".join(f"`{name}` ({code})" for name, code in coded.items())
-            said.append(
-                (
-                    "warning",
-                    f"Of {self.place}, {left} would need code to be made: the defaults of {_name(make)} are taken; "
-                    "what was otherwise is to be set in `model`.",
-                )
-            )
-        return (partial(make, **given) if given else make), said
+        return (_Completed.of(make, given, self.place) if given else make), said
 
     def _whole(
         self, make: Callable[..., nn.Module], argument: str, bound: Mapping[str, Any]
@@ -149,79 +160,21 @@ class Said:
         """`make` with all hyper-parameters as one argument."""
         if argument in bound:
             return make, [("note", f"`model.{argument}` is as you set it, and not as in {self.place}.")]
-        coded = {name: value.name for name, value in self.hyper_parameters.items() if isinstance(value, NeedsCode)}
-        if coded:
-            name, code = next(iter(coded.items()))
-            raise InputError(self._needed(make, argument, code if name == argument else f"mapping with a {code}"))
+        for name, value in self.hyper_parameters.items():
+            if isinstance(value, NeedsCode):
+                held = value if name == argument else NeedsCode(f"mapping with a {value.name}")
+                raise InputError(self._needed(make, argument, held))
         sentence = f"`model` is made with {argument} from {self.place}: the target and its shadow models."
-        return partial(make, **{argument: _held(self.kind or _ATTRIBUTES, self.hyper_parameters)}), [("note", sentence)]
+        whole = held_in(self.kind or ATTRIBUTES, self.hyper_parameters)
+        return _Completed.of(make, {argument: whole}, self.place), [("note", sentence)]
 
-    def _needed(self, make: Callable[..., nn.Module], name: str, code: str) -> str:
+    def _needed(self, make: Callable[..., nn.Module], name: str, value: NeedsCode) -> str:
+        package = str(getattr(_made(make), "__module__", "")).partition(".")[0]
         return (
-            f"{_name(make)} needs `{name}`, which is a {code} in {self.place}, and to make it would run its code; give "
-            f"it in `model`: model.{name}=... on the command line, functools.partial({_name(make)}, {name}=...) in "
-            "Python."
+            f"{_name(make)} takes `{name}`, which is a {value.name} in {self.place}: to make it would run its code; "
+            f"give it in `model`: {value.on_command_line(f'model.{name}', package)} on the command line, "
+            f"functools.partial({_name(make)}, {name}=...) in Python."
         )
-
-
-class _Plain:
-    """Plain values out of those of a file, at most so many; `NeedsCode` in the place of what only code could make."""
-
-    def __init__(self) -> None:
-        self._left = _MOST_VALUES
-
-    def of(self, value: Any, depth: int = 0, *, is_inside: bool = False) -> Any:
-        """The value; of containers of OmegaConf, and namespaces, such again, but for those inside of one."""
-        self._left -= 1
-        if depth > _DEEPEST or self._left < 0:  # a small file can hold one list in many places
-            return NeedsCode("value of many parts")
-        kind = value.name if isinstance(value, Inert) else ""
-        within = is_inside or kind in (_DICTS, _LISTS)
-        held = _opened(value)
-        if held is not None:
-            if isinstance(held.get("class_path"), str) and held.keys() <= _OF_LIGHTNING_CLI:
-                return NeedsCode(held["class_path"])
-            named = {name: self.of(each, depth + 1, is_inside=within) for name, each in held.items()}
-            return _coded(named.values()) or (named if is_inside else _held(kind, named))
-        state: Any = value.state if isinstance(value, Inert) else None
-        if isinstance(state, Mapping) and (kind == _LISTS or kind.startswith("omegaconf.nodes.")):
-            value = state.get("_content" if kind == _LISTS else "_val")
-        if isinstance(value, list | tuple):
-            listed = [self.of(each, depth + 1, is_inside=within) for each in value]
-            return _coded(listed) or type(value)(listed)
-        return NeedsCode(name_of(value)) if is_inert(value) else value
-
-
-def _opened(value: Any) -> Mapping[Any, Any] | None:
-    """A mapping, also one of OmegaConf, of Lightning or of argparse, as the values that it holds; else None."""
-    if isinstance(value, Inert):
-        state: Any = value.state
-        if value.name == _DICTS:
-            value = state.get("_content") if isinstance(state, Mapping) else None
-        elif value.name in _NAMESPACES:
-            value = state
-        elif value.name.endswith(_ATTRIBUTES):
-            value = value.items
-    return value if isinstance(value, Mapping) else None
-
-
-def _held(kind: str, named: Mapping[Any, Any]) -> Any:
-    """The values in an object of the kind that held them."""
-    if kind == _DICTS:
-        from omegaconf import OmegaConf
-
-        return OmegaConf.create(dict(named))
-    if kind in _NAMESPACES:
-        return Namespace(**{str(name): each for name, each in named.items()})
-    if kind.endswith(_ATTRIBUTES):
-        from pytorch_lightning.utilities.parsing import AttributeDict
-
-        return AttributeDict(named)
-    return dict(named)
-
-
-def _coded(values: Iterable[object]) -> NeedsCode | None:
-    return next((each for each in values if isinstance(each, NeedsCode)), None)
 
 
 def _epochs(content: Mapping[Any, Any]) -> int | None:
@@ -248,9 +201,10 @@ def _of_yaml(path: Path) -> Any:
     class Loader(yaml.SafeLoader):  # type: ignore[misc]  # of a module without types
         pass
 
-    def inert(loader: Any, suffix: str, node: Any) -> Inert:
-        made: Inert = type("Inert", (Inert,), {"name": suffix.partition("python/")[2][:200] or suffix[:200]})()
-        return made
+    def inert(loader: Any, suffix: str, node: Any) -> Inert | type[Inert]:
+        kind, _, name = suffix.partition("python/")[2].partition(":")
+        named: type[Inert] = type("Inert", (Inert,), {"name": (name or kind or suffix)[:200]})
+        return named if kind == "name" else named()
 
     def as_tuple(loader: Any, node: Any) -> tuple[Any, ...]:
         return tuple(loader.construct_sequence(node, deep=True))
@@ -275,9 +229,15 @@ def _parameters(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
+def _default(make: Any, name: str) -> object:
+    """Of a parameter, or of that to which a subclass hands on what it is given."""
+    found = (_parameters(each).get(name) for each in (make, *getattr(_made(make), "__mro__", ())))
+    return next((each.default for each in found if each is not None), inspect.Parameter.empty)
+
+
 def _made(make: Any) -> Any:
-    while isinstance(make, partial):
-        make = make.func
+    while isinstance(make, partial) or hasattr(make, "__wrapped__"):
+        make = make.func if isinstance(make, partial) else make.__wrapped__
     return make
 
 
@@ -294,11 +254,13 @@ def _name(make: Any) -> str:
 def _differ(one: object, other: object) -> bool:
     """Whether two values are known to differ."""
     plain = (str, int, float, bool, type(None), list, tuple, dict)
-    if isinstance(other, NeedsCode) or not isinstance(one, plain) or not isinstance(other, plain):
+    if isinstance(other, NeedsCode):
+        return other.differs_from(one)
+    if not isinstance(one, plain) or not isinstance(other, plain):
         return False
     as_lists = [list(each) if isinstance(each, tuple) else each for each in (one, other)]
     return bool(as_lists[0] != as_lists[1])
 
 
 def _brief(value: object) -> str:
-    return one_line(shown(value))
+    return value.name if isinstance(value, NeedsCode) else one_line(shown(value))

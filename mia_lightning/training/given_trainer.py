@@ -78,6 +78,9 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
     Raises:
         InputError: it trains in a way that cannot hold for a stack.
     """
+    for name, usual in (("fast_dev_run", False), ("limit_train_batches", 1.0), ("overfit_batches", 0.0)):
+        if getattr(trainer, name, usual) != usual:
+            raise _refused(f"{name}={getattr(trainer, name)}", "leave it out")
     if trainer.max_steps != -1 or trainer.max_epochs is None or trainer.max_epochs < 1:
         raise _refused(f"max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}", "give it max_epochs alone")
     if trainer.world_size > 1:
@@ -85,9 +88,6 @@ def settings_of(trainer: pl.Trainer) -> TrainerSettings:
             f"{trainer.world_size} processes, whose batches make one step together",
             "give one of a single device, or TrainerSettings(devices=...), where each device trains models of its own",
         )
-    for name, usual in (("limit_train_batches", 1.0), ("overfit_batches", 0.0), ("fast_dev_run", False)):
-        if getattr(trainer, name, usual) != usual:
-            raise _refused(f"{name}={getattr(trainer, name)}", "leave it out")
     algorithm = trainer.gradient_clip_algorithm
     if trainer.gradient_clip_val and algorithm is not None and str(getattr(algorithm, "value", algorithm)) != "norm":
         raise _refused("gradient_clip_algorithm=value", "clip by norm, which is done for each model by itself")

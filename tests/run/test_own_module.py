@@ -248,6 +248,7 @@ def test_epochs_clipping_and_accumulation_are_the_trainers(blobs: Population, tm
     ("settings", "part"),
     [
         ({"max_steps": 10}, "max_steps"),
+        ({"fast_dev_run": True}, "fast_dev_run=True, which does not hold for a stack; leave it out"),
         ({"max_epochs": -1}, "max_epochs"),
         ({"max_epochs": 1, "limit_train_batches": 2}, "limit_train_batches"),
         ({"max_epochs": 1, "gradient_clip_val": 1.0, "gradient_clip_algorithm": "value"}, "gradient_clip_algorithm"),

@@ -42,6 +42,11 @@ class WithParts(_Around):
 
     parts: Mapping[str, Callable[[], object]]
 
+    @property
+    def keywords(self) -> Mapping[str, object]:
+        """What is set already, as of a `functools.partial`."""
+        return self.parts
+
     def __call__(self, **settings: Any) -> nn.Module:
         return self.make(**{name: part() for name, part in self.parts.items()}, **settings)
 

@@ -83,10 +83,8 @@ def bound_by(make: Any) -> dict[str, Any]:
     """The arguments that are set already: by a `functools.partial`, or several, also inside of what wraps them."""
     bound: dict[str, Any] = {}
     while isinstance(make, partial) or hasattr(make, "__wrapped__"):
-        if isinstance(make, partial):
-            bound, make = {**make.keywords, **bound}, make.func
-        else:
-            make = make.__wrapped__
+        bound = {**getattr(make, "keywords", {}), **bound}
+        make = make.func if isinstance(make, partial) else make.__wrapped__
     return bound
 
 
