@@ -47,10 +47,12 @@ class _Completed(partial):  # type: ignore[type-arg]
             raise
         except Exception as error:  # the user's own code
             about = about_call(error, self, "model", filled=_OF_THE_RECORDS)
-            if about.section != "model" or about.name not in self.names:
+            if about.section == "model" and about.name not in self.names:
                 raise
+            named = {about.name} if about.section == "model" else self.names  # which of them cannot always be told
             raise InputError(
-                f"{str(about).rstrip('.')}; it is from {self.place}: set it in `model`, or give another checkpoint."
+                f"{str(about).rstrip('.')}; {', '.join(sorted(named))} came from {self.place}: set it in `model`, or "
+                "give another checkpoint."
             ) from error
 
 

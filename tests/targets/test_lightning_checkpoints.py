@@ -297,7 +297,7 @@ def test_one_setting_of_many_that_needs_code(blobs: Population, tmp_path: Path) 
     assert any("`model.cfg` is as you set it" in note for note in report.notes)
 
 
-@pytest.mark.parametrize("width", ["128", [128], "x"])
+@pytest.mark.parametrize("width", ["128", [128], "x", 12.5])
 def test_a_value_of_the_file_that_the_module_refuses_names_the_file(
     blobs: Population, tmp_path: Path, width: object
 ) -> None:
@@ -305,7 +305,7 @@ def test_a_value_of_the_file_that_the_module_refuses_names_the_file(
     content = torch.load(path, weights_only=True)
     content["hyper_parameters"]["width"] = width
     torch.save(content, path)
-    words = rf"`model.width` is {re.escape(repr(width))}.* from the hyper-parameters of a.ckpt"
+    words = rf"width(` is |=){re.escape(repr(width))}.*width came from the hyper-parameters of a.ckpt"
     with pytest.raises(InputError, match=words):
         audit(blobs, model=LitNet, target=path)
     with pytest.raises(InputError, match=r"`model.lr` is 'y'") as caught:
@@ -492,3 +492,13 @@ def test_the_whole_way_by_command_and_from_python(
     wrong = call(*settings, "target.path=run", "model.output=probabilities")
     assert wrong.returncode == 2
     assert "`model.output` is 'probabilities', but the model LitNet gives -" in wrong.stderr
+    module = Keeps(layers(5), MOMENTUM)
+    checkpoint_of(module, blobs.x_N, blobs.label_N, tmp_path / "keeps.ckpt")
+    parts = ["+model.net._target_=my_package.layers", "+model.net.width=5", "+model.optimizer._target_=torch.optim.SGD"]
+    parts += [f"model._target_={MY_PACKAGE}.Keeps", "+model.optimizer._partial_=true", "target.path=keeps.ckpt"]
+    by_parts = call(*settings, *parts, "hydra.run.dir=parts")
+    assert by_parts.returncode == 0, by_parts.stderr
+    scores = pq.read_table(tmp_path / "parts" / "scores.parquet").to_pydict()
+    with torch.no_grad():
+        loss_N = nn.functional.cross_entropy(module.eval()(blobs.x_N), blobs.label_N, reduction="none")
+    np.testing.assert_allclose(scores["score"], -loss_N.numpy()[scores["record"]], atol=1e-5)
