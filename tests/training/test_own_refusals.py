@@ -592,7 +592,7 @@ class Keeps(Net):
         self.tau, self.warmth, self.anneal, self.weights = 1.0, 1.0, Anneal(), {"tau": 1.0}
         self.dropout, self.inner = nn.Dropout(0.1), OwnScale()
         self.outputs: list[float] = []
-        self.last, self.seen = 0.0, 0
+        self.last, self.seen, self.calls = 0.0, 0, 1
         self.late = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
@@ -600,7 +600,7 @@ class Keeps(Net):
         scale = self.tau * temperature(self) * self.anneal.tau * self.weights["tau"] * self.inner.scale
         if self.current_epoch > 100 and self.late:
             return super().training_step(batch, batch_idx) * 2
-        return super().training_step(batch, batch_idx) * scale * (1 + self.seen)
+        return super().training_step(batch, batch_idx) * scale * (self.calls + self.seen)
 
 
 class OwnScale(nn.Module):
@@ -640,6 +640,7 @@ def slower(self: Any, *args: Any) -> None:
         (assign("warmth", 0.5), "`warmth`"),
         (assign("late", True), "`late`"),
         (assign("anneal.tau", 0.5), "`anneal`"),
+        (assign("calls", 2), "`calls`"),
         (assign("inner.scale", 0.5), "`inner.scale`"),
         (assign("dropout.p", 0.5), "`dropout.p`"),
         (set_item, "`weights`"),

@@ -288,6 +288,14 @@ def test_each_model_is_the_one_that_a_trainer_makes_alone(case: str, blobs: Popu
         assert found.stack.networks.body[-1].every == []
 
 
+def test_records_that_a_step_changes_in_place_are_those_of_the_asker(blobs: Population) -> None:
+    job = own_job(InPlace, blobs)
+    x, label = blobs.x_N[None, :8].clone(), blobs.label_N[None, :8].clone()
+    with job.first_of(job.stack(range(1)))() as loss_of:
+        assert loss_of(x, label) == loss_of(x, label)
+    torch.testing.assert_close(x[0], blobs.x_N[:8])
+
+
 class Probabilities(Net):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).softmax(-1)

@@ -5,26 +5,30 @@ import inspect
 import pickle
 from collections import deque
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.training.own.nothing import Nothing
+from mia_lightning.training.stack.layers import CounterDropout
 
 _LIBRARIES = ("torch.", "mia_lightning.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "builtins")
 _REGISTRIES = frozenset(vars(nn.Module()))
-_OURS = ("_trainer", "_fabric", "calls")  # of Lightning's, and the counter of our dropout
+_OURS = ("_trainer", "_fabric")
 _NOT_CALLED = (
     *("on_train_batch_end", "on_train_epoch_end", "on_train_end", "on_fit_end", "on_before_", "on_after_backward"),
-    *("validation", "test_", "predict_", "on_validation", "on_test", "on_predict", "on_save", "on_load", "teardown"),
+    *("validation_step", "test_step", "predict_step", "on_validation_", "on_test_", "on_predict_"),
+    *("on_save_checkpoint", "on_load_checkpoint", "teardown"),
 )
 """Methods, by how they begin, that a stack does not call while it trains, or whose changes are refused themselves."""
 _ONCE = ("__init__", "setup", "configure_model")
 _ADDING = ("append", "appendleft", "extend", "add", "clear")
-_LARGE = 1_000_000  # elements of a tensor of which only the version is compared
+_LARGE = 1_000_000  # elements of an array that is not compared by its numbers
+_LONG, _DEPTH = 1000, 5  # elements of a container that are compared, from its end, and containers in containers
 
 
 Held = dict[tuple[nn.Module, str], object]
@@ -33,10 +37,12 @@ Held = dict[tuple[nn.Module, str], object]
 def held_by(network: nn.Module) -> Held:
     """What the attributes of all modules of a network hold, in a form that `==` compares; changes inside are seen."""
     return {
-        (module, name): _frozen(value, set())
+        (module, name): _frozen(value)
         for module in network.modules()
         for name, value in {**_of_class(type(module)), **vars(module)}.items()
-        if (name not in _REGISTRIES or name == "training") and name not in _OURS
+        if (name not in _REGISTRIES or name == "training")
+        and name not in _OURS
+        and not (name == "calls" and isinstance(module, CounterDropout))
     }
 
 
@@ -47,28 +53,38 @@ def _of_class(kind: type) -> dict[str, Any]:
     return {name: value for name, value in data.items() if not callable(value) and not hasattr(value, "__get__")}
 
 
-def _frozen(value: Any, seen: set[int]) -> object:
+def _frozen(value: Any, above: tuple[int, ...] = ()) -> object:
+    """What a value holds; of long containers the end alone, of large arrays which one it is.
+
+    Args:
+        above: the ids of what holds it.
+    """
     if isinstance(value, float):
         return repr(value)  # NaN is itself
     if isinstance(value, int | bool | str | bytes | type(None)):
         return value
-    if isinstance(value, nn.Module | FunctionType | type | ModuleType | Nothing) or id(value) in seen:
+    is_code = isinstance(value, nn.Module | FunctionType | type | ModuleType | Nothing)
+    if is_code or id(value) in above or len(above) > _DEPTH:
         return None
-    seen = {*seen, id(value)}
+    above = (*above, id(value))
     if isinstance(value, Tensor):
         return value.shape, value.dtype, id(value) if value.numel() > _LARGE else _bytes(value), value._version
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.shape, value.dtype.str, id(value) if value.size > _LARGE else value.tobytes()
     if isinstance(value, Mapping):
-        return [(_frozen(key, seen), _frozen(each, seen)) for key, each in value.items()]
+        some = islice(reversed(value.items()), _LONG) if isinstance(value, dict) else list(value.items())[:_LONG]
+        return len(value), [(_frozen(key, above), _frozen(each, above)) for key, each in some]
     if isinstance(value, list | tuple | deque):
-        return [_frozen(each, seen) for each in value]
+        return len(value), [_frozen(each, above) for each in islice(reversed(value), _LONG)]
     if isinstance(value, set | frozenset):
-        return set(map(repr, value))
-    if hasattr(value, "__dict__") and not _is_library(type(value)):
-        return [type(value), *((name, _frozen(each, seen)) for name, each in vars(value).items())]
+        return len(value), set(map(repr, value)) if len(value) <= _LONG else None
     if isinstance(value, torch.Generator):
         return _bytes(value.get_state())
+    if hasattr(value, "__dict__"):
+        return [type(value), *((name, _frozen(each, above)) for name, each in vars(value).items())]
     try:
-        return None if callable(value) else pickle.dumps(value)
+        is_long = callable(value) or (hasattr(value, "__len__") and len(value) > _LONG)
+        return id(value) if is_long else pickle.dumps(value)
     except Exception:  # it may hold anything
         return id(value)
 

@@ -193,7 +193,7 @@ def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:
     @contextmanager
     def of_first() -> Iterator[LossOfBatch]:
         with step.as_before(also_plain=True), stack.as_one(stack.state_of(0), stack.device):
-            yield lambda x, label_KB: step.loss(x[0], label_KB[0], 0)
+            yield lambda x, label_KB: step.loss(x[0].clone(), label_KB[0].clone(), 0)  # it may change them
 
     return of_first
 
