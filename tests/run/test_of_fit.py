@@ -85,6 +85,7 @@ def figures(report: mia.AuditReport) -> Any:
     return [attack.overall for attack in report.attacks], report.target
 
 
+@pytest.mark.slow
 def test_what_a_trainer_has_fitted_is_audited_as_if_it_were_spelled_out() -> None:
     monitor = mia.LeakageMonitor(members=50, nonmembers=50)
     module, data = Net(width=12), Data()

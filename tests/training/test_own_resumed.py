@@ -228,6 +228,7 @@ def test_a_model_that_is_taken_out_is_an_ordinary_module(blobs: Population) -> N
     assert all(torch.equal(tensor, state[name]) for name, tensor in module.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_template_keeps_its_network(blobs: Population) -> None:
     make = partial(
         TemplateModule, SimpleDenseNet(), optimizer=partial(torch.optim.SGD, lr=0.1), scheduler=None, compile=True
