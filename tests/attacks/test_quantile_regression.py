@@ -113,6 +113,7 @@ def raw_record(shadows: Evidence, n: int) -> Tensor:
     return torch.cat([shadows.population.x_N[n], is_class_C.float()])
 
 
+@pytest.mark.slow
 def test_it_learns_the_density_of_nonmembers_and_reaches_the_limit_of_offline_lira() -> None:
     """The record says its own effect a, so that μ(x) = a, σ = 1 is what the network must find (Gaussian release)."""
     N = 9000
@@ -149,6 +150,7 @@ def test_a_memorising_model_is_caught() -> None:
     assert float(flagged_N[member_N].double().mean()) > 0.8
 
 
+@pytest.mark.slow
 def test_a_target_is_scored_alike_alone_and_among_others_whatever_the_shadow_models() -> None:
     shadows, _, _ = memorising(records=100, excess=1.0)
     settings = {
@@ -165,6 +167,7 @@ def test_a_target_is_scored_alike_alone_and_among_others_whatever_the_shadow_mod
             torch.testing.assert_close(score_TN[0], together[t], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_networks_of_all_models_as_targets_are_one_stack() -> None:
     shadows, _, _ = memorising(records=100, excess=1.0)
     engine = cpu_engine()

@@ -46,6 +46,7 @@ def seen(records: Any) -> Tensor:
     return torch.cat([records.batch(place)[0] for place in range(records.num_batches)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "held_out"),
     [

@@ -127,6 +127,7 @@ def test_a_run_keeps_how_its_models_were_trained(call: Call, tmp_path: Path) -> 
     assert report["run"]["execution"][1]["chunk"] == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         result = call(
@@ -144,6 +145,7 @@ def test_a_run_is_the_same_twice_and_other_under_another_seed(call: Call, tmp_pa
     assert a["score"] != c["score"]
 
 
+@pytest.mark.slow
 def test_a_run_says_whether_more_shadow_models_would_help(call: Call, tmp_path: Path) -> None:
     arguments = (*QUICK, "attack=loss")
     assert call(*arguments, "convergence=true", "hydra.run.dir=with").returncode == 0
@@ -495,6 +497,7 @@ def test_the_saved_target_of_a_run_is_a_checkpoint(call: Call, tmp_path: Path) -
     assert first == second
 
 
+@pytest.mark.slow
 def test_early_stopping_from_the_command_line(call: Call, tmp_path: Path) -> None:
     stopping = ["training.early_stopping={patience:2}", "membership.validation=50", "training.epochs=200"]
     result = call(*QUICKER, *stopping)

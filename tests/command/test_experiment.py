@@ -129,6 +129,7 @@ def test_shadow_counts_and_sizes_are_those_of_the_paper() -> None:
     assert sizes == [[2500, 5000, 10000, 15000], [4600, 10520, 19920, 29540]]
 
 
+@pytest.mark.slow
 def test_variants_that_share_their_models_train_once(
     mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

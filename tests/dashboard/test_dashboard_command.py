@@ -172,6 +172,7 @@ def test_interrupts_are_meant_under_watch_alone(tmp_path: Path, call: Any, monke
     assert call(tmp_path, "--watch", "1") == (0, "", "")
 
 
+@pytest.mark.slow
 def test_as_a_process_without_torch_until_ctrl_c(tmp_path: Path) -> None:
     write_run(tmp_path / "runs" / "a", scores={"attack": ["loss"] * 2, "is_member": [True, False], "score": [1.0, 0.0]})
     page = tmp_path / "page.html"

@@ -221,6 +221,7 @@ def weights(trained: TrainedStack) -> dict[str, Tensor]:
     return dict(trained.stack.networks.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", slow_but(["cnn"], NETWORKS))
 def test_stack_loop_chunk_and_solo_agree(network: str, pictures: Population) -> None:
     together = train(pictures, network)

@@ -95,6 +95,7 @@ def test_shadow_models_answer_as_the_target_does(
     assert [attack.adaptive for attack in terse.attacks] == [False, False]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("global_generators")
 def test_shadow_records_are_made_from_what_is_seen(blobs: Population) -> None:
     """Of labels alone the search sees probabilities of 1."""

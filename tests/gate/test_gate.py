@@ -420,6 +420,7 @@ def test_a_run_without_a_gate_leaves_no_verdict_of_an_earlier_one(in_process: An
     assert not (tmp_path / "here" / "gate.json").exists()
 
 
+@pytest.mark.slow
 def test_every_variant_of_an_experiment_passes_the_gate_or_costs_the_exit_code(in_process: Any, tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "experiment"
     folder.mkdir(parents=True)

@@ -208,6 +208,7 @@ def test_networks_that_know_a_mislabelled_canary_by_heart_show_most_of_what_the_
     assert meaning(report)[:3] == privacy_sentences(report.privacy)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_page_console_and_file_show_both_bounds_of_trials(blobs: Population, tmp_path: object) -> None:
     report = mia.audit(blobs, **trials_audit(defenses=[mia.DPSGD(noise_multiplier=2.0)]), output=tmp_path)
     trials, privacy = trials_of(report), report.privacy

@@ -100,6 +100,7 @@ def test_pictures_are_drawn(folder: Path) -> None:
         assert len(content) > 15_000
 
 
+@pytest.mark.slow
 def test_pictures_take_any_name(make_report, tmp_path: Path) -> None:
     names = ("$\\frac{", "_hidden", "two\nlines", "</script>", "x" * 99, "&amp;", "last")
 

@@ -176,6 +176,7 @@ def test_what_a_subset_achieves_is_what_a_fit_on_the_first_blocks_does(attack: A
     assert found.gain == pytest.approx(found.points[-1].auc.value - found.points[-2].auc.value)
 
 
+@pytest.mark.slow
 def test_more_references_of_hard_records_help_and_enough_of_them_are_enough() -> None:
     few = hard_and_easy(4, 2000)
     rising = few.converge(AttackR())

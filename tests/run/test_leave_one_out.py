@@ -193,6 +193,7 @@ def test_what_only_some_folds_remark_is_counted(blobs: Population) -> None:
     assert scored.remarks == ("always", "first (1 of 3 folds)", "later (2 of 3 folds)")
 
 
+@pytest.mark.slow
 def test_every_model_is_a_target_of_a_whole_run(blobs: Population) -> None:
     settings = quick_audit(membership=mia.Halves(), target=LeaveOneOut(folds=2), shadow=mia.Real(count=6))
     observation = mia.observe(blobs, **{k: v for k, v in settings.items() if k != "attacks"})

@@ -178,6 +178,7 @@ def test_a_training_defence_needs_a_target_that_is_trained_here(bits: Population
         mia.audit(bits, **settings, defenses=[L2()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shadow", [Noisy(count=4, fraction=0.2), Marginal(count=4), CLIMB])
 def test_synthetic_shadow_records_leave_the_target_as_it_is(
     bits: Population, observed: Observation, shadow: mia.Noisy | mia.Marginal | mia.ModelBased
@@ -296,6 +297,7 @@ def test_a_query_of_a_service_is_one_query_there(bits: Population) -> None:
     assert torch.equal(one[0], many[0])
 
 
+@pytest.mark.slow
 def test_shadow_records_that_equal_records_of_the_target_are_told(bits: Population) -> None:
     twice = replace(bits, x_N=bits.x_N[torch.arange(160) // 2])
     report = mia.audit(twice, **QUICK)

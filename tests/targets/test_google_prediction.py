@@ -41,6 +41,7 @@ def answers(of: InProcessService, jobs: list[ServiceJob], x_B: Tensor) -> list[T
     return [of.predict(str(name), x_B) for name in of.train(jobs)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(["blobs"], ["pictures", "blobs"]))
 def test_a_job_alone_gives_the_model_of_the_job_in_a_batch(name: str, request: pytest.FixtureRequest) -> None:
     population = request.getfixturevalue(name)

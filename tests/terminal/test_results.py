@@ -108,6 +108,7 @@ def test_a_plan_is_a_document_as_well(call: Call) -> None:
     assert estimates[-1].startswith("All that is trained")
 
 
+@pytest.mark.slow
 def test_the_document_of_an_experiment_is_its_comparison(call: Call, tmp_path: Path) -> None:
     experiment = tmp_path / "mine" / "experiment"
     experiment.mkdir(parents=True)

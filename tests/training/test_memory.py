@@ -108,6 +108,7 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_no_model(
     assert again.stages.remarks == []
 
 
+@pytest.mark.slow
 def test_what_is_trained_when_memory_runs_out_is_not_trained_again(blobs: Population) -> None:
     """The first two chunks of three fit; the second group's chunk does not, and it alone is made anew."""
     starts: list[int] = []

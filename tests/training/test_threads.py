@@ -156,6 +156,7 @@ def test_what_is_too_short_for_a_probe_has_all_threads_that_quota_and_affinity_a
     assert (plan.threads, list(plan.measured)) == (3, [])
 
 
+@pytest.mark.slow
 def test_models_train_on_the_threads_of_the_plan_and_a_later_run_in_the_folder_follows_it(
     blobs: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
