@@ -135,8 +135,8 @@ def _fixed_collate(records: Records, like: Records | None, setting: str) -> Call
         try:
             if is_fixed(WholeView(dataset=_Collated(collate, items), ignores_draws=True), [0]):
                 return collate
-        except Exception:
-            if collate is records.collate:  # the user's own code
+        except Exception:  # of a collation that was made for other records, and is only tried here
+            if collate is records.collate:
                 raise
     mend = "" if like is None else ", and that of the held-out records could not mend it"
     raise InputError(

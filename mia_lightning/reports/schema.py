@@ -450,9 +450,7 @@ class AuditReport(_Section):
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]
     broken: tuple[str, ...] = ()  # those of the warnings after which low figures are no evidence
-    notes: tuple[
-        str, ...
-    ] = ()  # where model, epochs and members come from, what attacks left out, and which were not run
+    notes: tuple[str, ...] = ()  # where model, epochs and members come from; what attacks left out or were not run
     scores: Annotated[SkipJsonSchema[Scores | None], Field(exclude=True)] = None
     record_names: Annotated[SkipJsonSchema[tuple[str, ...]], Field(exclude=True)] = ()
     training_curves: Annotated[SkipJsonSchema[dict[str, TrainingCurves] | None], Field(exclude=True)] = None
