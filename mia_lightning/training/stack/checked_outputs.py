@@ -58,6 +58,8 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
         if taken == "probabilities":
             found[mode] = layer
         is_log = taken == "log_probabilities"
+    if trainable and way is not None and (way.method, way.of_pairs) == ("forward", False):
+        _check_modes(network, x_B[:2], num_classes, name)
     if form == "auto" and not found and are_shares(network, some_records(network, population), numbers_BC, ask):
         found = dict.fromkeys(("train", "eval") if trainable else ("eval",), layer)
         clauses.append("numbers between 0 and 1 that do not sum to 1 are taken as probabilities, divided by their sum")
@@ -72,6 +74,20 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
         one_output=None if way is None else way.one,
         gives=tuple(clauses),
     )
+
+
+def _check_modes(network: nn.Module, x_B: Tensor, num_classes: int, name: str) -> None:
+    """Refuse a network that is trained on a tensor, and asked for another form of output afterwards."""
+    given = {}
+    for mode in ("train", "eval"):
+        network.train(mode == "train")
+        given[mode] = network(x_B)
+    if isinstance(given["train"], Tensor) and not isinstance(given["eval"], Tensor):
+        raise InputError(
+            f"The model {name} gives {described(given['eval'])} for records of shape {tuple(x_B.shape)} in eval mode, "
+            "and a tensor in train mode; it must give logits of shape [B, C] in both, here "
+            f"[{len(x_B)}, {num_classes}]."
+        )
 
 
 def _check_form(numbers_BC: Tensor, form: str, section: str, name: str) -> None:
