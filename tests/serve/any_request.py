@@ -28,16 +28,16 @@ def nested(value: Any, depth: int) -> Any:
     return value
 
 
-VALUES = st.recursive(
+BROAD = st.recursive(
     LEAVES,
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(TEXTS, inner, max_size=4)
         | st.builds(lambda value, count: [value] * count, inner, st.sampled_from([1, 2, 63, 64, 65]))
-        | st.builds(nested, inner, st.sampled_from([20, 70, 400]))
     ),
     max_leaves=8,
 )
+VALUES = BROAD | st.builds(nested, BROAD, st.sampled_from([20, 70, 400]))  # deep once: json.dumps recurses too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,19 @@ class Asked:
 
 
 def places(node: Any) -> list[tuple[Any, ...]]:
-    """The ways to all that is in a JSON value, of long lists to their first and last."""
+    """The ways to what is in a JSON value: of long lists to their first and last, and none longer than 30 steps."""
+    found, level = [], [((), node)]
+    for _ in range(30):  # no recursion: how deep Python may go depends on who calls
+        found += [way for way, _ in level]
+        level = [((*way, key), value) for way, inner in level for key, value in parts(inner)]
+    return found
+
+
+def parts(node: Any) -> list[tuple[Any, Any]]:
+    """What is directly in a JSON value, with its keys."""
     if isinstance(node, dict):
-        inner = list(node.items())
-    else:
-        inner = [(at, node[at]) for at in {0, len(node) - 1}] if isinstance(node, list) and node else []
-    return [(), *((key, *rest) for key, value in inner for rest in places(value))]
+        return list(node.items())
+    return [(at, node[at]) for at in {0, len(node) - 1}] if isinstance(node, list) and node else []
 
 
 @st.composite
@@ -83,7 +90,7 @@ def changed(draw: st.DrawFn, right: Any) -> Any:
         elif isinstance(inner, dict):
             inner[draw(TEXTS)] = draw(VALUES) if how == "add" else inner[way[-1]]
         else:
-            inner.insert(way[-1], draw(VALUES) if how == "add" else copy.deepcopy(inner[way[-1]]))
+            inner.insert(way[-1], draw(VALUES) if how == "add" else inner[way[-1]])
     return made
 
 
