@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from training_jobs import job_of, train_with
 
-from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.store.documents import DamagedError, sealed, unsealed
 from mia_lightning.terminal.progress import Stages
@@ -29,12 +30,13 @@ from mia_lightning.training.plan.execution import (
     Measured,
     Plans,
     choose,
+    gains_by_width,
     in_order,
     plan_from_json,
     widths,
 )
 from mia_lightning.training.plan.planner import Planner
-from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Gradients, Step
@@ -94,6 +96,35 @@ def test_the_largest_stack_is_tried_first_then_the_executions_by_turns() -> None
         ("stack", 1),
     ]
     assert [each.chunk for each in in_order(("loop",), {"loop": [4, 1]})] == [1, 4]
+
+
+def test_convolutions_on_a_cpu_try_no_wider_stack_where_a_narrow_one_is_slower_than_a_loop() -> None:
+    order = in_order(("stack", "loop"), {"stack": [16, 4, 1], "loop": [8, 1]}, narrow_first=True)
+    ways = [(each.execution, each.chunk) for each in order]
+    assert ways == [("loop", 1), ("stack", 4), ("loop", 8), ("stack", 16), ("stack", 1)]
+
+    def tried(speed: dict[tuple[str, int], float]) -> list[tuple[str, int]]:
+        rows = choose(
+            order,
+            lambda candidate, _: row(candidate, speed[candidate.execution, candidate.chunk]),
+            num_models=1000,
+            first_allowance=1.0,
+            share=0.05,
+            short=3.0,
+            clock=Clock(),
+            may_gain=gains_by_width,
+        )
+        return [(each.execution, each.chunk) for each in rows]
+
+    equal = dict.fromkeys(ways, 1.0)
+    assert tried({**equal, ("stack", 4): 0.9, ("stack", 16): 2.0}) == [("loop", 1), ("loop", 8), ("stack", 4)]
+    assert tried({**equal, ("stack", 4): 1.1, ("stack", 16): 2.0})[:2] == [("stack", 16), ("stack", 4)]
+
+
+@pytest.mark.parametrize(("make", "expected"), [(partial(CNN, (1, 8, 8)), True), (partial(MLP, (1, 8, 8)), False)])
+def test_an_architecture_knows_its_convolutions(make: Callable[..., torch.nn.Module], expected: bool) -> None:
+    images = make_population(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 1]))
+    assert inspect_architecture(partial(make, 3), images).has_convolutions is expected
 
 
 @given(

@@ -129,6 +129,20 @@ def test_a_stack_laid_out_channels_last_is_the_same_stack(tmp_path: Path) -> Non
     torch.testing.assert_close(joined.state_dict()["networks.logits.weight"][1], stack.networks.logits.weight[0])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_follows_a_first_convolution_is_channels_last_for_images_of_any_depth(channels: int) -> None:
+    stack = Stack.build(partial(CNN, (channels, 8, 8), 3), [0], seed=0, role="shadow")
+    x_B = torch.linspace(-1, 1, 5 * channels * 64).view(5, channels, 8, 8)
+    plain_BC = stack.call_one(stack.state_of(0), x_B)
+    stack.use_channels_last()
+    given: list[Tensor] = []
+    layer = stack.networks.get_submodule("convolution_1")
+    layer.register_forward_hook(lambda layer, inputs, output: given.append(inputs[0]))
+    torch.testing.assert_close(stack.call_one(stack.state_of(0), x_B), plain_BC)
+    assert given[0].is_contiguous(memory_format=torch.channels_last)
+    assert not given[0].is_contiguous()
+
+
 @pytest.mark.parametrize("execution", ["stack", "loop"])
 def test_convolutions_are_channels_last_in_looped_execution_alone(execution: str, pictures: Population) -> None:
     recipe = Recipe(epochs=1, batch_size=8, optimizer=partial(torch.optim.Adam, lr=1e-3), execution=execution)

@@ -140,12 +140,27 @@ def widths(num_models: int, limit: int) -> list[int]:
     return list(dict.fromkeys(even))
 
 
-def in_order(executions: Sequence[str], chunks: Mapping[str, Sequence[int]]) -> list[Candidate]:
-    """Candidates in the order in which they are tried: the largest stack, the smallest loop, then in turns."""
+def in_order(
+    executions: Sequence[str], chunks: Mapping[str, Sequence[int]], *, narrow_first: bool = False
+) -> list[Candidate]:
+    """Candidates in the order in which they are tried: the largest stack, the smallest loop, then in turns.
+
+    Args:
+        narrow_first: the smallest loop first, and then the smallest stack of several models.
+    """
     stacks = [Candidate(execution="stack", chunk=c) for c in chunks.get("stack", ())] if "stack" in executions else []
     loops = [Candidate(execution="loop", chunk=c) for c in chunks.get("loop", ())[::-1]] if "loop" in executions else []
-    turns = [each[i] for i in range(max(len(stacks), len(loops))) for each in (stacks, loops) if i < len(each)]
-    return turns
+    first, second = stacks, loops
+    if narrow_first:
+        first, second = loops, sorted(stacks, key=lambda each: (each.chunk == 1, each.chunk))
+    return [each[i] for i in range(max(len(stacks), len(loops))) for each in (first, second) if i < len(each)]
+
+
+def gains_by_width(candidate: Candidate, rows: Sequence[Measured]) -> bool:
+    """Whether the candidate may be the fastest: not if it is a stack and a narrower one is slower than some loop."""
+    if candidate.execution != "stack" or not any(row.execution == "stack" for row in rows):
+        return True
+    return max(rows, key=lambda row: row.models_per_second).execution == "stack"
 
 
 def choose(
@@ -158,6 +173,7 @@ def choose(
     short: float,
     clock: Callable[[], float],
     threads: Sequence[int] = (),
+    may_gain: Callable[[Candidate, Sequence[Measured]], bool] | None = None,
 ) -> list[Measured]:
     """Try candidates in turn, as long as it is worth the time; returns what was measured, the fastest first.
 
@@ -172,6 +188,7 @@ def choose(
         share: of the estimated seconds, which trying may take.
         clock: in seconds.
         threads: further numbers of threads to be tried, beside that of the candidates.
+        may_gain: whether a candidate is worth trying, after what was measured; None for all.
     """
     started = clock()
     rows: list[Measured] = []
@@ -190,7 +207,7 @@ def choose(
 
     tried: set[Candidate] = set()
     for candidate in turns():
-        if candidate in tried:
+        if candidate in tried or (may_gain is not None and not may_gain(candidate, rows)):
             continue
         tried.add(candidate)
         allowance = first_allowance

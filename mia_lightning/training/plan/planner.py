@@ -17,6 +17,7 @@ from mia_lightning.training.plan.execution import (
     Measured,
     choose,
     fastest_of,
+    gains_by_width,
     in_order,
     widths,
 )
@@ -76,7 +77,8 @@ class Planner:
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
         chunks = self._chunks(job, executions, footprint, num_models, device)
-        candidates = in_order(executions, chunks)
+        narrow_first = device.type == "cpu" and job.architecture.has_convolutions
+        candidates = in_order(executions, chunks, narrow_first=narrow_first)
         whole = alone * job.num_steps * self.remaining  # one by one, and less than that under vmap
         rows: list[Measured] = []
         if self.always or whole >= self.short:
@@ -89,6 +91,7 @@ class Planner:
                 short=self.short,
                 clock=self.clock,
                 threads=fewer,
+                may_gain=gains_by_width if narrow_first else None,
             )
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0])
         chosen = rows[0] if rows else preferred

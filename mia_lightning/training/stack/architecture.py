@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 
 from mia_lightning.datasets.population import Population
@@ -49,6 +50,7 @@ class Architecture:
         mixes_records: whether padding would influence real records, so that only batches without padding are possible.
         refusal: why `vmap` cannot run it (one sentence that names the module); None where it can.
         fits_to_records: whether it takes something from its training records before training (`FitsToRecords`).
+        has_convolutions: whether it has a convolution, which several models at once do not make faster on a CPU.
         takes_channels_last: whether it runs with the weights of its convolutions laid out channels last; with a `view`
             behind a convolution it does not.
         probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
@@ -65,6 +67,7 @@ class Architecture:
     mixes_records: bool
     refusal: str | None
     fits_to_records: bool = False
+    has_convolutions: bool = False
     takes_channels_last: bool = True
     probabilities_in: tuple[str, ...] = ()
     gives_log_probabilities: bool = False
@@ -156,6 +159,7 @@ def inspect_architecture(
             name=name,
             num_parameters=sum(p.numel() for p in parameters),
             has_batch_norm=any(isinstance(layer, MaskedBatchNorm) for layer in stackable.modules()),
+            has_convolutions=any(isinstance(layer, _ConvNd) for layer in stackable.modules()),
             mixes_records=by_forward and _mixes_records(make_network, x_B),
             refusal=_vmap_refusal(make_network, x_B, by_forward),
             fits_to_records=isinstance(network, FitsToRecords),

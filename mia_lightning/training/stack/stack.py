@@ -197,6 +197,8 @@ class Stack(nn.Module):
             weight = layer._parameters.get("weight") if isinstance(layer, nn.Conv2d) else None
             if weight is not None:
                 weight.data = weight.data.movedim(2, -1).contiguous().movedim(-1, 2)  # [K, out, in, height, width]
+                if layer.in_channels == 1 and _channel_last not in layer._forward_pre_hooks.values():
+                    layer.register_forward_pre_hook(_channel_last)
 
     def model(self, k: int) -> nn.Module:
         """Model k as an ordinary network of the architecture, in eval mode, sharing nothing with the stack."""
@@ -268,6 +270,13 @@ class Stack(nn.Module):
                 registry[name] = new
         if self._is_channels_last:
             self.use_channels_last()
+
+
+def _channel_last(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Images of one channel as a view whose strides say that the channel comes last: of size one, it does not matter
+    where, and a convolution would take them, and so give all that follows, for channels first."""
+    x, *others = inputs
+    return (x.squeeze(-3).unsqueeze(-1).movedim(-1, -3), *others)
 
 
 def slots_of(network: nn.Module) -> dict[str, list[Slot]]:
