@@ -85,16 +85,14 @@ def near_duplicates(
     members, nonmembers = (mask_N.cpu().nonzero().squeeze(1) for mask_N in (member_N, nonmember_N))
     if not len(members) or len(nonmembers) < NEIGHBOURS:
         return None
-    vectors = Vectors.of(population)
-    num_features = vectors.width
+    num_features = Vectors.of(population).width
     projected = num_features > PROJECTED_FEATURES and len(members) * len(nonmembers) * num_features > MAX_PRODUCTS
     width = PROJECTED_FEATURES if projected else num_features
     members = _sample(members, max(1, MAX_PRODUCTS // (len(nonmembers) * width)), seed)
     compared_N, near_N = torch.zeros(2, len(group_N), dtype=torch.bool)
     compared_N[members] = True
     index = torch.cat([members, nonmembers]).to(population.device)
-    rows = _records(vectors, index)
-    rows = _projected(rows, index, num_features, seed) if projected else rows
+    rows = _projected(population, index, seed) if projected else _records(population, index)
     squared_MJ, at_MJ = _nearest(rows, group_N.to(population.device)[index], len(members))
     ratio = _ratio(squared_MJ)
     near_MJ = squared_MJ < ratio**2 * squared_MJ[:, -1:].nan_to_num(posinf=0.0)
@@ -109,18 +107,20 @@ def _sample(index: Tensor, limit: int, seed: int) -> Tensor:
     return index[torch.randperm(len(index), generator=generator(seed, "near duplicates", "members"))[:limit]].sort()[0]
 
 
-def _records(vectors: Vectors, index: Tensor) -> Rows:
+def _records(population: Population, index: Tensor) -> Rows:
     """A function from positions in `index` to normalised records `[B, features]`.
 
     They are float64, so that sums of squares keep every digit of a float32 record.
     """
+    vectors = Vectors.of(population)
     return lambda at_B: vectors(index[at_B], torch.float64)
 
 
-def _projected(rows: Rows, index: Tensor, num_features: int, seed: int) -> Rows:
-    """The rows in random directions, in which the expected square of a difference's length is the same."""
+def _projected(population: Population, index: Tensor, seed: int) -> Rows:
+    """As `_records`, in random directions, in which the expected square of a difference's length is the same."""
+    rows = _records(population, index)
     directions = torch.randn(
-        num_features,
+        Vectors.of(population).width,
         PROJECTED_FEATURES,
         dtype=torch.float64,
         generator=generator(seed, "near duplicates", "projection"),
