@@ -122,6 +122,8 @@ class Form:
         start = 0
         for field in self.fields:
             value = values[field.name].to(field.dtype).reshape(*batch, -1).contiguous()
+            if field.dtype.is_floating_point:  # equal values are equal bytes
+                value = torch.where(value.isnan(), torch.nan, value + 0.0)
             row[..., start : start + field.nbytes] = value.view(torch.uint8)
             start += field.nbytes
         return row
@@ -168,6 +170,16 @@ class Form:
         return self.packed(
             {f.name: part.reshape(*part.shape[:-1], *f.shape) for f, part in zip(self.fields, parts, strict=True)}
         )
+
+    @property
+    def has_quantities(self) -> bool:
+        """Whether some of its numbers are quantities, and no codes."""
+        return any(not field.is_code for field in self.fields)
+
+    @property
+    def is_code_F(self) -> Tensor:
+        """Bool `[num_entries]`: which numbers of a flat row are codes."""
+        return torch.cat([torch.full((field.num_entries,), field.is_code) for field in self.fields])
 
     def places(self) -> list[tuple[Field, slice]]:
         """The fields, each with the places of its numbers in a flat row."""

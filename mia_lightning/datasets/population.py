@@ -185,6 +185,13 @@ class Population:
         """The records as flat rows of numbers, before normalisation (`Form.entries`)."""
         return self.x_N.flatten(1) if self.form is None else self.form.entries(self.x_N)
 
+    @property
+    def is_code_F(self) -> Tensor:
+        """Bool `[F]`: which numbers of a flat row are codes, of tokens or categories, and no quantities."""
+        if self.form is None:
+            return torch.zeros(self.x_N[0].numel(), dtype=torch.bool, device=self.device)
+        return self.form.is_code_F.to(self.device)
+
     def stored(self, entries: Tensor) -> Tensor:
         """Flat rows of numbers `[..., F]`, as `entries_NF` gives them, as `x_N` stores records."""
         if self.form is None:

@@ -59,6 +59,9 @@ class Source(ABC):
     def overlap(self) -> float:
         return 0.0
 
+    def check_records(self, population: Population) -> None:
+        """Raise an `InputError` where records of this form cannot be made."""
+
     @abstractmethod
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """Make the records.

@@ -61,6 +61,14 @@ class ModelBased(Source):
         if self.k_min > self.k_max:
             raise InputError(f"`shadow.k_min` is {self.k_min}, more than `shadow.k_max` {self.k_max}; lower it.")
 
+    def check_records(self, population: Population) -> None:
+        """Refuse texts and sounds: of random ones the target says nothing, and no climb leads from them to real ones."""
+        if population.form is not None and population.form.of_kind("tokens", "waveform"):
+            raise InputError(
+                f"shadow=model_based climbs from random records, and a record here is {population.form.words}, of which "
+                "random ones lie far from all real ones; use shadow=real, noisy or marginal."
+            )
+
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """The emitted records, by class and chain, without exact duplicates; only the form of `known` is used.
 
@@ -91,7 +99,7 @@ class ModelBased(Source):
         yield_C = torch.bincount(label_M.cpu(), minlength=C)
         assert target.num_queries - before == int(query_C.sum())
         return Synthesis(
-            x_M=x_M.view(-1, *known.input_shape),
+            x_M=domain.stored(x_M),
             label_M=label_M,
             num_queries=int(query_C.sum()),
             yield_C=yield_C,
@@ -116,7 +124,7 @@ class ModelBased(Source):
     def _step(self, chains: "_Chains", domain: Domain, target: BlackBox) -> tuple[Tensor, "_Emitted"]:
         """One iteration of Algorithm 1 for all running chains, in place; returns which ended, and what they emitted."""
         key_B, class_B = chains.chain_B3[:, 0], chains.chain_B3[:, 1]
-        answer_BC = target.predict(chains.proposal_BF.view(-1, *domain.shape)).double()
+        answer_BC = target.predict(domain.stored(chains.proposal_BF)).double()
         confidence_B = answer_BC.gather(1, class_B[:, None]).squeeze(1)
         is_accepted_B = confidence_B >= chains.best_B
         is_candidate_B = is_accepted_B & (confidence_B > self.conf_min) & (answer_BC.argmax(1) == class_B)
