@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.errors import InputError
+
 Kind = Literal["numeric", "image", "tokens", "waveform", "category"]
 Records = Tensor | dict[str, Tensor]
 """What a network is called with: a tensor, or named tensors as keyword arguments."""
@@ -101,6 +103,16 @@ class Form:
     def is_one(self) -> bool:
         """Whether a record is one tensor, which is then stored as it is."""
         return not self.fields[0].name
+
+    def check_one(self, what: str, mend: str) -> None:
+        """Raise an `InputError` for a record of several tensors, where only one can pass.
+
+        Args:
+            what: that takes one tensor, as a sentence begins.
+            mend: what helps.
+        """
+        if not self.is_one:
+            raise InputError(f"{what} takes one tensor for a record, and a record here is {self.words}; {mend}.")
 
     @property
     def row_bytes(self) -> int:
@@ -218,7 +230,8 @@ class Form:
         found: dict[str, Any] = {"form": self}
         tokens = self.of_kind("tokens")
         if tokens:
-            found |= {"vocabulary_size": tokens[0].sizes[0], "padding_id": tokens[0].padding}
+            widest = max(tokens, key=lambda field: field.sizes)
+            found |= {"vocabulary_size": widest.sizes[0], "padding_id": widest.padding}
         if self.of_kind("numeric", "category"):
             found["category_sizes"] = tuple(size for field in self.of_kind("category") for size in field.sizes)
             found["num_numeric"] = sum(field.num_entries for field in self.of_kind("numeric"))

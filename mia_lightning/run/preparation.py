@@ -294,7 +294,9 @@ def filled(audit: Audit, population: Population, num_shadows: int | None = None)
     Args:
         num_shadows: None for as many as are set.
     """
-    audit.shadow.check_records(population)
+    reason = None if population.form is None else audit.shadow.refusal(population.form)
+    if reason is not None:
+        raise InputError(reason)
     if audit.shadow.makes_records:
         return _filled_for_targets(audit, population)
     plan, target, shadow = audit.membership, audit.attacked, audit.shadow

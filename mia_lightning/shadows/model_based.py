@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.duplicates import first_occurrences
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
@@ -61,13 +62,14 @@ class ModelBased(Source):
         if self.k_min > self.k_max:
             raise InputError(f"`shadow.k_min` is {self.k_min}, more than `shadow.k_max` {self.k_max}; lower it.")
 
-    def check_records(self, population: Population) -> None:
-        """Refuse texts and sounds: of random ones the target says nothing, and no climb leads from them to real ones."""
-        if population.form is not None and population.form.of_kind("tokens", "waveform"):
-            raise InputError(
-                f"shadow=model_based climbs from random records, and a record here is {population.form.words}, of which "
-                "random ones lie far from all real ones; use shadow=real, noisy or marginal."
-            )
+    def refusal(self, form: Form) -> str | None:
+        """Of texts and sounds: no climb leads from random ones to what the target has learnt."""
+        if not form.of_kind("tokens", "waveform"):
+            return None
+        return (
+            f"shadow=model_based climbs from random records, and a record here is {form.words}, of which random ones "
+            "lie far from all real ones; use shadow=real, noisy or marginal."
+        )
 
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """The emitted records, by class and chain, without exact duplicates; only the form of `known` is used.
