@@ -1,6 +1,7 @@
-"""The records of an audit, as one tensor."""
+"""The records of an audit, stored as one tensor."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array as Array
 from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.fields import Kinds, of_items
+from mia_lightning.datasets.form import Form, Records
 from mia_lightning.datasets.groups import NO_GROUP
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.making import make_population as make_population
@@ -53,11 +56,14 @@ class Population:
         origin: which of a user's own sets the records come from; None where they are one set.
         loading: how the user's training loader makes batches; None without one.
         augment: random changes of the records in the user's own training, in order.
+        form: of records that are not one tensor of numbers or pixels: which tensors a network is given, and what they
+            mean; None for others. `x_N` is then the one tensor, or the rows of bytes of several (`Form.packed`), and
+            scale, mean and std change nothing.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
             `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean`, `std` or `image_shape` that do
-            not fit a record.
+            not fit a record, or a field that is not what `form` says.
     """
 
     name: str
@@ -77,6 +83,7 @@ class Population:
     origin: Origin | None = None
     loading: Loading | None = None
     augment: tuple[Augmentation, ...] = ()
+    form: Form | None = None
 
     def __post_init__(self) -> None:
         check_population(self)
@@ -94,6 +101,7 @@ class Population:
         std: float | Sequence[float] | None = None,
         train_transform: Literal["own", "ignore"] = "own",
         loading: Literal["own", "ignore"] = "own",
+        kinds: Kinds | None = None,
     ) -> "Population":
         """The records of your own LightningDataModule, DataLoader or torch Dataset.
 
@@ -113,6 +121,8 @@ class Population:
                 not known here; `ignore` trains without them.
             loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore`
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
+            kinds: of items with several tensors, as `make_population` takes it; int64 are `tokens` where it says
+                nothing else.
 
         Raises:
             InputError: no records, labels that are no class numbers, items of different shapes, records that change at
@@ -141,13 +151,15 @@ class Population:
             train_transform=train_transform,
             loading=loading,
         )
+        x, kinds = of_items(found.x_N, kinds)
         made = make_population(
-            found.x_N,
+            x,
             found.label_N,
+            kinds=kinds,
             name=found.name,
             class_names=found.class_names,
             member=found.is_training_N,
-            scale=found.scale,
+            scale=found.scale if isinstance(found.x_N, Tensor) else None,
             mean=found.mean,
             std=found.std,
         )
@@ -169,24 +181,47 @@ class Population:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one record."""
+        """Shape of one record; of several tensors how many numbers they are together, as one row."""
+        if self.form is not None and not self.form.is_one:
+            return (self.form.num_entries,)
         return tuple(self.x_N.shape[1:])
+
+    @property
+    def entries_NF(self) -> Tensor:
+        """The records as flat rows of numbers, before normalisation (`Form.entries`)."""
+        return self.x_N.flatten(1) if self.form is None else self.form.entries(self.x_N)
+
+    @property
+    def is_code_F(self) -> Tensor:
+        """Bool `[F]`: which numbers of a flat row are codes, of tokens or categories, and no quantities."""
+        if self.form is None:
+            return torch.zeros(self.x_N[0].numel(), dtype=torch.bool, device=self.device)
+        return self.form.is_code_F.to(self.device)
+
+    def stored(self, entries: Tensor) -> Tensor:
+        """Flat rows of numbers `[..., F]`, as `entries_NF` gives them, as `x_N` stores records."""
+        if self.form is None:
+            return entries.reshape(*entries.shape[:-1], *self.x_N.shape[1:])
+        return self.form.stored(entries)
 
     @property
     def device(self) -> torch.device:
         return self.x_N.device
 
-    def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The records at `index` (int64 of any shape), normalised: `[*index.shape, *features]` of `dtype`.
+    def records(self, index: Tensor, dtype: torch.dtype = torch.float32) -> Records:
+        """The records at `index` (int64 of any shape) as a network is given them: `[*index.shape, *features]`.
 
-        They are on the device of `index`, wherever the population is.
+        One tensor, normalised, in `dtype`; or what their form says. They are on the device of `index`, wherever the
+        population is.
         """
         # Whole rows at a time: several times as fast as x_N[index].
         rows = self.x_N.index_select(0, index.to(self.device).flatten()).to(index.device)
-        return self.normalised(rows.view(*index.shape, *self.input_shape), dtype)
+        return self.normalised(rows.view(*index.shape, *self.x_N.shape[1:]), dtype)
 
-    def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Records `[..., *features]` in the form of `x_N` as a network sees them."""
+    def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Records:
+        """Records `[..., *features]` as `x_N` stores them, as a network sees them."""
+        if self.form is not None:
+            return self.form.seen(x, dtype)
         x = x.to(dtype)
         if self.scale != 1.0:
             x = x * self.scale
@@ -258,7 +293,7 @@ class Population:
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
         """A digest of each record before normalisation, without its label: `[N, 16]` uint8."""
-        kind = f"{self.x_N.dtype}{self.input_shape}".encode()
+        kind = f"{self.x_N.dtype}{tuple(self.x_N.shape[1:])}".encode()
         digests = bytearray()
         for block in self.x_N.split(_FINGERPRINT_RECORDS):
             rows = block.cpu().contiguous().view(len(block), -1).view(torch.uint8).numpy()
@@ -267,8 +302,10 @@ class Population:
         return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(len(self), 16)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the records and labels, in row order."""
+        """SHA-256 of the records and labels, in row order, and of what the form of the records says of them."""
         digest = hashlib.sha256()
+        if self.form is not None:
+            digest.update(json.dumps(self.form.described()).encode())
         for tensor in (self.x_N, self.label_N):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             for block in tensor.split(_FINGERPRINT_RECORDS):

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from mia_lightning.command.job import Job
+from mia_lightning.datasets.form import Records, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model, split_defenses
 from mia_lightning.errors import InputError
 from mia_lightning.reports.files import read_report
 from mia_lightning.reports.names import MEMBERS
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, FieldSection
 from mia_lightning.serve.records import check_answers
 from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.sweep.rows import read_yaml
@@ -63,14 +64,16 @@ class ServedModel:
         """
         stack = self.trained.stack
         with self._lock:
-            normal_B = self.population.normalised(x_B, stack.dtype).to(stack.device)
-            log_BC = steadily(lambda block: self.trained.log_probability(block)[0], normal_B)
+            log_BC = steadily(lambda x_B: self.trained.log_probability(self._seen(x_B, stack))[0], x_B)
             observed_BC = apply_all(self.defenses, log_BC)
         return Answers(
             probability_BC=check_answers(observed_BC.double().exp().cpu()),
             class_names=self.population.class_names,
             shown=self.shown,
         )
+
+    def _seen(self, x_B: Tensor, stack: Stack) -> Records:
+        return moved(self.population.normalised(x_B, stack.dtype), stack.device)
 
     def describe(self) -> str:
         """A few words for a person."""
@@ -160,6 +163,12 @@ def _population(job: Job, report: AuditReport) -> Population:
             f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, but "
             f"had {report.dataset.num_classes} and {list(report.dataset.input_shape)} in the run; put back the data "
             "that the run used."
+        )
+    form = None if whole.form is None else FieldSection.of_all(whole.form.fields)
+    if form != report.dataset.form:
+        raise InputError(
+            f"The records of {whole.name} have another form than in the run (names, kinds, shapes or numbers of "
+            "codes); put back the data that the run used."
         )
     one = whole.part(slice(0, 1))
     return replace(one, x_N=one.x_N.clone(), label_N=one.label_N.clone(), member_N=None, group_N=None, group_names=())
