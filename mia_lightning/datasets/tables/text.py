@@ -9,9 +9,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -20,15 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from mia_lightning.datasets.tables.columns import Columns
 from mia_lightning.errors import InputError
 
-MISSING = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
-TRUE, FALSE = ["1", "true", "1.0", "yes"], ["0", "false", "0.0", "no"]
 _BLOCK = 1 << 24  # bytes; the longest line that can be read
 _DELIMITERS = ",;\t|"
-# Numbers with commas: decimal ones, and those that could be whole ones in groups of three digits.
-_DECIMAL_COMMA = r"^([+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?)?$"
-_GROUPED = r"^[+-]?[1-9]\d{0,2}(,\d{3})+$"
 _PACKED: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -40,7 +34,7 @@ _WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
 _UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
 
 
-class Table:
+class Table(Columns):
     """The columns of a file as trimmed text, and the line of each record for error messages.
 
     The file is UTF-8, or UTF-16 with a byte order mark, as it is or compressed: gzip, bzip2, xz, Zstandard, or a zip
@@ -105,55 +99,12 @@ class Table:
         self.nameless = [name for name, own in zip(names, trimmed, strict=True) if not own and name in self._column_of]
         self._check_names([name for name in names if name in self._column_of])
 
-    def __len__(self) -> int:
-        return len(next(iter(self._column_of.values())))
-
     def text(self, column: str) -> Any:
-        """The trimmed text of a column, a pyarrow array of strings without nulls."""
         return self._column_of[column]
 
-    def numbers(self, column: str) -> np.ndarray[Any, Any]:
-        """A column as float64 `[N]`; true and false are 1 and 0.
-
-        Raises:
-            InputError: a value is missing, or is no number.
-        """
-        text = self.text(column)
-        values = _as_numbers(text, has_decimal_comma=self._has_decimal_comma)
-        if values is not None and not np.isnan(values).any():
-            return values
-        if any(value.lower() in MISSING for value in text.to_pylist()):
-            mend = "fill in the missing value, or leave the record out"
-            raise self.refusal(column, lambda value: value.lower() not in MISSING, mend)
-        mend = "encode it as a finite number"
-        if self._has_decimal_comma:
-            mend += "; other columns have decimal commas, so a point cannot be told from a separator of thousands"
-        elif pc.any(pc.match_substring_regex(text, _GROUPED)).as_py():
-            mend += ", without a comma between thousands and with a point as the decimal mark"
-        raise self.refusal(column, self._is_number, mend)
-
-    def refusal(self, column: str, usable: Callable[[str], bool], mend: str) -> InputError:
-        """The error for the first value of a column that is not usable."""
-        record, value = next((i, v) for i, v in enumerate(self.text(column).to_pylist()) if not usable(v))
+    def line_of(self, record: int) -> str:
         number = record if self._record_N is None else int(self._record_N[record])
-        line = next(line for i, (line, _) in enumerate(self._rows()) if i == number + 1)
-        return InputError(f"line {line} of {self.place} has {value!r} in column {column!r}: {mend}")
-
-    def _is_number(self, value: str) -> bool:
-        return _as_numbers(pa.array([value]), has_decimal_comma=self._has_decimal_comma) is not None
-
-    @cached_property
-    def _has_decimal_comma(self) -> bool:
-        """Whether a column of numbers has commas that can be no separators of thousands."""
-        for text in self._column_of.values():
-            with_comma = text.filter(pc.match_substring(text, ","))
-            if (
-                len(with_comma)
-                and pc.all(pc.match_substring_regex(text, _DECIMAL_COMMA)).as_py()
-                and not pc.all(pc.match_substring_regex(with_comma, _GROUPED)).as_py()
-            ):
-                return True
-        return False
+        return f"line {next(line for i, (line, _) in enumerate(self._rows()) if i == number + 1)}"
 
     def _opener(self, file: Path) -> Callable[[], BinaryIO]:
         """What opens the text, whatever it is packed in."""
@@ -208,11 +159,6 @@ class Table:
                 if row:
                     yield reader.line_num + self._skipped, row
 
-    def _check_names(self, names: list[str]) -> None:
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(f"column {twice[0]!r} of {self.place} appears twice: name each column differently")
-
     def _ragged(self, width: int) -> InputError | None:
         """The error for the first line of another length than the header line, if there is one."""
         with contextlib.suppress(*_UNREADABLE):
@@ -250,17 +196,3 @@ def _with_content(columns: list[Any]) -> np.ndarray[Any, Any] | None:
         is_empty = pc.and_(is_empty, pc.equal(column, ""))
     has_content: np.ndarray[Any, Any] = pc.invert(is_empty).to_numpy(zero_copy_only=False)
     return None if has_content.all() or len(columns) == 1 else has_content.nonzero()[0]
-
-
-def _as_numbers(text: Any, *, has_decimal_comma: bool) -> np.ndarray[Any, Any] | None:
-    """float64 `[N]`, or None where a text is no number."""
-    if has_decimal_comma:
-        if pc.any(pc.match_substring(text, ".")).as_py():
-            return None
-        text = pc.replace_substring(text, ",", ".")
-    with contextlib.suppress(pa.ArrowInvalid):
-        return cast("np.ndarray[Any, Any]", pc.cast(text, pa.float64()).to_numpy())
-    lower = pc.utf8_lower(text)
-    if pc.all(pc.is_in(lower, pa.array(["true", "false"]))).as_py():
-        return cast("np.ndarray[Any, Any]", pc.equal(lower, "true").to_numpy(zero_copy_only=False).astype(np.float64))
-    return None
