@@ -1,36 +1,25 @@
 """Records from a CSV file with a header line."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, StringConstraints
 
-from mia_lightning.datasets.doubts import about_identifiers, are_few, check_classes, looks_like_identifier
+from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like_identifier
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.tables.roles import (
+    ColumnNames,
     check_named,
+    classes,
     distinct,
     dropped,
     finite_numbers,
-    number_of,
     require,
     truth,
 )
-from mia_lightning.datasets.tables.text import Table
+from mia_lightning.datasets.tables.text import Delimiter, Table
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import FromList, Name, PathLike
-from mia_lightning.settings.words import Words
-
-Delimiter = Annotated[
-    str,
-    BeforeValidator(lambda value: "\t" if value == "\\t" else value),
-    StringConstraints(pattern=r'^[\x01-\x7f--["\r\n]]$'),
-    Words("one ASCII character, such as a comma, a semicolon or \\t for a tab"),
-]
+from mia_lightning.settings.kinds import Name, PathLike
 
 
 @checked("dataset")
@@ -40,7 +29,7 @@ def load_csv(
     label_column: Name,
     member_column: Name | None = None,
     group_column: Name | None = None,
-    drop_columns: Annotated[Sequence[Name], FromList, Words("a list of names of columns")] | None = None,
+    drop_columns: ColumnNames | None = None,
     delimiter: Delimiter | None = None,
     name: Name | None = None,
 ) -> Population:
@@ -78,9 +67,7 @@ def load_csv(
     features = [column for column in used if column not in named.values()]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    class_names, label_N = distinct(table, label_column, "label")
-    name_C = [number if math.isfinite(number := number_of(each)) else None for each in class_names]
-    check_classes(name_C, label_N, f"column {label_column!r} of {table.place}")
+    class_names, label_N = classes(table, label_column)
     group_names, group_N = (None, None) if group_column is None else distinct(table, group_column, "group")
     member_N = None if member_column is None else truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)

@@ -4,15 +4,20 @@ import difflib
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mia_lightning.datasets.doubts import check_classes
 from mia_lightning.datasets.tables.columns import FALSE, TRUE, Columns
 from mia_lightning.errors import InputError
+from mia_lightning.settings.kinds import FromList, Name
 from mia_lightning.settings.overrides import override
+from mia_lightning.settings.words import Words
+
+ColumnNames = Annotated[Sequence[Name], FromList, Words("a list of names of columns")]
 
 
 def require(table: Columns, column: str, argument: str) -> None:
@@ -38,6 +43,60 @@ def check_named(table: Columns, used: Sequence[str]) -> None:
             f"column {int(nameless[0].split()[1]) + 1} of {table.place} has no name in the header line: name it, or "
             f"leave it out by {dropped(nameless)} (pandas writes such a column of row numbers without index=False)"
         )
+
+
+def classes(table: Columns, column: str) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """The names of the classes, sorted (numbers by value), and the class of each record, int64 `[N]`.
+
+    Raises:
+        InputError: a record has no label, or the labels are no classes.
+    """
+    names, label_N = distinct(table, column, "label")
+    name_C = [number if math.isfinite(number := number_of(each)) else None for each in names]
+    check_classes(name_C, label_N, f"column {column!r} of {table.place}")
+    return names, label_N
+
+
+def check_present(table: Columns, column: str, what: str) -> None:
+    """Refuse a column in which a record has nothing, or a word for nothing; `what` it is to have.
+
+    "None" may be the name of a class.
+    """
+    is_missing_N = table.missing(column) & ~pc.equal(pc.utf8_lower(table.text(column)), "none").to_numpy(False)
+    if is_missing_N.any():
+        num = int(is_missing_N.sum())
+        mend = f"{num} records have no {what}; give each one, or leave these records out"
+        raise table.refusal_of(int(is_missing_N.argmax()), column, mend)
+
+
+def names_of_records(table: Columns, column: str) -> tuple[str, ...]:
+    """The names of the records, all different.
+
+    Raises:
+        InputError: a record has none, or two have the same.
+    """
+    check_present(table, column, "identifier")
+    names: list[str] = table.text(column).to_pylist()
+    first_of: dict[str, int] = {}
+    for record, name in enumerate(names):
+        first = first_of.setdefault(name, record)
+        if first != record:
+            mend = f"so has {table.line_of(first)}; give each record its own, or leave dataset.id_column out"
+            raise table.refusal_of(record, column, mend)
+    return tuple(names)
+
+
+def groups(table: Columns, columns: Sequence[str]) -> tuple[list[str], np.ndarray[Any, Any]]:
+    """The names of all groups, and their numbers: int64 `[N]`, or `[N, G]` for the groups of several columns."""
+    found = [distinct(table, column, "group") for column in columns]
+    if len(found) == 1:
+        return found[0]
+    names: list[str] = []
+    numbers = []
+    for column, (of_column, group_N) in zip(columns, found, strict=True):
+        numbers.append(group_N + len(names))
+        names += [f"{column}: {name}" for name in of_column]
+    return names, np.stack(numbers, 1)
 
 
 def distinct(table: Columns, column: str, what: str) -> tuple[list[str], np.ndarray[Any, Any]]:

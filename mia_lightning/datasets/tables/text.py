@@ -11,15 +11,17 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Annotated, Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from pydantic import BeforeValidator, StringConstraints
 
 from mia_lightning.datasets.tables.columns import Columns
 from mia_lightning.errors import InputError
+from mia_lightning.settings.words import Words
 
 _BLOCK = 1 << 24  # bytes; the longest line that can be read
 _DELIMITERS = ",;\t|"
@@ -32,6 +34,13 @@ _PACKED: dict[bytes, Callable[[Path], Any]] = {
 _FOREIGN = {b"\xd0\xcf\x11\xe0": "a workbook", b"PAR1": "a parquet file", b"\x89HDF": "an HDF5 file"}
 _WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
 _UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+
+Delimiter = Annotated[
+    str,
+    BeforeValidator(lambda value: "\t" if value == "\\t" else value),
+    StringConstraints(pattern=r'^[\x01-\x7f--["\r\n]]$'),
+    Words("one ASCII character, such as a comma, a semicolon or \\t for a tab"),
+]
 
 
 class Table(Columns):
