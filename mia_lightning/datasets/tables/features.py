@@ -21,8 +21,13 @@ Values = np.ndarray[Any, Any]
 
 _CLOCK = r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[ap]m)?( ?(z|[+-]\d{2}:?\d{2}))?"
 _MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
-_DAY = rf"(\d{{4}}[-/.]\d{{1,2}}[-/.]\d{{1,2}}|\d{{1,2}}[-/.]\d{{1,2}}[-/.](\d{{2}}|\d{{4}})|\d{{1,2}}[ -]{_MONTH}[ ,-]+\d{{2,4}}|{_MONTH} \d{{1,2}},? \d{{4}})"
-_DATE = rf"(?i)^({_DAY}([ t]+{_CLOCK})?|{_CLOCK})$"
+_DAYS = (
+    r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}",
+    r"\d{1,2}[-/.]\d{1,2}[-/.](\d{2}|\d{4})",
+    rf"\d{{1,2}}[ -]{_MONTH}[ ,-]+\d{{2,4}}",
+    rf"{_MONTH} \d{{1,2}},? \d{{4}}",
+)
+_DATE = rf"(?i)^(({'|'.join(_DAYS)})([ t]+{_CLOCK})?|{_CLOCK})$"
 _ZEROS_IN_FRONT = r"^0\d+$"  # of codes, such as those of places
 _LIKE_A_NUMBER = r"^[$€£]?[+-]?(\d{1,3}([.,' ]\d{3})+|\d+|[.,]\d)([.,]?\d*)([eE][+-]?\d+)?\s?[%$€£]?$"
 _FEW_NUMBERS = 20  # so many are names of classes rather than measurements with some text among them
@@ -129,7 +134,8 @@ def _refuse_text_among_numbers(table: Columns, column: str) -> None:
     """Refuse a column of numbers that cannot be read for some text, which would become as many categories."""
     distinct = pc.unique(_present(table, column))
     num = int(pc.sum(pc.match_substring_regex(distinct, _LIKE_A_NUMBER)).as_py())
-    if _has_codes(distinct) or num < len(distinct) and (num <= _FEW_NUMBERS or 2 * num < len(distinct)):
+    is_of_text = num < len(distinct) and (num <= _FEW_NUMBERS or 2 * num < len(distinct))
+    if is_of_text or _has_codes(distinct):
         return
     raise InputError(f"{table.no_number(column)}; {dropped([column])} leaves the column out")
 
@@ -212,9 +218,10 @@ def _remark_rare_categories(found: Features, where: str) -> None:
     num_of = {column: int((np.bincount(code_N)[1:] == 1).sum()) for column, (_, code_N) in found.categories.items()}
     rare = {column: num for column, num in num_of.items() if num}
     if rare and len(next(iter(found.categories.values()))[1]) >= _FEWEST_FOR_REMARKS:
-        each = ", ".join(f"{num} of {column!r}" for column, num in list(rare.items())[:5])
+        some = [f"{num} of {column!r}" for column, num in rare.items()]
         found.remarks.append(
-            f"{sum(rare.values())} categories of {where} have a single record ({each}{', …' if len(rare) > 5 else ''}): "
+            f"Categories of {where} with a single record: {sum(rare.values())} ({', '.join(some[:5])}"
+            f"{', …' if len(rare) > 5 else ''}); "
             "to a model that does not train on that record the category is as a gap, by which the record may be told."
         )
 

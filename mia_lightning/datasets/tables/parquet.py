@@ -29,7 +29,7 @@ class ParquetTable(Columns):
         self.place = place
         try:
             with file.open("rb") as stream:
-                self._table = pyarrow.parquet.read_table(stream)
+                self._table = pyarrow.parquet.ParquetFile(stream).read()
         except (OSError, pa.ArrowException, ValueError) as error:
             raise InputError(
                 f"{place} cannot be read as a parquet file ({first_line(error)}): write it again, or as CSV in UTF-8"
