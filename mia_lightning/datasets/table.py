@@ -96,11 +96,10 @@ def load_table(
         member=None if member_column is None else truth(table, member_column),
         group=group_N,
         group_names=group_names,
-        scale=1.0,
+        form=form,
         remarks=found.remarks,
     )
-    names = () if id_column is None else names_of_records(table, id_column)
-    return replace(population, form=form, record_names=names)
+    return replace(population, record_names=() if id_column is None else names_of_records(table, id_column))
 
 
 def read_table(file: Path, delimiter: str | None = None) -> Columns:

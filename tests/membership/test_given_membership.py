@@ -375,5 +375,7 @@ def test_records_may_be_listed_by_ids_that_are_numbers(tmp_path: Path, text: str
 
 def test_numbers_that_may_be_rows_or_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("3\n0\n")
-    with pytest.raises(InputError, match=r"`membership.path` .*rows.csv lists numbers without a header.* `id` .* `row`"):
+    with pytest.raises(
+        InputError, match=r"`membership.path` .*rows.csv lists numbers without a header.* `id` .* `row`"
+    ):
         read_members(tmp_path / "rows.csv", 5, IDS)

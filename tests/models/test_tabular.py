@@ -55,7 +55,7 @@ def slow(network: Tabular, training: dict[str, Tensor], record: dict[str, Tensor
         known = code in training["categories"][:, j].tolist()
         inputs += network.categories.vectors.weight[first + (code if known else 0)].tolist()
         first += SIZES[j]
-    hidden = network.layers.linear_0(torch.tensor(inputs)).relu()
+    hidden = network.layers.linear_0(torch.tensor(inputs, dtype=torch.float32)).relu()
     result: np.ndarray[Any, Any] = network.layers.logits(hidden).detach().numpy()
     return result
 
