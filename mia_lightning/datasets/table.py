@@ -18,7 +18,7 @@ from mia_lightning.datasets.tables.roles import (
     truth,
 )
 from mia_lightning.datasets.tables.text import Delimiter, Table
-from mia_lightning.errors import DataNotThereError
+from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike
 
@@ -69,6 +69,8 @@ def load_table(
     if not file.is_file():
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the table")
     table = read_table(file, delimiter)
+    if not len(table):
+        raise InputError(f"{table.place} has no records: give one line a record")
     grouping, left_out = tuple(group_columns or ()), tuple(drop_columns or ())
     named = [("label_column", label_column), ("id_column", id_column), ("member_column", member_column)]
     named += [("group_columns", each) for each in grouping] + [("drop_columns", each) for each in left_out]

@@ -158,7 +158,7 @@ def test_equals_the_standard_library(rows: list[tuple[str, str]], tmp_path_facto
     population = load_table(path=path, label_column="outcome")
     found = records(population)
     missing = ("", "?", "na", "n/a", "nan", "null", "none", "<na>")
-    expected = [[GAP if a.lower() in missing else float(np.float32(a))] for a, _ in rows]
+    expected = [[GAP if a.lower() in missing else float(np.float32(a)) + 0.0] for a, _ in rows]
     assert same(found["numbers"], expected)
     assert population.form is not None
     names = population.form.field("categories").vocabulary[0]
@@ -256,6 +256,12 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         {},
         r"column 'born' of .* holds dates or times, such as '1990-01-02': .*dataset.drop_columns=\[born\]",
     ),
+    "dates and a word": (
+        "born,a,outcome\nunknown,1,p\n1990-01-02,2,q\n1.2.1990,3,q\n",
+        {},
+        "column 'born' of .* holds dates or times, such as '1990-01-02'",
+    ),
+    "no records": ("a,outcome\n", {}, "has no records: give one line a record"),
     "text among numbers": (
         long(N, number=[*NUMBERS[:-1], "red"]),
         {},
@@ -266,7 +272,11 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "points beside commas": ("a;b;outcome\n1.25;0,5;p\n2.5;1,5;q\n", {}, "has '1.25' in column 'a': .*decimal commas"),
     "infinite": ("a,outcome\n1,p\ninf,q\n", {}, "line 3 of .* has 'inf' in column 'a': encode it as a finite"),
     "beyond float32": ("a;b;outcome\n1,5;;p\n1e300;2;q\n", {}, "line 3 of .* has '1e300' in column 'a'"),
-    "no label": ("a,outcome\n1,p\n2,\n3,NaN\n", {}, "line 3 of .* has '' in column 'outcome': 2 records have no label"),
+    "no label": (
+        "a,outcome\n1,p\n2,\n3,NaN\n",
+        {},
+        "line 3 of .* has '' in column 'outcome': records without label: 2",
+    ),
     "one class": ("a,outcome\n1,p\n2,p\n", {}, "population 'people' has 1 class"),
     "measurement": (
         "a,outcome\n" + "".join(f"{i % 7},{i / 8}\n" for i in range(80)),
@@ -277,7 +287,11 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "no such id": (TABLE, {"id_column": "ids"}, r"no column 'ids' .*near it: 'id'.*dataset.id_column"),
     "no such group": (TABLE, {"group_columns": ["town"]}, "no column 'town' .*dataset.group_columns"),
     "one id twice": ("id,a,outcome\nx,1,p\nx,2,q\n", {"id_column": "id"}, "line 3 .* has 'x' in column 'id': .*line 2"),
-    "no id": ("id,a,outcome\nx,1,p\n,2,q\n", {"id_column": "id"}, "line 3 .* has '' in column 'id': 1 records"),
+    "no id": (
+        "id,a,outcome\nx,1,p\n,2,q\n",
+        {"id_column": "id"},
+        "line 3 .* has '' in column 'id': records without identifier: 1",
+    ),
     "nothing left": (
         TABLE,
         {"drop_columns": ["id", "age", "city", "smokes", "income"]},

@@ -122,10 +122,10 @@ def read_features(
 
 def _refuse_dates(table: Columns, column: str) -> None:
     present = _present(table, column)
-    is_date = pc.match_substring_regex(present, _DATE)
-    if table.has_dates(column) or 2 * pc.sum(is_date).as_py() > len(present):
+    dates = present if table.has_dates(column) else present.filter(pc.match_substring_regex(present, _DATE))
+    if 2 * len(dates) > len(present):
         raise InputError(
-            f"column {column!r} of {table.place} holds dates or times, such as {present[0].as_py()!r}: give numbers, "
+            f"column {column!r} of {table.place} holds dates or times, such as {dates[0].as_py()!r}: give numbers, "
             f"such as days since one date, or leave the column out by {dropped([column])}"
         )
 
@@ -220,9 +220,9 @@ def _remark_rare_categories(found: Features, where: str) -> None:
     if rare and len(next(iter(found.categories.values()))[1]) >= _FEWEST_FOR_REMARKS:
         some = [f"{num} of {column!r}" for column, num in rare.items()]
         found.remarks.append(
-            f"Categories of {where} with a single record: {sum(rare.values())} ({', '.join(some[:5])}"
-            f"{', …' if len(rare) > 5 else ''}); "
-            "to a model that does not train on that record the category is as a gap, by which the record may be told."
+            f"Categories of {where} that a single record has: {sum(rare.values())} ({', '.join(some[:5])}"
+            f"{', …' if len(rare) > 5 else ''}); a model that does not train on such a record has never seen its "
+            "category, which may give the record away as a non-member."
         )
 
 

@@ -60,12 +60,11 @@ def classes(table: Columns, column: str) -> tuple[list[str], np.ndarray[Any, Any
 def check_present(table: Columns, column: str, what: str) -> None:
     """Refuse a column in which a record has nothing, or a word for nothing; `what` it is to have.
 
-    "None" may be the name of a class.
+    The word "none" may be the name of a class.
     """
     is_missing_N = table.missing(column) & ~pc.equal(pc.utf8_lower(table.text(column)), "none").to_numpy(False)
     if is_missing_N.any():
-        num = int(is_missing_N.sum())
-        mend = f"{num} records have no {what}; give each one, or leave these records out"
+        mend = f"records without {what}: {int(is_missing_N.sum())}; give each one, or leave them out"
         raise table.refusal_of(int(is_missing_N.argmax()), column, mend)
 
 
