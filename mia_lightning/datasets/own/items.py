@@ -68,8 +68,10 @@ def as_fields(given: Mapping[Any, Any]) -> dict[str, Tensor]:
     Raises:
         ItemError: one of them is no tensor, array or list of numbers, or has a name that no argument can have.
     """
+    if not given:
+        raise ItemError("has a record that is an empty dict; give its tensors by their names")
     odd = next((key for key in given if not isinstance(key, str) or not key.isidentifier()), None)
-    if odd is not None or not given:
+    if odd is not None:
         raise ItemError(f"has a record with the name {odd!r}; name its tensors as the network names its arguments")
     return {key: as_record(torch.as_tensor(each) if _is_list(each) else each) for key, each in given.items()}
 
