@@ -12,6 +12,7 @@ from training_jobs import train_with
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.models.by_form import fitting
 from mia_lightning.models.tabular import Tabular
 from mia_lightning.seeds import generator, isolated
 from mia_lightning.training.engine import Engine
@@ -125,6 +126,39 @@ def table(count: int = 120) -> Population:
     )
     label_N = (records["categories"][:, 0] + torch.arange(count)) % 3
     return make_population(form.packed(records), label_N, form=form, name="table")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([Field(name="numbers", shape=(3,), has_gaps=True)], "tabular"),
+        ([Field(shape=(3,), has_gaps=True)], "tabular"),
+        ([Field(shape=(2,), columns=("age", "income"))], "tabular"),
+        ([Field(shape=(3,))], "mlp"),
+        (
+            [Field(name="x", kind="category", dtype=torch.uint8, shape=(1,), sizes=(3,)), Field(name="n", shape=(1,))],
+            "tabular",
+        ),
+        (
+            [Field(name="x", kind="tokens", dtype=torch.uint8, shape=(4,), sizes=(3,)), Field(name="n", shape=(1,))],
+            None,
+        ),
+    ],
+)
+def test_the_architecture_of_tables_where_nobody_chooses_one(fields: list[Field], expected: str | None) -> None:
+    assert fitting(Form.of(fields)) == expected
+
+
+def test_one_tensor_of_numbers_with_gaps() -> None:
+    numbers = drawn(40)["numbers"]
+    population = make_population(numbers, torch.arange(40) % 2, kinds={"kind": "numeric", "has_gaps": True})
+    engine = Engine(seed=7, settings=TrainerSettings(accelerator="cpu"))
+    make = bind_records(Tabular, population)
+    trained = train_with(engine, make, population, [torch.arange(20)], Recipe(epochs=2, batch_size=8), role="shadow")
+    network = trained.stack.model(0)
+    assert network(numbers).isfinite().all()
+    expected = numbers[:20].nanmean(0)
+    torch.testing.assert_close(network.get_buffer("numbers.mean"), expected)
 
 
 def train(models: list[int], dropout: float = 0.0, **recipe: Any) -> TrainedStack:
