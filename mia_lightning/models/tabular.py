@@ -97,9 +97,9 @@ class Tabular(nn.Module):
     records and from no others (`fit_to`).
 
     Args:
-        num_classes: C.
         num_numeric: numbers in a record; NaN stands for one that is missing.
         category_sizes: the number of codes of each category in a record; code 0 stands for one that is missing.
+        num_classes: C.
         hidden: width of each hidden layer.
         embedding: width of the vector of a category.
         activation: tanh, relu or gelu.
@@ -112,9 +112,9 @@ class Tabular(nn.Module):
     @checked("model")
     def __init__(
         self,
+        num_numeric: AtLeast0,
+        category_sizes: Sizes,
         num_classes: AtLeast1,
-        num_numeric: AtLeast0 = 0,
-        category_sizes: Sizes = (),
         hidden: Widths = (128, 64),
         embedding: Size = 8,
         activation: Activation = "relu",
