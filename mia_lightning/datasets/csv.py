@@ -1,32 +1,25 @@
 """Records from a CSV file with a header line."""
 
-import difflib
-import math
-import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from pydantic import BeforeValidator, StringConstraints
 
-from mia_lightning.datasets.doubts import about_identifiers, are_few, check_classes, looks_like_identifier
+from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like_identifier
 from mia_lightning.datasets.population import Population, make_population
-from mia_lightning.datasets.table import FALSE, TRUE, Table
+from mia_lightning.datasets.tables.roles import (
+    ColumnNames,
+    check_named,
+    classes,
+    distinct,
+    dropped,
+    finite_numbers,
+    require,
+    truth,
+)
+from mia_lightning.datasets.tables.text import Delimiter, Table
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
-from mia_lightning.settings.kinds import FromList, Name, PathLike
-from mia_lightning.settings.overrides import override
-from mia_lightning.settings.words import Words
-
-Delimiter = Annotated[
-    str,
-    BeforeValidator(lambda value: "\t" if value == "\\t" else value),
-    StringConstraints(pattern=r'^[\x01-\x7f--["\r\n]]$'),
-    Words("one ASCII character, such as a comma, a semicolon or \\t for a tab"),
-]
+from mia_lightning.settings.kinds import Name, PathLike
 
 
 @checked("dataset")
@@ -36,7 +29,7 @@ def load_csv(
     label_column: Name,
     member_column: Name | None = None,
     group_column: Name | None = None,
-    drop_columns: Annotated[Sequence[Name], FromList, Words("a list of names of columns")] | None = None,
+    drop_columns: ColumnNames | None = None,
     delimiter: Delimiter | None = None,
     name: Name | None = None,
 ) -> Population:
@@ -68,28 +61,26 @@ def load_csv(
     named = {"label_column": label_column, "member_column": member_column, "group_column": group_column}
     for argument, column in [*named.items(), *(("drop_columns", each) for each in drop_columns or ())]:
         if column is not None:
-            _require(table, column, argument)
+            require(table, column, argument)
     used = [column for column in table.columns if column not in (drop_columns or ())]
-    _check_named(table, used)
+    check_named(table, used)
     features = [column for column in used if column not in named.values()]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    class_names, label_N = _distinct(table, label_column, "label")
-    name_C = [number if math.isfinite(number := _number(each)) else None for each in class_names]
-    check_classes(name_C, label_N, f"column {label_column!r} of {table.place}")
-    group_names, group_N = (None, None) if group_column is None else _distinct(table, group_column, "group")
-    member_N = None if member_column is None else _truth(table, member_column)
+    class_names, label_N = classes(table, label_column)
+    group_names, group_N = (None, None) if group_column is None else distinct(table, group_column, "group")
+    member_N = None if member_column is None else truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)
     identifiers = []
     for j, column in enumerate(features):
-        values = _numbers(table, column)
+        values = finite_numbers(table, column)
         x[:, j] = values
         if looks_like_identifier(values, label_N):
             identifiers.append(column)
     remarks = []
     if identifiers and are_few(len(identifiers), len(features)):
         columns = [f"The column {column!r}" for column in identifiers]
-        remarks = [about_identifiers(columns, file.name, f"leave it out by {_dropped(identifiers)}")]
+        remarks = [about_identifiers(columns, file.name, f"leave it out by {dropped(identifiers)}")]
     return make_population(
         x,
         label_N,
@@ -100,96 +91,3 @@ def load_csv(
         group_names=group_names,
         remarks=remarks,
     )
-
-
-def _require(table: Table, column: str, argument: str) -> None:
-    """Refuse a column that is missing; `argument` is the setting that names it."""
-    if column not in table.columns:
-        near = difflib.get_close_matches(column, table.columns, n=3, cutoff=0.5) or table.columns[:10]
-        raise InputError(
-            f"{table.place} has no column {column!r} among its {len(table.columns)} (near it: "
-            f"{', '.join(map(repr, near))}): set dataset.{argument} to a name in the header line, "
-            "and dataset.delimiter to what separates them"
-        )
-
-
-def _dropped(columns: Sequence[str]) -> str:
-    """The override that leaves columns out."""
-    return override("dataset.drop_columns", columns)
-
-
-def _check_named(table: Table, used: Sequence[str]) -> None:
-    nameless = [each for each in table.nameless if each in used]
-    if nameless:
-        raise InputError(
-            f"column {int(nameless[0].split()[1]) + 1} of {table.place} has no name in the header line: name it, or "
-            f"leave it out by {_dropped(nameless)} (pandas writes such a column of row numbers without index=False)"
-        )
-
-
-def _distinct(table: Table, column: str, what: str) -> tuple[list[str], np.ndarray[Any, Any]]:
-    """The sorted names of classes or groups, and the number of each record's; `what` is "label" or "group"."""
-    encoded = pc.dictionary_encode(table.text(column))
-    values: list[str] = encoded.dictionary.to_pylist()
-    if "" in values:
-        raise table.refusal(column, bool, f"give each record a {what}, or leave the record out")
-    numbers = [_number(value) for value in values]
-    if all(map(math.isfinite, numbers)):
-        spelling = _spellings(values, numbers, f"column {column!r} of {table.place}")
-        names = [spelling[number] for number in sorted(spelling)]
-        rank = np.searchsorted(sorted(spelling), numbers)
-    else:
-        names = sorted(values)
-        rank = np.array([names.index(value) for value in values], np.int64)
-    return names, rank[encoded.indices.to_numpy()]
-
-
-def _spellings(values: Sequence[str], numbers: Sequence[float], what: str) -> dict[float, str]:
-    """The shortest spelling of each number.
-
-    Raises:
-        InputError: two differ by zeros in front, as codes may.
-    """
-    spelling: dict[float, str] = {}
-    for value, number in sorted(zip(values, numbers, strict=True), key=lambda each: (len(each[0]), each[0])):
-        known = spelling.setdefault(number, value)
-        if re.match(r"[+-]?0\d", value) and not re.match(r"[+-]?0\d", known):
-            raise InputError(
-                f"{what} has {known!r} and {value!r}, one number in two spellings: write it in one way, or, where "
-                "these are different codes, with a letter before them"
-            )
-    return spelling
-
-
-def _numbers(table: Table, column: str) -> np.ndarray[Any, Any]:
-    """float64 `[N]`; each is finite in float32, too."""
-    try:
-        values = table.numbers(column)
-    except InputError as error:
-        raise InputError(f"{error}; {_dropped([column])} leaves the column out") from None
-    if not np.isfinite(_float32(values)).all():
-        mend = "encode it as a finite number (float32)"
-        raise table.refusal(column, lambda value: bool(np.isfinite(_float32(_number(value)))), mend)
-    return values
-
-
-def _float32(value: Any) -> Any:
-    with np.errstate(over="ignore"):  # a large value becomes infinite, which is refused
-        return np.float32(value)
-
-
-def _number(value: str) -> float:
-    """The number as pyarrow reads it; NaN for text that is no number."""
-    try:
-        return float(pc.cast(pa.scalar(value), pa.float64()).as_py())
-    except pa.ArrowInvalid:
-        return math.nan
-
-
-def _truth(table: Table, column: str) -> np.ndarray[Any, Any]:
-    text = pc.utf8_lower(table.text(column))
-    if not pc.all(pc.is_in(text, pa.array(TRUE + FALSE))).as_py():
-        mend = "write 1 or true for members, 0 or false for the others"
-        raise table.refusal(column, lambda value: value.lower() in TRUE + FALSE, mend)
-    member: np.ndarray[Any, Any] = pc.is_in(text, pa.array(TRUE)).to_numpy(zero_copy_only=False)
-    return member

@@ -50,12 +50,17 @@ def are_few(num: int, of: int) -> bool:
     return num <= max(3, of // 2)
 
 
-def about_identifiers(names: Sequence[str], where: str, mend: str) -> str:
-    """The sentence for the report."""
+def are_names(code_N: Column) -> bool:
+    """Whether texts, each given by a number of its own, (nearly) all differ."""
+    return len(code_N) >= _FEWEST and len(np.unique(code_N)) >= _NEARLY * len(code_N)
+
+
+def about_identifiers(names: Sequence[str], where: str, mend: str, *, what: str = "whole numbers") -> str:
+    """The sentence for the report; `what` are the values."""
     one = len(names) == 1
-    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
     return (
-        f"{listed} of {where} {'looks' if one else 'look'} like an identifier or an index: whole numbers that (nearly) "
+        f"{some} of {where} {'looks' if one else 'look'} like an identifier or an index: {what} that (nearly) "
         "all differ. Such a feature says nothing of other records, and may ruin the model or give its members away; "
         f"{mend}."
     )
@@ -90,19 +95,20 @@ def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> lis
     alone = [each for each, count in zip(class_names, count_C, strict=True) if count == 1]
     if alone and len(label_N) >= _FEWEST:
         remarks.append(
-            f"Class {_listed(alone)} of population {name!r} has a single record: it is a member or a non-member, so "
+            f"Class {listed(alone)} of population {name!r} has a single record: it is a member or a non-member, so "
             "that nothing can be said of its class; leave such classes out, or merge them."
         )
     empty = [each for each, count in zip(class_names, count_C, strict=True) if count == 0]
     if empty:
         remarks.append(
-            f"No record of population {name!r} has the class {_listed(empty)}: {len(empty)} of {len(class_names)} "
+            f"No record of population {name!r} has the class {listed(empty)}: {len(empty)} of {len(class_names)} "
             "classes are empty; see that labels count from 0, and that no class is named that does not occur."
         )
     return remarks
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first names, quoted."""
     return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
 
 

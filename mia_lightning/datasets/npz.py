@@ -4,17 +4,19 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import MinLen
 
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import DataNotThereError, InputError, first_line
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike
+from mia_lightning.settings.words import Such, Words
 
 # Arrays of an archive that are at least this large are mapped into memory; smaller ones are read and their checksum
 # verified.
@@ -22,12 +24,18 @@ _MAPPED_BYTES = 2**28
 # The fields of a zip file before the name of a member; the last two are the lengths of the name and the extra field.
 _LOCAL_HEADER = "<4s5H3L2H"
 
+Keys = Annotated[Name | Annotated[Sequence[Name], FromList, MinLen(1)], Words("a name, or a list of names")]
+Kinds = Annotated[
+    Name | Mapping[str, Any], Words("a kind, or a mapping of names to kinds"), Such("{ids:tokens,codes:category}")
+]
+
 
 @checked("dataset")
 def load_npz(
     *,
     path: PathLike,
-    x_key: Name = "x",
+    x_key: Keys = "x",
+    kinds: Kinds | None = None,
     label_key: Name = "label",
     member_key: Name | None = None,
     group_key: Name | None = None,
@@ -47,7 +55,11 @@ def load_npz(
     Args:
         path: the file or folder; nothing pickled is loaded from it.
         x_key: `[N, *features]`, images as `[N, C, H, W]`; integers stay what they are, float64 becomes
-            float32. In a folder, keys are the names of the files without `.npy`.
+            float32. In a folder, keys are the names of the files without `.npy`. Several keys are named tensors of
+            a record, which a network takes as keyword arguments; they are held in memory.
+        kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
+            others, such as `padding` (`make_population`); of several arrays by their keys. By default floating-point
+            values are numeric; of several arrays it must be said of those of integers.
         label_key: `[N]`, integers from 0.
         member_key: bool `[N]`, the records that a given target was trained on.
         group_key: `[N]`, text or whole numbers; the sorted distinct values name groups for which leakage is reported,
@@ -64,26 +76,29 @@ def load_npz(
             arrays.
     """
     file = Path(path).expanduser()
-    named = {"x_key": x_key, "label_key": label_key, "member_key": member_key, "group_key": group_key}
-    keys = {argument: key for argument, key in named.items() if key is not None}
+    x_keys = [x_key] if isinstance(x_key, str) else list(x_key)
+    named: list[tuple[str, str | None]] = [("x_key", each) for each in x_keys]
+    named += [("label_key", label_key), ("member_key", member_key), ("group_key", group_key)]
+    keys = [(argument, key) for argument, key in named if key is not None]
     arrays = _read_folder(file, keys) if file.is_dir() else _read(file, keys)
-    x = arrays["x_key"]
-    record = x.shape[1:]
+    is_one = isinstance(x_key, str)
+    record = arrays[x_keys[0]].shape[1:] if is_one else ()
     return make_population(
-        x,
-        arrays["label_key"],
+        arrays[x_keys[0]] if is_one else {key: arrays[key] for key in x_keys},
+        arrays[label_key],
+        kinds=kinds,
         name=file.stem if name is None else name,
         class_names=class_names,
-        member=arrays.get("member_key"),
-        group=arrays.get("group_key"),
+        member=None if member_key is None else arrays[member_key],
+        group=None if group_key is None else arrays[group_key],
         scale=scale,
         mean=per_channel("mean", mean, record, file),
         std=per_channel("std", std, record, file),
     )
 
 
-def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
-    """The arrays by the names of the arguments that give their keys."""
+def _read(file: Path, keys: Sequence[tuple[str, str]]) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays by their keys, each of which an argument gives."""
     if not file.is_file():
         raise DataNotThereError(
             f"'{file.absolute()}' is not a file: set dataset.path to the .npz file, or to a folder of .npy files"
@@ -91,13 +106,13 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
     try:
         with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             names = [name.removesuffix(".npy") for name in archive.zip.namelist()]
-            for argument, key in keys.items():
+            for argument, key in keys:
                 if names.count(key) > 1:
                     raise InputError(f"'{file.absolute()}' has the array {key!r} twice: write it with each key once")
                 if key not in archive.files:
                     raise _missing(file, argument, key, archive.files)
-            mapped = {argument: _mapped(file, archive, key) for argument, key in keys.items()}
-            return {argument: archive[keys[argument]] if array is None else array for argument, array in mapped.items()}
+            mapped = {key: _mapped(file, archive, key) for _, key in keys}
+            return {key: archive[key] if array is None else array for key, array in mapped.items()}
     except InputError:
         raise
     # A .npy file loads as an array, which is no context manager and raises a TypeError.
@@ -117,16 +132,16 @@ def _read(file: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
         ) from error
 
 
-def _read_folder(folder: Path, keys: dict[str, str]) -> dict[str, np.ndarray[Any, Any]]:
+def _read_folder(folder: Path, keys: Sequence[tuple[str, str]]) -> dict[str, np.ndarray[Any, Any]]:
     """As `_read`; the files are mapped into memory."""
     present = sorted(file.stem for file in folder.glob("*.npy"))
     arrays = {}
-    for argument, key in keys.items():
+    for argument, key in keys:
         if key not in present:
             raise _missing(folder, argument, key, present)
         file = folder / f"{key}.npy"
         try:
-            arrays[argument] = np.load(file, mmap_mode="c", allow_pickle=False)
+            arrays[key] = np.load(file, mmap_mode="c", allow_pickle=False)
         except (OSError, ValueError, EOFError, OverflowError) as error:
             raise InputError(
                 f"'{file.absolute()}' cannot be read as an .npy file without pickled objects ({first_line(error)}): "

@@ -44,8 +44,8 @@ class Population:
         member_N: bool, the records that a given target was trained on, where the data set says so
             (`membership=given`).
         group_N: int64 in `[0, len(group_names))`, or -1 for a record of no group; leakage is also reported for each
-            group.
-        group_names: one for each group; () without groups.
+            group. `[N, G]` where records are grouped in G ways, such as by sex and by region.
+        group_names: one for each group, whichever way; () without groups.
         remarks: sentences for the report about the records.
         record_names: one for each record, such as the path of a file, by which reports and a file of members name it;
             () for none.
@@ -281,7 +281,7 @@ class Population:
         """This population, followed by M synthetic records of the same form, which belong to no group."""
         group_N = self.group_N
         if group_N is not None:
-            group_N = torch.cat([group_N, group_N.new_full((len(x_M),), NO_GROUP)])
+            group_N = torch.cat([group_N, group_N.new_full((len(x_M), *group_N.shape[1:]), NO_GROUP)])
         return replace(
             self,
             x_N=torch.cat([self.x_N, x_M.to(self.x_N)]),

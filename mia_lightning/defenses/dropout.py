@@ -44,7 +44,7 @@ class Dropout:
         if "dropout" not in _parameters(model):
             raise InputError(
                 f"defense=dropout sets the parameter `dropout` of the model, but {name} takes none; use model=mlp, "
-                "vit or wide_resnet28_2, or give the model such a parameter."
+                "tabular, vit or wide_resnet28_2, or give the model such a parameter."
             )
         given = _given(model).get("dropout", 0)
         if given not in (0, None, self.rate):

@@ -38,12 +38,17 @@ def read_members(path: Path, num_records: int, record_names: Sequence[str] = ())
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise InputError(f"{origin} is not text ({error}); give a .npy mask or a .csv of row numbers.") from error
     lines = [line for line in lines if any(line)]
-    has_names = bool(record_names and lines) and lines[0][0].casefold() in _HEADERS and lines[0][1:] in ([], ["member"])
+    has_names = bool(record_names and lines) and _names_records(lines[0])
     if has_names or (lines and lines[0] in (["row"], ["row", "member"])):
         header, lines = lines[0], lines[1:]
     else:
         header = ["row"]
         has_names = bool(record_names) and not all(line[0].isdecimal() for line in lines)
+        if not has_names and any(map(str.isdecimal, record_names)):
+            raise InputError(
+                f"{origin} lists numbers without a header, but numbers are also names of the records; begin it with "
+                "the header `id` for names, or `row` for numbers of rows from 0."
+            )
     if has_names:
         number_of = _Numbers(record_names, origin)
         lines = [[str(number_of(line[0])), *line[1:]] for line in lines]
@@ -59,6 +64,13 @@ def read_members(path: Path, num_records: int, record_names: Sequence[str] = ())
         return listed_or_member, torch.ones(num_records, dtype=torch.bool)
     is_member_M = torch.tensor([line[1] == "1" for line in lines], dtype=torch.bool)
     return torch.zeros(num_records, dtype=torch.bool).index_fill(0, row_M[is_member_M], True), listed_or_member
+
+
+def _names_records(header: list[str]) -> bool:
+    """Whether a first line says that names of records follow: by a word for one, or as that of some column."""
+    return (header[0].casefold() in _HEADERS and header[1:] in ([], ["member"])) or (
+        header[0] != "row" and header[1:] == ["member"]
+    )
 
 
 class _Numbers:

@@ -38,8 +38,8 @@ class Given(Plan):
         path: `.npy` with a bool mask over the records or with member indices; `.csv` or `.txt` with a header
             `row,member` (0 or 1; records that are not listed are neither) or with row numbers alone, one a
             line, header `row` or none (listed records are members, all others non-members). Rows count from 0. Where
-            records have names, as the files of `dataset=images` have, these may stand in place of the numbers (header
-            `file` or `file,member`).
+            records have names, as the files of `dataset=images` have, and the records of a table by
+            `dataset.id_column`, these may stand in place of the numbers (header `file`, `id` or `id,member`).
         member_N: the same from Python: a bool mask, or int64 indices of the members.
         shadow_source: `same` (shadows are complementary pairs over the target's records) or `pool` (pairs over
             the records that are neither member nor non-member).

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.decisions import LEARNT
+from mia_lightning.datasets.groups import in_group
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.figures import NEW_TRAININGS, OTHER_TRIALS, THESE_MODELS, Figure, limited
@@ -272,7 +273,7 @@ def _groups(group_N: Tensor | None, names: Sequence[str]) -> list[tuple[str, Ten
     """The groups by their names, with their records, bool `[N]`; empty where the records have none."""
     if group_N is None:
         return []
-    return [(name, group_N == number) for number, name in enumerate(names)]
+    return [(name, in_group(group_N, number)) for number, name in enumerate(names)]
 
 
 def _shadow_section(observation: Observation, whole: Population) -> ShadowSection:

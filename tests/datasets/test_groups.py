@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mia_lightning.datasets.csv import load_csv
+from mia_lightning.datasets.groups import in_group
 from mia_lightning.datasets.npz import load_npz
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
@@ -48,6 +49,22 @@ def test_numbers_into_names_with_some_of_no_group() -> None:
     population = grouped(torch.tensor([1, -1, 0, 1]), group_names=["x", "y", "empty"])
     assert population.group_names == ("x", "y", "empty")
     assert population.group_N.tolist() == [1, -1, 0, 1]
+
+
+def test_several_groupings() -> None:
+    population = grouped([[0, 2], [1, -1], [0, 3], [1, 2]], group_names=["f", "m", "north", "south"])
+    assert population.group_N is not None
+    members = [in_group(population.group_N, number).tolist() for number in range(4)]
+    assert members == [
+        [True, False, True, False],
+        [False, True, False, True],
+        [True, False, False, True],
+        [False, False, True, False],
+    ]
+    followed = population.followed_by(torch.zeros(1, 3), torch.tensor([1]))
+    assert followed.group_N is not None
+    assert followed.group_N.tolist()[-1] == [-1, -1]
+    assert population.part(slice(1, 3)).group_N.tolist() == [[1, -1], [0, 3]]
 
 
 def test_none_by_default() -> None:
@@ -101,6 +118,11 @@ REFUSED = {
     ),
     "too short": ({"group": [0, 1]}, r"group of population 'mine' has shape \(2,\) and dtype torch.int64: give one"),
     "two axes": ({"group": [["a"]] * 4}, r"has shape \(4, 1\)"),
+    "three axes": ({"group": [[[0]]] * 4, "group_names": ["a"]}, r"shape \(4, 1, 1\) .* or a row of numbers"),
+    "beyond, of several": (
+        {"group": [[0, 1]] * 3 + [[0, 2]], "group_names": ["a", "b"]},
+        "group 2 of record 3 .* not one of the 2 group_names",
+    ),
     "twice": ({"group": [0] * 4, "group_names": ["a", "a"]}, "group name 'a' of population 'mine' appears twice"),
     "above": (
         {"group": [0, 0, 2, 3], "group_names": ["a", "b"]},

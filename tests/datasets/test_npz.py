@@ -43,6 +43,48 @@ def test_own_keys_names_and_members(tmp_path: Path) -> None:
     assert population.member_N.tolist() == member.tolist()
 
 
+def test_several_arrays_are_named_tensors(tmp_path: Path) -> None:
+    ids, numbers = np.array([[3, 1], [2, 0], [1, 0], [3, 3]]), np.array([[0.5], [1], [2], [4]])
+    path = save(tmp_path, ids=ids, numbers=numbers)
+    kinds = {"ids": {"kind": "tokens", "padding": 0, "mask": "real"}}
+    (tmp_path / "folder").mkdir()
+    for key, array in {"ids": ids, "numbers": numbers, "label": LABEL}.items():
+        np.save(tmp_path / "folder" / f"{key}.npy", array)
+    for place in (path, tmp_path / "folder"):
+        population = load_npz(path=place, x_key=["ids", "numbers"], kinds=kinds)
+        found = population.records(torch.arange(4))
+        assert {name: value.tolist() for name, value in found.items()} == {
+            "ids": ids.tolist(),
+            "real": [[1, 1], [1, 0], [1, 0], [1, 1]],
+            "numbers": numbers.tolist(),
+        }
+        assert population.label_N.tolist() == LABEL.tolist()
+
+
+def test_one_array_of_a_kind(tmp_path: Path) -> None:
+    ids = np.array([[3, 1], [2, 0], [1, 0], [3, 3]])
+    population = load_npz(path=save(tmp_path, x=ids), kinds="tokens")
+    assert population.form is not None
+    assert population.form.fields[0].kind == "tokens"
+    assert population.records(torch.arange(4)).tolist() == ids.tolist()
+    one_name = load_npz(path=save(tmp_path, ids=ids), x_key=["ids"], kinds={"ids": "tokens"})
+    assert set(one_name.records(torch.arange(4))) == {"ids"}
+
+
+def test_several_arrays_that_are_refused(tmp_path: Path) -> None:
+    path = save(tmp_path, ids=np.ones((4, 2), int), short=np.ones(3))
+    for options, sentence in (
+        ({"x_key": ["ids", "x"]}, "'ids' of population 'records' has whole numbers .*say which in kinds"),
+        ({"x_key": ["x", "no"]}, "has no array 'no' .*dataset.x_key"),
+        ({"x_key": ["x", "short"]}, "'x' of population 'records' has 4 records and 'short' has 3"),
+        ({"x_key": []}, r"`dataset.x_key` is \[\]; it must be a name, or a list of names"),
+        ({"kinds": 3.5}, r"`dataset.kinds` is 3.5; it must be a kind, or a mapping .*such as \{ids:tokens"),
+        ({"x_key": ["x"], "mean": 0.5}, "mean of population 'records' has no effect"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            load_npz(path=path, **options)
+
+
 def test_images_stay_uint8_with_a_mean_for_each_channel(tmp_path: Path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (4, 3, 2, 2), dtype=np.uint8)
     population = load_npz(path=save(tmp_path, x=x), mean=[0.1, 0.2, 0.3], std=0.5)

@@ -353,3 +353,29 @@ def test_names_of_no_record_or_of_several_are_refused(tmp_path: Path, text: str,
     (tmp_path / "rows.csv").write_text(text)
     with pytest.raises(InputError, match=why):
         Given(path=tmp_path / "rows.csv").look_ahead(NAMES)
+
+
+IDS = ("17", "3", "0", "a/7", "b 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "members"),
+    [
+        ("id\n3\n0\n", [1, 2]),
+        ("row\n3\n0\n", [0, 3]),
+        ("patient,member\n17,0\n3,1\na/7,1\n", [1, 3]),
+        ("3\na/7\nb 1\n", [1, 3, 4]),
+    ],
+)
+def test_records_may_be_listed_by_ids_that_are_numbers(tmp_path: Path, text: str, members: list[int]) -> None:
+    (tmp_path / "rows.csv").write_text(text)
+    member_N, _ = read_members(tmp_path / "rows.csv", 5, IDS)
+    assert member_N.nonzero()[:, 0].tolist() == members
+
+
+def test_numbers_that_may_be_rows_or_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("3\n0\n")
+    with pytest.raises(
+        InputError, match=r"`membership.path` .*rows.csv lists numbers without a header.* `id` .* `row`"
+    ):
+        read_members(tmp_path / "rows.csv", 5, IDS)

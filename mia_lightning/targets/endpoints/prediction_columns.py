@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from mia_lightning.datasets.table import Table
+from mia_lightning.datasets.tables.text import Table
 from mia_lightning.errors import InputError, first_line
 
 _TEXT = re.compile(r"\.(csv|tsv)(\.(gz|bz2|xz|zst|zip))?$", re.IGNORECASE)
