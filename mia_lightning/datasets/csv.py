@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BeforeValidator, StringConstraints
 
 from mia_lightning.datasets.doubts import about_identifiers, are_few, check_classes, looks_like_identifier
+from mia_lightning.datasets.labels import about_labels
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.table import FALSE, TRUE, Table
 from mia_lightning.errors import DataNotThereError, InputError
@@ -90,6 +91,8 @@ def load_csv(
     if identifiers and are_few(len(identifiers), len(features)):
         columns = [f"The column {column!r}" for column in identifiers]
         remarks = [about_identifiers(columns, file.name, f"leave it out by {_dropped(identifiers)}")]
+    if None not in name_C and class_names != [str(c) for c in range(len(class_names))]:
+        remarks.append(about_labels(class_names, f"column {label_column!r} of {file.name}"))
     return make_population(
         x,
         label_N,

@@ -68,7 +68,7 @@ class Audit:
     Attributes:
         data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`; or a
             LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`.
-        label: int `[N]`, from 0.
+        label: `[N]` or `[N, 1]`, whole numbers, bool or text; or one-hot `[N, C]` (`make_population`).
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
             `input_shape` and `num_classes` if it takes parameters of these names.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
