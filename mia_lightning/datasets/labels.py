@@ -18,6 +18,19 @@ Values = np.ndarray[Any, Any]
 _FEW = 6  # labels in a sentence
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelMap:
+    """How labels that are no class numbers from 0 became these.
+
+    Attributes:
+        sentence: says so.
+        is_text: whether they are text, and so no numbers that code of the user's own could read otherwise.
+    """
+
+    sentence: str
+    is_text: bool
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes:
     """The class of each record.
@@ -25,12 +38,17 @@ class Classes:
     Attributes:
         label_N: int64, on the device of the given labels; of another shape where those were no row.
         names: of the classes.
-        remark: how the labels became class numbers; "" where they are class numbers from 0.
+        map: how the labels became class numbers; None where they are class numbers from 0.
     """
 
     label_N: Tensor
     names: tuple[str, ...]
-    remark: str = ""
+    map: LabelMap | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """For the report."""
+        return () if self.map is None else (self.map.sentence,)
 
 
 def as_classes(label: Array, class_names: Sequence[str] | None, name: str) -> Classes:
@@ -62,10 +80,11 @@ def as_classes(label: Array, class_names: Sequence[str] | None, name: str) -> Cl
     else:
         found = _of_numbers(values, given, what)
     number_N, names, order = found
+    sentence = about_labels(order, f"population {name!r}", form)
     return Classes(
         label_N=torch.from_numpy(np.ascontiguousarray(number_N, np.int64)).to(device),
         names=tuple(names),
-        remark=about_labels(order, f"population {name!r}", form),
+        map=LabelMap(sentence=sentence, is_text=values.dtype.kind == "U") if sentence else None,
     )
 
 
@@ -86,6 +105,8 @@ def _values(label: Any, what: str) -> tuple[Values, list[str] | None, str]:
         values = (label.double() if label.is_floating_point() else label).detach().cpu().numpy()
     else:
         values = as_array(label, what)
+        if values.dtype.kind == "U" and not hasattr(label, "dtype"):  # of a list, in which numbers may stand, too
+            values = as_array(np.array(label, object), what)
         if values.dtype.kind in "OT":
             values = _of_objects(values, what)
     dtype = str(label.dtype if isinstance(label, Tensor) else values.dtype)
@@ -125,7 +146,9 @@ def _of_objects(values: Values, what: str) -> Values:
 
 
 def _is_missing(value: object) -> bool:
-    return value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    return (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+    )
 
 
 def _missing(row: int, what: str) -> InputError:
@@ -164,8 +187,9 @@ def _places_of_ones(value_NC: Values, what: str, columns: Any) -> tuple[Values, 
         several = int((value_NC[row] == 1).sum()) > 1
         mend = "where a record has several labels, use task=multilabel" if several else "give each record one label"
         raise InputError(
-            f"{what} has rows of {value_NC.shape[1]} numbers, and that of record {row} is {shown(value_NC[row].tolist())}, "
-            f"which is not one 1 among zeros: give one class number for each record; {mend}"
+            f"{what} has rows of {value_NC.shape[1]} numbers, and that of record {row} is "
+            f"{shown(value_NC[row].tolist())}, which is not one 1 among zeros: give one class number for each record; "
+            f"{mend}"
         )
     names = [str(c) for c in range(value_NC.shape[1])] if columns is None else [str(each) for each in columns]
     return value_NC.argmax(1), names, f"one-hot rows of {len(names)} numbers"
@@ -179,7 +203,7 @@ def _among(own: list[str], place_N: Values, given: list[str] | None, what: str) 
         return np.array([given.index(each) for each in own])[place_N], given, given
     if len(given) != len(own) or own != [str(c) for c in range(len(own))]:
         raise InputError(
-            f"{what} has the {len(own)} classes {_listed(own)}, and class_names are the {len(given)} {_listed(given)}: "
+            f"{what} has the {len(own)} classes {listed(own)}, and class_names are the {len(given)} {listed(given)}: "
             "give the same names, or leave class_names out"
         )
     return place_N, given, ()
@@ -198,7 +222,7 @@ def _of_text(text_N: Values, given: list[str] | None, what: str) -> _Found:
         if other is not None:
             row = int((flat == other).argmax())
             raise InputError(
-                f"{what} is {other!r} at record {row}, which is none of class_names, {_listed(given)}: name it there, "
+                f"{what} is {other!r} at record {row}, which is none of class_names, {listed(given)}: name it there, "
                 "or leave the record out"
             )
         names = given
@@ -219,13 +243,23 @@ def by_value(named: Sequence[str]) -> tuple[list[str], list[float | None]]:
     return [named[i] for i in order], [numbers[i] for i in order]
 
 
+def are_class_numbers(distinct: Values, num_records: int) -> bool:
+    """Whether sorted distinct whole numbers count from 0, and are no names: most numbers up to the largest occur.
+
+    Of numbers below 0 nothing is known; `Population` refuses them.
+    """
+    if len(distinct) == 0 or distinct[0] < 0:
+        return True
+    return bool(distinct[0] == 0 and distinct[-1] < max(2, num_records) and 2 * len(distinct) > distinct[-1])
+
+
 def _of_numbers(value_N: Values, given: list[str] | None, what: str) -> _Found:
     value_N = value_N.astype(np.int64)
     distinct = np.unique(value_N)
     low, high = (int(distinct[0]), int(distinct[-1])) if len(distinct) else (0, 0)
     if given is not None:
         return _of_numbers_named(value_N, distinct, given)
-    is_number = low < 0 or (low == 0 and high < max(2, value_N.size) and 2 * len(distinct) > high)
+    is_number = are_class_numbers(distinct, value_N.size)
     number_N = value_N if is_number else np.searchsorted(distinct, value_N)
     names = [str(c) for c in range(high + 1)] if is_number else [str(each) for each in distinct.tolist()]
     if low >= 0 and value_N.ndim == 1:
@@ -255,7 +289,7 @@ def about_labels(names: Sequence[str], where: str, form: str = "") -> str:
         where: has the labels.
         form: of the labels, if they are no whole numbers of an integer type.
     """
-    order = f"{_listed(names)} are the classes 0 to {len(names) - 1}, in this order" if names else ""
+    order = f"{listed(names)} are the classes 0 to {len(names) - 1}, in this order" if names else ""
     if not form:
         return f"The labels of {where}: {order}." if order else ""
     if not order:
@@ -263,7 +297,7 @@ def about_labels(names: Sequence[str], where: str, form: str = "") -> str:
     return f"The labels of {where} are {form}: {order}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Names in a sentence; numbers in a row as the first and the last."""
     numbers = [int(each) for each in names if each.isdecimal()]
     if len(numbers) == len(names) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):

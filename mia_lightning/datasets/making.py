@@ -72,6 +72,7 @@ def make_population(
         x_N=x_N,
         label_N=classes.label_N,
         class_names=classes.names,
+        label_map=classes.map,
         scale=by_range,
         mean=None if mean is None else as_constant(mean, f"mean of population {name!r}"),
         std=None if std is None else as_constant(std, f"std of population {name!r}"),
@@ -82,6 +83,5 @@ def make_population(
     own_N = population.label_N.cpu().numpy()
     if remarks is None:
         remarks = about_arrays(x, own_N, name)
-    of_labels = (classes.remark,) if classes.remark else ()
-    remarks = (*of_scale, *remarks, *of_labels, *about_classes(own_N, population.class_names, name))
+    remarks = (*of_scale, *remarks, *classes.remarks, *about_classes(own_N, population.class_names, name))
     return replace(population, remarks=remarks)

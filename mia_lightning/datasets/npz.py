@@ -48,7 +48,8 @@ def load_npz(
         path: the file or folder; nothing pickled is loaded from it.
         x_key: `[N, *features]`, images as `[N, C, H, W]`; integers stay what they are, float64 becomes
             float32. In a folder, keys are the names of the files without `.npy`.
-        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]`; numbered as by `make_population`.
+        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]`
+            (`make_population`).
         member_key: bool `[N]`, the records that a given target was trained on.
         group_key: `[N]`, text or whole numbers; the sorted distinct values name groups for which leakage is reported,
             too.

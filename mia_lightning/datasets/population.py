@@ -15,6 +15,7 @@ from mia_lightning.datasets.arrays import Array as Array
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.form import Form, Records
 from mia_lightning.datasets.groups import NO_GROUP
+from mia_lightning.datasets.labels import LabelMap
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.making import make_population as make_population
 from mia_lightning.datasets.origin import Origin
@@ -58,6 +59,7 @@ class Population:
         form: of records that are not one tensor of numbers or pixels: which tensors a network is given, and what they
             mean; None for others. `x_N` is then the one tensor, or the rows of bytes of several (`Form.packed`), and
             scale, mean and std change nothing.
+        label_map: how the labels of the data became class numbers; None where they were these.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
@@ -83,6 +85,7 @@ class Population:
     loading: Loading | None = None
     augment: tuple[Augmentation, ...] = ()
     form: Form | None = None
+    label_map: LabelMap | None = None
 
     def __post_init__(self) -> None:
         check_population(self)
@@ -113,7 +116,8 @@ class Population:
             name: in reports; by default that of the class of `data`.
             ids: what names a record in reports and `scores.parquet`: an attribute of the datasets, or a key or place in
                 an item; by default the path of its file, or its set and place there, such as `training/17`.
-            class_names: one for each class; by default those of the datasets (`classes`), or numbers.
+            class_names: one for each class; by default those of the datasets (`classes`), or numbers, or the distinct
+                labels, where these are no class numbers from 0 (`make_population`).
             mean, std: one number, or one for each entry of a record's first axis, after the dataset's own transform.
             train_transform: `own` trains with the random steps of the training transform, and refuses those that are
                 not known here; `ignore` trains without them.
@@ -121,7 +125,7 @@ class Population:
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
 
         Raises:
-            InputError: no records, labels that are no class numbers, items of different shapes, records that change at
+            InputError: no records, labels that are no classes, items of different shapes, records that change at
                 random, or a loader whose batches are not known here.
 
         Example:
@@ -160,6 +164,7 @@ class Population:
         return replace(
             made,
             remarks=(*found.remarks, *made.remarks),
+            label_map=found.label_map,
             record_names=found.record_names,
             origin=found.origin,
             loading=found.loading,

@@ -177,7 +177,10 @@ REFUSED = {
     "x complex": (bad(x=X.to(torch.complex64)), "has dtype torch.complex64: give numbers"),
     "lengths": (bad(label=LABEL[:3]), r"has 4 records in x but labels of shape \(3,\): give one label"),
     "label of three axes": (bad(label=LABEL[:, None, None]), r"labels of shape \(4, 1, 1\): give one label"),
-    "label of two axes": (bad(label=LABEL[:, None].expand(4, 2)), r"rows of 2 numbers, and that of record 0 is \[0, 0\]"),
+    "label of two axes": (
+        bad(label=LABEL[:, None].expand(4, 2)),
+        r"rows of 2 numbers, and that of record 0 is \[0, 0\]",
+    ),
     "no records": (bad(x=X[:0], label=LABEL[:0]), "population 'mine' has no records: give"),
     "float labels": (
         bad(label=LABEL.double() / 2),
@@ -187,7 +190,10 @@ REFUSED = {
         bad(label=np.full(4, 0.25)),
         "has dtype float64 and is 0.25 at record 0, .* give class numbers of an integer type",
     ),
-    "labels of bytes": (bad(label=np.array(list("abab")).astype("S")), "label of population 'mine' has dtype .S1: give"),
+    "labels of bytes": (
+        bad(label=np.array(list("abab")).astype("S")),
+        "label of population 'mine' has dtype .S1: give",
+    ),
     "one class": (bad(label=LABEL * 0), "population 'mine' has 1 class: .* at least two classes"),
     "no class": (bad(class_names=[]), "population 'mine' has 0 class"),
     "negative label": (
