@@ -37,11 +37,12 @@ def load_csv(
     label_column: Name,
     member_column: Name | None = None,
     group_column: Name | None = None,
+    weight_column: Name | None = None,
     drop_columns: Annotated[Sequence[Name], FromList, Words("a list of names of columns")] | None = None,
     delimiter: Delimiter | None = None,
     name: Name | None = None,
 ) -> Population:
-    """A table of numbers: each column but those of label, member and group is a float32 feature, in file order.
+    """A table of numbers: each column but those of label, member, group and weight is a float32 feature, in file order.
 
     Numbers may have decimal commas; true and false are 1 and 0. A column that looks like an identifier is remarked.
 
@@ -53,6 +54,7 @@ def load_csv(
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
             reported, too.
+        weight_column: numbers of at least 0: how much each record counts in the loss that models are trained with.
         drop_columns: those that are left out, such as a customer's number.
         delimiter: one character; None for the one of comma, semicolon, tab and bar of which the header line has most.
             The two characters `\\t` stand for a tab.
@@ -67,6 +69,7 @@ def load_csv(
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
     table = Table(file, f"'{file.absolute()}'", delimiter)
     named = {"label_column": label_column, "member_column": member_column, "group_column": group_column}
+    named["weight_column"] = weight_column
     for argument, column in [*named.items(), *(("drop_columns", each) for each in drop_columns or ())]:
         if column is not None:
             _require(table, column, argument)
@@ -79,6 +82,7 @@ def load_csv(
     name_C = [number if math.isfinite(number := _number(each)) else None for each in class_names]
     check_classes(name_C, label_N, f"column {label_column!r} of {table.place}")
     group_names, group_N = (None, None) if group_column is None else _distinct(table, group_column, "group")
+    weight_N = None if weight_column is None else _numbers(table, weight_column)
     member_N = None if member_column is None else _truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)
     identifiers = []
@@ -101,6 +105,7 @@ def load_csv(
         member=member_N,
         group=group_N,
         group_names=group_names,
+        weight=weight_N,
         remarks=remarks,
     )
 

@@ -27,6 +27,7 @@ def make_population(
     member: Array | None = None,
     group: Array | None = None,
     group_names: Sequence[str] | None = None,
+    weight: Array | None = None,
     scale: float | None = None,
     mean: Array | float | None = None,
     std: Array | float | None = None,
@@ -46,6 +47,7 @@ def make_population(
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
+        weight: `[N]` or `[N, 1]`, numbers of at least 0: how much each record counts in training (`Population`).
         scale: as in `Population`; by default 1/255 for uint8 records of two or more axes (images) with values above
             127, else 1.
         mean, std: as in `Population`; numbers, too.
@@ -78,6 +80,7 @@ def make_population(
         std=None if std is None else as_constant(std, f"std of population {name!r}"),
         member_N=None if member is None else as_mask(member, f"member of population {name!r}"),
         group_N=group_N,
+        weight_N=None if weight is None else _weights(weight, name),
         group_names=names,
     )
     own_N = population.label_N.cpu().numpy()
@@ -85,3 +88,8 @@ def make_population(
         remarks = about_arrays(x, own_N, name)
     remarks = (*of_scale, *remarks, *classes.remarks, *about_classes(own_N, population.class_names, name))
     return replace(population, remarks=remarks)
+
+
+def _weights(weight: Array, name: str) -> Tensor:
+    given = as_tensor(weight, f"weight of population {name!r}")
+    return (given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given).float()

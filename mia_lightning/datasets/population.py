@@ -59,12 +59,14 @@ class Population:
         form: of records that are not one tensor of numbers or pixels: which tensors a network is given, and what they
             mean; None for others. `x_N` is then the one tensor, or the rows of bytes of several (`Form.packed`), and
             scale, mean and std change nothing.
+        weight_N: float32, how much each record counts in the loss that models are trained with: a batch's loss is
+            Σ w l / Σ w. Attacks read losses without weights. None for records that all count the same.
         label_map: how the labels of the data became class numbers; None where they were these.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
-            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean`, `std` or `image_shape` that do
-            not fit a record.
+            `[0, num_classes)`, a group without a name, weights that are below 0, not finite or all 0, a NaN or infinite
+            value, `mean`, `std` or `image_shape` that do not fit a record.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Population:
     loading: Loading | None = None
     augment: tuple[Augmentation, ...] = ()
     form: Form | None = None
+    weight_N: Tensor | None = None
     label_map: LabelMap | None = None
 
     def __post_init__(self) -> None:
@@ -216,7 +219,7 @@ class Population:
             return self
         moved = {
             name: value.to(device)
-            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N")
+            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
@@ -253,12 +256,15 @@ class Population:
             label_N=self.label_N[index],
             member_N=None if self.member_N is None else self.member_N[index],
             group_N=None if self.group_N is None else self.group_N[index],
+            weight_N=None if self.weight_N is None else self.weight_N[index],
             record_names=names,
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
-        """This population, followed by M synthetic records of the same form, which belong to no group."""
-        group_N = self.group_N
+        """This population, followed by M synthetic records of the same form, of no group and of weight 1."""
+        group_N, weight_N = self.group_N, self.weight_N
+        if weight_N is not None:
+            weight_N = torch.cat([weight_N, weight_N.new_ones(len(x_M))])
         if group_N is not None:
             group_N = torch.cat([group_N, group_N.new_full((len(x_M),), NO_GROUP)])
         return replace(
@@ -267,6 +273,7 @@ class Population:
             label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
             member_N=None,
             group_N=group_N,
+            weight_N=weight_N,
             record_names=(*self.record_names, *[""] * len(x_M)) if self.record_names else (),
         )
 
@@ -281,11 +288,11 @@ class Population:
         return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(len(self), 16)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the records and labels, in row order, and of what the form of the records says of them."""
+        """SHA-256 of records, labels and weights, in row order, and of what the form of the records says of them."""
         digest = hashlib.sha256()
         if self.form is not None:
             digest.update(json.dumps(self.form.described()).encode())
-        for tensor in (self.x_N, self.label_N):
+        for tensor in (self.x_N, self.label_N, *(() if self.weight_N is None else (self.weight_N,))):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             for block in tensor.split(_FINGERPRINT_RECORDS):
                 digest.update(block.cpu().contiguous().view(torch.uint8).numpy())

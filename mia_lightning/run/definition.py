@@ -69,6 +69,8 @@ class Audit:
         data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`; or a
             LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`.
         label: `[N]` or `[N, 1]`, whole numbers, bool or text; or one-hot `[N, C]` (`make_population`).
+        weight: `[N]`, of at least 0: how much each record counts in the loss that models are trained with; None for
+            the same. Attacks read losses without weights.
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
             `input_shape` and `num_classes` if it takes parameters of these names.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
@@ -121,6 +123,7 @@ class Audit:
 
     data: SkipValidation[Population | Array | Any] = field(kw_only=False)
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
+    weight: SkipValidation[Array] | None = None
     model: MakesNetwork
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -157,8 +160,9 @@ class Audit:
         return of_fit(given)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", _as_population(self.data, self.label))
+        object.__setattr__(self, "data", _as_population(self.data, self.label, self.weight))
         object.__setattr__(self, "label", None)
+        object.__setattr__(self, "weight", None)
         _check_names([attack.name for attack in self.attacks])
         twice = next((each for i, each in enumerate(self.defenses) if each in self.defenses[:i]), None)
         if twice is not None:
@@ -227,18 +231,23 @@ def _as_the_data_say(training: Recipe, population: Population) -> Recipe:
     return training if training.augment or not population.augment else replace(training, augment=population.augment)
 
 
-def _as_population(data: Any, label: Array | None) -> Population:
+def _as_population(data: Any, label: Array | None, weight: Array | None) -> Population:
     if isinstance(data, Population) or is_own(data):
+        name = data.__name__ if isinstance(data, type) else type(data).__name__
         if label is not None:
-            name = data.__name__ if isinstance(data, type) else type(data).__name__
             raise InputError(f"`label` is given beside a {name}, which has labels of its own; leave it out.")
+        if weight is not None:
+            raise InputError(
+                f"`weight` is given beside a {name}; make a Population with weights by make_population, or by "
+                "dataclasses.replace with weight_N."
+            )
         return data if isinstance(data, Population) else Population.of(data)
     if label is None:
         raise InputError(
             "`label` is missing; give the class of each record, or as the first argument a Population, as "
             "Population.of makes one of a dataset."
         )
-    return make_population(data, label)
+    return make_population(data, label, weight=weight)
 
 
 def _check_names(names: Sequence[object]) -> None:

@@ -1,8 +1,8 @@
 """The models of a job in the store, each under a hash of everything that it depends on, and of nothing else.
 
-A model depends on its training records and labels in row order, the normalisation, the architecture and its arguments,
-the recipe, the precision, and the names of its seeds. It depends neither on the device, nor on how many models train
-together or how, nor on the attack, the output defence or the target that it serves.
+A model depends on its training records, labels and weights in row order, the normalisation, the architecture and its
+arguments, the recipe, the precision, and the names of its seeds. It depends neither on the device, nor on how many
+models train together or how, nor on the attack, the output defence or the target that it serves.
 """
 
 import hashlib
@@ -164,11 +164,14 @@ class KeptModels(Kept):
             common["outputs"] = read_as
         digest_N = population.record_digests()
         label_N = population.label_N.cpu().numpy()
+        weight_N = None if population.weight_N is None else population.weight_N.cpu().numpy()
 
         def of_records(records: Tensor) -> str:
             chosen = records.cpu().numpy()
             numbers = hashlib.blake2b(digest_N[chosen].data, digest_size=20)
             numbers.update(label_N[chosen].data)
+            if weight_N is not None:
+                numbers.update(weight_N[chosen].data)
             return numbers.hexdigest()
 
         if job.validation_N is not None:
@@ -357,7 +360,8 @@ def _as_trained(make_network: MakeNetwork) -> MakeNetwork:
 
 
 def _recipe(recipe: Recipe) -> dict[str, Identity]:
-    return {each.name: identity(getattr(recipe, each.name)) for each in fields(recipe) if each.name not in _HOW}
+    names = [each.name for each in fields(recipe) if each.name not in _HOW]
+    return {name: identity(getattr(recipe, name)) for name in names if name != "class_weights" or recipe.class_weights}
 
 
 # Names in an identity that say how it is put together, not what it is.

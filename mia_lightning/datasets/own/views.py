@@ -17,7 +17,7 @@ from mia_lightning.seeds import drawn_since, isolated, states
 _CLOSE = 1e-5  # of normalised records; a division by 255 is rounded otherwise than a product with 1 / 255
 
 Collate = Callable[[list[Any]], Any]
-Item = tuple[Tensor, int, str | None]
+Item = tuple[Tensor, Label, str | None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
