@@ -86,7 +86,7 @@ class Job:
             report=settings.about,
             output=folder,
             console=console if made["trainer"]["progress_bar"] else None,
-            config=_as_it_is(made, parts["training"], parts["target"]),
+            config=made,
             **parts,
         )
 
@@ -215,14 +215,6 @@ class Job:
 def _is_made(node: object) -> bool:
     """Whether it is a node that makes something, and not one that makes a function."""
     return isinstance(node, Mapping) and "_target_" in node and not node.get("_partial_")
-
-
-def _as_it_is(content: Mapping[str, Any], training: Any, target: Any) -> Mapping[str, Any]:
-    """The configuration as a report repeats it: with the epochs that the models are trained for."""
-    if content["training"].get("epochs") is not None or not hasattr(training, "trained_for"):
-        return content
-    epochs = training.trained_for(getattr(target, "trained_epochs", None)).epochs
-    return {**content, "training": {**content["training"], "epochs": int(epochs)}}
 
 
 def _canaries(settings: dict[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
 from mia_lightning.settings import settings
+from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import FromList, Has, OutputForm, PathLike, Place
 from mia_lightning.settings.words import Words
 from mia_lightning.shadows.guess import Guess
@@ -53,11 +54,21 @@ def _as_target(given: object) -> object:
         return Existing(network=given)
 
 
-_PLAN = Words("one of those in conf/membership, or a `Plan` like them")
+_PLAN = Words("one of those in conf/membership, or a `Plan` like them, such as mia.Halves() in Python")
 _TARGET = Words("one of those in conf/target, or a `Target` like them")
-_SOURCE = Words("one of those in conf/shadow, or a `Source` like them")
-_ATTACK = Has("name", "description", "needs", "fit", words=Words("an attack", "attacks like those in conf/attack"))
-_DEFENSE = Has("name", "describe", words=Words("a defence", "defences like those in conf/defense"))
+_SOURCE = Words("one of those in conf/shadow, or a `Source` like them, such as mia.Real(count=16) in Python")
+_ATTACK = Has(
+    "name",
+    "description",
+    "needs",
+    "fit",
+    words=Words("an attack", "attacks like those in conf/attack, such as [mia.Loss()] in Python"),
+)
+_DEFENSE = Has(
+    "name",
+    "describe",
+    words=Words("a defence", "defences like those in conf/defense, such as [mia.TopK(k=3)] in Python"),
+)
 _LOGGER = Has("start", words=Words("one of those in conf/logger, or a logger like them"))
 
 
@@ -157,6 +168,7 @@ class Audit:
     @classmethod
     def _of_fit(cls, given: ArgsKwargs) -> ArgsKwargs:
         """What a Trainer that has fitted fills in."""
+        _check_place(given)
         return of_fit(given)
 
     def __post_init__(self) -> None:
@@ -180,9 +192,12 @@ class Audit:
         if self.population.member_N is not None and self.membership == Disjoint():  # as nobody has chosen another
             object.__setattr__(self, "membership", Given())
         if self.membership.draws_target:
+            mend = "say what it was trained on by membership=given"
+            if self.population.member_N is not None:
+                mend = "leave `membership` out, since the data say what it was trained on"
             raise InputError(
                 f"The target is trained already, but membership={self.membership.name} would draw its members at "
-                "random; say what it was trained on by membership=given."
+                f"random; {mend}."
             )
         if self.canaries is not None:
             raise InputError(
@@ -224,6 +239,21 @@ class Audit:
     def refused_attacks(self) -> Sequence[Attack]:
         """The attacks of which each must be one that the plan can serve."""
         return () if self.skip_inapplicable else self.attacks
+
+
+def _check_place(given: ArgsKwargs) -> None:
+    """Refuse a model in the place of `label`, the second argument.
+
+    Raises:
+        InputError: it is there.
+    """
+    args = given.args
+    label = args[1] if len(args) > 1 else (given.kwargs or {}).get("label")
+    if not callable(label):  # no array is
+        return
+    name = getattr(label, "__name__", None)
+    mend = f"give it by its name, model={name}" if name else "give it as target=..., and its class as model=..."
+    raise InputError(f"`label`, the second argument, is {shown(label)}, which is no array of labels; {mend}.")
 
 
 def _as_the_data_say(training: Recipe, population: Population) -> Recipe:

@@ -291,7 +291,7 @@ class KeptModels(Kept):
                 best = differing
         if not best:
             return None
-        return f"the nearest that are kept differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
+        return f"the most similar models in the store differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
 
 
 def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:
@@ -367,6 +367,9 @@ def _recipe(recipe: Recipe) -> dict[str, Identity]:
 # Names in an identity that say how it is put together, not what it is.
 _JOINTS = ("named", "state", "items", "call", "object")
 
+# Parts of a name that are of our own wrappers around what a user gives.
+_WRAPPERS = ("make", "func", "args", "keywords")
+
 
 def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
     """The leaves by dotted names, such as `training.optimizer.lr`."""
@@ -382,6 +385,7 @@ def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
 
 def _difference(name: str, theirs: Mapping[str, Identity], mine: Mapping[str, Identity]) -> str:
     pair = [values.get(name) for values in (theirs, mine)]
+    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     if all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
         return f"{name} ({pair[0]}, here {pair[1]})"
     return name
