@@ -149,7 +149,8 @@ class LeakageMonitor(Callback):
         """Choose the records, and try both kinds once, before anything is trained.
 
         Raises:
-            InputError: there are no such records, the module does not answer for them, or another monitor has the prefix.
+            InputError: there are no such records, the module does not answer for them, or another monitor has the
+                prefix.
         """
         if sum(each.prefix == self.prefix for each in _monitors(trainer)) > 1:
             raise InputError(

@@ -557,12 +557,13 @@ def test_an_average_of_weights_is_refused_beside_best_within(tmp_path: Path) -> 
     class EMACallback(pl.Callback):
         """As many projects have one."""
 
+    settings = {"num_sanity_val_steps": 0, "enable_checkpointing": True}
     for average in (
         pl.callbacks.StochasticWeightAveraging(swa_lrs=1e-2),
         pl.callbacks.WeightAveraging(),
         EMACallback(),
     ):
-        fit = trainer(tmp_path, mia.LeakageMonitor(), mia.BestWithin(auc=0.9), average, num_sanity_val_steps=0)
+        fit = trainer(tmp_path, mia.LeakageMonitor(), mia.BestWithin(auc=0.9), average, **settings)
         name = type(average).__name__
         with pytest.raises(mia.InputError, match=f"{name}.*average of weights.*BestWithin"):
             fit.fit(made(NeverTrains), *loaders())
@@ -597,7 +598,7 @@ def test_batches_that_are_mappings(tmp_path: Path) -> None:
 
 def test_two_monitors_of_one_prefix(tmp_path: Path) -> None:
     twice = trainer(tmp_path, mia.LeakageMonitor(), mia.LeakageMonitor(members=10), num_sanity_val_steps=0)
-    with pytest.raises(mia.InputError, match="prefix 'leakage'.*LeakageMonitor\\(prefix="):
+    with pytest.raises(mia.InputError, match=r"prefix 'leakage'.*LeakageMonitor\(prefix="):
         twice.fit(made(NeverTrains), *loaders())
     first, second = mia.LeakageMonitor(), mia.LeakageMonitor(members=10, prefix="few")
 
