@@ -286,7 +286,7 @@ class KeptModels(Kept):
                 continue
             theirs = _flat(other)
             names = [name for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
-            differing = [_difference(name, theirs, mine) for name in dict.fromkeys(names)]
+            differing = list(dict.fromkeys(_difference(name, theirs, mine) for name in _merged(names)))
             if best is None or len(differing) < len(best):
                 best = differing
         if not best:
@@ -381,6 +381,13 @@ def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
             leaves |= _flat(each, name if key in _JOINTS else f"{name}.{key}".lstrip("."))
         return leaves
     return {name: value}
+
+
+def _merged(names: Sequence[str]) -> list[str]:
+    """The names, but of what is of another class its own name alone."""
+    wholes = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("class", "bases")}
+    kept = [name for name in names if not any(name.startswith(f"{whole}.") for whole in wholes)]
+    return sorted([*kept, *wholes])
 
 
 def _difference(name: str, theirs: Mapping[str, Identity], mine: Mapping[str, Identity]) -> str:

@@ -227,6 +227,17 @@ def test_growing_from_four_to_eight_trains_four(blobs: Population, store: Store)
     assert alike(eight, anew)
 
 
+class Narrow(MLP):
+    """Of another class."""
+
+
+def test_what_differs_is_named_as_a_user_gives_it(blobs: Population, store: Store) -> None:
+    stored(store, blobs, range(2))
+    other = bind_records(partial(Narrow, hidden=[3]), blobs)
+    engine, _ = stored(store, blobs, range(2), make_network=other)
+    assert engine.reused["shadow"].reason == "the most similar models in the store differ in model"
+
+
 def test_of_a_miss_it_is_said_what_differs(blobs: Population, store: Store) -> None:
     stored(store, blobs, range(2))
     engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=4))
