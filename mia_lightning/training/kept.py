@@ -386,13 +386,14 @@ def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
 def _merged(names: Sequence[str]) -> list[str]:
     """The names, but of what is of another class its own name alone."""
     wholes = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("class", "bases")}
-    kept = [name for name in names if not any(name.startswith(f"{whole}.") for whole in wholes)]
-    return sorted([*kept, *wholes])
+    found = {*names, *wholes}
+    return sorted(name for name in found if not any(name.startswith(f"{whole}.") for whole in wholes))
 
 
 def _difference(name: str, theirs: Mapping[str, Identity], mine: Mapping[str, Identity]) -> str:
     pair = [values.get(name) for values in (theirs, mine)]
+    is_whole = name not in theirs and name not in mine
     name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-    if all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
+    if not is_whole and all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
         return f"{name} ({pair[0]}, here {pair[1]})"
     return name
