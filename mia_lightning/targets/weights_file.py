@@ -35,7 +35,7 @@ def content_of(path: Path) -> Any:
     """
     if not path.is_file():
         raise InputError(
-            f"`target.path` {path} is neither a file nor a folder; give the file of the trained model's weights, or "
+            f"`target.path` {path} is not a file or a folder; give the file of the trained model's weights, or "
             "the folder of the run that wrote it."
         )
     try:
