@@ -24,6 +24,7 @@ from mia_lightning.reports.assemble import assemble
 from mia_lightning.reports.files import save_members, save_report
 from mia_lightning.reports.schema import AuditReport, GateSection
 from mia_lightning.run.about import About
+from mia_lightning.run.completion import config_of
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.estimate import estimate_of
 from mia_lightning.run.observation import Observation, observe_models
@@ -305,4 +306,4 @@ def _attacked(observation: Observation) -> AuditReport:
 
 def _logged(audit: Audit) -> LoggedRun:
     logger: RunLogger = NoLogger() if audit.logger is None else audit.logger
-    return logger.start(audit.folder, audit.config)
+    return logger.start(audit.folder, config_of(audit))

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.attacks.statistics import correctness, log_confidence
@@ -108,11 +109,14 @@ def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answ
         if answer is None:
             inputs, _ = parts_of(batch)
             try:
-                way = way_of(module, inputs, _num_classes(trainer, module, sides), wider=True)
+                num_classes = _num_classes(trainer, module, sides)
+                way = way_of(module, inputs, num_classes, wider=True)
             except InputError as error:
                 raise InputError(f"{str(error).removesuffix('.')}; or {_MEND}.") from error
             answer = partial(module_answer, way=way)
         output, _ = _answer(module, batch, answer, sides[0].name)
+        if way is not None:
+            _warn_of_reconstruction(module, inputs, output, num_classes)
 
         def numbers(module: Any, batch: Any) -> Tensor:
             return answer(module, batch)[0]  # type: ignore[no-any-return]
@@ -123,6 +127,17 @@ def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answ
         is_shares = are_shares(module, batch, output, numbers)
         form = "probabilities" if is_shares else form_of(output)
     return Reading(answer=answer, form=form, found="" if way is None else way.found)
+
+
+def _warn_of_reconstruction(module: Any, inputs: Any, output: Tensor, num_classes: int) -> None:
+    """Say where outputs have the records' own shape and are more than the classes, as an autoencoder's are."""
+    shape = list(output.shape)
+    if shape == list(getattr(inputs, "shape", [])) and len(shape) == 2 and shape[1] > num_classes:
+        rank_zero_warn(
+            f"The module {type(module).__name__} gives {shape} for records of the same shape, and labels show "
+            f"{num_classes} classes. If it reconstructs its records, these are no logits, and the monitor's figures "
+            f"mean nothing: {_MEND}."
+        )
 
 
 def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:

@@ -1,5 +1,6 @@
 """Training within a limit of leakage: the best epoch below it, and the end of training above it."""
 
+import re
 from math import pi
 from typing import Annotated, Any, Literal
 
@@ -80,6 +81,7 @@ class BestWithin(Checkpoint):
         if stage != "fit":
             return
         monitor_of(trainer, self.prefix, "BestWithin")
+        _check_averaging(trainer)
         if trainer.current_epoch == 0:
             self._kept, self.best_model_score = KeptEpoch(name=self._kept.name, folder=self._kept.folder), None
         self._validated_epoch = None
@@ -258,6 +260,22 @@ class LeakageLimit(Callback):
         self._looks, self._planned = state_dict["looks"], state_dict["planned"]
         self._is_planned = state_dict["is_planned"]
         self._kept.load(state_dict["kept"])
+
+
+def _check_averaging(trainer: Any) -> None:
+    """Refuse callbacks that keep an average of weights: what is looked at is not what would be kept.
+
+    Raises:
+        InputError: there is one, known by its name.
+    """
+    names = [each.__name__ for callback in trainer.callbacks for each in type(callback).__mro__]
+    averaging = next((each for each in names if re.search("EMA|SWA|Weight.?Averag", each)), None)
+    if averaging is not None:
+        raise InputError(
+            f"The Trainer has the callback {averaging}, which keeps an average of weights, while the leakage is "
+            "measured on those of each epoch, so that BestWithin would keep other weights than those it judges; leave "
+            "one of the two out."
+        )
 
 
 def is_within(look: Look, auc: float) -> bool:

@@ -149,8 +149,14 @@ class LeakageMonitor(Callback):
         """Choose the records, and try both kinds once, before anything is trained.
 
         Raises:
-            InputError: there are no such records, or the module does not answer for them.
+            InputError: there are no such records, the module does not answer for them, or another monitor has the
+                prefix.
         """
+        if sum(each.prefix == self.prefix for each in _monitors(trainer)) > 1:
+            raise InputError(
+                f"Two LeakageMonitors of the Trainer have the prefix {self.prefix!r}, so that their metrics would have "
+                "the same names; set `prefix` of one to another, such as LeakageMonitor(prefix='leakage_2')."
+            )
         sides = sides_of(self, trainer)
         self._sides = sides
         self.fitted = Fitted(
@@ -284,7 +290,20 @@ class LeakageMonitor(Callback):
             fields["data"] = self.fitted.data(self.train_records, self.held_out_records)
         return audit(trainer=self.fitted.trainer, **fields)
 
-    def state_dict(self) -> dict[str, Any]:
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the state among those of callbacks.
+
+        It is no `state_dict`, since a Trainer refuses two callbacks that have one under the same key before they could
+        say what to change.
+        """
+        checkpoint["callbacks"][self.state_key] = self.state()
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["callbacks"].get(self.state_key)
+        if state is not None:
+            self.load_state(state)
+
+    def state(self) -> dict[str, Any]:
         """The trace and the losses behind the screening."""
         loss_LN = torch.stack(self._loss_LN) if self._loss_LN else torch.empty(0, 0)
         return {
@@ -294,14 +313,19 @@ class LeakageMonitor(Callback):
             "label_N": self._label_N,
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.trace = Trace.of_state(state_dict["trace"])
-        self._loss_LN = list(state_dict["loss_LN"])
-        self._record_N, self._label_N = state_dict["record_N"], state_dict["label_N"]
+    def load_state(self, state: dict[str, Any]) -> None:
+        """As `state` gave it."""
+        self.trace = Trace.of_state(state["trace"])
+        self._loss_LN = list(state["loss_LN"])
+        self._record_N, self._label_N = state["record_N"], state["label_N"]
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies hold neither a Trainer nor records."""
         return vars(self) | {"fitted": None, "_sides": None}
+
+
+def _monitors(trainer: Any) -> list[Any]:
+    return [each for each in trainer.callbacks if getattr(each, _WATCHED, False)]
 
 
 def monitor_of(trainer: Any, prefix: str, owner: str) -> LeakageMonitor:
@@ -313,7 +337,7 @@ def monitor_of(trainer: Any, prefix: str, owner: str) -> LeakageMonitor:
     Raises:
         InputError: there is none.
     """
-    monitors = [each for each in trainer.callbacks if getattr(each, _WATCHED, False)]
+    monitors = _monitors(trainer)
     for each in monitors:
         if each.prefix == prefix:
             return each  # type: ignore[no-any-return]

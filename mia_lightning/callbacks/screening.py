@@ -39,7 +39,10 @@ def lt_iqr(loss_LN: Tensor) -> Tensor:
     return score_N
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+_SHOWN = 5  # records, in a line
+
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Screening:
     """Training records that were looked at, most exposed first.
 
@@ -56,6 +59,10 @@ class Screening:
     final_loss_N: Tensor
     label_N: Tensor
     num_looks: int
+
+    def __repr__(self) -> str:
+        few = ", ".join(map(str, self.top(_SHOWN).tolist())) + (", ..." if len(self) > _SHOWN else "")
+        return f"Screening({len(self):,} records, {self.num_looks} looks; most exposed first: {few})"
 
     def __len__(self) -> int:
         return len(self.record_N)

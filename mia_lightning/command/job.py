@@ -94,7 +94,7 @@ class Job:
             report=settings.about,
             output=folder,
             console=console if made["trainer"]["progress_bar"] else None,
-            config=_as_it_is(made, parts["training"], parts["target"]),
+            config=made,
             **parts,
         )
 
@@ -258,14 +258,6 @@ def _model(name: str) -> dict[str, Any]:
     node = OmegaConf.to_container(OmegaConf.load(config_directory() / "model" / f"{name}.yaml"))
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
-
-
-def _as_it_is(content: Mapping[str, Any], training: Any, target: Any) -> Mapping[str, Any]:
-    """The configuration as a report repeats it: with the epochs that the models are trained for."""
-    if content["training"].get("epochs") is not None or not hasattr(training, "trained_for"):
-        return content
-    epochs = training.trained_for(getattr(target, "trained_epochs", None)).epochs
-    return {**content, "training": {**content["training"], "epochs": int(epochs)}}
 
 
 def _canaries(settings: dict[str, Any]) -> Any:

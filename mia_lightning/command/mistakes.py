@@ -66,9 +66,11 @@ def translate(error: Exception) -> str:
         group, choice = match.groups()
         listed = re.findall(r"^\t(\S+)$", text, re.MULTILINE)  # of all folders on the search path, where Hydra says so
         options = listed or sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
-        known = (
-            f" is not one of the choices {', '.join(options)}{nearest(choice, options)}" if options else " is not known"
+        longer = [each for each in options if choice and each.startswith(choice)]
+        meant = (
+            f" (did you mean {' or '.join(f'`{each}`' for each in longer)}?)" if longer else nearest(choice, options)
         )
+        known = f" is not one of the choices {', '.join(options)}{meant}" if options else " is not known"
         return f"{group}={choice}{known}."
     if match := re.search(r"Could not override '([^']*)'", text):
         key = match.group(1).split("@")[0]

@@ -18,7 +18,7 @@ _KEPT_DTYPES = (
 )
 
 
-def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
+def as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
     if np.ma.isMaskedArray(values) and np.ma.is_masked(values):
         raise InputError(
             f"{what} has {int(np.ma.count_masked(values))} masked values, and a mask is not kept: fill them in, or "
@@ -34,7 +34,7 @@ def _as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
 
 def as_tensor(values: Array, what: str) -> Tensor:
     if not isinstance(values, Tensor):
-        values = _as_array(values, what)
+        values = as_array(values, what)
         if values.dtype.kind not in "fiub":
             raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
         # What torch cannot hold: long doubles, foreign byte order, negative strides, read-only memory.
@@ -61,7 +61,7 @@ def as_tensor(values: Array, what: str) -> Tensor:
 def as_mask(values: Array, what: str) -> Tensor:
     if isinstance(values, Tensor):
         return values
-    array = _as_array(values, what)
+    array = as_array(values, what)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what} has dtype {array.dtype}: give one bool for each record")
     return torch.from_numpy(array)
@@ -71,7 +71,7 @@ def as_constant(values: Array | float, what: str) -> Tensor:
     """A tensor as it is; numbers without rounding."""
     if isinstance(values, Tensor):
         return values
-    array = _as_array(values, what)
+    array = as_array(values, what)
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what} has dtype {array.dtype}: give numbers")
     return torch.tensor(array.astype(np.float64))

@@ -8,6 +8,7 @@ from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.tables.roles import (
     ColumnNames,
+    about_numbered,
     check_named,
     classes,
     distinct,
@@ -29,11 +30,12 @@ def load_csv(
     label_column: Name,
     member_column: Name | None = None,
     group_column: Name | None = None,
+    weight_column: Name | None = None,
     drop_columns: ColumnNames | None = None,
     delimiter: Delimiter | None = None,
     name: Name | None = None,
 ) -> Population:
-    """A table of numbers: each column but those of label, member and group is a float32 feature, in file order.
+    """A table of numbers: each column but those of label, member, group and weight is a float32 feature, in file order.
 
     Numbers may have decimal commas; true and false are 1 and 0. A column that looks like an identifier is remarked.
 
@@ -45,6 +47,7 @@ def load_csv(
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
             reported, too.
+        weight_column: numbers of at least 0: how much each record counts in the loss that models are trained with.
         drop_columns: those that are left out, such as a customer's number.
         delimiter: one character; None for the one of comma, semicolon, tab and bar of which the header line has most.
             The two characters `\\t` stand for a tab.
@@ -59,6 +62,7 @@ def load_csv(
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
     table = Table(file, f"'{file.absolute()}'", delimiter)
     named = {"label_column": label_column, "member_column": member_column, "group_column": group_column}
+    named["weight_column"] = weight_column
     for argument, column in [*named.items(), *(("drop_columns", each) for each in drop_columns or ())]:
         if column is not None:
             require(table, column, argument)
@@ -69,6 +73,7 @@ def load_csv(
         raise InputError(f"{table.place} has no column beside the label's: add the features")
     class_names, label_N = classes(table, label_column)
     group_names, group_N = (None, None) if group_column is None else distinct(table, group_column, "group")
+    weight_N = None if weight_column is None else finite_numbers(table, weight_column)
     member_N = None if member_column is None else truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)
     identifiers = []
@@ -81,6 +86,7 @@ def load_csv(
     if identifiers and are_few(len(identifiers), len(features)):
         columns = [f"The column {column!r}" for column in identifiers]
         remarks = [about_identifiers(columns, file.name, f"leave it out by {dropped(identifiers)}")]
+    remarks += about_numbered(class_names, f"column {label_column!r} of {file.name}")
     return make_population(
         x,
         label_N,
@@ -89,5 +95,6 @@ def load_csv(
         member=member_N,
         group=group_N,
         group_names=group_names,
+        weight=weight_N,
         remarks=remarks,
     )

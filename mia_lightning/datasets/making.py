@@ -4,15 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array, as_constant, as_mask, as_tensor
-from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
+from mia_lightning.datasets.doubts import about_arrays, about_classes
 from mia_lightning.datasets.fields import Kinds, formed
 from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.groups import numbered
+from mia_lightning.datasets.labels import as_classes
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
@@ -32,6 +31,7 @@ def make_population(
     member: Array | None = None,
     group: Array | None = None,
     group_names: Sequence[str] | None = None,
+    weight: Array | None = None,
     scale: float | None = None,
     mean: Array | float | None = None,
     std: Array | float | None = None,
@@ -42,26 +42,29 @@ def make_population(
     Args:
         x: `[N, *features]`; float64 becomes float32, bool becomes uint8, uint16 to uint64 become int64, other
             floating and integer types stay. Or several arrays by name, which a network takes as keyword arguments.
-        label: `[N]`, of any integer type.
+        label: `[N]` or `[N, 1]`, whole numbers of any type, bool or text; or one-hot `[N, C]`. Whole numbers from 0 are
+            class numbers, as long as most numbers up to the largest occur; others, and text, are names of classes,
+            which are numbered in the order of their values; a remark says so.
         kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
             other attributes of a `Field` (padding, mask, sizes, columns, vocabulary, has_gaps, sample_rate); of several
             arrays by their names. By default floating-point values are numeric, and uint8 of three axes a record are
             images; of other arrays of a mapping it must be said. One array of integers is, without it, numeric.
         form: in the place of `kinds`, of records that `x` has as a `Population` stores them.
         name: of the population, in reports and error messages.
-        class_names: one for each class; by default the numbers from 0 to the largest label, which must then be
-            below N.
+        class_names: one for each class, of which labels are the places from 0 or, where they are text or none of these
+            numbers, the names; by default the numbers from 0 to the largest label, or the distinct labels.
         member: bool `[N]`, the records that a given target was trained on.
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
         group_names: one for each group.
+        weight: `[N]` or `[N, 1]`, numbers of at least 0: how much each record counts in training (`Population`).
         scale: as in `Population`; by default 1/255 for uint8 records of two or more axes (images) with values above
             127, else 1.
         mean, std: as in `Population`; numbers, too.
         remarks: about the records; None for those that can be read off the arrays.
 
     Raises:
-        InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
+        InputError: values that are no numbers, labels that are no classes (`as_classes`), or what `Population` refuses.
     """
     from mia_lightning.datasets.population import Population  # which makes itself of a user's own data by this function
 
@@ -76,22 +79,7 @@ def make_population(
         raise InputError(f"population {name!r} is given `form` beside `kinds` or named arrays: give one of them")
     else:
         x_N = as_tensor(x, f"x of population {name!r}")
-    label_N = as_tensor(label, f"label of population {name!r}")
-    if label_N.is_floating_point():
-        dtype = getattr(label, "dtype", label_N.dtype)
-        raise InputError(
-            f"label of population {name!r} has dtype {dtype}: give class numbers of an integer type, "
-            "for instance by label.astype('int64')"
-        )
-    is_counted = class_names is None
-    if class_names is None:
-        highest = int(label_N.max()) if label_N.numel() else 0
-        if highest >= max(2, label_N.numel()):
-            raise InputError(
-                f"label {highest} of population {name!r} would make {highest + 1} classes of {label_N.numel()} "
-                "records: number the classes from 0, or name them all in class_names"
-            )
-        class_names = [str(c) for c in range(highest + 1)]
+    classes = as_classes(label, class_names, name)
     group_N: Tensor | None = None
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
@@ -103,20 +91,25 @@ def make_population(
     population = Population(
         name=name,
         x_N=x_N,
-        label_N=label_N.to(torch.int64),
-        class_names=tuple(str(each) for each in class_names),
+        label_N=classes.label_N,
+        class_names=classes.names,
+        label_map=classes.map,
         scale=by_range,
         mean=None if mean is None else as_constant(mean, f"mean of population {name!r}"),
         std=None if std is None else as_constant(std, f"std of population {name!r}"),
         member_N=None if member is None else as_mask(member, f"member of population {name!r}"),
         group_N=group_N,
+        weight_N=None if weight is None else _weights(weight, name),
         group_names=names,
         form=form,
     )
     own_N = population.label_N.cpu().numpy()
-    if is_counted:
-        check_classes(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
     if remarks is None:
         remarks = about_arrays(x, own_N, name) if form is None else ()
-    remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))
+    remarks = (*of_scale, *remarks, *classes.remarks, *about_classes(own_N, population.class_names, name))
     return replace(population, remarks=remarks)
+
+
+def _weights(weight: Array, name: str) -> Tensor:
+    given = as_tensor(weight, f"weight of population {name!r}")
+    return (given[:, 0] if given.ndim == 2 and given.shape[1] == 1 else given).float()

@@ -60,7 +60,7 @@ def load_npz(
         kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
             others, such as `padding` (`make_population`); of several arrays by their keys. By default floating-point
             values are numeric; of several arrays it must be said of those of integers.
-        label_key: `[N]`, integers from 0.
+        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]` (`make_population`).
         member_key: bool `[N]`, the records that a given target was trained on.
         group_key: `[N]`, text or whole numbers; the sorted distinct values name groups for which leakage is reported,
             too.
@@ -69,7 +69,7 @@ def load_npz(
             more axes (images) with values above 127, else 1.
         mean, std: one number, or one for each entry of a record's first axis: each channel of an image, each
             feature of a flat record. They are public constants; do not fit them on private records.
-        class_names: one for each class; by default the numbers from 0 to the largest label.
+        class_names: one for each class; by default the numbers from 0 to the largest label, or the distinct labels.
 
     Raises:
         InputError: the file or folder is missing, damaged or pickled, a key is missing, or `Population` refuses the

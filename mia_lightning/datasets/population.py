@@ -16,6 +16,7 @@ from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.fields import Kinds, of_items
 from mia_lightning.datasets.form import Form, Records
 from mia_lightning.datasets.groups import NO_GROUP
+from mia_lightning.datasets.labels import LabelMap
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.making import make_population as make_population
 from mia_lightning.datasets.origin import Origin
@@ -59,11 +60,14 @@ class Population:
         form: of records that are not one tensor of numbers or pixels: which tensors a network is given, and what they
             mean; None for others. `x_N` is then the one tensor, or the rows of bytes of several (`Form.packed`), and
             scale, mean and std change nothing.
+        weight_N: float32, how much each record counts in the loss that models are trained with: a batch's loss is
+            Σ w l / Σ w. Attacks read losses without weights. None for records that all count the same.
+        label_map: how the labels of the data became class numbers; None where they were these.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
-            `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean`, `std` or `image_shape` that do
-            not fit a record, or a field that is not what `form` says.
+            `[0, num_classes)`, a group without a name, weights that are below 0, not finite or all 0, a NaN or infinite
+            value, `mean`, `std` or `image_shape` that do not fit a record, or a field that is not what `form` says.
     """
 
     name: str
@@ -84,6 +88,8 @@ class Population:
     loading: Loading | None = None
     augment: tuple[Augmentation, ...] = ()
     form: Form | None = None
+    weight_N: Tensor | None = None
+    label_map: LabelMap | None = None
 
     def __post_init__(self) -> None:
         check_population(self)
@@ -115,7 +121,8 @@ class Population:
             name: in reports; by default that of the class of `data`.
             ids: what names a record in reports and `scores.parquet`: an attribute of the datasets, or a key or place in
                 an item; by default the path of its file, or its set and place there, such as `training/17`.
-            class_names: one for each class; by default those of the datasets (`classes`), or numbers.
+            class_names: one for each class; by default those of the datasets (`classes`), or numbers, or the distinct
+                labels, where these are no class numbers from 0 (`make_population`).
             mean, std: one number, or one for each entry of a record's first axis, after the dataset's own transform.
             train_transform: `own` trains with the random steps of the training transform, and refuses those that are
                 not known here; `ignore` trains without them.
@@ -125,7 +132,7 @@ class Population:
                 nothing else.
 
         Raises:
-            InputError: no records, labels that are no class numbers, items of different shapes, records that change at
+            InputError: no records, labels that are no classes, items of different shapes, records that change at
                 random, or a loader whose batches are not known here.
 
         Example:
@@ -166,6 +173,7 @@ class Population:
         return replace(
             made,
             remarks=(*found.remarks, *made.remarks),
+            label_map=found.label_map,
             record_names=found.record_names,
             origin=found.origin,
             loading=found.loading,
@@ -237,7 +245,7 @@ class Population:
             return self
         moved = {
             name: value.to(device)
-            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N")
+            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **moved)
@@ -274,12 +282,15 @@ class Population:
             label_N=self.label_N[index],
             member_N=None if self.member_N is None else self.member_N[index],
             group_N=None if self.group_N is None else self.group_N[index],
+            weight_N=None if self.weight_N is None else self.weight_N[index],
             record_names=names,
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
-        """This population, followed by M synthetic records of the same form, which belong to no group."""
-        group_N = self.group_N
+        """This population, followed by M synthetic records of the same form, of no group and of weight 1."""
+        group_N, weight_N = self.group_N, self.weight_N
+        if weight_N is not None:
+            weight_N = torch.cat([weight_N, weight_N.new_ones(len(x_M))])
         if group_N is not None:
             group_N = torch.cat([group_N, group_N.new_full((len(x_M), *group_N.shape[1:]), NO_GROUP)])
         return replace(
@@ -288,6 +299,7 @@ class Population:
             label_N=torch.cat([self.label_N, label_M.to(self.label_N)]),
             member_N=None,
             group_N=group_N,
+            weight_N=weight_N,
             record_names=(*self.record_names, *[""] * len(x_M)) if self.record_names else (),
         )
 
@@ -302,11 +314,11 @@ class Population:
         return np.frombuffer(bytes(digests), dtype=np.uint8).reshape(len(self), 16)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the records and labels, in row order, and of what the form of the records says of them."""
+        """SHA-256 of records, labels and weights, in row order, and of what the form of the records says of them."""
         digest = hashlib.sha256()
         if self.form is not None:
             digest.update(json.dumps(self.form.described()).encode())
-        for tensor in (self.x_N, self.label_N):
+        for tensor in (self.x_N, self.label_N, *(() if self.weight_N is None else (self.weight_N,))):
             digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             for block in tensor.split(_FINGERPRINT_RECORDS):
                 digest.update(block.cpu().contiguous().view(torch.uint8).numpy())

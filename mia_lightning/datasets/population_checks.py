@@ -38,7 +38,7 @@ def _check_kinds(population: "Population") -> None:
     name = population.name
     if not isinstance(name, str) or not is_storable(name):
         raise InputError(f"name of population {shown(name)} is no text that a file can hold: give another one")
-    for what in ("x_N", "label_N", "mean", "std", "member_N", "group_N"):
+    for what in ("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N"):
         value = getattr(population, what)
         if value is not None or what in ("x_N", "label_N"):
             check_tensor(value, f"{what.removesuffix('_N')} of population {name!r}")
@@ -81,6 +81,8 @@ def _check_shapes(population: "Population") -> None:
             f"member of population {name!r} has shape {tuple(member_N.shape)} and dtype {member_N.dtype}: "
             f"give one bool for each of the {len(x_N)} records"
         )
+    if population.weight_N is not None:
+        _check_weights(name, population.weight_N, len(x_N))
     check_groups(name, population.group_N, population.group_names, len(x_N))
     image_shape = population.image_shape
     if image_shape is not None and (x_N.ndim != 2 or math.prod(image_shape) != x_N.shape[1]):
@@ -88,13 +90,32 @@ def _check_shapes(population: "Population") -> None:
             f"image_shape of population {name!r} is {list(image_shape)}, but a record has shape {list(x_N.shape[1:])}: "
             "give the shape of the images that were flattened, or leave it None"
         )
-    others = (label_N, member_N, population.group_N, population.mean, population.std)
+    others = (label_N, member_N, population.group_N, population.weight_N, population.mean, population.std)
     devices = {str(each.device) for each in (x_N, *others) if each is not None}
     if len(devices) > 1:
         raise InputError(
             f"the tensors of population {name!r} lie on {' and '.join(sorted(devices))}: put them on one device"
         )
     check_here(x_N, f"x of population {name!r}")
+
+
+def _check_weights(name: str, weight_N: torch.Tensor, num_records: int) -> None:
+    if weight_N.shape != (num_records,) or weight_N.dtype != torch.float32:
+        raise InputError(
+            f"weight of population {name!r} has shape {tuple(weight_N.shape)} and dtype {weight_N.dtype}: give one "
+            f"float32 number for each of the {num_records} records"
+        )
+    odd_N = ~weight_N.isfinite() | (weight_N < 0)
+    if bool(odd_N.any()):
+        row = int(odd_N.nonzero()[0])
+        raise InputError(
+            f"weight {float(weight_N[row]):.6g} of record {row} of population {name!r} is no weight: give finite "
+            "numbers of at least 0"
+        )
+    if not bool(weight_N.any()):
+        raise InputError(
+            f"weight of population {name!r} is 0 for all records: give some a weight above 0, or none at all"
+        )
 
 
 def _check_labels(population: "Population") -> None:

@@ -9,9 +9,11 @@ from mia_lightning.datasets.tables.features import read_features
 from mia_lightning.datasets.tables.parquet import MARK, ParquetTable
 from mia_lightning.datasets.tables.roles import (
     ColumnNames,
+    about_numbered,
     check_named,
     check_present,
     classes,
+    finite_numbers,
     groups,
     names_of_records,
     require,
@@ -31,6 +33,7 @@ def load_table(
     id_column: Name | None = None,
     member_column: Name | None = None,
     group_columns: ColumnNames | None = None,
+    weight_column: Name | None = None,
     drop_columns: ColumnNames | None = None,
     keep_identifiers: bool = False,
     delimiter: Delimiter | None = None,
@@ -55,6 +58,8 @@ def load_table(
         id_column: names each record in reports, and in a file of members; no feature.
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_columns: leakage is reported for each value of each of these columns, too; no features.
+        weight_column: numbers of at least 0: how much each record counts in the loss that models are trained with; no
+            feature.
         drop_columns: those that are left out.
         keep_identifiers: whether to train on columns that look like identifiers or free text.
         delimiter: one character; None for the one of comma, semicolon, tab and bar of which the header line has most.
@@ -73,6 +78,7 @@ def load_table(
         raise InputError(f"{table.place} has no records: give one line a record")
     grouping, left_out = tuple(group_columns or ()), tuple(drop_columns or ())
     named = [("label_column", label_column), ("id_column", id_column), ("member_column", member_column)]
+    named.append(("weight_column", weight_column))
     named += [("group_columns", each) for each in grouping] + [("drop_columns", each) for each in left_out]
     for argument, column in named:
         if column is not None:
@@ -98,8 +104,9 @@ def load_table(
         member=None if member_column is None else truth(table, member_column),
         group=group_N,
         group_names=group_names,
+        weight=None if weight_column is None else finite_numbers(table, weight_column),
         form=form,
-        remarks=found.remarks,
+        remarks=[*found.remarks, *about_numbered(class_names, f"column {label_column!r} of {file.name}")],
     )
     return replace(population, record_names=() if id_column is None else names_of_records(table, id_column))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Positive
-from mia_lightning.training.step.module import mean_over_real
+from mia_lightning.training.step.losses import mean_over_real
 from mia_lightning.training.step.recipe import Recipe, cross_entropy
 
 

@@ -94,6 +94,7 @@ def assemble(
         *duplicates.warnings,
     ]
     target = _target_section(population, membership, observation.targets, target_signals)
+    target = target.model_copy(update={"trains_itself": observation.trains_itself})
     idle = _learnt_nothing(target) if observation.targets.trained_by == "run" else None
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),

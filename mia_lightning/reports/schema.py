@@ -151,6 +151,7 @@ class TargetSection(_Section):
     train_accuracy: float
     test_accuracy: float
     generalization_gap: float  # train_accuracy - test_accuracy
+    trains_itself: bool = False  # whether its kind is trained by the training_step of a LightningModule
     per_class: tuple[TargetClass, ...]
     per_group: tuple[TargetGroup, ...] = ()  # as many as each attack's, in the same order
 

@@ -1,5 +1,6 @@
 """What a report says in sentences, for the console and the page."""
 
+from mia_lightning.metrics.figures import Figures
 from mia_lightning.reports.schema import AuditReport, PrivacySection
 from mia_lightning.reports.sections.trust import distrust, trust_warnings
 from mia_lightning.reports.selection import (
@@ -84,8 +85,8 @@ def verdict(report: AuditReport) -> list[str]:
     if figures.precision.value is not None and figures.recall.value is not None:
         sentences.append(
             f"Precision: {shares(figures.precision)} of the records that it flags as members are members (chance: "
-            f"{share(figures.base_rate or 0.0)}, the base rate). Recall: it flags {shares(figures.recall)} of the "
-            "members."
+            f"{share(figures.base_rate or 0.0)}, the base rate){_at_even(figures)}. Recall: it flags "
+            f"{shares(figures.recall)} of the members."
         )
     if bracket(figures.auc):
         sentences.append(f"Brackets are 95{NBSP}% intervals for {about(attack)}.")
@@ -105,6 +106,14 @@ def verdict(report: AuditReport) -> list[str]:
             f"non-members{each}, this AUC is no better than chance{but}."
         )
     return sentences
+
+
+def _at_even(figures: Figures) -> str:
+    """The balanced precision, by the name that tables give it; "" where it is the precision."""
+    even = figures.precision_balanced
+    if even.value is None or even.value == figures.precision.value:
+        return ""
+    return f"; precision at 1:1 (balanced): {shares(even)}"
 
 
 def meaning(report: AuditReport) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from mia_lightning.errors import InputError
 from mia_lightning.run.definition import Audit
@@ -28,11 +29,20 @@ def completed(audit: Audit, stages: Stages) -> Audit:
         )
     if guess is not None and guess.training is not None:
         guess = replace(guess, training=_as_long(guess.training, epochs))
-    config = dict(audit.config)
+    config = dict(config_of(audit))
     if model is not audit.model and isinstance(config.get("model"), Mapping):
         added = {name: value for name, value in getattr(model, "keywords", {}).items() if _is_plain(value)}
         config["model"] = {**config["model"], **added}
     return replace(audit, model=model, training=training, guess=guess, config=config)
+
+
+def config_of(audit: Audit) -> Mapping[str, Any]:
+    """The configuration as a report and a log repeat it: with the epochs that the models are trained for."""
+    training = audit.config.get("training")
+    if not isinstance(training, Mapping) or training.get("epochs", 0) is not None:
+        return audit.config
+    epochs = audit.training.trained_for(audit.attacked.trained_epochs).epochs
+    return {**audit.config, "training": {**training, "epochs": int(epochs)}}
 
 
 def _as_long(recipe: Recipe, epochs: int | None) -> Recipe:

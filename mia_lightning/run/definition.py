@@ -25,6 +25,7 @@ from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
 from mia_lightning.settings import settings
+from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import FromList, Has, OutputForm, PathLike, Place
 from mia_lightning.settings.words import Words
 from mia_lightning.shadows.guess import Guess
@@ -54,11 +55,21 @@ def _as_target(given: object) -> object:
         return Existing(network=given)
 
 
-_PLAN = Words("one of those in conf/membership, or a `Plan` like them")
+_PLAN = Words("one of those in conf/membership, or a `Plan` like them, such as mia.Halves() in Python")
 _TARGET = Words("one of those in conf/target, or a `Target` like them")
-_SOURCE = Words("one of those in conf/shadow, or a `Source` like them")
-_ATTACK = Has("name", "description", "needs", "fit", words=Words("an attack", "attacks like those in conf/attack"))
-_DEFENSE = Has("name", "describe", words=Words("a defence", "defences like those in conf/defense"))
+_SOURCE = Words("one of those in conf/shadow, or a `Source` like them, such as mia.Real(count=16) in Python")
+_ATTACK = Has(
+    "name",
+    "description",
+    "needs",
+    "fit",
+    words=Words("an attack", "attacks like those in conf/attack, such as [mia.Loss()] in Python"),
+)
+_DEFENSE = Has(
+    "name",
+    "describe",
+    words=Words("a defence", "defences like those in conf/defense, such as [mia.TopK(k=3)] in Python"),
+)
 _LOGGER = Has("start", words=Words("one of those in conf/logger, or a logger like them"))
 
 
@@ -71,7 +82,9 @@ class Audit:
             LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`. Several arrays by name are
             what a network takes as keyword arguments.
         kinds: of records that are arrays, what their values are, as `make_population` takes it.
-        label: int `[N]`, from 0.
+        label: `[N]` or `[N, 1]`, whole numbers, bool or text; or one-hot `[N, C]` (`make_population`).
+        weight: `[N]`, of at least 0: how much each record counts in the loss that models are trained with; None for
+            the same. Attacks read losses without weights.
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
             `input_shape` and `num_classes` if it takes parameters of these names.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
@@ -125,6 +138,7 @@ class Audit:
     data: SkipValidation[Population | Array | Any] = field(kw_only=False)
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     kinds: SkipValidation[Kinds] | None = None
+    weight: SkipValidation[Array] | None = None
     model: MakesNetwork
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -158,12 +172,14 @@ class Audit:
     @classmethod
     def _of_fit(cls, given: ArgsKwargs) -> ArgsKwargs:
         """What a Trainer that has fitted fills in."""
+        _check_place(given)
         return of_fit(given)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", _as_population(self.data, self.label, self.kinds))
-        object.__setattr__(self, "label", None)
-        object.__setattr__(self, "kinds", None)
+        population = _as_population(self.data, self.label, weight=self.weight, kinds=self.kinds)
+        object.__setattr__(self, "data", population)
+        for name in ("label", "weight", "kinds"):
+            object.__setattr__(self, name, None)
         _check_names([attack.name for attack in self.attacks])
         twice = next((each for i, each in enumerate(self.defenses) if each in self.defenses[:i]), None)
         if twice is not None:
@@ -181,9 +197,12 @@ class Audit:
         if self.population.member_N is not None and self.membership == Disjoint():  # as nobody has chosen another
             object.__setattr__(self, "membership", Given())
         if self.membership.draws_target:
+            mend = "say what it was trained on by membership=given"
+            if self.population.member_N is not None:
+                mend = "leave `membership` out, since the data say what it was trained on"
             raise InputError(
                 f"The target is trained already, but membership={self.membership.name} would draw its members at "
-                "random; say what it was trained on by membership=given."
+                f"random; {mend}."
             )
         if self.canaries is not None:
             raise InputError(
@@ -227,28 +246,47 @@ class Audit:
         return () if self.skip_inapplicable else self.attacks
 
 
+def _check_place(given: ArgsKwargs) -> None:
+    """Refuse a model in the place of `label`, the second argument.
+
+    Raises:
+        InputError: it is there.
+    """
+    args = given.args
+    label = args[1] if len(args) > 1 else (given.kwargs or {}).get("label")
+    if not callable(label):  # no array is
+        return
+    name = getattr(label, "__name__", None)
+    mend = f"give it by its name, model={name}" if name else "give it as target=..., and its class as model=..."
+    raise InputError(f"`label`, the second argument, is {shown(label)}, which is no array of labels; {mend}.")
+
+
 def _as_the_data_say(training: Recipe, population: Population) -> Recipe:
     """With the random steps of the data's own training transform, where the recipe has no augmentation."""
     return training if training.augment or not population.augment else replace(training, augment=population.augment)
 
 
-def _as_population(data: Any, label: Array | None, kinds: Kinds | None) -> Population:
+def _as_population(data: Any, label: Array | None, *, weight: Array | None, kinds: Kinds | None) -> Population:
     if isinstance(data, Population) or is_own(data):
+        name = data.__name__ if isinstance(data, type) else type(data).__name__
         if kinds is not None:
             raise InputError(
-                f"`kinds` is given beside a {type(data).__name__}; it goes with arrays, so give it to make_population "
-                "or Population.of."
+                f"`kinds` is given beside {name}; it goes with arrays, so give it to make_population or Population.of."
             )
         if label is not None:
-            name = data.__name__ if isinstance(data, type) else type(data).__name__
             raise InputError(f"`label` is given beside a {name}, which has labels of its own; leave it out.")
+        if weight is not None:
+            raise InputError(
+                f"`weight` is given beside a {name}; make a Population with weights by make_population, or by "
+                "dataclasses.replace with weight_N."
+            )
         return data if isinstance(data, Population) else Population.of(data)
     if label is None:
         raise InputError(
             "`label` is missing; give the class of each record, or as the first argument a Population, as "
             "Population.of makes one of a dataset."
         )
-    return make_population(data, label, kinds=kinds)
+    return make_population(data, label, weight=weight, kinds=kinds)
 
 
 def _check_names(names: Sequence[object]) -> None:

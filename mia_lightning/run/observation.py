@@ -62,6 +62,7 @@ class Observation:
         left_out: numbers of the shadow models that were no longer finite, and their complements.
         guarantee: differential privacy of each target; None for none.
         sanity: whether a given or served target is what it is taken for.
+        trains_itself: whether the models are LightningModules that their own training_step trains.
     """
 
     audit: Audit
@@ -78,6 +79,7 @@ class Observation:
     left_out: tuple[int, ...]
     guarantee: Guarantee | None = None
     sanity: Sanity = field(default_factory=lambda: Sanity(verdict="not checked"))
+    trains_itself: bool = False
 
     @property
     def target_columns(self) -> slice:
@@ -177,6 +179,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         left_out=tuple((~kept_K).nonzero().flatten().tolist()),
         guarantee=guarantee,
         sanity=check_given(audit, kept, targets, target_signals, shadow_signals, num_real),
+        trains_itself=setup.recipe.own is not None,
     )
 
 

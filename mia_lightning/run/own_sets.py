@@ -1,6 +1,7 @@
 """What a report says of a user's own sets, and of a split that is given, and what of them is refused."""
 
 from mia_lightning.datasets.duplicates import count_across, duplicate_group
+from mia_lightning.datasets.labels import listed
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
@@ -20,6 +21,12 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
         InputError: the sets say who the members are, and there is no held-out set.
     """
     population, origin = audit.population, audit.population.origin
+    if population.label_map is not None and not audit.attacked.is_trained_here:
+        stages.remark(
+            "The target is trained already, and its outputs are taken for the classes in the order "
+            f"{listed(population.class_names)}: if it was trained with these labels as class numbers, or in another "
+            "order, its figures mean nothing; then give the labels as the numbers of its outputs, from 0."
+        )
     if population.augment:
         stages.remark(_about_augmentation(audit), kind="note")
     if origin is None:

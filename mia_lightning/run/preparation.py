@@ -70,6 +70,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
             f"mia-lightning --multirun target=trained membership=halves 'defense=[],[{names}]' with your other "
             "settings, but for those of `target` and `membership`."
         )
+    _check_weights(engine.stages, audit)
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
     say_where_from(engine.stages, audit)
@@ -140,6 +141,27 @@ def _how(
     }
 
 
+def _check_weights(stages: Stages, audit: Audit) -> None:
+    """Say what weights do.
+
+    Raises:
+        InputError: the models are trained by a service, which is given none.
+    """
+    has_own = audit.population.weight_N is not None
+    if not has_own and audit.training.class_weights is None:
+        return
+    if has_own and audit.attacked.trains_shadows:
+        raise InputError(
+            f"The records of population {audit.population.name!r} have weights, but models are trained by the "
+            "service of `target`, which is given records and labels alone; leave the weights out."
+        )
+    stages.remark(
+        "The losses that models are trained with are weighted by the records' weights and `training.class_weights`, as "
+        "far as these are given; attacks and accuracies read each record without its weight.",
+        kind="note",
+    )
+
+
 def _say_how_it_is_used(setup: Setup, place: str) -> None:
     """Remark what one output is taken for, and how a LightningModule is trained."""
     if setup.architecture.one_output is not None:
@@ -189,6 +211,7 @@ def _check_roles(setup: Setup, audit: Audit) -> None:
                 shadows.recipe.check_records(setup.population.input_shape, setup.population.form)
                 shadows.recipe.check_schedule("shadow", ())
                 shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)
+                shadows.recipe.check_weights(setup.population, "shadow")
             else:
                 shadows.job(membership.shadows, "shadow").check()
     for attack in audit.attacks:

@@ -41,5 +41,7 @@ class ModelBlackBox:
 
     def _answer(self, x_B: Tensor) -> Tensor:
         label_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
-        records = replace(self._population, x_N=x_B, label_N=label_B, member_N=None, group_N=None, group_names=())
+        records = replace(
+            self._population, x_N=x_B, label_N=label_B, member_N=None, weight_N=None, group_N=None, group_names=()
+        )
         return self._channel(self._models.observe(records).log_probability_KANC[0, 0]).exp()

@@ -34,7 +34,10 @@ def content_of(path: Path) -> Any:
         InputError: it is not there, is damaged, or is one object that needs code.
     """
     if not path.is_file():
-        raise InputError(f"`target.path` {path} is not a file; give the weights of the trained model.")
+        raise InputError(
+            f"`target.path` {path} is not a file or a folder; give the file of the trained model's weights, or "
+            "the folder of the run that wrote it."
+        )
     try:
         content = saved_tensors(path)[0] if path.suffix == ".safetensors" else read_without_code(path)
     except (NotReadError, DamagedError) as error:

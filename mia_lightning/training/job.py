@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError, first_line
+from mia_lightning.errors import InputError, SettingError, first_line
 from mia_lightning.seeds import derive
 from mia_lightning.training.own.schedules import check_schedules, stand_in_of
 from mia_lightning.training.own.stack_module import OfFirst, OwnStackModule, first_loss, moved_to_stack
@@ -25,6 +25,7 @@ from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Batches, Gradients
+from mia_lightning.training.step.weights import weights_of
 from mia_lightning.training.trainer import quiet_lightning
 
 
@@ -74,6 +75,11 @@ class TrainingJob:
                 "records are held out; set `membership.validation` to their number (attack networks have none)."
             )
         self.recipe.check_records(self.population.input_shape, self.population.form)
+        self.recipe.check_weights(self.population, self.role)
+        if self.response_KN is not None and self.recipe.class_weights is not None:
+            raise SettingError(
+                "training", "class_weights", f"is set, and {self.role} learns no classes; leave it null."
+            )
         if not self.models:
             object.__setattr__(self, "models", range(len(self.records_K)))
         given: Architecture | None = self.architecture
@@ -216,6 +222,7 @@ class TrainingJob:
             )
         else:
             make = StackModule
+        records_K = [self.records_K[place] for place in places]
         return make(
             stack,
             self.population,
@@ -227,6 +234,7 @@ class TrainingJob:
             role=self.role,
             response_KN=None if self.response_KN is None else self.response_KN[list(places)],
             channels_last=self.architecture.takes_channels_last,
+            weights=weights_of(self.population, self.recipe.class_weights, records_K),
         )
 
     def _batches(self, places: Sequence[int], device: torch.device) -> Batches:

@@ -1,8 +1,8 @@
 """The models of a job in the store, each under a hash of everything that it depends on, and of nothing else.
 
-A model depends on its training records and labels in row order, the normalisation, the architecture and its arguments,
-the recipe, the precision, and the names of its seeds. It depends neither on the device, nor on how many models train
-together or how, nor on the attack, the output defence or the target that it serves.
+A model depends on its training records, labels and weights in row order, the normalisation, the architecture and its
+arguments, the recipe, the precision, and the names of its seeds. It depends neither on the device, nor on how many
+models train together or how, nor on the attack, the output defence or the target that it serves.
 """
 
 import hashlib
@@ -165,11 +165,14 @@ class KeptModels(Kept):
             common["outputs"] = read_as
         digest_N = population.record_digests()
         label_N = population.label_N.cpu().numpy()
+        weight_N = None if population.weight_N is None else population.weight_N.cpu().numpy()
 
         def of_records(records: Tensor) -> str:
             chosen = records.cpu().numpy()
             numbers = hashlib.blake2b(digest_N[chosen].data, digest_size=20)
             numbers.update(label_N[chosen].data)
+            if weight_N is not None:
+                numbers.update(weight_N[chosen].data)
             return numbers.hexdigest()
 
         if job.validation_N is not None:
@@ -284,12 +287,12 @@ class KeptModels(Kept):
                 continue
             theirs = _flat(other)
             names = [name for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
-            differing = [_difference(name, theirs, mine) for name in dict.fromkeys(names)]
+            differing = list(dict.fromkeys(_difference(name, theirs, mine) for name in _merged(names)))
             if best is None or len(differing) < len(best):
                 best = differing
         if not best:
             return None
-        return f"the nearest that are kept differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
+        return f"the most similar models in the store differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
 
 
 def kept_models(store: Store | None, job: TrainingJob, settings: TrainerSettings, remark: Tell) -> Kept:
@@ -358,11 +361,15 @@ def _as_trained(make_network: MakeNetwork) -> MakeNetwork:
 
 
 def _recipe(recipe: Recipe) -> dict[str, Identity]:
-    return {each.name: identity(getattr(recipe, each.name)) for each in fields(recipe) if each.name not in _HOW}
+    names = [each.name for each in fields(recipe) if each.name not in _HOW]
+    return {name: identity(getattr(recipe, name)) for name in names if name != "class_weights" or recipe.class_weights}
 
 
 # Names in an identity that say how it is put together, not what it is.
 _JOINTS = ("named", "state", "items", "call", "object")
+
+# Parts of a name that are of our own wrappers around what a user gives.
+_WRAPPERS = ("make", "func", "args", "keywords")
 
 
 def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
@@ -377,8 +384,17 @@ def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
     return {name: value}
 
 
+def _merged(names: Sequence[str]) -> list[str]:
+    """The names, but of what is of another class its own name alone."""
+    wholes = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("class", "bases")}
+    found = {*names, *wholes}
+    return sorted(name for name in found if not any(name.startswith(f"{whole}.") for whole in wholes))
+
+
 def _difference(name: str, theirs: Mapping[str, Identity], mine: Mapping[str, Identity]) -> str:
     pair = [values.get(name) for values in (theirs, mine)]
-    if all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
+    is_whole = name not in theirs and name not in mine
+    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+    if not is_whole and all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
         return f"{name} ({pair[0]}, here {pair[1]})"
     return name

@@ -538,6 +538,37 @@ def test_batches_and_modules_of_another_form_have_a_way_out(tmp_path: Path) -> N
     assert "logits [B, C]" in refused(tmp_path, *loaders(), made(Mean), **settings)
 
 
+class Autoencoder(Lit):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(8, 8)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return nn.functional.mse_loss(self(batch[0]), batch[0])
+
+
+@pytest.mark.filterwarnings("ignore:.*EarlyStopping")
+def test_outputs_that_may_be_the_records_again_are_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"Autoencoder gives \[20, 8\].*3 classes.*reconstructs.*monitor\.answer"):
+        trainer(tmp_path, mia.LeakageMonitor(), max_epochs=1).fit(made(Autoencoder), *loaders())
+
+
+def test_an_average_of_weights_is_refused_beside_best_within(tmp_path: Path) -> None:
+    class EMACallback(pl.Callback):
+        """As many projects have one."""
+
+    settings = {"num_sanity_val_steps": 0, "enable_checkpointing": True}
+    for average in (
+        pl.callbacks.StochasticWeightAveraging(swa_lrs=1e-2),
+        pl.callbacks.WeightAveraging(),
+        EMACallback(),
+    ):
+        fit = trainer(tmp_path, mia.LeakageMonitor(), mia.BestWithin(auc=0.9), average, **settings)
+        name = type(average).__name__
+        with pytest.raises(mia.InputError, match=f"{name}.*average of weights.*BestWithin"):
+            fit.fit(made(NeverTrains), *loaders())
+
+
 class AsMapping(Dataset):
     def __init__(self, dataset: TensorDataset, names: tuple[str, ...] = ("x", "label")) -> None:
         self.dataset, self.names = dataset, names
@@ -566,8 +597,9 @@ def test_batches_that_are_mappings(tmp_path: Path) -> None:
 
 
 def test_two_monitors_of_one_prefix(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="LeakageMonitor"):  # Lightning's own check
-        trainer(tmp_path, mia.LeakageMonitor(), mia.LeakageMonitor(members=10))
+    twice = trainer(tmp_path, mia.LeakageMonitor(), mia.LeakageMonitor(members=10), num_sanity_val_steps=0)
+    with pytest.raises(mia.InputError, match=r"prefix 'leakage'.*LeakageMonitor\(prefix="):
+        twice.fit(made(NeverTrains), *loaders())
     first, second = mia.LeakageMonitor(), mia.LeakageMonitor(members=10, prefix="few")
 
     class Sees(pl.Callback):

@@ -22,6 +22,15 @@ def test_a_record_that_is_learnt_late_stands_before_one_that_is_learnt_early_and
     assert found.rows(1) == [{"record": 8, "label": 1, "lt_iqr": pytest.approx(1.5), "final_loss": 0.0}]
 
 
+def test_a_screening_is_shown_in_a_line() -> None:
+    loss_LN = torch.rand(7, 50, generator=generator(0, "losses"))
+    found = screening(loss_LN, torch.arange(50), torch.zeros(50, dtype=torch.int64))
+    shown = repr(found)
+    assert "50 records, 7 looks" in shown
+    assert ", ".join(map(str, found.top(5).tolist())) + ", ..." in shown
+    assert len(shown) < 120
+
+
 def test_quartiles_are_those_of_numpy() -> None:
     loss_LN = torch.rand(7, 50, generator=generator(0, "losses"))
     expected = np.subtract(*np.percentile(loss_LN.double().numpy(), [75, 25], axis=0))

@@ -272,6 +272,7 @@ def test_the_default_logger_is_wandb_offline_without_a_prompt(tmp_path: Path) ->
         (["~defense.adaptive"], ["`defense.adaptive` is None"]),
         (["defense.adaptive=maybe"], ["`defense.adaptive` is 'maybe'"]),
         (["defense=top_kk"], ["did you mean `top_k`?"]),
+        (["attack=[lira]"], ["attack=lira", "did you mean `lira_offline` or `lira_online`?"]),
         (["defense=top_k", "defense.top_k=null"], ["`defense.top_k` is empty"]),
         (["scale=small"], ["`scale` is 'small', which only experiments have"]),
         (["~model"], ["`model` has no `_target_`", "cnn, custom"]),

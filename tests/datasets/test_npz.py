@@ -157,9 +157,10 @@ def test_damaged_file(tmp_path: Path, damage: str) -> None:
         load_npz(path=path)
 
 
-def test_labels_as_floats_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"label of population 'records' has dtype float64: .*astype\('int64'\)"):
-        load_npz(path=save(tmp_path, label=LABEL.astype(float)))
+def test_labels_as_floats_are_taken_where_they_are_whole(tmp_path: Path) -> None:
+    assert load_npz(path=save(tmp_path, label=LABEL.astype(float))).label_N.tolist() == LABEL.tolist()
+    with pytest.raises(InputError, match=r"label of population 'records' has dtype float64 .*astype\('int64'\)"):
+        load_npz(path=save(tmp_path, label=LABEL + 0.5))
 
 
 def test_mean_must_fit_the_channels(tmp_path: Path) -> None:

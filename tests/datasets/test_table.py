@@ -180,6 +180,15 @@ def test_several_groupings_at_once(tmp_path: Path) -> None:
     )
 
 
+def test_a_column_of_weights_and_labels_from_1(tmp_path: Path) -> None:
+    population = load(tmp_path, "size,heavy,outcome\n1,2,1\n3,0.5,2\n4,1,2\n", weight_column="heavy")
+    assert population.weight_N is not None
+    assert population.weight_N.tolist() == [2.0, 0.5, 1.0]
+    assert population.input_shape == (1,)
+    assert population.label_N.tolist() == [0, 1, 1]
+    assert any("'outcome'" in each and "1" in each and "2" in each for each in population.remarks)
+
+
 def test_a_column_of_members(tmp_path: Path) -> None:
     population = load(tmp_path, "in,a,outcome\nyes,1,p\nno,2,q\n", member_column="in")
     assert population.member_N is not None

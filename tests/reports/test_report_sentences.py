@@ -6,7 +6,7 @@ from mia_lightning.metrics.intervals.simultaneous import widened
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.selection import is_at_chance, leaking_rate, most_exposed, strongest, worst_rates
 from mia_lightning.reports.sentences import headline, meaning, verdict
-from mia_lightning.reports.words import label
+from mia_lightning.reports.words import label, title
 
 
 @pytest.mark.parametrize("num_targets", [1, 4])
@@ -100,6 +100,17 @@ def test_precision_at_a_prior_follows_from_the_rates(report: AuditReport) -> Non
     assert figures.ppv["0.01"].value == pytest.approx(0.01 * tpr / (0.01 * tpr + 0.99 * fpr))
     limits = (f"{100 * limit:.1f}" for limit in (figures.ppv["0.01"].low, figures.ppv["0.01"].high))
     assert "[{},\u00a0{}]".format(*limits) in meaning(report)[1]
+
+
+def test_the_balanced_precision_has_the_name_that_tables_give_it(report: AuditReport) -> None:
+    attack = report.attacks[0]
+    even = attack.overall.precision_balanced.model_copy(update={"value": 0.625})
+    uneven = attack.model_copy(update={"overall": attack.overall.model_copy(update={"precision_balanced": even})})
+    said = " ".join(verdict(report.model_copy(update={"attacks": (uneven,)})))
+    assert f"{title('precision_balanced')}: 62.5" in said
+    same = attack.overall.model_copy(update={"precision_balanced": attack.overall.precision})
+    alike = report.model_copy(update={"attacks": (attack.model_copy(update={"overall": same}),)})
+    assert "at 1:1" not in " ".join(verdict(alike))
 
 
 def test_a_defence_is_part_of_the_name(report: AuditReport) -> None:

@@ -92,6 +92,15 @@ def test_the_most_exposed_are_in_the_order_of_the_limits_that_are_shown(report: 
     assert "None of the groups is surely above chance." in said
 
 
+def test_what_to_do_can_be_done_with_such_a_target(report: AuditReport) -> None:
+    of_module = report.model_copy(update={"target": report.target.model_copy(update={"trains_itself": True})})
+    assert "network inside as `model`, with `defense=[dp_sgd]`" in " ".join(signed.advice(of_module))
+    given = report.model_copy(update={"trust": TrustSection(verdict="sound")})
+    assert "target=trained defense=[dp_sgd]" in " ".join(signed.advice(given))
+    for each in (report, of_module, given):
+        assert "defense.adaptive=true" in " ".join(signed.advice(each))
+
+
 def test_what_to_do_follows_the_verdict(report: AuditReport, make_report) -> None:
     leaking, quiet = " ".join(signed.advice(report)), " ".join(signed.advice(make_report(shift=0.0)))
     assert "dp_sgd" in leaking

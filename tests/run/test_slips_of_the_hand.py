@@ -23,6 +23,7 @@ from mia_lightning.datasets.csv import load_csv
 from mia_lightning.datasets.npz import load_npz
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Given
+from mia_lightning.run.completion import config_of
 
 rng = np.random.default_rng(0)
 x = rng.normal(size=(80, 5)).astype("float32")
@@ -257,3 +258,49 @@ def test_a_key_that_stands_twice_in_an_archive(tmp_path: Path) -> None:
             np.save(content := io.BytesIO(), array)
             archive.writestr(f"{name}.npy", content.getvalue())
     assert "'x' twice" in sentence_of(lambda: load_npz(path=tmp_path / "twice.npz"))
+
+
+class Records(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return len(x)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(x[index]), int(label[index])
+
+
+INSTEAD: dict[str, tuple[Callable[[], object], list[str]]] = {
+    "model as label": (lambda: mia.audit(x, nn.Linear), ["`label`", "Linear", "model=Linear"]),
+    "function as label": (lambda: mia.audit(Records(), linear), ["`label`", "model=linear"]),
+    "trained model as label": (lambda: mia.audit(x, linear(), model=linear), ["`label`", "target=", "model="]),
+    "number of shadow models": (lambda: audit(shadow=16), ["`shadow` is 16", "mia.Real(count=16)"]),
+    "names of attacks": (lambda: audit(attacks=["loss"]), ["['loss']", "[mia.Loss()]"]),
+    "name of a plan": (lambda: audit(membership="halves"), ["'halves'", "mia.Halves()"]),
+    "names of defences": (lambda: audit(defenses=["top_k"]), ["['top_k']", "mia.TopK("]),
+    "attack": (lambda: audit(attack=["lira"]), ["`attack`", "did you mean `attacks`?"]),
+    "absent folder": (lambda: audit(target="no/such/run", membership=GIVEN), ["no/such/run", "folder of the run"]),
+}
+
+
+@pytest.mark.usefixtures("global_generators")
+@pytest.mark.parametrize("case", INSTEAD)
+def test_the_sentence_says_what_to_write_instead(case: str) -> None:
+    work, parts = INSTEAD[case]
+    sentence = sentence_of(work)
+    assert all(part in sentence for part in parts), sentence
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_a_plan_that_draws_is_left_out_where_the_data_say_what_a_target_was_trained_on() -> None:
+    told = mia.make_population(x, label, member=np.arange(80) < 40)
+    said = sentence_of(lambda: mia.Audit(told, model=linear, target=linear(), membership=mia.Halves()))
+    assert "leave `membership` out" in said
+    said = sentence_of(lambda: mia.Audit(x, label, model=linear, target=linear(), membership=mia.Halves()))
+    assert "membership=given" in said
+
+
+def test_a_configuration_repeats_the_epochs_that_nobody_has_set() -> None:
+    config = {"training": {"epochs": None, "batch_size": 100}}
+    open_, closed = mia.Audit(x, label, model=linear, config=config), mia.Audit(x, label, model=linear)
+    assert config_of(open_)["training"] == {"epochs": 100, "batch_size": 100}
+    assert config_of(closed) == {}
+    assert config_of(replace(open_, config={"training": {"epochs": 3}}))["training"]["epochs"] == 3

@@ -227,16 +227,30 @@ def test_growing_from_four_to_eight_trains_four(blobs: Population, store: Store)
     assert alike(eight, anew)
 
 
+class Narrow(MLP):
+    """Of another class."""
+
+
+def test_what_differs_is_named_as_a_user_gives_it(blobs: Population, store: Store) -> None:
+    stored(store, blobs, range(2))
+    other = bind_records(partial(Narrow, hidden=[3]), blobs)
+    engine, _ = stored(store, blobs, range(2), make_network=other)
+    assert engine.reused["shadow"].reason == "the most similar models in the store differ in model"
+
+
 def test_of_a_miss_it_is_said_what_differs(blobs: Population, store: Store) -> None:
     stored(store, blobs, range(2))
     engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=4))
-    assert engine.reused["shadow"].reason == "the nearest that are kept differ in training.epochs (3, here 4)"
+    assert (
+        engine.reused["shadow"].reason == "the most similar models in the store differ in training.epochs (3, here 4)"
+    )
     engine, _ = stored(store, blobs, range(2), recipe=replace(RECIPE, epochs=5), seed=3)
     assert engine.reused["shadow"].reason in {
-        f"the nearest that are kept differ in seed (0, here 3), training.epochs ({kept}, here 5)" for kept in (3, 4)
+        f"the most similar models in the store differ in seed (0, here 3), training.epochs ({kept}, here 5)"
+        for kept in (3, 4)
     }
     engine, _ = stored(store, blobs, range(2), make_network=partial(MLP, (6,), 3, hidden=[9], dropout=0.2))
-    assert engine.reused["shadow"].reason == "the nearest that are kept differ in model.hidden"
+    assert engine.reused["shadow"].reason == "the most similar models in the store differ in model.hidden"
     engine, _ = stored(store, blobs, range(2), role="target")
     assert engine.reused["target"].reason is None  # nothing of that kind is there
 

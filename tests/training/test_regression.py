@@ -8,6 +8,7 @@ from torch import Tensor
 from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
@@ -50,6 +51,11 @@ def train(
         validation_N=validation_N,
         response_KN=None if response_KN is None else response_KN[models],
     )
+
+
+def test_weights_of_classes_are_refused(blobs: Population) -> None:
+    with pytest.raises(InputError, match=r"`training\.class_weights` .* learns no classes"):
+        train(blobs, responses(blobs), class_weights="balanced")
 
 
 @pytest.mark.parametrize("other", [{"chunk": 1}, {"chunk": 2}, {"execution": "loop"}], ids=["chunk1", "chunk2", "loop"])

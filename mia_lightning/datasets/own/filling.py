@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mia_lightning.datasets.own.items import ItemError
+from mia_lightning.datasets.own.items import ItemError, Label
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import OwnSet
 from mia_lightning.datasets.own.views import View
@@ -25,8 +25,8 @@ MAPPED_BYTES = 2**28
 
 def filled(
     sets: Sequence[OwnSet], places: Sequence[Places], views: Sequence[Mapping[int, View]], *, as_bytes: bool
-) -> tuple[Tensor, Tensor, list[str]]:
-    """Records `[N, *features]`, labels int64 `[N]` and the names that stand in the items.
+) -> tuple[Tensor, list[Label], list[str]]:
+    """Records `[N, *features]`, their labels and the names that stand in the items.
 
     Args:
         views: of each set, by the number of the dataset inside it.
@@ -36,7 +36,7 @@ def filled(
         InputError: an item has another form or shape than the first, cannot be read, or draws random numbers.
     """
     total = sum(map(len, sets))
-    label_N = torch.empty(total, dtype=torch.int64)
+    labels: list[Label] = []
     x_N: Tensor | None = None
     names: list[str] = []
     row = 0
@@ -53,7 +53,8 @@ def filled(
                         f"Item {m} of the {each} has {_form(x)} and the first record {_form(x_N[0])}; give all records "
                         "one shape and type, for instance by a Resize in the transform."
                     )
-                x_N[row], label_N[row] = x, label
+                x_N[row] = x
+                labels.append(label)
                 row += 1
                 if name is not None:
                     names.append(name)
@@ -65,7 +66,7 @@ def filled(
             "transform."
         )
     assert x_N is not None
-    return x_N, label_N, names
+    return x_N, labels, names
 
 
 def read(take: Callable[[int], T], index: int, what: str) -> T:

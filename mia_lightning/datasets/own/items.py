@@ -118,28 +118,40 @@ def as_record(given: Any) -> Tensor:
     return x.float() if x.dtype == torch.float64 else x
 
 
-def as_label(y: Any) -> int:
-    """The class number.
+Label = int | float | str | tuple[float, ...]
+"""A label as a dataset has it: a number, text, or a one-hot row."""
+
+
+def as_label(y: Any) -> Label:
+    """The label as a plain value; which class it is, all labels together say (`datasets/labels.py`).
 
     Raises:
-        ItemError: it is none, such as a vector, a fraction or text.
+        ItemError: it is no class, such as a fraction or several labels.
     """
-    if isinstance(y, str | bytes):
-        raise ItemError(f"has the label {shown(y)}; number the classes from 0, for instance by `target_transform`")
+    if isinstance(y, str):
+        return y
     if y is None:
-        raise ItemError("has no label; give the class number as y of (x, y)")
+        raise ItemError("has no label; give the class as y of (x, y)")
     try:
         value = torch.as_tensor(y)
     except (TypeError, ValueError, RuntimeError):
-        raise ItemError(f"has the label {shown(y)}; give a class number, from 0") from None
+        raise ItemError(f"has the label {shown(y)}; give a class number, from 0, or text") from None
+    if value.ndim == 1 and len(value) > 1 and not value.is_complex():
+        row = value.tolist()
+        if sorted(row) != [0] * (len(row) - 1) + [1]:
+            raise ItemError(
+                f"has a label of shape {list(value.shape)}, {shown(row)}, which is no one-hot row; give the class "
+                "number, such as y.argmax(), or, where a record has several labels, use task=multilabel"
+            )
+        return tuple(row)
     if value.numel() != 1:
-        kind = "one-hot or several labels" if value.ndim == 1 else "no class number"
         raise ItemError(
-            f"has a label of shape {list(value.shape)}, which is {kind}; give the class number, such as y.argmax()"
+            f"has a label of shape {list(value.shape)}, which is no class number; give the class number, such as "
+            "y.argmax()"
         )
-    if value.is_floating_point() or value.is_complex():
+    if value.is_complex() or (value.is_floating_point() and value.item() % 1 != 0):
         raise ItemError(
             f"has the label {value.item()} of type {str(value.dtype).removeprefix('torch.')}; give a class number of "
-            "an integer type, such as int(y)"
+            "an integer type, such as int(y), or, where it is a number that the model predicts, use task=regression"
         )
-    return int(value)
+    return float(value) if value.is_floating_point() else int(value)

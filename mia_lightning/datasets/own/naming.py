@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mia_lightning.datasets.labels import are_class_numbers
+from mia_lightning.datasets.own.items import Label
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import OwnSet
 from mia_lightning.errors import InputError
@@ -92,8 +94,12 @@ def numbered_names(sets: Sequence[OwnSet]) -> list[str]:
     return [f"{each.name}/{i}" for each in sets for i in (range(len(each)) if each.index is None else each.index)]
 
 
-def classes_of(sets: Sequence[OwnSet], places: Sequence[Places], data: Any, highest: int) -> list[str]:
+def classes_of(
+    sets: Sequence[OwnSet], places: Sequence[Places], data: Any, labels: Sequence[Label]
+) -> list[str] | None:
     """The names of the classes: those of the datasets, else numbers, as many as the data says or labels need.
+
+    None where the labels are no class numbers from 0, and the data do not name them.
 
     Raises:
         InputError: the datasets name them differently.
@@ -111,11 +117,20 @@ def classes_of(sets: Sequence[OwnSet], places: Sequence[Places], data: Any, high
             f"The {first} has the classes {_few(one)} and the {second} {_few(other)}, so that labels of one are other "
             f"classes in the other; give both the same, see {odd[0]!r}."
         )
-    names = next(iter(named), ())
-    if len(names) > highest and len(set(names)) == len(names):
-        return list(names)
+    names = list(next(iter(named), ()))
+    distinct = sorted(set(labels), key=str)
+    if not all(isinstance(each, int | float) for each in distinct):
+        wide = {len(each) for each in distinct if isinstance(each, tuple)}
+        return names if set(distinct) <= set(names) or wide == {len(names)} else None
+    number_C = np.unique([int(each) for each in distinct])  # type: ignore[arg-type]  # all are numbers
+    highest = int(number_C[-1])
+    is_from_1 = len(number_C) == highest == len(names) and int(number_C[0]) == 1
+    if (len(names) > highest or is_from_1) and len(set(names)) == len(names):
+        return names
     count = getattr(data, "num_classes", None)
     count = count if type(count) is int else 0
+    if count <= highest and not are_class_numbers(number_C, len(labels)):
+        return None
     return [str(c) for c in range(max(count, highest + 1))]
 
 

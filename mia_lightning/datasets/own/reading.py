@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.labels import LabelMap, as_classes
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
 from mia_lightning.datasets.own.chains import Normalisation
@@ -44,6 +45,7 @@ class OwnRecords:
     x_N: Tensor | dict[str, Tensor]
     label_N: Tensor
     class_names: tuple[str, ...]
+    label_map: LabelMap | None
     scale: float
     mean: Tensor | None
     std: Tensor | None
@@ -99,7 +101,7 @@ def read_own(
             batches to `training`, and reads records without the loader's `collate_fn`.
 
     Raises:
-        InputError: no records, labels that are no class numbers, items of different shapes, records that change at
+        InputError: no records, labels that are no classes, items of different shapes, records that change at
             random, sets with records in common, or a loader whose batches are not known here.
     """
     if isinstance(data, type):
@@ -117,14 +119,15 @@ def read_own(
         views = taken(sets, places, stand_ins=stand_ins, train_transform=train_transform, loading=loading, key=key)
     _check_constants(views, {"mean": mean, "std": std})
     as_bytes = views.have_bytes
-    x_N, label_N, in_items = filled(sets, places, views.views, as_bytes=as_bytes)
+    x_N, labels, in_items = filled(sets, places, views.views, as_bytes=as_bytes)
     if ids is not None:
         names = attribute or in_items
     else:
         names = paths_of(places) or (numbered_names(sets) if len(sets) > 1 else [])
     is_training_N = torch.cat([torch.full((len(each),), each.is_training) for each in sets])
     if class_names is None:
-        class_names = classes_of(sets, places, data, int(label_N.max()))
+        class_names = classes_of(sets, places, data, labels)
+    classes = as_classes(labels, class_names, own_name if name is None else name)
     fields = read(
         views.views[0][int(places[0].leaf_M[0])].fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}"
     )
@@ -139,8 +142,9 @@ def read_own(
     return OwnRecords(
         name=own_name if name is None else name,
         x_N=x_N if fields is None else stored_form(fields).unpacked(x_N),
-        label_N=label_N,
-        class_names=tuple(class_names),
+        label_N=classes.label_N,
+        class_names=classes.names,
+        label_map=classes.map,
         scale=normalisation.scale,
         mean=_column(normalisation.mean, x_N),
         std=_column(normalisation.std, x_N),
@@ -149,7 +153,13 @@ def read_own(
         origin=Origin(name=own_name, parts=parts, doubt=doubt) if is_split else None,
         loading=dealt,
         augment=views.augment,
-        remarks=(*found.remarks, *views.remarks, *remarks, *(_about_left_out(each) for each in sets if each.left_out)),
+        remarks=(
+            *found.remarks,
+            *views.remarks,
+            *remarks,
+            *classes.remarks,
+            *(_about_left_out(each) for each in sets if each.left_out),
+        ),
     )
 
 

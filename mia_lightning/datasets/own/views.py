@@ -10,14 +10,14 @@ from torch import Tensor
 
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.own.chains import Chain, InOrder, Normalisation, name_of, steps_of
-from mia_lightning.datasets.own.items import ItemError, as_fields, as_label, as_record, named, parted
+from mia_lightning.datasets.own.items import ItemError, Label, as_fields, as_label, as_record, named, parted
 from mia_lightning.errors import first_line
 from mia_lightning.seeds import drawn_since, isolated, states
 
 _CLOSE = 1e-5  # of normalised records; a division by 255 is rounded otherwise than a product with 1 / 255
 
 Collate = Callable[[list[Any]], Any]
-Item = tuple[Tensor, int, str | None]
+Item = tuple[Tensor, Label, str | None]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +66,7 @@ class View:
         return x, label, None if self.key is None else named(item, self.key)
 
 
-def _parted(item: Any, collate: Collate | None) -> tuple[Tensor, int]:
+def _parted(item: Any, collate: Collate | None) -> tuple[Tensor, Label]:
     if collate is None:
         x, label = parted(item)
         return as_record(x), as_label(label)

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mia_lightning.datasets.doubts import check_classes
+from mia_lightning.datasets.labels import about_labels
 from mia_lightning.datasets.tables.columns import FALSE, TRUE, Columns
 from mia_lightning.errors import InputError
 from mia_lightning.settings.kinds import FromList, Name
@@ -55,6 +56,13 @@ def classes(table: Columns, column: str) -> tuple[list[str], np.ndarray[Any, Any
     name_C = [number if math.isfinite(number := number_of(each)) else None for each in names]
     check_classes(name_C, label_N, f"column {column!r} of {table.place}")
     return names, label_N
+
+
+def about_numbered(class_names: Sequence[str], what: str) -> list[str]:
+    """What to say where labels are numbers other than 0, 1, ..., which another program may count otherwise."""
+    if not all(math.isfinite(number_of(each)) for each in class_names):
+        return []
+    return [] if list(class_names) == [str(c) for c in range(len(class_names))] else [about_labels(class_names, what)]
 
 
 def check_present(table: Columns, column: str, what: str) -> None:

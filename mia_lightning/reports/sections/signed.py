@@ -109,9 +109,21 @@ def _against(report: AuditReport) -> list[str]:
             f"Close the generalisation gap of {show(gap, 2)}: fewer epochs or early stopping, stronger weight decay, "
             "more training records."
         )
+    how = "training with differential privacy (`defense=[dp_sgd]`)"
+    if report.target.trains_itself:
+        how = (
+            "training with differential privacy. That replaces a module's own training_step, so give the network "
+            "inside as `model`, with `defense=[dp_sgd]`"
+        )
+    elif report.trust.verdict != "not checked":
+        how = (
+            "training it again with differential privacy; what that changes, an audit of models that are trained here "
+            "says (`target=trained defense=[dp_sgd]`)"
+        )
     said.append(
-        "Or bound what any attack can find, by training with differential privacy (`defense=[dp_sgd]`). Defences of "
-        "the answers alone, such as fewer classes or digits, count only against an attacker who knows them."
+        f"Or bound what any attack can find, by {how}. Judge defences that change the answers alone, such as fewer "
+        "classes or digits, by the figures of an attacker who knows of them (`defense.adaptive=true`): others are "
+        "misled by them, and that one is not."
     )
     attack = strongest(report)
     assert attack is not None

@@ -18,7 +18,8 @@ from mia_lightning.training.own.stand_in import StandInTrainer, detach
 from mia_lightning.training.own.step import OwnStep, SkippedError, global_states
 from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.module import Labels, StackModule, clip_each_model
+from mia_lightning.training.step.losses import Truth
+from mia_lightning.training.step.module import StackModule, clip_each_model
 
 LossOfBatch = Callable[[Records, Tensor], Tensor]
 """The loss of a batch `[1, B, *features]` and its labels or responses `[1, B]`, a scalar."""
@@ -68,23 +69,19 @@ class OwnStackModule(StackModule):
     def _share(self, batch_index: int) -> float:
         return 1.0 / self.recipe.accumulate_batches  # Lightning's, in a last group that is smaller, too
 
-    def _backward_stacked(
-        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
-    ) -> Tensor:
+    def _backward_stacked(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
         with self._at(step) as batch_index:
-            loss_K = self.own.mapped(self.stack, x, labels[0], step=step, batch_index=batch_index)
+            loss_K = self.own.mapped(self.stack, x, truth.label_KB, step=step, batch_index=batch_index)
             self.manual_backward(loss_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(
-        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
-    ) -> Tensor:
+    def _backward_looped(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
         with self._at(step, draws=self.draws) as batch_index:
             loss_K = self.own.looped(
                 self.stack,
                 self.looped_gradients,
                 x,
-                labels[0],
+                truth.label_KB,
                 step=step,
                 batch_index=batch_index,
                 share=share,

@@ -23,7 +23,7 @@ _OF_STOPPING = (
     " Early stopping (`training.early_stopping`) goes by the cross-entropy of their outputs, not by their own step."
 )
 _OURS = ("optimizer", "scheduler", "scheduler_interval")
-_OF_LOSS = ("objective", "batch_objective", "mix", "sampler", "gradient_rule")
+_OF_LOSS = ("class_weights", "objective", "batch_objective", "mix", "sampler", "gradient_rule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +113,7 @@ def taken(
     if name is None:
         architecture = inspect_architecture(make_network, population, trainable=trainable)
         return Taken(architecture=architecture, recipe=changed(recipe))
+    _check_labels(population, name, place)
     own = changed(by_itself(recipe, name, population.loading, place))
     architecture = inspect_architecture(make_network, population, trains_itself=True)
     tried = try_step(make_network, population, own, num_records)
@@ -128,6 +129,22 @@ def taken(
         )
         or None,
     )
+
+
+def _check_labels(population: Population, name: str, place: str) -> None:
+    """Refuse labels that the module's step would be given as other numbers than its own data has, and weights."""
+    if population.weight_N is not None:
+        raise InputError(
+            f"The records of population {population.name!r} have weights, but `{place}` makes the LightningModule "
+            f"{name}, whose own training_step makes the loss and is given none; leave them out, or give the "
+            f"network inside as `{place}`."
+        )
+    if population.label_map is not None and not population.label_map.is_text:
+        raise InputError(
+            f"`{place}` makes the LightningModule {name}, whose training_step is given class numbers from 0 and may "
+            f"read them otherwise than the labels of its data. {population.label_map.sentence} Let the data give class "
+            "numbers from 0 as integers, and the step take these, or name the classes by class_names, from number 0."
+        )
 
 
 def _said(recipe: Recipe, name: str, population: Population, place: str, left_out: tuple[str, ...]) -> str:

@@ -50,7 +50,7 @@ def check_outputs(network: nn.Module, x_B: Records, population: Population, *, n
         network.train(mode == "train")
         outputs = []
         for size in (2, 3):  # a batch size that is written into the network fails for one of them
-            output_BC, layer = _checked_output(network, first_few(x_B, size), num_classes, name, mode)
+            output_BC, layer = _checked_output(network, first_few(x_B, size), population, name, mode)
             outputs.append(output_BC)
         numbers_BC = torch.cat(outputs).detach()
         if form != "auto" and way is not None:
@@ -104,9 +104,11 @@ def _check_form(numbers_BC: Tensor, form: str, section: str, name: str) -> None:
         raise SettingError(section, "output", rest)
 
 
-def _checked_output(network: nn.Module, x_B: Records, num_classes: int, name: str, mode: str) -> tuple[Tensor, str]:
+def _checked_output(
+    network: nn.Module, x_B: Records, population: Population, name: str, mode: str
+) -> tuple[Tensor, str]:
     """The output, and the layer that it is of."""
-    shape, count = shape_of(x_B), len(first_of(x_B))
+    shape, count, num_classes = shape_of(x_B), len(first_of(x_B)), population.num_classes
     with path_of_failure(network) as path, _last_layer(network) as last:
         try:
             logits = ask(network, x_B)
@@ -118,7 +120,7 @@ def _checked_output(network: nn.Module, x_B: Records, num_classes: int, name: st
     if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, num_classes):
         raise InputError(
             f"The model {name} gives {described(logits)} for records of shape {shape} in {mode} mode; it must "
-            f"give logits of shape [B, C], here [{count}, {num_classes}]."
+            f"give logits of shape [B, C], here [{count}, {num_classes}].{_of_labels(population)}"
         )
     if not logits.is_floating_point():
         raise InputError(
@@ -126,6 +128,16 @@ def _checked_output(network: nn.Module, x_B: Records, num_classes: int, name: st
             "must give logits, which are floating-point numbers."
         )
     return logits, next((layer for layer, output in last if output is logits), "")
+
+
+def _of_labels(population: Population) -> str:
+    """What the labels were taken for, where the model may have been made for others."""
+    if population.label_map is None:
+        return ""
+    return (
+        f" {population.label_map.sentence} If the model has an output for other numbers, too, name all of its classes "
+        "in class_names, from number 0."
+    )
 
 
 @contextmanager

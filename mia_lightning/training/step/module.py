@@ -16,12 +16,11 @@ from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
 from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
+from mia_lightning.training.step.losses import Truth, mean_over_real, of_real
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.step.rules import Batches, Gradients, Step
+from mia_lightning.training.step.weights import Weights
 from mia_lightning.training.trainer import check_trainer
-
-Labels = tuple[Tensor, ...]
-"""`label_KB`; of mixed records also the second label and the share of the first (`Recipe.mix`)."""
 
 
 class StackModule(pl.LightningModule):
@@ -39,6 +38,8 @@ class StackModule(pl.LightningModule):
         response_KN: floating point, what the objective is given of record n for model k in the place of its label.
         channels_last: whether a loop on a CPU lays out the weights of convolutions so.
         gives_probabilities: whether the objective is given the logarithms of outputs at validation.
+        weights: of the records in the training loss of a batch, Σ w l / Σ w; validation losses have none. None for the
+            mean.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `progress["failed_epoch_K"]` is the
     epoch at which a model's loss was first not finite, or -1. If `counts_hits` is set before a step, `batch_accuracy_K`
@@ -59,6 +60,7 @@ class StackModule(pl.LightningModule):
         response_KN: Tensor | None = None,
         channels_last: bool = True,
         gives_probabilities: bool = False,
+        weights: Weights | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -74,6 +76,7 @@ class StackModule(pl.LightningModule):
         self.response_KN = response_KN
         self.channels_last = channels_last
         self.gives_probabilities = gives_probabilities
+        self.weights = weights
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -111,6 +114,7 @@ class StackModule(pl.LightningModule):
         self.population = self.population.near(self.device)
         self.label_N = self.population.label_N.to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
+        self.weights = None if self.weights is None else self.weights.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
         self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
         self.train_loss_EK = [loss_K.to(self.device) for loss_K in self.train_loss_EK]
@@ -130,7 +134,8 @@ class StackModule(pl.LightningModule):
         else:
             x = self.population.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
-        labels: Labels = (label_KB,)
+        weight_KB = None if self.weights is None else self.weights.of(index_KB, self._labels(index_KB))
+        truth = Truth(label_KB, weight_KB=weight_KB)
         step = self.current_epoch * len(self.batches) + batch_index
         if self.recipe.augment:
             assert isinstance(x, Tensor)  # `Recipe.check_records`
@@ -138,7 +143,7 @@ class StackModule(pl.LightningModule):
         if self.recipe.mix is not None:
             assert isinstance(x, Tensor)
             x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
-            labels = (label_KB, second_KB, share_KB)
+            truth = Truth(label_KB, second_KB, share_KB)
         if self.gradients is not None:
             loss_K = self.gradients(
                 self.stack,
@@ -153,8 +158,10 @@ class StackModule(pl.LightningModule):
             )
         else:
             backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
-            loss_K = backward(x, labels, is_real_KB, step, self._share(batch_index))
+            loss_K = backward(x, truth, is_real_KB, step, self._share(batch_index))
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
+        if weight_KB is not None:
+            count_K = of_real(weight_KB, is_real_KB).double().sum(1)
         self.loss_sum_K += loss_K * count_K
         self.weight_sum_K += count_K
         if (batch_index + 1) % self.recipe.accumulate_batches == 0 or batch_index + 1 == len(self.batches):
@@ -170,10 +177,11 @@ class StackModule(pl.LightningModule):
 
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's responses."""
-        if self.response_KN is None:
-            # Several times as fast as label_N[index_KB] where there are many records.
-            return self.label_N.index_select(0, index_KB.flatten()).view_as(index_KB)
-        return self.response_KN.gather(1, index_KB)
+        return self._labels(index_KB) if self.response_KN is None else self.response_KN.gather(1, index_KB)
+
+    def _labels(self, index_KB: Tensor) -> Tensor:
+        # Several times as fast as label_N[index_KB] where there are many records.
+        return self.label_N.index_select(0, index_KB.flatten()).view_as(index_KB)
 
     def _optimizer_step(self) -> None:
         optimizer = self.optimizers()
@@ -206,49 +214,44 @@ class StackModule(pl.LightningModule):
                 "give it a step for each `training.scheduler_interval`."
             ) from error
 
-    def _backward_stacked(
-        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
-    ) -> Tensor:
+    def _backward_stacked(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
         logits_KBC = self.stack(x, step=step, is_real_KB=is_real_KB)
-        lowered_K, loss_K = self._losses(logits_KBC, labels, is_real_KB)
+        lowered_K, loss_K = self._losses(logits_KBC, truth, is_real_KB)
         self.manual_backward(lowered_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(
-        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
-    ) -> Tensor:
+    def _backward_looped(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
         """The same gradients, model by model, with the memory of one model's activations."""
 
         def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             is_real_B = None if is_real_KB is None else is_real_KB[k]
             logits_BC = self.stack.call_one(state, of_model(x, k), step=step, is_real_B=is_real_B)
-            lowered_K, own_K = self._losses(
-                logits_BC[None],
-                tuple(each[k][None] for each in labels),
-                None if is_real_B is None else is_real_B[None],
-            )
+            is_real_1B = None if is_real_B is None else is_real_B[None]
+            lowered_K, own_K = self._losses(logits_BC[None], truth.of_model(k), is_real_1B)
             return lowered_K[0] * share, own_K[0]
 
         return self.looped_gradients(loss_of)
 
-    def _losses(self, logits_KBC: Tensor, labels: Labels, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _losses(self, logits_KBC: Tensor, truth: Truth, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
         """The quantity that a step lowers, and the mean loss, which is reported, of each model: both `[K]`."""
-        label_KB, *second = labels
-        if self.counts_hits and not second and not label_KB.is_floating_point():
+        label_KB, second_KB, share_KB, weight_KB = truth
+        if self.counts_hits and second_KB is None and not label_KB.is_floating_point():
             hit_KB = logits_KBC.detach().argmax(-1) == label_KB
             self._accuracy_of_models.append(mean_over_real(hit_KB.double(), is_real_KB))
         loss_KB = self.recipe.objective(logits_KBC, label_KB)
-        if second:
-            second_KB, share_KB = second
+        if second_KB is not None and share_KB is not None:
             loss_KB = share_KB * loss_KB + (1 - share_KB) * self.recipe.objective(logits_KBC, second_KB)
-        loss_K = mean_over_real(loss_KB, is_real_KB)
+        loss_K = mean_over_real(loss_KB, is_real_KB, weight_KB)
         if self.recipe.batch_objective is None:
             return loss_K, loss_K
         return self.recipe.batch_objective(logits_KBC, label_KB, is_real_KB, self.current_epoch), loss_K
 
     def epoch_loss_K(self) -> Tensor:
         """Mean training loss of each model in the current epoch so far, `[K]`; NaN for a model that has stopped."""
-        return self._while_running(self.loss_sum_K / self.weight_sum_K.clamp(min=1))
+        return self._while_running(self._mean_loss_K())
+
+    def _mean_loss_K(self) -> Tensor:
+        return self.loss_sum_K / self.weight_sum_K.where(self.weight_sum_K > 0, 1.0)
 
     def batch_accuracy_K(self) -> Tensor | None:
         """Training accuracy of each model on the batch with `counts_hits`, `[K]`; it is given once.
@@ -262,7 +265,7 @@ class StackModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.recipe.scheduler_interval == "epoch":
             self._advance_schedule()
-        loss_K = self.loss_sum_K / self.weight_sum_K.clamp(min=1)
+        loss_K = self._mean_loss_K()
         self._note_failures(~loss_K.isfinite(), self.current_epoch)
         self.train_loss_EK.append(self._while_running(loss_K))
         self.log(f"{self.role}/train_loss/median", self.train_loss_EK[-1].nanmedian())
@@ -349,13 +352,6 @@ def _keep_freed_memory() -> None:
     which is never touched, raises the threshold.
     """
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
-def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None) -> Tensor:
-    """Mean loss of each model over its real records, `[K]`; 0 for a batch without any."""
-    if is_real_KB is None:
-        return loss_KB.sum(1) / max(1, loss_KB.shape[1])
-    return loss_KB.masked_fill(~is_real_KB, 0.0).sum(1) / is_real_KB.sum(1).clamp(min=1)
 
 
 def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:

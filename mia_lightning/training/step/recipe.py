@@ -127,6 +127,9 @@ class Recipe:
         gradient_clip_norm: limit of the gradient's 2-norm of each model by itself, or None.
         accumulate_batches: batches whose gradients are averaged for one optimiser step.
         early_stopping: an `EarlyStopping`, a mapping of its fields, or None; needs validation records.
+        class_weights: how much the records of each class count in the loss, where that of a batch is Σ w l / Σ w, as of
+            torch's CrossEntropyLoss(weight): a number for each class, or `balanced`, n / (C n_c) of each model's own n
+            training records; beside weights of the records (`Population.weight_N`) their product. None for the same.
         augment: augmentations of the records in training, in order (`mia_lightning.datasets.augmentation`).
         execution: `stack` (vmap), `loop` (the same stacked parameters, model by model) or `auto`: the one that is
             measured to be faster, `loop` where vmap refuses the architecture.
@@ -160,6 +163,13 @@ class Recipe:
     gradient_clip_norm: Positive | None = None
     accumulate_batches: AtLeast1 = 1
     early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_early_stopping), Such("{patience:10}")] = None
+    class_weights: (
+        Annotated[
+            Literal["balanced"] | Annotated[Sequence[NotNegative], FromList],
+            Words("balanced, or a number for each class"),
+        ]
+        | None
+    ) = None
     augment: Annotated[Sequence[Annotated[Augmentation, _AUGMENTATION]], FromList] = ()
     execution: Literal["auto", "stack", "loop"] = "auto"
     chunk: AtLeast1 | Auto | None = "auto"
@@ -258,6 +268,33 @@ class Recipe:
             raise InputError(
                 f"The model {architecture.name} gives probabilities{mode}{last}, but is trained with cross-entropy, "
                 "which takes logits; leave that layer (a softmax or sigmoid) out."
+            )
+
+    def check_weights(self, population: Population, role: str) -> None:
+        """Refuse weights that this recipe cannot train with.
+
+        Raises:
+            InputError: there are more or fewer than classes, or loss or gradients are not those of single records.
+        """
+        given, C = self.class_weights, population.num_classes
+        if given is None and population.weight_N is None:
+            return
+        if given is not None and given != "balanced":
+            if len(given) != C:
+                raise SettingError("training", "class_weights", f"has {len(given)} numbers for {C} classes; give {C}.")
+            if not any(given):
+                raise SettingError("training", "class_weights", "is 0 for all classes; give some a weight above 0.")
+        what = "`training.class_weights`" if given is not None else f"weight of population {population.name!r}"
+        ways = {
+            "mix": "mixes records",
+            "batch_objective": "has a loss of whole batches",
+            "gradient_rule": "clips gradients",
+        }
+        odd = next((way for name, way in ways.items() if getattr(self, name) is not None), None)
+        if odd is not None:
+            raise InputError(
+                f"{what} weights the loss of each record, but the training of {role} {odd}, by a defence, and how "
+                "weights would count in it is not defined; leave the weights out, or the defence."
             )
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
