@@ -125,9 +125,9 @@ def read_own(
     is_training_N = torch.cat([torch.full((len(each),), each.is_training) for each in sets])
     if class_names is None:
         class_names = classes_of(sets, places, data, int(label_N.max()))
-    fields = read(
-        views.views[0][int(places[0].leaf_M[0])].fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}"
-    )
+    first = views.views[0][int(places[0].leaf_M[0])]
+    with isolated(0, "records"):
+        fields = read(first.fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}")
     if fields is not None and (mean is not None or std is not None):
         raise InputError("`dataset.mean` or `dataset.std` is given, but a record is named tensors; leave both null.")
     normalisation = _normalisation(views, as_bytes, mean, std, tuple(x_N.shape[1:]))
