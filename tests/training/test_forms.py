@@ -345,3 +345,59 @@ def test_an_audit_runs_end_to_end_and_the_report_says_the_form(case: str) -> Non
     assert report.dataset.form is not None
     kinds = ["tokens"] if case == "tokens" else ["numeric", "category"]
     assert [field.kind for field in report.dataset.form] == kinds
+
+
+@pytest.mark.slow
+@pytest.mark.devices
+@pytest.mark.xdist_group("devices")
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_what_one_does(case: str) -> None:
+    options = quick_audit(model=CASES[case][1], shadow=mia.Real(count=4), membership=mia.Halves())
+    scores = []
+    for devices in (1, 2):
+        trainer = TrainerSettings(accelerator="cpu", devices=devices, precision="64")
+        report = mia.audit(CASES[case][0](), **{**options, "trainer": trainer})
+        assert report.scores is not None
+        scores.append(torch.from_numpy(report.scores.score))
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-5, atol=1e-6)
+
+
+class NamedItems(torch.utils.data.Dataset[dict[str, Any]]):
+    """Items as a tokenizer of Hugging Face gives them, with labels."""
+
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"input_ids": self.ids[i], "attention_mask": (self.ids[i] != 0).long(), "labels": i % 3}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_trainer_has_fitted_on_named_tensors_is_monitored_and_audited() -> None:
+    monitor = mia.LeakageMonitor()
+    trainer = pl.Trainer(
+        **{"max_epochs": 2, "callbacks": [monitor], "accelerator": "cpu", "logger": False},
+        **{"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False},
+    )
+    ids = texts(90)
+    with isolated(0, "fit"):
+        trainer.fit(
+            Validated(),
+            torch.utils.data.DataLoader(NamedItems(ids[:60]), 20, shuffle=True),
+            torch.utils.data.DataLoader(NamedItems(ids[60:]), 20),
+        )
+    report = mia.audit(trainer=trainer, shadow=mia.Real(count=2), attacks=[mia.Loss()])
+    assert report.membership.plan == "given"
+    assert report.dataset.form is not None
+    assert [field.name for field in report.dataset.form] == ["input_ids"]
+    assert monitor.trace[-1].auc == pytest.approx(report.attacks[0].overall.auc.value)
+
+
+class Validated(Hugging):
+    """`Hugging`, with a step of validation."""
+
+    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        self.log("loss", self(**batch)["loss"])

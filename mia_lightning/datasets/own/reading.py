@@ -128,9 +128,9 @@ def read_own(
     if class_names is None:
         class_names = classes_of(sets, places, data, labels)
     classes = as_classes(labels, class_names, own_name if name is None else name)
-    fields = read(
-        views.views[0][int(places[0].leaf_M[0])].fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}"
-    )
+    first = views.views[0][int(places[0].leaf_M[0])]
+    with isolated(0, "records"):
+        fields = read(first.fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}")
     if fields is not None and (mean is not None or std is not None):
         raise InputError("`dataset.mean` or `dataset.std` is given, but a record is named tensors; leave both null.")
     normalisation = _normalisation(views, as_bytes, mean, std, tuple(x_N.shape[1:]))
