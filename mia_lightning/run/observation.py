@@ -155,7 +155,8 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
             shadows = target.train_shadows(setup)
         shadow_signals = _answers(engine, shadows, setup.population, asked_KN, room)
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
-    kept_K = _kept(membership, failed_K, engine)
+    kept_K = _kept(membership, failed_K, engine, shadows.failure)
+    _say_of_votes(engine, target_signals, shadow_signals)
     if not bool(kept_K.all()):
         membership, shadows = membership.keep_shadows(kept_K), shadows.select(kept_K)
         shadow_signals, asked_KN = shadow_signals.select(kept_K), asked_KN[kept_K]
@@ -321,20 +322,41 @@ def _kept_targets(targets: Models, signals: Signals, membership: Membership, eng
     return kept_T
 
 
-def _kept(membership: Membership, failed_K: Tensor, engine: Engine) -> Tensor:
-    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks."""
+def _say_of_votes(engine: Engine, target_signals: Signals, shadow_signals: Signals) -> None:
+    """Remark that target and shadow models do not vote in the same number."""
+    of_target, of_shadows = target_signals.atoms, shadow_signals.atoms
+    if of_target != of_shadows and of_target is not None:
+        engine.stages.remark(
+            f"The target's probabilities are shares of {of_target} votes, and those of the shadow models "
+            f"{'are no votes' if of_shadows is None else f'of {of_shadows}'}: attacks may learn less from them."
+        )
+
+
+def _kept(membership: Membership, failed_K: Tensor, engine: Engine, failure: str | None = None) -> Tensor:
+    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks.
+
+    Args:
+        failure: why the first of them did, a clause; None for a loss that was no longer finite.
+    """
     block_K = membership.block_K[membership.shadows]
     kept_K = ~torch.isin(block_K, block_K[failed_K])
     names = failed_K.nonzero().flatten().tolist()
     if not bool(kept_K.any()):
+        if failure is not None:
+            raise InputError(
+                f"{len(names)} of {len(failed_K)} shadow models could not be fitted ({failure}), which leaves none to "
+                "learn from; change the estimator, or give it more records."
+            )
         raise InputError(
             f"The loss of {len(names)} of {len(failed_K)} shadow models was no longer finite, which leaves none to "
             "learn from; lower `training.optimizer.lr` or set `training.gradient_clip_norm`."
         )
     if names:
+        what = f"The loss of the shadow models {names} was no longer finite"
+        if failure is not None:
+            what = f"The shadow models {names} could not be fitted ({failure})"
         engine.stages.remark(
-            f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
-            "models are left out (a model's complement goes with it).",
+            f"{what}: {int((~kept_K).sum())} of {len(kept_K)} models are left out (a model's complement goes with it).",
             kind=_kind_of_loss(kept_K),
         )
     return kept_K

@@ -8,6 +8,7 @@ from torch import nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.terminal.progress import Kind
+from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 
@@ -70,6 +71,11 @@ class Target(ABC):
         return 0
 
     @property
+    def own_kind(self) -> Making | None:
+        """What makes models of the target's own kind where it is an estimator, to be its shadow models; else None."""
+        return None
+
+    @property
     def trains_shadows(self) -> bool:
         """Whether the target's own service trains the shadow models, too."""
         return False
@@ -101,5 +107,6 @@ class Target(ABC):
         """The target models."""
 
     def train_shadows(self, setup: Setup) -> Models:
-        """Shadow models on their records: by default networks of the configured `model` and `training`."""
+        """Shadow models on their records: by default networks of the configured `model` and `training`, or what
+        `Setup.estimators` makes."""
         return setup.train(setup.membership.shadows, "shadow")

@@ -55,6 +55,11 @@ class Models(ABC):
         return None
 
     @property
+    def failure(self) -> str | None:
+        """Why the first of the models that failed did so, a clause; None for a loss that was no longer finite."""
+        return None
+
+    @property
     def kind(self) -> Kind:
         """Whether they are networks (linear models among them), ensembles of trees, or who knows what."""
         return "network"

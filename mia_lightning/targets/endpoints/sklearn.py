@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -19,7 +20,9 @@ from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, clas
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
-from mia_lightning.targets.endpoints.own_kind import kind_of_estimator
+from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.training.estimators.kind import kind_of_estimator
+from mia_lightning.training.estimators.making import is_estimator
 from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.setup import Setup
 
@@ -54,6 +57,20 @@ class Sklearn(EndpointTarget):
     def sees_normalised(self) -> bool:
         return self.normalised
 
+    @property
+    def own_kind(self) -> Making | None:
+        """Clones of it; None where it is no estimator that can be cloned."""
+        fitted = self.estimator if self.path is None else self._loaded[0]
+        if not is_estimator(fitted) or not hasattr(fitted, "get_params"):
+            return None
+        return Making(make=fitted, normalised=self.normalised)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, str]:
+        """The estimator in the file, and a hash of the file."""
+        assert self.path is not None
+        return load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         """The same model anew, so that what is asked is not counted."""
         return self.obtain(setup)
@@ -72,7 +89,7 @@ class Sklearn(EndpointTarget):
             estimator, place = self.estimator, type(self.estimator).__name__
             what = {"estimator": _digest_of(estimator)}
         else:
-            estimator, sha256 = load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+            estimator, sha256 = self._loaded
             place, what = Path(self.path).name, {"sha256": sha256}
         return EstimatorEndpoint(
             estimator,
