@@ -323,6 +323,7 @@ def filled(audit: Audit, population: Population, num_shadows: int | None = None)
         seed=audit.seed,
         overlap=shadow.overlap,
         reserve=audit.needs.population,
+        as_target=audit.shadow_estimators is not None and not target.is_trained_here,
     )
     membership = plan.fill(population, wanted)
     return membership.each_a_target() if target.is_every_model else membership

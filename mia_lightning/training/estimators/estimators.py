@@ -345,7 +345,7 @@ def seconds_of_a_fit(making: Making, population: Population, index_n: Tensor) ->
         index = index_n.numpy()
         fit = Fit(number=0, seed=0, index_n=index, class_n=population.label_N.numpy()[index], path="")
         kind = Kind(make=making.make, records=records, num_classes=population.num_classes)
-        answered = fit_and_answer(kind, fit, records, np.arange(len(population)), anew=True)
+        answered = fit_and_answer(kind, fit, records, np.arange(len(population)), True)
     if answered.failure is not None:
         raise InputError(
             f"The estimator {making.name} could not be fitted ({answered.failure}); change its parameters."
@@ -406,7 +406,7 @@ class _Fitting:
             first = missing[0]
             calls.insert(1, (first, self._kind.records, self._asked[first.number].numpy(), True))
         twice: list[Answered] = []
-        for each in in_pool(_call, (self._kind,), calls, processes=self.processes):
+        for each in in_pool(fit_and_answer, (self._kind,), calls, processes=self.processes):
             if each.number == missing[0].number:
                 twice.append(each)
                 if len(twice) == 2:
@@ -437,10 +437,6 @@ class _Fitting:
         for sentence in [*said][:3]:
             count = sum(sentence in each.said for each in found.values())
             self._engine.stages.remark(f"{self._role}: {count} of {len(found)} estimators warned: {sentence}")
-
-
-def _call(kind: Kind, fit: Fit, records: Any, asked_n: Any, anew: bool) -> Answered:
-    return fit_and_answer(kind, fit, records, asked_n, anew=anew)
 
 
 def _say_method(models: EstimatorModels, remark: Callable[..., object], role: str) -> None:

@@ -93,7 +93,7 @@ class Answered:
     seconds: float = 0.0
 
 
-def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, *, anew: bool = False) -> Answered:
+def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew: bool = False) -> Answered:
     """Fit an estimator, if its file does not hold it yet, and ask it about records.
 
     Args:
