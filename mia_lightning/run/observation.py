@@ -29,6 +29,7 @@ from mia_lightning.run.sanity import check_given
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
 from mia_lightning.store.run_folder import check_run_folder
+from mia_lightning.targets.interface import Target
 from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models, Observable
@@ -152,7 +153,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         shadows, shadow_signals = targets, target_signals
     else:
         with stages.clock("shadow"):
-            shadows = target.train_shadows(setup)
+            shadows = _train_shadows(target, setup)
         shadow_signals = _answers(engine, shadows, setup.population, asked_KN, room)
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
     kept_K = _kept(membership, failed_K, engine, shadows.failure)
@@ -179,6 +180,19 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         guarantee=guarantee,
         sanity=check_given(audit, kept, targets, target_signals, shadow_signals, num_real),
     )
+
+
+def _train_shadows(target: Target, setup: Setup) -> Models:
+    """The shadow models: what the target trains or, where they are estimators, these whatever the target is."""
+    if setup.estimators is None:
+        return target.train_shadows(setup)
+    if not target.is_trained_here:
+        setup.engine.stages.remark(
+            f"The shadow models are estimators that are fitted here: {setup.estimators.name}, each on "
+            f"{int(setup.membership.member_KN[setup.membership.shadows][0].sum())} records.",
+            kind="note",
+        )
+    return setup.train(setup.membership.shadows, "shadow")
 
 
 def _bytes_in_folder(setup: Setup, audit: Audit, room: Room) -> int:

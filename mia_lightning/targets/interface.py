@@ -7,8 +7,10 @@ from typing import ClassVar
 from torch import nn
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.membership import Membership
 from mia_lightning.terminal.progress import Kind
 from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.training.estimators.leaves import Structure
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 
@@ -101,6 +103,17 @@ class Target(ABC):
         """How the classes are put right whose outputs stand for the classes `order` of the data set."""
         few = ", ".join(class_names[c] for c in order[:12]) + (", …" if len(order) > 12 else "")
         return f"put its outputs, which stand for {few}, in the order of the data set"
+
+    def structures(
+        self, models: Models, population: Population, membership: Membership
+    ) -> tuple[Structure | None, ...]:
+        """The leaves of each target, None where they are not known; () for targets that are no estimators.
+
+        Args:
+            models: what `obtain` gave.
+            population, membership: the records of the targets, and who trained on which.
+        """
+        return models.structures
 
     @abstractmethod
     def obtain(self, setup: Setup) -> Models:

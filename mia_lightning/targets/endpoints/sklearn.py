@@ -11,7 +11,9 @@ from uuid import uuid4
 import numpy as np
 from torch import Tensor
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
+from mia_lightning.membership import Membership
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import PathLike
 from mia_lightning.store.identity import NoIdentityError, digest, identity
@@ -22,6 +24,7 @@ from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
 from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.kind import kind_of_estimator
+from mia_lightning.training.estimators.leaves import Structure, structure_of
 from mia_lightning.training.estimators.making import is_estimator
 from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.setup import Setup
@@ -70,6 +73,18 @@ class Sklearn(EndpointTarget):
         """The estimator in the file, and a hash of the file."""
         assert self.path is not None
         return load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+
+    def structures(
+        self, models: Models, population: Population, membership: Membership
+    ) -> tuple[Structure | None, ...]:
+        """Of the estimator itself, over the records that it was trained on."""
+        fitted = self.estimator if self.path is None else self._loaded[0]
+        if self.own_kind is None:
+            return ()
+        member_n = membership.member_KN[0].nonzero().squeeze(1).to(population.device)
+        records = Records(population=population if self.normalised else None)
+        x_nF = records.array(population.x_N[member_n].cpu()).reshape(len(member_n), -1)
+        return (structure_of(fitted, x_nF, population.label_N[member_n].cpu().numpy()),)
 
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         """The same model anew, so that what is asked is not counted."""

@@ -136,10 +136,8 @@ def _of_scores(score: Array) -> Array:
     """Probabilities of scores `[B]`, logits of the second of two classes, or `[B, c]`."""
     if score.ndim == 1 or score.shape[1] == 1:
         score = np.stack([np.zeros(len(score)), score.reshape(-1)], 1)
-    score = score - score.max(1, keepdims=True)
-    share: Array = np.exp(score)
-    total: Array = share.sum(1, keepdims=True)
-    share /= total
+    share: Array = np.exp(score - score.max(1, keepdims=True))
+    np.divide(share, share.sum(1, keepdims=True), out=share)
     return share
 
 
