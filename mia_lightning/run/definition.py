@@ -25,7 +25,7 @@ from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Has, OutputForm, PathLike, Place
-from mia_lightning.settings.words import Words
+from mia_lightning.settings.words import Words, in_words
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
@@ -213,7 +213,7 @@ class Audit:
         if self.shadow_estimators is not None:
             self.shadow_estimators.check()
         if self.uses_networks and self.model is no_network:
-            raise SettingError("", "model", "is missing; give a class or function that makes an untrained network.")
+            raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
 
     @property
     def shadow_estimators(self) -> Making | None:

@@ -104,7 +104,8 @@ def test_no_defence_is_the_default_and_several_keep_their_order() -> None:
 
 
 def test_the_sections_are_those_of_the_configuration() -> None:
-    made_elsewhere = {"shards", "model_output", "experiment"}  # of `shadow`, of `model`, of the choice of an experiment
+    # Of `shadow`, of `model`, and of the choice of an experiment.
+    made_elsewhere = {"shards", "estimator", "model_output", "experiment"}
     assert {*composed(), *made_elsewhere} == {each.name for each in fields(Configuration)}
 
 

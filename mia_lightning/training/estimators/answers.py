@@ -129,16 +129,17 @@ def log_probabilities(estimator: Any, way: Way, x_B: Any, num_classes: int, know
     elif len(way.column_c) < C:
         absent_C = np.isin(np.arange(C), way.column_c, invert=True)
         share_BC = share_BC * ((n + C - absent_C.sum()) / (n + C)) + absent_C / (n + C)
-    return np.log(share_BC.clip(SMALLEST, 1.0)).astype(np.float32)
+    log_BC = np.log(share_BC.clip(SMALLEST, 1.0))
+    return log_BC.astype(np.float32)
 
 
 def _of_scores(score: Array) -> Array:
     """Probabilities of scores `[B]`, logits of the second of two classes, or `[B, c]`."""
     if score.ndim == 1 or score.shape[1] == 1:
         score = np.stack([np.zeros(len(score)), score.reshape(-1)], 1)
-    share: Array = np.exp(score - score.max(1, keepdims=True))
-    np.divide(share, share.sum(1, keepdims=True), out=share)
-    return share
+    share = np.exp(score - score.max(1, keepdims=True))
+    normalised: Array = share / share.sum(1, keepdims=True)
+    return normalised
 
 
 def answering(estimator: Any, x_B: Any) -> tuple[Any, Any]:
