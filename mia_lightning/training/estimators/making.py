@@ -72,13 +72,16 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
     made = new_estimator(make)
     if layout.is_table and not takes_table(made):
         made = with_columns(made, layout)
-    changed: dict[str, int] = {}
-    for name in sorted(_parameters(made)):
-        last = name.rpartition("__")[2]
+    changed: dict[str, int | None] = {}
+    parameters = _parameters(made)
+    for name in sorted(parameters):
+        owner, _, last = name.rpartition("__")
         if last in _SEEDS:
             changed[name] = _seed_of(seed, name)
         elif last in _THREADS:
-            changed[name] = 1
+            # None is one thread in scikit-learn, where some warn of any number, and all of them elsewhere.
+            package = type(parameters[owner] if owner else made).__module__.partition(".")[0]
+            changed[name] = None if package == "sklearn" else 1
     if changed:
         made.set_params(**changed)
     return made
