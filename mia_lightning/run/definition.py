@@ -223,7 +223,9 @@ class Audit:
             return None
         if not isinstance(given, str):
             own = self.attacked.own_kind
-            return Making(make=given) if own is None else replace(own, make=given)
+            if own is None:
+                return Making(make=given, weighs_leaves=self.attacked.is_trained_here)
+            return replace(own, make=given)
         is_own = given == "own" or self.attacked.is_trained_here or self.model is no_network
         return self.attacked.own_kind if is_own else None
 

@@ -158,6 +158,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
     kept_K = _kept(membership, failed_K, engine, shadows.failure)
     _say_of_votes(engine, target_signals, shadow_signals)
+    answers = target_signals if target.is_trained_here else _as_votes(target_signals, target, shadow_signals.atoms)
     if not bool(kept_K.all()):
         membership, shadows = membership.keep_shadows(kept_K), shadows.select(kept_K)
         shadow_signals, asked_KN = shadow_signals.select(kept_K), asked_KN[kept_K]
@@ -171,7 +172,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         num_real=num_real,
         membership=membership,
         targets=targets,
-        target_signals=target_signals,
+        target_signals=target_signals if membership.leaves_one_out else answers,
         shadows=shadows,
         shadow_signals=shadow_signals,
         asked_KN=asked_KN,
@@ -334,6 +335,24 @@ def _kept_targets(targets: Models, signals: Signals, membership: Membership, eng
             kind=_kind_of_loss(kept_T),
         )
     return kept_T
+
+
+def _as_votes(signals: Signals, target: Target, atoms: int | None) -> Signals:
+    """The answers of a target that is not at hand itself, smoothed as those of shadow models that vote.
+
+    Digits that are those of shares of votes are no rounding.
+
+    Args:
+        atoms: the votes of a shadow model; None where these do not vote.
+    """
+    if atoms is None or target.own_kind is not None or signals.form.kind != "full":
+        return signals
+    share = signals.log_probability_KANC.double().exp()
+    votes = share * atoms
+    are_shares = bool(((votes - votes.round()).abs() < 1e-4 * atoms)[share.isfinite()].all())
+    smooth = (votes + 1 / share.shape[-1]) / (atoms + 1)
+    form = replace(signals.form, digits=None) if are_shares else signals.form
+    return replace(signals, log_probability_KANC=smooth.log().to(signals.log_probability_KANC), form=form, atoms=atoms)
 
 
 def _say_of_votes(engine: Engine, target_signals: Signals, shadow_signals: Signals) -> None:

@@ -97,7 +97,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
         if uses_networks
         else _no_network(audit)
     )
-    own = audit.shadow_estimators if target.is_every_model else target.own_kind
+    own = target.own_kind if target.is_trained_here and not target.is_every_model else audit.shadow_estimators
     setup = Setup(engine=engine, population=population, membership=membership, estimators=own, **how)
     _check_roles(setup, audit)
     if is_trained and uses_networks:

@@ -22,6 +22,7 @@ from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, clas
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
+from mia_lightning.training.estimators.answers import Votes, smoothed, votes_of
 from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure, structure_of
@@ -113,6 +114,7 @@ class Sklearn(EndpointTarget):
             identity=what,
             records=Records(population=setup.population if self.normalised else None),
             labels=self.asking.labels,
+            smooths=setup.estimators is not None,
         )
 
 
@@ -128,6 +130,7 @@ class EstimatorEndpoint:
         identity: what it is, as JSON.
         records: as they are, or normalised.
         labels: what its labels are, where they are whole numbers.
+        smooths: whether shares of votes are smoothed, as those of shadow models that are estimators.
 
     Raises:
         InputError: it is not fitted, has neither method, or has classes that are none of `class_names`.
@@ -144,7 +147,10 @@ class EstimatorEndpoint:
         identity: Mapping[str, object],
         records: Records | None = None,
         labels: Labels = "auto",
+        smooths: bool = False,
     ) -> None:
+        self._smooths = smooths
+        self._votes: Votes | None = None
         self.place, self._records = place, records or Records()
         self._what = f"The estimator {place}"
         self.estimator, self._class_names, self._labels = estimator, tuple(class_names), labels
@@ -165,6 +171,7 @@ class EstimatorEndpoint:
             **self._records.identity,
             "class_names": list(self._class_names),
             "labels": labels,
+            **({"smoothed": True} if smooths else {}),
         }
 
     @property
@@ -192,24 +199,31 @@ class EstimatorEndpoint:
             ) from error
         given = np.asarray(answer)
         if self._gives_probabilities:
-            return self._probabilities(given, len(x_BF))
+            return self._probabilities(given, x_BF)
         return self._read_labels(given, len(x_BF))
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _probabilities(self, given: Any, B: int) -> list[list[float]]:
+    def _probabilities(self, given: Any, x_BF: Any) -> list[list[float]]:
+        B = len(x_BF)
         if self._is_single(given, B):
             return self._of_one(given.reshape(B, 1))
         if given.ndim != 2 or len(given) != B or given.dtype.kind != "f":
             raise self._no_answer("predict_proba", given, f"[{B}, classes]")
         if self._places is None:
-            return given.tolist()  # type: ignore[no-any-return]  # of numpy
+            return self._smoothed(given, x_BF)
         if given.shape[1] != len(self._places):
             raise self._no_answer("predict_proba", given, f"[{B}, {len(self._places)}], by its classes_")
         answer_BC = np.zeros((B, len(self._class_names)), given.dtype)
         answer_BC[:, self._places] = given
-        return answer_BC.tolist()  # type: ignore[no-any-return]  # of numpy
+        return self._smoothed(answer_BC, x_BF)
+
+    def _smoothed(self, share_BC: Any, x_BF: Any) -> list[list[float]]:
+        if self._smooths:
+            self._votes = self._votes or votes_of(self.estimator, x_BF)
+            share_BC = smoothed(self.estimator, self._votes, share_BC, x_BF)
+        return share_BC.tolist()  # type: ignore[no-any-return]  # of numpy
 
     def _is_single(self, given: Any, B: int) -> bool:
         """Whether one probability is given for two classes."""

@@ -9,7 +9,7 @@ smoothed by the number of training records in its leaf, nearest neighbours by th
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,11 @@ class Votes:
     atoms: int | None = None
     trees: bool = False
 
+    @property
+    def are_votes(self) -> bool:
+        """Whether a probability is a share of votes or of records."""
+        return self.trees or self.atoms is not None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
@@ -56,13 +61,14 @@ class Way:
     num_records: int
 
 
-def way_of(estimator: Any, x_n: Any, class_n: Array, known_c: Sequence[int]) -> Way:
+def way_of(estimator: Any, x_n: Any, class_n: Array, known_c: Sequence[int], *, weighs_leaves: bool = True) -> Way:
     """The way of an estimator that was fitted on records of the classes `class_n`, as it numbers them.
 
     Args:
         x_n: its training records.
         class_n: int `[n]`.
         known_c: by the number that the estimator was given, the class of the data set.
+        weighs_leaves: whether a single tree is smoothed by the records in a leaf, and not as one vote.
 
     Raises:
         InputError: it has no `classes_`, and its answers do not show them, or has others than it was given.
@@ -84,7 +90,8 @@ def way_of(estimator: Any, x_n: Any, class_n: Array, known_c: Sequence[int]) -> 
             f"The {type(estimator).__name__} has the classes {places.tolist()!r:.100}, which are not those that it was "
             "given; give a classifier with one label for each record."
         )
-    votes = _votes(estimator, x_n[:_TRIED]) if method == "predict_proba" else Votes()
+    votes = votes_of(estimator, x_n) if method == "predict_proba" else Votes()
+    votes = votes if weighs_leaves else replace(votes, trees=False)
     return Way(
         method=method,
         column_c=tuple(known_c[int(place)] for place in places),
@@ -123,9 +130,8 @@ def log_probabilities(estimator: Any, way: Way, x_B: Any, num_classes: int, know
         )
     share_BC = np.zeros((B, C))
     share_BC[:, way.column_c] = share_Bc
-    weight_B = _weights(estimator, way.votes, x_B)
-    if weight_B is not None:
-        share_BC = (weight_B * share_BC + 1 / C) / (weight_B + 1)
+    if way.votes.are_votes:
+        share_BC = smoothed(estimator, way.votes, share_BC, x_B)
     elif len(way.column_c) < C:
         absent_C = np.isin(np.arange(C), way.column_c, invert=True)
         share_BC = share_BC * ((n + C - absent_C.sum()) / (n + C)) + absent_C / (n + C)
@@ -155,7 +161,9 @@ def answering(estimator: Any, x_B: Any) -> tuple[Any, Any]:
     return estimator, x_B
 
 
-def _votes(estimator: Any, x_B: Any) -> Votes:
+def votes_of(estimator: Any, x_B: Any) -> Votes:
+    """How the probabilities of a fitted estimator come about; some records show whether it is the mean of its parts."""
+    x_B = x_B[:_TRIED]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as of names of columns
@@ -180,10 +188,22 @@ def _votes_of(estimator: Any, x_B: Any) -> Votes:
     return Votes(atoms=len(parts) if is_mean else None)
 
 
-def _weights(estimator: Any, votes: Votes, x_B: Any) -> Array | float | None:
-    """How many votes, or records in a leaf, stand behind a record's probabilities; None where they are no votes."""
-    if not votes.trees:
-        return None if votes.atoms is None else float(votes.atoms)
+def smoothed(estimator: Any, votes: Votes, share_BC: Array, x_B: Any) -> Array:
+    """Shares of votes, or of the records in a leaf, smoothed by one vote for all classes together; others as they are.
+
+    Args:
+        share_BC: over all classes.
+        x_B: the records, by which the leaves of a single tree are found.
+    """
+    if not votes.are_votes:
+        return share_BC
+    weight_B = _weights(estimator, x_B) if votes.trees else np.float64(votes.atoms or 1)
+    smooth_BC: Array = (weight_B * share_BC + 1 / share_BC.shape[1]) / (weight_B + 1)
+    return smooth_BC
+
+
+def _weights(estimator: Any, x_B: Any) -> Array:
+    """How many training records are in the leaf of each record, `[B, 1]`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tree, x_B = answering(estimator, x_B)

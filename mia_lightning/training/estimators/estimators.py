@@ -41,10 +41,13 @@ class Making:
         make: an estimator that is cloned, fitted or not, or a function or class that makes one.
         normalised: whether records without named columns are scaled and normalised first.
         processes: how many fit at the same time; None for one on each core.
+        weighs_leaves: whether single trees are smoothed by the records in a leaf, which can be done to a target alone
+            that is at hand itself; else as one vote.
     """
 
     make: Any
     normalised: bool = False
+    weighs_leaves: bool = True
     processes: int | None = None
 
     @property
@@ -293,7 +296,12 @@ def fit_estimators(
     folder = Path(tempfile.mkdtemp(prefix="mia-estimators-"))
     population = population.to("cpu")
     records = records_of(population, folder / "records", normalised=making.normalised)
-    kind = Kind(make=making.make, records=records, num_classes=population.num_classes)
+    kind = Kind(
+        make=making.make,
+        records=records,
+        num_classes=population.num_classes,
+        weighs_leaves=making.weighs_leaves,
+    )
     weakref.finalize(kind, shutil.rmtree, folder, ignore_errors=True)  # which all selections of the models share
     label_N = population.label_N.numpy()
     fits = [
@@ -314,7 +322,7 @@ def fit_estimators(
         population,
         role=role,
         seed=engine.seed,
-        normalised=making.normalised,
+        how=[making.normalised, making.weighs_leaves],
         tell=remark,
     )
     asked = [asked_N.nonzero().squeeze(1) for asked_N in asked_KN.cpu()]

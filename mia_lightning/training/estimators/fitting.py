@@ -26,11 +26,13 @@ class Kind:
         make: an estimator to clone, or what makes one.
         records: of the population that they are fitted on.
         num_classes: C.
+        weighs_leaves: as of `way_of`.
     """
 
     make: Any
     records: Records
     num_classes: int
+    weighs_leaves: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +159,7 @@ def _fitted(kind: Kind, fit: Fit) -> Fitted:
         known_c, given_n = present_c, own_n
         estimator.fit(x_n, given_n)
     known = tuple(int(c) for c in known_c)
-    way = way_of(estimator, x_n, given_n, known)
+    way = way_of(estimator, x_n, given_n, known, weighs_leaves=kind.weighs_leaves)
     return Fitted(estimator=estimator, way=way, known_c=known, structure=structure_of(estimator, x_n, given_n))
 
 

@@ -85,14 +85,18 @@ def kept_fits(
     *,
     role: str,
     seed: int,
-    normalised: bool,
+    how: Sequence[bool],
     tell: Callable[[str], object],
 ) -> KeptFits | None:
-    """Where the fits are found and kept; None for nowhere, which `tell` is told if that is for lack of an identity."""
+    """Where the fits are found and kept; None for nowhere, which `tell` is told if that is for lack of an identity.
+
+    Args:
+        how: whether records are normalised, and whether leaves are weighed.
+    """
     if store is None:
         return None
     try:
-        common = _common(make, population, role=role, seed=seed, normalised=normalised)
+        common = _common(make, population, role=role, seed=seed, how=how)
     except NoIdentityError as error:
         tell(f"{role}: nothing is kept in the store, since it cannot be said what {error} in the estimator is.")
         return None
@@ -102,9 +106,9 @@ def kept_fits(
     return KeptFits(store=store, stack=stack, key_K=keys, common=common, tell=tell)
 
 
-def _common(make: Any, population: Population, *, role: str, seed: int, normalised: bool) -> dict[str, Identity]:
+def _common(make: Any, population: Population, *, role: str, seed: int, how: Sequence[bool]) -> dict[str, Identity]:
     made = new_estimator(make)
-    constants = [population.scale, population.mean, population.std] if normalised else None
+    constants = [population.scale, population.mean, population.std] if how[0] else None
     form = None if population.form is None else population.form.described()
     return {
         "schema": SCHEMA,
@@ -112,7 +116,12 @@ def _common(make: Any, population: Population, *, role: str, seed: int, normalis
         "seed": seed,
         "model": {"make": None if type(make) is type(made) else identity(make), "estimator": identity(made)},
         "versions": _versions(made),
-        "dataset": {"classes": population.num_classes, "form": identity(form), "constants": identity(constants)},
+        "dataset": {
+            "classes": population.num_classes,
+            "form": identity(form),
+            "constants": identity(constants),
+            "how": [*how],
+        },
     }
 
 
