@@ -1,9 +1,9 @@
 """Fits of forests and of boosting models in the pool of processes, beside a plain loop of scikit-learn.
 
 64 forests and 64 boosting models on halves of 10,000 records of Adult: once as the shadow models of an audit, in the
-pool, and once in a loop that calls `fit` and `predict_proba`, one thread each. The two take turns for three rounds; times
-are medians, with their range. The answers of both must be equal, and the pool must be at least 1.7 times as fast on two
-cores or more: else the exit code is 1.
+pool, and once in a loop that calls `fit` and `predict_proba`, one thread each. The two take turns for three rounds;
+times are medians, with their range. The answers of both must be equal, and the pool must be at least 1.7 times as fast
+on two cores or more: else the exit code is 1.
 
     python benchmarks/estimators.py           # as text; MIA_DATA names the folder of the data
     python benchmarks/estimators.py --quick   # 4 models on the digits, to test the script; its times mean nothing

@@ -1,6 +1,9 @@
 """Whole audits of estimators, against closed forms and a plain attack that knows scikit-learn alone."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +12,17 @@ import pytest
 import torch
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 import mia_lightning as mia
+from mia_lightning.datasets.form import Field, Form
 from mia_lightning.errors import InputError
 from mia_lightning.reports.sections.structure import structure_sentences
 from mia_lightning.training.estimators.frames import Layout
@@ -377,3 +384,87 @@ def test_unequal_votes_are_said() -> None:
         x, label, target=of(RandomForestClassifier(8)), shadow_estimator=RandomForestClassifier(4), **settings()
     )
     assert any("8 votes" in each and "of 4" in each for each in report.warnings)
+
+
+def test_a_fitted_pipeline_gets_the_table_that_its_clones_get() -> None:
+    pandas = pytest.importorskip("pandas", reason="needs pandas: pip install pandas")
+    x, label, member = given()
+    codes = torch.from_numpy((x[:, 0] > 0).astype(np.int64))[:, None]
+    form = Form.of(
+        [
+            Field(name="numbers", shape=(2,), columns=("age", "hours")),
+            Field(
+                name="codes",
+                kind="category",
+                dtype=torch.int64,
+                shape=(1,),
+                sizes=(2,),
+                columns=("sex",),
+                vocabulary=(("f", "m"),),
+            ),
+        ]
+    )
+    people = mia.Population(
+        name="table",
+        x_N=form.packed({"numbers": torch.from_numpy(x[:, 1:3]), "codes": codes}),
+        label_N=torch.from_numpy(label),
+        class_names=("no", "yes"),
+        form=form,
+    )
+    frame = pandas.DataFrame({"age": x[:, 1], "hours": x[:, 2], "sex": np.where(codes[:, 0] == 1, "m", "f")})
+    columns = make_column_transformer((OneHotEncoder(), ["sex"]), ("passthrough", ["age", "hours"]))
+    pipeline = make_pipeline(columns, RandomForestClassifier(8, random_state=0))
+    pipeline.fit(frame[member], label[member])
+    observation = mia.observe(people, target=pipeline, **settings(membership=mia.Given(member_N=member)))
+    votes = 8 * pipeline.predict_proba(frame)
+    found = observation.target_signals.log_probability_KANC[0, 0].exp().numpy()
+    assert np.allclose(found, (votes + 0.5) / 9, atol=1e-6)
+    (structure,) = observation.audit.attacked.structures(observation.targets, people, observation.membership)
+    assert structure is not None
+    assert structure.num_records == member.sum()
+
+
+DIES = """
+import os
+import sys
+
+import numpy as np
+from sklearn.tree import DecisionTreeClassifier
+
+import mia_lightning as mia
+
+
+class Dies(DecisionTreeClassifier):
+    def fit(self, x, y):
+        os.environ["FITS"] = str(int(os.environ.get("FITS", "0")) + 1)
+        if os.environ.get("DIES") and os.environ["FITS"] == "6":
+            os.kill(os.getpid(), 9)
+        return super().fit(x, y)
+
+
+if __name__ == "__main__":
+    draw = np.random.default_rng(0)
+    report = mia.audit(
+        draw.normal(size=(80, 3)).astype(np.float32),
+        draw.integers(0, 2, 80),
+        target=mia.Estimator(Dies(), processes=1),
+        membership=mia.Halves(),
+        shadow=mia.Real(count=6),
+        attacks=[mia.Loss()],
+        store=mia.Store(dir=sys.argv[1]),
+    )
+    print(report.run.store["shadow"].found, report.run.store["shadow"].trained)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_the_fits_in_flight_alone(tmp_path: Path) -> None:
+    script = tmp_path / "dies.py"
+    script.write_text(DIES)
+    command = [sys.executable, str(script), str(tmp_path / "store")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run(command, env={**environment, "DIES": "1"}, capture_output=True, check=False, timeout=300)
+    assert killed.returncode == -9
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    # The target takes two fits, and the first shadow model two: the sixth fit is that of shadow model 2.
+    assert resumed.stdout.split() == ["2", "4"], resumed.stderr

@@ -69,6 +69,9 @@ class Sklearn(EndpointTarget):
             return None
         return Making(make=fitted, normalised=self.normalised)
 
+    def _records(self, population: Population) -> Records:
+        return Records(population=population if self.normalised or population.form is not None else None)
+
     @cached_property
     def _loaded(self) -> tuple[Any, str]:
         """The estimator in the file, and a hash of the file."""
@@ -83,9 +86,9 @@ class Sklearn(EndpointTarget):
         if self.own_kind is None:
             return ()
         member_n = membership.member_KN[0].nonzero().squeeze(1).to(population.device)
-        records = Records(population=population if self.normalised else None)
-        x_nF = records.array(population.x_N[member_n].cpu()).reshape(len(member_n), -1)
-        return (structure_of(fitted, x_nF, population.label_N[member_n].cpu().numpy()),)
+        records = self._records(population)
+        x_n = records.given(population.x_N[member_n].cpu())
+        return (structure_of(fitted, x_n, population.label_N[member_n].cpu().numpy()),)
 
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         """The same model anew, so that what is asked is not counted."""
@@ -112,7 +115,7 @@ class Sklearn(EndpointTarget):
             classes_of(self.asking, setup),
             place=place,
             identity=what,
-            records=Records(population=setup.population if self.normalised else None),
+            records=self._records(setup.population),
             labels=self.asking.labels,
             smooths=setup.estimators is not None,
         )
@@ -121,7 +124,7 @@ class Sklearn(EndpointTarget):
 class EstimatorEndpoint:
     """A fitted estimator (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
-    Records are flattened to `[B, features]`.
+    Records are flattened to `[B, features]`; those with named columns are a table.
 
     Args:
         estimator: with `predict_proba`, whose answers are probabilities, or else `predict`, whose answers are labels.
@@ -186,14 +189,14 @@ class EstimatorEndpoint:
         Raises:
             InputError: it does not take the records, or does not give one answer for each.
         """
-        x_BF = self._records.array(x_B).reshape(len(x_B), -1)
+        x_BF = self._records.given(x_B)
         method = "predict_proba" if self._gives_probabilities else "predict"
         try:
             answer = getattr(self.estimator, method)(x_BF)
         # An estimator may raise anything, and scikit-learn mostly raises plain ValueErrors.
         except Exception as error:
             raise InputError(
-                f"{self._what} does not take records of {x_BF.shape[1]} features of {x_BF.dtype} "
+                f"{self._what} does not take records of {self._records.describe(x_BF)} "
                 f"({type(error).__name__}: {first_line(error)}); fit it on records of the data "
                 "set, as they are in memory."
             ) from error

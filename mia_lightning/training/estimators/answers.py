@@ -135,8 +135,8 @@ def log_probabilities(estimator: Any, way: Way, x_B: Any, num_classes: int, know
     elif len(way.column_c) < C:
         absent_C = np.isin(np.arange(C), way.column_c, invert=True)
         share_BC = share_BC * ((n + C - absent_C.sum()) / (n + C)) + absent_C / (n + C)
-    log_BC = np.log(share_BC.clip(SMALLEST, 1.0))
-    return log_BC.astype(np.float32)
+    answer_BC: Array = np.log(share_BC.clip(SMALLEST, 1.0)).astype(np.float32)
+    return answer_BC
 
 
 def _of_scores(score: Array) -> Array:

@@ -64,13 +64,18 @@ class Records:
         NaN, categories are texts.
         """
         numbers_BF = np.array(_mapped(f"{self.folder}/numbers.npy")[index_B])
-        if not self.layout.is_table:
-            return numbers_BF
-        texts: list[Array] = []
-        if self.layout.categories:
-            codes_BM = _mapped(f"{self.folder}/codes.npy")[index_B]
-            texts = [_texts(codes_BM[:, m], names) for m, (_, names) in enumerate(self.layout.categories)]
-        return _table(self.layout.columns, [*numbers_BF.T, *texts])
+        has_codes = bool(self.layout.categories)
+        return as_given(self.layout, numbers_BF, _mapped(f"{self.folder}/codes.npy")[index_B] if has_codes else None)
+
+
+def as_given(layout: Layout, numbers_BF: Array, codes_BM: Array | None) -> Any:
+    """Records as `Records.rows` gives them."""
+    if not layout.is_table:
+        return numbers_BF
+    texts: list[Array] = []
+    if codes_BM is not None:
+        texts = [_texts(codes_BM[:, m], names) for m, (_, names) in enumerate(layout.categories)]
+    return _table(layout.columns, [*numbers_BF.T, *texts])
 
 
 def _texts(code_B: Array, names: Sequence[str]) -> Array:

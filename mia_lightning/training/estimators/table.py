@@ -9,11 +9,21 @@ import torch
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.training.estimators.frames import Layout, Records
+from mia_lightning.training.estimators.frames import Array, Layout, Records, as_given
 
 
 def records_of(population: Population, folder: Path, *, normalised: bool = False) -> Records:
-    """The records in files: numbers as float32, flattened, or the named columns of a table.
+    """The records in files, for all processes; as `columns_of`."""
+    return Records.write(folder, *columns_of(population, normalised=normalised))
+
+
+def given_records(population: Population, *, normalised: bool = False) -> Any:
+    """All records as an estimator takes them, in memory; as `columns_of`."""
+    return as_given(*columns_of(population, normalised=normalised))
+
+
+def columns_of(population: Population, *, normalised: bool = False) -> tuple[Layout, Array, Array | None]:
+    """The layout of the records, numbers as float32 `[N, F]` and, of named columns of categories, codes `[N, M]`.
 
     Args:
         normalised: whether records without named columns are scaled and normalised, as networks see them.
@@ -25,7 +35,7 @@ def records_of(population: Population, folder: Path, *, normalised: bool = False
     form = population.form
     if form is None:
         x_N: Any = population.normalised(population.x_N) if normalised else population.x_N
-        return Records.write(folder, Layout(), x_N.flatten(1).float().numpy())
+        return Layout(), x_N.flatten(1).float().numpy(), None
     _check(form, population.name)
     seen: Any = form.seen(population.x_N, torch.float32)
     values = {form.fields[0].name: seen} if form.is_one else seen
@@ -40,8 +50,7 @@ def records_of(population: Population, folder: Path, *, normalised: bool = False
     N = len(population)
     numbers_NF = [values[field.name].reshape(N, -1).numpy() for field in numbers]
     codes_NM = [values[field.name].reshape(N, -1).numpy() for field in categories]
-    return Records.write(
-        folder,
+    return (
         Layout(numbers=tuple(names), categories=coded),
         np.concatenate(numbers_NF, 1) if numbers_NF else np.zeros((N, 0), np.float32),
         np.concatenate(codes_NM, 1) if codes_NM else None,
