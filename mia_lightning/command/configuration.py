@@ -88,7 +88,7 @@ class Configuration:
     trainer: Section
     store: Annotated[Section, Words("the settings store.dir (null for none) and others")]
     shards: Section
-    estimator: Any = None
+    estimator: Annotated[Any, Place("shadow.estimator"), Words("what makes an estimator, or null for networks")] = None
     logger: Section
     gate: Section | None = None
     report: Section | None = None
