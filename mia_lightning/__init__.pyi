@@ -79,6 +79,7 @@ from .targets.endpoints.predictions import Predictions as Predictions
 from .targets.endpoints.sagemaker import SageMaker as SageMaker
 from .targets.endpoints.sklearn import Sklearn as Sklearn
 from .targets.endpoints.vertex import Vertex as Vertex
+from .targets.estimator import Estimator as Estimator
 from .targets.existing import Existing as Existing
 from .targets.leave_one_out import LeaveOneOut as LeaveOneOut
 from .targets.services.amazon_ml import AmazonML as AmazonML

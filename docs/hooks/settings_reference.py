@@ -106,7 +106,8 @@ def sections() -> dict[str, tuple[Setting, ...]]:
         of_section = value.items() if section else [(name, value)]
         for key, default in of_section:
             place = f"{section}.{key}".removeprefix(".")
-            fields = _Fields.of(SECTIONS[section]) if section in SECTIONS else _Fields.none()
+            filled = _FILLED_ELSEWHERE.get(place) or SECTIONS.get(section)
+            fields = _Fields.of(filled) if filled is not None else _Fields.none()
             may_be = "true or false" if type(default) is bool else fields.may_be(_FIELD_OF.get(place, key))
             if default is None and "null" not in may_be and may_be != "Any value":
                 may_be += ", or null"
@@ -119,6 +120,7 @@ def sections() -> dict[str, tuple[Setting, ...]]:
 _OF_DATA_SETS = {"name": "What reports call the data set.", "train_size": "Records that the target trains on."}
 # What fills the settings of a choice that makes somebody's own class.
 _FILLED = {("dataset", "datamodule"): "mia_lightning.datasets.own.reading.read_own"}
+_FILLED_ELSEWHERE = {"shadow.estimator": Configuration}
 _FIELD_OF = {"shadow.shards": "count", "shadow.shard": "number", "model.output": "model_output"}
 
 

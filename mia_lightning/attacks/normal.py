@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import log, pi
+from math import log, pi, sqrt
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Normal:
         published: as in the code published with the paper, where that differs: medians instead of means; n instead of
             n − 1, and no smallest deviation; `fixed` is the variance of all φ of a side about the common mean of all
             records and views, so that it includes the spread between records; online the in-models' serves both sides.
+
+    Where φ is of votes, no deviation is below that of one vote (`step_of_votes`), unless `published`.
     """
 
     variance: str
@@ -64,6 +66,7 @@ def sides(
 ) -> Iterator[tuple[slice, Side | None, Side]]:
     """In and out (in only `online`), one slice of the records after another, for each target of `others`."""
     member_KAN = shadows.member_KN.to(phi_KAN.device).unsqueeze(1)
+    atoms = None if shadows.signals.atoms is None else (shadows.signals.atoms, shadows.num_classes)
     std_in, std_out = None, None
     if normal.variance == "fixed":
         index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
@@ -72,8 +75,8 @@ def sides(
         std_out = std_in if online and normal.published else fixed(phi_KAN, ~member_KAN, index_N, others)
     for columns in record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], phi_KAN.shape[2]):
         phi_KAn, member_KAn = phi_KAN[..., columns].double(), member_KAN[..., columns]
-        inside = _side(phi_KAn, member_KAn, others, normal, std_in) if online else None
-        yield columns, inside, _side(phi_KAn, ~member_KAn, others, normal, std_out)
+        inside = _side(phi_KAn, member_KAn, others, normal, std_in, atoms) if online else None
+        yield columns, inside, _side(phi_KAn, ~member_KAn, others, normal, std_out, atoms)
 
 
 def joined(parts: list[Side]) -> Side:
@@ -87,7 +90,27 @@ def joined(parts: list[Side]) -> Side:
     )
 
 
-def _side(phi_KAN: Tensor, side_KAN: Tensor, others: Others, normal: Normal, fixed: Tensor | None) -> Side:
+def step_of_votes(phi: Tensor, atoms: int, num_classes: int) -> Tensor:
+    """By how much φ changes, in nats, with one vote of `atoms` about the share of votes that φ stands for.
+
+    A φ that only takes such steps is uncertain by a step: no fitted deviation is below that of a uniform distribution
+    over one, step / √12. The shares are smoothed, (v + 1 / C) / (atoms + 1).
+    """
+    votes = phi.sigmoid() * (atoms + 1) - 1 / num_classes
+    below = (votes - 0.5).clamp(0.0, atoms - 1.0)
+    low, high = ((v + 1 / num_classes) / (atoms + 1) for v in (below, below + 1))
+    return high.logit() - low.logit()
+
+
+def _side(
+    phi_KAN: Tensor,
+    side_KAN: Tensor,
+    others: Others,
+    normal: Normal,
+    fixed: Tensor | None,
+    atoms: tuple[int, int] | None,
+) -> Side:
+    """Of one slice of the records; `atoms` are the votes and the classes where φ is of votes."""
     moments = Moments.of(phi_KAN, side_KAN, others)
     std = fixed
     if std is None and normal.published:
@@ -95,6 +118,8 @@ def _side(phi_KAN: Tensor, side_KAN: Tensor, others: Others, normal: Normal, fix
     elif std is None:
         std = (moments.deviation / (moments.count - 1).clamp(min=1.0)).sqrt().clamp(min=SMALLEST_STD)
     mean = Ordered.of(phi_KAN, side_KAN, others).median() if normal.published else moments.mean
+    if atoms is not None and not normal.published:
+        std = torch.maximum(std, step_of_votes(mean, *atoms) / sqrt(12))
     return Side(mean=mean, std=std, is_known_TN=moments.count.squeeze(1) >= 2)
 
 

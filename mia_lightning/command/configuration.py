@@ -59,6 +59,7 @@ class Configuration:
         defense: such sections by the names of defences, and `adaptive`.
         guess, canary, store, gate, report, sweep: settings of these names.
         model_output: what the networks of `model` give; auto for what they are seen to give, which the run says.
+        estimator: of the shadow models, `own`, or None for networks.
         shards: among how many jobs the shadow models are divided, and which this one is.
         experiment: name and variant, as a report repeats them.
 
@@ -87,6 +88,7 @@ class Configuration:
     trainer: Section
     store: Annotated[Section, Words("the settings store.dir (null for none) and others")]
     shards: Section
+    estimator: Annotated[Any, Place("shadow.estimator"), Words("what makes an estimator, or null for networks")] = None
     logger: Section
     gate: Section | None = None
     report: Section | None = None
@@ -168,6 +170,7 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
     shadow = content["shadow"]
     if isinstance(content["model"], dict):
         content["model_output"] = content["model"].pop("output", "auto")
+    content["estimator"] = shadow.pop("estimator", None)
     content["shards"] = {"count": shadow.pop("shards", 1), "number": shadow.pop("shard", None)}
     return content
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mia_lightning.run.definition import Audit
     from mia_lightning.shadows.guess import Guess
 
+_OWN = "own"
+
 
 class Job:
     """A configuration, checked, and what it makes.
@@ -86,6 +88,7 @@ class Job:
             canaries=_canaries(made["canary"]),
             store=_store(made["store"]),
             shard=settings.shard,
+            shadow_estimator=self.shadow_estimator,
             seed=settings.seed,
             skip_inapplicable=settings.skip_inapplicable,
             convergence=settings.convergence,
@@ -185,6 +188,14 @@ class Job:
         return WithParts(
             made, {name: self._make(each, f"{place}.{name}", partial=True) for name, each in parts.items()}
         )
+
+    @property
+    def shadow_estimator(self) -> Any:
+        """What makes the shadow models where they are estimators; `own` for the target's kind, None for networks."""
+        node = self.content.get("estimator")
+        if node is None or node == {"_target_": _OWN}:
+            return None if node is None else _OWN
+        return self._make(node, "shadow.estimator")
 
     @property
     def guessed_model(self) -> "Callable[..., nn.Module] | None":

@@ -35,6 +35,20 @@ def blocks(source_N: Tensor, num_blocks: int, width: int, seed: int, role: str) 
     return blocks_JWN
 
 
+def pairs_of_size(source_N: Tensor, num_pairs: int, size: int, seed: int, role: str) -> Tensor:
+    """Pairs of rows of `size` records each that overlap no more than they must, bool `[num_pairs, 2, N]`.
+
+    Pair j is a function of (seed, role, size, j) alone.
+    """
+    index = source_N.nonzero().squeeze(1)
+    pairs_J2N = torch.zeros(num_pairs, 2, len(source_N), dtype=torch.bool)
+    for j in range(num_pairs):
+        order = index[torch.randperm(len(index), generator=generator(seed, "membership", role, "pair", size, j))]
+        pairs_J2N[j, 0, order[:size]] = True
+        pairs_J2N[j, 1, order[len(order) - size :]] = True
+    return pairs_J2N
+
+
 def deal(member_N: Tensor, scored_N: Tensor, source: Tensor, size: int, seed: int, role: str, k: int) -> None:
     """Fill a row of a plan with `size` members and as many non-members from `source`: a function of (seed, role, k)."""
     drawn = source[torch.randperm(len(source), generator=generator(seed, "membership", role, k))]

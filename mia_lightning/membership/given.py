@@ -15,6 +15,7 @@ from mia_lightning.membership.draws import (
     block_numbers,
     blocks,
     check_whole_blocks,
+    pairs_of_size,
     population_size,
     refuse_overlap,
     reserve,
@@ -111,7 +112,7 @@ class Given(Plan):
         reserved_N = torch.cat([validation_N, population_N])
         source_N = source_N.index_fill(0, reserved_N, False)
         listed_N = listed_N.index_fill(0, reserved_N, False)
-        shadow_KN = blocks(source_N, num_shadows // 2, 2, seed, "shadow").flatten(0, 1)
+        shadow_KN, remarks = self._shadows(source_N, int(member_N.sum()), wanted)
         return Membership(
             plan_name=self.name,
             member_KN=torch.cat([member_N.expand(num_targets, N), shadow_KN]),
@@ -121,7 +122,30 @@ class Given(Plan):
             validation_N=validation_N,
             population_N=population_N,
             origin=self._origin(population),
+            remarks=remarks,
         )
+
+    def _shadows(self, source_N: Tensor, size: int, wanted: Wanted) -> tuple[Tensor, tuple[str, ...]]:
+        """The rows of the shadow models, bool `[K, N]`, and what is to be said of them.
+
+        Args:
+            size: how many records the target trained on.
+        """
+        num_pairs, num_source = wanted.num_shadows // 2, int(source_N.sum())
+        halves_KN = blocks(source_N, num_pairs, 2, wanted.seed, "shadow").flatten(0, 1)
+        if not wanted.as_target or size in (num_source // 2, num_source - num_source // 2) or num_pairs == 0:
+            return halves_KN, ()
+        if size < num_source:
+            sized_KN = pairs_of_size(source_N, num_pairs, size, wanted.seed, "shadow").flatten(0, 1)
+            in_N = sized_KN[:, source_N].sum(0)
+            if int(in_N.min()) >= 2 and int(in_N.max()) <= len(sized_KN) - 2:
+                return sized_KN, ()
+        remark = (
+            f"The target trained on {size} records, and each shadow model trains on half of {num_source}, since with "
+            f"so many as the target some records would be in or out of fewer than two of {wanted.num_shadows} models"
+            + ("; raise `shadow.count` for equal sizes." if size < num_source else ".")
+        )
+        return halves_KN, (remark,)
 
     def _origin(self, population: Population) -> str:
         if self.path is not None:

@@ -20,6 +20,8 @@ class Wanted:
         seed: of the run.
         overlap: share of the targets' records that the attacker knows and trains shadow models on.
         reserve: whether an attack needs records that are evidence about no model.
+        as_target: whether shadow models train on as many records as a given target did, where there are enough of them
+            for each record to be in and out of two; else on half of the records each.
     """
 
     num_targets: int
@@ -27,6 +29,7 @@ class Wanted:
     seed: int
     overlap: float = 0.0
     reserve: bool = False
+    as_target: bool = False
 
 
 class Plan(ABC):

@@ -49,6 +49,7 @@ from mia_lightning.reports.sections.duplicates import find_duplicates
 from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
 from mia_lightning.reports.sections.privacy import privacy_section
 from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
+from mia_lightning.reports.sections.structure import structure_section
 from mia_lightning.reports.sections.threat_model import threat_model
 from mia_lightning.reports.sections.trust import trust_section, trust_warnings
 from mia_lightning.reports.sentences import headline
@@ -95,7 +96,10 @@ def assemble(
     ]
     target = _target_section(population, membership, observation.targets, target_signals)
     target = target.model_copy(update={"trains_itself": observation.trains_itself})
-    idle = _learnt_nothing(target) if observation.targets.trained_by == "run" else None
+    mend = "Train for more epochs, or change `training.optimizer.lr` or `model`"
+    if observation.targets.structures:
+        mend = "Change the estimator or its parameters"
+    idle = _learnt_nothing(target, mend) if observation.targets.trained_by == "run" else None
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),
         trust=trust,
@@ -128,6 +132,7 @@ def assemble(
         privacy=privacy_section(observation, outcomes),
         threat_model=threat_model(observation, outcomes, channel=target_signals.channel, defense=defense),
         endpoint=endpoint,
+        structure=structure_section(observation),
         attacks=tuple(
             _attack_section(
                 outcome, population, membership, None if defense is None else defense.description, engine.seed
@@ -234,7 +239,7 @@ def _target_section(population: Population, membership: Membership, targets: Mod
     )
 
 
-def _learnt_nothing(target: TargetSection) -> str | None:
+def _learnt_nothing(target: TargetSection, mend: str) -> str | None:
     """The warning about targets that are no better on their own members than a constant answer; None for others."""
     num_members = [each.num_members for each in target.per_class]
     n = sum(num_members)
@@ -244,8 +249,7 @@ def _learnt_nothing(target: TargetSection) -> str | None:
     of = "The target classifies its" if target.num_targets == 1 else "The targets classify their"
     return (
         f"{of} own training records no better than the most frequent class would (train accuracy "
-        f"{target.train_accuracy:.3f}, that class {chance:.3f}): what has learnt nothing leaks nothing. Train for more "
-        "epochs, or change `training.optimizer.lr` or `model`."
+        f"{target.train_accuracy:.3f}, that class {chance:.3f}): what has learnt nothing leaks nothing. {mend}."
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.signed import advice, exposed_sentences, gate_sentence, subtitle
+from mia_lightning.reports.sections.structure import structure_sentences
 from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import by_strength
 from mia_lightning.reports.sentences import headline
@@ -32,6 +33,7 @@ def report_markdown(report: AuditReport) -> str:
         markdown_table(heads, rows, 1),
         f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}.",
+        "\n".join(f"- {markdown(each)}" for each in structure_sentences(report.structure)),
         *(f"{heading[:1].upper()}{heading[1:]}: {markdown(said)}" for heading, said in exposed_sentences(report)),
         "\n".join(f"- {markdown(each)}" for each in advice(report)),
         f"Brackets are 95 % intervals for {' and '.join(dict.fromkeys(map(about, report.attacks)))}."

@@ -156,6 +156,23 @@ class TargetSection(_Section):
     per_group: tuple[TargetGroup, ...] = ()  # as many as each attack's, in the same order
 
 
+class LeavesSection(_Section):
+    """The leaves of the target's trees; means over targets."""
+
+    num_trees: float
+    num_leaves: float
+    num_nodes: float
+    num_records: float  # that it was trained on
+    alone: float  # share of these that are the only one in a leaf of some tree
+    disclosed: float  # share in a leaf, of some tree, of one class with 2 to 9 of them
+
+
+class StructureSection(_Section):
+    """What the structure of the target gives away by itself."""
+
+    leaves: LeavesSection | None  # null where they are not known
+
+
 class TrustSection(_Section):
     """Whether the target is what it is taken for; the figures of a void or unconfirmed one are no evidence."""
 
@@ -466,6 +483,7 @@ class AuditReport(_Section):
     privacy: PrivacySection | None = None  # null without a guarantee and without canaries
     threat_model: ThreatModelSection | None = None
     endpoint: EndpointSection | None = None  # null for a target that is not served by somebody else
+    structure: StructureSection | None = None  # null for a target that is no estimator
     gate: GateSection | None = None  # null without one
     attacks: tuple[AttackSection, ...]
     warnings: tuple[str, ...]

@@ -19,7 +19,7 @@ from mia_lightning.datasets.fields import Kinds
 from mia_lightning.datasets.own.reading import is_own
 from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Disjoint, Given, Plan
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
@@ -27,16 +27,20 @@ from mia_lightning.run.of_fit import of_fit
 from mia_lightning.settings import settings
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import FromList, Has, OutputForm, PathLike, Place
-from mia_lightning.settings.words import Words
+from mia_lightning.settings.words import Words, in_words
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.shadows.interface import Source
 from mia_lightning.shadows.real import Real
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
 from mia_lightning.targets.checkpoint import Checkpoint
+from mia_lightning.targets.endpoints.sklearn import Sklearn
+from mia_lightning.targets.estimator import Estimator
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
+from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.training.estimators.making import is_estimator, is_fitted
 from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
 from mia_lightning.training.step.recipe import Recipe, default_recipe
@@ -44,9 +48,12 @@ from mia_lightning.training.trainer import TrainerSettings
 
 
 def _as_target(given: object) -> object:
-    """A file as the target in it; a trained network as it is now: a copy of it, but for one that cannot be copied."""
+    """A file as the target in it; an estimator, fitted or not; a trained network as it is now: a copy of it, but for
+    one that cannot be copied."""
     if isinstance(given, str | Path):
         return Checkpoint(path=given)
+    if is_estimator(given):
+        return Sklearn(estimator=given) if is_fitted(given) else Estimator(given)
     if not isinstance(given, nn.Module):
         return given
     try:
@@ -56,6 +63,13 @@ def _as_target(given: object) -> object:
 
 
 _PLAN = Words("one of those in conf/membership, or a `Plan` like them, such as mia.Halves() in Python")
+
+
+def no_network(*_: object, **__: object) -> nn.Module:
+    """In the place of `model` where it is left out."""
+    raise AssertionError("nothing is made of a `model` that is left out")
+
+
 _TARGET = Words("one of those in conf/target, or a `Target` like them")
 _SOURCE = Words("one of those in conf/shadow, or a `Source` like them, such as mia.Real(count=16) in Python")
 _ATTACK = Has(
@@ -86,14 +100,18 @@ class Audit:
         weight: `[N]`, of at least 0: how much each record counts in the loss that models are trained with; None for
             the same. Attacks read losses without weights.
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
-            `input_shape` and `num_classes` if it takes parameters of these names.
+            `input_shape` and `num_classes` if it takes parameters of these names. It may be left out where no network
+            is trained.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
             are seen to give.
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
             the data say what it was trained on.
-        target: what is attacked; a trained `nn.Module` is attacked as it is, and so is the checkpoint at a path, with
-            `membership=Given(...)`.
+        target: what is attacked; a trained `nn.Module` is attacked as it is, and so are the checkpoint at a path and a
+            fitted estimator, with `membership=Given(...)`; an estimator that is not fitted is fitted here.
         shadow: number and source of the shadow models.
+        shadow_estimator: an estimator, or what makes one, for the shadow models; `own` for what the target is where
+            that is an estimator, else networks of `model`; None for networks; `auto` for `own`, but for networks where
+            `model` is given beside a target that is trained already.
         attacks: what is run.
         defenses: of the target, applied in this order.
         adaptive: whether the attacker knows them and imitates them on the shadow models.
@@ -139,13 +157,14 @@ class Audit:
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     kinds: SkipValidation[Kinds] | None = None
     weight: SkipValidation[Array] | None = None
-    model: MakesNetwork
+    model: MakesNetwork = no_network
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
     target: Annotated[Target | nn.Module | str | Path, BeforeValidator(_as_target), _TARGET] = field(
         default_factory=Trained
     )
     shadow: Annotated[Source, _SOURCE] = field(default_factory=Real)
+    shadow_estimator: Annotated[Any, Place("shadow.estimator")] = "auto"
     attacks: Annotated[Sequence[Annotated[Attack, _ATTACK]], FromList, Place("attack")] = field(
         default_factory=lambda: (Shokri(), Loss())
     )
@@ -184,10 +203,15 @@ class Audit:
         twice = next((each for i, each in enumerate(self.defenses) if each in self.defenses[:i]), None)
         if twice is not None:
             raise InputError(f"`defense` holds {twice.name} twice, with the same settings; give it once.")
+        self._check_models()
         if self.gate is not None:
             self.gate.check_attack([attack.name for attack in self.attacks])
         if self.save_models and not self.attacked.has_weights:
-            raise InputError("`save_models` is true, but the target's weights never leave its server; set it to false.")
+            raise InputError(
+                "`save_models` is true, but the target's weights never leave its server; set it to false."
+                if self.attacked.own_kind is None
+                else "`save_models` is true, but estimators have no weights for safetensors; set it to false."
+            )
         object.__setattr__(self, "training", _as_the_data_say(self.training, self.population))
         if self.guess is not None and self.guess.training is not None:
             training = _as_the_data_say(self.guess.training, self.population)
@@ -209,6 +233,38 @@ class Audit:
                 f"`canary.count` is {self.canaries.count}, but the target is trained already, and not on canaries; set "
                 "it to 0, or train the target here."
             )
+
+    def _check_models(self) -> None:
+        """Refuse shadow models that nothing makes."""
+        if self.shadow_estimators is not None:
+            self.shadow_estimators.check()
+        if self.uses_networks and self.model is no_network:
+            raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
+
+    @property
+    def shadow_estimators(self) -> Making | None:
+        """What makes the shadow models where they are estimators; None for networks."""
+        given = self.shadow_estimator
+        if given is None:
+            return None
+        if not isinstance(given, str):
+            own = self.attacked.own_kind
+            if own is None:
+                return Making(make=given, weighs_leaves=self.attacked.is_trained_here)
+            return replace(own, make=given)
+        is_own = given == "own" or self.attacked.is_trained_here or self.model is no_network
+        return self.attacked.own_kind if is_own else None
+
+    @property
+    def uses_networks(self) -> bool:
+        """Whether networks of `model` play a part, as targets or as shadow models."""
+        target = self.attacked
+        return self.shadow_estimators is None or (target.takes_recipe and not target.is_every_model)
+
+    @property
+    def trains_network_shadows(self) -> bool:
+        """Whether networks are trained here as shadow models."""
+        return self.shadow_estimators is None and not self.attacked.trains_shadows
 
     @property
     def population(self) -> Population:

@@ -19,6 +19,7 @@ from mia_lightning.run.preparation import prepare, shadow_setup
 from mia_lightning.run.scoring import evidence_of
 from mia_lightning.terminal.amounts import duration
 from mia_lightning.training.engine import Engine
+from mia_lightning.training.estimators.estimators import seconds_of_a_fit
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Kept
 from mia_lightning.training.plan.execution import ExecutionPlan
@@ -71,7 +72,7 @@ def estimate_of(audit: Audit) -> list[str]:
     beside = target.cost(int(membership.asked_N.sum()) * audit.needs.queries, makes_records=audit.shadow.makes_records)
     if beside is not None:
         sentences.append(beside)
-    if target.is_trained_here and target.takes_recipe:
+    if target.is_trained_here and target.takes_recipe and setup.estimators is None:
         stage(lambda: target.obtain(setup))
     if audit.shadow.makes_records:
         sentences.append(
@@ -79,9 +80,15 @@ def estimate_of(audit: Audit) -> list[str]:
             "answers: neither they nor the attacks are estimated."
         )
         return sentences
-    if not membership.leaves_one_out and not target.trains_shadows:
+    fitted = audit.shadow_estimators
+    if fitted is not None:
+        num_models = len(membership.block_K) - (0 if target.is_trained_here else membership.num_targets)
+        one = seconds_of_a_fit(fitted, setup.population, membership.records_of(membership.shadows)[0])
+        seconds.append(num_models * one / min(fitted.num_processes, num_models))
+        sentences.append(f"{num_models} fits of {fitted.name}: about {duration(seconds[-1])}.")
+    elif not membership.leaves_one_out and not target.trains_shadows:
         stage(lambda: target.train_shadows(shadow_setup(setup, audit)))
-    if target.has_weights and not target.trains_shadows:
+    if target.has_weights and audit.trains_network_shadows:
         membership = shadow_setup(setup, audit).membership
         of_targets = 0 if membership.leaves_one_out else membership.num_targets * int(membership.asked_N.sum())
         num_answers = (of_targets + int(asked_of_shadows(membership, audit).sum())) * audit.needs.queries

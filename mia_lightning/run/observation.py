@@ -29,6 +29,7 @@ from mia_lightning.run.sanity import check_given
 from mia_lightning.shadows.interface import Source, Synthesis
 from mia_lightning.shadows.kept import KeptSynthesis
 from mia_lightning.store.run_folder import check_run_folder
+from mia_lightning.targets.interface import Target
 from mia_lightning.targets.model_black_box import ModelBlackBox
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models, Observable
@@ -154,10 +155,12 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         shadows, shadow_signals = targets, target_signals
     else:
         with stages.clock("shadow"):
-            shadows = target.train_shadows(setup)
+            shadows = _train_shadows(target, setup)
         shadow_signals = _answers(engine, shadows, setup.population, asked_KN, room)
     failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
-    kept_K = _kept(membership, failed_K, engine)
+    kept_K = _kept(membership, failed_K, engine, shadows.failure)
+    _say_of_votes(engine, target_signals, shadow_signals)
+    answers = target_signals if target.is_trained_here else _as_votes(target_signals, target, shadow_signals.atoms)
     if not bool(kept_K.all()):
         membership, shadows = membership.keep_shadows(kept_K), shadows.select(kept_K)
         shadow_signals, asked_KN = shadow_signals.select(kept_K), asked_KN[kept_K]
@@ -171,7 +174,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         num_real=num_real,
         membership=membership,
         targets=targets,
-        target_signals=target_signals,
+        target_signals=target_signals if membership.leaves_one_out else answers,
         shadows=shadows,
         shadow_signals=shadow_signals,
         asked_KN=asked_KN,
@@ -181,6 +184,19 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         sanity=check_given(audit, kept, targets, target_signals, shadow_signals, num_real),
         trains_itself=setup.recipe.own is not None,
     )
+
+
+def _train_shadows(target: Target, setup: Setup) -> Models:
+    """The shadow models: what the target trains or, where they are estimators, these whatever the target is."""
+    if setup.estimators is None:
+        return target.train_shadows(setup)
+    if not target.is_trained_here:
+        setup.engine.stages.remark(
+            f"The shadow models are estimators that are fitted here: {setup.estimators.name}, each on "
+            f"{int(setup.membership.member_KN[setup.membership.shadows][0].sum())} records.",
+            kind="note",
+        )
+    return setup.train(setup.membership.shadows, "shadow")
 
 
 def _bytes_in_folder(setup: Setup, audit: Audit, room: Room) -> int:
@@ -324,20 +340,59 @@ def _kept_targets(targets: Models, signals: Signals, membership: Membership, eng
     return kept_T
 
 
-def _kept(membership: Membership, failed_K: Tensor, engine: Engine) -> Tensor:
-    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks."""
+def _as_votes(signals: Signals, target: Target, atoms: int | None) -> Signals:
+    """The answers of a target that is not at hand itself, smoothed as those of shadow models that vote.
+
+    Digits that are those of shares of votes are no rounding.
+
+    Args:
+        atoms: the votes of a shadow model; None where these do not vote.
+    """
+    if atoms is None or target.own_kind is not None or signals.form.kind != "full":
+        return signals
+    share = signals.log_probability_KANC.double().exp()
+    votes = share * atoms
+    are_shares = bool(((votes - votes.round()).abs() < 1e-4 * atoms)[share.isfinite()].all())
+    smooth = (votes + 1 / share.shape[-1]) / (atoms + 1)
+    form = replace(signals.form, digits=None) if are_shares else signals.form
+    return replace(signals, log_probability_KANC=smooth.log().to(signals.log_probability_KANC), form=form, atoms=atoms)
+
+
+def _say_of_votes(engine: Engine, target_signals: Signals, shadow_signals: Signals) -> None:
+    """Remark that target and shadow models do not vote in the same number."""
+    of_target, of_shadows = target_signals.atoms, shadow_signals.atoms
+    if of_target != of_shadows and of_target is not None:
+        engine.stages.remark(
+            f"The target's probabilities are shares of {of_target} votes, and those of the shadow models "
+            f"{'are no votes' if of_shadows is None else f'of {of_shadows}'}: attacks may learn less from them."
+        )
+
+
+def _kept(membership: Membership, failed_K: Tensor, engine: Engine, failure: str | None = None) -> Tensor:
+    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks.
+
+    Args:
+        failure: why the first of them did, a clause; None for a loss that was no longer finite.
+    """
     block_K = membership.block_K[membership.shadows]
     kept_K = ~torch.isin(block_K, block_K[failed_K])
     names = failed_K.nonzero().flatten().tolist()
     if not bool(kept_K.any()):
+        if failure is not None:
+            raise InputError(
+                f"{len(names)} of {len(failed_K)} shadow models could not be fitted ({failure}), which leaves none to "
+                "learn from; change the estimator, or give it more records."
+            )
         raise InputError(
             f"The loss of {len(names)} of {len(failed_K)} shadow models was no longer finite, which leaves none to "
             "learn from; lower `training.optimizer.lr` or set `training.gradient_clip_norm`."
         )
     if names:
+        what = f"The loss of the shadow models {names} was no longer finite"
+        if failure is not None:
+            what = f"The shadow models {names} could not be fitted ({failure})"
         engine.stages.remark(
-            f"The loss of the shadow models {names} was no longer finite: {int((~kept_K).sum())} of {len(kept_K)} "
-            "models are left out (a model's complement goes with it).",
+            f"{what}: {int((~kept_K).sum())} of {len(kept_K)} models are left out (a model's complement goes with it).",
             kind=_kind_of_loss(kept_K),
         )
     return kept_K

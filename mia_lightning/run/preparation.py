@@ -14,7 +14,7 @@ from mia_lightning.defenses.interface import TrainingDefense, defended_model, de
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
-from mia_lightning.run.definition import Audit
+from mia_lightning.run.definition import Audit, no_network
 from mia_lightning.run.own_sets import check_given_split, say_where_from
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.terminal.amounts import size
@@ -25,6 +25,7 @@ from mia_lightning.training.own.taken import taken
 from mia_lightning.training.plan.execution import Plans
 from mia_lightning.training.plan.memory import free_on_host
 from mia_lightning.training.setup import Setup
+from mia_lightning.training.stack.architecture import NO_ARCHITECTURE
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
 
@@ -91,12 +92,23 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
         engine.stages.remark(audit.trainer.fit.sentence, kind="note")
         if audit.trainer.fit.warning is not None:
             engine.stages.remark(audit.trainer.fit.warning)
-    how = _how(audit, Guess(), trainings, population, membership, trainable=is_trained)
-    setup = Setup(engine=engine, population=population, membership=membership, **how)
+    uses_networks = audit.uses_networks
+    how = (
+        _how(audit, Guess(), trainings, population, membership, trainable=is_trained)
+        if uses_networks
+        else _no_network(audit)
+    )
+    own = target.own_kind if target.is_trained_here and not target.is_every_model else audit.shadow_estimators
+    setup = Setup(engine=engine, population=population, membership=membership, estimators=own, **how)
     _check_roles(setup, audit)
-    if is_trained:
+    if is_trained and uses_networks:
         _say_how_it_is_used(setup, "model")
     return setup
+
+
+def _no_network(audit: Audit) -> dict[str, Any]:
+    """As `_how`, where no network is trained."""
+    return {"make_network": no_network, "architecture": NO_ARCHITECTURE, "recipe": audit.training}
 
 
 def _how(
@@ -201,7 +213,7 @@ def _check_roles(setup: Setup, audit: Audit) -> None:
     target, membership = audit.attacked, setup.membership
     if target.is_trained_here and target.takes_recipe and not target.is_every_model:
         setup.job(membership.targets, "target").check()
-    if not target.trains_shadows:
+    if audit.trains_network_shadows:
         has_own_training = audit.guess is not None and audit.guess.training is not None
         with _named("guess.training" if has_own_training else "training"):
             shadows = shadow_setup(setup, audit)
@@ -239,6 +251,9 @@ def shadow_setup(setup: Setup, audit: Audit) -> Setup:
     """
     guess = audit.guess or Guess()
     trainings = audit.training_defenses
+    setup = replace(setup, estimators=audit.shadow_estimators)
+    if setup.estimators is not None:
+        return setup
     if guess.model is None and guess.training is None and (audit.adaptive or not trainings):
         return setup
     known = trainings if audit.adaptive else ()
@@ -336,6 +351,7 @@ def filled(audit: Audit, population: Population, num_shadows: int | None = None)
         seed=audit.seed,
         overlap=shadow.overlap,
         reserve=audit.needs.population,
+        as_target=audit.shadow_estimators is not None and not target.is_trained_here,
     )
     membership = plan.fill(population, wanted)
     return membership.each_a_target() if target.is_every_model else membership

@@ -176,10 +176,8 @@ def _moved(answers: Answers, log_NC: Tensor, source_N: np.ndarray[tuple[int], np
 def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: Answers) -> Iterator[Repair]:
     """The answers to the same records, otherwise normalised, where asking for them costs nothing or is wanted."""
     target, population = audit.attacked, setup.population
-    if population.form is not None:  # which has no normalisation
-        return
-    if not target.answers_others or target.asked_again(models, setup) is None:
-        return
+    if population.form is not None or not target.answers_others or target.asked_again(models, setup) is None:
+        return  # what has a form is given to a model as the form says
     is_paid = target.asked_again(models, setup) is models and not models.is_local
     scored = torch.from_numpy(answers.scored_N).nonzero()[:, 0]
     most = _MOST_PAID if is_paid else _MOST_ASKED

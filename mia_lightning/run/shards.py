@@ -57,6 +57,11 @@ def train_shadow_shard(audit: Audit) -> str:
         )
     if audit.store is None:
         raise InputError("`store` is missing; give the Store in which the audit is to find the models.")
+    if audit.shadow_estimators is not None:
+        raise InputError(
+            f"`shadow.shards` is {audit.shard.count}, but the shadow models are estimators, which one job fits in a "
+            "pool of processes; set shadow.shards=1."
+        )
     with Stages(audit.console) as stages:
         engine = engine_of(audit, stages, partial(ShardEngine, shard=audit.shard))
         try:

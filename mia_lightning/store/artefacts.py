@@ -78,11 +78,14 @@ class Store:
         dir: the folder, on a disk that all jobs see that share models.
         checkpoint_minutes: how often a training stack is checkpointed, at the end of an epoch; 0 for every epoch.
         answers: whether the models' answers are cached, too: records x classes x 4 bytes for each model.
+        estimators: whether fitted estimators are kept as pickles beside their answers; whoever can write to the folder
+            can then run code with the rights of whoever reads it.
     """
 
     dir: Annotated[Path | str, BeforeValidator(_absolute), Words("a folder, or null to keep nothing")]
     checkpoint_minutes: NotNegative = 10.0
     answers: bool = True
+    estimators: bool = False
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,10 @@ from typing import ClassVar
 from torch import nn
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.membership import Membership
 from mia_lightning.terminal.progress import Kind
+from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.training.estimators.leaves import Structure
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 
@@ -70,6 +73,11 @@ class Target(ABC):
         return 0
 
     @property
+    def own_kind(self) -> Making | None:
+        """What makes models of the target's own kind where it is an estimator, to be its shadow models; else None."""
+        return None
+
+    @property
     def trains_shadows(self) -> bool:
         """Whether the target's own service trains the shadow models, too."""
         return False
@@ -96,10 +104,22 @@ class Target(ABC):
         few = ", ".join(class_names[c] for c in order[:12]) + (", …" if len(order) > 12 else "")
         return f"put its outputs, which stand for {few}, in the order of the data set"
 
+    def structures(
+        self, models: Models, population: Population, membership: Membership
+    ) -> tuple[Structure | None, ...]:
+        """The leaves of each target, None where they are not known; () for targets that are no estimators.
+
+        Args:
+            models: what `obtain` gave.
+            population, membership: the records of the targets, and who trained on which.
+        """
+        return models.structures
+
     @abstractmethod
     def obtain(self, setup: Setup) -> Models:
         """The target models."""
 
     def train_shadows(self, setup: Setup) -> Models:
-        """Shadow models on their records: by default networks of the configured `model` and `training`."""
+        """Shadow models on their records: by default networks of the configured `model` and `training`, or what
+        `Setup.estimators` makes."""
         return setup.train(setup.membership.shadows, "shadow")

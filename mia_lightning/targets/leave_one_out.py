@@ -5,8 +5,8 @@ from typing import ClassVar
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast2
 from mia_lightning.targets.interface import Target
+from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.trained import TrainedStack
 
 
 @settings("target")
@@ -22,10 +22,10 @@ class LeaveOneOut(Target):
     count: ClassVar[int] = 0  # beside the shadow models
     is_every_model: ClassVar[bool] = True
 
-    def obtain(self, setup: Setup) -> TrainedStack:
+    def obtain(self, setup: Setup) -> Models:
         """Train all models; some may fail."""
         return setup.train(setup.membership.shadows, "shadow")
 
-    def train_shadows(self, setup: Setup) -> TrainedStack:
+    def train_shadows(self, setup: Setup) -> Models:
         """Not called: the targets are the shadow models."""
         raise AssertionError("the targets are the shadow models")

@@ -4,8 +4,8 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1
 from mia_lightning.targets.interface import Target
+from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
-from mia_lightning.training.trained import TrainedStack
 
 
 @settings("target")
@@ -14,7 +14,7 @@ class Trained(Target):
 
     count: AtLeast1 = 1
 
-    def obtain(self, setup: Setup) -> TrainedStack:
+    def obtain(self, setup: Setup) -> Models:
         """Train the targets; the loss of some may become NaN or infinite.
 
         Raises:

@@ -78,24 +78,33 @@ class KeptAnswers:
         store = self.models.store
         if not all(store.has(place) for place in self._places):
             return False
-        for log_ANC, index, place in zip(log_probability_KANC, self.index_K, self._places, strict=True):
-            shape = (len(log_ANC), len(index), log_ANC.shape[-1])
-            answer_AnC = store.read(place, partial(_answer, shape), tell=self.models.tell)
+        A, _, C = log_probability_KANC.shape[1:]
+        for k, (log_ANC, index) in enumerate(zip(log_probability_KANC, self.index_K, strict=True)):
+            answer_AnC = self.read_one(k, A, C)
             if answer_AnC is None:
                 return False
             log_ANC[:, index.to(log_ANC.device)] = answer_AnC.to(log_ANC)
         return True
 
+    def read_one(self, k: int, num_views: int, num_classes: int) -> Tensor | None:
+        """The answers of one model, `[A, n, C]`; None where they are missing."""
+        shape = (num_views, len(self.index_K[k]), num_classes)
+        return self.models.store.read(self._places[k], partial(_answer, shape), tell=self.models.tell)
+
     def keep(self, log_probability_KANC: Tensor) -> None:
         """Keep the answers that are not there yet, unless the store can be read alone."""
         if self.models.store.is_read_only:
             return
-        rows = zip(log_probability_KANC, self.index_K, self.asked_K, self.models.key_K, self._places, strict=True)
-        for log_ANC, index, asked, key, place in rows:
-            if not self.models.store.has(place):
-                answer_AnC = log_ANC[:, index.to(log_ANC.device)].cpu().contiguous()
-                fields = {"model": key, "records": asked, "shape": list(answer_AnC.shape)}
-                self.models.store.put(place, fields, partial(save_file, {_NAME: answer_AnC}))
+        for k, (log_ANC, index) in enumerate(zip(log_probability_KANC, self.index_K, strict=True)):
+            if not self.models.store.has(self._places[k]):
+                self.keep_one(k, log_ANC[:, index.to(log_ANC.device)])
+
+    def keep_one(self, k: int, answer_AnC: Tensor) -> None:
+        """Keep the answers of one model."""
+        answer_AnC = answer_AnC.cpu().contiguous()
+        key, asked = self.models.key_K[k], self.asked_K[k]
+        fields = {"model": key, "records": asked, "shape": list(answer_AnC.shape)}
+        self.models.store.put(self._places[k], fields, partial(save_file, {_NAME: answer_AnC}))
 
 
 def _answer(shape: tuple[int, ...], artefact: Artefact) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.store.identity import Identity
+from mia_lightning.training.estimators.leaves import Structure
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 
@@ -53,6 +54,16 @@ class Models(ABC):
     @property
     def num_parameters(self) -> int | None:
         return None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the first of the models that failed did so, a clause; None for a loss that was no longer finite."""
+        return None
+
+    @property
+    def structures(self) -> tuple[Structure | None, ...]:
+        """The leaves of each model, None where they are not known; () for models that are no estimators fitted here."""
+        return ()
 
     @property
     def kind(self) -> Kind:

@@ -95,6 +95,8 @@ class Signals:
         form: how the models themselves show their answers, before any output defence.
         views: answers for changed copies of the records, through the same channel; None where no attack needs any.
         room: where arrays of this size lie that are made from these.
+        atoms: into how many equal steps the votes of an estimator divide a probability; None where it is no share of
+            votes.
     """
 
     log_probability_KANC: Tensor
@@ -102,6 +104,7 @@ class Signals:
     form: AnswerForm = field(default_factory=AnswerForm)
     views: ViewSignals | None = None
     room: Room = field(default_factory=Room)
+    atoms: int | None = None
 
     def select(self, kept_K: Tensor) -> "Signals":
         """The observations of the models where the bool mask is True; a view where these stand side by side."""

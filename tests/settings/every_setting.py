@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import torch
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import SkipValidation
+from sklearn.dummy import DummyClassifier
+from torch import nn
 
 import mia_lightning
 from mia_lightning.datasets.population import Population, make_population
@@ -21,6 +23,8 @@ from mia_lightning.settings.kinds import Has, OneOf, Place
 IMAGES = ("models.cnn.CNN", "models.resnet.ResNet18", "models.vit.VisionTransformer", "models.wide_resnet.WideResNet")
 GIVEN: dict[str, dict[str, Any]] = {
     "training.step.recipe.Recipe": {"batch_size": 1, "optimizer": torch.optim.Adam},
+    "run.definition.Audit": {"model": nn.Identity},
+    "targets.estimator.Estimator": {"estimator": DummyClassifier},
     **{name: {"input_shape": [1, 8, 8]} for name in IMAGES},
 }
 

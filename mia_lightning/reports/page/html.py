@@ -34,6 +34,7 @@ from mia_lightning.reports.rows import figures_by_name
 from mia_lightning.reports.schema import AuditReport, ClassFigures, GroupFigures, TargetClass, TargetGroup
 from mia_lightning.reports.sections import signed
 from mia_lightning.reports.sections.records import highest_scores
+from mia_lightning.reports.sections.structure import structure_sentences
 from mia_lightning.reports.sections.threat_model import threat_sentences
 from mia_lightning.terminal.amounts import duration, size
 
@@ -67,6 +68,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
             lowest_rate=dict(list(selection.worst_rates(report).items())[:1]),
             pairs=selection.knowledge_pairs(report),
             threats=threat_sentences(report),
+            structure=structure_sentences(report.structure),
             converging=[attack for attack in report.attacks if attack.convergence is not None],
             rates=_rates(report),
             estimands=list(dict.fromkeys(map(words.about, report.attacks))),

@@ -1,34 +1,10 @@
 """What a model in this process is: a network, trees, or something else."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from mia_lightning.training.models import Kind
 
-_INNER = ("best_estimator_", "estimator_", "base_estimator_", "estimator", "base_estimator")
-_TREES = ("forest", "tree", "boost", "lgbm", "iforest")
-_NETWORKS = ("mlp", "logisticregression", "sgdclassifier", "perceptron", "neuralnet", "ridgeclassifier")
 _MATRIX_OPERATORS = {"Gemm", "MatMul", "Conv", "LinearClassifier", "LSTM", "GRU", "Attention"}
-
-
-def kind_of_estimator(estimator: Any) -> Kind:
-    """By the name of its class, or of what a pipeline, a search or an ensemble holds last."""
-    for _ in range(8):  # deep enough for any nesting in use
-        name = f"{type(estimator).__module__.partition('.')[0]}.{type(estimator).__name__}".lower()
-        if any(part in name for part in _TREES):
-            return "trees"
-        if any(part in name for part in _NETWORKS):
-            return "network"
-        steps = getattr(estimator, "steps", None)
-        inner = (
-            steps[-1][1]
-            if steps
-            else next((each for name in _INNER if (each := getattr(estimator, name, None)) is not None), None)
-        )
-        if inner is None:
-            return "unknown"
-        estimator = inner
-    return "unknown"
 
 
 def kind_of_onnx(content: bytes) -> Kind:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -10,7 +11,9 @@ from uuid import uuid4
 import numpy as np
 from torch import Tensor
 
+from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
+from mia_lightning.membership import Membership
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import PathLike
 from mia_lightning.store.identity import NoIdentityError, digest, identity
@@ -19,7 +22,11 @@ from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, clas
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
-from mia_lightning.targets.endpoints.own_kind import kind_of_estimator
+from mia_lightning.training.estimators.answers import Votes, smoothed, votes_of
+from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.training.estimators.kind import kind_of_estimator
+from mia_lightning.training.estimators.leaves import Structure, structure_of
+from mia_lightning.training.estimators.making import is_estimator
 from mia_lightning.training.models import Kind, Models
 from mia_lightning.training.setup import Setup
 
@@ -54,6 +61,35 @@ class Sklearn(EndpointTarget):
     def sees_normalised(self) -> bool:
         return self.normalised
 
+    @property
+    def own_kind(self) -> Making | None:
+        """Clones of it; None where it is no estimator that can be cloned."""
+        fitted = self.estimator if self.path is None else self._loaded[0]
+        if not is_estimator(fitted) or not hasattr(fitted, "get_params"):
+            return None
+        return Making(make=fitted, normalised=self.normalised)
+
+    def _records(self, population: Population) -> Records:
+        return Records(population=population if self.normalised or population.form is not None else None)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, str]:
+        """The estimator in the file, and a hash of the file."""
+        assert self.path is not None
+        return load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+
+    def structures(
+        self, models: Models, population: Population, membership: Membership
+    ) -> tuple[Structure | None, ...]:
+        """Of the estimator itself, over the records that it was trained on."""
+        fitted = self.estimator if self.path is None else self._loaded[0]
+        if self.own_kind is None:
+            return ()
+        member_n = membership.member_KN[0].nonzero().squeeze(1).to(population.device)
+        records = self._records(population)
+        x_n = records.given(population.x_N[member_n].cpu())
+        return (structure_of(fitted, x_n, population.label_N[member_n].cpu().numpy()),)
+
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         """The same model anew, so that what is asked is not counted."""
         return self.obtain(setup)
@@ -72,22 +108,23 @@ class Sklearn(EndpointTarget):
             estimator, place = self.estimator, type(self.estimator).__name__
             what = {"estimator": _digest_of(estimator)}
         else:
-            estimator, sha256 = load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+            estimator, sha256 = self._loaded
             place, what = Path(self.path).name, {"sha256": sha256}
         return EstimatorEndpoint(
             estimator,
             classes_of(self.asking, setup),
             place=place,
             identity=what,
-            records=Records(population=setup.population if self.normalised else None),
+            records=self._records(setup.population),
             labels=self.asking.labels,
+            smooths=setup.estimators is not None,
         )
 
 
 class EstimatorEndpoint:
     """A fitted estimator (`mia_lightning.targets.endpoints.interface.Endpoint`).
 
-    Records are flattened to `[B, features]`.
+    Records are flattened to `[B, features]`; those with named columns are a table.
 
     Args:
         estimator: with `predict_proba`, whose answers are probabilities, or else `predict`, whose answers are labels.
@@ -96,6 +133,7 @@ class EstimatorEndpoint:
         identity: what it is, as JSON.
         records: as they are, or normalised.
         labels: what its labels are, where they are whole numbers.
+        smooths: whether shares of votes are smoothed, as those of shadow models that are estimators.
 
     Raises:
         InputError: it is not fitted, has neither method, or has classes that are none of `class_names`.
@@ -112,7 +150,10 @@ class EstimatorEndpoint:
         identity: Mapping[str, object],
         records: Records | None = None,
         labels: Labels = "auto",
+        smooths: bool = False,
     ) -> None:
+        self._smooths = smooths
+        self._votes: Votes | None = None
         self.place, self._records = place, records or Records()
         self._what = f"The estimator {place}"
         self.estimator, self._class_names, self._labels = estimator, tuple(class_names), labels
@@ -133,6 +174,7 @@ class EstimatorEndpoint:
             **self._records.identity,
             "class_names": list(self._class_names),
             "labels": labels,
+            **({"smoothed": True} if smooths else {}),
         }
 
     @property
@@ -147,37 +189,44 @@ class EstimatorEndpoint:
         Raises:
             InputError: it does not take the records, or does not give one answer for each.
         """
-        x_BF = self._records.array(x_B).reshape(len(x_B), -1)
+        x_BF = self._records.given(x_B)
         method = "predict_proba" if self._gives_probabilities else "predict"
         try:
             answer = getattr(self.estimator, method)(x_BF)
         # An estimator may raise anything, and scikit-learn mostly raises plain ValueErrors.
         except Exception as error:
             raise InputError(
-                f"{self._what} does not take records of {x_BF.shape[1]} features of {x_BF.dtype} "
+                f"{self._what} does not take records of {self._records.describe(x_BF)} "
                 f"({type(error).__name__}: {first_line(error)}); fit it on records of the data "
                 "set, as they are in memory."
             ) from error
         given = np.asarray(answer)
         if self._gives_probabilities:
-            return self._probabilities(given, len(x_BF))
+            return self._probabilities(given, x_BF)
         return self._read_labels(given, len(x_BF))
 
     def close(self) -> None:
         """Nothing is open."""
 
-    def _probabilities(self, given: Any, B: int) -> list[list[float]]:
+    def _probabilities(self, given: Any, x_BF: Any) -> list[list[float]]:
+        B = len(x_BF)
         if self._is_single(given, B):
             return self._of_one(given.reshape(B, 1))
         if given.ndim != 2 or len(given) != B or given.dtype.kind != "f":
             raise self._no_answer("predict_proba", given, f"[{B}, classes]")
         if self._places is None:
-            return given.tolist()  # type: ignore[no-any-return]  # of numpy
+            return self._smoothed(given, x_BF)
         if given.shape[1] != len(self._places):
             raise self._no_answer("predict_proba", given, f"[{B}, {len(self._places)}], by its classes_")
         answer_BC = np.zeros((B, len(self._class_names)), given.dtype)
         answer_BC[:, self._places] = given
-        return answer_BC.tolist()  # type: ignore[no-any-return]  # of numpy
+        return self._smoothed(answer_BC, x_BF)
+
+    def _smoothed(self, share_BC: Any, x_BF: Any) -> list[list[float]]:
+        if self._smooths:
+            self._votes = self._votes or votes_of(self.estimator, x_BF)
+            share_BC = smoothed(self.estimator, self._votes, share_BC, x_BF)
+        return share_BC.tolist()  # type: ignore[no-any-return]  # of numpy
 
     def _is_single(self, given: Any, B: int) -> bool:
         """Whether one probability is given for two classes."""

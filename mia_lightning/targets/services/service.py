@@ -21,7 +21,6 @@ from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
-from mia_lightning.training.trained import TrainedStack
 
 _LARGEST_SUM_ERROR = 1e-3
 
@@ -230,7 +229,7 @@ class ServiceTarget(Target):
         setup.engine.stages.remark(f"target={service.name}: {remark}.")
         return ServiceModels(service, names, remark=setup.engine.stages.remark)
 
-    def train_shadows(self, setup: Setup) -> ServiceModels | TrainedStack:
+    def train_shadows(self, setup: Setup) -> Models:
         """Shadow models: of the service that trained the targets or, where they are guessed, of `model`."""
         if self.shadows == "guessed":
             return setup.train(setup.membership.shadows, "shadow")

@@ -83,6 +83,10 @@ class Architecture:
         return "eval" in self.probabilities_in
 
 
+NO_ARCHITECTURE = Architecture(name="none", num_parameters=0, has_batch_norm=False, mixes_records=False, refusal=None)
+"""Where no network is trained."""
+
+
 def bound_by(make: Any) -> dict[str, Any]:
     """The arguments that are set already: by a `functools.partial`, or several, also inside of what wraps them."""
     bound: dict[str, Any] = {}

@@ -25,7 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
-from mia_lightning.targets.endpoints.own_kind import kind_of_estimator, kind_of_onnx
+from mia_lightning.targets.endpoints.own_kind import kind_of_onnx
+from mia_lightning.training.estimators.kind import kind_of_estimator
 
 pytestmark = pytest.mark.usefixtures("global_generators")  # of networks that the tests make
 

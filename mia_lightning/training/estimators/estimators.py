@@ -1,0 +1,459 @@
+"""K estimators of one kind: the third form of a stack, a pool of fits over the rows of the membership."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.seeds import derive
+from mia_lightning.store.identity import Identity
+from mia_lightning.training.engine import Engine, Reuse
+from mia_lightning.training.estimators.fitting import Answered, Fit, Kind, fit_and_answer
+from mia_lightning.training.estimators.kept import KeptFits, kept_fits
+from mia_lightning.training.estimators.kind import kind_of_estimator
+from mia_lightning.training.estimators.leaves import Structure
+from mia_lightning.training.estimators.making import described, new_estimator, takes_table
+from mia_lightning.training.estimators.pool import in_pool, refused_by_pool
+from mia_lightning.training.estimators.table import records_of
+from mia_lightning.training.kept_answers import KeptAnswers
+from mia_lightning.training.models import Kind as KindOfModel
+from mia_lightning.training.models import Models, wanted_of_each
+from mia_lightning.training.plan.cores import available_cores
+from mia_lightning.training.plan.room import Room
+from mia_lightning.training.signals import AnswerForm, Signals
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Making:
+    """How the estimators of a role are made and fitted.
+
+    Attributes:
+        make: an estimator that is cloned, fitted or not, or a function or class that makes one.
+        normalised: whether records without named columns are scaled and normalised first.
+        processes: how many fit at the same time; None for one on each core.
+        weighs_leaves: whether single trees are smoothed by the records in a leaf, which can be done to a target alone
+            that is at hand itself; else as one vote.
+    """
+
+    make: Any
+    normalised: bool = False
+    weighs_leaves: bool = True
+    processes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What reports call the estimators."""
+        return described(self.make)
+
+    def check(self) -> None:
+        """Refuse what makes no classifier.
+
+        Raises:
+            InputError: as `new_estimator`.
+        """
+        new_estimator(self.make)
+
+    @property
+    def num_processes(self) -> int:
+        """How many fit at the same time, where there are as many to be fitted."""
+        return self.processes or available_cores()
+
+    def used(self, tell: Callable[[str], object]) -> int:
+        """How many processes are used: one for what cannot be sent to another process, which is said."""
+        processes = self.num_processes
+        reason = refused_by_pool(self.make) if processes > 1 else None
+        if reason is not None:
+            tell(
+                f"The estimator {self.name} cannot be sent to other processes ({reason}), so that all are fitted in "
+                "this one, one after the other; give a function of a module to use all cores."
+            )
+            return 1
+        return processes
+
+
+class EstimatorModels(Models):
+    """K fitted estimators.
+
+    Their answers for the records that they were asked about when they were fitted lie in files of the run. About others
+    they are asked again, and fitted again where they were found in the store, which keeps answers alone.
+
+    Args:
+        making: how they were made.
+        fits: of each.
+        population: that they were fitted on.
+        folder: with the files of the run.
+        answered: what came of each fit.
+        asked: of each, the records that it was asked about.
+        kept: where they are in a store.
+        processes: how many work at the same time.
+    """
+
+    is_local: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        making: Making,
+        kind: Kind,
+        fits: Sequence[Fit],
+        population: Population,
+        folder: Path,
+        answered: Sequence[Answered],
+        asked: Sequence[Tensor],
+        *,
+        kept: KeptFits | None,
+        processes: int,
+    ) -> None:
+        self._making, self._kind_of_fits, self._fits, self._population = making, kind, tuple(fits), population
+        self._folder, self._answered, self._asked = folder, tuple(answered), tuple(asked)
+        self._kept, self._processes = kept, processes
+        self.failed_epoch_K = torch.tensor([-1 if each.failure is None else 0 for each in answered])
+
+    @property
+    def num_models(self) -> int:
+        return len(self._fits)
+
+    @property
+    def architecture_name(self) -> str:
+        return self._making.name
+
+    @property
+    def num_parameters(self) -> int | None:
+        """The nodes of the trees of the first model; None where it has none, or they are not known."""
+        structure = self.structures[0]
+        return None if structure is None else structure.num_nodes
+
+    @property
+    def kind(self) -> KindOfModel:
+        return kind_of_estimator(new_estimator(self._making.make))
+
+    @property
+    def trained_by(self) -> Literal["run"]:
+        return "run"
+
+    @property
+    def structures(self) -> tuple[Structure | None, ...]:
+        """The leaves of each model; None where they are not known."""
+        return tuple(each.structure for each in self._answered)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the first model of those that could not be fitted was not, a clause; None where all were."""
+        return next((each.failure for each in self._answered if each.failure is not None), None)
+
+    @property
+    def atoms(self) -> int | None:
+        """Into how many steps votes divide a probability; None where they are no votes, or models differ."""
+        atoms = {each.atoms for each in self._answered if each.failure is None}
+        return atoms.pop() if len(atoms) == 1 else None
+
+    @property
+    def method(self) -> str:
+        """By which they answer."""
+        return next((each.method for each in self._answered if each.failure is None), "predict_proba")
+
+    def observe(
+        self,
+        population: Population,
+        *,
+        room: Room | None = None,
+        wanted: Tensor | None = None,
+        answered: Callable[[int], object] | None = None,
+    ) -> Signals:
+        """The logarithms of the answers (`answers.log_probabilities`); NaN for a model that could not be fitted.
+
+        Raises:
+            InputError: an estimator does not take the records, or the answers fit neither memory nor disk.
+        """
+        room = room or Room()
+        shape = (self.num_models, 1, len(population), population.num_classes)
+        log_KANC = room.empty(shape, device=population.device).fill_(torch.nan)
+        wanted_KN = wanted_of_each(wanted, self.num_models, population).cpu()
+        left: list[int] = []
+        for k, each in enumerate(self._answered):
+            index = wanted_KN[k].nonzero().squeeze(1)
+            if each.failure is None and not self._fill(log_KANC[k], k, population, index):
+                left.append(k)
+            elif answered is not None:
+                answered(len(index))
+        if left:
+            self._ask(log_KANC, left, population, wanted_KN, answered)
+        form = AnswerForm(kind="labels") if self.method == "predict" else AnswerForm()
+        return Signals(log_probability_KANC=log_KANC, form=form, room=room, atoms=self.atoms)
+
+    def _fill(self, log_ANC: Tensor, k: int, population: Population, index: Tensor) -> bool:
+        """Whether the model was asked about these records when it was fitted."""
+        same = population.x_N is self._population.x_N
+        if not same or not bool(torch.isin(index, self._asked[k]).all()):
+            return False
+        log_nC = np.load(_answers_path(self._folder, self._fits[k].number), mmap_mode="r")
+        place = torch.searchsorted(self._asked[k], index)
+        log_ANC[0, index.to(log_ANC.device)] = torch.from_numpy(log_nC[place.numpy()]).to(log_ANC)
+        return True
+
+    def _ask(
+        self,
+        log_KANC: Tensor,
+        left: Sequence[int],
+        population: Population,
+        wanted_KN: Tensor,
+        answered: Callable[[int], object] | None,
+    ) -> None:
+        """Ask the models `left` about other records than when they were fitted."""
+        chosen = torch.zeros(self.num_models, dtype=torch.bool)
+        chosen[[*left]] = True
+        models = None if self._kept is None else self._kept.models.select(chosen)
+        kept = KeptAnswers.of(models, population, wanted_KN[chosen])
+        missing = []
+        for place, k in enumerate(left):
+            found = None if kept is None else kept.read_one(place, 1, log_KANC.shape[-1])
+            if found is None:
+                missing.append((place, k))
+            else:
+                log_KANC[k][:, wanted_KN[k].nonzero().squeeze(1).to(log_KANC.device)] = found.to(log_KANC)
+        if not missing:
+            return
+        with tempfile.TemporaryDirectory(prefix="mia-records-") as folder:
+            records = records_of(population, Path(folder) / "records", normalised=self._making.normalised)
+            calls = []
+            for _, k in missing:
+                if self._kept is not None:
+                    self._kept.fetch(k, self._fits[k].path)
+                calls.append((self._fits[k], records, wanted_KN[k].nonzero().squeeze(1).numpy()))
+            place_of = {self._fits[k].number: (place, k) for place, k in missing}
+            for each in in_pool(fit_and_answer, (self._kind_of_fits,), calls, processes=self._processes):
+                place, k = place_of[each.number]
+                if each.log_nC is None:
+                    raise InputError(f"The estimator {self._making.name} does not answer ({each.failure}); change it.")
+                log_nC = torch.from_numpy(each.log_nC)
+                log_KANC[k, 0, wanted_KN[k].nonzero().squeeze(1).to(log_KANC.device)] = log_nC.to(log_KANC)
+                if kept is not None and not kept.models.store.is_read_only:
+                    kept.keep_one(place, log_nC[None])
+                if answered is not None:
+                    answered(len(log_nC))
+
+    def select(self, kept_K: Tensor) -> "EstimatorModels":
+        """The models where the bool mask is True."""
+        kept = self._kept
+        if kept is not None:
+            kept = replace(kept, key_K=tuple(compress(kept.key_K, kept_K.tolist())))
+        return EstimatorModels(
+            self._making,
+            self._kind_of_fits,
+            [*compress(self._fits, kept_K.tolist())],
+            self._population,
+            self._folder,
+            [*compress(self._answered, kept_K.tolist())],
+            [*compress(self._asked, kept_K.tolist())],
+            kept=kept,
+            processes=self._processes,
+        )
+
+    def save(self, path: Path) -> None:
+        """Refuses: an estimator is kept as a pickle alone."""
+        raise InputError(
+            f"`save_models` is true, but estimators cannot be written to {path.name}; set it to false, and "
+            "store.estimators=true to keep them as pickles in the store."
+        )
+
+    def identity(self) -> Identity:
+        """The key of the first model in the store; None without one."""
+        return None if self._kept is None else self._kept.key_K[0]
+
+
+def fit_estimators(
+    making: Making,
+    engine: Engine,
+    population: Population,
+    records_K: Sequence[Tensor],
+    asked_KN: Tensor,
+    *,
+    role: str,
+) -> EstimatorModels:
+    """Fit an estimator on the records of each model, in a pool of processes, and ask it about records.
+
+    Model k is a function of its records, of what is made and of (seed, role, k): not of the number of processes.
+    What the store holds is not fitted.
+
+    Args:
+        records_K: int64, the training records of each.
+        asked_KN: bool, the records that each is asked about.
+        role: of the models, such as "shadow".
+
+    Raises:
+        InputError: what is made is no classifier, does not take the records, or a process ended.
+    """
+    making.check()
+    folder = Path(tempfile.mkdtemp(prefix="mia-estimators-"))
+    population = population.to("cpu")
+    records = records_of(population, folder / "records", normalised=making.normalised)
+    kind = Kind(
+        make=making.make,
+        records=records,
+        num_classes=population.num_classes,
+        weighs_leaves=making.weighs_leaves,
+    )
+    weakref.finalize(kind, shutil.rmtree, folder, ignore_errors=True)  # which all selections of the models share
+    label_N = population.label_N.numpy()
+    fits = [
+        Fit(
+            number=k,
+            seed=derive(engine.seed, "estimator", role, k),
+            index_n=index_n.numpy(),
+            class_n=label_N[index_n.numpy()],
+            path=str(folder / f"{k}.fitted"),
+        )
+        for k, index_n in enumerate(records_K)
+    ]
+    remark = engine.stages.remark
+    kept = kept_fits(
+        engine.store,
+        making.make,
+        fits,
+        population,
+        role=role,
+        seed=engine.seed,
+        how=[making.normalised, making.weighs_leaves],
+        tell=remark,
+    )
+    asked = [asked_N.nonzero().squeeze(1) for asked_N in asked_KN.cpu()]
+    fitting = _Fitting(making, engine, kind, fits, folder, asked, kept, role)
+    answered = fitting.run(KeptAnswers.of(None if kept is None else kept.models, population, asked_KN.cpu()))
+    if records.layout.is_table and not takes_table(new_estimator(making.make)):
+        remark(
+            f"{role}: {making.name} takes no columns by name: a ColumnTransformer that is fitted on each model's own "
+            "training records gives it one-hot categories, and medians in the place of missing numbers.",
+            kind="note",
+        )
+    models = EstimatorModels(
+        making, kind, fits, population, folder, answered, asked, kept=kept, processes=fitting.processes
+    )
+    _say_method(models, remark, role)
+    return models
+
+
+def seconds_of_a_fit(making: Making, population: Population, index_n: Tensor) -> float:
+    """How long one takes here and now, with its answers for all records; nothing is kept.
+
+    Raises:
+        InputError: it cannot be fitted.
+    """
+    population = population.to("cpu")
+    with tempfile.TemporaryDirectory(prefix="mia-estimators-") as folder:
+        records = records_of(population, Path(folder) / "records", normalised=making.normalised)
+        index = index_n.numpy()
+        fit = Fit(number=0, seed=0, index_n=index, class_n=population.label_N.numpy()[index], path="")
+        kind = Kind(make=making.make, records=records, num_classes=population.num_classes)
+        answered = fit_and_answer(kind, fit, records, np.arange(len(population)), True)
+    if answered.failure is not None:
+        raise InputError(
+            f"The estimator {making.name} could not be fitted ({answered.failure}); change its parameters."
+        )
+    return answered.seconds
+
+
+class _Fitting:
+    """The fits of one role under way."""
+
+    def __init__(
+        self,
+        making: Making,
+        engine: Engine,
+        kind: Kind,
+        fits: Sequence[Fit],
+        folder: Path,
+        asked: Sequence[Tensor],
+        kept: KeptFits | None,
+        role: str,
+    ) -> None:
+        self._making, self._engine, self._kind, self._fits = making, engine, kind, fits
+        self._folder, self._asked, self._kept, self._role = folder, asked, kept, role
+        self.processes = making.used(engine.stages.remark)
+
+    def run(self, answers: KeptAnswers | None) -> list[Answered]:
+        """What came of each fit, its answers in files."""
+        found = self._found(answers)
+        missing = [fit for fit in self._fits if fit.number not in found]
+        if self._kept is not None:
+            self._engine.reused[self._role] = Reuse(found=len(found), trained=len(missing))
+            if found:
+                self._engine.stages.note(f"{self._role}: {len(found)} of {len(self._fits)} models from the store.")
+        with self._engine.stages.stage(self._role, 0, len(missing)) as bar:
+            for each in self._fitted(missing):
+                found[each.number] = each
+                self._keep(each, answers)
+                bar.count(1)
+        self._say(found)
+        return [found[fit.number] for fit in self._fits]
+
+    def _found(self, answers: KeptAnswers | None) -> dict[int, Answered]:
+        found: dict[int, Answered] = {}
+        if self._kept is None or answers is None:
+            return found
+        for fit in self._fits:
+            known = self._kept.find(fit.number)
+            log_AnC = None if known is None else answers.read_one(fit.number, 1, self._kind.num_classes)
+            if known is not None and log_AnC is not None:
+                np.save(_answers_path(self._folder, fit.number), log_AnC[0].numpy())
+                found[fit.number] = known
+        return found
+
+    def _fitted(self, missing: Sequence[Fit]) -> Iterator[Answered]:
+        """Each as it comes; the first is fitted twice, to see whether its seed decides about all of it."""
+        calls = [(fit, self._kind.records, self._asked[fit.number].numpy(), False) for fit in missing]
+        if missing:
+            first = missing[0]
+            calls.insert(1, (first, self._kind.records, self._asked[first.number].numpy(), True))
+        twice: list[Answered] = []
+        for each in in_pool(fit_and_answer, (self._kind,), calls, processes=self.processes):
+            if each.number == missing[0].number:
+                twice.append(each)
+                if len(twice) == 2:
+                    self._compare(*twice)
+                    continue
+            yield each
+
+    def _compare(self, first: Answered, second: Answered) -> None:
+        if first.log_nC is None or second.log_nC is None or np.array_equal(first.log_nC, second.log_nC):
+            return
+        self._engine.stages.remark(
+            f"{self._role}: {self._making.name} is not determined by its seed: fitted twice on the same records, it "
+            f"answers otherwise, by up to {np.abs(first.log_nC - second.log_nC).max():.3g} nats, so that this run "
+            "cannot be repeated to the digit."
+        )
+
+    def _keep(self, each: Answered, answers: KeptAnswers | None) -> None:
+        if each.log_nC is None:
+            return
+        np.save(_answers_path(self._folder, each.number), each.log_nC)
+        if self._kept is not None:
+            self._kept.keep(each, self._fits[each.number].path)
+            if answers is not None and not answers.models.store.is_read_only:
+                answers.keep_one(each.number, torch.from_numpy(each.log_nC)[None])
+
+    def _say(self, found: dict[int, Answered]) -> None:
+        said = dict.fromkeys(sentence for each in found.values() for sentence in each.said)
+        for sentence in [*said][:3]:
+            count = sum(sentence in each.said for each in found.values())
+            self._engine.stages.remark(f"{self._role}: {count} of {len(found)} estimators warned: {sentence}")
+
+
+def _say_method(models: EstimatorModels, remark: Callable[..., object], role: str) -> None:
+    name = models.architecture_name
+    if models.method == "decision_function":
+        remark(f"{role}: {name} has no predict_proba: its scores are taken for logits.", kind="note")
+    elif models.method == "predict":
+        remark(f"{role}: {name} has neither predict_proba nor decision_function: it shows labels alone.", kind="note")
+
+
+def _answers_path(folder: Path, number: int) -> Path:
+    return folder / f"{number}.npy"

@@ -1,0 +1,185 @@
+"""One fit, with the answers of what was fitted: what a process of the pool does. No torch."""
+
+import contextlib
+import os
+import pickle
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mia_lightning.errors import InputError, first_line
+from mia_lightning.training.estimators.answers import Way, log_probabilities, way_of
+from mia_lightning.training.estimators.frames import Array, Records
+from mia_lightning.training.estimators.leaves import Structure, structure_of
+from mia_lightning.training.estimators.making import ready, seeded_alone
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kind:
+    """What all fits of a role have in common.
+
+    Attributes:
+        make: an estimator to clone, or what makes one.
+        records: of the population that they are fitted on.
+        num_classes: C.
+        weighs_leaves: as of `way_of`.
+    """
+
+    make: Any
+    records: Records
+    num_classes: int
+    weighs_leaves: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """One model.
+
+    Attributes:
+        number: k.
+        seed: of all that is random in it.
+        index_n, class_n: its training records and their classes.
+        path: of the file of the fitted estimator.
+    """
+
+    number: int
+    seed: int
+    index_n: Array
+    class_n: Array
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """A fitted estimator.
+
+    Attributes:
+        estimator: it.
+        way: how it is asked.
+        known_c: by the number of a class that it was given, the class of the data set.
+        structure: its leaves.
+    """
+
+    estimator: Any
+    way: Way
+    known_c: tuple[int, ...]
+    structure: Structure | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answered:
+    """What came of a fit.
+
+    Attributes:
+        number: k.
+        log_nC: float32; the answers for the records asked about; None where it could not be fitted.
+        failure: why it could not be fitted, a clause; None where it could.
+        atoms: as of `Votes`.
+        method: by which it answers.
+        structure: its leaves; None where they are not known.
+        said: its warnings.
+        seconds: of the fit and the answers.
+    """
+
+    number: int
+    log_nC: Array | None = None
+    failure: str | None = None
+    atoms: int | None = None
+    method: str = ""
+    structure: Structure | None = None
+    said: tuple[str, ...] = field(default=())
+    seconds: float = 0.0
+
+
+def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew: bool = False) -> Answered:
+    """Fit an estimator, if its file does not hold it yet, and ask it about records.
+
+    Args:
+        records: that it is asked about.
+        asked_n: the numbers of these.
+        anew: whether it is fitted whatever its file holds, and not written there.
+    """
+    begun = time.perf_counter()
+    said: list[str] = []
+    try:
+        with seeded_alone(fit.seed) as said:
+            fitted = None if anew else _read(fit.path)
+            if fitted is None:
+                fitted = _fitted(kind, fit)
+                if not anew:
+                    _write(fitted, fit.path)
+            log_nC = np.concatenate(
+                [
+                    log_probabilities(
+                        fitted.estimator, fitted.way, records.rows(part), kind.num_classes, fitted.known_c
+                    )
+                    for part in _parts(asked_n)
+                ]
+                or [np.zeros((0, kind.num_classes), np.float32)]
+            )
+    except InputError as error:
+        return Answered(number=fit.number, failure=str(error), said=tuple(said))
+    except Exception as error:  # an estimator may raise anything
+        return Answered(number=fit.number, failure=f"{type(error).__name__}: {first_line(error)}", said=tuple(said))
+    return Answered(
+        number=fit.number,
+        log_nC=log_nC,
+        atoms=fitted.way.votes.atoms,
+        method=fitted.way.method,
+        structure=fitted.structure,
+        said=tuple(said),
+        seconds=time.perf_counter() - begun,
+    )
+
+
+_AT_ONCE = 16_384  # records: bounds memory, not results
+
+
+def _parts(index_n: Array) -> list[Array]:
+    return [index_n[start : start + _AT_ONCE] for start in range(0, len(index_n), _AT_ONCE)]
+
+
+def _fitted(kind: Kind, fit: Fit) -> Fitted:
+    x_n = kind.records.rows(fit.index_n)
+    classes = np.arange(kind.num_classes)
+    estimator = ready(kind.make, kind.records.layout, fit.seed)
+    present_c, own_n = np.unique(fit.class_n, return_inverse=True)
+    known_c, given_n = classes, fit.class_n
+    try:
+        estimator.fit(x_n, given_n)
+    except Exception:
+        if len(present_c) == present_c[-1] + 1:  # numbered without gaps as they are
+            raise
+        # Some refuse numbers of classes with a gap, as a resample without one of them has.
+        estimator = ready(kind.make, kind.records.layout, fit.seed)
+        known_c, given_n = present_c, own_n
+        estimator.fit(x_n, given_n)
+    known = tuple(int(c) for c in known_c)
+    way = way_of(estimator, x_n, given_n, known, weighs_leaves=kind.weighs_leaves)
+    return Fitted(estimator=estimator, way=way, known_c=known, structure=structure_of(estimator, x_n, given_n))
+
+
+def _write(fitted: Fitted, path: str) -> None:
+    """For further questions; where it cannot be written, it is fitted again."""
+    partial = f"{path}.{os.getpid()}"
+    with contextlib.suppress(Exception):
+        with open(partial, "wb") as file:
+            pickle.dump(fitted, file, protocol=5)
+        os.replace(partial, path)
+    with contextlib.suppress(OSError):
+        os.unlink(partial)
+
+
+def _read(path: str) -> Fitted | None:
+    """What this run has written to its own folder; None for nothing."""
+    return _loaded(path, os.stat(path).st_mtime_ns) if Path(path).exists() else None
+
+
+@lru_cache(2)
+def _loaded(path: str, _: int) -> Fitted:
+    with open(path, "rb") as file:
+        return pickle.load(file)  # type: ignore[no-any-return]

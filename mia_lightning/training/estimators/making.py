@@ -1,0 +1,182 @@
+"""How an estimator is made for one model: anew, seeded by name, with one thread, and with columns that it can take.
+
+No torch, so that the processes of the pool start quickly.
+"""
+
+import copy
+import hashlib
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mia_lightning.errors import InputError, first_line, one_line
+from mia_lightning.training.estimators.frames import Layout
+
+ANSWERS = ("predict_proba", "decision_function", "predict")
+"""The methods that answer, the most telling one first."""
+
+_SEEDS = ("random_state", "random_seed")
+_THREADS = ("n_jobs", "nthread", "thread_count", "num_threads")
+_LONGEST = 120  # characters of a description
+
+
+def is_estimator(value: object) -> bool:
+    """Whether it is an object, no class, that can be fitted and asked."""
+    answers = any(hasattr(value, method) for method in ANSWERS)
+    return not isinstance(value, type) and callable(getattr(value, "fit", None)) and answers
+
+
+def is_fitted(estimator: object) -> bool:
+    """Whether it has learnt its classes, as a classifier has after `fit`."""
+    try:
+        return getattr(estimator, "classes_", None) is not None
+    except Exception:  # such as the NotFittedError of a property
+        return False
+
+
+def new_estimator(make: Any) -> Any:
+    """An estimator that is not fitted: a clone of one, or what a function or class makes.
+
+    Raises:
+        InputError: it cannot be made, is no classifier, or lacks `fit` or an answer.
+    """
+    what = f"`estimator` {_name(make)}"
+    try:
+        made = _cloned(make) if is_estimator(make) else make() if callable(make) else make
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{what} makes no estimator ({type(error).__name__}: {first_line(error)}); give an estimator that is not "
+            "fitted, or a function without arguments that returns one."
+        ) from error
+    if not callable(getattr(made, "fit", None)):
+        raise InputError(
+            f"{what} gives a {type(made).__name__}, which has no `fit`; give an estimator of scikit-learn."
+        )
+    if not any(hasattr(made, method) for method in ANSWERS):
+        raise InputError(
+            f"{what} gives a {type(made).__name__}, which has none of {', '.join(ANSWERS)}; give a classifier."
+        )
+    if _is_regressor(made):
+        raise InputError(f"{what} gives a {type(made).__name__}, which predicts numbers; give a classifier.")
+    return made
+
+
+def ready(make: Any, layout: Layout, seed: int) -> Any:
+    """A new estimator for records of this layout: every part of it is seeded by name and uses one thread."""
+    made = new_estimator(make)
+    if layout.is_table and not takes_table(made):
+        made = with_columns(made, layout)
+    changed: dict[str, int | None] = {}
+    parameters = _parameters(made)
+    for name in sorted(parameters):
+        owner, _, last = name.rpartition("__")
+        if last in _SEEDS:
+            changed[name] = _seed_of(seed, name)
+        elif last in _THREADS:
+            # None is one thread in scikit-learn, where some warn of any number, and all of them elsewhere.
+            package = type(parameters[owner] if owner else made).__module__.partition(".")[0]
+            changed[name] = None if package == "sklearn" else 1
+    if changed:
+        made.set_params(**changed)
+    return made
+
+
+def takes_table(estimator: Any) -> bool:
+    """Whether it is a Pipeline, or a search over one, and so takes columns by their names."""
+    if hasattr(estimator, "steps"):
+        return True
+    inner = getattr(estimator, "estimator", None)
+    return inner is not None and takes_table(inner)
+
+
+def with_columns(estimator: Any, layout: Layout) -> Any:
+    """A Pipeline that makes numbers of the columns: one-hot categories, and medians in the place of missing numbers.
+
+    It is fitted on the training records of its model alone.
+    """
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    F, M = len(layout.numbers), len(layout.categories)
+    parts = []
+    if F:
+        parts.append(("numbers", SimpleImputer(strategy="median", keep_empty_features=True), list(range(F))))
+    if M:
+        encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+        parts.append(("categories", encoder, list(range(F, F + M))))
+    return Pipeline([("columns", ColumnTransformer(parts)), ("estimator", estimator)])
+
+
+def described(make: Any) -> str:
+    """What reports call the estimator: its class, with the parameters that differ from their defaults."""
+    made = new_estimator(make)
+    text = one_line(" ".join(repr(made).split()))
+    if text.startswith("<") or len(text) > _LONGEST:
+        steps = getattr(made, "steps", None)
+        inner = "" if not steps else " of " + ", ".join(type(step).__name__ for _, step in steps)
+        return f"{type(made).__name__}{inner}"[:_LONGEST]
+    return text
+
+
+@contextmanager
+def seeded_alone(seed: int) -> Iterator[list[str]]:
+    """Within the context the global generators are seeded, one thread works, and warnings are collected."""
+    from threadpoolctl import threadpool_limits
+
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    said: list[str] = []
+    try:
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+            said += dict.fromkeys(
+                f"{each.category.__name__}: {first_line(Warning(str(each.message)))}" for each in caught
+            )
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def _cloned(estimator: Any) -> Any:
+    from sklearn.base import clone
+
+    try:
+        return clone(estimator)
+    except (TypeError, RuntimeError):  # it has no `get_params`, or changes what it is given
+        if is_fitted(estimator):
+            raise
+        return copy.deepcopy(estimator)
+
+
+def _parameters(estimator: Any) -> Mapping[str, Any]:
+    if not hasattr(estimator, "get_params") or not hasattr(estimator, "set_params"):
+        return {}
+    return estimator.get_params(deep=True)  # type: ignore[no-any-return]  # of scikit-learn
+
+
+def _seed_of(seed: int, name: str) -> int:
+    """In [0, 2**31), which every library takes."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest(), "little") >> 33
+
+
+def _is_regressor(estimator: Any) -> bool:
+    from sklearn.base import is_classifier, is_regressor
+
+    try:
+        return is_regressor(estimator) and not is_classifier(estimator)
+    except Exception:  # of another library, which has no tags
+        return getattr(estimator, "_estimator_type", None) == "regressor"
+
+
+def _name(make: Any) -> str:
+    return str(getattr(make, "__qualname__", None) or type(make).__name__)
