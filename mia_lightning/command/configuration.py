@@ -54,7 +54,7 @@ class Configuration:
         estimate: whether the run is only to say what it would take.
         output: what goes to stdout.
         scale, scales, comparison, experiments: of experiments.
-        dataset, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
+        dataset, task, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
         guess, canary, store, gate, report, sweep: settings of these names.
@@ -74,6 +74,7 @@ class Configuration:
     output: Literal["text", "json", "markdown", "junit"] = "text"
     scale: Text = "paper"
     dataset: Section
+    task: Section
     membership: Section
     model: Section
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
@@ -151,6 +152,8 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
+    if "task" not in config:  # of a run that knew classes alone
+        config = OmegaConf.merge({"task": {"_target_": "mia_lightning.tasks.classification.Classification"}}, config)
     for name in NODES:  # before interpolations into them fail
         if config.get(name) is None:
             check_node(None, name)

@@ -20,6 +20,7 @@ from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike
 from mia_lightning.settings.overrides import override
 from mia_lightning.settings.words import Words
+from mia_lightning.tasks.interface import LabelTask
 
 Delimiter = Annotated[
     str,
@@ -39,6 +40,7 @@ def load_csv(
     drop_columns: Annotated[Sequence[Name], FromList, Words("a list of names of columns")] | None = None,
     delimiter: Delimiter | None = None,
     name: Name | None = None,
+    task: LabelTask | None = None,
 ) -> Population:
     """A table of numbers: each column but those of label, member and group is a float32 feature, in file order.
 
@@ -48,7 +50,7 @@ def load_csv(
         path: a file whose first line names the columns: UTF-8, or UTF-16 with a byte order mark, as it is or compressed
             (gzip, bzip2, xz, Zstandard, a zip file of one table).
         label_column: text or numbers; the sorted distinct values (numbers by value) name the classes. "1" and "1.0" are
-            one class.
+            one class. Of a regression, numbers.
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
             reported, too.
@@ -56,6 +58,7 @@ def load_csv(
         delimiter: one character; None for the one of comma, semicolon, tab and bar of which the header line has most.
             The two characters `\\t` stand for a tab.
         name: of the data set, in reports; by default the file's name without its ending.
+        task: what a label is; by default a class.
 
     Raises:
         InputError: the file is absent, empty, ragged or no such text, a column is unknown, a value is missing or no
@@ -74,9 +77,13 @@ def load_csv(
     features = [column for column in used if column not in named.values()]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    class_names, label_N = _distinct(table, label_column, "label")
-    name_C = [number if math.isfinite(number := _number(each)) else None for each in class_names]
-    check_classes(name_C, label_N, f"column {label_column!r} of {table.place}")
+    has_classes = task is None or task.has_classes
+    if has_classes:
+        class_names, label_N = _distinct(table, label_column, "label")
+        name_C = [number if math.isfinite(number := _number(each)) else None for each in class_names]
+        check_classes(name_C, label_N, f"column {label_column!r} of {table.place}")
+    else:
+        class_names, label_N = [label_column], _numbers(table, label_column)
     group_names, group_N = (None, None) if group_column is None else _distinct(table, group_column, "group")
     member_N = None if member_column is None else _truth(table, member_column)
     x = np.empty((len(label_N), len(features)), np.float32)
@@ -84,7 +91,7 @@ def load_csv(
     for j, column in enumerate(features):
         values = _numbers(table, column)
         x[:, j] = values
-        if looks_like_identifier(values, label_N):
+        if has_classes and looks_like_identifier(values, label_N):
             identifiers.append(column)
     remarks = []
     if identifiers and are_few(len(identifiers), len(features)):
@@ -99,6 +106,7 @@ def load_csv(
         group=group_N,
         group_names=group_names,
         remarks=remarks,
+        task=task,
     )
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array, as_constant, as_mask, as_tensor
@@ -14,6 +13,7 @@ from mia_lightning.datasets.groups import numbered
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
+from mia_lightning.tasks import Classification, Task
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
@@ -32,16 +32,17 @@ def make_population(
     mean: Array | float | None = None,
     std: Array | float | None = None,
     remarks: Sequence[str] | None = None,
+    task: Task | None = None,
 ) -> "Population":
     """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
 
     Args:
         x: `[N, *features]`; float64 becomes float32, bool becomes uint8, uint16 to uint64 become int64, other
             floating and integer types stay.
-        label: `[N]`, of any integer type.
+        label: `[N]`, of any integer type; under another `task` also numbers, or `[N, labels]` of 0 and 1.
         name: of the population, in reports and error messages.
         class_names: one for each class; by default the numbers from 0 to the largest label, which must then be
-            below N.
+            below N. Of other tasks, one for each label or predicted number.
         member: bool `[N]`, the records that a given target was trained on.
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
@@ -50,6 +51,7 @@ def make_population(
             127, else 1.
         mean, std: as in `Population`; numbers, too.
         remarks: about the records; None for those that can be read off the arrays.
+        task: what the labels are; None for classes.
 
     Raises:
         InputError: values that are no numbers, labels that are not integers, or what `Population` refuses.
@@ -65,21 +67,11 @@ def make_population(
         as_tensor(x, f"x of population {name!r}"),
         as_tensor(label, f"label of population {name!r}"),
     )
-    if label_N.is_floating_point():
-        dtype = getattr(label, "dtype", label_N.dtype)
-        raise InputError(
-            f"label of population {name!r} has dtype {dtype}: give class numbers of an integer type, "
-            "for instance by label.astype('int64')"
-        )
-    is_counted = class_names is None
+    task = Classification() if task is None else task
+    label_N = task.read(label_N, getattr(label, "dtype", label_N.dtype), f"label of population {name!r}")
+    is_counted = class_names is None and task.has_classes
     if class_names is None:
-        highest = int(label_N.max()) if label_N.numel() else 0
-        if highest >= max(2, label_N.numel()):
-            raise InputError(
-                f"label {highest} of population {name!r} would make {highest + 1} classes of {label_N.numel()} "
-                "records: number the classes from 0, or name them all in class_names"
-            )
-        class_names = [str(c) for c in range(highest + 1)]
+        class_names = task.names(label_N, f"population {name!r}")
     group_N: Tensor | None = None
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
@@ -88,7 +80,7 @@ def make_population(
     population = Population(
         name=name,
         x_N=x_N,
-        label_N=label_N.to(torch.int64),
+        label_N=label_N,
         class_names=tuple(str(each) for each in class_names),
         scale=by_range,
         mean=None if mean is None else as_constant(mean, f"mean of population {name!r}"),
@@ -96,11 +88,15 @@ def make_population(
         member_N=None if member is None else as_mask(member, f"member of population {name!r}"),
         group_N=group_N,
         group_names=names,
+        task=task,
     )
+    task.check_all(population.label_N, population.class_names, name)
     own_N = population.label_N.cpu().numpy()
     if is_counted:
         check_classes(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
     if remarks is None:
-        remarks = about_arrays(x, own_N, name)
-    remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))
+        remarks = about_arrays(x, own_N, name) if task.has_classes else ()
+    if task.has_classes:
+        remarks = (*remarks, *about_classes(own_N, population.class_names, name))
+    remarks = (*of_scale, *remarks)
     return replace(population, remarks=remarks)

@@ -80,13 +80,26 @@ class SetSection(_Section):
     is_training: bool
 
 
+class TaskSection(_Section):
+    """What a record's answer is, and in which words the report speaks of it."""
+
+    name: str = "classification"
+    utility: str = "accuracy"  # what train_accuracy and test_accuracy are
+    stratum: str = "class"  # what per_class is about
+    strata_name: str = "classes"
+    seen: str = "all probabilities"  # of an answer
+
+
 class DatasetSection(_Section):
+    """`num_classes` and `class_names` are those of what per_class is about (`TaskSection.strata_name`)."""
+
     name: str
     num_records: int
     num_classes: int
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
     fingerprint: str  # SHA-256 of records and labels in row order
+    values: tuple[str, ...] = ()  # predicted: labels or numbers; empty for classes
     sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
 
 
@@ -124,7 +137,7 @@ class TargetGroup(_Section):
 
 
 class TargetSection(_Section):
-    """The model under attack; accuracies are means over targets where there are several."""
+    """The model under attack; accuracies (`TaskSection.utility`) are means over targets where there are several."""
 
     architecture: str
     num_parameters: int | None  # null where it is not known
@@ -437,6 +450,7 @@ class AuditReport(_Section):
     headline: str = ""  # the result in one line; that the audit cannot be trusted, where it cannot
     trust: TrustSection = Field(default_factory=lambda: TrustSection(verdict="not checked"))
     about: AboutSection = Field(default_factory=AboutSection)
+    task: TaskSection = Field(default_factory=TaskSection)
     run: RunSection
     dataset: DatasetSection
     membership: MembershipSection
@@ -470,8 +484,8 @@ class AuditReport(_Section):
         return "\n".join(
             (
                 f"AuditReport: {self.headline or self.trust.verdict}".replace("\u00a0", " "),
-                f"  target: {about.model or target.architecture} on {self.dataset.name}, train accuracy "
-                f"{target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}",
+                f"  target: {about.model or target.architecture} on {self.dataset.name}, train "
+                f"{self.task.utility} {target.train_accuracy:.3f}, test {self.task.utility} {target.test_accuracy:.3f}",
                 f"  attacks: {', '.join(each.name for each in self.attacks[:8])}"
                 f"{f' and {len(self.attacks) - 8} more' if len(self.attacks) > 8 else ''}; {best}",
                 f"  {self.shadow.count} shadow models, seed {self.run.seed}; gate: {gate}",

@@ -35,6 +35,7 @@ from mia_lightning.targets.checkpoint import Checkpoint
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
+from mia_lightning.tasks import BY_NAME, Task
 from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
 from mia_lightning.training.step.recipe import Recipe, default_recipe
@@ -53,6 +54,12 @@ def _as_target(given: object) -> object:
         return Existing(network=given)
 
 
+def _as_task(given: object) -> object:
+    """A task by its name."""
+    return BY_NAME[given]() if isinstance(given, str) and given in BY_NAME else given
+
+
+_TASK = Words(f"one of {', '.join(BY_NAME)}, or a `Task` like them")
 _PLAN = Words("one of those in conf/membership, or a `Plan` like them")
 _TARGET = Words("one of those in conf/target, or a `Target` like them")
 _SOURCE = Words("one of those in conf/shadow, or a `Source` like them")
@@ -68,9 +75,12 @@ class Audit:
     Attributes:
         data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`; or a
             LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`.
-        label: int `[N]`, from 0.
-        model: class or function that makes an untrained network with logits `[B, C]`; it is passed
-            `input_shape` and `num_classes` if it takes parameters of these names.
+        label: int `[N]`, from 0; under another `task` numbers, or `[N, labels]` of 0 and 1.
+        task: what a label is: `classification`, `binary`, `multilabel`, `regression`, or an object such as
+            `Regression(likelihood="laplace")`; None for what the data say, classes of arrays.
+        model: class or function that makes an untrained network with logits `[B, C]`, or, in a regression, predictions
+            `[B, D]`; it is passed `input_shape` and `num_classes` (or `num_outputs`) if it takes parameters of these
+            names.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
             are seen to give.
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
@@ -121,6 +131,7 @@ class Audit:
 
     data: SkipValidation[Population | Array | Any] = field(kw_only=False)
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
+    task: Annotated[Annotated[Task, _TASK] | None, BeforeValidator(_as_task)] = None
     model: MakesNetwork
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -157,8 +168,11 @@ class Audit:
         return of_fit(given)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", _as_population(self.data, self.label))
+        population = _as_population(self.data, self.label, self.task)
+        population.task.check_all(population.label_N, population.class_names, population.name)
+        object.__setattr__(self, "data", population)
         object.__setattr__(self, "label", None)
+        object.__setattr__(self, "task", population.task)
         _check_names([attack.name for attack in self.attacks])
         twice = next((each for i, each in enumerate(self.defenses) if each in self.defenses[:i]), None)
         if twice is not None:
@@ -227,18 +241,19 @@ def _as_the_data_say(training: Recipe, population: Population) -> Recipe:
     return training if training.augment or not population.augment else replace(training, augment=population.augment)
 
 
-def _as_population(data: Any, label: Array | None) -> Population:
+def _as_population(data: Any, label: Array | None, task: Task | None) -> Population:
     if isinstance(data, Population) or is_own(data):
         if label is not None:
             name = data.__name__ if isinstance(data, type) else type(data).__name__
             raise InputError(f"`label` is given beside a {name}, which has labels of its own; leave it out.")
-        return data if isinstance(data, Population) else Population.of(data)
+        population = data if isinstance(data, Population) else Population.of(data)
+        return population if task is None else population.under(task)
     if label is None:
         raise InputError(
             "`label` is missing; give the class of each record, or as the first argument a Population, as "
             "Population.of makes one of a dataset."
         )
-    return make_population(data, label)
+    return make_population(data, label, task=task)
 
 
 def _check_names(names: Sequence[object]) -> None:

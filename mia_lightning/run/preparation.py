@@ -250,6 +250,7 @@ def check_attacks(
             population.input_shape,
             answers_others=target.answers_others,
             folds=target.folds,
+            task=population.task,
             with_count=with_count,
         )
         if reason is not None:

@@ -192,14 +192,14 @@ def _exposed(found: Vulnerability, m: int, population: Population) -> ExposedRec
     return ExposedRecord(
         record=record,
         record_name=population.record_names[record] if population.record_names else None,
-        class_name=population.class_names[int(population.label_N[record])],
+        class_name=population.strata.names[int(population.strata.number_N[record])],
         **shown,
     )
 
 
 def _columns(found: Vulnerability, population: Population) -> Columns:
     """The columns of one attack, by name."""
-    label_M = population.label_N.numpy()[found.record_M]
+    label_M = population.strata.number_N.numpy()[found.record_M]
     return {"record": found.record_M, "label": label_M, **_figures(found)}
 
 

@@ -112,7 +112,7 @@ def taken(
     name = own_name(make_network) if trainable else None
     if name is None:
         architecture = inspect_architecture(make_network, population, trainable=trainable)
-        return Taken(architecture=architecture, recipe=changed(recipe))
+        return Taken(architecture=architecture, recipe=changed(_of_task(recipe, population)))
     own = changed(by_itself(recipe, name, population.loading, place))
     architecture = inspect_architecture(make_network, population, trains_itself=True)
     tried = try_step(make_network, population, own, num_records)
@@ -128,6 +128,13 @@ def taken(
         )
         or None,
     )
+
+
+def _of_task(recipe: Recipe, population: Population) -> Recipe:
+    """The recipe with the loss of the task, where nobody has chosen another."""
+    objective = population.task.objective
+    is_usual = recipe.objective is default_recipe().objective
+    return replace(recipe, objective=objective) if objective is not None and is_usual else recipe
 
 
 def _said(recipe: Recipe, name: str, population: Population, place: str, left_out: tuple[str, ...]) -> str:
