@@ -152,10 +152,8 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    if "task" not in config:  # of a run that knew classes alone
-        config = OmegaConf.merge({"task": {"_target_": "mia_lightning.tasks.classification.Classification"}}, config)
     for name in NODES:  # before interpolations into them fail
-        if config.get(name) is None:
+        if config.get(name) is None and (name in config or name != "task"):  # older runs have none
             check_node(None, name)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -163,6 +161,7 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     content = {str(name): value for name, value in resolved.items()}
+    content.setdefault("task", {"_target_": "mia_lightning.tasks.classification.Classification"})
     for name, default in (("convergence", False), ("estimate", False), ("output", "text"), ("store", {"dir": None})):
         content.setdefault(name, default)
     for name in ("shadow", "trainer"):

@@ -174,7 +174,8 @@ class Task(ABC):
         Args:
             value, mean, std: of `normal`, any shapes that broadcast.
         """
-        return torch.special.log_ndtr((value - mean) / std)
+        below: Tensor = torch.special.log_ndtr((value - mean) / std)
+        return below
 
     @abstractmethod
     def log_likelihood(self, answer: Tensor, label: Tensor, *, temperature: float, soft_margin: float) -> Tensor:

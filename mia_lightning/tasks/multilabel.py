@@ -142,6 +142,8 @@ class Multilabel(Task):
 
 def _ranks(value_N: Tensor) -> Tensor:
     """Ranks from 1, ties at their mean, float64."""
+    place_N: Tensor
+    count_U: Tensor
     _, place_N, count_U = value_N.unique(return_inverse=True, return_counts=True)
     last_U = count_U.cumsum(0).double()
     return (last_U - (count_U.double() - 1) / 2)[place_N]

@@ -44,6 +44,9 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
     """
     way, num_classes = kept_way(network), population.num_classes
     form = "auto" if way is None else way.form
+    if way is not None and population.task.outputs == "numbers" and form not in ("auto", "logits"):
+        rest = f"is {form!r}, and under task={population.task.name} a model gives numbers; set it to auto."
+        raise SettingError(way.section, "output", rest)
     found: dict[str, str] = {}  # the last layer, by the mode in which it gives probabilities
     is_log = False
     clauses = [way.found] if way is not None and way.found else []
