@@ -209,7 +209,7 @@ class Regression(Task):
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """R², the share of the variance of the values that is predicted; a mean over the numbers that vary."""
-        label_ND = label_N.reshape(len(label_N), -1).double()
+        label_ND = label_N.reshape(answer_NC.shape).double()
         if len(label_ND) == 0:
             return math.nan
         total_D = (label_ND - label_ND.mean(0)).square().sum(0)
@@ -219,7 +219,7 @@ class Regression(Task):
 
     def utility_of_strata(self, answer_NC: Tensor, label_N: Tensor, of_SN: Tensor) -> Tensor:
         """1 − mean squared residual in a range / variance of all values: within a range these vary too little."""
-        label_ND = label_N.reshape(len(label_N), -1).double()
+        label_ND = label_N.reshape(answer_NC.shape).double()
         if len(label_ND) == 0:
             return torch.full((len(of_SN),), math.nan, dtype=torch.float64)
         variance_D = (label_ND - label_ND.mean(0)).square().mean(0)
