@@ -115,7 +115,7 @@ def _check_likelihood(
         class_names=population.strata.names,
     )
     peers = Peers(
-        signal_KN=log_confidence(shadows, label_N).numpy(),
+        signal_KN=_said(shadows).numpy(),
         is_right_KN=np.zeros(out_KN.shape, bool),
         out_KN=out_KN.numpy(),
     )
@@ -134,7 +134,13 @@ def _check_likelihood(
         source = torch.from_numpy(np.ascontiguousarray(source_N))
         other = replace(target, log_probability_KANC=target.log_probability_KANC[:, :, source])
         moved[cause] = (log_confidence(other, label_N)[0].numpy(), judged_N)
-    return check_likelihood(task, answers, peers, utilities, moved)
+    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved)
+
+
+def _said(signals: Signals) -> Tensor:
+    """`Task.said` of each model and record, `[K, N]`; numbers in their units."""
+    answer_KNC = signals.log_probability_KANC[:, 0]
+    return signals.task.said(answer_KNC if signals.unit_D is None else answer_KNC / signals.unit_D)
 
 
 def _answers(

@@ -185,6 +185,10 @@ class Task(ABC):
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """One number `[..., N]` that is nearly normal over records, larger for members, for a regressor."""
 
+    def said(self, answer: Tensor) -> Tensor:
+        """One number `[..., N]` of an answer alone, which models of the same records agree on more than by chance."""
+        return answer.double().sum(-1)
+
     def features(self, label_B: Tensor, num_outputs: int) -> Tensor:
         """What a regressor is told of the labels, `[B, F]`."""
         return label_B.reshape(len(label_B), -1)

@@ -117,6 +117,10 @@ class Multilabel(Task):
         """Σ over labels of log σ(z / T − m), z the logit of what the label is."""
         return logsigmoid(self.normal(answer, label) / temperature - soft_margin).sum(-1)
 
+    def said(self, answer: Tensor) -> Tensor:
+        """The sum of the logits."""
+        return self.normal(answer, torch.ones_like(answer)).sum(-1)
+
     def vectors(self, answer: Tensor, label: Tensor) -> Tensor:
         """The log probabilities of the labels, and of what each of them is."""
         return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()

@@ -36,7 +36,9 @@ class Case:
         shadows = evidence(
             signals.select(torch.arange(rows) < SHADOWS), self.whole.member_KN[:SHADOWS], label_N=self.label_N
         )
-        in_population_N = torch.arange(num_records) >= num_records - POPULATION  # scored, too, which is of no matter to the laws
+        in_population_N = (
+            torch.arange(num_records) >= num_records - POPULATION
+        )  # scored, too, which is of no matter to the laws
         self.shadows: Evidence = replace(shadows, population_N=in_population_N).in_units_of()
         self.targets = in_units(signals.select(self.is_target_K), self.shadows)
         self.is_member_TN = self.whole.member_KN[self.is_target_K]

@@ -1,12 +1,12 @@
 """Whether a given target is what it is taken for, where its answers are no classes: by the likelihood of its records.
 
 It is `void` if its members are less likely under it than the others, if its answers in another order suit the records
-better, or if the likelihood of its records has nothing to do with that under the shadow models that were not trained on
+better, or if its answers have nothing to do with those of the shadow models that were not trained on
 them; it is `unconfirmed` if it predicts no better than a constant, or far worse than the shadow models do.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.stats import binom, mannwhitneyu
 
@@ -33,12 +33,18 @@ class Utilities:
 
 
 def check_likelihood(
-    task: Task, answers: Answers, peers: Peers | None, utilities: Utilities, moved: Mapping[str, tuple[Array, Array]]
+    task: Task,
+    answers: Answers,
+    said_N: Array,
+    peers: Peers | None,
+    utilities: Utilities,
+    moved: Mapping[str, tuple[Array, Array]],
 ) -> Sanity:
     """Whether the target is what it is taken for.
 
     Args:
         answers: `signal_N` is the log density of the record under the target, `label_N` the stratum of its label.
+        said_N: one number of each answer of the target alone; the signals of `peers` are theirs.
         moved: by what would be wrong, the log density of each record with its answers in another order, and the records
             that can be judged, bool.
     """
@@ -47,7 +53,7 @@ def check_likelihood(
     )
     _members_less_likely(answers, found)
     _other_order(answers, moved, found)
-    correlation = correlated(answers, peers, found, parts=task.strata_name)
+    correlation = correlated(replace(answers, signal_N=said_N), peers, found, parts=task.strata_name)
     _no_better(task, utilities, found)
     verdict: Verdict = "void" if found.void else "unconfirmed" if found.unconfirmed else "sound"
     cause, mend = None, None
