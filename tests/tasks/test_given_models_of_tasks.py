@@ -34,7 +34,7 @@ def trained() -> Scaled:
     with isolated(0, "given regression"):
         network = Scaled(float(y.mean()), float(y.std()))
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-        for _ in range(400):
+        for _ in range(100):
             optimizer.zero_grad()
             ((network(x) - y) / network.std).square().mean().backward()
             optimizer.step()
@@ -74,14 +74,16 @@ def test_a_network_that_predicts_in_the_unit_of_the_values_is_sound_and_leaks() 
     network = trained()
     report = audit(network)
     assert report.trust.verdict == "sound", report.trust
-    assert report.trust.correlation is not None and report.trust.correlation > 0.2
+    assert report.trust.correlation is not None
+    assert report.trust.correlation > 0.2
     data = records("regression")
     predicted = network(data.x_N).detach().double()
     of_members = data.label_N[MEMBERS].double()
     left = (of_members - predicted[MEMBERS]).square().sum() / (of_members - of_members.mean()).square().sum()
     assert report.target.train_accuracy == pytest.approx(1 - float(left), abs=1e-5)
     aucs = {each.name: each.overall.auc.value or 0 for each in report.attacks}
-    assert aucs["loss"] > 0.65 and aucs["lira_online"] > 0.65
+    assert aucs["loss"] > 0.65
+    assert aucs["lira_online"] > 0.65
 
 
 @pytest.mark.slow
@@ -97,7 +99,8 @@ def test_a_network_that_predicts_in_another_unit_or_a_constant_is_never_trusted(
 def test_members_and_others_exchanged_are_void() -> None:
     report = audit(trained(), membership=mia.Given(member_N=~MEMBERS))
     assert report.trust.verdict == "void"
-    assert report.trust.cause is not None and "exchanged" in report.trust.cause
+    assert report.trust.cause is not None
+    assert "exchanged" in report.trust.cause
 
 
 @pytest.mark.slow

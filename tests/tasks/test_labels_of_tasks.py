@@ -22,16 +22,20 @@ def test_numbers_may_be_of_any_type_and_stand_in_a_column() -> None:
     task = mia.Regression()
     whole = mia.make_population(X, np.arange(8), task=task)
     column = mia.make_population(X, np.arange(8.0)[:, None], task=task)
-    assert whole.label_N.dtype == torch.float32 and torch.equal(whole.label_N, column.label_N)
-    assert whole.num_classes == 1 and whole.class_names == ("value",)
+    assert whole.label_N.dtype == torch.float32
+    assert torch.equal(whole.label_N, column.label_N)
+    assert whole.num_classes == 1
+    assert whole.class_names == ("value",)
     several = mia.make_population(X, np.random.default_rng(1).normal(size=(8, 2)), task=task, class_names=["a", "b"])
-    assert several.label_N.shape == (8, 2) and several.num_classes == 2
+    assert several.label_N.shape == (8, 2)
+    assert several.num_classes == 2
 
 
 def test_labels_are_bytes_of_0_and_1() -> None:
     for label in (ON, ON.astype(bool), ON.astype(np.float32), torch.tensor(ON)):
         population = mia.make_population(X, label, task=mia.Multilabel(), class_names=["cat", "dog"])
-        assert population.label_N.dtype == torch.uint8 and population.label_N.tolist() == ON.tolist()
+        assert population.label_N.dtype == torch.uint8
+        assert population.label_N.tolist() == ON.tolist()
 
 
 @pytest.mark.parametrize(
@@ -115,13 +119,15 @@ def test_loaders_read_labels_of_the_task(tmp_path: Path) -> None:
     lines = ["a,b,price", *(f"{i},{i * i},{i / 4}" for i in range(40))]
     (tmp_path / "houses.csv").write_text("\n".join(lines))
     houses = load_csv(path=tmp_path / "houses.csv", label_column="price", task=mia.Regression())
-    assert houses.class_names == ("price",) and houses.label_N.tolist() == [i / 4 for i in range(40)]
+    assert houses.class_names == ("price",)
+    assert houses.label_N.tolist() == [i / 4 for i in range(40)]
     with pytest.raises(InputError, match=r"price.*measurement"):
         load_csv(path=tmp_path / "houses.csv", label_column="price")
 
 
 def test_diabetes_is_a_regression() -> None:
     population = load_diabetes()
-    assert population.task == mia.Regression() and len(population) == 442
+    assert population.task == mia.Regression()
+    assert len(population) == 442
     assert (float(population.label_N.min()), float(population.label_N.max())) == (25.0, 346.0)
     assert torch.allclose(population.x_N.std(0, correction=0), torch.ones(10), atol=1e-4)

@@ -95,7 +95,8 @@ def test_the_two_sided_tail_is_that_of_scipy() -> None:
     found = Regression().log_tail(r, mean, torch.tensor(std))
     assert np.allclose(found.numpy(), expected)
     far = Regression().log_tail(torch.tensor(300.0).double(), torch.tensor(0.0), torch.tensor(1.0))
-    assert bool(far.isfinite()) and float(far) < -1000
+    assert bool(far.isfinite())
+    assert float(far) < -1000
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "laplace"])
@@ -143,12 +144,15 @@ def test_the_utility_of_numbers_is_that_of_scikit_learn() -> None:
 def test_the_ranges_of_a_value_divide_the_records_evenly() -> None:
     value_N = torch.linspace(-3, 9, 100)[torch.randperm(100, generator=generator(0, "ranges"))]
     strata = Regression().strata(value_N, ["age"])
-    assert strata.of_SN.sum(1).tolist() == [25] * 4 and bool((strata.of_SN.sum(0) == 1).all())
-    assert strata.names[0].startswith("age -3 to ") and strata.names[-1].endswith(" to 9")
+    assert strata.of_SN.sum(1).tolist() == [25] * 4
+    assert bool((strata.of_SN.sum(0) == 1).all())
+    assert strata.names[0].startswith("age -3 to ")
+    assert strata.names[-1].endswith(" to 9")
     for s, of_N in enumerate(strata.of_SN):
         assert set(strata.number_N[of_N].tolist()) == {s}
     few = Regression().strata(torch.tensor([0.0] * 90 + [1.0] * 10), ["age"])  # mostly one value
-    assert int(few.of_SN.sum()) == 100 and all(bool(of_N.any()) for of_N in few.of_SN)
+    assert int(few.of_SN.sum()) == 100
+    assert all(bool(of_N.any()) for of_N in few.of_SN)
 
 
 def test_the_labels_of_records_overlap() -> None:

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from tasks_data import N, TASKS, memorising, one_output, records
+from tasks_data import TASKS, N, memorising, one_output, records
 
 import mia_lightning as mia
 from mia_lightning.models.mlp import MLP
@@ -87,7 +87,8 @@ def test_every_model_is_a_target_once_with_convergence_and_gate(task: str) -> No
     )
     assert [each.num_targets for each in report.attacks] == [12, 12, 12]
     assert all((each.overall.auc.value or 0) > 0.6 for each in report.attacks)
-    assert report.gate is not None and report.gate.status == "above"
+    assert report.gate is not None
+    assert report.gate.status == "above"
     rising = mia.audit(records(task), **memorising(attacks=[mia.Lira()], convergence=True))
     assert rising.attacks[0].convergence is not None
 
@@ -147,7 +148,8 @@ def test_training_does_not_depend_on_the_unit_of_the_value() -> None:
         training=mia.Recipe(epochs=5, batch_size=40, optimizer=partial(torch.optim.SGD, lr=0.05), execution="loop"),
     )
     one, same = mia.audit(data, **options), mia.audit(other, **options)
-    assert one.scores is not None and same.scores is not None
+    assert one.scores is not None
+    assert same.scores is not None
     assert one.scores.score == pytest.approx(same.scores.score, rel=1e-9, abs=1e-9)
     assert one.target.train_accuracy == pytest.approx(same.target.train_accuracy)
     assert [each.class_name for each in one.attacks[0].per_class] != [
@@ -161,7 +163,8 @@ def test_public_constants_take_the_place_of_each_models_own() -> None:
     data = replace(records("regression"), task=task)
     options = memorising(shadow=mia.Real(count=2), attacks=[mia.Loss()], training=mia.Recipe(epochs=2))
     state = mia.observe(data, **options).targets.stack.state()  # type: ignore[attr-defined]
-    assert state["label_mean"].tolist() == [[40.0]] and state["label_std"].tolist() == [[10.0]]
+    assert state["label_mean"].tolist() == [[40.0]]
+    assert state["label_std"].tolist() == [[10.0]]
     own = mia.observe(records("regression"), **options)
     member_N = own.membership.member_KN[0]
     value_M = data.label_N[member_N].double()
@@ -176,8 +179,10 @@ def test_models_of_a_task_are_found_in_the_store(tmp_path) -> None:
         shadow=mia.Real(count=2), attacks=[mia.Loss()], training=mia.Recipe(epochs=2), store=mia.Store(dir=tmp_path)
     )
     first, again = (mia.audit(records("regression"), **options) for _ in range(2))
-    assert again.run.store["target"].found == 1 and again.run.store["shadow"].trained == 0
-    assert first.scores is not None and again.scores is not None
+    assert again.run.store["target"].found == 1
+    assert again.run.store["shadow"].trained == 0
+    assert first.scores is not None
+    assert again.scores is not None
     assert (first.scores.score == again.scores.score).all()
     laplace = mia.audit(records("laplace"), **options)
     assert laplace.run.store["target"].trained == 1
