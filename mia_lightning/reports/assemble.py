@@ -390,15 +390,16 @@ def _figures_of_one(
 
 def _scores(outcomes: Sequence[AttackOutcome], population: Population, membership: Membership) -> Scores:
     target_M, record_M = membership.scored_KN[membership.targets].nonzero(as_tuple=True)
-    repeated = len(outcomes)
+    strata, repeated = population.strata, len(outcomes)
     return Scores(
         attack=np.repeat(np.array([outcome.name for outcome in outcomes]), len(record_M)),
         target=np.tile(target_M.numpy(), repeated),
         record=np.tile(record_M.numpy(), repeated),
-        label=np.tile(population.strata.number_N[record_M].numpy(), repeated),
+        label=np.tile(strata.number_N[record_M].numpy(), repeated),
         is_member=np.tile(membership.member_KN[target_M, record_M].numpy(), repeated),
         score=np.concatenate([outcome.score_TN[target_M, record_M].numpy() for outcome in outcomes]),
         is_flagged=np.concatenate([outcome.is_flagged_TN[target_M, record_M].numpy() for outcome in outcomes]),
+        parts_NS=strata.of_SN.T.numpy() if strata.overlap else None,
     )
 
 

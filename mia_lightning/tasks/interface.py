@@ -9,6 +9,7 @@ Statistics are given both in float64 where they need it, numbers in units of the
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -28,12 +29,18 @@ class Strata:
     Attributes:
         names: one for each.
         of_SN: bool `[S, N]`; whether a record belongs to each. Those of several labels overlap.
-        number_N: int64 `[N]`; the one under which a record is listed, the first of several; 0 where it has none.
+        number_N: int64 `[N]`; the one under which a record is listed, the first of several; -1 where it has none.
+        overlap: whether a record can be in several, or in none.
     """
 
     names: tuple[str, ...]
     of_SN: Tensor
     number_N: Tensor
+    overlap: bool = False
+
+    def name_of(self, record: int) -> str:
+        """The names of those that a record is in."""
+        return ", ".join(compress(self.names, self.of_SN[:, record].tolist())) or "none"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

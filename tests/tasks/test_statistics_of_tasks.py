@@ -159,7 +159,8 @@ def test_the_labels_of_records_overlap() -> None:
     label_NL = torch.tensor([[1, 1], [0, 1], [0, 0]], dtype=torch.uint8)
     strata = Multilabel().strata(label_NL, ["a", "b"])
     assert strata.of_SN.tolist() == [[True, False, False], [True, True, False]]
-    assert strata.number_N.tolist() == [0, 1, 0]
+    assert strata.number_N.tolist() == [0, 1, -1]
+    assert [strata.name_of(n) for n in range(3)] == ["a, b", "b", "none"]
 
 
 def test_classes_are_as_they_were_under_another_name() -> None:
