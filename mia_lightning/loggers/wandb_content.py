@@ -101,7 +101,7 @@ def _curves(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str
     media: dict[str, Any] = {"precision_recall/curves": wandb.Table(columns=columns, data=curve_rows(report, curves))}
     drawn = [attack for attack in report.attacks if curves[attack.name].overall is not None]
     for attack in drawn:
-        plot = with_class_menu(precision_recall_plot(attack, curves[attack.name]), attack)
+        plot = with_class_menu(precision_recall_plot(attack, curves[attack.name]), attack, report.task.strata_name)
         media[f"precision_recall/{attack.name}/by_class"] = _plotly(plot)
         if curves[attack.name].per_class:
             media[f"precision_recall/{attack.name}"] = _line_series(

@@ -85,11 +85,15 @@ def precision_recall_plot(attack: AttackSection, curves: AttackCurves) -> Plot:
     return {"data": data, "layout": axes}
 
 
-def with_class_menu(plot: Plot, attack: AttackSection) -> Plot:
-    """The precision/recall plot with plotly's own menu of classes, for places without a page around it."""
+def with_class_menu(plot: Plot, attack: AttackSection, strata: str = "classes") -> Plot:
+    """The precision/recall plot with plotly's own menu of classes, for places without a page around it.
+
+    Args:
+        strata: what they are called.
+    """
     traces = plot["data"]
     standard = [trace.get("visible", True) for trace in traces]
-    buttons = [{"label": "all classes", "method": "restyle", "args": [{"visible": standard}]}]
+    buttons = [{"label": f"all {strata}", "method": "restyle", "args": [{"visible": standard}]}]
     for group in attack.per_class:
         shown = [
             "meta" not in trace
