@@ -76,7 +76,7 @@ class Multilabel(Task):
     def strata(self, label_N: Tensor, names: Sequence[str]) -> Strata:
         of_SN = label_N.bool().T
         first_N = label_N.to(torch.int64).argmax(1)  # of equal ones the first
-        number_N = first_N.where(label_N.any(1), -1)
+        number_N = first_N.where(label_N.bool().any(1), -1)
         return Strata(names=tuple(names), of_SN=of_SN, number_N=number_N, overlap=True)
 
     @property

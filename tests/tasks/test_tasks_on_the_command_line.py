@@ -9,7 +9,7 @@ from command_line import Call, call
 
 __all__ = ["call"]
 
-SHORT = ("training.epochs=3", "shadow.count=4", "membership=halves", "logger=none", "store.dir=null")
+SHORT = ("training.epochs=3", "shadow.count=6", "membership=halves", "logger=none", "store.dir=null")
 
 
 @pytest.mark.slow
