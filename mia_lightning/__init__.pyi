@@ -85,6 +85,11 @@ from .targets.leave_one_out import LeaveOneOut as LeaveOneOut
 from .targets.services.amazon_ml import AmazonML as AmazonML
 from .targets.services.google_prediction import GooglePrediction as GooglePrediction
 from .targets.trained import Trained as Trained
+from .tasks.binary import Binary as Binary
+from .tasks.classification import Classification as Classification
+from .tasks.interface import Task as Task
+from .tasks.multilabel import Multilabel as Multilabel
+from .tasks.regression import Regression as Regression
 from .training.stack.stack import Stack as Stack
 from .training.step.recipe import EarlyStopping as EarlyStopping
 from .training.step.recipe import Recipe as Recipe
@@ -105,6 +110,7 @@ __all__ = [
     "AugmentationLabelOnly",
     "Bernoulli",
     "BestWithin",
+    "Binary",
     "BoundaryLabelOnly",
     "CalibratedLoss",
     "Canaries",
@@ -112,6 +118,7 @@ __all__ = [
     "ClassConfidence",
     "ClassEntropy",
     "ClassModifiedEntropy",
+    "Classification",
     "Confidence",
     "Crop",
     "Cutout",
@@ -142,6 +149,7 @@ __all__ = [
     "Mixup",
     "ModelBased",
     "ModifiedEntropy",
+    "Multilabel",
     "Noisy",
     "Observation",
     "OneCanary",
@@ -154,6 +162,7 @@ __all__ = [
     "QuantileRegression",
     "Real",
     "Recipe",
+    "Regression",
     "RelaxLoss",
     "Rmia",
     "Rounding",
@@ -164,6 +173,7 @@ __all__ = [
     "Stack",
     "StopEarly",
     "Store",
+    "Task",
     "Temperature",
     "TensorBoardReport",
     "TopK",

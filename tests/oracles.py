@@ -291,3 +291,82 @@ def simulate_gaussian_mechanism(mu: float, num_bits: int, seed: int, *, num_runs
     random = generator(seed, "oracle", "gaussian mechanism")
     bit_RN = torch.rand(num_runs, num_bits, generator=random) < 0.5
     return bit_RN, mu * bit_RN + torch.randn(num_runs, num_bits, generator=random, dtype=torch.float64)
+
+
+# --- least squares with known noise, attacked by who fixes (x, y) ----------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class GroupRegression:
+    """Predictions of group means by least squares, of one record of each of N groups; σ is 1 and known.
+
+    Attributes:
+        prediction_KN: float64, mean of the g records that model k saw of the group.
+        label_N: float64, y.
+        noise_N: float64, ε = y − β, the same for all models.
+        member_KN: bool; whether the record is among the g.
+        leverage: h = 1 / g, of fits of equal size.
+    """
+
+    prediction_KN: Tensor
+    label_N: Tensor
+    noise_N: Tensor
+    member_KN: Tensor
+    leverage: float
+
+    @property
+    def residual_KN(self) -> Tensor:
+        return self.label_N - self.prediction_KN
+
+    @property
+    def optimal_score_KN(self) -> Tensor:
+        """Log likelihood ratio of who knows ε and h: no attack on these models does better."""
+        return log_ratio_of_residual(self.residual_KN, self.noise_N, self.leverage)
+
+
+def log_ratio_of_residual(residual: Tensor, noise: Tensor, h: float) -> Tensor:
+    """log N(r; (1 − h) ε, h (1 − h)) − log N(r; ε, h), less a constant."""
+    return (residual - noise).square() / (2 * h) - (residual - (1 - h) * noise).square() / (2 * h * (1 - h))
+
+
+def simulate_group_regression(g: int, num_groups: int, seed: int, *, num_models: int = 1) -> GroupRegression:
+    """As `simulate_group_means`: all records but the scored ones are drawn anew for each model."""
+    random = generator(seed, "oracle", "group regression")
+    member_KN = balanced_halves(num_models, num_groups, seed)
+    beta_N = 3 * torch.randn(num_groups, generator=random, dtype=torch.float64)
+    noise_N = torch.randn(num_groups, generator=random, dtype=torch.float64)
+    others_KN = torch.randn(num_models, num_groups, generator=random, dtype=torch.float64)
+    # The mean of g fresh records, and that of g - 1 of them beside the record itself.
+    outside_KN = others_KN / sqrt(g)
+    inside_KN = (noise_N + sqrt(g - 1) * others_KN) / g
+    prediction_KN = beta_N + torch.where(member_KN, inside_KN, outside_KN)
+    return GroupRegression(prediction_KN, beta_N + noise_N, noise_N, member_KN, 1 / g)
+
+
+def simulate_residual_attack(
+    g: int, num_groups: int, seed: int, *, per_side: int | None = None, online: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Scores of LiRA on signed residuals, `[2, N]`: of members and of non-members of one group each.
+
+    Written from the two laws of the residual alone, N((1 − h) ε, h (1 − h)) in and N(ε, h) out.
+
+    Args:
+        per_side: shadow models that trained on each record, and that did not, by whose mean and deviation (n − 1) the
+            laws are known; None where they are known exactly.
+        online: the likelihood ratio; else log P(|R| ≥ |r|) of the out-models.
+    """
+    random, h = np.random.default_rng([seed, g, num_groups]), 1 / g
+    noise = random.standard_normal(num_groups)
+    centre, deviation = np.stack([(1 - h) * noise, noise]), np.sqrt([h * (1 - h), h])[:, None]
+    residual = centre + deviation * random.standard_normal((2, num_groups))
+    if per_side is None:
+        mean, std = centre, np.broadcast_to(deviation, centre.shape)
+    else:
+        seen = centre + deviation * random.standard_normal((per_side, 2, num_groups))
+        mean, std = seen.mean(0), seen.std(0, ddof=1)
+    if online:
+        score = norm.logpdf(residual, mean[0], std[0]) - norm.logpdf(residual, mean[1], std[1])
+    else:
+        size = np.abs(residual)
+        score = np.logaddexp(norm.logcdf(-size, mean[1], std[1]), norm.logsf(size, mean[1], std[1]))
+    return torch.from_numpy(score[0]), torch.from_numpy(score[1])

@@ -86,6 +86,7 @@ def evidence(
             x_N=torch.zeros(num_records, 1),
             label_N=label_N,
             class_names=tuple(map(str, range(num_classes))),
+            task=signals.task,
         ),
         plan_name=plan_name,
     )

@@ -26,7 +26,7 @@ API = {
     "data": (
         "Records and membership",
         "Which records there are, and which model trained on which.",
-        ("datasets", "membership"),
+        ("datasets", "tasks", "membership"),
         (),
     ),
     "models": (

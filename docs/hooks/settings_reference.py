@@ -26,6 +26,7 @@ from mia_lightning.sweep.objective import SweepSettings
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = {
     "dataset": "Data sets",
+    "task": "Tasks",
     "membership": "Membership: who trains on what",
     "model": "Architectures",
     "target": "Targets",

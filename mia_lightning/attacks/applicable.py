@@ -10,6 +10,7 @@ from mia_lightning.attacks.views import view_refusal
 from mia_lightning.datasets.form import Form
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
+from mia_lightning.tasks import Task
 
 # Shadow models are counted up to this many times what an attack needs, for the number that serves it.
 _MOST_TIMES = 16
@@ -23,6 +24,7 @@ def refusal(
     form: Form | None = None,
     answers_others: bool = True,
     folds: int = 0,
+    task: Task | None = None,
     with_count: Callable[[int], Membership] | None = None,
 ) -> str | None:
     """Why the attack cannot be run, in one sentence that names the mend; None where it can.
@@ -31,9 +33,16 @@ def refusal(
         form: of the records, where they have one.
         answers_others: whether the target can be asked about other records than those of the data set.
         folds: into how many the models are divided where each is a target; else 0.
+        task: of the records; None for classes.
         with_count: the plan with another number of shadow models, for the number that would do.
     """
     needs, name = attack.needs, f"attack={attack.name}"
+    if needs.classes and task is not None and not task.has_classes:
+        what = "asks about changed copies of images" if needs.views else "reads the probabilities of classes"
+        return (
+            f"{name} {what}, of which a record has one, and under task={task.name} there are none; choose attacks that "
+            "read the likelihood of a record, such as loss, lira_online or rmia_online."
+        )
     if needs.views and not answers_others:
         return (
             f"{name} asks about changed copies of records, and the target has answers for the data set's own alone; "

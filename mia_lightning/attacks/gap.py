@@ -23,7 +23,7 @@ class Gap:
 
     name: AttackName = "gap"
     description: ClassVar[str] = "Whether the record is classified correctly; nothing is learnt."
-    needs: ClassVar[Needs] = Needs(shadows=False)
+    needs: ClassVar[Needs] = Needs(shadows=False, classes=True)
 
     def fit(self, shadows: Evidence, engine: Engine) -> FittedStatistic:
         """Nothing is learnt."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from mia_lightning.attacks.views import View
@@ -35,6 +36,7 @@ class Needs:
         in_models: likewise, the fewest that did.
         compares_shadows: whether the threshold is learnt from shadow models that are each compared with those outside
             their block, of which there must then be as many as that.
+        classes: whether it reads class probabilities, which not every task has.
         views: changed copies of the records that target and shadow models are asked about too (`Signals.views`), once
             for all attacks of a run.
     """
@@ -44,6 +46,7 @@ class Needs:
     out_models: int = 0
     in_models: int = 0
     compares_shadows: bool = False
+    classes: bool = False
     views: tuple[View, ...] = ()
 
     @property
@@ -64,7 +67,7 @@ class Evidence:
         member_KN, scored_KN: bool; model k trained on record i; record i is evidence about model k. A model that did
             not train on a record is an out-model of it whether scored or not.
         block_K: int64; models of one block (complementary pairs) are left out together.
-        label_N: int64, the true classes.
+        label_N: the true classes, int64, or what the task of the signals says.
         num_classes: C.
         target_scored_N: bool; the records that are evidence about a target (whether they are its members is unknown).
         population_N: bool; records of which no target and no shadow model is a member, reserved for attacks; all False
@@ -97,6 +100,19 @@ class Evidence:
             scored_KN=self.scored_KN[kept_K],
             block_K=self.block_K[kept_K],
         )
+
+    def in_units_of(self, kept_K: Tensor | None = None) -> "Evidence":
+        """The evidence with predicted numbers in units of their residuals on records that a model did not train on.
+
+        Args:
+            kept_K: bool, the models whose residuals these are; None for all.
+        """
+        kept_K = torch.ones_like(self.block_K, dtype=torch.bool) if kept_K is None else kept_K
+        signals = self.signals.select(kept_K)
+        out_KN = (self.scored_KN & ~self.member_KN)[kept_K].to(signals.log_probability_KANC.device)
+        label_NX = self.label_N.to(out_KN.device).reshape(len(self.label_N), -1)
+        unit_D = signals.task.unit(signals.log_probability_KANC[:, 0], label_NX, out_KN)
+        return self if unit_D is None else replace(self, signals=replace(self.signals, unit_D=unit_D))
 
 
 class FittedAttack(Protocol):
@@ -186,5 +202,6 @@ def needs_of(attacks: Sequence[Attack]) -> Needs:
         out_models=max((each.out_models for each in needs), default=0),
         in_models=max((each.in_models for each in needs), default=0),
         compares_shadows=any(each.compares_shadows for each in needs),
+        classes=any(each.classes for each in needs),
         views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
     )

@@ -59,7 +59,7 @@ class AugmentationLabelOnly(OneThreshold):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=self.views)
+        return Needs(views=self.views, classes=True)
 
     def statistic(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Share of the image and its views that are classified correctly, `[K, N]` float64.
@@ -107,7 +107,7 @@ class BoundaryLabelOnly(OneThreshold):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=self.views)
+        return Needs(views=self.views, classes=True)
 
     def statistic(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Largest scale up to which every scale leaves the record correct, mean over draws, `[K, N]` float64.

@@ -7,7 +7,7 @@ scores all targets at once. Either way all networks of an attack are one stack.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,8 +47,9 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
         DoesNotApplyError: as `attack.fit`.
     """
     if not attack.needs.shadows:
+        evidence = evidence.in_units_of()
         fitted = attack.fit(evidence.select(torch.zeros_like(evidence.block_K, dtype=torch.bool)), engine)
-        score_TN = fitted.score(signals, evidence.label_N)
+        score_TN = fitted.score(in_units(signals, evidence), evidence.label_N)
         return scored_at(score_TN, [fitted.threshold] * len(score_TN), fitted.remarks)
     K, N = evidence.member_KN.shape
     score_KN = torch.empty(K, N, dtype=torch.float64, device=evidence.member_KN.device)
@@ -56,10 +57,12 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     remarks: dict[str, int] = {}
     fold_FK = fold_masks(evidence.block_K, folds)
     for fold_K, fitted in zip(fold_FK, _fitted(attack, evidence, fold_FK, engine), strict=True):
+        others = evidence.in_units_of(~fold_K)
+        of_fold = in_units(signals.select(fold_K), others)
         if isinstance(fitted, FittedReference):
-            score_TN = fitted.score_left_out(evidence, fold_K.nonzero().squeeze(1), signals.select(fold_K))
+            score_TN = fitted.score_left_out(others, fold_K.nonzero().squeeze(1), of_fold)
         else:
-            score_TN = fitted.score(signals.select(fold_K), evidence.label_N)
+            score_TN = fitted.score(of_fold, evidence.label_N)
         score_KN[fold_K] = score_TN
         for k in fold_K.nonzero().flatten().tolist():
             thresholds[k] = fitted.threshold
@@ -68,6 +71,12 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     count = len(fold_FK)
     told = tuple(each if times == count else f"{each} ({times} of {count} folds)" for each, times in remarks.items())
     return scored_at(score_KN, thresholds, told)
+
+
+def in_units(signals: Signals, evidence: Evidence) -> Signals:
+    """The signals of targets in the units of the evidence that an attack was fitted on."""
+    unit_D = evidence.signals.unit_D
+    return signals if unit_D is None else replace(signals, unit_D=unit_D.to(signals.log_probability_KANC.device))
 
 
 def scored_at(score_TN: Tensor, threshold_T: Sequence[float], remarks: tuple[str, ...]) -> Scored:
@@ -94,4 +103,4 @@ def _fitted(attack: Attack, evidence: Evidence, fold_FK: Tensor, engine: Engine)
     """The attack fitted without the models of each fold: networks together, all else one after the other."""
     if isinstance(attack, FitsFolds):
         return attack.fit_folds(evidence, fold_FK, engine)
-    return (attack.fit(evidence.select(~fold_K), engine) for fold_K in fold_FK)
+    return (attack.fit(evidence.in_units_of(~fold_K).select(~fold_K), engine) for fold_K in fold_FK)

@@ -10,10 +10,11 @@ from torch import Tensor
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.normal import Normal, Side, joined, sides
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
-from mia_lightning.attacks.statistics import scaled_logit
+from mia_lightning.attacks.statistics import normal_statistics
 from mia_lightning.attacks.views import image_views
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, ImageShape, Shift
+from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
@@ -58,7 +59,13 @@ class Lira:
     @property
     def needs(self) -> Needs:
         views = image_views(self.shift, self.flip, self.image_shape)
-        return Needs(out_models=2, in_models=2 if self.online else 0, compares_shadows=True, views=views)
+        return Needs(
+            out_models=2,
+            in_models=2 if self.online else 0,
+            compares_shadows=True,
+            classes=bool(views),
+            views=views,
+        )
 
     @property
     def description(self) -> str:
@@ -87,7 +94,8 @@ class Lira:
         normal = Normal(variance=variance, published=self.published)
         phi_KAN = logits(shadows.signals, shadows.label_N, views)
         every_K = torch.arange(shadows.num_models)
-        score_KN = _left_out(phi_KAN, phi_KAN, shadows, every_K, normal, online=self.online)
+        task = shadows.signals.task
+        score_KN = _left_out(phi_KAN, phi_KAN, shadows, every_K, normal, task, online=self.online)
         threshold = left_out_threshold(score_KN, shadows, self.name)
         del score_KN
         parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=self.online))
@@ -120,7 +128,7 @@ class FittedLira:
         phi_TAN = logits(signals, label_N, self.views)
         columns = slice(phi_TAN.shape[-1])
         inside = None if self.inside is None else self.inside.columns(columns)
-        return _score(phi_TAN, inside, self.outside.columns(columns), self.normal)
+        return _score(phi_TAN, inside, self.outside.columns(columns), self.normal, signals.task)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """As `score`, of shadow models that are each compared with the others; a fixed variance too is the others'.
@@ -129,12 +137,13 @@ class FittedLira:
         """
         phi_KAN = logits(shadows.signals, shadows.label_N, self.views)
         phi_TAN = phi_KAN[row_T] if signals is None else logits(signals, shadows.label_N, self.views)
-        return _left_out(phi_TAN, phi_KAN, shadows, row_T, self.normal, online=self.inside is not None)
+        task = shadows.signals.task
+        return _left_out(phi_TAN, phi_KAN, shadows, row_T, self.normal, task, online=self.inside is not None)
 
 
 def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tensor:
-    """φ of the record itself and of each of the named views, `[K, 1 + A, N]`."""
-    phi_KAN = finite(scaled_logit(signals, label_N)).unsqueeze(1)
+    """φ of the record itself and of each of the named views, `[K, 1 + A, N]`; of other tasks, their S statistics."""
+    phi_KAN = finite(normal_statistics(signals, label_N))
     if not views:
         return phi_KAN
     assert signals.views is not None, "the views were not observed"
@@ -143,16 +152,16 @@ def logits(signals: Signals, label_N: Tensor, views: Sequence[str] = ()) -> Tens
 
 
 def _left_out(
-    phi_TAN: Tensor, phi_KAN: Tensor, shadows: Evidence, row_T: Tensor, normal: Normal, *, online: bool
+    phi_TAN: Tensor, phi_KAN: Tensor, shadows: Evidence, row_T: Tensor, normal: Normal, task: Task, *, online: bool
 ) -> Tensor:
     row_T = row_T.to(phi_KAN.device)
     score_TN = phi_KAN.new_empty(len(row_T), phi_KAN.shape[2], dtype=torch.float64)
     for columns, inside, outside in sides(phi_KAN, shadows, Others.of(shadows, row_T), normal, online=online):
-        score_TN[:, columns] = _score(phi_TAN[..., columns].double(), inside, outside, normal)
+        score_TN[:, columns] = _score(phi_TAN[..., columns].double(), inside, outside, normal, task)
     return score_TN
 
 
-def _score(phi_TAN: Tensor, inside: Side | None, outside: Side, normal: Normal) -> Tensor:
+def _score(phi_TAN: Tensor, inside: Side | None, outside: Side, normal: Normal, task: Task) -> Tensor:
     is_known_TN = outside.is_known_TN
     if inside is not None:
         score_TAN = inside.log_density(phi_TAN) - outside.log_density(phi_TAN)
@@ -160,6 +169,6 @@ def _score(phi_TAN: Tensor, inside: Side | None, outside: Side, normal: Normal) 
     elif normal.published:
         score_TAN = -outside.log_density(phi_TAN)
     else:
-        score_TAN = torch.special.log_ndtr(outside.standardised(phi_TAN))
+        score_TAN = task.log_tail(phi_TAN, outside.mean, outside.std)
     score_TN = score_TAN.mean(1) if normal.published else score_TAN.sum(1)
     return score_TN.where(is_known_TN, -torch.inf)

@@ -61,13 +61,15 @@ class FittedStatistic:
 
 
 class OneThreshold(ABC):
-    """An attack whose score is one number of a record, flagged at one threshold, the best on the shadow models."""
+    """An attack whose score is one number of a record's class probabilities, flagged at one threshold, the best on the
+    shadow models.
+    """
 
     name: AttackName
 
     @property
     def needs(self) -> Needs:
-        return Needs()
+        return Needs(classes=True)
 
     @abstractmethod
     def statistic(self, signals: Signals, label_N: Tensor) -> Tensor:

@@ -50,8 +50,8 @@ class QuantileRegression:
     """Score: how far the target's answer for a record is above what it would be had the target not trained on it.
 
     For each target anew a network learns, on population records, a normal distribution of the scaled logit φ given the
-    record and its class. The score is in standard deviations of that distribution, from its mean; larger for members.
-    All networks are one stack.
+    record and its class; of other tasks, of `Task.one_number` given the record and its label. The score is in standard
+    deviations of that distribution, from its mean; larger for members. All networks are one stack.
 
     Attributes:
         alpha: the false-positive rate of the operating point: flagged is what exceeds the predicted quantile.
@@ -196,13 +196,14 @@ class FittedQuantileRegression:
 
 
 def features(population: Population, index_B: Tensor, label_B: Tensor, vectors: Vectors | None = None) -> Tensor:
-    """`[B, F + C]` float32: the records as vectors, and beside them 1 for the record's class, else 0.
+    """`[B, F + C]` float32: the records as vectors, and beside them 1 for the record's class, else 0; of other tasks
+    the labels.
 
     By default they are normalised and flattened.
     """
     x_BF = (vectors or Vectors.of(population))(index_B)
-    is_class_BC = label_B[:, None] == torch.arange(population.num_classes, device=label_B.device)
-    return torch.cat([x_BF, is_class_BC.to(x_BF)], dim=1)
+    label_BX = population.task.features(label_B, population.num_classes)
+    return torch.cat([x_BF, label_BX.to(x_BF)], dim=1)
 
 
 def mean_and_deviation(output_KB2: Tensor) -> tuple[Tensor, Tensor]:

@@ -42,10 +42,12 @@ class Shokri:
     """Score: the probability of membership in [0, 1], from a network for the record's true class.
 
     The network of a class is trained on the prediction vectors of the shadow models for records of that class, members
-    of a model against non-members. From 0.5 on a record is flagged.
+    of a model against non-members. From 0.5 on a record is flagged. Where records have no class, one network is given
+    what the task says (`Task.vectors`): predictions with residuals, or the probabilities of labels with those of what
+    each label is.
 
     Attributes:
-        input: `log_probabilities`, or `probabilities` as in the paper.
+        input: `log_probabilities`, or `probabilities` as in the paper; predicted numbers are taken as they are.
         hidden, activation: of the attack networks (`mia_lightning.models.mlp.MLP`).
         max_vectors: at most so many prediction vectors of its class train a network, half of them of members, drawn at
             random over all shadow models; None for all.
@@ -106,10 +108,15 @@ class Shokri:
         Raises:
             InputError: no class has both in and out records among the shadows of a fold.
         """
-        x_KNC = without_unscored(vectors_of(shadows.signals, self.input), shadows.scored_KN, shadows.signals.room)
+        x_KNC = without_unscored(
+            vectors_of(shadows.signals, self.input, shadows.label_N), shadows.scored_KN, shadows.signals.room
+        )
         device = x_KNC.device  # the host's, where they fitted nowhere else
-        member_KN, scored_KN, label_N = (
-            each.to(device) for each in (shadows.member_KN, shadows.scored_KN, shadows.label_N)
+        task = shadows.signals.task
+        num_networks = task.num_networks(shadows.num_classes)
+        takes_exponentials = self.takes_probabilities and task.outputs != "numbers"
+        member_KN, scored_KN, network_N = (
+            each.to(device) for each in (shadows.member_KN, shadows.scored_KN, task.network_of(shadows.label_N))
         )
         vectors = Population(  # vector n of model k is record k N + n
             name=f"{self.name} prediction vectors",
@@ -118,13 +125,13 @@ class Shokri:
             class_names=("out", "in"),
         )
         held_out_FK = held_out_FK.to(device)
-        mean_FC, std_FC = scales(x_KNC, scored_KN, ~held_out_FK, is_log=self.takes_probabilities)
+        mean_FC, std_FC = scales(x_KNC, scored_KN, ~held_out_FK, is_log=takes_exponentials)
         folds, scale_K, available_F = [], [], []
         for held_out_K, *scale in zip(held_out_FK, mean_FC, std_FC, strict=True):
             usable_KN = scored_KN & ~held_out_K[:, None]
             drawn = [
-                balanced(member_KN, usable_KN, label_N == c, self.max_vectors, engine.seed, self.name, c)
-                for c in range(shadows.num_classes)
+                balanced(member_KN, usable_KN, network_N == c, self.max_vectors, engine.seed, self.name, c)
+                for c in range(num_networks)
             ]
             fold = {c: record_M for c, (record_M, _) in enumerate(drawn) if len(record_M)}
             if not fold:
@@ -140,7 +147,7 @@ class Shokri:
             ScaledMLP,
             vectors.input_shape,
             2,
-            exponential=self.takes_probabilities,
+            exponential=takes_exponentials,
             hidden=self.hidden,
             activation=self.activation,
         )
@@ -163,7 +170,7 @@ class Shokri:
                 networks=networks,
                 first=first,
                 classes=tuple(fold),
-                num_classes=shadows.num_classes,
+                num_classes=num_networks,
                 num_used=sum(map(len, fold.values())),
                 num_available=available,
             )
@@ -253,15 +260,16 @@ class FittedShokri:
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Membership probability `[T, N]` in [0, 1], float64; the number next below 0.5, hence no flag, where the class
         has no network."""
-        x_TNC = vectors_of(signals, self.input)
+        x_TNC = vectors_of(signals, self.input, label_N)
+        network_N = signals.task.network_of(label_N)
         width = max(1, _SCORED_NUMBERS // x_TNC[0].numel())
-        return torch.cat([self._score(x_tNC, label_N) for x_tNC in x_TNC.split(width)])
+        return torch.cat([self._score(x_tNC, network_N) for x_tNC in x_TNC.split(width)])
 
-    def _score(self, x_TNC: Tensor, label_N: Tensor) -> Tensor:
+    def _score(self, x_TNC: Tensor, network_N: Tensor) -> Tensor:
         T, N, _ = x_TNC.shape
         device = x_TNC.device
         x = x_TNC.flatten(0, 1)
-        class_M = label_N.to(device).repeat(T)
+        class_M = network_N.to(device).repeat(T)
         score_M = torch.full((T * N,), UNKNOWN, dtype=torch.float64, device=device)
         rows_J = [(class_M == c).nonzero().squeeze(1) for c in self.classes]
         row_JB = pad_sequence(rows_J, batch_first=True, padding_value=-1)

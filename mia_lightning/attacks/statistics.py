@@ -1,4 +1,4 @@
-"""One number for each model and record, from the prediction vector and the true class.
+"""One number for each model and record, from its answer and its label.
 
 All are float64 `[K, N]`, means over views where there are several, and computed a few models at a time: the result
 does not depend on how many, and memory stays near that of the result. Vectors are taken as they were observed: where a
@@ -6,10 +6,10 @@ defence hides or rounds probabilities, they need not add up to 1.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from mia_lightning.training.signals import Signals
 
@@ -17,39 +17,26 @@ Statistic = Callable[[Signals, Tensor], Tensor]
 
 # Numbers of prediction vectors in float64 at once: 16 MiB, which memory allocators hand out again and again.
 _SLICE_NUMBERS = 2**21
-# Less is missing from 1 by rounding alone.
-_SMALLEST_HIDDEN = 1e-5
 
 
 def log_confidence(signals: Signals, label_N: Tensor) -> Tensor:
-    """log p of the true class: minus the cross-entropy loss, in nats, at most 0; larger for members."""
-    return _each(signals, label_N, _of_the_true_class)
+    """log p of the true class, or of whatever the label is (`Task.log_density`): minus the loss, in nats; larger for
+    members.
+    """
+    return _each(signals, label_N, signals.task.log_density)
 
 
 def tempered_log_confidence(signals: Signals, label_N: Tensor, *, temperature: float, soft_margin: float) -> Tensor:
     """log p of the true class by softmax(log p / `temperature`), less `soft_margin` from its own exponent; larger for
-    members.
-
-    So log [e^(u_y − m) / (e^(u_y − m) + Σ_{y′≠y} e^(u_y′))] with u = log p / T. What an answer lacks to a
-    sum of 1, since it hides classes, counts as one further class.
-
-    Source: the code published with Zarifzadeh, Liu and Shokri (2024).
+    members. Of other tasks, `Task.log_likelihood`.
     """
-
-    def of_slice(log_NC: Tensor, class_N1: Tensor) -> Tensor:
-        own_N = _of_the_true_class(log_NC, class_N1) / temperature - soft_margin
-        others_N = (log_NC.double() / temperature).scatter(-1, class_N1, -torch.inf).logsumexp(-1)
-        hidden_N = 1 - log_NC.exp().sum(-1)
-        hidden_N = hidden_N.where(hidden_N > _SMALLEST_HIDDEN, 0.0).double()
-        others_N = torch.logaddexp(others_N, hidden_N.log() / temperature)
-        return logsigmoid(own_N - others_N).where(own_N > -torch.inf, -torch.inf)
-
-    return _each(signals, label_N, of_slice)
+    likelihood = partial(signals.task.log_likelihood, temperature=temperature, soft_margin=soft_margin)
+    return _each(signals, label_N, likelihood)
 
 
 def confidence(signals: Signals, label_N: Tensor) -> Tensor:
     """p of the true class, in [0, 1]; larger for members."""
-    return _each(signals, label_N, lambda log_NC, class_N1: _of_the_true_class(log_NC, class_N1).exp())
+    return _each(signals, label_N, lambda log_NC, class_N1: signals.task.log_density(log_NC, class_N1).exp())
 
 
 def correctness(signals: Signals, label_N: Tensor) -> Tensor:
@@ -63,9 +50,14 @@ def correctness(signals: Signals, label_N: Tensor) -> Tensor:
 def scaled_logit(signals: Signals, label_N: Tensor) -> Tensor:
     """φ = log p_y − log Σ_{y′≠y} p_{y′} (Carlini et al. 2022, section V-A), in nats; larger for members.
 
-    From log softmax it is z_y − logsumexp over y′ ≠ y of the logits z.
+    From log softmax it is z_y − logsumexp over y′ ≠ y of the logits z. Of other tasks, `Task.one_number`.
     """
-    return _each(signals, label_N, _logit)
+    return _each(signals, label_N, signals.task.one_number)
+
+
+def normal_statistics(signals: Signals, label_N: Tensor) -> Tensor:
+    """What is nearly normal over models, `[K, S, N]`: the scaled logit, with S = 1, or `Task.normal`."""
+    return _each(signals, label_N, signals.task.normal).movedim(-1, 1)
 
 
 def entropy(signals: Signals, label_N: Tensor) -> Tensor:
@@ -81,19 +73,10 @@ def modified_entropy(signals: Signals, label_N: Tensor) -> Tensor:
     return _each(signals, label_N, _modified_entropy)
 
 
-def _of_the_true_class(log_NC: Tensor, class_N1: Tensor) -> Tensor:
-    return log_NC.gather(-1, class_N1).squeeze(-1).double()
-
-
 def _is_correct(log_NC: Tensor, class_N1: Tensor) -> Tensor:
     log_true_N1 = log_NC.gather(-1, class_N1)
     comes_first_NC = torch.arange(log_NC.shape[-1], device=log_NC.device) < class_N1
     return ~((log_NC > log_true_N1) | ((log_NC == log_true_N1) & comes_first_NC)).any(-1)
-
-
-def _logit(log_NC: Tensor, class_N1: Tensor) -> Tensor:
-    others_NC = log_NC.double().scatter(-1, class_N1, -torch.inf)
-    return _of_the_true_class(log_NC, class_N1) - others_NC.logsumexp(-1)
 
 
 def _entropy(log_NC: Tensor, _: Tensor) -> Tensor:
@@ -117,12 +100,16 @@ def _modified_entropy(log_NC: Tensor, class_N1: Tensor) -> Tensor:
 
 
 def _each(signals: Signals, label_N: Tensor, statistic: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    log_probability_KANC = signals.log_probability_KANC
-    _, A, N, C = log_probability_KANC.shape
-    class_N1 = label_N.to(log_probability_KANC.device).view(N, 1)
+    """Mean over views of a statistic of answers `[k, A, N, C]` and labels `[k, A, N, X]`, a few models at a time."""
+    answer_KANC, unit_D = signals.log_probability_KANC, signals.unit_D
+    _, A, N, C = answer_KANC.shape
+    label_NX = label_N.to(answer_KANC.device).reshape(N, -1)
+    label_NX = label_NX if unit_D is None else label_NX / unit_D
     width = max(1, _SLICE_NUMBERS // (A * N * C))
     parts = [
-        statistic(part_kANC, class_N1.expand(*part_kANC.shape[:2], N, 1)).double().mean(1)
-        for part_kANC in log_probability_KANC.split(width)
+        statistic(part_kANC if unit_D is None else part_kANC / unit_D, label_NX.expand(*part_kANC.shape[:2], N, -1))
+        .double()
+        .mean(1)
+        for part_kANC in answer_KANC.split(width)
     ]
     return torch.cat(parts)

@@ -13,11 +13,18 @@ from mia_lightning.training.signals import Signals
 _SUMMED_NUMBERS = 2**21
 
 
-def vectors_of(signals: Signals, kind: str) -> Tensor:
-    """The prediction vectors of each model and record, `[K, N, C]` float32 in nats, sharing memory with one view.
+def vectors_of(signals: Signals, kind: str, label_N: Tensor) -> Tensor:
+    """What attack networks are given of each model and record, `[K, N, V]` float32.
 
+    Of classes these are the prediction vectors, in nats, sharing memory with one view; of other tasks `Task.vectors`.
     Of several views, the mean: of log probabilities, or the logarithm of that of `probabilities`.
     """
+    label_NX = label_N.to(signals.log_probability_KANC.device).reshape(len(label_N), -1)
+    answer_KNC = _one_view(signals, kind)
+    return signals.task.vectors(answer_KNC, label_NX.expand(len(answer_KNC), *label_NX.shape))
+
+
+def _one_view(signals: Signals, kind: str) -> Tensor:
     value_KANC = signals.log_probability_KANC
     K, A, N, C = value_KANC.shape
     if A == 1:

@@ -15,11 +15,11 @@ from mia_lightning.callbacks.records import Records
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
+from mia_lightning.tasks import Classification
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.outputs import Answer as OneNumber
 from mia_lightning.training.stack.outputs import Form, are_shares, columns, form_of, stays_in_0_1
 from mia_lightning.training.stack.way import Way, way_of
-from mia_lightning.training.trained import normalised
 
 Answer = Callable[[Any, Any], tuple[Any, Any]]
 
@@ -219,7 +219,7 @@ def _as_in_validation(trainer: Any, module: Any) -> Iterator[None]:
 
 def scored(output: Tensor, label_N: Tensor, form: Form) -> Answered:
     """The scores of the loss attack and of the gap attack, through the statistics of these attacks."""
-    log_probability_NC = normalised(output, form)
+    log_probability_NC = Classification().answers(output, form)
     signals = Signals(log_probability_KANC=log_probability_NC[None, None])
     is_number_N = log_probability_NC.isfinite().all(1)
     return Answered(

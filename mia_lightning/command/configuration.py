@@ -54,7 +54,7 @@ class Configuration:
         estimate: whether the run is only to say what it would take.
         output: what goes to stdout.
         scale, scales, comparison, experiments: of experiments.
-        dataset, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
+        dataset, task, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
         guess, canary, store, gate, report, sweep: settings of these names.
@@ -75,6 +75,7 @@ class Configuration:
     output: Literal["text", "json", "markdown", "junit"] = "text"
     scale: Text = "paper"
     dataset: Section
+    task: Section
     membership: Section
     model: Section
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
@@ -154,7 +155,7 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     for name in NODES:  # before interpolations into them fail
-        if config.get(name) is None:
+        if config.get(name) is None and (name in config or name != "task"):  # older runs have none
             check_node(None, name)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -162,6 +163,7 @@ def content_of(config: "DictConfig") -> dict[str, Any]:
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     content = {str(name): value for name, value in resolved.items()}
+    content.setdefault("task", {"_target_": "mia_lightning.tasks.classification.Classification"})
     for name, default in (("convergence", False), ("estimate", False), ("output", "text"), ("store", {"dir": None})):
         content.setdefault(name, default)
     for name in ("shadow", "trainer"):

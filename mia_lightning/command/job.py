@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mia_lightning.reports.schema import AuditReport
     from mia_lightning.run.definition import Audit
     from mia_lightning.shadows.guess import Guess
+    from mia_lightning.tasks import Task
 
 _OWN = "own"
 
@@ -79,6 +80,7 @@ class Job:
         parts = {name: self._make(made[name], name) for name in names}
         return Audit(
             population,
+            task=self.task,
             model=self.model,
             model_output=settings.model_output,
             attacks=self.attacks,
@@ -139,6 +141,8 @@ class Job:
         from mia_lightning.training.plan.memory import enough_memory
 
         dataset = {name: value for name, value in self.content["dataset"].items() if name != "train_size"}
+        if dataset.get("task") == self.content["task"]:  # of a loader that reads labels of any task: ${task}
+            dataset["task"] = self.task
         if self._trusted:  # of a run in a folder nothing else is asked for
             self._look_ahead(dataset)
         with enough_memory():
@@ -170,6 +174,12 @@ class Job:
     def defenses(self) -> "list[Defense]":
         """The defences, in order."""
         return [self._make(node, f"defense.{name}") for name, node in self.configuration.defenses.items()]
+
+    @cached_property
+    def task(self) -> "Task":
+        """What a label is."""
+        made: Task = self._make(self.content["task"], "task")
+        return made
 
     @property
     def model(self) -> "Callable[..., nn.Module]":

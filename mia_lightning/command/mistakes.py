@@ -22,7 +22,7 @@ _OF_ONES_OWN = {
     "model": "model=custom, or model=lightning for a LightningModule",
     "dataset": "dataset=datamodule",
 }
-NODES = ("dataset", "membership", "model", "target", "shadow", "training", "trainer", "logger")
+NODES = ("dataset", "task", "membership", "model", "target", "shadow", "training", "trainer", "logger")
 
 
 def config_directory() -> Path:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
 
 
-def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any], *, trusted: bool) -> "Population":
+def population_of(node: Mapping[str, Any], make: Callable[..., Any], *, trusted: bool) -> "Population":
     """What the node makes, as a population.
 
     Args:
@@ -25,6 +25,7 @@ def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any], *, t
     from mia_lightning.datasets.own.reading import read_own
     from mia_lightning.datasets.population import Population
     from mia_lightning.seeds import isolated
+    from mia_lightning.tasks import Task
 
     ours = [name for name in inspect.signature(read_own).parameters if name != "data"]
     is_taken_out = (trusted and is_somebodys(node.get("_target_"))) or all(name in node for name in ours)
@@ -33,7 +34,12 @@ def population_of(node: Mapping[str, Any], make: Callable[[Any, str], Any], *, t
     if trusted:
         _check_names(_located(node.get("_target_")), ours, chosen)
     with isolated(0, "dataset"):  # what draws from the global generators draws alike in every process
-        loaded = make({name: value for name, value in node.items() if name not in settings}, "dataset")
+        rest = {name: value for name, value in node.items() if name not in settings}
+        if isinstance(rest.get("task"), Task):  # made already: Hydra would take it for settings
+            task = rest.pop("task")
+            loaded = make(rest, "dataset", partial=True)(task=task)
+        else:
+            loaded = make(rest, "dataset")
         if not isinstance(loaded, Population):
             return _read(loaded, settings, make, is_taken_out)
     if chosen:
@@ -62,7 +68,7 @@ def _check_names(made: Any, ours: Collection[str], chosen: Collection[str]) -> N
             )
 
 
-def _read(loaded: Any, settings: dict[str, Any], make: Callable[[Any, str], Any], is_taken_out: bool) -> "Population":
+def _read(loaded: Any, settings: dict[str, Any], make: Callable[..., Any], is_taken_out: bool) -> "Population":
     from mia_lightning.datasets.own.reading import is_own
     from mia_lightning.datasets.population import Population
 

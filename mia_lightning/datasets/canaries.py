@@ -55,6 +55,11 @@ class Canaries:
                 f"({', '.join(population.group_names[:5])}), and canaries form one, too; set it to 0, or leave the "
                 "groups out."
             )
+        if self.kind == "mislabelled" and not population.task.has_classes:
+            raise InputError(
+                f"`canary.kind` is mislabelled, which is the label of another class, and under task="
+                f"{population.task.name} there are none; set canary.kind=uniform."
+            )
         index = torch.randperm(N, generator=generator(seed, "canaries"))[: self.count].sort().values
         draws = generator(seed, "canaries", self.kind)
         index = index.to(population.device)
@@ -63,7 +68,7 @@ class Canaries:
             label_N = label_N.index_put((index,), _other_label(label_N[index], population.num_classes, draws))
         else:
             x_N = x_N.index_put((index,), _uniform(population, index, draws))
-        group_N = torch.zeros_like(label_N).index_fill(0, index, 1)
+        group_N = torch.zeros(N, dtype=torch.int64, device=population.device).index_fill(0, index, 1)
         return replace(population, x_N=x_N, label_N=label_N, group_N=group_N, group_names=(NATURAL, CANARY))
 
 

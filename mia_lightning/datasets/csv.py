@@ -21,6 +21,7 @@ from mia_lightning.datasets.tables.text import Delimiter, Table
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike
+from mia_lightning.tasks.interface import LabelTask
 
 
 @checked("dataset")
@@ -34,6 +35,7 @@ def load_csv(
     drop_columns: ColumnNames | None = None,
     delimiter: Delimiter | None = None,
     name: Name | None = None,
+    task: LabelTask | None = None,
 ) -> Population:
     """A table of numbers: each column but those of label, member, group and weight is a float32 feature, in file order.
 
@@ -43,7 +45,7 @@ def load_csv(
         path: a file whose first line names the columns: UTF-8, or UTF-16 with a byte order mark, as it is or compressed
             (gzip, bzip2, xz, Zstandard, a zip file of one table).
         label_column: text or numbers; the sorted distinct values (numbers by value) name the classes. "1" and "1.0" are
-            one class.
+            one class. Of a regression, numbers.
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
             reported, too.
@@ -52,6 +54,7 @@ def load_csv(
         delimiter: one character; None for the one of comma, semicolon, tab and bar of which the header line has most.
             The two characters `\\t` stand for a tab.
         name: of the data set, in reports; by default the file's name without its ending.
+        task: what a label is; by default a class.
 
     Raises:
         InputError: the file is absent, empty, ragged or no such text, a column is unknown, a value is missing or no
@@ -71,7 +74,11 @@ def load_csv(
     features = [column for column in used if column not in named.values()]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    class_names, label_N = classes(table, label_column)
+    has_classes = task is None or task.has_classes
+    if has_classes:
+        class_names, label_N = classes(table, label_column)
+    else:
+        class_names, label_N = [label_column], finite_numbers(table, label_column)
     group_names, group_N = (None, None) if group_column is None else distinct(table, group_column, "group")
     weight_N = None if weight_column is None else finite_numbers(table, weight_column)
     member_N = None if member_column is None else truth(table, member_column)
@@ -80,7 +87,7 @@ def load_csv(
     for j, column in enumerate(features):
         values = finite_numbers(table, column)
         x[:, j] = values
-        if looks_like_identifier(values, label_N):
+        if has_classes and looks_like_identifier(values, label_N):
             identifiers.append(column)
     remarks = []
     if identifiers and are_few(len(identifiers), len(features)):
@@ -97,4 +104,5 @@ def load_csv(
         group_names=group_names,
         weight=weight_N,
         remarks=remarks,
+        task=task,
     )

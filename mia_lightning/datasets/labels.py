@@ -12,6 +12,7 @@ from mia_lightning.datasets.arrays import Array, as_array, as_tensor
 from mia_lightning.datasets.doubts import check_classes
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
+from mia_lightning.tasks.interface import Task
 
 Values = np.ndarray[Any, Any]
 
@@ -33,11 +34,11 @@ class LabelMap:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Classes:
-    """The class of each record.
+    """The class of each record, or the label of another task.
 
     Attributes:
         label_N: int64, on the device of the given labels; of another shape where those were no row.
-        names: of the classes.
+        names: of the classes, or of the labels or numbers of another task.
         map: how the labels became class numbers; None where they are class numbers from 0.
     """
 
@@ -49,6 +50,21 @@ class Classes:
     def remarks(self) -> tuple[str, ...]:
         """For the report."""
         return () if self.map is None else (self.map.sentence,)
+
+
+def as_labels(label: Array, class_names: Sequence[str] | None, name: str, task: Task) -> Classes:
+    """The labels of a task: class numbers (`as_classes`), or what the task reads (`Task.read`).
+
+    Raises:
+        InputError: they are none of the task.
+    """
+    if task.has_classes:
+        return as_classes(label, class_names, name)
+    what = f"label of population {name!r}"
+    given = as_tensor(label, what)
+    label_N = task.read(given, getattr(label, "dtype", given.dtype), what)
+    names = task.names(label_N, f"population {name!r}") if class_names is None else class_names
+    return Classes(label_N=label_N, names=tuple(str(each) for each in names))
 
 
 def as_classes(label: Array, class_names: Sequence[str] | None, name: str) -> Classes:

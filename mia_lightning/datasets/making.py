@@ -11,10 +11,11 @@ from mia_lightning.datasets.doubts import about_arrays, about_classes
 from mia_lightning.datasets.fields import Kinds, formed
 from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.groups import numbered
-from mia_lightning.datasets.labels import as_classes
+from mia_lightning.datasets.labels import as_labels
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
+from mia_lightning.tasks import Classification, Task
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
@@ -36,6 +37,7 @@ def make_population(
     mean: Array | float | None = None,
     std: Array | float | None = None,
     remarks: Sequence[str] | None = None,
+    task: Task | None = None,
 ) -> "Population":
     """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
 
@@ -44,7 +46,8 @@ def make_population(
             floating and integer types stay. Or several arrays by name, which a network takes as keyword arguments.
         label: `[N]` or `[N, 1]`, whole numbers of any type, bool or text; or one-hot `[N, C]`. Whole numbers from 0 are
             class numbers, as long as most numbers up to the largest occur; others, and text, are names of classes,
-            which are numbered in the order of their values; a remark says so.
+            which are numbered in the order of their values; a remark says so. Under another `task` numbers, or
+            `[N, labels]` of 0 and 1.
         kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
             other attributes of a `Field` (padding, mask, sizes, columns, vocabulary, has_gaps, sample_rate); of several
             arrays by their names. By default floating-point values are numeric, and uint8 of three axes a record are
@@ -52,7 +55,8 @@ def make_population(
         form: in the place of `kinds`, of records that `x` has as a `Population` stores them.
         name: of the population, in reports and error messages.
         class_names: one for each class, of which labels are the places from 0 or, where they are text or none of these
-            numbers, the names; by default the numbers from 0 to the largest label, or the distinct labels.
+            numbers, the names; by default the numbers from 0 to the largest label, or the distinct labels. Of other
+            tasks, one for each label or predicted number.
         member: bool `[N]`, the records that a given target was trained on.
         group: `[N]`, text or whole numbers; leakage is also reported for each group. The sorted distinct values name
             the groups; with `group_names` the numbers are indices of names, and -1 for a record of no group.
@@ -62,6 +66,7 @@ def make_population(
             127, else 1.
         mean, std: as in `Population`; numbers, too.
         remarks: about the records; None for those that can be read off the arrays.
+        task: what the labels are; None for classes.
 
     Raises:
         InputError: values that are no numbers, labels that are no classes (`as_classes`), or what `Population` refuses.
@@ -79,7 +84,8 @@ def make_population(
         raise InputError(f"population {name!r} is given `form` beside `kinds` or named arrays: give one of them")
     else:
         x_N = as_tensor(x, f"x of population {name!r}")
-    classes = as_classes(label, class_names, name)
+    task = Classification() if task is None else task
+    labels = as_labels(label, class_names, name, task)
     group_N: Tensor | None = None
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
@@ -91,9 +97,9 @@ def make_population(
     population = Population(
         name=name,
         x_N=x_N,
-        label_N=classes.label_N,
-        class_names=classes.names,
-        label_map=classes.map,
+        label_N=labels.label_N,
+        class_names=labels.names,
+        label_map=labels.map,
         scale=by_range,
         mean=None if mean is None else as_constant(mean, f"mean of population {name!r}"),
         std=None if std is None else as_constant(std, f"std of population {name!r}"),
@@ -102,11 +108,15 @@ def make_population(
         weight_N=None if weight is None else _weights(weight, name),
         group_names=names,
         form=form,
+        task=task,
     )
+    task.check_all(population.label_N, population.class_names, name)
     own_N = population.label_N.cpu().numpy()
     if remarks is None:
-        remarks = about_arrays(x, own_N, name) if form is None else ()
-    remarks = (*of_scale, *remarks, *classes.remarks, *about_classes(own_N, population.class_names, name))
+        remarks = about_arrays(x, own_N, name) if form is None and task.has_classes else ()
+    if task.has_classes:
+        remarks = (*remarks, *labels.remarks, *about_classes(own_N, population.class_names, name))
+    remarks = (*of_scale, *remarks)
     return replace(population, remarks=remarks)
 
 

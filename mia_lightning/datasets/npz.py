@@ -17,6 +17,7 @@ from mia_lightning.errors import DataNotThereError, InputError, first_line
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike
 from mia_lightning.settings.words import Such, Words
+from mia_lightning.tasks.interface import LabelTask
 
 # Arrays of an archive that are at least this large are mapped into memory; smaller ones are read and their checksum
 # verified.
@@ -44,6 +45,7 @@ def load_npz(
     mean: PerChannel | None = None,
     std: PerChannel | None = None,
     class_names: Annotated[Sequence[Name], FromList] | None = None,
+    task: LabelTask | None = None,
 ) -> Population:
     """The records of an `.npz` file, as `numpy.savez(path, x=..., label=...)` writes it, or of a folder with a file
     `x.npy` and others, as `numpy.save` writes them.
@@ -60,7 +62,8 @@ def load_npz(
         kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
             others, such as `padding` (`make_population`); of several arrays by their keys. By default floating-point
             values are numeric; of several arrays it must be said of those of integers.
-        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]` (`make_population`).
+        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]` (`make_population`); under another
+            `task` numbers, or `[N, labels]` of 0 and 1.
         member_key: bool `[N]`, the records that a given target was trained on.
         group_key: `[N]`, text or whole numbers; the sorted distinct values name groups for which leakage is reported,
             too.
@@ -69,7 +72,9 @@ def load_npz(
             more axes (images) with values above 127, else 1.
         mean, std: one number, or one for each entry of a record's first axis: each channel of an image, each
             feature of a flat record. They are public constants; do not fit them on private records.
-        class_names: one for each class; by default the numbers from 0 to the largest label, or the distinct labels.
+        class_names: one for each class; by default the numbers from 0 to the largest label, or the distinct labels. Of
+            another task, one for each label or predicted number.
+        task: what a label is; by default a class.
 
     Raises:
         InputError: the file or folder is missing, damaged or pickled, a key is missing, or `Population` refuses the
@@ -94,6 +99,7 @@ def load_npz(
         scale=scale,
         mean=per_channel("mean", mean, record, file),
         std=per_channel("std", std, record, file),
+        task=task,
     )
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Literal
 
@@ -22,6 +22,9 @@ from mia_lightning.datasets.making import make_population as make_population
 from mia_lightning.datasets.origin import Origin
 from mia_lightning.datasets.own.reading import read_own
 from mia_lightning.datasets.population_checks import check_population
+from mia_lightning.errors import InputError
+from mia_lightning.tasks import Classification, Task
+from mia_lightning.tasks.interface import Strata
 
 _FINGERPRINT_RECORDS = 4096  # at once: bounds memory, not the result
 # Records take at most this part of an accelerator's free memory: networks, gradients and batches need the rest.
@@ -38,8 +41,9 @@ class Population:
         name: of the data set, in reports.
         x_N: `[N, *features]`, floating point, or integers (uint8 images stay uint8) that `records` turns to
             floating point on the device: `(x * scale - mean) / std`.
-        label_N: int64 in `[0, num_classes)`.
-        class_names: one for each class, in the order of the labels.
+        label_N: what `task` says: int64 in `[0, num_classes)` of classes, uint8 `[N, L]` of several labels, float32
+            `[N]` or `[N, D]` of numbers.
+        class_names: one for each class, label, or number, in their order.
         scale, mean, std: public constants of the normalisation, never fitted on private records; `mean` and
             `std` broadcast against one record.
         member_N: bool, the records that a given target was trained on, where the data set says so
@@ -63,6 +67,7 @@ class Population:
         weight_N: float32, how much each record counts in the loss that models are trained with: a batch's loss is
             Σ w l / Σ w. Attacks read losses without weights. None for records that all count the same.
         label_map: how the labels of the data became class numbers; None where they were these.
+        task: what the label of a record is.
 
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
@@ -90,6 +95,7 @@ class Population:
     form: Form | None = None
     weight_N: Tensor | None = None
     label_map: LabelMap | None = None
+    task: Task = field(default_factory=Classification)
 
     def __post_init__(self) -> None:
         check_population(self)
@@ -185,7 +191,27 @@ class Population:
 
     @property
     def num_classes(self) -> int:
+        """How many outputs a network has: one for each class, label, or number."""
         return len(self.class_names)
+
+    @property
+    def strata(self) -> Strata:
+        """The parts of the records that have figures of their own: classes, labels, or ranges of the value."""
+        return self.task.strata(self.label_N, self.class_names)
+
+    def under(self, task: Task) -> "Population":
+        """The records with their labels read by this task.
+
+        Raises:
+            InputError: they were read as something else, or do not fit the task.
+        """
+        if not task.takes(self.task):
+            raise InputError(
+                f"The labels of population {self.name!r} are those of task={self.task.name}, and `task` is "
+                f"{task.name}; set task={self.task.name}, or use a data set whose labels suit {task.name}, such as "
+                "arrays, dataset=npz or dataset=csv."
+            )
+        return replace(self, task=task)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -64,7 +64,7 @@ def _check_shapes(population: "Population") -> None:
             f"x of population {name!r} has shape {tuple(x_N.shape)}: give it the shape [records, *features] "
             "with at least one feature"
         )
-    if label_N.shape != x_N.shape[:1]:
+    if label_N.shape[:1] != x_N.shape[:1] or label_N.ndim > (1 if population.task.has_classes else 2):
         raise InputError(
             f"population {name!r} has {len(x_N)} records in x but labels of shape {tuple(label_N.shape)}: "
             "give one label for each record"
@@ -76,7 +76,7 @@ def _check_shapes(population: "Population") -> None:
         )
     if len(x_N) == 0:
         raise InputError(f"population {name!r} has no records: give it some of at least two classes")
-    if member_N is not None and (member_N.shape != label_N.shape or member_N.dtype != torch.bool):
+    if member_N is not None and (member_N.shape != x_N.shape[:1] or member_N.dtype != torch.bool):
         raise InputError(
             f"member of population {name!r} has shape {tuple(member_N.shape)} and dtype {member_N.dtype}: "
             f"give one bool for each of the {len(x_N)} records"
@@ -119,24 +119,11 @@ def _check_weights(name: str, weight_N: torch.Tensor, num_records: int) -> None:
 
 
 def _check_labels(population: "Population") -> None:
-    name, label_N, num_classes = population.name, population.label_N, population.num_classes
-    if label_N.dtype != torch.int64:
-        raise InputError(f"label of population {name!r} has dtype {label_N.dtype}: give class numbers as int64")
-    if num_classes < 2:
-        raise InputError(
-            f"population {name!r} has {num_classes} class: membership is audited on a classifier, "
-            "so give records of at least two classes"
-        )
-    if len(set(population.class_names)) < num_classes:
+    name = population.name
+    population.task.check(population.label_N, population.class_names, name)
+    if len(set(population.class_names)) < population.num_classes:
         twice = next(each for each in population.class_names if population.class_names.count(each) > 1)
         raise InputError(f"class name {twice!r} of population {name!r} appears twice: give each class its own")
-    outside = (label_N < 0) | (label_N >= num_classes)
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        raise InputError(
-            f"label {int(label_N[row])} of record {row} of population {name!r} is outside "
-            f"0 to {num_classes - 1}: number the classes from 0, or name them all in class_names"
-        )
 
 
 def _check_finite(population: "Population") -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Task
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import HIDDEN_PROBABILITY, AnswerForm
 from mia_lightning.training.step.recipe import Recipe
@@ -100,6 +101,21 @@ class PrivateTraining(TrainingDefense, Protocol):
 
 
 Defense = OutputDefense | TrainingDefense
+
+
+def check_task(defenses: Sequence[Defense], task: Task) -> None:
+    """Refuse defences that do not suit what the answers are: those whose `acts_on`, if they have it, does not name it.
+
+    Raises:
+        InputError: one of them, with those that do.
+    """
+    for defense in defenses:
+        kinds = getattr(defense, "acts_on", None)
+        if kinds is not None and task.outputs not in kinds:
+            raise InputError(
+                f"defense={defense.name} acts on {' and '.join(kinds)}, and the outputs under task={task.name} are "
+                f"{task.outputs}; leave it out, or use one of training, such as l2, dropout or early_stopping."
+            )
 
 
 _OF_A_STEP = ("objective", "batch_objective", "mix", "sampler", "gradient_rule")

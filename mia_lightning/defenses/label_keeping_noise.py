@@ -42,6 +42,7 @@ class LabelKeepingNoise:
     """
 
     name: ClassVar[str] = "label_keeping_noise"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
     is_visible: ClassVar[bool] = False
     form: ClassVar[AnswerForm] = AnswerForm()
 

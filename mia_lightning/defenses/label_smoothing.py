@@ -25,6 +25,7 @@ class LabelSmoothing:
     """
 
     name: ClassVar[str] = "label_smoothing"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
 
     smoothing: ShareBelow1 = 0.1
 

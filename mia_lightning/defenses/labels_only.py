@@ -21,6 +21,7 @@ class LabelsOnly:
     """
 
     name: ClassVar[str] = "labels_only"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
     is_visible: ClassVar[bool] = True
     form: ClassVar[AnswerForm] = AnswerForm(kind="labels")
 

@@ -34,6 +34,7 @@ class Mixup:
     """
 
     name: ClassVar[str] = "mixup"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
 
     alpha: Positive = 1.0
 

@@ -35,6 +35,7 @@ class RelaxLoss:
     """
 
     name: ClassVar[str] = "relaxloss"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
 
     alpha: Positive = 0.5
 

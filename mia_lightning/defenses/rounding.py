@@ -23,6 +23,7 @@ class Rounding:
     """
 
     name: ClassVar[str] = "rounding"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes", "labels")
     is_visible: ClassVar[bool] = True
 
     digits: Annotated[int, Ge(0), Le(15)] = 3

@@ -22,6 +22,7 @@ class Temperature:
     """
 
     name: ClassVar[str] = "temperature"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
     is_visible: ClassVar[bool] = False
     form: ClassVar[AnswerForm] = AnswerForm()
 

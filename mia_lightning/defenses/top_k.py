@@ -24,6 +24,7 @@ class TopK:
     """
 
     name: ClassVar[str] = "top_k"
+    acts_on: ClassVar[tuple[str, ...]] = ("classes",)
     is_visible: ClassVar[bool] = True
 
     k: AtLeast1 = 3

@@ -91,7 +91,7 @@ def _precision_recall(report: AuditReport) -> Iterator[tuple[int, Any]]:
         rows = scores.attack == attack
         drawn = [] if curves.overall is None else [(ALL_RECORDS, rows, curves.overall)]
         for index, curve in curves.per_class.items():
-            drawn.append((report.dataset.class_names[index], rows & (scores.label == index), curve))
+            drawn.append((report.dataset.class_names[index], rows & scores.of_class(index), curve))
         for name, rows, curve in drawn:
             num_members = int(scores.is_member[rows].sum())
             hits, alarms, passed, missed, precision, recall = curve_points(

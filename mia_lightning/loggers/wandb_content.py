@@ -101,23 +101,25 @@ def _curves(report: AuditReport, curves: Mapping[str, AttackCurves]) -> dict[str
     media: dict[str, Any] = {"precision_recall/curves": wandb.Table(columns=columns, data=curve_rows(report, curves))}
     drawn = [attack for attack in report.attacks if curves[attack.name].overall is not None]
     for attack in drawn:
-        plot = with_class_menu(precision_recall_plot(attack, curves[attack.name]), attack)
+        plot = with_class_menu(precision_recall_plot(attack, curves[attack.name]), attack, report.task.strata_name)
         media[f"precision_recall/{attack.name}/by_class"] = _plotly(plot)
         if curves[attack.name].per_class:
-            media[f"precision_recall/{attack.name}"] = _line_series(attack, curves[attack.name])
+            media[f"precision_recall/{attack.name}"] = _line_series(
+                attack, curves[attack.name], report.task.strata_name
+            )
     if drawn:
         media["roc"] = _plotly(roc_plot(report, curves, roc_edge(curves)))
         media["leakage_vs_gap"] = _plotly(leakage_vs_gap_plot(report))
     return media
 
 
-def _line_series(attack: AttackSection, curves: AttackCurves) -> Any:
+def _line_series(attack: AttackSection, curves: AttackCurves, strata: str) -> Any:
     """Precision at 1:1 over a grid of recall: the mean over classes, and the most exposed classes."""
     import wandb
 
     recall_F = np.linspace(0.01, 1.0, POINTS_PER_CURVE)
     by_class = {index: precision_at_recalls(curve, recall_F) for index, curve in curves.per_class.items()}
-    lines = {"mean over classes": np.mean(list(by_class.values()), axis=0)}
+    lines = {f"mean over {strata}": np.mean(list(by_class.values()), axis=0)}
     for group in most_exposed(attack, NUM_EXPOSED):
         lines[group.class_name] = by_class[group.class_index]
     return wandb.plot.line_series(

@@ -1,4 +1,4 @@
-"""How well a classifier does on its members and on its non-members: its overfitting."""
+"""How well a model does on its members and on its non-members: its overfitting."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
 class TargetAccuracy:
-    """Accuracies in [0, 1]; NaN where there is no record to take them from.
+    """Accuracies in [0, 1], or the utility of another task; NaN where there is no record to take them from.
 
     Attributes:
         train_accuracy, test_accuracy: share of the members, and of the non-members, classified correctly.
@@ -73,6 +74,29 @@ def accuracy_by_membership(
     return TargetAccuracy(
         train_accuracy, test_accuracy, train_accuracy_C, test_accuracy_C, num_members_C, num_nonmembers_C
     )
+
+
+def utility_by_membership(
+    task: Task, answer_NC: Tensor, label_N: Tensor, of_SN: Tensor, member_N: Tensor, nonmember_N: Tensor
+) -> TargetAccuracy:
+    """The utility of one model on its members and on its non-members, overall and for each part of the records.
+
+    Args:
+        answer_NC, label_N: of the task.
+        of_SN: bool, the parts (`Strata`).
+        member_N, nonmember_N: bool; records in neither are left out.
+    """
+    if task.has_classes:
+        return accuracy_by_membership(answer_NC, label_N, member_N, nonmember_N, len(of_SN))
+
+    def of(group_N: Tensor) -> tuple[float, Tensor, Tensor]:
+        part = answer_NC[group_N], label_N[group_N]
+        whole = task.utility_of(*part) if bool(group_N.any()) else float("nan")
+        return whole, task.utility_of_strata(*part, of_SN[:, group_N]), of_SN[:, group_N].sum(1)
+
+    train, train_S, num_members_S = of(member_N)
+    test, test_S, num_nonmembers_S = of(nonmember_N)
+    return TargetAccuracy(train, test, train_S, test_S, num_members_S, num_nonmembers_S)
 
 
 def _check(

@@ -20,7 +20,7 @@ from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.learnt_thresholds import Relearnt, relearnt
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.over_targets import mean_auc_interval, target_figures
-from mia_lightning.metrics.target_accuracy import TargetAccuracy, accuracy_by_membership
+from mia_lightning.metrics.target_accuracy import TargetAccuracy, utility_by_membership
 from mia_lightning.reports.schema import (
     AboutSection,
     AttackSection,
@@ -43,6 +43,7 @@ from mia_lightning.reports.schema import (
     TargetClass,
     TargetGroup,
     TargetSection,
+    TaskSection,
     TrainingCurves,
 )
 from mia_lightning.reports.sections.duplicates import find_duplicates
@@ -57,6 +58,7 @@ from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
 from mia_lightning.run.scoring import AttackOutcome
 from mia_lightning.shadows.interface import Synthesis
+from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.models import Models
 from mia_lightning.training.plan.memory import peak_memory
@@ -99,16 +101,19 @@ def assemble(
     mend = "Train for more epochs, or change `training.optimizer.lr` or `model`"
     if observation.targets.structures:
         mend = "Change the estimator or its parameters"
-    idle = _learnt_nothing(target, mend) if observation.targets.trained_by == "run" else None
+    is_ours = observation.targets.trained_by == "run"
+    idle = _learnt_nothing(target, population.task, mend) if is_ours else None
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),
+        task=TaskSection.of(population.task),
         trust=trust,
         run=_run_section(engine, observation.audit.config),
         dataset=DatasetSection(
             name=population.name,
             num_records=len(population),
-            num_classes=population.num_classes,
-            class_names=population.class_names,
+            num_classes=len(population.strata.names),
+            class_names=population.strata.names,
+            values=() if population.task.has_classes else population.class_names,
             input_shape=population.input_shape,
             form=None if population.form is None else FieldSection.of_all(population.form.fields),
             fingerprint=population.fingerprint(),
@@ -190,16 +195,13 @@ def _accuracies(
     population: Population, membership: Membership, rows: slice, signals: Signals, among_N: Tensor | None = None
 ) -> list[TargetAccuracy]:
     """Of each model in `rows`, on all records or on those where the bool mask is True."""
-    among_N = torch.ones_like(population.label_N, dtype=torch.bool) if among_N is None else among_N
+    among_N = torch.ones(len(population), dtype=torch.bool) if among_N is None else among_N
+    of_SN = population.strata.of_SN
     return [
-        accuracy_by_membership(
-            log_probability_NC,
-            population.label_N,
-            member_N & among_N,
-            nonmember_N & among_N,
-            population.num_classes,
+        utility_by_membership(
+            population.task, answer_NC, population.label_N, of_SN, member_N & among_N, nonmember_N & among_N
         )
-        for log_probability_NC, member_N, nonmember_N in zip(
+        for answer_NC, member_N, nonmember_N in zip(
             (each_NC.cpu() for each_NC in signals.log_probability_KANC[:, 0]),
             membership.member_KN[rows],
             membership.unseen_KN[rows],
@@ -233,14 +235,24 @@ def _target_section(population: Population, membership: Membership, targets: Mod
                 test_accuracy=_or_none(test_C[c]),
                 generalization_gap=_or_none(train_C[c] - test_C[c]),
             )
-            for c, name in enumerate(population.class_names)
+            for c, name in enumerate(population.strata.names)
         ),
         per_group=_target_groups(population, membership, signals),
     )
 
 
-def _learnt_nothing(target: TargetSection, mend: str) -> str | None:
+def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:
     """The warning about targets that are no better on their own members than a constant answer; None for others."""
+    if not task.has_classes:
+        least, what = task.nothing
+        if target.train_accuracy > least:
+            return None
+        of = "The target does" if target.num_targets == 1 else "The targets do"
+        return (
+            f"{of} no better on its own training records than {what} would (train {task.utility} "
+            f"{target.train_accuracy:.3f}): what has learnt nothing leaks nothing. Train for more epochs, or change "
+            "`training.optimizer.lr` or `model`."
+        )
     num_members = [each.num_members for each in target.per_class]
     n = sum(num_members)
     chance = max(num_members) / n
@@ -329,19 +341,19 @@ def _attack_section(
 ) -> AttackSection:
     member_TN, scored_TN = membership.member_KN[membership.targets], membership.scored_KN[membership.targets]
     observed = (outcome.score_TN, outcome.is_flagged_TN, member_TN, scored_TN)
-    label_N, group_N = population.label_N, population.group_N
+    strata, group_N = population.strata, population.group_N
+    of_class_CN = strata.of_SN
     estimand = THESE_MODELS if membership.num_targets == 1 else NEW_TRAININGS
     if membership.is_trials:  # each target is one observation of one record: all together are what one target is
         canary_T = scored_TN.nonzero()[:, 1]
         score_TN, is_flagged_TN, member_TN, scored_TN = (each_TN[scored_TN][None] for each_TN in observed)
         observed, estimand = (score_TN, is_flagged_TN, member_TN, scored_TN), OTHER_TRIALS
-        label_N, group_N = label_N[canary_T], None if group_N is None else group_N[canary_T]
+        of_class_CN, group_N = of_class_CN[:, canary_T], None if group_N is None else group_N[canary_T]
     decision: Relearnt | str = outcome.decision
     if outcome.decision == LEARNT and outcome.threshold_T is not None:
         decision = relearnt(
             outcome.score_TN, outcome.threshold_T, *observed[2:], membership.block_K[membership.targets]
         )
-    of_class_CN = label_N == torch.arange(population.num_classes)[:, None]
     return AttackSection(
         name=outcome.name,
         description=outcome.description,
@@ -355,8 +367,8 @@ def _attack_section(
         per_class=tuple(
             ClassFigures(
                 class_index=c,
-                class_name=population.class_names[c],
-                **_figures_of_one(observed, of_class_N, decision, population.num_classes),
+                class_name=strata.names[c],
+                **_figures_of_one(observed, of_class_N, decision, len(strata.names)),
             )
             for c, of_class_N in enumerate(of_class_CN)
         ),
@@ -387,15 +399,16 @@ def _figures_of_one(
 
 def _scores(outcomes: Sequence[AttackOutcome], population: Population, membership: Membership) -> Scores:
     target_M, record_M = membership.scored_KN[membership.targets].nonzero(as_tuple=True)
-    repeated = len(outcomes)
+    strata, repeated = population.strata, len(outcomes)
     return Scores(
         attack=np.repeat(np.array([outcome.name for outcome in outcomes]), len(record_M)),
         target=np.tile(target_M.numpy(), repeated),
         record=np.tile(record_M.numpy(), repeated),
-        label=np.tile(population.label_N[record_M].numpy(), repeated),
+        label=np.tile(strata.number_N[record_M].numpy(), repeated),
         is_member=np.tile(membership.member_KN[target_M, record_M].numpy(), repeated),
         score=np.concatenate([outcome.score_TN[target_M, record_M].numpy() for outcome in outcomes]),
         is_flagged=np.concatenate([outcome.is_flagged_TN[target_M, record_M].numpy() for outcome in outcomes]),
+        parts_NS=strata.of_SN.T.numpy() if strata.overlap else None,
     )
 
 

@@ -61,9 +61,9 @@ def _lines(report: AuditReport) -> list[str]:
         spreads = [(label(attack), attack.overall.auc.spread) for attack in report.attacks]
         shown = ", ".join(f"{name} {show(spread)}" for name, spread in spreads if spread is not None)
         lines.append(f"Figures are means over {report.target.num_targets} targets; SD of the AUC over targets: {shown}")
-    target = report.target
+    target, utility = report.target, report.task.utility
     lines.append(
-        f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
+        f"Target: train {utility} {target.train_accuracy:.3f}, test {utility} {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}"
     )
     if report.run.store:
@@ -82,7 +82,7 @@ def _lines(report: AuditReport) -> list[str]:
         exposed = ", ".join(
             f"{group.class_name} {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
         )
-        lines.append(f"Most exposed classes (AUC of {label(attack)}{at_once}): {exposed}")
+        lines.append(f"Most exposed {report.task.strata_name} (AUC of {label(attack)}{at_once}): {exposed}")
     return lines
 
 

@@ -75,14 +75,14 @@ def attack_curves(scores: Scores, name: str) -> AttackCurves:
         InputError: a score is NaN.
     """
     rows = scores.attack == name
-    score, is_member, label = scores.score[rows], scores.is_member[rows], scores.label[rows]
+    score, is_member = scores.score[rows], scores.is_member[rows]
     whole = _roc(score, is_member)
     per_class = {}
-    for class_index in np.unique(label):
-        of_class = label == class_index
+    for class_index in scores.classes:
+        of_class = scores.of_class(class_index)[rows]
         curve = _precision_recall(_roc(score[of_class], is_member[of_class]))
         if curve is not None:
-            per_class[int(class_index)] = curve
+            per_class[class_index] = curve
     return AttackCurves(
         name=name,
         false_positive_rate=None if whole is None else whole.fpr_F.numpy(),

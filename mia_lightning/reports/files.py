@@ -57,7 +57,7 @@ def save_report(report: AuditReport, folder: Path | str) -> list[Path]:
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
     classes = per_class_rows(report)
     of_classes = csv_of(classes) if classes else b"attack\n"
-    contents = {SCORES: _parquet(vars(report.scores), report.record_names), "per_class.csv": of_classes}
+    contents = {SCORES: _parquet(report.scores.columns, report.record_names), "per_class.csv": of_classes}
     if groups := per_group_rows(report):
         contents[PER_GROUP] = csv_of(groups)
     records = record_table(report.attacks)

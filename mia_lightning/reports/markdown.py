@@ -22,7 +22,7 @@ def report_markdown(report: AuditReport) -> str:
         rates_of = [figures.tpr_at_fpr.get(rate) for rate in rates]
         found = [figures.auc, *rates_of, figures.precision, figures.recall]
         rows.append([label(attack), *("–" if each is None else shown(each) for each in found)])
-    target = report.target
+    target, utility = report.target, report.task.utility
     # The first warnings are those that the headline and the gate speak of.
     warnings = list(dict.fromkeys([*trust_warnings(report.trust), *report.warnings]))
     lines = [
@@ -31,7 +31,7 @@ def report_markdown(report: AuditReport) -> str:
         f"**{markdown(gate_sentence(report))}**" if report.gate is not None else "",
         "\n".join(f"> [!WARNING]\n> {markdown(each)}\n" for each in warnings),
         markdown_table(heads, rows, 1),
-        f"Target: train accuracy {target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}, "
+        f"Target: train {utility} {target.train_accuracy:.3f}, test {utility} {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}.",
         "\n".join(f"- {markdown(each)}" for each in structure_sentences(report.structure)),
         *(f"{heading[:1].upper()}{heading[1:]}: {markdown(said)}" for heading, said in exposed_sentences(report)),

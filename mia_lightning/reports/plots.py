@@ -85,11 +85,15 @@ def precision_recall_plot(attack: AttackSection, curves: AttackCurves) -> Plot:
     return {"data": data, "layout": axes}
 
 
-def with_class_menu(plot: Plot, attack: AttackSection) -> Plot:
-    """The precision/recall plot with plotly's own menu of classes, for places without a page around it."""
+def with_class_menu(plot: Plot, attack: AttackSection, strata: str = "classes") -> Plot:
+    """The precision/recall plot with plotly's own menu of classes, for places without a page around it.
+
+    Args:
+        strata: what they are called.
+    """
     traces = plot["data"]
     standard = [trace.get("visible", True) for trace in traces]
-    buttons = [{"label": "all classes", "method": "restyle", "args": [{"visible": standard}]}]
+    buttons = [{"label": f"all {strata}", "method": "restyle", "args": [{"visible": standard}]}]
     for group in attack.per_class:
         shown = [
             "meta" not in trace
@@ -146,7 +150,7 @@ def leakage_vs_gap_plot(report: AuditReport) -> Plot:
         if attack is strongest(report):
             trace |= labelled(x, y, [short(group.class_name, 18) for group in groups])
         data.append(trace)
-    axes = layout("generalisation gap of the class", "AUC of the class")
+    axes = layout(f"generalisation gap of the {report.task.stratum}", f"AUC of the {report.task.stratum}")
     return {"data": data, "layout": axes | {"shapes": [across("x", 0.5)]}}
 
 
@@ -156,8 +160,8 @@ def precision_distribution_plot(report: AuditReport) -> Plot:
     for place, attack in enumerate(report.attacks):
         precisions = _precisions(attack)
         if precisions:
-            data.append(distribution([value for _, value in precisions], label(attack), place))
-    axes = layout(BALANCED, "share of classes at or below")
+            data.append(distribution([value for _, value in precisions], label(attack), place, report.task.strata_name))
+    axes = layout(BALANCED, f"share of {report.task.strata_name} at or below")
     return {"data": data, "layout": axes | {"shapes": [across("y", 0.5)]}}
 
 
@@ -169,7 +173,7 @@ def precision_by_records_plot(report: AuditReport) -> Plot:
         groups, y = [group for group, _ in precisions], [value for _, value in precisions]
         x = [group.num_members / attack.num_targets for group in groups]
         data.append(_of_classes(x, y, groups, attack, place, "%{x:.0f} records, precision %{y:.3f}"))
-    axes = layout("training records of the class", BALANCED)
+    axes = layout(f"training records of the {report.task.stratum}", BALANCED)
     return {"data": data, "layout": axes | {"shapes": [across("x", 0.5)]}}
 
 
@@ -276,9 +280,9 @@ def labelled(x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> Pl
     }
 
 
-def distribution(values: Sequence[float], name: str, place: int) -> Plot:
+def distribution(values: Sequence[float], name: str, place: int, strata: str = "classes") -> Plot:
     """The cumulative distribution of values over classes."""
-    return line(*distribution_line(values), name, place, "at most %{x:.3f}: %{y:.0%} of the classes")
+    return line(*distribution_line(values), name, place, f"at most %{{x:.3f}}: %{{y:.0%}} of the {strata}")
 
 
 def across(axis: str, at: float, style: Plot = _CHANCE) -> Plot:

@@ -1,7 +1,8 @@
 """`report.json`: typed, versioned, and the same object that `mia_lightning.audit` returns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -98,7 +99,19 @@ class FieldSection(_Section):
         return tuple(cls(**{name: getattr(field, name) for name in cls.model_fields}) for field in fields)
 
 
+class TaskSection(_Section):
+    """What a record's answer is, and in which words the report speaks of it."""
+
+    name: str = "classification"
+    utility: str = "accuracy"  # what train_accuracy and test_accuracy are
+    stratum: str = "class"  # what per_class is about
+    strata_name: str = "classes"
+    seen: str = "all probabilities"  # of an answer
+
+
 class DatasetSection(_Section):
+    """`num_classes` and `class_names` are those of what per_class is about (`TaskSection.strata_name`)."""
+
     name: str
     num_records: int
     num_classes: int
@@ -106,6 +119,7 @@ class DatasetSection(_Section):
     input_shape: tuple[int, ...]
     form: tuple[FieldSection, ...] | None = None  # of records that are not one tensor of numbers or pixels
     fingerprint: str  # SHA-256 of records and labels in row order
+    values: tuple[str, ...] = ()  # predicted: labels or numbers; empty for classes
     sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
 
 
@@ -143,7 +157,7 @@ class TargetGroup(_Section):
 
 
 class TargetSection(_Section):
-    """The model under attack; accuracies are means over targets where there are several."""
+    """The model under attack; accuracies (`TaskSection.utility`) are means over targets where there are several."""
 
     architecture: str
     num_parameters: int | None  # null where it is not known
@@ -438,7 +452,9 @@ class Scores:
     """One row for each attack, target and scored record; columns of equal length.
 
     `score`: float64, higher = more likely a member, its scale the attack's own.
-    `is_flagged`: the attack's own decision "member", at an operating point never chosen on the target.
+    `label`: the class, or the part of the records that figures per class are about; of several labels the first, -1 for
+    none. `is_flagged`: the attack's own decision "member", at an operating point never chosen on the target.
+    `parts_NS`: bool, by record, where these parts overlap; None where `label` says it all. It is in no file.
     """
 
     attack: np.ndarray[Any, np.dtype[np.str_]]
@@ -448,6 +464,31 @@ class Scores:
     is_member: np.ndarray[Any, np.dtype[np.bool_]]
     score: np.ndarray[Any, np.dtype[np.float64]]
     is_flagged: np.ndarray[Any, np.dtype[np.bool_]]
+    parts_NS: np.ndarray[Any, np.dtype[np.bool_]] | None = None
+
+    @property
+    def classes(self) -> list[int]:
+        """Those with a row, ascending."""
+        if self.parts_NS is None:
+            return [int(each) for each in np.unique(self.label)]
+        return list(range(self.parts_NS.shape[1]))
+
+    def of_class(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """The rows of a class, bool."""
+        found: np.ndarray[Any, np.dtype[np.bool_]]
+        found = self.label == index if self.parts_NS is None else self.parts_NS[self.record, index]
+        return found
+
+    def class_name(self, row: int, names: Sequence[str]) -> str:
+        """The class of a row, or all labels of its record."""
+        if self.parts_NS is None:
+            return names[int(self.label[row])]
+        return ", ".join(compress(names, self.parts_NS[self.record[row]])) or "none"
+
+    @property
+    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns of equal length, by name."""
+        return {name: column for name, column in vars(self).items() if name != "parts_NS"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -474,6 +515,7 @@ class AuditReport(_Section):
     headline: str = ""  # the result in one line; that the audit cannot be trusted, where it cannot
     trust: TrustSection = Field(default_factory=lambda: TrustSection(verdict="not checked"))
     about: AboutSection = Field(default_factory=AboutSection)
+    task: TaskSection = Field(default_factory=TaskSection)
     run: RunSection
     dataset: DatasetSection
     membership: MembershipSection
@@ -508,8 +550,8 @@ class AuditReport(_Section):
         return "\n".join(
             (
                 f"AuditReport: {self.headline or self.trust.verdict}".replace("\u00a0", " "),
-                f"  target: {about.model or target.architecture} on {self.dataset.name}, train accuracy "
-                f"{target.train_accuracy:.3f}, test accuracy {target.test_accuracy:.3f}",
+                f"  target: {about.model or target.architecture} on {self.dataset.name}, train "
+                f"{self.task.utility} {target.train_accuracy:.3f}, test {self.task.utility} {target.test_accuracy:.3f}",
                 f"  attacks: {', '.join(each.name for each in self.attacks[:8])}"
                 f"{f' and {len(self.attacks) - 8} more' if len(self.attacks) > 8 else ''}; {best}",
                 f"  {self.shadow.count} shadow models, seed {self.run.seed}; gate: {gate}",

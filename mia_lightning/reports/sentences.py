@@ -138,6 +138,14 @@ def meaning(report: AuditReport) -> list[str]:
                 "flagged records would be members."
             )
     target = report.target
+    if report.task.utility != "accuracy":
+        utility = report.task.utility
+        sentences.append(
+            f"The target's {utility} is {show(target.train_accuracy)} on its training records and "
+            f"{show(target.test_accuracy)} on new records: a generalisation gap of {target.generalization_gap:.3f}. "
+            "Overfitting is the usual cause of leakage, but not the only one."
+        )
+        return sentences
     sentences.append(
         f"The target classifies {share(target.train_accuracy)} of its training records and "
         f"{share(target.test_accuracy)} of new records correctly: a generalisation gap of "
@@ -162,8 +170,8 @@ def limits(report: AuditReport) -> list[str]:
         "low figures do not prove privacy.",
         f"How much other models leak: {_about(report)} ({targets}, trained on records of {report.dataset.name}). "
         f"Another architecture, other settings or other data give other figures.{picked}",
-        "How exposed each record is: averages hide the few records that are found with certainty. Look at the "
-        "true-positive rate at low false-positive rates and at the most exposed classes.",
+        f"How exposed each record is: averages hide the few records that are found with certainty. Look at the "
+        f"true-positive rate at low false-positive rates and at the most exposed {report.task.strata_name}.",
         "What a record contains: the attacks decide whether a record was used for training; they do not reconstruct "
         "it.",
     ]

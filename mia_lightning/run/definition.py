@@ -39,6 +39,7 @@ from mia_lightning.targets.estimator import Estimator
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
+from mia_lightning.tasks import BY_NAME, Task
 from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.making import is_estimator, is_fitted
 from mia_lightning.training.given_trainer import as_settings
@@ -62,6 +63,12 @@ def _as_target(given: object) -> object:
         return Existing(network=given)
 
 
+def _as_task(given: object) -> object:
+    """A task by its name."""
+    return BY_NAME[given]() if isinstance(given, str) and given in BY_NAME else given
+
+
+_TASK = Words(f"one of {', '.join(BY_NAME)}, or a `Task` like them")
 _PLAN = Words("one of those in conf/membership, or a `Plan` like them, such as mia.Halves() in Python")
 
 
@@ -96,12 +103,15 @@ class Audit:
             LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`. Several arrays by name are
             what a network takes as keyword arguments.
         kinds: of records that are arrays, what their values are, as `make_population` takes it.
-        label: `[N]` or `[N, 1]`, whole numbers, bool or text; or one-hot `[N, C]` (`make_population`).
+        label: `[N]` or `[N, 1]`, whole numbers, bool or text; or one-hot `[N, C]` (`make_population`); under another
+            `task` numbers, or `[N, labels]` of 0 and 1.
         weight: `[N]`, of at least 0: how much each record counts in the loss that models are trained with; None for
             the same. Attacks read losses without weights.
-        model: class or function that makes an untrained network with logits `[B, C]`; it is passed
-            `input_shape` and `num_classes` if it takes parameters of these names. It may be left out where no network
-            is trained.
+        task: what a label is: `classification`, `binary`, `multilabel`, `regression`, or an object such as
+            `Regression(likelihood="laplace")`; None for what the data say, classes of arrays.
+        model: class or function that makes an untrained network with logits `[B, C]`, or, in a regression, predictions
+            `[B, D]`; it is passed `input_shape` and `num_classes` (or `num_outputs`) if it takes parameters of these
+            names. It may be left out where no network is trained.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
             are seen to give.
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
@@ -157,6 +167,7 @@ class Audit:
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     kinds: SkipValidation[Kinds] | None = None
     weight: SkipValidation[Array] | None = None
+    task: Annotated[Annotated[Task, _TASK] | None, BeforeValidator(_as_task)] = None
     model: MakesNetwork = no_network
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -195,8 +206,10 @@ class Audit:
         return of_fit(given)
 
     def __post_init__(self) -> None:
-        population = _as_population(self.data, self.label, weight=self.weight, kinds=self.kinds)
+        population = _as_population(self.data, self.label, weight=self.weight, kinds=self.kinds, task=self.task)
+        population.task.check_all(population.label_N, population.class_names, population.name)
         object.__setattr__(self, "data", population)
+        object.__setattr__(self, "task", population.task)
         for name in ("label", "weight", "kinds"):
             object.__setattr__(self, name, None)
         _check_names([attack.name for attack in self.attacks])
@@ -322,7 +335,9 @@ def _as_the_data_say(training: Recipe, population: Population) -> Recipe:
     return training if training.augment or not population.augment else replace(training, augment=population.augment)
 
 
-def _as_population(data: Any, label: Array | None, *, weight: Array | None, kinds: Kinds | None) -> Population:
+def _as_population(
+    data: Any, label: Array | None, *, weight: Array | None, kinds: Kinds | None, task: Task | None
+) -> Population:
     if isinstance(data, Population) or is_own(data):
         name = data.__name__ if isinstance(data, type) else type(data).__name__
         if kinds is not None:
@@ -336,13 +351,14 @@ def _as_population(data: Any, label: Array | None, *, weight: Array | None, kind
                 f"`weight` is given beside a {name}; make a Population with weights by make_population, or by "
                 "dataclasses.replace with weight_N."
             )
-        return data if isinstance(data, Population) else Population.of(data)
+        population = data if isinstance(data, Population) else Population.of(data)
+        return population if task is None else population.under(task)
     if label is None:
         raise InputError(
             "`label` is missing; give the class of each record, or as the first argument a Population, as "
             "Population.of makes one of a dataset."
         )
-    return make_population(data, label, weight=weight, kinds=kinds)
+    return make_population(data, label, weight=weight, kinds=kinds, task=task)
 
 
 def _check_names(names: Sequence[object]) -> None:

@@ -99,7 +99,12 @@ def estimate_of(audit: Audit) -> list[str]:
         if (
             hasattr(attack, "training")
             and refusal(
-                attack, membership, setup.population.input_shape, form=setup.population.form, folds=target.folds
+                attack,
+                membership,
+                setup.population.input_shape,
+                form=setup.population.form,
+                folds=target.folds,
+                task=setup.population.task,
             )
             is None
         ):

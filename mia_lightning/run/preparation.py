@@ -10,7 +10,7 @@ from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.interface import DoesNotApplyError
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.fixed_size import of_fixed_size
-from mia_lightning.defenses.interface import TrainingDefense, defended_model, defended_recipe
+from mia_lightning.defenses.interface import TrainingDefense, check_task, defended_model, defended_recipe
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
@@ -72,6 +72,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
             "settings, but for those of `target` and `membership`."
         )
     _check_weights(engine.stages, audit)
+    _check_task(audit)
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
     say_where_from(engine.stages, audit)
@@ -290,6 +291,7 @@ def check_attacks(
             form=population.form,
             answers_others=target.answers_others,
             folds=target.folds,
+            task=population.task,
             with_count=with_count,
         )
         if reason is not None:
@@ -312,6 +314,29 @@ def _check_guess(audit: Audit) -> None:
         )
     if guess.training is not None:
         guess.training.check_records(audit.population.input_shape, audit.population.form)
+
+
+def _check_task(audit: Audit) -> None:
+    """Refuse what knows classes alone, where there are none."""
+    task = audit.population.task
+    check_task(audit.defenses, task)
+    if task.has_classes:
+        return
+    if audit.shadow.makes_records:
+        raise InputError(
+            f"shadow={audit.shadow.source} makes records of classes that the target tells, and under task={task.name} "
+            "there are none; use shadow=real."
+        )
+    if not audit.attacked.takes_other_tasks:
+        raise InputError(
+            f"The `target` answers with the probabilities of classes, and under task={task.name} there are none; use "
+            "target=trained, leave_one_out or checkpoint, or a trained network from Python."
+        )
+    if audit.attacked.expected_accuracy is not None:
+        raise InputError(
+            f"`target.expected_accuracy` is {audit.attacked.expected_accuracy:g}, and under task={task.name} a model "
+            f"has no accuracy; leave it null."
+        )
 
 
 def _with_canaries(engine: Engine, audit: Audit) -> Population:

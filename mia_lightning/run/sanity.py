@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
-from mia_lightning.metrics.sanity.answers import Answers, Peers, Repair, Sanity
+from mia_lightning.metrics.sanity.answers import Answers, Array, Peers, Repair, Sanity
 from mia_lightning.metrics.sanity.check import check_target
+from mia_lightning.metrics.sanity.likelihood import Utilities, check_likelihood
 from mia_lightning.run.definition import Audit
 from mia_lightning.seeds import derive, generator
 from mia_lightning.training.models import Models
@@ -20,6 +22,7 @@ from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
 
 _MOST_PEERS = 64
+Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 _MOST_ASKED = 2048  # records that a local target is asked about under each normalisation
 _MOST_PAID = 256  # likewise, of one that is asked for repairs at a cost
 _SHOWN = 4  # constants in a sentence
@@ -66,6 +69,8 @@ def check_given(
     if audit.attacked.is_trained_here:
         return Sanity(verdict="not checked")
     membership = setup.membership.columns(slice(0, num_real))
+    if not setup.population.task.has_classes:
+        return _check_likelihood(setup.population, membership, target_signals, shadow_signals)
     setup = replace(setup, population=setup.population.part(slice(0, num_real)), membership=membership)
     log_NC = target_signals.log_probability_KANC[0, 0].cpu()
     label_N = setup.population.label_N.cpu()
@@ -87,6 +92,56 @@ def check_given(
         expected_accuracy=audit.attacked.expected_accuracy,
         draw=derive(audit.seed, "sanity check"),
     )
+
+
+def _check_likelihood(
+    population: Population, membership: Membership, target_signals: Signals, shadow_signals: Signals
+) -> Sanity:
+    """The check of a target whose answers are no classes."""
+    task, label_N = population.task, population.label_N.cpu()
+    first_K = torch.arange(len(shadow_signals.log_probability_KANC)) < _MOST_PEERS
+    shadows, target = shadow_signals.select(first_K).to("cpu"), target_signals.to("cpu")
+    out_KN = ~membership.member_KN[membership.shadows][: len(shadows.log_probability_KANC)]
+    unit_D = task.unit(shadows.log_probability_KANC[:, 0], label_N.reshape(len(label_N), -1), out_KN)
+    shadows, target = replace(shadows, unit_D=unit_D), replace(target, unit_D=unit_D)
+    member_N = (membership.member_KN & membership.scored_KN)[0]
+    nonmember_N = membership.nonmember_KN[0]
+    answers = Answers(
+        predicted_N=np.zeros(len(label_N), np.int64),
+        signal_N=log_confidence(target, label_N)[0].numpy(),
+        label_N=population.strata.number_N.cpu().numpy(),
+        member_N=member_N.numpy(),
+        nonmember_N=nonmember_N.numpy(),
+        asked_N=membership.asked_N.numpy(),
+        class_names=population.strata.names,
+    )
+    peers = Peers(
+        signal_KN=_said(shadows).numpy(),
+        is_right_KN=np.zeros(out_KN.shape, bool),
+        out_KN=out_KN.numpy(),
+    )
+    answer_NC, scored_N = target.log_probability_KANC[0, 0], member_N | nonmember_N
+    of_peers = [
+        task.utility_of(shadow_NC[out_N], label_N[out_N])
+        for shadow_NC, out_N in zip(shadows.log_probability_KANC[:, 0], out_KN & scored_N, strict=True)
+    ]
+    utilities = Utilities(
+        all=task.utility_of(answer_NC[scored_N], label_N[scored_N]),
+        nonmembers=task.utility_of(answer_NC[nonmember_N], label_N[nonmember_N]),
+        peers=float(np.nanmean(of_peers)) if np.isfinite(of_peers).any() else float("nan"),
+    )
+    moved = {}
+    for source_N, cause, _, judged_N in _orders(answers):
+        source = torch.from_numpy(np.ascontiguousarray(source_N))
+        other = replace(target, log_probability_KANC=target.log_probability_KANC[:, :, source])
+        moved[cause] = (log_confidence(other, label_N)[0].numpy(), judged_N)
+    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved)
+
+
+def _said(signals: Signals) -> Tensor:
+    """`Task.said` of each model and record, `[K, N]`; numbers in their units."""
+    answer_KNC = signals.log_probability_KANC[:, 0]
+    return signals.task.said(answer_KNC if signals.unit_D is None else answer_KNC / signals.unit_D)
 
 
 def _answers(
@@ -145,6 +200,13 @@ def _other_members(answers: Answers) -> Iterator[Repair]:
 
 def _other_rows(answers: Answers, log_NC: Tensor) -> Iterator[Repair]:
     """The answers one row earlier or later, the last one first, or of members before those of the others."""
+    for source_N, cause, mend, judged_N in _orders(answers):
+        moved = _moved(answers, log_NC, source_N)
+        yield Repair(cause=cause, mend=mend, answers=moved, kind="order", judged_N=judged_N)
+
+
+def _orders(answers: Answers) -> Iterator[tuple[Rows, str, str, Array]]:
+    """Where the answer of each record would stand, what is wrong then, its mend, and the records that can be judged."""
     N, row_N = len(answers.label_N), np.arange(len(answers.label_N))
     behind = np.argsort(~answers.member_N, kind="stable")
     sources = [
@@ -160,14 +222,11 @@ def _other_rows(answers: Answers, log_NC: Tensor) -> Iterator[Repair]:
     for source_N, cause, mend in sources:
         inside_N = (source_N >= 0) & (source_N < N)
         source_N = source_N.clip(0, N - 1)
-        judged_N = inside_N & answers.asked_N & answers.asked_N[source_N]
-        if np.array_equal(source_N, row_N):
-            continue
-        moved = _moved(answers, log_NC, source_N)
-        yield Repair(cause=cause, mend=mend, answers=moved, kind="order", judged_N=judged_N)
+        if not np.array_equal(source_N, row_N):
+            yield source_N, cause, mend, inside_N & answers.asked_N & answers.asked_N[source_N]
 
 
-def _moved(answers: Answers, log_NC: Tensor, source_N: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Answers:
+def _moved(answers: Answers, log_NC: Tensor, source_N: Rows) -> Answers:
     source = torch.from_numpy(np.ascontiguousarray(source_N))
     signal_N = log_NC[source, torch.from_numpy(answers.label_N)].double().numpy()
     return replace(answers, predicted_N=answers.predicted_N[source_N], signal_N=signal_N)

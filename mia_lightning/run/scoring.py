@@ -10,7 +10,7 @@ from torch import Tensor
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.decisions import FIXED, LEARNT
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
-from mia_lightning.attacks.leave_one_out import score_each, scored_at
+from mia_lightning.attacks.leave_one_out import in_units, score_each, scored_at
 from mia_lightning.attacks.views import RecordForm, observe_views
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, channel_of
@@ -126,6 +126,7 @@ def _fitting(observation: Observation) -> list[Attack]:
             form=observation.population.form,
             answers_others=observation.targets.answers_others,
             folds=audit.attacked.folds,
+            task=observation.population.task,
             with_count=partial(filled, audit, observation.population) if can_refill else None,
         )
         if reason is None:
@@ -228,6 +229,8 @@ def _run(
         if membership.leaves_one_out:
             scored = score_each(attack, evidence, target_signals, engine, folds=observation.audit.attacked.folds)
         else:
+            evidence = evidence.in_units_of()
+            target_signals = in_units(target_signals, evidence)
             fitted = attack.fit(evidence, engine)
             score_TN = fitted.score(target_signals, evidence.label_N[observation.target_columns])
             scored = scored_at(score_TN, [fitted.threshold] * len(score_TN), fitted.remarks)

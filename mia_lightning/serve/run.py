@@ -119,6 +119,11 @@ def served_model(
             f"{folder} is a run from Python, whose report names neither model nor data set; run it by mia-lightning."
         )
     job = Job(report.run.config, trusted=trust)
+    if not job.task.has_classes:
+        raise InputError(
+            f"{folder} is a run of task={job.task.name}, and what is served are the probabilities of classes; serve a "
+            "run of task=classification, or attack the network itself by target=checkpoint."
+        )
     population = _population(job, report)
     k, stack = _chosen(path, role, member, job, population)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")

@@ -129,7 +129,7 @@ def _asked(network: nn.Module, population: Population, output: OutputForm) -> nn
         return network
     try:
         x_B = some_records(network, population)
-        way = way_of(network, x_B, population.num_classes, output, section="target")
+        way = way_of(network, x_B, population.num_classes, output, task=population.task, section="target")
     except InputError:
         raise
     except Exception:  # what it says is raised again where it is run
@@ -178,6 +178,7 @@ def _by_own_forward(network: nn.Module, population: Population, name: str) -> Tr
         gives_log_probabilities=found.gives_log_probabilities,
         last_layer=found.last_layer,
         one_output=found.one_output,
+        task=population.task,
         gives=found.gives,
     )
     return _trained(stack, own, "loop")

@@ -29,6 +29,7 @@ class Target(ABC):
         has_weights: whether the weights of the target are known here, so that they can be saved.
         answers_others: whether it can be asked about other records than those of the data set.
         is_every_model: whether every shadow model is a target once; `count` is then 0.
+        takes_other_tasks: whether its answers may be other than the probabilities of classes.
         folds: into how many folds attacks that learn divide the models where that is so; else 0.
     """
 
@@ -38,6 +39,7 @@ class Target(ABC):
     has_weights: ClassVar[bool] = True
     answers_others: ClassVar[bool] = True
     is_every_model: ClassVar[bool] = False
+    takes_other_tasks: ClassVar[bool] = True
 
     @property
     @abstractmethod

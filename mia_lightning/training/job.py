@@ -46,8 +46,8 @@ class TrainingJob:
         models: the number of each model; 0 to K - 1 by default.
         architecture: of `make_network`; inspected by default.
         validation_N: int64 indices of the records for early stopping; None for none.
-        response_KN: floating point, for regressions: what the objective is given of record n for model k in the place
-            of its label. The classes of `population` are then the numbers that a network puts out.
+        response_KN: floating point `[K, N, ...]`, for regressions: what the objective is given of record n for model k
+            in the place of its label. The classes of `population` are then the numbers that a network puts out.
         buffers: by their names in a network, what buffers of the models hold from the start, `[K, ...]`.
         keep: whether the models are looked for, and kept, in the store.
 

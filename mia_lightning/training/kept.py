@@ -136,7 +136,7 @@ class KeptModels(Kept):
 
     @classmethod
     def of(cls, store: Store, job: TrainingJob, settings: TrainerSettings) -> "KeptModels":
-        """The models of a job without responses and buffers.
+        """The models of a job whose responses and buffers, if any, follow from records, labels and task.
 
         Raises:
             NoIdentityError: the architecture, the recipe or a callback cannot be told.
@@ -161,6 +161,8 @@ class KeptModels(Kept):
             },
         }
         read_as = [job.architecture.gives_probabilities, job.architecture.gives_log_probabilities]
+        if not population.task.has_classes:
+            common["task"] = identity(population.task)
         if recipe.early_stopping is not None:
             common["outputs"] = read_as
         digest_N = population.record_digests()

@@ -52,14 +52,20 @@ class Setup:
     def job(self, rows: slice, role: str) -> TrainingJob:
         """The training of the models of these rows on their members."""
         membership = self.membership
+        records_K = membership.records_of(rows)
+        response = None
+        if self.recipe.own is None:  # which compares with the labels as they are
+            response = self.population.task.response(self.population.label_N, records_K)
         return TrainingJob(
             seed=self.engine.seed,
             role=role,
             make_network=self.make_network,
             architecture=self.architecture,
             population=self.population,
-            records_K=membership.records_of(rows),
+            records_K=records_K,
             recipe=self.recipe,
             validation_N=membership.validation_N if len(membership.validation_N) else None,
+            response_KN=None if response is None else response.truth_KN,
+            buffers={} if response is None else response.buffers,
             keep=True,
         )

@@ -7,14 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mia_lightning.tasks import Classification, Task
+from mia_lightning.tasks.classification import SMALLEST_PROBABILITY as SMALLEST_PROBABILITY
 from mia_lightning.training.plan.room import Room
-
-SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
-"""What stands for a smaller probability, such as 0, in the answers of somebody else's model.
-
-The logarithm of 0 is infinite, which no attack could use. The value is the smallest normal float32 (-87.3 nats), so
-that what a server says above 0 in single precision is kept.
-"""
 
 HIDDEN_PROBABILITY = 1e-7
 """What stands for a probability that an answer hides.
@@ -89,7 +84,8 @@ class Signals:
     """Observations of K models on N records.
 
     Attributes:
-        log_probability_KANC: float32, in nats; view a of record n under model k. NaN, or equal for all classes, where
+        log_probability_KANC: float32; view a of record n under model k: in nats, the log probability of each class, or
+            of each label that it is on; of a regression, the predicted numbers. NaN, or equal for all classes, where
             model k was not asked about record n.
         channel: how they were observed; `full` is the whole probability vector, unrounded.
         form: how the models themselves show their answers, before any output defence.
@@ -97,6 +93,9 @@ class Signals:
         room: where arrays of this size lie that are made from these.
         atoms: into how many equal steps the votes of an estimator divide a probability; None where it is no share of
             votes.
+        task: what the answers and the labels of the records are.
+        unit_D: float64, that of each predicted number (`Evidence.in_units_of`); None for answers without a unit, and
+            before it is known.
     """
 
     log_probability_KANC: Tensor
@@ -105,6 +104,8 @@ class Signals:
     views: ViewSignals | None = None
     room: Room = field(default_factory=Room)
     atoms: int | None = None
+    task: Task = field(default_factory=Classification)
+    unit_D: Tensor | None = None
 
     def select(self, kept_K: Tensor) -> "Signals":
         """The observations of the models where the bool mask is True; a view where these stand side by side."""

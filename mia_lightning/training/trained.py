@@ -1,6 +1,5 @@
 """Trained models, and the observation of their answers."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
 from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
-from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
+from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.outputs import Form
 from mia_lightning.training.stack.stack import Stack
@@ -169,7 +168,7 @@ class TrainedStack(Models):
         log_probability_KANC = room.empty(shape, device=stack.device)
         if not bool(wanted_KN.all()):
             log_probability_KANC.fill_(torch.nan)
-        signals = Signals(log_probability_KANC=log_probability_KANC, room=room)
+        signals = Signals(log_probability_KANC=log_probability_KANC, room=room, task=population.task)
         answers = KeptAnswers.of(self.kept, population, wanted_KN)
         if answers is not None and answers.read(log_probability_KANC):
             return signals
@@ -219,10 +218,12 @@ class TrainedStack(Models):
         return self._normalised(all_logits(self.stack.eval(), x_B, self.execution))
 
     def _normalised(self, output: Tensor) -> Tensor:
-        """The log probabilities, float32, that outputs `[..., C]` stand for."""
+        """The answers, float32, that outputs `[..., C]` stand for: of classes and labels, log probabilities."""
         is_log = self.architecture.gives_log_probabilities
         form: Form = "log_probabilities" if is_log else "logits"
-        return normalised(output, "probabilities" if self.architecture.gives_probabilities else form)
+        return self.architecture.task.answers(
+            output, "probabilities" if self.architecture.gives_probabilities else form
+        )
 
     def identity(self) -> Identity:
         """The network's code, and the first model's weights."""
@@ -237,16 +238,6 @@ class TrainedStack(Models):
         """The models where the bool mask is True; their stack is taken over, so this object is not to be used again."""
         chosen = TrainedStack.joined([self], kept_K.nonzero().squeeze(1))
         return replace(chosen, kept=None if self.kept is None else self.kept.select(kept_K))
-
-
-def normalised(output: Tensor, form: Form) -> Tensor:
-    """The log probabilities `[..., C]`, float32 in nats, that outputs of this form stand for."""
-    output = output.double()
-    if form == "probabilities":
-        output = output.clamp(min=SMALLEST_PROBABILITY).log()
-    elif form == "log_probabilities":
-        output = output.clamp(min=math.log(SMALLEST_PROBABILITY))
-    return output.log_softmax(-1).float()
 
 
 def _side_by_side(loss_EK: Sequence[Tensor]) -> Tensor:

@@ -12,9 +12,10 @@ from scipy.stats import norm
 from shadow_cases import ENGINE, LIRA, evidence, from_a_pool, name_of, pairs, random_case, two_classes
 from torch import Tensor
 
-from mia_lightning.attacks import lira, normal
+from mia_lightning.attacks import normal
 from mia_lightning.attacks.interface import DoesNotApplyError, Evidence, FittedReference
 from mia_lightning.attacks.lira import Lira
+from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.errors import InputError
 from mia_lightning.training.signals import Signals, ViewSignals
 
@@ -106,9 +107,7 @@ def test_views_are_independent_normals(attack: Lira, monkeypatch: pytest.MonkeyP
 
     def of_each_view(signals: Signals) -> Tensor:
         views = signals.log_probability_KANC.split(1, dim=1)
-        return torch.stack(
-            [lira.scaled_logit(Signals(log_probability_KANC=view), shadows.label_N) for view in views], 1
-        )
+        return torch.stack([scaled_logit(Signals(log_probability_KANC=view), shadows.label_N) for view in views], 1)
 
     def with_views(signals: Signals) -> Signals:
         """The first view as the record itself, the others in another order, beside one of another attack."""

@@ -51,7 +51,7 @@ def check_target(
     _members_worse(answers, found)
     try_repairs(answers, peers, repairs, class_mend, np.random.default_rng(draw), found)
     is_met = _as_expected(answers, expected_accuracy, found)
-    correlation = _correlated(answers, peers, found)
+    correlation = correlated(answers, peers, found)
     if not is_met:
         weak = [*_no_better(answers), *_far_below(answers, peers)]
         found.unconfirmed += weak
@@ -104,8 +104,12 @@ def _as_expected(answers: Answers, expected: float | None, found: Found) -> bool
     return False
 
 
-def _correlated(answers: Answers, peers: Peers | None, found: Found) -> Correlation | None:
-    """Whether the target's signal rises with the shadow models' own on records that these were not trained on."""
+def correlated(answers: Answers, peers: Peers | None, found: Found, *, parts: str = "classes") -> Correlation | None:
+    """Whether the target's signal rises with the shadow models' own on records that these were not trained on.
+
+    Args:
+        parts: what `answers.label_N` numbers, within which ranks are compared.
+    """
     if peers is None or len(peers.signal_KN) < 2:
         found.notes.append(
             "Whether its answers belong to these records was not tested against shadow models, since there are too few."
@@ -126,7 +130,7 @@ def _correlated(answers: Answers, peers: Peers | None, found: Found) -> Correlat
         return None
     if own.z < _Z:
         sentence = (
-            "Within the classes its answers have nothing to do with those of the shadow models for the same records "
+            f"Within the {parts} its answers have nothing to do with those of the shadow models for the same records "
             f"(rank correlation {own.rho:.2f}; the shadow models' own {np.median(rhos):.2f})."
         )
         (found.void if expected / 2 >= _ABLE else found.unconfirmed).append(sentence)

@@ -89,7 +89,7 @@ def _trials(
     canary_N = canary_mask(population)
     return TrialsSection(
         record=canary,
-        class_name=population.class_names[int(population.label_N[canary])],
+        class_name=population.strata.name_of(canary),
         is_natural=canary_N is None or not bool(canary_N[canary]),
         num_in=num_in,
         num_out=num_out,

@@ -122,7 +122,7 @@ def flagged_members(report: AuditReport, count: int) -> list[FlaggedMember]:
                     attack=attack,
                     target=int(scores.target[row]),
                     record=int(scores.record[row]),
-                    class_name=report.dataset.class_names[int(scores.label[row])],
+                    class_name=scores.class_name(int(row), report.dataset.class_names),
                     score=float(scores.score[row]),
                     share_above=float(np.mean(others >= scores.score[row])) if len(others) else float("nan"),
                     record_name=report.record_names[int(scores.record[row])] if report.record_names else None,
@@ -192,14 +192,14 @@ def _exposed(found: Vulnerability, m: int, population: Population) -> ExposedRec
     return ExposedRecord(
         record=record,
         record_name=population.record_names[record] if population.record_names else None,
-        class_name=population.class_names[int(population.label_N[record])],
+        class_name=population.strata.name_of(record),
         **shown,
     )
 
 
 def _columns(found: Vulnerability, population: Population) -> Columns:
     """The columns of one attack, by name."""
-    label_M = population.label_N.numpy()[found.record_M]
+    label_M = population.strata.number_N.numpy()[found.record_M]
     return {"record": found.record_M, "label": label_M, **_figures(found)}
 
 

@@ -31,7 +31,7 @@ def exposed_sentences(report: AuditReport) -> list[tuple[str, str]]:
     if attack is None or has_trials(report) or distrust(report) is not None:
         return []
     parts = (
-        ("classes", [(each.class_name, each) for each in most_exposed(attack, NUM_EXPOSED)]),
+        (report.task.strata_name, [(each.class_name, each) for each in most_exposed(attack, NUM_EXPOSED)]),
         ("groups", [(each.group_name, each) for each in most_exposed_groups(attack, NUM_EXPOSED)]),
     )
     return [(f"most exposed {name}", _exposed(name, found, label(attack))) for name, found in parts if found]
@@ -54,14 +54,14 @@ def _at_once(figures: ClassFigures | GroupFigures) -> Figure:
 
 def signed_facts(report: AuditReport) -> list[tuple[str, str]]:
     """What was attacked, and by whom: (heading, sentence)."""
-    target, about, membership = report.target, report.about, report.membership
+    target, about, membership, utility = report.target, report.about, report.membership, report.task.utility
     size = "" if target.num_parameters is None else f", {target.num_parameters:,} parameters"
     several = f"; {target.num_targets} of them" if target.num_targets > 1 else ""
     model = f"{target.architecture}{size}{several}"
     shadows = f"{report.shadow.count:,} shadow models ({report.shadow.architecture})"
     attacks = f"{len(report.attacks)} attacks" if len(report.attacks) > 1 else "one attack"
     seen = report.threat_model.access if report.threat_model is not None else "full"
-    access = "all probabilities, unrounded" if seen == "full" else seen
+    access = f"{report.task.seen}, unrounded" if seen == "full" else seen
     version = report.run.versions.get("mia_lightning", "")
     named = [("owner", about.owner)] if about.owner is not None else []
     return [
@@ -74,8 +74,8 @@ def signed_facts(report: AuditReport) -> list[tuple[str, str]]:
         ),
         (
             "utility",
-            f"train accuracy {show(target.train_accuracy)}, test accuracy {show(target.test_accuracy)}, generalisation "
-            f"gap {show(target.generalization_gap)}",
+            f"train {utility} {show(target.train_accuracy)}, test {utility} {show(target.test_accuracy)}, "
+            f"generalisation gap {show(target.generalization_gap)}",
         ),
         ("defence", "none" if report.defense is None else report.defense.description),
         (
@@ -130,7 +130,8 @@ def _against(report: AuditReport) -> list[str]:
     sure = [] if has_trials(report) else [each for each in most_exposed(attack) if (_at_once(each).low or 0.0) > 0.5]
     if sure and len(sure) < len(attack.per_class):
         names = ", ".join(each.class_name for each in sure[:NUM_EXPOSED])
-        said.append(f"Look first at the class{'' if len(sure) == 1 else 'es'} {names}, most exposed of all.")
+        parts = report.task.stratum if len(sure) == 1 else report.task.strata_name
+        said.append(f"Look first at the {parts} {names}, most exposed of all.")
     return [*said, "Then audit again, with the same seed and settings."]
 
 

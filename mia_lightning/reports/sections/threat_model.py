@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 
 from mia_lightning.membership import Membership
-from mia_lightning.reports.schema import AuditReport, DefenseSection, ThreatModelSection
+from mia_lightning.reports.schema import AuditReport, DefenseSection, TaskSection, ThreatModelSection
 from mia_lightning.reports.sections.endpoint import endpoint_sentences
 from mia_lightning.reports.sections.trust import trust_sentences
 from mia_lightning.run.observation import Observation
@@ -63,7 +63,7 @@ def threat_sentences(report: AuditReport) -> list[tuple[str, str]]:
     if model is None:
         return []
     return [
-        ("what the attacker sees", f"{_access(model.access)}."),
+        ("what the attacker sees", f"{_access(model.access, report.task)}."),
         ("queries to the target", _queries(report, model)),
         *endpoint_sentences(report.endpoint),
         *trust_sentences(report),
@@ -120,9 +120,10 @@ def _chosen_on(outcome: AttackOutcome) -> Literal["shadow_models", "population",
     return "population" if outcome.needs.population else "nothing"
 
 
-def _access(channel: str) -> str:
+def _access(channel: str, task: TaskSection) -> str:
     if channel == "full":
-        return "The probabilities of all classes, unrounded"
+        seen = "the probabilities of all classes" if task.stratum == "class" else task.seen
+        return f"{seen[0].upper()}{seen[1:]}, unrounded"
     return f"The target's answers as it returns them: {channel}"
 
 

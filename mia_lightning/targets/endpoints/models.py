@@ -47,6 +47,7 @@ class EndpointTarget(Target):
     kind: Kind | None = None
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
+    takes_other_tasks: ClassVar[bool] = False
     takes_recipe: ClassVar[bool] = False
     labels_are_places: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False

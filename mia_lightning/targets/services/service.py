@@ -179,6 +179,7 @@ class ServiceTarget(Target):
     url: Address | None = None
     token_variable: TokenVariable = ""
     takes_recipe: ClassVar[bool] = False
+    takes_other_tasks: ClassVar[bool] = False
     takes_guess: ClassVar[bool] = False
     has_weights: ClassVar[bool] = False
 

@@ -112,7 +112,7 @@ def taken(
     name = own_name(make_network) if trainable else None
     if name is None:
         architecture = inspect_architecture(make_network, population, trainable=trainable)
-        return Taken(architecture=architecture, recipe=changed(recipe))
+        return Taken(architecture=architecture, recipe=changed(_of_task(recipe, population)))
     _check_labels(population, name, place)
     own = changed(by_itself(recipe, name, population.loading, place))
     architecture = inspect_architecture(make_network, population, trains_itself=True)
@@ -145,6 +145,13 @@ def _check_labels(population: Population, name: str, place: str) -> None:
             f"read them otherwise than the labels of its data. {population.label_map.sentence} Let the data give class "
             "numbers from 0 as integers, and the step take these, or name the classes by class_names, from number 0."
         )
+
+
+def _of_task(recipe: Recipe, population: Population) -> Recipe:
+    """The recipe with the loss of the task, where nobody has chosen another."""
+    objective = population.task.objective
+    is_usual = recipe.objective is default_recipe().objective
+    return replace(recipe, objective=objective) if objective is not None and is_usual else recipe
 
 
 def _said(recipe: Recipe, name: str, population: Population, place: str, left_out: tuple[str, ...]) -> str:

@@ -87,7 +87,7 @@ class _Trial:
         dtype = next((p.dtype for p in first.parameters() if p.is_floating_point()), torch.float32)
         index_SKB = torch.arange(_STEPS * _MODELS * _RECORDS).view(_STEPS, _MODELS, _RECORDS) % len(population)
         self.x_SKB = moved(population.records(index_SKB.to(population.device), dtype), "cpu")
-        self.label_SKB = population.label_N[index_SKB.to(population.device)].cpu()
+        self.label_SKB = population.task.truth(population.label_N[index_SKB.to(population.device)]).cpu()
         module = lightning_module(first)
         assert module is not None
         self.name = type(module).__name__

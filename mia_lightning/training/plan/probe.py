@@ -58,7 +58,7 @@ class Probe:
             def step(keep: bool = False) -> dict[int, int]:
                 x = job.population.records(index_KB, stack.dtype)
                 truth = (
-                    job.population.label_N[index_KB.to(job.population.device)]
+                    job.population.task.truth(job.population.label_N[index_KB.to(job.population.device)])
                     if job.response_KN is None
                     else job.response_KN[place][index_KB.to(job.response_KN.device)]
                 ).to(self.device)

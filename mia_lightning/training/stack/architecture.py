@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any
@@ -20,6 +20,7 @@ from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.words import Words
+from mia_lightning.tasks import Classification, Task
 from mia_lightning.training.stack.checked_outputs import brief, check_outputs, path_of_failure
 from mia_lightning.training.stack.layers import MaskedBatchNorm, make_stackable
 from mia_lightning.training.stack.outputs import Answer
@@ -59,6 +60,7 @@ class Architecture:
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
         draws: whether its own training step draws random numbers, for which each model has seeds of its own.
         one_output: what its one output is, of which two columns are made; None where there is one a class.
+        task: what its outputs stand for.
         gives: what it gives, and how it is asked for it, where that is unlike a forward that gives logits; clauses.
     """
 
@@ -75,6 +77,7 @@ class Architecture:
     last_layer: str = ""
     draws: bool = False
     one_output: Answer | None = None
+    task: Task = field(default_factory=Classification)
     gives: tuple[str, ...] = ()
 
     @property
@@ -104,7 +107,8 @@ def bind_shapes(
 ) -> MakeNetwork:
     """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names, still open.
 
-    `others`, which the form of records says (`Form.parameters`), are filled in where it names them.
+    `num_outputs` is another name of `num_classes`, which fits labels and numbers, too. `others`, which the form of
+    records says (`Form.parameters`), are filled in where it names them.
 
     A function that takes any name (`**kwargs`) is called to find out: with both, then with `num_classes` alone, which
     the models of torchvision need, then with neither.
@@ -114,6 +118,8 @@ def bind_shapes(
     except (TypeError, ValueError):  # a builtin without a signature takes nothing by name
         return make
     offered: dict[str, object] = {"input_shape": input_shape, "num_classes": num_classes}
+    if "num_outputs" in takes:
+        offered["num_outputs"] = num_classes
     bound = bound_by(make)
     offered = {name: value for name, value in offered.items() if name not in bound}
     told = {name: value for name, value in (others or {}).items() if name in takes and name not in bound}
@@ -191,6 +197,7 @@ def inspect_architecture(
             gives_log_probabilities=found.gives_log_probabilities,
             last_layer=found.last_layer,
             one_output=found.one_output,
+            task=population.task,
             gives=found.gives,
         )
 

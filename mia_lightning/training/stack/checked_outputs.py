@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from mia_lightning.datasets.form import Records, called, first_few, first_of, shape_of
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError, first_line
+from mia_lightning.tasks import Task
 from mia_lightning.training.stack.outputs import (
     Answer,
+    Form,
     are_probabilities,
     are_shares,
     described,
@@ -43,6 +45,9 @@ def check_outputs(network: nn.Module, x_B: Records, population: Population, *, n
     """
     way, num_classes = kept_way(network), population.num_classes
     form = "auto" if way is None else way.form
+    if way is not None and population.task.outputs == "numbers" and form not in ("auto", "logits"):
+        rest = f"is {form!r}, and under task={population.task.name} a model gives numbers; set it to auto."
+        raise SettingError(way.section, "output", rest)
     found: dict[str, str] = {}  # the last layer, by the mode in which it gives probabilities
     is_log = False
     clauses = [way.found] if way is not None and way.found else []
@@ -55,15 +60,22 @@ def check_outputs(network: nn.Module, x_B: Records, population: Population, *, n
         numbers_BC = torch.cat(outputs).detach()
         if form != "auto" and way is not None:
             _check_form(numbers_BC, form, way.section, name)
-        taken = form_of(numbers_BC) if form == "auto" else form
+        taken = _form_of(population.task, numbers_BC) if form == "auto" else form
         if taken == "probabilities":
             found[mode] = layer
         is_log = taken == "log_probabilities"
     if trainable and way is not None and (way.method, way.of_pairs) == ("forward", False):
         _check_modes(network, first_few(x_B, 2), num_classes, name)
-    if form == "auto" and not found and are_shares(network, some_records(network, population), numbers_BC, ask):
+    shares_can_be = population.task.outputs != "numbers"
+    if (
+        shares_can_be
+        and form == "auto"
+        and not found
+        and are_shares(network, some_records(network, population), numbers_BC, ask)
+    ):
         found = dict.fromkeys(("train", "eval") if trainable else ("eval",), layer)
-        clauses.append("numbers between 0 and 1 that do not sum to 1 are taken as probabilities, divided by their sum")
+        divided = ", divided by their sum" if population.task.has_classes else ""
+        clauses.append(f"numbers between 0 and 1 that do not sum to 1 are taken as probabilities{divided}")
     if form == "logits" and are_probabilities(numbers_BC):
         clauses.append("they are taken as logits, as `output` says, though they lie in [0, 1] and sum to 1")
     if is_log and not found:
@@ -72,9 +84,14 @@ def check_outputs(network: nn.Module, x_B: Records, population: Population, *, n
         probabilities_in=tuple(found),
         gives_log_probabilities=is_log and not found,
         last_layer=next(reversed(found.values()), ""),
-        one_output=None if way is None else way.one,
+        one_output=None if way is None or not population.task.has_classes else way.one,
         gives=tuple(clauses),
     )
+
+
+def _form_of(task: Task, numbers_BC: Tensor) -> Form:
+    """What outputs are, by their own numbers; whether a row sums to 1 says something of classes alone."""
+    return form_of(numbers_BC) if task.has_classes else "logits"
 
 
 def _check_modes(network: nn.Module, x_B: Records, num_classes: int, name: str) -> None:

@@ -12,7 +12,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
 
-Answer = Literal["logit", "probability"]
+Answer = Literal["logit", "probability", "itself"]
 Form = Literal["logits", "probabilities", "log_probabilities"]
 
 _OTHER_WEIGHTS = (-1, 2, -2, 30, -30, 1000, -1000)
@@ -207,4 +207,6 @@ def reading(choice: Choice | None) -> Tensor | None:
 
 def columns(output: Tensor, answer: Answer) -> Tensor:
     one_B = output.reshape(-1)  # also of a batch of one that was squeezed
+    if answer == "itself":
+        return one_B[:, None]
     return torch.stack([torch.zeros_like(one_B) if answer == "logit" else 1 - one_B, one_B], -1)

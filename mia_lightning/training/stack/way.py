@@ -8,7 +8,7 @@ too. The network's own `forward` stays what it is, since its own training step c
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -21,6 +21,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.kinds import OutputForm
+from mia_lightning.tasks import Classification, Task
 from mia_lightning.training.stack.outputs import (
     Answer,
     Choice,
@@ -47,6 +48,8 @@ class Way:
         method: `forward`, `predict_step`, or the path of the submodule whose forward is asked.
         of_pairs: whether the method is given (records, labels), as a step is; the labels are 0.
         one: what its one number a record is, of which two columns are made; None where it gives one a class.
+        task: what the outputs stand for.
+        is_scaled: whether the outputs are scaled by buffers of the network (`Task.scaled`).
         form: of its outputs, if its user says so; else `auto`.
         section: where its user says so, `model` or `target`.
         found: what is unlike a plain forward with a tensor, in a clause; "" for nothing.
@@ -56,6 +59,8 @@ class Way:
     method: str = "forward"
     of_pairs: bool = False
     one: Answer | None = None
+    task: Task = field(default_factory=Classification)
+    is_scaled: bool = False
     form: OutputForm = "auto"
     section: str = "model"
     found: str = ""
@@ -66,17 +71,18 @@ class Way:
         choice = chosen(output, rows_of(x_B)[0], self.num_classes, one=self.one is not None)
         if choice is None:
             return output
-        return choice.tensor if self.one is None else columns(choice.tensor, self.one)
+        output_BC = choice.tensor if self.one is None else columns(choice.tensor, self.one)
+        return self.task.scaled(output_BC, network.get_buffer) if self.is_scaled else output_BC
 
     @property
     def is_a_call(self) -> bool:
         """Whether a network that gives a tensor would give the same if it were called."""
-        return (self.method, self.of_pairs, self.one) == ("forward", False, None)
+        return (self.method, self.of_pairs, self.one, self.is_scaled) == ("forward", False, None, False)
 
     @property
     def is_plain(self) -> bool:
         """Whether to call the network would do the same."""
-        return self == Way(num_classes=self.num_classes, section=self.section)
+        return self == Way(num_classes=self.num_classes, task=self.task, section=self.section)
 
 
 class Asked(nn.Module):
@@ -114,7 +120,9 @@ def bind_outputs(make_network: MakeNetwork, population: Population, form: Output
         try:
             network = make_network()
             x_B = some_records(network, population)
-            way = way_of(network, x_B, population.num_classes, form, also_train=True)
+            task = population.task
+            way = way_of(network, x_B, population.num_classes, form, task=task, also_train=True)
+            way = replace(way, is_scaled=bool(task.buffers(population.num_classes)))
         except InputError:
             raise
         except Exception:  # what it says is raised again where the network is made for use
@@ -125,6 +133,8 @@ def bind_outputs(make_network: MakeNetwork, population: Population, form: Output
 def asked_by(make_network: MakeNetwork, way: Way) -> nn.Module:
     """A network whose class, weights and forward are its own, with the way in which it is asked."""
     network = make_network()
+    for name, buffer in (way.task.buffers(way.num_classes) if way.is_scaled else {}).items():
+        network.register_buffer(name, buffer)
     setattr(network, _WAY, way)
     return network
 
@@ -136,6 +146,7 @@ def way_of(
     num_classes: int,
     form: OutputForm = "auto",
     *,
+    task: Task | None = None,
     section: str = "model",
     also_train: bool = False,
     wider: bool = False,
@@ -148,13 +159,15 @@ def way_of(
     Args:
         x_B: records, as the network takes them: a tensor, or what holds some; a mapping is spread over its arguments.
         num_classes: C.
+        task: what the outputs stand for; None for classes.
         also_train: whether it is asked in train mode, too, where it may give something else.
         wider: whether C may be larger, as far as records show; `num_classes` of the way is then what is found.
 
     Raises:
         InputError: several outputs could be meant, or `form` says what cannot be.
     """
-    plain = Way(num_classes=num_classes, form=form, section=section)
+    task = Classification() if task is None else task
+    plain = Way(num_classes=num_classes, task=task, form=form, section=section)
     x_N, x_B = x_B, x_B[:3] if isinstance(x_B, Tensor) else x_B
     found, other = None, ""
     with _in_mode(network, training=False):
@@ -221,8 +234,8 @@ def _tried(network: nn.Module, x_B: Any, way: Way, *, wider: bool = False) -> Ch
         return None
     count, _ = rows_of(x_B)
     choice = chosen(output, count, way.num_classes, wider=wider)
-    if choice is None and way.num_classes == 2:
-        choice = chosen(output, count, 2, one=True)
+    if choice is None and way.num_classes == (2 if way.task.has_classes else 1):
+        choice = chosen(output, count, way.num_classes, one=True)
     return choice
 
 
@@ -269,6 +282,8 @@ def _unlike(network: nn.Module, x_B: Any, way: Way) -> str:
 
 def _one(network: nn.Module, x_B: Any, way: Way) -> Answer:
     """What the one number of a record is."""
+    if not way.task.has_classes:
+        return "itself"
     if way.form == "log_probabilities":
         raise SettingError(
             way.section,

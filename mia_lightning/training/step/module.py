@@ -112,7 +112,7 @@ class StackModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         _keep_freed_memory()
         self.population = self.population.near(self.device)
-        self.label_N = self.population.label_N.to(self.device)
+        self.label_N = self.population.task.truth(self.population.label_N).to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.weights = None if self.weights is None else self.weights.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
@@ -177,11 +177,15 @@ class StackModule(pl.LightningModule):
 
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's responses."""
-        return self._labels(index_KB) if self.response_KN is None else self.response_KN.gather(1, index_KB)
+        if self.response_KN is None:
+            return self._labels(index_KB)
+        if self.response_KN.ndim == 2:
+            return self.response_KN.gather(1, index_KB)
+        return self.response_KN[torch.arange(len(index_KB), device=self.device)[:, None], index_KB]
 
     def _labels(self, index_KB: Tensor) -> Tensor:
         # Several times as fast as label_N[index_KB] where there are many records.
-        return self.label_N.index_select(0, index_KB.flatten()).view_as(index_KB)
+        return self.label_N.index_select(0, index_KB.flatten()).view(*index_KB.shape, *self.label_N.shape[1:])
 
     def _optimizer_step(self) -> None:
         optimizer = self.optimizers()

@@ -262,7 +262,12 @@ class Recipe:
         Raises:
             InputError: naming the model's last layer.
         """
-        if architecture.probabilities_in and _takes_logits(self.objective, num_classes):
+        task = architecture.task
+        if task.has_classes:
+            takes_logits = bool(architecture.probabilities_in) and _takes_logits(self.objective, num_classes)
+        else:
+            takes_logits = self.objective is task.objective
+        if architecture.probabilities_in and takes_logits:
             mode = "" if len(architecture.probabilities_in) > 1 else f" in {architecture.probabilities_in[0]} mode"
             last = f", by its last layer {architecture.last_layer}" if architecture.last_layer else ""
             raise InputError(

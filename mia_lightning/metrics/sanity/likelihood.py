@@ -1,0 +1,122 @@
+"""Whether a given target is what it is taken for, where its answers are no classes: by the likelihood of its records.
+
+It is `void` if its members are less likely under it than the others, if its answers in another order suit the records
+better, or if its answers have nothing to do with those of the shadow models that were not trained on
+them; it is `unconfirmed` if it predicts no better than a constant, or far worse than the shadow models do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from scipy.stats import binom, mannwhitneyu
+
+from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Sanity, Verdict
+from mia_lightning.metrics.sanity.check import correlated
+from mia_lightning.tasks import Task
+
+_FAR_BELOW = 0.1  # in utility, or a quarter of what the shadow models are better than nothing
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Utilities:
+    """How well models do on records that they were not trained on; NaN where that is not defined.
+
+    Attributes:
+        all: the target, on members and others together.
+        nonmembers: the target, on the others.
+        peers: mean over the shadow models, each on the records that it was not trained on.
+    """
+
+    all: float
+    nonmembers: float
+    peers: float
+
+
+def check_likelihood(
+    task: Task,
+    answers: Answers,
+    said_N: Array,
+    peers: Peers | None,
+    utilities: Utilities,
+    moved: Mapping[str, tuple[Array, Array]],
+) -> Sanity:
+    """Whether the target is what it is taken for.
+
+    Args:
+        answers: `signal_N` is the log density of the record under the target, `label_N` the stratum of its label.
+        said_N: one number of each answer of the target alone; the signals of `peers` are theirs.
+        moved: by what would be wrong, the log density of each record with its answers in another order, and the records
+            that can be judged, bool.
+    """
+    found = Found(
+        notes=["Whether it was trained on otherwise normalised records was not tried: its answers are none of classes."]
+    )
+    _members_less_likely(answers, found)
+    _other_order(answers, moved, found)
+    correlation = correlated(replace(answers, signal_N=said_N), peers, found, parts=task.strata_name)
+    _no_better(task, utilities, found)
+    verdict: Verdict = "void" if found.void else "unconfirmed" if found.unconfirmed else "sound"
+    cause, mend = None, None
+    if found.causes:
+        _, cause, mend = min(found.causes, key=lambda each: each[0])
+    return Sanity(
+        verdict=verdict,
+        reasons=tuple(found.void or found.unconfirmed),
+        cause=cause,
+        mend=mend,
+        correlation=None if correlation is None else correlation.rho,
+        notes=tuple(found.notes),
+    )
+
+
+def _members_less_likely(answers: Answers, found: Found) -> None:
+    """One-sided test of Mann and Whitney."""
+    inside, outside = answers.signal_N[answers.member_N], answers.signal_N[answers.nonmember_N]
+    if min(len(inside), len(outside)) and mannwhitneyu(inside, outside, alternative="less").pvalue < ALPHA:
+        found.void.append(
+            "Its members are less likely under it than the others: a model does not know the records that it was "
+            "trained on less well than others."
+        )
+        found.causes.append(
+            (
+                1.0,
+                "the membership: members and non-members are exchanged, or are not those of this target",
+                "look at how `membership` numbers the records",
+            )
+        )
+
+
+def _other_order(answers: Answers, moved: Mapping[str, tuple[Array, Array]], found: Found) -> None:
+    """A sign test of each order, over the records that it changes."""
+    for cause, (signal_N, judged_N) in moved.items():
+        judged = judged_N & answers.scored_N
+        better = int((signal_N > answers.signal_N)[judged].sum())
+        worse = int((signal_N < answers.signal_N)[judged].sum())
+        p = float(binom.sf(better - 1, better + worse, 0.5)) if better > worse else 1.0
+        if p < ALPHA / len(moved):
+            found.void.append(
+                f"With its answers in another order {better:,} of {better + worse:,} records are more likely under it."
+            )
+            found.causes.append((p, cause, "give each record its own answer"))
+
+
+def _no_better(task: Task, utilities: Utilities, found: Found) -> None:
+    least, what = task.nothing
+    if not utilities.all > least:  # nor where it is not defined
+        found.unconfirmed.append(
+            f"Its {task.utility} on the records is {utilities.all:.3f}, no better than {what} ({least:g})."
+        )
+    missing = utilities.peers - utilities.nonmembers
+    if missing > max(_FAR_BELOW, (utilities.peers - least) / 4):
+        found.unconfirmed.append(
+            f"Its {task.utility} on records that it was not trained on is {utilities.nonmembers:.3f}, where the shadow "
+            f"models reach {utilities.peers:.3f} on those that they were not trained on."
+        )
+    if found.unconfirmed:
+        found.causes.append(
+            (
+                0.9,
+                "it was trained on other records or values, such as values in another unit or scale",
+                "compare what it gives for a few records with their values",
+            )
+        )
