@@ -62,8 +62,8 @@ def load_npz(
         kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
             others, such as `padding` (`make_population`); of several arrays by their keys. By default floating-point
             values are numeric; of several arrays it must be said of those of integers.
-        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]` (`make_population`); under another
-            `task` numbers, or `[N, labels]` of 0 and 1.
+        label_key: `[N]` or `[N, 1]`, whole numbers, bool or text, or one-hot `[N, C]` (`make_population`); under
+            another `task` numbers, or `[N, labels]` of 0 and 1.
         member_key: bool `[N]`, the records that a given target was trained on.
         group_key: `[N]`, text or whole numbers; the sorted distinct values name groups for which leakage is reported,
             too.
