@@ -36,8 +36,8 @@ _PACKED: dict[bytes, Callable[[Path], Any]] = {
     b"\x28\xb5\x2f\xfd": lambda file: pa.input_stream(str(file), compression="zstd"),
 }
 _FOREIGN = {b"\xd0\xcf\x11\xe0": "a workbook", b"PAR1": "a parquet file", b"\x89HDF": "an HDF5 file"}
-_WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
-_UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
+WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
+UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
 
 
 class Table:
@@ -51,6 +51,8 @@ class Table:
         file: which is there.
         place: its name in messages.
         delimiter: between columns; None for the one of comma, semicolon, tab and bar that the header line has most of.
+        encoding: of the text, where it is another than above.
+        mend: of a file that is no such text, for the message.
 
     Attributes:
         columns: their names, trimmed.
@@ -60,18 +62,25 @@ class Table:
         InputError: the file is empty, ragged, or of another form, or two columns have one name.
     """
 
-    def __init__(self, file: Path, place: str, delimiter: str | None = None) -> None:
-        self.place = place
+    def __init__(
+        self,
+        file: Path,
+        place: str,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        mend: str = "save it in that form",
+    ) -> None:
+        self.place, self._mend, self._named_encoding = place, mend, encoding or "UTF-8"
         self._open = self._opener(file)
         self._delimiter = delimiter or ","
         self._skipped = 0
         try:
             with self._open() as stream:
                 start = stream.read(2)
-            self._encoding = "utf-16" if start in _WIDE else "utf-8-sig"
+            self._encoding = encoding or ("utf-16" if start in WIDE else "utf-8-sig")
             self._look_at_head(delimiter)
             header = next(self._rows(), (1, []))[1]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
         if not header:
             raise InputError(f"{place} is empty: give a CSV file with a header line and one line a record")
@@ -84,14 +93,14 @@ class Table:
                     read_options=pyarrow.csv.ReadOptions(
                         block_size=_BLOCK,
                         skip_rows=self._skipped,
-                        encoding="utf-16" if self._encoding == "utf-16" else "utf8",
+                        encoding="utf8" if self._encoding == "utf-8-sig" else self._encoding,
                     ),
                     parse_options=pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                     convert_options=pyarrow.csv.ConvertOptions(
                         column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
                     ),
                 )
-        except (pa.ArrowInvalid, *_UNREADABLE) as error:
+        except (pa.ArrowInvalid, *UNREADABLE) as error:
             raise self._ragged(len(header)) or self._unreadable(error) from error
         columns = [_trimmed_column(each) for each in table.columns]
         self._record_N = _with_content(columns)
@@ -215,7 +224,7 @@ class Table:
 
     def _ragged(self, width: int) -> InputError | None:
         """The error for the first line of another length than the header line, if there is one."""
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*UNREADABLE):
             for line, row in self._rows():
                 if len(row) != width:
                     return InputError(
@@ -226,7 +235,7 @@ class Table:
 
     def _unreadable(self, error: BaseException) -> InputError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return InputError(f"{self.place} cannot be read as CSV in UTF-8 ({reason}): save it in that form")
+        return InputError(f"{self.place} cannot be read as CSV in {self._named_encoding} ({reason}): {self._mend}")
 
 
 def _trimmed(name: str) -> str:

@@ -36,7 +36,7 @@ class TextCNN(nn.Module):
         dropout: ShareBelow1 = 0.5,
     ) -> None:
         super().__init__()
-        self.padding_id = padding_id
+        self.padding_id, self.kernel_sizes = padding_id, tuple(kernel_sizes)
         self.embedding = nn.Embedding(vocabulary_size, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.convolutions = nn.ModuleList(nn.Conv1d(width, channels, size) for size in kernel_sizes)
@@ -47,8 +47,8 @@ class TextCNN(nn.Module):
         is_real_B1L = real_tokens(x, self.padding_id).unsqueeze(1)
         embedded = self.embedding(x).transpose(1, 2) * is_real_B1L
         largest = [
-            (layer(nn.functional.pad(embedded, (0, layer.kernel_size[0] - 1))).relu() * is_real_B1L).amax(-1)
-            for layer in self.convolutions
+            (layer(nn.functional.pad(embedded, (0, size - 1))).relu() * is_real_B1L).amax(-1)
+            for size, layer in zip(self.kernel_sizes, self.convolutions, strict=True)
         ]
         logits_BC: Tensor = self.logits(self.dropout(torch.cat(largest, -1)))
         return logits_BC

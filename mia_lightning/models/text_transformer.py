@@ -1,6 +1,5 @@
 """A small transformer for texts, trained from scratch: Vaswani et al., "Attention is all you need" (2017)."""
 
-import torch
 from torch import Tensor, nn
 
 from mia_lightning.models.shapes import Shape, real_tokens, text_length

@@ -8,7 +8,9 @@ from mia_lightning.models.shapes import Shape, image_shape
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1, Size
 
-_NEVER = -1e30  # the score of a token that is not attended to: finite, so that a record without a real token gives numbers
+_NEVER = (
+    -1e30
+)  # the score of a token that is not attended to: finite, so that a record without a real token gives numbers
 
 
 class VisionTransformer(nn.Module):

@@ -99,7 +99,8 @@ def test_the_cnn_is_its_sum_over_windows() -> None:
         for layer in network.convolutions:
             for weight, bias in zip(layer.weight, layer.bias, strict=True):  # weight: [width, tokens]
                 sums = [
-                    bias + sum(weight[:, j] @ words[start + j] for j in range(weight.shape[1]) if start + j < len(words))
+                    bias
+                    + sum(weight[:, j] @ words[start + j] for j in range(weight.shape[1]) if start + j < len(words))
                     for start in range(len(words))
                 ]
                 largest.append(max(0.0, *map(float, sums)))
