@@ -64,7 +64,6 @@ class ParquetTable(_TypedTable):
                 f"{place} cannot be read as a parquet file ({first_line(error)}): write it again, or as CSV in UTF-8"
             ) from error
         self.columns, self._line_N = list(self._table.column_names), range(self._table.num_rows)
-        self._check_names(self.columns)
 
     def _cells(self, column: str) -> Any:
         try:
