@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import torch
 from pydantic import AfterValidator
 
 from mia_lightning.datasets.csv import Delimiter, _distinct, _number, _require, _truth
@@ -143,26 +144,21 @@ def _population(
     remarks: Sequence[str],
     name: str,
 ) -> Population:
+    x_N = torch.from_numpy(id_NL[kept_N])
+    field = Field(kind="tokens", dtype=x_N.dtype, shape=tuple(x_N.shape[1:]), padding=tokenizer.padding, sizes=(size,))
     population = make_population(
-        id_NL[kept_N],
+        x_N,
         found.label_N[kept_N],
         name=name,
         class_names=found.class_names,
         member=_of(found.member_N, kept_N),
         group=_of(found.group_N, kept_N),
         group_names=found.group_names,
-        scale=1.0,
+        form=Form.of([field]),
         remarks=remarks,
     )
-    field = Field(
-        kind="tokens",
-        dtype=population.x_N.dtype,
-        shape=population.input_shape,
-        padding=tokenizer.padding,
-        sizes=(size,),
-    )
     names = tuple(found.name_N[i] for i in kept_N.nonzero()[0]) if found.name_N else ()
-    return replace(population, form=Form.of([field]), record_names=names)
+    return replace(population, record_names=names)
 
 
 def _of(value_N: "np.ndarray[Any, Any] | None", kept_N: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any] | None":
