@@ -1,11 +1,14 @@
 """A small transformer for texts, trained from scratch: Vaswani et al., "Attention is all you need" (2017)."""
 
+import torch
 from torch import Tensor, nn
 
 from mia_lightning.models.shapes import Shape, real_tokens, text_length
 from mia_lightning.models.vit import EncoderBlock, check_heads
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Depth, ShareBelow1, Size
+
+_NEVER = -1e30  # added to the score of padding: finite, so that a record of padding alone gives numbers
 
 
 class TextTransformer(nn.Module):
@@ -55,8 +58,9 @@ class TextTransformer(nn.Module):
         is_real_BL = real_tokens(x, self.padding_id)
         place_BL = (is_real_BL.cumsum(1) - 1).clamp(min=0)
         token = self.dropout(self.embedding(x) + self.position(place_BL))
+        bias = torch.where(is_real_BL, 0.0, _NEVER).to(token.dtype)[:, None, None]
         for block in self.blocks:
-            token = block(token, is_real_BL)
+            token = block(token, bias)
         is_real_BL1 = is_real_BL.unsqueeze(-1)
         mean = (self.norm(token) * is_real_BL1).sum(1) / is_real_BL1.sum(1).clamp(min=1)
         logits_BC: Tensor = self.logits(mean)

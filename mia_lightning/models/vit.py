@@ -84,8 +84,8 @@ class EncoderBlock(nn.Module):
             nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
         )
 
-    def forward(self, x: Tensor, is_real: Tensor | None = None) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x), is_real))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), bias))
         out: Tensor = x + self.mlp(self.norm_2(x))
         return out
 
@@ -93,7 +93,7 @@ class EncoderBlock(nn.Module):
 class SelfAttention(nn.Module):
     """Scaled dot-product attention of tokens `[B, L, width]` among themselves.
 
-    With `is_real`, bool `[B, L]`, no token attends to one that is not real; what those give means nothing.
+    `bias`, `[B, 1, 1, L]`, is added to the scores with which tokens attend to each of the L.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -102,12 +102,12 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, is_real: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         B, L, width = x.shape
         split = self.query_key_value(x).view(B, L, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = split[0], split[1], split[2]
         score = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-        if is_real is not None:
-            score = score.masked_fill(~is_real[:, None, None], _NEVER)
+        if bias is not None:
+            score = score + bias
         out: Tensor = self.output((score.softmax(-1) @ value).transpose(1, 2).reshape(B, L, width))
         return out

@@ -120,7 +120,8 @@ def test_masked_attention_is_that_of_torch() -> None:
     x = torch.randn(3, 5, 12)
     is_real = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 1, 1, 1, 0]]).bool()
     expected = reference(x, x, x, key_padding_mask=~is_real)[0]
-    torch.testing.assert_close(attention(x, is_real), expected, rtol=1e-5, atol=1e-6)
+    bias = torch.where(is_real, 0.0, -1e30)[:, None, None]
+    torch.testing.assert_close(attention(x, bias), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
