@@ -51,6 +51,30 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
             assert 0.0 < float(row[8]) < torch.tensor(float(setting.classes)).log()  # better than guessing
 
 
+@pytest.mark.slow
+def test_the_transformer_has_rows_of_both_executions_and_of_the_chosen_one(script: ModuleType) -> None:
+    lines = run("shadow_training", "--quick", "--markdown", "--settings", "texts").splitlines()
+    body = [cells(line) for line in lines if line.startswith("|")][2:]
+    assert [row[:2] for row in body] == [["texts", variant] for variant in [*VARIANTS, "loop", "chosen"]]
+    work = script.TEXTS.operations(script.make_case(script.TEXTS, torch.device("cpu"), 2).initial_network(0), 2)
+    for row in body:
+        assert row[5] == f"{float(body[1][2]) / float(row[2]):.2f}"
+        assert row[6] == f"{work / float(row[2]) / 1e9:.1f}"
+        assert 0.0 < float(row[8]) < 0.69  # ln 2: better than guessing
+
+
+@pytest.mark.usefixtures("global_generators")  # of networks
+def test_operations_of_the_transformer_are_those_of_its_layers(script: ModuleType) -> None:
+    network = script.make_case(script.TEXTS, torch.device("cpu"), epochs=1).initial_network(0)
+    L, width = script.TEXTS.tokens, network.embedding.embedding_dim
+    layers = [layer for block in network.blocks for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
+    of_layers = sum(3 * 2 * L * layer.in_features * layer.out_features for layer in layers)
+    of_attention = len(network.blocks) * 3 * 2 * 2 * L * L * width  # scores, and their products with the values
+    of_logits = 3 * 2 * width * script.TEXTS.classes
+    expected = script.TEXTS.records * (of_layers + of_attention + of_logits)
+    assert script.TEXTS.operations(network, 1) == expected
+
+
 @pytest.mark.usefixtures("global_generators")  # of networks
 @pytest.mark.parametrize("index", [0, 1])
 def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) -> None:
