@@ -62,7 +62,9 @@ class Field:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def seen(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        """The stored values as a network sees them."""
+        """The stored values as a network sees them: integers of a waveform as parts of their range, in [-1, 1)."""
+        if self.kind == "waveform" and not self.dtype.is_floating_point:
+            return value.to(dtype) / -torch.iinfo(self.dtype).min
         return value.to(torch.int64 if self.is_code else dtype)
 
 
