@@ -48,10 +48,11 @@ def load_audio(
     Without `path_column`, the class of a recording is the name of the folder directly above it, as of images
     (`dataset=images`). With it, `path` is a table with one row a recording: CSV, or JSON lines (`.jsonl`, `.ndjson`).
 
-    WAV, FLAC, Ogg and MP3 files are mixed down to one channel (the mean), resampled to `sample_rate`, and cut or filled
-    up with zeros to `seconds`. Nothing is fitted to the recordings, and none is made louder or softer. From 256 MiB, the
-    records are a mapped file without a name. The remarks count recordings that were cut, filled up or resampled, and
-    those that are silent or clipped; where the table says who is a member, they say whether the two sides differ in it.
+    WAV, FLAC, Ogg and MP3 files are mixed down to one channel (the mean), resampled to `sample_rate`, and cut or
+    filled up with zeros to `seconds`. Nothing is fitted to the recordings, and none is made louder or softer. From
+    256 MiB, the records are a mapped file without a name. The remarks count recordings that were cut, filled up or
+    resampled, and those that are silent or clipped; where the table says who is a member, they say whether the two
+    sides differ in it.
 
     Args:
         path: a folder, or a `.zip` file, which is read without being extracted; or the table.
@@ -74,8 +75,8 @@ def load_audio(
     samples = round(seconds * sample_rate)
     if not 1 <= samples < _MOST_SAMPLES:
         raise InputError(
-            f"`dataset.seconds` is {seconds}, which is {samples} samples at {sample_rate} Hz; a record has at least one "
-            f"and fewer than {_MOST_SAMPLES}."
+            f"`dataset.seconds` is {seconds}, which is {samples} samples at {sample_rate} Hz; a record has at least "
+            f"one and fewer than {_MOST_SAMPLES}."
         )
     place = Path(path).expanduser().absolute()
     columns = {"label": label_column, "id": id_column, "member": member_column, "group": group_column}

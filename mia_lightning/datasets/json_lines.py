@@ -21,8 +21,8 @@ def is_json_lines(file: Path) -> bool:
 class JsonLines(Table):
     """The columns of a file as trimmed text, and the line of each record for error messages.
 
-    A key that an object does not have, and null, are the empty text. Lines without any content are left out. The file is
-    UTF-8, as it is or compressed as its ending says: gzip, bzip2, Zstandard.
+    A key that an object does not have, and null, are the empty text. Lines without any content are left out. The file
+    is UTF-8, as it is or compressed as its ending says: gzip, bzip2, Zstandard.
 
     Args:
         file: which is there.
@@ -73,7 +73,9 @@ class JsonLines(Table):
         try:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"line {number} of {self.place} is no JSON ({first_line(error)}): mend the line") from error
+            raise InputError(
+                f"line {number} of {self.place} is no JSON ({first_line(error)}): mend the line"
+            ) from error
         if not isinstance(found, dict):
             raise InputError(
                 f"line {number} of {self.place} is a {type(found).__name__} and no object: give one such as "
