@@ -39,6 +39,7 @@ from shadow_training import machine
 from tables import render
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.resnet import ResNet18
@@ -182,7 +183,7 @@ def train_bare(variant: Variant, clock: Clock) -> Tensor:
     case, loss_K = variant.case, []
     memory_format = torch.channels_last if variant.channels_last else torch.contiguous_format
     for k, records in enumerate(case.records_K):
-        x_M = case.population.records(records.to(case.device)).contiguous(memory_format=memory_format)
+        x_M = one_tensor(case.population.records(records.to(case.device))).contiguous(memory_format=memory_format)
         label_M = case.population.label_N[records.to(case.device)]
         with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
             network = case.make_network().to(case.device).to(memory_format=memory_format).train()

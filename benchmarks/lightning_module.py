@@ -37,6 +37,7 @@ from shadow_training import machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
@@ -163,7 +164,7 @@ def by_trainer(setting: Setting, population: Population) -> list[float]:
         with isolated(SEED, "shadow", k, "initialisation"):
             module = LitNet(setting.make)
         index = setting.records_of(k)
-        x_M, label_M = population.records(index), population.label_N[index]
+        x_M, label_M = one_tensor(population.records(index)), population.label_N[index]
         loader = DataLoader(
             TensorDataset(x_M, label_M),
             batch_size=setting.batch_size,
@@ -210,7 +211,7 @@ def by_stack(setting: Setting, population: Population, *, own: bool) -> list[flo
     losses = []
     for k in range(setting.looped):
         index = setting.records_of(k)
-        losses.append(_loss(stack.model(k), population.records(index), population.label_N[index]))
+        losses.append(_loss(stack.model(k), one_tensor(population.records(index)), population.label_N[index]))
     return losses
 
 

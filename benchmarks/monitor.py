@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mia_lightning as mia
 from mia_lightning.attacks.statistics import scaled_logit
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.location import load_location
 from mia_lightning.datasets.mnist import load_mnist
 from mia_lightning.datasets.population import Population, make_population
@@ -131,8 +132,8 @@ def overhead(root: Path, epochs: int, quick: bool) -> list[tuple[str, ...]]:
     """One row for each network."""
     data = load_mnist(root=root)
     train, held_out = (torch.arange(2000), torch.arange(2000, 4000)) if quick else split_of_mnist()
-    members = TensorDataset(data.records(train), data.label_N[train])
-    others = TensorDataset(data.records(held_out), data.label_N[held_out])
+    members = TensorDataset(one_tensor(data.records(train)), data.label_N[train])
+    others = TensorDataset(one_tensor(data.records(held_out)), data.label_N[held_out])
     rows: list[tuple[str, ...]] = []
     for name, make in (
         ("mlp 784-256-10", flat_mlp),
@@ -218,7 +219,7 @@ def watched(
 ) -> tuple[mia.LeakageMonitor, Tensor]:
     """A target that an ordinary Trainer trains under a monitor, and its scaled logits for all records."""
     places = is_member_N.nonzero().squeeze(1), (~is_member_N).nonzero().squeeze(1)
-    members, others = (TensorDataset(data.records(place), data.label_N[place]) for place in places)
+    members, others = (TensorDataset(one_tensor(data.records(place)), data.label_N[place]) for place in places)
     with isolated(SEED, "benchmark", "target", target):
         module = Lit(make(data.input_shape, data.num_classes), 1e-3)
         monitor = mia.LeakageMonitor(members="all", nonmembers="all", held_out_records=others)
@@ -283,7 +284,7 @@ def main() -> int:
     else:
         every = load_mnist(root=args.root or Path("shared/data"))
         few = torch.randperm(len(every), generator=generator(SEED, "benchmark", "mnist"))[:6000]
-        x_N = every.records(few).flatten(1)
+        x_N = one_tensor(every.records(few)).flatten(1)
         data = make_population(x_N.numpy(), every.label_N[few].numpy(), name="mnist")
     rows, about = screening(data, args.shadows, args.targets, args.quick)
     print(render(SCREENING, rows), end=f"\n\n{about}\n")

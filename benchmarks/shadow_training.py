@@ -47,6 +47,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
 
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import generator, isolated
@@ -144,7 +145,7 @@ class Case:
     def tensors(self, k: int) -> tuple[Tensor, Tensor]:
         """Training records and labels of model k."""
         index = self.records(k).to(self.population.device)
-        return self.population.records(index), self.population.label_N[index]
+        return one_tensor(self.population.records(index)), self.population.label_N[index]
 
     @torch.no_grad()
     def loss(self, k: int, network: nn.Module) -> float:

@@ -1,7 +1,7 @@
 """Quantile regression of Bertran et al., "Scalable membership inference attacks via quantile regression" (2023)."""
 
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from statistics import NormalDist
 
 import torch
@@ -11,7 +11,9 @@ from mia_lightning.attacks.attack_p import check_population
 from mia_lightning.attacks.decisions import POPULATION, LearntThreshold
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.statistics import scaled_logit
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.vectors import Vectors
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.models.shapes import Activation
@@ -132,10 +134,14 @@ class FittedQuantileRegression:
         mean_TN, deviation_TN = self._predict(networks, records, label_N)
         return (((logit_TN - mean_T1) / std_T1).to(mean_TN.device) - mean_TN).div(deviation_TN).to(logit_TN.device)
 
+    @cached_property
+    def _vectors(self) -> Vectors:
+        return Vectors.of(self.population, self.index_P)
+
     def _records(self) -> Population:
         """The population records as networks see them, scaled by what is known of these records alone."""
         index_P = self.index_P.to(self.population.device)
-        x_PF = features(self.population, index_P, self.population.label_N[index_P])
+        x_PF = features(self.population, index_P, self.population.label_N[index_P], self._vectors)
         std_F = x_PF.std(0, correction=0)
         return Population(
             name=f"{self.attack.name} records",
@@ -181,17 +187,20 @@ class FittedQuantileRegression:
         records = records.to(stack.device)
         parts = []
         for row_B in row_blocks(len(label_N), stack.num_models * records.x_N.shape[1], population.device):
-            x_BF = features(population, row_B, label_N.to(row_B.device)[row_B])
-            x_BF = records.normalised(x_BF.to(records.device), stack.dtype)
+            x_BF = features(population, row_B, label_N.to(row_B.device)[row_B], self._vectors)
+            x_BF = one_tensor(records.normalised(x_BF.to(records.device), stack.dtype))
             parts.append(torch.stack(mean_and_deviation(stack(x_BF, shared=True).double())))
         mean_TN, deviation_TN = torch.cat(parts, dim=-1)
         failed_T1 = (networks.failed_epoch_K >= 0).to(mean_TN.device)[:, None]
         return mean_TN.masked_fill(failed_T1, 0.0), deviation_TN.masked_fill(failed_T1, 1.0)
 
 
-def features(population: Population, index_B: Tensor, label_B: Tensor) -> Tensor:
-    """`[B, F + C]` float32: the normalised, flattened records, and beside them 1 for the record's class, else 0."""
-    x_BF = population.records(index_B).flatten(1)
+def features(population: Population, index_B: Tensor, label_B: Tensor, vectors: Vectors | None = None) -> Tensor:
+    """`[B, F + C]` float32: the records as vectors, and beside them 1 for the record's class, else 0.
+
+    By default they are normalised and flattened.
+    """
+    x_BF = (vectors or Vectors.of(population))(index_B)
     is_class_BC = label_B[:, None] == torch.arange(population.num_classes, device=label_B.device)
     return torch.cat([x_BF, is_class_BC.to(x_BF)], dim=1)
 

@@ -83,19 +83,19 @@ def load_audio(
     with _listing(place, folder, path_column, columns) as listing:
         x_N = room((len(listing.names), samples), torch.int16)
         recordings = _decoded_all(listing, x_N, sample_rate)
+    field = Field(kind="waveform", dtype=torch.int16, shape=(samples,), sample_rate=sample_rate)
     population = make_population(
         x_N,
         listing.label_N,
+        form=Form.of([field]),
         name=name if name is not None else place.name if place.is_dir() else place.stem,
         class_names=listing.class_names,
         member=listing.member_N,
         group=listing.group_N,
         group_names=listing.group_names,
-        scale=1.0,
         remarks=_remarks(listing, recordings, sample_rate, seconds),
     )
-    field = Field(kind="waveform", dtype=torch.int16, shape=(samples,), sample_rate=sample_rate)
-    return replace(population, record_names=listing.names, form=Form.of([field]))
+    return replace(population, record_names=listing.names)
 
 
 def recording_names(

@@ -5,12 +5,12 @@ tensor `x_N`: they are gathered, moved, mapped into memory, compared and hashed 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Kind = Literal["numeric", "image", "tokens", "waveform", "category"]
 Records = Tensor | dict[str, Tensor]
@@ -61,11 +61,34 @@ class Field:
         """Of one record."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def num_entries(self) -> int:
+        """Numbers of one record."""
+        return math.prod(self.shape)
+
+    @property
+    def words(self) -> str:
+        """For sentences, such as `tokens [128]`."""
+        return f"{self.kind} {list(self.shape)}{' with gaps' if self.has_gaps else ''}"
+
     def seen(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        """The stored values as a network sees them: integers of a waveform as parts of their range, in [-1, 1)."""
+        """The stored values as a network sees them.
+
+        The pixels of a uint8 image are divided by 255, and integers of a waveform by the magnitude of the least of
+        their type, so that they are in [-1, 1).
+        """
+        if self.is_code:
+            return value.to(torch.int64)
+        value = value.to(dtype)
+        if self.kind == "image" and self.dtype == torch.uint8:
+            return value / 255
         if self.kind == "waveform" and not self.dtype.is_floating_point:
-            return value.to(dtype) / -torch.iinfo(self.dtype).min
-        return value.to(torch.int64 if self.is_code else dtype)
+            return value / -torch.iinfo(self.dtype).min
+        return value
+
+    def is_real(self, value: Tensor) -> Tensor:
+        """Bool: which values are no padding."""
+        return torch.ones_like(value, dtype=torch.bool) if self.padding is None else value.ne(self.padding)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +144,85 @@ class Form:
             start += field.nbytes
         return values
 
+    @property
+    def num_entries(self) -> int:
+        """Numbers of one record, of all fields together."""
+        return sum(field.num_entries for field in self.fields)
+
+    @property
+    def is_quantity(self) -> bool:
+        """Whether a record is one tensor of quantities without gaps, so that records can be averaged."""
+        return self.is_one and not (self.fields[0].is_code or self.fields[0].has_gaps)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a record is an image alone."""
+        return self.is_one and self.fields[0].kind == "image"
+
+    def entries(self, stored: Tensor) -> Tensor:
+        """Stored records `[..., *features]` as flat rows of numbers, `[..., num_entries]`, the fields side by side.
+
+        Of one tensor they keep their type; of several they are float64, which holds whole numbers up to 2**53.
+        """
+        if self.is_one:
+            return stored.flatten(-len(self.fields[0].shape)) if self.fields[0].shape else stored
+        parts = self.unpacked(stored)
+        return torch.cat([parts[field.name].reshape(*stored.shape[:-1], -1).double() for field in self.fields], -1)
+
+    def stored(self, entries: Tensor) -> Tensor:
+        """Flat rows of numbers, as `entries` gives them, as records that are stored."""
+        if self.is_one:
+            return entries.reshape(*entries.shape[:-1], *self.fields[0].shape)
+        parts = entries.split([field.num_entries for field in self.fields], -1)
+        return self.packed(
+            {f.name: part.reshape(*part.shape[:-1], *f.shape) for f, part in zip(self.fields, parts, strict=True)}
+        )
+
+    def places(self) -> list[tuple[Field, slice]]:
+        """The fields, each with the places of its numbers in a flat row."""
+        found, start = [], 0
+        for field in self.fields:
+            found.append((field, slice(start, start + field.num_entries)))
+            start += field.num_entries
+        return found
+
+    @property
+    def words(self) -> str:
+        """What a record is, for sentences: such as `tokens [128]`, or `numbers (numeric [4]), codes (category [3])`."""
+        if self.is_one:
+            return self.fields[0].words
+        return ", ".join(f"`{field.name}` ({field.words})" for field in self.fields)
+
+    @property
+    def seen_shape(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        """What a network's constructor is given as `input_shape`.
+
+        Of one tensor its shape; of several that of the one field of numbers or pixels, else the shape of each field by
+        its name.
+        """
+        of_numbers = self.fields if self.is_one else self.of_kind("numeric", "image")
+        if len(of_numbers) == 1:
+            return of_numbers[0].shape
+        return {field.name: field.shape for field in self.fields}
+
+    def parameters(self) -> dict[str, Any]:
+        """What a network's constructor is given of the form, where it takes parameters of these names.
+
+        `form` is this form. Of tokens: `vocabulary_size`, and `padding_id`, which may be None. Of categories:
+        `category_sizes`, for each entry its number of codes. Of a table: `num_numeric`, the entries that are numbers.
+        Of waveforms: `sample_rate`, in Hz.
+        """
+        found: dict[str, Any] = {"form": self}
+        tokens = self.of_kind("tokens")
+        if tokens:
+            found |= {"vocabulary_size": tokens[0].sizes[0], "padding_id": tokens[0].padding}
+        if self.of_kind("numeric", "category"):
+            found["category_sizes"] = tuple(size for field in self.of_kind("category") for size in field.sizes)
+            found["num_numeric"] = sum(field.num_entries for field in self.of_kind("numeric"))
+        if waveforms := self.of_kind("waveform"):
+            found["sample_rate"] = waveforms[0].sample_rate
+        return found
+
     def seen(self, stored: Tensor, dtype: torch.dtype) -> Records:
         """Stored records `[..., *features]` as a network sees them, numbers in `dtype`."""
         if self.is_one:
@@ -130,7 +232,7 @@ class Form:
             field = self.field(name)
             values[name] = field.seen(value, dtype)
             if field.mask is not None:
-                values[field.mask] = (value != field.padding).to(torch.int64)
+                values[field.mask] = field.is_real(value).to(torch.int64)
         return values
 
     def described(self) -> list[dict[str, Any]]:
@@ -138,13 +240,51 @@ class Form:
         return [{**vars(field), "dtype": str(field.dtype), "shape": list(field.shape)} for field in self.fields]
 
 
+def called(network: nn.Module, records: Any) -> Any:
+    """What a network gives for records: a tensor is its argument, named ones are keyword arguments."""
+    return network(**records) if isinstance(records, Mapping) else network(records)
+
+
+def each_of(records: Records, change: Callable[[Tensor], Tensor]) -> Records:
+    """The records with each tensor changed, such as `lambda x: x[:3]`."""
+    if isinstance(records, Tensor):
+        return change(records)
+    return {name: change(value) for name, value in records.items()}
+
+
+def first_few(records: Records, count: int) -> Records:
+    """The first `count` records of `[B, *features]`."""
+    return each_of(records, lambda x: x[:count])
+
+
+def moved(records: Records, device: torch.device | str) -> Records:
+    """The records on the device."""
+    return each_of(records, lambda x: x.to(device))
+
+
+def one_tensor(records: Records) -> Tensor:
+    """The tensor that records are; those of a form of several tensors are never asked for so."""
+    assert isinstance(records, Tensor)
+    return records
+
+
+def tensors_of(records: Records) -> list[Tensor]:
+    """The tensors that records are, in order."""
+    return [records] if isinstance(records, Tensor) else list(records.values())
+
+
 def first_of(records: Records) -> Tensor:
     """One of the tensors, by which the number of records and the device are known."""
-    return records if isinstance(records, Tensor) else next(iter(records.values()))
+    return tensors_of(records)[0]
 
 
 def of_model(records: Records, k: int) -> Records:
     """What model k is given of `[K, B, *features]`."""
+    return each_of(records, lambda x: x[k])
+
+
+def shape_of(records: Records) -> str:
+    """The shapes of the tensors, for sentences."""
     if isinstance(records, Tensor):
-        return records[k]
-    return {name: value[k] for name, value in records.items()}
+        return str(tuple(records.shape))
+    return ", ".join(f"`{name}` {tuple(value.shape)}" for name, value in records.items())

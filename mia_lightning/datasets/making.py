@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array, as_constant, as_mask, as_tensor
 from mia_lightning.datasets.doubts import about_arrays, about_classes, check_classes
+from mia_lightning.datasets.fields import Kinds, formed
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.groups import numbered
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 
 
 def make_population(
-    x: Array,
+    x: Array | Mapping[str, Array],
     label: Array,
     *,
+    kinds: Kinds | None = None,
+    form: Form | None = None,
     name: str = "data",
     class_names: Sequence[str] | None = None,
     member: Array | None = None,
@@ -37,8 +41,13 @@ def make_population(
 
     Args:
         x: `[N, *features]`; float64 becomes float32, bool becomes uint8, uint16 to uint64 become int64, other
-            floating and integer types stay.
+            floating and integer types stay. Or several arrays by name, which a network takes as keyword arguments.
         label: `[N]`, of any integer type.
+        kinds: what the values are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of `kind` and
+            other attributes of a `Field` (padding, mask, sizes, columns, vocabulary, has_gaps, sample_rate); of several
+            arrays by their names. By default floating-point values are numeric, and uint8 of three axes a record are
+            images; of other arrays of a mapping it must be said. One array of integers is, without it, numeric.
+        form: in the place of `kinds`, of records that `x` has as a `Population` stores them.
         name: of the population, in reports and error messages.
         class_names: one for each class; by default the numbers from 0 to the largest label, which must then be
             below N.
@@ -61,10 +70,13 @@ def make_population(
         if isinstance(texts, str | set | frozenset | Mapping) or not isinstance(texts, Iterable | None):
             one = "one name for each class" if what == "class_names" else "one sentence for each"
             raise InputError(f"{what} of population {name!r} is {shown(texts)}: give a list, {one}")
-    x_N, label_N = (
-        as_tensor(x, f"x of population {name!r}"),
-        as_tensor(label, f"label of population {name!r}"),
-    )
+    if form is None:
+        x_N, form = formed(x, kinds, name)
+    elif kinds is not None or isinstance(x, Mapping):
+        raise InputError(f"population {name!r} is given `form` beside `kinds` or named arrays: give one of them")
+    else:
+        x_N = as_tensor(x, f"x of population {name!r}")
+    label_N = as_tensor(label, f"label of population {name!r}")
     if label_N.is_floating_point():
         dtype = getattr(label, "dtype", label_N.dtype)
         raise InputError(
@@ -84,7 +96,10 @@ def make_population(
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)
     if group is not None:
         group_N, names = numbered(group, group_names, name)
-    by_range, of_scale = scale_by_range(x_N, name) if scale is None else (scale, ())
+    by_range: float = 1.0 if scale is None else scale
+    of_scale: tuple[str, ...] = ()
+    if scale is None and form is None:
+        by_range, of_scale = scale_by_range(x_N, name)
     population = Population(
         name=name,
         x_N=x_N,
@@ -96,11 +111,12 @@ def make_population(
         member_N=None if member is None else as_mask(member, f"member of population {name!r}"),
         group_N=group_N,
         group_names=names,
+        form=form,
     )
     own_N = population.label_N.cpu().numpy()
     if is_counted:
         check_classes(np.unique(own_N).tolist(), own_N, f"label of population {name!r}")
     if remarks is None:
-        remarks = about_arrays(x, own_N, name)
+        remarks = about_arrays(x, own_N, name) if form is None else ()
     remarks = (*of_scale, *remarks, *about_classes(own_N, population.class_names, name))
     return replace(population, remarks=remarks)

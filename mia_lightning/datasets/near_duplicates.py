@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.vectors import Vectors
 from mia_lightning.seeds import generator
 
 NEIGHBOURS = 10  # so that a member may have up to nine copies
@@ -50,11 +51,12 @@ def near_duplicates(
 ) -> NearDuplicates | None:
     """Pairs of a member and a non-member that differ, but are far closer than neighbours usually are.
 
-    The distance is the Euclidean distance between normalised records, as a network sees them; labels do not count. For
-    binary features its square is the number of features that differ. A non-member is a near duplicate of a member if it
-    is nearer than `ratio` times the distance to the member's tenth nearest non-member; records equal to the member are
-    ignored. Each member has its own scale, so that a dense class or a tight cluster of at least ten non-members is not
-    mistaken for copies. A member may have up to nine copies.
+    The distance is the Euclidean distance between normalised records, as a network sees them, or between their
+    `Vectors` where they are no numbers or pixels; labels do not count. For binary features its square is the number of
+    features that differ. A non-member is a near duplicate of a member if it is nearer than `ratio` times the distance
+    to the member's tenth nearest non-member; records equal to the member are ignored. Each member has its own scale, so
+    that a dense class or a tight cluster of at least ten non-members is not mistaken for copies. A member may have up
+    to nine copies.
 
     A copy that is moved, mirrored or cropped is a different record by this distance. In a table of categories and few
     numbers, near duplicates may be similar people rather than copies; a model hardly distinguishes them, either.
@@ -83,7 +85,7 @@ def near_duplicates(
     members, nonmembers = (mask_N.cpu().nonzero().squeeze(1) for mask_N in (member_N, nonmember_N))
     if not len(members) or len(nonmembers) < NEIGHBOURS:
         return None
-    num_features = math.prod(population.input_shape)
+    num_features = Vectors.of(population).width
     projected = num_features > PROJECTED_FEATURES and len(members) * len(nonmembers) * num_features > MAX_PRODUCTS
     width = PROJECTED_FEATURES if projected else num_features
     members = _sample(members, max(1, MAX_PRODUCTS // (len(nonmembers) * width)), seed)
@@ -110,14 +112,15 @@ def _records(population: Population, index: Tensor) -> Rows:
 
     They are float64, so that sums of squares keep every digit of a float32 record.
     """
-    return lambda at_B: population.records(index[at_B], torch.float64).flatten(1)
+    vectors = Vectors.of(population)
+    return lambda at_B: vectors(index[at_B], torch.float64)
 
 
 def _projected(population: Population, index: Tensor, seed: int) -> Rows:
     """As `_records`, in random directions, in which the expected square of a difference's length is the same."""
     rows = _records(population, index)
     directions = torch.randn(
-        math.prod(population.input_shape),
+        Vectors.of(population).width,
         PROJECTED_FEATURES,
         dtype=torch.float64,
         generator=generator(seed, "near duplicates", "projection"),

@@ -62,7 +62,7 @@ class Population:
     Raises:
         InputError: lengths, dtypes or devices that do not match, no records, fewer than two classes, a label outside
             `[0, num_classes)`, a group without a name, a NaN or infinite value, `mean`, `std` or `image_shape` that do
-            not fit a record.
+            not fit a record, or a field that is not what `form` says.
     """
 
     name: str
@@ -175,8 +175,21 @@ class Population:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one record."""
+        """Shape of one record; of several tensors how many numbers they are together, as one row."""
+        if self.form is not None and not self.form.is_one:
+            return (self.form.num_entries,)
         return tuple(self.x_N.shape[1:])
+
+    @property
+    def entries_NF(self) -> Tensor:
+        """The records as flat rows of numbers, before normalisation (`Form.entries`)."""
+        return self.x_N.flatten(1) if self.form is None else self.form.entries(self.x_N)
+
+    def stored(self, entries: Tensor) -> Tensor:
+        """Flat rows of numbers `[..., F]`, as `entries_NF` gives them, as `x_N` stores records."""
+        if self.form is None:
+            return entries.reshape(*entries.shape[:-1], *self.x_N.shape[1:])
+        return self.form.stored(entries)
 
     @property
     def device(self) -> torch.device:

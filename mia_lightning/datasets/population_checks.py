@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mia_lightning.datasets.arrays import check_here, check_tensor
+from mia_lightning.datasets.form_checks import check_form
 from mia_lightning.datasets.groups import check_groups
 from mia_lightning.errors import InputError, is_storable
 from mia_lightning.settings.checking import shown
@@ -26,7 +27,10 @@ def check_population(population: "Population") -> None:
     _check_kinds(population)
     _check_shapes(population)
     _check_labels(population)
-    _check_finite(population)
+    if population.form is not None:
+        check_form(population)
+    else:
+        _check_finite(population)
     _check_normalisation(population)
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
+from mia_lightning.datasets.form import each_of
 from mia_lightning.defenses.accountant import Guarantee, delta_below, epsilon_of, noise_multiplier_for
 from mia_lightning.defenses.poisson import PoissonSampler
 from mia_lightning.defenses.private_gradients import PrivateGradients, trainable
@@ -195,10 +195,10 @@ def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Chunk) 
     """Refuse, on two records, a model of which vmap cannot take the gradient of each."""
     population = models.population
     index_B = torch.arange(2) % len(population)
-    records: Tensor = population.records(index_B.to(population.device), stack.dtype).cpu()
+    records = population.records(index_B.to(population.device), stack.dtype)
     step = Step(
         number=0,
-        x=records[None],
+        x=each_of(records, lambda x: x[None].cpu()),
         label_KB=population.label_N.cpu()[index_B][None],
         index_KB=index_B[None],
         is_real_KB=None,

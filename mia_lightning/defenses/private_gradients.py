@@ -6,11 +6,13 @@ Abadi et al., "Deep learning with differential privacy" (2016), algorithm 1.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
+from mia_lightning.datasets.form import Records, each_of, of_model
 from mia_lightning.seeds import counter_hash
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Objective
@@ -48,7 +50,7 @@ class PrivateGradients:
 
     def __call__(self, stack: Stack, step: Step) -> Tensor:
         sums, loss_K = self.clipped_sums(stack, step)
-        device = step.x.device
+        device = step.label_KB.device
         deviation_K = (self.clip_norm * self.noise_multiplier_K).to(device)
         for name, parameter in trainable(stack).items():
             columns = (-1, *(1 for _ in parameter.shape[1:]))
@@ -63,39 +65,39 @@ class PrivateGradients:
         """The sum of the clipped gradients of each model's records, and of their losses, `[K]`."""
         K, B = step.index_KB.shape
         is_real_KB = torch.ones_like(step.index_KB, dtype=torch.bool) if step.is_real_KB is None else step.is_real_KB
-        number = torch.full((), step.number, dtype=torch.int64, device=step.x.device)
+        number = torch.full((), step.number, dtype=torch.int64, device=step.label_KB.device)
         draw_KB = counter_hash(number, step.index_KB)
         together = K if step.execution == "stack" else 1
         numbers = together * sum(parameter[0].numel() for parameter in trainable(stack).values())
         parts = []
         for part in torch.arange(B).split(max(1, _GRADIENT_NUMBERS // numbers)):
             of = slice(int(part[0]), int(part[-1]) + 1)
-            inputs = (step.x[:, of], step.label_KB[:, of], is_real_KB[:, of], draw_KB[:, of])
+            inputs = (_columns(step.x, of), step.label_KB[:, of], is_real_KB[:, of], draw_KB[:, of])
             parts.append(self._stacked(stack, *inputs) if together == K else self._looped(stack, *inputs))
         return _added(parts)
 
-    def _stacked(self, stack: Stack, x: Tensor, label_KB: Tensor, is_real_KB: Tensor, draw_KB: Tensor) -> Summed:
-        def one(state: dict[str, Tensor], *inputs: Tensor) -> Summed:
+    def _stacked(self, stack: Stack, x: Records, label_KB: Tensor, is_real_KB: Tensor, draw_KB: Tensor) -> Summed:
+        def one(state: dict[str, Tensor], *inputs: Any) -> Summed:
             return self._of_one_model(stack, state, *inputs)
 
         summed: Summed = vmap(one, randomness="error")(stack.state(), x, label_KB, is_real_KB, draw_KB)
         return summed
 
-    def _looped(self, stack: Stack, x: Tensor, label_KB: Tensor, is_real_KB: Tensor, draw_KB: Tensor) -> Summed:
+    def _looped(self, stack: Stack, x: Records, label_KB: Tensor, is_real_KB: Tensor, draw_KB: Tensor) -> Summed:
         each = [
-            self._of_one_model(stack, stack.state_of(k), x[k], label_KB[k], is_real_KB[k], draw_KB[k])
+            self._of_one_model(stack, stack.state_of(k), of_model(x, k), label_KB[k], is_real_KB[k], draw_KB[k])
             for k in range(stack.num_models)
         ]
         sums = {name: torch.stack([sums[name] for sums, _ in each]) for name in each[0][0]}
         return sums, torch.stack([loss for _, loss in each])
 
     def _of_one_model(
-        self, stack: Stack, state: dict[str, Tensor], x_B: Tensor, label_B: Tensor, is_real_B: Tensor, draw_B: Tensor
+        self, stack: Stack, state: dict[str, Tensor], x_B: Records, label_B: Tensor, is_real_B: Tensor, draw_B: Tensor
     ) -> Summed:
         moved = {name: state[name].detach() for name in trainable(stack)}
 
-        def loss_of(moved: dict[str, Tensor], x: Tensor, label: Tensor, draw: Tensor) -> Tensor:
-            logits_BC = stack.call_one({**state, **moved}, x[None], step=draw)
+        def loss_of(moved: dict[str, Tensor], x: Records, label: Tensor, draw: Tensor) -> Tensor:
+            logits_BC = stack.call_one({**state, **moved}, each_of(x, lambda one: one[None]), step=draw)
             return self.objective(logits_BC[None], label[None, None]).squeeze()
 
         per_record = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0, 0), randomness="error")
@@ -109,6 +111,10 @@ class PrivateGradients:
         }
         shaped = {name: g.sum(0).view(moved[name].shape) for name, g in sums.items()}
         return shaped, torch.where(is_real_B, loss_B, 0.0).sum()
+
+
+def _columns(records: Records, of: slice) -> Records:
+    return each_of(records, lambda x: x[:, of])
 
 
 def trainable(stack: Stack) -> dict[str, Tensor]:

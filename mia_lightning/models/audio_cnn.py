@@ -54,7 +54,8 @@ class LogMel(nn.Module):
         hann = torch.hann_window(self.window, dtype=x.dtype, device=x.device)
         spectrum = torch.fft.rfft(x.unfold(-1, self.window, self.hop) * (hann / hann.sum()))
         power = spectrum.real.square() + spectrum.imag.square()
-        return (1 + (power @ self.weight + _FLOOR).log10() / 4).transpose(-1, -2).unsqueeze(-3)
+        bands: Tensor = 1 + (power @ self.weight + _FLOOR).log10() / 4
+        return bands.transpose(-1, -2).unsqueeze(-3)
 
 
 def mel_weights(sample_rate: int, window: int, mels: int) -> Tensor:

@@ -15,6 +15,7 @@ from mia_lightning.attacks.interface import Attack, Needs, needs_of
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.canaries import Canaries
+from mia_lightning.datasets.fields import Kinds
 from mia_lightning.datasets.own.reading import is_own
 from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
@@ -67,7 +68,9 @@ class Audit:
 
     Attributes:
         data: a `Population`, or the records `[N, *features]` as a tensor or array, with `label`; or a
-            LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`.
+            LightningDataModule, a DataLoader or a torch Dataset, read by `Population.of`. Several arrays by name are
+            what a network takes as keyword arguments.
+        kinds: of records that are arrays, what their values are, as `make_population` takes it.
         label: int `[N]`, from 0.
         model: class or function that makes an untrained network with logits `[B, C]`; it is passed
             `input_shape` and `num_classes` if it takes parameters of these names.
@@ -121,6 +124,7 @@ class Audit:
 
     data: SkipValidation[Population | Array | Any] = field(kw_only=False)
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
+    kinds: SkipValidation[Kinds] | None = None
     model: MakesNetwork
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -157,8 +161,9 @@ class Audit:
         return of_fit(given)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", _as_population(self.data, self.label))
+        object.__setattr__(self, "data", _as_population(self.data, self.label, self.kinds))
         object.__setattr__(self, "label", None)
+        object.__setattr__(self, "kinds", None)
         _check_names([attack.name for attack in self.attacks])
         twice = next((each for i, each in enumerate(self.defenses) if each in self.defenses[:i]), None)
         if twice is not None:
@@ -227,8 +232,13 @@ def _as_the_data_say(training: Recipe, population: Population) -> Recipe:
     return training if training.augment or not population.augment else replace(training, augment=population.augment)
 
 
-def _as_population(data: Any, label: Array | None) -> Population:
+def _as_population(data: Any, label: Array | None, kinds: Kinds | None) -> Population:
     if isinstance(data, Population) or is_own(data):
+        if kinds is not None:
+            raise InputError(
+                f"`kinds` is given beside a {type(data).__name__}; it goes with arrays, so give it to make_population "
+                "or Population.of."
+            )
         if label is not None:
             name = data.__name__ if isinstance(data, type) else type(data).__name__
             raise InputError(f"`label` is given beside a {name}, which has labels of its own; leave it out.")
@@ -238,7 +248,7 @@ def _as_population(data: Any, label: Array | None) -> Population:
             "`label` is missing; give the class of each record, or as the first argument a Population, as "
             "Population.of makes one of a dataset."
         )
-    return make_population(data, label)
+    return make_population(data, label, kinds=kinds)
 
 
 def _check_names(names: Sequence[object]) -> None:

@@ -271,7 +271,7 @@ def _check_guess(audit: Audit) -> None:
             "service; set target.shadows=guessed, with `model` and `training` as the guess."
         )
     if guess.training is not None:
-        guess.training.check_records(audit.population.input_shape)
+        guess.training.check_records(audit.population.input_shape, audit.population.form)
 
 
 def _with_canaries(engine: Engine, audit: Audit) -> Population:

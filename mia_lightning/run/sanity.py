@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
@@ -175,6 +176,8 @@ def _moved(answers: Answers, log_NC: Tensor, source_N: np.ndarray[tuple[int], np
 def _other_normalisations(audit: Audit, setup: Setup, models: Models, answers: Answers) -> Iterator[Repair]:
     """The answers to the same records, otherwise normalised, where asking for them costs nothing or is wanted."""
     target, population = audit.attacked, setup.population
+    if population.form is not None:  # which has no normalisation
+        return
     if not target.answers_others or target.asked_again(models, setup) is None:
         return
     is_paid = target.asked_again(models, setup) is models and not models.is_local
@@ -212,7 +215,7 @@ def _normalised(population: Population, other: _Normalisation, *, as_network: bo
     normalised = replace(population, scale=other.scale, mean=other.mean, std=other.std)
     if as_network:
         return normalised
-    return replace(normalised, x_N=normalised.normalised(population.x_N), scale=1.0, mean=None, std=None)
+    return replace(normalised, x_N=one_tensor(normalised.normalised(population.x_N)), scale=1.0, mean=None, std=None)
 
 
 def _normalisations(population: Population) -> list[_Normalisation]:
@@ -255,14 +258,18 @@ def _normalisations(population: Population) -> list[_Normalisation]:
                 name="each column brought to the range from 0 to 1",
             )
         )
-    now = population.normalised(x[:1])
+    now = one_tensor(population.normalised(x[:1]))
     different: list[_Normalisation] = []
     for each in found:
-        seen = [now, *(_normalised(population, one, as_network=True).normalised(x[:1]) for one in different)]
-        own_x = _normalised(population, each, as_network=True).normalised(x[:1])
+        seen = [now, *(_first(population, x, one) for one in different)]
+        own_x = _first(population, x, each)
         if not any(torch.allclose(own_x, one, rtol=1e-4, atol=1e-6) for one in seen):
             different.append(each)
     return different
+
+
+def _first(population: Population, x: Tensor, other: _Normalisation) -> Tensor:
+    return one_tensor(_normalised(population, other, as_network=True).normalised(x[:1]))
 
 
 def _constants(values: Sequence[float], shape: tuple[int, ...]) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.command.job import Job
+from mia_lightning.datasets.form import Records, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_of, defended_model, split_defenses
 from mia_lightning.errors import InputError
@@ -63,14 +64,16 @@ class ServedModel:
         """
         stack = self.trained.stack
         with self._lock:
-            normal_B = self.population.normalised(x_B, stack.dtype).to(stack.device)
-            log_BC = steadily(lambda block: self.trained.log_probability(block)[0], normal_B)
+            log_BC = steadily(lambda x_B: self.trained.log_probability(self._seen(x_B, stack))[0], x_B)
             observed_BC = apply_all(self.defenses, log_BC)
         return Answers(
             probability_BC=check_answers(observed_BC.double().exp().cpu()),
             class_names=self.population.class_names,
             shown=self.shown,
         )
+
+    def _seen(self, x_B: Tensor, stack: Stack) -> Records:
+        return moved(self.population.normalised(x_B, stack.dtype), stack.device)
 
     def describe(self) -> str:
         """A few words for a person."""

@@ -2,12 +2,14 @@
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from mia_lightning.datasets.form import each_of, first_few, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import is_of, unwrapped
@@ -70,8 +72,8 @@ class Existing(Target):
             )
         if own.gives:
             setup.engine.stages.remark(f"Of the target {own.name}: {'; '.join(own.gives)}.", kind="note")
-        x_B = few_records(self.network, setup.population).to(trained.stack.device)
-        of_two, of_three = (trained.log_probability(x_B[:size].to(trained.stack.dtype))[0, :2] for size in (2, 3))
+        x_B = each_of(few_records(self.network, setup.population), partial(_moved, trained.stack))
+        of_two, of_three = (trained.log_probability(first_few(x_B, size))[0, :2] for size in (2, 3))
         if not torch.allclose(of_two, of_three, atol=0.01):
             setup.engine.stages.remark(
                 "The target answers a record otherwise in another batch, as networks do in train mode: its figures "
@@ -114,8 +116,8 @@ def _trained_network(network: nn.Module, population: Population, device: torch.d
     try:
         trained = as_stack(network, population, device)
         x_B = few_records(network, population)
-        expected_BC = own.log_probability(x_B.to(own.stack.device))[0].cpu()
-        found_BC = trained.log_probability(x_B.to(device))[0].cpu()
+        expected_BC = own.log_probability(moved(x_B, own.stack.device))[0].cpu()
+        found_BC = trained.log_probability(moved(x_B, device))[0].cpu()
     except Exception:  # what a stack refuses or cannot copy
         return own
     return trained if torch.allclose(found_BC, expected_BC, rtol=0.01, atol=0.01) else own
@@ -163,7 +165,7 @@ def copied(network: nn.Module) -> nn.Module:
 
 def _by_own_forward(network: nn.Module, population: Population, name: str) -> TrainedStack:
     stack = OwnForward(network)
-    x_B = few_records(network, population).to(stack.device)
+    x_B = moved(few_records(network, population), stack.device)
     with in_eval_mode(network), torch.no_grad():
         found = check_outputs(network, x_B, population, name=name, trainable=False)
     own = Architecture(
@@ -192,6 +194,10 @@ def _trained(stack: Stack, architecture: Architecture, execution: str) -> Traine
         train_loss_EK=torch.empty(0, 1, dtype=torch.float64),
         validation_loss_EK=None,
     )
+
+
+def _moved(stack: Stack, x: Tensor) -> Tensor:
+    return x.to(stack.device, stack.dtype if x.is_floating_point() else x.dtype)
 
 
 def _check_here(network: nn.Module, what: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.store.identity import NoIdentityError
 from mia_lightning.store.tensors import save_tensors
@@ -43,12 +44,12 @@ class OwnForward(Stack):
     def dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
 
-    def forward(self, x: Tensor, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
-        return self.call_one({}, x if shared else x[0])[None]
+    def forward(self, x: Records, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
+        return self.call_one({}, x if shared else of_model(x, 0))[None]
 
     @torch.no_grad()
     def call_one(
-        self, state: Mapping[str, Tensor], x_B: Tensor, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
+        self, state: Mapping[str, Tensor], x_B: Records, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
     ) -> Tensor:
         with in_eval_mode(self.network):
             logits_BC: Tensor = ask(self.network, x_B)

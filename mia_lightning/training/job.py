@@ -13,6 +13,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive
@@ -72,7 +73,7 @@ class TrainingJob:
                 f"`training.early_stopping` is set for {self.role}, by itself or by defense=early_stopping, but no "
                 "records are held out; set `membership.validation` to their number (attack networks have none)."
             )
-        self.recipe.check_records(self.population.input_shape)
+        self.recipe.check_records(self.population.input_shape, self.population.form)
         if not self.models:
             object.__setattr__(self, "models", range(len(self.records_K)))
         given: Architecture | None = self.architecture
@@ -162,7 +163,7 @@ class TrainingJob:
     def stack(self, places: Sequence[int]) -> Stack:
         """These models, untrained."""
 
-        def training_records(place: int) -> Tensor:
+        def training_records(place: int) -> Records:
             return self.population.records(self.records_K[places[place]].to(self.population.device))
 
         models = [self.models[place] for place in places]
@@ -178,8 +179,8 @@ class TrainingJob:
         if self.recipe.own is not None:
             return first_loss(stack, self._stand_in())
 
-        def loss(x: Tensor, truth: Tensor) -> Tensor:
-            logits_KBC = stack.call_one(stack.state_of(0), x[0], step=0)[None]
+        def loss(x: Records, truth: Tensor) -> Tensor:
+            logits_KBC = stack.call_one(stack.state_of(0), of_model(x, 0), step=0)[None]
             return self.recipe.objective(logits_KBC, truth).mean()
 
         return lambda: nullcontext(loss)

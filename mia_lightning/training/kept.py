@@ -154,9 +154,10 @@ class KeptModels(Kept):
                 "options": identity({n: v for n, v in (settings.options or {}).items() if n not in _SHOWN}),
             },
             "dataset": {
-                "shape": [str(population.x_N.dtype), *population.input_shape],
+                "shape": [str(population.x_N.dtype), *population.x_N.shape[1:]],
                 "classes": population.num_classes,
                 "normalisation": identity([population.scale, population.mean, population.std]),
+                **({} if population.form is None else {"form": population.form.described()}),
             },
         }
         read_as = [job.architecture.gives_probabilities, job.architecture.gives_log_probabilities]

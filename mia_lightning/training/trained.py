@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Records
 from mia_lightning.datasets.population import Population
 from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
@@ -213,7 +214,7 @@ class TrainedStack(Models):
             answered(k.numel())
 
     @torch.inference_mode()
-    def log_probability(self, x_B: Tensor) -> Tensor:
+    def log_probability(self, x_B: Records) -> Tensor:
         """`[K, B, C]` float32 in nats of all models, in eval mode, for the same normalised records `[B, *features]`."""
         return self._normalised(all_logits(self.stack.eval(), x_B, self.execution))
 

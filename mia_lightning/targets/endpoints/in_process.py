@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from mia_lightning.datasets.form import one_tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.store.identity import digest_of_tensor
 from mia_lightning.targets.endpoints.asking import Asking
@@ -34,7 +35,7 @@ class Records:
     def array(self, x_B: Tensor) -> np.ndarray[Any, Any]:
         """`[B, *features]`, in float32 where they are normalised or numpy does not know their type."""
         if self.population is not None:
-            return self.population.normalised(x_B).numpy()
+            return one_tensor(self.population.normalised(x_B)).numpy()
         try:
             return x_B.numpy()
         except TypeError:  # bfloat16

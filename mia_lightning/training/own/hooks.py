@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Records
 from mia_lightning.errors import InputError
 from mia_lightning.training.own.attributes import Held, held_by, numbers_of, reads
 from mia_lightning.training.own.lightning import has_own
@@ -170,7 +171,7 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
         parameter.grad = gradient
 
 
-def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch: list[Tensor]) -> None:
+def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch: Any) -> None:
     """Call the hooks at the end of a batch, an epoch and a fit: a stack leaves them out, so they may only report.
 
     Raises:
@@ -231,7 +232,7 @@ def _named_moments(step: OwnStep) -> set[tuple[int, int]]:
     return moments | {(epoch, at) for epoch in named if 0 <= epoch < epochs for at in (0, last)}
 
 
-def check_skips(step: OwnStep, batch: Callable[[], tuple[Tensor, Tensor]]) -> None:
+def check_skips(step: OwnStep, batch: Callable[[], tuple[Records, Tensor]]) -> None:
     """Take the step at some later epochs and batches, where other failures are no matter: they are raised if they come.
 
     Args:

@@ -1,12 +1,23 @@
 """The LightningModule in a network: found, asked for its methods, and taken out of what only reports."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records
 from mia_lightning.training.own.nothing import NoMetric
 
 _METRICS = ("Metric", "MetricCollection")
+
+
+LABELS = "labels"
+"""The key of the labels in a batch of named tensors, as in those of Hugging Face."""
+
+
+def batch_of(x_B: Records, label_B: Tensor) -> Any:
+    """A batch as a training step is given it: [records, labels], or one dict of named tensors and `labels`."""
+    return [x_B, label_B] if isinstance(x_B, Tensor) else {**x_B, LABELS: label_B}
 
 
 def lightning_module(network: nn.Module) -> nn.Module | None:

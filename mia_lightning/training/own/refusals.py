@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records, each_of, first_of, tensors_of
 from mia_lightning.errors import InputError, first_line
-from mia_lightning.training.own.lightning import has_own
+from mia_lightning.training.own.lightning import batch_of, has_own
 
 _OF_BATCHES = ("on_before_batch_transfer", "on_after_batch_transfer")
 """Hooks that change batches in training, through which records are not taken where a model is asked for its outputs."""
@@ -114,7 +115,7 @@ def _hooks_of(callback: object) -> list[str]:
     return list(dict.fromkeys(each for each in named if each.startswith(_IN_TRAINING)))
 
 
-def check_batches(module: nn.Module, what: str, x_B: Tensor | None = None) -> None:
+def check_batches(module: nn.Module, what: str, x_B: Records | None = None) -> None:
     """Refuse hooks that change batches: the model would be trained on other records than it is asked about.
 
     Args:
@@ -134,15 +135,17 @@ def check_batches(module: nn.Module, what: str, x_B: Tensor | None = None) -> No
         )
 
 
-def _moves_otherwise(module: Any, x_B: Tensor) -> bool:
+def _moves_otherwise(module: Any, x_B: Records) -> bool:
     """Whether the records are none of the tensors in the batch after its own way of moving it to their device."""
-    batch = [x_B.clone(), torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)]
+    first = first_of(x_B)
+    batch = batch_of(each_of(x_B, Tensor.clone), torch.zeros(len(first), dtype=torch.int64, device=first.device))
     try:
-        moved = module.transfer_batch_to_device(batch, x_B.device, 0)
+        moved = module.transfer_batch_to_device(batch, first.device, 0)
     except Exception:  # the user's own code: where the step needs it, it is raised again
         return False
     parts = moved.values() if isinstance(moved, Mapping) else moved if isinstance(moved, Iterable) else [moved]
-    return not any(isinstance(each, Tensor) and is_equal(each, x_B) for each in parts)
+    found = [each for each in parts if isinstance(each, Tensor)]
+    return not all(any(is_equal(each, x) for each in found) for x in tensors_of(x_B))
 
 
 def check_callbacks(callbacks: Iterable[object], place: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Records, each_of
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.training.own.hooks import call_once
@@ -19,7 +20,7 @@ from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import Labels, StackModule, clip_each_model
 
-LossOfBatch = Callable[[Tensor, Tensor], Tensor]
+LossOfBatch = Callable[[Records, Tensor], Tensor]
 """The loss of a batch `[1, B, *features]` and its labels or responses `[1, B]`, a scalar."""
 OfFirst = Callable[[], AbstractContextManager[LossOfBatch]]
 
@@ -68,14 +69,16 @@ class OwnStackModule(StackModule):
         return 1.0 / self.recipe.accumulate_batches  # Lightning's, in a last group that is smaller, too
 
     def _backward_stacked(
-        self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
+        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
     ) -> Tensor:
         with self._at(step) as batch_index:
             loss_K = self.own.mapped(self.stack, x, labels[0], step=step, batch_index=batch_index)
             self.manual_backward(loss_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+    def _backward_looped(
+        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
+    ) -> Tensor:
         with self._at(step, draws=self.draws) as batch_index:
             loss_K = self.own.looped(
                 self.stack,
@@ -193,7 +196,9 @@ def first_loss(stack: Stack, trainer: StandInTrainer) -> OfFirst:
     @contextmanager
     def of_first() -> Iterator[LossOfBatch]:
         with step.as_before(also_plain=True), stack.as_one(stack.state_of(0), stack.device):
-            yield lambda x, label_KB: step.loss(x[0].clone(), label_KB[0].clone(), 0)  # it may change them
+            yield lambda x, label_KB: step.loss(
+                each_of(x, lambda t: t[0].clone()), label_KB[0].clone(), 0
+            )  # may change
 
     return of_first
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.training.own.attributes import Held, held_by
-from mia_lightning.training.own.lightning import has_own, lightning_module
+from mia_lightning.training.own.lightning import batch_of, has_own, lightning_module
 from mia_lightning.training.own.nothing import Nothing
 from mia_lightning.training.own.stand_in import StandInTrainer, attach
 from mia_lightning.training.plan.memory import is_out_of_memory
@@ -68,23 +69,25 @@ class OwnStep:
             with self.explained(f"{name} of {self.name}"):
                 getattr(self.module, name)(*arguments)
 
-    def loss(self, x_B: Tensor, label_B: Tensor, batch_index: int) -> Tensor:
+    def loss(self, x_B: Records, label_B: Tensor, batch_index: int) -> Tensor:
         """The loss, a scalar, of records `[B, *features]` and labels `[B]`.
+
+        The step is given (records, labels) or, where records are named tensors, one dict of them and `labels`.
 
         Raises:
             InputError: the step gives no loss, or wants an epoch to end.
         """
         x_B = self._as_it_takes(x_B)
-        batch: Any = [x_B, label_B]
+        batch = batch_of(x_B, label_B)
         with self._without_our_hooks():
             if "transfer_batch_to_device" in self._has:
-                batch = self.module.transfer_batch_to_device(batch, x_B.device, 0)
+                batch = self.module.transfer_batch_to_device(batch, label_B.device, 0)
             if "on_train_batch_start" in self._has and self.module.on_train_batch_start(batch, batch_index) == -1:
                 raise SkippedError("its on_train_batch_start ends an epoch early, which would end it for all models")
             output = self.module.training_step(*(batch, batch_index)[: self._takes])
         return _loss_of(output)
 
-    def mapped(self, stack: Stack, x: Tensor, label_KB: Tensor, *, step: int, batch_index: int) -> Tensor:
+    def mapped(self, stack: Stack, x: Records, label_KB: Tensor, *, step: int, batch_index: int) -> Tensor:
         """The losses `[K]` of the models of the stack that holds this network, by `vmap`.
 
         Args:
@@ -92,8 +95,8 @@ class OwnStep:
             step: what the draws of dropout depend on beside their keys.
         """
 
-        def one(state: dict[str, Tensor], x_B: Tensor, label_B: Tensor) -> Tensor:
-            with stack.as_one(state, x_B.device, step=step):
+        def one(state: dict[str, Tensor], x_B: Records, label_B: Tensor) -> Tensor:
+            with stack.as_one(state, label_B.device, step=step):
                 return self.loss(x_B, label_B, batch_index)
 
         with self.as_before(also_plain=False):
@@ -104,7 +107,7 @@ class OwnStep:
         self,
         stack: Stack,
         gradients: LoopedGradients,
-        x: Tensor,
+        x: Records,
         label_KB: Tensor,
         *,
         step: int,
@@ -118,19 +121,19 @@ class OwnStep:
             share: of the loss whose gradient is taken.
             key_K: int64, by which with `step` the global generators are seeded for each model; None leaves them alone.
         """
-        last = stack.num_models - 1
+        last, device = stack.num_models - 1, label_KB.device
 
         @contextmanager
         def within(k: int, state: Mapping[str, Tensor]) -> Iterator[None]:
-            draws = nullcontext() if key_K is None else drawing(int(key_K[k]), step, x.device)
-            with draws, self.as_before(also_plain=k < last), stack.as_one(state, x.device, step=step):
+            draws = nullcontext() if key_K is None else drawing(int(key_K[k]), step, device)
+            with draws, self.as_before(also_plain=k < last), stack.as_one(state, device, step=step):
                 yield
                 left.append(settings_of(self.trainer.optimizers))
 
         left: list[list[dict[str, Any]]] = []
 
         def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            loss = self.loss(x[k], label_KB[k], batch_index)
+            loss = self.loss(of_model(x, k), label_KB[k], batch_index)
             return loss * share, loss
 
         loss_K = gradients(loss_of, within)
@@ -178,11 +181,11 @@ class OwnStep:
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
             raise InputError(f"{what} cannot be used in a stack: {_short(reason)}.") from error
 
-    def _as_it_takes(self, x_B: Tensor) -> Tensor:
+    def _as_it_takes(self, x_B: Records) -> Records:
         """The records as the network's forward would be given them: flattened images as images."""
         for each in self._hooked:
             for hook in each._forward_pre_hooks.values():
-                if _is_ours(hook):
+                if _is_ours(hook):  # of flattened images
                     (x_B,) = hook(each, (x_B,))
         return x_B
 

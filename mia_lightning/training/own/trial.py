@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records, each_of, moved, of_model
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
@@ -20,7 +21,7 @@ from mia_lightning.training.own.hooks import (
     check_start,
     check_tensor_hooks,
 )
-from mia_lightning.training.own.lightning import lightning_module
+from mia_lightning.training.own.lightning import batch_of, lightning_module
 from mia_lightning.training.own.optimization import check_elementwise, optimization_of
 from mia_lightning.training.own.refusals import callbacks_of, check_batches, check_methods, left_out, may_change
 from mia_lightning.training.own.schedules import stand_in_of
@@ -85,7 +86,7 @@ class _Trial:
             first = make_network()
         dtype = next((p.dtype for p in first.parameters() if p.is_floating_point()), torch.float32)
         index_SKB = torch.arange(_STEPS * _MODELS * _RECORDS).view(_STEPS, _MODELS, _RECORDS) % len(population)
-        self.x_SKB = population.records(index_SKB.to(population.device), dtype).cpu()
+        self.x_SKB = moved(population.records(index_SKB.to(population.device), dtype), "cpu")
         self.label_SKB = population.label_N[index_SKB.to(population.device)].cpu()
         module = lightning_module(first)
         assert module is not None
@@ -94,7 +95,7 @@ class _Trial:
         check_methods(module)
         callbacks = callbacks_of(module)
         self.left_out, self.may_change = left_out(callbacks), may_change(callbacks)
-        check_batches(module, f"The LightningModule {self.name}", self.x_SKB[0, 0])
+        check_batches(module, f"The LightningModule {self.name}", each_of(self.x_SKB, lambda x: x[0, 0]))
         self.num_steps = _STEPS
         self.loss_SK = torch.zeros(_LONG, _MODELS)
         self.gradient_SK: list[list[Gradient]] = [[] for _ in range(_STEPS)]
@@ -137,7 +138,7 @@ class _Trial:
             self._check_buffers(network, buffers)
             if k == 0:
                 check_around(step, optimization, loss.detach())
-                check_end(step, optimization, {"loss": loss.detach()}, [each[k] for each in self._batch(0)])
+                check_end(step, optimization, {"loss": loss.detach()}, batch_of(*self._first_batch()))
                 check_epochs(step)
                 with step.explained(_capital(self.step_of)), drawing(k, s, _CPU):
                     check_skips(step, self._first_batch)
@@ -146,13 +147,13 @@ class _Trial:
     def _trainer(self) -> Any:
         return stand_in_of(self.recipe, self.num_batches)
 
-    def _batch(self, s: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, s: int) -> tuple[Records, Tensor]:
         """Records `[K, B, *features]` and labels `[K, B]` of a step, which may change them in place."""
-        return self.x_SKB[s % _STEPS].clone(), self.label_SKB[s % _STEPS].clone()
+        return each_of(self.x_SKB, lambda x: x[s % _STEPS].clone()), self.label_SKB[s % _STEPS].clone()
 
-    def _first_batch(self) -> tuple[Tensor, Tensor]:
+    def _first_batch(self) -> tuple[Records, Tensor]:
         x_KB, label_KB = self._batch(0)
-        return x_KB[0], label_KB[0]
+        return of_model(x_KB, 0), label_KB[0]
 
     def _moment(self, s: int) -> tuple[int, int]:
         """Epoch and batch of a step; in a training of fewer steps, they all are of the last epoch."""
@@ -161,16 +162,15 @@ class _Trial:
 
     def _loss_alone(self, step: OwnStep, network: nn.Module, s: int, k: int) -> Tensor:
         _set_step(network, s)
-        x_B, label_B = (each[k] for each in self._batch(s))
+        x_KB, label_KB = self._batch(s)
+        x_B, label_B = of_model(x_KB, k), label_KB[k]
         try:
             loss = step.loss(x_B, label_B, self._moment(s)[1])
         except Exception as error:  # the user's own code may raise anything
             reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {first_line(error)}"
-            dtype = str(x_B.dtype).removeprefix("torch.")
             raise InputError(
-                f"{_capital(self.step_of)} fails on a batch as a stack gives it, which is the list [records "
-                f"{list(x_B.shape)} of {dtype}, labels {list(label_B.shape)} of int64], whatever form the items of the "
-                f"data set have: {reason.removesuffix('.')}."
+                f"{_capital(self.step_of)} fails on a batch as a stack gives it, which is {_shown(x_B, label_B)}, "
+                f"whatever form the items of the data set have: {reason.removesuffix('.')}."
             ) from error
         if not loss.requires_grad:
             raise InputError(
@@ -265,6 +265,17 @@ class _Trial:
         if not torch.allclose(torch.stack(found), self.loss_SK[: len(found)], rtol=1e-3, atol=1e-5, equal_nan=True):
             return "losses"
         return None if same else "gradients"
+
+
+def _shown(x_B: Records, label_B: Tensor) -> str:
+    """A batch, for a sentence."""
+
+    def of(value: Tensor) -> str:
+        return f"{list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+
+    if isinstance(x_B, Tensor):
+        return f"the list [records {of(x_B)}, labels {of(label_B)}]"
+    return f"the dict {{{', '.join(f'{name!r}: {of(value)}' for name, value in batch_of(x_B, label_B).items())}}}"
 
 
 def _gradients(network: nn.Module) -> Gradient:

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import tensors_of
 from mia_lightning.seeds import isolated
 from mia_lightning.training.job import TrainingJob, fit
 from mia_lightning.training.plan.execution import Candidate
@@ -71,7 +72,7 @@ class Probe:
                     given = Step(number=0, x=x, label_KB=truth, index_KB=index_KB, is_real_KB=None, execution="loop")
                     gradients(stack, given)
                 self._synchronise()
-                known = {p.untyped_storage().data_ptr() for p in [*stack.state().values(), x]}
+                known = {p.untyped_storage().data_ptr() for p in [*stack.state().values(), *tensors_of(x)]}
                 return {place: size for place, size in saved.items() if place not in known}
 
             saved = step(keep=True)
@@ -81,7 +82,7 @@ class Probe:
             state = [v for each in optimizer.state.values() for v in each.values() if isinstance(v, Tensor)]
             own = sum(_bytes(tensor) for tensor in stack.state().values())
             moved = sum(_bytes(p) for p in parameters)
-            batch = size * job.population.x_N[0].numel() * parameters[0].element_size()
+            batch = sum(map(_bytes, tensors_of(job.population.records(index_KB, stack.dtype))))
             # Backward holds the gradient of the largest activation beside all that forward kept, and a rule of
             # gradients the sums that it makes.
             transient = max(saved.values(), default=0) + (0 if gradients is None else 2 * moved)

@@ -1,7 +1,7 @@
 """Inspect an architecture once, on a few records, before anything expensive starts."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from mia_lightning.datasets.form import Records, each_of, first_few, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.models.wrapped import unwrapped
@@ -88,8 +89,15 @@ def bound_by(make: Any) -> dict[str, Any]:
     return bound
 
 
-def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int) -> MakeNetwork:
+def bind_shapes(
+    make: Callable[..., nn.Module],
+    input_shape: tuple[int, ...] | dict[str, tuple[int, ...]],
+    num_classes: int,
+    others: Mapping[str, object] | None = None,
+) -> MakeNetwork:
     """`make` with `input_shape` and `num_classes` filled in, as far as it takes parameters of these names, still open.
+
+    `others`, which the form of records says (`Form.parameters`), are filled in where it names them.
 
     A function that takes any name (`**kwargs`) is called to find out: with both, then with `num_classes` alone, which
     the models of torchvision need, then with neither.
@@ -99,7 +107,10 @@ def bind_shapes(make: Callable[..., nn.Module], input_shape: tuple[int, ...], nu
     except (TypeError, ValueError):  # a builtin without a signature takes nothing by name
         return make
     offered: dict[str, object] = {"input_shape": input_shape, "num_classes": num_classes}
-    offered = {name: value for name, value in offered.items() if name not in bound_by(make)}
+    bound = bound_by(make)
+    offered = {name: value for name, value in offered.items() if name not in bound}
+    told = {name: value for name, value in (others or {}).items() if name in takes and name not in bound}
+    make = partial(make, **told) if told else make
     named = {name: value for name, value in offered.items() if name in takes}
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
         return partial(make, **named)
@@ -144,14 +155,14 @@ def inspect_architecture(
             _check_weights(network, name)
             _check_new(make_network, network)
             _check_memory(network, name)
-        x_B = few_records(network, population).cpu()
+        x_B = moved(few_records(network, population), "cpu")
         stackable = make_stackable(network.cpu(), 0, "inspection")
         by_forward = trainable and not trains_itself
         found = check_outputs(stackable, x_B, population, name=name, trainable=by_forward)
         if by_forward:
-            _check_training(stackable, x_B[:2], name)
+            _check_training(stackable, first_few(x_B, 2), name)
         _check_state(make_network, x_B, name)
-        x_B = x_B[:2]
+        x_B = first_few(x_B, 2)
         return Architecture(
             name=name,
             num_parameters=sum(p.numel() for p in parameters),
@@ -168,7 +179,7 @@ def inspect_architecture(
         )
 
 
-def few_records(network: nn.Module, population: Population) -> Tensor:
+def few_records(network: nn.Module, population: Population) -> Records:
     """Three records `[3, *features]` of the population, in the floating-point type of the network's parameters."""
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
     return population.records(torch.arange(3, device=population.device) % len(population), dtype)
@@ -230,7 +241,7 @@ def _check_memory(network: nn.Module, name: str) -> None:
             )
 
 
-def _check_state(make_network: MakeNetwork, x_B: Tensor, name: str) -> None:
+def _check_state(make_network: MakeNetwork, x_B: Records, name: str) -> None:
     """Refuse a network that computes with other tensors than its parameters and buffers, which alone a stack holds."""
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().eval()
     with isolated(1, "inspection"):  # of another initialisation
@@ -247,7 +258,7 @@ def _check_state(make_network: MakeNetwork, x_B: Tensor, name: str) -> None:
         except Exception:  # of the user's own code, for which the other values are none, such as indices
             return
     scale = float(expected_BC.abs().nan_to_num(0.0, 0.0, 0.0).max())
-    epsilon = 1e3 * torch.finfo(x_B.dtype).eps
+    epsilon = 1e3 * torch.finfo(stack.dtype).eps
     if not torch.allclose(found_BC, expected_BC, rtol=epsilon, atol=epsilon * scale, equal_nan=True):
         raise InputError(
             f"The model {name} computes with tensors that are none of its parameters and buffers, such as those of "
@@ -256,7 +267,7 @@ def _check_state(make_network: MakeNetwork, x_B: Tensor, name: str) -> None:
         )
 
 
-def _check_training(network: nn.Module, x_B: Tensor, name: str) -> None:
+def _check_training(network: nn.Module, x_B: Records, name: str) -> None:
     """Refuse, on one batch in train mode, a network that would depend on its neighbours or lose buffers in a stack."""
     buffers = dict(network.named_buffers())
     drawing: list[str] = []
@@ -295,18 +306,18 @@ def _check_training(network: nn.Module, x_B: Tensor, name: str) -> None:
         )
 
 
-def _mixes_records(make_network: MakeNetwork, x_B: Tensor) -> bool:
+def _mixes_records(make_network: MakeNetwork, x_B: Records) -> bool:
     """Whether a padded record, though masked out, changes the logits of the others."""
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train()
     plain_BC = stack.call_one(stack.state_of(0), x_B)
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train()
-    padded = torch.cat([x_B, x_B[:1]])
+    padded = each_of(x_B, lambda x: torch.cat([x, x[:1]]))
     is_real_B = torch.tensor([True, True, False])
     padded_BC = stack.call_one(stack.state_of(0), padded, is_real_B=is_real_B)[:2]
     return not torch.allclose(plain_BC, padded_BC, rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
-def _takes_channels_last(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> bool:
+def _takes_channels_last(make_network: MakeNetwork, x_B: Records, trainable: bool) -> bool:
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train(trainable)
     stack.use_channels_last()
     try:
@@ -318,9 +329,9 @@ def _takes_channels_last(make_network: MakeNetwork, x_B: Tensor, trainable: bool
     return True
 
 
-def _vmap_refusal(make_network: MakeNetwork, x_B: Tensor, trainable: bool) -> str | None:
+def _vmap_refusal(make_network: MakeNetwork, x_B: Records, trainable: bool) -> str | None:
     stack = Stack.build(make_network, [0, 1], seed=0, role="inspection").cpu().train(trainable)
-    x_KB = torch.stack([x_B, x_B])
+    x_KB = each_of(x_B, lambda x: torch.stack([x, x]))
     is_real_KB = torch.ones(2, 2, dtype=torch.bool)
     with path_of_failure(stack.networks) as path:
         try:

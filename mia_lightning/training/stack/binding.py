@@ -27,6 +27,9 @@ def bind_records(make: Callable[..., nn.Module], population: Population, form: O
 
 
 def _bind_images(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
+    if population.form is not None:
+        form = population.form
+        return bind_shapes(make, form.seen_shape, population.num_classes, form.parameters())
     bound = bind_shapes(make, population.input_shape, population.num_classes)
     image_shape = population.image_shape
     if image_shape is None or _runs(bound, population.input_shape):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records, called, first_few, first_of, shape_of
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError, first_line
 from mia_lightning.training.stack.outputs import (
@@ -31,7 +32,7 @@ class Outputs:
     gives: tuple[str, ...]
 
 
-def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, name: str, trainable: bool) -> Outputs:
+def check_outputs(network: nn.Module, x_B: Records, population: Population, *, name: str, trainable: bool) -> Outputs:
     """What a network gives for three records, in eval mode and, if it is to be trained, in train mode.
 
     Args:
@@ -49,7 +50,7 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
         network.train(mode == "train")
         outputs = []
         for size in (2, 3):  # a batch size that is written into the network fails for one of them
-            output_BC, layer = _checked_output(network, x_B[:size], num_classes, name, mode)
+            output_BC, layer = _checked_output(network, first_few(x_B, size), num_classes, name, mode)
             outputs.append(output_BC)
         numbers_BC = torch.cat(outputs).detach()
         if form != "auto" and way is not None:
@@ -59,7 +60,7 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
             found[mode] = layer
         is_log = taken == "log_probabilities"
     if trainable and way is not None and (way.method, way.of_pairs) == ("forward", False):
-        _check_modes(network, x_B[:2], num_classes, name)
+        _check_modes(network, first_few(x_B, 2), num_classes, name)
     if form == "auto" and not found and are_shares(network, some_records(network, population), numbers_BC, ask):
         found = dict.fromkeys(("train", "eval") if trainable else ("eval",), layer)
         clauses.append("numbers between 0 and 1 that do not sum to 1 are taken as probabilities, divided by their sum")
@@ -76,17 +77,17 @@ def check_outputs(network: nn.Module, x_B: Tensor, population: Population, *, na
     )
 
 
-def _check_modes(network: nn.Module, x_B: Tensor, num_classes: int, name: str) -> None:
+def _check_modes(network: nn.Module, x_B: Records, num_classes: int, name: str) -> None:
     """Refuse a network that is trained on a tensor, and asked for another form of output afterwards."""
     given = {}
     for mode in ("train", "eval"):
         network.train(mode == "train")
-        given[mode] = network(x_B)
+        given[mode] = called(network, x_B)
     if isinstance(given["train"], Tensor) and not isinstance(given["eval"], Tensor):
         raise InputError(
-            f"The model {name} gives {described(given['eval'])} for records of shape {tuple(x_B.shape)} in eval mode, "
+            f"The model {name} gives {described(given['eval'])} for records of shape {shape_of(x_B)} in eval mode, "
             "and a tensor in train mode; it must give logits of shape [B, C] in both, here "
-            f"[{len(x_B)}, {num_classes}]."
+            f"[{len(first_of(x_B))}, {num_classes}]."
         )
 
 
@@ -103,9 +104,9 @@ def _check_form(numbers_BC: Tensor, form: str, section: str, name: str) -> None:
         raise SettingError(section, "output", rest)
 
 
-def _checked_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str, mode: str) -> tuple[Tensor, str]:
+def _checked_output(network: nn.Module, x_B: Records, num_classes: int, name: str, mode: str) -> tuple[Tensor, str]:
     """The output, and the layer that it is of."""
-    shape = tuple(x_B.shape)
+    shape, count = shape_of(x_B), len(first_of(x_B))
     with path_of_failure(network) as path, _last_layer(network) as last:
         try:
             logits = ask(network, x_B)
@@ -114,10 +115,10 @@ def _checked_output(network: nn.Module, x_B: Tensor, num_classes: int, name: str
                 f"The model {name} fails on a batch of records of shape {shape}, in its module `{path[-1]}` in {mode} "
                 f"mode: {brief(error)}."
             ) from error
-    if not isinstance(logits, Tensor) or tuple(logits.shape) != (len(x_B), num_classes):
+    if not isinstance(logits, Tensor) or tuple(logits.shape) != (count, num_classes):
         raise InputError(
             f"The model {name} gives {described(logits)} for records of shape {shape} in {mode} mode; it must "
-            f"give logits of shape [B, C], here [{len(x_B)}, {num_classes}]."
+            f"give logits of shape [B, C], here [{count}, {num_classes}]."
         )
     if not logits.is_floating_point():
         raise InputError(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
@@ -170,13 +171,13 @@ def are_shares(network: nn.Module, x_B: Any, output_BC: Tensor, output: Callable
     return is_between and stays_in_0_1(network, x_B, output)
 
 
-def some_records(network: nn.Module, population: Population) -> Tensor:
+def some_records(network: nn.Module, population: Population) -> Records:
     """A few records `[B, *features]` of the population, at least three, as the network takes them."""
     parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
     dtype, device = (torch.float32, torch.device("cpu")) if parameter is None else (parameter.dtype, parameter.device)
     count = max(3, min(_MOST_RECORDS, len(population)))
     index = torch.arange(count, device=population.device) % len(population)
-    return population.records(index, dtype).to(device)
+    return moved(population.records(index, dtype), device)
 
 
 def rows_of(x_B: Any) -> tuple[int, torch.device]:

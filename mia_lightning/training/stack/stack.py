@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state, vmap
 
+from mia_lightning.datasets.form import Records, first_of
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.store.documents import DamagedError
@@ -26,8 +27,11 @@ Slot = tuple[dict[str, Any], str]
 class FitsToRecords(Protocol):
     """A network that takes something from its training records, such as the scale of its inputs."""
 
-    def fit_to(self, x_N: Tensor) -> None:
-        """Called once, before training, with the network's training records `[N, *features]`, float32."""
+    def fit_to(self, x_N: Any) -> None:
+        """Called once, before training, with the network's training records `[N, *features]`, numbers in float32.
+
+        They are one tensor or, where the network takes named tensors, a dict of them.
+        """
         ...
 
 
@@ -68,7 +72,7 @@ class Stack(nn.Module):
         *,
         seed: int,
         role: str,
-        training_records: Callable[[int], Tensor] | None = None,
+        training_records: Callable[[int], Records] | None = None,
     ) -> "Stack":
         """Freshly initialised networks; the weights of model k depend on (`seed`, `role`, k) and nothing else.
 
@@ -97,26 +101,27 @@ class Stack(nn.Module):
         """Floating-point type of the parameters; float32 where they are whole numbers."""
         return next((p.dtype for p in self.networks.parameters() if p.is_floating_point()), torch.float32)
 
-    def forward(self, x: Tensor, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
+    def forward(self, x: Records, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
         """Logits `[K, B, C]` of all models: by `vmap`, or of a plain multilayer perceptron layer by layer.
 
         Args:
-            x: `[K, B, *features]`, a batch for each model; with `shared`, `[B, *features]`, the same for all.
+            x: `[K, B, *features]`, a batch for each model; with `shared`, `[B, *features]`, the same for all. Named
+                tensors are keyword arguments.
             step: number of the optimiser step, which the draws of dropout depend on.
             is_real_KB: bool; False marks padding, which enters no statistic of a batch. None: no padding.
         """
-        if self._dense is not None and not shared and self._dense.take(x):
+        if self._dense is not None and not shared and isinstance(x, Tensor) and self._dense.take(x):
             return self._dense(x)
         axes = (0, None if shared else 0, None if is_real_KB is None else 0)
 
-        def one(state: dict[str, Tensor], x_B: Tensor, is_real_B: Tensor | None) -> Tensor:
+        def one(state: dict[str, Tensor], x_B: Records, is_real_B: Tensor | None) -> Tensor:
             return self.call_one(state, x_B, step=step, is_real_B=is_real_B)
 
         logits_KBC: Tensor = vmap(one, in_dims=axes, randomness="error")(self.state(), x, is_real_KB)
         return logits_KBC
 
     def call_one(
-        self, state: Mapping[str, Tensor], x_B: Tensor, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
+        self, state: Mapping[str, Tensor], x_B: Records, *, step: int | Tensor = 0, is_real_B: Tensor | None = None
     ) -> Tensor:
         """Logits `[B, C]` of the architecture with the parameters and buffers in `state`, of one model.
 
@@ -124,7 +129,7 @@ class Stack(nn.Module):
             step: what the draws of dropout depend on beside their keys; an int64 scalar under `vmap` over records.
             is_real_B: bool; as for `forward`.
         """
-        with self.as_one(state, x_B.device, step=step, is_real_B=is_real_B):
+        with self.as_one(state, first_of(x_B).device, step=step, is_real_B=is_real_B):
             logits_BC: Tensor = ask(self.networks, x_B)
         return logits_BC
 

@@ -6,7 +6,7 @@ network is asked is found out once (`way_of`), kept at the network as its `Way`,
 too. The network's own `forward` stays what it is, since its own training step calls it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Records, called
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.seeds import isolated
@@ -85,14 +86,14 @@ class Asked(nn.Module):
         super().__init__()
         self.network, self.way = network, way
 
-    def forward(self, x_B: Tensor) -> Any:
-        return self.way(self.network, x_B)
+    def forward(self, *records: Tensor, **named: Tensor) -> Any:
+        return self.way(self.network, records[0] if records else named)
 
 
-def ask(network: nn.Module, x_B: Tensor) -> Any:
+def ask(network: nn.Module, x_B: Records) -> Any:
     """The outputs `[B, C]` of a network for records `[B, *features]`, in the way that is kept at it."""
     way = vars(network).get(_WAY)
-    return network(x_B) if way is None else way(network, x_B)
+    return called(network, x_B) if way is None else way(network, x_B)
 
 
 def kept_way(network: nn.Module) -> Way | None:
@@ -209,8 +210,7 @@ def _called(network: nn.Module, x_B: Any, method: str, of_pairs: bool) -> Any:
     if method == "predict_step":
         step: Any = network.predict_step
         return step(given, 0)
-    called = network if method == "forward" else network.get_submodule(method)
-    return called(**given) if isinstance(given, Mapping) else called(given)
+    return called(network if method == "forward" else network.get_submodule(method), given)
 
 
 def _tried(network: nn.Module, x_B: Any, way: Way, *, wider: bool = False) -> Choice | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.augmentation import augmented
+from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.signals import SMALLEST_PROBABILITY
@@ -131,8 +132,11 @@ class StackModule(pl.LightningModule):
         label_KB = self._truth(index_KB)
         labels: Labels = (label_KB,)
         step = self.current_epoch * len(self.batches) + batch_index
-        x = augmented(x, self.recipe.augment, key_K=self.batches.key_K, step=step, index_KB=index_KB)
+        if self.recipe.augment:
+            assert isinstance(x, Tensor)  # `Recipe.check_records`
+            x = augmented(x, self.recipe.augment, key_K=self.batches.key_K, step=step, index_KB=index_KB)
         if self.recipe.mix is not None:
+            assert isinstance(x, Tensor)
             x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
             labels = (label_KB, second_KB, share_KB)
         if self.gradients is not None:
@@ -203,19 +207,21 @@ class StackModule(pl.LightningModule):
             ) from error
 
     def _backward_stacked(
-        self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
+        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
     ) -> Tensor:
         logits_KBC = self.stack(x, step=step, is_real_KB=is_real_KB)
         lowered_K, loss_K = self._losses(logits_KBC, labels, is_real_KB)
         self.manual_backward(lowered_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(self, x: Tensor, labels: Labels, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+    def _backward_looped(
+        self, x: Records, labels: Labels, is_real_KB: Tensor | None, step: int, share: float
+    ) -> Tensor:
         """The same gradients, model by model, with the memory of one model's activations."""
 
         def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
             is_real_B = None if is_real_KB is None else is_real_KB[k]
-            logits_BC = self.stack.call_one(state, x[k], step=step, is_real_B=is_real_B)
+            logits_BC = self.stack.call_one(state, of_model(x, k), step=step, is_real_B=is_real_B)
             lowered_K, own_K = self._losses(
                 logits_BC[None],
                 tuple(each[k][None] for each in labels),
@@ -368,7 +374,7 @@ def match_layout(optimizer: Any) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
-def all_logits(stack: Stack, x_B: Tensor, execution: str) -> Tensor:
+def all_logits(stack: Stack, x_B: Records, execution: str) -> Tensor:
     """Logits `[K, B, C]` of every model on the same records, by vmap or model by model."""
     if execution == "stack":
         logits_KBC: Tensor = stack(x_B, shared=True)

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
@@ -263,8 +264,12 @@ class Recipe:
         """The optimiser of a stack."""
         return _fused_where_possible(self.optimizer)(parameters)
 
-    def check_records(self, shape: tuple[int, ...]) -> None:
-        """Raise an `InputError` if records of this shape cannot be augmented."""
+    def check_records(self, shape: tuple[int, ...], form: Form | None = None) -> None:
+        """Raise an `InputError` if records of this shape and form cannot be augmented or mixed."""
+        if form is not None and self.augment and not form.is_image:
+            raise InputError(f"`training.augment` changes images, and a record here is {form.words}; set it to [].")
+        if form is not None and self.mix is not None and not form.is_quantity:
+            raise InputError(f"defense=mixup averages records, and a record here is {form.words}; leave it out.")
         for each in self.augment:
             reason = each.refusal(shape)
             if reason is not None:

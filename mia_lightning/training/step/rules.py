@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Records
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch
 
@@ -61,14 +62,14 @@ class Step:
 
     Attributes:
         number: of the step, from 0.
-        x: `[K, B, *features]`.
+        x: `[K, B, *features]`, one tensor or named ones.
         label_KB, index_KB: int64; the index is that of the record in the population.
         is_real_KB: bool; None where no row is padded.
         execution: `stack` or `loop`.
     """
 
     number: int
-    x: Tensor
+    x: Records
     label_KB: Tensor
     index_KB: Tensor
     is_real_KB: Tensor | None
