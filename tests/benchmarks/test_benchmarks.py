@@ -51,6 +51,36 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
             assert 0.0 < float(row[8]) < torch.tensor(float(setting.classes)).log()  # better than guessing
 
 
+@pytest.mark.slow
+def test_the_audio_network_has_rows_of_both_executions_and_of_the_chosen_one(script: ModuleType) -> None:
+    lines = run("shadow_training", "--quick", "--markdown", "--settings", "recordings").splitlines()
+    body = [cells(line) for line in lines if line.startswith("|")][2:]
+    assert [row[:2] for row in body] == [["recordings", variant] for variant in [*VARIANTS, "loop", "chosen"]]
+    case = script.make_case(script.RECORDINGS, torch.device("cpu"), 2)
+    work = script.RECORDINGS.operations(case.initial_network(0), 2)
+    for row in body:
+        assert row[5] == f"{float(body[1][2]) / float(row[2]):.2f}"
+        assert row[6] == f"{work / float(row[2]) / 1e9:.1f}"
+        assert 0.0 < float(row[8]) < 1.386  # ln 4: better than guessing
+
+
+@pytest.mark.usefixtures("global_generators")  # of networks
+def test_operations_of_the_audio_network_are_those_of_its_layers(script: ModuleType) -> None:
+    setting = script.RECORDINGS
+    network = script.make_case(setting, torch.device("cpu"), epochs=1).initial_network(0)
+    frames = (setting.samples - network.log_mel.window) // network.log_mel.hop + 1
+    frequencies, bands = network.log_mel.weight.shape
+    expected = 2 * frames * frequencies * bands  # forward alone: nothing of it is trained
+    height, width, is_first = bands, frames, True
+    for layer in network:
+        if isinstance(layer, torch.nn.Conv2d):
+            passes = 2 if is_first else 3  # of the input of the first one no gradient is needed
+            expected += passes * 2 * height * width * layer.weight.numel()
+            height, width, is_first = height // 2, width // 2, False
+    expected += 3 * 2 * network.logits.weight.numel()
+    assert setting.operations(network, 1) == setting.records * expected
+
+
 @pytest.mark.usefixtures("global_generators")  # of networks
 @pytest.mark.parametrize("index", [0, 1])
 def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) -> None:
