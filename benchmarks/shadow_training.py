@@ -136,7 +136,7 @@ class Recordings(Setting):
         """That of the spectra with the weights of the bands."""
         with isolated(SEED, "benchmark", "network"):
             layer = AudioCNN((self.samples,), self.classes, self.sample_rate).get_submodule("log_mel")
-        frames = layer(torch.zeros(1, self.samples)).shape[-1]
+        frames = layer(torch.zeros(1, self.samples)).shape[-2]
         frequencies, bands = layer.get_buffer("weight").shape
         return self.batch_size * frames, frequencies, bands
 

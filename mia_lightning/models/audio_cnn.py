@@ -15,7 +15,7 @@ _FLOOR = 1e-8  # of a power; that of a sine at full scale is 0.25
 
 
 class LogMel(nn.Module):
-    """The spectrogram `[B, 1, mels, frames]` of recordings `[B, samples]` in [-1, 1]: 1 + log10(power + 1e-8) / 4.
+    """The spectrogram `[B, 1, frames, mels]` of recordings `[B, samples]` in [-1, 1]: 1 + log10(power + 1e-8) / 4.
 
     A frame is `window` samples under a Hann window, and every `hop` samples a frame begins; the last samples that fill
     no frame are left out. Its power spectrum is divided by the square of the window's sum and weighted by triangles
@@ -55,7 +55,7 @@ class LogMel(nn.Module):
         spectrum = torch.fft.rfft(x.unfold(-1, self.window, self.hop) * (hann / hann.sum()))
         power = spectrum.real.square() + spectrum.imag.square()
         bands: Tensor = 1 + (power @ self.weight + _FLOOR).log10() / 4
-        return bands.transpose(-1, -2).unsqueeze(-3)
+        return bands.unsqueeze(-1).movedim(-1, -3)  # channels last, which convolutions on a CPU compute the fastest
 
 
 def mel_weights(sample_rate: int, window: int, mels: int) -> Tensor:
@@ -132,7 +132,7 @@ class AudioCNN(nn.Sequential):
 
 
 class _MeanOverTime(nn.Module):
-    """`[B, channels, bands, frames]` to `[B, channels * bands]`."""
+    """`[B, channels, frames, bands]` to `[B, channels * bands]`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(-1).flatten(1)
+        return x.mean(-2).flatten(1)

@@ -71,7 +71,7 @@ def test_operations_of_the_audio_network_are_those_of_its_layers(script: ModuleT
     frames = (setting.samples - network.log_mel.window) // network.log_mel.hop + 1
     frequencies, bands = network.log_mel.weight.shape
     expected = 2 * frames * frequencies * bands  # forward alone: nothing of it is trained
-    height, width, is_first = bands, frames, True
+    height, width, is_first = frames, bands, True
     for layer in network:
         if isinstance(layer, torch.nn.Conv2d):
             passes = 2 if is_first else 3  # of the input of the first one no gradient is needed
