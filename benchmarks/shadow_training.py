@@ -12,9 +12,9 @@ One run prints one table; its ratios compare times of this run alone. Three ways
   drawn per epoch, `index_select`, fused Adam.
 - `compiled loop (c)`, where asked for: the bare loop with forward pass and loss under torch.compile, compiled once, for
   all models; compiling is left out.
-- `stack K`: `Engine.train` of this package, K models at once, with all that it does around the steps. Of texts also
-  `loop`, model by model over the same stacked parameters, and `chosen`, what the package takes of both by itself, with
-  the time in which it finds out.
+- `stack K`: `Engine.train` of this package, K models at once, with all that it does around the steps. Of texts and
+  recordings also `loop`, model by model over the same stacked parameters, and `chosen`, what the package takes of both
+  by itself, with the time in which it finds out.
 
 Records are synthetic (no time depends on their values), kept as uint8 by the stack as the package's loaders do and
 as float32 by the loops. After a warm-up the variants take turns, round after round, and the medians are printed.
@@ -53,6 +53,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mia_lightning.datasets.form import Field, Form, one_tensor
 from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.models.audio_cnn import AudioCNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.models.text_transformer import TextTransformer
 from mia_lightning.seeds import generator, isolated
@@ -156,7 +157,26 @@ class Vectors(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts(Setting):
+class Measured(Setting):
+    """A setting whose way of training the package finds out by measuring."""
+
+    def example(self) -> Tensor:
+        """A batch of one record, as the network sees it."""
+        raise NotImplementedError
+
+    def operations(self, network: nn.Module, epochs: int) -> int:
+        """As torch counts them; a Fourier transform is not among them."""
+        with FlopCounterMode(display=False) as counter:
+            network(self.example()).sum().backward()
+        return epochs * self.records * int(counter.get_total_flops())
+
+    def executions(self, sizes: Sequence[int]) -> list[tuple[str, int, Execution]]:
+        """Also model by model, and what the package chooses, its measuring included."""
+        return [*super().executions(sizes), ("loop", max(sizes), "loop"), ("chosen", max(sizes), "auto")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts(Measured):
     """Texts of different lengths whose words are partly those of their class, for a transformer without dropout."""
 
     words: int
@@ -188,19 +208,56 @@ class Texts(Setting):
         names = [str(c) for c in range(self.classes)]
         return make_population(x_NL, label_N, name=self.name, class_names=names, form=Form.of([field]))
 
-    def operations(self, network: nn.Module, epochs: int) -> int:
-        """As torch counts them."""
-        with FlopCounterMode(display=False) as counter:
-            network(torch.ones(1, self.tokens, dtype=torch.int64)).sum().backward()
-        return epochs * self.records * int(counter.get_total_flops())
-
-    def executions(self, sizes: Sequence[int]) -> list[tuple[str, int, Execution]]:
-        """Also model by model, and what the package chooses, its measuring included."""
-        return [*super().executions(sizes), ("loop", max(sizes), "loop"), ("chosen", max(sizes), "auto")]
+    def example(self) -> Tensor:
+        return torch.ones(1, self.tokens, dtype=torch.int64)
 
     def _network(self) -> TextTransformer:
         with isolated(SEED, "benchmark", "network"):
             return TextTransformer(self.words, self.classes, (self.tokens,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recordings(Measured):
+    """Tones under noise, of a pitch for each class, for the audio network."""
+
+    sample_rate: int
+    seconds: float
+
+    @property
+    def network(self) -> str:
+        return f"audio_cnn for {self.seconds:g} s at {self.sample_rate} Hz"
+
+    @property
+    def architecture(self) -> Callable[..., nn.Module]:
+        return AudioCNN
+
+    @property
+    def samples(self) -> int:
+        return round(self.seconds * self.sample_rate)
+
+    @property
+    def first_product(self) -> tuple[int, int, int]:
+        """That of the spectra with the weights of the bands."""
+        with isolated(SEED, "benchmark", "network"):
+            layer = AudioCNN((self.samples,), self.classes, self.sample_rate).get_submodule("log_mel")
+        frames = layer(torch.zeros(1, self.samples)).shape[-2]
+        frequencies, bands = layer.get_buffer("weight").shape
+        return self.batch_size * frames, frequencies, bands
+
+    def make_population(self) -> Population:
+        numbers = generator(SEED, "benchmark", self.name)
+        N, S = self.population, self.samples
+        label_N = torch.randint(self.classes, (N,), generator=numbers)
+        pitch_N1 = 300 + 100 * label_N[:, None] + 60 * torch.randn(N, 1, generator=numbers)
+        phase_NS = 2 * math.pi * (pitch_N1 * torch.arange(S) / self.sample_rate + torch.rand(N, 1, generator=numbers))
+        x_NS = 0.2 * phase_NS.sin() + 0.1 * torch.randn(N, S, generator=numbers)
+        x_NS = (x_NS * 2**15).clamp(-(2**15), 2**15 - 1).to(torch.int16)
+        field = Field(kind="waveform", dtype=x_NS.dtype, shape=(S,), sample_rate=self.sample_rate)
+        names = [str(c) for c in range(self.classes)]
+        return make_population(x_NS, label_N, name=self.name, class_names=names, form=Form.of([field]))
+
+    def example(self) -> Tensor:
+        return torch.zeros(1, self.samples)
 
 
 LOCATION = Vectors(
@@ -246,8 +303,18 @@ TEXTS = Texts(
     batch_size=20,
     epochs=10,
 )
-SETTINGS: tuple[Setting, ...] = (LOCATION, DIGITS, PURCHASE, TEXTS)
-USUAL = ("location", "digits")  # purchase takes a quarter of an hour, texts ten minutes
+RECORDINGS = Recordings(
+    name="recordings",
+    population=1000,
+    sample_rate=8000,
+    seconds=0.5,
+    classes=4,
+    records=100,
+    batch_size=20,
+    epochs=20,
+)
+SETTINGS: tuple[Setting, ...] = (LOCATION, DIGITS, PURCHASE, TEXTS, RECORDINGS)
+USUAL = ("location", "digits")  # purchase takes a quarter of an hour, texts and recordings ten minutes each
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -606,7 +673,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--compiled", action="store_true", help="with a loop under torch.compile (needs a C++ compiler)"
     )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the measurements there, too")
-    parser.add_argument("--epochs", type=int, default=None, help="of every model (default: 50, of texts 10)")
+    parser.add_argument("--epochs", type=int, default=None, help="of every model (default: 50, of texts 10, of recordings 20)")
     parser.add_argument("--rounds", type=int, default=None, help="of all variants in turn (default: 3)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--quick", action="store_true", help="2 epochs, 1 round, stacks up to 4: a test of the script")

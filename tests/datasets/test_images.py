@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mia_lightning.datasets import images
+from mia_lightning.datasets import class_folders
 from mia_lightning.datasets.images import image_names, load_images
 from mia_lightning.errors import InputError
 
@@ -190,7 +190,7 @@ def test_what_pillow_only_warns_of_is_refused_too(tmp_path: Path, monkeypatch: p
 
 @packings
 def test_file_too_large(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_LARGEST_FILE", 1000)
+    monkeypatch.setattr(class_folders, "_LARGEST_FILE", 1000)
     place = pack(tmp_path / "x", {**TREE, "train/cat/bad.png": bytes(1001)})
     with pytest.raises(InputError, match=r"bad\.png' .*\(it has 1001 bytes, more than 1000\): replace it"):
         load_images(path=place)
