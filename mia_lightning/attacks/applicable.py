@@ -6,6 +6,8 @@ from torch import Tensor
 
 from mia_lightning.attacks.interface import Attack, Needs
 from mia_lightning.attacks.leave_one_out import fold_masks
+from mia_lightning.attacks.views import view_refusal
+from mia_lightning.datasets.form import Form
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 
@@ -18,6 +20,7 @@ def refusal(
     membership: Membership,
     input_shape: tuple[int, ...],
     *,
+    form: Form | None = None,
     answers_others: bool = True,
     folds: int = 0,
     with_count: Callable[[int], Membership] | None = None,
@@ -25,6 +28,7 @@ def refusal(
     """Why the attack cannot be run, in one sentence that names the mend; None where it can.
 
     Args:
+        form: of the records, where they have one.
         answers_others: whether the target can be asked about other records than those of the data set.
         folds: into how many the models are divided where each is a target; else 0.
         with_count: the plan with another number of shadow models, for the number that would do.
@@ -36,7 +40,7 @@ def refusal(
             "choose attacks that ask for no more, such as shokri, loss or lira_offline."
         )
     for view in needs.views:
-        reason = view.refusal(input_shape)
+        reason = view_refusal(view, input_shape, form)
         if reason is not None:
             return f"{name}: {reason}"
     if needs.population and not len(membership.population_N):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.statistics import correctness, scaled_logit
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all
 from mia_lightning.errors import InputError
@@ -30,20 +31,24 @@ class RecordForm:
 
     Attributes:
         domain: range and kind of each feature.
-        deviation_F: float64, standard deviation of each feature.
+        deviation_F: float64, standard deviation of each feature, gaps aside.
+        is_code_F: bool, which features are codes, of tokens or categories.
     """
 
     domain: Domain
     deviation_F: Tensor
+    is_code_F: Tensor
 
     @classmethod
     def of(cls, population: Population) -> "RecordForm":
         """The form of these records."""
-        flat = population.x_N.flatten(1)
+        flat = population.entries_NF
         blocks = row_blocks(len(flat), flat.shape[1], flat.device)
-        mean_F = torch.stack([flat[row_B].double().sum(0) for row_B in blocks]).sum(0) / len(flat)
-        squares = [(flat[row_B].double() - mean_F).square().sum(0) for row_B in blocks]
-        return cls(domain=Domain.of(population), deviation_F=(torch.stack(squares).sum(0) / len(flat)).sqrt())
+        count_F = torch.stack([(~flat[row_B].isnan()).sum(0) for row_B in blocks]).sum(0).clamp(min=1)
+        mean_F = torch.stack([flat[row_B].double().nan_to_num(0.0).sum(0) for row_B in blocks]).sum(0) / count_F
+        squares = [(flat[row_B].double() - mean_F).square().nan_to_num(0.0).sum(0) for row_B in blocks]
+        deviation_F = (torch.stack(squares).sum(0) / count_F).sqrt()
+        return cls(domain=Domain.of(population), deviation_F=deviation_F, is_code_F=population.is_code_F)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -135,6 +140,7 @@ class Noise:
 
     A feature that is 0 or 1 flips with probability `scale`, or 0.5 where that is less. Any other moves by `scale`
     times its standard deviation times a standard normal number; whole numbers are rounded and kept in their range.
+    Codes, of categories or tokens, and gaps stay as they are.
 
     Attributes:
         scale: above 0.
@@ -160,7 +166,8 @@ class Noise:
         whole_BF = moved_BF.round().clamp(domain.low_F.double(), domain.high_F.double())
         flipped_BF = torch.where(unit(random_BF) < min(self.scale, 0.5), 1.0 - x_BF.double(), x_BF.double())
         noisy_BF = torch.where(domain.is_whole_F, whole_BF, moved_BF)
-        return torch.where(form.is_binary_F, flipped_BF, noisy_BF).to(x_B.dtype).reshape(x_B.shape)
+        noisy_BF = torch.where(form.is_binary_F, flipped_BF, noisy_BF)
+        return torch.where(form.is_code_F, x_BF.double(), noisy_BF).to(x_B.dtype).reshape(x_B.shape)
 
 
 def image_views(shift: int, flip: bool, image_shape: Sequence[int] | None) -> tuple[View, ...]:
@@ -199,7 +206,7 @@ def observe_views(
     if not names or len(set(names)) < len(names):
         raise InputError(f"The views have the names {list(names)}; give at least one, and each a name of its own.")
     for view in views:
-        reason = view.refusal(population.input_shape)
+        reason = view_refusal(view, population.input_shape, population.form)
         if reason is not None:
             raise InputError(reason)
     form = form or RecordForm.of(population)
@@ -213,6 +220,16 @@ def observe_views(
     return ViewSignals(
         names=names, scaled_logit_KAN=torch.stack(logits, dim=1), is_correct_KAN=torch.stack(correct, dim=1)
     )
+
+
+def view_refusal(view: View, shape: tuple[int, ...], form: Form | None) -> str | None:
+    """Why records of this shape and form cannot be changed so, in one sentence; None where they can."""
+    if form is not None and not form.has_quantities:
+        return (
+            f"Views move numbers or pixels a little, and a record here is {form.words}, which has neither; leave this "
+            "attack out."
+        )
+    return view.refusal(shape)
 
 
 def refuse_no_image(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> str | None:
@@ -234,6 +251,9 @@ def refuse_no_image(shape: tuple[int, ...], image_shape: tuple[int, ...] | None)
 
 def _changed(view: View, population: Population, seed: int, form: RecordForm) -> Tensor:
     blocks = row_blocks(len(population), form.domain.num_features, population.device)
+    if population.form is not None and not population.form.is_one:  # views see a flat row of numbers
+        x_NF = population.entries_NF
+        return population.stored(torch.cat([view.apply(x_NF[row_B], row_B, seed=seed, form=form) for row_B in blocks]))
     return torch.cat([view.apply(population.x_N[row_B], row_B, seed=seed, form=form) for row_B in blocks])
 
 

@@ -300,7 +300,7 @@ def _composed(overrides: Sequence[str]) -> Job:
     if not GlobalHydra.instance().is_initialized():  # a launcher's own process
         context = initialize_config_dir(str(config_directory()), version_base="1.3")
     with context:
-        return Job.of(compose("config", overrides=list(overrides)))
+        return Job.of(compose("config", overrides=list(overrides)), overrides)
 
 
 def _key(override: str) -> str:

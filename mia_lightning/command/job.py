@@ -1,13 +1,15 @@
 """One job: a configuration in, an audit out. Nothing heavy is imported before there is work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mia_lightning.command.configuration import Configuration, content_of
-from mia_lightning.command.mistakes import about_node
+from mia_lightning.command.mistakes import about_node, config_directory
 from mia_lightning.command.own_targets import check_own
+from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.store.run_folder import written_to_run
 
@@ -31,23 +33,28 @@ class Job:
         content: the configuration as plain values, as a report repeats it.
         trusted: whether it may name any class or function, as the configuration that its user typed does. Of one that
             came in a folder nothing is made but this package's own choices (`own_targets`).
+        model_is_open: whether nobody has chosen `model`, so that records with a form get an architecture that fits.
 
     Raises:
         InputError: a section or setting that cannot be used, as far as this can be told before anything is made.
     """
 
-    def __init__(self, content: Mapping[str, Any], *, trusted: bool = True) -> None:
-        self.content, self._trusted = dict(content), trusted
+    def __init__(self, content: Mapping[str, Any], *, trusted: bool = True, model_is_open: bool = False) -> None:
+        self.content, self._trusted, self._model_is_open = dict(content), trusted, model_is_open
         self.configuration = Configuration(**self.content)
 
     @classmethod
-    def of(cls, config: "DictConfig") -> "Job":
+    def of(cls, config: "DictConfig", overrides: Sequence[str] = ("model=",)) -> "Job":
         """Of what Hydra has composed.
+
+        Args:
+            overrides: what was typed, by which it is known whether somebody has chosen `model`.
 
         Raises:
             InputError: also where a value that must be given is missing.
         """
-        return cls(content_of(config))
+        is_chosen = any(each.lstrip("+~").startswith(("model=", "model.")) for each in overrides)
+        return cls(content_of(config), model_is_open=not is_chosen)
 
     def audit(
         self, population: "Population | None" = None, *, folder: Path | None = None, console: "Console | None" = None
@@ -64,11 +71,12 @@ class Job:
         """
         from mia_lightning.run.definition import Audit
 
+        population = self._with_fitting_model(self.population() if population is None else population, folder)
         made, settings = self.content, self.configuration
         names = ("membership", "target", "shadow", "training", "trainer", "logger")
         parts = {name: self._make(made[name], name) for name in names}
         return Audit(
-            self.population() if population is None else population,
+            population,
             model=self.model,
             model_output=settings.model_output,
             attacks=self.attacks,
@@ -89,6 +97,24 @@ class Job:
             config=_as_it_is(made, parts["training"], parts["target"]),
             **parts,
         )
+
+    def _with_fitting_model(self, population: "Population", folder: Path | None) -> "Population":
+        """The data set, with a remark where `model` becomes the architecture that fits the form of its records."""
+        from mia_lightning.models.by_form import fitting
+
+        if population.form is None or not self._model_is_open or self.content["model"] != _default_model():
+            return population
+        name = fitting(population.form)
+        if name is None:
+            raise InputError(
+                f"`model` is not set, and a record of {population.name} is {population.form.words}, which no "
+                "architecture of conf/model takes; give your own by model=custom model._target_=my_package.Net."
+            )
+        self.content["model"] = _model(name)
+        if folder is not None:
+            self.keep(folder)
+        remark = f"`model` is not set: it is {name}, which fits records that are {population.form.words}."
+        return replace(population, remarks=(*population.remarks, remark))
 
     def run(self, folder: Path, console: "Console") -> "AuditReport":
         """Audit; the configuration is kept in the folder."""
@@ -215,6 +241,23 @@ class Job:
 def _is_made(node: object) -> bool:
     """Whether it is a node that makes something, and not one that makes a function."""
     return isinstance(node, Mapping) and "_target_" in node and not node.get("_partial_")
+
+
+def _default_model() -> dict[str, Any]:
+    """The section `model` where nobody has chosen another."""
+    from omegaconf import OmegaConf
+
+    whole: Any = OmegaConf.to_container(OmegaConf.load(config_directory() / "config.yaml"), resolve=False)
+    return _model(next(each["model"] for each in whole["defaults"] if "model" in each))
+
+
+def _model(name: str) -> dict[str, Any]:
+    """A choice of conf/model."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(OmegaConf.load(config_directory() / "model" / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
 
 
 def _as_it_is(content: Mapping[str, Any], training: Any, target: Any) -> Mapping[str, Any]:

@@ -137,7 +137,7 @@ def run_job(config: "DictConfig") -> int:
             _forget_earlier_run(folder)
         check_choices(hydra_config.overrides.task, NODES)
         with usable_files():
-            code, reason = _run(Job.of(config), hydra_config, folder)
+            code, reason = _run(Job.of(config, hydra_config.overrides.task), hydra_config, folder)
         # After the run: what ends a run is one sentence, and a setting without effect does not end it.
         sizes = any(override.lstrip("+").startswith("dataset.train_size=") for override in hydra_config.overrides.task)
         plan = hydra_config.runtime.choices.get("membership")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
@@ -26,7 +27,8 @@ class Canaries:
         count: of the records that are replaced.
         kind: "mislabelled" (a record keeps its features and gets the label of another class, all others equally likely)
             or "uniform" (a record keeps its label, and each feature becomes uniform over its range in the population,
-            a whole number where the feature is one: out of distribution).
+            a whole number where the feature is one: out of distribution; gaps and padding stay, and a text gets any
+            tokens).
 
     Source: Carlini et al., "The secret sharer" (2019), canaries and their exposure; mislabelled canaries as in Steinke,
     Nasr and Jagielski, "Privacy auditing with one (1) training run" (2023).
@@ -60,7 +62,7 @@ class Canaries:
         if self.kind == "mislabelled":
             label_N = label_N.index_put((index,), _other_label(label_N[index], population.num_classes, draws))
         else:
-            x_N = x_N.index_put((index,), _uniform(x_N, self.count, draws))
+            x_N = x_N.index_put((index,), _uniform(population, index, draws))
         group_N = torch.zeros_like(label_N).index_fill(0, index, 1)
         return replace(population, x_N=x_N, label_N=label_N, group_N=group_N, group_names=(NATURAL, CANARY))
 
@@ -78,21 +80,42 @@ def _other_label(label_M: Tensor, num_classes: int, draws: torch.Generator) -> T
     return (label_M + step_M.to(label_M.device)) % num_classes
 
 
-def _uniform(x_N: Tensor, count: int, draws: torch.Generator) -> Tensor:
-    """`count` records whose features are uniform over their ranges in `x_N`, whole where all values of a feature are.
+def _uniform(population: Population, index_M: Tensor, draws: torch.Generator) -> Tensor:
+    """These records with features that are uniform over their ranges, whole where all values of a feature are.
 
     The draws are float64, so that whole numbers are uniform up to 2**53.
     """
-    flat = x_N.flatten(1)
-    low_F, high_F = flat.amin(0), flat.amax(0)
+    flat, count = population.entries_NF, len(index_M)
+    low_F, high_F = _range(flat)
     is_whole_F = torch.ones_like(low_F, dtype=torch.bool)
     if flat.is_floating_point():
-        is_whole_F = (flat == flat.floor()).all(0)
+        is_whole_F = ((flat == flat.floor()) | flat.isnan()).all(0)
     width_F = high_F.double() - low_F.double()
-    random_MF = torch.rand(count, flat.shape[1], generator=draws, dtype=torch.float64).to(x_N.device)
+    random_MF = torch.rand(count, flat.shape[1], generator=draws, dtype=torch.float64).to(flat.device)
     real_MF = low_F.double() + random_MF * width_F
     whole_MF = low_F.double() + (random_MF * (width_F + 1)).floor()
-    drawn_MF = torch.where(is_whole_F, whole_MF, real_MF).to(x_N.dtype)
+    drawn_MF = torch.where(is_whole_F, whole_MF, real_MF).to(flat.dtype)
     # Rounding to the records' type may step over an edge.
-    record_M: Tensor = drawn_MF.clamp(low_F, high_F).unflatten(1, x_N.shape[1:])
-    return record_M
+    drawn_MF = drawn_MF.clamp(low_F, high_F)
+    if population.form is not None:
+        drawn_MF = _kept(drawn_MF, flat[index_M], population.form)
+    return population.stored(drawn_MF)
+
+
+def _range(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """The smallest and largest value of each feature, gaps aside."""
+    if not flat.is_floating_point():
+        return flat.amin(0), flat.amax(0)
+    low_F, high_F = flat.nan_to_num(torch.inf).amin(0), flat.nan_to_num(-torch.inf).amax(0)
+    return low_F.nan_to_num(posinf=0.0), high_F.nan_to_num(neginf=0.0)
+
+
+def _kept(drawn_MF: Tensor, own_MF: Tensor, form: Form) -> Tensor:
+    """The draws, with the gaps and the padding of the records themselves; no token in them is padding."""
+    drawn_MF = torch.where(own_MF.isnan(), own_MF, drawn_MF)
+    for field, place in form.places():
+        if field.padding is not None:
+            own_ML, drawn_ML = own_MF[:, place], drawn_MF[:, place]
+            drawn_ML = torch.where(drawn_ML == field.padding, (drawn_ML + 1) % field.sizes[0], drawn_ML)
+            drawn_MF[:, place] = torch.where(field.is_real(own_ML), drawn_ML, own_ML)
+    return drawn_MF

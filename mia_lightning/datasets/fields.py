@@ -18,6 +18,37 @@ names of several arrays."""
 _KINDS = get_args(Kind)
 _SETTINGS = ("kind", "padding", "mask", "sizes", "columns", "vocabulary", "has_gaps", "sample_rate")
 _OF_CODES = "tokens, category"
+_MASK = "attention_mask"
+
+
+def of_items(
+    x: Tensor | Mapping[str, Tensor], kinds: Kinds | None
+) -> tuple[Tensor | Mapping[str, Tensor], Kinds | None]:
+    """Records and kinds of a user's own items: of named tensors, int64 are tokens unless told otherwise.
+
+    An int64 tensor `attention_mask` that is 0 exactly where tokens are one id, which is then padding, or nowhere, is
+    not kept, but derived from the tokens.
+    """
+    if isinstance(x, Tensor) or (kinds is not None and not isinstance(kinds, Mapping)):
+        return x, kinds
+    told = dict(kinds or {})
+    found = {**{key: "tokens" for key, each in x.items() if key not in told and each.dtype == torch.int64}, **told}
+    mask = x.get(_MASK)
+    if mask is None or _MASK in told:
+        return x, found
+    for key in [each for each in found if each != _MASK and found[each] == "tokens"]:
+        if x[key].shape != mask.shape:
+            continue
+        filling = x[key][mask == 0].unique().tolist()
+        if len(filling) > 1:
+            continue
+        padding = filling[0] if filling else None
+        is_padding = torch.zeros_like(mask, dtype=torch.bool) if padding is None else x[key].eq(padding)
+        if torch.equal(mask, (~is_padding).to(mask.dtype)):
+            found = {name: kind for name, kind in found.items() if name != _MASK}
+            found[key] = {"kind": "tokens", "padding": padding, "mask": _MASK}
+            return {name: each for name, each in x.items() if name != _MASK}, found
+    return x, found
 
 
 def formed(x: Array | Mapping[str, Array], kinds: Kinds | None, name: str) -> tuple[Tensor, Form | None]:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.errors import InputError
+
 Kind = Literal["numeric", "image", "tokens", "waveform", "category"]
 Records = Tensor | dict[str, Tensor]
 """What a network is called with: a tensor, or named tensors as keyword arguments."""
@@ -102,6 +104,16 @@ class Form:
         """Whether a record is one tensor, which is then stored as it is."""
         return not self.fields[0].name
 
+    def check_one(self, what: str, mend: str) -> None:
+        """Raise an `InputError` for a record of several tensors, where only one can pass.
+
+        Args:
+            what: that takes one tensor, as a sentence begins.
+            mend: what helps.
+        """
+        if not self.is_one:
+            raise InputError(f"{what} takes one tensor for a record, and a record here is {self.words}; {mend}.")
+
     @property
     def row_bytes(self) -> int:
         """Of a record of several tensors; a multiple of the width of every type."""
@@ -122,6 +134,8 @@ class Form:
         start = 0
         for field in self.fields:
             value = values[field.name].to(field.dtype).reshape(*batch, -1).contiguous()
+            if field.dtype.is_floating_point:  # equal values are equal bytes
+                value = torch.where(value.isnan(), torch.nan, value + 0.0)
             row[..., start : start + field.nbytes] = value.view(torch.uint8)
             start += field.nbytes
         return row
@@ -169,6 +183,16 @@ class Form:
             {f.name: part.reshape(*part.shape[:-1], *f.shape) for f, part in zip(self.fields, parts, strict=True)}
         )
 
+    @property
+    def has_quantities(self) -> bool:
+        """Whether some of its numbers are quantities, and no codes."""
+        return any(not field.is_code for field in self.fields)
+
+    @property
+    def is_code_F(self) -> Tensor:
+        """Bool `[num_entries]`: which numbers of a flat row are codes."""
+        return torch.cat([torch.full((field.num_entries,), field.is_code) for field in self.fields])
+
     def places(self) -> list[tuple[Field, slice]]:
         """The fields, each with the places of its numbers in a flat row."""
         found, start = [], 0
@@ -206,7 +230,8 @@ class Form:
         found: dict[str, Any] = {"form": self}
         tokens = self.of_kind("tokens")
         if tokens:
-            found |= {"vocabulary_size": tokens[0].sizes[0], "padding_id": tokens[0].padding}
+            widest = max(tokens, key=lambda field: field.sizes)
+            found |= {"vocabulary_size": widest.sizes[0], "padding_id": widest.padding}
         if self.of_kind("numeric", "category"):
             found["category_sizes"] = tuple(size for field in self.of_kind("category") for size in field.sizes)
             found["num_numeric"] = sum(field.num_entries for field in self.of_kind("numeric"))

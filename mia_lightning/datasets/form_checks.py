@@ -39,9 +39,21 @@ def check_form(population: "Population") -> None:
     for field in form.fields:
         _check_field(field, _of(field, name))
     _check_stored(form, population.x_N, name)
-    for start, values in _blocks(form, population.x_N):
+    check_values(form, population.x_N, f"population {name!r}")
+
+
+def check_values(form: Form, x_N: Tensor, where: str) -> None:
+    """Refuse stored records with values that their form does not allow.
+
+    Args:
+        where: they stand, for messages.
+
+    Raises:
+        InputError: naming the record, the field and the value.
+    """
+    for start, values in _blocks(form, x_N):
         for field in form.fields:
-            _check_values(field, values[field.name], start, _of(field, name))
+            _check_values(field, values[field.name], start, f"{field.name!r} of {where}" if field.name else where)
 
 
 def _of(field: Field, population: str) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array as Array
 from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.fields import Kinds, of_items
 from mia_lightning.datasets.form import Form, Records
 from mia_lightning.datasets.groups import NO_GROUP
 from mia_lightning.datasets.loading import Loading
@@ -100,6 +101,7 @@ class Population:
         std: float | Sequence[float] | None = None,
         train_transform: Literal["own", "ignore"] = "own",
         loading: Literal["own", "ignore"] = "own",
+        kinds: Kinds | None = None,
     ) -> "Population":
         """The records of your own LightningDataModule, DataLoader or torch Dataset.
 
@@ -119,6 +121,8 @@ class Population:
                 not known here; `ignore` trains without them.
             loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore`
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
+            kinds: of items with several tensors, as `make_population` takes it; int64 are `tokens` where it says
+                nothing else.
 
         Raises:
             InputError: no records, labels that are no class numbers, items of different shapes, records that change at
@@ -147,13 +151,15 @@ class Population:
             train_transform=train_transform,
             loading=loading,
         )
+        x, kinds = of_items(found.x_N, kinds)
         made = make_population(
-            found.x_N,
+            x,
             found.label_N,
+            kinds=kinds,
             name=found.name,
             class_names=found.class_names,
             member=found.is_training_N,
-            scale=found.scale,
+            scale=found.scale if isinstance(found.x_N, Tensor) else None,
             mean=found.mean,
             std=found.std,
         )
@@ -184,6 +190,13 @@ class Population:
     def entries_NF(self) -> Tensor:
         """The records as flat rows of numbers, before normalisation (`Form.entries`)."""
         return self.x_N.flatten(1) if self.form is None else self.form.entries(self.x_N)
+
+    @property
+    def is_code_F(self) -> Tensor:
+        """Bool `[F]`: which numbers of a flat row are codes, of tokens or categories, and no quantities."""
+        if self.form is None:
+            return torch.zeros(self.x_N[0].numel(), dtype=torch.bool, device=self.device)
+        return self.form.is_code_F.to(self.device)
 
     def stored(self, entries: Tensor) -> Tensor:
         """Flat rows of numbers `[..., F]`, as `entries_NF` gives them, as `x_N` stores records."""

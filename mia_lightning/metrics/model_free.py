@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.vectors import Vectors
 from mia_lightning.seeds import derive, generator
 
 # Enough for a difference that would matter, whatever the size of the population and of its records.
@@ -35,7 +36,7 @@ def model_free_warning(population: Population, member_N: Tensor, nonmember_N: Te
         return None
     index = torch.cat(sides)
     is_member = np.repeat([True, False], [len(side) for side in sides])
-    features = population.x_N[index.to(population.device)].flatten(1).cpu()
+    features = _features(population, index.to(population.device)).cpu()
     features = features[:, _sample(torch.arange(features.shape[1]), MAX_FEATURES, draws)]
     table = np.column_stack([features.float().numpy(), population.label_N.cpu()[index].numpy()])
     random_state = derive(seed, "model-free check") % 2**32
@@ -50,6 +51,13 @@ def model_free_warning(population: Population, member_N: Tensor, nonmember_N: Te
         f"Members and non-members differ before any model is looked at: a classifier that sees only records and labels "
         f"tells them apart with an AUC of {auc:.3f}, so the attacks measure that difference as well as the leakage."
     )
+
+
+def _features(population: Population, index: Tensor) -> Tensor:
+    """The records as they are stored, flattened; those with a form as vectors."""
+    if population.form is None:
+        return population.x_N[index].flatten(1)
+    return Vectors.of(population, index)(index)
 
 
 def _sample(index: Tensor, limit: int, draws: torch.Generator) -> Tensor:

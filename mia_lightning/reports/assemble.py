@@ -29,6 +29,7 @@ from mia_lightning.reports.schema import (
     DatasetSection,
     DefenseSection,
     ExecutionSection,
+    FieldSection,
     GroupFigures,
     MembershipSection,
     ReuseSection,
@@ -103,6 +104,7 @@ def assemble(
             num_classes=population.num_classes,
             class_names=population.class_names,
             input_shape=population.input_shape,
+            form=None if population.form is None else FieldSection.of_all(population.form.fields),
             fingerprint=population.fingerprint(),
             sets=()
             if population.origin is None

@@ -1,5 +1,6 @@
 """`report.json`: typed, versioned, and the same object that `mia_lightning.audit` returns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -80,12 +81,30 @@ class SetSection(_Section):
     is_training: bool
 
 
+class FieldSection(_Section):
+    """One tensor of a record."""
+
+    name: str  # "" where the record is this tensor alone
+    kind: str  # numeric, image, tokens, waveform, category
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...] = ()  # of tokens the number of ids, of categories that of the codes of each entry
+    columns: tuple[str, ...] = ()
+    has_gaps: bool = False
+    sample_rate: int | None = None  # in Hz
+
+    @classmethod
+    def of_all(cls, fields: Iterable[object]) -> "tuple[FieldSection, ...]":
+        """Of the fields of a form (`datasets.form.Field`)."""
+        return tuple(cls(**{name: getattr(field, name) for name in cls.model_fields}) for field in fields)
+
+
 class DatasetSection(_Section):
     name: str
     num_records: int
     num_classes: int
     class_names: tuple[str, ...]
     input_shape: tuple[int, ...]
+    form: tuple[FieldSection, ...] | None = None  # of records that are not one tensor of numbers or pixels
     fingerprint: str  # SHA-256 of records and labels in row order
     sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
 

@@ -91,7 +91,10 @@ def estimate_of(audit: Audit) -> list[str]:
         # Of those that train networks the size is known beforehand; the others take no time to speak of.
         if (
             hasattr(attack, "training")
-            and refusal(attack, membership, setup.population.input_shape, folds=target.folds) is None
+            and refusal(
+                attack, membership, setup.population.input_shape, form=setup.population.form, folds=target.folds
+            )
+            is None
         ):
             try:
                 stage(partial(_fit_and_score, attack, setup, target.folds))

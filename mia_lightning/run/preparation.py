@@ -186,6 +186,7 @@ def _check_roles(setup: Setup, audit: Audit) -> None:
             if audit.guess is not None and audit.guess.model is not None:
                 _say_how_it_is_used(shadows, "guess.model")
             if audit.shadow.makes_records:  # how many is not known yet
+                shadows.recipe.check_records(setup.population.input_shape, setup.population.form)
                 shadows.recipe.check_schedule("shadow", ())
                 shadows.recipe.check_outputs(shadows.architecture, setup.population.num_classes)
             else:
@@ -248,6 +249,7 @@ def check_attacks(
             attack,
             membership,
             population.input_shape,
+            form=population.form,
             answers_others=target.answers_others,
             folds=target.folds,
             with_count=with_count,
@@ -292,6 +294,9 @@ def filled(audit: Audit, population: Population, num_shadows: int | None = None)
     Args:
         num_shadows: None for as many as are set.
     """
+    reason = None if population.form is None else audit.shadow.refusal(population.form)
+    if reason is not None:
+        raise InputError(reason)
     if audit.shadow.makes_records:
         return _filled_for_targets(audit, population)
     plan, target, shadow = audit.membership, audit.attacked, audit.shadow

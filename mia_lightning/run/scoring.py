@@ -123,6 +123,7 @@ def _fitting(observation: Observation) -> list[Attack]:
             attack,
             membership,
             shape,
+            form=observation.population.form,
             answers_others=observation.targets.answers_others,
             folds=audit.attacked.folds,
             with_count=partial(filled, audit, observation.population) if can_refill else None,

@@ -216,7 +216,13 @@ def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", lis
         accelerator=options.accelerator,
         trust=options.trust,
     )
-    form = Form(shape=model.population.input_shape, dtype=model.population.x_N.dtype, max_records=options.max_records)
+    population = model.population
+    form = Form(
+        shape=population.input_shape,
+        dtype=population.x_N.dtype,
+        max_records=options.max_records,
+        data=population.form,
+    )
     base, address = f"/v2/models/{model.name}", address_of(listening)
     description = (
         f"mia-serve: {model.describe()}.\nv2: GET {base}, POST {base}/infer\nv1: GET /v1/models/{model.name}, POST "

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
+from torch import Tensor
 
 from mia_lightning.serve.desk import JSON, Desk, Reply
 from mia_lightning.serve.records import Form, numbers, parsed_object
@@ -79,8 +80,6 @@ def check_name(model: ServedModel, name: str, version: str = VERSION) -> None:
 
 
 def _metadata(model: ServedModel, form: Form) -> dict[str, Any]:
-    whole = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64"}
-    datatype = whole.get(str(form.dtype).removeprefix("torch."), "FP32")
     shown = model.shown
     names = {"parameters": {"class_names": list(model.population.class_names)}}
     label: dict[str, Any] = {"name": "label", "datatype": "BYTES", "shape": [-1]}
@@ -99,9 +98,17 @@ def _metadata(model: ServedModel, form: Form) -> dict[str, Any]:
         "name": model.name,
         "versions": [VERSION],
         "platform": "mia_lightning",
-        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *form.shape]}],
+        "inputs": [
+            {"name": name, "datatype": _datatype(each), "shape": [-1, *each.shape]}
+            for name, each in (form.named or {INPUT: form}).items()
+        ],
         "outputs": outputs,
     }
+
+
+def _datatype(form: Form) -> str:
+    whole = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64"}
+    return whole.get(str(form.dtype).removeprefix("torch."), "FP32")
 
 
 def _infer(model: ServedModel, form: Form, body: bytes) -> Reply:
@@ -110,7 +117,7 @@ def _infer(model: ServedModel, form: Form, body: bytes) -> Reply:
     if identifier is not None and not isinstance(identifier, str):
         raise RefusedError(400, "`id` is no text; send a text, or leave it out")
     wanted = _wanted(content.get("outputs"))
-    x_B = form.records(_input(content, form))
+    x_B = _named(content, form) if form.named else form.records(_input(content, form))
     outputs = _outputs(model.answer(x_B), wanted)
     reply = {"model_name": model.name, "model_version": VERSION, "outputs": outputs}
     if identifier is not None:
@@ -136,7 +143,27 @@ def _input(content: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
     inputs = content.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise RefusedError(400, f"`inputs` is no list of one tensor; send the one input, {INPUT!r}")
-    one = inputs[0]
+    return _numbers(inputs[0], form)
+
+
+def _named(content: dict[str, Any], form: Form) -> Tensor:
+    """The records of several named inputs, as they are stored."""
+    inputs = content.get("inputs")
+    listed = inputs if isinstance(inputs, list) and all(isinstance(each, dict) for each in inputs) else []
+    names = [str(each.get("name")) for each in listed]
+    if sorted(names) != sorted(form.named):
+        raise RefusedError(400, f"`inputs` is no list of the tensors {', '.join(form.named)}; send each of them once")
+    values = {
+        name: form.named[name].records(_numbers(one, form.named[name])) for name, one in zip(names, listed, strict=True)
+    }
+    if len(set(map(len, values.values()))) > 1:
+        raise RefusedError(400, "the inputs have different numbers of records; send one row of each for a record")
+    assert form.data is not None
+    return form.checked(form.data.packed(values))
+
+
+def _numbers(one: dict[str, Any], form: Form) -> "np.ndarray[Any, Any]":
+    """The numbers of an input, in the shape that the request gives."""
     shape, datatype = one.get("shape"), one.get("datatype")
     if (
         not isinstance(shape, list)

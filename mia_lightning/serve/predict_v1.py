@@ -55,10 +55,12 @@ def routes(model: ServedModel, desk: Desk, form: Form) -> APIRouter:
 
 
 def _predict(model: ServedModel, form: Form, body: bytes) -> Reply:
+    form.check_one()
     return _reply(model, form, instances_of(parsed_object(body, form)), JSON)
 
 
 def _invoke(model: ServedModel, form: Form, body: bytes, sent: str, wanted: str) -> Reply:
+    form.check_one()
     if sent == CSV:
         return _reply(model, form, form.rows(body), wanted)
     content = parsed(body, form)

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Form as DataForm
+from mia_lightning.datasets.form_checks import check_values
+from mia_lightning.errors import InputError
 from mia_lightning.serve.refusals import RefusedError
 
 _DEEPEST = 24  # levels of lists and objects; a batch of images takes 6
@@ -32,11 +35,40 @@ class Form:
         shape: of one record.
         dtype: of `Population.x_N`.
         max_records: the most in one request.
+        data: what the values mean, where they are not one tensor of numbers or pixels; None where they are.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     max_records: int = 10_000
+    data: DataForm | None = None
+
+    @property
+    def named(self) -> "dict[str, Form]":
+        """The forms of several named tensors; {} where a record is one tensor."""
+        if self.data is None or self.data.is_one:
+            return {}
+        return {
+            field.name: Form(shape=field.shape, dtype=field.dtype, max_records=self.max_records)
+            for field in self.data.fields
+        }
+
+    def check_one(self) -> None:
+        """Refuse to read several tensors where the protocol has one."""
+        if self.named:
+            raise RefusedError(
+                400, f"this model has the inputs {', '.join(self.named)}; send them by the v2 protocol, by their names"
+            )
+
+    def checked(self, x_B: Tensor) -> Tensor:
+        """Records as they are stored; refuse codes that the model does not know."""
+        if self.data is None:
+            return x_B
+        try:
+            check_values(self.data, x_B, "the request")
+        except InputError as error:
+            raise RefusedError(400, str(error)) from None
+        return x_B
 
     def check_count(self, count: int) -> None:
         """Refuse no records, or too many."""
@@ -90,7 +122,7 @@ class Form:
         except TypeError:
             raise RefusedError(400, "the records hold what is no number; send numbers alone") from None
         self.check_shape(value_B.shape[1:])
-        return self._cast(value_B.reshape(len(value_B), *self.shape))
+        return self.checked(self._cast(value_B.reshape(len(value_B), *self.shape)))
 
     def rows(self, body: bytes) -> Numbers:
         """`[B, features]` from lines of numbers; there are no more lines or cells than records have.

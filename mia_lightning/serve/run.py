@@ -18,7 +18,7 @@ from mia_lightning.defenses.interface import OutputDefense, apply_all, channel_o
 from mia_lightning.errors import InputError
 from mia_lightning.reports.files import read_report
 from mia_lightning.reports.names import MEMBERS
-from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.schema import AuditReport, FieldSection
 from mia_lightning.serve.records import check_answers
 from mia_lightning.serve.shown import Answers, Shown
 from mia_lightning.sweep.rows import read_yaml
@@ -163,6 +163,12 @@ def _population(job: Job, report: AuditReport) -> Population:
             f"The data set {whole.name} has {whole.num_classes} classes and records of {list(whole.input_shape)}, but "
             f"had {report.dataset.num_classes} and {list(report.dataset.input_shape)} in the run; put back the data "
             "that the run used."
+        )
+    form = None if whole.form is None else FieldSection.of_all(whole.form.fields)
+    if form != report.dataset.form:
+        raise InputError(
+            f"The records of {whole.name} have another form than in the run (names, kinds, shapes or numbers of "
+            "codes); put back the data that the run used."
         )
     one = whole.part(slice(0, 1))
     return replace(one, x_N=one.x_N.clone(), label_N=one.label_N.clone(), member_N=None, group_N=None, group_names=())

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import counter_hash
 
@@ -20,29 +21,38 @@ class Domain:
     """The ranges of the features, which are numbered in the order of a flattened record.
 
     Attributes:
-        low_F, high_F: smallest and largest value of each feature, of the records' type.
+        low_F, high_F: smallest and largest value of each feature, of the records' type; gaps aside. Of codes, from 0
+            to the last one.
         is_whole_F: which features are whole numbers, such as the binary ones of a table of floats.
         shape: of one record.
+        form: of the records; None where they are one tensor of numbers or pixels.
     """
 
     low_F: Tensor
     high_F: Tensor
     is_whole_F: Tensor
     shape: tuple[int, ...]
+    form: Form | None = None
 
     @classmethod
     def of(cls, population: Population) -> "Domain":
         """The ranges of these records."""
-        flat = population.x_N.flatten(1)
+        flat, form = population.entries_NF, population.form
         low_F, high_F = flat.amin(0), flat.amax(0)
+        if form is not None:
+            low_F, high_F = _limits(flat, form)
         is_whole_F = torch.ones_like(low_F, dtype=torch.bool)
         if flat.is_floating_point():
-            is_whole_F = (flat == flat.floor()).all(0) & (torch.maximum(-low_F, high_F) < _WHOLE)
-        return cls(low_F=low_F, high_F=high_F, is_whole_F=is_whole_F, shape=population.input_shape)
+            is_whole_F = ((flat == flat.floor()) | flat.isnan()).all(0) & (torch.maximum(-low_F, high_F) < _WHOLE)
+        return cls(low_F=low_F, high_F=high_F, is_whole_F=is_whole_F, shape=population.input_shape, form=form)
 
     @property
     def num_features(self) -> int:
         return len(self.low_F)
+
+    def stored(self, x_BF: Tensor) -> Tensor:
+        """Flat records `[B, F]` as a population stores them."""
+        return x_BF.view(-1, *self.shape) if self.form is None else self.form.stored(x_BF)
 
     def value(self, random: Tensor, feature: Tensor) -> Tensor:
         """Uniform values of the features at the indices `feature`, whole numbers where the feature is one.
@@ -56,6 +66,51 @@ class Domain:
         is_whole = self.is_whole_F[feature]
         real = torch.lerp(low.double(), high.double(), unit(random)).to(low.dtype)
         return torch.where(is_whole, _whole(random, low.where(is_whole, 0), high.where(is_whole, 0)), real)
+
+
+def _limits(flat: Tensor, form: Form) -> tuple[Tensor, Tensor]:
+    """The smallest and largest values of each feature, without gaps; of codes by their number."""
+    low_F, high_F = flat.amin(0), flat.amax(0)
+    if flat.is_floating_point():
+        gap = flat.isnan()
+        low_F, high_F = flat.masked_fill(gap, torch.inf).amin(0), flat.masked_fill(gap, -torch.inf).amax(0)
+        empty_F = gap.all(0)
+        low_F, high_F = low_F.masked_fill(empty_F, 0.0), high_F.masked_fill(empty_F, 0.0)
+    for field, place in form.places():
+        if field.is_code:
+            low_F[place] = 0
+            high_F[place] = torch.tensor(field.sizes, device=flat.device).to(high_F.dtype) - 1
+    return low_F, high_F
+
+
+@dataclass(frozen=True, eq=False)
+class TokenPool:
+    """The tokens of known records, whatever their places: those of a text are drawn from them."""
+
+    place: slice
+    padding: int | None
+    token_T: Tensor
+
+    @classmethod
+    def all_of(cls, known: Population) -> "list[TokenPool]":
+        """One for each field of tokens that a form has."""
+        if known.form is None:
+            return []
+        x_NF, pools = known.entries_NF, []
+        for field, place in known.form.places():
+            if field.kind == "tokens":
+                value = x_NF[:, place]
+                real = value[field.is_real(value)]
+                pools.append(cls(place, field.padding, real if len(real) else value.flatten()))
+        return pools
+
+    def drawn(self, random: Tensor) -> Tensor:
+        """A token for each of the uniform int64, each as often as it occurs."""
+        return self.token_T[below(random, len(self.token_T))]
+
+    def is_padding(self, value: Tensor) -> Tensor:
+        """Bool: which tokens fill up a text; they stay what they are."""
+        return torch.zeros_like(value, dtype=torch.bool) if self.padding is None else value == self.padding
 
 
 def _whole(random: Tensor, low: Tensor, high: Tensor) -> Tensor:

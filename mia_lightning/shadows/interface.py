@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.targets.black_box import BlackBox
 
@@ -58,6 +59,10 @@ class Source(ABC):
     @property
     def overlap(self) -> float:
         return 0.0
+
+    def refusal(self, form: Form) -> str | None:
+        """Why records of this form cannot be made, in one sentence; None where they can."""
+        return None
 
     @abstractmethod
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:

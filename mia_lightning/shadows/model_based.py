@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.duplicates import first_occurrences
+from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash, derive
@@ -61,6 +62,15 @@ class ModelBased(Source):
         if self.k_min > self.k_max:
             raise InputError(f"`shadow.k_min` is {self.k_min}, more than `shadow.k_max` {self.k_max}; lower it.")
 
+    def refusal(self, form: Form) -> str | None:
+        """Of texts and sounds: no climb leads from random ones to what the target has learnt."""
+        if not form.of_kind("tokens", "waveform"):
+            return None
+        return (
+            f"shadow=model_based climbs from random records, and a record here is {form.words}, of which random ones "
+            "lie far from all real ones; use shadow=real, noisy or marginal."
+        )
+
     def synthesise(self, known: Population, target: BlackBox, *, seed: int) -> Synthesis:
         """The emitted records, by class and chain, without exact duplicates; only the form of `known` is used.
 
@@ -91,7 +101,7 @@ class ModelBased(Source):
         yield_C = torch.bincount(label_M.cpu(), minlength=C)
         assert target.num_queries - before == int(query_C.sum())
         return Synthesis(
-            x_M=x_M.view(-1, *known.input_shape),
+            x_M=domain.stored(x_M),
             label_M=label_M,
             num_queries=int(query_C.sum()),
             yield_C=yield_C,
@@ -116,7 +126,7 @@ class ModelBased(Source):
     def _step(self, chains: "_Chains", domain: Domain, target: BlackBox) -> tuple[Tensor, "_Emitted"]:
         """One iteration of Algorithm 1 for all running chains, in place; returns which ended, and what they emitted."""
         key_B, class_B = chains.chain_B3[:, 0], chains.chain_B3[:, 1]
-        answer_BC = target.predict(chains.proposal_BF.view(-1, *domain.shape)).double()
+        answer_BC = target.predict(domain.stored(chains.proposal_BF)).double()
         confidence_B = answer_BC.gather(1, class_B[:, None]).squeeze(1)
         is_accepted_B = confidence_B >= chains.best_B
         is_candidate_B = is_accepted_B & (confidence_B > self.conf_min) & (answer_BC.argmax(1) == class_B)

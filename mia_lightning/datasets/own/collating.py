@@ -1,6 +1,6 @@
 """Loaders that make batches in a way of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,8 @@ def _is_alike(collate: Collate, items: list[Any]) -> bool:
         return False
 
 
-def _batch(collate: Collate, items: list[Any]) -> tuple[Tensor, Tensor]:
+def _batch(collate: Collate, items: list[Any]) -> tuple[Tensor, ...]:
+    """The tensors of a batch of records, and its labels."""
     x, label = parted(collate(items))
-    return as_record(x), torch.as_tensor(label)
+    fields = [as_record(each) for _, each in sorted(x.items())] if isinstance(x, Mapping) else [as_record(x)]
+    return *fields, torch.as_tensor(label)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Field, Form
 from mia_lightning.settings.checking import shown
 
 _RECORD_KEYS = ("x", "image", "images", "img", "pixel_values", "input", "inputs", "data", "features")
@@ -20,9 +21,16 @@ class ItemError(ValueError):
 def parted(item: Any) -> tuple[Any, Any]:
     """The record and the label of an item `(x, y)`, `(x, y, more)` or `{"x": x, "y": y}`.
 
+    Of a dict without a usual name for the record, such as `{"input_ids": ..., "attention_mask": ..., "labels": y}`, all
+    that are numbers but the label are the record, by their names.
+
     Raises:
         ItemError: it has no label, or has no or several keys of usual names.
     """
+    if isinstance(item, Mapping) and not any(key in item for key in _RECORD_KEYS):
+        label = _under(item, _LABEL_KEYS, "label")
+        fields = {key: each for key, each in item.items() if key not in _LABEL_KEYS and _is_numbers(each)}
+        return fields or _under(item, _RECORD_KEYS, "record"), label
     if isinstance(item, Mapping):
         return _under(item, _RECORD_KEYS, "record"), _under(item, _LABEL_KEYS, "label")
     if isinstance(item, tuple | list) and len(item) > 1:
@@ -54,15 +62,50 @@ def _under(item: Mapping[Any, Any], keys: Sequence[str], what: str) -> Any:
     raise ItemError(f"has the keys {known}, of which {' and '.join(found)} may both be the {what}; give one of them")
 
 
-def as_record(given: Any) -> Tensor:
-    """The record as a tensor on the CPU; a PIL image as uint8 `[C, H, W]`.
+def as_fields(given: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The named tensors of a record.
 
     Raises:
-        ItemError: it is neither a tensor, an array nor an image.
+        ItemError: one of them is no tensor, array or list of numbers, or has a name that no argument can have.
     """
+    if not given:
+        raise ItemError("has a record that is an empty dict; give its tensors by their names")
+    odd = next((key for key in given if not isinstance(key, str) or not key.isidentifier()), None)
+    if odd is not None:
+        raise ItemError(f"has a record with the name {odd!r}; name its tensors as the network names its arguments")
+    return {key: as_record(torch.as_tensor(each) if _is_list(each) else each) for key, each in given.items()}
+
+
+def stored_form(values: Mapping[str, Tensor]) -> Form:
+    """How named tensors of these types and shapes are stored, whatever they mean."""
+    return Form.of([Field(name=key, dtype=each.dtype, shape=tuple(each.shape)) for key, each in values.items()])
+
+
+def _is_list(given: Any) -> bool:
+    if isinstance(given, list | tuple):
+        return bool(given) and all(map(_is_list, given))
+    return isinstance(given, int | float)
+
+
+def _is_numbers(given: Any) -> bool:
+    """Whether it is a tensor, an array or a list of numbers."""
+    if isinstance(given, np.ndarray | np.generic):
+        return given.dtype.kind in "fiub"
+    return isinstance(given, Tensor) or _is_list(given)
+
+
+def as_record(given: Any) -> Tensor:
+    """The record as a tensor on the CPU; a PIL image as uint8 `[C, H, W]`; named tensors as one row of bytes.
+
+    Raises:
+        ItemError: it is neither a tensor, an array, an image nor a dict of such.
+    """
+    if isinstance(given, Mapping):
+        values = as_fields(given)
+        return stored_form(values).packed(values)
     if isinstance(given, Tensor):
         x = given.detach().as_subclass(Tensor).cpu()  # an image of torchvision is of a subclass
-    elif isinstance(given, np.ndarray):
+    elif isinstance(given, np.ndarray | np.generic):
         x = torch.from_numpy(np.ascontiguousarray(given))
     elif hasattr(given, "getbands"):
         from torchvision.transforms.v2.functional import pil_to_tensor

@@ -14,7 +14,8 @@ from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
 from mia_lightning.datasets.own.chains import Normalisation
 from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule, sets_of
-from mia_lightning.datasets.own.filling import filled
+from mia_lightning.datasets.own.filling import filled, read
+from mia_lightning.datasets.own.items import stored_form
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
 from mia_lightning.datasets.own.own_transform import OwnTransform
 from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
@@ -35,11 +36,12 @@ class OwnRecords:
     """What was read; fields as of `Population`.
 
     Attributes:
+        x_N: named tensors where the items hold such.
         is_training_N: bool, the records of the training set; None where there is one set alone.
     """
 
     name: str
-    x_N: Tensor
+    x_N: Tensor | dict[str, Tensor]
     label_N: Tensor
     class_names: tuple[str, ...]
     scale: float
@@ -123,6 +125,11 @@ def read_own(
     is_training_N = torch.cat([torch.full((len(each),), each.is_training) for each in sets])
     if class_names is None:
         class_names = classes_of(sets, places, data, int(label_N.max()))
+    fields = read(
+        views.views[0][int(places[0].leaf_M[0])].fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}"
+    )
+    if fields is not None and (mean is not None or std is not None):
+        raise InputError("`dataset.mean` or `dataset.std` is given, but a record is named tensors; leave both null.")
     normalisation = _normalisation(views, as_bytes, mean, std, tuple(x_N.shape[1:]))
     parts = tuple(
         Part(name=each.title, source=each.source, num_records=len(each), is_training=each.is_training) for each in sets
@@ -131,7 +138,7 @@ def read_own(
     dealt, remarks = _loading(sets, loading)
     return OwnRecords(
         name=own_name if name is None else name,
-        x_N=x_N,
+        x_N=x_N if fields is None else stored_form(fields).unpacked(x_N),
         label_N=label_N,
         class_names=tuple(class_names),
         scale=normalisation.scale,

@@ -1,7 +1,7 @@
 """Records through a deterministic transform: what of a dataset's transform is left out, or put in its place."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.own.chains import Chain, InOrder, Normalisation, name_of, steps_of
-from mia_lightning.datasets.own.items import ItemError, as_label, as_record, named, parted
+from mia_lightning.datasets.own.items import ItemError, as_fields, as_label, as_record, named, parted
 from mia_lightning.errors import first_line
 from mia_lightning.seeds import drawn_since, isolated, states
 
@@ -48,6 +48,14 @@ class View:
         """
         return self._of(self.dataset[index])
 
+    def fields(self, index: int) -> dict[str, Tensor] | None:
+        """The named tensors of a record; None where it is one tensor."""
+        item = self.dataset[index]
+        x, _ = parted(item if self.collate is None else self.collate([item]))
+        if not isinstance(x, Mapping):
+            return None
+        return as_fields(x if self.collate is None else {key: each[0] for key, each in x.items()})
+
     def bytes(self, index: int) -> Item:
         """The same with the record as uint8; only where there is `raw`."""
         assert self.raw is not None
@@ -63,10 +71,20 @@ def _parted(item: Any, collate: Collate | None) -> tuple[Tensor, int]:
         x, label = parted(item)
         return as_record(x), as_label(label)
     x, label = parted(collate([item]))
+    if isinstance(x, Mapping):
+        x = {key: _only(each, collate) for key, each in x.items()}
+        return as_record(x), as_label(_only(label, collate))
     record = as_record(x)
     if record.ndim == 0 or len(record) != 1 or len(label) != 1:
         raise ItemError(f"is collated by {name_of(collate)} to a batch of another form than (x [1, ...], y [1])")
     return record[0], as_label(label[0])
+
+
+def _only(given: Any, collate: Collate) -> Any:
+    """The one record of a batch of one."""
+    if not hasattr(given, "__len__") or len(given) != 1:
+        raise ItemError(f"is collated by {name_of(collate)} to a batch of another form than [1, ...] of each name")
+    return given[0]
 
 
 def transform_of(dataset: Any) -> Any:

@@ -62,6 +62,20 @@ class EndpointTarget(Target):
     def connect(self, setup: Setup) -> Endpoint:
         """The endpoint of the model; nothing is asked yet."""
 
+    takes_named: ClassVar[bool] = False
+    """Whether it can be sent records of several named tensors."""
+
+    def check_records(self, setup: Setup) -> None:
+        """Refuse records that cannot be sent.
+
+        Raises:
+            InputError: they are several tensors, and the protocol has one.
+        """
+        if setup.population.form is not None and not self.takes_named:
+            setup.population.form.check_one(
+                "This `target`", "use target=open_inference, which sends several, or the answers by target=predictions"
+            )
+
     def known_kind(self, endpoint: Endpoint) -> Kind:
         """What was trained, as far as it can be told."""
         return "unknown"
@@ -84,6 +98,7 @@ class EndpointTarget(Target):
         Raises:
             InputError: settings do not fit the data set.
         """
+        self.check_records(setup)
         endpoint = self.connect(setup)
         return EndpointModels(
             endpoint,

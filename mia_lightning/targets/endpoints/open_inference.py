@@ -7,12 +7,13 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Form
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name, OneOf
@@ -56,10 +57,24 @@ class OpenInference(NamedModel):
     input: Name | None = None
     output: Name | None = None
     datatype: Annotated[str, OneOf(_TYPES)] | None = None
+    takes_named: ClassVar[bool] = True
 
     def connect(self, setup: Setup) -> Endpoint:
-        """The model's endpoint."""
-        return OpenInferenceEndpoint(self, self.client(), setup.population.num_classes)
+        """The model's endpoint.
+
+        Raises:
+            InputError: `input` or `datatype` is set for records of several tensors, which have their own.
+        """
+        form = setup.population.form
+        if form is None or form.is_one:
+            return OpenInferenceEndpoint(self, self.client(), setup.population.num_classes)
+        odd = next((name for name in ("input", "datatype") if getattr(self, name) is not None), None)
+        if odd is not None:
+            raise InputError(
+                f"`target.{odd}` is {getattr(self, odd)!r}, but a record here is {form.words}, each sent under its own "
+                "name and in its own type; set it to null."
+            )
+        return OpenInferenceEndpoint(self, self.client(), setup.population.num_classes, form)
 
 
 class OpenInferenceEndpoint:
@@ -70,11 +85,11 @@ class OpenInferenceEndpoint:
 
     protocol = "open_inference"
 
-    def __init__(self, target: OpenInference, client: HttpClient, num_classes: int) -> None:
-        self._target, self._client, self._num_classes = target, client, num_classes
+    def __init__(self, target: OpenInference, client: HttpClient, num_classes: int, form: Form | None = None) -> None:
+        self._target, self._client, self._num_classes, self._form = target, client, num_classes, form
         self._path = f"/v2/{target.path}"
         self._lock = threading.Lock()
-        self._input: dict[str, Any] | None = None
+        self._inputs: list[dict[str, Any]] | None = None  # as far as settings and metadata say them
 
     @property
     def place(self) -> str:
@@ -84,12 +99,12 @@ class OpenInferenceEndpoint:
     def identity(self) -> Mapping[str, object]:
         target = self._target
         asked = {"input": target.input, "output": target.output, "datatype": target.datatype}
-        return {"protocol": self.protocol, "place": self.place, **asked}
+        of_form = {} if self._form is None else {"form": self._form.described()}
+        return {"protocol": self.protocol, "place": self.place, **asked, **of_form}
 
     def ask(self, x_B: Tensor) -> Sequence[RawAnswer]:
         """The answers of one `infer` request."""
-        tensor = self._tensor(x_B)
-        body: dict[str, Any] = {"inputs": [tensor]}
+        body: dict[str, Any] = {"inputs": self._tensors(x_B)}
         if self._target.output is not None:
             body["outputs"] = [{"name": self._target.output}]
         answer = self._client.post(f"{self._path}/infer", json.dumps(body).encode())
@@ -98,8 +113,25 @@ class OpenInferenceEndpoint:
     def close(self) -> None:
         self._client.close()
 
-    def _tensor(self, x_B: Tensor) -> dict[str, Any]:
-        known = self._known_input()
+    def _tensors(self, x_B: Tensor) -> list[dict[str, Any]]:
+        if self._form is None:
+            return [self._tensor(x_B, self._known_input())]
+        values = self._form.unpacked(x_B)
+        masks = {field.mask: field for field in self._form.fields if field.mask is not None}
+        known = {each["name"]: each for each in self._known_inputs() if isinstance(each.get("name"), str)}
+        of_masks = {name: field.is_real(values[field.name]).long() for name, field in masks.items() if name in known}
+        lacking = [name for name in values if known and name not in known]
+        if lacking or any(name not in {**values, **of_masks} for name in known):
+            raise RefusedError(
+                f"The model at {self.place} has the inputs {received(list(known))}, and a record here is "
+                f"{self._form.words}; name the tensors of the records as its inputs."
+            )
+        gaps = next((name for name, value in values.items() if value.is_floating_point() and value.isnan().any()), None)
+        if gaps is not None:
+            raise RefusedError(f"`{gaps}` of the records has gaps (NaN), which JSON cannot send; fill them in.")
+        return [self._tensor(each, known.get(name, {"name": name})) for name, each in {**values, **of_masks}.items()]
+
+    def _tensor(self, x_B: Tensor, known: dict[str, Any]) -> dict[str, Any]:
         datatype = self._target.datatype or known.get("datatype")
         name = datatype if isinstance(datatype, str) and datatype in _TYPES else _NAMES.get(x_B.dtype, "FP32")
         x_B = self._shaped(_converted(x_B, name), known.get("shape"))
@@ -128,15 +160,27 @@ class OpenInferenceEndpoint:
 
     def _known_input(self) -> dict[str, Any]:
         """Name, datatype and shape of the input, as far as settings and metadata say them."""
-        with self._lock:
-            if self._input is None:
-                self._input = self._look_up_input()
-            return self._input
-
-    def _look_up_input(self) -> dict[str, Any]:
         target = self._target
         if target.input is not None and target.datatype is not None:
             return {"name": target.input}
+        named = self._known_inputs()
+        if target.input is not None:
+            named = [each for each in named if each["name"] == target.input] or [{"name": target.input}]
+        if len(named) > 1:
+            raise RefusedError(
+                f"The model at {self.place} has {len(named)} inputs "
+                f"({received([each['name'] for each in named])}); name the one that takes the records in target.input."
+            )
+        return named[0] if named else {"name": _DEFAULT_INPUT}
+
+    def _known_inputs(self) -> list[dict[str, Any]]:
+        """The inputs that the metadata name; none where the server has no metadata."""
+        with self._lock:
+            if self._inputs is None:
+                self._inputs = self._look_up_inputs()
+            return self._inputs
+
+    def _look_up_inputs(self) -> list[dict[str, Any]]:
         try:
             metadata = self._client.get(self._path)
         except StatusError as error:
@@ -147,15 +191,7 @@ class OpenInferenceEndpoint:
             raise TryAgainError(error.reason, after=error.after, was_asked=False) from None
         inputs = metadata.get("inputs") if isinstance(metadata, dict) else None
         listed = inputs if isinstance(inputs, list) else []
-        named = [each for each in listed if isinstance(each, dict) and isinstance(each.get("name"), str)]
-        if target.input is not None:
-            named = [each for each in named if each["name"] == target.input] or [{"name": target.input}]
-        if len(named) > 1:
-            raise RefusedError(
-                f"The model at {self.place} has {len(named)} inputs "
-                f"({received([each['name'] for each in named])}); name the one that takes the records in target.input."
-            )
-        return named[0] if named else {"name": _DEFAULT_INPUT}
+        return [each for each in listed if isinstance(each, dict) and isinstance(each.get("name"), str)]
 
     def _answers(self, answer: object, num: int) -> Sequence[RawAnswer]:
         outputs = answer.get("outputs") if isinstance(answer, dict) else None

@@ -117,7 +117,7 @@ class PredictedModels(EndpointModels):
             InputError: a record is none of the data set's, or equals several with different answers.
         """
         row_N = self._rows(population).to(population.device)
-        rows = replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None, image_shape=None)
+        rows = replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None, image_shape=None, form=None)
         return super().observe(rows, room=room, wanted=wanted, answered=answered)
 
     def _rows(self, population: Population) -> Tensor:

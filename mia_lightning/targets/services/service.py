@@ -204,6 +204,12 @@ class ServiceTarget(Target):
         Raises:
             InputError: the service could not train one.
         """
+        form = setup.population.form
+        if form is not None and (not form.is_quantity):
+            raise InputError(
+                f"The services of `target` train on one tensor of numbers for a record, and a record here is "
+                f"{form.words}; use target=trained."
+            )
         service = self.connect(setup.engine)
         names = service.train(_jobs(setup, setup.membership.targets, "target"))
         if None in names:

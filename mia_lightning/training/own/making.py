@@ -12,7 +12,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import isolated
 from mia_lightning.training.own.lightning import base_of, has_own, take_out_reports
 from mia_lightning.training.own.stand_in import StandInTrainer, attached
-from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.architecture import bind_form, bind_shapes
 
 Make = Callable[..., nn.Module]
 
@@ -123,7 +123,9 @@ def _two(make: Make, population: Population) -> tuple[nn.Module, nn.Module] | No
             continue
         with isolated(0, "how it is made"):
             try:
-                bound = bind_shapes(make, shape, population.num_classes)
+                bound = bind_form(make, population)
+                if shape != population.input_shape:
+                    bound = bind_shapes(make, shape, population.num_classes)
                 network, other = bound(), bound()
             except Exception:  # of the user's own code: it is raised again where the network is made for use
                 continue

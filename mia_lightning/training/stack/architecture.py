@@ -129,6 +129,14 @@ def bind_shapes(
     return partial(make, **named)
 
 
+def bind_form(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
+    """`bind_shapes` for the records of a population: their shape or, of records with a form, what the form says."""
+    form = population.form
+    if form is None:
+        return bind_shapes(make, population.input_shape, population.num_classes)
+    return bind_shapes(make, form.seen_shape, population.num_classes, form.parameters())
+
+
 def inspect_architecture(
     make_network: MakeNetwork, population: Population, *, trainable: bool = True, trains_itself: bool = False
 ) -> Architecture:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.kinds import OutputForm
-from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.stack.architecture import bind_form, bind_shapes
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.stack.way import bind_outputs
 
@@ -27,10 +27,7 @@ def bind_records(make: Callable[..., nn.Module], population: Population, form: O
 
 
 def _bind_images(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
-    if population.form is not None:
-        form = population.form
-        return bind_shapes(make, form.seen_shape, population.num_classes, form.parameters())
-    bound = bind_shapes(make, population.input_shape, population.num_classes)
+    bound = bind_form(make, population)
     image_shape = population.image_shape
     if image_shape is None or _runs(bound, population.input_shape):
         return bound
