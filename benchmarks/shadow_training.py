@@ -673,7 +673,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--compiled", action="store_true", help="with a loop under torch.compile (needs a C++ compiler)"
     )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the measurements there, too")
-    parser.add_argument("--epochs", type=int, default=None, help="of every model (default: 50, of texts 10, of recordings 20)")
+    parser.add_argument(
+        "--epochs", type=int, default=None, help="of every model (default: 50, of texts 10, of recordings 20)"
+    )
     parser.add_argument("--rounds", type=int, default=None, help="of all variants in turn (default: 3)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--quick", action="store_true", help="2 epochs, 1 round, stacks up to 4: a test of the script")

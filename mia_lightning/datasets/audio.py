@@ -1,31 +1,36 @@
 """Your own recordings: a folder or a zip file of class folders, or a table that lists files."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
 from annotated_types import Ge, Le
 
-from mia_lightning.datasets.class_folders import FileKind, classes_of, opened, paths_of, read_file
+from mia_lightning.datasets.class_folders import FileKind, opened, paths_of, read_file
+from mia_lightning.datasets.class_folders import listed as listed_by_folder
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
-from mia_lightning.datasets.manifest import read_manifest
+from mia_lightning.datasets.listing import Listing
 from mia_lightning.datasets.own.filling import room
-from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.recordings import SUFFIXES, Recording, decoded
+from mia_lightning.datasets.tables.reading import read_table
+from mia_lightning.datasets.tables.roles import listed, require
+from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.errors import InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike, Positive, Text
 
-_RECORDINGS = FileKind(several="recordings", suffixes=SUFFIXES)
+_RECORDINGS = FileKind(one="a recording", several="recordings", suffixes=SUFFIXES)
 _MOST_SAMPLES = 2**31
 _NAMED = 5  # recordings that a sentence names
 
+Read = Callable[[int], bytes]  # the file of a recording, by its number
 SampleRate = Annotated[int, Ge(1), Le(1_000_000)]
 
 
@@ -39,6 +44,7 @@ def load_audio(
     id_column: Name | None = None,
     member_column: Name | None = None,
     group_column: Name | None = None,
+    delimiter: Delimiter | None = None,
     sample_rate: SampleRate = 16_000,
     seconds: Positive = 1.0,
     name: Name | None = None,
@@ -46,7 +52,8 @@ def load_audio(
     """Recordings, int16 `[samples]`, in the order of their paths or of the table; a network sees numbers in [-1, 1).
 
     Without `path_column`, the class of a recording is the name of the folder directly above it, as of images
-    (`dataset=images`). With it, `path` is a table with one row a recording: CSV, or JSON lines (`.jsonl`, `.ndjson`).
+    (`dataset=images`). With it, `path` is a table with one row a recording, of any form that
+    `dataset=table` reads: CSV, JSON lines or parquet.
 
     WAV, FLAC, Ogg and MP3 files are mixed down to one channel (the mean), resampled to `sample_rate`, and cut or
     filled up with zeros to `seconds`. Nothing is fitted to the recordings, and none is made louder or softer. From
@@ -64,6 +71,8 @@ def load_audio(
         member_column: of the table; 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: of the table, text or numbers; the distinct values name groups, such as speakers, for which
             leakage is reported, too.
+        delimiter: of a table in CSV, one character; None for the one of comma, semicolon, tab and bar of which the
+            header line has most.
         sample_rate: of the records, in Hz. A public constant, and so is `seconds`.
         seconds: of a record.
         name: of the data set, in reports; by default that of the folder, or of the file without its ending.
@@ -79,23 +88,22 @@ def load_audio(
             f"one and fewer than {_MOST_SAMPLES}."
         )
     place = Path(path).expanduser().absolute()
-    columns = {"label": label_column, "id": id_column, "member": member_column, "group": group_column}
-    with _listing(place, folder, path_column, columns) as listing:
+    columns = {
+        "label_column": label_column,
+        "id_column": id_column,
+        "member_column": member_column,
+        "group_column": group_column,
+    }
+    with _listed(place, folder, path_column, columns, delimiter) as (listing, read):
         x_N = room((len(listing.names), samples), torch.int16)
-        recordings = _decoded_all(listing, x_N, sample_rate)
+        recordings = _decoded_all(listing, read, x_N, sample_rate)
     field = Field(kind="waveform", dtype=torch.int16, shape=(samples,), sample_rate=sample_rate)
-    population = make_population(
+    return listing.population(
         x_N,
-        listing.label_N,
         form=Form.of([field]),
         name=name if name is not None else place.name if place.is_dir() else place.stem,
-        class_names=listing.class_names,
-        member=listing.member_N,
-        group=listing.group_N,
-        group_names=listing.group_names,
         remarks=_remarks(listing, recordings, sample_rate, seconds),
     )
-    return replace(population, record_names=listing.names)
 
 
 def recording_names(
@@ -105,6 +113,7 @@ def recording_names(
     path_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
+    delimiter: str | None = None,
     **_: object,
 ) -> tuple[str, ...]:
     """The names of the records of `load_audio` with the same arguments; nothing is decoded.
@@ -112,52 +121,23 @@ def recording_names(
     Raises:
         InputError: as `load_audio`, as far as the names show it.
     """
-    columns = {"label": label_column, "id": id_column}
-    with _listing(Path(path).expanduser().absolute(), folder, path_column, columns) as listing:
+    columns = {"label_column": label_column, "id_column": id_column}
+    with _listed(Path(path).expanduser().absolute(), folder, path_column, columns, delimiter) as (listing, _read):
         return listing.names
 
 
 load_audio.record_names = recording_names  # type: ignore[attr-defined]  # which the command asks before it loads them
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Listing:
-    """Which recordings there are.
-
-    Attributes:
-        place: where they are listed, for messages.
-        names: one for each.
-        read: the content of the file of one, by its number; raises a `ValueError` with the reason.
-        label_N: int64.
-        class_names: in the order of the labels.
-        member_N, group_N, group_names: as `make_population` takes them.
-    """
-
-    place: str
-    names: tuple[str, ...]
-    read: Callable[[int], bytes]
-    label_N: np.ndarray[Any, Any]
-    class_names: Sequence[str]
-    member_N: np.ndarray[Any, Any] | None = None
-    group_N: np.ndarray[Any, Any] | None = None
-    group_names: Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.class_names) < 2:
-            raise InputError(
-                f"{self.place} has recordings of one class alone, {self.class_names[0]!r}: membership is audited on a "
-                "classifier, so give recordings of at least two classes"
-            )
-
-
 @contextmanager
-def _listing(
-    place: Path, folder: str | None, path_column: str | None, columns: dict[str, str | None]
-) -> Iterator[_Listing]:
+def _listed(
+    place: Path, folder: str | None, path_column: str | None, columns: Mapping[str, str | None], delimiter: str | None
+) -> Iterator[tuple[Listing, Read]]:
+    """Which recordings there are, and what reads the file of one."""
     if path_column is not None:
-        yield _of_table(place, folder, path_column, columns)
+        yield _of_table(place, folder, path_column, columns, delimiter)
         return
-    given = [f"dataset.{what}_column" for what, column in columns.items() if column is not None]
+    given = [f"dataset.{setting}" for setting, column in columns.items() if column is not None]
     if given:
         raise InputError(
             f"`{given[0]}` is set, but not `dataset.path_column`: name the column of a table that holds the paths of "
@@ -165,44 +145,46 @@ def _listing(
         )
     with opened(place, _RECORDINGS) as (names, read):
         paths = paths_of(names, folder, place, _RECORDINGS)
-        class_names, label_N = classes_of(paths)
-        yield _Listing(
-            place=f"'{place}'",
-            names=tuple(paths),
-            read=lambda number: read(paths[number]),
-            label_N=label_N,
-            class_names=class_names,
+        listing = listed_by_folder(paths, place)
+        listing.check_classes(_RECORDINGS.several)
+        yield listing, lambda number: read(paths[number])
+
+
+def _of_table(
+    place: Path, folder: str | None, path_column: str, columns: Mapping[str, str | None], delimiter: str | None
+) -> tuple[Listing, Read]:
+    table = read_table(place, delimiter=delimiter)
+    require(table, path_column=path_column, **columns)
+    label, group = columns["label_column"], columns.get("group_column")
+    if label is None:
+        raise InputError(
+            f"`dataset.label_column` is null; it must name the column of {table.place} that holds the classes."
         )
-
-
-def _of_table(place: Path, folder: str | None, path_column: str, columns: dict[str, str | None]) -> _Listing:
-    found = read_manifest(place, path_column, columns)
-    start = place.parent if folder is None else place.parent / Path(folder).expanduser()
-    return _Listing(
-        place=f"'{place}'",
-        names=found.names,
-        read=lambda number: read_file(start / found.paths[number]),
-        label_N=found.label_N,
-        class_names=found.class_names,
-        member_N=found.member_N,
-        group_N=found.group_N,
-        group_names=found.group_names,
+    paths = tuple(table.text(path_column).to_pylist())
+    if "" in paths:
+        raise table.refusal(path_column, bool, "give each record the path of its file, or leave the record out")
+    listing = listed(
+        table,
+        label_column=label,
+        id_column=columns["id_column"],
+        member_column=columns.get("member_column"),
+        groupings=() if group is None else (group,),
     )
+    listing.check_classes(_RECORDINGS.several)
+    start = place.parent if folder is None else place.parent / Path(folder).expanduser()
+    return replace(listing, names=listing.names or paths), lambda number: read_file(start / paths[number])
 
 
-def _decoded_all(listing: _Listing, x_N: torch.Tensor, sample_rate: int) -> list[Recording]:
+def _decoded_all(listing: Listing, read: Read, x_N: torch.Tensor, sample_rate: int) -> list[Recording]:
     """Fill the rows of `x_N`; what is known of each recording beside its samples."""
     found = []
     for number, name in enumerate(listing.names):
         try:
-            recording = decoded(listing.read(number), sample_rate, x_N.shape[1])
+            recording = decoded(read(number), sample_rate, x_N.shape[1])
         except InputError:
             raise
         except Exception as error:  # what zipfile raises for damaged bytes is almost anything
-            raise InputError(
-                f"'{name}' in {listing.place} cannot be read as a recording ({_reason(error)}): replace it or take it "
-                "out"
-            ) from error
+            raise _RECORDINGS.unreadable(name, listing.place, error) from error
         x_N[number] = torch.from_numpy(recording.sample)
         found.append(replace(recording, sample=np.empty(0, np.int16)))
     if all(each.is_silent for each in found):
@@ -213,12 +195,7 @@ def _decoded_all(listing: _Listing, x_N: torch.Tensor, sample_rate: int) -> list
     return found
 
 
-def _reason(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text.partition("\n")[0] or type(error).__name__
-
-
-def _remarks(listing: _Listing, recordings: Sequence[Recording], sample_rate: int, seconds: float) -> list[str]:
+def _remarks(listing: Listing, recordings: Sequence[Recording], sample_rate: int, seconds: float) -> list[str]:
     """What was done to the recordings, and which may not be what they are taken for."""
     rate_of = Counter(each.rate for each in recordings if each.rate != sample_rate)
     rates = ", ".join(f"{rate} Hz ({count})" for rate, count in rate_of.most_common(_NAMED))

@@ -5,11 +5,13 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.datasets.listing import Listing
+from mia_lightning.errors import DataNotThereError, InputError, first_line
 
 _LARGEST_FILE = 1 << 28  # bytes
 
@@ -19,12 +21,27 @@ class FileKind:
     """The files that a loader reads.
 
     Attributes:
-        several: what they are called in messages, such as `images`.
-        suffixes: of their names, in lower case.
+        one, several: what they are called in messages, such as `an image` and `images`.
+        suffixes: of their names, in lower case; a file of another one is refused. None for any.
+        pattern: of their names, such as `*.txt`, by `dataset.files`; other files are skipped. None for all.
     """
 
+    one: str
     several: str
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...] | None = None
+    pattern: str | None = None
+
+    @property
+    def limit(self) -> str:
+        """How files of other kinds are skipped."""
+        if self.suffixes is None:
+            return f"limit dataset.files to the names of {self.several}, such as '*.txt'"
+        return f"set dataset.folder to a subfolder of {self.several} alone"
+
+    def unreadable(self, name: str, place: str, error: Exception) -> InputError:
+        """The error for a file that the reader of this kind failed on; `place` is its folder, in quotes."""
+        reason = first_line(error).partition(" <")[0]
+        return InputError(f"'{name}' in {place} cannot be read as {self.one} ({reason}): replace it or take it out")
 
 
 @contextmanager
@@ -66,18 +83,20 @@ def paths_of(names: Sequence[str], folder: str | None, place: Path, kind: FileKi
     paths = [each for each in sorted(names) if _is_wanted(each, folder, place, kind)]
     if not paths:
         where = "" if folder is None else f" below the folder {folder!r} (dataset.folder)"
+        where += "" if kind.pattern is None else f" whose name fits {kind.pattern!r} (dataset.files)"
         raise InputError(
             f"'{place.absolute()}' has no {kind.several}{where}: give each class a folder of {kind.several}"
         )
     return paths
 
 
-def classes_of(paths: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The names of the classes, in order, and the class of each path, int64 `[N]`."""
+def listed(paths: Sequence[str], place: Path) -> Listing:
+    """The records of these paths, by which they are called; classes are in the order of their names."""
     classes = [PurePosixPath(each).parent.name for each in paths]
     names = sorted(set(classes))
     rank = {each: number for number, each in enumerate(names)}
-    return tuple(names), np.array([rank[each] for each in classes], np.int64)
+    label_N = np.array([rank[each] for each in classes], np.int64)
+    return Listing(place=f"'{place.absolute()}'", label_N=label_N, class_names=tuple(names), names=tuple(paths))
 
 
 def read_file(file: Path) -> bytes:
@@ -142,11 +161,15 @@ def _is_wanted(name: str, folder: str | None, place: Path, kind: FileKind) -> bo
         path = path.relative_to(folder)
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return False
-    if path.suffix.lower() not in kind.suffixes:
+    if kind.pattern is not None and not fnmatchcase(path.name, kind.pattern):
+        return False
+    if kind.suffixes is not None and path.suffix.lower() not in kind.suffixes:
         raise InputError(
-            f"'{name}' in '{place.absolute()}' is none of {', '.join(kind.suffixes)}: convert it, take it out, or set "
-            f"dataset.folder to a subfolder of {kind.several} alone"
+            f"'{name}' in '{place.absolute()}' is none of {', '.join(kind.suffixes)}: convert it, take it out, or "
+            f"{kind.limit}"
         )
     if len(path.parts) < 2:
-        raise InputError(f"'{name}' in '{place.absolute()}' lies in no class folder: put it into that of its class")
+        raise InputError(
+            f"'{name}' in '{place.absolute()}' lies in no class folder: put it into that of its class, or {kind.limit}"
+        )
     return True

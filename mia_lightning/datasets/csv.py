@@ -58,13 +58,16 @@ def load_csv(
     if not file.is_file():
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
     table = Table(file, f"'{file.absolute()}'", delimiter)
-    named = {"label_column": label_column, "member_column": member_column, "group_column": group_column}
-    for argument, column in [*named.items(), *(("drop_columns", each) for each in drop_columns or ())]:
-        if column is not None:
-            require(table, column, argument)
+    others = require(
+        table,
+        label_column=label_column,
+        member_column=member_column,
+        group_column=group_column,
+        drop_columns=drop_columns,
+    )
     used = [column for column in table.columns if column not in (drop_columns or ())]
     check_named(table, used)
-    features = [column for column in used if column not in named.values()]
+    features = [column for column in used if column not in others]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
     class_names, label_N = classes(table, label_column)

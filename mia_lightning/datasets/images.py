@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 
-from mia_lightning.datasets.class_folders import FileKind, classes_of, opened, paths_of
+from mia_lightning.datasets.class_folders import FileKind, listed, opened, paths_of
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import InputError
@@ -19,7 +19,7 @@ from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike, Text
 from mia_lightning.settings.words import Words
 
-_IMAGES = FileKind(several="images", suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"))
+_IMAGES = FileKind(one="an image", several="images", suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"))
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 _WIDE_MODES = ("I", "F")  # more than 8 bits for each channel; a conversion would clip the values
 _LARGEST_SIDE = 1 << 14  # pixels
@@ -110,8 +110,8 @@ def read_class_folders(
     with opened(place, _IMAGES) as (names, read):
         paths = paths_of(names, folder, place, _IMAGES)
         x_N = _decode_all(place, paths, read, size, "L" if grayscale else "RGB")
-    class_names, label_N = classes_of(paths)
-    return ClassFolders(paths=tuple(paths), x_N=x_N, label_N=label_N, class_names=class_names)
+    listing = listed(paths, place)
+    return ClassFolders(paths=listing.names, x_N=x_N, label_N=listing.label_N, class_names=tuple(listing.class_names))
 
 
 def _decode_all(
@@ -151,8 +151,5 @@ def _decode(place: Path, read: Callable[[str], bytes], size: Sequence[int] | Non
             image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
     except Exception as error:  # Pillow and zipfile raise almost any exception for damaged bytes
-        reason = str(error).partition(" <")[0].partition("\n")[0] or type(error).__name__
-        raise InputError(
-            f"'{name}' in '{place.absolute()}' cannot be read as an image ({reason}): replace it or take it out"
-        ) from error
+        raise _IMAGES.unreadable(name, f"'{place.absolute()}'", error) from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -1,0 +1,70 @@
+"""What a loader knows of each record beside its content: class, name, member, group."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mia_lightning.datasets.form import Form
+from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.errors import InputError
+
+Column = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Listing:
+    """The records that a table or a folder lists.
+
+    Attributes:
+        place: where they are listed, for messages.
+        label_N: int64 into `class_names`.
+        class_names: in the order of the labels.
+        names: one for each record; () for none.
+        member_N: bool; None where no split is given.
+        group_N: int64 `[N]` or `[N, G]` into `group_names`; None without groups.
+        group_names: None without groups.
+    """
+
+    place: str
+    label_N: Column
+    class_names: Sequence[str]
+    names: tuple[str, ...] = ()
+    member_N: Column | None = None
+    group_N: Column | None = None
+    group_names: Sequence[str] | None = None
+
+    def check_classes(self, several: str) -> None:
+        """Refuse records of one class; `several` is what they are called, such as `texts`."""
+        if len(self.class_names) < 2:
+            raise InputError(
+                f"{self.place} has {several} of one class alone, {', '.join(map(repr, self.class_names))}: membership "
+                f"is audited on a classifier, so give {several} of at least two classes"
+            )
+
+    def kept(self, kept_N: Column) -> "Listing":
+        """That of some of the records."""
+        return replace(
+            self,
+            label_N=self.label_N[kept_N],
+            names=tuple(self.names[i] for i in kept_N.nonzero()[0]) if self.names else (),
+            member_N=None if self.member_N is None else self.member_N[kept_N],
+            group_N=None if self.group_N is None else self.group_N[kept_N],
+        )
+
+    def population(self, x_N: Column | Tensor, *, form: Form | None, name: str, remarks: Sequence[str]) -> Population:
+        """The records with their contents, in this order."""
+        population = make_population(
+            x_N,
+            self.label_N,
+            name=name,
+            class_names=self.class_names,
+            member=self.member_N,
+            group=self.group_N,
+            group_names=self.group_names,
+            form=form,
+            remarks=remarks,
+        )
+        return replace(population, record_names=self.names)
