@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import scipy.signal
 import soundfile
@@ -285,7 +286,12 @@ def as_packed_json_lines(place: Path) -> Path:
     return packed
 
 
-tables = pytest.mark.parametrize("write", [as_csv, as_json_lines, as_packed_json_lines])
+def as_parquet(place: Path) -> Path:
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), place)
+    return place
+
+
+tables = pytest.mark.parametrize("write", [as_csv, as_json_lines, as_packed_json_lines, as_parquet])
 
 
 @tables
@@ -337,7 +343,7 @@ MISTAKEN: dict[str, tuple[str, str]] = {
         '{"file": "a", "word": "no"}\n{"word": "no"}',
         "line 2 of '.*' has '' in column 'file': give each record",
     ),
-    "no label": ('{"file": "a", "word": "no"}\n\n{"file": "b"}', "line 3 of '.*' has '' in column 'word': give each"),
+    "no label": ('{"file": "a", "word": "no"}\n\n{"file": "b"}', "line 3 of '.*' has '' in column 'word': .*give each"),
     "one class": ('{"file": "a", "word": "no"}', "has recordings of one class alone, 'no'"),
 }
 
@@ -352,10 +358,24 @@ def test_mistakes_in_json_lines(case: str, tmp_path: Path) -> None:
 
 
 def test_json_lines_in_another_encoding(tmp_path: Path) -> None:
-    place = tmp_path / "list.jsonl"
-    place.write_bytes(json.dumps(ROWS[0]).encode("utf-16"))
+    place = as_json_lines(as_folder(tmp_path, TREE) / "list", [{**each, "who": "Zoë"} for each in ROWS])
+    plain = load(place, **COLUMNS, group_column="who")
+    text = place.read_text().removeprefix("\ufeff")
+    place.write_bytes(text.encode("utf-16"))
+    wide = load(place, **COLUMNS, group_column="who")
+    assert torch.equal(wide.x_N, plain.x_N)
+    assert wide.group_names == plain.group_names == ("Zoë",)
+    place.write_bytes(text.replace("\\u00eb", "ë").encode("latin-1"))
     with pytest.raises(InputError, match=r"cannot be read as text .* in UTF-8"):
         load(place, **COLUMNS)
+
+
+def test_the_delimiter_of_a_table(tmp_path: Path) -> None:
+    place = as_csv(as_folder(tmp_path, TREE) / "list", [{",".join("abcdefg"): "x", **each} for each in ROWS])
+    with pytest.raises(InputError, match=r"has no column 'file'.*dataset\.delimiter"):
+        load(place, **COLUMNS)
+    assert recording_names(path=place, **COLUMNS, delimiter=";") == tuple(each["file"] for each in ROWS)
+    assert load(place, **COLUMNS, delimiter=";").label_N.tolist() == [1, 0, 1, 1]
 
 
 def test_a_table_without_a_label(tmp_path: Path) -> None:
