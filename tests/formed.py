@@ -1,8 +1,11 @@
 """Small populations with a form, and networks for them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.population import Population, make_population
 
 LENGTH, VOCABULARY = 9, 30
@@ -41,6 +44,19 @@ def table_population(count: int = 120, *, gaps: bool = True) -> Population:
     return make_population({"numbers": numbers, "codes": codes.to(torch.uint8)}, labels(count), name="t", kinds=kinds)
 
 
+def pictures_population() -> Population:
+    """Records of which a form says that they are images."""
+    x = torch.randint(256, (120, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    form = Form(fields=(Field(kind="image", dtype=torch.uint8, shape=(1, 8, 8)),))
+    return make_population(x, labels(), name="pictures", form=form)
+
+
+def mixed_population() -> Population:
+    """Records of numbers and tokens."""
+    given = {"a": torch.zeros(120, 2), "ids": torch.ones(120, 3).long()}
+    return make_population(given, labels(), name="mixed", kinds={"ids": "tokens"})
+
+
 class Words(nn.Module):
     """The mean of embeddings, padding aside, with dropout."""
 
@@ -59,11 +75,13 @@ class Words(nn.Module):
 class Columns(nn.Module):
     """Embeddings of categories beside numbers, each tensor by its name."""
 
-    def __init__(self, num_numeric: int, category_sizes: tuple[int, ...], num_classes: int) -> None:
+    def __init__(
+        self, num_numeric: int, category_sizes: tuple[int, ...], num_classes: int, hidden: Sequence[int] = (8,)
+    ) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList(nn.Embedding(size, 3) for size in category_sizes)
-        self.hidden = nn.Linear(num_numeric + 3 * len(category_sizes), 8)
-        self.head = nn.Linear(8, num_classes)
+        self.hidden = nn.Linear(num_numeric + 3 * len(category_sizes), hidden[0])
+        self.head = nn.Linear(hidden[0], num_classes)
 
     def forward(self, *, codes: Tensor, numbers: Tensor) -> Tensor:
         assert codes.dtype == torch.int64
@@ -72,3 +90,8 @@ class Columns(nn.Module):
 
 
 CASES = {"tokens": (text_population, Words), "named": (table_population, Columns)}
+
+
+def full_table() -> Population:
+    """A table without gaps."""
+    return table_population(gaps=False)

@@ -11,6 +11,7 @@ import torch
 from model_server import ModelServer, serving
 from protocol_setup import population_of, setup_of
 
+from mia_lightning.datasets.population import make_population
 from mia_lightning.errors import InputError
 from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.open_inference import OpenInference
@@ -268,3 +269,46 @@ def test_of_two_classes_one_number_for_each_record_is_the_answer() -> None:
     assert asked(V2(labels, p), population=of_two) == [[0.25], [0.75], [1.0], [0.0]]
     assert asked(V2(labels, p, both), population=of_two) == [[0.75, 0.25]] * 4
     assert asked(V2(labels, p)) == [0, 1, 1, 0]  # of three classes
+
+
+def test_named_tensors_are_sent_under_their_names_and_in_their_types() -> None:
+    ids = torch.tensor([[1, 2, 0], [3, 0, 0], [1, 1, 1]])
+    kinds = {"ids": {"kind": "tokens", "padding": 0, "mask": "mask"}}
+    population = make_population({"ids": ids, "x": X[:3]}, [0, 1, 2], kinds=kinds)
+    named = [{"name": name, "datatype": kind} for name, kind in (("x", "FP32"), ("ids", "INT32"), ("mask", "INT64"))]
+    answer = V2(output([value for row in ROWS[:3] for value in row], shape=[3, 3]), metadata=metadata(*named))
+    with connected(answer, population=population) as (endpoint, server):
+        assert endpoint.ask(population.x_N) == ROWS[:3]
+        assert endpoint.identity["form"]
+    sent = {each["name"]: each for each in server.requests[-1][3]["inputs"]}
+    assert (sent["ids"]["datatype"], sent["ids"]["shape"]) == ("INT32", [3, 3])
+    assert sent["ids"]["data"] == ids.flatten().tolist()
+    assert sent["mask"]["data"] == (ids != 0).long().flatten().tolist()
+    assert torch.equal(torch.tensor(sent["x"]["data"]).view(3, 6), X[:3])
+
+
+def test_named_tensors_without_metadata_go_without_the_mask() -> None:
+    kinds = {"ids": {"kind": "tokens", "padding": 0, "mask": "mask"}}
+    population = make_population({"ids": torch.tensor([[1, 2, 0]] * 3), "x": X[:3]}, [0, 1, 2], kinds=kinds)
+    with connected(V2(output(ROWS[0] * 3, shape=[3, 3])), population=population) as (endpoint, server):
+        endpoint.ask(population.x_N)
+    assert {each["name"] for each in server.requests[-1][3]["inputs"]} == {"ids", "x"}
+
+
+def test_named_tensors_that_the_model_does_not_take_are_refused() -> None:
+    population = make_population({"a": X[:3], "b": X[:3]}, [0, 1, 2])
+    for names in (("a", "c"), ("a",), ("a", "b", "c")):
+        answer = V2(FLAT, metadata=metadata(*({"name": name, "datatype": "FP32"} for name in names)))
+        with connected(answer, population=population) as (endpoint, _), pytest.raises(RefusedError) as caught:
+            endpoint.ask(population.x_N)
+        for part in (*names, "`a`", "`b`"):
+            assert part in str(caught.value)
+
+
+def test_gaps_are_not_sent() -> None:
+    x = X[:3].clone()
+    x[1, 2] = torch.nan
+    kinds = {"a": {"kind": "numeric", "has_gaps": True}}
+    population = make_population({"a": x, "b": X[:3]}, [0, 1, 2], kinds=kinds)
+    with connected(V2(FLAT), population=population) as (endpoint, _), pytest.raises(RefusedError, match=r"`a`.*NaN"):
+        endpoint.ask(population.x_N)
