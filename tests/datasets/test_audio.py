@@ -371,7 +371,7 @@ def test_json_lines_in_another_encoding(tmp_path: Path) -> None:
 
 
 def test_the_delimiter_of_a_table(tmp_path: Path) -> None:
-    place = as_csv(as_folder(tmp_path, TREE) / "list", [{",".join("abcdefg"): "x", **each} for each in ROWS])
+    place = as_csv(as_folder(tmp_path, TREE) / "list", [{",".join("abcdefg"): ",".join("1234567"), **each} for each in ROWS])
     with pytest.raises(InputError, match=r"has no column 'file'.*dataset\.delimiter"):
         load(place, **COLUMNS)
     assert recording_names(path=place, **COLUMNS, delimiter=";") == tuple(each["file"] for each in ROWS)
