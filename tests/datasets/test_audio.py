@@ -5,7 +5,6 @@ import gzip
 import io
 import json
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import scipy.signal
 import soundfile
 import torch
+from archives import as_folder, as_zip
 from torch import Tensor
 
 from mia_lightning.datasets.audio import load_audio, recording_names
@@ -43,21 +43,6 @@ TREE = {
     "train/no/9.wav": encoded(noise(3, 800)),
 }
 PASSED_OVER = {".DS_Store": b"", "__MACOSX/train/no/9.wav": b"fork"}
-
-
-def as_folder(place: Path, tree: dict[str, bytes]) -> Path:
-    for name, content in tree.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
-
-
-def as_zip(place: Path, tree: dict[str, bytes]) -> Path:
-    place = place.with_suffix(".zip")
-    with zipfile.ZipFile(place, "w") as archive:
-        for name, content in reversed(tree.items()):
-            archive.writestr(name, content)
-    return place
 
 
 def load(path: Path, **settings: Any) -> Population:
@@ -371,7 +356,9 @@ def test_json_lines_in_another_encoding(tmp_path: Path) -> None:
 
 
 def test_the_delimiter_of_a_table(tmp_path: Path) -> None:
-    place = as_csv(as_folder(tmp_path, TREE) / "list", [{",".join("abcdefg"): ",".join("1234567"), **each} for each in ROWS])
+    place = as_csv(
+        as_folder(tmp_path, TREE) / "list", [{",".join("abcdefg"): ",".join("1234567"), **each} for each in ROWS]
+    )
     with pytest.raises(InputError, match=r"has no column 'file'.*dataset\.delimiter"):
         load(place, **COLUMNS)
     assert recording_names(path=place, **COLUMNS, delimiter=";") == tuple(each["file"] for each in ROWS)

@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from archives import as_folder, as_zip
+
 from mia_lightning.datasets import class_folders
 from mia_lightning.datasets.images import image_names, load_images
 from mia_lightning.errors import InputError
@@ -42,22 +44,6 @@ PASSED_OVER = {
     "__MACOSX/train/cat/9.png": b"fork",
     ".git/hooks/x.sh": b"",
 }
-
-
-def as_folder(place: Path, tree: dict[str, bytes]) -> Path:
-    for name, content in tree.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
-
-
-def as_zip(place: Path, tree: dict[str, bytes]) -> Path:
-    place = place.with_suffix(".zip")
-    with zipfile.ZipFile(place, "w") as archive:
-        archive.mkdir("train")
-        for name, content in reversed(tree.items()):
-            archive.writestr(name, content)
-    return place
 
 
 packings = pytest.mark.parametrize("pack", [as_folder, as_zip], ids=["folder", "zip"])

@@ -269,9 +269,21 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         "row 1 of .* has '' in column 'label'",
     ),
     "one class": (lambda f: json_lines(f, rows(labels=["a"] * 4)), {}, "of one class alone, 'a'"),
-    "a name twice": (lambda f: json_lines(f, rows(k=["a", "b", "a", "c"])), {"id_column": "k"}, "line 3 of .* has 'a' in column 'k': .*line 1"),
-    "no name": (lambda f: json_lines(f, rows(k=["a", "", "d", "c"])), {"id_column": "k"}, "line 2 of .* has '' in column 'k': records without id"),
-    "a list": (lambda f: json_lines(f, rows([["a"], "b", "c", "d"])), {}, "line 1 of .* has a list or an object in 'text'"),
+    "a name twice": (
+        lambda f: json_lines(f, rows(k=["a", "b", "a", "c"])),
+        {"id_column": "k"},
+        "line 3 of .* has 'a' in column 'k': .*line 1",
+    ),
+    "no name": (
+        lambda f: json_lines(f, rows(k=["a", "", "d", "c"])),
+        {"id_column": "k"},
+        "line 2 of .* has '' in column 'k': records without id",
+    ),
+    "a list": (
+        lambda f: json_lines(f, rows([["a"], "b", "c", "d"])),
+        {},
+        "line 1 of .* has a list or an object in 'text'",
+    ),
     "a list in parquet": (
         lambda f: pq.write_table(pa.Table.from_pylist(rows([["a"]] * 4)), f / "t") or f / "t",
         {},
