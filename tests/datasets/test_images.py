@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-
 from archives import as_folder, as_zip
+from PIL import Image
 
 from mia_lightning.datasets import class_folders
 from mia_lightning.datasets.images import image_names, load_images

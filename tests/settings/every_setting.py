@@ -22,6 +22,8 @@ IMAGES = ("models.cnn.CNN", "models.resnet.ResNet18", "models.vit.VisionTransfor
 GIVEN: dict[str, dict[str, Any]] = {
     "training.step.recipe.Recipe": {"batch_size": 1, "optimizer": torch.optim.Adam},
     **{name: {"input_shape": [1, 8, 8]} for name in IMAGES},
+    "models.text_cnn.TextCNN": {"vocabulary_size": 100},
+    "models.text_transformer.TextTransformer": {"vocabulary_size": 100, "input_shape": [8]},
     "models.audio_cnn.AudioCNN": {"input_shape": [8000], "sample_rate": 8000},
 }
 
