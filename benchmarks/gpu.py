@@ -27,8 +27,8 @@ from pathlib import Path
 import torch
 from shadow_training import (
     LEARNING_RATE,
+    PURCHASE,
     SEED,
-    SETTINGS,
     Case,
     machine,
     make_case,
@@ -41,7 +41,6 @@ from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
-PURCHASE = next(setting for setting in SETTINGS if setting.name == "purchase")
 HEADER = (
     "variant",
     "models",
@@ -135,7 +134,7 @@ def floor_seconds(case: Case, num_models: int, bytes_per_second: float) -> float
     setting = case.setting
     parameters = sum(p.numel() for p in case.make_network().parameters())
     steps = case.epochs * -(-setting.records // setting.batch_size)
-    batch = setting.batch_size * setting.features
+    batch = setting.batch_size * case.population.x_N[0].numel()
     return steps * num_models * 4 * (7 * parameters + 2 * batch) / bytes_per_second
 
 

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from shadow_training import LEARNING_RATE, SETTINGS, Setting, machine, make_case, operations
+from shadow_training import DIGITS, LEARNING_RATE, Vectors, machine, make_case, operations
 
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
@@ -48,10 +48,9 @@ class Point:
         return int(getattr(self, self.changed))
 
     @property
-    def setting(self) -> Setting:
-        digits = next(each for each in SETTINGS if each.name == "digits")
-        population = max(digits.population, self.records)
-        return replace(digits, population=population, records=self.records, hidden=(self.width, self.width))
+    def setting(self) -> Vectors:
+        population = max(DIGITS.population, self.records)
+        return replace(DIGITS, population=population, records=self.records, hidden=(self.width, self.width))
 
 
 POINTS = (

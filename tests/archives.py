@@ -1,8 +1,10 @@
-"""Archives as publishers pack them."""
+"""Archives as publishers pack them, and trees of files in a folder or a zip file."""
 
 import io
 import tarfile
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 
 def tgz(files: Mapping[str, bytes], *folders: str) -> bytes:
@@ -18,3 +20,21 @@ def tgz(files: Mapping[str, bytes], *folders: str) -> bytes:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return packed.getvalue()
+
+
+def as_folder(place: Path, tree: dict[str, bytes]) -> Path:
+    """The folder, with these files in it."""
+    for name, content in tree.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    return place
+
+
+def as_zip(place: Path, tree: dict[str, bytes]) -> Path:
+    """A zip file of these files and an empty folder, in no order."""
+    place = place.with_suffix(".zip")
+    with zipfile.ZipFile(place, "w") as archive:
+        archive.mkdir("train")
+        for name, content in reversed(tree.items()):
+            archive.writestr(name, content)
+    return place

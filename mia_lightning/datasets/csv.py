@@ -5,17 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like_identifier
-from mia_lightning.datasets.population import Population, make_population
+from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.roles import (
     ColumnNames,
-    about_numbered,
     check_named,
-    classes,
-    distinct,
     dropped,
     finite_numbers,
+    listed,
     require,
-    truth,
 )
 from mia_lightning.datasets.tables.text import Delimiter, Table
 from mia_lightning.errors import DataNotThereError, InputError
@@ -64,45 +61,36 @@ def load_csv(
     if not file.is_file():
         raise DataNotThereError(f"'{file.absolute()}' is not a file: set dataset.path to the CSV file")
     table = Table(file, f"'{file.absolute()}'", delimiter)
-    named = {"label_column": label_column, "member_column": member_column, "group_column": group_column}
-    named["weight_column"] = weight_column
-    for argument, column in [*named.items(), *(("drop_columns", each) for each in drop_columns or ())]:
-        if column is not None:
-            require(table, column, argument)
+    others = require(
+        table,
+        label_column=label_column,
+        member_column=member_column,
+        group_column=group_column,
+        weight_column=weight_column,
+        drop_columns=drop_columns,
+    )
     used = [column for column in table.columns if column not in (drop_columns or ())]
     check_named(table, used)
-    features = [column for column in used if column not in named.values()]
+    features = [column for column in used if column not in others]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    has_classes = task is None or task.has_classes
-    if has_classes:
-        class_names, label_N = classes(table, label_column)
-    else:
-        class_names, label_N = [label_column], finite_numbers(table, label_column)
-    group_names, group_N = (None, None) if group_column is None else distinct(table, group_column, "group")
-    weight_N = None if weight_column is None else finite_numbers(table, weight_column)
-    member_N = None if member_column is None else truth(table, member_column)
-    x = np.empty((len(label_N), len(features)), np.float32)
+    listing = listed(
+        table,
+        label_column=label_column,
+        member_column=member_column,
+        weight_column=weight_column,
+        groupings=() if group_column is None else (group_column,),
+        task=task,
+    )
+    x = np.empty((len(table), len(features)), np.float32)
     identifiers = []
     for j, column in enumerate(features):
         values = finite_numbers(table, column)
         x[:, j] = values
-        if has_classes and looks_like_identifier(values, label_N):
+        if looks_like_identifier(values, listing.stratum_N):
             identifiers.append(column)
     remarks = []
     if identifiers and are_few(len(identifiers), len(features)):
         columns = [f"The column {column!r}" for column in identifiers]
         remarks = [about_identifiers(columns, file.name, f"leave it out by {dropped(identifiers)}")]
-    remarks += about_numbered(class_names, f"column {label_column!r} of {file.name}")
-    return make_population(
-        x,
-        label_N,
-        name=file.stem if name is None else name,
-        class_names=class_names,
-        member=member_N,
-        group=group_N,
-        group_names=group_names,
-        weight=weight_N,
-        remarks=remarks,
-        task=task,
-    )
+    return listing.population(x, form=None, name=file.stem if name is None else name, remarks=remarks)

@@ -142,6 +142,25 @@ def check_classes(name_C: Sequence[float | None], label_N: Column, what: str) ->
         )
 
 
+def by_side(has_N: Column, member_N: Column | None) -> str:
+    """How members and non-members of a given split differ in what some records have: a clause; "" without a split.
+
+    Args:
+        has_N: bool, which records have it.
+        member_N: bool, which are members.
+    """
+    if member_N is None or member_N.all() or not member_N.any():
+        return ""
+    from scipy.stats import fisher_exact
+
+    inside, outside = has_N[member_N], has_N[~member_N]
+    clause = f": {100 * inside.mean():.1f} % of the members and {100 * outside.mean():.1f} % of the non-members"
+    table = [[int(part.sum()), int((~part).sum())] for part in (inside, outside)]
+    if fisher_exact(table)[1] < _SIGNIFICANT:
+        clause += ", which is more than chance explains, so that this alone tells members from non-members"
+    return clause
+
+
 def _is_related(value_N: Column, label_N: Column) -> bool:
     """Whether the ranks of the values differ between classes more than chance explains (Kruskal and Wallis)."""
     from scipy.stats import kruskal

@@ -74,10 +74,19 @@ class Field:
         return f"{self.kind} {list(self.shape)}{' with gaps' if self.has_gaps else ''}"
 
     def seen(self, value: Tensor, dtype: torch.dtype) -> Tensor:
-        """The stored values as a network sees them; the pixels of a uint8 image are divided by 255."""
+        """The stored values as a network sees them.
+
+        The pixels of a uint8 image are divided by 255, and integers of a waveform by the magnitude of the least of
+        their type, so that they are in [-1, 1).
+        """
         if self.is_code:
             return value.to(torch.int64)
-        return value.to(dtype) / 255 if self.kind == "image" and self.dtype == torch.uint8 else value.to(dtype)
+        value = value.to(dtype)
+        if self.kind == "image" and self.dtype == torch.uint8:
+            return value / 255
+        if self.kind == "waveform" and not self.dtype.is_floating_point:
+            return value / -torch.iinfo(self.dtype).min
+        return value
 
     def is_real(self, value: Tensor) -> Tensor:
         """Bool: which values are no padding."""

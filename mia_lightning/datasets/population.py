@@ -209,7 +209,7 @@ class Population:
             raise InputError(
                 f"The labels of population {self.name!r} are those of task={self.task.name}, and `task` is "
                 f"{task.name}; set task={self.task.name}, or use a data set whose labels suit {task.name}, such as "
-                "arrays, dataset=npz or dataset=csv."
+                "arrays, dataset=npz, csv or table."
             )
         return replace(self, task=task)
 

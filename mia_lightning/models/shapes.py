@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings.kinds import AtLeast1, FromList, OneOf
@@ -32,3 +33,24 @@ def image_shape(input_shape: Shape, model: str, *, least_side: int, mend: str = 
         )
     channels, height, width = input_shape
     return channels, height, width
+
+
+def text_length(input_shape: Shape, model: str) -> int:
+    """Tokens of one record.
+
+    Args:
+        model: name of the architecture in the configuration.
+
+    Raises:
+        InputError: a record is no line of tokens.
+    """
+    if len(input_shape) != 1:
+        raise InputError(
+            f"model={model} needs texts of shape (tokens,), but a record has shape {tuple(input_shape)}; use model=mlp."
+        )
+    return input_shape[0]
+
+
+def real_tokens(x: Tensor, padding_id: int | None) -> Tensor:
+    """Which tokens are no padding, bool, of the shape of `x`."""
+    return torch.ones_like(x, dtype=torch.bool) if padding_id is None else x != padding_id

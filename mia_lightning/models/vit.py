@@ -8,6 +8,10 @@ from mia_lightning.models.shapes import Shape, image_shape
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1, Size
 
+_NEVER = (
+    -1e30
+)  # the score of a token that is not attended to: finite, so that a record without a real token gives numbers
+
 
 class VisionTransformer(nn.Module):
     """Pre-norm encoder blocks on patches, and the mean of their outputs; logits `[B, C]`.
@@ -44,8 +48,7 @@ class VisionTransformer(nn.Module):
                 f"`model.patch_size` is {patch_size}, which does not divide both sides of {height} × {breadth} images; "
                 "give a divisor of both."
             )
-        if width % heads:
-            raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}; give a divisor.")
+        check_heads(width, heads)
         self.patch = nn.Conv2d(channels, width, patch_size, patch_size)
         num_tokens = (height // patch_size) * (breadth // patch_size)
         self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
@@ -57,6 +60,16 @@ class VisionTransformer(nn.Module):
         tokens = self.patch(x).flatten(2).transpose(1, 2) + self.position
         logits_BC: Tensor = self.logits(self.norm(self.blocks(tokens)).mean(1))
         return logits_BC
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse heads of unequal widths.
+
+    Raises:
+        InputError: `heads` does not divide `width`.
+    """
+    if width % heads:
+        raise InputError(f"`model.heads` is {heads}, which does not divide `model.width` {width}; give a divisor.")
 
 
 class EncoderBlock(nn.Module):
@@ -71,14 +84,17 @@ class EncoderBlock(nn.Module):
             nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width), nn.Dropout(dropout)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.norm_1(x)))
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        x = x + self.dropout(self.attention(self.norm_1(x), bias))
         out: Tensor = x + self.mlp(self.norm_2(x))
         return out
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product attention of tokens `[B, L, width]` among themselves."""
+    """Scaled dot-product attention of tokens `[B, L, width]` among themselves.
+
+    `bias`, `[B, 1, 1, L]`, is added to the scores with which tokens attend to each of the L.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -86,10 +102,12 @@ class SelfAttention(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         B, L, width = x.shape
         split = self.query_key_value(x).view(B, L, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         query, key, value = split[0], split[1], split[2]
-        weight = (query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5).softmax(-1)
-        out: Tensor = self.output((weight @ value).transpose(1, 2).reshape(B, L, width))
+        score = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+        if bias is not None:
+            score = score + bias
+        out: Tensor = self.output((score.softmax(-1) @ value).transpose(1, 2).reshape(B, L, width))
         return out

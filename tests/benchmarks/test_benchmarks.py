@@ -1,5 +1,6 @@
 """The benchmark scripts run, and what they print hangs together; no time is asserted."""
 
+import math
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -49,6 +50,51 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
             assert row[5] == f"{bare / seconds:.2f}"
             assert row[6] == f"{work / seconds / 1e9:.1f}"
             assert 0.0 < float(row[8]) < torch.tensor(float(setting.classes)).log()  # better than guessing
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "classes"), [("texts", 2), ("recordings", 4)])
+def test_networks_of_other_records_have_rows_of_both_executions_and_of_the_chosen_one(
+    script: ModuleType, name: str, classes: int
+) -> None:
+    lines = run("shadow_training", "--quick", "--markdown", "--settings", name).splitlines()
+    body = [cells(line) for line in lines if line.startswith("|")][2:]
+    assert [row[:2] for row in body] == [[name, variant] for variant in [*VARIANTS, "loop", "chosen"]]
+    (setting,) = [each for each in script.SETTINGS if each.name == name]
+    work = setting.operations(script.make_case(setting, torch.device("cpu"), 2).initial_network(0), 2)
+    for row in body:
+        assert row[5] == f"{float(body[1][2]) / float(row[2]):.2f}"
+        assert row[6] == f"{work / float(row[2]) / 1e9:.1f}"
+        assert 0.0 < float(row[8]) < math.log(classes)  # better than guessing
+
+
+@pytest.mark.usefixtures("global_generators")  # of networks
+def test_operations_of_the_transformer_are_those_of_its_layers(script: ModuleType) -> None:
+    network = script.make_case(script.TEXTS, torch.device("cpu"), epochs=1).initial_network(0)
+    L, width = script.TEXTS.tokens, network.embedding.embedding_dim
+    layers = [layer for block in network.blocks for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
+    of_layers = sum(3 * 2 * L * layer.in_features * layer.out_features for layer in layers)
+    of_attention = len(network.blocks) * 3 * 2 * 2 * L * L * width  # scores, and their products with the values
+    of_logits = 3 * 2 * width * script.TEXTS.classes
+    expected = script.TEXTS.records * (of_layers + of_attention + of_logits)
+    assert script.TEXTS.operations(network, 1) == expected
+
+
+@pytest.mark.usefixtures("global_generators")  # of networks
+def test_operations_of_the_audio_network_are_those_of_its_layers(script: ModuleType) -> None:
+    setting = script.RECORDINGS
+    network = script.make_case(setting, torch.device("cpu"), epochs=1).initial_network(0)
+    frames = (setting.samples - network.log_mel.window) // network.log_mel.hop + 1
+    frequencies, bands = network.log_mel.weight.shape
+    expected = 2 * frames * frequencies * bands  # forward alone: nothing of it is trained
+    height, width, is_first = frames, bands, True
+    for layer in network:
+        if isinstance(layer, torch.nn.Conv2d):
+            passes = 2 if is_first else 3  # of the input of the first one no gradient is needed
+            expected += passes * 2 * height * width * layer.weight.numel()
+            height, width, is_first = height // 2, width // 2, False
+    expected += 3 * 2 * network.logits.weight.numel()
+    assert setting.operations(network, 1) == setting.records * expected
 
 
 @pytest.mark.usefixtures("global_generators")  # of networks

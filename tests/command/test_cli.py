@@ -23,7 +23,10 @@ from mia_lightning.store.documents import sealed
 
 QUICK = ["logger=none", "shadow.count=4", "training.epochs=8", "dataset.train_size=60", "trainer.accelerator=cpu"]
 GROUPS = ["model", "membership", "target", "shadow", "training", "trainer", "logger", "attack", "defense"]
-DATASETS = "adult, cifar10, cifar100, csv, datamodule, diabetes, digits, images, location, mnist, npz, purchase, texas"
+DATASETS = (
+    "adult, audio, cifar10, cifar100, csv, datamodule, diabetes, digits, images, location, mnist, npz, purchase, "
+    "table, texas, text"
+)
 FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
 QUICK_ATTACK = ["attack.shokri.training.epochs=3"]
 QUICKER = [*QUICK, "attack=loss", "shadow.count=2", "training.epochs=2"]

@@ -26,7 +26,15 @@ EXPERIMENTS = sorted(
     str(path.relative_to(CONF / "experiment").with_suffix("")) for path in CONF.glob("experiment/**/*.yaml")
 )
 # Filled in by the framework, or by the user's own class.
-PASSED_BY_THE_FRAMEWORK = {"input_shape", "num_classes", "num_numeric", "category_sizes"}
+PASSED_BY_THE_FRAMEWORK = {
+    "input_shape",
+    "num_classes",
+    "num_numeric",
+    "category_sizes",
+    "vocabulary_size",
+    "padding_id",
+    "sample_rate",
+}
 NOT_IN_YAML = {"objective", "batch_objective", "mix", "sampler", "gradient_rule", "loading", "own", "fit"}
 NOT_IN_SIGNATURE = {"train_size", "shards", "shard", "output"}  # taken off where a configuration is resolved
 

@@ -56,3 +56,15 @@ def test_one_tensor_stays_as_it_is() -> None:
     ids = _values(3)["ids"]
     assert form.is_one
     assert torch.equal(form.seen(ids, torch.float32), ids.long())
+
+
+def test_a_waveform_of_integers_is_seen_between_minus_one_and_one() -> None:
+    stored = torch.tensor([[-(2**15), -1, 0, 2**14, 2**15 - 1]], dtype=torch.int16)
+    form = Form.of([Field(kind="waveform", dtype=torch.int16, shape=(5,), sample_rate=8000)])
+    for dtype in (torch.float32, torch.float64):
+        seen = form.seen(stored, dtype)
+        assert isinstance(seen, Tensor)
+        assert seen.dtype == dtype
+        assert seen.tolist() == [[-1.0, -1 / 32768, 0.0, 0.5, 32767 / 32768]]  # exact: powers of two
+    floats = Form.of([Field(kind="waveform", shape=(2,), sample_rate=8000)])
+    assert torch.equal(floats.seen(torch.tensor([[0.25, -3.0]]), torch.float32), torch.tensor([[0.25, -3.0]]))

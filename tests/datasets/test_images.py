@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from archives import as_folder, as_zip
 from PIL import Image
 
-from mia_lightning.datasets import images
+from mia_lightning.datasets import class_folders
 from mia_lightning.datasets.images import image_names, load_images
 from mia_lightning.errors import InputError
 
@@ -42,22 +43,6 @@ PASSED_OVER = {
     "__MACOSX/train/cat/9.png": b"fork",
     ".git/hooks/x.sh": b"",
 }
-
-
-def as_folder(place: Path, tree: dict[str, bytes]) -> Path:
-    for name, content in tree.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
-
-
-def as_zip(place: Path, tree: dict[str, bytes]) -> Path:
-    place = place.with_suffix(".zip")
-    with zipfile.ZipFile(place, "w") as archive:
-        archive.mkdir("train")
-        for name, content in reversed(tree.items()):
-            archive.writestr(name, content)
-    return place
 
 
 packings = pytest.mark.parametrize("pack", [as_folder, as_zip], ids=["folder", "zip"])
@@ -190,7 +175,7 @@ def test_what_pillow_only_warns_of_is_refused_too(tmp_path: Path, monkeypatch: p
 
 @packings
 def test_file_too_large(pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_LARGEST_FILE", 1000)
+    monkeypatch.setattr(class_folders, "_LARGEST_FILE", 1000)
     place = pack(tmp_path / "x", {**TREE, "train/cat/bad.png": bytes(1001)})
     with pytest.raises(InputError, match=r"bad\.png' .*\(it has 1001 bytes, more than 1000\): replace it"):
         load_images(path=place)

@@ -3,6 +3,7 @@
 import csv
 import datetime
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,29 @@ def _parquet(folder: Path) -> bytes:
     )
     pyarrow.parquet.write_table(table, folder / "table")
     return (folder / "table").read_bytes()
+
+
+def test_json_lines_are_a_table(tmp_path: Path) -> None:
+    """Numbers by their type, keys that are missing, and packed by whatever ending."""
+    expected = load(tmp_path, TABLE, id_column="id")
+    rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(TABLE.splitlines())]
+    rows[2]["age"], rows[3]["income"], rows[0]["smokes"], rows[1]["income"] = 41.5, 1000, True, None
+    rows[1] = {**rows[1], "income": 2, "extra": {"nested": [1]}}
+    text = "\n\n".join(map(json.dumps, rows))
+    for name, content in (("t.json", text.encode()), ("t.NDJSON.gz", gzip.compress(text.encode()))):
+        path = write(tmp_path, content, name)
+        found = load_table(path=path, label_column="outcome", id_column="id", drop_columns=["extra"])
+        assert same(records(found), records(expected))
+        assert (found.form, found.record_names) == (expected.form, expected.record_names)
+    with pytest.raises(InputError, match=r"line 3 of .* has a list or an object in 'extra'.*leave the column out"):
+        load_table(path=path, label_column="outcome", id_column="id")
+    with pytest.raises(InputError, match=r"no column 'ids' .*near it: 'id'.*dataset.id_column to one of its columns"):
+        load_table(path=path, label_column="outcome", id_column="ids")
+
+
+def test_the_last_ending_says_what_is_json_lines(tmp_path: Path) -> None:
+    path = write(tmp_path, "a,outcome\n1,p\n2,q\n", "export.json.csv")
+    assert load_table(path=path, label_column="outcome").x_N.tolist() == [[1], [2]]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import klettres
+
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted(path for path in (ROOT / "docs").rglob("*.md"))]
@@ -37,17 +39,25 @@ def links_of(page: Path) -> list[str]:
     return [link for link in _LINK.findall(page.read_text()) if not re.match(r"https?:|mailto:", link)]
 
 
-def followed(page: Path, folder: Path, commands: Path) -> "subprocess.CompletedProcess[str]":
+def split_by_data(page: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The blocks that are run, and those of them that name recordings which are not on this machine."""
+    blocks = code_of(page)
+    absent = [each for each in blocks if klettres.FOLDER in each[1] and not Path(klettres.FOLDER).is_dir()]
+    return [each for each in blocks if each not in absent], absent
+
+
+def followed(blocks: list[tuple[str, str]], folder: Path, commands: Path) -> "subprocess.CompletedProcess[str]":
     """What comes of the code of a page, typed in order in that folder: shell by shell, Python in one process.
 
     Args:
+        blocks: of the page, with their language.
         commands: the folder of `forks.py`.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
     path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), kept["PATH"]])
     return subprocess.run(
         [commands / "follow"],
-        input=json.dumps(code_of(page)),
+        input=json.dumps(blocks),
         cwd=folder,
         env={**kept, "PATH": path},
         capture_output=True,

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import PAGES, README, ROOT, code_of, fences, followed, forked_commands, links_of, name_of
+from klettres import klettres
+from pages import PAGES, README, ROOT, code_of, fences, followed, forked_commands, links_of, name_of, split_by_data
 
 DOCS = ROOT / "docs"
 FILES = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
@@ -141,8 +142,11 @@ def commands() -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name_of)
 def test_code_runs_as_it_stands(page: Path, tmp_path: Path, commands: Path) -> None:
-    done = followed(page, tmp_path, commands)
+    blocks, absent = split_by_data(page)
+    done = followed(blocks, tmp_path, commands)
     assert done.returncode == 0, done.stderr[-3000:]
-    audits = [line for _, code in code_of(page) for line in code.splitlines() if line.startswith("mia-lightning ")]
+    audits = [line for _, code in blocks for line in code.splitlines() if line.startswith("mia-lightning ")]
     audits = [line for line in audits if "estimate=true" not in line]
     assert len(list(tmp_path.rglob("report.json"))) >= len(audits)
+    if absent:
+        klettres()

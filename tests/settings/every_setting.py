@@ -26,6 +26,9 @@ GIVEN: dict[str, dict[str, Any]] = {
     "run.definition.Audit": {"model": nn.Identity},
     "targets.estimator.Estimator": {"estimator": DummyClassifier},
     **{name: {"input_shape": [1, 8, 8]} for name in IMAGES},
+    "models.text_cnn.TextCNN": {"vocabulary_size": 100},
+    "models.text_transformer.TextTransformer": {"vocabulary_size": 100, "input_shape": [8]},
+    "models.audio_cnn.AudioCNN": {"input_shape": [8000], "sample_rate": 8000},
 }
 
 

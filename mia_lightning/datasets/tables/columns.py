@@ -27,8 +27,10 @@ class Columns(ABC):
         place: the name of the file in messages.
         columns: their names.
         nameless: those that the file has no name for; they are called as in pandas: `Unnamed: 0` is the first column.
+        naming: what a setting that names a column is to be set to, for messages.
     """
 
+    naming = "one of its columns"
     place: str
     columns: list[str]
     nameless: Sequence[str] = ()
@@ -117,6 +119,26 @@ class Columns(ABC):
     def _untyped(self) -> Sequence[str]:
         """The columns whose numbers are known by their text alone."""
         return self.columns
+
+
+class TypedColumns(Columns):
+    """Columns whose cells have types: each becomes text when it is asked for, and a text with a comma is no number."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self._text_of: dict[str, Any] = {}
+
+    def text(self, column: str) -> Any:
+        if column not in self._text_of:
+            self._text_of[column] = pc.utf8_trim_whitespace(pc.fill_null(self._cells(column), ""))
+        return self._text_of[column]
+
+    @abstractmethod
+    def _cells(self, column: str) -> Any:
+        """A column as a pyarrow array of strings and nulls."""
+
+    def _untyped(self) -> Sequence[str]:
+        return ()
 
 
 def _has_decimal_commas(text: Any) -> bool:

@@ -1,6 +1,5 @@
 """The columns of a parquet file as text."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +7,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from mia_lightning.datasets.tables.columns import Columns
+from mia_lightning.datasets.tables.columns import TypedColumns
 from mia_lightning.errors import InputError, first_line
 
 MARK = b"PAR1"  # with which such a file begins
 
 
-class ParquetTable(Columns):
-    """The columns of a parquet file, each as text where it is asked for; a null is the empty text.
+class ParquetTable(TypedColumns):
+    """The columns of a parquet file, each as text when it is asked for; a null is the empty text.
 
     Args:
         file: which is there.
@@ -26,7 +25,7 @@ class ParquetTable(Columns):
     """
 
     def __init__(self, file: Path, place: str) -> None:
-        self.place = place
+        super().__init__(place)
         try:
             with file.open("rb") as stream:
                 self._table = pyarrow.parquet.ParquetFile(stream).read()
@@ -35,7 +34,6 @@ class ParquetTable(Columns):
                 f"{place} cannot be read as a parquet file ({first_line(error)}): write it again, or as CSV in UTF-8"
             ) from error
         self.columns = list(self._table.column_names)
-        self._text_of: dict[str, Any] = {}
         if not self.columns:
             raise InputError(f"{place} has no columns: give a table with one row a record")
         self._check_names(self.columns)
@@ -43,24 +41,18 @@ class ParquetTable(Columns):
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    def text(self, column: str) -> Any:
-        if column not in self._text_of:
-            values = self._table[column].combine_chunks()
-            try:
-                text = pc.fill_null(pc.cast(values, pa.string()), "")
-            except (pa.ArrowException, NotImplementedError) as error:
-                raise InputError(
-                    f"column {column!r} of {self.place} holds {values.type}: give numbers or text, one a record, or "
-                    "leave the column out"
-                ) from error
-            self._text_of[column] = pc.utf8_trim_whitespace(text)
-        return self._text_of[column]
-
     def line_of(self, record: int) -> str:
         return f"row {record}"
 
-    def _untyped(self) -> Sequence[str]:
-        return ()
-
     def has_dates(self, column: str) -> bool:
         return bool(pa.types.is_temporal(self._table[column].type))
+
+    def _cells(self, column: str) -> Any:
+        values = self._table[column].combine_chunks()
+        try:
+            return pc.cast(values, pa.string())
+        except (pa.ArrowException, NotImplementedError) as error:
+            raise InputError(
+                f"column {column!r} of {self.place} holds {values.type}: give numbers or text, one a record, or "
+                "leave the column out"
+            ) from error

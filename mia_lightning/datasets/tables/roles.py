@@ -12,24 +12,68 @@ import pyarrow.compute as pc
 
 from mia_lightning.datasets.doubts import check_classes
 from mia_lightning.datasets.labels import about_labels
+from mia_lightning.datasets.listing import Listing
 from mia_lightning.datasets.tables.columns import FALSE, TRUE, Columns
 from mia_lightning.errors import InputError
 from mia_lightning.settings.kinds import FromList, Name
 from mia_lightning.settings.overrides import override
 from mia_lightning.settings.words import Words
+from mia_lightning.tasks.interface import Task
 
 ColumnNames = Annotated[Sequence[Name], FromList, Words("a list of names of columns")]
 
 
-def require(table: Columns, column: str, argument: str) -> None:
-    """Refuse a column that is missing; `argument` is the setting that names it."""
-    if column not in table.columns:
-        near = difflib.get_close_matches(column, table.columns, n=3, cutoff=0.5) or table.columns[:10]
-        raise InputError(
-            f"{table.place} has no column {column!r} among its {len(table.columns)} (near it: "
-            f"{', '.join(map(repr, near))}): set dataset.{argument} to a name in the header line, "
-            "and dataset.delimiter to what separates them"
-        )
+def require(table: Columns, **named: str | Sequence[str] | None) -> set[str]:
+    """The columns that settings name, by these settings' names; a missing one is refused."""
+    found = [
+        (setting, column)
+        for setting, columns in named.items()
+        for column in ([columns] if isinstance(columns, str) else columns or ())
+    ]
+    for setting, column in found:
+        if column not in table.columns:
+            near = difflib.get_close_matches(column, table.columns, n=3, cutoff=0.5) or table.columns[:10]
+            raise InputError(
+                f"{table.place} has no column {column!r} among its {len(table.columns)} (near it: "
+                f"{', '.join(map(repr, near))}): set dataset.{setting} to {table.naming}"
+            )
+    return {column for _, column in found}
+
+
+def listed(
+    table: Columns,
+    *,
+    label_column: str,
+    id_column: str | None = None,
+    member_column: str | None = None,
+    weight_column: str | None = None,
+    groupings: Sequence[str] = (),
+    task: Task | None = None,
+) -> Listing:
+    """What the columns say of each record; the columns are there. Of a task without classes the label is one number.
+
+    Raises:
+        InputError: a record has no label, group or identifier, or one is of another form.
+    """
+    check_present(table, label_column, "label")
+    class_names: Sequence[str] = [label_column]
+    if task is None or task.has_classes:
+        class_names, label_N = classes(table, label_column)
+    else:
+        label_N = finite_numbers(table, label_column)
+    group_names, group_N = groups(table, groupings) if groupings else (None, None)
+    return Listing(
+        place=table.place,
+        label_N=label_N,
+        class_names=class_names,
+        names=() if id_column is None else names_of_records(table, id_column),
+        member_N=None if member_column is None else truth(table, member_column),
+        group_N=group_N,
+        group_names=group_names,
+        weight_N=None if weight_column is None else finite_numbers(table, weight_column),
+        task=task,
+        remarks=about_numbered(class_names, f"column {label_column!r} of {table.place}"),
+    )
 
 
 def dropped(columns: Sequence[str]) -> str:

@@ -1,17 +1,12 @@
 """A table of text with a header line, in the forms in which people keep one."""
 
-import bz2
 import contextlib
 import csv
-import gzip
 import io
-import lzma
 import re
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, cast
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,20 +15,12 @@ import pyarrow.csv
 from pydantic import BeforeValidator, StringConstraints
 
 from mia_lightning.datasets.tables.columns import Columns
+from mia_lightning.datasets.tables.packing import UNREADABLE, encoding_of, opener
 from mia_lightning.errors import InputError
 from mia_lightning.settings.words import Words
 
 _BLOCK = 1 << 24  # bytes; the longest line that can be read
 _DELIMITERS = ",;\t|"
-_PACKED: dict[bytes, Callable[[Path], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ\x00": lzma.open,
-    b"\x28\xb5\x2f\xfd": lambda file: pa.input_stream(str(file), compression="zstd"),
-}
-_FOREIGN = {b"\xd0\xcf\x11\xe0": "a workbook", b"PAR1": "a parquet file", b"\x89HDF": "an HDF5 file"}
-_WIDE = (b"\xff\xfe", b"\xfe\xff")  # byte order marks of UTF-16
-_UNREADABLE = (OSError, EOFError, UnicodeError, csv.Error, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError)
 
 Delimiter = Annotated[
     str,
@@ -54,6 +41,8 @@ class Table(Columns):
         file: which is there.
         place: its name in messages.
         delimiter: between columns; None for the one of comma, semicolon, tab and bar that the header line has most of.
+        encoding: of the text, where it is another than above.
+        mend: of a file that is no such text, for the message.
 
     Attributes:
         columns: their names, trimmed.
@@ -63,18 +52,26 @@ class Table(Columns):
         InputError: the file is empty, ragged, or of another form, or two columns have one name.
     """
 
-    def __init__(self, file: Path, place: str, delimiter: str | None = None) -> None:
-        self.place = place
-        self._open = self._opener(file)
+    naming = "a name in the header line, and dataset.delimiter to what separates them"
+
+    def __init__(
+        self,
+        file: Path,
+        place: str,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        mend: str = "save it in that form",
+    ) -> None:
+        self.place, self._mend, self._named_encoding = place, mend, encoding or "UTF-8"
         self._delimiter = delimiter or ","
         self._skipped = 0
         try:
+            self._open = opener(file, place)
             with self._open() as stream:
-                start = stream.read(2)
-            self._encoding = "utf-16" if start in _WIDE else "utf-8-sig"
+                self._encoding = encoding_of(stream.read(2), encoding)
             self._look_at_head(delimiter)
             header = next(self._rows(), (1, []))[1]
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise self._unreadable(error) from error
         if not header:
             raise InputError(f"{place} is empty: give a CSV file with a header line and one line a record")
@@ -87,14 +84,14 @@ class Table(Columns):
                     read_options=pyarrow.csv.ReadOptions(
                         block_size=_BLOCK,
                         skip_rows=self._skipped,
-                        encoding="utf-16" if self._encoding == "utf-16" else "utf8",
+                        encoding="utf8" if self._encoding == "utf-8-sig" else self._encoding,
                     ),
                     parse_options=pyarrow.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True),
                     convert_options=pyarrow.csv.ConvertOptions(
                         column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
                     ),
                 )
-        except (pa.ArrowInvalid, *_UNREADABLE) as error:
+        except (pa.ArrowInvalid, *UNREADABLE) as error:
             raise self._ragged(len(header)) or self._unreadable(error) from error
         columns = [_trimmed_column(each) for each in table.columns]
         self._record_N = _with_content(columns)
@@ -114,32 +111,6 @@ class Table(Columns):
     def line_of(self, record: int) -> str:
         number = record if self._record_N is None else int(self._record_N[record])
         return f"line {next(line for i, (line, _) in enumerate(self._rows()) if i == number + 1)}"
-
-    def _opener(self, file: Path) -> Callable[[], BinaryIO]:
-        """What opens the text, whatever it is packed in."""
-        with file.open("rb") as handle:
-            start = handle.read(8)
-        for mark, what in _FOREIGN.items():
-            if start.startswith(mark):
-                raise InputError(f"{self.place} is {what} and no text: save the table as CSV in UTF-8")
-        if start.startswith(b"PK\x03\x04"):
-            return self._opener_of_zip(file)
-        for mark, opener in _PACKED.items():
-            if start.startswith(mark):
-                return lambda: cast(BinaryIO, opener(file))
-        return lambda: file.open("rb")
-
-    def _opener_of_zip(self, file: Path) -> Callable[[], BinaryIO]:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                names = [each for each in archive.namelist() if not each.endswith("/") and "__MACOSX" not in each]
-        except zipfile.BadZipFile as error:
-            raise self._unreadable(error) from error
-        if any(each in ("xl/workbook.xml", "xl/workbook.bin", "content.xml") for each in names):
-            raise InputError(f"{self.place} is a workbook and no text: save the sheet as CSV in UTF-8")
-        if len(names) != 1:
-            raise InputError(f"{self.place} is a zip file of {len(names)} files: pack one table alone")
-        return lambda: cast(BinaryIO, zipfile.ZipFile(file).open(names[0]))
 
     def _look_at_head(self, delimiter: str | None) -> None:
         """Find the delimiter; skip a first line by which a spreadsheet names it (`sep=;`)."""
@@ -170,7 +141,7 @@ class Table(Columns):
 
     def _ragged(self, width: int) -> InputError | None:
         """The error for the first line of another length than the header line, if there is one."""
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*UNREADABLE):
             for line, row in self._rows():
                 if len(row) != width:
                     return InputError(
@@ -181,7 +152,7 @@ class Table(Columns):
 
     def _unreadable(self, error: BaseException) -> InputError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return InputError(f"{self.place} cannot be read as CSV in UTF-8 ({reason}): save it in that form")
+        return InputError(f"{self.place} cannot be read as CSV in {self._named_encoding} ({reason}): {self._mend}")
 
 
 def _trimmed(name: str) -> str:
