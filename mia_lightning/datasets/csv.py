@@ -81,6 +81,7 @@ def load_csv(
         weight_column=weight_column,
         groupings=() if group_column is None else (group_column,),
         task=task,
+        is_missing_said=False,
     )
     x = np.empty((len(table), len(features)), np.float32)
     identifiers = []

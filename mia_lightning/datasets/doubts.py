@@ -137,8 +137,9 @@ def check_classes(name_C: Sequence[float | None], label_N: Column, what: str) ->
     has_fractions = any(each % 1 for each in numbers)
     if has_fractions or N < _FEW_RECORDS * C:
         raise InputError(
-            f"{what} has {C} different numbers for {N} records, which is a measurement and no class: give a label of "
-            "few values, such as ranges of it; where the numbers do name classes, write a letter before them"
+            f"{what} has {C} different numbers for {N} records, which is a measurement and no class: set "
+            "task=regression to predict it, or give a label of few values; where the numbers do name classes, write a "
+            "letter before them"
         )
 
 

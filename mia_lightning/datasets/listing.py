@@ -57,7 +57,7 @@ class Listing:
         """The class of each record, or the range or label under which a record of another task is listed."""
         if self.task is None or self.task.has_classes:
             return self.label_N
-        return self.task.strata(torch.from_numpy(self.label_N), self.class_names).number_N.numpy()
+        return self.task.strata(torch.tensor(self.label_N), self.class_names).number_N.numpy()
 
     def kept(self, kept_N: Column) -> "Listing":
         """That of some of the records."""

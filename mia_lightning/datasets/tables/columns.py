@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +35,11 @@ class Columns(ABC):
     place: str
     columns: list[str]
     nameless: Sequence[str] = ()
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file without its folder, for the report."""
+        return PurePath(self.place.strip("'")).name
 
     def __len__(self) -> int:
         return len(self.text(self.columns[0]))

@@ -49,13 +49,18 @@ def listed(
     weight_column: str | None = None,
     groupings: Sequence[str] = (),
     task: Task | None = None,
+    is_missing_said: bool = True,
 ) -> Listing:
     """What the columns say of each record; the columns are there. Of a task without classes the label is one number.
+
+    Args:
+        is_missing_said: whether NA and other words for nothing are no labels.
 
     Raises:
         InputError: a record has no label, group or identifier, or one is of another form.
     """
-    check_present(table, label_column, "label")
+    if is_missing_said:
+        check_present(table, label_column, "label")
     class_names: Sequence[str] = [label_column]
     if task is None or task.has_classes:
         class_names, label_N = classes(table, label_column)
@@ -72,7 +77,7 @@ def listed(
         group_names=group_names,
         weight_N=None if weight_column is None else finite_numbers(table, weight_column),
         task=task,
-        remarks=about_numbered(class_names, f"column {label_column!r} of {table.place}"),
+        remarks=about_numbered(class_names, f"column {label_column!r} of {table.file_name}"),
     )
 
 

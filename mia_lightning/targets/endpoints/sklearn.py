@@ -48,6 +48,7 @@ class Sklearn(EndpointTarget):
     normalised: bool = False
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
     labels_are_places: ClassVar[bool] = True
+    takes_named: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.estimator is None) == (self.path is None):
