@@ -20,12 +20,11 @@ from mia_lightning.reports.schema import (
     DatasetSection,
     MembershipSection,
     RunSection,
-    Scores,
     ShadowSection,
     TargetClass,
     TargetSection,
-    TrainingCurves,
 )
+from mia_lightning.reports.scores import Scores, TrainingCurves
 from mia_lightning.seeds import generator
 
 ReportMaker = Callable[..., AuditReport]

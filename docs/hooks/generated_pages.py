@@ -58,7 +58,7 @@ API = {
         "Reports, gate, loggers, store",
         "What an audit returns and writes. `report.json` has exactly the fields below.",
         ("reports", "gate", "loggers", "store", "errors"),
-        ("mia_lightning.metrics.figures", "mia_lightning.reports.schema"),
+        ("mia_lightning.metrics.figures", "mia_lightning.reports.schema", "mia_lightning.reports.scores"),
     ),
     "metrics": (
         "Metrics",

@@ -16,9 +16,10 @@ from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
 from mia_lightning.tasks import Classification
+from mia_lightning.tasks.interface import AnswerForm
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.outputs import Answer as OneNumber
-from mia_lightning.training.stack.outputs import Form, are_shares, columns, form_of, stays_in_0_1
+from mia_lightning.training.stack.outputs import are_shares, columns, form_of, stays_in_0_1
 from mia_lightning.training.stack.way import Way, way_of
 
 Answer = Callable[[Any, Any], tuple[Any, Any]]
@@ -89,7 +90,7 @@ class Reading:
     """
 
     answer: Answer
-    form: Form = "logits"
+    form: AnswerForm = "logits"
     one: OneNumber = "logit"
     found: str = ""
 
@@ -217,7 +218,7 @@ def _as_in_validation(trainer: Any, module: Any) -> Iterator[None]:
             trainer.state.stage = stage
 
 
-def scored(output: Tensor, label_N: Tensor, form: Form) -> Answered:
+def scored(output: Tensor, label_N: Tensor, form: AnswerForm) -> Answered:
     """The scores of the loss attack and of the gap attack, through the statistics of these attacks."""
     log_probability_NC = Classification().answers(output, form)
     signals = Signals(log_probability_KANC=log_probability_NC[None, None])

@@ -15,7 +15,8 @@ from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate,
 from mia_lightning.metrics.intervals.areas import delong
 from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.rows import RunRow
-from mia_lightning.reports.schema import AttackSection, AuditReport, Scores
+from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.scores import Scores
 from mia_lightning.reports.words import label
 
 _UNKNOWN = Estimate(value=None, low=None, high=None)

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 
-from mia_lightning.datasets.class_folders import FileKind, opened, paths_of, read_file
-from mia_lightning.datasets.class_folders import listed as listed_by_folder
+from mia_lightning.datasets.class_folders import FileKind, listing_of_paths, opened, paths_of, read_file
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
@@ -20,7 +19,7 @@ from mia_lightning.datasets.own.filling import room
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.recordings import SUFFIXES, Recording, decoded
 from mia_lightning.datasets.tables.reading import read_table
-from mia_lightning.datasets.tables.roles import listed, require
+from mia_lightning.datasets.tables.roles import listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.errors import InputError
 from mia_lightning.settings import checked
@@ -145,7 +144,7 @@ def _listed(
         )
     with opened(place, _RECORDINGS) as (names, read):
         paths = paths_of(names, folder, place, _RECORDINGS)
-        listing = listed_by_folder(paths, place)
+        listing = listing_of_paths(paths, place)
         listing.check_classes(_RECORDINGS.several)
         yield listing, lambda number: read(paths[number])
 
@@ -163,7 +162,7 @@ def _of_table(
     paths = tuple(table.text(path_column).to_pylist())
     if "" in paths:
         raise table.refusal(path_column, bool, "give each record the path of its file, or leave the record out")
-    listing = listed(
+    listing = listing_of_table(
         table,
         label_column=label,
         id_column=columns["id_column"],

@@ -90,7 +90,7 @@ def paths_of(names: Sequence[str], folder: str | None, place: Path, kind: FileKi
     return paths
 
 
-def listed(paths: Sequence[str], place: Path) -> Listing:
+def listing_of_paths(paths: Sequence[str], place: Path) -> Listing:
     """The records of these paths, by which they are called; classes are in the order of their names."""
     classes = [PurePosixPath(each).parent.name for each in paths]
     names = sorted(set(classes))

@@ -11,7 +11,7 @@ from mia_lightning.datasets.tables.roles import (
     check_named,
     dropped,
     finite_numbers,
-    listed,
+    listing_of_table,
     require,
 )
 from mia_lightning.datasets.tables.text import Delimiter, Table
@@ -74,7 +74,7 @@ def load_csv(
     features = [column for column in used if column not in others]
     if not features:
         raise InputError(f"{table.place} has no column beside the label's: add the features")
-    listing = listed(
+    listing = listing_of_table(
         table,
         label_column=label_column,
         member_column=member_column,

@@ -115,7 +115,7 @@ def _field(name: str, value: Tensor, kind: Any, what: str) -> Field:
                 f"{what} has dtype {str(value.dtype).removeprefix('torch.')}: {settings['kind']} are whole numbers; "
                 "give them as integers"
             )
-        settings.setdefault("sizes", _sizes(settings["kind"], value, shape))
+        settings.setdefault("sizes", _sizes(settings["kind"], value))
     return Field(name=name, dtype=value.dtype, shape=shape, **settings)
 
 
@@ -131,7 +131,7 @@ def _usual(value: Tensor, what: str) -> Kind:
     )
 
 
-def _sizes(kind: str, value: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _sizes(kind: str, value: Tensor) -> tuple[int, ...]:
     """As many codes as the largest that occurs."""
     if not value.numel():
         return (1,)

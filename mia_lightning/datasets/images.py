@@ -11,7 +11,7 @@ import numpy as np
 from annotated_types import Ge, Le, MaxLen, MinLen
 from PIL import Image
 
-from mia_lightning.datasets.class_folders import FileKind, listed, opened, paths_of
+from mia_lightning.datasets.class_folders import FileKind, listing_of_paths, opened, paths_of
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import InputError
@@ -110,7 +110,7 @@ def read_class_folders(
     with opened(place, _IMAGES) as (names, read):
         paths = paths_of(names, folder, place, _IMAGES)
         x_N = _decode_all(place, paths, read, size, "L" if grayscale else "RGB")
-    listing = listed(paths, place)
+    listing = listing_of_paths(paths, place)
     return ClassFolders(paths=listing.names, x_N=x_N, label_N=listing.label_N, class_names=tuple(listing.class_names))
 
 

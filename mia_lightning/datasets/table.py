@@ -5,7 +5,7 @@ from pathlib import Path
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.features import read_features
 from mia_lightning.datasets.tables.reading import read_table
-from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listed, require
+from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike
@@ -72,7 +72,7 @@ def load_table(
         drop_columns=drop_columns,
     )
     check_named(table, [each for each in table.columns if each not in (drop_columns or ())])
-    listing = listed(
+    listing = listing_of_table(
         table,
         label_column=label_column,
         id_column=id_column,

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator
 
-from mia_lightning.datasets.class_folders import FileKind, opened, paths_of
-from mia_lightning.datasets.class_folders import listed as listed_by_folder
+from mia_lightning.datasets.class_folders import FileKind, listing_of_paths, opened, paths_of
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
@@ -19,7 +18,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.columns import Columns
 from mia_lightning.datasets.tables.packing import encoding_of
 from mia_lightning.datasets.tables.reading import read_table
-from mia_lightning.datasets.tables.roles import listed, require
+from mia_lightning.datasets.tables.roles import listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.datasets.tokens import HASHED, padded, tokenizer_of
 from mia_lightning.errors import DataNotThereError, InputError, first_line
@@ -154,7 +153,7 @@ def _of_table(
         group_column=group_column,
         id_column=id_column,
     )
-    listing = listed(
+    listing = listing_of_table(
         table,
         label_column=label_column,
         id_column=id_column,
@@ -173,7 +172,7 @@ def _of_folder(place: Path, pattern: str | None, encoding: str | None) -> _Texts
     with opened(place, kind) as (names, read):
         paths = paths_of(names, None, place, kind)
         text_N = [_decoded(name, place, read, kind, encoding) for name in paths]
-    return _Texts(listing=listed_by_folder(paths, place), text_N=text_N, where_N=[f"'{each}'" for each in paths])
+    return _Texts(listing=listing_of_paths(paths, place), text_N=text_N, where_N=[f"'{each}'" for each in paths])
 
 
 def _decoded(name: str, place: Path, read: Callable[[str], bytes], kind: FileKind, encoding: str | None) -> str:

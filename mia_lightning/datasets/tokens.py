@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,7 +117,7 @@ class FromFile:
         try:
             cutting.enable_truncation(most)
             for start in range(0, len(texts), _BLOCK):
-                block = list(islice(texts, start, start + _BLOCK))
+                block = list(texts[start : start + _BLOCK])
                 for text, found in zip(block, plain.encode_batch_fast(block), strict=True):
                     ids = found.ids
                     yield (ids if len(ids) <= most else cutting.encode(text).ids), len(ids)

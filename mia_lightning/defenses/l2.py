@@ -12,7 +12,8 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import NotNegative
-from mia_lightning.training.step.recipe import MakeOptimizer, Recipe
+from mia_lightning.training.step.optimizers import MakeOptimizer
+from mia_lightning.training.step.recipe import Recipe
 
 
 @settings("defense.l2")

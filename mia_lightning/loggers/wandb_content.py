@@ -40,7 +40,8 @@ from mia_lightning.reports.plots import (
     with_class_menu,
 )
 from mia_lightning.reports.rows import headline_scalars, per_class_rows
-from mia_lightning.reports.schema import AttackSection, AuditReport, Scores, TrainingCurves
+from mia_lightning.reports.schema import AttackSection, AuditReport
+from mia_lightning.reports.scores import Scores, TrainingCurves
 from mia_lightning.reports.sections.records import MOST_FLAGGED, FlaggedMember, flagged_members
 from mia_lightning.reports.selection import most_exposed
 

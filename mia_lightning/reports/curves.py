@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from mia_lightning.metrics.roc import Roc, roc
-from mia_lightning.reports.schema import Scores, TrainingCurves
+from mia_lightning.reports.scores import Scores, TrainingCurves
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 QUANTILES = (0.1, 0.5, 0.9)  # of a band

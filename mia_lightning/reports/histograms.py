@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mia_lightning.reports.curves import Array
-from mia_lightning.reports.schema import Scores
+from mia_lightning.reports.scores import Scores
 
 NUM_BINS = (12, 40)  # at least, at most
 TAILS = (0.01, 0.05, 0.1, 0.25)  # of all scores on either side of the axis: extreme ones squeeze the others together

@@ -1,8 +1,6 @@
 """`report.json`: typed, versioned, and the same object that `mia_lightning.audit` returns."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import compress
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -11,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from mia_lightning.metrics.figures import THESE_MODELS, Figure, Figures
 from mia_lightning.reports.names import SCHEMA as SCHEMA
+from mia_lightning.reports.scores import Scores, TrainingCurves
 
 
 class _Section(BaseModel):
@@ -445,61 +444,6 @@ class AttackSection(_Section):
     per_class: tuple[ClassFigures, ...]
     per_group: tuple[GroupFigures, ...] = ()  # empty where the records have no groups
     vulnerability: VulnerabilitySection | None = None  # null where no record is in one target and out of another
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Scores:
-    """One row for each attack, target and scored record; columns of equal length.
-
-    `score`: float64, higher = more likely a member, its scale the attack's own.
-    `label`: the class, or the part of the records that figures per class are about; of several labels the first, -1 for
-    none. `is_flagged`: the attack's own decision "member", at an operating point never chosen on the target.
-    `parts_NS`: bool, by record, where these parts overlap; None where `label` says it all. It is in no file.
-    """
-
-    attack: np.ndarray[Any, np.dtype[np.str_]]
-    target: np.ndarray[Any, np.dtype[np.int64]]
-    record: np.ndarray[Any, np.dtype[np.int64]]
-    label: np.ndarray[Any, np.dtype[np.int64]]
-    is_member: np.ndarray[Any, np.dtype[np.bool_]]
-    score: np.ndarray[Any, np.dtype[np.float64]]
-    is_flagged: np.ndarray[Any, np.dtype[np.bool_]]
-    parts_NS: np.ndarray[Any, np.dtype[np.bool_]] | None = None
-
-    @property
-    def classes(self) -> list[int]:
-        """Those with a row, ascending."""
-        if self.parts_NS is None:
-            return [int(each) for each in np.unique(self.label)]
-        return list(range(self.parts_NS.shape[1]))
-
-    def of_class(self, index: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """The rows of a class, bool."""
-        found: np.ndarray[Any, np.dtype[np.bool_]]
-        found = self.label == index if self.parts_NS is None else self.parts_NS[self.record, index]
-        return found
-
-    def class_name(self, row: int, names: Sequence[str]) -> str:
-        """The class of a row, or all labels of its record."""
-        if self.parts_NS is None:
-            return names[int(self.label[row])]
-        return ", ".join(compress(names, self.parts_NS[self.record[row]])) or "none"
-
-    @property
-    def columns(self) -> dict[str, np.ndarray[Any, Any]]:
-        """The columns of equal length, by name."""
-        return {name: column for name, column in vars(self).items() if name != "parts_NS"}
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TrainingCurves:
-    """Losses of one stack: `[E, K]` float64, epochs by models, NaN where a model had stopped.
-
-    `validation_loss_EK` is None where nothing was held out.
-    """
-
-    train_loss_EK: np.ndarray[Any, np.dtype[np.float64]]
-    validation_loss_EK: np.ndarray[Any, np.dtype[np.float64]] | None = None
 
 
 class AuditReport(_Section):

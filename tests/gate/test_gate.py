@@ -22,7 +22,8 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from, judge
 from mia_lightning.metrics.intervals.limits import advantage_limits, auc_limits
-from mia_lightning.reports.schema import GateSection, Scores, TrustSection
+from mia_lightning.reports.schema import GateSection, TrustSection
+from mia_lightning.reports.scores import Scores
 from mia_lightning.terminal.exit_codes import worst
 
 Numbers = NDArray[np.float64]

@@ -17,7 +17,8 @@ from mia_lightning.loggers.tensorboard import EVENTS, TensorBoardReport
 from mia_lightning.reports.curves import PrecisionRecallCurve, attack_curves
 from mia_lightning.reports.files import read_report, save_report
 from mia_lightning.reports.rows import headline_scalars
-from mia_lightning.reports.schema import AuditReport, Scores
+from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.scores import Scores
 
 pytest.importorskip("tensorboard", reason="needs TensorBoard: pip install 'mia-lightning[tensorboard]'")
 

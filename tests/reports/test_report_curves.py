@@ -16,7 +16,8 @@ from mia_lightning.reports.curves import (
 )
 from mia_lightning.reports.labels import label_places
 from mia_lightning.reports.plots import NUM_SERIES, line
-from mia_lightning.reports.schema import AuditReport, TrainingCurves
+from mia_lightning.reports.schema import AuditReport
+from mia_lightning.reports.scores import TrainingCurves
 
 
 def _rows(report, name):

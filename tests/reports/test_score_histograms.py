@@ -5,7 +5,7 @@ import pytest
 
 from mia_lightning.reports.histograms import NUM_BINS, score_histogram
 from mia_lightning.reports.plots import score_plot
-from mia_lightning.reports.schema import Scores
+from mia_lightning.reports.scores import Scores
 
 
 def scores_of(score: list[float], is_member: list[bool], is_flagged: list[bool] | None = None) -> Scores:

@@ -112,7 +112,7 @@ def read_features(
             found.numbers[column] = values
     if empty:
         found.remarks.append(f"{_columns(empty)} of {where} {_has(empty)} no value, and {_are(empty)} left out.")
-    _set_apart(found, table, label_N, where, keep_identifiers=keep_identifiers)
+    _set_apart(found, label_N, where, keep_identifiers=keep_identifiers)
     if not found.numbers and not found.categories:
         raise InputError(f"{table.place} has no column beside the label's to train on: add the features")
     _remark_constants(found, where)
@@ -159,7 +159,7 @@ def _encoded(table: Columns, column: str) -> tuple[list[str], Values]:
     return ["", *sorted(names)], code_N
 
 
-def _set_apart(found: Features, table: Columns, label_N: Values, where: str, *, keep_identifiers: bool) -> None:
+def _set_apart(found: Features, label_N: Values, where: str, *, keep_identifiers: bool) -> None:
     """Take out the columns of identifiers and of free text, or name them where they are kept."""
     texts = [
         column

@@ -40,7 +40,7 @@ def require(table: Columns, **named: str | Sequence[str] | None) -> set[str]:
     return {column for _, column in found}
 
 
-def listed(
+def listing_of_table(
     table: Columns,
     *,
     label_column: str,

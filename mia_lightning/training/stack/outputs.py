@@ -11,9 +11,9 @@ from mia_lightning.datasets.form import Records, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
+from mia_lightning.tasks.interface import AnswerForm
 
 Answer = Literal["logit", "probability", "itself"]
-Form = Literal["logits", "probabilities", "log_probabilities"]
 
 _OTHER_WEIGHTS = (-1, 2, -2, 30, -30, 1000, -1000)
 """Factors of all weights at once: with one of them a logit leaves [0, 1], also in half precision and deep networks."""
@@ -120,7 +120,7 @@ def are_log_probabilities(output_BC: Tensor) -> bool:
     return bool((output_BC <= tolerance).all()) and bool((output_BC.logsumexp(1).abs() <= tolerance).all())
 
 
-def form_of(output_BC: Tensor) -> Form:
+def form_of(output_BC: Tensor) -> AnswerForm:
     """What outputs are, by their own numbers."""
     if are_probabilities(output_BC):
         return "probabilities"

@@ -1,38 +1,40 @@
 """Recipes: everything that a trained model depends on beside its data and its seed."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import torch
 from pydantic import BeforeValidator, SkipValidation, model_validator
 from pydantic_core import ArgsKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from mia_lightning.datasets.augmentation import Augmentation
 from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError
-from mia_lightning.seeds import generator
 from mia_lightning.settings import settings
-from mia_lightning.settings.checking import shown
-from mia_lightning.settings.free_nodes import about_call
 from mia_lightning.settings.kinds import AtLeast1, Auto, FromList, Has, NotNegative, Positive
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.step.batches import LoadedBatches, StackBatches
+from mia_lightning.training.step.optimizers import (
+    MakeOptimizer,
+    MakeScheduler,
+    check_optimizer,
+    check_scheduler,
+    fused_where_possible,
+    steps_of,
+)
 from mia_lightning.training.step.own import OwnTraining
 from mia_lightning.training.step.rules import Batches, Gradients, Sampler
 
-MakeOptimizer = Callable[[Iterable[Tensor]], Optimizer]
-MakeScheduler = Callable[[Optimizer], LRScheduler]
 Objective = Callable[[Tensor, Tensor], Tensor]
 BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
@@ -49,8 +51,6 @@ DEFAULT_EPOCHS = 100
 class _Unset(int):
     """A number that nobody has set."""
 
-
-_STEPS_ONE_BY_ONE = 50_000  # of a schedule, about 0.3 s
 
 _BY_TARGET = Words("a class by its `_target_`, with `_partial_: true`")
 _AUGMENTATION = Has("refusal", "apply", words=Words("an augmentation", "augmentations by their `_target_`"))
@@ -200,11 +200,11 @@ class Recipe:
                 f"`training.batch_size` is {self.batch_size} and `training.batches_per_epoch` is "
                 f"{self.batches_per_epoch}; give exactly one of them."
             )
-        _check_optimizer(self.optimizer)
+        check_optimizer(self.optimizer)
         if self.scheduler is not None:
             parameter = nn.Parameter(torch.zeros(1))
             parameter.grad = torch.zeros(1)
-            _check_scheduler(self.scheduler, self.make_optimizer([parameter]))
+            check_scheduler(self.scheduler, self.make_optimizer([parameter]))
 
     @property
     def leaves_epochs_open(self) -> bool:
@@ -247,7 +247,7 @@ class Recipe:
         batches = max((self.steps_per_epoch(num_records) for num_records in num_records_K), default=1)
         each = math.ceil(batches / self.accumulate_batches) if self.scheduler_interval == "step" else 1
         taken = self.epochs * each
-        has = _steps_of(self, taken)
+        has = steps_of(self.scheduler, self.optimizer, taken)
         if has < taken:
             inner = f" of {each} steps" if self.scheduler_interval == "step" else ""
             rest = (
@@ -304,7 +304,7 @@ class Recipe:
 
     def make_optimizer(self, parameters: Iterable[Tensor]) -> Optimizer:
         """The optimiser of a stack."""
-        return _fused_where_possible(self.optimizer)(parameters)
+        return fused_where_possible(self.optimizer)(parameters)
 
     def check_records(self, shape: tuple[int, ...], form: Form | None = None) -> None:
         """Raise an `InputError` if records of this shape and form cannot be augmented or mixed."""
@@ -327,135 +327,8 @@ def default_recipe() -> Recipe:
     return Recipe()
 
 
-def _fused_where_possible(make_optimizer: MakeOptimizer) -> MakeOptimizer:
-    """The same optimiser with torch's fused implementation, unless the caller chose another."""
-    kind = make_optimizer.func if isinstance(make_optimizer, partial) else make_optimizer
-    chosen = getattr(make_optimizer, "keywords", {})
-    if kind not in (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD) or any(
-        chosen.get(name) is not None for name in ("fused", "foreach", "differentiable")
-    ):
-        return make_optimizer
-    return partial(make_optimizer, fused=True)  # type: ignore[call-arg]
-
-
-def _check_numbers(make: Callable[..., object], name: str) -> None:
-    """Refuse infinity and what is no number, which somebody else's class may take and train nothing with."""
-    for setting, value in getattr(make, "keywords", {}).items():
-        if any(isinstance(each, float) and not math.isfinite(each) for each in _each(value)):
-            raise SettingError(f"training.{name}", setting, f"is {shown(value)}; give a finite number.")
-
-
-def _each(value: object) -> Iterable[object]:
-    return value if isinstance(value, list | tuple) else [value]
-
-
-def _check_optimizer(make_optimizer: MakeOptimizer) -> None:
-    """Refuse an optimiser under which two models in a stack move otherwise than each alone.
-
-    Raises:
-        InputError: it cannot be made or step, is no optimiser, or couples the elements of a parameter.
-    """
-    _check_numbers(make_optimizer, "optimizer")
-    numbers = generator(0, "elementwise check")
-    start_K = torch.randn(2, 3, 4, generator=numbers, dtype=torch.float64)
-    gradient_SK = torch.randn(3, 2, 3, 4, generator=numbers, dtype=torch.float64)
-    # Scales far apart, so that any norm or statistic taken over both models shows.
-    gradient_SK[:, 1] *= 1e3
-
-    def moved(start: Tensor, gradient_S: Tensor) -> Tensor:
-        parameter = nn.Parameter(start.clone())
-        optimizer: object = _fused_where_possible(make_optimizer)([parameter])
-        if not isinstance(optimizer, Optimizer):
-            rest = f"makes {shown(optimizer)}, which is no torch.optim.Optimizer; set its `_target_` to one."
-            raise SettingError("training", "optimizer", rest)
-        for gradient in gradient_S:
-            parameter.grad = gradient.clone()
-            optimizer.step()
-        return parameter.detach() - start
-
-    try:
-        together = moved(start_K, gradient_SK)
-        alone = torch.stack([moved(start_K[k], gradient_SK[:, k]) for k in range(2)])
-    except SettingError:
-        raise
-    except Exception as error:  # somebody else's class may raise anything
-        raise about_call(error, make_optimizer, "training.optimizer", filled=("params",)) from error
-    # Displacements, in float64, so that a small learning rate hides nothing.
-    if not torch.allclose(together, alone, rtol=1e-6, atol=1e-6 * float(alone.abs().max())):
-        raise SettingError(
-            "training",
-            "optimizer",
-            f"is {_name(make_optimizer)}, which does not act element by element, so that the models of a stack would "
-            "move each other; use SGD, Adam, AdamW, RMSprop or another element-wise optimiser.",
-        )
-
-
-def _check_scheduler(make_scheduler: MakeScheduler, optimizer: Optimizer) -> None:
-    """Refuse a schedule that cannot be made or take its first step, or that follows a metric.
-
-    Args:
-        optimizer: of a parameter with a gradient, made for this check.
-
-    Raises:
-        InputError: it is refused.
-    """
-    _check_numbers(make_scheduler, "scheduler")
-    try:
-        scheduler: object = make_scheduler(optimizer)
-        if isinstance(scheduler, LRScheduler) and not isinstance(scheduler, ReduceLROnPlateau):
-            optimizer.step()  # torch warns of a schedule that steps before its optimiser
-            scheduler.step()
-    except Exception as error:  # somebody else's class may raise anything
-        raise about_call(error, make_scheduler, "training.scheduler", filled=("optimizer",)) from error
-    if isinstance(scheduler, ReduceLROnPlateau):
-        raise SettingError(
-            "training",
-            "scheduler",
-            "is ReduceLROnPlateau, which would let one model's loss set the learning rate of all; use a schedule that "
-            "is fixed beforehand, such as CosineAnnealingLR.",
-        )
-    if not isinstance(scheduler, LRScheduler):
-        rest = f"makes {shown(scheduler)}, which is no torch LRScheduler; set its `_target_` to one."
-        raise SettingError("training", "scheduler", rest)
-
-
-def _steps_of(recipe: Recipe, wanted: int) -> int:
-    """How many of the wanted steps the schedule takes before it fails: step by step, far ahead by leaps."""
-    assert recipe.scheduler is not None
-    parameter = nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.zeros(1)
-    optimizer = recipe.make_optimizer([parameter])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        schedule: Any = recipe.scheduler(optimizer)
-        optimizer.step()
-
-        def fails() -> bool:
-            try:
-                schedule.step()
-            except Exception:  # somebody else's class may raise anything
-                return True
-            return False
-
-        for step in range(min(wanted, _STEPS_ONE_BY_ONE)):
-            if fails():
-                return step
-        low, high = min(wanted, _STEPS_ONE_BY_ONE), wanted
-        while low < high:  # it takes `low` steps; more than `high` are not wanted
-            middle = (low + high + 1) // 2
-            schedule.last_epoch = middle - 1
-            low, high = (low, middle - 1) if fails() else (middle, high)
-        return low
-
-
 def _takes_logits(objective: Objective, num_classes: int) -> bool:
     """Whether the loss stays what it is when a number is added to all outputs of a record."""
     output_KBC = torch.linspace(0.1, 0.9, 2 * num_classes).view(1, 2, num_classes).softmax(-1)
     label_KB = torch.tensor([[0, num_classes - 1]])
     return torch.allclose(objective(output_KBC, label_KB), objective(output_KBC + 1, label_KB), atol=1e-5)
-
-
-def _name(factory: object) -> str:
-    while isinstance(factory, partial):
-        factory = factory.func
-    return getattr(factory, "__name__", repr(factory))
