@@ -122,6 +122,19 @@ class Found:
     notes: list[str] = field(default_factory=list)
     causes: list[tuple[float, str, str]] = field(default_factory=list)
 
+    def judged(self, correlation: float | None) -> Sanity:
+        """The verdict by what was found, with the likeliest cause."""
+        verdict: Verdict = "void" if self.void else "unconfirmed" if self.unconfirmed else "sound"
+        _, cause, mend = min(self.causes, key=lambda each: each[0], default=(0.0, None, None))
+        return Sanity(
+            verdict=verdict,
+            reasons=tuple(self.void or self.unconfirmed),
+            cause=cause,
+            mend=mend,
+            correlation=correlation,
+            notes=tuple(self.notes),
+        )
+
 
 def share(count: int, n: int) -> str:
     """In per cent, for sentences."""

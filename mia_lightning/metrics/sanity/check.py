@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import binom, hypergeom, norm
 
-from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity, Verdict, share
+from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity, share
 from mia_lightning.metrics.sanity.ranks import Correlation, stratified_correlation
 from mia_lightning.metrics.sanity.repairs import try_repairs
 
@@ -57,18 +57,7 @@ def check_target(
         found.unconfirmed += weak
         if weak:
             found.causes.append((0.9, *_UNKNOWN))
-    verdict: Verdict = "void" if found.void else "unconfirmed" if found.unconfirmed else "sound"
-    cause, mend = None, None
-    if found.causes:
-        _, cause, mend = min(found.causes, key=lambda each: each[0])
-    return Sanity(
-        verdict=verdict,
-        reasons=tuple(found.void or found.unconfirmed),
-        cause=cause,
-        mend=mend,
-        correlation=None if correlation is None else correlation.rho,
-        notes=tuple(found.notes),
-    )
+    return found.judged(None if correlation is None else correlation.rho)
 
 
 def _members_worse(answers: Answers, found: Found) -> None:

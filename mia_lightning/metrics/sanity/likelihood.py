@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from scipy.stats import binom, mannwhitneyu
 
-from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Sanity, Verdict
+from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Sanity
 from mia_lightning.metrics.sanity.check import correlated
 from mia_lightning.tasks import Task
 
@@ -55,18 +55,7 @@ def check_likelihood(
     _other_order(answers, moved, found)
     correlation = correlated(replace(answers, signal_N=said_N), peers, found, parts=task.strata_name)
     _no_better(task, utilities, found)
-    verdict: Verdict = "void" if found.void else "unconfirmed" if found.unconfirmed else "sound"
-    cause, mend = None, None
-    if found.causes:
-        _, cause, mend = min(found.causes, key=lambda each: each[0])
-    return Sanity(
-        verdict=verdict,
-        reasons=tuple(found.void or found.unconfirmed),
-        cause=cause,
-        mend=mend,
-        correlation=None if correlation is None else correlation.rho,
-        notes=tuple(found.notes),
-    )
+    return found.judged(None if correlation is None else correlation.rho)
 
 
 def _members_less_likely(answers: Answers, found: Found) -> None:
