@@ -121,7 +121,7 @@ class FromFile:
                 for text, found in zip(block, plain.encode_batch_fast(block), strict=True):
                     ids = found.ids
                     yield (ids if len(ids) <= most else cutting.encode(text).ids), len(ids)
-        except Exception as error:
+        except Exception as error:  # the package raises plain exceptions
             raise InputError(
                 f"the tokenizer '{self.file.absolute()}' fails on these texts with dataset.max_tokens={most} "
                 f"({first_line(error)}): give more tokens, or another tokenizer"
