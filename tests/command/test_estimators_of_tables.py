@@ -86,15 +86,16 @@ def test_a_pipeline_gets_what_pandas_reads(shared_data: Path, tmp_path: Path, ta
         population,
         target=mia.Estimator(pipeline, processes=1),
         membership=mia.Halves(),
-        shadow=mia.Real(count=4),
+        shadow=mia.Real(count=6),
         attacks=[mia.Loss(), mia.Lira()],
     )
     frame = pandas.read_csv(path, skipinitialspace=True, na_values="?")
+    frame = frame.astype({name: np.float32 for name in numbers})  # a step of float32 decides about a split
     assert frame["occupation"].isna().any()
     label = population.label_N.numpy()
     member_KN = observation.membership.member_KN.numpy()
     fits = [*observation.targets._fits, *observation.shadows._fits]  # type: ignore[attr-defined]
-    for signals, rows in ((observation.target_signals, slice(0, 1)), (observation.shadow_signals, slice(1, 5))):
+    for signals, rows in ((observation.target_signals, slice(0, 1)), (observation.shadow_signals, slice(1, 7))):
         for answer_NC, fit, member_N in zip(
             signals.log_probability_KANC[:, 0].numpy(), fits[rows], member_KN[rows], strict=True
         ):

@@ -150,6 +150,7 @@ def test_weights_of_records_reach_the_fit(task: str) -> None:
     assert not np.array_equal(found, fitted(tree, population).observe(population).log_probability_KANC[:, 0].numpy())
 
 
+@pytest.mark.slow
 def test_weights_are_part_of_a_key(tmp_path: Path) -> None:
     engine = Engine(seed=3, store=Store(dir=tmp_path))
     for population, found in ((people(), 0), (weighted(people()), 0), (weighted(people()), 2), (people(), 2)):
