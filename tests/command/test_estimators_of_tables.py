@@ -90,7 +90,7 @@ def test_a_pipeline_gets_what_pandas_reads(shared_data: Path, tmp_path: Path, ta
         attacks=[mia.Loss(), mia.Lira()],
     )
     frame = pandas.read_csv(path, skipinitialspace=True, na_values="?")
-    frame = frame.astype({name: np.float32 for name in numbers})  # a step of float32 decides about a split
+    frame = frame.astype(dict.fromkeys(numbers, np.float32))  # a step of float32 decides about a split
     assert frame["occupation"].isna().any()
     label = population.label_N.numpy()
     member_KN = observation.membership.member_KN.numpy()
