@@ -33,7 +33,7 @@ def report_markdown(report: AuditReport) -> str:
         markdown_table(heads, rows, 1),
         f"Target: train {utility} {target.train_accuracy:.3f}, test {utility} {target.test_accuracy:.3f}, "
         f"gap {target.generalization_gap:.3f}.",
-        "\n".join(f"- {markdown(each)}" for each in structure_sentences(report.structure)),
+        "\n".join(f"- {markdown(each)}" for each in structure_sentences(report.structure, report.dataset.values)),
         *(f"{heading[:1].upper()}{heading[1:]}: {markdown(said)}" for heading, said in exposed_sentences(report)),
         "\n".join(f"- {markdown(each)}" for each in advice(report)),
         f"Brackets are 95 % intervals for {' and '.join(dict.fromkeys(map(about, report.attacks)))}."

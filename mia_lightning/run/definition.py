@@ -248,9 +248,9 @@ class Audit:
             )
 
     def _check_models(self) -> None:
-        """Refuse shadow models that nothing makes."""
-        if self.shadow_estimators is not None:
-            self.shadow_estimators.check()
+        """Refuse models that nothing makes, or that do not answer as the task asks."""
+        for making in self.fitted_here:
+            making.check(self.population.task.outputs)
         if self.uses_networks and self.model is no_network:
             raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
 
@@ -267,6 +267,12 @@ class Audit:
             return replace(own, make=given)
         is_own = given == "own" or self.attacked.is_trained_here or self.model is no_network
         return self.attacked.own_kind if is_own else None
+
+    @property
+    def fitted_here(self) -> tuple[Making, ...]:
+        """What makes the estimators that are fitted here, of targets and of shadow models."""
+        of_target = self.attacked.own_kind if self.attacked.is_trained_here else None
+        return tuple(each for each in (of_target, self.shadow_estimators) if each is not None)
 
     @property
     def uses_networks(self) -> bool:

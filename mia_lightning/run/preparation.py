@@ -158,7 +158,7 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
     """Say what weights do.
 
     Raises:
-        InputError: the models are trained by a service, which is given none.
+        InputError: the models are trained by a service, which is given none, or are estimators that take none.
     """
     has_own = audit.population.weight_N is not None
     if not has_own and audit.training.class_weights is None:
@@ -168,6 +168,12 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
             f"The records of population {audit.population.name!r} have weights, but models are trained by the "
             "service of `target`, which is given records and labels alone; leave the weights out."
         )
+    for making in audit.fitted_here if has_own else ():
+        if not making.takes_weights:
+            raise InputError(
+                f"The records of population {audit.population.name!r} have weights, and the `fit` of {making.name} "
+                "takes no `sample_weight`; leave the weights out, or use another estimator."
+            )
     stages.remark(
         "The losses that models are trained with are weighted by the records' weights and `training.class_weights`, as "
         "far as these are given; attacks and accuracies read each record without its weight.",

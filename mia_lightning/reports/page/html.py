@@ -68,7 +68,7 @@ def html_page(report: AuditReport, curves: Mapping[str, AttackCurves]) -> str:
             lowest_rate=dict(list(selection.worst_rates(report).items())[:1]),
             pairs=selection.knowledge_pairs(report),
             threats=threat_sentences(report),
-            structure=structure_sentences(report.structure),
+            structure=structure_sentences(report.structure, report.dataset.values),
             converging=[attack for attack in report.attacks if attack.convergence is not None],
             rates=_rates(report),
             estimands=list(dict.fromkeys(map(words.about, report.attacks))),

@@ -1,5 +1,7 @@
 """What the structure of the targets gives away by itself, beside the attacks, as tabular disclosure control asks."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mia_lightning.reports.schema import LeavesSection, StructureSection
@@ -22,13 +24,18 @@ def structure_section(observation: Observation) -> StructureSection | None:
     return StructureSection(leaves=LeavesSection(**means))
 
 
-def structure_sentences(section: StructureSection | None) -> list[str]:
-    """A sentence for each indicator."""
+def structure_sentences(section: StructureSection | None, values: Sequence[str] = ()) -> list[str]:
+    """A sentence for each indicator.
+
+    Args:
+        values: names of the numbers that are predicted; () for classes.
+    """
     if section is None:
         return []
     leaves = section.leaves
     if leaves is None:
         return ["What the structure of the target discloses is not known: its leaves cannot be read."]
+    what = "value" if values else "class"
     each = leaves.num_leaves / leaves.num_records
     trees = "1 tree" if leaves.num_trees == 1 else f"{leaves.num_trees:,.0f} trees"
     return [
@@ -36,5 +43,5 @@ def structure_sentences(section: StructureSection | None) -> list[str]:
         f"training records, {each:.2f} each: {'enough to hold every record' if each >= 1 else 'fewer than records'}.",
         f"Alone in a leaf: {100 * leaves.alone:.1f} % of the training records are the only one in a leaf of some tree.",
         f"Disclosed by a group: {100 * leaves.disclosed:.1f} % of the training records are, in some tree, in a leaf of "
-        f"2 to {FEWEST - 1} records of one class, so that whoever knows that somebody is among them knows the class.",
+        f"2 to {FEWEST - 1} records of one {what}, so that whoever knows that somebody is among them knows the {what}.",
     ]

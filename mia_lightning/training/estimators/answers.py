@@ -1,4 +1,4 @@
-"""What an estimator's answers stand for: the one place where they become log probabilities. No torch.
+"""What an estimator's answers stand for: the one place where they become log probabilities or numbers. No torch.
 
 The votes of an ensemble have atoms: the share of its trees that vote for a class is a multiple of 1 / trees, and often
 0 or 1. Shares are smoothed, (v + 1 / C) / (trees + 1), so that they add up to 1 and no class is impossible; with two
@@ -9,7 +9,7 @@ smoothed by the number of training records in its leaf, nearest neighbours by th
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,35 @@ class Way:
     column_c: tuple[int, ...]
     votes: Votes
     num_records: int
+
+    def answers(self, estimator: Any, x_B: Any, num_outputs: int, known_c: Sequence[int]) -> Array:
+        """As `log_probabilities`."""
+        return log_probabilities(estimator, self, x_B, num_outputs, known_c)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersWay(Way):
+    """How a fitted regressor is asked: by `predict`."""
+
+    method: str = "predict"
+    column_c: tuple[int, ...] = ()
+    votes: Votes = field(default_factory=Votes)
+
+    def answers(self, estimator: Any, x_B: Any, num_outputs: int, known_c: Sequence[int]) -> Array:
+        """Its predictions in the unit of the labels, float32 `[B, D]`.
+
+        Raises:
+            InputError: they are not D finite numbers for each record.
+        """
+        given = np.asarray(estimator.predict(x_B))
+        right = given.size == len(x_B) * num_outputs and len(given) == len(x_B) and given.dtype.kind in "fiub"
+        if not right or not np.isfinite(given).all():
+            raise InputError(
+                f"{type(estimator).__name__}.predict gives {given.dtype} of shape {list(given.shape)}, which is not "
+                f"{num_outputs} finite {'number' if num_outputs == 1 else 'numbers'} for each of {len(x_B)} records; "
+                "give a regressor."
+            )
+        return given.reshape(len(x_B), num_outputs).astype(np.float32)
 
 
 def way_of(estimator: Any, x_n: Any, class_n: Array, known_c: Sequence[int], *, weighs_leaves: bool = True) -> Way:

@@ -19,10 +19,18 @@ from mia_lightning.seeds import derive
 from mia_lightning.store.identity import Identity
 from mia_lightning.training.engine import Engine, Reuse
 from mia_lightning.training.estimators.fitting import Answered, Fit, Kind, fit_and_answer
+from mia_lightning.training.estimators.frames import Records
 from mia_lightning.training.estimators.kept import KeptFits, kept_fits
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure
-from mia_lightning.training.estimators.making import described, new_estimator, takes_table
+from mia_lightning.training.estimators.making import (
+    Outputs,
+    described,
+    is_estimator,
+    new_estimator,
+    takes_table,
+    weights_keyword,
+)
 from mia_lightning.training.estimators.pool import in_pool, refused_by_pool
 from mia_lightning.training.estimators.table import records_of
 from mia_lightning.training.kept_answers import KeptAnswers
@@ -55,13 +63,26 @@ class Making:
         """What reports call the estimators."""
         return described(self.make)
 
-    def check(self) -> None:
-        """Refuse what makes no classifier.
+    def check(self, outputs: Outputs | None = None) -> None:
+        """Refuse what makes no estimator that answers so.
+
+        Args:
+            outputs: what answers must stand for; None where that is not known yet.
 
         Raises:
             InputError: as `new_estimator`.
         """
-        new_estimator(self.make)
+        new_estimator(self.make, outputs)
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether records can be weighted in a fit."""
+        return weights_keyword(new_estimator(self.make, None)) is not None
+
+    @property
+    def unfitted(self) -> Any:
+        """What makes them, small enough to be sent to other processes: without what it has learnt."""
+        return new_estimator(self.make, None) if is_estimator(self.make) else self.make
 
     @property
     def num_processes(self) -> int:
@@ -71,7 +92,7 @@ class Making:
     def used(self, tell: Callable[[str], object]) -> int:
         """How many processes are used: one for what cannot be sent to another process, which is said."""
         processes = self.num_processes
-        reason = refused_by_pool(self.make) if processes > 1 else None
+        reason = refused_by_pool(self.unfitted) if processes > 1 else None
         if reason is not None:
             tell(
                 f"The estimator {self.name} cannot be sent to other processes ({reason}), so that all are fitted in "
@@ -134,7 +155,7 @@ class EstimatorModels(Models):
 
     @property
     def kind(self) -> KindOfModel:
-        return kind_of_estimator(new_estimator(self._making.make))
+        return kind_of_estimator(new_estimator(self._making.make, None))
 
     @property
     def trained_by(self) -> Literal["run"]:
@@ -169,7 +190,7 @@ class EstimatorModels(Models):
         wanted: Tensor | None = None,
         answered: Callable[[int], object] | None = None,
     ) -> Signals:
-        """The logarithms of the answers (`answers.log_probabilities`); NaN for a model that could not be fitted.
+        """The logarithms of the answers, or numbers (`answers.Way`); NaN for a model that could not be fitted.
 
         Raises:
             InputError: an estimator does not take the records, or the answers fit neither memory nor disk.
@@ -187,8 +208,13 @@ class EstimatorModels(Models):
                 answered(len(index))
         if left:
             self._ask(log_KANC, left, population, wanted_KN, answered)
-        form = AnswerForm(kind="labels") if self.method == "predict" else AnswerForm()
-        return Signals(log_probability_KANC=log_KANC, form=form, room=room, atoms=self.atoms)
+        form = AnswerForm(kind="labels") if self.shows_labels_alone else AnswerForm()
+        return Signals(log_probability_KANC=log_KANC, form=form, room=room, atoms=self.atoms, task=population.task)
+
+    @property
+    def shows_labels_alone(self) -> bool:
+        """Whether they answer with a class, and no probability of it."""
+        return self._kind_of_fits.outputs == "classes" and self.method == "predict"
 
     def _fill(self, log_ANC: Tensor, k: int, population: Population, index: Tensor) -> bool:
         """Whether the model was asked about these records when it was fitted."""
@@ -290,28 +316,16 @@ def fit_estimators(
         role: of the models, such as "shadow".
 
     Raises:
-        InputError: what is made is no classifier, does not take the records, or a process ended.
+        InputError: what is made does not answer as the task asks, does not take the records, or a process ended.
     """
-    making.check()
+    making.check(population.task.outputs)
     folder = Path(tempfile.mkdtemp(prefix="mia-estimators-"))
     population = population.to("cpu")
     records = records_of(population, folder / "records", normalised=making.normalised)
-    kind = Kind(
-        make=making.make,
-        records=records,
-        num_classes=population.num_classes,
-        weighs_leaves=making.weighs_leaves,
-    )
+    kind = _kind(making, records, population)
     weakref.finalize(kind, shutil.rmtree, folder, ignore_errors=True)  # which all selections of the models share
-    label_N = population.label_N.numpy()
     fits = [
-        Fit(
-            number=k,
-            seed=derive(engine.seed, "estimator", role, k),
-            index_n=index_n.numpy(),
-            class_n=label_N[index_n.numpy()],
-            path=str(folder / f"{k}.fitted"),
-        )
+        _fit(k, derive(engine.seed, "estimator", role, k), population, index_n, path=str(folder / f"{k}.fitted"))
         for k, index_n in enumerate(records_K)
     ]
     remark = engine.stages.remark
@@ -328,7 +342,7 @@ def fit_estimators(
     asked = [asked_N.nonzero().squeeze(1) for asked_N in asked_KN.cpu()]
     fitting = _Fitting(making, engine, kind, fits, folder, asked, kept, role)
     answered = fitting.run(KeptAnswers.of(None if kept is None else kept.models, population, asked_KN.cpu()))
-    if records.layout.is_table and not takes_table(new_estimator(making.make)):
+    if records.layout.is_table and not takes_table(new_estimator(making.make, None)):
         remark(
             f"{role}: {making.name} takes no columns by name: a ColumnTransformer that is fitted on each model's own "
             "training records gives it one-hot categories, and medians in the place of missing numbers.",
@@ -341,6 +355,29 @@ def fit_estimators(
     return models
 
 
+def _kind(making: Making, records: Records, population: Population) -> Kind:
+    return Kind(
+        make=making.unfitted,
+        records=records,
+        num_outputs=population.num_classes,
+        outputs=population.task.outputs,
+        weighs_leaves=making.weighs_leaves,
+    )
+
+
+def _fit(number: int, seed: int, population: Population, index_n: Tensor, *, path: str) -> Fit:
+    """A fit on these records of the population, which is on the CPU."""
+    weight_N = population.weight_N
+    return Fit(
+        number=number,
+        seed=seed,
+        index_n=index_n.numpy(),
+        label_n=population.label_N[index_n].numpy(),
+        path=path,
+        weight_n=None if weight_N is None else weight_N[index_n].numpy(),
+    )
+
+
 def seconds_of_a_fit(making: Making, population: Population, index_n: Tensor) -> float:
     """How long one takes here and now, with its answers for all records; nothing is kept.
 
@@ -350,9 +387,8 @@ def seconds_of_a_fit(making: Making, population: Population, index_n: Tensor) ->
     population = population.to("cpu")
     with tempfile.TemporaryDirectory(prefix="mia-estimators-") as folder:
         records = records_of(population, Path(folder) / "records", normalised=making.normalised)
-        index = index_n.numpy()
-        fit = Fit(number=0, seed=0, index_n=index, class_n=population.label_N.numpy()[index], path="")
-        kind = Kind(make=making.make, records=records, num_classes=population.num_classes)
+        fit = _fit(0, 0, population, index_n, path="")
+        kind = _kind(making, records, population)
         answered = fit_and_answer(kind, fit, records, np.arange(len(population)), True)
     if answered.failure is not None:
         raise InputError(
@@ -401,7 +437,7 @@ class _Fitting:
             return found
         for fit in self._fits:
             known = self._kept.find(fit.number)
-            log_AnC = None if known is None else answers.read_one(fit.number, 1, self._kind.num_classes)
+            log_AnC = None if known is None else answers.read_one(fit.number, 1, self._kind.num_outputs)
             if known is not None and log_AnC is not None:
                 np.save(_answers_path(self._folder, fit.number), log_AnC[0].numpy())
                 found[fit.number] = known
@@ -427,8 +463,8 @@ class _Fitting:
             return
         self._engine.stages.remark(
             f"{self._role}: {self._making.name} is not determined by its seed: fitted twice on the same records, it "
-            f"answers otherwise, by up to {np.abs(first.log_nC - second.log_nC).max():.3g} nats, so that this run "
-            "cannot be repeated to the digit."
+            f"answers otherwise, by up to {np.abs(first.log_nC - second.log_nC).max():.3g}"
+            f"{' nats' if self._kind.outputs == 'classes' else ''}, so that this run cannot be repeated to the digit."
         )
 
     def _keep(self, each: Answered, answers: KeptAnswers | None) -> None:
@@ -451,7 +487,7 @@ def _say_method(models: EstimatorModels, remark: Callable[..., object], role: st
     name = models.architecture_name
     if models.method == "decision_function":
         remark(f"{role}: {name} has no predict_proba: its scores are taken for logits.", kind="note")
-    elif models.method == "predict":
+    elif models.shows_labels_alone:
         remark(f"{role}: {name} has neither predict_proba nor decision_function: it shows labels alone.", kind="note")
 
 

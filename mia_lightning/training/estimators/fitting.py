@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from mia_lightning.errors import InputError, first_line
-from mia_lightning.training.estimators.answers import Way, log_probabilities, way_of
+from mia_lightning.training.estimators.answers import NumbersWay, Way, way_of
 from mia_lightning.training.estimators.frames import Array, Records
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import ready, seeded_alone
+from mia_lightning.training.estimators.making import Outputs, ready, seeded_alone, weights_keyword
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,13 +25,15 @@ class Kind:
     Attributes:
         make: an estimator to clone, or what makes one.
         records: of the population that they are fitted on.
-        num_classes: C.
+        num_outputs: C classes, or D numbers.
+        outputs: which of these.
         weighs_leaves: as of `way_of`.
     """
 
     make: Any
     records: Records
-    num_classes: int
+    num_outputs: int
+    outputs: Outputs = "classes"
     weighs_leaves: bool = True
 
 
@@ -42,15 +44,17 @@ class Fit:
     Attributes:
         number: k.
         seed: of all that is random in it.
-        index_n, class_n: its training records and their classes.
+        index_n, label_n: its training records and their classes, or their numbers `[n]` or `[n, D]`.
         path: of the file of the fitted estimator.
+        weight_n: how much each counts in the fit; None for the same.
     """
 
     number: int
     seed: int
     index_n: Array
-    class_n: Array
+    label_n: Array
     path: str
+    weight_n: Array | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +80,7 @@ class Answered:
 
     Attributes:
         number: k.
-        log_nC: float32; the answers for the records asked about; None where it could not be fitted.
+        log_nC: float32; the answers for the records asked about (`Way.answers`); None where it could not be fitted.
         failure: why it could not be fitted, a clause; None where it could.
         atoms: as of `Votes`.
         method: by which it answers.
@@ -114,12 +118,10 @@ def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew:
                     _write(fitted, fit.path)
             log_nC = np.concatenate(
                 [
-                    log_probabilities(
-                        fitted.estimator, fitted.way, records.rows(part), kind.num_classes, fitted.known_c
-                    )
+                    fitted.way.answers(fitted.estimator, records.rows(part), kind.num_outputs, fitted.known_c)
                     for part in _parts(asked_n)
                 ]
-                or [np.zeros((0, kind.num_classes), np.float32)]
+                or [np.zeros((0, kind.num_outputs), np.float32)]
             )
     except InputError as error:
         return Answered(number=fit.number, failure=str(error), said=tuple(said))
@@ -145,22 +147,37 @@ def _parts(index_n: Array) -> list[Array]:
 
 def _fitted(kind: Kind, fit: Fit) -> Fitted:
     x_n = kind.records.rows(fit.index_n)
-    classes = np.arange(kind.num_classes)
     estimator = ready(kind.make, kind.records.layout, fit.seed)
-    present_c, own_n = np.unique(fit.class_n, return_inverse=True)
-    known_c, given_n = classes, fit.class_n
+    weights = _weights(estimator, fit)
+    if kind.outputs == "numbers":
+        estimator.fit(x_n, fit.label_n, **weights)
+        numbers = NumbersWay(num_records=len(fit.label_n))
+        structure = structure_of(estimator, x_n, fit.label_n)
+        return Fitted(estimator=estimator, way=numbers, known_c=(), structure=structure)
+    present_c, own_n = np.unique(fit.label_n, return_inverse=True)
+    known_c, given_n = np.arange(kind.num_outputs), fit.label_n
     try:
-        estimator.fit(x_n, given_n)
+        estimator.fit(x_n, given_n, **weights)
     except Exception:
         if len(present_c) == present_c[-1] + 1:  # numbered without gaps as they are
             raise
         # Some refuse numbers of classes with a gap, as a resample without one of them has.
         estimator = ready(kind.make, kind.records.layout, fit.seed)
         known_c, given_n = present_c, own_n
-        estimator.fit(x_n, given_n)
+        estimator.fit(x_n, given_n, **weights)
     known = tuple(int(c) for c in known_c)
     way = way_of(estimator, x_n, given_n, known, weighs_leaves=kind.weighs_leaves)
     return Fitted(estimator=estimator, way=way, known_c=known, structure=structure_of(estimator, x_n, given_n))
+
+
+def _weights(estimator: Any, fit: Fit) -> dict[str, Array]:
+    """The weights of the training records as its `fit` takes them; nothing where they have none."""
+    if fit.weight_n is None:
+        return {}
+    keyword = weights_keyword(estimator)
+    if keyword is None:
+        raise InputError(f"{type(estimator).__name__}.fit takes no weights of records; leave the weights out.")
+    return {keyword: fit.weight_n}
 
 
 def _write(fitted: Fitted, path: str) -> None:

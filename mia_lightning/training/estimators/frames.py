@@ -60,8 +60,8 @@ class Records:
     def rows(self, index_B: Array) -> Any:
         """The records of these numbers: float32 `[B, F]`, or a table with a column for each name.
 
-        A table is a pandas DataFrame where pandas is installed, else an array of objects. Numbers that are missing are
-        NaN, categories are texts.
+        A table is a pandas DataFrame where pandas is installed, else an array of objects. Categories are texts, and
+        what is missing is NaN, as in a table that pandas reads.
         """
         numbers_BF = np.array(_mapped(f"{self.folder}/numbers.npy")[index_B])
         has_codes = bool(self.layout.categories)
@@ -79,10 +79,10 @@ def as_given(layout: Layout, numbers_BF: Array, codes_BM: Array | None) -> Any:
 
 
 def _texts(code_B: Array, names: Sequence[str]) -> Array:
-    """The names of codes, as an array of objects; a code without a name is written as a number."""
+    """The names of codes, as an array of objects: NaN for the empty one, that of a gap; without names, the numbers."""
     if not names:
         return np.array([str(code) for code in code_B.tolist()], object)
-    return np.array([*names], object)[code_B]
+    return np.array([name or np.nan for name in names], object)[code_B]
 
 
 def _table(columns: Sequence[str], values: Sequence[Array]) -> Any:

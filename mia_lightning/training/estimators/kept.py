@@ -102,12 +102,17 @@ def kept_fits(
         return None
     stack = digest(common)
     digest_N = population.record_digests()
-    keys = tuple(digest([stack, fit.seed, identity(digest_N[fit.index_n]), identity(fit.class_n)]) for fit in fits)
+    keys = tuple(digest([stack, fit.seed, identity(digest_N[fit.index_n]), *_labels(fit)]) for fit in fits)
     return KeptFits(store=store, stack=stack, key_K=keys, common=common, tell=tell)
 
 
+def _labels(fit: Fit) -> list[Identity]:
+    """What a fit depends on beside the records as they are: their labels and weights."""
+    return [identity(each) for each in (fit.label_n, fit.weight_n) if each is not None]
+
+
 def _common(make: Any, population: Population, *, role: str, seed: int, how: Sequence[bool]) -> dict[str, Identity]:
-    made = new_estimator(make)
+    made = new_estimator(make, None)
     constants = [population.scale, population.mean, population.std] if how[0] else None
     form = None if population.form is None else population.form.described()
     return {

@@ -23,8 +23,8 @@ class Structure:
         num_nodes: of all trees.
         num_records: that the model was trained on.
         alone: share of the training records that are alone in a leaf of some tree.
-        disclosed: share of the training records in a leaf, of some tree, of one class with fewer than `FEWEST` members
-            and more than one.
+        disclosed: share of the training records in a leaf, of some tree, of one class, or one number, with fewer than
+            `FEWEST` members and more than one.
     """
 
     num_trees: int
@@ -35,11 +35,11 @@ class Structure:
     disclosed: float
 
 
-def structure_of(estimator: Any, x_n: Any, class_n: Array) -> Structure | None:
+def structure_of(estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
     """Of a tree or an ensemble of trees of scikit-learn; None where it is not known.
 
     Args:
-        x_n, class_n: the training records and their classes.
+        x_n, label_n: the training records and their classes, or their numbers `[n]` or `[n, D]`.
     """
     try:
         with warnings.catch_warnings():
@@ -48,6 +48,7 @@ def structure_of(estimator: Any, x_n: Any, class_n: Array) -> Structure | None:
             trees = _trees(inner)
             if not trees:
                 return None
+            class_n = np.unique(label_n, axis=0, return_inverse=True)[1].reshape(-1)
             return _structure(trees, [np.asarray(tree.apply(x_n)) for tree in trees], class_n)
     except Exception:  # of an object that only looks like trees
         return None

@@ -9,7 +9,7 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from mia_lightning.training.estimators.frames import Layout
 
 ANSWERS = ("predict_proba", "decision_function", "predict")
 """The methods that answer, the most telling one first."""
+
+Outputs = Literal["classes", "labels", "numbers"]
+"""What answers stand for, as of a task."""
 
 _SEEDS = ("random_state", "random_seed")
 _THREADS = ("n_jobs", "nthread", "thread_count", "num_threads")
@@ -31,18 +34,21 @@ def is_estimator(value: object) -> bool:
 
 
 def is_fitted(estimator: object) -> bool:
-    """Whether it has learnt its classes, as a classifier has after `fit`."""
+    """Whether it has learnt its classes, as a classifier has after `fit`; of a regressor, whether it has learnt."""
     try:
-        return getattr(estimator, "classes_", None) is not None
+        return getattr(estimator, "classes_", None) is not None or (_is_regressor(estimator) and _has_learnt(estimator))
     except Exception:  # such as the NotFittedError of a property
         return False
 
 
-def new_estimator(make: Any) -> Any:
+def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
     """An estimator that is not fitted: a clone of one, or what a function or class makes.
 
+    Args:
+        outputs: what it must answer with; None for whatever it does.
+
     Raises:
-        InputError: it cannot be made, is no classifier, or lacks `fit` or an answer.
+        InputError: it cannot be made, answers with something else, or lacks `fit` or an answer.
     """
     what = f"`estimator` {_name(make)}"
     try:
@@ -62,14 +68,40 @@ def new_estimator(make: Any) -> Any:
         raise InputError(
             f"{what} gives a {type(made).__name__}, which has none of {', '.join(ANSWERS)}; give a classifier."
         )
-    if _is_regressor(made):
-        raise InputError(f"{what} gives a {type(made).__name__}, which predicts numbers; give a classifier.")
+    if outputs is not None:
+        _check_outputs(made, outputs, f"{what} gives a {type(made).__name__}")
     return made
+
+
+def _check_outputs(made: Any, outputs: Outputs, what: str) -> None:
+    if outputs == "classes" and _is_regressor(made):
+        raise InputError(f"{what}, which predicts numbers; give a classifier.")
+    if outputs == "numbers" and (_is_classifier(made) or not hasattr(made, "predict")):
+        raise InputError(f"{what}, which predicts classes, and the records have numbers; give a regressor.")
+    if outputs == "labels":
+        raise InputError(
+            f"{what}, and estimators are fitted to one class or to numbers for each record, not to several labels; use "
+            "a network of `model`."
+        )
+
+
+def weights_keyword(estimator: Any) -> str | None:
+    """The keyword by which its `fit` takes weights of records; None where it takes none."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    if has_fit_parameter(estimator, "sample_weight"):
+        return "sample_weight"
+    if hasattr(estimator, "steps"):
+        name, last = estimator.steps[-1]
+        inner = weights_keyword(last)
+        return None if inner is None else f"{name}__{inner}"
+    is_search = hasattr(estimator, "estimator") and hasattr(estimator, "refit")  # which hands on what it is given
+    return weights_keyword(estimator.estimator) if is_search else None
 
 
 def ready(make: Any, layout: Layout, seed: int) -> Any:
     """A new estimator for records of this layout: every part of it is seeded by name and uses one thread."""
-    made = new_estimator(make)
+    made = new_estimator(make, None)
     if layout.is_table and not takes_table(made):
         made = with_columns(made, layout)
     changed: dict[str, int | None] = {}
@@ -117,7 +149,7 @@ def with_columns(estimator: Any, layout: Layout) -> Any:
 
 def described(make: Any) -> str:
     """What reports call the estimator: its class, with the parameters that differ from their defaults."""
-    made = new_estimator(make)
+    made = new_estimator(make, None)
     text = one_line(" ".join(repr(made).split()))
     if text.startswith("<") or len(text) > _LONGEST:
         steps = getattr(made, "steps", None)
@@ -176,6 +208,22 @@ def _is_regressor(estimator: Any) -> bool:
         return is_regressor(estimator) and not is_classifier(estimator)
     except Exception:  # of another library, which has no tags
         return getattr(estimator, "_estimator_type", None) == "regressor"
+
+
+def _is_classifier(estimator: Any) -> bool:
+    from sklearn.base import is_classifier
+
+    try:
+        return bool(is_classifier(estimator))
+    except Exception:  # of another library, which has no tags
+        return getattr(estimator, "_estimator_type", None) == "classifier"
+
+
+def _has_learnt(estimator: Any) -> bool:
+    from sklearn.utils.validation import check_is_fitted
+
+    check_is_fitted(estimator)  # raises where it has not
+    return True
 
 
 def _name(make: Any) -> str:
