@@ -158,7 +158,7 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
     """Say what weights do.
 
     Raises:
-        InputError: the models are trained by a service, which is given none.
+        InputError: the models are trained by a service, or are estimators, which are given none.
     """
     has_own = audit.population.weight_N is not None
     if not has_own and audit.training.class_weights is None:
@@ -168,6 +168,14 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
             f"The records of population {audit.population.name!r} have weights, but models are trained by the "
             "service of `target`, which is given records and labels alone; leave the weights out."
         )
+    has_fits = audit.attacked.is_trained_here and audit.attacked.own_kind is not None
+    if has_own and (has_fits or audit.shadow_estimators is not None):
+        raise InputError(
+            f"The records of population {audit.population.name!r} have weights, but estimators are fitted without any; "
+            "leave the weights out, or attack a network."
+        )
+    if not audit.uses_networks:
+        return  # `training` has no effect
     stages.remark(
         "The losses that models are trained with are weighted by the records' weights and `training.class_weights`, as "
         "far as these are given; attacks and accuracies read each record without its weight.",
