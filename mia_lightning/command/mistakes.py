@@ -309,8 +309,8 @@ def _absent(node: Any) -> str | None:
     if found is None or hasattr(found, name):
         return None
     names = [each for each in vars(found) if not each.startswith("_")]
-    own = [each for each in names if getattr(vars(found)[each], "__module__", None) == module]
-    return f"{module} has no `{name}`{nearest(name, names)}; it has {', '.join(own[:10]) or 'nothing of its own'}"
+    own = [each for each in names if f"{getattr(vars(found)[each], '__module__', None)}.".startswith(f"{module}.")]
+    return f"{module} has no `{name}`{nearest(name, names)}{'; it has ' if own else ''}{', '.join(own[:10])}"
 
 
 def _inner(node: Any, key: str) -> Any:

@@ -1,5 +1,6 @@
 """Your own recordings: a folder or a zip file of class folders, or a table that lists files."""
 
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -141,6 +142,11 @@ def _listed(
         raise InputError(
             f"`{given[0]}` is set, but not `dataset.path_column`: name the column of a table that holds the paths of "
             "the recordings, or leave both out for a folder of class folders"
+        )
+    if place.is_file() and not zipfile.is_zipfile(place) and place.suffix.lower() != ".zip":
+        raise InputError(
+            f"'{place}' is neither a folder nor a zip file: set dataset.path to one, or, where it is a table, "
+            "dataset.path_column and dataset.label_column to its columns"
         )
     with opened(place, _RECORDINGS) as (names, read):
         paths = paths_of(names, folder, place, _RECORDINGS)

@@ -52,6 +52,11 @@ def read_members(path: Path, num_records: int, record_names: Sequence[str] = ())
     if has_names:
         number_of = _Numbers(record_names, origin)
         lines = [[str(number_of(line[0])), *line[1:]] for line in lines]
+    if not record_names and lines and _names_records(lines[0]):
+        raise InputError(
+            f"{origin} lists names under the header {','.join(lines[0])}, but the records have none; name the column "
+            "that holds them (dataset.id_column), or list numbers of rows under the header row."
+        )
     for number, line in enumerate(lines, start=1):
         if len(line) != len(header) or not all(cell.isdecimal() for cell in line) or line[1:] not in ([], ["0"], ["1"]):
             raise InputError(
@@ -94,7 +99,8 @@ class _Numbers:
         near = difflib.get_close_matches(name, self._names, n=1)
         raise InputError(
             f"{self._origin} names {name!r}, which is none of the {len(self._names)} records"
-            f"{f' (did you mean {near[0]!r}?)' if near else ''}; write paths below the data set, or file names."
+            f"{f' (did you mean {near[0]!r}?)' if near else ''}; write their names as the data set has them, of files "
+            "the paths below it, or the file names."
         )
 
 

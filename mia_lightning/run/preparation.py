@@ -174,6 +174,8 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
                 f"The records of population {audit.population.name!r} have weights, and the `fit` of {making.name} "
                 "takes no `sample_weight`; leave the weights out, or use another estimator."
             )
+    if not audit.uses_networks:
+        return  # `training` has no effect
     stages.remark(
         "The losses that models are trained with are weighted by the records' weights and `training.class_weights`, as "
         "far as these are given; attacks and accuracies read each record without its weight.",

@@ -135,7 +135,9 @@ def _check_likelihood(
         source = torch.from_numpy(np.ascontiguousarray(source_N))
         other = replace(target, log_probability_KANC=target.log_probability_KANC[:, :, source])
         moved[cause] = (log_confidence(other, label_N)[0].numpy(), judged_N)
-    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved)
+    members = [*_other_members(answers)]
+    outside_N = peers.mean_out_N(log_confidence(shadows, label_N).numpy())
+    return check_likelihood(task, answers, _said(target)[0].numpy(), peers, utilities, moved, members, outside_N)
 
 
 def _said(signals: Signals) -> Tensor:

@@ -369,6 +369,10 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
         (["membership._target_=builtins.dict"], ["`membership` is {", "conf/membership"]),
         (["logger._target_=collections.OrderedDict"], ["`logger` is OrderedDict()", "conf/logger"]),
         (["model=custom", "model._target_=torch.nn.Lineer"], ["torch.nn has no `Lineer` (did you mean `Linear`?)"]),
+        (
+            ["target=estimator", "target.estimator._target_=sklearn.ensemble.RandomForrestClassifier"],
+            ["did you mean `RandomForestClassifier`?); it has ", "ForestClassifier, "],
+        ),
         (["model=custom", "model._target_=Net"], ["`_target_` is Net, without its module"]),
         (["model._target_=torch.nn.Linear"], ["`model._target_` is of your own; add model=custom"]),
     ],

@@ -214,6 +214,10 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "none")
     with pytest.raises(InputError, match=r"is not a file: set dataset\.path to the table"):
         load(tmp_path / "none.csv", path_column="file", label_column="word")
+    table = tmp_path / "list.csv"
+    table.write_text("file,word\n0.wav,a\n")
+    with pytest.raises(InputError, match=r"list\.csv' is neither .*dataset\.path_column"):
+        load(table)
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

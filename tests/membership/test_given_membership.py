@@ -255,6 +255,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a fraction": ("m.csv", text_file("1.0\n"), "has '1.0' as its entry 1; expected row"),
     "a superscript": ("m.csv", text_file("²\n"), "has '²' as its entry 1"),
     "another header": ("m.csv", text_file("index\n1\n"), r"has 'index' as its entry 1; .*\(a header `row` or"),
+    "names of records without any": ("m.csv", text_file("id\nP1\n"), "header id, .*dataset.id_column"),
     "two columns without header": ("m.csv", text_file("1,1\n"), r"has '1,1' as its entry 1; .*`row,member` may come"),
     "a missing cell": ("m.csv", text_file("row,member\n1,1\n2\n"), "has '2' as its entry 2; expected row,member"),
     "a cell too many": ("m.csv", text_file("row,member\n1,1,0\n"), "has '1,1,0' as its entry 1"),

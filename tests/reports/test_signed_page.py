@@ -6,7 +6,14 @@ import pytest
 
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
-from mia_lightning.reports.schema import AboutSection, AuditReport, GateSection, GroupFigures, TrustSection
+from mia_lightning.reports.schema import (
+    AboutSection,
+    AuditReport,
+    GateSection,
+    GroupFigures,
+    StructureSection,
+    TrustSection,
+)
 from mia_lightning.reports.sections import signed
 from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import by_strength, most_exposed, strongest, worst_auc, worst_rates
@@ -99,6 +106,10 @@ def test_what_to_do_can_be_done_with_such_a_target(report: AuditReport) -> None:
     assert "target=trained defense=[dp_sgd]" in " ".join(signed.advice(given))
     for each in (report, of_module, given):
         assert "defense.adaptive=true" in " ".join(signed.advice(each))
+    of_trees = " ".join(signed.advice(report.model_copy(update={"structure": StructureSection(leaves=None)})))
+    assert "simpler estimator" in of_trees
+    assert "dp_sgd" not in of_trees
+    assert "epochs" not in of_trees
 
 
 def test_what_to_do_follows_the_verdict(report: AuditReport, make_report) -> None:

@@ -104,6 +104,14 @@ def test_members_and_others_exchanged_are_void() -> None:
 
 
 @pytest.mark.slow
+def test_members_counted_from_1_are_void() -> None:
+    report = audit(trained(), membership=mia.Given(member_N=MEMBERS.roll(1)))
+    assert report.trust.verdict == "void"
+    assert report.trust.cause is not None
+    assert "one too late" in report.trust.cause
+
+
+@pytest.mark.slow
 def test_a_network_of_other_records_is_void_or_unconfirmed() -> None:
     """Rows shifted by one: its residuals have nothing to do with those of the shadow models."""
 

@@ -52,6 +52,17 @@ def test_initialisation_depends_on_seed_role_and_number_alone() -> None:
         assert not torch.equal(other.networks.state_dict()["linear_0.weight"][0], weights[2])
 
 
+def test_a_class_that_is_defined_anew_for_each_network_is_refused() -> None:
+    def make() -> nn.Module:
+        class Net(nn.Linear):
+            pass
+
+        return Net(3, 2)
+
+    with pytest.raises(InputError, match=r"`model` .*Net.* outside"):
+        Stack.build(make, [0, 1], seed=0, role="shadow")
+
+
 def test_building_a_stack_leaves_the_global_generators_alone() -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     Stack.build(make_mlp, [0, 1], seed=0, role="shadow").model(0)

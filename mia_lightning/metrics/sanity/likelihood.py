@@ -1,17 +1,18 @@
 """Whether a given target is what it is taken for, where its answers are no classes: by the likelihood of its records.
 
-It is `void` if its members are less likely under it than the others, if its answers in another order suit the records
-better, or if its answers have nothing to do with those of the shadow models that were not trained on
+It is `void` if its members are less likely under it than the others, if other members, or its answers in another order,
+suit the records better, or if its answers have nothing to do with those of the shadow models that were not trained on
 them; it is `unconfirmed` if it predicts no better than a constant, or far worse than the shadow models do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scipy.stats import binom, mannwhitneyu
 
-from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Sanity
+from mia_lightning.metrics.sanity.answers import ALPHA, Answers, Array, Found, Peers, Repair, Sanity
 from mia_lightning.metrics.sanity.check import correlated
+from mia_lightning.metrics.sanity.repairs import gained, moved_members
 from mia_lightning.tasks import Task
 
 _FAR_BELOW = 0.1  # in utility, or a quarter of what the shadow models are better than nothing
@@ -39,6 +40,8 @@ def check_likelihood(
     peers: Peers | None,
     utilities: Utilities,
     moved: Mapping[str, tuple[Array, Array]],
+    members: Sequence[Repair],
+    outside_N: Array,
 ) -> Sanity:
     """Whether the target is what it is taken for.
 
@@ -47,11 +50,14 @@ def check_likelihood(
         said_N: one number of each answer of the target alone; the signals of `peers` are theirs.
         moved: by what would be wrong, the log density of each record with its answers in another order, and the records
             that can be judged, bool.
+        members: the records with their members counted otherwise.
+        outside_N: mean log density of each record under the shadow models that were not trained on it.
     """
     found = Found(
         notes=["Whether it was trained on otherwise normalised records was not tried: its answers are none of classes."]
     )
     _members_less_likely(answers, found)
+    _other_members(answers, members, outside_N, found)
     _other_order(answers, moved, found)
     correlation = correlated(replace(answers, signal_N=said_N), peers, found, parts=task.strata_name)
     _no_better(task, utilities, found)
@@ -73,6 +79,19 @@ def _members_less_likely(answers: Answers, found: Found) -> None:
                 "look at how `membership` numbers the records",
             )
         )
+
+
+def _other_members(answers: Answers, members: Sequence[Repair], outside_N: Array, found: Found) -> None:
+    """Whether the records that would become members are more likely than those that would be others."""
+    passed = []
+    for repair in members:
+        p, score = moved_members(answers, repair, outside_N, answers.scored_N)
+        if p * len(members) < ALPHA:
+            passed.append((score, repair))
+    if passed:
+        _, best = max(passed, key=lambda each: each[0])
+        found.void.append(gained(answers, best))
+        found.causes.append((0.0, best.cause, best.mend))
 
 
 def _other_order(answers: Answers, moved: Mapping[str, tuple[Array, Array]], found: Found) -> None:

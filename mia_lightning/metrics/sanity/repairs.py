@@ -47,7 +47,7 @@ def try_repairs(
         repairs = (permutation, *repairs)
     for repair in repairs:
         if repair.kind == "members":
-            p, score = _moved_members(answers, repair, outside_N, fitted_N | other_N)
+            p, score = moved_members(answers, repair, outside_N, fitted_N | other_N)
         else:
             judged = (fitted_N | other_N) & repair.judged_N
             p = gain(answers.predicted_N[judged], repair.answers.predicted_N[judged], answers.label_N[judged])
@@ -60,7 +60,7 @@ def try_repairs(
         return
     _, best = max(passed, key=lambda each: _merit(each, answers))
     found.causes.append((0.0, best.cause, best.mend))
-    found.void.append(_gained(answers, best))
+    found.void.append(gained(answers, best))
 
 
 def _merit(passed: tuple[float, Repair], answers: Answers) -> tuple[float, float]:
@@ -86,7 +86,7 @@ def _least_margin(signal_N: Array) -> float:
     return float(np.clip(np.quantile(scaled_N, 0.02) / mean, -1, 1)) if mean > 0 else -1.0
 
 
-def _gained(answers: Answers, repair: Repair) -> str:
+def gained(answers: Answers, repair: Repair) -> str:
     judged = repair.judged_N & answers.scored_N
     if repair.kind == "members":
         lost, won = (
@@ -115,7 +115,7 @@ def _class_order(answers: Answers, fitted_N: Array) -> list[int] | None:
     return None if order == list(range(C)) else order
 
 
-def _moved_members(answers: Answers, repair: Repair, outside_N: Array | None, among_N: Array) -> tuple[float, float]:
+def moved_members(answers: Answers, repair: Repair, outside_N: Array | None, among_N: Array) -> tuple[float, float]:
     """p-value that records which the repair makes members have larger signals than those that it makes others, and
     the score behind it, which does not underflow."""
     level_N = answers.signal_N if outside_N is None else answers.signal_N - outside_N

@@ -105,12 +105,13 @@ def _against(report: AuditReport) -> list[str]:
         "what these figures say."
     ]
     if gap >= LARGE_GAP:
-        said.append(
-            f"Close the generalisation gap of {show(gap, 2)}: fewer epochs or early stopping, stronger weight decay, "
-            "more training records."
-        )
+        is_estimator = report.structure is not None
+        simpler = "a simpler estimator" if is_estimator else "fewer epochs or early stopping, stronger weight decay"
+        said.append(f"Close the generalisation gap of {show(gap, 2)}: {simpler}, more training records.")
     how = "training with differential privacy (`defense=[dp_sgd]`)"
-    if report.target.trains_itself:
+    if report.structure is not None:
+        how = "training with differential privacy, which takes a library that has such estimators"
+    elif report.target.trains_itself:
         how = (
             "training with differential privacy. That replaces a module's own training_step, so give the network "
             "inside as `model`, with `defense=[dp_sgd]`"
@@ -120,9 +121,10 @@ def _against(report: AuditReport) -> list[str]:
             "training it again with differential privacy; what that changes, an audit of models that are trained here "
             "says (`target=trained defense=[dp_sgd]`)"
         )
+    hidden = "classes or digits" if report.task.stratum == "class" else "digits"
     said.append(
         f"Or bound what any attack can find, by {how}. Judge defences that change the answers alone, such as fewer "
-        "classes or digits, by the figures of an attacker who knows of them (`defense.adaptive=true`): others are "
+        f"{hidden}, by the figures of an attacker who knows of them (`defense.adaptive=true`): others are "
         "misled by them, and that one is not."
     )
     attack = strongest(report)

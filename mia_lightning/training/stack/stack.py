@@ -78,6 +78,9 @@ class Stack(nn.Module):
 
         Args:
             training_records: the records of the network at a place of `models`, for networks with a method `fit_to`.
+
+        Raises:
+            InputError: the networks are not of one class.
         """
         networks = []
         for place, k in enumerate(models):
@@ -86,6 +89,11 @@ class Stack(nn.Module):
             if training_records is not None and isinstance(network, FitsToRecords):
                 network.fit_to(training_records(place))
             networks.append(network)
+            if not isinstance(network, type(networks[0])):
+                raise InputError(
+                    f"`model` makes networks of the class {type(network).__name__}, which is defined anew for each; "
+                    "define it once, outside the function that makes a network."
+                )
         return cls(networks, make_network)
 
     @property
