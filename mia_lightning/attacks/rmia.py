@@ -1,8 +1,10 @@
 """The relative attack of Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks" (2024)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import BeforeValidator
 from torch import Tensor
 
 from mia_lightning.attacks.interface import Evidence, Needs
@@ -19,8 +21,19 @@ from mia_lightning.attacks.relative import (
 )
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, Auto, NotNegative, Positive, Share, ShareBelowHalf
+from mia_lightning.settings.words import Words
+from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
+
+
+class _Unset(float):
+    """A factor that nobody has set."""
+
+
+def _left_open(given: object) -> object:
+    """What nobody has set stays so in a changed copy."""
+    return None if isinstance(given, _Unset) else given
 
 
 @settings("attack.{name}")
@@ -37,7 +50,8 @@ class Rmia:
         a: in [0, 1], of the records that have no in-models: those of the population, and offline all; or `auto`, one of
             0, 0.1, ..., 1.
         gamma: above 0, how many times as large as that of z the ratio must be; or `auto`, one of 1, 1.1, 1.25, 1.5, 2,
-            3 and 4. The paper's experiments have 2, and tune `a` alone.
+            3 and 4. The paper's experiments have 2, and tune `a` alone. None for 2, of numbers (task=regression) for 1:
+            their likelihoods are of one size, so that at 2 most records would tie.
         temperature: T above 0: what a model gives to a record is softmax(log p / T) at the true class; or `auto`, one
             of 1, 1.5, 2, 3, 4 and 6. The published configurations have 2. At 1, where a network is sure of most of its
             members, what it gives to them is near 1 throughout, and ratios hardly differ.
@@ -63,7 +77,7 @@ class Rmia:
     online: bool = True
     name: AttackName = ""
     a: Share | Auto = "auto"
-    gamma: Positive | Auto = 2.0
+    gamma: Annotated[Positive | Auto | None, BeforeValidator(_left_open), Words("a number above 0, or auto")] = None
     temperature: Positive | Auto = 2.0
     soft_margin: NotNegative = 0.0
     trim: ShareBelowHalf = 0.0
@@ -71,6 +85,8 @@ class Rmia:
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", "rmia_online" if self.online else "rmia_offline")
+        if self.gamma is None:
+            object.__setattr__(self, "gamma", _Unset(Task.factor))
 
     @property
     def needs(self) -> Needs:
@@ -98,7 +114,12 @@ class Rmia:
         check_references(shadows, self.needs, self.name, offline="rmia_offline")
         population_Z = _population(shadows)
         relative, log_p_KN = choose(
-            shadows, population_Z, self._tried, online=self.online, soft_margin=self.soft_margin, trim=self.trim
+            shadows,
+            population_Z,
+            self._tried(shadows.signals.task),
+            online=self.online,
+            soft_margin=self.soft_margin,
+            trim=self.trim,
         )
         every_K = torch.arange(shadows.num_models)
         score_KN = _left_out(log_p_KN, log_p_KN, shadows, every_K, relative, online=self.online)
@@ -112,11 +133,11 @@ class Rmia:
             remarks=self._remarks(relative, len(population_Z)),
         )
 
-    @property
-    def _tried(self) -> Tried:
+    def _tried(self, task: Task) -> Tried:
+        gamma = task.factor if self.gamma is None or isinstance(self.gamma, _Unset) else self.gamma
         return Tried(
             temperature=TRIED_TEMPERATURE if self.temperature == "auto" else (self.temperature,),
-            gamma=TRIED_GAMMA if self.gamma == "auto" else (self.gamma,),
+            gamma=TRIED_GAMMA if gamma == "auto" else (gamma,),
             a=TRIED_A if self.a == "auto" else (self.a,),
         )
 

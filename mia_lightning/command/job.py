@@ -146,7 +146,7 @@ class Job:
         if self._trusted:  # of a run in a folder nothing else is asked for
             self._look_ahead(dataset)
         with enough_memory():
-            return population_of(dataset, self._make, trusted=self._trusted)
+            return population_of(dataset, self._make, trusted=self._trusted, task=self.task)
 
     def _look_ahead(self, dataset: Mapping[str, Any]) -> None:
         """Refuse a membership that does not fit the names of the records, where these are known before the records."""

@@ -9,15 +9,19 @@ from mia_lightning.settings.checking import shown
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
+    from mia_lightning.tasks import Task
 
 
-def population_of(node: Mapping[str, Any], make: Callable[..., Any], *, trusted: bool) -> "Population":
+def population_of(
+    node: Mapping[str, Any], make: Callable[..., Any], *, trusted: bool, task: "Task | None" = None
+) -> "Population":
     """What the node makes, as a population.
 
     Args:
         node: of the configuration, without `train_size`.
         make: makes what a node names, at a place in the configuration, or refuses it.
         trusted: whether the module of what the node names may be imported before.
+        task: what the labels of a DataModule or Dataset are; None for classes.
 
     Raises:
         InputError: it makes neither a population nor what can be read as one.
@@ -25,9 +29,9 @@ def population_of(node: Mapping[str, Any], make: Callable[..., Any], *, trusted:
     from mia_lightning.datasets.own.reading import read_own
     from mia_lightning.datasets.population import Population
     from mia_lightning.seeds import isolated
-    from mia_lightning.tasks import Task
+    from mia_lightning.tasks import Task as AnyTask
 
-    ours = [name for name in inspect.signature(read_own).parameters if name != "data"]
+    ours = [name for name in inspect.signature(read_own).parameters if name not in ("data", "task")]
     is_taken_out = (trusted and is_somebodys(node.get("_target_"))) or all(name in node for name in ours)
     settings = {name: node[name] for name in ours if is_taken_out and name in node}
     chosen = [name for name, value in settings.items() if value not in (None, "own")]
@@ -35,13 +39,13 @@ def population_of(node: Mapping[str, Any], make: Callable[..., Any], *, trusted:
         _check_names(_located(node.get("_target_")), ours, chosen)
     with isolated(0, "dataset"):  # what draws from the global generators draws alike in every process
         rest = {name: value for name, value in node.items() if name not in settings}
-        if isinstance(rest.get("task"), Task):  # made already: Hydra would take it for settings
-            task = rest.pop("task")
-            loaded = make(rest, "dataset", partial=True)(task=task)
+        if isinstance(rest.get("task"), AnyTask):  # made already: Hydra would take it for settings
+            of_loader = rest.pop("task")
+            loaded = make(rest, "dataset", partial=True)(task=of_loader)
         else:
             loaded = make(rest, "dataset")
         if not isinstance(loaded, Population):
-            return _read(loaded, settings, make, is_taken_out)
+            return _read(loaded, settings, make, is_taken_out, task)
     if chosen:
         raise InputError(
             f"`dataset.{chosen[0]}` is {shown(settings[chosen[0]])}, but `dataset` makes a Population, which is taken "
@@ -68,7 +72,9 @@ def _check_names(made: Any, ours: Collection[str], chosen: Collection[str]) -> N
             )
 
 
-def _read(loaded: Any, settings: dict[str, Any], make: Callable[..., Any], is_taken_out: bool) -> "Population":
+def _read(
+    loaded: Any, settings: dict[str, Any], make: Callable[..., Any], is_taken_out: bool, task: "Task | None"
+) -> "Population":
     from mia_lightning.datasets.own.reading import is_own
     from mia_lightning.datasets.population import Population
 
@@ -80,7 +86,7 @@ def _read(loaded: Any, settings: dict[str, Any], make: Callable[..., Any], is_ta
     for name in ("nonmembers", "eval_dataset"):
         if isinstance(settings.get(name), Mapping):
             settings[name] = make(settings[name], f"dataset.{name}")
-    return Population.of(loaded, **settings)
+    return Population.of(loaded, **settings, task=task)
 
 
 def is_somebodys(target: object) -> bool:

@@ -15,7 +15,7 @@ from mia_lightning.datasets.labels import as_labels
 from mia_lightning.datasets.scaling import scale_by_range
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
-from mia_lightning.tasks import Classification, Task
+from mia_lightning.tasks import Task, as_task
 
 if TYPE_CHECKING:
     from mia_lightning.datasets.population import Population
@@ -37,7 +37,7 @@ def make_population(
     mean: Array | float | None = None,
     std: Array | float | None = None,
     remarks: Sequence[str] | None = None,
-    task: Task | None = None,
+    task: Task | str | None = None,
 ) -> "Population":
     """A `Population` from tensors, numpy arrays or lists; memory is shared with them where no dtype changes.
 
@@ -66,7 +66,7 @@ def make_population(
             127, else 1.
         mean, std: as in `Population`; numbers, too.
         remarks: about the records; None for those that can be read off the arrays.
-        task: what the labels are; None for classes.
+        task: what the labels are, an object or its name such as `regression`; None for classes.
 
     Raises:
         InputError: values that are no numbers, labels that are no classes (`as_classes`), or what `Population` refuses.
@@ -84,7 +84,7 @@ def make_population(
         raise InputError(f"population {name!r} is given `form` beside `kinds` or named arrays: give one of them")
     else:
         x_N = as_tensor(x, f"x of population {name!r}")
-    task = Classification() if task is None else task
+    task = as_task(task)
     labels = as_labels(label, class_names, name, task)
     group_N: Tensor | None = None
     names: tuple[str, ...] = () if group_names is None else tuple(group_names)

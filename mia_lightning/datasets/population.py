@@ -23,7 +23,7 @@ from mia_lightning.datasets.origin import Origin
 from mia_lightning.datasets.own.reading import read_own
 from mia_lightning.datasets.population_checks import check_population
 from mia_lightning.errors import InputError
-from mia_lightning.tasks import Classification, Task
+from mia_lightning.tasks import Classification, Task, as_task
 from mia_lightning.tasks.interface import Strata
 
 _FINGERPRINT_RECORDS = 4096  # at once: bounds memory, not the result
@@ -114,6 +114,7 @@ class Population:
         train_transform: Literal["own", "ignore"] = "own",
         loading: Literal["own", "ignore"] = "own",
         kinds: Kinds | None = None,
+        task: Task | str | None = None,
     ) -> "Population":
         """The records of your own LightningDataModule, DataLoader or torch Dataset.
 
@@ -136,9 +137,10 @@ class Population:
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
             kinds: of items with several tensors, as `make_population` takes it; int64 are `tokens` where it says
                 nothing else.
+            task: what the labels are, an object or its name such as `regression`; None for classes.
 
         Raises:
-            InputError: no records, labels that are no classes, items of different shapes, records that change at
+            InputError: no records, labels that are none of the task, items of different shapes, records that change at
                 random, or a loader whose batches are not known here.
 
         Example:
@@ -152,6 +154,7 @@ class Population:
             >>> population.record_names[-1]
             'held-out/1'
         """
+        task = as_task(task)
         found = read_own(
             data,
             nonmembers=nonmembers,
@@ -163,6 +166,7 @@ class Population:
             std=std,
             train_transform=train_transform,
             loading=loading,
+            task=task,
         )
         x, kinds = of_items(found.x_N, kinds)
         made = make_population(
@@ -175,6 +179,7 @@ class Population:
             scale=found.scale if isinstance(found.x_N, Tensor) else None,
             mean=found.mean,
             std=found.std,
+            task=task,
         )
         return replace(
             made,

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from mia_lightning.datasets.form import each_of
 from mia_lightning.defenses.accountant import Guarantee, delta_below, epsilon_of, noise_multiplier_for
@@ -13,9 +14,12 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive, generator
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1, Between0And1, Positive
+from mia_lightning.tasks import Task
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Step
+
+_TRIED = 4  # records, whose losses together are compared with those of each alone
 
 
 @settings("defense.dp_sgd")
@@ -110,11 +114,13 @@ class DPSGD:
         """The private gradients of these models.
 
         Raises:
-            InputError: records of a batch reach each other, the model reads its training records beforehand or has no
-                gradient of each record, or as for `adapt` and `guarantee`.
+            InputError: records of a batch reach each other, the model or the task reads the training records
+                beforehand, the model has no gradient of each record, or as for `adapt` and `guarantee`.
         """
         recipe = models.recipe
-        _check(recipe)
+        task, label_N = models.population.task, models.population.label_N.cpu()
+        _check(recipe, task.compared(label_N[torch.arange(_TRIED) % len(label_N)]), models.population.num_classes)
+        _check_task(task)
         _check_architecture(models)
         sampler = recipe.sampler
         if not isinstance(sampler, PoissonSampler):
@@ -140,8 +146,12 @@ class DPSGD:
         return gradients
 
 
-def _check(recipe: Recipe) -> None:
-    """Refuse what would be done to gradients, batches or models beside what the accountant knows of."""
+def _check(recipe: Recipe, truth_B: Tensor | None = None, num_outputs: int = 3) -> None:
+    """Refuse what would be done to gradients, batches or models beside what the accountant knows of.
+
+    Args:
+        truth_B: what the objective compares outputs with; None while this is not known, for class numbers.
+    """
     refused = {
         "gradient_clip_norm": (
             recipe.gradient_clip_norm is not None,
@@ -156,22 +166,36 @@ def _check(recipe: Recipe) -> None:
                 f"`training.{setting}` is {getattr(recipe, setting)!r}, which does not go with defense=dp_sgd: "
                 f"{reason}; leave it at its default."
             )
-    if _mixes_records(recipe):
+    if _mixes_records(recipe, truth_B, num_outputs):
         raise InputError(
             "`training.objective` lets the records of a batch reach each other, which does not go with "
             "defense=dp_sgd: it clips what each record contributes by itself; leave out defences such as mixup."
         )
 
 
-def _mixes_records(recipe: Recipe) -> bool:
+def _mixes_records(recipe: Recipe, truth_B: Tensor | None, num_outputs: int) -> bool:
     """Whether a record's loss depends on the others of its batch, or is not all that a step lowers."""
     if any(getattr(recipe, name, None) is not None for name in ("mix", "batch_objective")):
         return True
-    logits_BC = torch.randn(4, 3, generator=generator(0, "dp_sgd check"))
-    label_B = torch.arange(4) % 3
-    together_B = recipe.objective(logits_BC[None], label_B[None])[0]
-    alone_B = torch.stack([recipe.objective(logits_BC[None, [b]], label_B[None, [b]])[0, 0] for b in range(4)])
+    logits_BC = torch.randn(_TRIED, num_outputs, generator=generator(0, "dp_sgd check"))
+    label_B = torch.arange(_TRIED) % num_outputs if truth_B is None else truth_B
+    try:
+        together_B = recipe.objective(logits_BC[None], label_B[None])[0]
+    except Exception:
+        if truth_B is not None:
+            raise
+        return False  # of a task without classes, at whose truth `for_models` looks
+    alone_B = torch.stack([recipe.objective(logits_BC[None, [b]], label_B[None, [b]])[0, 0] for b in range(_TRIED)])
     return not torch.allclose(together_B, alone_B, rtol=1e-4, atol=1e-6)
+
+
+def _check_task(task: Task) -> None:
+    if task.public_settings:
+        listed = " and ".join(f"`task.{each}`" for each in task.public_settings)
+        raise InputError(
+            f"Under task={task.name} each model takes {listed} from its own training records, which defense=dp_sgd "
+            "does not account for; set them to public constants."
+        )
 
 
 def _check_architecture(models: Chunk) -> None:
@@ -199,7 +223,7 @@ def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Chunk) 
     step = Step(
         number=0,
         x=each_of(records, lambda x: x[None].cpu()),
-        label_KB=population.label_N.cpu()[index_B][None],
+        label_KB=population.task.compared(population.label_N.cpu()[index_B])[None],
         index_KB=index_B[None],
         is_real_KB=None,
         execution="stack",

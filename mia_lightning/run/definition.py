@@ -357,7 +357,7 @@ def _as_population(
                 f"`weight` is given beside a {name}; make a Population with weights by make_population, or by "
                 "dataclasses.replace with weight_N."
             )
-        population = data if isinstance(data, Population) else Population.of(data)
+        population = data if isinstance(data, Population) else Population.of(data, task=task)
         return population if task is None else population.under(task)
     if label is None:
         raise InputError(

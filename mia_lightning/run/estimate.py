@@ -144,7 +144,8 @@ def _fit_and_score(attack: Attack, setup: Setup, folds: int) -> None:
 def _alike(num_models: int, population: Population) -> Signals:
     """The answers of models that know nothing: one number, seen as an array."""
     one = torch.full((1, 1, 1, 1), -math.log(population.num_classes), device=population.device)
-    return Signals(log_probability_KANC=one.expand(num_models, 1, len(population), population.num_classes))
+    answer_KANC = one.expand(num_models, 1, len(population), population.num_classes)
+    return Signals(log_probability_KANC=answer_KANC, task=population.task)
 
 
 def planning(engine: Engine) -> PlanningEngine:

@@ -39,14 +39,14 @@ def of_fit(given: ArgsKwargs) -> ArgsKwargs:
             "or give `model`."
         )
     if not args and "data" not in fields:
-        fields["data"] = _data_of(trainer)
+        fields["data"] = _data_of(trainer, fields.get("task"))
     if "model" not in fields:
         fields["model"] = _model_of(trainer.lightning_module)
     fields.setdefault("target", trainer.lightning_module)
     return ArgsKwargs(args, fields)
 
 
-def _data_of(trainer: Any) -> Any:
+def _data_of(trainer: Any, task: Any) -> Any:
     if trainer.datamodule is not None:
         return trainer.datamodule
     training, held_out = trainer.train_dataloader, trainer.val_dataloaders
@@ -55,7 +55,7 @@ def _data_of(trainer: Any) -> Any:
             "`trainer` holds no training and held-out records: it has fitted without these, or has validated or tested "
             "since; give the data, such as mia_lightning.Population.of(train_loader, nonmembers=held_out_records)."
         )
-    return Population.of(training, nonmembers=held_out)
+    return Population.of(training, nonmembers=held_out, task=task)
 
 
 def _model_of(module: Any) -> Any:

@@ -1,5 +1,6 @@
 """What a record's answer is: a class, several labels, or numbers; and what follows for likelihood, utility, figures."""
 
+from mia_lightning.errors import InputError
 from mia_lightning.tasks.binary import Binary as Binary
 from mia_lightning.tasks.classification import Classification as Classification
 from mia_lightning.tasks.interface import Task as Task
@@ -7,3 +8,16 @@ from mia_lightning.tasks.multilabel import Multilabel as Multilabel
 from mia_lightning.tasks.regression import Regression as Regression
 
 BY_NAME = {each.name: each for each in (Classification, Binary, Multilabel, Regression)}
+
+
+def as_task(given: Task | str | None) -> Task:
+    """A task by its name, or as it is; classes for None.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if isinstance(given, str):
+        if given not in BY_NAME:
+            raise InputError(f"`task` is {given!r}; it must be one of {', '.join(BY_NAME)}, or a `Task` like them.")
+        return BY_NAME[given]()
+    return Classification() if given is None else given

@@ -68,6 +68,7 @@ class Task(ABC):
         outputs: what the outputs of a network stand for.
         has_classes: whether each record has one of several classes, whose probabilities a model gives.
         fewest: how many outputs there must be.
+        factor: by which RMIA's ratio of a record must exceed that of another, where nobody has set it.
     """
 
     name: ClassVar[str]
@@ -79,6 +80,7 @@ class Task(ABC):
     outputs: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = False
     fewest: ClassVar[int] = 1
+    factor: ClassVar[float] = 2.0
 
     # Labels
 
@@ -145,6 +147,16 @@ class Task(ABC):
     def response(self, label_N: Tensor, records_K: Sequence[Tensor]) -> Response | None:
         """What models with these training records are trained on; None for the labels as they are."""
         return None
+
+    def compared(self, label_N: Tensor) -> Tensor:
+        """What the objective compares the outputs of one model with that trains on just these records."""
+        response = self.response(label_N, [torch.arange(len(label_N))])
+        return self.truth(label_N) if response is None else response.truth_KN[0]
+
+    @property
+    def public_settings(self) -> tuple[str, ...]:
+        """Settings in whose place a model takes something of its own training records before it trains."""
+        return ()
 
     def buffers(self, num_outputs: int) -> dict[str, Tensor]:
         """Buffers of one untrained network, by name, that `scaled` reads."""

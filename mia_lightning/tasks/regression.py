@@ -63,6 +63,7 @@ class Regression(Task):
     strata_name: ClassVar[str] = "ranges"
     seen: ClassVar[str] = "the predicted numbers"
     outputs: ClassVar[OutputKind] = "numbers"
+    factor: ClassVar[float] = 1.0  # likelihoods are of one size: hardly a ratio is twice another, and most records tied
 
     def __post_init__(self) -> None:
         if (self.label_mean is None) != (self.label_std is None):
@@ -145,6 +146,10 @@ class Regression(Task):
         N = len(label_ND)
         truth = torch.cat([label_ND.expand(len(records_K), N, -1), std_KD[:, None].expand(-1, N, -1)], -1)
         return Response(truth_KN=truth, buffers={MEAN: mean_KD, STD: std_KD})
+
+    @property
+    def public_settings(self) -> tuple[str, ...]:
+        return (MEAN, STD) if self.label_mean is None else ()
 
     def buffers(self, num_outputs: int) -> dict[str, Tensor]:
         return {MEAN: torch.zeros(num_outputs), STD: torch.ones(num_outputs)}

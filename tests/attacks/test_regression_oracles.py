@@ -1,6 +1,8 @@
 """Least squares with known noise, solved exactly (`oracles`), through the real attacks on predicted numbers."""
 
+import math
 from dataclasses import replace
+from statistics import fmean
 
 import oracles
 import pytest
@@ -12,6 +14,7 @@ from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.leave_one_out import in_units
 from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
 from mia_lightning.tasks import Regression
 from mia_lightning.training.signals import Signals
@@ -109,6 +112,49 @@ def test_online_lira_exceeds_the_squared_loss_and_the_two_sided_statistic_the_ra
     assert of_lira > oracles.auc_of_group_means(g) + 2 * error
     of_offline, _ = made.auc(made.score(Lira(online=False, variance="record")))
     assert of_offline > 0.5 + 4 * error
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_rmia_of_numbers_is_that_of_a_slow_loop(online: bool) -> None:
+    """Equations 2 to 4 of the paper on exp(-r^2 / (2 T s^2)), with T = 2 and, where nobody set it, a factor of 1."""
+    made, a = Case(2, num_records=800), 0.3
+    residual_KN = (made.label_N - made.shadows.signals.log_probability_KANC[:, 0, :, 0]).double().numpy()
+    of_target_N = (made.label_N - made.targets.log_probability_KANC[0, 0, :, 0]).double().numpy()
+    member_KN = made.shadows.member_KN.numpy()
+    variance = (residual_KN[~member_KN] ** 2).mean()
+
+    def ratio(n: int, *, offline: bool) -> float:
+        p_K = [math.exp(-(r**2) / (4 * variance)) for r in residual_KN[:, n]]
+        inside, outside = (
+            fmean(p for p, is_member in zip(p_K, member_KN[:, n], strict=True) if is_member == side)
+            for side in (True, False)
+        )
+        marginal = ((1 + a) * outside + 1 - a) / 2 if offline else (inside + outside) / 2
+        return math.exp(-(of_target_N[n] ** 2) / (4 * variance)) / marginal
+
+    ratio_Z = [ratio(z, offline=True) for z in range(800 - POPULATION, 800)]
+    (score_N, *_) = made.score(Rmia(online=online, a=a))
+    for n in range(0, 300, 7):
+        expected = fmean(ratio(n, offline=not online) >= each for each in ratio_Z)
+        assert float(score_N[n]) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_rmia_of_numbers_ties_few_records_unless_its_factor_is_that_of_classes(
+    case: tuple[int, Case], online: bool
+) -> None:
+    """With a small population, at a factor of 2, most records exceed no z at all."""
+    _, made = case
+    few_N = torch.arange(N) >= N - 40
+    shadows = replace(made.shadows, population_N=few_N)
+    areas, tied = {}, {}
+    for factor in (None, 2.0, "auto"):
+        score_TN = Rmia(online=online, gamma=factor).fit(shadows, ENGINE).score(made.targets, made.label_N)
+        areas[factor], _ = made.auc(score_TN)
+        tied[factor] = float(score_TN[0].unique(return_counts=True)[1].max()) / N
+    assert areas[None] > areas[2.0] + 0.02
+    assert abs(areas[None] - areas["auto"]) < 0.005
+    assert tied[None] < 0.2 < 0.7 < tied[2.0]
 
 
 @pytest.mark.parametrize("attack", [*AT_DEFAULTS, Loss()], ids=name_of)

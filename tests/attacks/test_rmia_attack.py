@@ -20,6 +20,7 @@ from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.relative import TRIED_A, TRIED_GAMMA, TRIED_TEMPERATURE, Ranked
 from mia_lightning.attacks.rmia import FittedRmia, Rmia
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Regression
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
@@ -175,6 +176,14 @@ def test_the_published_constants_are_the_defaults_and_a_alone_is_chosen() -> Non
     for tried in (TRIED_GAMMA, TRIED_TEMPERATURE):
         assert list(tried) == sorted(tried, key=lambda each: (abs(each - 2), each))
     assert TRIED_A == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+def test_a_factor_that_nobody_set_is_that_of_the_task_in_changed_copies_too() -> None:
+    shadows, _ = random_case(8, 60)
+    for attack in (Rmia(), replace(Rmia(), a=0.3), Rmia(gamma=None)):
+        assert attack.fit(shadows, ENGINE).relative.gamma == 2.0
+        assert replace(attack, a=0.5)._tried(Regression()).gamma == (1.0,)
+    assert replace(Rmia(gamma=2.0), a=0.3)._tried(Regression()).gamma == (2.0,)
 
 
 def mean_auc(attack: Rmia, shadows: Evidence) -> float:

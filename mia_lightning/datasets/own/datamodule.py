@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mia_lightning.datasets.own.items import as_label, as_record, parted
+from mia_lightning.datasets.own.items import as_record, parted, plain
 from mia_lightning.datasets.own.places import places_of
 from mia_lightning.datasets.own.sets import Own, OwnSet, sets_in
 from mia_lightning.errors import InputError, first_line
@@ -209,8 +209,7 @@ def _are_alike(one: OwnSet, other: OwnSet) -> bool:
             few = [rows[int(i)] for i in np.linspace(0, len(rows) - 1, min(_COMPARED, len(rows)))]
             found.append([parted(each.dataset[i]) for i in few])
     return all(
-        torch.equal(as_record(x), as_record(y)) and as_label(a) == as_label(b)
-        for (x, a), (y, b) in zip(*found, strict=True)
+        torch.equal(as_record(x), as_record(y)) and plain(a) == plain(b) for (x, a), (y, b) in zip(*found, strict=True)
     )
 
 

@@ -1,5 +1,6 @@
 """One item of a dataset: a record and its label, in the forms in which people give them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -119,7 +120,29 @@ def as_record(given: Any) -> Tensor:
 
 
 Label = int | float | str | tuple[float, ...]
-"""A label as a dataset has it: a number, text, or a one-hot row."""
+"""A label as a dataset has it: a number, text, or a row of numbers."""
+
+
+def plain(y: Any) -> Any:
+    """The label by which two items can be compared, whatever it means."""
+    try:
+        return y if isinstance(y, str) or y is None else torch.as_tensor(y).tolist()
+    except (TypeError, ValueError, RuntimeError):
+        return y
+
+
+def as_numbers(y: Any) -> Label:
+    """The label of a task without classes, which `Task.read` reads of all records together.
+
+    Raises:
+        ItemError: it is no number and no row of numbers.
+    """
+    value = plain(y)
+    is_row = isinstance(value, list)
+    row = value if is_row else [value]
+    if not row or not all(isinstance(each, int | float) and math.isfinite(each) for each in row):
+        raise ItemError(f"has the label {shown(y)}; give a finite number, or a row of such")
+    return tuple(map(float, row)) if is_row else float(row[0])
 
 
 def as_label(y: Any) -> Label:

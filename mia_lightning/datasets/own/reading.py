@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mia_lightning.datasets.augmentation import Augmentation
-from mia_lightning.datasets.labels import LabelMap, as_classes
+from mia_lightning.datasets.labels import LabelMap, as_labels
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
 from mia_lightning.datasets.own.chains import Normalisation
 from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule, sets_of
 from mia_lightning.datasets.own.filling import filled, read
-from mia_lightning.datasets.own.items import stored_form
+from mia_lightning.datasets.own.items import as_label, as_numbers, stored_form
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
 from mia_lightning.datasets.own.own_transform import OwnTransform
 from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
@@ -28,6 +28,8 @@ from mia_lightning.settings import checked
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import FromList, Name
 from mia_lightning.settings.words import Words
+from mia_lightning.tasks import Classification
+from mia_lightning.tasks.interface import LabelTask
 
 PerChannel = float | Annotated[Sequence[float], FromList]
 
@@ -76,6 +78,7 @@ def read_own(
     std: PerChannel | None = None,
     train_transform: Literal["own", "ignore"] = "own",
     loading: Literal["own", "ignore"] = "own",
+    task: LabelTask | None = None,
 ) -> OwnRecords:
     """The records of a LightningDataModule, a DataLoader or a dataset with `__getitem__` and `__len__`.
 
@@ -99,13 +102,16 @@ def read_own(
             known here; `ignore` trains without them.
         loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore` leaves
             batches to `training`, and reads records without the loader's `collate_fn`.
+        task: what the labels are; None for classes.
 
     Raises:
-        InputError: no records, labels that are no classes, items of different shapes, records that change at
+        InputError: no records, labels that are none of the task, items of different shapes, records that change at
             random, sets with records in common, or a loader whose batches are not known here.
     """
     if isinstance(data, type):
         raise InputError(f"The data is {shown(data)}; give an object of it, such as {data.__name__}(...).")
+    task = Classification() if task is None else task
+    reads = as_label if task.has_classes else as_numbers
     own_name = _name_of(data)
     found = _sets(data, nonmembers, loading)
     sets, doubt = found.sets, found.doubt
@@ -116,7 +122,9 @@ def read_own(
     attribute = None if ids is None else names_from(sets, places, ids)
     key = ids if attribute is None else None
     with isolated(0, "views"):
-        views = taken(sets, places, stand_ins=stand_ins, train_transform=train_transform, loading=loading, key=key)
+        views = taken(
+            sets, places, stand_ins=stand_ins, train_transform=train_transform, loading=loading, key=key, reads=reads
+        )
     _check_constants(views, {"mean": mean, "std": std})
     as_bytes = views.have_bytes
     x_N, labels, in_items = filled(sets, places, views.views, as_bytes=as_bytes)
@@ -125,9 +133,9 @@ def read_own(
     else:
         names = paths_of(places) or (numbered_names(sets) if len(sets) > 1 else [])
     is_training_N = torch.cat([torch.full((len(each),), each.is_training) for each in sets])
-    if class_names is None:
+    if class_names is None and task.has_classes:
         class_names = classes_of(sets, places, data, labels)
-    classes = as_classes(labels, class_names, own_name if name is None else name)
+    classes = as_labels(labels, class_names, own_name if name is None else name, task)
     first = views.views[0][int(places[0].leaf_M[0])]
     with isolated(0, "records"):
         fields = read(first.fields, int(places[0].index_M[0]), f"Item 0 of the {sets[0]}")

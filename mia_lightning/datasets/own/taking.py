@@ -14,6 +14,7 @@ from mia_lightning.datasets.own.own_transform import own_transform
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import Own, OwnSet
 from mia_lightning.datasets.own.views import (
+    Reads,
     View,
     are_alike,
     fixed_view,
@@ -59,6 +60,7 @@ def taken(
     train_transform: Own,
     loading: Own,
     key: str | None,
+    reads: Reads,
 ) -> Taken:
     """The views by which all records can be taken.
 
@@ -67,6 +69,7 @@ def taken(
         train_transform: whether random steps of the training transform must be known here, or are left out.
         loading: whether a `collate_fn` of the loader counts.
         key: of a name in the items.
+        reads: makes the label of an item a plain value.
 
     Raises:
         InputError: records change at random, and nothing gives them otherwise.
@@ -82,7 +85,7 @@ def taken(
             index_M = np.unique(place.index_M[place.leaf_M == leaf])
             sample = index_M[np.linspace(0, len(index_M) - 1, min(_SAMPLED, len(index_M))).astype(int)].tolist()
             stand_in = stand_ins.get((number, leaf))
-            own = _own_view(each, dataset, sample, loading, key)
+            own = replace(_own_view(each, dataset, sample, loading, key), reads=reads)
             failures: list[str] = []
             view = _checked(own, sample, each, failures)
             fixed = view

@@ -17,6 +17,7 @@ from mia_lightning.seeds import drawn_since, isolated, states
 _CLOSE = 1e-5  # of normalised records; a division by 255 is rounded otherwise than a product with 1 / 255
 
 Collate = Callable[[list[Any]], Any]
+Reads = Callable[[Any], Label]
 Item = tuple[Tensor, Label, str | None]
 
 
@@ -31,6 +32,7 @@ class View:
         raw: a copy of it that gives bytes, and the normalisation after which they are the records; None for none.
         augment: what of its transform is taken out of the records, for training.
         ignores_draws: whether equal records are fixed ones although they draw.
+        reads: makes the label of an item a plain value.
     """
 
     dataset: Any
@@ -39,6 +41,7 @@ class View:
     raw: "tuple[Any, Normalisation] | None" = None
     augment: tuple[Augmentation, ...] = ()
     ignores_draws: bool = False
+    reads: Reads = as_label
 
     def item(self, index: int) -> Item:
         """The record, its label and its name.
@@ -63,21 +66,21 @@ class View:
 
     def _of(self, item: Any) -> Item:
         x, label = _parted(item, self.collate)
-        return x, label, None if self.key is None else named(item, self.key)
+        return x, self.reads(label), None if self.key is None else named(item, self.key)
 
 
-def _parted(item: Any, collate: Collate | None) -> tuple[Tensor, Label]:
+def _parted(item: Any, collate: Collate | None) -> tuple[Tensor, Any]:
     if collate is None:
         x, label = parted(item)
-        return as_record(x), as_label(label)
+        return as_record(x), label
     x, label = parted(collate([item]))
     if isinstance(x, Mapping):
         x = {key: _only(each, collate) for key, each in x.items()}
-        return as_record(x), as_label(_only(label, collate))
+        return as_record(x), _only(label, collate)
     record = as_record(x)
     if record.ndim == 0 or len(record) != 1 or len(label) != 1:
         raise ItemError(f"is collated by {name_of(collate)} to a batch of another form than (x [1, ...], y [1])")
-    return record[0], as_label(label[0])
+    return record[0], label[0]
 
 
 def _only(given: Any, collate: Collate) -> Any:
