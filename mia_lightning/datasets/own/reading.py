@@ -18,7 +18,6 @@ from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule,
 from mia_lightning.datasets.own.filling import filled, read
 from mia_lightning.datasets.own.items import stored_form
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
-from mia_lightning.datasets.own.own_transform import OwnTransform
 from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
@@ -234,7 +233,7 @@ class _At:
 def _check_constants(found: Taken, constants: Mapping[str, object]) -> None:
     """Refuse constants after a training transform that is applied as it is, without them."""
     given = next((name for name, value in constants.items() if value is not None), None)
-    if given is not None and any(isinstance(each, OwnTransform) for each in found.augment):
+    if given is not None and not all(getattr(each, "takes_constants", True) for each in found.augment):
         raise InputError(
             f"`dataset.{given}` is given, but the training transform is applied as it is, and ends before it; put a "
             "Normalize into the transforms, or set `dataset.train_transform=ignore` (`train_transform` in Python)."
