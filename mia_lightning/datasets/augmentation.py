@@ -1,7 +1,7 @@
 """Augmentation: in training, records are changed at random in each step; validation and attacks see them unchanged.
 
-To add one, write a frozen dataclass with `refusal` and `apply`, and name it in `training.augment`. One that makes a record
-anew from its number has `takes_index`.
+To add one, write a frozen dataclass with `refusal` and `apply`, and name it in `training.augment`. One that takes a
+record of a number anew has `takes_index`.
 """
 
 from collections.abc import Sequence

@@ -94,8 +94,8 @@ def read_own(
         class_names: one for each class; by default those of the datasets (`classes`), or numbers.
         mean, std: one number, or one for each entry of a record's first axis, after the dataset's own transform. They
             are public constants; do not fit them on private records.
-        train_transform: `own` trains with the random steps of the training transform, and refuses those that are not
-            known here; `ignore` trains without them.
+        train_transform: `own` trains with the random steps of the training transform, and refuses those that cannot
+            be had here; `ignore` trains without them.
         loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore` leaves
             batches to `training`, and reads records without the loader's `collate_fn`.
 

@@ -155,7 +155,7 @@ def _augment(
     """What is random in the training transform; raises an `InputError` where it cannot be had."""
     if view is not None:
         return _Random(view.augment)
-    random, more = what_is_random(own.dataset, sample[0]), ""
+    random, why, more = what_is_random(own.dataset, sample[0]), "", ""
     if fixed is not None and fixed.collate is None:
         whole = own_transform(own.dataset, fixed, sample, random, failures)
         if whole is not None:
@@ -164,7 +164,7 @@ def _augment(
         reason = refusal_of(own, fixed, sample)
         if reason is None:
             return _Random(again=Again.of(own, random))
-        more = f", and its items cannot be taken from it again in training, since {reason}"
+        why = f", and items cannot be taken through it again for each step, since {reason}"
     if fixed is None:
         more = (
             ", and its records must be had through a fixed transform: that of held-out data in whose attribute "
@@ -174,8 +174,7 @@ def _augment(
         f"The training transform of the {each} has {random}, a random change that has no exact counterpart here "
         "(RandomHorizontalFlip with p=0.5 and RandomCrop with padding of one width, as last steps but conversions and "
         "Normalize, have one), and is not given the very pictures that the fixed transform scales and normalises"
-        f"{_with(failures)}; "
-        f"{_WITHOUT}{more}."
+        f"{_with(failures)}{why}; {_WITHOUT}{more}."
     )
 
 
