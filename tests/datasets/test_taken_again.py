@@ -153,6 +153,35 @@ def test_a_subset_and_held_out_records_of_one_dataset() -> None:
     assert torch.equal(alone.augment[0].apply(x, draw_KB, index_KB)[0, 4], item(4, 4))  # type: ignore[call-arg]
 
 
+class ByName(Pictures):
+    """The transform is given the picture by name, and gives it back so."""
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(image=Image.fromarray(self.pixels[index]))["image"], self.label(index)
+
+
+def trained_on(image: Any) -> dict[str, Any]:
+    return {"image": TRAIN(image)}
+
+
+def looked_at(image: Any) -> dict[str, Any]:
+    return {"image": EVAL(image)}
+
+
+def together(items: list[Any]) -> Any:
+    return torch.stack([x for x, _ in items]), torch.tensor([y for _, y in items])
+
+
+def test_transforms_that_take_pictures_by_name_and_loaders_with_a_collate_fn() -> None:
+    expected = changed(Population.of(Data()))
+    named = Population.of(
+        ByName(N, trained_on), nonmembers=ByName(M, looked_at, seed=1), eval_dataset=ByName(N, looked_at)
+    )
+    assert torch.equal(changed(named), expected)
+    train = DataLoader(Pictures(N, TRAIN), batch_size=5, collate_fn=together)
+    assert torch.equal(changed(Population.of(train, nonmembers=Data().val)), expected)
+
+
 def test_sets_with_one_transform_are_taken_together() -> None:
     both = ConcatDataset([Pictures(N, TRAIN), Pictures(M, TRAIN, seed=1)])
     val = Pictures(2, EVAL, seed=2)
