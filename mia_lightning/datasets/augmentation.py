@@ -1,10 +1,11 @@
 """Augmentation: in training, records are changed at random in each step; validation and attacks see them unchanged.
 
-To add one, write a frozen dataclass with `refusal` and `apply`, and name it in `training.augment`.
+To add one, write a frozen dataclass with `refusal` and `apply`, and name it in `training.augment`. One that takes a
+record of a number anew has `takes_index`.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from annotated_types import MinLen
@@ -52,8 +53,18 @@ def augmented(
         index_KB: int64, of the records in the population.
     """
     for place, each in enumerate(augmentations):
-        x = each.apply(x, counter_hash(key_K[:, None], _STREAM, place, step, index_KB))
+        draw_KB = counter_hash(key_K[:, None], _STREAM, place, step, index_KB)
+        named = {"index_KB": index_KB} if takes_index(each) else {}
+        x = cast(Any, each).apply(x, draw_KB, **named)
     return x
+
+
+def takes_index(augmentation: Augmentation) -> bool:
+    """Whether it takes the record of a number anew, where others change the record that they are given.
+
+    Its `apply` has an argument `index_KB` of these numbers, and its records must be those of the data set.
+    """
+    return bool(getattr(augmentation, "takes_index", False))
 
 
 @settings("training.augment.Crop")

@@ -37,6 +37,11 @@ class Canaries:
     count: AtLeast1
     kind: CanaryKind = "mislabelled"
 
+    @property
+    def changes_records(self) -> bool:
+        """Whether a canary has other features than the record that it replaces."""
+        return self.kind == "uniform"
+
     def apply(self, population: Population, seed: int) -> Population:
         """The population with canaries, a function of (records, seed); both kinds replace the same records.
 

@@ -131,8 +131,8 @@ class Population:
             class_names: one for each class; by default those of the datasets (`classes`), or numbers, or the distinct
                 labels, where these are no class numbers from 0 (`make_population`).
             mean, std: one number, or one for each entry of a record's first axis, after the dataset's own transform.
-            train_transform: `own` trains with the random steps of the training transform, and refuses those that are
-                not known here; `ignore` trains without them.
+            train_transform: `own` trains with the random steps of the training transform, and refuses those that
+                cannot be had here; `ignore` trains without them.
             loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore`
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
             kinds: of items with several tensors, as `make_population` takes it; int64 are `tokens` where it says

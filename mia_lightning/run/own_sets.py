@@ -1,5 +1,6 @@
 """What a report says of a user's own sets, and of a split that is given, and what of them is refused."""
 
+from mia_lightning.datasets.augmentation import takes_index
 from mia_lightning.datasets.duplicates import count_across, duplicate_group
 from mia_lightning.datasets.labels import listed
 from mia_lightning.datasets.population import Population
@@ -51,6 +52,28 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
     if count:
         stages.remark(
             f"{count:,} records of the training set of {origin.name} also stand, value for value, in its held-out sets."
+        )
+
+
+def check_taken_again(audit: Audit) -> None:
+    """Refuse records that are not those of the user's datasets, where training takes each from its dataset again.
+
+    Raises:
+        InputError: the shadow models train on made records, or canaries have other features.
+    """
+    recipes = [audit.training, *([audit.guess.training] if audit.guess and audit.guess.training else [])]
+    again = next((each for recipe in recipes for each in recipe.augment if takes_index(each)), None)
+    if again is None:
+        return
+    made = None
+    if audit.shadow.makes_records and audit.trains_network_shadows:
+        made = f"those that shadow={audit.shadow.source} makes are in none; use shadow=real"
+    elif audit.canaries is not None and audit.canaries.changes_records:
+        made = f"`canary.kind` is {audit.canaries.kind}, of which it knows nothing; set canary.kind=mislabelled"
+    if made is not None:
+        raise InputError(
+            f"Models are trained by {again!r}, and {made}, or set `dataset.train_transform=ignore` (`train_transform` "
+            "in Python)."
         )
 
 

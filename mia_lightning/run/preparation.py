@@ -15,7 +15,7 @@ from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit, no_network
-from mia_lightning.run.own_sets import check_given_split, say_where_from
+from mia_lightning.run.own_sets import check_given_split, check_taken_again, say_where_from
 from mia_lightning.shadows.guess import Guess
 from mia_lightning.terminal.amounts import size
 from mia_lightning.terminal.progress import Stages
@@ -73,6 +73,7 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
         )
     _check_weights(engine.stages, audit)
     _check_task(audit)
+    check_taken_again(audit)
     for remark in audit.population.remarks:
         engine.stages.remark(remark)
     say_where_from(engine.stages, audit)

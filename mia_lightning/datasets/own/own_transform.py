@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -38,23 +38,20 @@ class OwnTransform:
     shape: tuple[int, ...]
     name: str
 
+    takes_constants: ClassVar[bool] = False
+
     def __repr__(self) -> str:
         return f"the transform of the training set ({self.name}), record by record"
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        if tuple(shape) == self.shape:
-            return None
-        return (
-            f"The training transform gives records of shape {list(self.shape)}, but a record has the shape "
-            f"{list(shape)}; set `dataset.train_transform` to ignore."
-        )
+        return wrong_shape(self.shape, shape)
 
     def apply(self, x: Tensor, draw_KB: Tensor) -> Tensor:
         given, changed = x.detach().cpu(), torch.empty(x.shape, dtype=x.dtype)
         with isolated(0, "own transform"):
             for k, draws in enumerate(draw_KB.tolist()):
                 for b, draw in enumerate(draws):
-                    _seed(draw)
+                    seed_all(draw)
                     changed[k, b] = self._of(given[k, b])
         return changed.to(x.device)
 
@@ -76,16 +73,36 @@ class OwnTransform:
         try:
             made = as_record(self.transform(self.raw(x)))
         except Exception as error:  # the user's own code
-            raise InputError(
-                f"The training transform fails on a record: {type(error).__name__}: {first_line(error)}; mend it, or "
-                "set `dataset.train_transform=ignore`."
-            ) from error
-        if made.shape != self.shape:
-            raise InputError(
-                f"The training transform gives a record of shape {list(made.shape)}, and others of shape "
-                f"{list(self.shape)}; give all of them one, or set `dataset.train_transform=ignore`."
-            )
+            raise failed(error) from error
+        check_shape(made, self.shape)
         return made
+
+
+def failed(error: Exception) -> InputError:
+    """What is said where the training transform fails."""
+    return InputError(
+        f"The training transform fails on a record: {type(error).__name__}: {first_line(error)}; mend it, or set "
+        "`dataset.train_transform=ignore`."
+    )
+
+
+def check_shape(made: Tensor, shape: tuple[int, ...]) -> None:
+    """Raise an `InputError` if a record that the training transform gives has another shape."""
+    if made.shape != shape:
+        raise InputError(
+            f"The training transform gives a record of shape {list(made.shape)}, and others of shape {list(shape)}; "
+            "give all of them one, or set `dataset.train_transform=ignore`."
+        )
+
+
+def wrong_shape(made: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
+    """Why the training transform does not suit records of this shape; None where it does."""
+    if tuple(shape) == made:
+        return None
+    return (
+        f"The training transform gives records of shape {list(made)}, but a record has the shape {list(shape)}; set "
+        "`dataset.train_transform` to ignore."
+    )
 
 
 def own_transform(
@@ -104,9 +121,9 @@ def own_transform(
         return None
     taken: list[Any] = []
 
-    def keep(raw: Any) -> Any:
-        taken.append(raw)
-        return raw
+    def keep(raw: Any = None, **named: Any) -> Any:
+        taken.append(named or raw)  # some transforms are given their pictures by name, and give such back
+        return taken[-1]
 
     try:
         bare = with_transform(dataset, keep)
@@ -156,7 +173,8 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes())
 
 
-def _seed(draw: int) -> None:
+def seed_all(draw: int) -> None:
+    """Seed the global generators of torch, numpy and Python from a record's draw."""
     torch.default_generator.manual_seed(draw % 2**63)
     np.random.seed(draw % 2**32)
     random.seed(draw)

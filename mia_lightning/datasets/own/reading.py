@@ -18,7 +18,6 @@ from mia_lightning.datasets.own.datamodule import HELD_OUT, Sets, is_datamodule,
 from mia_lightning.datasets.own.filling import filled, read
 from mia_lightning.datasets.own.items import as_label, as_numbers, stored_form
 from mia_lightning.datasets.own.naming import classes_of, names_from, numbered_names, paths_of
-from mia_lightning.datasets.own.own_transform import OwnTransform
 from mia_lightning.datasets.own.places import Places, check_disjoint, places_of
 from mia_lightning.datasets.own.sets import OwnSet, sets_in
 from mia_lightning.datasets.own.taking import Taken, taken
@@ -98,8 +97,8 @@ def read_own(
         class_names: one for each class; by default those of the datasets (`classes`), or numbers.
         mean, std: one number, or one for each entry of a record's first axis, after the dataset's own transform. They
             are public constants; do not fit them on private records.
-        train_transform: `own` trains with the random steps of the training transform, and refuses those that are not
-            known here; `ignore` trains without them.
+        train_transform: `own` trains with the random steps of the training transform, and refuses those that cannot
+            be had here; `ignore` trains without them.
         loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore` leaves
             batches to `training`, and reads records without the loader's `collate_fn`.
         task: what the labels are; None for classes.
@@ -242,7 +241,7 @@ class _At:
 def _check_constants(found: Taken, constants: Mapping[str, object]) -> None:
     """Refuse constants after a training transform that is applied as it is, without them."""
     given = next((name for name, value in constants.items() if value is not None), None)
-    if given is not None and any(isinstance(each, OwnTransform) for each in found.augment):
+    if given is not None and not all(getattr(each, "takes_constants", True) for each in found.augment):
         raise InputError(
             f"`dataset.{given}` is given, but the training transform is applied as it is, and ends before it; put a "
             "Normalize into the transforms, or set `dataset.train_transform=ignore` (`train_transform` in Python)."

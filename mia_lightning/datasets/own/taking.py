@@ -13,6 +13,7 @@ from mia_lightning.datasets.own.filling import read
 from mia_lightning.datasets.own.own_transform import own_transform
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import Own, OwnSet
+from mia_lightning.datasets.own.taken_again import Again, refusal_of, taken_again
 from mia_lightning.datasets.own.views import (
     Reads,
     View,
@@ -52,6 +53,14 @@ class Taken:
         return None not in found and len({each[1] for each in found if each is not None}) == 1
 
 
+@dataclass(frozen=True)
+class _Random:
+    """What is random in the training transform: known steps, the transform as a whole, or each item, taken again."""
+
+    steps: tuple[Augmentation, ...] = ()
+    again: Again | None = None
+
+
 def taken(
     sets: Sequence[OwnSet],
     places: Sequence[Places],
@@ -77,7 +86,9 @@ def taken(
     found = Taken(views=[{} for _ in sets])
     held_out: list[tuple[Any, Chain]] = []  # datasets with transforms that are known to be fixed
     order = sorted(range(len(sets)), key=lambda number: sets[number].is_training)
-    augmented: list[tuple[Augmentation, ...]] = []
+    augmented: list[_Random] = []
+    samples: dict[tuple[int, int], Sequence[int]] = {}
+    training: dict[int, View] = {}
     for number in order:
         each, place = sets[number], places[number]
         for leaf in np.unique(place.leaf_M).tolist():
@@ -86,6 +97,9 @@ def taken(
             sample = index_M[np.linspace(0, len(index_M) - 1, min(_SAMPLED, len(index_M))).astype(int)].tolist()
             stand_in = stand_ins.get((number, leaf))
             own = replace(_own_view(each, dataset, sample, loading, key), reads=reads)
+            samples[number, leaf] = sample
+            if each.is_training:
+                training.setdefault(leaf, replace(own, key=None))
             failures: list[str] = []
             view = _checked(own, sample, each, failures)
             fixed = view
@@ -96,7 +110,7 @@ def taken(
             elif view is not None and hasattr(dataset, "transform"):
                 held_out.append((dataset, Chain.of(transform_of(dataset))))
             if each.is_training and train_transform == "own":
-                augmented.append(_augment(view, fixed, dataset, sample, each, failures))
+                augmented.append(_augment(view, fixed, own, sample, each, failures))
             elif each.is_training and (view is None or view.augment):
                 found.remarks.append(_ignored(dataset, sample[0]))
             if fixed is None:
@@ -111,7 +125,10 @@ def taken(
         raise InputError(
             f"The datasets of the training set have different random transforms; give all of them one, or {_WITHOUT}."
         )
-    found.augment = augmented[0] if augmented else ()
+    for one in augmented[:1]:
+        found.augment = one.steps
+        if one.again is not None:
+            found.augment = (taken_again(one.again, sets, places, found.views, samples, training, _WITHOUT),)
     found.remarks = list(dict.fromkeys(found.remarks))
     return found
 
@@ -133,20 +150,24 @@ def _with(failures: Sequence[str]) -> str:
 def _augment(
     view: View | None,
     fixed: View | None,
-    dataset: Any,
+    own: View,
     sample: Sequence[int],
     each: OwnSet,
     failures: list[str],
-) -> tuple[Augmentation, ...]:
-    """What is random in the training transform: the steps that are known, or the transform as a whole."""
+) -> _Random:
+    """What is random in the training transform; raises an `InputError` where it cannot be had."""
     if view is not None:
-        return view.augment
-    random = what_is_random(dataset, sample[0])
+        return _Random(view.augment)
+    random, why, more = what_is_random(own.dataset, sample[0]), "", ""
     if fixed is not None and fixed.collate is None:
-        whole = own_transform(dataset, fixed, sample, random, failures)
+        whole = own_transform(own.dataset, fixed, sample, random, failures)
         if whole is not None:
-            return (whole,)
-    more = ""
+            return _Random((whole,))
+    if fixed is not None and not failures:
+        reason = refusal_of(own, fixed, sample)
+        if reason is None:
+            return _Random(again=Again.of(own, random))
+        why = f", and items cannot be taken through it again for each step, since {reason}"
     if fixed is None:
         more = (
             ", and its records must be had through a fixed transform: that of held-out data in whose attribute "
@@ -156,8 +177,7 @@ def _augment(
         f"The training transform of the {each} has {random}, a random change that has no exact counterpart here "
         "(RandomHorizontalFlip with p=0.5 and RandomCrop with padding of one width, as last steps but conversions and "
         "Normalize, have one), and is not given the very pictures that the fixed transform scales and normalises"
-        f"{_with(failures)}; "
-        f"{_WITHOUT}{more}."
+        f"{_with(failures)}{why}; {_WITHOUT}{more}."
     )
 
 
