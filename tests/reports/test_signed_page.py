@@ -12,6 +12,7 @@ from mia_lightning.reports.schema import (
     GateSection,
     GroupFigures,
     StructureSection,
+    TaskSection,
     TrustSection,
 )
 from mia_lightning.reports.sections import signed
@@ -97,6 +98,14 @@ def test_the_most_exposed_are_in_the_order_of_the_limits_that_are_shown(report: 
     unsure = attack.model_copy(update={"per_group": (group("few", 1.0, 0.14, 1.0),)})
     said = dict(signed.exposed_sentences(report.model_copy(update={"attacks": (unsure,)})))["most exposed groups"]
     assert "None of the groups is surely above chance." in said
+
+
+def test_the_facts_of_a_run_speak_of_its_task(report: AuditReport) -> None:
+    task = TaskSection(name="regression", utility="R²", stratum="range", strata_name="ranges", seen="numbers")
+    facts = page_of(report.model_copy(update={"task": task})).split("About this run")[1]
+    assert f"{report.dataset.num_classes} ranges" in facts
+    assert re.search(r"train R² [\d.]+, test R² [\d.]+", facts)
+    assert "accuracy" not in facts.split("shadow models")[1].split("</tr>")[0]
 
 
 def test_what_to_do_can_be_done_with_such_a_target(report: AuditReport) -> None:
