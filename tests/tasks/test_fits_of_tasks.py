@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import lightning as L
+import lightning
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,7 +15,7 @@ X = torch.randn(120, 4, generator=generator(0, "x"))
 VALUE = X.sum(1) + 0.3 * torch.randn(120, generator=generator(0, "noise"))
 
 
-class Predicts(L.LightningModule):
+class Predicts(lightning.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = torch.nn.Linear(4, 1)
@@ -34,9 +34,9 @@ class Predicts(L.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=0.1)
 
 
-def trainer(*callbacks: Any) -> L.Trainer:
+def trainer(*callbacks: Any) -> lightning.Trainer:
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    return L.Trainer(max_epochs=5, accelerator="cpu", callbacks=list(callbacks), **dict.fromkeys(quiet, False))
+    return lightning.Trainer(max_epochs=5, accelerator="cpu", callbacks=list(callbacks), **dict.fromkeys(quiet, False))
 
 
 def loaders() -> list[DataLoader[Any]]:
