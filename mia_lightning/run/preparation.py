@@ -175,13 +175,12 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
                 f"The records of population {audit.population.name!r} have weights, and the `fit` of {making.name} "
                 "takes no `sample_weight`; leave the weights out, or use another estimator."
             )
-    if not audit.uses_networks:
+    weighted = "The losses that models are trained with are weighted by the records' weights"
+    if audit.uses_networks:
+        weighted += " and `training.class_weights`, as far as these are given"
+    elif not has_own:
         return  # `training` has no effect
-    stages.remark(
-        "The losses that models are trained with are weighted by the records' weights and `training.class_weights`, as "
-        "far as these are given; attacks and accuracies read each record without its weight.",
-        kind="note",
-    )
+    stages.remark(f"{weighted}; attacks and accuracies read each record without its weight.", kind="note")
 
 
 def _say_how_it_is_used(setup: Setup, place: str) -> None:

@@ -335,16 +335,6 @@ def test_pickles_are_kept_where_they_are_asked_for_alone(tmp_path: Path) -> None
     assert all(artefact is not None and artefact.content is not None for artefact in artefacts)
 
 
-@pytest.mark.parametrize("is_target", [True, False])
-def test_weights_of_records_are_refused_where_estimators_would_be_fitted_without_them(is_target: bool) -> None:
-    x, label = noise()
-    how: dict[str, Any] = {"target": of(DecisionTreeClassifier)}
-    if not is_target:
-        how = {"model": lambda: torch.nn.Linear(4, 2), "shadow_estimator": DecisionTreeClassifier}
-    with pytest.raises(InputError, match="weights, but estimators"):
-        mia.audit(x, label, weight=np.linspace(0.5, 2, len(x)), **how, **settings())
-
-
 def test_weights_that_are_none_are_not_saved() -> None:
     x, label = noise()
     with pytest.raises(InputError, match="estimators have no weights"):
