@@ -74,12 +74,11 @@ class Job:
         """
         from mia_lightning.run.definition import Audit
 
-        population = self._with_fitting_model(self.population() if population is None else population, folder)
         made, settings = self.content, self.configuration
         names = ("membership", "target", "shadow", "training", "trainer", "logger")
         parts = {name: self._make(made[name], name) for name in names}
-        return Audit(
-            population,
+        audit = Audit(
+            self.population() if population is None else population,
             task=self.task,
             model=self.model,
             model_output=settings.model_output,
@@ -102,13 +101,16 @@ class Job:
             config=made,
             **parts,
         )
+        return self._with_fitting_model(audit, folder)
 
-    def _with_fitting_model(self, population: "Population", folder: Path | None) -> "Population":
-        """The data set, with a remark where `model` becomes the architecture that fits the form of its records."""
+    def _with_fitting_model(self, audit: "Audit", folder: Path | None) -> "Audit":
+        """The audit, with a remark where `model` becomes the architecture that fits the form of the records."""
         from mia_lightning.models.by_form import fitting
 
-        if population.form is None or not self._model_is_open or self.content["model"] != _default_model():
-            return population
+        population = audit.population
+        is_open = self._model_is_open and self.content["model"] == _default_model()
+        if population.form is None or not is_open or not audit.uses_networks:
+            return audit
         name = fitting(population.form)
         if name is None:
             raise InputError(
@@ -119,7 +121,8 @@ class Job:
         if folder is not None:
             self.keep(folder)
         remark = f"`model` is not set: it is {name}, which fits records that are {population.form.words}."
-        return replace(population, remarks=(*population.remarks, remark))
+        population = replace(population, remarks=(*population.remarks, remark))
+        return replace(audit, data=population, model=self.model, config=self.content)
 
     def run(self, folder: Path, console: "Console") -> "AuditReport":
         """Audit; the configuration is kept in the folder."""
