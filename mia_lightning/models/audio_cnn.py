@@ -40,7 +40,8 @@ class LogMel(nn.Module):
     def __init__(self, sample_rate: int, window: int, hop: int, mels: int) -> None:
         super().__init__()
         # More bands than samples leave some without a frequency, whatever the scale: then no weights are made.
-        weight = mel_weights(sample_rate, window, mels) if mels <= window else None
+        with torch.device("cpu"):  # they are looked at, whatever the default device is
+            weight = mel_weights(sample_rate, window, mels) if mels <= window else None
         if weight is None or not bool(weight.any(0).all()):
             raise InputError(
                 f"`model.mels` is {mels}, more bands than a window of {window} samples at {sample_rate} Hz tells "
