@@ -54,7 +54,9 @@ def in_loop(make: Any, population: Population, rows_K: Sequence[torch.Tensor]) -
 
 def in_pool(make: Any, population: Population, rows_K: Sequence[torch.Tensor]) -> np.ndarray[Any, Any]:
     asked_KN = torch.ones(len(rows_K), len(population), dtype=torch.bool)
-    models = fit_estimators(Making(make=make), Engine(seed=0), population, rows_K, asked_KN, role="shadow")
+    models = fit_estimators(
+        Making(make=make), Engine(seed=0), population, rows_K, asked_KN, role="shadow", looks_at_leaves=False
+    )
     return models.observe(population).log_probability_KANC[:, 0].numpy()
 
 

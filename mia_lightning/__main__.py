@@ -2,19 +2,22 @@
 
 from typing import NoReturn
 
-from mia_lightning.terminal.entry import held_back, run
+from mia_lightning.terminal.entry import hold_back, let_through, run
 
 
 def main() -> NoReturn:
     """The command, which answers a signal before it imports anything: as soon as the folder of the run is known."""
+    hold_back()  # before `run` answers, so that no signal is answered without that folder
     run("mia-lightning", _held_back)
 
 
 def _held_back() -> NoReturn:
-    with held_back():
+    try:
         from mia_lightning.command.main import main
 
         main()
+    finally:
+        let_through()
 
 
 if __name__ == "__main__":

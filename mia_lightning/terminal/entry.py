@@ -111,6 +111,11 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def hold_back() -> None:
+    """From here on the signals wait, until `let_through`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+
 def let_through() -> None:
     """From here on the signals raise at once; one that has waited raises now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)

@@ -47,6 +47,7 @@ class Setup:
             membership.records_of(rows),
             membership.asked_N.expand(num_models, -1) if is_target else membership.asked_of_shadows(compared=True),
             role=role,
+            looks_at_leaves=is_target or membership.leaves_one_out,
         )
 
     def job(self, rows: slice, role: str) -> TrainingJob:

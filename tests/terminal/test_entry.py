@@ -156,6 +156,26 @@ def test_every_command_answers_sigterm_from_its_first_import_on(
         assert '"terminated"' in (tmp_path / "here" / "outcome.json").read_text()
 
 
+def test_a_signal_at_once_waits_for_the_folder_of_the_run(tmp_path: Path) -> None:
+    """One that comes with the very handler is no exception."""
+    program = (
+        "import os, signal, sys\nset_handler = signal.signal\n"
+        "def at_once(number, handler):\n"
+        "    before = set_handler(number, handler)\n"
+        "    if number == signal.SIGTERM and signal.signal is at_once:\n"
+        "        signal.signal = set_handler\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return before\n"
+        "signal.signal = at_once\n"
+        "sys.argv[1:] = ['hydra.run.dir=here']\n"
+        "from mia_lightning.__main__ import main\nmain()\n"
+    )
+    process = start(tmp_path, "-c", program)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out, error.decode()) == (143, b"", f"{COMMANDS[0][1]}\n")
+    assert '"terminated"' in (tmp_path / "here" / "outcome.json").read_text()
+
+
 def test_a_signal_after_the_work_ends_the_process_with_the_code_of_the_work(tmp_path: Path) -> None:
     program = (
         "import atexit, signal\nfrom mia_lightning.terminal.entry import run\n"

@@ -163,7 +163,7 @@ class EstimatorModels(Models):
 
     @property
     def structures(self) -> tuple[Structure | None, ...]:
-        """The leaves of each model; None where they are not known."""
+        """The leaves of each model; None where they are not known, or were not asked for."""
         return tuple(each.structure for each in self._answered)
 
     @property
@@ -304,6 +304,7 @@ def fit_estimators(
     asked_KN: Tensor,
     *,
     role: str,
+    looks_at_leaves: bool = True,
 ) -> EstimatorModels:
     """Fit an estimator on the records of each model, in a pool of processes, and ask it about records.
 
@@ -314,6 +315,7 @@ def fit_estimators(
         records_K: int64, the training records of each.
         asked_KN: bool, the records that each is asked about.
         role: of the models, such as "shadow".
+        looks_at_leaves: whether `structures` are asked for, as they are of targets.
 
     Raises:
         InputError: what is made does not answer as the task asks, does not take the records, or a process ended.
@@ -322,7 +324,7 @@ def fit_estimators(
     folder = Path(tempfile.mkdtemp(prefix="mia-estimators-"))
     population = population.to("cpu")
     records = records_of(population, folder / "records", normalised=making.normalised)
-    kind = _kind(making, records, population)
+    kind = replace(_kind(making, records, population), looks_at_leaves=looks_at_leaves)
     weakref.finalize(kind, shutil.rmtree, folder, ignore_errors=True)  # which all selections of the models share
     fits = [
         _fit(k, derive(engine.seed, "estimator", role, k), population, index_n, path=str(folder / f"{k}.fitted"))

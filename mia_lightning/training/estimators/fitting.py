@@ -28,6 +28,7 @@ class Kind:
         num_outputs: C classes, or D numbers.
         outputs: which of these.
         weighs_leaves: as of `way_of`.
+        looks_at_leaves: whether the structure of each is asked for.
     """
 
     make: Any
@@ -35,6 +36,7 @@ class Kind:
     num_outputs: int
     outputs: Outputs = "classes"
     weighs_leaves: bool = True
+    looks_at_leaves: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,7 +67,7 @@ class Fitted:
         estimator: it.
         way: how it is asked.
         known_c: by the number of a class that it was given, the class of the data set.
-        structure: its leaves.
+        structure: its leaves; None where they are not known, or not asked for.
     """
 
     estimator: Any
@@ -84,7 +86,7 @@ class Answered:
         failure: why it could not be fitted, a clause; None where it could.
         atoms: as of `Votes`.
         method: by which it answers.
-        structure: its leaves; None where they are not known.
+        structure: its leaves; None where they are not known, or not asked for.
         said: its warnings.
         seconds: of the fit and the answers.
     """
@@ -152,8 +154,9 @@ def _fitted(kind: Kind, fit: Fit) -> Fitted:
     if kind.outputs == "numbers":
         estimator.fit(x_n, fit.label_n, **weights)
         numbers = NumbersWay(num_records=len(fit.label_n))
-        structure = structure_of(estimator, x_n, fit.label_n)
-        return Fitted(estimator=estimator, way=numbers, known_c=(), structure=structure)
+        return Fitted(
+            estimator=estimator, way=numbers, known_c=(), structure=_structure(kind, estimator, x_n, fit.label_n)
+        )
     present_c, own_n = np.unique(fit.label_n, return_inverse=True)
     known_c, given_n = np.arange(kind.num_outputs), fit.label_n
     try:
@@ -167,7 +170,11 @@ def _fitted(kind: Kind, fit: Fit) -> Fitted:
         estimator.fit(x_n, given_n, **weights)
     known = tuple(int(c) for c in known_c)
     way = way_of(estimator, x_n, given_n, known, weighs_leaves=kind.weighs_leaves)
-    return Fitted(estimator=estimator, way=way, known_c=known, structure=structure_of(estimator, x_n, given_n))
+    return Fitted(estimator=estimator, way=way, known_c=known, structure=_structure(kind, estimator, x_n, given_n))
+
+
+def _structure(kind: Kind, estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
+    return structure_of(estimator, x_n, label_n) if kind.looks_at_leaves else None
 
 
 def _weights(estimator: Any, fit: Fit) -> dict[str, Array]:
