@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import BaggingClassifier, ExtraTreesClassifier, GradientBoostingClassifier, RandomForestClassifier
+from sklearn.cluster import KMeans
+from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    StackingClassifier,
+)
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from mia_lightning.attacks.normal import step_of_votes
@@ -26,7 +36,7 @@ from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities,
 from mia_lightning.training.estimators.estimators import EstimatorModels, Making, fit_estimators
 from mia_lightning.training.estimators.frames import Layout
 from mia_lightning.training.estimators.leaves import structure_of
-from mia_lightning.training.estimators.making import new_estimator, ready, seeded_alone
+from mia_lightning.training.estimators.making import is_estimator, new_estimator, ready, seeded_alone
 
 
 def blobs(N: int = 120, C: int = 3, F: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -314,6 +324,9 @@ def test_an_estimator_without_classes_is_taken_where_its_columns_show_them() -> 
         (lambda: object(), "object, which has no `fit`"),
         (StandardScaler, "StandardScaler, which has none of predict_proba"),
         (LinearRegression(), "LinearRegression, which predicts numbers"),
+        (KMeans(3), "KMeans, which learns nothing of labels; give a classifier"),
+        (GaussianMixture(3), "GaussianMixture, which learns nothing of labels"),
+        (make_pipeline(StandardScaler(), IsolationForest()), "Pipeline, which learns nothing of labels"),
     ],
 )
 def test_what_makes_no_classifier_is_refused(make: Any, named: str) -> None:
@@ -478,3 +491,23 @@ def test_a_file_that_is_lost_is_a_fit_more(tmp_path: Path) -> None:
     for fit in models._fits:
         Path(fit.path).unlink()
     assert torch.equal(models.observe(people.part(slice(0, 40))).log_probability_KANC, before)
+
+
+class WithoutNumbers(LogisticRegression):
+    def predict_proba(self, X: Any) -> Any:
+        return np.where(np.arange(len(X))[:, None] == 1, np.nan, super().predict_proba(X))
+
+
+def test_answers_that_are_no_numbers_are_counted() -> None:
+    failure = fitted(WithoutNumbers).failure
+    assert failure is not None
+    assert "WithoutNumbers.predict_proba gives NaN or infinite numbers for 1 of 120 records" in failure
+
+
+def test_an_ensemble_whose_last_part_decides_how_it_answers() -> None:
+    parts = [("tree", DecisionTreeClassifier()), ("linear", LogisticRegression())]
+    assert is_estimator(StackingClassifier(parts))
+    models = fitted(StackingClassifier(parts, cv=2))
+    assert (models.failure, models.method) == (None, "predict_proba")
+    scores = fitted(StackingClassifier(parts, final_estimator=LinearSVC(), cv=2))
+    assert (scores.failure, scores.method) == (None, "decision_function")
