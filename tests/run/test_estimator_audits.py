@@ -348,6 +348,12 @@ def test_weights_that_are_none_are_not_saved() -> None:
         mia.Audit(x, label, target=of(DecisionTreeClassifier), save_models=True)
 
 
+def test_a_defence_of_networks_is_refused_for_an_estimator_that_is_fitted_here() -> None:
+    x, label = noise(N=40)
+    with pytest.raises(InputError, match=r"^defense=dropout changes how a network is trained, .*estimator"):
+        mia.audit(x, label, target=of(DecisionTreeClassifier), **settings(defenses=[mia.Dropout()]))
+
+
 def test_what_is_missing_or_no_estimator_is_named() -> None:
     x, label = noise()
     with pytest.raises(InputError, match="`model` is not set"):

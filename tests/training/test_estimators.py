@@ -498,6 +498,15 @@ class WithoutNumbers(LogisticRegression):
         return np.where(np.arange(len(X))[:, None] == 1, np.nan, super().predict_proba(X))
 
 
+class Leaves(LogisticRegression):
+    def fit(self, X: Any, y: Any) -> Any:
+        raise SystemExit(3)
+
+
+def test_an_estimator_does_not_end_the_process() -> None:
+    assert fitted(Leaves).failure == "SystemExit: 3"
+
+
 def test_answers_that_are_no_numbers_are_counted() -> None:
     failure = fitted(WithoutNumbers).failure
     assert failure is not None

@@ -127,7 +127,7 @@ def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew:
             )
     except InputError as error:
         return Answered(number=fit.number, failure=str(error), said=tuple(said))
-    except Exception as error:  # an estimator may raise anything
+    except (Exception, SystemExit) as error:  # an estimator may raise anything
         return Answered(number=fit.number, failure=f"{type(error).__name__}: {first_line(error)}", said=tuple(said))
     return Answered(
         number=fit.number,
