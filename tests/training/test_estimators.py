@@ -321,6 +321,7 @@ def test_an_estimator_without_classes_is_taken_where_its_columns_show_them() -> 
     [
         (lambda: 1 / 0, "ZeroDivisionError"),
         (5, "int"),
+        ("RandomForestClassifier", "target.estimator._target_=, such as sklearn.ensemble"),
         (lambda: object(), "object, which has no `fit`"),
         (StandardScaler, "StandardScaler, which has none of predict_proba"),
         (LinearRegression(), "LinearRegression, which predicts numbers"),

@@ -67,6 +67,11 @@ def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
         InputError: it cannot be made, answers with something else, or lacks `fit` or an answer.
     """
     what = f"`estimator` {_name(make)}"
+    if isinstance(make, str):
+        raise InputError(
+            f"`estimator` is the text {make!r}; give an estimator or, on the command line, its class by "
+            "target.estimator._target_=, such as sklearn.ensemble.RandomForestClassifier."
+        )
     try:
         made = _cloned(make) if is_estimator(make) else make() if callable(make) else make
     except InputError:
