@@ -36,8 +36,8 @@ from mia_lightning.training.trainer import TrainerSettings
 
 # Increased when a model of the same description comes out otherwise than before.
 SCHEMA = 1
-# Fields of a recipe that change no model.
-_HOW = ("execution", "chunk", "threads")
+# Fields of a recipe that change no model, or follow from the task.
+_HOW = ("execution", "chunk", "threads", "of_classes")
 # Arguments of `pl.Trainer` that change no model.
 _SHOWN = ("logger", "log_every_n_steps", "profiler", "default_root_dir", "enable_model_summary", "enable_checkpointing")
 Tell = Callable[[str], object]
