@@ -11,12 +11,12 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.attacks.statistics import correctness, log_confidence
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.records import RecordSample
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
 from mia_lightning.tasks import Classification
-from mia_lightning.tasks.interface import AnswerForm
+from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.outputs import Answer as OneNumber
 from mia_lightning.training.stack.outputs import are_shares, columns, form_of, stays_in_0_1
@@ -90,12 +90,14 @@ class Reading:
     """
 
     answer: Answer
-    form: AnswerForm = "logits"
+    form: OutputForm = "logits"
     one: OneNumber = "logit"
     found: str = ""
 
 
-def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answer | None, *, seed: int) -> Reading:
+def reading_of(
+    trainer: Any, module: Any, sides: Sequence[RecordSample], answer: Answer | None, *, seed: int
+) -> Reading:
     """How a module is to be asked, by the rules of an audit, from the first batch of members.
 
     Args:
@@ -141,7 +143,7 @@ def _warn_of_reconstruction(module: Any, inputs: Any, output: Tensor, num_classe
         )
 
 
-def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
+def _num_classes(trainer: Any, module: Any, sides: Sequence[RecordSample]) -> int:
     """How many classes the labels of the records show, of those that are kept in memory, on all processes."""
     most = 2
     for records in sides:
@@ -159,7 +161,9 @@ def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
     return most
 
 
-def answers(trainer: Any, module: Any, records: Records, reading: Reading, *, places: range, seed: int) -> Answered:
+def answers(
+    trainer: Any, module: Any, records: RecordSample, reading: Reading, *, places: range, seed: int
+) -> Answered:
     """What a module says about the records of some batches.
 
     The module is in eval mode, without gradients, under the Trainer's precision, and the Trainer says that it
@@ -218,7 +222,7 @@ def _as_in_validation(trainer: Any, module: Any) -> Iterator[None]:
             trainer.state.stage = stage
 
 
-def scored(output: Tensor, label_N: Tensor, form: AnswerForm) -> Answered:
+def scored(output: Tensor, label_N: Tensor, form: OutputForm) -> Answered:
     """The scores of the loss attack and of the gap attack, through the statistics of these attacks."""
     log_probability_NC = Classification().answers(output, form)
     signals = Signals(log_probability_KANC=log_probability_NC[None, None])

@@ -13,7 +13,7 @@ from mia_lightning.callbacks.answers import Answer, Answered, Reading, answers, 
 from mia_lightning.callbacks.bases import Callback
 from mia_lightning.callbacks.look import Look, look_at
 from mia_lightning.callbacks.picture import Picture, leakage_picture
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.records import RecordSample
 from mia_lightning.callbacks.screening import Screening, screening
 from mia_lightning.callbacks.sides import Sides, sides_of, warn_of_choices
 from mia_lightning.callbacks.trace import Trace
@@ -50,8 +50,8 @@ class Fitted:
     datamodule: Any
     train_dataloader: Any
     val_dataloaders: Any
-    members: Records
-    nonmembers: Records
+    members: RecordSample
+    nonmembers: RecordSample
 
     def data(self, train_records: Any, held_out_records: Any) -> Any:
         """The DataModule, or the sets of the loaders; datasets that a monitor was given take their places."""

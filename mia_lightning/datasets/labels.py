@@ -53,17 +53,16 @@ class Classes:
 
 
 def as_labels(label: Array, class_names: Sequence[str] | None, name: str, task: Task) -> Classes:
-    """The labels of a task: class numbers (`as_classes`), or what the task reads (`Task.read`).
+    """The labels of a task: class numbers (`as_classes`), or what the task reads (`Task.reading`).
 
     Raises:
         InputError: they are none of the task.
     """
-    if task.has_classes:
+    if task.reading is None:
         return as_classes(label, class_names, name)
     what = f"label of population {name!r}"
-    given = as_tensor(label, what)
-    label_N = task.read(given, getattr(label, "dtype", given.dtype), what)
-    names = task.names(label_N, f"population {name!r}") if class_names is None else class_names
+    label_N = task.reading.read(as_tensor(label, what), what)
+    names = task.reading.names(label_N) if class_names is None else class_names
     return Classes(label_N=label_N, names=tuple(str(each) for each in names))
 
 

@@ -22,8 +22,8 @@ from mia_lightning.training.step.rules import Step
 _TRIED = 4  # records, whose losses together are compared with those of each alone
 _CLASSES = 3  # of these, where the records are not known yet
 _MIXES = (
-    "`training.objective` lets the records of a batch reach each other, which does not go with defense=dp_sgd: it clips "
-    "what each record contributes by itself; leave out defences such as mixup."
+    "`training.objective` lets the records of a batch reach each other, which does not go with defense=dp_sgd: it "
+    "clips what each record contributes by itself; leave out defences such as mixup."
 )
 
 

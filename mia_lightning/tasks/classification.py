@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.tasks.interface import AnswerForm, OutputKind, Strata, Task
+from mia_lightning.tasks.interface import OutputForm, OutputKind, Strata, Task
 
 SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
 """What stands for a smaller probability, such as 0, in the answers of somebody else's model.
@@ -66,7 +66,7 @@ class Classification(Task):
         of_SN = label_N == torch.arange(len(names), device=label_N.device)[:, None]
         return Strata(names=tuple(names), of_SN=of_SN, number_N=label_N)
 
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         output = output.double()
         if form == "probabilities":
             output = output.clamp(min=SMALLEST_PROBABILITY).log()

@@ -19,7 +19,7 @@ from mia_lightning.settings.words import Words
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 OutputKind = Literal["classes", "labels", "numbers"]
-AnswerForm = Literal["logits", "probabilities", "log_probabilities"]
+OutputForm = Literal["logits", "probabilities", "log_probabilities"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +56,25 @@ class Response:
     buffers: dict[str, Tensor]
 
 
+class LabelReading(ABC):
+    """How the labels of a task without classes are read."""
+
+    @abstractmethod
+    def read(self, label: Tensor, what: str) -> Tensor:
+        """The labels of records as the task holds them, from a tensor of any type.
+
+        Args:
+            what: the labels, in a sentence.
+
+        Raises:
+            InputError: they are none of this task.
+        """
+
+    @abstractmethod
+    def names(self, label_N: Tensor) -> tuple[str, ...]:
+        """Names of the C outputs, where the user gives none."""
+
+
 class Task(ABC):
     """What a record's answer is.
 
@@ -84,27 +103,10 @@ class Task(ABC):
 
     # Labels
 
-    def read(self, label: Tensor, dtype: object, what: str) -> Tensor:
-        """The labels of records as a task without classes holds them, from a tensor of any type.
-
-        Class numbers are made by `datasets.labels.as_classes`.
-
-        Args:
-            dtype: that the user gave, for sentences.
-            what: the labels, in a sentence.
-
-        Raises:
-            InputError: they are none of this task.
-        """
-        raise NotImplementedError
-
-    def names(self, label_N: Tensor, what: str) -> tuple[str, ...]:
-        """Names of the C outputs, where the user gives none.
-
-        Raises:
-            InputError: the labels leave no sensible number of them.
-        """
-        raise NotImplementedError
+    @property
+    def reading(self) -> "LabelReading | None":
+        """How labels are read; None for class numbers (`datasets.labels.as_classes`)."""
+        return None
 
     @abstractmethod
     def check(self, label_N: Tensor, names: Sequence[str], name: str) -> None:
@@ -169,7 +171,7 @@ class Task(ABC):
     # Answers
 
     @abstractmethod
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         """Answers `[..., C]`, float32, of outputs `[..., C]` of this form."""
 
     def unit(self, answer_KNC: Tensor, label_NX: Tensor, out_KN: Tensor) -> Tensor | None:

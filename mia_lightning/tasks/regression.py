@@ -12,7 +12,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Positive
 from mia_lightning.settings.words import Such
-from mia_lightning.tasks.interface import AnswerForm, Objective, OutputKind, Response, Strata, Task
+from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Response, Strata, Task
 
 _RANGES = 4  # of the target value, with equally many records
 MEAN, STD = "label_mean", "label_std"
@@ -36,7 +36,7 @@ def _standardised(output_KBD: Tensor, truth_KBE: Tensor) -> Tensor:
 
 
 @settings("task")
-class Regression(Task):
+class Regression(LabelReading, Task):
     """Each record has D numbers; its log density is log N(y; ŷ, s²), in units of s, added up over the numbers.
 
     s, one for all models, is the deviation of the residuals of shadow models on records that they did not train on.
@@ -70,7 +70,11 @@ class Regression(Task):
             missing, given = (MEAN, STD) if self.label_mean is None else (STD, MEAN)
             raise InputError(f"`task.{given}` is given, and `task.{missing}` is not; give both, or neither.")
 
-    def read(self, label: Tensor, dtype: object, what: str) -> Tensor:
+    @property
+    def reading(self) -> LabelReading:
+        return self
+
+    def read(self, label: Tensor, what: str) -> Tensor:
         if label.ndim not in (1, 2):
             raise InputError(
                 f"{what} has shape {tuple(label.shape)}: task=regression takes one number for each record, or "
@@ -79,7 +83,7 @@ class Regression(Task):
         label = label.to(torch.float32)
         return label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label
 
-    def names(self, label_N: Tensor, what: str) -> tuple[str, ...]:
+    def names(self, label_N: Tensor) -> tuple[str, ...]:
         return ("value",) if label_N.ndim == 1 else tuple(f"value {each}" for each in range(label_N.shape[1]))
 
     def check(self, label_N: Tensor, names: Sequence[str], name: str) -> None:
@@ -157,7 +161,7 @@ class Regression(Task):
     def scaled(self, output: Tensor, buffers: Callable[[str], Tensor]) -> Tensor:
         return output * buffers(STD) + buffers(MEAN)
 
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         return output.float()
 
     def unit(self, answer_KNC: Tensor, label_NX: Tensor, out_KN: Tensor) -> Tensor:

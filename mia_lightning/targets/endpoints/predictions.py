@@ -23,7 +23,7 @@ from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import ClassNames, as_number, folded, places
 from mia_lightning.targets.endpoints.prediction_columns import read_columns
-from mia_lightning.training.models import Kind, Models
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
@@ -97,7 +97,7 @@ class PredictedModels(EndpointModels):
         asking: Asking,
         population: Population,
         *,
-        kind: Kind = "unknown",
+        kind: ModelKind = "unknown",
         remark: Callable[[str], object] = print,
     ) -> None:
         super().__init__(endpoint, asking, population.class_names, kind=kind, labels_are_places=True, remark=remark)

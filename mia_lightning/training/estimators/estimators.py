@@ -18,8 +18,8 @@ from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
 from mia_lightning.store.identity import Identity
 from mia_lightning.training.engine import Engine, Reuse
-from mia_lightning.training.estimators.fitting import Answered, Fit, Kind, fit_and_answer
-from mia_lightning.training.estimators.frames import Records
+from mia_lightning.training.estimators.fitting import Answered, Fit, FitKind, fit_and_answer
+from mia_lightning.training.estimators.frames import RecordFiles
 from mia_lightning.training.estimators.kept import KeptFits, kept_fits
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure
@@ -34,8 +34,7 @@ from mia_lightning.training.estimators.making import (
 from mia_lightning.training.estimators.pool import in_pool, refused_by_pool
 from mia_lightning.training.estimators.table import records_of
 from mia_lightning.training.kept_answers import KeptAnswers
-from mia_lightning.training.models import Kind as KindOfModel
-from mia_lightning.training.models import Models, wanted_of_each
+from mia_lightning.training.models import ModelKind, Models, wanted_of_each
 from mia_lightning.training.plan.cores import available_cores
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import AnswerForm, Signals
@@ -124,7 +123,7 @@ class EstimatorModels(Models):
     def __init__(
         self,
         making: Making,
-        kind: Kind,
+        kind: FitKind,
         fits: Sequence[Fit],
         population: Population,
         folder: Path,
@@ -154,7 +153,7 @@ class EstimatorModels(Models):
         return None if structure is None else structure.num_nodes
 
     @property
-    def kind(self) -> KindOfModel:
+    def kind(self) -> ModelKind:
         return kind_of_estimator(new_estimator(self._making.make, None))
 
     @property
@@ -357,8 +356,8 @@ def fit_estimators(
     return models
 
 
-def _kind(making: Making, records: Records, population: Population) -> Kind:
-    return Kind(
+def _kind(making: Making, records: RecordFiles, population: Population) -> FitKind:
+    return FitKind(
         make=making.unfitted,
         records=records,
         num_outputs=population.num_classes,
@@ -406,7 +405,7 @@ class _Fitting:
         self,
         making: Making,
         engine: Engine,
-        kind: Kind,
+        kind: FitKind,
         fits: Sequence[Fit],
         folder: Path,
         asked: Sequence[Tensor],

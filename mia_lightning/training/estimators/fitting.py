@@ -13,13 +13,13 @@ import numpy as np
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.estimators.answers import NumbersWay, Way, way_of
-from mia_lightning.training.estimators.frames import Array, Records
+from mia_lightning.training.estimators.frames import Array, RecordFiles
 from mia_lightning.training.estimators.leaves import Structure, structure_of
 from mia_lightning.training.estimators.making import Outputs, ready, seeded_alone, weights_keyword
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Kind:
+class FitKind:
     """What all fits of a role have in common.
 
     Attributes:
@@ -32,7 +32,7 @@ class Kind:
     """
 
     make: Any
-    records: Records
+    records: RecordFiles
     num_outputs: int
     outputs: Outputs = "classes"
     weighs_leaves: bool = True
@@ -101,7 +101,7 @@ class Answered:
     seconds: float = 0.0
 
 
-def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew: bool = False) -> Answered:
+def fit_and_answer(kind: FitKind, fit: Fit, records: RecordFiles, asked_n: Array, anew: bool = False) -> Answered:
     """Fit an estimator, if its file does not hold it yet, and ask it about records.
 
     Args:
@@ -147,7 +147,7 @@ def _parts(index_n: Array) -> list[Array]:
     return [index_n[start : start + _AT_ONCE] for start in range(0, len(index_n), _AT_ONCE)]
 
 
-def _fitted(kind: Kind, fit: Fit) -> Fitted:
+def _fitted(kind: FitKind, fit: Fit) -> Fitted:
     x_n = kind.records.rows(fit.index_n)
     estimator = ready(kind.make, kind.records.layout, fit.seed)
     weights = _weights(estimator, fit)
@@ -173,7 +173,7 @@ def _fitted(kind: Kind, fit: Fit) -> Fitted:
     return Fitted(estimator=estimator, way=way, known_c=known, structure=_structure(kind, estimator, x_n, given_n))
 
 
-def _structure(kind: Kind, estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
+def _structure(kind: FitKind, estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
     return structure_of(estimator, x_n, label_n) if kind.looks_at_leaves else None
 
 
