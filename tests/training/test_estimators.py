@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from slow_leaves import shares
 
 from mia_lightning.attacks.normal import step_of_votes
 from mia_lightning.datasets.form import Field, Form
@@ -442,18 +443,9 @@ def test_leaves_against_a_slow_loop() -> None:
         if hasattr(inner, "steps"):
             inner, z = inner.steps[-1][1], inner[:-1].transform(x)
         trees = [inner] if hasattr(inner, "tree_") else inner.estimators_
-        alone, disclosed = set(), set()
-        for tree in trees:
-            leaves = tree.apply(z.astype(np.float32))
-            for leaf in set(leaves.tolist()):
-                members = np.flatnonzero(leaves == leaf)
-                if len(members) == 1:
-                    alone |= set(members.tolist())
-                elif len(members) < 10 and len(set(y[members].tolist())) == 1:
-                    disclosed |= set(members.tolist())
         found = structure_of(estimator, x, y)
         assert found is not None
-        assert (found.alone, found.disclosed) == pytest.approx((len(alone) / 90, len(disclosed) / 90))
+        assert (found.alone, found.disclosed) == pytest.approx(shares(trees, z.astype(np.float32), y))
         assert found.num_leaves == sum(int((tree.tree_.children_left == -1).sum()) for tree in trees)
         assert (found.num_trees, found.num_records) == (len(trees), 90)
         assert found.num_nodes == sum(len(tree.tree_.children_left) for tree in trees)

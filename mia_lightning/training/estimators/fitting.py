@@ -4,6 +4,8 @@ import contextlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -115,20 +117,15 @@ def fit_and_answer(kind: FitKind, fit: Fit, records: RecordFiles, asked_n: Array
         with seeded_alone(fit.seed) as said:
             fitted = None if anew else _read(fit.path)
             if fitted is None:
-                fitted = _fitted(kind, fit)
+                x_n = kind.records.rows(fit.index_n)
+                with _own_code():
+                    fitted = _fitted(kind, fit, x_n)
                 if not anew:
                     _write(fitted, fit.path)
-            log_nC = np.concatenate(
-                [
-                    fitted.way.answers(fitted.estimator, records.rows(part), kind.num_outputs, fitted.known_c)
-                    for part in _parts(asked_n)
-                ]
-                or [np.zeros((0, kind.num_outputs), np.float32)]
-            )
+            parts = [_answers(fitted, records.rows(part), kind.num_outputs) for part in _parts(asked_n)]
+            log_nC = np.concatenate(parts or [np.zeros((0, kind.num_outputs), np.float32)])
     except InputError as error:
         return Answered(number=fit.number, failure=str(error), said=tuple(said))
-    except Exception as error:  # an estimator may raise anything
-        return Answered(number=fit.number, failure=f"{type(error).__name__}: {first_line(error)}", said=tuple(said))
     return Answered(
         number=fit.number,
         log_nC=log_nC,
@@ -147,8 +144,23 @@ def _parts(index_n: Array) -> list[Array]:
     return [index_n[start : start + _AT_ONCE] for start in range(0, len(index_n), _AT_ONCE)]
 
 
-def _fitted(kind: FitKind, fit: Fit) -> Fitted:
-    x_n = kind.records.rows(fit.index_n)
+@contextmanager
+def _own_code() -> Iterator[None]:
+    """Within the context an estimator's own code runs; whatever it raises becomes an `InputError`, a clause."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _answers(fitted: Fitted, x_B: Any, num_outputs: int) -> Array:
+    with _own_code():
+        return fitted.way.answers(fitted.estimator, x_B, num_outputs, fitted.known_c)
+
+
+def _fitted(kind: FitKind, fit: Fit, x_n: Any) -> Fitted:
     estimator = ready(kind.make, kind.records.layout, fit.seed)
     weights = _weights(estimator, fit)
     if kind.outputs == "numbers":
@@ -205,5 +217,5 @@ def _read(path: str) -> Fitted | None:
 
 @lru_cache(2)
 def _loaded(path: str, _: int) -> Fitted:
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, _own_code():
         return pickle.load(file)  # type: ignore[no-any-return]

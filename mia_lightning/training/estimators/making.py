@@ -55,7 +55,7 @@ def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
         made = _cloned(make) if is_estimator(make) else make() if callable(make) else make
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # of a constructor or a function of the user's own
         raise InputError(
             f"{what} makes no estimator ({type(error).__name__}: {first_line(error)}); give an estimator that is not "
             "fitted, or a function without arguments that returns one."
