@@ -56,25 +56,6 @@ class Response:
     buffers: dict[str, Tensor]
 
 
-class LabelReading(ABC):
-    """How the labels of a task without classes are read."""
-
-    @abstractmethod
-    def read(self, label: Tensor, what: str) -> Tensor:
-        """The labels of records as the task holds them, from a tensor of any type.
-
-        Args:
-            what: the labels, in a sentence.
-
-        Raises:
-            InputError: they are none of this task.
-        """
-
-    @abstractmethod
-    def names(self, label_N: Tensor) -> tuple[str, ...]:
-        """Names of the C outputs, where the user gives none."""
-
-
 class Task(ABC):
     """What a record's answer is.
 
@@ -237,6 +218,25 @@ class Task(ABC):
     @abstractmethod
     def utility_of_strata(self, answer_NC: Tensor, label_N: Tensor, of_SN: Tensor) -> Tensor:
         """The same of each part of these records, float64 `[S]`; NaN likewise."""
+
+
+class LabelReading(ABC):
+    """How the labels of a task without classes are read."""
+
+    @abstractmethod
+    def read(self, label: Tensor, what: str) -> Tensor:
+        """The labels of records as the task holds them, from a tensor of any type.
+
+        Args:
+            what: the labels, in a sentence.
+
+        Raises:
+            InputError: they are none of this task.
+        """
+
+    @abstractmethod
+    def names(self, label_N: Tensor) -> tuple[str, ...]:
+        """Names of the C outputs, where the user gives none."""
 
 
 LabelTask = Annotated[Task, Words("one of those in conf/task, or a `Task` like them")]

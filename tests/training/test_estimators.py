@@ -24,10 +24,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
-from mia_lightning.training.estimators.estimators import EstimatorModels, Making, fit_estimators
+from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
 from mia_lightning.training.estimators.frames import Layout
 from mia_lightning.training.estimators.leaves import structure_of
-from mia_lightning.training.estimators.making import new_estimator, ready, seeded_alone
+from mia_lightning.training.estimators.making import Making, new_estimator, ready, seeded_alone
 
 
 def blobs(N: int = 120, C: int = 3, F: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -21,10 +21,10 @@ import mia_lightning as mia
 from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import Store
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.estimators.estimators import EstimatorModels, Making, fit_estimators
+from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
 from mia_lightning.training.estimators.frames import Layout
 from mia_lightning.training.estimators.leaves import structure_of
-from mia_lightning.training.estimators.making import is_fitted, new_estimator, ready, weights_keyword
+from mia_lightning.training.estimators.making import Making, is_fitted, new_estimator, ready, weights_keyword
 
 N, F = 90, 3
 RECORDS = [torch.arange(0, N, 2), torch.arange(1, N, 2)]

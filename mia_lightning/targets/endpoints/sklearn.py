@@ -23,10 +23,9 @@ from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
 from mia_lightning.training.estimators.answers import Votes, smoothed, votes_of
-from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import is_estimator
+from mia_lightning.training.estimators.making import Making, is_estimator
 from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.setup import Setup
 

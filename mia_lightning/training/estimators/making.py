@@ -7,14 +7,17 @@ import copy
 import hashlib
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from mia_lightning.errors import InputError, first_line, one_line
 from mia_lightning.training.estimators.frames import Layout
+from mia_lightning.training.estimators.pool import refused_by_pool
+from mia_lightning.training.plan.cores import available_cores
 
 ANSWERS = ("predict_proba", "decision_function", "predict")
 """The methods that answer, the most telling one first."""
@@ -25,6 +28,67 @@ Outputs = Literal["classes", "labels", "numbers"]
 _SEEDS = ("random_state", "random_seed")
 _THREADS = ("n_jobs", "nthread", "thread_count", "num_threads")
 _LONGEST = 120  # characters of a description
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Making:
+    """How the estimators of a role are made and fitted.
+
+    Attributes:
+        make: an estimator that is cloned, fitted or not, or a function or class that makes one.
+        normalised: whether records without named columns are scaled and normalised first.
+        processes: how many fit at the same time; None for one on each core.
+        weighs_leaves: whether single trees are smoothed by the records in a leaf, which can be done to a target alone
+            that is at hand itself; else as one vote.
+    """
+
+    make: Any
+    normalised: bool = False
+    weighs_leaves: bool = True
+    processes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What reports call the estimators."""
+        return described(self.make)
+
+    def check(self, outputs: Outputs | None = None) -> None:
+        """Refuse what makes no estimator that answers so.
+
+        Args:
+            outputs: what answers must stand for; None where that is not known yet.
+
+        Raises:
+            InputError: as `new_estimator`.
+        """
+        new_estimator(self.make, outputs)
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether records can be weighted in a fit."""
+        return weights_keyword(new_estimator(self.make, None)) is not None
+
+    @property
+    def unfitted(self) -> Any:
+        """What makes them, small enough to be sent to other processes: without what it has learnt."""
+        return new_estimator(self.make, None) if is_estimator(self.make) else self.make
+
+    @property
+    def num_processes(self) -> int:
+        """How many fit at the same time, where there are as many to be fitted."""
+        return self.processes or available_cores()
+
+    def used(self, tell: Callable[[str], object]) -> int:
+        """How many processes are used: one for what cannot be sent to another process, which is said."""
+        processes = self.num_processes
+        reason = refused_by_pool(self.unfitted) if processes > 1 else None
+        if reason is not None:
+            tell(
+                f"The estimator {self.name} cannot be sent to other processes ({reason}), so that all are fitted in "
+                "this one, one after the other; give a function of a module to use all cores."
+            )
+            return 1
+        return processes
 
 
 def is_estimator(value: object) -> bool:
