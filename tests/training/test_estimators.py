@@ -25,7 +25,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
 from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
-from mia_lightning.training.estimators.frames import Layout
+from mia_lightning.training.estimators.frames import Layout, RecordFiles
 from mia_lightning.training.estimators.leaves import structure_of
 from mia_lightning.training.estimators.making import Making, new_estimator, ready, seeded_alone
 
@@ -470,3 +470,12 @@ def test_a_file_that_is_lost_is_a_fit_more(tmp_path: Path) -> None:
     for fit in models._fits:
         Path(fit.path).unlink()
     assert torch.equal(models.observe(people.part(slice(0, 40))).log_probability_KANC, before)
+
+
+def test_a_fault_that_is_not_the_estimators_is_not_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(files: RecordFiles, index: np.ndarray) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(RecordFiles, "rows", lost)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fitted(DecisionTreeClassifier())
