@@ -21,6 +21,7 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Disjoint, Given, Plan
+from mia_lightning.models.by_form import ARCHITECTURES, chosen_for
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
@@ -111,7 +112,9 @@ class Audit:
             `Regression(likelihood="laplace")`; None for what the data say, classes of arrays.
         model: class or function that makes an untrained network with logits `[B, C]`, or, in a regression, predictions
             `[B, D]`; it is passed `input_shape` and `num_classes` (or `num_outputs`) if it takes parameters of these
-            names. It may be left out where no network is trained.
+            names. It may be left out where no network is trained, and where the records have a form (texts, sounds, a
+            table, several arrays, `kinds`): then it is the architecture that fits the form, which the report says. For
+            a trained network it must be given.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
             are seen to give.
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
@@ -252,7 +255,21 @@ class Audit:
         for making in self.fitted_here:
             making.check(self.population.task.outputs)
         if self.uses_networks and self.model is no_network:
+            self._choose_model()
+
+    def _choose_model(self) -> None:
+        """Let the architecture fit the form of the records; nothing tells that of a network that somebody has trained.
+
+        Raises:
+            InputError: the records have no form, or none that an architecture takes, or the target is such a network.
+        """
+        is_free = self.attacked.is_trained_here or not self.attacked.has_weights
+        if self.population.form is None or not is_free:
             raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
+        name, remark = chosen_for(self.population)
+        population = replace(self.population, remarks=(*self.population.remarks, remark))
+        object.__setattr__(self, "data", population)
+        object.__setattr__(self, "model", ARCHITECTURES[name])
 
     @property
     def shadow_estimators(self) -> Making | None:

@@ -226,6 +226,10 @@ class Task(ABC):
         """How many attack networks there are at most."""
         return 1
 
+    def states(self, num_outputs: int) -> int:
+        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
+        return num_outputs
+
     # Utility
 
     @abstractmethod

@@ -78,10 +78,10 @@ def _check_outputs(made: Any, outputs: Outputs, what: str) -> None:
         raise InputError(f"{what}, which predicts numbers; give a classifier.")
     if outputs == "numbers" and (_is_classifier(made) or not hasattr(made, "predict")):
         raise InputError(f"{what}, which predicts classes, and the records have numbers; give a regressor.")
-    if outputs == "labels":
+    if outputs == "labels" and not _takes_labels(made):
         raise InputError(
-            f"{what}, and estimators are fitted to one class or to numbers for each record, not to several labels; use "
-            "a network of `model`."
+            f"{what}, which takes one label for each record, and the records have several; give a forest, a tree or "
+            "neighbours, or wrap it, as in sklearn.multioutput.MultiOutputClassifier(...)."
         )
 
 
@@ -217,6 +217,18 @@ def _is_classifier(estimator: Any) -> bool:
         return bool(is_classifier(estimator))
     except Exception:  # of another library, which has no tags
         return getattr(estimator, "_estimator_type", None) == "classifier"
+
+
+def _takes_labels(estimator: Any) -> bool:
+    """Whether it can be fitted to several labels of 0 and 1; True where it does not say."""
+    from sklearn.utils import get_tags
+
+    try:
+        tags = get_tags(estimator)
+    except Exception:  # of another library, which has no tags
+        return True
+    of_classifier = tags.classifier_tags
+    return of_classifier is not None and (of_classifier.multi_label or tags.target_tags.multi_output)
 
 
 def _has_learnt(estimator: Any) -> bool:
