@@ -40,7 +40,7 @@ from mia_lightning.targets.estimator import Estimator
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
-from mia_lightning.tasks import BY_NAME, Task
+from mia_lightning.tasks import NamedTask, Task
 from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.making import is_estimator, is_fitted
 from mia_lightning.training.given_trainer import as_settings
@@ -64,12 +64,6 @@ def _as_target(given: object) -> object:
         return Existing(network=given)
 
 
-def _as_task(given: object) -> object:
-    """A task by its name."""
-    return BY_NAME[given]() if isinstance(given, str) and given in BY_NAME else given
-
-
-_TASK = Words(f"one of {', '.join(BY_NAME)}, or a `Task` like them")
 _PLAN = Words("one of those in conf/membership, or a `Plan` like them, such as mia.Halves() in Python")
 
 
@@ -170,7 +164,7 @@ class Audit:
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     kinds: SkipValidation[Kinds] | None = None
     weight: SkipValidation[Array] | None = None
-    task: Annotated[Annotated[Task, _TASK] | None, BeforeValidator(_as_task)] = None
+    task: NamedTask = None
     model: MakesNetwork = no_network
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)

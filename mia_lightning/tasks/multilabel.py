@@ -126,6 +126,11 @@ class Multilabel(Task):
         """The log probabilities of the labels, and of what each of them is."""
         return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the labels whose more probable state is their own; of equal ones a label is predicted off."""
+        on, off = self._own(answer, torch.ones_like(label))
+        return ((on > off) == (label != 0)).double().mean(-1)
+
     def states(self, num_outputs: int) -> int:
         return 2
 

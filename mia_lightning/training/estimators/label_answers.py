@@ -150,10 +150,10 @@ def _classes(estimator: Any, L: int) -> list[tuple[int, ...]] | None:
         return None
     each = [own] if L == 1 and np.ndim(own[0]) == 0 else list(own)
     wrong = next((states for states in each if not np.isin(np.asarray(states), (_OFF, _ON)).all()), None)
-    if wrong is not None or len(each) != L:
+    if wrong is not None:
         raise InputError(
-            f"The {type(estimator).__name__} has the classes {np.asarray(each[0] if wrong is None else wrong).tolist()!r:.100}"
-            f", and each of {L} labels is 0 or 1; give an estimator that was fitted on such labels."
+            f"The {type(estimator).__name__} has the classes {np.asarray(wrong).tolist()!r:.100} for a label, and not "
+            "0 and 1; give an estimator that was fitted on such labels."
         )
     return [tuple(int(state) for state in states) for states in each]
 
