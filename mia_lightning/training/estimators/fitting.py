@@ -14,9 +14,9 @@ import numpy as np
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.estimators.answers import NumbersWay, Way, way_of
 from mia_lightning.training.estimators.frames import Array, Records
-from mia_lightning.training.estimators.label_answers import as_fitted_on, way_of_labels
+from mia_lightning.training.estimators.label_answers import way_of_labels
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import Outputs, ready, seeded_alone, weights_keyword
+from mia_lightning.training.estimators.making import Outputs, as_taken, ready, seeded_alone, weights_keyword
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +153,7 @@ def _fitted(kind: Kind, fit: Fit) -> Fitted:
     estimator = ready(kind.make, kind.records.layout, fit.seed)
     weights = _weights(estimator, fit)
     if kind.outputs != "classes":
-        estimator.fit(x_n, as_fitted_on(fit.label_n), **weights)
+        estimator.fit(x_n, as_taken(estimator, fit.label_n), **weights)
         own = way_without_classes(kind.outputs, estimator, x_n, fit.label_n, weighs_leaves=kind.weighs_leaves)
         return Fitted(estimator=estimator, way=own, known_c=(), structure=_structure(kind, estimator, x_n, fit.label_n))
     present_c, own_n = np.unique(fit.label_n, return_inverse=True)

@@ -100,11 +100,6 @@ def way_of_labels(estimator: Any, x_n: Any, label_nL: Array, *, weighs_leaves: b
     )
 
 
-def as_fitted_on(label_n: Array) -> Array:
-    """Labels, or numbers, as estimators take them: `[n, L]`, or `[n]` of a single one."""
-    return label_n[:, 0] if label_n.ndim == 2 and label_n.shape[1] == 1 else label_n
-
-
 def _probabilities(given: Any, estimator: Any, way: LabelsWay, B: int) -> Array:
     """The probability of each label, float64 `[B, L]`."""
     L = len(way.seen_l)

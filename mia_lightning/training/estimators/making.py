@@ -219,16 +219,31 @@ def _is_classifier(estimator: Any) -> bool:
         return getattr(estimator, "_estimator_type", None) == "classifier"
 
 
+def as_taken(estimator: Any, label_n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Labels, or numbers, as its `fit` takes them: `[n, L]`, or `[n]` of a single one where it takes it so."""
+    tags = _tags(estimator)
+    if label_n.size != len(label_n):
+        return label_n
+    return label_n.reshape(-1) if tags is None or tags.target_tags.single_output else label_n.reshape(-1, 1)
+
+
 def _takes_labels(estimator: Any) -> bool:
     """Whether it can be fitted to several labels of 0 and 1; True where it does not say."""
+    tags = _tags(estimator)
+    if tags is None:
+        return True
+    of_classifier = tags.classifier_tags
+    return of_classifier is not None and bool(of_classifier.multi_label or tags.target_tags.multi_output)
+
+
+def _tags(estimator: Any) -> Any:
+    """What it says of itself; None where it is of another library, and says nothing."""
     from sklearn.utils import get_tags
 
     try:
-        tags = get_tags(estimator)
-    except Exception:  # of another library, which has no tags
-        return True
-    of_classifier = tags.classifier_tags
-    return of_classifier is not None and (of_classifier.multi_label or tags.target_tags.multi_output)
+        return get_tags(estimator)
+    except Exception:  # of an object that only looks like an estimator
+        return None
 
 
 def _has_learnt(estimator: Any) -> bool:
