@@ -48,7 +48,7 @@ def alone(models: EstimatorModels, make: Any, population: mia.Population, k: int
     """Model k, fitted by scikit-learn's own API."""
     rows = RECORDS[k]
     own = ready(make, Layout(), models._fits[k].seed)
-    return own.fit(population.x_N.numpy()[rows], population.label_N.numpy()[rows])
+    return own.fit(population.x_N.numpy()[rows], population.label_N.long().numpy()[rows])
 
 
 def shares(own: Any, x: np.ndarray) -> np.ndarray:
@@ -241,7 +241,7 @@ def test_what_takes_one_label_alone_is_refused(make: Any, takes: bool) -> None:
 
 
 def test_an_estimator_of_labels_has_learnt_or_has_not() -> None:
-    x, y = people().x_N.numpy(), people().label_N.numpy()
-    for make in (RandomForestClassifier(2), MultiOutputClassifier(LogisticRegression()), KNeighborsClassifier()):
+    x, y = people().x_N.numpy(), people().label_N.long().numpy()
+    for make in (RandomForestClassifier(2, random_state=0), MultiOutputClassifier(LogisticRegression()), KNeighborsClassifier()):
         assert not is_fitted(make)
         assert is_fitted(make.fit(x, y))

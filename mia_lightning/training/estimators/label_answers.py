@@ -187,11 +187,16 @@ def _votes_of_parts(estimator: Any, x_B: Any, L: int) -> Votes:
     parts = getattr(estimator, "estimators_", None)
     if parts is None or not all(hasattr(part, "predict_proba") for part in parts):
         return Votes()
-    whole, of_parts = estimator.predict_proba(x_B), [part.predict_proba(x_B) for part in parts]
-    if isinstance(of_parts[0], list) or L == 1:
-        pairs = zip(*of_parts, strict=True) if isinstance(whole, list) else [of_parts]
-        wholes = whole if isinstance(whole, list) else [whole]
-        is_mean = all(np.allclose(np.mean(each, 0), own, atol=1e-6) for each, own in zip(pairs, wholes, strict=True))
-        return Votes(atoms=len(parts) if is_mean else None)
-    atoms = {votes_of(part, x_B).atoms for part in parts}  # one estimator for each label
-    return Votes(atoms=atoms.pop() if len(parts) == L and len(atoms) == 1 else None)
+    of_parts = [part.predict_proba(x_B) for part in parts]
+    if len(parts) == L and not isinstance(of_parts[0], list):  # an estimator for each label
+        atoms = {votes_of(part, x_B).atoms for part in parts}
+        return Votes(atoms=atoms.pop() if len(atoms) == 1 else None)
+    of_labels = zip(*map(_listed, of_parts), strict=True)
+    whole = zip(_listed(estimator.predict_proba(x_B)), of_labels, strict=True)
+    is_mean = all(np.allclose(np.mean(each, 0), own, atol=1e-6) for own, each in whole)
+    return Votes(atoms=len(parts) if is_mean else None)
+
+
+def _listed(given: Any) -> list[Any]:
+    """With an array for each label, where there is one for a single label."""
+    return given if isinstance(given, list) else [given]

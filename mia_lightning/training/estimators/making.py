@@ -220,8 +220,12 @@ def _is_classifier(estimator: Any) -> bool:
 
 
 def as_taken(estimator: Any, label_n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Labels, or numbers, as its `fit` takes them: `[n, L]`, or `[n]` of a single one where it takes it so."""
+    """Labels, or numbers, as its `fit` takes them: `[n, L]`, or `[n]` of a single one where it takes it so.
+
+    Labels are int64, since some count below 0 with them.
+    """
     tags = _tags(estimator)
+    label_n = label_n.astype(np.int64) if label_n.dtype.kind == "u" else label_n
     if label_n.size != len(label_n):
         return label_n
     return label_n.reshape(-1) if tags is None or tags.target_tags.single_output else label_n.reshape(-1, 1)
