@@ -132,8 +132,7 @@ class Reading:
         return score_N[:M], label_NX[:M].squeeze(1)
 
     def _parts(self, table: Tensor) -> list[Tensor]:
-        answer_NC, label_NX = table.split(self.num_outputs, 1)
-        return [answer_NC.float(), label_NX]
+        return [part.float() for part in table.split(self.num_outputs, 1)]
 
 
 def reading_of(

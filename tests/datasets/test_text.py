@@ -392,7 +392,7 @@ def test_the_labels_of_a_regression_are_the_numbers_of_a_column(tmp_path: Path) 
 
 
 def test_texts_without_a_word_leave_their_numbers_out(tmp_path: Path) -> None:
-    place = json_lines(tmp_path, rows([TEXTS[0], "!", *TEXTS[2:]], [1, 2, 2, 2.5]))
+    place = json_lines(tmp_path, rows([TEXTS[0], "", *TEXTS[2:]], [1, 2, 2, 2.5]))
     population = load_text(path=place, empty="leave_out", task=Regression())
     assert population.label_N.tolist() == [1, 2, 2.5]
 

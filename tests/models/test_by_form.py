@@ -19,6 +19,7 @@ from mia_lightning.datasets.population import make_population
 from mia_lightning.errors import InputError
 from mia_lightning.models.by_form import ARCHITECTURES, fitting
 from mia_lightning.models.text_cnn import TextCNN
+from mia_lightning.seeds import isolated
 
 RUN = ["logger=none", "shadow.count=2", "training.epochs=2", "attack=loss", "trainer.accelerator=cpu", "store.dir=null"]
 PICTURES = ["dataset._target_=formed.pictures_population", "~dataset.name", "dataset.train_size=30"]
@@ -107,7 +108,8 @@ def test_where_nothing_chooses_it_is_asked_for() -> None:
         mia.Audit(mixed_population(), **QUICK)
     assert all(each in str(refused.value) for each in ("`model`", "mixed", "tokens", "model=custom"))
     member_N = torch.arange(120) < 60
-    network = TextCNN(vocabulary_size=30, num_classes=3)
+    with isolated(0, "network"):
+        network = TextCNN(vocabulary_size=30, num_classes=3)
     with pytest.raises(InputError, match="`model` is not set; give"):
         mia.Audit(text_population(), target=network, **{**QUICK, "membership": mia.Given(member_N=member_N)})
 

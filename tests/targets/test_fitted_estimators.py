@@ -16,11 +16,18 @@ from sklearn.tree import DecisionTreeRegressor
 
 import mia_lightning as mia
 from mia_lightning.errors import InputError
+from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.training.estimators.frames import Layout
 from mia_lightning.training.estimators.making import ready
 
 N, K, TREES = 200, 8, 10
+
+
+@pytest.fixture(autouse=True)
+def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool takes longer to start than so few fits."""
+    monkeypatch.setattr("mia_lightning.training.estimators.estimators.available_cores", lambda: 1)
 
 
 def given(task: str, D: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -76,6 +83,7 @@ def found_scores(report: mia.AuditReport) -> tuple[np.ndarray, np.ndarray]:
     return report.scores.score[mine], report.scores.record[mine]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("D", [1, 2])
 def test_a_fitted_regressor_is_attacked_as_by_a_plain_loop(D: int) -> None:
     x, y, member = given("regression", D)
@@ -105,6 +113,7 @@ def test_a_fitted_regressor_is_attacked_as_by_a_plain_loop(D: int) -> None:
     assert report.trust.understated is None
 
 
+@pytest.mark.slow
 def test_a_fitted_estimator_of_labels_is_attacked_as_by_a_plain_loop() -> None:
     x, y, member = given("multilabel", 3)
     forest = RandomForestClassifier(TREES, random_state=0).fit(x[member], y[member])
@@ -151,7 +160,7 @@ def test_networks_stay_where_they_are_asked_for() -> None:
     x, y, member = given("regression")
     forest = RandomForestRegressor(TREES, random_state=0).fit(x[member], y[member])
     how = settings(member, attacks=[mia.Loss()], shadow=mia.Real(count=2), training=mia.Recipe(epochs=2))
-    report = mia.audit(x, y, target=forest, task="regression", model=mia.MLP, **how)
+    report = mia.audit(x, y, target=forest, task="regression", model=MLP, **how)
     assert report.shadow.architecture == "MLP"
     assert report.trust.understated is not None
 
@@ -162,7 +171,7 @@ def test_what_does_not_answer_as_the_task_asks_is_refused() -> None:
     with pytest.raises(InputError, match=r"LogisticRegression, which predicts classes"):
         mia.audit(x, y, target=classifier, task="regression", **settings(member))
     with pytest.raises(InputError, match=r"LogisticRegression, which predicts classes"):
-        mia.audit(x, y, target=classifier, task="regression", model=mia.MLP, **settings(member))
+        mia.audit(x, y, target=classifier, task="regression", model=MLP, **settings(member))
     _, labels, _ = given("multilabel", 2)
     with pytest.raises(InputError, match=r"one label for each record.*MultiOutputClassifier"):
         mia.audit(x, labels, target=classifier, task="multilabel", **settings(member))

@@ -242,6 +242,7 @@ def test_what_takes_one_label_alone_is_refused(make: Any, takes: bool) -> None:
 
 def test_an_estimator_of_labels_has_learnt_or_has_not() -> None:
     x, y = people().x_N.numpy(), people().label_N.long().numpy()
-    for make in (RandomForestClassifier(2, random_state=0), MultiOutputClassifier(LogisticRegression()), KNeighborsClassifier()):
+    forest = RandomForestClassifier(2, random_state=0)
+    for make in (forest, MultiOutputClassifier(LogisticRegression()), KNeighborsClassifier()):
         assert not is_fitted(make)
         assert is_fitted(make.fit(x, y))
