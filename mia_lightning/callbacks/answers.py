@@ -117,7 +117,8 @@ class Reading:
         is_member_N = torch.arange(len(table)) < len(of_members)
         about = {"epoch": epoch, "step": step, "seed": seed}
         if not self.task.has_classes:
-            return look_at_task(self.task, *self._parts(table), is_member_N, **about)
+            answer_NC, label_NX = self._parts(table)
+            return look_at_task(self.task, answer_NC, label_NX, is_member_N, **about)
         score_N, is_correct_N, label_N = table.unbind(1)
         return look_at(score_N, is_correct_N > 0, label_N.long(), is_member_N, **about)
 
@@ -131,8 +132,9 @@ class Reading:
         score_N = scores_of(self.task, answer_NC, label_NX, torch.arange(len(table)) < M)
         return score_N[:M], label_NX[:M].squeeze(1)
 
-    def _parts(self, table: Tensor) -> list[Tensor]:
-        return [part.float() for part in table.split(self.num_outputs, 1)]
+    def _parts(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Answers and labels of a task without classes."""
+        return table[:, : self.num_outputs].float(), table[:, self.num_outputs :].float()
 
 
 def reading_of(

@@ -173,7 +173,7 @@ def _looked(
     score_N: Tensor,
     of_SN: Tensor,
     is_member_N: Tensor,
-    overfit: dict[str, float | None],
+    overfit: dict[str, Any],
     *,
     epoch: int,
     step: int,

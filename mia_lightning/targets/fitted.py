@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class FittedEstimator(Models):
         members = population.chosen(membership.member_KN[0].to(population.device)).to("cpu")
         x_n = given_records(members, normalised=normalised)
         outputs, label_n = population.task.outputs, members.label_N.numpy()
-        way = self._asked(x_n, lambda: way_without_classes(outputs, estimator, x_n, label_n))
+        way = self._asked(x_n, partial(way_without_classes, outputs, estimator, x_n, label_n))
         self._way = way if smooths else replace(way, votes=Votes())
 
     @property
@@ -88,7 +89,7 @@ class FittedEstimator(Models):
             x_n = given_records(population.chosen(wanted_N), normalised=self._normalised)
             for start in range(0, len(index_n), _AT_ONCE):
                 x_B = x_n[start : start + _AT_ONCE]
-                answer_BC = self._asked(x_B, lambda x_B=x_B: self._way.answers(self._estimator, x_B, num_outputs, ()))
+                answer_BC = self._asked(x_B, partial(self._way.answers, self._estimator, x_B, num_outputs, ()))
                 answer_KANC[0, 0, index_n[start : start + _AT_ONCE]] = torch.from_numpy(answer_BC).to(answer_KANC)
         if answered is not None:
             answered(len(index_n))

@@ -68,7 +68,7 @@ def watched(folder: Path, task: str, **settings: Any) -> tuple[mia.LeakageMonito
     module = made(Other, num_classes=TASKS[task], several=task == "multilabel", **settings.pop("module", {}))
     monitor = mia.LeakageMonitor(task=name_of(task), **settings)
     torch.manual_seed(0)
-    trainer(folder, monitor, max_epochs=2).fit(module, *loaders(task))
+    trainer(folder, monitor, max_epochs=4).fit(module, *loaders(task))
     return monitor, module.eval()
 
 
