@@ -66,7 +66,8 @@ def sides(
 ) -> Iterator[tuple[slice, Side | None, Side]]:
     """In and out (in only `online`), one slice of the records after another, for each target of `others`."""
     member_KAN = shadows.member_KN.to(phi_KAN.device).unsqueeze(1)
-    atoms = None if shadows.signals.atoms is None else (shadows.signals.atoms, shadows.num_classes)
+    votes, states = shadows.signals.atoms, shadows.signals.task.states(shadows.num_classes)
+    atoms = None if votes is None else (votes, states)
     std_in, std_out = None, None
     if normal.variance == "fixed":
         index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
@@ -110,7 +111,7 @@ def _side(
     fixed: Tensor | None,
     atoms: tuple[int, int] | None,
 ) -> Side:
-    """Of one slice of the records; `atoms` are the votes and the classes where φ is of votes."""
+    """Of one slice of the records; `atoms` are the votes and the states (`Task.states`) where φ is of votes."""
     moments = Moments.of(phi_KAN, side_KAN, others)
     std = fixed
     if std is None and normal.published:

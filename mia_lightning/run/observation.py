@@ -312,7 +312,7 @@ def _as_votes(signals: Signals, target: Target, atoms: int | None) -> Signals:
     Args:
         atoms: the votes of a shadow model; None where these do not vote.
     """
-    if atoms is None or target.own_kind is not None or signals.form.kind != "full":
+    if atoms is None or target.own_kind is not None or signals.form.kind != "full" or not signals.task.has_classes:
         return signals
     share = signals.log_probability_KANC.double().exp()
     votes = share * atoms

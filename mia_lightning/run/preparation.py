@@ -335,7 +335,7 @@ def _check_task(audit: Audit) -> None:
     if not audit.attacked.takes_other_tasks:
         raise InputError(
             f"The `target` answers with the probabilities of classes, and under task={task.name} there are none; use "
-            "target=trained, leave_one_out or checkpoint, or a trained network from Python."
+            "target=trained, leave_one_out, checkpoint, estimator or sklearn, or a trained network from Python."
         )
     if audit.attacked.expected_accuracy is not None:
         raise InputError(

@@ -100,6 +100,12 @@ class Classification(Task):
         others = torch.logaddexp(others, hidden.log() / temperature)
         return logsigmoid(own - others).where(own > -torch.inf, -torch.inf)
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Whether the most probable class, of tied ones that of lowest index, is the record's own."""
+        own = answer.gather(-1, label)
+        comes_first = torch.arange(answer.shape[-1], device=answer.device) < label
+        return ~((answer > own) | ((answer == own) & comes_first)).any(-1)
+
     def features(self, label_B: Tensor, num_outputs: int) -> Tensor:
         return label_B[:, None] == torch.arange(num_outputs, device=label_B.device)
 

@@ -68,6 +68,7 @@ class Task(ABC):
         outputs: what the outputs of a network stand for.
         has_classes: whether each record has one of several classes, whose probabilities a model gives.
         fewest: how many outputs there must be.
+        can_be_right: whether an answer is right or wrong, as a class is, and not near or far, as a number is.
         factor: by which RMIA's ratio of a record must exceed that of another, where nobody has set it.
     """
 
@@ -80,6 +81,7 @@ class Task(ABC):
     outputs: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = False
     fewest: ClassVar[int] = 1
+    can_be_right: ClassVar[bool] = True
     factor: ClassVar[float] = 2.0
 
     # Labels
@@ -208,6 +210,14 @@ class Task(ABC):
     def num_networks(self, num_outputs: int) -> int:
         """How many attack networks there are at most."""
         return 1
+
+    @abstractmethod
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
+
+    def states(self, num_outputs: int) -> int:
+        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
+        return num_outputs
 
     # Utility
 

@@ -130,6 +130,14 @@ class Multilabel(LabelReading, Task):
         """The log probabilities of the labels, and of what each of them is."""
         return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the labels whose more probable state is their own; of equal ones a label is predicted off."""
+        on, off = self._own(answer, torch.ones_like(label))
+        return ((on > off) == (label != 0)).double().mean(-1)
+
+    def states(self, num_outputs: int) -> int:
+        return 2
+
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """Mean AUROC over the labels that some of these records have, and some have not."""
         found = [each for each in self._areas(answer_NC, label_N) if not math.isnan(each)]

@@ -63,6 +63,7 @@ class Regression(LabelReading, Task):
     strata_name: ClassVar[str] = "ranges"
     seen: ClassVar[str] = "the predicted numbers"
     outputs: ClassVar[OutputKind] = "numbers"
+    can_be_right: ClassVar[bool] = False
     factor: ClassVar[float] = 1.0  # likelihoods are of one size: hardly a ratio is twice another, and most records tied
 
     def __post_init__(self) -> None:
@@ -215,6 +216,10 @@ class Regression(LabelReading, Task):
         """The predictions, and the sizes of the residuals."""
         residual = self._residual(answer, label)
         return torch.cat([answer.double(), residual, residual.abs()], -1).float()
+
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the numbers that are predicted to the last digit."""
+        return (self._residual(answer, label) == 0).double().mean(-1)
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """R², the share of the variance of the values that is predicted; a mean over the numbers that vary."""

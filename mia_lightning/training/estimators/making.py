@@ -142,10 +142,10 @@ def _check_outputs(made: Any, outputs: Outputs, what: str) -> None:
         raise InputError(f"{what}, which predicts numbers; give a classifier.")
     if outputs == "numbers" and (_is_classifier(made) or not hasattr(made, "predict")):
         raise InputError(f"{what}, which predicts classes, and the records have numbers; give a regressor.")
-    if outputs == "labels":
+    if outputs == "labels" and not _takes_labels(made):
         raise InputError(
-            f"{what}, and estimators are fitted to one class or to numbers for each record, not to several labels; use "
-            "a network of `model`."
+            f"{what}, which takes one label for each record, and the records have several; give a forest, a tree or "
+            "neighbours, or wrap it, as in sklearn.multioutput.MultiOutputClassifier(...)."
         )
 
 
@@ -281,6 +281,37 @@ def _is_classifier(estimator: Any) -> bool:
         return bool(is_classifier(estimator))
     except Exception:  # of another library, which has no tags
         return getattr(estimator, "_estimator_type", None) == "classifier"
+
+
+def as_taken(estimator: Any, label_n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Labels, or numbers, as its `fit` takes them: `[n, L]`, or `[n]` of a single one where it takes it so.
+
+    Labels are int64, since some count below 0 with them.
+    """
+    tags = _tags(estimator)
+    label_n = label_n.astype(np.int64) if label_n.dtype.kind == "u" else label_n
+    if label_n.size != len(label_n):
+        return label_n
+    return label_n.reshape(-1) if tags is None or tags.target_tags.single_output else label_n.reshape(-1, 1)
+
+
+def _takes_labels(estimator: Any) -> bool:
+    """Whether it can be fitted to several labels of 0 and 1; True where it does not say."""
+    tags = _tags(estimator)
+    if tags is None:
+        return True
+    of_classifier = tags.classifier_tags
+    return of_classifier is not None and bool(of_classifier.multi_label or tags.target_tags.multi_output)
+
+
+def _tags(estimator: Any) -> Any:
+    """What it says of itself; None where it is of another library, and says nothing."""
+    from sklearn.utils import get_tags
+
+    try:
+        return get_tags(estimator)
+    except Exception:  # of an object that only looks like an estimator
+        return None
 
 
 def _has_learnt(estimator: Any) -> bool:
