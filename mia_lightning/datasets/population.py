@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array as Array
 from mia_lightning.datasets.augmentation import Augmentation
-from mia_lightning.datasets.fields import Kinds, of_items
+from mia_lightning.datasets.fields import Kinds
 from mia_lightning.datasets.form import Form, Records
 from mia_lightning.datasets.groups import NO_GROUP
 from mia_lightning.datasets.labels import LabelMap
@@ -135,8 +135,8 @@ class Population:
                 cannot be had here; `ignore` trains without them.
             loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore`
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
-            kinds: of items with several tensors, as `make_population` takes it; int64 are `tokens` where it says
-                nothing else.
+            kinds: what the values of an item are, as `make_population` takes it; of items with several tensors int64
+                are `tokens` unless it says otherwise.
             task: what the labels are, an object or its name such as `regression`; None for classes.
 
         Raises:
@@ -166,13 +166,13 @@ class Population:
             std=std,
             train_transform=train_transform,
             loading=loading,
+            kinds=kinds,
             task=task,
         )
-        x, kinds = of_items(found.x_N, kinds)
         made = make_population(
-            x,
+            found.x_N,
             found.label_N,
-            kinds=kinds,
+            kinds=found.kinds,
             name=found.name,
             class_names=found.class_names,
             member=found.is_training_N,
