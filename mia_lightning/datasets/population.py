@@ -19,6 +19,7 @@ from mia_lightning.datasets.groups import NO_GROUP
 from mia_lightning.datasets.labels import LabelMap
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.making import make_population as make_population
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.origin import Origin
 from mia_lightning.datasets.own.reading import read_own
 from mia_lightning.datasets.population_checks import check_population
@@ -67,6 +68,7 @@ class Population:
         weight_N: float32, how much each record counts in the loss that models are trained with: a batch's loss is
             Σ w l / Σ w. Attacks read losses without weights. None for records that all count the same.
         label_map: how the labels of the data became class numbers; None where they were these.
+        marks: what was done to some of the records while they were read, such as texts that were cut.
         task: what the label of a record is.
 
     Raises:
@@ -95,6 +97,7 @@ class Population:
     form: Form | None = None
     weight_N: Tensor | None = None
     label_map: LabelMap | None = None
+    marks: tuple[Mark, ...] = ()
     task: Task = field(default_factory=Classification)
 
     def __post_init__(self) -> None:
@@ -307,6 +310,7 @@ class Population:
     def _taken(self, index: slice | Tensor) -> "Population":
         names = self.record_names
         names = names[index] if isinstance(index, slice) else tuple(compress(names, index.tolist()))
+        places = index if isinstance(index, slice) else index.cpu().numpy()
         return replace(
             self,
             x_N=self.x_N[index],
@@ -315,6 +319,7 @@ class Population:
             group_N=None if self.group_N is None else self.group_N[index],
             weight_N=None if self.weight_N is None else self.weight_N[index],
             record_names=names,
+            marks=tuple(each.taken(places) for each in self.marks),
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
@@ -332,6 +337,7 @@ class Population:
             group_N=group_N,
             weight_N=weight_N,
             record_names=(*self.record_names, *[""] * len(x_M)) if self.record_names else (),
+            marks=(),
         )
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":

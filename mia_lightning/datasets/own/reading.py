@@ -106,8 +106,8 @@ def read_own(
         loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore` leaves
             batches to `training`, and reads records without the loader's `collate_fn`.
         kinds: what the values of an item are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of
-            `kind` and others, such as `padding` (`make_population`); of items with several tensors by their names, where
-            int64 are `tokens` unless it says otherwise.
+            `kind` and others, such as `padding` (`make_population`); of items with several tensors by their names,
+            where int64 are `tokens` unless it says otherwise.
         task: what the labels are; None for classes.
 
     Raises:
