@@ -56,6 +56,25 @@ class Response:
     buffers: dict[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What the statistics of a task are called in the descriptions of attacks.
+
+    Attributes:
+        loss: of a record, minus its log density.
+        normal: what `Task.normal` gives.
+        no_closer: what `Task.log_tail` is the probability of, that models without the record have it.
+        one_number: what `Task.one_number` gives.
+        networks: behind "One network": for what, on what; `{values}` stands for (log) probabilities.
+    """
+
+    loss: str
+    normal: str
+    no_closer: str
+    one_number: str
+    networks: str
+
+
 class Task(ABC):
     """What a record's answer is.
 
@@ -225,6 +244,13 @@ class Task(ABC):
     def num_networks(self, num_outputs: int) -> int:
         """How many attack networks there are at most."""
         return 1
+
+    # Sentences
+
+    @property
+    @abstractmethod
+    def wording(self) -> Wording:
+        """What the statistics are called."""
 
     # Utility
 
