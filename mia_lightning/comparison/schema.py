@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mia_lightning.reports.names import FolderBelow
+from mia_lightning.reports.rows import ACCURACY, utility_of
 
 SCHEMA: Literal["mia_lightning.comparison/2"] = "mia_lightning.comparison/2"
 FIGURES = ("accuracy", "precision", "recall", "auc")
@@ -67,6 +68,7 @@ class Variant(_Section):
     defense: str | None = None
     doubt: str | None = None  # why low figures are no evidence
     remarks: tuple[str, ...] = ()  # the warnings of its report
+    utility: str = ACCURACY  # what the two accuracies are
     train_accuracy: float | None = None
     test_accuracy: float | None = None
     generalization_gap: float | None = None
@@ -98,3 +100,8 @@ class ComparisonReport(_Section):
     estimand: str
     variants: tuple[Variant, ...]
     statements: tuple[Statement, ...]
+
+    @property
+    def utility(self) -> str:
+        """What the utility of the variants is called."""
+        return utility_of(variant.utility for variant in self.variants if variant.skipped is None)

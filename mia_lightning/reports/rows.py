@@ -32,6 +32,7 @@ FIGURE_NAMES = (
 )
 FIGURE_FAMILIES = ("tpr_at_fpr", "tpr_at_fpr_pooled", "precision_at_recall", "ppv")
 ACCURACIES = ("train_accuracy", "test_accuracy", "generalization_gap")  # of the target
+ACCURACY = "accuracy"
 # Figures by whose intervals runs are compared.
 _WITH_LIMITS = ("auc", "tpr_at_fpr_")
 
@@ -55,6 +56,12 @@ def _figures(content: Any) -> dict[str, Any]:
         return figures_by_name(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these are no figures ({error!r})") from None
+
+
+def utility_of(names: Iterable[str]) -> str:
+    """What the utility of several runs is called: by its name where it is the same for all."""
+    several = set(names)
+    return several.pop() if len(several) == 1 else "utility"
 
 
 class _Columns(BaseModel):
@@ -98,6 +105,7 @@ class RunRow(_Columns):
     num_shadows: int = _at("shadow.count")
     shadow_train_size: int = _at("membership.shadow_train_size")
     defense: str | None = _at("defense.description", default=None)
+    utility: str = _at("task.utility", default=ACCURACY)  # what the two accuracies are
     train_accuracy: float = _at("target.train_accuracy")
     test_accuracy: float = _at("target.test_accuracy")
     generalization_gap: float = _at("target.generalization_gap")

@@ -20,10 +20,10 @@ ATTACKS: list[Attack] = [  # that apply to every task
 ]
 BEGINNINGS = {
     "loss": "Minus the cross-entropy loss of the record; one threshold",
-    "lira_online": "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and that",
-    "lira_offline": "Log probability that shadow models that did not train on the record have no higher a scaled logit,",
+    "lira_online": "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and",
+    "lira_offline": "Log probability that shadow models that did not train on the record have no higher a scaled",
     "quantile_regression": "How far the scaled logit is above what a network (64 hidden units), fitted on population",
-    "shokri": "One network (64 hidden units) for each true class, on the vector of log probabilities, trained on shadow",
+    "shokri": "One network (64 hidden units) for each true class, on the vector of log probabilities, trained on",
 }
 
 
