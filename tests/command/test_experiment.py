@@ -246,7 +246,14 @@ def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_
     assert key("shadow=noisy") != key("shadow=noisy", "defense=top_k")
     assert key() != key("defense=l2")
     assert key("defense=l2") != key("defense=l2", "defense.adaptive=false")
-    for other in ("seed=1", "model.dropout=0.1", "training.epochs=3", "shadow.count=3", "dataset.train_size=9"):
+    for other in (
+        "seed=1",
+        "model.dropout=0.1",
+        "training.epochs=3",
+        "shadow.count=3",
+        "dataset.train_size=9",
+        "task=binary",
+    ):
         assert key() != key(other)
 
 
