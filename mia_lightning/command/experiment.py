@@ -226,24 +226,12 @@ def depends_on(job: Job) -> dict[str, Any]:
     from mia_lightning.defenses.interface import split_defenses
 
     content, configuration = job.content, job.configuration
-    names = (
-        "seed",
-        "dataset",
-        "task",
-        "canary",
-        "membership",
-        "model",
-        "target",
-        "shadow",
-        "training",
-        "trainer",
-        "guess",
-    )
+    names = ("seed", "dataset", "task", "canary", "membership", "model", "target", "shadow", "training", "trainer")
     trainings = {each.name for each in split_defenses(job.defenses)[1]}
     asks = "real.Real" not in content["shadow"]["_target_"]
     made = {name: node for name, node in configuration.defenses.items() if asks or name in trainings}
     return {
-        **{name: content[name] for name in names},
+        **{name: content[name] for name in (*names, "guess")},
         "defense": made,
         "adaptive": configuration.defense["adaptive"] if trainings else None,
         "population": needs_of(job.attacks).population,
