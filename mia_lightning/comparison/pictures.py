@@ -17,9 +17,12 @@ def comparison_pictures(report: ComparisonReport) -> dict[str, tuple[str, bytes]
     ran = [variant for variant in report.variants if variant.skipped is None and variant.attacks]
     if not ran:
         return {}
-    first = ran[0].attacks[0].label
+    first, part = ran[0].attacks[0].label, report.stratum
     drawn = {
-        "precision_by_class.png": (f"Precision of {first}, class by class", _distribution(ran)),
+        "precision_by_class.png": (
+            f"Precision of {first}, {part} by {part}",
+            _distribution(ran, report.strata_name),
+        ),
         "leakage_vs_gap.png": ("Leakage and overfitting", _leakage_vs_gap(ran, report.utility)),
         "figure_over_x.png": (f"Precision and recall of {first}", _over_x(ran)),
         "pareto.png": ("Leakage to the strongest attacker who knows the defence, and utility", _pareto(report)),
@@ -27,14 +30,14 @@ def comparison_pictures(report: ComparisonReport) -> dict[str, tuple[str, bytes]
     return {name: (title, png(plot, title)) for name, (title, plot) in drawn.items() if plot is not None}
 
 
-def _distribution(variants: Sequence[Variant]) -> Plot | None:
-    """Share of classes with at most so much precision, a line for each variant."""
+def _distribution(variants: Sequence[Variant], strata: str) -> Plot | None:
+    """Share of classes, or of other parts, with at most so much precision, a line for each variant."""
     data = []
     for place, variant in enumerate(variants):
         defined = [value for value in variant.attacks[0].per_class_precision if value is not None]
         if defined:
-            data.append(distribution(defined, short(variant.name), place))
-    axes = layout(BALANCED, "share of classes at or below")
+            data.append(distribution(defined, short(variant.name), place, strata))
+    axes = layout(BALANCED, f"share of {strata} at or below")
     axes["xaxis"]["range"] = axes["yaxis"]["range"] = [0, 1.02]
     return _plot(data, axes, "y")
 

@@ -16,7 +16,7 @@ from mia_lightning.dashboard.settings import differing_settings
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.metrics.intervals.simultaneous import largest
 from mia_lightning.reports.names import PAGE
-from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow, utility_of
+from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow, shared_name
 from mia_lightning.store.documents import DamagedError, read
 from mia_lightning.sweep.rows import overrides_of, own_settings
 
@@ -56,7 +56,7 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
         "figures": list(FIGURES),
         "grid": [float(f"{rate:.6g}") for rate in GRID_F],
         "attacks": attacks,
-        "utility": utility_of(each.run.utility for each in shown),
+        "utility": shared_name((each.run.utility for each in shown), "utility"),
         "runs": [_row(each, name, attacks, titles, beside) for each, name in zip(shown, names, strict=True)],
         "settings": differing_settings([each.run.config for each in shown]),
     }

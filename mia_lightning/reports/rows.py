@@ -58,10 +58,10 @@ def _figures(content: Any) -> dict[str, Any]:
         raise ValueError(f"these are no figures ({error!r})") from None
 
 
-def utility_of(names: Iterable[str]) -> str:
-    """What the utility of several runs is called: by its name where it is the same for all."""
+def shared_name(names: Iterable[str], otherwise: str) -> str:
+    """What something of several runs is called: by its name where all have one, else by a word for any of them."""
     several = set(names)
-    return several.pop() if len(several) == 1 else "utility"
+    return several.pop() if len(several) == 1 else otherwise
 
 
 class _Columns(BaseModel):
@@ -105,6 +105,8 @@ class RunRow(_Columns):
     num_shadows: int = _at("shadow.count")
     shadow_train_size: int = _at("membership.shadow_train_size")
     defense: str | None = _at("defense.description", default=None)
+    stratum: str = _at("task.stratum", default="class")  # what the figures of parts are about, one and several
+    strata_name: str = _at("task.strata_name", default="classes")
     utility: str = _at("task.utility", default=ACCURACY)  # what the two accuracies are
     train_accuracy: float = _at("target.train_accuracy")
     test_accuracy: float = _at("target.test_accuracy")

@@ -75,10 +75,11 @@ def test_what_no_other_variant_beats_is_efficient(report: ComparisonReport) -> N
 
 
 @pytest.mark.parametrize(("utilities", "name"), [(["R²", "R²"], "R²"), (["R²", "mean AUROC"], "utility")])
-def test_utility_has_the_name_of_the_task(
+def test_utility_and_parts_have_the_names_of_the_task(
     utilities: list[str], name: str, make_variant: MakeVariant, tmp_path: Path
 ) -> None:
-    variants = [make_variant(f"v{i}", utility=each, defense="noise") for i, each in enumerate(utilities)]
+    words = {"defense": "noise", "stratum": "range", "strata_name": "ranges"}
+    variants = [make_variant(f"v{i}", utility=each, **words) for i, each in enumerate(utilities)]
     variants.append(skipped_variant("absent", "the data is not there"))
     report = compare(variants, [], title="t", question="q", source="s", command="c", seconds=1.0)
     matrix = defense_matrix(report)
@@ -91,6 +92,9 @@ def test_utility_has_the_name_of_the_task(
         assert f"test {name}" in text
         assert "test accuracy" not in text
     assert page.count(f"test {name}</th>") == 2
+    assert "range by range" in page
+    assert '<th scope="col">ranges</th>' in page
+    assert "class by class" not in page
 
 
 coordinate = st.one_of(st.none(), st.sampled_from([0.5, 0.6, 0.7, 0.8]))
