@@ -59,8 +59,8 @@ def load_audio(
     WAV, FLAC, Ogg and MP3 files are mixed down to one channel (the mean), resampled to `sample_rate`, and cut or
     filled up with zeros to `seconds`. Nothing is fitted to the recordings, and none is made louder or softer. From
     256 MiB, the records are a mapped file without a name. The remarks count recordings that were cut, filled up or
-    resampled, and those that are silent or clipped; where the table says who is a member, they say whether the two
-    sides differ in it.
+    resampled, and those that are silent or clipped; where the table, or a file of members, says who is a member, the
+    report says whether the two sides differ in it.
 
     Args:
         path: a folder, or a `.zip` file, which is read without being extracted; or the table.
