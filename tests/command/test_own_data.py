@@ -155,6 +155,7 @@ def words_alone():
 """
 
 
+@pytest.mark.slow
 def test_kinds_of_items_that_hold_several_tensors(call: Call, tmp_path: Path) -> None:
     (tmp_path / "my_mails.py").write_text(OF_NAMED_TENSORS)
     run = [each for each in SMALL if not each.startswith("model")] + ["dataset=datamodule", "model=custom"]
