@@ -56,6 +56,25 @@ class Response:
     buffers: dict[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What the statistics of a task are called in the descriptions of attacks.
+
+    Attributes:
+        loss: of a record, minus its log density.
+        normal: what `Task.normal` gives.
+        no_closer: what `Task.log_tail` is the probability of, that models without the record have it.
+        one_number: what `Task.one_number` gives.
+        networks: behind "One network": for what, on what; `{values}` stands for (log) probabilities.
+    """
+
+    loss: str
+    normal: str
+    no_closer: str
+    one_number: str
+    networks: str
+
+
 class Task(ABC):
     """What a record's answer is.
 
@@ -218,6 +237,13 @@ class Task(ABC):
     def states(self, num_outputs: int) -> int:
         """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
         return num_outputs
+
+    # Sentences
+
+    @property
+    @abstractmethod
+    def wording(self) -> Wording:
+        """What the statistics are called."""
 
     # Utility
 

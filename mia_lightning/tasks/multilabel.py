@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.tasks.classification import SMALLEST_PROBABILITY
-from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Strata, Task
+from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Strata, Task, Wording
 
 _TINY = torch.finfo(torch.float64).tiny
 
@@ -137,6 +137,16 @@ class Multilabel(LabelReading, Task):
 
     def states(self, num_outputs: int) -> int:
         return 2
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(
+            loss="cross-entropy loss of the record, summed over the labels",
+            normal="logit of each label, turned where the label is off,",
+            no_closer="no higher a logit of each label, turned where the label is off",
+            one_number="the sum of the logits of the labels, turned where a label is off,",
+            networks=", on the {values} of all labels and of what each of them is",
+        )
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """Mean AUROC over the labels that some of these records have, and some have not."""

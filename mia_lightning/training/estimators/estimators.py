@@ -85,6 +85,10 @@ class EstimatorModels(Models):
         return None if structure is None else structure.num_nodes
 
     @property
+    def size_unit(self) -> str:
+        return "nodes" if self.num_parameters is not None else "parameters"
+
+    @property
     def kind(self) -> ModelKind:
         return kind_of_estimator(new_estimator(self._making.make, None))
 

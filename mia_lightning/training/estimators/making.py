@@ -5,9 +5,10 @@ No torch, so that the processes of the pool start quickly.
 
 import copy
 import hashlib
+import inspect
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,7 @@ Outputs = Literal["classes", "labels", "numbers"]
 
 _SEEDS = ("random_state", "random_seed")
 _THREADS = ("n_jobs", "nthread", "thread_count", "num_threads")
+_FILES = ("allow_writing_files",)  # into the current folder, where the processes of a pool would write over each other
 _LONGEST = 120  # characters of a description
 
 
@@ -168,9 +170,9 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
     made = new_estimator(make, None)
     if layout.is_table and not takes_table(made):
         made = with_columns(made, layout)
-    changed: dict[str, int | None] = {}
+    changed: dict[str, int | bool | None] = {}
     parameters = _parameters(made)
-    for name in sorted(parameters):
+    for name in sorted({*parameters, *_left_out(made, parameters)}):
         owner, _, last = name.rpartition("__")
         if last in _SEEDS:
             changed[name] = _seed_of(seed, name)
@@ -178,6 +180,8 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
             # None is one thread in scikit-learn, where some warn of any number, and all of them elsewhere.
             package = type(parameters[owner] if owner else made).__module__.partition(".")[0]
             changed[name] = None if package == "sklearn" else 1
+        elif last in _FILES:
+            changed[name] = False
     if changed:
         made.set_params(**changed)
     return made
@@ -258,6 +262,28 @@ def _parameters(estimator: Any) -> Mapping[str, Any]:
     if not hasattr(estimator, "get_params") or not hasattr(estimator, "set_params"):
         return {}
     return estimator.get_params(deep=True)  # type: ignore[no-any-return]  # of scikit-learn
+
+
+def _left_out(estimator: Any, parameters: Mapping[str, Any]) -> list[str]:
+    """Seeds, threads and files that `get_params` does not name, and the constructor takes, as CatBoost's does.
+
+    Of several names for one thing the first, and none where one was given.
+    """
+    found = []
+    parts = {"": estimator, **{f"{name}__": part for name, part in parameters.items() if not isinstance(part, type)}}
+    for owner, part in parts.items():
+        taken = _arguments(part) if hasattr(part, "get_params") and hasattr(part, "set_params") else ()
+        for alike in (_SEEDS, _THREADS, _FILES):
+            if not any(f"{owner}{name}" in parameters for name in alike):
+                found += [f"{owner}{name}" for name in alike if name in taken][:1]
+    return found
+
+
+def _arguments(part: Any) -> Collection[str]:
+    try:
+        return inspect.signature(type(part)).parameters
+    except (TypeError, ValueError):  # of a class that does not say
+        return ()
 
 
 def _seed_of(seed: int, name: str) -> int:
