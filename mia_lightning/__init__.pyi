@@ -34,12 +34,14 @@ from .datasets.population import make_population as make_population
 from .defenses.dp_sgd import DPSGD as DPSGD
 from .defenses.dropout import Dropout as Dropout
 from .defenses.early_stopping import StopEarly as StopEarly
+from .defenses.fewer_epochs import FewerEpochs as FewerEpochs
 from .defenses.interface import Defense as Defense
 from .defenses.l2 import L2 as L2
 from .defenses.label_keeping_noise import LabelKeepingNoise as LabelKeepingNoise
 from .defenses.label_smoothing import LabelSmoothing as LabelSmoothing
 from .defenses.labels_only import LabelsOnly as LabelsOnly
 from .defenses.mixup import Mixup as Mixup
+from .defenses.random_crop import RandomCrop as RandomCrop
 from .defenses.relaxloss import RelaxLoss as RelaxLoss
 from .defenses.rounding import Rounding as Rounding
 from .defenses.temperature import Temperature as Temperature
@@ -57,6 +59,8 @@ from .membership import Halves as Halves
 from .membership import Membership as Membership
 from .membership import OneCanary as OneCanary
 from .membership import Plan as Plan
+from .remedies import RemedyReport as RemedyReport
+from .remedies import try_remedies as try_remedies
 from .reports.files import read_report as read_report
 from .reports.files import save_report as save_report
 from .reports.schema import AuditReport as AuditReport
@@ -127,6 +131,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Entropy",
+    "FewerEpochs",
     "Flip",
     "Gap",
     "Gate",
@@ -160,10 +165,12 @@ __all__ = [
     "PredictV1",
     "Predictions",
     "QuantileRegression",
+    "RandomCrop",
     "Real",
     "Recipe",
     "Regression",
     "RelaxLoss",
+    "RemedyReport",
     "Rmia",
     "Rounding",
     "SageMaker",
@@ -192,4 +199,5 @@ __all__ = [
     "read_report",
     "save_report",
     "train_shard",
+    "try_remedies",
 ]

@@ -8,12 +8,15 @@ import torch
 from torch import nn
 from training_jobs import train_with
 
+from mia_lightning.datasets.augmentation import Crop, Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.defenses.early_stopping import StopEarly
+from mia_lightning.defenses.fewer_epochs import FewerEpochs
 from mia_lightning.defenses.interface import ArchitectureDefense, OutputDefense, TrainingDefense, defended_model
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.label_smoothing import LabelSmoothing
+from mia_lightning.defenses.random_crop import RandomCrop
 from mia_lightning.errors import InputError
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
@@ -133,3 +136,39 @@ def test_they_say_what_they_are() -> None:
         assert isinstance(defense, ArchitectureDefense) == isinstance(defense, Dropout)
     recipe = default_recipe()
     assert Dropout().adapt(recipe) is recipe
+
+
+@pytest.mark.parametrize(("share", "epochs"), [(0.5, 50), (0.2, 20), (0.004, 1)])
+def test_a_share_of_the_epochs_is_trained(share: float, epochs: int) -> None:
+    recipe = FewerEpochs(share=share).adapt(default_recipe())
+    assert recipe.epochs == epochs
+    assert replace(recipe, epochs=100).batch_size == default_recipe().batch_size
+
+
+def test_a_share_of_so_few_epochs_that_all_are_left_is_refused() -> None:
+    with pytest.raises(InputError, match=r"fewer_epochs\.share.*0\.9.*training\.epochs"):
+        FewerEpochs(share=0.9).adapt(replace(default_recipe(), epochs=2))
+
+
+def test_models_of_fewer_epochs_are_those_of_a_recipe_with_so_many(blobs: Population) -> None:
+    engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
+    make = bind_shapes(partial(MLP, hidden=[4]), (6,), 3)
+    recipes = (
+        replace(default_recipe(), epochs=2),
+        FewerEpochs(share=0.5).adapt(replace(default_recipe(), epochs=4)),
+    )
+    first, second = (
+        train_with(engine, make, blobs, [torch.arange(20)], each, role="target").stack.state() for each in recipes
+    )
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], rtol=0, atol=0)
+
+
+
+def test_a_random_crop_comes_behind_the_recipes_own_augmentations() -> None:
+    recipe = RandomCrop(padding=3).adapt(replace(default_recipe(), augment=[Flip()]))
+    assert tuple(recipe.augment) == (Flip(), Crop(padding=3))
+    assert RandomCrop().adapt(default_recipe()).check_records((1, 8, 8)) is None
+    with pytest.raises(InputError, match="Crop"):
+        RandomCrop().adapt(default_recipe()).check_records((64,))
