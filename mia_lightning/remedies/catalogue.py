@@ -55,7 +55,7 @@ def _remedy(*strengths: Defense) -> Remedy:
 
 
 CATALOGUE = (
-    _remedy(*(StopEarly(patience=patience) for patience in (20, 5, 1))),
+    _remedy(*(StopEarly(max_gap=gap) for gap in (0.3, 0.1, 0.03))),
     _remedy(*(FewerEpochs(share=share) for share in (0.5, 0.2, 0.05))),
     _remedy(*(L2(strength=strength) for strength in (1e-4, 1e-3, 5e-3))),
     _remedy(*(Dropout(rate=rate) for rate in (0.2, 0.5, 0.8))),

@@ -26,7 +26,8 @@ from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step import recipe as recipes
-from mia_lightning.training.step.recipe import default_recipe
+from mia_lightning.training.step.recipe import Recipe, default_recipe
+from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
 
@@ -172,3 +173,24 @@ def test_a_random_crop_comes_behind_the_recipes_own_augmentations() -> None:
     assert RandomCrop().adapt(default_recipe()).check_records((1, 8, 8)) is None
     with pytest.raises(InputError, match="Crop"):
         RandomCrop().adapt(default_recipe()).check_records((64,))
+
+
+def test_a_model_stops_at_the_chosen_gap_as_if_it_had_been_trained_for_so_many_epochs(blobs: Population) -> None:
+    make = bind_shapes(partial(MLP, hidden=[16]), (6,), 3)
+    records_K, held_out_N = [torch.arange(k * 10, k * 10 + 10) for k in range(3)], torch.arange(60, 90)
+
+    def trained(defense: StopEarly, epochs: int) -> TrainedStack:
+        engine = Engine(seed=0, settings=TrainerSettings(accelerator="cpu"))
+        recipe = defense.adapt(Recipe(epochs=epochs, batch_size=5, optimizer=partial(torch.optim.Adam, lr=0.02)))
+        return train_with(engine, make, blobs, records_K, recipe, role="target", validation_N=held_out_N)
+
+    free = trained(StopEarly(patience=1000), 30)
+    gap_EK = free.validation_loss_EK - free.train_loss_EK
+    limit = float(gap_EK.max(0).values.min()) / 2
+    stopped = trained(StopEarly(patience=1000, max_gap=limit), 30)
+    assert len(stopped.stopped_epoch_K.unique()) > 1
+    for k, last in enumerate(stopped.stopped_epoch_K.tolist()):
+        assert last == int((gap_EK[:, k] > limit).nonzero()[0])
+        short = trained(StopEarly(patience=1000), last + 1)
+        for name, value in short.stack.state_dict().items():
+            torch.testing.assert_close(stopped.stack.state_dict()[name][k], value[k], rtol=0, atol=0)
