@@ -35,6 +35,7 @@ from .defenses.dp_sgd import DPSGD as DPSGD
 from .defenses.dropout import Dropout as Dropout
 from .defenses.early_stopping import StopEarly as StopEarly
 from .defenses.fewer_epochs import FewerEpochs as FewerEpochs
+from .defenses.group_norm import GroupNorm as GroupNorm
 from .defenses.interface import Defense as Defense
 from .defenses.l2 import L2 as L2
 from .defenses.label_keeping_noise import LabelKeepingNoise as LabelKeepingNoise
@@ -137,6 +138,7 @@ __all__ = [
     "Gate",
     "Given",
     "GooglePrediction",
+    "GroupNorm",
     "Guess",
     "Halves",
     "InputError",

@@ -49,10 +49,12 @@ def run_remedies(job: Job, overrides: Sequence[str], folder: Path) -> None:
         from mia_lightning.remedies.trying import try_remedies
         from mia_lightning.remedies.words import render_remedies
 
+        chosen = job.configuration.remedies
+        assert chosen is not None
         job.keep(folder)
         report = try_remedies(
             job.audit(folder=folder, console=progress),
-            remedies=job.configuration.remedies,
+            remedies=chosen,
             command=" ".join(["mia-lightning", *overrides]),
         )
     console.print(render_remedies(report), crop=False)
@@ -63,4 +65,6 @@ def estimated(job: Job) -> list[str]:
     """What it would take."""
     from mia_lightning.remedies.estimating import estimate_remedies
 
-    return estimate_remedies(job.audit(), remedies=job.configuration.remedies)
+    chosen = job.configuration.remedies
+    assert chosen is not None
+    return estimate_remedies(job.audit(), remedies=chosen)

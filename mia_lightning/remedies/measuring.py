@@ -94,10 +94,7 @@ def _utility(
     rows = [unseen_TN, *(unseen_TN & (group_N != group) for group in range(num_groups))]
     value_RT = torch.tensor(
         [
-            [
-                task.utility_of(answer_NC[of_N], label_N[of_N])
-                for answer_NC, of_N in zip(answers, of_TN, strict=True)
-            ]
+            [task.utility_of(answer_NC[of_N], label_N[of_N]) for answer_NC, of_N in zip(answers, of_TN, strict=True)]
             for of_TN in rows
         ],
         dtype=torch.float64,

@@ -40,5 +40,6 @@ def remedies_plot(report: RemedyReport) -> Plot:
 
 def _point(utility: float | None, auc: object) -> tuple[float, float]:
     value = getattr(auc, "value", None)
-    assert utility is not None and value is not None
+    assert utility is not None
+    assert value is not None
     return utility, value

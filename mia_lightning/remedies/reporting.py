@@ -18,9 +18,7 @@ Results = Mapping[str, Sequence[tuple[Defense, Measured | str]]]
 """By remedy: its strengths, each with what was measured, or why it was not."""
 
 LEVEL = 0.05
-ESTIMAND = (
-    f"95 % intervals for {NEW_TRAININGS}, paired: target by target the same members, records and initial weights"
-)
+ESTIMAND = f"95 % intervals for {NEW_TRAININGS}, paired: target by target the same members, records and initial weights"
 
 
 def report_of(
@@ -35,13 +33,10 @@ def report_of(
     ]
     adjusted = holm([1.0 if each.p is None else each.p for _, _, each in measured])
     compared = {(name, place): (each, p) for (name, place, each), p in zip(measured, adjusted, strict=True)}
-    remedies = [
-        _result(tried, nothing, name, strengths, compared, give_up) for name, strengths in results.items()
-    ]
+    remedies = [_result(tried, nothing, name, strengths, compared, give_up) for name, strengths in results.items()]
     remedies.sort(key=lambda each: (each.at_equal_utility is None, each.at_equal_utility and each.at_equal_utility.auc))
     skipped = [
-        RemedyResult(name=remedy.name, trains=remedy.trains, skipped=reason)
-        for remedy, reason in tried.inapplicable
+        RemedyResult(name=remedy.name, trains=remedy.trains, skipped=reason) for remedy, reason in tried.inapplicable
     ]
     auc, tpr = alone(nothing)
     packages = ("mia_lightning", "torch", "pytorch_lightning")
@@ -110,17 +105,19 @@ def _best(strengths: Sequence[Strength], floor: float) -> int:
 
 
 def _auc(strength: Strength) -> float:
-    assert strength.auc is not None and strength.auc.value is not None
+    assert strength.auc is not None
+    assert strength.auc.value is not None
     return strength.auc.value
 
 
 def _strength(defense: Defense, found: Measured | str, compared: tuple[Against, float] | None) -> Strength:
-    described = {"description": defense.describe(), "settings": tuple(settings_of(defense))}
+    description, typed = defense.describe(), tuple(settings_of(defense))
     if isinstance(found, str) or compared is None:
-        return Strength(**described, skipped=str(found))
+        return Strength(description=description, settings=typed, skipped=str(found))
     of, p = compared
     return Strength(
-        **described,
+        description=description,
+        settings=typed,
         utility=found.utility.mean,
         train_utility=found.train_utility,
         utility_difference=of.utility,

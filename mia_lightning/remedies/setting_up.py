@@ -23,7 +23,8 @@ from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.setup import Setup
 
-FEWEST_NONMEMBERS = 1000  # of a target: at 1 % FPR ten of them
+FEWEST_NONMEMBERS = 500  # of a target: five of them are at 1 % FPR
+_FEWEST_BLOCKS = 4  # so that thresholds can be learnt on the blocks of other targets
 _BLOCK = 4  # models that partition the records, at least where these suffice
 _MOST_HELD_OUT = 500
 
@@ -119,7 +120,7 @@ def _planned(audit: Audit, remedies: Sequence[Remedy]) -> tuple[Audit, tuple[str
     scored = len(population) - held_out - population_size(None, audit.needs.population, len(population))
     own_size = None if 2 * size > scored else size
     width = 2 if own_size is None else round(scored / size)
-    num_models = max(2, ceil(audit.shadow.count / width)) * width
+    num_models = max(_FEWEST_BLOCKS, ceil(audit.shadow.count / width)) * width
     notes = [*stages.notes]
     if not audit.attacked.is_trained_here:
         notes.append(
@@ -134,7 +135,7 @@ def _planned(audit: Audit, remedies: Sequence[Remedy]) -> tuple[Audit, tuple[str
         audit,
         data=population,
         membership=Halves(train_size=own_size, validation=held_out),
-        target=LeaveOneOut(folds=max(2, min(8, num_models // width))),
+        target=LeaveOneOut(folds=min(8, num_models // width)),
         shadow=Real(count=num_models),
         shadow_estimator=None,
         guess=None,
@@ -152,7 +153,7 @@ def _planned(audit: Audit, remedies: Sequence[Remedy]) -> tuple[Audit, tuple[str
 def _records(audit: Audit, size: int, validation: int, *, is_held_out: bool) -> tuple[Population, int, bool]:
     """The records, how many of them are held out from training, and whether they are all that there are.
 
-    As many are used as give a target a thousand non-members, and a block four models: beyond that they make intervals
+    As many are used as give a target five hundred non-members, and a block four models: beyond that they make intervals
     shorter, and training longer.
     """
     population = audit.population

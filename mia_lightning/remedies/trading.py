@@ -76,9 +76,7 @@ def _rate(rate: str, remedy: Measured, nothing: Measured) -> Leakage:
 
 def _leakage(parts: Mapping[str, Part], found: Limits | None = None) -> Leakage:
     attack = max(parts, key=lambda name: parts[name].mean)
-    return Leakage(
-        value=parts[attack].mean, attack=attack, difference=None if found is None else _as_difference(found)
-    )
+    return Leakage(value=parts[attack].mean, attack=attack, difference=None if found is None else _as_difference(found))
 
 
 def _unknown(reason: str) -> Leakage:

@@ -130,9 +130,11 @@ class _Series:
         if audit.console is not None:
             line = f"[{self._number}/{self._count}] {name}"
             audit.console.print(line, highlight=False, markup=False)
-        with Stages(audit.console) as stages:
-            with closing(observe_models(engine_of(audit, stages), audit)) as observation:
-                return read(observation)
+        with (
+            Stages(audit.console) as stages,
+            closing(observe_models(engine_of(audit, stages), audit)) as observation,
+        ):
+            return read(observation)
 
 
 def _answered(observation: Observation, audit: Audit, defense: Defense) -> Measured | str:

@@ -1,6 +1,7 @@
 """A report on remedies in sentences and rows, for the terminal and the page."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Group
 from rich.text import Text
@@ -47,8 +48,8 @@ def harm_sentence(report: RemedyReport) -> str | None:
 def setting_sentence(report: RemedyReport) -> str:
     """How it was measured."""
     return (
-        f"{report.num_models} models for each way of training ({report.architecture}, {report.num_members:,} records of "
-        f"{report.dataset}, {report.epochs} epochs), each attacked with the others as shadow models by "
+        f"{report.num_models} models for each way of training ({report.architecture}, {report.num_members:,} records "
+        f"of {report.dataset}, {report.epochs} epochs), each attacked with the others as shadow models by "
         f"{', '.join(report.attacks)}; the attacker knows the remedy."
     )
 
@@ -139,7 +140,8 @@ def _values(strength: Strength, rates: Sequence[str]) -> list[str]:
 
 
 def _auc_change(strength: Strength) -> float:
-    assert strength.auc is not None and strength.auc.difference is not None
+    assert strength.auc is not None
+    assert strength.auc.difference is not None
     return strength.auc.difference.value
 
 
@@ -150,7 +152,7 @@ def remedies_csv(report: RemedyReport) -> bytes:
         ("", report.nothing),
         *((each.name, strength) for each in report.remedies for strength in each.strengths),
     ]:
-        row = {"remedy": name, "strength": strength.description, "settings": " ".join(strength.settings)}
+        row: dict[str, Any] = {"remedy": name, "strength": strength.description, "settings": " ".join(strength.settings)}
         row |= {"test_utility": strength.utility, "train_utility": strength.train_utility}
         row |= _with_limits("test_utility", strength.utility_difference)
         for figure, found in [("auc", strength.auc), *_rates(report, strength)]:

@@ -2,8 +2,8 @@
 
 `output=text` prints text for a person. `output=json` prints one JSON document: for a run its `report.json`, for an
 experiment `comparison.json`, for a series of experiments `summary.json`, for `experiment=remedies` `remedies.json`, or
-an estimate; a sweep prints one document on a line for each run. `output=markdown` and `output=junit` print one document of the run or of all runs of a sweep
-(`mia_lightning.sweep.documents`).
+an estimate; a sweep prints one document on a line for each run. `output=markdown` and `output=junit` print one document
+of the run or of all runs of a sweep (`mia_lightning.sweep.documents`).
 """
 
 import json

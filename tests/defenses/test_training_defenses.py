@@ -8,21 +8,28 @@ import torch
 from torch import nn
 from training_jobs import train_with
 
+from mia_lightning.attacks.loss import Loss
 from mia_lightning.datasets.augmentation import Crop, Flip
 from mia_lightning.datasets.population import Population
+from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.defenses.early_stopping import StopEarly
 from mia_lightning.defenses.fewer_epochs import FewerEpochs
+from mia_lightning.defenses.group_norm import GroupNorm
 from mia_lightning.defenses.interface import ArchitectureDefense, OutputDefense, TrainingDefense, defended_model
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.label_smoothing import LabelSmoothing
 from mia_lightning.defenses.random_crop import RandomCrop
 from mia_lightning.errors import InputError
+from mia_lightning.membership import Disjoint
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.models.wide_resnet import WideResNet
+from mia_lightning.run.definition import Audit
+from mia_lightning.run.preparation import prepare
 from mia_lightning.seeds import generator
+from mia_lightning.shadows.real import Real
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step import recipe as recipes
@@ -166,7 +173,6 @@ def test_models_of_fewer_epochs_are_those_of_a_recipe_with_so_many(blobs: Popula
         torch.testing.assert_close(value, second[name], rtol=0, atol=0)
 
 
-
 def test_a_random_crop_comes_behind_the_recipes_own_augmentations() -> None:
     recipe = RandomCrop(padding=3).adapt(replace(default_recipe(), augment=[Flip()]))
     assert tuple(recipe.augment) == (Flip(), Crop(padding=3))
@@ -194,3 +200,34 @@ def test_a_model_stops_at_the_chosen_gap_as_if_it_had_been_trained_for_so_many_e
         short = trained(StopEarly(patience=1000), last + 1)
         for name, value in short.stack.state_dict().items():
             torch.testing.assert_close(stopped.stack.state_dict()[name][k], value[k], rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_group_normalisation_takes_the_place_of_batch_normalisation() -> None:
+    model = defended_model([GroupNorm(groups=8)], partial(CNN, batch_norm=True, channels=[6, 8]))
+    network = bind_shapes(model, (1, 12, 12), 3)()
+    assert [layer.num_groups for layer in network.modules() if isinstance(layer, nn.GroupNorm)] == [2, 8]
+    assert not [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    x = torch.randn(4, 1, 12, 12, generator=generator(0, "images"))
+    alone = torch.cat([network(each[None]) for each in x])
+    torch.testing.assert_close(network(x), alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("global_generators")
+def test_a_network_without_batch_normalisation_stays_as_it_is() -> None:
+    plain = partial(MLP, hidden=[4])
+    defended = defended_model([GroupNorm()], plain)
+    assert str(bind_shapes(plain, (6,), 3)()) == str(bind_shapes(defended, (6,), 3)())
+
+
+def test_private_training_takes_a_network_with_group_normalisation(pictures: Population) -> None:
+    settings = {
+        "model": partial(CNN, batch_norm=True, channels=[4], hidden=4, kernel_size=3),
+        "membership": Disjoint(train_size=10),
+        "shadow": Real(count=2),
+        "attacks": [Loss()],
+        "training": Recipe(epochs=1),
+    }
+    with pytest.raises(InputError, match=r"batch normalisation.*defense=group_norm"):
+        prepare(Engine(seed=0), Audit(pictures, defenses=[DPSGD()], **settings))
+    prepare(Engine(seed=0), Audit(pictures, defenses=[GroupNorm(), DPSGD()], **settings))

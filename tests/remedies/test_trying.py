@@ -61,9 +61,7 @@ def test_doing_nothing_is_an_audit_of_every_model(folder: Path, report: mia.Reme
 @pytest.mark.parametrize(
     ("name", "defense"), [("fewer_epochs", mia.FewerEpochs(share=0.2)), ("rounding", mia.Rounding(digits=1))]
 )
-def test_a_remedy_is_an_audit_with_its_defence(
-    report: mia.RemedyReport, name: str, defense: mia.Defense
-) -> None:
+def test_a_remedy_is_an_audit_with_its_defence(report: mia.RemedyReport, name: str, defense: mia.Defense) -> None:
     remedies = [each for each in CATALOGUE if each.name in ("fewer_epochs", "rounding", "early_stopping")]
     planned = set_up(audit(), remedies, named=True).audit
     alone = mia.audit(replace(planned, defenses=[defense]))
@@ -108,10 +106,10 @@ def test_files_hold_what_was_found(folder: Path, report: mia.RemedyReport) -> No
 
 
 def test_a_damaged_or_absent_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(mia.InputError, match="remedies.json"):
+    with pytest.raises(mia.InputError, match=r"remedies\.json"):
         read_remedies(tmp_path)
     (tmp_path / "remedies.json").write_text("{}")
-    with pytest.raises(mia.InputError, match="remedies.json"):
+    with pytest.raises(mia.InputError, match=r"remedies\.json"):
         read_remedies(tmp_path)
 
 
@@ -182,11 +180,9 @@ def test_models_of_more_than_half_of_the_records_train_on_half() -> None:
 
 
 def test_of_many_records_a_part_is_used() -> None:
-    many = mia.Audit(
-        torch.rand(5000, 4), torch.arange(5000) % 2, **quick_audit(membership=mia.Disjoint(train_size=50))
-    )
+    many = mia.Audit(torch.rand(5000, 4), torch.arange(5000) % 2, **quick_audit(membership=mia.Disjoint(train_size=50)))
     tried = set_up(many, [each for each in CATALOGUE if each.name == "l2"], named=True)
-    assert len(tried.audit.population) == 1050
+    assert len(tried.audit.population) == 550
     again = set_up(many, [each for each in CATALOGUE if each.name == "l2"], named=True)
     assert torch.equal(tried.audit.population.x_N, again.audit.population.x_N)
 

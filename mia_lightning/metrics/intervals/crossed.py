@@ -54,36 +54,19 @@ def crossed_interval(
     Source: Owen, "The pigeonhole bootstrap" (2007), for the variance; Satterthwaite, "An approximate distribution of
         estimates of variance components" (1946), for the degrees of freedom.
     """
-    T = len(contribution_TN)
+    T, N = contribution_TN.shape
     if T < FEWEST_TARGETS:
         return Interval(None, None, TOO_FEW)
     mean = float(value_T.mean())
-    variance, freedom = crossed_variance(value_T, contribution_TN, records=records)
-    if not 0.0 < mean < 1.0 or variance <= 0.0:
-        return Interval(None, None, "none: the figure is the same on all targets and records")
-    reach = float(stdtrit(freedom, 1 - tail)) * sqrt(variance) / (mean * (1 - mean))
-    return Interval(float(expit(logit(mean) - reach)), float(expit(logit(mean) + reach)), CROSSED)
-
-
-def crossed_variance(
-    value_T: Tensor, contribution_TN: Tensor, *, records: float | None = None
-) -> tuple[float, float]:
-    """The variance of a mean over targets, and its degrees of freedom (0 where it is 0); see `crossed_interval`.
-
-    Args:
-        value_T: float64, of any range, such as the differences of a figure between two ways of training.
-        contribution_TN, records: as for `crossed_interval`.
-    """
-    T, N = contribution_TN.shape
-    trainings = float((value_T - float(value_T.mean())).square().sum()) / (T * (T - 1))
+    trainings = float((value_T - mean).square().sum()) / (T * (T - 1))
     answers = float(contribution_TN.sum(0).square().sum()) * (1 - 1 / T) / T**2
     answers += float(contribution_TN.square().sum()) / T**2
     variance = trainings + answers
-    if variance <= 0.0:
-        return 0.0, 0.0
-    return variance, variance**2 / (
-        trainings**2 / (T - 1) + answers**2 / max((N if records is None else records) - 1, 0.1)
-    )
+    if not 0.0 < mean < 1.0 or variance <= 0.0:
+        return Interval(None, None, "none: the figure is the same on all targets and records")
+    freedom = variance**2 / (trainings**2 / (T - 1) + answers**2 / max((N if records is None else records) - 1, 0.1))
+    reach = float(stdtrit(freedom, 1 - tail)) * sqrt(variance) / (mean * (1 - mean))
+    return Interval(float(expit(logit(mean) - reach)), float(expit(logit(mean) + reach)), CROSSED)
 
 
 def auc_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,22 +58,6 @@ class _Slope(NamedTuple):
     plain: float
 
 
-class Contributions(NamedTuple):
-    """Of records to the TPR at FPR of each target.
-
-    Attributes:
-        value_T: the TPR, float64.
-        bias_T: the factor by which it is too high on average.
-        part_TN: how much it changes with the weight of a record, to first order; the threshold is learnt anew.
-        records: the number of records behind it.
-    """
-
-    value_T: Tensor
-    bias_T: Tensor
-    part_TN: Tensor
-    records: float
-
-
 def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Interval:
     """Of the mean over targets of each one's TPR at FPR.
 
@@ -91,30 +75,19 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
         member_TN, scored_TN: bool; each target must have members and at least 1 / `max_fpr` non-members.
         max_fpr: in (0, 1).
     """
-    found = tpr_contributions(score_TN, member_TN, scored_TN, max_fpr)
-    if isinstance(found, str):
-        return _none(found)
-    return _relearnt(found.value_T / found.bias_T, found.part_TN, found.records)
-
-
-def tpr_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Contributions | str:
-    """The TPR at FPR of each target with the contributions of its records, or why there are none.
-
-    Arguments as for `mean_tpr_interval`.
-    """
     member_TN, other_TN = member_TN & scored_TN, ~member_TN & scored_TN
     T, n1_T, n0_T = len(score_TN), member_TN.sum(1), other_TN.sum(1)
     allowed_T = _each(lambda n0: allowed_false_positives(max_fpr, n0), n0_T)
     if int(allowed_T.min()) < FEWEST_ALLOWED:
-        return FEW_ALLOWED.format(FEWEST_ALLOWED)
+        return _none(FEW_ALLOWED.format(FEWEST_ALLOWED))
     if bool((allowed_T >= n0_T).any()):
-        return ALL_FLAGGED
+        return _none(ALL_FLAGGED)
     descending_TN = _descending(score_TN, other_TN)
     threshold_T = _of_rank(descending_TN, allowed_T + 1)
     above_TN, alarm_TN = _flags(score_TN, member_TN, other_TN, threshold_T)
     missing = _no_slope(above_TN) or _tied(score_TN, other_TN, threshold_T, int(allowed_T.sum()), T)
     if missing:
-        return missing
+        return _none(missing)
     fewer_T, more_T = (allowed_T / _FACTOR).long(), torch.minimum((allowed_T * _FACTOR).long(), n0_T - 1)
     rates = []
     for rank_T in (fewer_T, more_T):
@@ -127,7 +100,7 @@ def tpr_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
     )
     bias_T = _mean_of_power(allowed_T + 1, n0_T, slope.power) / max_fpr**slope.power
     _, fpr_TN = share_contributions(alarm_TN, other_TN)
-    return Contributions(tpr_T, bias_T, tpr_TN - slope.plain * fpr_TN, _behind(above_TN, alarm_TN))
+    return _relearnt(tpr_T / bias_T, tpr_TN - slope.plain * fpr_TN, _behind(above_TN, alarm_TN))
 
 
 def pooled_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Interval:
