@@ -107,7 +107,7 @@ def compare_sides(
     pairs = [_pair(sides[0], other, attack, estimand) for other in sides[1:]]
     tested = [(p, name) for p, pair in enumerate(pairs) for name, each in pair.changes.items() if each.has_limits]
     adjusted = holm([pairs[p].changes[name].p for p, name in tested])
-    sure = {place: value for place, value in zip(tested, adjusted, strict=True)}
+    sure = dict(zip(tested, adjusted, strict=True))
     family = family_of([pairs[p].changes[name] for p, name in tested], len(pairs))
     return DifferenceReport(
         margin=margin,

@@ -36,8 +36,8 @@ def check_sides(sides: Sequence[Side]) -> None:
             )
         if first.report.task.name != other.report.task.name:
             raise InputError(
-                f"{first.name} has the task {first.report.task.name} and {other.name} {other.report.task.name}; compare "
-                "runs of one task."
+                f"{first.name} has the task {first.report.task.name} and {other.name} {other.report.task.name}; "
+                "compare runs of one task."
             )
     for (one_name, one_run), (two_name, two_run) in combinations(
         [(side.name, run) for side in sides for run in side.runs], 2

@@ -23,7 +23,8 @@ def plan_lines(difference: float, figure: str, value: float, *, spread: float, c
         raise InputError(f"`--correlation` is {correlation:g}; it must be above -1 and below 1.")
     of_member = variance_of_one_member(figure, value)
     lines = [
-        f"To see a difference of {difference:g} in {title(figure)} at {value:.3g} in 80 of 100 cases, with 95 % intervals:"
+        f"To see a difference of {difference:g} in {title(figure)} at {value:.3g}, in 80 of 100 cases and with 95 % "
+        "intervals:"
     ]
     for targets in (1, *PLANNED_TARGETS):
         need = members_needed(
@@ -38,7 +39,8 @@ def plan_lines(difference: float, figure: str, value: float, *, spread: float, c
             lines.append(f"  between two recipes, {targets:2} targets each: {members}")
     lines.append(
         f"Trainings are taken to vary by {spread:g}, and the figures to correlate by {correlation:g} over shared "
-        "records. Targets come from seed=0,1,2,..., or with membership=halves target=leave_one_out from as many shadow models."
+        "records. Targets come from seed=0,1,2,..., or, with membership=halves target=leave_one_out, from as many shadow "
+        "models."
     )
     return lines
 

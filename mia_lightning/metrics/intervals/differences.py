@@ -214,7 +214,7 @@ def difference_of_models(first: Sequence[Measured], second: Sequence[Measured]) 
             covariance = gram[np.ix_([a, len(first) + b], [a, len(first) + b])]
             if of_one:
                 below_AB[a, b], above_AB[a, b] = _from_limits(one.figure, other.figure, _correlation(covariance))
-            elif not (one.influence.missing or other.influence.missing):
+            elif one.is_paired and other.is_paired:
                 below_AB[a, b] = above_AB[a, b] = sqrt(
                     max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
                 )
