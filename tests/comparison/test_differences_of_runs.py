@@ -11,8 +11,11 @@ import pytest
 from made_reports import ReportMaker
 
 import mia_lightning as mia
+from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
 from mia_lightning.comparison.differences.command import main
 from mia_lightning.comparison.differences.sides import sides_in
+from mia_lightning.comparison.differences.variants import differences_of
+from mia_lightning.comparison.html import comparison_page
 from mia_lightning.metrics.intervals.differences import PAIRED, UNPAIRED, WORST
 from mia_lightning.reports.schema import AuditReport, DefenseSection, PrivacySection, TrialsSection, TrustSection
 
@@ -324,3 +327,28 @@ def test_a_plan_says_how_many_records_and_targets_it_takes(runs: Path, said: Sai
     assert (code, len(lines)) == (0, 8)
     assert "no number of records is enough" in out
     assert said("--plan", "0.02", runs / "strong")[0] == 0
+
+
+def test_an_experiment_has_the_differences_from_its_first_variant(
+    runs: Path, strong: AuditReport, weak: AuditReport, make_report: ReportMaker, tmp_path: Path
+) -> None:
+    elsewhere = make_report(seed=3)
+    elsewhere = changed(
+        elsewhere, dataset=elsewhere.dataset.model_copy(update={"name": "elsewhere", "fingerprint": "cd" * 32})
+    )
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    mia.save_report(elsewhere, tmp_path / "elsewhere")
+    named = {"strong": strong, "weak": weak, "elsewhere": elsewhere}
+    variants = [variant_of(name, report, Path(name)) for name, report in named.items()]
+    variants.insert(0, skipped_variant("skipped", "not there"))
+    (pair,) = differences_of(variants, tmp_path)
+    assert (pair.first, pair.second, pair.attack) == ("strong", "weak", "shokri")
+    assert differences_of(variants[:2], tmp_path) == ()
+    texts = {"title": "t", "question": "q", "source": "s", "command": "c"}
+    report = compare(variants, [], **texts, seconds=1.0, differences=[pair])
+    page = comparison_page(report, {})
+    assert "Against strong" in page
+    auc = pair.differences[0]
+    assert f"{-auc.value:+.3f}".replace("-", "−") in page
+    assert "leaks less" in page
+    assert "Against strong" not in comparison_page(compare(variants, [], **texts, seconds=1.0), {})

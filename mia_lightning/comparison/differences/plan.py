@@ -39,8 +39,8 @@ def plan_lines(difference: float, figure: str, value: float, *, spread: float, c
             lines.append(f"  between two recipes, {targets:2} targets each: {members}")
     lines.append(
         f"Trainings are taken to vary by {spread:g}, and the figures to correlate by {correlation:g} over shared "
-        "records. Targets come from seed=0,1,2,..., or, with membership=halves target=leave_one_out, from as many shadow "
-        "models."
+        "records. Targets come from seed=0,1,2,... or, with membership=halves target=leave_one_out, from as many "
+        "shadow models."
     )
     return lines
 
