@@ -114,7 +114,7 @@ def test_paired_intervals_are_shorter_than_unpaired_ones() -> None:
             sides[0],
             Measured(sides[1].figure, type(sides[1].influence)(sides[1].influence.value_T, torch.zeros(1, 1000))),
         ]
-        shorter += float(difference_of_models(sides[:1], sides[1:]).below_AB) < float(
+        shorter += difference_of_models(sides[:1], sides[1:]).below_AB.item() < float(
             difference_of_models(apart[:1], apart[1:]).below_AB
         )
     assert shorter == 200
