@@ -25,6 +25,7 @@ from .audit import train_shard as train_shard
 from .callbacks.limits import BestWithin as BestWithin
 from .callbacks.limits import LeakageLimit as LeakageLimit
 from .callbacks.monitor import LeakageMonitor as LeakageMonitor
+from .comparison.differences.assemble import difference as difference
 from .datasets.augmentation import Crop as Crop
 from .datasets.augmentation import Cutout as Cutout
 from .datasets.augmentation import Flip as Flip
@@ -194,6 +195,7 @@ __all__ = [
     "attack",
     "audit",
     "default_recipe",
+    "difference",
     "estimate",
     "judge",
     "make_population",

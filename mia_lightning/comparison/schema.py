@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mia_lightning.comparison.differences.schema import PairDifference
 from mia_lightning.reports.names import FolderBelow
 
 SCHEMA: Literal["mia_lightning.comparison/2"] = "mia_lightning.comparison/2"
@@ -98,3 +99,4 @@ class ComparisonReport(_Section):
     estimand: str
     variants: tuple[Variant, ...]
     statements: tuple[Statement, ...]
+    differences: tuple[PairDifference, ...] = ()  # of the first variant that was run from each of the others
