@@ -7,29 +7,27 @@ from datetime import UTC, datetime
 
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.metrics.figures import NEW_TRAININGS
-from mia_lightning.metrics.intervals.paired import holm
+from mia_lightning.metrics.intervals.differences import ERROR
+from mia_lightning.metrics.intervals.families import holm
 from mia_lightning.remedies.catalogue import settings_of
-from mia_lightning.remedies.measuring import Measured
+from mia_lightning.remedies.measuring import Way
 from mia_lightning.remedies.schema import RemedyReport, RemedyResult, Strength, Verdict
 from mia_lightning.remedies.setting_up import Tried
 from mia_lightning.remedies.trading import Against, against, alone, at_equal_utility
 
-Results = Mapping[str, Sequence[tuple[Defense, Measured | str]]]
+Results = Mapping[str, Sequence[tuple[Defense, Way | str]]]
 """By remedy: its strengths, each with what was measured, or why it was not."""
 
-LEVEL = 0.05
 ESTIMAND = f"95 % intervals for {NEW_TRAININGS}, paired: target by target the same members, records and initial weights"
 
 
-def report_of(
-    tried: Tried, nothing: Measured, results: Results, *, give_up: float, warnings: Sequence[str]
-) -> RemedyReport:
+def report_of(tried: Tried, nothing: Way, results: Results, *, give_up: float, warnings: Sequence[str]) -> RemedyReport:
     """The report; `seconds` is 0."""
     measured = [
         (name, place, against(found, nothing))
         for name, strengths in results.items()
         for place, (_, found) in enumerate(strengths)
-        if isinstance(found, Measured)
+        if isinstance(found, Way)
     ]
     adjusted = holm([1.0 if each.p is None else each.p for _, _, each in measured])
     compared = {(name, place): (each, p) for (name, place, each), p in zip(measured, adjusted, strict=True)}
@@ -38,7 +36,6 @@ def report_of(
     skipped = [
         RemedyResult(name=remedy.name, trains=remedy.trains, skipped=reason) for remedy, reason in tried.inapplicable
     ]
-    auc, tpr = alone(nothing)
     packages = ("mia_lightning", "torch", "pytorch_lightning")
     versions = {name: importlib.metadata.version(name.replace("_", "-")) for name in packages}
     return RemedyReport(
@@ -50,7 +47,7 @@ def report_of(
         architecture=tried.architecture,
         epochs=int(tried.audit.training.epochs),
         utility=tried.audit.population.task.utility,
-        num_models=len(nothing.utility.value_T),
+        num_models=nothing.num_targets,
         num_members=int(tried.plan.member_KN[0].sum()),
         num_nonmembers=int(tried.plan.nonmember_KN[0].sum()),
         num_validation=len(tried.plan.validation_N),
@@ -60,10 +57,10 @@ def report_of(
         nothing=Strength(
             description="nothing",
             settings=(),
-            utility=nothing.utility.mean,
+            utility=nothing.utility.figure.value,
             train_utility=nothing.train_utility,
-            auc=auc,
-            tpr_at_fpr=tpr,
+            auc=alone(nothing.auc),
+            tpr_at_fpr={rate: alone(parts) for rate, parts in nothing.tpr.items()},
         ),
         remedies=(*remedies, *skipped),
         notes=tried.notes,
@@ -73,13 +70,13 @@ def report_of(
 
 def _result(
     tried: Tried,
-    nothing: Measured,
+    nothing: Way,
     name: str,
-    strengths: Sequence[tuple[Defense, Measured | str]],
+    strengths: Sequence[tuple[Defense, Way | str]],
     compared: Mapping[tuple[str, int], tuple[Against, float]],
     give_up: float,
 ) -> RemedyResult:
-    found = [(defense.describe(), each) for defense, each in strengths if isinstance(each, Measured)]
+    found = [(defense.describe(), each) for defense, each in strengths if isinstance(each, Way)]
     sections = tuple(
         _strength(defense, each, compared.get((name, place))) for place, (defense, each) in enumerate(strengths)
     )
@@ -91,7 +88,7 @@ def _result(
         trains=trains,
         strengths=sections,
         at_equal_utility=at_equal_utility(nothing, found, give_up=give_up, seed=tried.audit.seed),
-        best=_best(sections, nothing.utility.mean - give_up),
+        best=_best(sections, (nothing.utility.figure.value or 0.0) - give_up),
     )
 
 
@@ -110,7 +107,7 @@ def _auc(strength: Strength) -> float:
     return strength.auc.value
 
 
-def _strength(defense: Defense, found: Measured | str, compared: tuple[Against, float] | None) -> Strength:
+def _strength(defense: Defense, found: Way | str, compared: tuple[Against, float] | None) -> Strength:
     description, typed = defense.describe(), tuple(settings_of(defense))
     if isinstance(found, str) or compared is None:
         return Strength(description=description, settings=typed, skipped=str(found))
@@ -118,7 +115,7 @@ def _strength(defense: Defense, found: Measured | str, compared: tuple[Against, 
     return Strength(
         description=description,
         settings=typed,
-        utility=found.utility.mean,
+        utility=found.utility.figure.value,
         train_utility=found.train_utility,
         utility_difference=of.utility,
         auc=of.auc,
@@ -132,6 +129,6 @@ def _verdict(found: Against, p: float) -> Verdict | None:
     """By the difference in AUC, with 5 % over all strengths of all remedies together; None without an interval."""
     if found.p is None or found.auc.difference is None:
         return None
-    if p >= LEVEL:
+    if p > ERROR:
         return "no difference shown"
     return "leaks less" if found.auc.difference.value < 0 else "leaks more"

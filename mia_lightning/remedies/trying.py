@@ -10,7 +10,7 @@ from mia_lightning.audit import attack_observed, entered
 from mia_lightning.defenses.interface import Defense
 from mia_lightning.errors import InputError
 from mia_lightning.remedies.catalogue import ALL, Remedy, chosen
-from mia_lightning.remedies.measuring import Measured, measured
+from mia_lightning.remedies.measuring import Way, way_of
 from mia_lightning.remedies.reporting import Results, report_of
 from mia_lightning.remedies.schema import RemedyReport
 from mia_lightning.remedies.setting_up import Tried, set_up
@@ -96,13 +96,13 @@ class _Series:
         self._count = 1 + sum(len(each.strengths) for each in tried.remedies if each.trains)
         self.warnings: list[str] = []
 
-    def nothing(self) -> tuple[Measured, Results]:
+    def nothing(self) -> tuple[Way, Results]:
         """Doing nothing, with its report where the audit has a folder, and the remedies that change answers alone."""
         audit, folder = self._tried.audit, self._tried.folder
         audit = audit if folder is None else replace(audit, output=folder / NOTHING)
 
-        def all_of(observation: Observation) -> tuple[Measured, Results]:
-            found = measured(observation)
+        def all_of(observation: Observation) -> tuple[Way, Results]:
+            found = way_of(observation)
             if folder is not None:
                 self.warnings.extend(attack_observed(observation, audit).warnings)
             return found, {
@@ -113,11 +113,11 @@ class _Series:
 
         return self._observed(audit, NOTHING, all_of)
 
-    def trained(self, defense: Defense, nothing: Measured) -> Measured | str:
+    def trained(self, defense: Defense, nothing: Way) -> Way | str:
         """With a remedy; the reason where it cannot be measured."""
         audit = replace(self._tried.audit, defenses=(*self._tried.audit.defenses, defense))
         try:
-            found = self._observed(audit, defense.describe(), measured)
+            found = self._observed(audit, defense.describe(), way_of)
         except InputError as error:
             return str(error)
         if found.left_out != nothing.left_out:
@@ -137,11 +137,11 @@ class _Series:
             return read(observation)
 
 
-def _answered(observation: Observation, audit: Audit, defense: Defense) -> Measured | str:
+def _answered(observation: Observation, audit: Audit, defense: Defense) -> Way | str:
     """The observed models behind a defence of their answers."""
     engine = replace(observation.engine, stages=Stages())  # all remarks are made already
     audit = replace(audit, defenses=(*audit.defenses, defense))
     try:
-        return measured(replace(observation, engine=engine, audit=audit))
+        return way_of(replace(observation, engine=engine, audit=audit))
     except InputError as error:
         return str(error)

@@ -152,7 +152,11 @@ def remedies_csv(report: RemedyReport) -> bytes:
         ("", report.nothing),
         *((each.name, strength) for each in report.remedies for strength in each.strengths),
     ]:
-        row: dict[str, Any] = {"remedy": name, "strength": strength.description, "settings": " ".join(strength.settings)}
+        row: dict[str, Any] = {
+            "remedy": name,
+            "strength": strength.description,
+            "settings": " ".join(strength.settings),
+        }
         row |= {"test_utility": strength.utility, "train_utility": strength.train_utility}
         row |= _with_limits("test_utility", strength.utility_difference)
         for figure, found in [("auc", strength.auc), *_rates(report, strength)]:
