@@ -6,6 +6,8 @@ from mia_lightning.reports.pictures import png
 from mia_lightning.reports.plots import Plot, across, labelled, layout, line, points
 
 TITLE = "Leakage and utility, from doing nothing over the strengths of each remedy"
+LOST = 0.2  # of utility, beyond which nothing is shown
+_MARGIN = 0.04  # of the width
 
 
 def remedies_png(report: RemedyReport) -> bytes:
@@ -14,7 +16,7 @@ def remedies_png(report: RemedyReport) -> bytes:
 
 
 def remedies_plot(report: RemedyReport) -> Plot:
-    """A line for each remedy that was measured; the names stand at its strongest strength."""
+    """A line for each remedy that was measured; its name stands at its strongest strength in sight."""
     start = _point(report.nothing.utility, report.nothing.auc)
     data: list[Plot] = []
     ends: list[tuple[float, float, str]] = [(*start, "doing nothing")]
@@ -23,7 +25,8 @@ def remedies_plot(report: RemedyReport) -> Plot:
         x, y = zip(start, *found, strict=True)
         trace = line(x, y, remedy.name, place)
         data.append(trace | points(x, y, remedy.name, place) | {"mode": "lines+markers", "line": trace["line"]})
-        ends.append((*found[-1], remedy.name))
+        in_sight = [each for each in found if each[0] >= start[0] - LOST]
+        ends += [(*each, remedy.name) for each in in_sight[-1:]]
     xs, ys = [x for x, _, _ in ends], [y for _, y, _ in ends]
     names = labelled(xs, ys, [short(name, 22) for _, _, name in ends])
     data.append(
@@ -35,6 +38,8 @@ def remedies_plot(report: RemedyReport) -> Plot:
         points(xs[:1], ys[:1], "doing nothing", 0) | {"marker": {"color": "--ink", "symbol": "diamond", "size": 13}}
     )
     axes = layout(f"test {report.utility}", "AUC of the strongest attack that knows the remedy")
+    margin = _MARGIN * (max(xs) - min(xs) or 1.0)
+    axes["xaxis"]["range"] = [min(xs) - margin, max(xs) + margin]
     return {"data": data, "layout": axes | {"shapes": [across("x", 0.5)]}}
 
 

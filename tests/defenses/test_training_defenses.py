@@ -181,6 +181,7 @@ def test_a_random_crop_comes_behind_the_recipes_own_augmentations() -> None:
         RandomCrop().adapt(default_recipe()).check_records((64,))
 
 
+@pytest.mark.slow
 def test_a_model_stops_at_the_chosen_gap_as_if_it_had_been_trained_for_so_many_epochs(blobs: Population) -> None:
     make = bind_shapes(partial(MLP, hidden=[16]), (6,), 3)
     records_K, held_out_N = [torch.arange(k * 10, k * 10 + 10) for k in range(3)], torch.arange(60, 90)

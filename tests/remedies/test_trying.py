@@ -133,6 +133,7 @@ def test_a_named_remedy_that_cannot_apply_is_refused() -> None:
         mia.try_remedies(audit(), remedies=["random_crop", "l2"])
 
 
+@pytest.mark.slow
 def test_of_all_remedies_those_that_cannot_apply_are_left_out_with_the_reason() -> None:
     tried = set_up(audit(), CATALOGUE, named=False)
     reasons = {remedy.name: reason for remedy, reason in tried.inapplicable}
@@ -158,6 +159,7 @@ def test_trials_of_one_record_are_refused() -> None:
         mia.try_remedies(trials, remedies=["l2"])
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_a_trained_target_is_trained_anew_on_as_many_records() -> None:
     network = MLP(input_shape=(64,), num_classes=10, hidden=[8])
     member_N = torch.zeros(800, dtype=torch.bool)
@@ -169,6 +171,7 @@ def test_a_trained_target_is_trained_anew_on_as_many_records() -> None:
     assert any("trained already" in note for note in tried.notes)
 
 
+@pytest.mark.usefixtures("global_generators")
 def test_models_of_more_than_half_of_the_records_train_on_half() -> None:
     member_N = torch.ones(800, dtype=torch.bool)
     member_N[:100] = False
@@ -180,7 +183,11 @@ def test_models_of_more_than_half_of_the_records_train_on_half() -> None:
 
 
 def test_of_many_records_a_part_is_used() -> None:
-    many = mia.Audit(torch.rand(5000, 4), torch.arange(5000) % 2, **quick_audit(membership=mia.Disjoint(train_size=50)))
+    many = mia.Audit(
+        torch.rand(5000, 4, generator=torch.Generator().manual_seed(0)),
+        torch.arange(5000) % 2,
+        **quick_audit(membership=mia.Disjoint(train_size=50)),
+    )
     tried = set_up(many, [each for each in CATALOGUE if each.name == "l2"], named=True)
     assert len(tried.audit.population) == 550
     again = set_up(many, [each for each in CATALOGUE if each.name == "l2"], named=True)

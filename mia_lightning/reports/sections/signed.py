@@ -127,7 +127,7 @@ def _against(report: AuditReport) -> list[str]:
         f"{hidden}, by the figures of an attacker who knows of them (`defense.adaptive=true`): others are "
         "misled by them, and that one is not."
     )
-    if report.structure is None:
+    if report.structure is None and not has_trials(report):
         said.append(
             "What each remedy would do to leakage and "
             f"{report.task.utility}, this command says, which trains the same recipe with and without it: "
