@@ -14,7 +14,7 @@ from mia_lightning.run.scoring import AttackOutcome, run_attacks
 from mia_lightning.seeds import generator
 from mia_lightning.tasks import Task
 
-NUM_GROUPS = 100  # of records that are left out in turn, where a utility is no share of records
+NUM_GROUPS = 50  # of records that are left out in turn, where a utility is no share of records
 AUC = "auc"
 RATES = ("0.001", "0.01")
 
