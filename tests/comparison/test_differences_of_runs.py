@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_runs import keep
 from made_reports import ReportMaker
 
 import mia_lightning as mia
@@ -268,7 +269,7 @@ def test_runs_of_a_sweep_that_differ_in_the_seed_alone_are_trainings_of_one_reci
     for model, shift in (("mlp", 1.0), ("cnn", 2.5)):
         for seed in range(4):
             config = {"seed": seed, "model": {"name": model}, "logger": {"name": f"{model}{seed}"}}
-            mia.save_report(make_report(shift=shift, seed=seed, config=config), tmp_path / f"{model}-{seed}")
+            keep(make_report(shift=shift, seed=seed, config=config), tmp_path / f"{model}-{seed}")
     cnn, mlp = sides_in([tmp_path])
     assert (cnn.name, cnn.num_targets, mlp.name) == ("model.name=cnn", 4, "model.name=mlp")
     code, out, _ = said(tmp_path, "--json", "--attack", "shokri")
@@ -337,7 +338,7 @@ def test_an_experiment_has_the_differences_from_its_first_variant(
         elsewhere, dataset=elsewhere.dataset.model_copy(update={"name": "elsewhere", "fingerprint": "cd" * 32})
     )
     shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
-    mia.save_report(elsewhere, tmp_path / "elsewhere")
+    keep(elsewhere, tmp_path / "elsewhere")
     named = {"strong": strong, "weak": weak, "elsewhere": elsewhere}
     variants = [variant_of(name, report, Path(name)) for name, report in named.items()]
     variants.insert(0, skipped_variant("skipped", "not there"))

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from kept_runs import keep
 from made_reports import ReportMaker
 
 import mia_lightning as mia
@@ -45,15 +47,22 @@ def with_right_answers(report: AuditReport, accuracy: float, architecture: str) 
     return report.model_copy(update={"scores": kept, "attacks": sections, "target": target})
 
 
-@pytest.fixture
-def curves(make_report: ReportMaker, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def kept(make_report: ReportMaker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`cnn` leaks more at each accuracy than `mlp`; three strengths each."""
+    folder = tmp_path_factory.mktemp("curves")
     for architecture, leak in (("cnn", 1.0), ("mlp", 0.4)):
         for strength, accuracy in STRENGTHS:
             config = {"model": {"name": architecture}, "training": {"epochs": strength}}
             made = make_report(shift=leak * strength, seed=strength, config=config)
-            mia.save_report(with_right_answers(made, accuracy, architecture), tmp_path / f"{architecture}{strength}")
-    return tmp_path
+            keep(with_right_answers(made, accuracy, architecture), folder / f"{architecture}{strength}")
+    return folder
+
+
+@pytest.fixture
+def curves(kept: Path, tmp_path: Path) -> Path:
+    """A copy of them."""
+    return Path(shutil.copytree(kept, tmp_path, dirs_exist_ok=True))
 
 
 def test_two_architectures_where_both_are_equally_accurate(curves: Path, said: Said) -> None:
@@ -84,7 +93,7 @@ def test_curves_that_do_not_overlap_are_said(make_report: ReportMaker, tmp_path:
         for strength, accuracy in STRENGTHS:
             made = make_report(shift=0.5 * strength, seed=strength, config={"at": strength, "of": architecture})
             own = with_right_answers(made, (accuracy + 9) / 10 - offset, architecture)
-            mia.save_report(own, tmp_path / f"{architecture}{strength}")
+            keep(own, tmp_path / f"{architecture}{strength}")
     code, out, _ = said(tmp_path)
     assert code == 0
     assert "never equally good" in out
@@ -112,10 +121,10 @@ def test_runs_without_right_answers_and_targets_without_a_curve_are_refused(
     curves: Path, make_report: ReportMaker, said: Said
 ) -> None:
     made = make_report(config={"model": {"name": "mlp"}, "training": {"epochs": 9}})
-    mia.save_report(made, curves / "without")
-    assert "gap" in said(curves)[2]
+    keep(made, curves / "without")
+    assert "attack=[loss,gap]" in said(curves, "--by", "model.name")[2]
     other = with_right_answers(make_report(per_class=100, config={"at": 9}), 0.8, "mlp")
-    mia.save_report(other, curves / "without")
+    keep(other, curves / "without")
     assert "other members" in said(curves)[2]
 
 

@@ -114,9 +114,8 @@ def test_paired_intervals_are_shorter_than_unpaired_ones() -> None:
             sides[0],
             Measured(sides[1].figure, type(sides[1].influence)(sides[1].influence.value_T, torch.zeros(1, 1000))),
         ]
-        shorter += difference_of_models(sides[:1], sides[1:]).below_AB.item() < float(
-            difference_of_models(apart[:1], apart[1:]).below_AB
-        )
+        paired, unpaired = (difference_of_models(each[:1], each[1:]).below_AB.item() for each in (sides, apart))
+        shorter += paired < unpaired
     assert shorter == 200
 
 

@@ -104,13 +104,13 @@ def _strengths(first: Sequence[Side], second: Sequence[Side], attack: str) -> tu
                     "all strengths with the same seeds and the same plan."
                 )
         sides.append(strengths)
-    seen = [of[0].seen for of in sides]
-    if len(seen[0].score_TN) != len(seen[1].score_TN):
+    ends = [of[0].seen for of in sides]
+    if len(ends[0].score_TN) != len(ends[1].score_TN):
         raise InputError(
-            f"{first[0].name} has {len(seen[0].score_TN)} targets and {second[0].name} {len(seen[1].score_TN)}; run "
+            f"{first[0].name} has {len(ends[0].score_TN)} targets and {second[0].name} {len(ends[1].score_TN)}; run "
             "both with equally many."
         )
-    return sides, same_targets(*seen), len(seen[0].score_TN)
+    return sides, same_targets(*ends), len(ends[0].score_TN)
 
 
 def _ordered(sides: Sequence[Side]) -> tuple[str, ...]:

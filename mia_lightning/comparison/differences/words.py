@@ -89,7 +89,7 @@ def render_equal_utility(report: EqualUtilityReport) -> Group:
         for each in report.points
     ]
     heads = ["test accuracy", report.first, report.second, "difference"]
-    table = [Text(), Columns(heads, rows, 0)] if rows else []
+    table: list[Text | Columns] = [Text(), Columns(heads, rows, 0)] if rows else []
     strengths = (
         f"{name}: {', '.join(of)}." for name, of in zip((report.first, report.second), report.strengths, strict=True)
     )

@@ -202,9 +202,9 @@ def difference_of_models(first: Sequence[Measured], second: Sequence[Measured]) 
         Clarke-Pearson (1988) for the AUC.
     """
     change_AB = _changes(first, second)
-    if not np.isfinite(change_AB).all():
-        return _without_limits(change_AB, _reason(first, second))
     of_one = all(len(each.influence.value_T) == 1 for each in (*first, *second))
+    if not np.isfinite(change_AB).all():
+        return _without_limits(change_AB, _reason((*first, *second), of_limits=of_one))
     if of_one:
         first, second = ([each if each.is_paired else each.alone for each in side] for side in (first, second))
     gram = _gram(first, second)
@@ -219,7 +219,7 @@ def difference_of_models(first: Sequence[Measured], second: Sequence[Measured]) 
                     max(0.0, covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
                 )
     if not (np.isfinite(below_AB).all() and np.isfinite(above_AB).all()):
-        return _without_limits(change_AB, _reason(first, second))
+        return _without_limits(change_AB, _reason((*first, *second), of_limits=of_one))
     if not (below_AB.any() and above_AB.any()):
         return _without_limits(change_AB, EQUAL)
     is_known = all(not each.influence.missing for each in (*first, *second))
@@ -256,7 +256,7 @@ def difference_of_recipes(first: Sequence[Measured], second: Sequence[Measured],
     if min(targets) < FEWEST_TARGETS:
         return _without_limits(change_AB, TOO_FEW_TARGETS)
     if not np.isfinite(change_AB).all() or any(each.influence.missing for each in (*first, *second)):
-        return _without_limits(change_AB, _reason(first, second))
+        return _without_limits(change_AB, _reason((*first, *second), of_limits=False))
     if any(each.influence.is_coarse for each in (*first, *second)) and min(targets) < crossed.FEWEST_TARGETS:
         return _without_limits(change_AB, FEW_FALSE_POSITIVES.format(crossed.FEWEST_TARGETS))
     gram = _gram(first, second)
@@ -354,18 +354,19 @@ def _largest(gram: Numbers, num_first: int) -> Largest:
     return Largest(np.sort(standard_BAB.max((1, 2))), variance_AB.size)
 
 
-def _reason(first: Sequence[Measured], second: Sequence[Measured]) -> str:
-    """Why there are no limits, of the first figure that says so."""
-    for each in (*first, *second):
+def _reason(sides: Sequence[Measured], *, of_limits: bool) -> str:
+    """Why there are no limits, of the first figure that says so.
+
+    Args:
+        of_limits: whether they would come from the limits of the figures, and not from influences.
+    """
+    for each in sides:
         if each.figure.value is None:
             return f"none: {each.figure.reason or 'it is undefined'}"
-    for each in (*first, *second):
-        if each.influence.missing:
-            return each.influence.missing
-    for each in (*first, *second):
-        if each.figure.low is None or each.figure.high is None:
+    for each in sides:
+        if of_limits and None in (each.figure.low, each.figure.high):
             return each.figure.interval or NO_LIMITS
-    return NO_LIMITS
+    return next((each.influence.missing for each in sides if each.influence.missing), NO_LIMITS)
 
 
 def _without_limits(change_AB: Numbers, reason: str) -> Difference:
