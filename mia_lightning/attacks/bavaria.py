@@ -25,7 +25,7 @@ class Bavaria:
     Attributes:
         name: in reports.
         form: `t`, Student's t, the law of a new φ given those of the shadow models; `n`, the normal distribution of the
-            same variance, which is `lira_online`. Offline both rank records alike where all have equally many
+            same scale, which is `lira_online`. Offline both rank records alike where all have equally many
             out-models: that is `lira_offline`.
         shift, flip, image_shape: as of `Lira`; log-likelihoods of views are summed.
 

@@ -29,9 +29,9 @@ class Normal:
     Attributes:
         variance: `record`, one for each record, view and side, with n − 1; `fixed`, one for each view and side, the
             within-record variance pooled over the records that are evidence about a target; `moderated`, one for each
-            record, drawn towards that of those records (`VariancePrior`).
-        student: with moderated variances, whether a new φ follows Student's t about the mean of n models, as it does
-            while variance and mean are uncertain, instead of the normal distribution.
+            record, drawn towards that of those records (`VariancePrior`), of a new φ about the mean of n others.
+        student: with moderated variances, whether a new φ follows Student's t, as it does while mean and variance are
+            uncertain, instead of the normal distribution of the same scale.
         published: as in the code published with the paper, where that differs: medians instead of means; n instead of
             n − 1, and no smallest deviation; `fixed` is the variance of all φ of a side about the common mean of all
             records and views, so that it includes the spread between records; online the in-models' serves both sides.
@@ -180,8 +180,7 @@ def _moderated(slices: Iterator[Moments], atoms: tuple[int, int] | None, *, stud
 
     def spread(moments: Moments) -> tuple[Tensor, Tensor | None]:
         variance, freedom = prior.posterior(moments.deviation, (moments.count - 1).clamp(min=0.0))
-        if student:  # of a new φ about the mean of n others
-            variance = variance * (1 + 1 / moments.count.clamp(min=1.0))
+        variance = variance * (1 + 1 / moments.count.clamp(min=1.0))  # of a new φ about the mean of n others
         return variance.sqrt().clamp(min=SMALLEST_STD), freedom if student else None
 
     return spread

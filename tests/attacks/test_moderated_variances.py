@@ -10,13 +10,13 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 from scipy.stats import norm, t
 from shadow_cases import ENGINE, evidence, pairs, random_case, two_classes
-from sklearn.metrics import roc_auc_score
 
 from mia_lightning.attacks.bavaria import Bavaria
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.moderated import VariancePrior, log_student
 from mia_lightning.attacks.statistics import scaled_logit
+from mia_lightning.metrics.roc import tpr_at_fpr
 from mia_lightning.seeds import generator
 
 Attack = Lira | Bavaria
@@ -46,29 +46,29 @@ class Slow:
     def values(self, side: bool, n: int) -> list[float]:
         return [self.phi[k][n] for k in self.served if self.member[k][n] == side]
 
-    def law(self, side: bool, n: int) -> tuple[float, float, float, int]:
-        """Centre, deviation, degrees of freedom, models."""
+    def law(self, side: bool, n: int) -> tuple[float, float, float]:
+        """Centre, scale, degrees of freedom."""
         values, (freedom, scale) = self.values(side, n), self.prior[side]
         alpha, beta = freedom / 2 + (len(values) - 1) / 2, freedom * scale / 2
         beta += sum((value - fmean(values)) ** 2 for value in values) / 2
-        return fmean(values), sqrt(beta / alpha), 2 * alpha, len(values)
+        return fmean(values), sqrt(beta * (len(values) + 1) / (alpha * len(values))), 2 * alpha
 
     def log_density(self, side: bool, n: int, phi: float) -> float:
-        mean, std, freedom, count = self.law(side, n)
+        mean, std, freedom = self.law(side, n)
         if isinstance(self.attack, Bavaria) and self.attack.form == "t":
-            return float(t(freedom, mean, std * sqrt((count + 1) / count)).logpdf(phi))
+            return float(t(freedom, mean, std).logpdf(phi))
         return float(norm(mean, std).logpdf(phi))
 
     def score(self, n: int, phi: float) -> float:
         if isinstance(self.attack, Lira) and not self.attack.online:
-            mean, std, *_ = self.law(False, n)
+            mean, std, _ = self.law(False, n)
             return float(norm(mean, std).logcdf(phi))
         return self.log_density(True, n, phi) - self.log_density(False, n, phi)
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_scores_equal_a_slow_loop(attack: Attack) -> None:
-    shadows, targets = random_case(10, 25)
+    shadows, targets = random_case(10, 20)
     shadows.signals.log_probability_KANC[:, :, :10] *= 3  # variances that differ, or they would all be drawn to one
     fitted = attack.fit(shadows, ENGINE)
     score_TN = fitted.score(targets, shadows.label_N)
@@ -77,11 +77,11 @@ def test_scores_equal_a_slow_loop(attack: Attack) -> None:
     slow = Slow(attack, shadows, list(range(10)))
     assert 0.2 < slow.prior[False][0] < 200
     for row, phi in zip(score_TN.tolist(), of_targets, strict=True):
-        assert row[:20] == pytest.approx([slow.score(n, phi[n]) for n in range(20)], rel=1e-7, abs=1e-7)
+        assert row[:16] == pytest.approx([slow.score(n, phi[n]) for n in range(16)], rel=1e-7, abs=1e-7)
     for k in range(10):
         slow = Slow(attack, shadows, [j for j in range(10) if j // 2 != k // 2])
-        expected = [slow.score(n, slow.phi[k][n]) for n in range(20)]
-        assert left_out_KN[k, :20].tolist() == pytest.approx(expected, rel=1e-7, abs=1e-7)
+        expected = [slow.score(n, slow.phi[k][n]) for n in range(16)]
+        assert left_out_KN[k, :16].tolist() == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
 def test_the_normal_form_is_lira() -> None:
@@ -109,12 +109,15 @@ def drawn_variances(freedom: float, own: int, num_records: int, seed: int) -> to
     return torch.from_numpy(true * random.chisquare(own, num_records) / own)[None, None]
 
 
+def freedoms(num_records: int, freedom: int) -> torch.Tensor:
+    return torch.full((1, 1, num_records), float(freedom), dtype=torch.float64)
+
+
 @pytest.mark.parametrize("own", [1, 4, 30])
 @pytest.mark.parametrize("freedom", [2.0, 10.0])
 def test_the_prior_that_variances_were_drawn_from_is_found(freedom: float, own: int) -> None:
     found = [
-        VariancePrior.of([(drawn_variances(freedom, own, 50_000, seed), torch.full((1, 1, 50_000), float(own)))])
-        for seed in range(5)
+        VariancePrior.of([(drawn_variances(freedom, own, 50_000, seed), freedoms(50_000, own))]) for seed in range(5)
     ]
     # e has about the fourth moment of a normal variable, or up to three times that: relative errors of about 2 %.
     assert fmean(float(each.freedom) for each in found) == pytest.approx(freedom, rel=0.15)
@@ -124,18 +127,18 @@ def test_the_prior_that_variances_were_drawn_from_is_found(freedom: float, own: 
 def test_records_of_one_variance_are_drawn_all_the_way_to_it() -> None:
     random = np.random.default_rng(0)
     variance_TAn = torch.from_numpy(3 * random.chisquare(4, 20_000) / 4)[None, None]
-    prior = VariancePrior.of([(variance_TAn, torch.full((1, 1, 20_000), 4.0))])
-    posterior, _ = prior.posterior(4 * variance_TAn, torch.tensor([[[4.0]]]))
+    prior = VariancePrior.of([(variance_TAn, freedoms(20_000, 4))])
+    posterior, _ = prior.posterior(4 * variance_TAn, freedoms(1, 4))
     assert float(prior.freedom) > 100
     assert posterior.numpy() == pytest.approx(3, rel=0.25)
 
 
 def test_slices_and_records_without_freedom_change_nothing() -> None:
     variance_TAn = drawn_variances(5.0, 3, 100, 0)
-    whole = VariancePrior.of([(variance_TAn, torch.full((1, 1, 100), 3.0))])
+    whole = VariancePrior.of([(variance_TAn, freedoms(100, 3))])
     extra = torch.tensor([[[1e-6, 1e6]]], dtype=torch.float64)
-    parts = [(variance_TAn[..., :30], torch.full((1, 1, 30), 3.0)), (extra, torch.zeros(1, 1, 2))]
-    again = VariancePrior.of([*parts, (variance_TAn[..., 30:], torch.full((1, 1, 70), 3.0))])
+    parts = [(variance_TAn[..., :30], freedoms(30, 3)), (extra, freedoms(2, 0))]
+    again = VariancePrior.of([*parts, (variance_TAn[..., 30:], freedoms(70, 3))])
     torch.testing.assert_close(again.freedom, whole.freedom, rtol=1e-10, atol=0)
     torch.testing.assert_close(again.variance, whole.variance, rtol=1e-10, atol=0)
 
@@ -161,15 +164,26 @@ def unequal(num_models: int, num_records: int, seed: int) -> tuple[Evidence, tor
     return evidence(two_classes(phi_KN[2:]), member_KN[2:]), phi_KN[:1], member_KN[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_models", [6, 16])
-def test_with_few_models_and_unequal_variances_moderated_ones_find_more(num_models: int) -> None:
-    shadows, phi_1N, is_member_N = unequal(num_models, 6000, 0)
-    found = {}
-    for attack in (Bavaria(), Lira(), Lira(variance="fixed"), Lira(variance="record")):
-        (score_N,) = attack.fit(shadows, ENGINE).score(two_classes(phi_1N), shadows.label_N)
-        found[str(attack)] = float(roc_auc_score(is_member_N.numpy(), score_N.numpy()))
-    student, moderated, fixed, record = found.values()
-    assert min(student, moderated) > max(fixed, record) + 0.01
+def test_with_few_models_and_unequal_variances_moderated_ones_find_more_at_a_low_rate(num_models: int) -> None:
+    """TPR at 1 % FPR of 3,000 non-members, mean over three seeds: its standard error is about 0.01."""
+    found: dict[str, list[float]] = {}
+    for seed in range(3):
+        shadows, phi_1N, is_member_N = unequal(num_models, 6000, seed)
+        for attack in (
+            Bavaria(),
+            Lira(),
+            Lira(variance="fixed"),
+            Lira(online=False),
+            Lira(online=False, variance="fixed"),
+        ):
+            (score_N,) = attack.fit(shadows, ENGINE).score(two_classes(phi_1N), shadows.label_N)
+            found.setdefault(str(attack), []).append(tpr_at_fpr(score_N, is_member_N, max_fpr=0.01).tpr)
+    student, moderated, fixed, offline, fixed_offline = (fmean(each) for each in found.values())
+    assert student > fixed + 0.02
+    assert moderated > fixed
+    assert offline > fixed_offline + 0.03
 
 
 def test_models_that_agree_have_finite_scores() -> None:
