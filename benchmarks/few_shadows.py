@@ -134,8 +134,9 @@ def observed(made: Made, num_models: int, store: Path | None) -> Evidence:
     other_KN = observation.membership.scored_KN & ~member_KN
     train, test = (float(is_right_KN[of_KN].double().mean()) for of_KN in (member_KN, other_KN))
     print(
-        f"{population.name}: {int(member_KN[0].sum())} members and {int(other_KN[0].sum())} non-members, train accuracy "
-        f"{train:.3f}, test accuracy {test:.3f}"
+        f"{population.name}: {int(member_KN[0].sum())} members and {int(other_KN[0].sum())} non-members, "
+        f"train accuracy {train:.3f}, test accuracy {test:.3f}",
+        flush=True,
     )
     return evidence_of(observation.membership, observation.population, observation.shadow_signals)
 
@@ -151,16 +152,17 @@ def groups(evidence: Evidence, num_shadows: int) -> Iterator[Evidence]:
         yield evidence.select(torch.isin(evidence.block_K, blocks[start : start + width]))
 
 
-def scores(attack: Attack, group: Evidence, whole: Evidence) -> Tensor:
-    """Each model of the group as a target of the others, `[T, N]`.
+def scored(attack: Attack, evidence: Evidence) -> Callable[[Evidence], Tensor]:
+    """What gives the scores `[T, N]` of each model of a group as a target of the others.
 
-    Only RMIA's constants are learnt; what is in closed form takes no more from its fit than its settings.
+    Only RMIA's constants are learnt, in each group anew. What is in closed form takes no more from a fit than its
+    settings, so that one on the first few models will do.
     """
     if isinstance(attack, mia.Rmia):
-        return score_each(attack, group, group.signals, ENGINE, folds=8).score_TN
-    fitted = attack.fit(whole, ENGINE)
+        return lambda group: score_each(attack, group, group.signals, ENGINE, folds=8).score_TN
+    fitted = attack.fit(next(groups(evidence, 8)), ENGINE)
     assert isinstance(fitted, FittedReference)
-    return fitted.score_left_out(group, torch.arange(group.num_models))
+    return lambda group: fitted.score_left_out(group, torch.arange(group.num_models))
 
 
 def tpr_contributions(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor) -> Contributions:
@@ -193,9 +195,9 @@ def of_pairs(value_T: Tensor, contribution_TN: Tensor) -> Contributions:
 
 def measured(attack: Attack, evidence: Evidence, num_shadows: int) -> list[Contributions]:
     """The figures of the attack against each pair of targets."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for group in groups(evidence, num_shadows):
-        parts.append((scores(attack, group, evidence), group.member_KN, group.scored_KN))
+    scores = scored(attack, evidence)
+    dealt = list(groups(evidence, num_shadows))
+    parts = [(scores(group), group.member_KN, group.scored_KN) for group in dealt]
     score_TN, member_TN, scored_TN = (torch.cat(each) for each in zip(*parts, strict=True))
     return [of_pairs(*of(score_TN, member_TN, scored_TN)) for of in (auc_contributions, tpr_contributions)]
 

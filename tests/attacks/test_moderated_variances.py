@@ -1,5 +1,6 @@
 """Moderated variances, LiRA's by default and BaVarIA's, against slow loops from the papers, and where they help."""
 
+from dataclasses import replace
 from math import exp, log, sqrt
 from statistics import fmean, variance
 
@@ -23,10 +24,20 @@ Attack = Lira | Bavaria
 ATTACKS: list[Attack] = [Lira(), Lira(online=False), Bavaria(), Bavaria(form="n")]
 
 
-def prior(samples: list[list[float]]) -> tuple[float, float]:
+def floor(sample: list[float], atoms: int | None) -> float:
+    """The smallest deviation: of φ that stand for votes of three classes, a step of one vote over √12."""
+    if atoms is None:
+        return 1e-3
+    votes = (atoms + 1) / (1 + exp(-fmean(sample))) - 1 / 3
+    low = min(max(votes - 0.5, 0), atoms - 1)
+    shares = [(v + 1 / 3) / (atoms + 1) for v in (low, low + 1)]
+    return max(1e-3, (log(shares[1] / (1 - shares[1])) - log(shares[0] / (1 - shares[0]))) / sqrt(12))
+
+
+def prior(samples: list[list[float]], atoms: int | None) -> tuple[float, float]:
     """d₀ and s₀² of Smyth (2004), by root finding."""
     freedom = [len(sample) - 1 for sample in samples]
-    floored = [max(1e-6, variance(sample)) for sample in samples]
+    floored = [max(floor(sample, atoms) ** 2, variance(sample)) for sample in samples]
     e = [log(v) - digamma(d / 2) + log(d / 2) for v, d in zip(floored, freedom, strict=True)]
     left = variance(e) - fmean(float(polygamma(1, d / 2)) for d in freedom)
     half = brentq(lambda x: polygamma(1, x) - left, 1e-5, 1e9, xtol=1e-13, rtol=1e-14)
@@ -41,7 +52,8 @@ class Slow:
         self.phi = scaled_logit(shadows.signals, shadows.label_N).tolist()
         self.member = shadows.member_KN.tolist()
         scored = shadows.target_scored_N.nonzero().flatten().tolist()
-        self.prior = {side: prior([self.values(side, n) for n in scored]) for side in (True, False)}
+        self.atoms = shadows.signals.atoms
+        self.prior = {side: prior([self.values(side, n) for n in scored], self.atoms) for side in (True, False)}
 
     def values(self, side: bool, n: int) -> list[float]:
         return [self.phi[k][n] for k in self.served if self.member[k][n] == side]
@@ -51,7 +63,8 @@ class Slow:
         values, (freedom, scale) = self.values(side, n), self.prior[side]
         alpha, beta = freedom / 2 + (len(values) - 1) / 2, freedom * scale / 2
         beta += sum((value - fmean(values)) ** 2 for value in values) / 2
-        return fmean(values), sqrt(beta * (len(values) + 1) / (alpha * len(values))), 2 * alpha
+        std = sqrt(beta * (len(values) + 1) / (alpha * len(values)))
+        return fmean(values), max(std, floor(values, self.atoms)), 2 * alpha
 
     def log_density(self, side: bool, n: int, phi: float) -> float:
         mean, std, freedom = self.law(side, n)
@@ -66,10 +79,12 @@ class Slow:
         return self.log_density(True, n, phi) - self.log_density(False, n, phi)
 
 
+@pytest.mark.parametrize("atoms", [None, 6])
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
-def test_scores_equal_a_slow_loop(attack: Attack) -> None:
+def test_scores_equal_a_slow_loop(attack: Attack, atoms: int | None) -> None:
     shadows, targets = random_case(10, 20)
     shadows.signals.log_probability_KANC[:, :, :10] *= 3  # variances that differ, or they would all be drawn to one
+    shadows = replace(shadows, signals=replace(shadows.signals, atoms=atoms))
     fitted = attack.fit(shadows, ENGINE)
     score_TN = fitted.score(targets, shadows.label_N)
     left_out_KN = fitted.score_left_out(shadows, torch.arange(10))
