@@ -87,8 +87,10 @@ def sides(
     index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
     spread = partial(_spread, phi_KAN, index_N=index_N, others=others, normal=normal, atoms=atoms)
     spread_in = spread(member_KAN) if online else None
-    share = spread_in is not None and normal.published and normal.variance == "fixed"  # the in-models' serves both
-    spread_out = spread_in if share else spread(~member_KAN)
+    if spread_in is not None and normal.published and normal.variance == "fixed":
+        spread_out = spread_in  # the in-models' serves both
+    else:
+        spread_out = spread(~member_KAN)
     for columns in record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], phi_KAN.shape[2]):
         phi_KAn, member_KAn = phi_KAN[..., columns].double(), member_KAN[..., columns]
         inside = None if spread_in is None else _side(phi_KAn, member_KAn, others, normal, spread_in, atoms)
