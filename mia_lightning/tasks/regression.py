@@ -203,6 +203,10 @@ class Regression(Task):
         size = residual.square() / 2 if self.likelihood == "gaussian" else residual.abs()
         return -size.sum(-1) / temperature
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the numbers that are predicted to the last digit."""
+        return (self._residual(answer, label) == 0).double().mean(-1)
+
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """Minus the cube root of the sum of squared residuals, which is nearly normal (Wilson and Hilferty 1931)."""
         total = self._residual(answer, label).square().sum(-1)
@@ -212,10 +216,6 @@ class Regression(Task):
         """The predictions, and the sizes of the residuals."""
         residual = self._residual(answer, label)
         return torch.cat([answer.double(), residual, residual.abs()], -1).float()
-
-    def right(self, answer: Tensor, label: Tensor) -> Tensor:
-        """The share of the numbers that are predicted to the last digit."""
-        return (self._residual(answer, label) == 0).double().mean(-1)
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """R², the share of the variance of the values that is predicted; a mean over the numbers that vary."""
