@@ -37,6 +37,7 @@ class Needs:
         compares_shadows: whether the threshold is learnt from shadow models that are each compared with those outside
             their block, of which there must then be as many as that.
         classes: whether it reads class probabilities, which not every task has.
+        right: whether it reads if answers are right, which a number is not (`Task.can_be_right`).
         views: changed copies of the records that target and shadow models are asked about too (`Signals.views`), once
             for all attacks of a run.
     """
@@ -47,6 +48,7 @@ class Needs:
     in_models: int = 0
     compares_shadows: bool = False
     classes: bool = False
+    right: bool = False
     views: tuple[View, ...] = ()
 
     @property

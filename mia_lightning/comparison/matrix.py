@@ -58,7 +58,7 @@ def defense_matrix(report: ComparisonReport) -> Matrix | None:
     ran = [variant for variant in report.variants if variant.skipped is None and variant.attacks]
     if len(ran) < 2 or all(variant.defense is None for variant in ran):
         return None
-    names = tuple(dict.fromkeys(_base(attack.name) for variant in ran for attack in variant.attacks))
+    names = tuple(dict.fromkeys(base_name(attack.name) for variant in ran for attack in variant.attacks))
     attacks = [tuple(_best_informed(variant, name) for name in names) for variant in ran]
     points = [
         (None, None) if variant.doubt else (variant.test_accuracy, _leakage(row))
@@ -100,7 +100,8 @@ def _cell(attack: VariantAttack | None, *, has_limits: bool) -> str:
     return show(attack.auc.value) + limits
 
 
-def _base(name: str) -> str:
+def base_name(name: str) -> str:
+    """The name of an attack, whether or not its attacker knows the defence."""
     for twin in _TWINS:
         name = name.removesuffix(twin)
     return name
@@ -108,7 +109,7 @@ def _base(name: str) -> str:
 
 def _best_informed(variant: Variant, name: str) -> VariantAttack | None:
     """The attack of this name, in its adaptive form where there is one."""
-    named = [attack for attack in variant.attacks if _base(attack.name) == name]
+    named = [attack for attack in variant.attacks if base_name(attack.name) == name]
     return next((attack for attack in named if attack.adaptive), named[0] if named else None)
 
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mia_lightning.comparison.differences.schema import PairDifference
 from mia_lightning.reports.names import FolderBelow
 from mia_lightning.reports.rows import ACCURACY, shared_name
 
@@ -102,6 +103,7 @@ class ComparisonReport(_Section):
     estimand: str
     variants: tuple[Variant, ...]
     statements: tuple[Statement, ...]
+    differences: tuple[PairDifference, ...] = ()  # of the first variant that was run from each of the others
 
     @property
     def utility(self) -> str:

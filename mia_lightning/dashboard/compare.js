@@ -12,6 +12,26 @@ function drawCompared(state, choose) {
   if (!chosen.length) return;
   drawRoc(chosen);
   drawComparedTable(chosen, state, choose);
+  drawDifferences(chosen, state);
+}
+
+// The first run less each of the others in the chosen figure. The page has no scores, so that the records that runs share
+// cannot be used here; `mia-compare` does.
+function drawDifferences(chosen, state) {
+  const figure = content.figures.findIndex((each) => each.key === state.figure);
+  const [first, ...others] = chosen;
+  const lines = others.map((other) => {
+    const change = differenceOf(first.attack && first.attack.figures[figure], other.attack && other.attack.figures[figure]);
+    const line = element("li", `${first.run.name} less ${other.run.name}, ${content.figures[figure].title}: `
+      + (change ? `${signed(change[0])} ${change[1] === null ? "" : `[${signed(change[1])},\u00a0${signed(change[2])}]`}, as if they shared no record; paired: ` : "–; "));
+    line.append(element("code", `mia-compare ${quoted(first.run.path)} ${quoted(other.run.path)}`));
+    return line;
+  });
+  document.getElementById("compare-differences").replaceChildren(...lines);
+}
+
+function quoted(path) {
+  return /^[\w./=,@%+:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 function drawRoc(chosen) {

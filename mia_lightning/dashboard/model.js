@@ -111,6 +111,19 @@ function show(value, digits = 3) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
 }
 
+// Value and limits of one figure less another, from the limits of both as if they were independent; null where either has
+// no value.
+function differenceOf(one, other) {
+  if (!one || !other) return null;
+  const value = one[0] - other[0];
+  if ([one[1], one[2], other[1], other[2]].includes(null)) return [value, null, null];
+  return [value, value - Math.hypot(one[0] - one[1], other[2] - other[0]), value + Math.hypot(one[2] - one[0], other[0] - other[1])];
+}
+
+function signed(value, digits = 3) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+}
+
 function bracket(figure) {
   if (!figure || figure[1] === null) return "";
   return figure[2] === null ? `at least\u00a0${show(figure[1])}` : `[${show(figure[1])},\u00a0${show(figure[2])}]`;

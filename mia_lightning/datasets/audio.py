@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 
-from mia_lightning.datasets.class_folders import FileKind, listing_of_paths, opened, paths_of, read_file
+from mia_lightning.datasets.class_folders import (
+    FileKind,
+    check_has_classes,
+    listing_of_paths,
+    opened,
+    paths_of,
+    read_file,
+)
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
@@ -26,6 +33,7 @@ from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.errors import InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike, Positive, Text
+from mia_lightning.tasks.interface import LabelTask, Task
 
 _RECORDINGS = FileKind(one="a recording", several="recordings", suffixes=SUFFIXES)
 _MOST_SAMPLES = 2**31
@@ -49,6 +57,7 @@ def load_audio(
     sample_rate: SampleRate = 16_000,
     seconds: Positive = 1.0,
     name: Name | None = None,
+    task: LabelTask | None = None,
 ) -> Population:
     """Recordings, int16 `[samples]`, in the order of their paths or of the table; a network sees numbers in [-1, 1).
 
@@ -77,10 +86,12 @@ def load_audio(
         sample_rate: of the records, in Hz. A public constant, and so is `seconds`.
         seconds: of a record.
         name: of the data set, in reports; by default that of the folder, or of the file without its ending.
+        task: what a label is; by default a class. Under a regression it is the number in the column of a table.
 
     Raises:
         InputError: `path` is missing or damaged, a file is no recording, holds no samples or is in no class folder,
-            there are fewer than two classes, all recordings are silent, or soundfile is not installed.
+            there are fewer than two classes, all recordings are silent, soundfile is not installed, or the task is none
+            of one column.
     """
     samples = round(seconds * sample_rate)
     if not 1 <= samples < _MOST_SAMPLES:
@@ -95,7 +106,7 @@ def load_audio(
         "member_column": member_column,
         "group_column": group_column,
     }
-    with _listed(place, folder, path_column, columns, delimiter) as (listing, read):
+    with _listed(place, folder, path_column, columns, delimiter, task) as (listing, read):
         x_N = room((len(listing.names), samples), torch.int16)
         recordings = _decoded_all(listing, read, x_N, sample_rate)
     of_recordings = _what_was_done(recordings, sample_rate, seconds)
@@ -120,6 +131,7 @@ def recording_names(
     label_column: str | None = None,
     id_column: str | None = None,
     delimiter: str | None = None,
+    task: Task | None = None,
     **_: object,
 ) -> tuple[str, ...]:
     """The names of the records of `load_audio` with the same arguments; nothing is decoded.
@@ -128,7 +140,8 @@ def recording_names(
         InputError: as `load_audio`, as far as the names show it.
     """
     columns = {"label_column": label_column, "id_column": id_column}
-    with _listed(Path(path).expanduser().absolute(), folder, path_column, columns, delimiter) as (listing, _read):
+    place = Path(path).expanduser().absolute()
+    with _listed(place, folder, path_column, columns, delimiter, task) as (listing, _read):
         return listing.names
 
 
@@ -137,11 +150,16 @@ load_audio.record_names = recording_names  # type: ignore[attr-defined]  # which
 
 @contextmanager
 def _listed(
-    place: Path, folder: str | None, path_column: str | None, columns: Mapping[str, str | None], delimiter: str | None
+    place: Path,
+    folder: str | None,
+    path_column: str | None,
+    columns: Mapping[str, str | None],
+    delimiter: str | None,
+    task: Task | None,
 ) -> Iterator[tuple[Listing, Read]]:
     """Which recordings there are, and what reads the file of one."""
     if path_column is not None:
-        yield _of_table(place, folder, path_column, columns, delimiter)
+        yield _of_table(place, folder, path_column, columns, delimiter, task)
         return
     given = [f"dataset.{setting}" for setting, column in columns.items() if column is not None]
     if given:
@@ -154,6 +172,9 @@ def _listed(
             f"'{place}' is neither a folder nor a zip file: set dataset.path to one, or, where it is a table, "
             "dataset.path_column and dataset.label_column to its columns"
         )
+    check_has_classes(
+        task, place, "set dataset.path to a table, dataset.path_column and dataset.label_column to its columns"
+    )
     with opened(place, _RECORDINGS) as (names, read):
         paths = paths_of(names, folder, place, _RECORDINGS)
         listing = listing_of_paths(paths, place)
@@ -162,14 +183,19 @@ def _listed(
 
 
 def _of_table(
-    place: Path, folder: str | None, path_column: str, columns: Mapping[str, str | None], delimiter: str | None
+    place: Path,
+    folder: str | None,
+    path_column: str,
+    columns: Mapping[str, str | None],
+    delimiter: str | None,
+    task: Task | None,
 ) -> tuple[Listing, Read]:
     table = read_table(place, delimiter=delimiter)
     require(table, path_column=path_column, **columns)
     label, group = columns["label_column"], columns.get("group_column")
     if label is None:
         raise InputError(
-            f"`dataset.label_column` is null; it must name the column of {table.place} that holds the classes."
+            f"`dataset.label_column` is null; it must name the column of {table.place} that holds the labels."
         )
     paths = tuple(table.text(path_column).to_pylist())
     if "" in paths:
@@ -180,6 +206,7 @@ def _of_table(
         id_column=columns["id_column"],
         member_column=columns.get("member_column"),
         groupings=() if group is None else (group,),
+        task=task,
     )
     listing.check_classes(_RECORDINGS.several)
     start = place.parent if folder is None else place.parent / Path(folder).expanduser()

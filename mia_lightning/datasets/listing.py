@@ -45,9 +45,14 @@ class Listing:
     task: Task | None = None
     remarks: Sequence[str] = ()
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes."""
+        return self.task is None or self.task.has_classes
+
     def check_classes(self, several: str) -> None:
         """Refuse records of one class; `several` is what they are called, such as `texts`."""
-        if len(self.class_names) < 2:
+        if self.has_classes and len(self.class_names) < 2:
             raise InputError(
                 f"{self.place} has {several} of one class alone, {', '.join(map(repr, self.class_names))}: membership "
                 f"is audited on a classifier, so give {several} of at least two classes"
@@ -56,7 +61,7 @@ class Listing:
     @property
     def stratum_N(self) -> Column:
         """The class of each record, or the range or label under which a record of another task is listed."""
-        if self.task is None or self.task.has_classes:
+        if self.task is None or self.has_classes:
             return self.label_N
         return self.task.strata(torch.tensor(self.label_N), self.class_names).number_N.numpy()
 

@@ -1,8 +1,9 @@
 """What a report says in sentences, for the console and the page."""
 
 from mia_lightning.metrics.figures import Figures
+from mia_lightning.reports.privacy_section import PrivacySection
 from mia_lightning.reports.rows import ACCURACY
-from mia_lightning.reports.schema import AuditReport, PrivacySection
+from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.trust import distrust, trust_warnings
 from mia_lightning.reports.selection import (
     Worst,

@@ -18,8 +18,8 @@ from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, 
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.run.convergence import Convergence, Outcome, converge
+from mia_lightning.run.filling import filled
 from mia_lightning.run.observation import Observation
-from mia_lightning.run.preparation import filled
 from mia_lightning.training.models import Observable
 from mia_lightning.training.signals import Signals, on_one_device
 

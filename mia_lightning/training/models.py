@@ -15,7 +15,7 @@ from mia_lightning.training.estimators.leaves import Structure
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 
-Kind = Literal["network", "trees", "unknown"]
+ModelKind = Literal["network", "trees", "unknown"]
 
 
 class Observable(Protocol):
@@ -71,7 +71,7 @@ class Models(ABC):
         return ()
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """Whether they are networks (linear models among them), ensembles of trees, or who knows what."""
         return "network"
 

@@ -25,7 +25,7 @@ from mia_lightning.seeds import generator
 EXPERIMENTS = sorted(
     str(path.relative_to(config_directory() / "experiment").with_suffix(""))
     for path in (config_directory() / "experiment").glob("**/*.yaml")
-    if path.stem != "multi_run_epsilon"  # settings for a single audit, with nothing to compare
+    if path.stem not in ("multi_run_epsilon", "remedies")  # settings of a single audit, without variants
 )
 TINY = [
     "logger=none",

@@ -44,7 +44,8 @@ def test_several_labels_of_an_archive_run_from_beginning_to_end(call: Call) -> N
     assert [each["class_name"] for each in per_class] == ["a", "b", "c"]
     scored = sum(each["num_members"] + each["num_nonmembers"] for each in per_class)
     assert scored > report["membership"]["num_members"] + report["membership"]["num_nonmembers"]  # labels overlap
-    assert any("attack=gap" in note for note in report["notes"])
+    assert any("attack=entropy" in note for note in report["notes"])
+    assert "gap" in [each["name"] for each in report["attacks"]]
 
 
 def test_a_task_that_does_not_suit_the_data_exits_with_2(call: Call) -> None:

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from slow_leaves import shares
 
 from mia_lightning.attacks.normal import step_of_votes
 from mia_lightning.datasets.form import Field, Form
@@ -24,10 +25,10 @@ from mia_lightning.errors import InputError
 from mia_lightning.tasks import Regression
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
-from mia_lightning.training.estimators.estimators import EstimatorModels, Making, fit_estimators
-from mia_lightning.training.estimators.frames import Layout
+from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
+from mia_lightning.training.estimators.frames import Layout, RecordFiles
 from mia_lightning.training.estimators.leaves import structure_of
-from mia_lightning.training.estimators.making import new_estimator, ready, seeded_alone
+from mia_lightning.training.estimators.making import Making, new_estimator, ready, seeded_alone
 
 
 def blobs(N: int = 120, C: int = 3, F: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -513,18 +514,9 @@ def test_leaves_against_a_slow_loop() -> None:
         if hasattr(inner, "steps"):
             inner, z = inner.steps[-1][1], inner[:-1].transform(x)
         trees = [inner] if hasattr(inner, "tree_") else inner.estimators_
-        alone, disclosed = set(), set()
-        for tree in trees:
-            leaves = tree.apply(z.astype(np.float32))
-            for leaf in set(leaves.tolist()):
-                members = np.flatnonzero(leaves == leaf)
-                if len(members) == 1:
-                    alone |= set(members.tolist())
-                elif len(members) < 10 and len(set(y[members].tolist())) == 1:
-                    disclosed |= set(members.tolist())
         found = structure_of(estimator, x, y)
         assert found is not None
-        assert (found.alone, found.disclosed) == pytest.approx((len(alone) / 90, len(disclosed) / 90))
+        assert (found.alone, found.disclosed) == pytest.approx(shares(trees, z.astype(np.float32), y))
         assert found.num_leaves == sum(int((tree.tree_.children_left == -1).sum()) for tree in trees)
         assert (found.num_trees, found.num_records) == (len(trees), 90)
         assert found.num_nodes == sum(len(tree.tree_.children_left) for tree in trees)
@@ -549,3 +541,12 @@ def test_a_file_that_is_lost_is_a_fit_more(tmp_path: Path) -> None:
     for fit in models._fits:
         Path(fit.path).unlink()
     assert torch.equal(models.observe(people.part(slice(0, 40))).log_probability_KANC, before)
+
+
+def test_a_fault_that_is_not_the_estimators_is_not_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(files: RecordFiles, index: np.ndarray) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(RecordFiles, "rows", lost)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fitted(DecisionTreeClassifier())
