@@ -32,8 +32,8 @@ from typing import Any
 
 import torch
 from scipy.stats import t as student
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 from torch import Tensor
 
 import mia_lightning as mia

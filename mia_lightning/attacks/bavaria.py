@@ -4,6 +4,7 @@ likelihood ratio of LiRA with variances that a few shadow models suffice for.
 
 from typing import Literal
 
+from mia_lightning.attacks.description import DescribedByTask
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.lira import FittedLira, fitted_to
 from mia_lightning.attacks.normal import Normal
@@ -11,11 +12,12 @@ from mia_lightning.attacks.references import check_references
 from mia_lightning.attacks.views import image_views
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, ImageShape, Shift
+from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 
 
 @settings("attack.{name}")
-class Bavaria:
+class Bavaria(DescribedByTask):
     """Score: the log likelihood ratio of the target's φ, the scaled logit of a record, between the shadow models that
     trained on the record and those that did not; larger for members.
 
@@ -43,13 +45,12 @@ class Bavaria:
         views = image_views(self.shift, self.flip, self.image_shape)
         return Needs(out_models=2, in_models=2, compares_shadows=True, classes=bool(views), views=views)
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
         law = "Student's t" if self.form == "t" else "normal"
         return (
-            "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and that did "
-            f"not, both {law} with variances that are moderated by those of all records; one threshold, the best on "
-            "the shadow models."
+            f"Log likelihood ratio of the record's {task.wording.normal} between shadow models that trained on it and "
+            f"that did not, both {law} with variances that are moderated by those of all records; one threshold, the "
+            "best on the shadow models."
         )
 
     def fit(self, shadows: Evidence, engine: Engine) -> FittedLira:

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.description import DescribedByTask
 from mia_lightning.attacks.interface import Attack, Evidence, Needs
 from mia_lightning.attacks.normal import Normal, Side, joined, sides
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
@@ -23,7 +24,7 @@ _FEWEST_FOR_RECORD_VARIANCE = 64
 
 
 @settings("attack.{name}")
-class Lira:
+class Lira(DescribedByTask):
     """Score: how likely the target's φ, the scaled logit of a record, is where a model trained on the record.
 
     Online that is the log likelihood ratio between the shadow models that trained on the record and those that did
@@ -68,15 +69,15 @@ class Lira:
             views=views,
         )
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
+        wording = task.wording
         if self.online:
             return (
-                "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and that "
-                f"did not, both normal ({self.variance} variance); one threshold, the best on the shadow models."
+                f"Log likelihood ratio of the record's {wording.normal} between shadow models that trained on it and "
+                f"that did not, both normal ({self.variance} variance); one threshold, the best on the shadow models."
             )
         return (
-            "Log probability that shadow models that did not train on the record have no higher a scaled logit, normal "
+            f"Log probability that shadow models that did not train on the record have {wording.no_closer}, normal "
             f"({self.variance} variance); one threshold, the best on the shadow models."
         )
 

@@ -83,7 +83,8 @@ def sides(
 ) -> Iterator[tuple[slice, Side | None, Side]]:
     """In and out (in only `online`), one slice of the records after another, for each target of `others`."""
     member_KAN = shadows.member_KN.to(phi_KAN.device).unsqueeze(1)
-    atoms = None if shadows.signals.atoms is None else (shadows.signals.atoms, shadows.num_classes)
+    votes, states = shadows.signals.atoms, shadows.signals.task.states(shadows.num_classes)
+    atoms = None if votes is None else (votes, states)
     index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
     spread = partial(_spread, phi_KAN, index_N=index_N, others=others, normal=normal, atoms=atoms)
     spread_in = spread(member_KAN) if online else None
@@ -130,7 +131,7 @@ def _side(
     spread: Spread,
     atoms: tuple[int, int] | None,
 ) -> Side:
-    """Of one slice of the records; `atoms` are the votes and the classes where φ is of votes."""
+    """Of one slice of the records; `atoms` are the votes and the states (`Task.states`) where φ is of votes."""
     moments = Moments.of(phi_KAN, side_KAN, others)
     std, freedom = spread(moments)
     mean = Ordered.of(phi_KAN, side_KAN, others).median() if normal.published else moments.mean
