@@ -278,6 +278,7 @@ def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
         )  # fmt: skip
         curves = page.page.evaluate("document.getElementById('roc-plot').data.map((t) => [t.x, t.y])")
         address = page.page.url
+        difference = page.page.locator("#compare-differences li").all_inner_texts()
         page.page.click("#compared thead button")
         left = page.page.locator("#compared thead th a").all_inner_texts()
         assert page.errors == []
@@ -295,6 +296,14 @@ def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
         assert (x[-1], y[-1]) == (1, 1)
         assert y == sorted(y)
     assert left == chosen[1:]
+    areas = [[each["overall"]["auc"] for each in report["attacks"]] for report in (first, second)]
+    (a, b), ((low_a, high_a), (low_b, high_b)) = (
+        [max(each["value"] for each in of) for of in areas], [limits_of_the_largest(of) for of in areas]
+    )  # fmt: skip
+    low, high = a - b - np.hypot(a - low_a, high_b - b), a - b + np.hypot(high_a - a, b - low_b)
+    said = f"{a - b:+.3f} [{low:+.3f},\u00a0{high:+.3f}]".replace("-", "−")
+    said += f", as if they shared no record; paired: mia-compare {' '.join(chosen)}"
+    assert difference == [f"{chosen[0]} less {chosen[1]}, AUC: {said}"]
     with browser.new_page() as again:
         again.goto(address)
         assert again.locator("#compared thead th a").all_inner_texts() == chosen

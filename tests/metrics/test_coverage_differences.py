@@ -184,7 +184,7 @@ def test_differences_of_recipes(T: int, training: float, strengths: tuple[float,
             sides.append(Measured(Figure(value=float(part.value_T.mean()), n=1), part))
         low, high = difference_of_recipes(sides[:1], sides[1:], same_targets=same).limits()
         held += low <= truth <= high
-    assert CONSERVATIVE[0] - 0.01 <= held / SIMULATIONS <= 0.985, held / SIMULATIONS
+    assert held / SIMULATIONS >= CONSERVATIVE[0], held / SIMULATIONS
 
 
 @pytest.mark.slow
