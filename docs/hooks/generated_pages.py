@@ -20,7 +20,7 @@ API = {
     "audit": (
         "The audit",
         "One call runs an audit; `observe` and `attack` are its expensive and its cheap half.",
-        ("audit", "run"),
+        ("audit", "run", "remedies"),
         (),
     ),
     "data": (

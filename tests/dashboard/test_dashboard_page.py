@@ -335,6 +335,60 @@ def test_text_of_runs_stays_text(browser: Any, site: Site) -> None:
         assert page.errors == []
 
 
+def page_of(folder: Path, reports: dict[str, dict[str, Any]]) -> Path:
+    for name, report in reports.items():
+        write_run(folder / "runs" / name, report)
+    with pytest.raises(SystemExit):
+        main([str(folder / "runs"), "--output", str(folder / "page.html")])
+    return folder / "page.html"
+
+
+PREDICTED = {name: report_of(train=0.9, test=test, utility="R²") for name, test in {"a": -0.2, "b": 0.4}.items()}
+
+
+@pytest.mark.slow
+def test_utility_has_the_name_of_the_task(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, page_of(tmp_path, PREDICTED)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        for tick in page.page.locator("#runs tbody input").all():
+            tick.check()
+        axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
+        text = page.page.inner_text("main")
+        assert sorted(column(page, "test R²")) == ["-0.200", "0.400"]
+        assert page.errors == []
+    assert axis == "test R²"
+    assert "Leakage against R²" in text
+    assert "train R² − test R²" in text
+    assert "train R²\t0.900\t0.900" in text
+    assert "accura" not in text.replace("false", "")
+
+
+@pytest.mark.slow
+def test_runs_of_several_tasks_say_which_utility_is_meant(browser: Any, tmp_path: Path) -> None:
+    reports = {
+        **PREDICTED,
+        "c": report_of(test=0.9),
+        "d": report_of(test=0.3, attacks={"loss": {"auc": (0.9, 0.8, 1)}}),
+    }
+    with opened(browser, page_of(tmp_path, reports)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        cells = page.page.locator("#runs tbody tr").all_inner_texts()
+        page.page.locator("#runs tbody input").first.check()
+        page.page.locator("#runs tbody input").last.check()
+        compared = page.page.inner_text("#compared tbody")
+        axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
+        page.page.click("#front")
+        on_fronts = set(names(page))
+        assert page.errors == []
+    assert axis == "test utility"
+    assert ["R²" in each for each in cells] == ["accuracy" not in each for each in cells]
+    assert sorted("R²" in each for each in cells) == [False, False, True, True]
+    assert "test utility" in compared
+    assert "R²" in compared
+    assert "accuracy" in compared
+    assert on_fronts == {"runs/b", "runs/c"}  # a front for each utility: a worse R² is no better accuracy
+
+
 @pytest.mark.slow
 def test_functions_of_the_page_against_slow_ones(browser: Any, site: Site) -> None:
     draw = np.random.default_rng(3)
