@@ -2,6 +2,7 @@
 
 from .attacks.attack_p import AttackP as AttackP
 from .attacks.attack_r import AttackR as AttackR
+from .attacks.bavaria import Bavaria as Bavaria
 from .attacks.calibrated_loss import CalibratedLoss as CalibratedLoss
 from .attacks.gap import Gap as Gap
 from .attacks.label_only import AugmentationLabelOnly as AugmentationLabelOnly
@@ -9,6 +10,7 @@ from .attacks.label_only import BoundaryLabelOnly as BoundaryLabelOnly
 from .attacks.lira import Lira as Lira
 from .attacks.loss import Loss as Loss
 from .attacks.quantile_regression import QuantileRegression as QuantileRegression
+from .attacks.ratio import Ratio as Ratio
 from .attacks.rmia import Rmia as Rmia
 from .attacks.shokri import Shokri as Shokri
 from .attacks.thresholds import ClassConfidence as ClassConfidence
@@ -114,6 +116,7 @@ __all__ = [
     "Audit",
     "AuditReport",
     "AugmentationLabelOnly",
+    "Bavaria",
     "Bernoulli",
     "BestWithin",
     "Binary",
@@ -169,6 +172,7 @@ __all__ = [
     "Predictions",
     "QuantileRegression",
     "RandomCrop",
+    "Ratio",
     "Real",
     "Recipe",
     "Regression",

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from mia_lightning.attacks.interface import Attack
-from mia_lightning.defenses.interface import Defense
+from mia_lightning.defenses.interface import Defense, check_task
 from mia_lightning.errors import InputError, SettingError, nearest, usable_files
 from mia_lightning.gate import Gate, judge
 from mia_lightning.loggers.interface import LoggedRun, NoLogger, RunLogger
@@ -215,6 +215,7 @@ def attack_observed(observation: Observation, audit: Audit) -> AuditReport:
     Raises:
         InputError: as `attack`.
     """
+    check_task(audit.defenses, observation.population.task)
     observed, earlier = observation.audit, observation.engine
     trainings = audit.training_defenses
     if trainings != observed.training_defenses or (trainings and audit.adaptive != observed.adaptive):

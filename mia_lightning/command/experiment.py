@@ -192,7 +192,7 @@ class _Kept:
             InputError: it cannot be used.
         """
         settings = {name: value for name, value in job.content["dataset"].items() if name != "train_size"}
-        key = _canonical(settings)
+        key = _canonical([settings, job.content["task"]])
         place = _canonical([settings["_target_"], settings.get("root"), settings.get("path")])
         if place in self._absent:
             raise self._absent[place]
@@ -228,12 +228,12 @@ def depends_on(job: Job) -> dict[str, Any]:
     from mia_lightning.defenses.interface import split_defenses
 
     content, configuration = job.content, job.configuration
-    names = ("seed", "dataset", "canary", "membership", "model", "target", "shadow", "training", "trainer", "guess")
+    names = ("seed", "dataset", "task", "canary", "membership", "model", "target", "shadow", "training", "trainer")
     trainings = {each.name for each in split_defenses(job.defenses)[1]}
     asks = "real.Real" not in content["shadow"]["_target_"]
     made = {name: node for name, node in configuration.defenses.items() if asks or name in trainings}
     return {
-        **{name: content[name] for name in names},
+        **{name: content[name] for name in (*names, "guess")},
         "defense": made,
         "adaptive": configuration.defense["adaptive"] if trainings else None,
         "population": needs_of(job.attacks).population,

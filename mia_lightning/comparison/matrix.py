@@ -1,4 +1,4 @@
-"""Defences by attacks: what each variant leaks to the attacker who knows its defence, beside its test accuracy.
+"""Defences by attacks: what each variant leaks to the attacker who knows its defence, beside its utility.
 
 The adaptive attacker counts: one who does not know a defence is easily fooled by it.
 """
@@ -24,7 +24,7 @@ class Row:
     Attributes:
         variant: that was run.
         attacks: for each column the attack that knows most of the defence; None where it was not run.
-        is_efficient: whether no other variant is as accurate on new records and leaks as little to its strongest
+        is_efficient: whether no other variant does as well on new records and leaks as little to its strongest
             attack, and is better in one of the two (Pareto); runs whose low figures are no evidence do not count.
     """
 
@@ -43,10 +43,12 @@ class Matrix:
     """Defences by attacks.
 
     Attributes:
+        utility: what it is called.
         attacks: names of the columns.
         rows: in the order of the variants.
     """
 
+    utility: str
     attacks: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -66,7 +68,7 @@ def defense_matrix(report: ComparisonReport) -> Matrix | None:
         Row(variant=variant, attacks=row, is_efficient=_is_efficient(point, points))
         for variant, row, point in zip(ran, attacks, points, strict=True)
     )
-    return Matrix(attacks=names, rows=rows)
+    return Matrix(utility=report.utility, attacks=names, rows=rows)
 
 
 def render_matrix(matrix: Matrix) -> Group:
@@ -82,9 +84,9 @@ def render_matrix(matrix: Matrix) -> Group:
     ]
     return Group(
         Text("Defences by attacks: AUC of the attacker who knows the defence", "bold"),
-        Columns(["variant", "test accuracy", *matrix.attacks], rows, 1),
+        Columns(["variant", f"test {matrix.utility}", *matrix.attacks], rows, 1),
         Sentence(
-            "* Pareto front: no other variant is at least as accurate and leaks no more; runs in doubt do not count"
+            "* Pareto front: no other variant does at least as well and leaks no more; runs in doubt do not count"
         ),
     )
 
@@ -118,11 +120,11 @@ def _leakage(attacks: Sequence[VariantAttack | None]) -> float | None:
 def _is_efficient(
     point: tuple[float | None, float | None], points: Sequence[tuple[float | None, float | None]]
 ) -> bool:
-    accuracy, leakage = point
-    if accuracy is None or leakage is None:
+    utility, leakage = point
+    if utility is None or leakage is None:
         return False
     return not any(
-        other >= accuracy and leaked <= leakage and (other, leaked) != (accuracy, leakage)
+        other >= utility and leaked <= leakage and (other, leaked) != (utility, leakage)
         for other, leaked in points
         if other is not None and leaked is not None
     )

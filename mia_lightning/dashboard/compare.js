@@ -73,11 +73,12 @@ function drawComparedTable(chosen, state, choose) {
     return cell;
   }));
   document.querySelector("#compared thead").replaceChildren(head);
+  const utility = utilityOf(chosen.map(({ run }) => run));
   const facts = [
     ["data set", ({ run }) => run.dataset], ["architecture", ({ run }) => run.architecture],
     ["defence", ({ run }) => run.defense], ["attack", ({ attack }) => (attack ? content.attacks[attack.attack] : "–")],
     ...content.figures.map((figure, place) => [figure.title, ({ attack }) => valueAndLimits(attack && attack.figures[place])]),
-    ["train accuracy", ({ run }) => show(run.train_accuracy)], ["test accuracy", ({ run }) => show(run.test_accuracy)],
+    [`train ${utility}`, ({ run }) => named(run.train_accuracy, run, utility)], [`test ${utility}`, ({ run }) => named(run.test_accuracy, run, utility)],
     ["generalisation gap", ({ run }) => show(run.generalization_gap)], ["shadow models", ({ run }) => String(run.num_shadows)],
     ["seed", ({ run }) => String(run.seed)], ["created (UTC)", ({ run }) => shortMoment(run.created)],
   ].map(([title, text]) => [title, chosen.map(text)]);

@@ -55,6 +55,17 @@ function sorted(rows, value, descending) {
   }).map(([, row]) => row);
 }
 
+// What the utility of these runs is called: by its name where it is the same for all.
+function utilityOf(runs) {
+  const names = new Set(runs.map((run) => run.utility));
+  return names.size === 1 ? [...names][0] : "utility";
+}
+
+// A utility with its name, where runs beside it have another.
+function named(value, run, utility) {
+  return utility === run.utility || value === null ? show(value) : `${show(value)} ${run.utility}`;
+}
+
 // Of points {accuracy, leakage} the places, by falling accuracy, of those that no other point is as good as in both
 // and better than in one: accuracy is good, leakage is not. Equal points are all on the front.
 function paretoFront(points) {

@@ -15,7 +15,8 @@ from mia_lightning.membership.draws import population_size
 from mia_lightning.remedies.catalogue import Remedy
 from mia_lightning.run.completion import completed
 from mia_lightning.run.definition import Audit, no_network
-from mia_lightning.run.preparation import filled, prepare
+from mia_lightning.run.filling import filled
+from mia_lightning.run.preparation import prepare
 from mia_lightning.seeds import generator
 from mia_lightning.shadows.real import Real
 from mia_lightning.targets.leave_one_out import LeaveOneOut

@@ -248,6 +248,16 @@ def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_
     assert key("defense=l2") != key("defense=l2", "defense.adaptive=false")
     for other in ("seed=1", "model.dropout=0.1", "training.epochs=3", "shadow.count=3", "dataset.train_size=9"):
         assert key() != key(other)
+    assert key() != key("task=binary")
+
+
+@pytest.mark.slow
+def test_a_data_set_is_read_anew_for_another_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "population", lambda self: object())
+    kept = experiment._Kept()
+    first = kept.population(resolved())
+    assert kept.population(resolved("training.epochs=3")) is first
+    assert kept.population(resolved("task=binary")) is not first
 
 
 def population_like(configured: Job) -> Population:

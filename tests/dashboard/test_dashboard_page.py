@@ -306,158 +306,6 @@ def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
     assert difference == [f"{chosen[0]} less {chosen[1]}, AUC: {said}"]
     with browser.new_page() as again:
         again.goto(address)
-        assert again.inner_text("#status") == status
-
-
-@pytest.mark.slow
-def test_sorts_by_keyboard_and_pages(browser: Any, site: Site) -> None:
-    with opened(browser, site.page) as page:
-        page.page.focus("button[data-sort=auc]")
-        page.page.keyboard.press("Enter")
-        falling = column(page, "AUC")
-        assert page.page.evaluate("document.activeElement.dataset.sort") == "auc"
-        assert page.page.get_attribute("#runs th:has(button[data-sort=auc])", "aria-sort") == "descending"
-        page.page.keyboard.press("Enter")
-        rising = column(page, "AUC")
-        page.page.click("#next")
-        rising += column(page, "AUC")
-        page.page.click("#next")
-        page.page.click("#next")
-        last = page.page.inner_text("#rows")
-        is_end = page.page.is_disabled("#next")
-        page.page.click("button[data-sort='tpr_at_fpr_0.001']")
-        page.page.click("button[data-sort='tpr_at_fpr_0.001']")
-        assert "–" not in column(page, "TPR at 0.1\u00a0% FPR")
-
-    values = sorted(strongest(report)["overall"]["auc"]["value"] for report in site.reports.values())
-    assert falling == [f"{value:.3f}" for value in values[::-1][:20]]
-    assert rising == [f"{value:.3f}" for value in values[:40]]
-    assert last == "61 to 61 of 61"
-    assert is_end
-
-
-@pytest.mark.slow
-def test_links_lead_to_the_reports(browser: Any, site: Site) -> None:
-    with opened(browser, site.page) as page:
-        found = {}
-        for _ in range(4):
-            links = page.page.locator("#runs tbody th a")
-            addresses = links.evaluate_all("each => each.map((a) => a.href)")
-            found |= dict(zip(links.all_inner_texts(), addresses, strict=True))
-            if page.page.is_enabled("#next"):
-                page.page.click("#next")
-        written = page.page.locator("#runs tbody th a").first.get_attribute("href")
-        page.page.fill("#text", "onerror")
-        page.page.click("#runs tbody th a")
-        assert page.page.title() == f"the report of {len(EVIL)}"
-
-    assert set(found) == set(site.reports)
-    for name, address in found.items():
-        path = Path(unquote(urlparse(address).path))
-        assert path == site.page.parents[1] / name / "report.html"
-        assert path.is_file()
-    assert written.startswith("../outputs/")
-
-
-@pytest.mark.slow
-def test_a_brush_filters_the_table(browser: Any, site: Site) -> None:
-    expected = {
-        name
-        for name, report in site.reports.items()
-        if report["target"]["generalization_gap"] > 0.3 and strongest(report)["overall"]["auc"]["value"] > 0.7
-    }
-    assert 3 <= len(expected) <= 20
-    with opened(browser, site.page) as page:
-        corner, end = pixels(page, "gap-plot", 0.3, 0.7), pixels(page, "gap-plot", 1, 1)
-        page.page.mouse.move(*corner)
-        page.page.mouse.down()
-        page.page.mouse.move(*np.mean([corner, end], axis=0), steps=4)
-        page.page.mouse.move(*end, steps=4)
-        page.page.mouse.up()
-        page.page.wait_for_selector("#release:visible")
-        brushed = set(names(page))
-        status = page.page.inner_text("#status")
-        kept = page.page.evaluate(
-            "document.getElementById('time-plot').data.filter((t) => t.customdata)"
-            ".map((t) => t.selectedpoints.length).reduce((a, b) => a + b)"
-        )
-        page.page.keyboard.press("Escape")
-        released = page.page.inner_text("#rows")
-        page.page.click("#front")
-        on_fronts = set(names(page))
-        page.page.click("#release")
-
-        assert brushed == expected
-        assert f"{len(expected)} runs selected" in status
-        assert kept == len(expected)
-        assert released == "1 to 20 of 61"
-        assert on_fronts == slow_fronts(site)
-        assert page.page.inner_text("#rows") == released
-        assert page.errors == []
-
-
-def slow_fronts(site: Site) -> set[str]:
-    """Runs that no other run of their data set beats, looking at every pair."""
-    points = {
-        name: (
-            report["dataset"]["name"],
-            report["target"]["test_accuracy"],
-            strongest(report)["overall"]["auc"]["value"],
-        )
-        for name, report in site.reports.items()
-    }
-    return {
-        name
-        for name, (dataset, accuracy, leakage) in points.items()
-        if not any(
-            other[0] == dataset and other[1] >= accuracy and other[2] <= leakage and other[1:] != (accuracy, leakage)
-            for other in points.values()
-        )
-    }
-
-
-@pytest.mark.slow
-def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
-    chosen = ["outputs/day-1/run-05", "outputs/day-2/run-10"]
-    with opened(browser, site.page) as page:
-        for name in chosen:
-            page.page.fill("#text", name)
-            page.page.check("#runs tbody input")
-        heads = page.page.locator("#compared thead th a").all_inner_texts()
-        rows = dict(
-            row.split("\t", 1) for row in page.page.inner_text("#compared tbody").splitlines() if row.strip()
-        )  # fmt: skip
-        curves = page.page.evaluate("document.getElementById('roc-plot').data.map((t) => [t.x, t.y])")
-        address = page.page.url
-        difference = page.page.locator("#compare-differences li").all_inner_texts()
-        page.page.click("#compared thead button")
-        left = page.page.locator("#compared thead th a").all_inner_texts()
-        assert page.errors == []
-
-    first, second = (site.reports[name] for name in chosen)
-    assert heads == chosen
-    assert rows["data set"].split("\t") == [report["dataset"]["name"] for report in (first, second)]
-    assert rows["training.epochs"].split("\t") == [
-        str(report["run"]["config"]["training"]["epochs"]) for report in (first, second)
-    ]
-    assert "training.batch_size" not in rows
-    assert f"{strongest(first)['overall']['auc']['value']:.3f}" in rows["AUC"]
-    assert len(curves) == 2
-    for x, y in curves:
-        assert (x[-1], y[-1]) == (1, 1)
-        assert y == sorted(y)
-    assert left == chosen[1:]
-    areas = [[each["overall"]["auc"] for each in report["attacks"]] for report in (first, second)]
-    (a, b), ((low_a, high_a), (low_b, high_b)) = (
-        [max(each["value"] for each in of) for of in areas], [limits_of_the_largest(of) for of in areas]
-    )  # fmt: skip
-    low, high = a - b - np.hypot(a - low_a, high_b - b), a - b + np.hypot(high_a - a, b - low_b)
-    said = f"{a - b:+.3f} [{low:+.3f},\u00a0{high:+.3f}]".replace("-", "−")
-    assert difference == [
-        f"{chosen[0]} less {chosen[1]}, AUC: {said}, as if they shared no record; paired: mia-compare {' '.join(chosen)}"
-    ]
-    with browser.new_page() as again:
-        again.goto(address)
         assert again.locator("#compared thead th a").all_inner_texts() == chosen
 
 
@@ -485,6 +333,60 @@ def test_text_of_runs_stays_text(browser: Any, site: Site) -> None:
         assert alerts == []
         assert page.requests == [site.page.as_uri()]
         assert page.errors == []
+
+
+def page_of(folder: Path, reports: dict[str, dict[str, Any]]) -> Path:
+    for name, report in reports.items():
+        write_run(folder / "runs" / name, report)
+    with pytest.raises(SystemExit):
+        main([str(folder / "runs"), "--output", str(folder / "page.html")])
+    return folder / "page.html"
+
+
+PREDICTED = {name: report_of(train=0.9, test=test, utility="R²") for name, test in {"a": -0.2, "b": 0.4}.items()}
+
+
+@pytest.mark.slow
+def test_utility_has_the_name_of_the_task(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, page_of(tmp_path, PREDICTED)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        for tick in page.page.locator("#runs tbody input").all():
+            tick.check()
+        axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
+        text = page.page.inner_text("main")
+        assert sorted(column(page, "test R²")) == ["-0.200", "0.400"]
+        assert page.errors == []
+    assert axis == "test R²"
+    assert "Leakage against R²" in text
+    assert "train R² − test R²" in text
+    assert "train R²\t0.900\t0.900" in text
+    assert "accura" not in text.replace("false", "")
+
+
+@pytest.mark.slow
+def test_runs_of_several_tasks_say_which_utility_is_meant(browser: Any, tmp_path: Path) -> None:
+    reports = {
+        **PREDICTED,
+        "c": report_of(test=0.9),
+        "d": report_of(test=0.3, attacks={"loss": {"auc": (0.9, 0.8, 1)}}),
+    }
+    with opened(browser, page_of(tmp_path, reports)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        cells = page.page.locator("#runs tbody tr").all_inner_texts()
+        page.page.locator("#runs tbody input").first.check()
+        page.page.locator("#runs tbody input").last.check()
+        compared = page.page.inner_text("#compared tbody")
+        axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
+        page.page.click("#front")
+        on_fronts = set(names(page))
+        assert page.errors == []
+    assert axis == "test utility"
+    assert ["R²" in each for each in cells] == ["accuracy" not in each for each in cells]
+    assert sorted("R²" in each for each in cells) == [False, False, True, True]
+    assert "test utility" in compared
+    assert "R²" in compared
+    assert "accuracy" in compared
+    assert on_fronts == {"runs/b", "runs/c"}  # a front for each utility: a worse R² is no better accuracy
 
 
 @pytest.mark.slow

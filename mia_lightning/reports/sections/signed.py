@@ -55,7 +55,7 @@ def _at_once(figures: ClassFigures | GroupFigures) -> Figure:
 def signed_facts(report: AuditReport) -> list[tuple[str, str]]:
     """What was attacked, and by whom: (heading, sentence)."""
     target, about, membership, utility = report.target, report.about, report.membership, report.task.utility
-    size = "" if target.num_parameters is None else f", {target.num_parameters:,} parameters"
+    size = "" if target.num_parameters is None else f", {target.num_parameters:,} {target.size_unit}"
     several = f"; {target.num_targets} of them" if target.num_targets > 1 else ""
     model = f"{target.architecture}{size}{several}"
     shadows = f"{report.shadow.count:,} shadow models ({report.shadow.architecture})"

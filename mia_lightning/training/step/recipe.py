@@ -144,6 +144,7 @@ class Recipe:
             quota allow, half of them, and one.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
+        of_classes: whether the objective is given class numbers, as under a task with classes.
         batch_objective: the quantity that a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None
             where a batch has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in
             any case.
@@ -180,6 +181,7 @@ class Recipe:
     chunk: AtLeast1 | Auto | None = "auto"
     threads: AtLeast1 | Auto = "auto"
     objective: Objective = cross_entropy
+    of_classes: bool = True
     batch_objective: BatchObjective | None = None
     mix: Mix | None = None
     sampler: SkipValidation[Sampler] = StackBatches
