@@ -104,9 +104,7 @@ def _figures_without(
     clean_N = scored_N & ~is_twin_N
     if not bool((clean_N & member_N).any()) or not bool((clean_N & nonmember_N).any()):
         return f"; nothing is left without {them}"
-    found = [
-        (each.name, *(auc(each.score_TN[0][of_N], member_N[of_N]) for of_N in (clean_N, scored_N))) for each in outcomes
-    ]
+    found = [(each.name, *_areas(each.score_TN[0], member_N, (clean_N, scored_N))) for each in outcomes]
     others = ""
     if len(found) > _SHOWN:
         found.sort(key=lambda each: -abs(each[1] - each[2]))
@@ -116,6 +114,12 @@ def _figures_without(
         f"{name} {without:.3f} without {them}, {everywhere:.3f} with" for name, without, everywhere in found[:_SHOWN]
     ]
     return f" (AUC of {'; '.join(figures)}{others})"
+
+
+def _areas(score_N: Tensor, member_N: Tensor, of: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """The AUC on each of two parts of the records."""
+    first_N, second_N = of
+    return auc(score_N[first_N], member_N[first_N]), auc(score_N[second_N], member_N[second_N])
 
 
 def _twins(membership: Membership, group_N: Tensor) -> list[str]:
