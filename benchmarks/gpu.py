@@ -25,16 +25,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from shadow_training import (
-    LEARNING_RATE,
-    PURCHASE,
-    SEED,
-    Case,
-    machine,
-    make_case,
-    train_by_bare_loop,
-    train_by_trainer,
-)
+from shadow_training import LEARNING_RATE, train_by_bare_loop, train_by_trainer
+from this_machine import machine
+from training_settings import PURCHASE, SEED, Case, make_case
 
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob

@@ -160,7 +160,7 @@ class Attack(Protocol):
 
     Attributes:
         name: what reports and folders call it.
-        description: one sentence on what it looks at and how it decides.
+        description: one sentence on what it looks at and how it decides; one for each task has a `DescribedByTask`.
         needs: what must be there for it.
     """
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from mia_lightning.attacks.statistics import correctness, log_confidence
 from mia_lightning.callbacks.look import Look, look_at, look_at_task, scores_of
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.records import RecordSample
 from mia_lightning.datasets.labels import as_labels
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
 from mia_lightning.tasks import Classification, Task
-from mia_lightning.tasks.interface import AnswerForm
+from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.outputs import Answer as OneNumber
 from mia_lightning.training.stack.outputs import are_shares, columns, form_of, stays_in_0_1
@@ -79,7 +79,7 @@ class Reading:
     """
 
     answer: Answer
-    form: AnswerForm = "logits"
+    form: OutputForm = "logits"
     one: OneNumber = "logit"
     found: str = ""
     task: Task = field(default_factory=Classification)
@@ -138,7 +138,7 @@ class Reading:
 
 
 def reading_of(
-    trainer: Any, module: Any, sides: Sequence[Records], answer: Answer | None, *, task: Task, seed: int
+    trainer: Any, module: Any, sides: Sequence[RecordSample], answer: Answer | None, *, task: Task, seed: int
 ) -> Reading:
     """How a module is to be asked, by the rules of an audit, from the first batch of members.
 
@@ -202,7 +202,7 @@ def _reading_without_classes(module: Any, batch: Any, answer: Answer | None, tas
         return answer(module, batch)[0]  # type: ignore[no-any-return]
 
     is_shares = task.can_be_right and are_shares(module, batch, output, numbers)
-    form: AnswerForm = "probabilities" if is_shares else "logits"
+    form: OutputForm = "probabilities" if is_shares else "logits"
     return Reading(answer=answer, form=form, one="itself", found=found, task=task, num_outputs=shape[1])
 
 
@@ -217,7 +217,7 @@ def _warn_of_reconstruction(module: Any, inputs: Any, output: Tensor, num_classe
         )
 
 
-def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
+def _num_classes(trainer: Any, module: Any, sides: Sequence[RecordSample]) -> int:
     """How many classes the labels of the records show, of those that are kept in memory, on all processes."""
     most = 2
     for records in sides:
@@ -235,7 +235,7 @@ def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
     return most
 
 
-def answers(trainer: Any, module: Any, records: Records, reading: Reading, *, places: range, seed: int) -> Tensor:
+def answers(trainer: Any, module: Any, records: RecordSample, reading: Reading, *, places: range, seed: int) -> Tensor:
     """What a module says about the records of some batches (`Reading.table`).
 
     The module is in eval mode, without gradients, under the Trainer's precision, and the Trainer says that it
@@ -294,7 +294,7 @@ def _as_in_validation(trainer: Any, module: Any) -> Iterator[None]:
             trainer.state.stage = stage
 
 
-def scored(output: Tensor, label_N: Tensor, form: AnswerForm) -> tuple[Tensor, Tensor]:
+def scored(output: Tensor, label_N: Tensor, form: OutputForm) -> tuple[Tensor, Tensor]:
     """The scores of the loss attack, float64, and of the gap attack, bool, through the statistics of these attacks."""
     log_probability_NC = Classification().answers(output, form)
     signals = Signals(log_probability_KANC=log_probability_NC[None, None])

@@ -13,7 +13,7 @@ from mia_lightning.callbacks.answers import Answer, Reading, answers, reading_of
 from mia_lightning.callbacks.bases import Callback
 from mia_lightning.callbacks.look import Look
 from mia_lightning.callbacks.picture import Picture, leakage_picture
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.records import RecordSample
 from mia_lightning.callbacks.screening import Screening, screening
 from mia_lightning.callbacks.sides import Sides, sides_of, warn_of_choices
 from mia_lightning.callbacks.trace import Trace
@@ -51,8 +51,8 @@ class Fitted:
     datamodule: Any
     train_dataloader: Any
     val_dataloaders: Any
-    members: Records
-    nonmembers: Records
+    members: RecordSample
+    nonmembers: RecordSample
 
     def data(self, train_records: Any, held_out_records: Any, task: Task | None = None) -> Any:
         """The DataModule, or the sets of the loaders; datasets that a monitor was given take their places.

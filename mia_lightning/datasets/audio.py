@@ -23,6 +23,7 @@ from mia_lightning.datasets.class_folders import (
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
+from mia_lightning.datasets.marks import Mark, Mask
 from mia_lightning.datasets.own.filling import room
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.recordings import SUFFIXES, Recording, decoded
@@ -67,8 +68,8 @@ def load_audio(
     WAV, FLAC, Ogg and MP3 files are mixed down to one channel (the mean), resampled to `sample_rate`, and cut or
     filled up with zeros to `seconds`. Nothing is fitted to the recordings, and none is made louder or softer. From
     256 MiB, the records are a mapped file without a name. The remarks count recordings that were cut, filled up or
-    resampled, and those that are silent or clipped; where the table says who is a member, they say whether the two
-    sides differ in it.
+    resampled, and those that are silent or clipped; where the table, or a file of members, says who is a member, the
+    report says whether the two sides differ in it.
 
     Args:
         path: a folder, or a `.zip` file, which is read without being extracted; or the table.
@@ -108,12 +109,17 @@ def load_audio(
     with _listed(place, folder, path_column, columns, delimiter, task) as (listing, read):
         x_N = room((len(listing.names), samples), torch.int16)
         recordings = _decoded_all(listing, read, x_N, sample_rate)
+    of_recordings = _what_was_done(recordings, sample_rate, seconds)
     field = Field(kind="waveform", dtype=torch.int16, shape=(samples,), sample_rate=sample_rate)
     return listing.population(
         x_N,
         form=Form.of([field]),
         name=name if name is not None else place.name if place.is_dir() else place.stem,
-        remarks=_remarks(listing, recordings, sample_rate, seconds),
+        remarks=_remarks(listing, of_recordings),
+        marks=[
+            Mark(what=f"recordings that are {what.partition(';')[0]}", has_N=has_N)
+            for what, has_N in of_recordings.items()
+        ],
     )
 
 
@@ -227,13 +233,13 @@ def _decoded_all(listing: Listing, read: Read, x_N: torch.Tensor, sample_rate: i
     return found
 
 
-def _remarks(listing: Listing, recordings: Sequence[Recording], sample_rate: int, seconds: float) -> list[str]:
-    """What was done to the recordings, and which may not be what they are taken for."""
+def _what_was_done(recordings: Sequence[Recording], sample_rate: int, seconds: float) -> dict[str, Mask]:
+    """What was done to recordings, and which may not be what they are taken for: which records, by the words for it."""
     rate_of = Counter(each.rate for each in recordings if each.rate != sample_rate)
     rates = ", ".join(f"{rate} Hz ({count})" for rate, count in rate_of.most_common(_NAMED))
     rates += ", …" if len(rate_of) > _NAMED else ""
     length = f"{seconds:g} s (`dataset.seconds`)"
-    said = {
+    flags = {
         f"longer than {length} and cut": [each.is_cut for each in recordings],
         f"shorter than {length} and filled up with zeros, which show a network how long they were": [
             each.is_filled for each in recordings
@@ -246,14 +252,18 @@ def _remarks(listing: Listing, recordings: Sequence[Recording], sample_rate: int
         ],
         "clipped, with samples in a row at the full scale": [each.is_clipped for each in recordings],
     }
+    return {what: np.array(each, dtype=bool) for what, each in flags.items()}
+
+
+def _remarks(listing: Listing, of_recordings: Mapping[str, Mask]) -> list[str]:
+    """How many of the recordings, and, where a split is given, whether members differ from non-members in it."""
     is_named = ("silent", "clipped")
     remarks = []
-    for what, flags in said.items():
-        if any(flags):
-            has_N = np.array(flags)
-            names = [name for name, flag in zip(listing.names, flags, strict=True) if flag]
+    for what, has_N in of_recordings.items():
+        if has_N.any():
+            names = [name for name, flag in zip(listing.names, has_N, strict=True) if flag]
             shown = ", ".join(map(repr, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
-            count = f"{len(names)} of {len(recordings)} recordings {'is' if len(names) == 1 else 'are'} {what}"
+            count = f"{len(names)} of {len(has_N)} recordings {'is' if len(names) == 1 else 'are'} {what}"
             remarks.append(
                 count + (f" ({shown})" if what.startswith(is_named) else "") + by_side(has_N, listing.member_N) + "."
             )

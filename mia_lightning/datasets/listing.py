@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.form import Form
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
 from mia_lightning.tasks.interface import Task
@@ -75,8 +76,16 @@ class Listing:
             weight_N=None if self.weight_N is None else self.weight_N[kept_N],
         )
 
-    def population(self, x_N: Column | Tensor, *, form: Form | None, name: str, remarks: Sequence[str]) -> Population:
-        """The records with their contents, in this order."""
+    def population(
+        self,
+        x_N: Column | Tensor,
+        *,
+        form: Form | None,
+        name: str,
+        remarks: Sequence[str],
+        marks: Sequence[Mark] = (),
+    ) -> Population:
+        """The records with their contents, in this order; of `marks` those that some record has."""
         population = make_population(
             x_N,
             self.label_N,
@@ -90,4 +99,5 @@ class Listing:
             remarks=[*remarks, *self.remarks],
             task=self.task,
         )
-        return replace(population, record_names=self.names)
+        marked = tuple(each for each in marks if each.has_N.any())
+        return replace(population, record_names=self.names, marks=marked)

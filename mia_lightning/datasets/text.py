@@ -14,6 +14,7 @@ from mia_lightning.datasets.class_folders import FileKind, check_has_classes, li
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.columns import Columns
 from mia_lightning.datasets.tables.packing import encoding_of
@@ -124,7 +125,8 @@ def load_text(
     id_NL, length_N = padded(chosen, found.text_N, max_tokens, size)
     kept_N, remarks = _without_empty(found, length_N, empty)
     listing = found.listing.kept(kept_N)
-    remarks += _about_cut(length_N[kept_N] > max_tokens, listing.member_N, max_tokens)
+    is_cut_N = length_N[kept_N] > max_tokens
+    remarks += _about_cut(is_cut_N, listing.member_N, max_tokens)
     if str(tokenizer) != HASHED:
         remarks.append(
             f"The tokenizer '{Path(tokenizer).name}' is taken for public; what it gives away of records that it was "
@@ -132,7 +134,13 @@ def load_text(
         )
     x_N = torch.from_numpy(id_NL[kept_N])
     field = Field(kind="tokens", dtype=x_N.dtype, shape=tuple(x_N.shape[1:]), padding=chosen.padding, sizes=(size,))
-    return listing.population(x_N, form=Form.of([field]), name=place.stem if name is None else name, remarks=remarks)
+    return listing.population(
+        x_N,
+        form=Form.of([field]),
+        name=place.stem if name is None else name,
+        remarks=remarks,
+        marks=[Mark(what=f"texts of more than {max_tokens} tokens, which were cut", has_N=is_cut_N)],
+    )
 
 
 def _refuse_given(settings: Mapping[str, str | None], what: str, mend: str) -> None:

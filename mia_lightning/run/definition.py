@@ -41,8 +41,7 @@ from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
 from mia_lightning.tasks import NamedTask, Task
-from mia_lightning.training.estimators.estimators import Making
-from mia_lightning.training.estimators.making import is_estimator, is_fitted
+from mia_lightning.training.estimators.making import Making, is_estimator, is_fitted
 from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
 from mia_lightning.training.step.recipe import Recipe, default_recipe

@@ -15,7 +15,7 @@ from mia_lightning.membership import Membership
 from mia_lightning.training.estimators.answers import Votes
 from mia_lightning.training.estimators.fitting import way_without_classes
 from mia_lightning.training.estimators.table import given_records
-from mia_lightning.training.models import Kind, Models, wanted_of_each
+from mia_lightning.training.models import ModelKind, Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 
@@ -44,7 +44,7 @@ class FittedEstimator(Models):
         population: Population,
         membership: Membership,
         *,
-        kind: Kind,
+        kind: ModelKind,
         normalised: bool = False,
         smooths: bool = False,
     ) -> None:
@@ -65,7 +65,7 @@ class FittedEstimator(Models):
         return self._name
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         return self._kind
 
     def observe(

@@ -390,6 +390,9 @@ def test_whether_members_are_longer_than_non_members_is_said(tmp_path: Path) -> 
     assert "0.0 % of the non-members, which is more than chance explains" in apart
     (unknown,) = load(place, **COLUMNS).remarks
     assert unknown.endswith("and cut.")
+    (mark,) = load(place, **COLUMNS).marks
+    assert "longer than 0.1 s" in mark.what
+    assert mark.has_N.tolist() == [i < 9 for i in range(40)]
     for i, each in enumerate(rows):
         each["used"] = i % 2
     (alike,) = load(as_csv(tmp_path / "list", rows), **COLUMNS, member_column="used").remarks

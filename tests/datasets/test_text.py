@@ -197,6 +197,15 @@ def test_it_is_said_whether_members_were_cut_more_often(tmp_path: Path, is_longe
     assert ("more than chance explains" in remark) == is_longer
 
 
+def test_which_texts_were_cut_is_kept(tmp_path: Path) -> None:
+    (mark,) = load_text(path=json_lines(tmp_path, rows(["a b c", "a", "b", "a b c"])), max_tokens=2).marks
+    assert (mark.what, mark.has_N.tolist()) == (
+        "texts of more than 2 tokens, which were cut",
+        [True, False, False, True],
+    )
+    assert load_text(path=json_lines(tmp_path, rows(["a b c", "a", "b", "a b c"])), max_tokens=3).marks == ()
+
+
 def test_texts_without_a_word_are_refused_or_left_out(tmp_path: Path) -> None:
     table = rows(["", " \t", None, *TEXTS], ["cat"] * 3 + LABELS, id=list("abcdefg"), member=[1, 0] * 3 + [1])
     path = json_lines(tmp_path, table)

@@ -21,6 +21,9 @@ def test_a_regression_runs_from_beginning_to_end(call: Call) -> None:
     assert report["task"]["name"] == "regression"
     assert report["run"]["config"]["task"]["likelihood"] == "gaussian"
     assert [each["class_name"].split()[0] for each in report["target"]["per_class"]] == ["progression"] * 4
+    loss, lira = (each["description"] for each in report["attacks"])
+    assert "squared residual" in loss
+    assert "no smaller a residual" in lira
     page = Path("run/report.html").read_text()
     assert "Train R² of the target" in page
     assert "range by range" in page

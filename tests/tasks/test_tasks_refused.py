@@ -72,6 +72,14 @@ def test_rounding_is_of_probabilities() -> None:
         mia.observe(records("regression"), **SHORT, attacks=[mia.Loss()], defenses=[mia.Rounding(digits=1)])
 
 
+@pytest.mark.parametrize("defense", [mia.TopK(k=1), mia.LabelsOnly(), mia.Rounding(digits=1)])
+def test_so_are_defences_of_models_that_were_observed_without_them(defense: mia.Defense) -> None:
+    training = mia.Recipe(epochs=1)
+    observation = mia.observe(records("regression"), **SHORT, attacks=[mia.Loss()], training=training)
+    with pytest.raises(InputError, match=rf"defense={defense.name} .*task=regression"):
+        mia.attack(observation, defenses=[defense])
+
+
 @pytest.mark.parametrize(
     ("task", "model", "options", "names"),
     [

@@ -18,17 +18,16 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import PathLike
 from mia_lightning.store.identity import NoIdentityError, digest, identity
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, RecordIntake, classes_of
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
 from mia_lightning.targets.fitted import FittedEstimator
 from mia_lightning.training.estimators.answers import Votes, smoothed, votes_of
-from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import is_estimator
-from mia_lightning.training.models import Kind, Models
+from mia_lightning.training.estimators.making import Making, is_estimator
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.setup import Setup
 
 
@@ -74,8 +73,8 @@ class Sklearn(EndpointTarget):
             return None
         return Making(make=fitted, normalised=self.normalised)
 
-    def _records(self, population: Population) -> Records:
-        return Records(population=population if self.normalised or population.form is not None else None)
+    def _records(self, population: Population) -> RecordIntake:
+        return RecordIntake(population=population if self.normalised or population.form is not None else None)
 
     @property
     def _fitted(self) -> Any:
@@ -132,7 +131,7 @@ class Sklearn(EndpointTarget):
         """The same model anew, so that what is asked is not counted."""
         return self.obtain(setup)
 
-    def known_kind(self, endpoint: Endpoint) -> Kind:
+    def known_kind(self, endpoint: Endpoint) -> ModelKind:
         assert isinstance(endpoint, EstimatorEndpoint)
         return kind_of_estimator(endpoint.estimator)
 
@@ -185,13 +184,13 @@ class EstimatorEndpoint:
         *,
         place: str,
         identity: Mapping[str, object],
-        records: Records | None = None,
+        records: RecordIntake | None = None,
         labels: Labels = "auto",
         smooths: bool = False,
     ) -> None:
         self._smooths = smooths
         self._votes: Votes | None = None
-        self.place, self._records = place, records or Records()
+        self.place, self._records = place, records or RecordIntake()
         self._what = f"The estimator {place}"
         self.estimator, self._class_names, self._labels = estimator, tuple(class_names), labels
         self._gives_probabilities = callable(getattr(estimator, "predict_proba", None))
