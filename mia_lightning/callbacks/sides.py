@@ -7,7 +7,6 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from mia_lightning.callbacks.answers import Answered
 from mia_lightning.callbacks.fixed import both_fixed
 from mia_lightning.callbacks.records import (
     RecordSample,
@@ -21,7 +20,6 @@ from mia_lightning.errors import InputError
 
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 MOST_EQUAL = 0.01  # of the held-out records, that may equal training records unsaid
-_COLUMNS = 3  # score, whether correct, label
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,29 +35,27 @@ class Sides:
     nonmembers: RecordSample
     of_validation: bool
 
-    def joined(self, trainer: Any, records: RecordSample, own: Answered | None) -> Answered:
-        """What all processes found for their shares of batches, in the order of the records.
+    def joined(self, trainer: Any, records: RecordSample, own: Tensor | None, width: int) -> Tensor:
+        """What all processes found for their shares of batches, in the order of the records: `[N, width]` float64.
 
         Args:
-            own: of this process; None where it had no share.
+            own: of this process (`Reading.table`); None where it had no share.
         """
         if trainer.world_size == 1:
             assert own is not None, "the only process has all batches"
             return own
         size, world = records.batch_size, trainer.world_size
         most = -(-records.num_batches // world) * size
-        padded = torch.zeros(most, _COLUMNS, dtype=torch.float64)
+        padded = torch.zeros(most, width, dtype=torch.float64)
         if own is not None:
-            columns = torch.stack([own.score_N, own.is_correct_N.double(), own.label_N.double()], 1)
-            padded[: len(columns)] = columns
+            padded[: len(own)] = own
         every = trainer.strategy.all_gather(padded.to(trainer.strategy.root_device)).cpu()
         parts: list[Tensor] = []
         for place in range(records.num_batches):
             start = place // world * size
             length = min(size, len(records) - place * size)
             parts.append(every[place % world, start : start + length])
-        score_N, is_correct_N, label_N = torch.cat(parts).unbind(1)
-        return Answered(score_N=score_N, is_correct_N=is_correct_N > 0, label_N=label_N.long())
+        return torch.cat(parts)
 
 
 def sides_of(settings: Any, trainer: Any) -> Sides:

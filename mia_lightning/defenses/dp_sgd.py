@@ -204,9 +204,8 @@ def _check_task(task: Task) -> None:
 def _check_architecture(models: Chunk) -> None:
     architecture = models.architecture
     faults = {
-        "has batch normalisation, through which the records of a batch reach each other; use GroupNorm or none": (
-            architecture.has_batch_norm
-        ),
+        "has batch normalisation, through which the records of a batch reach each other; use GroupNorm "
+        "(defense=group_norm) or none": architecture.has_batch_norm,
         "lets the records of a batch reach each other": architecture.mixes_records,
         "takes something of its training records before training, which the accountant does not see": (
             architecture.fits_to_records

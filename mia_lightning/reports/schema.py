@@ -104,6 +104,7 @@ class TargetSection(Section):
 
     architecture: str
     num_parameters: int | None  # null where it is not known
+    size_unit: str = "parameters"  # what num_parameters counts: parameters, or nodes of trees
     num_targets: int
     train_accuracy: float
     test_accuracy: float

@@ -9,7 +9,13 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.answer_form import defenses_of
-from mia_lightning.defenses.interface import OutputDefense, PrivateTraining, TrainingDefense, apply_all
+from mia_lightning.defenses.interface import (
+    OutputDefense,
+    PrivateTraining,
+    TrainingDefense,
+    apply_all,
+    defended_recipe,
+)
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.metrics.sanity.answers import Sanity
@@ -262,6 +268,8 @@ def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, membership:
     private = [each for each in trainings if isinstance(each, PrivateTraining)]
     if not private:
         return None
+    others = [each for each in trainings if not isinstance(each, PrivateTraining)]
+    recipe = replace(recipe, epochs=defended_recipe(others, recipe).epochs)
     sizes_T = membership.member_KN[membership.targets].sum(1)
     guarantees = [private[0].guarantee(recipe, size) for size in sizes_T.unique().tolist()]
     return max(guarantees, key=lambda each: each.epsilon)
@@ -312,7 +320,7 @@ def _as_votes(signals: Signals, target: Target, atoms: int | None) -> Signals:
     Args:
         atoms: the votes of a shadow model; None where these do not vote.
     """
-    if atoms is None or target.own_kind is not None or signals.form.kind != "full":
+    if atoms is None or target.own_kind is not None or signals.form.kind != "full" or not signals.task.has_classes:
         return signals
     share = signals.log_probability_KANC.double().exp()
     votes = share * atoms

@@ -89,6 +89,9 @@ def check_given_split(stages: Stages, audit: Audit, population: Population, memb
     num_members, num_nonmembers = int(member_N.sum()), int(nonmember_N.sum())
     members = count_across(group_N, member_N, nonmember_N)
     nonmembers = count_across(group_N, nonmember_N, member_N)
+    if not audit.membership.reads_members:  # the loader, which knows a member column, has said so of that
+        for mark in population.marks:
+            stages.remark(mark.sentence(member_N.numpy(), nonmember_N.numpy()))
     mend = "take these out of the held-out records, or list the others in a file, `membership.path`"
     if members > MOST_EQUAL * num_members or nonmembers > MOST_EQUAL * num_nonmembers:
         raise InputError(

@@ -18,6 +18,7 @@ from mia_lightning.run.definition import Audit, no_network
 from mia_lightning.run.filling import filled
 from mia_lightning.run.own_sets import check_given_split, check_taken_again, say_where_from
 from mia_lightning.shadows.guess import Guess
+from mia_lightning.tasks import Task
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.own.making import made_for_stacks
@@ -177,7 +178,9 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
         weighted += " and `training.class_weights`, as far as these are given"
     elif not has_own:
         return  # `training` has no effect
-    stages.remark(f"{weighted}; attacks and accuracies read each record without its weight.", kind="note")
+    stages.remark(
+        f"{weighted}; attacks and {_utilities(audit.population.task)} read each record without its weight.", kind="note"
+    )
 
 
 def _say_how_it_is_used(setup: Setup, place: str) -> None:
@@ -335,13 +338,17 @@ def _check_task(audit: Audit) -> None:
     if not audit.attacked.takes_other_tasks:
         raise InputError(
             f"The `target` answers with the probabilities of classes, and under task={task.name} there are none; use "
-            "target=trained, leave_one_out or checkpoint, or a trained network from Python."
+            "target=trained, leave_one_out, checkpoint, estimator or sklearn, or a trained network from Python."
         )
     if audit.attacked.expected_accuracy is not None:
         raise InputError(
             f"`target.expected_accuracy` is {audit.attacked.expected_accuracy:g}, and under task={task.name} a model "
             f"has no accuracy; leave it null."
         )
+
+
+def _utilities(task: Task) -> str:
+    return "accuracies" if task.has_classes else task.utility
 
 
 def _with_canaries(engine: Engine, audit: Audit) -> Population:
@@ -351,6 +358,7 @@ def _with_canaries(engine: Engine, audit: Audit) -> Population:
     changed = canaries.apply(population, engine.seed)
     engine.stages.remark(
         f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
-        "the target's accuracies too, include them; those of natural records stand under the groups."
+        f"the target's {_utilities(population.task)} too, include them; those of natural records stand under the "
+        "groups."
     )
     return changed

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.decisions import FIXED, LEARNT
+from mia_lightning.attacks.description import description_of
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
 from mia_lightning.attacks.leave_one_out import in_units, score_each, scored_at
 from mia_lightning.attacks.views import RecordForm, observe_views
@@ -245,7 +246,7 @@ def _run(
         engine.stages.remark(f"{name}: {remark}", kind="note")
     outcome = AttackOutcome(
         name=name,
-        description=attack.description,
+        description=description_of(attack, evidence.population.task),
         score_TN=scored.score_TN.cpu(),
         is_flagged_TN=scored.is_flagged_TN.cpu(),
         threshold_T=scored.threshold_T.cpu(),

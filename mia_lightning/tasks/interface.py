@@ -56,6 +56,25 @@ class Response:
     buffers: dict[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What the statistics of a task are called in the descriptions of attacks.
+
+    Attributes:
+        loss: of a record, minus its log density.
+        normal: what `Task.normal` gives.
+        no_closer: what `Task.log_tail` is the probability of, that models without the record have it.
+        one_number: what `Task.one_number` gives.
+        networks: behind "One network": for what, on what; `{values}` stands for (log) probabilities.
+    """
+
+    loss: str
+    normal: str
+    no_closer: str
+    one_number: str
+    networks: str
+
+
 class Task(ABC):
     """What a record's answer is.
 
@@ -68,6 +87,7 @@ class Task(ABC):
         outputs: what the outputs of a network stand for.
         has_classes: whether each record has one of several classes, whose probabilities a model gives.
         fewest: how many outputs there must be.
+        can_be_right: whether an answer is right or wrong, as a class is, and not near or far, as a number is.
         factor: by which RMIA's ratio of a record must exceed that of another, where nobody has set it.
     """
 
@@ -80,6 +100,7 @@ class Task(ABC):
     outputs: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = False
     fewest: ClassVar[int] = 1
+    can_be_right: ClassVar[bool] = True
     factor: ClassVar[float] = 2.0
 
     # Labels
@@ -189,6 +210,14 @@ class Task(ABC):
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """One number `[..., N]` that is nearly normal over records, larger for members, for a regressor."""
 
+    @abstractmethod
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
+
+    def states(self, num_outputs: int) -> int:
+        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
+        return num_outputs
+
     def said(self, answer: Tensor) -> Tensor:
         """One number `[..., N]` of an answer alone, which models of the same records agree on more than by chance."""
         return answer.double().sum(-1)
@@ -208,6 +237,13 @@ class Task(ABC):
     def num_networks(self, num_outputs: int) -> int:
         """How many attack networks there are at most."""
         return 1
+
+    # Sentences
+
+    @property
+    @abstractmethod
+    def wording(self) -> Wording:
+        """What the statistics are called."""
 
     # Utility
 

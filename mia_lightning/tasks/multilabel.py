@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.tasks.classification import SMALLEST_PROBABILITY
-from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Strata, Task
+from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Strata, Task, Wording
 
 _TINY = torch.finfo(torch.float64).tiny
 
@@ -122,6 +122,14 @@ class Multilabel(LabelReading, Task):
         """Σ over labels of log σ(z / T − m), z the logit of what the label is."""
         return logsigmoid(self.normal(answer, label) / temperature - soft_margin).sum(-1)
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the labels whose more probable state is their own; of equal ones a label is predicted off."""
+        on, off = self._own(answer, torch.ones_like(label))
+        return ((on > off) == (label != 0)).double().mean(-1)
+
+    def states(self, num_outputs: int) -> int:
+        return 2
+
     def said(self, answer: Tensor) -> Tensor:
         """The sum of the logits."""
         return self.normal(answer, torch.ones_like(answer)).sum(-1)
@@ -129,6 +137,16 @@ class Multilabel(LabelReading, Task):
     def vectors(self, answer: Tensor, label: Tensor) -> Tensor:
         """The log probabilities of the labels, and of what each of them is."""
         return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(
+            loss="cross-entropy loss of the record, summed over the labels",
+            normal="logit of each label, turned where the label is off,",
+            no_closer="no higher a logit of each label, turned where the label is off",
+            one_number="the sum of the logits of the labels, turned where a label is off,",
+            networks=", on the {values} of all labels and of what each of them is",
+        )
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """Mean AUROC over the labels that some of these records have, and some have not."""

@@ -12,7 +12,16 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Positive
 from mia_lightning.settings.words import Such
-from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Response, Strata, Task
+from mia_lightning.tasks.interface import (
+    LabelReading,
+    Objective,
+    OutputForm,
+    OutputKind,
+    Response,
+    Strata,
+    Task,
+    Wording,
+)
 
 _RANGES = 4  # of the target value, with equally many records
 MEAN, STD = "label_mean", "label_std"
@@ -63,6 +72,7 @@ class Regression(LabelReading, Task):
     strata_name: ClassVar[str] = "ranges"
     seen: ClassVar[str] = "the predicted numbers"
     outputs: ClassVar[OutputKind] = "numbers"
+    can_be_right: ClassVar[bool] = False
     factor: ClassVar[float] = 1.0  # likelihoods are of one size: hardly a ratio is twice another, and most records tied
 
     def __post_init__(self) -> None:
@@ -206,6 +216,10 @@ class Regression(LabelReading, Task):
         size = residual.square() / 2 if self.likelihood == "gaussian" else residual.abs()
         return -size.sum(-1) / temperature
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the numbers that are predicted to the last digit."""
+        return (self._residual(answer, label) == 0).double().mean(-1)
+
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """Minus the cube root of the sum of squared residuals, which is nearly normal (Wilson and Hilferty 1931)."""
         total = self._residual(answer, label).square().sum(-1)
@@ -215,6 +229,16 @@ class Regression(LabelReading, Task):
         """The predictions, and the sizes of the residuals."""
         residual = self._residual(answer, label)
         return torch.cat([answer.double(), residual, residual.abs()], -1).float()
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(
+            loss=f"{'squared' if self.likelihood == 'gaussian' else 'absolute'} residual of the record",
+            normal="signed residual",
+            no_closer="no smaller a residual",
+            one_number="the negative cube root of the squared residual",
+            networks=", on the predictions and their residuals",
+        )
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """R², the share of the variance of the values that is predicted; a mean over the numbers that vary."""

@@ -33,6 +33,7 @@ class Models(ABC):
         num_models: K.
         architecture_name: what reports call the architecture, as far as it is known.
         num_parameters: of one model; None where it is not known.
+        size_unit: what `num_parameters` counts, in the plural.
         failed_epoch_K: int64, the epoch at which a model's loss was first not finite; -1 for none.
         is_local: whether their weights are here, so that answers are free, and equal to the bit for equal records.
         trained_by: `run`, a `service`, or `unknown`.
@@ -54,6 +55,10 @@ class Models(ABC):
     @property
     def num_parameters(self) -> int | None:
         return None
+
+    @property
+    def size_unit(self) -> str:
+        return "parameters"
 
     @property
     def failure(self) -> str | None:

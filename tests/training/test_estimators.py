@@ -20,8 +20,9 @@ from slow_leaves import shares
 
 from mia_lightning.attacks.normal import step_of_votes
 from mia_lightning.datasets.form import Field, Form
-from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Regression
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
 from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
@@ -73,6 +74,45 @@ def test_every_part_has_a_seed_of_its_own_and_one_thread() -> None:
     assert all(again[name] == value != other[name] for name, value in seeds.items())
     assert {value for name, value in first.items() if name.endswith("n_jobs")} == {None}
     assert pipeline.get_params()["baggingclassifier__n_jobs"] == 2, "the user's own estimator was changed"
+
+
+class Sparse(ClassifierMixin, BaseEstimator):
+    """An estimator whose `get_params` names what it was given alone, as CatBoost's does."""
+
+    def __init__(
+        self,
+        depth: int | None = None,
+        thread_count: int | None = None,
+        random_seed: int | None = None,
+        random_state: int | None = None,
+        allow_writing_files: bool | None = None,
+    ) -> None:
+        self.given = {name: value for name, value in locals().items() if name != "self" and value is not None}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return dict(self.given)
+
+    def set_params(self, **given: Any) -> "Sparse":
+        self.given |= given
+        return self
+
+    def fit(self, x: Any, y: Any) -> "Sparse":
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return np.zeros(len(x))
+
+
+def test_seeds_and_threads_that_an_estimator_does_not_name_are_set_too() -> None:
+    alone, other = (ready(Sparse(depth=3), Layout(), seed).get_params() for seed in (5, 6))
+    assert alone.keys() == {"depth", "thread_count", "random_state", "allow_writing_files"}
+    assert (alone["thread_count"], alone["allow_writing_files"]) == (1, False)
+    assert alone["random_state"] != other["random_state"]
+    seeded = ready(Sparse(random_seed=1, thread_count=4), Layout(), 5).get_params()
+    assert seeded.keys() == {"thread_count", "random_seed", "allow_writing_files"}
+    assert seeded["random_seed"] != 1
+    within = ready(make_pipeline(StandardScaler(), Sparse()), Layout(), 5).get_params()
+    assert within["sparse"].given.keys() == {"thread_count", "random_state", "allow_writing_files"}
 
 
 @pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
@@ -156,11 +196,19 @@ def test_a_class_that_a_resample_lacks_is_aligned() -> None:
     assert np.allclose(np.exp(log_probabilities(forest, way, x, 3, range(3)))[:, 1], (0 + 1 / 3) / 5)
 
 
-@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
-def test_boosting_of_other_libraries(library: str) -> None:
+BOOSTING: dict[str, tuple[str, dict[str, Any]]] = {
+    "xgboost": ("XGBClassifier", {}),
+    "lightgbm": ("LGBMClassifier", {"verbose": -1}),
+    "catboost": ("CatBoostClassifier", {"verbose": False}),
+}
+
+
+@pytest.mark.parametrize("library", BOOSTING)
+def test_boosting_of_other_libraries(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     module = pytest.importorskip(library, reason=f"needs {library}: pip install {library}")
-    kind = module.XGBClassifier if library == "xgboost" else module.LGBMClassifier
-    settings = {} if library == "xgboost" else {"verbose": -1}
+    name, settings = BOOSTING[library]
+    kind = getattr(module, name)
     people = population()
     without_1 = (people.label_N != 1).nonzero().squeeze(1)
     models = fitted(kind(n_estimators=3, **settings), records=[torch.arange(0, 120, 2), without_1])
@@ -171,6 +219,29 @@ def test_boosting_of_other_libraries(library: str) -> None:
     assert models.kind == "trees"
     again = fitted(kind(n_estimators=3, **settings), records=[torch.arange(0, 120, 2), without_1])
     assert torch.equal(again.observe(people).log_probability_KANC.exp()[:, 0], probability)
+    assert not any(tmp_path.iterdir()), "the library wrote files into the current folder"
+
+
+NOTHING_RANDOM: dict[str, dict[str, Any]] = {  # and no files
+    "catboost": {"boosting_type": "Plain", "bootstrap_type": "No", "random_strength": 0, "allow_writing_files": False}
+}
+
+
+@pytest.mark.parametrize("library", BOOSTING)
+def test_boosting_of_numbers_is_that_fitted_alone(library: str) -> None:
+    module = pytest.importorskip(library, reason=f"needs {library}: pip install {library}")
+    name, settings = BOOSTING[library]
+    kind = getattr(module, name.replace("Classifier", "Regressor"))
+    settings = settings | NOTHING_RANDOM.get(library, {})
+    x, _ = blobs()
+    value = (x[:, 0] + 0.1 * np.arange(len(x))).astype(np.float32)
+    people = make_population(x, value, task=Regression())
+    records = [torch.arange(0, 120, 2), torch.arange(1, 120, 2)]
+    models = fitted(kind(n_estimators=3, **settings), people=people, records=records)
+    found = models.observe(people).log_probability_KANC
+    for k, record_n in enumerate(records):
+        expected = kind(n_estimators=3, **settings).fit(x[record_n], value[record_n]).predict(x)
+        assert np.allclose(found[k, 0, :, 0], expected, rtol=1e-5)
 
 
 def test_a_model_is_a_function_of_seed_role_and_number_alone() -> None:

@@ -90,7 +90,7 @@ def test_predictions_that_are_no_numbers_are_said(make: Any, named: str) -> None
         (LogisticRegression, "numbers", "LogisticRegression, which predicts classes"),
         (make_pipeline(RandomForestClassifier()), "numbers", "Pipeline, which predicts classes"),
         (DecisionTreeRegressor, "classes", "DecisionTreeRegressor, which predicts numbers"),
-        (DecisionTreeClassifier, "labels", "several labels"),
+        (LogisticRegression, "labels", "records have several"),
     ],
 )
 def test_what_answers_with_something_else_is_refused(make: Any, outputs: Any, named: str) -> None:

@@ -93,7 +93,7 @@ class EndpointTarget(Target):
         classes = [class_names[order[class_names.index(name)]] for name in own]
         return f"set target.asking.classes=[{','.join(classes)}]"
 
-    def obtain(self, setup: Setup) -> "EndpointModels":
+    def obtain(self, setup: Setup) -> Models:
         """The model, of which only answers are known; nothing is asked yet.
 
         Raises:

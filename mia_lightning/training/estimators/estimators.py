@@ -85,6 +85,10 @@ class EstimatorModels(Models):
         return None if structure is None else structure.num_nodes
 
     @property
+    def size_unit(self) -> str:
+        return "nodes" if self.num_parameters is not None else "parameters"
+
+    @property
     def kind(self) -> ModelKind:
         return kind_of_estimator(new_estimator(self._making.make, None))
 
@@ -139,13 +143,13 @@ class EstimatorModels(Models):
                 answered(len(index))
         if left:
             self._ask(log_KANC, left, population, wanted_KN, answered)
-        form = AnswerForm(kind="labels") if self.shows_labels_alone else AnswerForm()
+        form = AnswerForm(kind="labels") if self.shows_labels_alone and population.task.has_classes else AnswerForm()
         return Signals(log_probability_KANC=log_KANC, form=form, room=room, atoms=self.atoms, task=population.task)
 
     @property
     def shows_labels_alone(self) -> bool:
-        """Whether they answer with a class, and no probability of it."""
-        return self._kind_of_fits.outputs == "classes" and self.method == "predict"
+        """Whether they answer with a class or with labels, and no probability of them."""
+        return self._kind_of_fits.outputs != "numbers" and self.method == "predict"
 
     def _fill(self, log_ANC: Tensor, k: int, population: Population, index: Tensor) -> bool:
         """Whether the model was asked about these records when it was fitted."""

@@ -16,8 +16,9 @@ import numpy as np
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.estimators.answers import NumbersWay, Way, way_of
 from mia_lightning.training.estimators.frames import Array, RecordFiles
+from mia_lightning.training.estimators.label_answers import way_of_labels
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import Outputs, ready, seeded_alone, weights_keyword
+from mia_lightning.training.estimators.making import Outputs, as_taken, ready, seeded_alone, weights_keyword
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +28,7 @@ class FitKind:
     Attributes:
         make: an estimator to clone, or what makes one.
         records: of the population that they are fitted on.
-        num_outputs: C classes, or D numbers.
+        num_outputs: C classes, L labels, or D numbers.
         outputs: which of these.
         weighs_leaves: as of `way_of`.
         looks_at_leaves: whether the structure of each is asked for.
@@ -48,7 +49,7 @@ class Fit:
     Attributes:
         number: k.
         seed: of all that is random in it.
-        index_n, label_n: its training records and their classes, or their numbers `[n]` or `[n, D]`.
+        index_n, label_n: its training records and their classes, labels `[n, L]`, or numbers `[n]` or `[n, D]`.
         path: of the file of the fitted estimator.
         weight_n: how much each counts in the fit; None for the same.
     """
@@ -163,12 +164,10 @@ def _answers(fitted: Fitted, x_B: Any, num_outputs: int) -> Array:
 def _fitted(kind: FitKind, fit: Fit, x_n: Any) -> Fitted:
     estimator = ready(kind.make, kind.records.layout, fit.seed)
     weights = _weights(estimator, fit)
-    if kind.outputs == "numbers":
-        estimator.fit(x_n, fit.label_n, **weights)
-        numbers = NumbersWay(num_records=len(fit.label_n))
-        return Fitted(
-            estimator=estimator, way=numbers, known_c=(), structure=_structure(kind, estimator, x_n, fit.label_n)
-        )
+    if kind.outputs != "classes":
+        estimator.fit(x_n, as_taken(estimator, fit.label_n), **weights)
+        own = way_without_classes(kind.outputs, estimator, x_n, fit.label_n, weighs_leaves=kind.weighs_leaves)
+        return Fitted(estimator=estimator, way=own, known_c=(), structure=_structure(kind, estimator, x_n, fit.label_n))
     present_c, own_n = np.unique(fit.label_n, return_inverse=True)
     known_c, given_n = np.arange(kind.num_outputs), fit.label_n
     try:
@@ -183,6 +182,23 @@ def _fitted(kind: FitKind, fit: Fit, x_n: Any) -> Fitted:
     known = tuple(int(c) for c in known_c)
     way = way_of(estimator, x_n, given_n, known, weighs_leaves=kind.weighs_leaves)
     return Fitted(estimator=estimator, way=way, known_c=known, structure=_structure(kind, estimator, x_n, given_n))
+
+
+def way_without_classes(
+    outputs: Outputs, estimator: Any, x_n: Any, label_n: Array, *, weighs_leaves: bool = True
+) -> Way:
+    """How an estimator of several labels, or of numbers, is asked.
+
+    Args:
+        x_n, label_n: its training records and their labels `[n, L]`, or numbers.
+        weighs_leaves: as of `way_of`.
+
+    Raises:
+        InputError: it does not answer with a probability of each label.
+    """
+    if outputs == "labels":
+        return way_of_labels(estimator, x_n, label_n, weighs_leaves=weighs_leaves)
+    return NumbersWay(num_records=len(label_n))
 
 
 def _structure(kind: FitKind, estimator: Any, x_n: Any, label_n: Array) -> Structure | None:

@@ -5,9 +5,10 @@ No torch, so that the processes of the pool start quickly.
 
 import copy
 import hashlib
+import inspect
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,7 @@ Outputs = Literal["classes", "labels", "numbers"]
 
 _SEEDS = ("random_state", "random_seed")
 _THREADS = ("n_jobs", "nthread", "thread_count", "num_threads")
+_FILES = ("allow_writing_files",)  # into the current folder, where the processes of a pool would write over each other
 _LONGEST = 120  # characters of a description
 
 
@@ -142,10 +144,10 @@ def _check_outputs(made: Any, outputs: Outputs, what: str) -> None:
         raise InputError(f"{what}, which predicts numbers; give a classifier.")
     if outputs == "numbers" and (_is_classifier(made) or not hasattr(made, "predict")):
         raise InputError(f"{what}, which predicts classes, and the records have numbers; give a regressor.")
-    if outputs == "labels":
+    if outputs == "labels" and not _takes_labels(made):
         raise InputError(
-            f"{what}, and estimators are fitted to one class or to numbers for each record, not to several labels; use "
-            "a network of `model`."
+            f"{what}, which takes one label for each record, and the records have several; give a forest, a tree or "
+            "neighbours, or wrap it, as in sklearn.multioutput.MultiOutputClassifier(...)."
         )
 
 
@@ -168,9 +170,9 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
     made = new_estimator(make, None)
     if layout.is_table and not takes_table(made):
         made = with_columns(made, layout)
-    changed: dict[str, int | None] = {}
+    changed: dict[str, int | bool | None] = {}
     parameters = _parameters(made)
-    for name in sorted(parameters):
+    for name in sorted({*parameters, *_left_out(made, parameters)}):
         owner, _, last = name.rpartition("__")
         if last in _SEEDS:
             changed[name] = _seed_of(seed, name)
@@ -178,6 +180,8 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
             # None is one thread in scikit-learn, where some warn of any number, and all of them elsewhere.
             package = type(parameters[owner] if owner else made).__module__.partition(".")[0]
             changed[name] = None if package == "sklearn" else 1
+        elif last in _FILES:
+            changed[name] = False
     if changed:
         made.set_params(**changed)
     return made
@@ -260,6 +264,28 @@ def _parameters(estimator: Any) -> Mapping[str, Any]:
     return estimator.get_params(deep=True)  # type: ignore[no-any-return]  # of scikit-learn
 
 
+def _left_out(estimator: Any, parameters: Mapping[str, Any]) -> list[str]:
+    """Seeds, threads and files that `get_params` does not name, and the constructor takes, as CatBoost's does.
+
+    Of several names for one thing the first, and none where one was given.
+    """
+    found = []
+    parts = {"": estimator, **{f"{name}__": part for name, part in parameters.items() if not isinstance(part, type)}}
+    for owner, part in parts.items():
+        taken = _arguments(part) if hasattr(part, "get_params") and hasattr(part, "set_params") else ()
+        for alike in (_SEEDS, _THREADS, _FILES):
+            if not any(f"{owner}{name}" in parameters for name in alike):
+                found += [f"{owner}{name}" for name in alike if name in taken][:1]
+    return found
+
+
+def _arguments(part: Any) -> Collection[str]:
+    try:
+        return inspect.signature(type(part)).parameters
+    except (TypeError, ValueError):  # of a class that does not say
+        return ()
+
+
 def _seed_of(seed: int, name: str) -> int:
     """In [0, 2**31), which every library takes."""
     return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest(), "little") >> 33
@@ -281,6 +307,37 @@ def _is_classifier(estimator: Any) -> bool:
         return bool(is_classifier(estimator))
     except Exception:  # of another library, which has no tags
         return getattr(estimator, "_estimator_type", None) == "classifier"
+
+
+def as_taken(estimator: Any, label_n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Labels, or numbers, as its `fit` takes them: `[n, L]`, or `[n]` of a single one where it takes it so.
+
+    Labels are int64, since some count below 0 with them.
+    """
+    tags = _tags(estimator)
+    label_n = label_n.astype(np.int64) if label_n.dtype.kind == "u" else label_n
+    if label_n.size != len(label_n):
+        return label_n
+    return label_n.reshape(-1) if tags is None or tags.target_tags.single_output else label_n.reshape(-1, 1)
+
+
+def _takes_labels(estimator: Any) -> bool:
+    """Whether it can be fitted to several labels of 0 and 1; True where it does not say."""
+    tags = _tags(estimator)
+    if tags is None:
+        return True
+    of_classifier = tags.classifier_tags
+    return of_classifier is not None and bool(of_classifier.multi_label or tags.target_tags.multi_output)
+
+
+def _tags(estimator: Any) -> Any:
+    """What it says of itself; None where it is of another library, and says nothing."""
+    from sklearn.utils import get_tags
+
+    try:
+        return get_tags(estimator)
+    except Exception:  # of an object that only looks like an estimator
+        return None
 
 
 def _has_learnt(estimator: Any) -> bool:

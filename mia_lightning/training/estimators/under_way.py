@@ -82,7 +82,7 @@ class Fitting:
         self._engine.stages.remark(
             f"{self._role}: {self._making.name} is not determined by its seed: fitted twice on the same records, it "
             f"answers otherwise, by up to {np.abs(first.log_nC - second.log_nC).max():.3g}"
-            f"{' nats' if self._kind.outputs == 'classes' else ''}, so that this run cannot be repeated to the digit."
+            f"{'' if self._kind.outputs == 'numbers' else ' nats'}, so that this run cannot be repeated to the digit."
         )
 
     def _keep(self, each: Answered, answers: KeptAnswers | None) -> None:

@@ -66,10 +66,15 @@ class EarlyStopping:
     """Stop a model when its validation loss has not fallen by `min_delta` for `patience` epochs.
 
     Each model of a stack stops by itself and keeps the state of that moment.
+
+    Attributes:
+        max_gap: stop it as well when its validation loss is above its training loss of the epoch by more than this, in
+            nats; None for any gap.
     """
 
     patience: AtLeast1 = 10
     min_delta: NotNegative = 0.0
+    max_gap: NotNegative | None = None
 
 
 def _early_stopping(given: object) -> object:
