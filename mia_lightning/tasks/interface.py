@@ -210,6 +210,14 @@ class Task(ABC):
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """One number `[..., N]` that is nearly normal over records, larger for members, for a regressor."""
 
+    @abstractmethod
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
+
+    def states(self, num_outputs: int) -> int:
+        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
+        return num_outputs
+
     def said(self, answer: Tensor) -> Tensor:
         """One number `[..., N]` of an answer alone, which models of the same records agree on more than by chance."""
         return answer.double().sum(-1)
@@ -229,14 +237,6 @@ class Task(ABC):
     def num_networks(self, num_outputs: int) -> int:
         """How many attack networks there are at most."""
         return 1
-
-    @abstractmethod
-    def right(self, answer: Tensor, label: Tensor) -> Tensor:
-        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
-
-    def states(self, num_outputs: int) -> int:
-        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
-        return num_outputs
 
     # Sentences
 

@@ -216,6 +216,10 @@ class Regression(LabelReading, Task):
         size = residual.square() / 2 if self.likelihood == "gaussian" else residual.abs()
         return -size.sum(-1) / temperature
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the numbers that are predicted to the last digit."""
+        return (self._residual(answer, label) == 0).double().mean(-1)
+
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """Minus the cube root of the sum of squared residuals, which is nearly normal (Wilson and Hilferty 1931)."""
         total = self._residual(answer, label).square().sum(-1)
@@ -225,10 +229,6 @@ class Regression(LabelReading, Task):
         """The predictions, and the sizes of the residuals."""
         residual = self._residual(answer, label)
         return torch.cat([answer.double(), residual, residual.abs()], -1).float()
-
-    def right(self, answer: Tensor, label: Tensor) -> Tensor:
-        """The share of the numbers that are predicted to the last digit."""
-        return (self._residual(answer, label) == 0).double().mean(-1)
 
     @property
     def wording(self) -> Wording:

@@ -5,10 +5,12 @@
 puts into the folder `mia-lightning`, `python` (which forks where the program comes from the standard input) and
 `follow`, which runs `[[language, code], ...]` from the standard input. Each hands its arguments, folder, environment
 and streams to this process, and ends as the fork ends. What only a new interpreter would show, such as a circular
-import, is not seen here.
+import, is not seen here. Every picture file of a fork is the same one: to rasterise them is much of the time of a small
+run, and `tests/reports` looks at real ones.
 """
 
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -20,6 +22,9 @@ import types
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble")
+"""Packages that modules import when they need them, which would be in nearly every fork."""
 
 CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
@@ -106,6 +111,22 @@ def _send(connection: socket.socket, number: int) -> None:
         connection.sendall(f"{number}\n".encode())
 
 
+def rasterise_once() -> None:
+    """Every picture that is made for a file, in this process and its forks, is an empty one."""
+    from matplotlib.figure import Figure
+
+    savefig, empty = Figure.savefig, io.BytesIO()
+    Figure().savefig(empty, format="png")
+
+    def save(figure: Figure, place: Any, **options: Any) -> None:
+        if isinstance(place, io.BytesIO):
+            place.write(empty.getvalue())
+        else:
+            savefig(figure, place, **options)
+
+    Figure.savefig = save  # type: ignore[method-assign]
+
+
 def run(asked: dict[str, Any]) -> None:
     """The command itself."""
     os.chdir(asked["folder"])
@@ -134,8 +155,10 @@ def run(asked: dict[str, Any]) -> None:
 if __name__ == "__main__":
     import mia_lightning
 
-    for module in pkgutil.walk_packages(mia_lightning.__path__, "mia_lightning."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    modules = [each.name for each in pkgutil.walk_packages(mia_lightning.__path__, "mia_lightning.")]
+    for name in (*LATE, *modules):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    rasterise_once()
     sys.path.remove(str(Path(__file__).parent))
     run(serve(Path(sys.argv[1])))

@@ -20,8 +20,9 @@ from slow_leaves import shares
 
 from mia_lightning.attacks.normal import step_of_votes
 from mia_lightning.datasets.form import Field, Form
-from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Regression
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
 from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
@@ -219,6 +220,28 @@ def test_boosting_of_other_libraries(library: str, tmp_path: Path, monkeypatch: 
     again = fitted(kind(n_estimators=3, **settings), records=[torch.arange(0, 120, 2), without_1])
     assert torch.equal(again.observe(people).log_probability_KANC.exp()[:, 0], probability)
     assert not any(tmp_path.iterdir()), "the library wrote files into the current folder"
+
+
+NOTHING_RANDOM: dict[str, dict[str, Any]] = {  # and no files
+    "catboost": {"boosting_type": "Plain", "bootstrap_type": "No", "random_strength": 0, "allow_writing_files": False}
+}
+
+
+@pytest.mark.parametrize("library", BOOSTING)
+def test_boosting_of_numbers_is_that_fitted_alone(library: str) -> None:
+    module = pytest.importorskip(library, reason=f"needs {library}: pip install {library}")
+    name, settings = BOOSTING[library]
+    kind = getattr(module, name.replace("Classifier", "Regressor"))
+    settings = settings | NOTHING_RANDOM.get(library, {})
+    x, _ = blobs()
+    value = (x[:, 0] + 0.1 * np.arange(len(x))).astype(np.float32)
+    people = make_population(x, value, task=Regression())
+    records = [torch.arange(0, 120, 2), torch.arange(1, 120, 2)]
+    models = fitted(kind(n_estimators=3, **settings), people=people, records=records)
+    found = models.observe(people).log_probability_KANC
+    for k, record_n in enumerate(records):
+        expected = kind(n_estimators=3, **settings).fit(x[record_n], value[record_n]).predict(x)
+        assert np.allclose(found[k, 0, :, 0], expected, rtol=1e-5)
 
 
 def test_a_model_is_a_function_of_seed_role_and_number_alone() -> None:

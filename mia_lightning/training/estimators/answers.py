@@ -220,6 +220,8 @@ def _votes_of(estimator: Any, x_B: Any) -> Votes:
     parts = getattr(estimator, "estimators_", None)
     if parts is None or not all(hasattr(part, "predict_proba") for part in parts):
         return Votes()
+    if len(parts) == 1 and not hasattr(parts[0], "tree_"):  # a wrapper around one, such as OneVsRest of two classes
+        return votes_of(parts[0], x_B)
     columns = getattr(estimator, "estimators_features_", [None] * len(parts))
     shares = [part.predict_proba(x_B if of is None else x_B[:, of]) for part, of in zip(parts, columns, strict=True)]
     is_mean = np.allclose(np.mean(shares, 0), estimator.predict_proba(x_B), atol=1e-6)
