@@ -272,24 +272,27 @@ class Population:
 
     def to(self, device: torch.device | str) -> "Population":
         """The same population on `device` (itself, if it is already there)."""
-        if self.device == torch.device(device):
-            return self
-        moved = {
-            name: value.to(device)
-            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **moved)
+        return self._moved(("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N"), device)
+
+    def _moved(self, names: Sequence[str], device: torch.device | str) -> "Population":
+        """With the tensors of these names on `device`."""
+        held = {name: value for name in names if (value := getattr(self, name)) is not None}
+        moved = {name: value.to(device) for name, value in held.items() if value.device != torch.device(device)}
+        return replace(self, **moved) if moved else self
 
     def near(self, device: torch.device | str) -> "Population":
-        """The same population on `device` where its records fit there (`device_bytes`); else as it is."""
+        """The same population on `device` where its records fit there (`device_bytes`).
+
+        Where they do not, they stay, and what normalises a batch that arrives there is on `device`.
+        """
         device = torch.device(device)
         if self.is_near(device):
             return self
         limit = self.device_bytes
         if limit is None and device.type == "cuda":
             limit = torch.cuda.mem_get_info(device)[0] // _PARTS
-        return self.to(device) if limit is None or self.x_N.nbytes <= limit else self
+        fits = limit is None or self.x_N.nbytes <= limit
+        return self.to(device) if fits else self._moved(("mean", "std"), device)
 
     def is_near(self, device: torch.device | str) -> bool:
         """Whether the records are on `device` and may stay there; otherwise each batch is gathered before its step."""

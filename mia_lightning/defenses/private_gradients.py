@@ -4,7 +4,7 @@ Abadi et al., "Deep learning with differential privacy" (2016), algorithm 1.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import pi
 from typing import Any
 
@@ -47,6 +47,15 @@ class PrivateGradients:
     noise_multiplier_K: Tensor
     expected_size_K: Tensor
     noise_key_K: Mapping[str, Tensor]
+
+    def to(self, device: torch.device) -> "PrivateGradients":
+        """The same, with its constants on `device`."""
+        return replace(
+            self,
+            noise_multiplier_K=self.noise_multiplier_K.to(device),
+            expected_size_K=self.expected_size_K.to(device),
+            noise_key_K={name: key_K.to(device) for name, key_K in self.noise_key_K.items()},
+        )
 
     def __call__(self, stack: Stack, step: Step) -> Tensor:
         sums, loss_K = self.clipped_sums(stack, step)

@@ -24,6 +24,7 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import AtLeast0, FromList, Name, OneOf
 from mia_lightning.settings.words import Such, Words
+from mia_lightning.training.devices.visible import index_there, slices
 
 PRECISIONS = {
     "32": "32-true",
@@ -116,6 +117,12 @@ class TrainerSettings:
             )
         if self.devices == -1:
             object.__setattr__(self, "devices", _all_gpus(self.accelerator))
+        given = slices() if self.accelerator in ("auto", "gpu", "cuda") else []
+        if given and max(map(self.index_of, range(self.num_devices))) >= len(given):
+            raise InputError(
+                f"`trainer.devices` is {shown(self.devices)}, and CUDA_VISIBLE_DEVICES names {len(given)} slices of a "
+                "GPU; give as many at most, or -1 for all."
+            )
         for name in self.options or {}:
             if name in _OURS:
                 raise InputError(f"`trainer.options.{name}` does not hold for a stack; use {_OURS[name]}.")
@@ -150,7 +157,11 @@ class TrainerSettings:
         """
         if device_type == "cpu":
             return replace(self, devices=1)
-        return replace(self, devices=[place if isinstance(self.devices, int) else self.devices[place]])
+        return replace(self, devices=[index_there(self.index_of(place))])
+
+    def index_of(self, place: int) -> int:
+        """The index of the device at a place, among those that the scheduler gave."""
+        return place if isinstance(self.devices, int) else self.devices[place]
 
     def make(self, *, epochs: int, callbacks: Sequence[pl.Callback] = (), folder: Path | None = None) -> pl.Trainer:
         """A `pl.Trainer` for one chunk of models, on the first device.
@@ -224,7 +235,7 @@ def _all_gpus(accelerator: str) -> int:
     Raises:
         InputError: none.
     """
-    count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    count = len(slices()) or torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
     if count == 0:
         raise InputError(
             f"`trainer.devices` is -1, all GPUs, but with trainer.accelerator={accelerator} there are none; give a "
