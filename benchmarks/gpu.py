@@ -103,13 +103,19 @@ def line_of(measured: dict[str, Any]) -> str:
     return f"{measured['what']:34} {'  '.join(shown)}"
 
 
-def run_part(part: Part, seconds: float, options: argparse.Namespace, results: Results) -> bool:
-    """Whether a part ended well, or was ended when its time was over; it passes its measurements on as they come."""
+def command_of(part: Part, seconds: float, options: argparse.Namespace) -> list[str]:
+    """Of the process of a part."""
     command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py")), part.name, "--seconds", f"{seconds:.1f}"]
     command += ["--device", "cpu" if options.rehearse else "cuda", *(["--rehearse"] if options.rehearse else [])]
     for name in ("images", "location"):
         if getattr(options, name) is not None:
             command += [f"--{name}", str(getattr(options, name))]
+    return command
+
+
+def run_part(part: Part, seconds: float, options: argparse.Namespace, results: Results) -> bool:
+    """Whether a part ended well, or was ended when its time was over; it passes its measurements on as they come."""
+    command = command_of(part, seconds, options)
     with tempfile.TemporaryFile("w+") as said:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True)

@@ -28,13 +28,22 @@ MEANT: Mapping[str, str] = {
     "mia_lightning.terminal.progress.quantiles_of": "losses that are shown, four times a second at most",
     "mia_lightning.training.step.module.StackModule._stop_where_no_better": "which models stop, at the end of an epoch",
     "mia_lightning.training.step.module.StackModule.on_train_end": "which models stopped or failed, once",
-    "mia_lightning.training.step.module.StackModule.on_fit_start": "labels and weights go to the device, once",
-    "mia_lightning.training.trained.TrainedStack.of_module": "losses of all epochs, once",
-    "mia_lightning.training.step.gathered.GatheredBatches._next": "records on the host, one batch ahead of the step",
     "mia_lightning.defenses.poisson.PoissonBatches._widths": "sizes of Poisson batches, once an epoch",
     "mia_lightning.defenses.mixup._beta_quantiles": "a table of quantiles, once",
 }
 """By the qualified names of functions: what a training reads from its device, and copies there, after it has begun."""
+
+MEANT_OF_HOST: Mapping[str, str] = {
+    "mia_lightning.training.step.gathered.GatheredBatches._next": "the records of a batch, one ahead of the step",
+    "mia_lightning.datasets.population.Population.records": "records for validation, or to be asked about",
+}
+"""Likewise, where records stay on the host."""
+
+MEANT_OF_ANSWERS: Mapping[str, str] = {
+    "mia_lightning.training.trained.TrainedStack._ask_alike": "which records; answers that the host is to hold",
+    "mia_lightning.training.trained.TrainedStack._ask_each": "which records; answers that the host is to hold",
+}
+"""Likewise, where models are observed."""
 
 _READS = {
     aten._local_scalar_dense.default,
@@ -193,12 +202,10 @@ class FarDevice(TorchDispatchMode):
             self._refuse(f"{func}: the numbers of the device are read")
 
     def _refuse(self, sentence: str, *, always: bool = False) -> None:
-        names = list(_names(sys._getframe(1)))
-        meant = next((name for name in names if name in self.meant), None)
-        if meant is not None and not always:
-            self.seen[meant] = self.seen.get(meant, 0) + 1
+        place = _place(sys._getframe(1))
+        if place in self.meant and not always:
+            self.seen[place] = self.seen.get(place, 0) + 1
         elif self.is_strict or always:
-            place = next((name for name in names if name.startswith("mia_lightning.")), names[0])
             self.refused.append(f"{place}: {sentence}")
             raise RefusedError(self.refused[-1])
 
@@ -211,12 +218,14 @@ def _has_mask(indices: Any) -> bool:
     return any(isinstance(each, Tensor) and each.dtype in (torch.bool, torch.uint8) for each in indices)
 
 
-def _names(frame: FrameType | None) -> Iterator[str]:
-    """The qualified names of the functions that run, the innermost first."""
+def _place(frame: FrameType | None) -> str:
+    """The qualified name of the innermost function of the package that runs."""
     while frame is not None:
-        if frame.f_globals is not globals():
-            yield f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname.replace('.<locals>', '')}"
+        name = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname.replace('.<locals>', '')}"
+        if name.startswith("mia_lightning."):
+            return name
         frame = frame.f_back
+    return "a test"
 
 
 def numbers_of(tensor: Tensor) -> Tensor:

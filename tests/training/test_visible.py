@@ -66,7 +66,7 @@ def test_all_are_those_that_were_given(named: str | None, count: int, given: Giv
 
 def test_where_none_was_given_all_are_refused(given: Given) -> None:
     given("")
-    with pytest.raises(InputError, match="`trainer.devices` is -1"):
+    with pytest.raises(InputError, match=r"`trainer.devices` is -1"):
         TrainerSettings(devices=-1)
 
 
