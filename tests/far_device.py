@@ -63,18 +63,20 @@ class FarTensor(Tensor):
     """A tensor of the far device; `inner` holds its numbers."""
 
     inner: Tensor
+    is_meta = False  # it has numbers
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "FarTensor":
-        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls,
-            inner.size(),
-            strides=inner.stride(),
-            storage_offset=inner.storage_offset(),
-            dtype=inner.dtype,
-            layout=inner.layout,
-            device=FAR,
-        )
+        with torch.inference_mode(False):
+            made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+                cls,
+                inner.size(),
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                layout=inner.layout,
+                device=FAR,
+            )
         made.inner = inner
         return made
 
@@ -135,6 +137,15 @@ class FarDevice(TorchDispatchMode):
         self._numbers.__exit__(*raised)
         torch.__future__.set_overwrite_module_params_on_conversion(self._overwrites)
 
+    @contextmanager
+    def _parts(self) -> Iterator[None]:
+        """The mode again, within what it dispatches."""
+        TorchDispatchMode.__enter__(self)
+        try:
+            yield
+        finally:
+            TorchDispatchMode.__exit__(self, None, None, None)
+
     def twin(self) -> "FarDevice":
         """The same for another thread, since each has modes of its own."""
         other = FarDevice(self.meant)
@@ -152,6 +163,9 @@ class FarDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+            with self._parts():  # in inference mode nobody has taken it apart before
+                return func.decompose(*args, **kwargs)
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
         far = [each for each in tensors if isinstance(each, FarTensor)]
         near = [each for each in tensors if not isinstance(each, FarTensor)]
@@ -221,7 +235,7 @@ def _has_mask(indices: Any) -> bool:
 def _place(frame: FrameType | None) -> str:
     """The qualified name of the innermost function of the package that runs."""
     while frame is not None:
-        name = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname.replace('.<locals>', '')}"
+        name = f"{frame.f_globals.get('__name__', '')}.{frame.f_code.co_qualname}".partition(".<")[0]
         if name.startswith("mia_lightning."):
             return name
         frame = frame.f_back

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Literal
@@ -259,40 +259,46 @@ class Population:
 
     def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Records:
         """Records `[..., *features]` as `x_N` stores them, as a network sees them."""
-        if self.form is not None:
-            return self.form.seen(x, dtype)
-        x = x.to(dtype)
-        if self.scale != 1.0:
-            x = x * self.scale
-        if self.mean is not None:
-            x = x - self.mean.to(x)
-        if self.std is not None:
-            x = x / self.std.to(x)
-        return x
+        return self.normaliser(x.device)(x, dtype)
+
+    def normaliser(self, device: torch.device) -> Callable[[Tensor, torch.dtype], Records]:
+        """`normalised` for records on `device`, to which nothing is copied any more where it is called."""
+        mean, std = (None if each is None else each.to(device) for each in (self.mean, self.std))
+
+        def normalised(x: Tensor, dtype: torch.dtype) -> Records:
+            if self.form is not None:
+                return self.form.seen(x, dtype)
+            x = x.to(dtype)
+            if self.scale != 1.0:
+                x = x * self.scale
+            if mean is not None:
+                x = x - mean.to(x)
+            if std is not None:
+                x = x / std.to(x)
+            return x
+
+        return normalised
 
     def to(self, device: torch.device | str) -> "Population":
         """The same population on `device` (itself, if it is already there)."""
-        return self._moved(("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N"), device)
-
-    def _moved(self, names: Sequence[str], device: torch.device | str) -> "Population":
-        """With the tensors of these names on `device`."""
-        held = {name: value for name in names if (value := getattr(self, name)) is not None}
-        moved = {name: value.to(device) for name, value in held.items() if value.device != torch.device(device)}
-        return replace(self, **moved) if moved else self
+        if self.device == torch.device(device):
+            return self
+        moved = {
+            name: value.to(device)
+            for name in ("x_N", "label_N", "mean", "std", "member_N", "group_N", "weight_N")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
 
     def near(self, device: torch.device | str) -> "Population":
-        """The same population on `device` where its records fit there (`device_bytes`).
-
-        Where they do not, they stay, and what normalises a batch that arrives there is on `device`.
-        """
+        """The same population on `device` where its records fit there (`device_bytes`); else as it is."""
         device = torch.device(device)
         if self.is_near(device):
             return self
         limit = self.device_bytes
         if limit is None and device.type == "cuda":
             limit = torch.cuda.mem_get_info(device)[0] // _PARTS
-        fits = limit is None or self.x_N.nbytes <= limit
-        return self.to(device) if fits else self._moved(("mean", "std"), device)
+        return self.to(device) if limit is None or self.x_N.nbytes <= limit else self
 
     def is_near(self, device: torch.device | str) -> bool:
         """Whether the records are on `device` and may stay there; otherwise each batch is gathered before its step."""
