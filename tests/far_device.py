@@ -101,6 +101,9 @@ class _Numbers(TorchFunctionMode):
             func = torch.tensor
         if func is Tensor.tolist and isinstance(args[0], FarTensor):
             return args[0].cpu().tolist()
+        if func is Tensor.__getitem__ and isinstance(args[0], FarTensor):
+            places = args[1] if isinstance(args[1], tuple) else (args[1],)
+            args = args[0], tuple(torch.tensor(each).to(FAR) if isinstance(each, list) else each for each in places)
         device = kwargs.get("device")
         if func in (torch.tensor, torch.as_tensor) and device is not None and torch.device(device) == FAR:
             return func(*args, **{**kwargs, "device": None}).to(FAR)
