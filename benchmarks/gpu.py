@@ -118,8 +118,8 @@ def run_part(part: Part, seconds: float, options: argparse.Namespace, results: R
     command = command_of(part, seconds, options)
     with tempfile.TemporaryFile("w+") as said:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True)
-        is_over = _pass_on(process, started + seconds + _GRACE, part.name, results)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, start_new_session=True) as process:
+            is_over = _pass_on(process, started + seconds + _GRACE, part.name, results)
         took = time.perf_counter() - started
         said.seek(0)
         words = said.read().strip().splitlines()
@@ -134,7 +134,7 @@ def run_part(part: Part, seconds: float, options: argparse.Namespace, results: R
     return process.returncode == 0
 
 
-def _pass_on(process: "subprocess.Popen[str]", deadline: float, part: str, results: Results) -> bool:
+def _pass_on(process: "subprocess.Popen[bytes]", deadline: float, part: str, results: Results) -> bool:
     """Read what a part prints until it ends; whether it had to be ended at the deadline."""
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)

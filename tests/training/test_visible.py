@@ -24,6 +24,7 @@ from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 NAMED = "CUDA_VISIBLE_DEVICES"
+RECIPE = Recipe(epochs=1, batch_size=9)  # made before GPUs are counted that are not there
 MIG = "MIG-aaaa,MIG-bbbb,MIG-cccc"
 Given = Callable[[str | None], None]
 
@@ -101,7 +102,7 @@ def test_each_shard_has_a_device_of_its_own(
     monkeypatch.setattr(TrainerSettings, "device", first)
     engine = Engine(seed=0, settings=TrainerSettings(accelerator="gpu", devices=devices))
     make = bind_shapes(partial(MLP, hidden=[4]), blobs.input_shape, 3)
-    job = job_of(engine, make, blobs, [torch.arange(9)] * 4, Recipe(epochs=1, batch_size=9), role="shadow")
+    job = job_of(engine, make, blobs, [torch.arange(9)] * 4, RECIPE, role="shadow")
     handed: HandedOver = engine._handed_over(job, SimpleNamespace(processes=1))  # type: ignore[arg-type]
     assert [shard.device.index for shard in handed.shards] == indices
     assert [shard.environment for shard in handed.shards] == environments
