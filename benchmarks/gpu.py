@@ -126,7 +126,7 @@ def run_part(part: Part, seconds: float, options: argparse.Namespace, results: R
     if is_over:
         results.add(part.name, {"what": "ended: its time was over", "wall_s": took})
         return True
-    ended = {"what": "done" if process.returncode == 0 else "FAILED", "wall_s": took}
+    ended: dict[str, Any] = {"what": "done" if process.returncode == 0 else "FAILED", "wall_s": took}
     if process.returncode:
         print("\n".join(words[-30:]), file=sys.stderr, flush=True)
         ended |= {"exit": process.returncode, "said": words[-30:]}

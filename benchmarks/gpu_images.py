@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from gpu_loops import FastResNet, smoothed, smoothed_of_stack
 from gpu_measures import Options, say, timed
-from shadow_training import SEED
+from shadow_training import SEED, Execution
 from torch import Tensor, nn
 
 from mia_lightning.datasets.augmentation import Crop, Flip, augmented
@@ -68,7 +68,7 @@ def images(options: Options) -> None:
         found = [_accuracy(each, population, records(k), precision) for k, each in zip(models, networks, strict=True)]
         told(name, len(models), seconds, found, **memory)
 
-    def package(execution: str, first: int) -> float:
+    def package(execution: Execution, first: int) -> float:
         engine = options.engine(precision)
         models = list(range(first, first + together))
         records_K = [records(k) for k in models]
@@ -116,7 +116,7 @@ def train_image_model(
     """Model k as a stack would train it, by a loop written for this network alone: channels last, perhaps compiled."""
     device = population.device
     with isolated(SEED, "shadow", k, "initialisation"):
-        network = make_network().to(device, memory_format=torch.channels_last).train()
+        network = make_network().to(device).to(memory_format=torch.channels_last).train()
     records = records.to(device)
     x_M, label_M = one_tensor(population.records(records)), population.label_N[records]
     optimizer = recipe.make_optimizer(network.parameters())

@@ -128,7 +128,8 @@ class _Residual(nn.Module):
         self.inner = nn.Sequential(_convolution(width, width), _convolution(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        y: Tensor = x + self.inner(x)
+        return y
 
 
 def _convolution(inputs: int, outputs: int, *, pools: bool = False) -> nn.Sequential:

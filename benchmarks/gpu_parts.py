@@ -233,7 +233,7 @@ def _graphed(case: convolutions.Case, precision: str) -> float:
     records = case.records_K[0].to(case.device)
     x_M = one_tensor(case.population.records(records)).contiguous(memory_format=torch.channels_last)
     with isolated(SEED, "shadow", 0, "initialisation"):
-        network = case.make_network().to(case.device, memory_format=torch.channels_last).train()
+        network = case.make_network().to(case.device).to(memory_format=torch.channels_last).train()
     step = Step(network, x_M, case.population.label_N[records], size, precision=precision)
     parts = torch.arange(len(records), device=case.device).split(size)
     step(parts[0])

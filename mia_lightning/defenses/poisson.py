@@ -118,7 +118,8 @@ class PoissonBatches:
     def _is_in(self, step: int) -> Tensor:
         """Which of its records are in each model's batch, bool `[K, M]`."""
         coin_KM = (counter_hash(self.key_K[:, None], step, self.place_M) >> (64 - _BITS)) & (2**_BITS - 1)
-        return self.exists_KM & (coin_KM < self.threshold_K[:, None])
+        is_in_KM: Tensor = self.exists_KM & (coin_KM < self.threshold_K[:, None])
+        return is_in_KM
 
     def _batch(self, is_in_KM: Tensor, most: int) -> Batch:
         width = max(1, most)
