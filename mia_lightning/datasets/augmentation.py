@@ -111,7 +111,7 @@ class Crop:
         padded = pad(image, (self.padding,) * 4, mode="reflect" if self.fill == "reflect" else "constant")
         if not isinstance(self.fill, str):
             inside = pad(torch.ones(rows, columns, dtype=torch.bool, device=x.device), (self.padding,) * 4)
-            fills: Sequence[float] = self.fill if isinstance(self.fill, Sequence) else [self.fill]
+            fills = [self.fill] if isinstance(self.fill, int | float) else self.fill
             fill_C = torch.stack([x.new_full((1, 1), each) for each in fills])  # no copy from the host in a step
             padded = torch.where(inside, padded, fill_C)
         window = padded.unfold(-2, rows, 1).unfold(-2, columns, 1)  # a view: [M, channels, places, places, ...]

@@ -19,6 +19,7 @@ from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
+from mia_lightning.training.trainer import float32_products
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24
@@ -173,7 +174,8 @@ class TrainedStack(Models):
         if answers is not None and answers.read(log_probability_KANC):
             return signals
         ask = self._ask_alike if bool((wanted_KN == wanted_KN[0]).all()) else self._ask_each
-        ask(population, wanted_KN, log_probability_KANC[:, 0], answered or (lambda _: None))
+        with float32_products(tf32=False):
+            ask(population, wanted_KN, log_probability_KANC[:, 0], answered or (lambda _: None))
         if answers is not None:
             answers.keep(log_probability_KANC)
         return signals

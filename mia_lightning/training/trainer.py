@@ -4,7 +4,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -95,7 +95,7 @@ class TrainerSettings:
             float64 for losses and attacks).
         devices: how many, or the indices of which, or -1 for all GPUs. Each of several devices trains a part of the
             models of a role, in a process of its own; on the CPU they are so many processes.
-        precision: 32, tf32 (32 with TF32 matrix products), bf16 (autocast) or 64.
+        precision: 32, tf32 (32 with TF32 products and convolutions), bf16 (autocast) or 64.
         progress_bar: whether stages are shown as rich progress bars.
         callbacks: Lightning callbacks; every stage, and each of several devices, gets copies of its own.
         options: further arguments of `pl.Trainer`, such as `logger` for live training metrics.
@@ -202,15 +202,25 @@ class TrainerSettings:
         check_trainer(trainer)
         return trainer
 
-    @contextmanager
-    def matmul_precision(self) -> Iterator[None]:
-        """Within the context, TF32 matrix products where `precision` is tf32, and full ones otherwise."""
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    def matmul_precision(self) -> AbstractContextManager[None]:
+        """Within the context, TF32 products and convolutions where `precision` is tf32, and full ones otherwise."""
+        return float32_products(tf32=self.precision == "tf32")
+
+
+@contextmanager
+def float32_products(*, tf32: bool) -> Iterator[None]:
+    """Within the context, matrix products and convolutions of float32 are rounded to TF32 on a GPU, or full ones.
+
+    torch would round convolutions unless it is told otherwise.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager
