@@ -29,6 +29,7 @@ MEANT: Mapping[str, str] = {
     "mia_lightning.training.step.module.StackModule._stop_where_no_better": "which models stop, at the end of an epoch",
     "mia_lightning.training.step.module.StackModule.on_train_end": "which models stopped or failed, once",
     "mia_lightning.defenses.poisson.PoissonBatches._widths": "sizes of Poisson batches, once an epoch",
+    "mia_lightning.defenses.private_gradients.PrivateGradients._on": "the constants of private gradients, once",
     "mia_lightning.defenses.mixup._beta_quantiles": "a table of quantiles, once",
 }
 """By the qualified names of functions: what a training reads from its device, and copies there, after it has begun."""

@@ -52,7 +52,6 @@ class Probe:
         with isolated(job.seed, job.role, "probe"):
             stack = self._copies(1, place)
             gradients = job.gradients([place])
-            gradients = None if gradients is None else gradients.to(self.device)
             parameters = [p for p in stack.parameters() if p.requires_grad]
             first = job.first_of(stack)
 

@@ -116,7 +116,6 @@ class StackModule(pl.LightningModule):
         self.label_N = self.population.task.truth(self.population.label_N).to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.weights = None if self.weights is None else self.weights.to(self.device)
-        self.gradients = None if self.gradients is None else self.gradients.to(self.device)
         self.progress = {name: value.to(self.device) for name, value in self.progress.items()}
         self.stopped_state = {name: value.to(self.device) for name, value in self.stopped_state.items()}
         self.train_loss_EK = [loss_K.to(self.device) for loss_K in self.train_loss_EK]

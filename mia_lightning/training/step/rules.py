@@ -79,10 +79,6 @@ class Step:
 class Gradients(Protocol):
     """Makes the gradients of each step."""
 
-    def to(self, device: torch.device) -> "Gradients":
-        """The same, with what it holds on `device`."""
-        ...
-
     def __call__(self, stack: Stack, step: Step) -> Tensor:
         """Leave the gradient `[K, ...]` of each trainable parameter in its `grad`; returns the mean losses, `[K]`."""
         ...
