@@ -31,8 +31,8 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 from torch import Tensor
 
 from mia_lightning.attacks.attack_p import AttackP

@@ -30,8 +30,8 @@ from pathlib import Path
 
 import httpx
 import torch
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 from torch import Tensor
 from whole_runs import timed_run
 

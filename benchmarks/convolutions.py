@@ -39,8 +39,8 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 from torch import Tensor, nn
 
 from mia_lightning.datasets.form import one_tensor

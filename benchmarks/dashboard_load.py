@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 
 from mia_lightning.dashboard.content import Shown, page_content
 from mia_lightning.dashboard.curves import GRID_F

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from shadow_training import machine
+from this_machine import machine
 
 from mia_lightning.datasets.location import load_location
 from mia_lightning.metrics.roc import auc, tpr_at_fpr

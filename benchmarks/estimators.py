@@ -29,9 +29,9 @@ from mia_lightning.membership.draws import blocks
 from mia_lightning.seeds import derive
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import log_probabilities, way_of
-from mia_lightning.training.estimators.estimators import Making, fit_estimators
+from mia_lightning.training.estimators.estimators import fit_estimators
 from mia_lightning.training.estimators.frames import Layout
-from mia_lightning.training.estimators.making import ready, seeded_alone
+from mia_lightning.training.estimators.making import Making, ready, seeded_alone
 from mia_lightning.training.plan.cores import available_cores
 
 LEAST = 1.7  # times as fast as the loop, on two cores

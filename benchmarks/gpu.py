@@ -40,7 +40,7 @@ from typing import Any
 
 import torch
 from gpu_measures import PREFIX
-from shadow_training import machine
+from this_machine import machine
 
 _USUAL = 8.0  # minutes, of which the shares are
 _GRACE = 5.0  # seconds in which a part may end by itself

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from gpu_loops import FastResNet, smoothed, smoothed_of_stack
 from gpu_measures import Options, say, timed
-from shadow_training import SEED, Execution
 from torch import Tensor, nn
+from training_settings import SEED, Execution
 
 from mia_lightning.datasets.augmentation import Crop, Flip, augmented
 from mia_lightning.datasets.cifar import load_cifar10

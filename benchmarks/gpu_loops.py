@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from shadow_training import LEARNING_RATE, SEED, Case
+from shadow_training import LEARNING_RATE
 from torch import Tensor, nn
+from training_settings import SEED, Case
 
 from mia_lightning.seeds import generator
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from shadow_training import SEED
+from this_machine import synchronise
+from training_settings import SEED
 
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.trainer import TrainerSettings
@@ -55,8 +56,3 @@ def timed(options: Options, work: Callable[[], Result]) -> tuple[float, Result, 
     synchronise(options.device)
     seconds = time.perf_counter() - start
     return seconds, result, {"peak_gib": torch.cuda.max_memory_allocated() / 2**30} if is_cuda else {}
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

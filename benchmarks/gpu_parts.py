@@ -26,15 +26,10 @@ import scaling
 import torch
 from gpu_images import images
 from gpu_loops import Step, train_by_graphs
-from gpu_measures import Options, say, synchronise, timed
-from shadow_training import (
-    LEARNING_RATE,
-    PURCHASE,
-    SEED,
-    Case,
-    make_case,
-    train_by_trainer,
-)
+from gpu_measures import Options, say, timed
+from shadow_training import LEARNING_RATE, train_by_trainer
+from this_machine import synchronise
+from training_settings import PURCHASE, SEED, Case, make_case
 
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.datasets.form import one_tensor

@@ -33,7 +33,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from shadow_training import machine
+from this_machine import machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

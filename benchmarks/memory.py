@@ -28,8 +28,8 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 
 import mia_lightning as mia
 from mia_lightning.attacks.interface import Attack

@@ -31,8 +31,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from scipy.stats import t as student
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -23,7 +23,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from shadow_training import DIGITS, LEARNING_RATE, Vectors, machine, make_case, operations
+from shadow_training import LEARNING_RATE
+from this_machine import machine
+from training_settings import DIGITS, Vectors, make_case, operations
 
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob

@@ -16,12 +16,8 @@ One run prints one table; its ratios compare times of this run alone. Three ways
   recordings also `loop`, model by model over the same stacked parameters, and `chosen`, what the package takes of both
   by itself, with the time in which it finds out.
 
-Records are synthetic (no time depends on their values), kept as uint8 by the stack as the package's loaders do and
-as float32 by the loops. After a warm-up the variants take turns, round after round, and the medians are printed.
-
-Floating-point operations of one model: epochs x records x the sum over matrices [in, out] of 2 in out for the
-forward pass, 2 in out for the gradient of the weights and, in all layers but the first, whose input needs no
-gradient, 2 in out for the gradient of the input. Activations, biases and Adam are not counted.
+What is trained, on which records, and how its floating-point operations are counted: `training_settings.py`. After a
+warm-up the variants take turns, round after round, and the medians are printed.
 
 Ends with exit code 1 where the final training losses differ between the variants: times of unequal work mean nothing.
 """
@@ -31,8 +27,6 @@ import gc
 import json
 import logging
 import math
-import os
-import platform
 import statistics
 import sys
 import time
@@ -40,332 +34,40 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+from this_machine import MatrixProduct, accelerator_of, large_products, machine, synchronise
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
+from training_settings import (
+    DIGITS,
+    LOCATION,
+    PURCHASE,
+    RECORDINGS,
+    SEED,
+    TEXTS,
+    Case,
+    Execution,
+    Setting,
+    make_case,
+)
 
-from mia_lightning.datasets.form import Field, Form, one_tensor
-from mia_lightning.datasets.population import Population, make_population
-from mia_lightning.models.audio_cnn import AudioCNN
-from mia_lightning.models.mlp import MLP
-from mia_lightning.models.text_transformer import TextTransformer
-from mia_lightning.seeds import generator, isolated
+from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
 
 TakeOut = Callable[[], nn.Module]  # gives a trained network in eval mode: looked at once the clock has stopped
-Execution = Literal["auto", "stack", "loop"]
-Train = Callable[["Case", Sequence[int]], list[TakeOut]]
+Train = Callable[[Case, Sequence[int]], list[TakeOut]]
 
-SEED = 0
 LEARNING_RATE = 1e-3
 LARGEST_LOSS_RATIO = 1.25  # of the variants' final losses; they differ in the order of records alone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """The sizes of one classification case.
-
-    Attributes:
-        epochs: where the command line says none: as many as keep the final losses of all variants alike.
-    """
-
-    name: str
-    population: int
-    classes: int
-    records: int
-    batch_size: int
-    epochs: int = 50
-
-    @property
-    def network(self) -> str:
-        """In words."""
-        raise NotImplementedError
-
-    @property
-    def architecture(self) -> Callable[..., nn.Module]:
-        raise NotImplementedError
-
-    @property
-    def first_product(self) -> tuple[int, int, int]:
-        """The matrix product [m, k] x [k, n] of the first layer."""
-        raise NotImplementedError
-
-    def make_population(self) -> Population:
-        raise NotImplementedError
-
-    def operations(self, network: nn.Module, epochs: int) -> int:
-        """Floating-point operations of training `network`, matrix products alone."""
-        raise NotImplementedError
-
-    def executions(self, sizes: Sequence[int]) -> list[tuple[str, int, Execution]]:
-        """The ways of this package: names, models at once, and how they are trained."""
-        return [(f"stack {size}", size, "stack") for size in sizes]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Vectors(Setting):
-    """Records around a centre for each class, learnable and not trivially so, for a multilayer perceptron.
-
-    Attributes:
-        levels: records take the whole values 0 to levels - 1.
-    """
-
-    features: int
-    levels: int
-    hidden: tuple[int, ...]
-    activation: str
-
-    @property
-    def network(self) -> str:
-        return f"{'-'.join(map(str, (self.features, *self.hidden, self.classes)))} {self.activation} network"
-
-    @property
-    def architecture(self) -> Callable[..., nn.Module]:
-        return partial(MLP, hidden=self.hidden, activation=self.activation)
-
-    @property
-    def first_product(self) -> tuple[int, int, int]:
-        return self.batch_size, self.features, self.hidden[0]
-
-    def make_population(self) -> Population:
-        numbers = generator(SEED, "benchmark", self.name)
-        label_N = torch.randint(self.classes, (self.population,), generator=numbers)
-        centre_CF = torch.rand(self.classes, self.features, generator=numbers)
-        noise_NF = torch.rand(self.population, self.features, generator=numbers)
-        x_NF = ((centre_CF[label_N] + noise_NF) / 2 * (self.levels - 1)).round()
-        return make_population(
-            x_NF.to(torch.uint8),
-            label_N,
-            name=self.name,
-            class_names=[str(c) for c in range(self.classes)],
-            scale=1 / (self.levels - 1),
-        )
-
-    def operations(self, network: nn.Module, epochs: int) -> int:
-        return operations(network, self.records, epochs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured(Setting):
-    """A setting whose way of training the package finds out by measuring."""
-
-    def example(self) -> Tensor:
-        """A batch of one record, as the network sees it."""
-        raise NotImplementedError
-
-    def operations(self, network: nn.Module, epochs: int) -> int:
-        """As torch counts them; a Fourier transform is not among them."""
-        with FlopCounterMode(display=False) as counter:
-            network(self.example()).sum().backward()
-        return epochs * self.records * int(counter.get_total_flops())
-
-    def executions(self, sizes: Sequence[int]) -> list[tuple[str, int, Execution]]:
-        """Also model by model, and what the package chooses, its measuring included."""
-        return [*super().executions(sizes), ("loop", max(sizes), "loop"), ("chosen", max(sizes), "auto")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Texts(Measured):
-    """Texts of different lengths whose words are partly those of their class, for a transformer without dropout."""
-
-    words: int
-    tokens: int
-
-    @property
-    def network(self) -> str:
-        return f"text_transformer for {self.tokens} of {self.words} words"
-
-    @property
-    def architecture(self) -> Callable[..., nn.Module]:
-        return partial(TextTransformer, dropout=0.0)
-
-    @property
-    def first_product(self) -> tuple[int, int, int]:
-        width = self._network().embedding.embedding_dim
-        return self.batch_size * self.tokens, width, 3 * width
-
-    def make_population(self) -> Population:
-        numbers = generator(SEED, "benchmark", self.name)
-        N, L = self.population, self.tokens
-        label_N = torch.randint(self.classes, (N,), generator=numbers)
-        word_NL = torch.randint(1, self.words, (N, L), generator=numbers)
-        of_class_NL = 1 + label_N[:, None] + self.classes * torch.randint(20, (N, L), generator=numbers)
-        word_NL = torch.where(torch.rand(N, L, generator=numbers) < 0.1, of_class_NL, word_NL)
-        length_N1 = torch.randint(L // 4, L + 1, (N, 1), generator=numbers)
-        x_NL = (word_NL * (torch.arange(L) < length_N1)).to(torch.int16)
-        field = Field(kind="tokens", dtype=x_NL.dtype, shape=(L,), padding=0, sizes=(self.words,))
-        names = [str(c) for c in range(self.classes)]
-        return make_population(x_NL, label_N, name=self.name, class_names=names, form=Form.of([field]))
-
-    def example(self) -> Tensor:
-        return torch.ones(1, self.tokens, dtype=torch.int64)
-
-    def _network(self) -> TextTransformer:
-        with isolated(SEED, "benchmark", "network"):
-            return TextTransformer(self.words, self.classes, (self.tokens,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recordings(Measured):
-    """Tones under noise, of a pitch for each class, for the audio network."""
-
-    sample_rate: int
-    seconds: float
-
-    @property
-    def network(self) -> str:
-        return f"audio_cnn for {self.seconds:g} s at {self.sample_rate} Hz"
-
-    @property
-    def architecture(self) -> Callable[..., nn.Module]:
-        return AudioCNN
-
-    @property
-    def samples(self) -> int:
-        return round(self.seconds * self.sample_rate)
-
-    @property
-    def first_product(self) -> tuple[int, int, int]:
-        """That of the spectra with the weights of the bands."""
-        with isolated(SEED, "benchmark", "network"):
-            layer = AudioCNN((self.samples,), self.classes, self.sample_rate).get_submodule("log_mel")
-        frames = layer(torch.zeros(1, self.samples)).shape[-2]
-        frequencies, bands = layer.get_buffer("weight").shape
-        return self.batch_size * frames, frequencies, bands
-
-    def make_population(self) -> Population:
-        numbers = generator(SEED, "benchmark", self.name)
-        N, S = self.population, self.samples
-        label_N = torch.randint(self.classes, (N,), generator=numbers)
-        pitch_N1 = 300 + 100 * label_N[:, None] + 60 * torch.randn(N, 1, generator=numbers)
-        phase_NS = 2 * math.pi * (pitch_N1 * torch.arange(S) / self.sample_rate + torch.rand(N, 1, generator=numbers))
-        x_NS = 0.2 * phase_NS.sin() + 0.1 * torch.randn(N, S, generator=numbers)
-        x_NS = (x_NS * 2**15).clamp(-(2**15), 2**15 - 1).to(torch.int16)
-        field = Field(kind="waveform", dtype=x_NS.dtype, shape=(S,), sample_rate=self.sample_rate)
-        names = [str(c) for c in range(self.classes)]
-        return make_population(x_NS, label_N, name=self.name, class_names=names, form=Form.of([field]))
-
-    def example(self) -> Tensor:
-        return torch.zeros(1, self.samples)
-
-
-LOCATION = Vectors(
-    name="location",
-    population=5010,
-    features=446,
-    levels=2,
-    classes=30,
-    hidden=(128,),
-    activation="tanh",
-    records=1200,
-    batch_size=100,
-)
-DIGITS = Vectors(
-    name="digits",
-    population=1797,
-    features=64,
-    levels=17,
-    classes=10,
-    hidden=(128, 128),
-    activation="tanh",
-    records=300,
-    batch_size=50,
-)
-PURCHASE = Vectors(
-    name="purchase",
-    population=50_000,
-    features=600,
-    levels=2,
-    classes=100,
-    hidden=(128,),
-    activation="tanh",
-    records=10_000,
-    batch_size=100,
-)
-TEXTS = Texts(
-    name="texts",
-    population=2000,
-    words=4096,
-    tokens=64,
-    classes=2,
-    records=200,
-    batch_size=20,
-    epochs=10,
-)
-RECORDINGS = Recordings(
-    name="recordings",
-    population=1000,
-    sample_rate=8000,
-    seconds=0.5,
-    classes=4,
-    records=100,
-    batch_size=20,
-    epochs=20,
-)
 SETTINGS: tuple[Setting, ...] = (LOCATION, DIGITS, PURCHASE, TEXTS, RECORDINGS)
 USUAL = ("location", "digits")  # purchase takes a quarter of an hour, texts and recordings ten minutes each
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Case:
-    """A setting with its records and networks; model k is the same in every variant."""
-
-    setting: Setting
-    population: Population
-    make_network: Callable[[], nn.Module]
-    device: torch.device
-    epochs: int
-    precision: str = "32"
-
-    def initial_network(self, k: int) -> nn.Module:
-        with isolated(SEED, "shadow", k, "initialisation"):  # the name under which a stack initialises its model k
-            return self.make_network()
-
-    def records(self, k: int) -> Tensor:
-        """Indices of the training records of model k."""
-        drawn = torch.randperm(len(self.population), generator=generator(SEED, "benchmark", "records", k))
-        return drawn[: self.setting.records]
-
-    def tensors(self, k: int) -> tuple[Tensor, Tensor]:
-        """Training records and labels of model k."""
-        index = self.records(k).to(self.population.device)
-        return one_tensor(self.population.records(index)), self.population.label_N[index]
-
-    @torch.no_grad()
-    def loss(self, k: int, network: nn.Module) -> float:
-        """Mean cross-entropy of model k on its training records, in nats."""
-        x_M, label_M = self.tensors(k)
-        return float(nn.functional.cross_entropy(network.to(self.device)(x_M), label_M))
-
-
-def make_case(setting: Setting, device: torch.device, epochs: int | None, precision: str = "32") -> Case:
-    """A setting with its records; `epochs` are those of the setting where they are None."""
-    population = setting.make_population().to(device)
-    return Case(
-        setting=setting,
-        population=population,
-        make_network=bind_records(setting.architecture, population),
-        device=device,
-        epochs=setting.epochs if epochs is None else epochs,
-        precision=precision,
-    )
-
-
-def operations(network: nn.Module, records: int, epochs: int) -> int:
-    """Floating-point operations of training a multilayer perceptron, matrix products alone (formula above)."""
-    sizes = [m.in_features * m.out_features for m in network.modules() if isinstance(m, nn.Linear)]
-    return epochs * records * (sum(6 * size for size in sizes) - 2 * sizes[0])
 
 
 class Classifier(pl.LightningModule):
@@ -396,7 +98,7 @@ def train_by_trainer(case: Case, models: Sequence[int]) -> list[TakeOut]:
             generator=generator(SEED, "benchmark", "trainer loop", k),
         )
         trainer = pl.Trainer(
-            accelerator=_accelerator(case.device),
+            accelerator=accelerator_of(case.device),
             devices=1,
             max_epochs=case.epochs,
             logger=False,
@@ -453,7 +155,7 @@ def train_by_stack(case: Case, models: Sequence[int], size: int, execution: Exec
     engine = Engine(
         seed=SEED,
         settings=TrainerSettings(
-            accelerator=_accelerator(case.device), devices=1, precision=case.precision, progress_bar=False
+            accelerator=accelerator_of(case.device), devices=1, precision=case.precision, progress_bar=False
         ),
     )
     recipe = Recipe(
@@ -497,10 +199,10 @@ class Variant:
     def measure(self, compared: int) -> None:
         """One round: seconds per model; final losses of the first `compared` models, which all variants train."""
         gc.collect()
-        _synchronise(self.case.device)
+        synchronise(self.case.device)
         start = time.perf_counter()
         networks = self.train(self.case, range(self.num_models))
-        _synchronise(self.case.device)
+        synchronise(self.case.device)
         self.seconds_R.append((time.perf_counter() - start) / self.num_models)
         self.loss_K[:] = [self.case.loss(k, networks[k]()) for k in range(compared)]
 
@@ -520,59 +222,6 @@ def make_variants(case: Case, sizes: Sequence[int], looped: int, *, compiled: bo
         Variant(name=name, case=case, num_models=count, train=train, seconds_R=[], loss_K=[])
         for name, count, train in ways
     ]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MatrixProduct:
-    """A float32 matrix product [m, k] x [k, n] and the rates that it reached."""
-
-    name: str
-    m: int
-    k: int
-    n: int
-    device: torch.device
-    rate_R: list[float]
-
-    def measure(self, at_least: float) -> None:
-        """One round, of `at_least` seconds: GFLOP/s."""
-        numbers = generator(SEED, "benchmark", "matrix product")
-        left = torch.randn(self.m, self.k, generator=numbers).to(self.device)
-        right = torch.randn(self.k, self.n, generator=numbers).to(self.device)
-        out = torch.mm(left, right)
-        repeats, seconds = 1, 0.0
-        while seconds < at_least:
-            repeats *= 2
-            _synchronise(self.device)
-            start = time.perf_counter()
-            for _ in range(repeats):
-                torch.mm(left, right, out=out)
-            _synchronise(self.device)
-            seconds = time.perf_counter() - start
-        self.rate_R.append(repeats * 2 * self.m * self.k * self.n / seconds / 1e9)
-
-    @property
-    def rate(self) -> float:
-        return statistics.median(self.rate_R)
-
-    def __str__(self) -> str:
-        return f"{self.name} [{self.m}, {self.k}] x [{self.k}, {self.n}]: {self.rate:.0f} GFLOP/s"
-
-
-def make_products(
-    settings: Sequence[Setting], device: torch.device, largest: int
-) -> tuple[list[MatrixProduct], list[MatrixProduct]]:
-    """The first layers of the settings' networks at their batch sizes, and large square products."""
-    fitting = [
-        MatrixProduct(name=s.name, m=m, k=k, n=n, device=device, rate_R=[])
-        for s in settings
-        for m, k, n in [s.first_product]
-    ]
-    large = [
-        MatrixProduct(name="large", m=size, k=size, n=size, device=device, rate_R=[])
-        for size in (512, 1024, 2048, 4096)
-        if size <= largest
-    ]
-    return fitting, large
 
 
 HEADER = (
@@ -618,36 +267,6 @@ def render(table: Sequence[tuple[str, ...]], *, markdown: bool) -> str:
         for width, word in zip(widths, is_word, strict=True)
     ]
     return "\n".join([line(HEADER), line(rule), *(line(row) for row in table)])
-
-
-def machine(device: torch.device) -> str:
-    """Processor, cores, threads and versions; the GPU where it is used."""
-    parts = [_processor(), f"{os.cpu_count()} cores", f"{torch.get_num_threads()} threads"]
-    if device.type == "cuda":
-        parts.append(f"on {torch.cuda.get_device_name(device)}")
-    parts += [f"torch {torch.__version__}", f"pytorch-lightning {version('pytorch-lightning')}"]
-    parts.append(f"Python {platform.python_version()}")
-    if hasattr(os, "getloadavg"):
-        parts.append(f"load average before the run {os.getloadavg()[0]:.1f}")
-    return ", ".join(parts)
-
-
-def _processor() -> str:
-    description = Path("/proc/cpuinfo")
-    if description.is_file():
-        for line in description.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _accelerator(device: torch.device) -> str:
-    return "gpu" if device.type == "cuda" else "cpu"
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def unequal(variants: Sequence[Variant]) -> str | None:
@@ -702,7 +321,8 @@ def main() -> int:
     settings = [setting for setting in SETTINGS if setting.name in args.settings]
     cases = [make_case(setting, device, args.epochs, args.precision) for setting in settings]
     variants_S = [make_variants(case, sizes, looped, compiled=args.compiled) for case in cases]
-    fitting, large = make_products(settings, device, largest=512 if args.quick else 4096)
+    fitting = [MatrixProduct(s.name, *s.first_product, device=device) for s in settings]
+    large = large_products(device, largest=512 if args.quick else 4096)
     for variants in variants_S:
         for variant in variants:
             variant.warm_up()

@@ -34,8 +34,8 @@ from pathlib import Path
 
 import torch
 import whole_runs
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 
 from mia_lightning.training.plan.cgroups import ROOT
 

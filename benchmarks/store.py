@@ -34,8 +34,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 import whole_runs
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 from timed_attack import CLOCK
 
 HERE = Path(__file__).parent

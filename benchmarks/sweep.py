@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 import whole_runs
-from shadow_training import machine
 from tables import render
+from this_machine import machine
 
 SEEDS = (0, 1)
 MODELS = "model=mlp,relu_mlp"

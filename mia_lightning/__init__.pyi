@@ -2,6 +2,7 @@
 
 from .attacks.attack_p import AttackP as AttackP
 from .attacks.attack_r import AttackR as AttackR
+from .attacks.bavaria import Bavaria as Bavaria
 from .attacks.calibrated_loss import CalibratedLoss as CalibratedLoss
 from .attacks.gap import Gap as Gap
 from .attacks.label_only import AugmentationLabelOnly as AugmentationLabelOnly
@@ -9,6 +10,7 @@ from .attacks.label_only import BoundaryLabelOnly as BoundaryLabelOnly
 from .attacks.lira import Lira as Lira
 from .attacks.loss import Loss as Loss
 from .attacks.quantile_regression import QuantileRegression as QuantileRegression
+from .attacks.ratio import Ratio as Ratio
 from .attacks.rmia import Rmia as Rmia
 from .attacks.shokri import Shokri as Shokri
 from .attacks.thresholds import ClassConfidence as ClassConfidence
@@ -25,6 +27,7 @@ from .audit import train_shard as train_shard
 from .callbacks.limits import BestWithin as BestWithin
 from .callbacks.limits import LeakageLimit as LeakageLimit
 from .callbacks.monitor import LeakageMonitor as LeakageMonitor
+from .comparison.differences.assemble import difference as difference
 from .datasets.augmentation import Crop as Crop
 from .datasets.augmentation import Cutout as Cutout
 from .datasets.augmentation import Flip as Flip
@@ -34,12 +37,15 @@ from .datasets.population import make_population as make_population
 from .defenses.dp_sgd import DPSGD as DPSGD
 from .defenses.dropout import Dropout as Dropout
 from .defenses.early_stopping import StopEarly as StopEarly
+from .defenses.fewer_epochs import FewerEpochs as FewerEpochs
+from .defenses.group_norm import GroupNorm as GroupNorm
 from .defenses.interface import Defense as Defense
 from .defenses.l2 import L2 as L2
 from .defenses.label_keeping_noise import LabelKeepingNoise as LabelKeepingNoise
 from .defenses.label_smoothing import LabelSmoothing as LabelSmoothing
 from .defenses.labels_only import LabelsOnly as LabelsOnly
 from .defenses.mixup import Mixup as Mixup
+from .defenses.random_crop import RandomCrop as RandomCrop
 from .defenses.relaxloss import RelaxLoss as RelaxLoss
 from .defenses.rounding import Rounding as Rounding
 from .defenses.temperature import Temperature as Temperature
@@ -57,6 +63,8 @@ from .membership import Halves as Halves
 from .membership import Membership as Membership
 from .membership import OneCanary as OneCanary
 from .membership import Plan as Plan
+from .remedies import RemedyReport as RemedyReport
+from .remedies import try_remedies as try_remedies
 from .reports.files import read_report as read_report
 from .reports.files import save_report as save_report
 from .reports.schema import AuditReport as AuditReport
@@ -108,6 +116,7 @@ __all__ = [
     "Audit",
     "AuditReport",
     "AugmentationLabelOnly",
+    "Bavaria",
     "Bernoulli",
     "BestWithin",
     "Binary",
@@ -127,11 +136,13 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Entropy",
+    "FewerEpochs",
     "Flip",
     "Gap",
     "Gate",
     "Given",
     "GooglePrediction",
+    "GroupNorm",
     "Guess",
     "Halves",
     "InputError",
@@ -160,10 +171,13 @@ __all__ = [
     "PredictV1",
     "Predictions",
     "QuantileRegression",
+    "RandomCrop",
+    "Ratio",
     "Real",
     "Recipe",
     "Regression",
     "RelaxLoss",
+    "RemedyReport",
     "Rmia",
     "Rounding",
     "SageMaker",
@@ -185,6 +199,7 @@ __all__ = [
     "attack",
     "audit",
     "default_recipe",
+    "difference",
     "estimate",
     "judge",
     "make_population",
@@ -192,4 +207,5 @@ __all__ = [
     "read_report",
     "save_report",
     "train_shard",
+    "try_remedies",
 ]

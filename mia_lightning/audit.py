@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from mia_lightning.attacks.interface import Attack
-from mia_lightning.defenses.interface import Defense
+from mia_lightning.defenses.interface import Defense, check_task
 from mia_lightning.errors import InputError, SettingError, nearest, usable_files
 from mia_lightning.gate import Gate, judge
 from mia_lightning.loggers.interface import LoggedRun, NoLogger, RunLogger
@@ -58,7 +58,7 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
         @wraps(function)
         def call(*args: Any, **kwargs: Any) -> R_co:
             is_one = len(args) == 1 and isinstance(args[0], Audit) and not kwargs
-            with _entered():
+            with entered():
                 return function(args[0] if is_one else make(*args, **kwargs))
 
         plain, signature = get_type_hints(make), inspect.signature(make)
@@ -71,7 +71,7 @@ def _by_fields(make: Callable[P, Audit]) -> Callable[[Callable[[Audit], R_co]], 
 
 
 @contextmanager
-def _entered() -> Iterator[None]:
+def entered() -> Iterator[None]:
     """Within the context torch is as it begins, on the cores that there are; what the system refuses is a sentence."""
     with _as_torch_begins(), using_threads(allowed_threads()), enough_memory(), usable_files():
         yield
@@ -205,7 +205,7 @@ def attack(observation: Observation, **changes: Unpack[Cheap]) -> AuditReport:
             raise SettingError(
                 "", name, f"is nothing that `attack` can change{nearest(name, known)}; that is {', '.join(known)}."
             )
-    with _entered():
+    with entered():
         return attack_observed(observation, replace(observation.audit, **changes))
 
 
@@ -215,6 +215,7 @@ def attack_observed(observation: Observation, audit: Audit) -> AuditReport:
     Raises:
         InputError: as `attack`.
     """
+    check_task(audit.defenses, observation.population.task)
     observed, earlier = observation.audit, observation.engine
     trainings = audit.training_defenses
     if trainings != observed.training_defenses or (trainings and audit.adaptive != observed.adaptive):

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 _ADVICE = re.compile(r"weights_only|allow_pickle|unpickl", re.IGNORECASE)
@@ -67,6 +67,11 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """ " (did you mean `...`?)" where one of `words` is close, else nothing."""
     found = difflib.get_close_matches(word, list(words), n=1)
     return f" (did you mean `{found[0]}`?)" if found else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first five names, quoted."""
+    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
 
 
 def first_line(error: BaseException) -> str:

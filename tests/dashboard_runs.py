@@ -29,11 +29,18 @@ def report_of(
     config: Mapping[str, Any] | None = None,
     seed: int = 0,
     shadows: int = 16,
+    utility: str | None = None,
 ) -> dict[str, Any]:
-    """The content of a report.json; `attacks` are figures by name ("auc", "advantage", "0.01", "0.001") by attack."""
+    """The content of a report.json.
+
+    Args:
+        attacks: figures by name ("auc", "advantage", "0.01", "0.001") by attack.
+        utility: of the task; None for a report that says nothing of its task.
+    """
     attacks = {"loss": {"auc": (0.7, 0.65, 0.75)}} if attacks is None else attacks
     return {
         "schema": "mia_lightning.report/2",
+        **({} if utility is None else {"task": {"utility": utility}}),
         "run": {
             "created": created,
             "seed": seed,

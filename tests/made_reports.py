@@ -13,13 +13,13 @@ from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.metrics.roc import roc
+from mia_lightning.reports.run_section import RunSection
 from mia_lightning.reports.schema import (
     AttackSection,
     AuditReport,
     ClassFigures,
     DatasetSection,
     MembershipSection,
-    RunSection,
     ShadowSection,
     TargetClass,
     TargetSection,

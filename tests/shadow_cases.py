@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from mia_lightning.attacks.attack_r import AttackR
+from mia_lightning.attacks.bavaria import Bavaria
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Evidence
 from mia_lightning.attacks.lira import Lira
+from mia_lightning.attacks.ratio import Ratio
 from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.datasets.population import Population
 from mia_lightning.seeds import generator
@@ -31,10 +33,23 @@ RMIA = [
         {"a": 0.5, "soft_margin": 0.6, "trim": 0.2, "temperature": 3.0},
     )
 ]
-ATTACKS = [CalibratedLoss(), AttackR(), *LIRA, *RMIA]
+MODERATED = [Lira(), Lira(online=False), Bavaria()]
+RATIO = [
+    Ratio(online=online, **settings)  # type: ignore[arg-type]
+    for online in (True, False)
+    for settings in (
+        {},
+        {"population": "share", "a": 0.3, "weight": 1.0},
+        {"population": "mean", "temperature": 3.0, "soft_margin": 0.6},
+    )
+]
+ATTACKS = [CalibratedLoss(), AttackR(), *LIRA, *MODERATED, *RMIA, *RATIO]
 CHOSEN = [Rmia(online=online, gamma=free, temperature=free) for online in (True, False) for free in (2.0, "auto")]
 EVERY = [*ATTACKS, *CHOSEN]
-AT_DEFAULTS = [CalibratedLoss(), AttackR(), Lira(), Lira(online=False), Rmia(), Rmia(online=False)]
+AT_DEFAULTS = [
+    *(CalibratedLoss(), AttackR(), Lira(), Lira(online=False), Bavaria()),
+    *(Rmia(), Rmia(online=False), Ratio(), Ratio(online=False)),
+]
 
 
 def name_of(attack: object) -> str:

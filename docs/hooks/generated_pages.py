@@ -20,7 +20,7 @@ API = {
     "audit": (
         "The audit",
         "One call runs an audit; `observe` and `attack` are its expensive and its cheap half.",
-        ("audit", "run"),
+        ("audit", "run", "remedies"),
         (),
     ),
     "data": (
@@ -57,8 +57,13 @@ API = {
     "reports": (
         "Reports, gate, loggers, store",
         "What an audit returns and writes. `report.json` has exactly the fields below.",
-        ("reports", "gate", "loggers", "store", "errors"),
-        ("mia_lightning.metrics.figures", "mia_lightning.reports.schema", "mia_lightning.reports.scores"),
+        ("reports", "comparison", "gate", "loggers", "store", "errors"),
+        (
+            "mia_lightning.metrics.figures",
+            "mia_lightning.reports.schema",
+            "mia_lightning.reports.scores",
+            "mia_lightning.comparison.differences.schema",
+        ),
     ),
     "metrics": (
         "Metrics",
@@ -88,6 +93,7 @@ COMMANDS = {
     "mia-store verify": "mia_lightning.store.command",
     "mia-store prune": "mia_lightning.store.command",
     "mia-dashboard": "mia_lightning.dashboard.command",
+    "mia-compare": "mia_lightning.comparison.differences.command",
     "mia-serve": "mia_lightning.serve.command",
     "mia-serve google_prediction": "mia_lightning.serve.command",
     "mia-serve amazon_ml": "mia_lightning.serve.command",

@@ -43,6 +43,13 @@ def refusal(
             f"{name} {what}, of which a record has one, and under task={task.name} there are none; choose attacks that "
             "read the likelihood of a record, such as loss, lira_online or rmia_online."
         )
+    if needs.right and task is not None and not task.can_be_right:
+        asked = "asks about changed copies of records, and" if needs.views else "asks"
+        return (
+            f"{name} {asked} whether classes or labels are predicted right, and under task={task.name} an answer is "
+            f"{task.seen}; choose attacks that read the likelihood of a record, such as loss, lira_online or "
+            "rmia_online."
+        )
     if needs.views and not answers_others:
         return (
             f"{name} asks about changed copies of records, and the target has answers for the data set's own alone; "

@@ -18,13 +18,15 @@ from mia_lightning.training.engine import Engine
 class Gap:
     """Score: 1 where the record is classified correctly, else 0; flagged are the former.
 
+    Of several labels, the score is the share that is predicted right, and flagged are records of which all are.
     Where probabilities tie, as hidden ones do, the class of lowest index is the predicted one.
     """
 
     name: AttackName = "gap"
     description: ClassVar[str] = "Whether the record is classified correctly; nothing is learnt."
-    needs: ClassVar[Needs] = Needs(shadows=False, classes=True)
+    needs: ClassVar[Needs] = Needs(shadows=False, right=True)
 
     def fit(self, shadows: Evidence, engine: Engine) -> FittedStatistic:
         """Nothing is learnt."""
-        return FittedStatistic(statistic=correctness, threshold=0.5)
+        num_labels = shadows.label_N.reshape(len(shadows.label_N), -1).shape[1]
+        return FittedStatistic(statistic=correctness, threshold=1 - 0.5 / num_labels)

@@ -37,6 +37,7 @@ class Needs:
         compares_shadows: whether the threshold is learnt from shadow models that are each compared with those outside
             their block, of which there must then be as many as that.
         classes: whether it reads class probabilities, which not every task has.
+        right: whether it reads if answers are right, which a number is not (`Task.can_be_right`).
         views: changed copies of the records that target and shadow models are asked about too (`Signals.views`), once
             for all attacks of a run.
     """
@@ -47,6 +48,7 @@ class Needs:
     in_models: int = 0
     compares_shadows: bool = False
     classes: bool = False
+    right: bool = False
     views: tuple[View, ...] = ()
 
     @property
@@ -158,7 +160,7 @@ class Attack(Protocol):
 
     Attributes:
         name: what reports and folders call it.
-        description: one sentence on what it looks at and how it decides.
+        description: one sentence on what it looks at and how it decides; one for each task has a `DescribedByTask`.
         needs: what must be there for it.
     """
 

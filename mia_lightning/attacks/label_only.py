@@ -2,7 +2,7 @@
 
 Both ask about changed copies of a record, and look at nothing but whether each is given the true class. One counts the
 views of an image that are; the other asks how much noise the answer survives, which estimates the distance to the
-decision boundary.
+decision boundary. Of several labels all must be right.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.interface import DoesNotApplyError, Needs
 from mia_lightning.attacks.operating_point import OneThreshold
-from mia_lightning.attacks.statistics import correctness
+from mia_lightning.attacks.statistics import all_right
 from mia_lightning.attacks.views import Noise, View, image_views
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
@@ -59,7 +59,7 @@ class AugmentationLabelOnly(OneThreshold):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=self.views, classes=True)
+        return Needs(views=self.views, right=True)
 
     def statistic(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Share of the image and its views that are classified correctly, `[K, N]` float64.
@@ -68,7 +68,7 @@ class AugmentationLabelOnly(OneThreshold):
             DoesNotApplyError: a view was not observed.
         """
         correct_KAN = correct_views(self.name, self.views, signals)
-        return (correctness(signals, label_N) + correct_KAN.sum(1, dtype=torch.float64)) / (1 + len(self.views))
+        return (all_right(signals, label_N) + correct_KAN.sum(1, dtype=torch.float64)) / (1 + len(self.views))
 
 
 @settings("attack.{name}")
@@ -107,7 +107,7 @@ class BoundaryLabelOnly(OneThreshold):
 
     @property
     def needs(self) -> Needs:
-        return Needs(views=self.views, classes=True)
+        return Needs(views=self.views, right=True)
 
     def statistic(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Largest scale up to which every scale leaves the record correct, mean over draws, `[K, N]` float64.
@@ -126,7 +126,7 @@ class BoundaryLabelOnly(OneThreshold):
             num_kept_KDN += is_kept_KDN
         scale_S = torch.tensor([0.0, *self.scales], dtype=torch.float64, device=num_kept_KDN.device)
         distance_KN = scale_S[num_kept_KDN].mean(1)
-        return distance_KN.masked_fill(correctness(signals, label_N) < 1, -1.0)
+        return distance_KN.masked_fill(all_right(signals, label_N) < 1, -1.0)
 
 
 def correct_views(attack: str, views: Sequence[View], signals: Signals) -> Tensor:

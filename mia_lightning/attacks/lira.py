@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.interface import Evidence, Needs
+from mia_lightning.attacks.description import DescribedByTask
+from mia_lightning.attacks.interface import Attack, Evidence, Needs
 from mia_lightning.attacks.normal import Normal, Side, joined, sides
 from mia_lightning.attacks.references import Others, check_references, finite, left_out_threshold
 from mia_lightning.attacks.statistics import normal_statistics
@@ -18,12 +19,12 @@ from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.signals import Signals
 
-# With fewer shadow models a variance of each record is too noisy (section VI-C of the paper).
+# With fewer shadow models the published code has one variance for all records (section VI-C of the paper).
 _FEWEST_FOR_RECORD_VARIANCE = 64
 
 
 @settings("attack.{name}")
-class Lira:
+class Lira(DescribedByTask):
     """Score: how likely the target's φ, the scaled logit of a record, is where a model trained on the record.
 
     Online that is the log likelihood ratio between the shadow models that trained on the record and those that did
@@ -34,14 +35,15 @@ class Lira:
         online: whether the shadow models that trained on a record are used; each record must then be in some of them,
             as under membership=halves.
         name: in reports; by default `lira_online` or `lira_offline`.
-        variance: `record`, `fixed` (`Normal.variance`), or `auto`: fixed below 64 shadow models.
-        published: as `Normal.published`; log-likelihoods are averaged over views, not summed; and offline the score is
-            minus the log density under the out-models, which is large on both sides of their mean, where the paper has
-            P[Z ≤ φ].
+        variance: `record`, `fixed`, or `auto` for `moderated` (`Normal.variance`): one for each record, drawn towards
+            that of all records, the more so the fewer its shadow models are (BaVarIA-n).
+        published: as `Normal.published`, where `auto` is fixed below 64 shadow models; log-likelihoods are averaged
+            over views, not summed; and offline the score is minus the log density under the out-models, which is large
+            on both sides of their mean, where the paper has P[Z ≤ φ].
         shift, flip: further queries about images: the 4 `shift` copies moved by so many pixels, and the mirror image.
         image_shape: of an image, `[..., rows, columns]`, where records are flattened ones; None where they are not.
 
-    Source: Carlini et al. (2022), section V and algorithm 1.
+    Source: Carlini et al. (2022), section V and algorithm 1; of moderated variances: Brännvall (2026), see `moderated`.
     """
 
     online: bool = True
@@ -67,15 +69,15 @@ class Lira:
             views=views,
         )
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
+        wording = task.wording
         if self.online:
             return (
-                "Log likelihood ratio of the record's scaled logit between shadow models that trained on it and that "
-                f"did not, both normal ({self.variance} variance); one threshold, the best on the shadow models."
+                f"Log likelihood ratio of the record's {wording.normal} between shadow models that trained on it and "
+                f"that did not, both normal ({self.variance} variance); one threshold, the best on the shadow models."
             )
         return (
-            "Log probability that shadow models that did not train on the record have no higher a scaled logit, normal "
+            f"Log probability that shadow models that did not train on the record have {wording.no_closer}, normal "
             f"({self.variance} variance); one threshold, the best on the shadow models."
         )
 
@@ -87,26 +89,40 @@ class Lira:
                 under membership=disjoint; or too few shadow models for a threshold.
         """
         check_references(shadows, self.needs, self.name, offline="lira_offline")
-        views = tuple(view.name for view in self.needs.views)
-        variance = self.variance
-        if variance == "auto":
-            variance = "record" if shadows.num_models >= _FEWEST_FOR_RECORD_VARIANCE else "fixed"
-        normal = Normal(variance=variance, published=self.published)
-        phi_KAN = logits(shadows.signals, shadows.label_N, views)
-        every_K = torch.arange(shadows.num_models)
-        task = shadows.signals.task
-        score_KN = _left_out(phi_KAN, phi_KAN, shadows, every_K, normal, task, online=self.online)
-        threshold = left_out_threshold(score_KN, shadows, self.name)
-        del score_KN
-        parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=self.online))
-        insides = [inside for _, inside, _ in parts if inside is not None]
-        return FittedLira(
-            threshold=threshold,
-            normal=normal,
-            inside=joined(insides) if insides else None,
-            outside=joined([outside for _, _, outside in parts]),
-            views=views,
-        )
+        return fitted_to(shadows, self._normal(shadows.num_models), self, online=self.online)
+
+    def _normal(self, num_models: int) -> Normal:
+        if self.variance != "auto":
+            return Normal(variance=self.variance, published=self.published)
+        if not self.published:
+            return Normal(variance="moderated")
+        return Normal(variance="record" if num_models >= _FEWEST_FOR_RECORD_VARIANCE else "fixed", published=True)
+
+
+def fitted_to(shadows: Evidence, normal: Normal, attack: Attack, *, online: bool) -> "FittedLira":
+    """The distributions of each record over its shadow models, and the threshold of the ratio or the tail.
+
+    Args:
+        attack: its name, and the views that it needs.
+
+    Raises:
+        DoesNotApplyError: too few shadow models for a threshold.
+    """
+    views = tuple(view.name for view in attack.needs.views)
+    phi_KAN = logits(shadows.signals, shadows.label_N, views)
+    every_K = torch.arange(shadows.num_models)
+    score_KN = _left_out(phi_KAN, phi_KAN, shadows, every_K, normal, shadows.signals.task, online=online)
+    threshold = left_out_threshold(score_KN, shadows, attack.name)
+    del score_KN
+    parts = list(sides(phi_KAN, shadows, Others.of(shadows), normal, online=online))
+    insides = [inside for _, inside, _ in parts if inside is not None]
+    return FittedLira(
+        threshold=threshold,
+        normal=normal,
+        inside=joined(insides) if insides else None,
+        outside=joined([outside for _, _, outside in parts]),
+        views=views,
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -131,9 +147,8 @@ class FittedLira:
         return _score(phi_TAN, inside, self.outside.columns(columns), self.normal, signals.task)
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
-        """As `score`, of shadow models that are each compared with the others; a fixed variance too is the others'.
-
-        `auto` was settled when the attack was fitted.
+        """As `score`, of shadow models that are each compared with the others; what all records say of variances, too,
+        is the others'.
         """
         phi_KAN = logits(shadows.signals, shadows.label_N, self.views)
         phi_TAN = phi_KAN[row_T] if signals is None else logits(signals, shadows.label_N, self.views)

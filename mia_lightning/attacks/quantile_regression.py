@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.attack_p import check_population
 from mia_lightning.attacks.decisions import POPULATION, LearntThreshold
+from mia_lightning.attacks.description import DescribedByTask
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.statistics import scaled_logit
 from mia_lightning.datasets.form import one_tensor
@@ -21,6 +22,7 @@ from mia_lightning.seeds import generator
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, Between0And1, Widths
 from mia_lightning.shadows.domain import row_blocks
+from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.signals import Signals
@@ -46,7 +48,7 @@ def default_training() -> Recipe:
 
 
 @settings("attack.{name}")
-class QuantileRegression:
+class QuantileRegression(DescribedByTask):
     """Score: how far the target's answer for a record is above what it would be had the target not trained on it.
 
     For each target anew a network learns, on population records, a normal distribution of the scaled logit φ given the
@@ -73,12 +75,11 @@ class QuantileRegression:
                 f"`attack.{self.name}.training.augment` is set, but attack networks see no images; leave it []."
             )
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
         return (
-            f"How far the scaled logit is above what a network ({'-'.join(map(str, self.hidden)) or 'no'} hidden "
-            "units), fitted on population records under this target, predicts of the record, in predicted standard "
-            f"deviations; flags above the predicted quantile of {1 - self.alpha:g}."
+            f"How far {task.wording.one_number} is above what a network ({'-'.join(map(str, self.hidden)) or 'no'} "
+            "hidden units), fitted on population records under this target, predicts of the record, in predicted "
+            f"standard deviations; flags above the predicted quantile of {1 - self.alpha:g}."
         )
 
     @property

@@ -13,6 +13,7 @@ from torch.func import vmap
 from torch.nn.utils.rnn import pad_sequence
 
 from mia_lightning.attacks.decisions import NETWORKS, LearntThreshold
+from mia_lightning.attacks.description import DescribedByTask
 from mia_lightning.attacks.interface import Evidence, Needs
 from mia_lightning.attacks.vectors import balanced, scales, vectors_of, without_unscored
 from mia_lightning.datasets.population import Population
@@ -21,6 +22,7 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.models.shapes import Activation
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast2, AttackName, Widths
+from mia_lightning.tasks import Task
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.signals import Signals
@@ -38,7 +40,7 @@ def default_training() -> Recipe:
 
 
 @settings("attack.{name}")
-class Shokri:
+class Shokri(DescribedByTask):
     """Score: the probability of membership in [0, 1], from a network for the record's true class.
 
     The network of a class is trained on the prediction vectors of the shadow models for records of that class, members
@@ -86,11 +88,11 @@ class Shokri:
     def needs(self) -> Needs:
         return Needs()
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
         return (
-            f"One network ({'-'.join(map(str, self.hidden)) or 'no'} hidden units) for each true class, on the vector "
-            f"of {self.input.replace('_', ' ')}, trained on shadow models; flags at a membership probability of 0.5."
+            f"One network ({'-'.join(map(str, self.hidden)) or 'no'} hidden units)"
+            f"{task.wording.networks.format(values=self.input.replace('_', ' '))}, trained on shadow models; flags at "
+            "a membership probability of 0.5."
         )
 
     def fit(self, shadows: Evidence, engine: Engine) -> "FittedShokri":

@@ -40,11 +40,17 @@ def confidence(signals: Signals, label_N: Tensor) -> Tensor:
 
 
 def correctness(signals: Signals, label_N: Tensor) -> Tensor:
-    """1 where the predicted class is the true one, else 0; larger for members.
+    """1 where the predicted class is the true one, else 0; of several labels the share that is predicted right; larger
+    for members.
 
     Of tied classes, such as those that a defence hides, the one of lowest index is predicted.
     """
-    return _each(signals, label_N, _is_correct)
+    return _each(signals, label_N, signals.task.right)
+
+
+def all_right(signals: Signals, label_N: Tensor) -> Tensor:
+    """1 where the predicted class, or each of several labels, is the true one, else 0; larger for members."""
+    return _each(signals, label_N, lambda answer, label: signals.task.right(answer, label) == 1)
 
 
 def scaled_logit(signals: Signals, label_N: Tensor) -> Tensor:
@@ -71,12 +77,6 @@ def modified_entropy(signals: Signals, label_N: Tensor) -> Tensor:
     Source: Song and Mittal, "Systematic evaluation of privacy risks of machine learning models" (2021).
     """
     return _each(signals, label_N, _modified_entropy)
-
-
-def _is_correct(log_NC: Tensor, class_N1: Tensor) -> Tensor:
-    log_true_N1 = log_NC.gather(-1, class_N1)
-    comes_first_NC = torch.arange(log_NC.shape[-1], device=log_NC.device) < class_N1
-    return ~((log_NC > log_true_N1) | ((log_NC == log_true_N1) & comes_first_NC)).any(-1)
 
 
 def _entropy(log_NC: Tensor, _: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mia_lightning.attacks.statistics import correctness, scaled_logit
+from mia_lightning.attacks.statistics import all_right, scaled_logit
 from mia_lightning.datasets.form import Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.interface import OutputDefense, apply_all
@@ -214,9 +214,9 @@ def observe_views(
     for view in views:
         changed = replace(population, x_N=_changed(view, population, seed, form), member_N=None)
         answer_KANC = models.observe(changed, room=room).log_probability_KANC
-        observed = Signals(log_probability_KANC=apply_all(outputs, answer_KANC, room=room))
+        observed = Signals(log_probability_KANC=apply_all(outputs, answer_KANC, room=room), task=population.task)
         logits.append(scaled_logit(observed, population.label_N).float())
-        correct.append(correctness(observed, population.label_N) == 1)
+        correct.append(all_right(observed, population.label_N) == 1)
     return ViewSignals(
         names=names, scaled_logit_KAN=torch.stack(logits, dim=1), is_correct_KAN=torch.stack(correct, dim=1)
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -11,12 +11,14 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.attacks.statistics import correctness, log_confidence
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.look import Look, look_at, look_at_task, scores_of
+from mia_lightning.callbacks.records import RecordSample
+from mia_lightning.datasets.labels import as_labels
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
-from mia_lightning.tasks import Classification
-from mia_lightning.tasks.interface import AnswerForm
+from mia_lightning.tasks import Classification, Task
+from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.outputs import Answer as OneNumber
 from mia_lightning.training.stack.outputs import are_shares, columns, form_of, stays_in_0_1
@@ -26,22 +28,7 @@ Answer = Callable[[Any, Any], tuple[Any, Any]]
 
 _LABELS = ("labels", "label", "targets", "target", "y")
 _MEND = "give `monitor.answer` a function of (module, batch) that returns (logits [B, C], labels [B])"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Answered:
-    """What a module says about records, in their order, on the CPU.
-
-    Attributes:
-        score_N: float64; log p of the record's own class, at most 0: the score of the loss attack. NaN where the
-            module gave no number.
-        is_correct_N: bool.
-        label_N: int64.
-    """
-
-    score_N: Tensor
-    is_correct_N: Tensor
-    label_N: Tensor
+_COLUMNS = 3  # score, whether correct, label
 
 
 def parts_of(batch: Any) -> tuple[Any, Any]:
@@ -87,26 +74,86 @@ class Reading:
         form: of the outputs.
         one: what one number a record is.
         found: what is unlike a plain forward with a tensor, in a clause; "" for nothing.
+        task: what labels and outputs are.
+        num_outputs: how many outputs, and as many labels or numbers, a record has; of classes not asked for.
     """
 
     answer: Answer
-    form: AnswerForm = "logits"
+    form: OutputForm = "logits"
     one: OneNumber = "logit"
     found: str = ""
+    task: Task = field(default_factory=Classification)
+    num_outputs: int = 0
+
+    @property
+    def width(self) -> int:
+        """How many columns `table` has."""
+        return _COLUMNS if self.task.has_classes else 2 * self.num_outputs
+
+    def labels(self, label_B: Tensor, output: Tensor) -> Tensor:
+        """Labels as the task holds them, a row for each record or a class.
+
+        Raises:
+            InputError: they are none of the task.
+        """
+        if self.task.has_classes:
+            return _as_classes(label_B, output)
+        return _without_classes(label_B, self.task)
+
+    def table(self, output: Tensor, label_N: Tensor) -> Tensor:
+        """What is known of records, in their order, float64 `[N, width]` on the CPU.
+
+        Of classes: log p of the record's own class, at most 0, the score of the loss attack; whether it is predicted;
+        the class. A score is NaN where the module gave no number. Else the answers, and the labels.
+        """
+        if not self.task.has_classes:
+            return torch.cat([self.task.answers(output, self.form).double(), label_N.double()], 1)
+        score_N, is_correct_N = scored(output, label_N, self.form)
+        return torch.stack([score_N, is_correct_N.double(), label_N.double()], 1)
+
+    def look(self, of_members: Tensor, of_others: Tensor, *, epoch: int, step: int, seed: int) -> Look:
+        """The figures of these tables."""
+        table = torch.cat([of_members, of_others])
+        is_member_N = torch.arange(len(table)) < len(of_members)
+        about = {"epoch": epoch, "step": step, "seed": seed}
+        if not self.task.has_classes:
+            answer_NC, label_NX = self._parts(table)
+            return look_at_task(self.task, answer_NC, label_NX, is_member_N, **about)
+        score_N, is_correct_N, label_N = table.unbind(1)
+        return look_at(score_N, is_correct_N > 0, label_N.long(), is_member_N, **about)
+
+    def scores(self, of_members: Tensor, of_others: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of the members, and their labels."""
+        M = len(of_members)
+        if self.task.has_classes:
+            return of_members[:, 0], of_members[:, -1].long()
+        table = torch.cat([of_members, of_others])
+        answer_NC, label_NX = self._parts(table)
+        score_N = scores_of(self.task, answer_NC, label_NX, torch.arange(len(table)) < M)
+        return score_N[:M], label_NX[:M].squeeze(1)
+
+    def _parts(self, table: Tensor) -> tuple[Tensor, Tensor]:
+        """Answers and labels of a task without classes."""
+        return table[:, : self.num_outputs].float(), table[:, self.num_outputs :].float()
 
 
-def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answer | None, *, seed: int) -> Reading:
+def reading_of(
+    trainer: Any, module: Any, sides: Sequence[RecordSample], answer: Answer | None, *, task: Task, seed: int
+) -> Reading:
     """How a module is to be asked, by the rules of an audit, from the first batch of members.
 
     Args:
         sides: members and non-members, whose labels say how many classes there are.
         answer: a user's function that stands in for the module.
+        task: what the labels are.
 
     Raises:
         InputError: the module fails, several outputs could be meant, or labels or outputs have another form.
     """
     with isolated(seed, "monitor", "answers"), _as_in_validation(trainer, module):
         batch, way = _prepared(trainer, module, sides[0].batch(0)), None
+        if not task.has_classes:
+            return _reading_without_classes(module, batch, answer, task, sides[0].name)
         if answer is None:
             inputs, _ = parts_of(batch)
             try:
@@ -115,7 +162,7 @@ def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answ
             except InputError as error:
                 raise InputError(f"{str(error).removesuffix('.')}; or {_MEND}.") from error
             answer = partial(module_answer, way=way)
-        output, _ = _answer(module, batch, answer, sides[0].name)
+        output, label_B = _answer(module, batch, answer, sides[0].name)
         if way is not None:
             _warn_of_reconstruction(module, inputs, output, num_classes)
 
@@ -127,7 +174,36 @@ def reading_of(trainer: Any, module: Any, sides: Sequence[Records], answer: Answ
             return Reading(answer=answer, one=one, form="probabilities" if one == "probability" else "logits")
         is_shares = are_shares(module, batch, output, numbers)
         form = "probabilities" if is_shares else form_of(output)
+        names = tuple(map(str, range(output.shape[1])))
+        task.check(_as_classes(label_B.detach().cpu(), output), names, "monitor")
     return Reading(answer=answer, form=form, found="" if way is None else way.found)
+
+
+def _reading_without_classes(module: Any, batch: Any, answer: Answer | None, task: Task, name: str) -> Reading:
+    """As `reading_of`, where a record has numbers or several labels, and the module gives one output for each."""
+    found = ""
+    if answer is None:
+        inputs, label_B = parts_of(batch)
+        num_outputs = _without_classes(label_B, task).shape[1]
+        try:
+            way = way_of(module, inputs, num_outputs, task=task)
+        except InputError as error:
+            raise InputError(f"{str(error).removesuffix('.')}; or {_MEND}.") from error
+        answer, found = partial(module_answer, way=way), way.found
+    output, label_B = _answer(module, batch, answer, name)
+    shape = _without_classes(label_B, task).shape
+    if output.reshape(len(output), -1).shape != shape:
+        raise InputError(
+            f"The module {type(module).__name__} gives {list(output.shape)} for labels of {list(label_B.shape)}, and "
+            f"under task={task.name} each label has an output of its own; {_MEND}."
+        )
+
+    def numbers(module: Any, batch: Any) -> Tensor:
+        return answer(module, batch)[0]  # type: ignore[no-any-return]
+
+    is_shares = task.can_be_right and are_shares(module, batch, output, numbers)
+    form: OutputForm = "probabilities" if is_shares else "logits"
+    return Reading(answer=answer, form=form, one="itself", found=found, task=task, num_outputs=shape[1])
 
 
 def _warn_of_reconstruction(module: Any, inputs: Any, output: Tensor, num_classes: int) -> None:
@@ -141,7 +217,7 @@ def _warn_of_reconstruction(module: Any, inputs: Any, output: Tensor, num_classe
         )
 
 
-def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
+def _num_classes(trainer: Any, module: Any, sides: Sequence[RecordSample]) -> int:
     """How many classes the labels of the records show, of those that are kept in memory, on all processes."""
     most = 2
     for records in sides:
@@ -159,8 +235,8 @@ def _num_classes(trainer: Any, module: Any, sides: Sequence[Records]) -> int:
     return most
 
 
-def answers(trainer: Any, module: Any, records: Records, reading: Reading, *, places: range, seed: int) -> Answered:
-    """What a module says about the records of some batches.
+def answers(trainer: Any, module: Any, records: RecordSample, reading: Reading, *, places: range, seed: int) -> Tensor:
+    """What a module says about the records of some batches (`Reading.table`).
 
     The module is in eval mode, without gradients, under the Trainer's precision, and the Trainer says that it
     validates, so that hooks which augment batches in training leave these alone. Afterwards every layer has its mode,
@@ -175,9 +251,9 @@ def answers(trainer: Any, module: Any, records: Records, reading: Reading, *, pl
             batch = _prepared(trainer, module, records.batch(place))
             output, label_B = _answer(module, batch, reading.answer, records.name)
             output = output.detach().cpu()
-            labels.append(_as_classes(label_B.detach().cpu(), output))
+            labels.append(reading.labels(label_B.detach().cpu(), output))
             outputs.append(columns(output.double(), reading.one) if output.ndim == 1 else output)
-    return scored(torch.cat(outputs), torch.cat(labels), reading.form)
+    return reading.table(torch.cat(outputs), torch.cat(labels))
 
 
 def _prepared(trainer: Any, module: Any, batch: Any) -> Any:
@@ -218,16 +294,13 @@ def _as_in_validation(trainer: Any, module: Any) -> Iterator[None]:
             trainer.state.stage = stage
 
 
-def scored(output: Tensor, label_N: Tensor, form: AnswerForm) -> Answered:
-    """The scores of the loss attack and of the gap attack, through the statistics of these attacks."""
+def scored(output: Tensor, label_N: Tensor, form: OutputForm) -> tuple[Tensor, Tensor]:
+    """The scores of the loss attack, float64, and of the gap attack, bool, through the statistics of these attacks."""
     log_probability_NC = Classification().answers(output, form)
     signals = Signals(log_probability_KANC=log_probability_NC[None, None])
     is_number_N = log_probability_NC.isfinite().all(1)
-    return Answered(
-        score_N=log_confidence(signals, label_N)[0].where(is_number_N, torch.nan),
-        is_correct_N=correctness(signals, label_N)[0] > 0,
-        label_N=label_N,
-    )
+    score_N = log_confidence(signals, label_N)[0].where(is_number_N, torch.nan)
+    return score_N, correctness(signals, label_N)[0] > 0
 
 
 def _check(output: Any, label_B: Any, module: Any) -> None:
@@ -242,6 +315,16 @@ def _check(output: Any, label_B: Any, module: Any) -> None:
             f"The module {name} gives {list(output.shape)} for labels of {labels}; a monitor needs logits [B, C] and "
             f"labels [B]; {_MEND}."
         )
+
+
+def _without_classes(label_B: Any, task: Task) -> Tensor:
+    """Labels `[B, X]`, a column for each label or number.
+
+    Raises:
+        InputError: they are none of the task.
+    """
+    label_BX = as_labels(label_B, None, "monitor", task).label_N
+    return label_BX.reshape(len(label_BX), -1).cpu()
 
 
 def _as_classes(label_B: Tensor, output: Tensor) -> Tensor:
@@ -264,6 +347,6 @@ def _as_classes(label_B: Tensor, output: Tensor) -> Tensor:
     few = label_B.flatten()[:3].tolist()
     raise InputError(
         f"Labels of shape {list(label_B.shape)} begin with {few}, and a monitor needs one class from 0 to "
-        f"{num_classes - 1} for each record (numbers to be predicted and several labels a record have no attack here); "
+        f"{num_classes - 1} for each record; of numbers to be predicted, or several labels, set `monitor.task`, else "
         f"{_MEND}."
     )

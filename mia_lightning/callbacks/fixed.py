@@ -11,7 +11,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info
 from torch.utils.data import default_collate
 
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.records import RecordSample
 from mia_lightning.datasets.own.chains import Chain
 from mia_lightning.datasets.own.filling import read
 from mia_lightning.datasets.own.items import ItemError, as_record
@@ -73,7 +73,7 @@ class _Collated:
         return self.collate(self.items)
 
 
-def both_fixed(members: Records, held_out: Records, *, seed: int) -> tuple[Records, Records]:
+def both_fixed(members: RecordSample, held_out: RecordSample, *, seed: int) -> tuple[RecordSample, RecordSample]:
     """Members and held-out records whose batches are the same each time that they are fetched.
 
     Random steps of a transform that are known are left out. Members are taken through the transform of the held-out
@@ -88,7 +88,9 @@ def both_fixed(members: Records, held_out: Records, *, seed: int) -> tuple[Recor
         return _fixed(members, known, others, "monitor.train_records"), others
 
 
-def _fixed(records: Records, known: list[tuple[Any, Chain]], like: Records | None, setting: str) -> Records:
+def _fixed(
+    records: RecordSample, known: list[tuple[Any, Chain]], like: RecordSample | None, setting: str
+) -> RecordSample:
     """The records of one side.
 
     Args:
@@ -128,7 +130,7 @@ def _fixed(records: Records, known: list[tuple[Any, Chain]], like: Records | Non
     return replace(found, collate=_fixed_collate(found, like, setting)).anew()
 
 
-def _fixed_collate(records: Records, like: Records | None, setting: str) -> Callable[[list[Any]], Any]:
+def _fixed_collate(records: RecordSample, like: RecordSample | None, setting: str) -> Callable[[list[Any]], Any]:
     """The collation of the records, or that of others, or torch's, where it makes the same batch twice."""
     items = [records.dataset[i] for i in records.index_N[:_TRIED].tolist()]
     for collate in (records.collate, default_collate if like is None else like.collate):

@@ -1,11 +1,13 @@
 """One look: how far a model's losses give its training records away, beside how far it overfits."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mia_lightning.attacks.statistics import log_confidence
 from mia_lightning.metrics.figures import Figure, limited
 from mia_lightning.metrics.intervals.areas import auc_interval
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
@@ -13,6 +15,8 @@ from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.operating_point import operating_point_figures
 from mia_lightning.metrics.ranking import tpr_figures
 from mia_lightning.metrics.roc import roc
+from mia_lightning.tasks import Task
+from mia_lightning.training.signals import Signals
 
 MAX_FPR = 0.01
 FEWEST_OF_A_CLASS = 5  # of either kind, for a class to have figures
@@ -26,11 +30,14 @@ class Look:
         epoch: as Lightning counts, from 0.
         step: optimiser steps so far.
         num_members, num_nonmembers: that were looked at.
-        train_accuracy, test_accuracy: on the members and on the non-members that were looked at.
-        gap, gap_low, gap_high: train accuracy − test accuracy: overfitting, and the advantage of the gap attack.
+        train_accuracy, test_accuracy: on the members and on the non-members that were looked at; where there are no
+            classes the utility of the task, such as R².
+        gap, gap_low, gap_high: train accuracy − test accuracy: overfitting, and the advantage of the gap attack. Of
+            another utility the limits are None.
         auc, auc_low, auc_high: of the loss attack; None where the module gave no numbers.
         tpr, tpr_low, tpr_high: of the loss attack at a false-positive rate of 1 %; None below 100 non-members.
-        exposed_class: the class whose lower limit of the AUC is the largest; None where no class has enough records.
+        exposed_class: the class, label or range of values whose lower limit of the AUC is the largest; None where none
+            has enough records.
         exposed_auc, exposed_low, exposed_high: of this class, with limits that hold for all classes at once.
         reason: why figures are missing; None where they are not.
     """
@@ -107,25 +114,87 @@ def look_at(
     """
     n1 = int(is_member_N.sum())
     n0 = len(is_member_N) - n1
+    right, alarms = int((is_correct_N & is_member_N).sum()), int((is_correct_N & ~is_member_N).sum())
+    gap = operating_point_figures(right, alarms, n1, n0)["advantage"]
+    overfit = {
+        "train_accuracy": right / n1,
+        "test_accuracy": alarms / n0,
+        "gap": gap.value,
+        "gap_low": gap.low,
+        "gap_high": gap.high,
+    }
+    return _looked(score_N, _of_classes(label_N), is_member_N, overfit, epoch=epoch, step=step, seed=seed)
+
+
+def scores_of(task: Task, answer_NC: Tensor, label_NX: Tensor, is_member_N: Tensor) -> Tensor:
+    """The scores of the loss attack, float64 `[N]`, for a task without classes; NaN where an answer is not finite.
+
+    Numbers are read in units of their residuals on the non-members.
+
+    Args:
+        answer_NC, label_NX: of the task, a column for each number or label.
+    """
+    unit_D = task.unit(answer_NC[None], label_NX, ~is_member_N[None])
+    signals = Signals(log_probability_KANC=answer_NC[None, None], task=task, unit_D=unit_D)
+    return log_confidence(signals, label_NX)[0].where(answer_NC.isfinite().all(1), torch.nan)
+
+
+def look_at_task(
+    task: Task,
+    answer_NC: Tensor,
+    label_NX: Tensor,
+    is_member_N: Tensor,
+    *,
+    epoch: int = 0,
+    step: int = 0,
+    seed: int = 0,
+) -> Look:
+    """The figures of one look for a task without classes; arguments as of `scores_of` and `look_at`."""
+    sides = [(answer_NC[side_N], label_NX[side_N]) for side_N in (is_member_N, ~is_member_N)]
+    train, test = (_number(task.utility_of(*side)) for side in sides)
+    gap = None if train is None or test is None else train - test
+    names = tuple(map(str, range(label_NX.shape[1])))
+    return _looked(
+        scores_of(task, answer_NC, label_NX, is_member_N),
+        task.strata(label_NX, names).of_SN,
+        is_member_N,
+        {"train_accuracy": train, "test_accuracy": test, "gap": gap},
+        epoch=epoch,
+        step=step,
+        seed=seed,
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _looked(
+    score_N: Tensor,
+    of_SN: Tensor,
+    is_member_N: Tensor,
+    overfit: dict[str, Any],
+    *,
+    epoch: int,
+    step: int,
+    seed: int,
+) -> Look:
+    """The figures of scores, and the most exposed part `[S, N]` of the records, beside what is known of overfitting."""
+    n1 = int(is_member_N.sum())
+    n0 = len(is_member_N) - n1
     about: dict[str, Any] = {"epoch": epoch, "step": step, "num_members": n1, "num_nonmembers": n0}
     num_nan = int(score_N.isnan().sum())
     if num_nan:
         return Look(**about, reason=f"the module gave no finite numbers for {num_nan} of {len(score_N)} records")
-    right, alarms = int((is_correct_N & is_member_N).sum()), int((is_correct_N & ~is_member_N).sum())
-    gap = operating_point_figures(right, alarms, n1, n0)["advantage"]
     curve = roc(score_N, is_member_N)
     low, high, _ = auc_interval(curve)
     tpr = tpr_figures(curve, [MAX_FPR])[f"{MAX_FPR:g}"]
     if tpr.value is not None:
         tpr = limited(tpr, Bootstrap(seed=seed, attack="loss").tpr_at_fpr(curve, MAX_FPR))
-    exposed = most_exposed_class(score_N, label_N, is_member_N)
+    exposed = _most_exposed(score_N, of_SN, is_member_N)
     return Look(
         **about,
-        train_accuracy=right / n1,
-        test_accuracy=alarms / n0,
-        gap=gap.value,
-        gap_low=gap.low,
-        gap_high=gap.high,
+        **overfit,
         auc=curve.auc,
         auc_low=low,
         auc_high=high,
@@ -141,12 +210,21 @@ def most_exposed_class(score_N: Tensor, label_N: Tensor, is_member_N: Tensor) ->
 
     Classes with fewer than five members or non-members are left out. None where all are.
     """
-    num_classes = int(label_N.max()) + 1
-    counts = [torch.bincount(label_N[kind_N], minlength=num_classes) for kind_N in (is_member_N, ~is_member_N)]
+    return _most_exposed(score_N, _of_classes(label_N), is_member_N)
+
+
+def _of_classes(label_N: Tensor) -> Tensor:
+    """Bool `[C, N]`: whether a record is of each class up to the largest."""
+    return label_N == torch.arange(int(label_N.max()) + 1)[:, None]
+
+
+def _most_exposed(score_N: Tensor, of_SN: Tensor, is_member_N: Tensor) -> tuple[int, Figure] | None:
+    """As `most_exposed_class`, of any parts of the records."""
+    counts = [(of_SN & kind_N).sum(1) for kind_N in (is_member_N, ~is_member_N)]
     compared = torch.minimum(*counts).ge(FEWEST_OF_A_CLASS).nonzero().squeeze(1).tolist()
     found = []
     for label in compared:
-        own_N = label_N == label
+        own_N = of_SN[label]
         curve = roc(score_N[own_N], is_member_N[own_N])
         figure = Figure(value=curve.auc, n=int(own_N.sum()))
         found.append((label, limited(figure, auc_interval(curve, tail=TAIL / len(compared)))))

@@ -9,11 +9,11 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.audit import audit
-from mia_lightning.callbacks.answers import Answer, Answered, Reading, answers, reading_of
+from mia_lightning.callbacks.answers import Answer, Reading, answers, reading_of
 from mia_lightning.callbacks.bases import Callback
-from mia_lightning.callbacks.look import Look, look_at
+from mia_lightning.callbacks.look import Look
 from mia_lightning.callbacks.picture import Picture, leakage_picture
-from mia_lightning.callbacks.records import Records
+from mia_lightning.callbacks.records import RecordSample
 from mia_lightning.callbacks.screening import Screening, screening
 from mia_lightning.callbacks.sides import Sides, sides_of, warn_of_choices
 from mia_lightning.callbacks.trace import Trace
@@ -23,6 +23,7 @@ from mia_lightning.reports.schema import AuditReport
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, AtLeast2, Has, Text
 from mia_lightning.settings.words import Words
+from mia_lightning.tasks import NamedTask, Task, as_task
 
 _Dataset = Annotated[
     Any,
@@ -50,16 +51,21 @@ class Fitted:
     datamodule: Any
     train_dataloader: Any
     val_dataloaders: Any
-    members: Records
-    nonmembers: Records
+    members: RecordSample
+    nonmembers: RecordSample
 
-    def data(self, train_records: Any, held_out_records: Any) -> Any:
-        """The DataModule, or the sets of the loaders; datasets that a monitor was given take their places."""
+    def data(self, train_records: Any, held_out_records: Any, task: Task | None = None) -> Any:
+        """The DataModule, or the sets of the loaders; datasets that a monitor was given take their places.
+
+        Args:
+            task: what the labels of the sets are; None for classes.
+        """
         if train_records is None and held_out_records is None and self.datamodule is not None:
             return self.datamodule
         return Population.of(
             self.train_dataloader if train_records is None else train_records,
             nonmembers=self.val_dataloaders if held_out_records is None else held_out_records,
+            task=task,
         )
 
 
@@ -84,9 +90,12 @@ class LeakageMonitor(Callback):
         held_out_records: a dataset of records that the model is not trained on; by default that of the (first)
             validation loader.
         answer: a function of (module, batch) that gives logits `[B, C]`, or probabilities, and labels `[B]`; by default
-            the batch is (inputs, labels), and the module is asked for the inputs as in an audit.
+            the batch is (inputs, labels), and the module is asked for the inputs as in an audit. Under another `task`
+            it gives an output for each label or number, and these.
         seed: of the samples.
         prefix: with which the names of the metrics begin; two monitors of one Trainer need two.
+        task: what a label is, as of an audit: `multilabel`, `regression`, an object; None for classes. Utility then
+            stands where accuracy does, without limits, and labels or ranges of the value where classes do.
 
     Attributes:
         trace: a table with a row for each look.
@@ -107,12 +116,14 @@ class LeakageMonitor(Callback):
         answer: Callable[..., Any] | None = None,
         seed: AtLeast0 = 0,
         prefix: Text = "leakage",
+        task: NamedTask = None,
     ) -> None:
         super().__init__()
         self.members, self.nonmembers = members, nonmembers
         self.every_n_epochs, self.seed, self.prefix = every_n_epochs, seed, prefix
         self.train_records, self.held_out_records = train_records, held_out_records
         self.answer: Answer | None = answer
+        self.task = task
         self.trace = Trace()
         self.fitted: Fitted | None = None
         self._sides: Sides | None = None
@@ -177,7 +188,7 @@ class LeakageMonitor(Callback):
             )
         self._record_N = sides.members.index_N
         both = (sides.members, sides.nonmembers)
-        self._reading = reading_of(trainer, pl_module, both, self.answer, seed=self.seed)
+        self._reading = reading_of(trainer, pl_module, both, self.answer, task=as_task(self.task), seed=self.seed)
         for records in both:
             answers(trainer, pl_module, records, self._reading, places=range(1), seed=self.seed)
         if self._reading.found:
@@ -213,40 +224,28 @@ class LeakageMonitor(Callback):
 
     def _look(self, trainer: Any, pl_module: Any) -> None:
         assert self._sides is not None, "records are chosen when training starts"
-        of_members, of_others = self._answered(trainer, pl_module, self._sides)
-        score_N, is_correct_N, label_N = (
-            torch.cat([getattr(side, name) for side in (of_members, of_others)])
-            for name in ("score_N", "is_correct_N", "label_N")
-        )
-        look = look_at(
-            score_N,
-            is_correct_N,
-            label_N,
-            torch.arange(len(score_N)) < len(of_members.score_N),
-            epoch=trainer.current_epoch,
-            step=trainer.global_step,
-            seed=self.seed,
-        )
+        assert self._reading is not None, "it is found out when training starts"
+        tables = self._answered(trainer, pl_module, self._sides, self._reading)
+        look = self._reading.look(*tables, epoch=trainer.current_epoch, step=trainer.global_step, seed=self.seed)
         self.trace.append(look)
         if look.reason is not None:
             rank_zero_warn(f"After epoch {look.epoch} the leakage monitor has no figures: {look.reason}.")
         else:
-            self._loss_LN.append(-of_members.score_N.float())  # which it was computed in
-            self._label_N = of_members.label_N
+            score_N, self._label_N = self._reading.scores(*tables)
+            self._loss_LN.append(-score_N.float())  # which it was computed in
         for name, value in look.metrics(self.prefix).items():
             pl_module.log(name, value, batch_size=1, sync_dist=trainer.world_size > 1)  # equal on all processes
 
-    def _answered(self, trainer: Any, pl_module: Any, sides: Sides) -> tuple[Answered, Answered]:
+    def _answered(self, trainer: Any, pl_module: Any, sides: Sides, reading: Reading) -> tuple[Tensor, Tensor]:
         """What the module answers for both kinds, on every process, of which each asks about its share of batches."""
-        assert self._reading is not None, "it is found out when training starts"
-        found: list[Answered | None] = []
+        found: list[Tensor | None] = []
         for records in (sides.members, sides.nonmembers):
             places = range(trainer.global_rank, records.num_batches, trainer.world_size)
             found.append(
-                answers(trainer, pl_module, records, self._reading, places=places, seed=self.seed) if places else None
+                answers(trainer, pl_module, records, reading, places=places, seed=self.seed) if places else None
             )
         first, second = (
-            sides.joined(trainer, records, each)
+            sides.joined(trainer, records, each, reading.width)
             for records, each in zip((sides.members, sides.nonmembers), found, strict=True)
         )
         return first, second
@@ -269,7 +268,7 @@ class LeakageMonitor(Callback):
         Raises:
             InputError: no look has figures.
         """
-        return leakage_picture(self.trace, limit)
+        return leakage_picture(self.trace, limit, as_task(self.task).utility)
 
     def audit(self, **fields: Any) -> AuditReport:
         """The full audit of what was fitted: shadow models of the same module, data and settings, and their attacks.
@@ -286,8 +285,10 @@ class LeakageMonitor(Callback):
         """
         if self.fitted is None:
             raise InputError("The monitor has seen no fit that could be audited; call trainer.fit with it first.")
+        if self.task is not None:
+            fields.setdefault("task", self.task)
         if "data" not in fields and "datamodule" not in fields:
-            fields["data"] = self.fitted.data(self.train_records, self.held_out_records)
+            fields["data"] = self.fitted.data(self.train_records, self.held_out_records, fields.get("task"))
         return audit(trainer=self.fitted.trainer, **fields)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:

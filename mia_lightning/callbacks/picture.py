@@ -34,22 +34,23 @@ class Picture:
         return self.content
 
 
-def leakage_picture(looks: Sequence[Look], limit: float | None = None) -> Picture:
+def leakage_picture(looks: Sequence[Look], limit: float | None = None, utility: str = "accuracy") -> Picture:
     """AUC of the loss attack with its 95 % interval, and the generalisation gap, over the epochs.
 
     Args:
         limit: an AUC that is drawn as a line.
+        utility: whose gap it is.
 
     Raises:
         InputError: no look has figures.
     """
-    figure = leakage_figure(looks, limit)
+    figure = leakage_figure(looks, limit, utility)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, facecolor="white", metadata={"Software": None})
     return Picture(buffer.getvalue())
 
 
-def leakage_figure(looks: Sequence[Look], limit: float | None = None) -> Figure:
+def leakage_figure(looks: Sequence[Look], limit: float | None = None, utility: str = "accuracy") -> Figure:
     """As `leakage_picture`, of matplotlib."""
     seen = [look for look in looks if look.auc is not None and look.gap is not None]
     if not seen:
@@ -71,7 +72,7 @@ def leakage_figure(looks: Sequence[Look], limit: float | None = None) -> Figure:
         _across(top, limit, f"limit {limit:g}", LIGHT["--series-4"], "-.")
     bottom.plot(epochs, [look.gap for look in seen], color=second, label="generalisation gap", **style)
     _across(bottom, 0.0, "", LIGHT["--muted"], ":")
-    for axes, title, side in ((top, "Leakage", "AUC"), (bottom, "Overfitting", "train − test accuracy")):
+    for axes, title, side in ((top, "Leakage", "AUC"), (bottom, "Overfitting", f"train − test {utility}")):
         styled(axes, title)
         axes.set_ylabel(side, color=LIGHT["--muted"], fontsize=10)
         axes.legend(frameon=False, fontsize=9, labelcolor=LIGHT["--ink"], loc="upper left", bbox_to_anchor=(1.01, 1.0))

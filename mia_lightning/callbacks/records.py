@@ -25,7 +25,7 @@ KEPT_BYTES = 2**28  # of collated batches, which are otherwise fetched again for
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Records:
+class RecordSample:
     """Some records of a dataset, in batches that are the same at each look.
 
     Attributes:
@@ -82,22 +82,22 @@ class Records:
             found += [blake2b(row.numpy().tobytes()).digest() for row in rows]
         return found
 
-    def sampled(self, count: int | None, seed: int) -> "Records":
+    def sampled(self, count: int | None, seed: int) -> "RecordSample":
         """At most so many of these records, drawn by name; all of them for None."""
         if count is None or count >= len(self):
             return self
         drawn = torch.randperm(len(self), generator=generator(seed, "monitor", self.name))[:count]
         return replace(self, index_N=self.index_N[drawn.sort().values]).anew()
 
-    def anew(self) -> "Records":
+    def anew(self) -> "RecordSample":
         """These records, none of which is kept yet."""
         return replace(self, _kept={}, _room=[KEPT_BYTES])
 
 
-def records_of(dataset: Any, loader: Any, *, name: str) -> Records:
+def records_of(dataset: Any, loader: Any, *, name: str) -> RecordSample:
     """All records of a dataset that a user gave, collated as `loader` does."""
     is_loader = isinstance(loader, DataLoader)
-    return Records(
+    return RecordSample(
         dataset=dataset,
         index_N=torch.arange(len(dataset)),
         collate=(loader.collate_fn or default_collate) if is_loader else default_collate,
@@ -106,7 +106,7 @@ def records_of(dataset: Any, loader: Any, *, name: str) -> Records:
     )
 
 
-def records_of_loader(loader: Any, *, name: str, setting: str) -> Records:
+def records_of_loader(loader: Any, *, name: str, setting: str) -> RecordSample:
     """The records that a loader deals: all of its dataset, or those that its sampler names.
 
     Raises:
@@ -138,7 +138,7 @@ def records_of_loader(loader: Any, *, name: str, setting: str) -> Records:
     return records
 
 
-def first_records(records: Records, loader: Any, batches: float) -> tuple[Records, bool]:
+def first_records(records: RecordSample, loader: Any, batches: float) -> tuple[RecordSample, bool]:
     """The records of the first `batches` batches, where the loader deals them in order; whether it does.
 
     With `limit_train_batches` a model trains on no others.
@@ -150,12 +150,12 @@ def first_records(records: Records, loader: Any, batches: float) -> tuple[Record
     return replace(records, index_N=records.index_N[:most]).anew(), True
 
 
-def shared(first: Records, second: Records) -> int:
+def shared(first: RecordSample, second: RecordSample) -> int:
     """How many records of `first` are records of `second` as well, by their place in the same underlying dataset."""
     return len(_origins(first) & _origins(second))
 
 
-def _origins(records: Records) -> set[tuple[int, int]]:
+def _origins(records: RecordSample) -> set[tuple[int, int]]:
     places = places_of(records.dataset, [], records.index_N.tolist())
     return {
         _origin(places.leaves[leaf], index)

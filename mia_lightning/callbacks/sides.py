@@ -7,14 +7,19 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from mia_lightning.callbacks.answers import Answered
 from mia_lightning.callbacks.fixed import both_fixed
-from mia_lightning.callbacks.records import Records, draws_again, first_records, records_of, records_of_loader, shared
+from mia_lightning.callbacks.records import (
+    RecordSample,
+    draws_again,
+    first_records,
+    records_of,
+    records_of_loader,
+    shared,
+)
 from mia_lightning.errors import InputError
 
 _SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 MOST_EQUAL = 0.01  # of the held-out records, that may equal training records unsaid
-_COLUMNS = 3  # score, whether correct, label
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,33 +31,31 @@ class Sides:
         of_validation: whether the non-members are those of the validation loader.
     """
 
-    members: Records
-    nonmembers: Records
+    members: RecordSample
+    nonmembers: RecordSample
     of_validation: bool
 
-    def joined(self, trainer: Any, records: Records, own: Answered | None) -> Answered:
-        """What all processes found for their shares of batches, in the order of the records.
+    def joined(self, trainer: Any, records: RecordSample, own: Tensor | None, width: int) -> Tensor:
+        """What all processes found for their shares of batches, in the order of the records: `[N, width]` float64.
 
         Args:
-            own: of this process; None where it had no share.
+            own: of this process (`Reading.table`); None where it had no share.
         """
         if trainer.world_size == 1:
             assert own is not None, "the only process has all batches"
             return own
         size, world = records.batch_size, trainer.world_size
         most = -(-records.num_batches // world) * size
-        padded = torch.zeros(most, _COLUMNS, dtype=torch.float64)
+        padded = torch.zeros(most, width, dtype=torch.float64)
         if own is not None:
-            columns = torch.stack([own.score_N, own.is_correct_N.double(), own.label_N.double()], 1)
-            padded[: len(columns)] = columns
+            padded[: len(own)] = own
         every = trainer.strategy.all_gather(padded.to(trainer.strategy.root_device)).cpu()
         parts: list[Tensor] = []
         for place in range(records.num_batches):
             start = place // world * size
             length = min(size, len(records) - place * size)
             parts.append(every[place % world, start : start + length])
-        score_N, is_correct_N, label_N = torch.cat(parts).unbind(1)
-        return Answered(score_N=score_N, is_correct_N=is_correct_N > 0, label_N=label_N.long())
+        return torch.cat(parts)
 
 
 def sides_of(settings: Any, trainer: Any) -> Sides:
@@ -106,7 +109,7 @@ def _warn_of_equal_records(sides: Sides, trainer: Any) -> None:
         )
 
 
-def _held_out(settings: Any, trainer: Any) -> tuple[Records, bool]:
+def _held_out(settings: Any, trainer: Any) -> tuple[RecordSample, bool]:
     """The records that the model is not trained on, and whether the validation loader gives them."""
     if settings.held_out_records is not None:
         return records_of(settings.held_out_records, trainer.train_dataloader, name="held-out"), False
@@ -131,7 +134,7 @@ def _held_out(settings: Any, trainer: Any) -> tuple[Records, bool]:
     return records_of_loader(loaders, name="held-out", setting="monitor.held_out_records"), True
 
 
-def _seen(members: Records, loader: Any, trainer: Any) -> Records:
+def _seen(members: RecordSample, loader: Any, trainer: Any) -> RecordSample:
     """The records that the model trains on, where the Trainer takes a part of its batches alone."""
     each = (
         min(trainer.num_training_batches, len(loader)) if hasattr(loader, "__len__") else trainer.num_training_batches
@@ -156,7 +159,7 @@ def _leaves_out_the_last_alone(loader: Any, batches: float) -> bool:
     return bool(loader.drop_last) and batches >= len(loader) and not draws_again(loader)
 
 
-def _sample(records: Records, count: int | str, seed: int, name: str) -> Records:
+def _sample(records: RecordSample, count: int | str, seed: int, name: str) -> RecordSample:
     """Refuse what is too little for an interval, and say where there are fewer records than asked for.
 
     Raises:

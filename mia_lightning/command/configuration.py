@@ -1,6 +1,6 @@
 """The configuration of a run, checked before anything heavy is imported."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mia_lightning.command.mistakes import NODES, config_directory
@@ -8,7 +8,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.gate import Gate, gate_from
 from mia_lightning.run.about import About
 from mia_lightning.settings import settings
-from mia_lightning.settings.kinds import AtLeast0, CanaryKind, OutputForm, Place, Text
+from mia_lightning.settings.kinds import AtLeast0, CanaryKind, FromList, OutputForm, Place, Text
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.shadows.shard import Shard
 from mia_lightning.store.artefacts import Store
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 Section = Mapping[str, Any]
+Remedies = Annotated[Literal["all"] | Annotated[Sequence[Text], FromList], Words("all, or names of remedies")]
 Changes = Annotated[Section, Words("the settings that differ"), Such("{epochs:20}")]
 
 
@@ -54,6 +55,7 @@ class Configuration:
         estimate: whether the run is only to say what it would take.
         output: what goes to stdout.
         scale, scales, comparison, experiments: of experiments.
+        remedies: of experiment=remedies, `all` that apply or some of their names; None for other runs.
         dataset, task, membership, model, target, shadow, training, trainer, logger: what they make, by `_target_`.
         attack: such sections by the names of attacks.
         defense: such sections by the names of defences, and `adaptive`.
@@ -97,6 +99,7 @@ class Configuration:
     scales: Section | None = None
     comparison: Any = None
     experiments: Any = None
+    remedies: Remedies | None = None
     experiment: Section | None = None
 
     def __post_init__(self) -> None:

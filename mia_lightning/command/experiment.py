@@ -16,6 +16,7 @@ from mia_lightning.command.forms import ComparisonForm, EntryForm, ScaleForm, Va
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory, is_bad_input, translate
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
+from mia_lightning.comparison.differences.variants import differences_of
 from mia_lightning.comparison.files import save_comparison, save_index
 from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
@@ -166,6 +167,7 @@ def _compared(
         source=settings["source"],
         command=" ".join(["mia-lightning", *overrides]),
         seconds=time.perf_counter() - started,
+        differences=differences_of(variants, folder),
     )
     save_comparison(comparison, folder)
     return comparison, code
@@ -190,7 +192,7 @@ class _Kept:
             InputError: it cannot be used.
         """
         settings = {name: value for name, value in job.content["dataset"].items() if name != "train_size"}
-        key = _canonical(settings)
+        key = _canonical([settings, job.content["task"]])
         place = _canonical([settings["_target_"], settings.get("root"), settings.get("path")])
         if place in self._absent:
             raise self._absent[place]
@@ -226,12 +228,12 @@ def depends_on(job: Job) -> dict[str, Any]:
     from mia_lightning.defenses.interface import split_defenses
 
     content, configuration = job.content, job.configuration
-    names = ("seed", "dataset", "canary", "membership", "model", "target", "shadow", "training", "trainer", "guess")
+    names = ("seed", "dataset", "task", "canary", "membership", "model", "target", "shadow", "training", "trainer")
     trainings = {each.name for each in split_defenses(job.defenses)[1]}
     asks = "real.Real" not in content["shadow"]["_target_"]
     made = {name: node for name, node in configuration.defenses.items() if asks or name in trainings}
     return {
-        **{name: content[name] for name in names},
+        **{name: content[name] for name in (*names, "guess")},
         "defense": made,
         "adaptive": configuration.defense["adaptive"] if trainings else None,
         "population": needs_of(job.attacks).population,

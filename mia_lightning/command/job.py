@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_node, config_directory
 from mia_lightning.command.own_targets import check_own
-from mia_lightning.errors import InputError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.store.run_folder import written_to_run
 
@@ -105,22 +104,16 @@ class Job:
 
     def _with_fitting_model(self, audit: "Audit", folder: Path | None) -> "Audit":
         """The audit, with a remark where `model` becomes the architecture that fits the form of the records."""
-        from mia_lightning.models.by_form import fitting
+        from mia_lightning.models.by_form import chosen_for
 
         population = audit.population
         is_open = self._model_is_open and self.content["model"] == _default_model()
         if population.form is None or not is_open or not audit.uses_networks:
             return audit
-        name = fitting(population.form)
-        if name is None:
-            raise InputError(
-                f"`model` is not set, and a record of {population.name} is {population.form.words}, which no "
-                "architecture of conf/model takes; give your own by model=custom model._target_=my_package.Net."
-            )
+        name, remark = chosen_for(population)
         self.content["model"] = _model(name)
         if folder is not None:
             self.keep(folder)
-        remark = f"`model` is not set: it is {name}, which fits records that are {population.form.words}."
         population = replace(population, remarks=(*population.remarks, remark))
         return replace(audit, data=population, model=self.model, config=self.content)
 

@@ -55,6 +55,9 @@ RESULTS = (
         "comparison.csv",
         "summary.json",
         "index.html",
+        "remedies.json",
+        "remedies.html",
+        "remedies.csv",
         "gate.json",
         "outcome.json",
     ),
@@ -192,6 +195,15 @@ def _run(job: "Job", hydra_config: Any, folder: Path) -> tuple[int, str | None]:
 
     settings = job.configuration
     in_sweep = hydra_config.mode is RunMode.MULTIRUN
+    if settings.remedies is not None:
+        from mia_lightning.command.remedies import check, run_remedies
+
+        check(job, in_sweep=in_sweep)
+        if settings.estimate:
+            _estimate(job, in_sweep=in_sweep)
+        else:
+            run_remedies(job, list(hydra_config.overrides.task), folder)
+        return 0, None
     is_experiment = settings.experiments is not None or settings.comparison is not None
     if settings.estimate:
         if is_experiment:
@@ -218,13 +230,21 @@ def _estimate(job: "Job", *, in_sweep: bool) -> None:
     if output == "junit":
         raise InputError("`output` is 'junit', and an estimate tests nothing; set it to text, json or markdown.")
     with nothing_on_stdout():
-        from mia_lightning.audit import estimate
-
-        sentences = estimate(job.audit())
+        sentences = _sentences(job)
     if output == "json":
         print_json({"estimates": sentences}, on_a_line=in_sweep)
     else:
         print("\n".join(f"- {each}" if output == "markdown" else each for each in sentences))
+
+
+def _sentences(job: "Job") -> list[str]:
+    if job.configuration.remedies is not None:
+        from mia_lightning.command.remedies import estimated
+
+        return estimated(job)
+    from mia_lightning.audit import estimate
+
+    return estimate(job.audit())
 
 
 def _audit(job: "Job", folder: Path) -> tuple[int, str | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mia_lightning.comparison.differences.schema import PairDifference
 from mia_lightning.comparison.findings import Finding
 from mia_lightning.comparison.intervals import ESTIMAND, draws, limits, rates_to
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
@@ -62,8 +63,12 @@ def compare(
     source: str,
     command: str,
     seconds: float,
+    differences: Sequence[PairDifference] = (),
 ) -> ComparisonReport:
     """The comparison, with every finding checked.
+
+    Args:
+        differences: between variants; see `differences_of`.
 
     Raises:
         InputError: a finding names a variant or an attack that there is none of.
@@ -81,6 +86,7 @@ def compare(
         estimand=ESTIMAND,
         variants=tuple(variants),
         statements=tuple(finding.check(variants) for finding in findings),
+        differences=tuple(differences),
     )
 
 

@@ -1,4 +1,4 @@
-"""Defences by attacks: what each variant leaks to the attacker who knows its defence, beside its test accuracy.
+"""Defences by attacks: what each variant leaks to the attacker who knows its defence, beside its utility.
 
 The adaptive attacker counts: one who does not know a defence is easily fooled by it.
 """
@@ -24,7 +24,7 @@ class Row:
     Attributes:
         variant: that was run.
         attacks: for each column the attack that knows most of the defence; None where it was not run.
-        is_efficient: whether no other variant is as accurate on new records and leaks as little to its strongest
+        is_efficient: whether no other variant does as well on new records and leaks as little to its strongest
             attack, and is better in one of the two (Pareto); runs whose low figures are no evidence do not count.
     """
 
@@ -43,10 +43,12 @@ class Matrix:
     """Defences by attacks.
 
     Attributes:
+        utility: what it is called.
         attacks: names of the columns.
         rows: in the order of the variants.
     """
 
+    utility: str
     attacks: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -56,7 +58,7 @@ def defense_matrix(report: ComparisonReport) -> Matrix | None:
     ran = [variant for variant in report.variants if variant.skipped is None and variant.attacks]
     if len(ran) < 2 or all(variant.defense is None for variant in ran):
         return None
-    names = tuple(dict.fromkeys(_base(attack.name) for variant in ran for attack in variant.attacks))
+    names = tuple(dict.fromkeys(base_name(attack.name) for variant in ran for attack in variant.attacks))
     attacks = [tuple(_best_informed(variant, name) for name in names) for variant in ran]
     points = [
         (None, None) if variant.doubt else (variant.test_accuracy, _leakage(row))
@@ -66,7 +68,7 @@ def defense_matrix(report: ComparisonReport) -> Matrix | None:
         Row(variant=variant, attacks=row, is_efficient=_is_efficient(point, points))
         for variant, row, point in zip(ran, attacks, points, strict=True)
     )
-    return Matrix(attacks=names, rows=rows)
+    return Matrix(utility=report.utility, attacks=names, rows=rows)
 
 
 def render_matrix(matrix: Matrix) -> Group:
@@ -82,9 +84,9 @@ def render_matrix(matrix: Matrix) -> Group:
     ]
     return Group(
         Text("Defences by attacks: AUC of the attacker who knows the defence", "bold"),
-        Columns(["variant", "test accuracy", *matrix.attacks], rows, 1),
+        Columns(["variant", f"test {matrix.utility}", *matrix.attacks], rows, 1),
         Sentence(
-            "* Pareto front: no other variant is at least as accurate and leaks no more; runs in doubt do not count"
+            "* Pareto front: no other variant does at least as well and leaks no more; runs in doubt do not count"
         ),
     )
 
@@ -98,7 +100,8 @@ def _cell(attack: VariantAttack | None, *, has_limits: bool) -> str:
     return show(attack.auc.value) + limits
 
 
-def _base(name: str) -> str:
+def base_name(name: str) -> str:
+    """The name of an attack, whether or not its attacker knows the defence."""
     for twin in _TWINS:
         name = name.removesuffix(twin)
     return name
@@ -106,7 +109,7 @@ def _base(name: str) -> str:
 
 def _best_informed(variant: Variant, name: str) -> VariantAttack | None:
     """The attack of this name, in its adaptive form where there is one."""
-    named = [attack for attack in variant.attacks if _base(attack.name) == name]
+    named = [attack for attack in variant.attacks if base_name(attack.name) == name]
     return next((attack for attack in named if attack.adaptive), named[0] if named else None)
 
 
@@ -117,11 +120,11 @@ def _leakage(attacks: Sequence[VariantAttack | None]) -> float | None:
 def _is_efficient(
     point: tuple[float | None, float | None], points: Sequence[tuple[float | None, float | None]]
 ) -> bool:
-    accuracy, leakage = point
-    if accuracy is None or leakage is None:
+    utility, leakage = point
+    if utility is None or leakage is None:
         return False
     return not any(
-        other >= accuracy and leaked <= leakage and (other, leaked) != (accuracy, leakage)
+        other >= utility and leaked <= leakage and (other, leaked) != (utility, leakage)
         for other, leaked in points
         if other is not None and leaked is not None
     )

@@ -17,29 +17,32 @@ def comparison_pictures(report: ComparisonReport) -> dict[str, tuple[str, bytes]
     ran = [variant for variant in report.variants if variant.skipped is None and variant.attacks]
     if not ran:
         return {}
-    first = ran[0].attacks[0].label
+    first, part = ran[0].attacks[0].label, report.stratum
     drawn = {
-        "precision_by_class.png": (f"Precision of {first}, class by class", _distribution(ran)),
-        "leakage_vs_gap.png": ("Leakage and overfitting", _leakage_vs_gap(ran)),
+        "precision_by_class.png": (
+            f"Precision of {first}, {part} by {part}",
+            _distribution(ran, report.strata_name),
+        ),
+        "leakage_vs_gap.png": ("Leakage and overfitting", _leakage_vs_gap(ran, report.utility)),
         "figure_over_x.png": (f"Precision and recall of {first}", _over_x(ran)),
         "pareto.png": ("Leakage to the strongest attacker who knows the defence, and utility", _pareto(report)),
     }
     return {name: (title, png(plot, title)) for name, (title, plot) in drawn.items() if plot is not None}
 
 
-def _distribution(variants: Sequence[Variant]) -> Plot | None:
-    """Share of classes with at most so much precision, a line for each variant."""
+def _distribution(variants: Sequence[Variant], strata: str) -> Plot | None:
+    """Share of classes, or of other parts, with at most so much precision, a line for each variant."""
     data = []
     for place, variant in enumerate(variants):
         defined = [value for value in variant.attacks[0].per_class_precision if value is not None]
         if defined:
-            data.append(distribution(defined, short(variant.name), place))
-    axes = layout(BALANCED, "share of classes at or below")
+            data.append(distribution(defined, short(variant.name), place, strata))
+    axes = layout(BALANCED, f"share of {strata} at or below")
     axes["xaxis"]["range"] = axes["yaxis"]["range"] = [0, 1.02]
     return _plot(data, axes, "y")
 
 
-def _leakage_vs_gap(variants: Sequence[Variant]) -> Plot | None:
+def _leakage_vs_gap(variants: Sequence[Variant], utility: str) -> Plot | None:
     """AUC over the generalisation gap, a point for each variant and attack."""
     if len({variant.generalization_gap for variant in variants}) < 2:
         return None
@@ -53,11 +56,11 @@ def _leakage_vs_gap(variants: Sequence[Variant]) -> Plot | None:
             if attack.name == name and attack.auc.value is not None and variant.generalization_gap is not None
         ]
         data += _points(found, name, place, is_labelled=place == 0)
-    return _plot(data, layout("generalisation gap (train − test accuracy)", "AUC of the attack"))
+    return _plot(data, layout(f"generalisation gap (train − test {utility})", "AUC of the attack"))
 
 
 def _pareto(report: ComparisonReport) -> Plot | None:
-    """Every defence by test accuracy and by the AUC of its strongest attacker; the efficient ones are joined."""
+    """Every defence by its utility and by the AUC of its strongest attacker; the efficient ones are joined."""
     matrix = defense_matrix(report)
     if matrix is None:
         return None
@@ -74,7 +77,7 @@ def _pareto(report: ComparisonReport) -> Plot | None:
         data.append(
             joined | {"mode": "lines+markers", "marker": {**joined["line"], "size": 16, "symbol": "circle-open"}}
         )
-    return _plot(data, layout("test accuracy of the target", "AUC of the strongest attack"))
+    return _plot(data, layout(f"test {report.utility} of the target", "AUC of the strongest attack"))
 
 
 def _over_x(variants: Sequence[Variant]) -> Plot | None:

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mia_lightning.comparison.differences.schema import PairDifference
 from mia_lightning.reports.names import FolderBelow
+from mia_lightning.reports.rows import ACCURACY, shared_name
 
 SCHEMA: Literal["mia_lightning.comparison/2"] = "mia_lightning.comparison/2"
 FIGURES = ("accuracy", "precision", "recall", "auc")
@@ -67,6 +69,9 @@ class Variant(_Section):
     defense: str | None = None
     doubt: str | None = None  # why low figures are no evidence
     remarks: tuple[str, ...] = ()  # the warnings of its report
+    stratum: str = "class"  # what the figures of parts are about, one and several
+    strata_name: str = "classes"
+    utility: str = ACCURACY  # what the two accuracies are
     train_accuracy: float | None = None
     test_accuracy: float | None = None
     generalization_gap: float | None = None
@@ -98,3 +103,23 @@ class ComparisonReport(_Section):
     estimand: str
     variants: tuple[Variant, ...]
     statements: tuple[Statement, ...]
+    differences: tuple[PairDifference, ...] = ()  # of the first variant that was run from each of the others
+
+    @property
+    def utility(self) -> str:
+        """What the utility of the variants is called."""
+        return shared_name((each.utility for each in self._ran), "utility")
+
+    @property
+    def stratum(self) -> str:
+        """What a part is called that has figures of its own."""
+        return shared_name((each.stratum for each in self._ran), "part")
+
+    @property
+    def strata_name(self) -> str:
+        """The same of several."""
+        return shared_name((each.strata_name for each in self._ran), "parts")
+
+    @property
+    def _ran(self) -> list[Variant]:
+        return [each for each in self.variants if each.skipped is None]

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM,
         description="Draws all runs in the folders on one self-contained page: leakage against generalisation gap and "
-        "accuracy, over time, and side by side.",
+        "utility, over time, and side by side.",
         epilog=f"{PROGRAM} outputs/ multirun/ --output dashboard.html; {PROGRAM} wandb ENTITY/PROJECT for a workspace",
     )
     parser.add_argument(

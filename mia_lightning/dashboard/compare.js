@@ -12,6 +12,26 @@ function drawCompared(state, choose) {
   if (!chosen.length) return;
   drawRoc(chosen);
   drawComparedTable(chosen, state, choose);
+  drawDifferences(chosen, state);
+}
+
+// The first run less each of the others in the chosen figure. The page has no scores, so that the records that runs share
+// cannot be used here; `mia-compare` does.
+function drawDifferences(chosen, state) {
+  const figure = content.figures.findIndex((each) => each.key === state.figure);
+  const [first, ...others] = chosen;
+  const lines = others.map((other) => {
+    const change = differenceOf(first.attack && first.attack.figures[figure], other.attack && other.attack.figures[figure]);
+    const line = element("li", `${first.run.name} less ${other.run.name}, ${content.figures[figure].title}: `
+      + (change ? `${signed(change[0])} ${change[1] === null ? "" : `[${signed(change[1])},\u00a0${signed(change[2])}]`}, as if they shared no record; paired: ` : "–; "));
+    line.append(element("code", `mia-compare ${quoted(first.run.path)} ${quoted(other.run.path)}`));
+    return line;
+  });
+  document.getElementById("compare-differences").replaceChildren(...lines);
+}
+
+function quoted(path) {
+  return /^[\w./=,@%+:-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 function drawRoc(chosen) {
@@ -53,11 +73,12 @@ function drawComparedTable(chosen, state, choose) {
     return cell;
   }));
   document.querySelector("#compared thead").replaceChildren(head);
+  const utility = utilityOf(chosen.map(({ run }) => run));
   const facts = [
     ["data set", ({ run }) => run.dataset], ["architecture", ({ run }) => run.architecture],
     ["defence", ({ run }) => run.defense], ["attack", ({ attack }) => (attack ? content.attacks[attack.attack] : "–")],
     ...content.figures.map((figure, place) => [figure.title, ({ attack }) => valueAndLimits(attack && attack.figures[place])]),
-    ["train accuracy", ({ run }) => show(run.train_accuracy)], ["test accuracy", ({ run }) => show(run.test_accuracy)],
+    [`train ${utility}`, ({ run }) => named(run.train_accuracy, run, utility)], [`test ${utility}`, ({ run }) => named(run.test_accuracy, run, utility)],
     ["generalisation gap", ({ run }) => show(run.generalization_gap)], ["shadow models", ({ run }) => String(run.num_shadows)],
     ["seed", ({ run }) => String(run.seed)], ["created (UTC)", ({ run }) => shortMoment(run.created)],
   ].map(([title, text]) => [title, chosen.map(text)]);

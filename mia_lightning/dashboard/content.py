@@ -16,7 +16,7 @@ from mia_lightning.dashboard.settings import differing_settings
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.metrics.intervals.simultaneous import largest
 from mia_lightning.reports.names import PAGE
-from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow
+from mia_lightning.reports.rows import ACCURACIES, Limited, RunRow, shared_name
 from mia_lightning.store.documents import DamagedError, read
 from mia_lightning.sweep.rows import overrides_of, own_settings
 
@@ -27,6 +27,7 @@ FIGURES = (
     {"key": "advantage", "title": "advantage", "chance": 0.0},
 )
 UNDEFENDED = "none"
+COLUMNS = ("created", "dataset", "architecture", "seed", "num_shadows", "utility")  # of a run, as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
 
     `figures` and `grid` (of false-positive rates) hold for all runs; `attacks` are their names, to which the attacks
     of a run point by place. A figure is `[value, low, high]`, or null where it has no value; `strongest` are those of
-    the maximum over the attacks of a run.
+    the maximum over the attacks of a run. `utility` is what the test and train accuracies of a run are, and that of all
+    runs, where it is one.
 
     Args:
         beside: the folder of the page, from which the links to reports begin.
@@ -54,6 +56,7 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
         "figures": list(FIGURES),
         "grid": [float(f"{rate:.6g}") for rate in GRID_F],
         "attacks": attacks,
+        "utility": shared_name((each.run.utility for each in shown), "utility"),
         "runs": [_row(each, name, attacks, titles, beside) for each, name in zip(shown, names, strict=True)],
         "settings": differing_settings([each.run.config for each in shown]),
     }
@@ -87,7 +90,7 @@ def _row(shown: Shown, name: str, attacks: Sequence[str], titles: Mapping[Path, 
         "href": _link(place.folder / PAGE, beside),
         "project": _project(run) or place.root,
         "group": place.group if title is None else f"{title} ({place.group})",
-        **{column: getattr(run, column) for column in ("created", "dataset", "architecture", "seed", "num_shadows")},
+        **{column: getattr(run, column) for column in COLUMNS},
         **{column: _rounded(getattr(run, column)) for column in ACCURACIES},
         "defense": UNDEFENDED if run.defense is None else run.defense,
         "attacks": [

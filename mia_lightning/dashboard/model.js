@@ -55,6 +55,17 @@ function sorted(rows, value, descending) {
   }).map(([, row]) => row);
 }
 
+// What the utility of these runs is called: by its name where it is the same for all.
+function utilityOf(runs) {
+  const names = new Set(runs.map((run) => run.utility));
+  return names.size === 1 ? [...names][0] : "utility";
+}
+
+// A utility with its name, where runs beside it have another.
+function named(value, run, utility) {
+  return utility === run.utility || value === null ? show(value) : `${show(value)} ${run.utility}`;
+}
+
 // Of points {accuracy, leakage} the places, by falling accuracy, of those that no other point is as good as in both
 // and better than in one: accuracy is good, leakage is not. Equal points are all on the front.
 function paretoFront(points) {
@@ -98,6 +109,19 @@ function ranks(values) {
 
 function show(value, digits = 3) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
+}
+
+// Value and limits of one figure less another, from the limits of both as if they were independent; null where either has
+// no value.
+function differenceOf(one, other) {
+  if (!one || !other) return null;
+  const value = one[0] - other[0];
+  if ([one[1], one[2], other[1], other[2]].includes(null)) return [value, null, null];
+  return [value, value - Math.hypot(one[0] - one[1], other[2] - other[0]), value + Math.hypot(one[2] - one[0], other[0] - other[1])];
+}
+
+function signed(value, digits = 3) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 }
 
 function bracket(figure) {

@@ -59,11 +59,11 @@ function describe(row) {
     `<b>${plain(short(row.run.name, 60))}</b>`,
     plain(short(`${row.run.architecture} on ${row.run.dataset}, defence: ${row.run.defense}`, 70)),
     `attack ${plain(row.attackName)}`, ...figures,
-    `test accuracy ${show(row.run.test_accuracy)}, gap ${show(row.run.generalization_gap)}`,
+    `test ${plain(row.run.utility)} ${show(row.run.test_accuracy)}, gap ${show(row.run.generalization_gap)}`,
   ].join("<br>");
 }
 
-// Room around points that all stand at one place, to which plotly would give that of several gaps, accuracies or none.
+// Room around points that all stand at one place, to which plotly would give that of several gaps, utilities or none.
 function roomAround(traces, isDate) {
   const values = new Set(traces.flatMap((trace) => trace.x));
   if (values.size !== 1) return {};
@@ -106,12 +106,15 @@ function drawGap(rows, state) {
     : `Rank correlation over ${counted(kept.length, "run")}: ${show(correlation, 2)}.`;
 }
 
-// The rows on the front of each data set, a list for each; runs in doubt are on none.
+// The rows on the front of each data set and utility, a list for each; runs in doubt are on none.
 function fronts(rows) {
-  const byDataset = new Map();
-  rows.filter((row) => !row.run.doubt).forEach((row) => byDataset.set(row.run.dataset, [...(byDataset.get(row.run.dataset) || []), row]));
-  return [...byDataset].map(([dataset, group]) => ({
-    dataset,
+  const groups = new Map();
+  rows.filter((row) => !row.run.doubt).forEach((row) => {
+    const key = JSON.stringify([row.run.dataset, row.run.utility]);
+    groups.set(key, [...(groups.get(key) || []), row]);
+  });
+  return [...groups.values()].map((group) => ({
+    dataset: group[0].run.dataset,
     rows: paretoFront(group.map((row) => ({ accuracy: row.run.test_accuracy, leakage: row.leakage[0] }))).map((place) => group[place]),
   }));
 }
@@ -125,7 +128,7 @@ function drawPareto(rows, state) {
     line: { color: state.colour === "dataset" ? looks(colours.indexOf(dataset)).color : css("--ink"), width: 1.5, shape: "hv" },
   }));
   const traces = [...lines, ...pointTraces(rows, state, (row) => row.run.test_accuracy)];
-  drawPoints("pareto-plot", traces, state, { title: { text: "test accuracy" } }, "start");
+  drawPoints("pareto-plot", traces, state, { title: { text: plain(`test ${utilityOf(rows.map((row) => row.run))}`) } }, "start");
   const count = found.reduce((sum, front) => sum + front.rows.length, 0);
   document.getElementById("pareto-caption").textContent = `${counted(count, "run")} of ${rows.length.toLocaleString("en")}.`;
   document.getElementById("front").disabled = !count;

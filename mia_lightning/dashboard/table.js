@@ -9,7 +9,7 @@ const COLUMNS = [
     value: (row) => (row.attack.figures[place] ? row.attack.figures[place][0] : null),
   })).filter((column, place) => content.runs.some((run) => run.attacks.some((attack) => attack.figures[place]))),
   { key: "gap", title: "gap", value: (row) => row.run.generalization_gap },
-  { key: "test", title: "test accuracy", value: (row) => row.run.test_accuracy },
+  { key: "test", title: `test ${content.utility}`, value: (row) => row.run.test_accuracy, small: (row) => (row.run.utility === content.utility ? "" : row.run.utility) },
   { key: "shadows", title: "shadows", value: (row) => row.run.num_shadows, cell: (row) => String(row.run.num_shadows) },
   { key: "created", title: "created, UTC", value: (row) => row.run.created, text: true, cell: (row) => shortMoment(row.run.created), kind: "moment" },
   { key: "dataset", title: "data set", value: (row) => row.run.dataset, text: true },
@@ -83,8 +83,8 @@ function tableCell(row, column) {
   const value = column.value(row);
   const cell = element("td", column.cell ? column.cell(row) : column.text ? value : show(value));
   if (column.text) cell.className = `text ${column.kind || ""}`.trim();
-  const limits = column.figure ? bracket(column.figure(row)) : "";
-  if (limits) cell.append(element("small", limits));
+  const beside = column.figure ? bracket(column.figure(row)) : column.small ? column.small(row) : "";
+  if (beside) cell.append(element("small", beside));
   return cell;
 }
 

@@ -12,10 +12,18 @@ import numpy as np
 import torch
 from annotated_types import Ge, Le
 
-from mia_lightning.datasets.class_folders import FileKind, listing_of_paths, opened, paths_of, read_file
+from mia_lightning.datasets.class_folders import (
+    FileKind,
+    check_has_classes,
+    listing_of_paths,
+    opened,
+    paths_of,
+    read_file,
+)
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
+from mia_lightning.datasets.marks import Mark, Mask
 from mia_lightning.datasets.own.filling import room
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.recordings import SUFFIXES, Recording, decoded
@@ -25,6 +33,7 @@ from mia_lightning.datasets.tables.text import Delimiter
 from mia_lightning.errors import InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike, Positive, Text
+from mia_lightning.tasks.interface import LabelTask, Task
 
 _RECORDINGS = FileKind(one="a recording", several="recordings", suffixes=SUFFIXES)
 _MOST_SAMPLES = 2**31
@@ -48,6 +57,7 @@ def load_audio(
     sample_rate: SampleRate = 16_000,
     seconds: Positive = 1.0,
     name: Name | None = None,
+    task: LabelTask | None = None,
 ) -> Population:
     """Recordings, int16 `[samples]`, in the order of their paths or of the table; a network sees numbers in [-1, 1).
 
@@ -58,8 +68,8 @@ def load_audio(
     WAV, FLAC, Ogg and MP3 files are mixed down to one channel (the mean), resampled to `sample_rate`, and cut or
     filled up with zeros to `seconds`. Nothing is fitted to the recordings, and none is made louder or softer. From
     256 MiB, the records are a mapped file without a name. The remarks count recordings that were cut, filled up or
-    resampled, and those that are silent or clipped; where the table says who is a member, they say whether the two
-    sides differ in it.
+    resampled, and those that are silent or clipped; where the table, or a file of members, says who is a member, the
+    report says whether the two sides differ in it.
 
     Args:
         path: a folder, or a `.zip` file, which is read without being extracted; or the table.
@@ -76,10 +86,12 @@ def load_audio(
         sample_rate: of the records, in Hz. A public constant, and so is `seconds`.
         seconds: of a record.
         name: of the data set, in reports; by default that of the folder, or of the file without its ending.
+        task: what a label is; by default a class. Under a regression it is the number in the column of a table.
 
     Raises:
         InputError: `path` is missing or damaged, a file is no recording, holds no samples or is in no class folder,
-            there are fewer than two classes, all recordings are silent, or soundfile is not installed.
+            there are fewer than two classes, all recordings are silent, soundfile is not installed, or the task is none
+            of one column.
     """
     samples = round(seconds * sample_rate)
     if not 1 <= samples < _MOST_SAMPLES:
@@ -94,15 +106,20 @@ def load_audio(
         "member_column": member_column,
         "group_column": group_column,
     }
-    with _listed(place, folder, path_column, columns, delimiter) as (listing, read):
+    with _listed(place, folder, path_column, columns, delimiter, task) as (listing, read):
         x_N = room((len(listing.names), samples), torch.int16)
         recordings = _decoded_all(listing, read, x_N, sample_rate)
+    of_recordings = _what_was_done(recordings, sample_rate, seconds)
     field = Field(kind="waveform", dtype=torch.int16, shape=(samples,), sample_rate=sample_rate)
     return listing.population(
         x_N,
         form=Form.of([field]),
         name=name if name is not None else place.name if place.is_dir() else place.stem,
-        remarks=_remarks(listing, recordings, sample_rate, seconds),
+        remarks=_remarks(listing, of_recordings),
+        marks=[
+            Mark(what=f"recordings that are {what.partition(';')[0]}", has_N=has_N)
+            for what, has_N in of_recordings.items()
+        ],
     )
 
 
@@ -114,6 +131,7 @@ def recording_names(
     label_column: str | None = None,
     id_column: str | None = None,
     delimiter: str | None = None,
+    task: Task | None = None,
     **_: object,
 ) -> tuple[str, ...]:
     """The names of the records of `load_audio` with the same arguments; nothing is decoded.
@@ -122,7 +140,8 @@ def recording_names(
         InputError: as `load_audio`, as far as the names show it.
     """
     columns = {"label_column": label_column, "id_column": id_column}
-    with _listed(Path(path).expanduser().absolute(), folder, path_column, columns, delimiter) as (listing, _read):
+    place = Path(path).expanduser().absolute()
+    with _listed(place, folder, path_column, columns, delimiter, task) as (listing, _read):
         return listing.names
 
 
@@ -131,11 +150,16 @@ load_audio.record_names = recording_names  # type: ignore[attr-defined]  # which
 
 @contextmanager
 def _listed(
-    place: Path, folder: str | None, path_column: str | None, columns: Mapping[str, str | None], delimiter: str | None
+    place: Path,
+    folder: str | None,
+    path_column: str | None,
+    columns: Mapping[str, str | None],
+    delimiter: str | None,
+    task: Task | None,
 ) -> Iterator[tuple[Listing, Read]]:
     """Which recordings there are, and what reads the file of one."""
     if path_column is not None:
-        yield _of_table(place, folder, path_column, columns, delimiter)
+        yield _of_table(place, folder, path_column, columns, delimiter, task)
         return
     given = [f"dataset.{setting}" for setting, column in columns.items() if column is not None]
     if given:
@@ -148,6 +172,9 @@ def _listed(
             f"'{place}' is neither a folder nor a zip file: set dataset.path to one, or, where it is a table, "
             "dataset.path_column and dataset.label_column to its columns"
         )
+    check_has_classes(
+        task, place, "set dataset.path to a table, dataset.path_column and dataset.label_column to its columns"
+    )
     with opened(place, _RECORDINGS) as (names, read):
         paths = paths_of(names, folder, place, _RECORDINGS)
         listing = listing_of_paths(paths, place)
@@ -156,14 +183,19 @@ def _listed(
 
 
 def _of_table(
-    place: Path, folder: str | None, path_column: str, columns: Mapping[str, str | None], delimiter: str | None
+    place: Path,
+    folder: str | None,
+    path_column: str,
+    columns: Mapping[str, str | None],
+    delimiter: str | None,
+    task: Task | None,
 ) -> tuple[Listing, Read]:
     table = read_table(place, delimiter=delimiter)
     require(table, path_column=path_column, **columns)
     label, group = columns["label_column"], columns.get("group_column")
     if label is None:
         raise InputError(
-            f"`dataset.label_column` is null; it must name the column of {table.place} that holds the classes."
+            f"`dataset.label_column` is null; it must name the column of {table.place} that holds the labels."
         )
     paths = tuple(table.text(path_column).to_pylist())
     if "" in paths:
@@ -174,6 +206,7 @@ def _of_table(
         id_column=columns["id_column"],
         member_column=columns.get("member_column"),
         groupings=() if group is None else (group,),
+        task=task,
     )
     listing.check_classes(_RECORDINGS.several)
     start = place.parent if folder is None else place.parent / Path(folder).expanduser()
@@ -200,13 +233,13 @@ def _decoded_all(listing: Listing, read: Read, x_N: torch.Tensor, sample_rate: i
     return found
 
 
-def _remarks(listing: Listing, recordings: Sequence[Recording], sample_rate: int, seconds: float) -> list[str]:
-    """What was done to the recordings, and which may not be what they are taken for."""
+def _what_was_done(recordings: Sequence[Recording], sample_rate: int, seconds: float) -> dict[str, Mask]:
+    """What was done to recordings, and which may not be what they are taken for: which records, by the words for it."""
     rate_of = Counter(each.rate for each in recordings if each.rate != sample_rate)
     rates = ", ".join(f"{rate} Hz ({count})" for rate, count in rate_of.most_common(_NAMED))
     rates += ", …" if len(rate_of) > _NAMED else ""
     length = f"{seconds:g} s (`dataset.seconds`)"
-    said = {
+    flags = {
         f"longer than {length} and cut": [each.is_cut for each in recordings],
         f"shorter than {length} and filled up with zeros, which show a network how long they were": [
             each.is_filled for each in recordings
@@ -219,14 +252,18 @@ def _remarks(listing: Listing, recordings: Sequence[Recording], sample_rate: int
         ],
         "clipped, with samples in a row at the full scale": [each.is_clipped for each in recordings],
     }
+    return {what: np.array(each, dtype=bool) for what, each in flags.items()}
+
+
+def _remarks(listing: Listing, of_recordings: Mapping[str, Mask]) -> list[str]:
+    """How many of the recordings, and, where a split is given, whether members differ from non-members in it."""
     is_named = ("silent", "clipped")
     remarks = []
-    for what, flags in said.items():
-        if any(flags):
-            has_N = np.array(flags)
-            names = [name for name, flag in zip(listing.names, flags, strict=True) if flag]
+    for what, has_N in of_recordings.items():
+        if has_N.any():
+            names = [name for name, flag in zip(listing.names, has_N, strict=True) if flag]
             shown = ", ".join(map(repr, names[:_NAMED])) + (", …" if len(names) > _NAMED else "")
-            count = f"{len(names)} of {len(recordings)} recordings {'is' if len(names) == 1 else 'are'} {what}"
+            count = f"{len(names)} of {len(has_N)} recordings {'is' if len(names) == 1 else 'are'} {what}"
             remarks.append(
                 count + (f" ({shown})" if what.startswith(is_named) else "") + by_side(has_N, listing.member_N) + "."
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from mia_lightning.datasets.listing import Listing
 from mia_lightning.errors import DataNotThereError, InputError, first_line
+from mia_lightning.tasks.interface import Task
 
 _LARGEST_FILE = 1 << 28  # bytes
 
@@ -97,6 +98,12 @@ def listing_of_paths(paths: Sequence[str], place: Path) -> Listing:
     rank = {each: number for number, each in enumerate(names)}
     label_N = np.array([rank[each] for each in classes], np.int64)
     return Listing(place=f"'{place.absolute()}'", label_N=label_N, class_names=tuple(names), names=tuple(paths))
+
+
+def check_has_classes(task: Task | None, place: Path, mend: str) -> None:
+    """Refuse class folders for a task without classes; `mend` is what to do."""
+    if task is not None and not task.has_classes:
+        raise InputError(f"'{place}' is a folder of classes, and under task={task.name} there are none: {mend}")
 
 
 def read_file(file: Path) -> bytes:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, listed
 
 _FEWEST = 20  # records, below which whole numbers differ by chance
 _NEARLY = 0.95  # the part of different values that is nearly all
@@ -105,11 +105,6 @@ def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> lis
             "classes are empty; see that labels count from 0, and that no class is named that does not occur."
         )
     return remarks
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first names, quoted."""
-    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
 
 
 def check_classes(name_C: Sequence[float | None], label_N: Column, what: str) -> None:

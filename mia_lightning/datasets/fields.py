@@ -1,7 +1,7 @@
 """The form of records that a caller gives as named arrays, or as one array of a kind."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import torch
 from torch import Tensor
@@ -10,10 +10,17 @@ from mia_lightning.datasets.arrays import Array, as_tensor
 from mia_lightning.datasets.form import Field, Form, Kind
 from mia_lightning.errors import InputError
 from mia_lightning.settings.checking import shown
+from mia_lightning.settings.kinds import Name
+from mia_lightning.settings.words import Such, Words
 
 Kinds = str | Mapping[str, Any]
 """The kind of one array, such as "tokens"; its settings, such as `{"kind": "tokens", "padding": 0}`; or these by the
 names of several arrays."""
+
+KindsSetting = Annotated[
+    Name | Mapping[str, Any], Words("a kind, or a mapping of names to kinds"), Such("{ids:tokens,codes:category}")
+]
+"""Of a setting: the same."""
 
 _KINDS = get_args(Kind)
 _SETTINGS = ("kind", "padding", "mask", "sizes", "columns", "vocabulary", "has_gaps", "sample_rate")

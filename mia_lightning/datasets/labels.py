@@ -53,17 +53,16 @@ class Classes:
 
 
 def as_labels(label: Array, class_names: Sequence[str] | None, name: str, task: Task) -> Classes:
-    """The labels of a task: class numbers (`as_classes`), or what the task reads (`Task.read`).
+    """The labels of a task: class numbers (`as_classes`), or what the task reads (`Task.reading`).
 
     Raises:
         InputError: they are none of the task.
     """
-    if task.has_classes:
+    if task.reading is None:
         return as_classes(label, class_names, name)
     what = f"label of population {name!r}"
-    given = as_tensor(label, what)
-    label_N = task.read(given, getattr(label, "dtype", given.dtype), what)
-    names = task.names(label_N, f"population {name!r}") if class_names is None else class_names
+    label_N = task.reading.read(as_tensor(label, what), what)
+    names = task.reading.names(label_N) if class_names is None else class_names
     return Classes(label_N=label_N, names=tuple(str(each) for each in names))
 
 
@@ -219,8 +218,8 @@ def _among(own: list[str], place_N: Values, given: list[str] | None, what: str) 
         return np.array([given.index(each) for each in own])[place_N], given, given
     if len(given) != len(own) or own != [str(c) for c in range(len(own))]:
         raise InputError(
-            f"{what} has the {len(own)} classes {listed(own)}, and class_names are the {len(given)} {listed(given)}: "
-            "give the same names, or leave class_names out"
+            f"{what} has the {len(own)} classes {in_order(own)}, and class_names are the {len(given)} {in_order(given)}"
+            ": give the same names, or leave class_names out"
         )
     return place_N, given, ()
 
@@ -238,7 +237,7 @@ def _of_text(text_N: Values, given: list[str] | None, what: str) -> _Found:
         if other is not None:
             row = int((flat == other).argmax())
             raise InputError(
-                f"{what} is {other!r} at record {row}, which is none of class_names, {listed(given)}: name it there, "
+                f"{what} is {other!r} at record {row}, which is none of class_names, {in_order(given)}: name it there, "
                 "or leave the record out"
             )
         names = given
@@ -305,7 +304,7 @@ def about_labels(names: Sequence[str], where: str, form: str = "") -> str:
         where: has the labels.
         form: of the labels, if they are no whole numbers of an integer type.
     """
-    order = f"{listed(names)} are the classes 0 to {len(names) - 1}, in this order" if names else ""
+    order = f"{in_order(names)} are the classes 0 to {len(names) - 1}, in this order" if names else ""
     if not form:
         return f"The labels of {where}: {order}." if order else ""
     if not order:
@@ -313,7 +312,7 @@ def about_labels(names: Sequence[str], where: str, form: str = "") -> str:
     return f"The labels of {where} are {form}: {order}."
 
 
-def listed(names: Sequence[str]) -> str:
+def in_order(names: Sequence[str]) -> str:
     """Names in a sentence; numbers in a row as the first and the last."""
     numbers = [int(each) for each in names if each.isdecimal()]
     if len(numbers) == len(names) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):

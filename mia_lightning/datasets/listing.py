@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.form import Form
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
 from mia_lightning.tasks.interface import Task
@@ -44,9 +45,14 @@ class Listing:
     task: Task | None = None
     remarks: Sequence[str] = ()
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels are classes."""
+        return self.task is None or self.task.has_classes
+
     def check_classes(self, several: str) -> None:
         """Refuse records of one class; `several` is what they are called, such as `texts`."""
-        if len(self.class_names) < 2:
+        if self.has_classes and len(self.class_names) < 2:
             raise InputError(
                 f"{self.place} has {several} of one class alone, {', '.join(map(repr, self.class_names))}: membership "
                 f"is audited on a classifier, so give {several} of at least two classes"
@@ -55,7 +61,7 @@ class Listing:
     @property
     def stratum_N(self) -> Column:
         """The class of each record, or the range or label under which a record of another task is listed."""
-        if self.task is None or self.task.has_classes:
+        if self.task is None or self.has_classes:
             return self.label_N
         return self.task.strata(torch.tensor(self.label_N), self.class_names).number_N.numpy()
 
@@ -70,8 +76,16 @@ class Listing:
             weight_N=None if self.weight_N is None else self.weight_N[kept_N],
         )
 
-    def population(self, x_N: Column | Tensor, *, form: Form | None, name: str, remarks: Sequence[str]) -> Population:
-        """The records with their contents, in this order."""
+    def population(
+        self,
+        x_N: Column | Tensor,
+        *,
+        form: Form | None,
+        name: str,
+        remarks: Sequence[str],
+        marks: Sequence[Mark] = (),
+    ) -> Population:
+        """The records with their contents, in this order; of `marks` those that some record has."""
         population = make_population(
             x_N,
             self.label_N,
@@ -85,4 +99,5 @@ class Listing:
             remarks=[*remarks, *self.remarks],
             task=self.task,
         )
-        return replace(population, record_names=self.names)
+        marked = tuple(each for each in marks if each.has_N.any())
+        return replace(population, record_names=self.names, marks=marked)

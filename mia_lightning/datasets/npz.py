@@ -4,19 +4,20 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import MinLen
 
+from mia_lightning.datasets.fields import KindsSetting
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.datasets.scaling import PerChannel, per_channel
 from mia_lightning.errors import DataNotThereError, InputError, first_line
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import FromList, Name, PathLike
-from mia_lightning.settings.words import Such, Words
+from mia_lightning.settings.words import Words
 from mia_lightning.tasks.interface import LabelTask
 
 # Arrays of an archive that are at least this large are mapped into memory; smaller ones are read and their checksum
@@ -26,9 +27,6 @@ _MAPPED_BYTES = 2**28
 _LOCAL_HEADER = "<4s5H3L2H"
 
 Keys = Annotated[Name | Annotated[Sequence[Name], FromList, MinLen(1)], Words("a name, or a list of names")]
-Kinds = Annotated[
-    Name | Mapping[str, Any], Words("a kind, or a mapping of names to kinds"), Such("{ids:tokens,codes:category}")
-]
 
 
 @checked("dataset")
@@ -36,7 +34,7 @@ def load_npz(
     *,
     path: PathLike,
     x_key: Keys = "x",
-    kinds: Kinds | None = None,
+    kinds: KindsSetting | None = None,
     label_key: Name = "label",
     member_key: Name | None = None,
     group_key: Name | None = None,

@@ -50,19 +50,19 @@ class Origin:
     def as_members(self) -> str:
         """The sentence of a report in which the sets say who is a member."""
         return (
-            f"The members are the {listed(self.training)} of {self.name}; the non-members are the "
-            f"{listed(self.held_out)}."
+            f"The members are the {_joined(self.training)} of {self.name}; the non-members are the "
+            f"{_joined(self.held_out)}."
         )
 
     def as_pool(self, plan: str) -> str:
         """The sentence of a report in which the sets play no part."""
         return (
-            f"The records of {self.name} are one pool: {listed(self.parts)}. membership={plan} says anew who trains on "
-            "which, whatever set they come from."
+            f"The records of {self.name} are one pool: {_joined(self.parts)}. membership={plan} says anew who trains "
+            "on which, whatever set they come from."
         )
 
 
-def listed(parts: Sequence[Part]) -> str:
+def _joined(parts: Sequence[Part]) -> str:
     """The parts in words."""
     words = [str(part) for part in parts]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

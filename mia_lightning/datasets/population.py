@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mia_lightning.datasets.arrays import Array as Array
 from mia_lightning.datasets.augmentation import Augmentation
-from mia_lightning.datasets.fields import Kinds, of_items
+from mia_lightning.datasets.fields import Kinds
 from mia_lightning.datasets.form import Form, Records
 from mia_lightning.datasets.groups import NO_GROUP
 from mia_lightning.datasets.labels import LabelMap
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.making import make_population as make_population
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.origin import Origin
 from mia_lightning.datasets.own.reading import read_own
 from mia_lightning.datasets.population_checks import check_population
@@ -67,6 +68,7 @@ class Population:
         weight_N: float32, how much each record counts in the loss that models are trained with: a batch's loss is
             Σ w l / Σ w. Attacks read losses without weights. None for records that all count the same.
         label_map: how the labels of the data became class numbers; None where they were these.
+        marks: what was done to some of the records while they were read, such as texts that were cut.
         task: what the label of a record is.
 
     Raises:
@@ -95,6 +97,7 @@ class Population:
     form: Form | None = None
     weight_N: Tensor | None = None
     label_map: LabelMap | None = None
+    marks: tuple[Mark, ...] = ()
     task: Task = field(default_factory=Classification)
 
     def __post_init__(self) -> None:
@@ -135,8 +138,8 @@ class Population:
                 cannot be had here; `ignore` trains without them.
             loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore`
                 leaves batches to `training`, and reads records without the loader's `collate_fn`.
-            kinds: of items with several tensors, as `make_population` takes it; int64 are `tokens` where it says
-                nothing else.
+            kinds: what the values of an item are, as `make_population` takes it; of items with several tensors int64
+                are `tokens` unless it says otherwise.
             task: what the labels are, an object or its name such as `regression`; None for classes.
 
         Raises:
@@ -166,13 +169,13 @@ class Population:
             std=std,
             train_transform=train_transform,
             loading=loading,
+            kinds=kinds,
             task=task,
         )
-        x, kinds = of_items(found.x_N, kinds)
         made = make_population(
-            x,
+            found.x_N,
             found.label_N,
-            kinds=kinds,
+            kinds=found.kinds,
             name=found.name,
             class_names=found.class_names,
             member=found.is_training_N,
@@ -316,6 +319,7 @@ class Population:
     def _taken(self, index: slice | Tensor) -> "Population":
         names = self.record_names
         names = names[index] if isinstance(index, slice) else tuple(compress(names, index.tolist()))
+        places = index if isinstance(index, slice) else index.cpu().numpy()
         return replace(
             self,
             x_N=self.x_N[index],
@@ -324,6 +328,7 @@ class Population:
             group_N=None if self.group_N is None else self.group_N[index],
             weight_N=None if self.weight_N is None else self.weight_N[index],
             record_names=names,
+            marks=tuple(each.taken(places) for each in self.marks),
         )
 
     def followed_by(self, x_M: Tensor, label_M: Tensor) -> "Population":
@@ -341,6 +346,7 @@ class Population:
             group_N=group_N,
             weight_N=weight_N,
             record_names=(*self.record_names, *[""] * len(x_M)) if self.record_names else (),
+            marks=(),
         )
 
     def record_digests(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from pydantic import AfterValidator
 
-from mia_lightning.datasets.class_folders import FileKind, listing_of_paths, opened, paths_of
+from mia_lightning.datasets.class_folders import FileKind, check_has_classes, listing_of_paths, opened, paths_of
 from mia_lightning.datasets.doubts import by_side
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.listing import Listing
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.columns import Columns
 from mia_lightning.datasets.tables.packing import encoding_of
@@ -25,6 +26,7 @@ from mia_lightning.errors import DataNotThereError, InputError, first_line
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, AtLeast2, Name, PathLike, Text
 from mia_lightning.settings.words import Such, Words
+from mia_lightning.tasks.interface import LabelTask, Task
 
 _ENCODING = "set dataset.encoding to that of the file, such as latin-1 or cp1252"
 
@@ -70,6 +72,7 @@ def load_text(
     max_tokens: AtLeast1 = 256,
     empty: Literal["refuse", "leave_out"] = "refuse",
     name: Name | None = None,
+    task: LabelTask | None = None,
 ) -> Population:
     """Texts as token ids `[max_tokens]` for networks with embeddings, such as `text_cnn` and `text_transformer`.
 
@@ -97,20 +100,23 @@ def load_text(
         max_tokens: of a record: shorter texts are padded, longer ones cut, which is remarked.
         empty: what to do with texts without a token: refuse them, or leave them out, which is remarked.
         name: of the data set, in reports; by default that of the file without its ending, or of the folder.
+        task: what a label is; by default a class. Under a regression it is the number in the column of a table.
 
     Raises:
         InputError: the files are absent, empty, ragged, of another form or encoding, a column is unknown, a label is
-            missing, all records are of one class, a text has no token, or the tokenizer does not fit.
+            missing, all records are of one class, a text has no token, the tokenizer does not fit, or the task is none
+            of one column.
     """
     place = Path(path).expanduser().absolute()
     columns = {"member_column": member_column, "group_column": group_column, "id_column": id_column}
     if place.is_dir():
         _refuse_given(columns, f"'{place}' is a folder", "leave it out, or set dataset.path to a table")
+        check_has_classes(task, place, "set dataset.path to a table, and dataset.label_column to its column of labels")
         found = _of_folder(place, files, encoding)
     elif place.is_file():
         _refuse_given({"files": files}, f"'{place}' is a table", "leave it out, or set dataset.path to a folder")
         table = read_table(place, delimiter=delimiter, encoding=encoding, mend=_ENCODING)
-        found = _of_table(table, text_column, label_column, **columns)
+        found = _of_table(table, text_column, label_column, task, **columns)
     else:
         raise DataNotThereError(f"'{place}' is not there: set dataset.path to a table or a folder of class folders")
     found.listing.check_classes("texts")
@@ -119,7 +125,8 @@ def load_text(
     id_NL, length_N = padded(chosen, found.text_N, max_tokens, size)
     kept_N, remarks = _without_empty(found, length_N, empty)
     listing = found.listing.kept(kept_N)
-    remarks += _about_cut(length_N[kept_N] > max_tokens, listing.member_N, max_tokens)
+    is_cut_N = length_N[kept_N] > max_tokens
+    remarks += _about_cut(is_cut_N, listing.member_N, max_tokens)
     if str(tokenizer) != HASHED:
         remarks.append(
             f"The tokenizer '{Path(tokenizer).name}' is taken for public; what it gives away of records that it was "
@@ -127,7 +134,13 @@ def load_text(
         )
     x_N = torch.from_numpy(id_NL[kept_N])
     field = Field(kind="tokens", dtype=x_N.dtype, shape=tuple(x_N.shape[1:]), padding=chosen.padding, sizes=(size,))
-    return listing.population(x_N, form=Form.of([field]), name=place.stem if name is None else name, remarks=remarks)
+    return listing.population(
+        x_N,
+        form=Form.of([field]),
+        name=place.stem if name is None else name,
+        remarks=remarks,
+        marks=[Mark(what=f"texts of more than {max_tokens} tokens, which were cut", has_N=is_cut_N)],
+    )
 
 
 def _refuse_given(settings: Mapping[str, str | None], what: str, mend: str) -> None:
@@ -141,6 +154,7 @@ def _of_table(
     table: Columns,
     text_column: str,
     label_column: str,
+    task: Task | None,
     member_column: str | None,
     group_column: str | None,
     id_column: str | None,
@@ -159,6 +173,7 @@ def _of_table(
         id_column=id_column,
         member_column=member_column,
         groupings=() if group_column is None else (group_column,),
+        task=task,
     )
     return _Texts(
         listing=listing,
@@ -201,14 +216,14 @@ def _without_empty(
     missing = (~kept_N).nonzero()[0]
     if not len(missing):
         return kept_N, []
-    place, label_N = found.listing.place, found.listing.label_N
+    listing, place = found.listing, found.listing.place
     shown = ", ".join(found.where_N[i] for i in missing[:5]) + (", …" if len(missing) > 5 else "")
     if empty == "refuse":
         raise InputError(
             f"{len(missing)} of {len(kept_N)} texts of {place} have no word ({shown}): take them out, or leave "
             "them out by dataset.empty=leave_out"
         )
-    if len(set(label_N[kept_N].tolist())) < 2:
+    if listing.has_classes and len(set(listing.label_N[kept_N].tolist())) < 2:
         raise InputError(f"{place} has texts with words in fewer than two classes: give each class some")
     return kept_N, [
         f"{len(missing)} of {len(kept_N)} texts have no word and were left out ({shown}); in a file of members, row "

@@ -20,6 +20,11 @@ from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Step
 
 _TRIED = 4  # records, whose losses together are compared with those of each alone
+_CLASSES = 3  # of these, where the records are not known yet
+_MIXES = (
+    "`training.objective` lets the records of a batch reach each other, which does not go with defense=dp_sgd: it "
+    "clips what each record contributes by itself; leave out defences such as mixup."
+)
 
 
 @settings("defense.dp_sgd")
@@ -65,6 +70,11 @@ class DPSGD:
                 early, or mixes records.
         """
         _check(recipe)
+        if recipe.of_classes:  # at the truth of other tasks `for_models` looks, which has the records
+            _check_objective(recipe, torch.arange(_TRIED) % _CLASSES, _CLASSES)
+        return self._in_poisson_batches(recipe)
+
+    def _in_poisson_batches(self, recipe: Recipe) -> Recipe:
         fixed = recipe
         if self.num_records is not None and recipe.batch_size is not None:
             steps = recipe.steps_per_epoch(self.num_records)
@@ -79,7 +89,8 @@ class DPSGD:
             InputError: the recipe cannot be adapted, `epsilon` cannot be met, or Opacus is not installed.
         """
         if not isinstance(recipe.sampler, PoissonSampler):
-            recipe = self.adapt(recipe)
+            _check(recipe)
+            recipe = self._in_poisson_batches(recipe)
         rate, steps, delta = self._schedule(recipe, num_records)
         noise = self._noise_multiplier(rate, steps, delta)
         epsilon = epsilon_of(noise_multiplier=noise, sample_rate=rate, steps=steps, delta=delta)
@@ -119,7 +130,9 @@ class DPSGD:
         """
         recipe = models.recipe
         task, label_N = models.population.task, models.population.label_N.cpu()
-        _check(recipe, task.compared(label_N[torch.arange(_TRIED) % len(label_N)]), models.population.num_classes)
+        _check(recipe)
+        truth_B = task.compared(label_N[torch.arange(_TRIED) % len(label_N)])
+        _check_objective(recipe, truth_B, models.population.num_classes)
         _check_task(task)
         _check_architecture(models)
         sampler = recipe.sampler
@@ -146,12 +159,8 @@ class DPSGD:
         return gradients
 
 
-def _check(recipe: Recipe, truth_B: Tensor | None = None, num_outputs: int = 3) -> None:
-    """Refuse what would be done to gradients, batches or models beside what the accountant knows of.
-
-    Args:
-        truth_B: what the objective compares outputs with; None while this is not known, for class numbers.
-    """
+def _check(recipe: Recipe) -> None:
+    """Refuse what would be done to gradients, batches or models beside what the accountant knows of."""
     refused = {
         "gradient_clip_norm": (
             recipe.gradient_clip_norm is not None,
@@ -166,27 +175,21 @@ def _check(recipe: Recipe, truth_B: Tensor | None = None, num_outputs: int = 3) 
                 f"`training.{setting}` is {getattr(recipe, setting)!r}, which does not go with defense=dp_sgd: "
                 f"{reason}; leave it at its default."
             )
-    if _mixes_records(recipe, truth_B, num_outputs):
-        raise InputError(
-            "`training.objective` lets the records of a batch reach each other, which does not go with "
-            "defense=dp_sgd: it clips what each record contributes by itself; leave out defences such as mixup."
-        )
+    if recipe.mix is not None or recipe.batch_objective is not None:
+        raise InputError(_MIXES)
 
 
-def _mixes_records(recipe: Recipe, truth_B: Tensor | None, num_outputs: int) -> bool:
-    """Whether a record's loss depends on the others of its batch, or is not all that a step lowers."""
-    if any(getattr(recipe, name, None) is not None for name in ("mix", "batch_objective")):
-        return True
+def _check_objective(recipe: Recipe, truth_B: Tensor, num_outputs: int) -> None:
+    """Refuse a loss of a record that depends on the others of its batch.
+
+    Args:
+        truth_B: what the objective compares outputs with, of `_TRIED` records.
+    """
     logits_BC = torch.randn(_TRIED, num_outputs, generator=generator(0, "dp_sgd check"))
-    label_B = torch.arange(_TRIED) % num_outputs if truth_B is None else truth_B
-    try:
-        together_B = recipe.objective(logits_BC[None], label_B[None])[0]
-    except Exception:
-        if truth_B is not None:
-            raise
-        return False  # of a task without classes, at whose truth `for_models` looks
-    alone_B = torch.stack([recipe.objective(logits_BC[None, [b]], label_B[None, [b]])[0, 0] for b in range(_TRIED)])
-    return not torch.allclose(together_B, alone_B, rtol=1e-4, atol=1e-6)
+    together_B = recipe.objective(logits_BC[None], truth_B[None])[0]
+    alone_B = torch.stack([recipe.objective(logits_BC[None, [b]], truth_B[None, [b]])[0, 0] for b in range(_TRIED)])
+    if not torch.allclose(together_B, alone_B, rtol=1e-4, atol=1e-6):
+        raise InputError(_MIXES)
 
 
 def _check_task(task: Task) -> None:
@@ -201,9 +204,8 @@ def _check_task(task: Task) -> None:
 def _check_architecture(models: Chunk) -> None:
     architecture = models.architecture
     faults = {
-        "has batch normalisation, through which the records of a batch reach each other; use GroupNorm or none": (
-            architecture.has_batch_norm
-        ),
+        "has batch normalisation, through which the records of a batch reach each other; use GroupNorm "
+        "(defense=group_norm) or none": architecture.has_batch_norm,
         "lets the records of a batch reach each other": architecture.mixes_records,
         "takes something of its training records before training, which the accountant does not see": (
             architecture.fits_to_records

@@ -19,15 +19,19 @@ class StopEarly:
     Attributes:
         patience: epochs without a fall, at least 1.
         min_delta: by how much the loss must fall to count, at least 0, in nats.
+        max_gap: a model stops as well when its loss on the held-out records is above that on its training records, of
+            the epoch, by more than this, at least 0, in nats; None for any gap.
     """
 
     name: ClassVar[str] = "early_stopping"
 
     patience: AtLeast1 = 5
     min_delta: NotNegative = 0.0
+    max_gap: NotNegative | None = None
 
     def describe(self) -> str:
-        return f"early stopping {self.patience}"
+        at = "" if self.max_gap is None else f" at a gap of {self.max_gap:.12g}"
+        return f"early stopping {self.patience}{at}"
 
     def adapt(self, recipe: Recipe) -> Recipe:
         """The recipe with early stopping.
@@ -40,5 +44,5 @@ class StopEarly:
                 "defense=early_stopping is set beside `training.early_stopping`; set the latter to null, or leave the "
                 "defence out."
             )
-        stopping = EarlyStopping(patience=self.patience, min_delta=self.min_delta)
+        stopping = EarlyStopping(patience=self.patience, min_delta=self.min_delta, max_gap=self.max_gap)
         return replace(recipe, early_stopping=stopping)

@@ -1,6 +1,26 @@
 """Which architecture fits records of a form, where nobody has chosen one."""
 
+from collections.abc import Callable
+
+from torch import nn
+
 from mia_lightning.datasets.form import Form
+from mia_lightning.datasets.population import Population
+from mia_lightning.errors import InputError
+from mia_lightning.models.audio_cnn import AudioCNN
+from mia_lightning.models.cnn import CNN
+from mia_lightning.models.mlp import MLP
+from mia_lightning.models.tabular import Tabular
+from mia_lightning.models.text_cnn import TextCNN
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "audio_cnn": AudioCNN,
+    "cnn": CNN,
+    "mlp": MLP,
+    "tabular": Tabular,
+    "text_cnn": TextCNN,
+}
+"""By their names in `conf/model`, whose settings are the defaults of the classes."""
 
 
 def fitting(form: Form) -> str | None:
@@ -21,3 +41,20 @@ def fitting(form: Form) -> str | None:
         "numeric": "tabular" if of_table else "mlp",
     }
     return by_kind.get(kinds.pop())
+
+
+def chosen_for(population: Population) -> tuple[str, str]:
+    """The name of the architecture that fits records with a form, and a sentence that says so.
+
+    Raises:
+        InputError: there is none.
+    """
+    assert population.form is not None
+    name = fitting(population.form)
+    if name is None:
+        raise InputError(
+            f"`model` is not set, and a record of {population.name} is {population.form.words}, which no "
+            "architecture of conf/model takes; give your own by `model`, on the command line by model=custom "
+            "model._target_=my_package.Net."
+        )
+    return name, f"`model` is not set: it is {name}, which fits records that are {population.form.words}."

@@ -18,6 +18,7 @@ from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.intervals.learnt_thresholds import Relearnt, relearnt
 from mia_lightning.metrics.intervals.rates import TAIL
 from mia_lightning.metrics.over_targets import mean_auc_interval, target_figures
+from mia_lightning.reports.run_section import ExecutionSection, ReuseSection, RunSection
 from mia_lightning.reports.schema import (
     AboutSection,
     AttackSection,
@@ -26,12 +27,9 @@ from mia_lightning.reports.schema import (
     ConvergenceSection,
     DatasetSection,
     DefenseSection,
-    ExecutionSection,
     FieldSection,
     GroupFigures,
     MembershipSection,
-    ReuseSection,
-    RunSection,
     SetSection,
     TargetSection,
     TaskSection,

@@ -11,6 +11,7 @@ PAGE: Final = "report.html"
 SCORES: Final = "scores.parquet"
 MEMBERS: Final = "members.csv"
 COMPARISON: Final = "comparison.json"
+REMEDIES: Final = "remedies.json"
 
 
 def _is_below(name: str) -> bool:

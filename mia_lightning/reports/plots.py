@@ -24,7 +24,8 @@ from mia_lightning.reports.curves import (
 )
 from mia_lightning.reports.histograms import ScoreHistogram
 from mia_lightning.reports.labels import label_places, short
-from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures, PrivacySection
+from mia_lightning.reports.privacy_section import PrivacySection
+from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigures
 from mia_lightning.reports.scores import TrainingCurves
 from mia_lightning.reports.selection import most_exposed, strongest
 from mia_lightning.reports.words import label

@@ -32,6 +32,7 @@ FIGURE_NAMES = (
 )
 FIGURE_FAMILIES = ("tpr_at_fpr", "tpr_at_fpr_pooled", "precision_at_recall", "ppv")
 ACCURACIES = ("train_accuracy", "test_accuracy", "generalization_gap")  # of the target
+ACCURACY = "accuracy"
 # Figures by whose intervals runs are compared.
 _WITH_LIMITS = ("auc", "tpr_at_fpr_")
 
@@ -55,6 +56,12 @@ def _figures(content: Any) -> dict[str, Any]:
         return figures_by_name(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"these are no figures ({error!r})") from None
+
+
+def shared_name(names: Iterable[str], otherwise: str) -> str:
+    """What something of several runs is called: by its name where all have one, else by a word for any of them."""
+    several = set(names)
+    return several.pop() if len(several) == 1 else otherwise
 
 
 class _Columns(BaseModel):
@@ -98,6 +105,9 @@ class RunRow(_Columns):
     num_shadows: int = _at("shadow.count")
     shadow_train_size: int = _at("membership.shadow_train_size")
     defense: str | None = _at("defense.description", default=None)
+    stratum: str = _at("task.stratum", default="class")  # what the figures of parts are about, one and several
+    strata_name: str = _at("task.strata_name", default="classes")
+    utility: str = _at("task.utility", default=ACCURACY)  # what the two accuracies are
     train_accuracy: float = _at("target.train_accuracy")
     test_accuracy: float = _at("target.test_accuracy")
     generalization_gap: float = _at("target.generalization_gap")

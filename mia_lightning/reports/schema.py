@@ -1,78 +1,22 @@
 """`report.json`: typed, versioned, and the same object that `mia_lightning.audit` returns."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from mia_lightning.metrics.figures import THESE_MODELS, Figure, Figures
+from mia_lightning.reports.endpoint_section import EndpointSection
 from mia_lightning.reports.names import SCHEMA as SCHEMA
+from mia_lightning.reports.privacy_section import PrivacySection
+from mia_lightning.reports.run_section import RunSection
 from mia_lightning.reports.scores import Scores, TrainingCurves
+from mia_lightning.reports.section import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-    @classmethod
-    def of(cls, found: object) -> Self:
-        """The section with the attributes of these names of an object that the run made."""
-        return cls.model_validate(found, from_attributes=True)
-
-
-class MeasuredExecution(_Section):
-    """A way of training that a probe tried."""
-
-    execution: Literal["stack", "loop"]
-    chunk: int
-    seconds_per_step: float  # of all models of the chunk
-    models_per_second: float  # trained from beginning to end
-    bytes: int  # estimated
-    threads: int | None = None  # of torch on the CPU, in each process; null where one number alone was tried
-    processes: int = 1
-
-
-class ExecutionSection(_Section):
-    """How the models of a role were trained, with the estimates of time and memory; also in `execution.json`."""
-
-    role: str
-    num_models: int
-    epochs: int
-    execution: Literal["stack", "loop"]  # by vmap, or model by model
-    chunk: int  # models at once
-    reason: str
-    seconds: float  # estimated; without a measurement, of single forward and backward steps alone
-    bytes: int  # estimated, of the device
-    threads: int  # of torch, in each process
-    processes: int = 1  # on the CPU, each of which trained a part of the models
-    measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
-
-
-class ReuseSection(_Section):
-    """Whether the models of a role came from the store or were trained."""
-
-    found: int  # in the store
-    trained: int  # in this run
-    reason: str | None = None  # what differs from the most similar models in the store; null without such
-
-
-class RunSection(_Section):
-    """The run that made the report."""
-
-    created: str  # ISO 8601, UTC
-    seed: int
-    device: str
-    precision: str
-    versions: dict[str, str]  # of python, mia_lightning, torch, pytorch_lightning
-    seconds: dict[str, float]  # by stage: target, shadow, attack/<name>
-    config: dict[str, Any]  # the resolved configuration; {} for a run from Python
-    execution: tuple[ExecutionSection, ...] = ()  # one for each role and size that was trained
-    store: dict[str, ReuseSection] = Field(default_factory=dict)  # by role; empty without a store
-    peak_memory: dict[str, int] = Field(default_factory=dict)  # bytes: process (resident), device (CUDA alone)
-
-
-class SetSection(_Section):
+class SetSection(Section):
     """One of the user's own sets that the records come from, in their order."""
 
     name: str  # training set, validation set, test set
@@ -81,7 +25,7 @@ class SetSection(_Section):
     is_training: bool
 
 
-class FieldSection(_Section):
+class FieldSection(Section):
     """One tensor of a record."""
 
     name: str  # "" where the record is this tensor alone
@@ -98,7 +42,7 @@ class FieldSection(_Section):
         return tuple(cls(**{name: getattr(field, name) for name in cls.model_fields}) for field in fields)
 
 
-class TaskSection(_Section):
+class TaskSection(Section):
     """What a record's answer is, and in which words the report speaks of it."""
 
     name: str = "classification"
@@ -108,7 +52,7 @@ class TaskSection(_Section):
     seen: str = "all probabilities"  # of an answer
 
 
-class DatasetSection(_Section):
+class DatasetSection(Section):
     """`num_classes` and `class_names` are those of what per_class is about (`TaskSection.strata_name`)."""
 
     name: str
@@ -122,7 +66,7 @@ class DatasetSection(_Section):
     sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
 
 
-class MembershipSection(_Section):
+class MembershipSection(Section):
     plan: str  # disjoint, halves, given
     num_members: int  # of one target
     num_nonmembers: int
@@ -134,7 +78,7 @@ class MembershipSection(_Section):
     num_compared_for_near_duplicates: int | None = None  # members compared: all, or a random sample
 
 
-class TargetClass(_Section):
+class TargetClass(Section):
     """Accuracies are null for a class without members (train) or non-members (test)."""
 
     class_index: int
@@ -146,7 +90,7 @@ class TargetClass(_Section):
     generalization_gap: float | None
 
 
-class TargetGroup(_Section):
+class TargetGroup(Section):
     """Means over targets; null for a group without members (train) or non-members (test)."""
 
     group_name: str
@@ -155,11 +99,12 @@ class TargetGroup(_Section):
     generalization_gap: float | None
 
 
-class TargetSection(_Section):
+class TargetSection(Section):
     """The model under attack; accuracies (`TaskSection.utility`) are means over targets where there are several."""
 
     architecture: str
     num_parameters: int | None  # null where it is not known
+    size_unit: str = "parameters"  # what num_parameters counts: parameters, or nodes of trees
     num_targets: int
     train_accuracy: float
     test_accuracy: float
@@ -169,7 +114,7 @@ class TargetSection(_Section):
     per_group: tuple[TargetGroup, ...] = ()  # as many as each attack's, in the same order
 
 
-class LeavesSection(_Section):
+class LeavesSection(Section):
     """The leaves of the target's trees; means over targets."""
 
     num_trees: float
@@ -180,13 +125,13 @@ class LeavesSection(_Section):
     disclosed: float  # share in a leaf, of some tree, of one class with 2 to 9 of them
 
 
-class StructureSection(_Section):
+class StructureSection(Section):
     """What the structure of the target gives away by itself."""
 
     leaves: LeavesSection | None  # null where they are not known
 
 
-class TrustSection(_Section):
+class TrustSection(Section):
     """Whether the target is what it is taken for; the figures of a void or unconfirmed one are no evidence."""
 
     verdict: Literal["void", "unconfirmed", "sound", "not checked"]  # not checked: the target was trained here
@@ -198,7 +143,7 @@ class TrustSection(_Section):
     notes: tuple[str, ...] = ()  # what was not checked
 
 
-class SynthesisClass(_Section):
+class SynthesisClass(Section):
     """Numbers are null if the source does not work class by class."""
 
     class_index: int
@@ -208,7 +153,7 @@ class SynthesisClass(_Section):
     num_queries: int | None  # to the target, for this class
 
 
-class SynthesisSection(_Section):
+class SynthesisSection(Section):
     """How shadow records were made that are not real."""
 
     num_records: int  # without exact duplicates
@@ -218,7 +163,7 @@ class SynthesisSection(_Section):
     failed_classes: tuple[str, ...]  # wanted, but without any record
 
 
-class DefenseSection(_Section):
+class DefenseSection(Section):
     """Mitigations of the target."""
 
     names: tuple[str, ...]
@@ -226,7 +171,7 @@ class DefenseSection(_Section):
     adaptive: bool  # whether the attacker of the plainly named attacks knows them
 
 
-class AboutSection(_Section):
+class AboutSection(Section):
     """What the user calls the audit; null where nothing is said."""
 
     title: str | None = None
@@ -234,7 +179,7 @@ class AboutSection(_Section):
     owner: str | None = None  # who is responsible for the model
 
 
-class GatedAttackSection(_Section):
+class GatedAttackSection(Section):
     """The gated figure of one attack."""
 
     attack: str
@@ -245,7 +190,7 @@ class GatedAttackSection(_Section):
     reason: str | None  # why there is no value
 
 
-class GateSection(_Section):
+class GateSection(Section):
     """Whether the leakage stays below a limit; `gate.json` has the same content."""
 
     status: Literal["below", "above", "undetermined"]
@@ -261,7 +206,7 @@ class GateSection(_Section):
     records_to_settle: int | None
 
 
-class ShadowSection(_Section):
+class ShadowSection(Section):
     source: str  # real, noisy, marginal, model_based
     architecture: str
     count: int
@@ -271,7 +216,7 @@ class ShadowSection(_Section):
     test_accuracy: float
 
 
-class ThreatModelSection(_Section):
+class ThreatModelSection(Section):
     """What the attacker sees, has and knows."""
 
     access: str  # what the attacker sees of an answer: "full" (all probabilities, unrounded), "top 3 classes", ...
@@ -294,34 +239,7 @@ class ThreatModelSection(_Section):
     members_from: str | None = None  # what named them; null where they were drawn
 
 
-class EndpointSection(_Section):
-    """A target that somebody else serves: the queries to it, and whether it stayed the same meanwhile.
-
-    Sentinels are records that were queried again. Those that were answered differently show that answers vary from
-    call to call, or that the model changed.
-    """
-
-    protocol: str
-    place: str
-    num_records: int  # different records with a known answer
-    num_found: int  # of these, kept from earlier runs
-    num_sent: int  # queries of this run, one for each record sent
-    num_repeated: int  # of these, again: after a fault of the server, or as sentinels
-    num_spent: int  # queries of all runs that share the responses
-    budget: int | None  # of these; null for no limit
-    cost: float | None  # of this run, in the currency of `target.asking.price_per_thousand`; null without one
-    num_wanted: int  # sentinels
-    num_at_once: int  # of these, queried again right after their first answer
-    num_varied: int  # of these, answered differently
-    num_kept: int  # queried again, with a first answer from an earlier run
-    num_outdated: int  # of these, answered differently
-    num_at_end: int  # queried again after everything else
-    num_changed: int  # of these, answered differently from the time before
-    largest_difference: float | None  # in a probability, between two answers for a sentinel
-    failure: str | None  # why none could be queried at the end; null if they were
-
-
-class ConvergencePoint(_Section):
+class ConvergencePoint(Section):
     """With `num_shadows` shadow models."""
 
     num_shadows: int
@@ -329,7 +247,7 @@ class ConvergencePoint(_Section):
     tpr: Figure  # at 1 % FPR
 
 
-class ConvergenceSection(_Section):
+class ConvergenceSection(Section):
     """Whether more shadow models would help an attack."""
 
     points: tuple[ConvergencePoint, ...]  # a quarter, half and all of them
@@ -345,53 +263,6 @@ class ClassFigures(Figures):
     auc_simultaneous: Figure | None = None  # the AUC with limits that hold for all classes at once (Bonferroni)
 
 
-class EpsilonBound(_Section):
-    """The epsilon that an attack rules out, with confidence over all attacks of the report together."""
-
-    attack: str
-    epsilon_low: float
-    num_guesses: int
-    num_correct: int
-
-
-class TrialBound(_Section):
-    """The epsilon that an attack rules out by how often it flags models with the canary and without it.
-
-    With confidence over all attacks of the report together.
-    """
-
-    attack: str
-    epsilon_low: float
-    threshold: float  # models that score at least this are flagged; chosen on the shadow models
-    true_positives: int  # flagged of `TrialsSection.num_in`
-    false_positives: int  # flagged of `TrialsSection.num_out`
-
-
-class TrialsSection(_Section):
-    """Independent trainings with one canary or without it, all else equal."""
-
-    record: int  # the canary's place in the data
-    class_name: str  # its label
-    is_natural: bool  # no canary was put in its place
-    num_in: int
-    num_out: int
-    num_shadows: int  # other trials, on which thresholds were chosen
-    largest_epsilon: float  # what an attack without a mistake would rule out with so many trials
-    lower: tuple[TrialBound, ...]
-
-
-class PrivacySection(_Section):
-    """Differential privacy of the target: the guarantee, and what attacks on its canaries rule out."""
-
-    epsilon: float | None  # the upper bound; null without a guarantee
-    delta: float
-    statement: str
-    num_canaries: int | None = None  # null if the plan has none, so that nothing can be ruled out
-    confidence: float = 0.95
-    lower: tuple[EpsilonBound, ...] = ()
-    trials: TrialsSection | None = None  # null unless the targets are trials of one canary
-
-
 class GroupFigures(Figures):
     """Of the records of one group of the data set, or of canaries and of natural records."""
 
@@ -399,7 +270,7 @@ class GroupFigures(Figures):
     auc_simultaneous: Figure | None = None  # the AUC with limits that hold for all groups at once (Bonferroni)
 
 
-class ExposedRecord(_Section):
+class ExposedRecord(Section):
     """One record over the targets that it is in and out of; limits are 95 % for one record, chosen beforehand."""
 
     record: int  # place in the data
@@ -418,7 +289,7 @@ class ExposedRecord(_Section):
     is_confirmed: bool  # found on one half of the targets and confirmed on the other
 
 
-class VulnerabilitySection(_Section):
+class VulnerabilitySection(Section):
     """Which records an attack finds, over several targets; `table` (columns by name) is not part of the JSON."""
 
     num_records: int  # in at least one target and out of at least one
@@ -429,7 +300,7 @@ class VulnerabilitySection(_Section):
     table: Annotated[SkipJsonSchema[dict[str, np.ndarray[Any, Any]] | None], Field(exclude=True)] = None
 
 
-class AttackSection(_Section):
+class AttackSection(Section):
     """One attack against the target(s)."""
 
     name: str
@@ -446,7 +317,7 @@ class AttackSection(_Section):
     vulnerability: VulnerabilitySection | None = None  # null where no record is in one target and out of another
 
 
-class AuditReport(_Section):
+class AuditReport(Section):
     """What an audit found: the content of `report.json`, with the raw scores beside it.
 
     `scores`, `record_names` (of all records; () where they have none), `training_curves` (by stack: "target", "shadow",

@@ -3,9 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mia_lightning.errors import InputError, first_line
+
+# Of the columns in a file.
+_TYPES = {
+    "attack": str,
+    "target": np.int64,
+    "record": np.int64,
+    "label": np.int64,
+    "is_member": bool,
+    "score": np.float64,
+    "is_flagged": bool,
+}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,3 +75,26 @@ class TrainingCurves:
 
     train_loss_EK: np.ndarray[Any, np.dtype[np.float64]]
     validation_loss_EK: np.ndarray[Any, np.dtype[np.float64]] | None = None
+
+
+def read_scores(path: Path) -> tuple[Scores, dict[int, str]]:
+    """The scores in a `scores.parquet`, and the names of records by their places in the data, where they have names.
+
+    Raises:
+        InputError: there is no such file, or it is damaged, or holds something else.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        columns = {name: table[name].to_numpy(zero_copy_only=False).astype(kind) for name, kind in _TYPES.items()}
+        names = table["record_name"].to_pylist() if "record_name" in table.column_names else []
+    except FileNotFoundError:
+        raise InputError(f"There is no {path}, which holds the scores; give the folder of a finished run.") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({first_line(error)}); run the audit again.") from None
+    scores = Scores(**columns)
+    if np.isnan(scores.score).any():
+        raise InputError(f"{path} holds scores that are not numbers; run the audit again.")
+    return scores, dict(zip(scores.record.tolist(), names, strict=True)) if names else {}

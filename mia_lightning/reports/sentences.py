@@ -1,7 +1,9 @@
 """What a report says in sentences, for the console and the page."""
 
 from mia_lightning.metrics.figures import Figures
-from mia_lightning.reports.schema import AuditReport, PrivacySection
+from mia_lightning.reports.privacy_section import PrivacySection
+from mia_lightning.reports.rows import ACCURACY
+from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.sections.trust import distrust, trust_warnings
 from mia_lightning.reports.selection import (
     Worst,
@@ -138,7 +140,7 @@ def meaning(report: AuditReport) -> list[str]:
                 "flagged records would be members."
             )
     target = report.target
-    if report.task.utility != "accuracy":
+    if report.task.utility != ACCURACY:
         utility = report.task.utility
         sentences.append(
             f"The target's {utility} is {show(target.train_accuracy)} on its training records and "

@@ -21,6 +21,7 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Disjoint, Given, Plan
+from mia_lightning.models.by_form import ARCHITECTURES, chosen_for
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
@@ -39,9 +40,8 @@ from mia_lightning.targets.estimator import Estimator
 from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
-from mia_lightning.tasks import BY_NAME, Task
-from mia_lightning.training.estimators.estimators import Making
-from mia_lightning.training.estimators.making import is_estimator, is_fitted
+from mia_lightning.tasks import NamedTask, Task
+from mia_lightning.training.estimators.making import Making, is_estimator, is_fitted
 from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
 from mia_lightning.training.step.recipe import Recipe, default_recipe
@@ -63,12 +63,6 @@ def _as_target(given: object) -> object:
         return Existing(network=given)
 
 
-def _as_task(given: object) -> object:
-    """A task by its name."""
-    return BY_NAME[given]() if isinstance(given, str) and given in BY_NAME else given
-
-
-_TASK = Words(f"one of {', '.join(BY_NAME)}, or a `Task` like them")
 _PLAN = Words("one of those in conf/membership, or a `Plan` like them, such as mia.Halves() in Python")
 
 
@@ -111,7 +105,9 @@ class Audit:
             `Regression(likelihood="laplace")`; None for what the data say, classes of arrays.
         model: class or function that makes an untrained network with logits `[B, C]`, or, in a regression, predictions
             `[B, D]`; it is passed `input_shape` and `num_classes` (or `num_outputs`) if it takes parameters of these
-            names. It may be left out where no network is trained.
+            names. It may be left out where no network is trained, and where the records have a form (texts, sounds, a
+            table, several arrays, `kinds`): then it is the architecture that fits the form, which the report says. For
+            a trained network it must be given.
         model_output: what the networks of `model` give: logits, probabilities, log_probabilities, or auto for what they
             are seen to give.
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
@@ -167,7 +163,7 @@ class Audit:
     label: SkipValidation[Array] | None = field(default=None, kw_only=False)
     kinds: SkipValidation[Kinds] | None = None
     weight: SkipValidation[Array] | None = None
-    task: Annotated[Annotated[Task, _TASK] | None, BeforeValidator(_as_task)] = None
+    task: NamedTask = None
     model: MakesNetwork = no_network
     model_output: Annotated[OutputForm, Place("model.output")] = "auto"
     membership: Annotated[Plan, _PLAN] = field(default_factory=Disjoint)
@@ -252,7 +248,21 @@ class Audit:
         for making in self.fitted_here:
             making.check(self.population.task.outputs)
         if self.uses_networks and self.model is no_network:
+            self._choose_model()
+
+    def _choose_model(self) -> None:
+        """Let the architecture fit the form of the records; nothing tells that of a network that somebody has trained.
+
+        Raises:
+            InputError: the records have no form, or none that an architecture takes, or the target is such a network.
+        """
+        is_free = self.attacked.is_trained_here or not self.attacked.has_weights
+        if self.population.form is None or not is_free:
             raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
+        name, remark = chosen_for(self.population)
+        population = replace(self.population, remarks=(*self.population.remarks, remark))
+        object.__setattr__(self, "data", population)
+        object.__setattr__(self, "model", ARCHITECTURES[name])
 
     @property
     def shadow_estimators(self) -> Making | None:

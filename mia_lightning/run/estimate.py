@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -47,8 +48,24 @@ class _Planned(Exception):  # noqa: N818 (it is no error)
         super().__init__(self.sentence)
 
 
+class Estimate(NamedTuple):
+    """What an audit would take: sentences, and the seconds of all stages together as far as they are known."""
+
+    sentences: list[str]
+    seconds: float
+
+
 def estimate_of(audit: Audit) -> list[str]:
-    """What an audit would take, a sentence for each stage that trains, and one for all of them together.
+    """What an audit would take, a sentence for each stage that trains, and one for all of them together; as `measured`.
+
+    Raises:
+        InputError: likewise.
+    """
+    return measured(audit).sentences
+
+
+def measured(audit: Audit) -> Estimate:
+    """What an audit would take.
 
     Nothing is trained: each stage is measured by a few steps of throw-away networks, here and now.
 
@@ -79,7 +96,7 @@ def estimate_of(audit: Audit) -> list[str]:
             f"The shadow models train on records of shadow={audit.shadow.source}, which are made from the target's "
             "answers: neither they nor the attacks are estimated."
         )
-        return sentences
+        return Estimate(sentences, sum(seconds))
     fitted = audit.shadow_estimators
     if fitted is not None:
         num_models = len(membership.block_K) - (0 if target.is_trained_here else membership.num_targets)
@@ -114,7 +131,7 @@ def estimate_of(audit: Audit) -> list[str]:
                 if not audit.skip_inapplicable:
                     raise
     sentences.append(f"All that is trained and answered: about {duration(sum(seconds))} here.")
-    return sentences
+    return Estimate(sentences, sum(seconds))
 
 
 def _seconds_of_an_answer(setup: Setup) -> float:

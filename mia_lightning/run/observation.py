@@ -3,21 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.answer_form import defenses_of
-from mia_lightning.defenses.interface import OutputDefense, PrivateTraining, TrainingDefense, apply_all
-from mia_lightning.errors import InputError
+from mia_lightning.defenses.interface import (
+    OutputDefense,
+    PrivateTraining,
+    TrainingDefense,
+    apply_all,
+    defended_recipe,
+)
 from mia_lightning.membership import Membership
 from mia_lightning.metrics.privacy_bounds import check_trials
 from mia_lightning.metrics.sanity.answers import Sanity
 from mia_lightning.run.completion import completed
 from mia_lightning.run.definition import Audit
+from mia_lightning.run.left_out import kept_shadows, kept_targets
 from mia_lightning.run.preparation import (
     as_trained,
     check_attacks,
@@ -39,8 +43,6 @@ from mia_lightning.training.signals import Signals
 from mia_lightning.training.step.recipe import Recipe
 
 _PAGE = 4_500_000  # bytes of a report.html, most of which are the script of its figures
-FEW_LOST = 0.1
-"""The share of models whose loss may be no longer finite before low figures are no evidence."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -140,7 +142,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         warn_of_given_split(setup, audit)  # after what the target may be refused for, since it takes its time
         target_signals = targets.about(setup.membership.asked_N).observe(setup.population, room=room)
     if not setup.membership.leaves_one_out:
-        kept_T = _kept_targets(targets, target_signals, setup.membership, engine)
+        kept_T = kept_targets(targets, target_signals, setup.membership, engine)
         if not bool(kept_T.all()):
             targets, target_signals = targets.select(kept_T), target_signals.select(kept_T)
             setup = replace(setup, membership=setup.membership.keep_targets(kept_T))
@@ -157,8 +159,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         with stages.clock("shadow"):
             shadows = _train_shadows(target, setup)
         shadow_signals = _answers(engine, shadows, setup.population, asked_KN, room)
-    failed_K = (shadows.failed_epoch_K.cpu() >= 0) | ~_is_finite(shadow_signals, membership, membership.shadows)
-    kept_K = _kept(membership, failed_K, engine, shadows.failure)
+    kept_K = kept_shadows(shadows, shadow_signals, membership, engine)
     _say_of_votes(engine, target_signals, shadow_signals)
     answers = target_signals if target.is_trained_here else _as_votes(target_signals, target, shadow_signals.atoms)
     if not bool(kept_K.all()):
@@ -267,6 +268,8 @@ def _guarantee(trainings: Sequence[TrainingDefense], recipe: Recipe, membership:
     private = [each for each in trainings if isinstance(each, PrivateTraining)]
     if not private:
         return None
+    others = [each for each in trainings if not isinstance(each, PrivateTraining)]
+    recipe = replace(recipe, epochs=defended_recipe(others, recipe).epochs)
     sizes_T = membership.member_KN[membership.targets].sum(1)
     guarantees = [private[0].guarantee(recipe, size) for size in sizes_T.unique().tolist()]
     return max(guarantees, key=lambda each: each.epsilon)
@@ -309,37 +312,6 @@ def _synthesise(
     return synthesis
 
 
-def _is_finite(signals: Signals, membership: Membership, rows: slice) -> Tensor:
-    """bool `[K]`: whether a model's outputs are finite on all the records that are evidence about it."""
-    each_KAN = (  # one model at a time: a mask of all answers would be a quarter of their size
-        value_ANC.amin(-1).isfinite() & value_ANC.amax(-1).isfinite() for value_ANC in signals.log_probability_KANC
-    )
-    finite_KN = torch.stack([each_AN.all(0).cpu() for each_AN in each_KAN])
-    return (finite_KN | ~membership.scored_KN[rows]).all(1)
-
-
-def _kept_targets(targets: Models, signals: Signals, membership: Membership, engine: Engine) -> Tensor:
-    """bool `[T]`: the targets that can be attacked."""
-    kept_T = (targets.failed_epoch_K.cpu() < 0) & _is_finite(signals, membership, membership.targets)
-    broken = (~kept_T).nonzero().flatten().tolist()
-    if not bool(kept_T.any()):
-        raise InputError(
-            f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
-            "weights (`target.path`), or lower `training.optimizer.lr`."
-        )
-    if broken and membership.is_trials:  # which trials are lost may depend on the canary
-        raise InputError(
-            f"The loss or the outputs of {len(broken)} of {len(kept_T)} targets were not finite, and under "
-            "membership=one_canary no trial may be left out; lower `training.optimizer.lr`."
-        )
-    if broken:
-        engine.stages.remark(
-            f"The loss or the outputs of the targets {broken} were not finite: they are left out.",
-            kind=_kind_of_loss(kept_T),
-        )
-    return kept_T
-
-
 def _as_votes(signals: Signals, target: Target, atoms: int | None) -> Signals:
     """The answers of a target that is not at hand itself, smoothed as those of shadow models that vote.
 
@@ -348,7 +320,7 @@ def _as_votes(signals: Signals, target: Target, atoms: int | None) -> Signals:
     Args:
         atoms: the votes of a shadow model; None where these do not vote.
     """
-    if atoms is None or target.own_kind is not None or signals.form.kind != "full":
+    if atoms is None or target.own_kind is not None or signals.form.kind != "full" or not signals.task.has_classes:
         return signals
     share = signals.log_probability_KANC.double().exp()
     votes = share * atoms
@@ -366,38 +338,3 @@ def _say_of_votes(engine: Engine, target_signals: Signals, shadow_signals: Signa
             f"The target's probabilities are shares of {of_target} votes, and those of the shadow models "
             f"{'are no votes' if of_shadows is None else f'of {of_shadows}'}: attacks may learn less from them."
         )
-
-
-def _kept(membership: Membership, failed_K: Tensor, engine: Engine, failure: str | None = None) -> Tensor:
-    """bool `[K]`: the shadow models that did not fail, without the other models of failed ones' blocks.
-
-    Args:
-        failure: why the first of them did, a clause; None for a loss that was no longer finite.
-    """
-    block_K = membership.block_K[membership.shadows]
-    kept_K = ~torch.isin(block_K, block_K[failed_K])
-    names = failed_K.nonzero().flatten().tolist()
-    if not bool(kept_K.any()):
-        if failure is not None:
-            raise InputError(
-                f"{len(names)} of {len(failed_K)} shadow models could not be fitted ({failure}), which leaves none to "
-                "learn from; change the estimator, or give it more records."
-            )
-        raise InputError(
-            f"The loss of {len(names)} of {len(failed_K)} shadow models was no longer finite, which leaves none to "
-            "learn from; lower `training.optimizer.lr` or set `training.gradient_clip_norm`."
-        )
-    if names:
-        what = f"The loss of the shadow models {names} was no longer finite"
-        if failure is not None:
-            what = f"The shadow models {names} could not be fitted ({failure})"
-        engine.stages.remark(
-            f"{what}: {int((~kept_K).sum())} of {len(kept_K)} models are left out (a model's complement goes with it).",
-            kind=_kind_of_loss(kept_K),
-        )
-    return kept_K
-
-
-def _kind_of_loss(kept_K: Tensor) -> Literal["warning", "broken"]:
-    """A few models out of many can be spared; where more are left out, low figures are no evidence."""
-    return "warning" if bool((~kept_K).double().mean() <= FEW_LOST) else "broken"

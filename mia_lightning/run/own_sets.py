@@ -2,7 +2,7 @@
 
 from mia_lightning.datasets.augmentation import takes_index
 from mia_lightning.datasets.duplicates import count_across, duplicate_group
-from mia_lightning.datasets.labels import listed
+from mia_lightning.datasets.labels import in_order
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
@@ -25,7 +25,7 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
     if population.label_map is not None and not audit.attacked.is_trained_here:
         stages.remark(
             "The target is trained already, and its outputs are taken for the classes in the order "
-            f"{listed(population.class_names)}: if it was trained with these labels as class numbers, or in another "
+            f"{in_order(population.class_names)}: if it was trained with these labels as class numbers, or in another "
             "order, its figures mean nothing; then give the labels as the numbers of its outputs, from 0."
         )
     if population.augment:
@@ -89,6 +89,9 @@ def check_given_split(stages: Stages, audit: Audit, population: Population, memb
     num_members, num_nonmembers = int(member_N.sum()), int(nonmember_N.sum())
     members = count_across(group_N, member_N, nonmember_N)
     nonmembers = count_across(group_N, nonmember_N, member_N)
+    if not audit.membership.reads_members:  # the loader, which knows a member column, has said so of that
+        for mark in population.marks:
+            stages.remark(mark.sentence(member_N.numpy(), nonmember_N.numpy()))
     mend = "take these out of the held-out records, or list the others in a file, `membership.path`"
     if members > MOST_EQUAL * num_members or nonmembers > MOST_EQUAL * num_nonmembers:
         raise InputError(

@@ -12,24 +12,22 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.fixed_size import of_fixed_size
 from mia_lightning.defenses.interface import TrainingDefense, check_task, defended_model, defended_recipe
 from mia_lightning.errors import InputError, SettingError
-from mia_lightning.membership import Membership, Wanted
+from mia_lightning.membership import Membership
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.run.definition import Audit, no_network
+from mia_lightning.run.filling import filled
 from mia_lightning.run.own_sets import check_given_split, check_taken_again, say_where_from
 from mia_lightning.shadows.guess import Guess
-from mia_lightning.terminal.amounts import size
+from mia_lightning.tasks import Task
 from mia_lightning.terminal.progress import Stages
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.own.making import made_for_stacks
 from mia_lightning.training.own.taken import taken
 from mia_lightning.training.plan.execution import Plans
-from mia_lightning.training.plan.memory import free_on_host
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.stack.architecture import NO_ARCHITECTURE
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import Recipe
-
-_BYTES = 2  # of one record and one model: whether it trained on it, and whether it is evidence
 
 
 def engine_of(audit: Audit, stages: Stages, make: Callable[..., Engine] = Engine) -> Engine:
@@ -180,7 +178,9 @@ def _check_weights(stages: Stages, audit: Audit) -> None:
         weighted += " and `training.class_weights`, as far as these are given"
     elif not has_own:
         return  # `training` has no effect
-    stages.remark(f"{weighted}; attacks and accuracies read each record without its weight.", kind="note")
+    stages.remark(
+        f"{weighted}; attacks and {_utilities(audit.population.task)} read each record without its weight.", kind="note"
+    )
 
 
 def _say_how_it_is_used(setup: Setup, place: str) -> None:
@@ -338,13 +338,17 @@ def _check_task(audit: Audit) -> None:
     if not audit.attacked.takes_other_tasks:
         raise InputError(
             f"The `target` answers with the probabilities of classes, and under task={task.name} there are none; use "
-            "target=trained, leave_one_out or checkpoint, or a trained network from Python."
+            "target=trained, leave_one_out, checkpoint, estimator or sklearn, or a trained network from Python."
         )
     if audit.attacked.expected_accuracy is not None:
         raise InputError(
             f"`target.expected_accuracy` is {audit.attacked.expected_accuracy:g}, and under task={task.name} a model "
             f"has no accuracy; leave it null."
         )
+
+
+def _utilities(task: Task) -> str:
+    return "accuracies" if task.has_classes else task.utility
 
 
 def _with_canaries(engine: Engine, audit: Audit) -> Population:
@@ -354,83 +358,7 @@ def _with_canaries(engine: Engine, audit: Audit) -> Population:
     changed = canaries.apply(population, engine.seed)
     engine.stages.remark(
         f"{canaries.count} of the {len(population)} records are canaries ({canaries.kind}): figures over all records, "
-        "the target's accuracies too, include them; those of natural records stand under the groups."
+        f"the target's {_utilities(population.task)} too, include them; those of natural records stand under the "
+        "groups."
     )
     return changed
-
-
-def filled(audit: Audit, population: Population, num_shadows: int | None = None) -> Membership:
-    """The whole membership for real shadow records; the rows of the targets alone for records that are made later.
-
-    Args:
-        num_shadows: None for as many as are set.
-    """
-    reason = None if population.form is None else audit.shadow.refusal(population.form)
-    if reason is not None:
-        raise InputError(reason)
-    if audit.shadow.makes_records:
-        return _filled_for_targets(audit, population)
-    plan, target, shadow = audit.membership, audit.attacked, audit.shadow
-    if target.is_every_model and not plan.shares_records:
-        raise InputError(
-            "target=leave_one_out makes every model a target once, for which all must be drawn from the same "
-            f"records, and membership={plan.name} gives the target records of its own; use membership=halves."
-        )
-    count = shadow.count if num_shadows is None else num_shadows
-    _check_memory(target.count, count, population)
-    wanted = Wanted(
-        num_targets=target.count,
-        num_shadows=count,
-        seed=audit.seed,
-        overlap=shadow.overlap,
-        reserve=audit.needs.population,
-        as_target=audit.shadow_estimators is not None and not target.is_trained_here,
-    )
-    membership = plan.fill(population, wanted)
-    return membership.each_a_target() if target.is_every_model else membership
-
-
-def _check_memory(num_targets: int, num_shadows: int, population: Population) -> None:
-    """Refuse more models than there is memory to note who trains on what, before any of it is taken."""
-    needed, free = _BYTES * (num_targets + num_shadows) * len(population), free_on_host()
-    if needed > free:
-        section, count = ("target", num_targets) if num_targets > num_shadows else ("shadow", num_shadows)
-        rest = (
-            f"is {count}, and for {len(population)} records it takes {size(needed)} to note which model trains on "
-            f"which, where {size(free)} are free; give fewer."
-        )
-        raise SettingError(section, "count", rest)
-
-
-def _filled_for_targets(audit: Audit, population: Population) -> Membership:
-    plan, target, shadow = audit.membership, audit.attacked, audit.shadow
-    if not plan.takes_made_records:
-        raise InputError(
-            f"shadow={shadow.source} makes records, and under membership={plan.name} attacks learn from models of the "
-            "same real records, with the canary and without it; use shadow=real."
-        )
-    if target.is_every_model:
-        raise InputError(
-            f"target=leave_one_out attacks the shadow models themselves, but shadow={shadow.source} makes records by "
-            "asking one target; use shadow=real."
-        )
-    if target.count > 1:
-        raise InputError(
-            f"`target.count` is {target.count}, but shadow={shadow.source} makes records by asking one target; set it "
-            "to 1, and sweep `seed` for more."
-        )
-    wanted = Wanted(num_targets=1, num_shadows=0, seed=audit.seed, reserve=audit.needs.population)
-    membership = plan.fill(population, wanted)
-    if len(membership.validation_N) and not shadow.needs_records:
-        raise InputError(
-            f"`membership.validation` is {len(membership.validation_N)}, but shadow={shadow.source} is the attacker "
-            "who has no real records, and its shadow models would stop early on those; set it to 0, or use another "
-            "`shadow`."
-        )
-    if shadow.needs_records and not bool(membership.outside_N.any()):
-        raise InputError(
-            f"shadow={shadow.source} starts from records that are no evidence about the target, and "
-            f"membership={plan.name} leaves none of the {len(population)}; use membership=disjoint, or "
-            "shadow=model_based."
-        )
-    return membership

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.attacks.applicable import refusal
 from mia_lightning.attacks.decisions import FIXED, LEARNT
+from mia_lightning.attacks.description import description_of
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, Needs, needs_of
 from mia_lightning.attacks.leave_one_out import in_units, score_each, scored_at
 from mia_lightning.attacks.views import RecordForm, observe_views
@@ -17,8 +18,8 @@ from mia_lightning.defenses.interface import Defense, OutputDefense, apply_all, 
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership
 from mia_lightning.run.convergence import Convergence, Outcome, converge
+from mia_lightning.run.filling import filled
 from mia_lightning.run.observation import Observation
-from mia_lightning.run.preparation import filled
 from mia_lightning.training.models import Observable
 from mia_lightning.training.signals import Signals, on_one_device
 
@@ -245,7 +246,7 @@ def _run(
         engine.stages.remark(f"{name}: {remark}", kind="note")
     outcome = AttackOutcome(
         name=name,
-        description=attack.description,
+        description=description_of(attack, evidence.population.task),
         score_TN=scored.score_TN.cpu(),
         is_flagged_TN=scored.is_flagged_TN.cpu(),
         threshold_T=scored.threshold_T.cpu(),

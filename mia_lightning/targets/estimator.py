@@ -7,7 +7,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1
 from mia_lightning.targets.interface import Target
-from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.training.estimators.making import Making
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 

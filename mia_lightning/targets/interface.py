@@ -8,13 +8,13 @@ from torch import nn
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
-from mia_lightning.terminal.progress import Kind
-from mia_lightning.training.estimators.estimators import Making
+from mia_lightning.terminal.progress import RemarkKind
 from mia_lightning.training.estimators.leaves import Structure
+from mia_lightning.training.estimators.making import Making
 from mia_lightning.training.models import Models
 from mia_lightning.training.setup import Setup
 
-Remarks = list[tuple[Kind, str]]
+Remarks = list[tuple[RemarkKind, str]]
 """Sentences for the report, each with its kind."""
 
 

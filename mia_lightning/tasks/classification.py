@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
-from mia_lightning.tasks.interface import AnswerForm, OutputKind, Strata, Task
+from mia_lightning.tasks.interface import OutputForm, OutputKind, Strata, Task, Wording
 
 SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
 """What stands for a smaller probability, such as 0, in the answers of somebody else's model.
@@ -66,7 +66,7 @@ class Classification(Task):
         of_SN = label_N == torch.arange(len(names), device=label_N.device)[:, None]
         return Strata(names=tuple(names), of_SN=of_SN, number_N=label_N)
 
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         output = output.double()
         if form == "probabilities":
             output = output.clamp(min=SMALLEST_PROBABILITY).log()
@@ -100,6 +100,12 @@ class Classification(Task):
         others = torch.logaddexp(others, hidden.log() / temperature)
         return logsigmoid(own - others).where(own > -torch.inf, -torch.inf)
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Whether the most probable class, of tied ones that of lowest index, is the record's own."""
+        own = answer.gather(-1, label)
+        comes_first = torch.arange(answer.shape[-1], device=answer.device) < label
+        return ~((answer > own) | ((answer == own) & comes_first)).any(-1)
+
     def features(self, label_B: Tensor, num_outputs: int) -> Tensor:
         return label_B[:, None] == torch.arange(num_outputs, device=label_B.device)
 
@@ -108,6 +114,16 @@ class Classification(Task):
 
     def num_networks(self, num_outputs: int) -> int:
         return num_outputs
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(
+            loss="cross-entropy loss of the record",
+            normal="scaled logit",
+            no_closer="no higher a scaled logit",
+            one_number="the scaled logit",
+            networks=" for each true class, on the vector of {values}",
+        )
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """Share of the records whose most probable class is their own."""

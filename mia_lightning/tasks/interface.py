@@ -19,7 +19,7 @@ from mia_lightning.settings.words import Words
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 OutputKind = Literal["classes", "labels", "numbers"]
-AnswerForm = Literal["logits", "probabilities", "log_probabilities"]
+OutputForm = Literal["logits", "probabilities", "log_probabilities"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -56,6 +56,25 @@ class Response:
     buffers: dict[str, Tensor]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What the statistics of a task are called in the descriptions of attacks.
+
+    Attributes:
+        loss: of a record, minus its log density.
+        normal: what `Task.normal` gives.
+        no_closer: what `Task.log_tail` is the probability of, that models without the record have it.
+        one_number: what `Task.one_number` gives.
+        networks: behind "One network": for what, on what; `{values}` stands for (log) probabilities.
+    """
+
+    loss: str
+    normal: str
+    no_closer: str
+    one_number: str
+    networks: str
+
+
 class Task(ABC):
     """What a record's answer is.
 
@@ -68,6 +87,7 @@ class Task(ABC):
         outputs: what the outputs of a network stand for.
         has_classes: whether each record has one of several classes, whose probabilities a model gives.
         fewest: how many outputs there must be.
+        can_be_right: whether an answer is right or wrong, as a class is, and not near or far, as a number is.
         factor: by which RMIA's ratio of a record must exceed that of another, where nobody has set it.
     """
 
@@ -80,31 +100,15 @@ class Task(ABC):
     outputs: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = False
     fewest: ClassVar[int] = 1
+    can_be_right: ClassVar[bool] = True
     factor: ClassVar[float] = 2.0
 
     # Labels
 
-    def read(self, label: Tensor, dtype: object, what: str) -> Tensor:
-        """The labels of records as a task without classes holds them, from a tensor of any type.
-
-        Class numbers are made by `datasets.labels.as_classes`.
-
-        Args:
-            dtype: that the user gave, for sentences.
-            what: the labels, in a sentence.
-
-        Raises:
-            InputError: they are none of this task.
-        """
-        raise NotImplementedError
-
-    def names(self, label_N: Tensor, what: str) -> tuple[str, ...]:
-        """Names of the C outputs, where the user gives none.
-
-        Raises:
-            InputError: the labels leave no sensible number of them.
-        """
-        raise NotImplementedError
+    @property
+    def reading(self) -> "LabelReading | None":
+        """How labels are read; None for class numbers (`datasets.labels.as_classes`)."""
+        return None
 
     @abstractmethod
     def check(self, label_N: Tensor, names: Sequence[str], name: str) -> None:
@@ -169,7 +173,7 @@ class Task(ABC):
     # Answers
 
     @abstractmethod
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         """Answers `[..., C]`, float32, of outputs `[..., C]` of this form."""
 
     def unit(self, answer_KNC: Tensor, label_NX: Tensor, out_KN: Tensor) -> Tensor | None:
@@ -226,6 +230,21 @@ class Task(ABC):
         """How many attack networks there are at most."""
         return 1
 
+    @abstractmethod
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
+
+    def states(self, num_outputs: int) -> int:
+        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
+        return num_outputs
+
+    # Sentences
+
+    @property
+    @abstractmethod
+    def wording(self) -> Wording:
+        """What the statistics are called."""
+
     # Utility
 
     @abstractmethod
@@ -235,6 +254,25 @@ class Task(ABC):
     @abstractmethod
     def utility_of_strata(self, answer_NC: Tensor, label_N: Tensor, of_SN: Tensor) -> Tensor:
         """The same of each part of these records, float64 `[S]`; NaN likewise."""
+
+
+class LabelReading(ABC):
+    """How the labels of a task without classes are read."""
+
+    @abstractmethod
+    def read(self, label: Tensor, what: str) -> Tensor:
+        """The labels of records as the task holds them, from a tensor of any type.
+
+        Args:
+            what: the labels, in a sentence.
+
+        Raises:
+            InputError: they are none of this task.
+        """
+
+    @abstractmethod
+    def names(self, label_N: Tensor) -> tuple[str, ...]:
+        """Names of the C outputs, where the user gives none."""
 
 
 LabelTask = Annotated[Task, Words("one of those in conf/task, or a `Task` like them")]

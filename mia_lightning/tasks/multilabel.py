@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.tasks.classification import SMALLEST_PROBABILITY
-from mia_lightning.tasks.interface import AnswerForm, Objective, OutputKind, Strata, Task
+from mia_lightning.tasks.interface import LabelReading, Objective, OutputForm, OutputKind, Strata, Task, Wording
 
 _TINY = torch.finfo(torch.float64).tiny
 
@@ -22,7 +22,7 @@ def label_loss(logits_KBL: Tensor, label_KBL: Tensor) -> Tensor:
 
 
 @settings("task")
-class Multilabel(Task):
+class Multilabel(LabelReading, Task):
     """Each record has any of several labels; its log density is the sum over labels of Bernoulli log probabilities.
 
     Utility is the mean over labels of the AUROC, of the labels that have records with and without them. LiRA's
@@ -38,7 +38,11 @@ class Multilabel(Task):
     seen: ClassVar[str] = "the probabilities of all labels"
     outputs: ClassVar[OutputKind] = "labels"
 
-    def read(self, label: Tensor, dtype: object, what: str) -> Tensor:
+    @property
+    def reading(self) -> LabelReading:
+        return self
+
+    def read(self, label: Tensor, what: str) -> Tensor:
         if label.ndim != 2:
             raise InputError(
                 f"{what} has shape {tuple(label.shape)}: task=multilabel takes [records, labels] of 0 and 1; for one "
@@ -53,7 +57,7 @@ class Multilabel(Task):
             )
         return label.to(torch.uint8)
 
-    def names(self, label_N: Tensor, what: str) -> tuple[str, ...]:
+    def names(self, label_N: Tensor) -> tuple[str, ...]:
         return tuple(str(each) for each in range(label_N.shape[1]))
 
     def check(self, label_N: Tensor, names: Sequence[str], name: str) -> None:
@@ -86,7 +90,7 @@ class Multilabel(Task):
     def truth(self, label_N: Tensor) -> Tensor:
         return label_N.float()
 
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         """log p of each label that is on; log (1 − p) follows without a loss of digits."""
         output = output.double()
         if form == "probabilities":
@@ -125,6 +129,24 @@ class Multilabel(Task):
     def vectors(self, answer: Tensor, label: Tensor) -> Tensor:
         """The log probabilities of the labels, and of what each of them is."""
         return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()
+
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the labels whose more probable state is their own; of equal ones a label is predicted off."""
+        on, off = self._own(answer, torch.ones_like(label))
+        return ((on > off) == (label != 0)).double().mean(-1)
+
+    def states(self, num_outputs: int) -> int:
+        return 2
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(
+            loss="cross-entropy loss of the record, summed over the labels",
+            normal="logit of each label, turned where the label is off,",
+            no_closer="no higher a logit of each label, turned where the label is off",
+            one_number="the sum of the logits of the labels, turned where a label is off,",
+            networks=", on the {values} of all labels and of what each of them is",
+        )
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """Mean AUROC over the labels that some of these records have, and some have not."""

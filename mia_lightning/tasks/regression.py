@@ -12,7 +12,16 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Positive
 from mia_lightning.settings.words import Such
-from mia_lightning.tasks.interface import AnswerForm, Objective, OutputKind, Response, Strata, Task
+from mia_lightning.tasks.interface import (
+    LabelReading,
+    Objective,
+    OutputForm,
+    OutputKind,
+    Response,
+    Strata,
+    Task,
+    Wording,
+)
 
 _RANGES = 4  # of the target value, with equally many records
 MEAN, STD = "label_mean", "label_std"
@@ -36,7 +45,7 @@ def _standardised(output_KBD: Tensor, truth_KBE: Tensor) -> Tensor:
 
 
 @settings("task")
-class Regression(Task):
+class Regression(LabelReading, Task):
     """Each record has D numbers; its log density is log N(y; ŷ, s²), in units of s, added up over the numbers.
 
     s, one for all models, is the deviation of the residuals of shadow models on records that they did not train on.
@@ -63,6 +72,7 @@ class Regression(Task):
     strata_name: ClassVar[str] = "ranges"
     seen: ClassVar[str] = "the predicted numbers"
     outputs: ClassVar[OutputKind] = "numbers"
+    can_be_right: ClassVar[bool] = False
     factor: ClassVar[float] = 1.0  # likelihoods are of one size: hardly a ratio is twice another, and most records tied
 
     def __post_init__(self) -> None:
@@ -70,7 +80,11 @@ class Regression(Task):
             missing, given = (MEAN, STD) if self.label_mean is None else (STD, MEAN)
             raise InputError(f"`task.{given}` is given, and `task.{missing}` is not; give both, or neither.")
 
-    def read(self, label: Tensor, dtype: object, what: str) -> Tensor:
+    @property
+    def reading(self) -> LabelReading:
+        return self
+
+    def read(self, label: Tensor, what: str) -> Tensor:
         if label.ndim not in (1, 2):
             raise InputError(
                 f"{what} has shape {tuple(label.shape)}: task=regression takes one number for each record, or "
@@ -79,7 +93,7 @@ class Regression(Task):
         label = label.to(torch.float32)
         return label[:, 0] if label.ndim == 2 and label.shape[1] == 1 else label
 
-    def names(self, label_N: Tensor, what: str) -> tuple[str, ...]:
+    def names(self, label_N: Tensor) -> tuple[str, ...]:
         return ("value",) if label_N.ndim == 1 else tuple(f"value {each}" for each in range(label_N.shape[1]))
 
     def check(self, label_N: Tensor, names: Sequence[str], name: str) -> None:
@@ -157,7 +171,7 @@ class Regression(Task):
     def scaled(self, output: Tensor, buffers: Callable[[str], Tensor]) -> Tensor:
         return output * buffers(STD) + buffers(MEAN)
 
-    def answers(self, output: Tensor, form: AnswerForm) -> Tensor:
+    def answers(self, output: Tensor, form: OutputForm) -> Tensor:
         return output.float()
 
     def unit(self, answer_KNC: Tensor, label_NX: Tensor, out_KN: Tensor) -> Tensor:
@@ -211,6 +225,20 @@ class Regression(Task):
         """The predictions, and the sizes of the residuals."""
         residual = self._residual(answer, label)
         return torch.cat([answer.double(), residual, residual.abs()], -1).float()
+
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the numbers that are predicted to the last digit."""
+        return (self._residual(answer, label) == 0).double().mean(-1)
+
+    @property
+    def wording(self) -> Wording:
+        return Wording(
+            loss=f"{'squared' if self.likelihood == 'gaussian' else 'absolute'} residual of the record",
+            normal="signed residual",
+            no_closer="no smaller a residual",
+            one_number="the negative cube root of the squared residual",
+            networks=", on the predictions and their residuals",
+        )
 
     def utility_of(self, answer_NC: Tensor, label_N: Tensor) -> float:
         """R², the share of the variance of the values that is predicted; a mean over the numbers that vary."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from mia_lightning.errors import one_line
 from mia_lightning.terminal.display import Display, Look, Now, Quantiles, Row, display_on
 
-Kind = Literal["warning", "broken", "note"]
+RemarkKind = Literal["warning", "broken", "note"]
 SECONDS_BETWEEN_LOOKS = 0.25  # at the losses: reading them makes the device wait
 
 
@@ -43,7 +43,7 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._display.close()
 
-    def remark(self, sentence: str, *, kind: Kind = "warning") -> None:
+    def remark(self, sentence: str, *, kind: RemarkKind = "warning") -> None:
         """Print a sentence and keep it for the report.
 
         Args:

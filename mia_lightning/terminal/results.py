@@ -1,9 +1,9 @@
 """Results of a command go to stdout, for a pipe to read; everything else goes to stderr.
 
 `output=text` prints text for a person. `output=json` prints one JSON document: for a run its `report.json`, for an
-experiment `comparison.json`, for a series of experiments `summary.json`, or an estimate; a sweep prints one document on
-a line for each run. `output=markdown` and `output=junit` print one document of the run or of all runs of a sweep
-(`mia_lightning.sweep.documents`).
+experiment `comparison.json`, for a series of experiments `summary.json`, for `experiment=remedies` `remedies.json`, or
+an estimate; a sweep prints one document on a line for each run. `output=markdown` and `output=junit` print one document
+of the run or of all runs of a sweep (`mia_lightning.sweep.documents`).
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 from mia_lightning.errors import InputError, first_line
 
-DOCUMENTS = ("report.json", "comparison.json", "summary.json")
+DOCUMENTS = ("report.json", "comparison.json", "summary.json", "remedies.json")
 STDOUT, STDERR = 1, 2
 
 

@@ -27,6 +27,7 @@ from mia_lightning.store.identity import Identity, NoIdentityError, digest, dige
 from mia_lightning.store.tensors import tensors_of
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept_answers import InStore
+from mia_lightning.training.kept_differences import differences
 from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.stack.way import asked_by
@@ -36,8 +37,8 @@ from mia_lightning.training.trainer import TrainerSettings
 
 # Increased when a model of the same description comes out otherwise than before.
 SCHEMA = 1
-# Fields of a recipe that change no model.
-_HOW = ("execution", "chunk", "threads")
+# Fields of a recipe that change no model, or follow from the task.
+_HOW = ("execution", "chunk", "threads", "of_classes")
 # Arguments of `pl.Trainer` that change no model.
 _SHOWN = ("logger", "log_every_n_steps", "profiler", "default_root_dir", "enable_model_summary", "enable_checkpointing")
 Tell = Callable[[str], object]
@@ -279,19 +280,11 @@ class KeptModels(Kept):
         return f"plans/{digest([self.stack, self.key_K, self.sharing, name, self.threads])}"
 
     def nearest(self) -> str | None:
-        mine = _flat(self.common)
         if self.store.has(f"stacks/{self.stack}"):
             return None
-        best: list[str] | None = None
-        for place in self.store.places("stacks"):
-            other = self.store.fields(place)
-            if other is None or other.get("role") != self.common["role"]:
-                continue
-            theirs = _flat(other)
-            names = [name for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
-            differing = list(dict.fromkeys(_difference(name, theirs, mine) for name in _merged(names)))
-            if best is None or len(differing) < len(best):
-                best = differing
+        others = [other for place in self.store.places("stacks") if (other := self.store.fields(place)) is not None]
+        alike = [other for other in others if other.get("role") == self.common["role"]]
+        best = min((differences(other, self.common) for other in alike), key=len, default=[])
         if not best:
             return None
         return f"the most similar models in the store differ in {', '.join(best[:3])}{', ...' if len(best) > 3 else ''}"
@@ -365,38 +358,3 @@ def _as_trained(make_network: MakeNetwork) -> MakeNetwork:
 def _recipe(recipe: Recipe) -> dict[str, Identity]:
     names = [each.name for each in fields(recipe) if each.name not in _HOW]
     return {name: identity(getattr(recipe, name)) for name in names if name != "class_weights" or recipe.class_weights}
-
-
-# Names in an identity that say how it is put together, not what it is.
-_JOINTS = ("named", "state", "items", "call", "object")
-
-# Parts of a name that are of our own wrappers around what a user gives.
-_WRAPPERS = ("make", "func", "args", "keywords")
-
-
-def _flat(value: Identity, name: str = "") -> dict[str, Identity]:
-    """The leaves by dotted names, such as `training.optimizer.lr`."""
-    if isinstance(value, Mapping) and set(value) == {"items"}:
-        value = {str(key): each for key, each in value["items"]}
-    if isinstance(value, Mapping):
-        leaves: dict[str, Identity] = {}
-        for key, each in value.items():
-            leaves |= _flat(each, name if key in _JOINTS else f"{name}.{key}".lstrip("."))
-        return leaves
-    return {name: value}
-
-
-def _merged(names: Sequence[str]) -> list[str]:
-    """The names, but of what is of another class its own name alone."""
-    wholes = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("class", "bases")}
-    found = {*names, *wholes}
-    return sorted(name for name in found if not any(name.startswith(f"{whole}.") for whole in wholes))
-
-
-def _difference(name: str, theirs: Mapping[str, Identity], mine: Mapping[str, Identity]) -> str:
-    pair = [values.get(name) for values in (theirs, mine)]
-    is_whole = name not in theirs and name not in mine
-    name = ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-    if not is_whole and all(not isinstance(each, list | Mapping) and len(str(each)) < 30 for each in pair):
-        return f"{name} ({pair[0]}, here {pair[1]})"
-    return name

@@ -15,7 +15,7 @@ from mia_lightning.training.estimators.leaves import Structure
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 
-Kind = Literal["network", "trees", "unknown"]
+ModelKind = Literal["network", "trees", "unknown"]
 
 
 class Observable(Protocol):
@@ -33,6 +33,7 @@ class Models(ABC):
         num_models: K.
         architecture_name: what reports call the architecture, as far as it is known.
         num_parameters: of one model; None where it is not known.
+        size_unit: what `num_parameters` counts, in the plural.
         failed_epoch_K: int64, the epoch at which a model's loss was first not finite; -1 for none.
         is_local: whether their weights are here, so that answers are free, and equal to the bit for equal records.
         trained_by: `run`, a `service`, or `unknown`.
@@ -56,6 +57,10 @@ class Models(ABC):
         return None
 
     @property
+    def size_unit(self) -> str:
+        return "parameters"
+
+    @property
     def failure(self) -> str | None:
         """Why the first of the models that failed did so, a clause; None for a loss that was no longer finite."""
         return None
@@ -66,7 +71,7 @@ class Models(ABC):
         return ()
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """Whether they are networks (linear models among them), ensembles of trees, or who knows what."""
         return "network"
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Membership
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.estimators.estimators import Making, fit_estimators
+from mia_lightning.training.estimators.estimators import fit_estimators
+from mia_lightning.training.estimators.making import Making
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.models import Models
 from mia_lightning.training.stack.architecture import Architecture

@@ -55,7 +55,7 @@ class ViewSignals:
     Attributes:
         names: of the A views, in order (`mia_lightning.attacks.views.View.name`).
         scaled_logit_KAN: float32, in nats; φ = log p_y − log Σ_{y′≠y} p_{y′} of the record's own class y.
-        is_correct_KAN: bool; whether the predicted class, of tied ones that of lowest index, is y.
+        is_correct_KAN: bool; whether the predicted class, of tied ones that of lowest index, is y; or all labels are.
     """
 
     names: tuple[str, ...]

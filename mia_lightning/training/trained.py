@@ -11,7 +11,7 @@ from torch import Tensor
 from mia_lightning.datasets.form import Records
 from mia_lightning.datasets.population import Population
 from mia_lightning.store.identity import Identity, digest_of_tensor, identity
-from mia_lightning.tasks.interface import AnswerForm
+from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
 from mia_lightning.training.models import Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
@@ -229,7 +229,7 @@ class TrainedStack(Models):
     def _normalised(self, output: Tensor) -> Tensor:
         """The answers, float32, that outputs `[..., C]` stand for: of classes and labels, log probabilities."""
         is_log = self.architecture.gives_log_probabilities
-        form: AnswerForm = "log_probabilities" if is_log else "logits"
+        form: OutputForm = "log_probabilities" if is_log else "logits"
         return self.architecture.task.answers(
             output, "probabilities" if self.architecture.gives_probabilities else form
         )

@@ -138,20 +138,6 @@ def test_views_are_independent_normals(attack: Lira, monkeypatch: pytest.MonkeyP
         assert float(defended_KN[0, n]) == pytest.approx(slow_left_out.score(of_targets[1], n), rel=1e-5, abs=1e-5)
 
 
-def test_auto_is_a_fixed_variance_below_64_shadow_models() -> None:
-    for num_models, variance in ((62, "fixed"), (64, "record")):
-        shadows, targets = random_case(num_models, 10)
-        for online in (True, False):
-            fitted = Lira(online=online).fit(shadows, ENGINE)
-            assert fitted.normal.variance == variance
-            same = Lira(online=online, variance=variance).fit(shadows, ENGINE)
-            assert torch.equal(fitted.score(targets, shadows.label_N), same.score(targets, shadows.label_N))
-            assert fitted.threshold == same.threshold
-            opposite = "record" if variance == "fixed" else "fixed"
-            other = Lira(online=online, variance=opposite).fit(shadows, ENGINE)
-            assert not torch.equal(fitted.score(targets, shadows.label_N), other.score(targets, shadows.label_N))
-
-
 def test_offline_scores_are_those_of_scipy_far_into_the_tail() -> None:
     phi_KN = torch.tensor([[0.0], [2.0], [0.0], [2.0]]).expand(4, 40)
     shadows = evidence(two_classes(phi_KN), pairs(8, 40, 0)[::2] & False, block_K=torch.arange(4))

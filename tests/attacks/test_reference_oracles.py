@@ -9,9 +9,11 @@ from shadow_cases import AT_DEFAULTS, ENGINE, EVERY, evidence, name_of, two_clas
 from torch import Tensor
 
 from mia_lightning.attacks.attack_r import AttackR
+from mia_lightning.attacks.bavaria import Bavaria
 from mia_lightning.attacks.interface import Attack, Evidence
 from mia_lightning.attacks.lira import Lira, logits
 from mia_lightning.attacks.loss import Loss
+from mia_lightning.attacks.ratio import Ratio
 from mia_lightning.attacks.rmia import Rmia
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
 from mia_lightning.training.signals import Signals
@@ -63,8 +65,9 @@ def small() -> Case:
 
 
 APPROACHES: list[tuple[Attack, str]] = [
-    *((Lira(variance=variance), "optimum") for variance in ("fixed", "record")),
-    *((Lira(online=False, variance=variance), "offline") for variance in ("fixed", "record")),
+    *((Lira(variance=variance), "optimum") for variance in ("auto", "fixed", "record")),
+    *((Lira(online=False, variance=variance), "offline") for variance in ("auto", "fixed", "record")),
+    (Bavaria(), "optimum"),
     (Loss(), "raw"),
 ]
 
@@ -83,6 +86,14 @@ def test_no_attack_exceeds_the_optimum(attack: Attack, small: Case) -> None:
     assert small.excess(score_N, "optimum") < 4
     assert small.excess(score_N, "optimum", 0.01) < 4
     assert auc(score_N, small.is_member_N) > 0.6
+
+
+@pytest.mark.parametrize("attack", [Ratio(), Ratio(online=False, weight=1.0), Ratio(temperature=4.0)], ids=name_of)
+def test_the_log_ratio_meets_its_limit(attack: Ratio, small: Case) -> None:
+    """BASE and RMIA have one ratio, and so one limit: where they end with many shadow models is known."""
+    score_N = small.score(attack)
+    limit = oracles.auc_of_relative_limit(None if attack.online else attack.a, temperature=attack.temperature)
+    assert abs(auc(score_N, small.is_member_N) - limit) < 4 * oracles.auc_standard_error(score_N, small.is_member_N)
 
 
 def excess_over_ratio(case: Case, attack: Rmia) -> float:

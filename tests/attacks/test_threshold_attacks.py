@@ -124,7 +124,7 @@ def test_shadow_models_without_both_sides_are_refused(attack: Attack) -> None:
 def test_gap_needs_nothing_and_flags_what_is_right() -> None:
     shadows, target, _ = memorising(records=60, excess=1.0)
     nothing = shadows.select(torch.zeros(4, dtype=torch.bool))
-    assert Gap().needs == Needs(shadows=False, classes=True)
+    assert Gap().needs == Needs(shadows=False, right=True)
     score_N, flagged_N = scores_of(Gap(), nothing, target)
     p = target.log_probability_KANC[0, 0].tolist()
     right = [p[n].index(max(p[n])) == int(shadows.label_N[n]) for n in range(60)]

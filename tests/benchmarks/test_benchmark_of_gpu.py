@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -80,9 +81,10 @@ def test_settings_that_cannot_be_run_are_refused(
 
 
 def test_a_step_without_a_graph_is_the_step_of_a_bare_loop(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    loops, shadow_training = (imported(name, monkeypatch) for name in ("gpu_loops", "shadow_training"))
-    setting = shadow_training.replace(shadow_training.DIGITS, records=40, batch_size=10, population=60)
-    case = shadow_training.make_case(setting, torch.device("cpu"), 2)
+    names = ("gpu_loops", "shadow_training", "training_settings")
+    loops, shadow_training, settings = (imported(name, monkeypatch) for name in names)
+    setting = replace(settings.DIGITS, records=40, batch_size=10, population=60)
+    case = settings.make_case(setting, torch.device("cpu"), 2)
     bare, graphed = (train(case, [0, 1]) for train in (shadow_training.train_by_bare_loop, loops.train_by_graphs))
     for one, other in zip(bare, graphed, strict=True):
         for first, second in zip(one().parameters(), other().parameters(), strict=True):

@@ -60,8 +60,8 @@ def test_the_gpu_script_says_that_there_is_none() -> None:
 
 @pytest.mark.usefixtures("global_generators")
 def test_the_memory_floor_is_counted_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts, shadow_training = imported("gpu_parts", monkeypatch), imported("shadow_training", monkeypatch)
-    case = shadow_training.make_case(parts.PURCHASE, torch.device("cpu"), 50)
+    parts, settings = imported("gpu_parts", monkeypatch), imported("training_settings", monkeypatch)
+    case = settings.make_case(parts.PURCHASE, torch.device("cpu"), 50)
     parameters = 600 * 128 + 128 + 128 * 100 + 100
     expected = 50 * 100 * 1024 * 4 * (7 * parameters + 2 * 100 * 600) / 4.3e12
     assert parts.floor_bytes(case, 1024) / 4.3e12 == pytest.approx(expected)

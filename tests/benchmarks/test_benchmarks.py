@@ -43,7 +43,7 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
         rows = [row for row in body if row[0] == setting.name]
         by_trainer, bare = float(rows[0][2]), float(rows[1][2])
         case = script.make_case(setting, torch.device("cpu"), epochs=2)
-        work = script.operations(case.make_network(), setting.records, 2)
+        work = setting.operations(case.make_network(), 2)
         for row in rows:
             seconds = float(row[2])
             assert row[4] == f"{by_trainer / seconds:.2f}"
@@ -105,7 +105,7 @@ def test_operations_are_those_that_torch_counts(script: ModuleType, index: int) 
     counted = {}
     for epochs in (1, 3):
         case = script.make_case(setting, torch.device("cpu"), epochs=epochs)
-        expected = script.operations(case.make_network(), setting.records, epochs)
+        expected = setting.operations(case.make_network(), epochs)
         with FlopCounterMode(display=False) as counter:
             script.train_by_bare_loop(case, [0])
         assert counter.get_total_flops() == expected

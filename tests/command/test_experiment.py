@@ -25,7 +25,7 @@ from mia_lightning.seeds import generator
 EXPERIMENTS = sorted(
     str(path.relative_to(config_directory() / "experiment").with_suffix(""))
     for path in (config_directory() / "experiment").glob("**/*.yaml")
-    if path.stem != "multi_run_epsilon"  # settings for a single audit, with nothing to compare
+    if path.stem not in ("multi_run_epsilon", "remedies")  # settings of a single audit, without variants
 )
 TINY = [
     "logger=none",
@@ -248,6 +248,16 @@ def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_
     assert key("defense=l2") != key("defense=l2", "defense.adaptive=false")
     for other in ("seed=1", "model.dropout=0.1", "training.epochs=3", "shadow.count=3", "dataset.train_size=9"):
         assert key() != key(other)
+    assert key() != key("task=binary")
+
+
+@pytest.mark.slow
+def test_a_data_set_is_read_anew_for_another_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Job, "population", lambda self: object())
+    kept = experiment._Kept()
+    first = kept.population(resolved())
+    assert kept.population(resolved("training.epochs=3")) is first
+    assert kept.population(resolved("task=binary")) is not first
 
 
 def population_like(configured: Job) -> Population:

@@ -112,6 +112,69 @@ def test_a_dataset_and_our_own_settings(call: Call, tmp_path: Path) -> None:
     refused(call(*own, *SMALL, "dataset._target_=my_package.Table", fixed), "eval_dataset", "79 records", "80")
 
 
+OF_NAMED_TENSORS = """
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+class Mails(Dataset):
+    def __init__(self, first, last):
+        made = torch.Generator().manual_seed(3)
+        self.words = torch.randint(1, 12, (60, 5), generator=made)[first:last]
+        self.region = torch.randint(0, 4, (60, 2), generator=made)[first:last]
+    def __len__(self):
+        return len(self.words)
+    def __getitem__(self, i):
+        return {"words": self.words[i], "region": self.region[i], "label": i % 2}
+
+class Data(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Mails(0, 40), 8, shuffle=True)
+    def val_dataloader(self):
+        return DataLoader(Mails(40, 60), 8)
+
+class Net(nn.Module):
+    def __init__(self, vocabulary_size, category_sizes, num_classes):
+        super().__init__()
+        self.of_word = nn.Embedding(vocabulary_size, 3)
+        self.of_region = nn.Embedding(max(category_sizes), 3)
+        self.last = nn.Linear(3, num_classes)
+    def forward(self, words, region):
+        return self.last(self.of_word(words).mean(1) + self.of_region(region).mean(1))
+
+class Bag(Net):
+    def __init__(self, vocabulary_size, num_classes):
+        super().__init__(vocabulary_size, [1], num_classes)
+    def forward(self, x):
+        return self.last(self.of_word(x).mean(1))
+
+def words_alone():
+    mails = Mails(0, 60)
+    return torch.utils.data.TensorDataset(mails.words, torch.arange(60) % 2)
+"""
+
+
+@pytest.mark.slow
+def test_kinds_of_items_that_hold_several_tensors(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "my_mails.py").write_text(OF_NAMED_TENSORS)
+    run = [each for each in SMALL if not each.startswith("model")] + ["dataset=datamodule", "model=custom"]
+    mails = [*run, "dataset._target_=my_mails.Data", "model._target_=my_mails.Net"]
+    kinds = "dataset.kinds={region:category,words:{kind:tokens,padding:0}}"
+    result = call(*mails, kinds, "dataset.train_size=10")
+    assert result.returncode == 0, result.stderr
+    report, _ = read(tmp_path / "here")
+    form = {each["name"]: (each["kind"], each["sizes"]) for each in report["dataset"]["form"]}
+    assert form == {"words": ("tokens", [12]), "region": ("category", [4, 4])}
+    refused(call(*mails, "dataset.kinds={regions:category}"), "'regions'", "'region'", "'words'")
+    refused(call(*mails, "dataset.kinds=3.5"), "dataset.kinds", "3.5", "{ids:tokens")
+    words = [*run, "dataset._target_=my_mails.words_alone", "model._target_=my_mails.Bag", "dataset.train_size=10"]
+    result = call(*words, "dataset.kinds=tokens")
+    assert result.returncode == 0, result.stderr
+    report, _ = read(tmp_path / "here")
+    assert [(each["name"], each["kind"]) for each in report["dataset"]["form"]] == [("", "tokens")]
+
+
 def test_draws_of_the_users_code_are_the_same_in_every_process(tmp_path: Path) -> None:
     node = {"_target_": "torch.utils.data.TensorDataset"}
 

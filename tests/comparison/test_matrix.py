@@ -74,6 +74,29 @@ def test_what_no_other_variant_beats_is_efficient(report: ComparisonReport) -> N
     assert [row.is_efficient for row in matrix.rows] == [False, True, True, True]
 
 
+@pytest.mark.parametrize(("utilities", "name"), [(["R²", "R²"], "R²"), (["R²", "mean AUROC"], "utility")])
+def test_utility_and_parts_have_the_names_of_the_task(
+    utilities: list[str], name: str, make_variant: MakeVariant, tmp_path: Path
+) -> None:
+    words = {"defense": "noise", "stratum": "range", "strata_name": "ranges"}
+    variants = [make_variant(f"v{i}", utility=each, **words) for i, each in enumerate(utilities)]
+    variants.append(skipped_variant("absent", "the data is not there"))
+    report = compare(variants, [], title="t", question="q", source="s", command="c", seconds=1.0)
+    matrix = defense_matrix(report)
+    assert matrix is not None
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(render_matrix(matrix))
+    save_comparison(report, tmp_path)
+    page = (tmp_path / "comparison.html").read_text()
+    for text in (console.export_text(), page):
+        assert f"test {name}" in text
+        assert "test accuracy" not in text
+    assert page.count(f"test {name}</th>") == 2
+    assert "range by range" in page
+    assert '<th scope="col">ranges</th>' in page
+    assert "class by class" not in page
+
+
 coordinate = st.one_of(st.none(), st.sampled_from([0.5, 0.6, 0.7, 0.8]))
 
 

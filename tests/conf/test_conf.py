@@ -35,7 +35,7 @@ PASSED_BY_THE_FRAMEWORK = {
     "padding_id",
     "sample_rate",
 }
-NOT_IN_YAML = {"objective", "batch_objective", "mix", "sampler", "gradient_rule", "loading", "own", "fit"}
+NOT_IN_YAML = {"objective", "of_classes", "batch_objective", "mix", "sampler", "gradient_rule", "loading", "own", "fit"}
 NOT_IN_SIGNATURE = {"train_size", "shards", "shard", "output"}  # taken off where a configuration is resolved
 
 

@@ -278,6 +278,7 @@ def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
         )  # fmt: skip
         curves = page.page.evaluate("document.getElementById('roc-plot').data.map((t) => [t.x, t.y])")
         address = page.page.url
+        difference = page.page.locator("#compare-differences li").all_inner_texts()
         page.page.click("#compared thead button")
         left = page.page.locator("#compared thead th a").all_inner_texts()
         assert page.errors == []
@@ -295,6 +296,14 @@ def test_chosen_runs_side_by_side(browser: Any, site: Site) -> None:
         assert (x[-1], y[-1]) == (1, 1)
         assert y == sorted(y)
     assert left == chosen[1:]
+    areas = [[each["overall"]["auc"] for each in report["attacks"]] for report in (first, second)]
+    (a, b), ((low_a, high_a), (low_b, high_b)) = (
+        [max(each["value"] for each in of) for of in areas], [limits_of_the_largest(of) for of in areas]
+    )  # fmt: skip
+    low, high = a - b - np.hypot(a - low_a, high_b - b), a - b + np.hypot(high_a - a, b - low_b)
+    said = f"{a - b:+.3f} [{low:+.3f},\u00a0{high:+.3f}]".replace("-", "−")
+    said += f", as if they shared no record; paired: mia-compare {' '.join(chosen)}"
+    assert difference == [f"{chosen[0]} less {chosen[1]}, AUC: {said}"]
     with browser.new_page() as again:
         again.goto(address)
         assert again.locator("#compared thead th a").all_inner_texts() == chosen
@@ -324,6 +333,60 @@ def test_text_of_runs_stays_text(browser: Any, site: Site) -> None:
         assert alerts == []
         assert page.requests == [site.page.as_uri()]
         assert page.errors == []
+
+
+def page_of(folder: Path, reports: dict[str, dict[str, Any]]) -> Path:
+    for name, report in reports.items():
+        write_run(folder / "runs" / name, report)
+    with pytest.raises(SystemExit):
+        main([str(folder / "runs"), "--output", str(folder / "page.html")])
+    return folder / "page.html"
+
+
+PREDICTED = {name: report_of(train=0.9, test=test, utility="R²") for name, test in {"a": -0.2, "b": 0.4}.items()}
+
+
+@pytest.mark.slow
+def test_utility_has_the_name_of_the_task(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, page_of(tmp_path, PREDICTED)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        for tick in page.page.locator("#runs tbody input").all():
+            tick.check()
+        axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
+        text = page.page.inner_text("main")
+        assert sorted(column(page, "test R²")) == ["-0.200", "0.400"]
+        assert page.errors == []
+    assert axis == "test R²"
+    assert "Leakage against R²" in text
+    assert "train R² − test R²" in text
+    assert "train R²\t0.900\t0.900" in text
+    assert "accura" not in text.replace("false", "")
+
+
+@pytest.mark.slow
+def test_runs_of_several_tasks_say_which_utility_is_meant(browser: Any, tmp_path: Path) -> None:
+    reports = {
+        **PREDICTED,
+        "c": report_of(test=0.9),
+        "d": report_of(test=0.3, attacks={"loss": {"auc": (0.9, 0.8, 1)}}),
+    }
+    with opened(browser, page_of(tmp_path, reports)) as page:
+        page.page.wait_for_selector("#pareto-plot .main-svg")
+        cells = page.page.locator("#runs tbody tr").all_inner_texts()
+        page.page.locator("#runs tbody input").first.check()
+        page.page.locator("#runs tbody input").last.check()
+        compared = page.page.inner_text("#compared tbody")
+        axis = page.page.evaluate("document.getElementById('pareto-plot').layout.xaxis.title.text")
+        page.page.click("#front")
+        on_fronts = set(names(page))
+        assert page.errors == []
+    assert axis == "test utility"
+    assert ["R²" in each for each in cells] == ["accuracy" not in each for each in cells]
+    assert sorted("R²" in each for each in cells) == [False, False, True, True]
+    assert "test utility" in compared
+    assert "R²" in compared
+    assert "accuracy" in compared
+    assert on_fronts == {"runs/b", "runs/c"}  # a front for each utility: a worse R² is no better accuracy
 
 
 @pytest.mark.slow

@@ -292,6 +292,15 @@ class TestContent:
         assert (first["defense"], first["group"]) == ("none", None)
         assert found["settings"] == [{"name": "logger.project", "values": ["nightly", "3"], "of": [0, 1]}]
 
+    def test_utility_has_the_name_of_the_task_or_none_where_tasks_differ(self, tmp_path: Path) -> None:
+        for name, utility in {"a": "R²", "b": "R²"}.items():
+            write_run(tmp_path / "runs" / name, report_of(utility=utility))
+        found = self.content(tmp_path / "runs", tmp_path)
+        assert (found["utility"], [run["utility"] for run in found["runs"]]) == ("R²", ["R²", "R²"])
+        write_run(tmp_path / "runs" / "c", report_of())
+        found = self.content(tmp_path / "runs", tmp_path)
+        assert (found["utility"], [run["utility"] for run in found["runs"]]) == ("utility", ["R²", "R²", "accuracy"])
+
     def test_links_are_relative_and_quoted(self, tmp_path: Path) -> None:
         write_run(tmp_path / "runs" / "a b#?%" / "c:d")
         (write_run(tmp_path / "runs" / "z") / "report.html").unlink()

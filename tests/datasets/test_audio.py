@@ -21,6 +21,7 @@ from mia_lightning.datasets.audio import load_audio, recording_names
 from mia_lightning.datasets.own import filling
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Regression
 
 RATE = 8000
 
@@ -389,7 +390,28 @@ def test_whether_members_are_longer_than_non_members_is_said(tmp_path: Path) -> 
     assert "0.0 % of the non-members, which is more than chance explains" in apart
     (unknown,) = load(place, **COLUMNS).remarks
     assert unknown.endswith("and cut.")
+    (mark,) = load(place, **COLUMNS).marks
+    assert "longer than 0.1 s" in mark.what
+    assert mark.has_N.tolist() == [i < 9 for i in range(40)]
     for i, each in enumerate(rows):
         each["used"] = i % 2
     (alike,) = load(as_csv(tmp_path / "list", rows), **COLUMNS, member_column="used").remarks
     assert alike.endswith("20.0 % of the members and 25.0 % of the non-members.")
+
+
+def test_the_labels_of_a_regression_are_the_numbers_of_a_column(tmp_path: Path) -> None:
+    as_folder(tmp_path, TREE)
+    rows = [{"file": name, "word": number} for name, number in zip(TREE, (10, 9.5, 9, -1), strict=True)]
+    place = as_json_lines(tmp_path / "x", rows)
+    population = load(place, **COLUMNS, task=Regression())
+    assert population.label_N.tolist() == [10, 9.5, 9, -1]
+    assert population.class_names == ("word",)
+    assert torch.equal(population.x_N, load(place, **COLUMNS).x_N)
+    assert recording_names(path=place, **COLUMNS, task=Regression()) == tuple(TREE)
+
+
+def test_a_folder_has_classes_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder of classes.*task=regression.*dataset\.path_column"):
+        load_tree(tmp_path, TREE, task=Regression())
+    with pytest.raises(InputError, match="'no' in column 'word'"):
+        load(as_csv(as_folder(tmp_path, TREE) / "list"), **COLUMNS, task=Regression())

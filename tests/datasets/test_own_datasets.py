@@ -362,6 +362,22 @@ def test_a_training_transform_is_applied_record_by_record(form: str) -> None:
     torch.testing.assert_close(again, changed.double())
 
 
+def test_a_training_transform_draws_as_in_a_loader_whatever_the_precision_of_the_step() -> None:
+    population = Population.of(Pictures(JITTERED), eval_dataset=Pictures(FIXED))
+    (each,) = population.augment
+    x, draw_KB = all_records(population)[None], torch.arange(N)[None]
+    expected = each.apply(x, draw_KB)
+    torch.set_default_dtype(torch.float64)  # as Lightning does around a step, for trainer.precision=64
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            changed = each.apply(x.double(), draw_KB)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert changed.dtype == torch.float64
+    assert torch.equal(changed, expected.double())
+
+
 def test_a_transform_of_tables() -> None:
     class Table(Dataset[Any]):
         def __init__(self, transform: Any) -> None:

@@ -21,6 +21,7 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.text import load_text
 from mia_lightning.datasets.tokens import Hashed
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.tasks import Classification, Multilabel, Regression
 
 TEXTS = ["The dog, it barks!", "a cat", "A cat sleeps.", "naïve eels swim"]
 LABELS = ["dog", "cat", "cat", "eel"]
@@ -194,6 +195,15 @@ def test_it_is_said_whether_members_were_cut_more_often(tmp_path: Path, is_longe
     shares = ("100.0 %", "0.0 %") if is_longer else ("50.0 %", "50.0 %")
     assert "{} of the members and {} of the non-members".format(*shares) in remark
     assert ("more than chance explains" in remark) == is_longer
+
+
+def test_which_texts_were_cut_is_kept(tmp_path: Path) -> None:
+    (mark,) = load_text(path=json_lines(tmp_path, rows(["a b c", "a", "b", "a b c"])), max_tokens=2).marks
+    assert (mark.what, mark.has_N.tolist()) == (
+        "texts of more than 2 tokens, which were cut",
+        [True, False, False, True],
+    )
+    assert load_text(path=json_lines(tmp_path, rows(["a b c", "a", "b", "a b c"])), max_tokens=3).marks == ()
 
 
 def test_texts_without_a_word_are_refused_or_left_out(tmp_path: Path) -> None:
@@ -377,3 +387,39 @@ def test_without_the_package_a_tokenizer_file_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InputError, match=r"needs the package tokenizers: pip install"):
         load_text(path=json_lines(tmp_path, rows()), tokenizer=path)
+
+
+def test_the_labels_of_a_regression_are_the_numbers_of_a_column(tmp_path: Path) -> None:
+    place = json_lines(tmp_path, rows(labels=[2.5, -1, 30, 4], k=["a", "b", "c", "d"]))
+    population = load_text(path=place, id_column="k", task=Regression(likelihood="laplace"))
+    assert population.label_N.dtype == torch.float32
+    assert population.label_N.tolist() == [2.5, -1, 30, 4]
+    assert population.class_names == ("label",)
+    assert population.record_names == ("a", "b", "c", "d")
+    assert population.task == Regression(likelihood="laplace")
+    assert torch.equal(population.x_N, load_text(path=place).x_N)
+
+
+def test_texts_without_a_word_leave_their_numbers_out(tmp_path: Path) -> None:
+    place = json_lines(tmp_path, rows([TEXTS[0], "", *TEXTS[2:]], [1, 2, 2, 2.5]))
+    population = load_text(path=place, empty="leave_out", task=Regression())
+    assert population.label_N.tolist() == [1, 2, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "named"),
+    [
+        (["a", "b", "c", "d"], Regression(), "line 1 of .* has 'a' in column 'label'"),
+        ([7, 7, 7, 7], Regression(), "label 'label' .* is 7 for all records"),
+        ([0, 1, 0, 1], Multilabel(), "task=multilabel takes"),
+    ],
+)
+def test_columns_that_are_none_of_the_task(tmp_path: Path, labels: list[Any], task: Any, named: str) -> None:
+    with pytest.raises(InputError, match=named):
+        load_text(path=json_lines(tmp_path, rows(labels=labels)), task=task)
+
+
+def test_a_folder_has_classes_alone(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder of classes.*task=regression.*dataset\.label_column"):
+        load_text(path=class_folders(tmp_path), task=Regression())
+    assert load_text(path=class_folders(tmp_path), task=Classification()).class_names == ("cat", "dog", "eel")

@@ -10,12 +10,15 @@ from mia_lightning.command.mistakes import config_directory
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.dropout import Dropout
 from mia_lightning.defenses.early_stopping import StopEarly
+from mia_lightning.defenses.fewer_epochs import FewerEpochs
+from mia_lightning.defenses.group_norm import GroupNorm
 from mia_lightning.defenses.interface import OutputDefense, TrainingDefense
 from mia_lightning.defenses.l2 import L2
 from mia_lightning.defenses.label_keeping_noise import LabelKeepingNoise
 from mia_lightning.defenses.label_smoothing import LabelSmoothing
 from mia_lightning.defenses.labels_only import LabelsOnly
 from mia_lightning.defenses.mixup import Mixup
+from mia_lightning.defenses.random_crop import RandomCrop
 from mia_lightning.defenses.relaxloss import RelaxLoss
 from mia_lightning.defenses.rounding import Rounding
 from mia_lightning.defenses.temperature import Temperature
@@ -24,7 +27,10 @@ from mia_lightning.defenses.top_k import TopK
 FILES = sorted(Path(config_directory(), "defense").glob("*.yaml"))
 
 
-DEFENSES = (Dropout, StopEarly, L2, LabelKeepingNoise, LabelSmoothing, LabelsOnly, Mixup, RelaxLoss, Rounding)
+DEFENSES = (
+    *(Dropout, StopEarly, FewerEpochs, GroupNorm, L2, LabelKeepingNoise, LabelSmoothing, LabelsOnly),
+    *(Mixup, RandomCrop, RelaxLoss, Rounding),
+)
 
 
 def test_there_is_a_file_for_each_defence() -> None:

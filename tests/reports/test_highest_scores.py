@@ -12,7 +12,8 @@ from PIL import Image
 
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
-from mia_lightning.reports.schema import AuditReport, PrivacySection, VulnerabilitySection
+from mia_lightning.reports.privacy_section import PrivacySection
+from mia_lightning.reports.schema import AuditReport, VulnerabilitySection
 from mia_lightning.reports.sections.records import HighestScores, highest_scores
 
 ReportMaker = Callable[..., AuditReport]

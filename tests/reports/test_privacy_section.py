@@ -17,7 +17,7 @@ from mia_lightning.metrics.privacy_bounds import largest_certifiable_epsilon, mu
 from mia_lightning.models.mlp import MLP
 from mia_lightning.reports.console import render_summary
 from mia_lightning.reports.plots import epsilon_plot
-from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBound, TrialsSection
+from mia_lightning.reports.privacy_section import EpsilonBound, PrivacySection, TrialBound, TrialsSection
 from mia_lightning.reports.sentences import headline, meaning, privacy_sentences, verdict
 from mia_lightning.seeds import generator
 from mia_lightning.training.engine import Engine

@@ -46,6 +46,11 @@ def test_the_file_and_the_report_have_the_same_row(report: AuditReport, tmp_path
     assert read_run(tmp_path) == RunRow.of(report) == RunRow.of(json.loads(report.model_dump_json(by_alias=True)))
 
 
+def test_utility_has_the_name_of_the_task(report: AuditReport) -> None:
+    predicts = report.model_copy(update={"task": report.task.model_copy(update={"utility": "R²"})})
+    assert [RunRow.of(each).utility for each in (report, predicts, report_of())] == ["accuracy", "R²", "accuracy"]
+
+
 def test_the_defence_is_that_which_the_attack_met(report: AuditReport) -> None:
     attacks = [
         report.attacks[0].model_copy(update={"defense": "top 1 class", "adaptive": True}),

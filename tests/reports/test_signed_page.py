@@ -115,8 +115,10 @@ def test_what_to_do_can_be_done_with_such_a_target(report: AuditReport) -> None:
     assert "target=trained defense=[dp_sgd]" in " ".join(signed.advice(given))
     for each in (report, of_module, given):
         assert "defense.adaptive=true" in " ".join(signed.advice(each))
+        assert "mia-lightning experiment=remedies" in " ".join(signed.advice(each))
     of_trees = " ".join(signed.advice(report.model_copy(update={"structure": StructureSection(leaves=None)})))
     assert "simpler estimator" in of_trees
+    assert "remedies" not in of_trees
     assert "dp_sgd" not in of_trees
     assert "epochs" not in of_trees
 

@@ -121,7 +121,8 @@ def test_scores_are_those_of_a_plain_attack() -> None:
     x, label = noise()
     trees, C = 10, 2
     forest = RandomForestClassifier(trees)
-    observation = mia.observe(x, label, target=of(forest), seed=4, **settings())
+    attacks = [mia.Lira(variance="fixed")]
+    observation = mia.observe(x, label, target=of(forest), seed=4, **settings(attacks=attacks))
     report = mia.attack(observation)
     assert report.scores is not None
     member_KN = observation.membership.member_KN.numpy()
@@ -372,6 +373,8 @@ def test_the_report_says_what_was_found(tmp_path: Path) -> None:
     assert content["structure"]["leaves"]["num_records"] == 120
     assert content["target"]["num_parameters"] == content["structure"]["leaves"]["num_nodes"]
     page = (tmp_path / "report.html").read_text()
+    assert content["target"]["size_unit"] == "nodes"
+    assert page.count(f"{content['target']['num_parameters']:,} nodes") == 2
     for sentence in structure_sentences(report.structure):
         assert sentence.partition(":")[0] in page
     unknown = mia.audit(x, label, target=of(DummyClassifier()), **settings(attacks=[mia.Loss()]))

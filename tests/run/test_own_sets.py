@@ -1,5 +1,6 @@
 """What a run makes of a user's own sets, and says of them."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 from torchvision import transforms
 
 import mia_lightning as mia
+from mia_lightning.datasets.marks import Mark
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Given
 from mia_lightning.run.preparation import engine_of, prepare
@@ -51,6 +53,32 @@ def test_so_are_those_of_a_member_column() -> None:
     data = mia.make_population(X_N, torch.arange(60) % 3, member=member_N)
     _, _, setup = prepared(data, target=network())
     assert torch.equal(setup.membership.member_KN[0], member_N)
+
+
+MEMBER_N = torch.arange(60) < 30
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_a_file_of_members_says_too_whether_they_were_cut_more_often(tmp_path: Path, is_apart: bool) -> None:
+    has_N = (torch.arange(60) < 20 if is_apart else torch.arange(60) % 3 == 0).numpy()
+    mark = Mark(what="texts that were cut", has_N=has_N)
+    data = replace(mia.make_population(X_N, torch.arange(60) % 3), marks=(mark,))
+    listed = [f"{i},{int(MEMBER_N[i])}" for i in range(50)]  # the last ten are neither
+    (tmp_path / "members.csv").write_text("\n".join(["row,member", *listed]))
+    shares = ("66.7 %", "0.0 %") if is_apart else ("33.3 %", "35.0 %")
+    for given in (mia.Given(path=tmp_path / "members.csv"), mia.Given(member_N=MEMBER_N)):
+        _, stages, _ = prepared(data, target=network(), membership=given)
+        (remark,) = [each for each in stages.remarks if "were cut" in each]
+        of_all = shares if given.path is not None or is_apart else ("33.3 %", "33.3 %")
+        assert remark.startswith("Texts that were cut: {} of the members and {} of the non-members".format(*of_all))
+        assert ("more than chance explains" in remark) == is_apart
+
+
+def test_the_marks_of_a_member_column_are_the_loaders() -> None:
+    mark = Mark(what="texts that were cut", has_N=MEMBER_N.numpy())
+    data = replace(mia.make_population(X_N, torch.arange(60) % 3, member=MEMBER_N), marks=(mark,))
+    _, stages, _ = prepared(data, target=network())
+    assert not any("were cut" in each for each in stages.remarks)
 
 
 def test_another_plan_is_still_refused_for_it() -> None:

@@ -23,7 +23,7 @@ from mia_lightning.membership.given import Given
 from mia_lightning.membership.plan import Plan
 from mia_lightning.models.mlp import MLP
 from mia_lightning.run.definition import Audit
-from mia_lightning.run.preparation import filled
+from mia_lightning.run.filling import filled
 from mia_lightning.run.scoring import evidence_of
 from mia_lightning.seeds import generator
 from mia_lightning.shadows.marginal import Marginal

@@ -45,7 +45,7 @@ def of(make: Any) -> mia.Estimator:
 def test_scores_are_those_of_a_plain_attack(make: Any) -> None:
     """The same regressors through scikit-learn's own API, and the attacks as loops over the records."""
     x, y = noise()
-    observation = mia.observe(x, y, target=of(make), **settings())
+    observation = mia.observe(x, y, target=of(make), **settings(attacks=[mia.Loss(), mia.Lira(variance="fixed")]))
     report = mia.attack(observation)
     member_KN = observation.membership.member_KN.numpy()
     fits = [*observation.targets._fits, *observation.shadows._fits]  # type: ignore[attr-defined]

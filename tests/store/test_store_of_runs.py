@@ -17,7 +17,7 @@ from quick import QUICK_SHOKRI, quick_audit
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.rounding import Rounding
-from mia_lightning.reports.schema import ReuseSection
+from mia_lightning.reports.run_section import ReuseSection
 from mia_lightning.shadows.model_based import ModelBased
 from mia_lightning.store.artefacts import Store
 from mia_lightning.targets.services.google_prediction import GooglePrediction

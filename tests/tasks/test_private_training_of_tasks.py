@@ -85,3 +85,21 @@ def test_a_loss_of_numbers_that_mixes_records_is_refused() -> None:
             shadow=mia.Real(count=2),
             defenses=[mia.DPSGD()],
         )
+
+
+def test_a_loss_of_numbers_is_never_given_class_numbers() -> None:
+    """Neither by the defence nor by its accountant; what it raises is raised."""
+
+    def own(output_KBD: Tensor, truth_KBE: Tensor) -> Tensor:
+        assert truth_KBE.shape[:2] == output_KBD.shape[:2]
+        assert truth_KBE.is_floating_point()
+        return (output_KBD[..., 0] - truth_KBE[..., 0]).square()
+
+    recipe = replace(SHORT["training"], objective=own)  # type: ignore[type-var]
+    observed = mia.observe(
+        replace(records("regression"), task=PUBLIC),
+        **{**SHORT, "training": recipe},
+        shadow=mia.Real(count=2),
+        defenses=[mia.DPSGD()],
+    )
+    assert observed.guarantee is not None

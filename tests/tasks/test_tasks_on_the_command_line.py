@@ -21,6 +21,9 @@ def test_a_regression_runs_from_beginning_to_end(call: Call) -> None:
     assert report["task"]["name"] == "regression"
     assert report["run"]["config"]["task"]["likelihood"] == "gaussian"
     assert [each["class_name"].split()[0] for each in report["target"]["per_class"]] == ["progression"] * 4
+    loss, lira = (each["description"] for each in report["attacks"])
+    assert "squared residual" in loss
+    assert "no smaller a residual" in lira
     page = Path("run/report.html").read_text()
     assert "Train R² of the target" in page
     assert "range by range" in page
@@ -41,7 +44,8 @@ def test_several_labels_of_an_archive_run_from_beginning_to_end(call: Call) -> N
     assert [each["class_name"] for each in per_class] == ["a", "b", "c"]
     scored = sum(each["num_members"] + each["num_nonmembers"] for each in per_class)
     assert scored > report["membership"]["num_members"] + report["membership"]["num_nonmembers"]  # labels overlap
-    assert any("attack=gap" in note for note in report["notes"])
+    assert any("attack=entropy" in note for note in report["notes"])
+    assert "gap" in [each["name"] for each in report["attacks"]]
 
 
 def test_a_task_that_does_not_suit_the_data_exits_with_2(call: Call) -> None:

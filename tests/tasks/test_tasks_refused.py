@@ -1,15 +1,15 @@
 """What knows classes alone is refused before anything is trained, in one sentence that names the setting."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LinearRegression
 from tasks_data import records
 
 import mia_lightning as mia
-from mia_lightning.attacks.interface import DoesNotApplyError
+from mia_lightning.attacks.interface import Attack, DoesNotApplyError
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.seeds import isolated
@@ -37,10 +37,8 @@ class Sigmoid(torch.nn.Sequential):
         ({"shadow": mia.Noisy(count=2)}, ["shadow=noisy", "shadow=real"]),
         ({"shadow": mia.Marginal(count=2)}, ["shadow=marginal", "shadow=real"]),
         ({"canaries": mia.Canaries(count=2)}, ["canary.kind", "uniform"]),
-        ({"attacks": [mia.Gap()]}, ["attack=gap", "classes"]),
         ({"attacks": [mia.ModifiedEntropy()]}, ["attack=modified_entropy", "classes"]),
         ({"attacks": [mia.ClassConfidence()]}, ["attack=class_confidence", "classes"]),
-        ({"attacks": [mia.BoundaryLabelOnly()]}, ["attack=boundary_label_only", "changed copies"]),
         ({"attacks": [mia.Lira(shift=1, image_shape=[2, 3])]}, ["attack=lira_online", "changed copies"]),
     ],
 )
@@ -54,9 +52,32 @@ def test_what_needs_classes_is_refused(task: str, options: dict[str, object], na
     assert isinstance(refused.value, DoesNotApplyError) == ("attacks" in options)
 
 
+@pytest.mark.parametrize(
+    ("attack", "names"),
+    [
+        (mia.Gap(), ["attack=gap", "classes"]),
+        (mia.BoundaryLabelOnly(), ["attack=boundary_label_only", "changed copies"]),
+    ],
+)
+def test_what_asks_whether_an_answer_is_right_is_refused_for_numbers(attack: Attack, names: list[str]) -> None:
+    with pytest.raises(DoesNotApplyError) as refused:
+        mia.observe(records("regression"), **{**SHORT, "attacks": [attack]})
+    sentence = str(refused.value)
+    assert all(each in sentence for each in ("task=regression", *names))
+    assert sentence.count(". ") == 0
+
+
 def test_rounding_is_of_probabilities() -> None:
     with pytest.raises(InputError, match=r"defense=rounding.*task=regression"):
         mia.observe(records("regression"), **SHORT, attacks=[mia.Loss()], defenses=[mia.Rounding(digits=1)])
+
+
+@pytest.mark.parametrize("defense", [mia.TopK(k=1), mia.LabelsOnly(), mia.Rounding(digits=1)])
+def test_so_are_defences_of_models_that_were_observed_without_them(defense: mia.Defense) -> None:
+    training = mia.Recipe(epochs=1)
+    observation = mia.observe(records("regression"), **SHORT, attacks=[mia.Loss()], training=training)
+    with pytest.raises(InputError, match=rf"defense={defense.name} .*task=regression"):
+        mia.attack(observation, defenses=[defense])
 
 
 @pytest.mark.parametrize(
@@ -75,9 +96,9 @@ def test_models_whose_outputs_are_none_of_the_task(
     assert all(each.replace("[3, ", "") in str(refused.value) for each in names)
 
 
-def test_a_served_target_gives_the_probabilities_of_classes() -> None:
+def test_a_served_target_gives_the_probabilities_of_classes(tmp_path: Path) -> None:
     data = records("regression")
-    target = mia.Sklearn(estimator=LinearRegression().fit(data.x_N.numpy(), data.label_N.numpy()))
+    target = mia.Predictions(path=tmp_path / "predictions.csv")
     member_N = torch.arange(len(data)) < 100
     with pytest.raises(InputError, match=r"`target`.*task=regression"):
         mia.audit(data, **{**SHORT, "membership": mia.Given(member_N=member_N)}, target=target, attacks=[mia.Loss()])

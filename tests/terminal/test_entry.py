@@ -136,6 +136,7 @@ COMMANDS: Sequence[tuple[str, str, Sequence[str]]] = [
     ("mia_lightning", "mia-lightning: terminated; no report was written for this run.", ["hydra.run.dir=here"]),
     ("mia_lightning.store", "mia-store: terminated.", ["ls"]),
     ("mia_lightning.dashboard", "mia-dashboard: terminated.", ["runs"]),
+    ("mia_lightning.comparison.differences", "mia-compare: terminated.", ["runs"]),
     ("mia_lightning.serve", "mia-serve: terminated before it served anything.", ["run", "--port", "0"]),
 ]
 

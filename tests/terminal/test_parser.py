@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 import mia_lightning as mia
+from mia_lightning.comparison.differences.command import main as compare
 from mia_lightning.dashboard.command import main as dashboard
 from mia_lightning.serve.command import main as serve
 from mia_lightning.store.command import main as store
@@ -19,6 +20,7 @@ from mia_lightning.store.command import main as store
         (store, ["prune"], "mia-store"),
         (dashboard, [], "mia-dashboard"),
         (dashboard, ["wandb"], "mia-dashboard"),
+        (compare, [], "mia-compare"),
         (serve, [], "mia-serve"),
         (serve, ["google_prediction"], "mia-serve"),
     ],

@@ -16,6 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from slow_leaves import shares
 
 from mia_lightning.attacks.normal import step_of_votes
 from mia_lightning.datasets.form import Field, Form
@@ -23,10 +24,10 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
-from mia_lightning.training.estimators.estimators import EstimatorModels, Making, fit_estimators
-from mia_lightning.training.estimators.frames import Layout
+from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
+from mia_lightning.training.estimators.frames import Layout, RecordFiles
 from mia_lightning.training.estimators.leaves import structure_of
-from mia_lightning.training.estimators.making import new_estimator, ready, seeded_alone
+from mia_lightning.training.estimators.making import Making, new_estimator, ready, seeded_alone
 
 
 def blobs(N: int = 120, C: int = 3, F: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,6 +73,45 @@ def test_every_part_has_a_seed_of_its_own_and_one_thread() -> None:
     assert all(again[name] == value != other[name] for name, value in seeds.items())
     assert {value for name, value in first.items() if name.endswith("n_jobs")} == {None}
     assert pipeline.get_params()["baggingclassifier__n_jobs"] == 2, "the user's own estimator was changed"
+
+
+class Sparse(ClassifierMixin, BaseEstimator):
+    """An estimator whose `get_params` names what it was given alone, as CatBoost's does."""
+
+    def __init__(
+        self,
+        depth: int | None = None,
+        thread_count: int | None = None,
+        random_seed: int | None = None,
+        random_state: int | None = None,
+        allow_writing_files: bool | None = None,
+    ) -> None:
+        self.given = {name: value for name, value in locals().items() if name != "self" and value is not None}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        return dict(self.given)
+
+    def set_params(self, **given: Any) -> "Sparse":
+        self.given |= given
+        return self
+
+    def fit(self, x: Any, y: Any) -> "Sparse":
+        return self
+
+    def predict(self, x: Any) -> Any:
+        return np.zeros(len(x))
+
+
+def test_seeds_and_threads_that_an_estimator_does_not_name_are_set_too() -> None:
+    alone, other = (ready(Sparse(depth=3), Layout(), seed).get_params() for seed in (5, 6))
+    assert alone.keys() == {"depth", "thread_count", "random_state", "allow_writing_files"}
+    assert (alone["thread_count"], alone["allow_writing_files"]) == (1, False)
+    assert alone["random_state"] != other["random_state"]
+    seeded = ready(Sparse(random_seed=1, thread_count=4), Layout(), 5).get_params()
+    assert seeded.keys() == {"thread_count", "random_seed", "allow_writing_files"}
+    assert seeded["random_seed"] != 1
+    within = ready(make_pipeline(StandardScaler(), Sparse()), Layout(), 5).get_params()
+    assert within["sparse"].given.keys() == {"thread_count", "random_state", "allow_writing_files"}
 
 
 @pytest.mark.parametrize("kind", [RandomForestClassifier, ExtraTreesClassifier])
@@ -155,11 +195,19 @@ def test_a_class_that_a_resample_lacks_is_aligned() -> None:
     assert np.allclose(np.exp(log_probabilities(forest, way, x, 3, range(3)))[:, 1], (0 + 1 / 3) / 5)
 
 
-@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
-def test_boosting_of_other_libraries(library: str) -> None:
+BOOSTING: dict[str, tuple[str, dict[str, Any]]] = {
+    "xgboost": ("XGBClassifier", {}),
+    "lightgbm": ("LGBMClassifier", {"verbose": -1}),
+    "catboost": ("CatBoostClassifier", {"verbose": False}),
+}
+
+
+@pytest.mark.parametrize("library", BOOSTING)
+def test_boosting_of_other_libraries(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     module = pytest.importorskip(library, reason=f"needs {library}: pip install {library}")
-    kind = module.XGBClassifier if library == "xgboost" else module.LGBMClassifier
-    settings = {} if library == "xgboost" else {"verbose": -1}
+    name, settings = BOOSTING[library]
+    kind = getattr(module, name)
     people = population()
     without_1 = (people.label_N != 1).nonzero().squeeze(1)
     models = fitted(kind(n_estimators=3, **settings), records=[torch.arange(0, 120, 2), without_1])
@@ -170,6 +218,7 @@ def test_boosting_of_other_libraries(library: str) -> None:
     assert models.kind == "trees"
     again = fitted(kind(n_estimators=3, **settings), records=[torch.arange(0, 120, 2), without_1])
     assert torch.equal(again.observe(people).log_probability_KANC.exp()[:, 0], probability)
+    assert not any(tmp_path.iterdir()), "the library wrote files into the current folder"
 
 
 def test_a_model_is_a_function_of_seed_role_and_number_alone() -> None:
@@ -442,18 +491,9 @@ def test_leaves_against_a_slow_loop() -> None:
         if hasattr(inner, "steps"):
             inner, z = inner.steps[-1][1], inner[:-1].transform(x)
         trees = [inner] if hasattr(inner, "tree_") else inner.estimators_
-        alone, disclosed = set(), set()
-        for tree in trees:
-            leaves = tree.apply(z.astype(np.float32))
-            for leaf in set(leaves.tolist()):
-                members = np.flatnonzero(leaves == leaf)
-                if len(members) == 1:
-                    alone |= set(members.tolist())
-                elif len(members) < 10 and len(set(y[members].tolist())) == 1:
-                    disclosed |= set(members.tolist())
         found = structure_of(estimator, x, y)
         assert found is not None
-        assert (found.alone, found.disclosed) == pytest.approx((len(alone) / 90, len(disclosed) / 90))
+        assert (found.alone, found.disclosed) == pytest.approx(shares(trees, z.astype(np.float32), y))
         assert found.num_leaves == sum(int((tree.tree_.children_left == -1).sum()) for tree in trees)
         assert (found.num_trees, found.num_records) == (len(trees), 90)
         assert found.num_nodes == sum(len(tree.tree_.children_left) for tree in trees)
@@ -478,3 +518,12 @@ def test_a_file_that_is_lost_is_a_fit_more(tmp_path: Path) -> None:
     for fit in models._fits:
         Path(fit.path).unlink()
     assert torch.equal(models.observe(people.part(slice(0, 40))).log_probability_KANC, before)
+
+
+def test_a_fault_that_is_not_the_estimators_is_not_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(files: RecordFiles, index: np.ndarray) -> None:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(RecordFiles, "rows", lost)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fitted(DecisionTreeClassifier())

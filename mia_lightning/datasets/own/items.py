@@ -132,7 +132,7 @@ def plain(y: Any) -> Any:
 
 
 def as_numbers(y: Any) -> Label:
-    """The label of a task without classes, which `Task.read` reads of all records together.
+    """The label of a task without classes, which `Task.reading` reads of all records together.
 
     Raises:
         ItemError: it is no number and no row of numbers.

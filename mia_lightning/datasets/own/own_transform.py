@@ -1,7 +1,8 @@
 """The random transform of somebody's dataset as an augmentation: record by record, from what the transform is given."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -48,7 +49,7 @@ class OwnTransform:
 
     def apply(self, x: Tensor, draw_KB: Tensor) -> Tensor:
         given, changed = x.detach().cpu(), torch.empty(x.shape, dtype=x.dtype)
-        with isolated(0, "own transform"):
+        with isolated(0, "own transform"), as_a_loader():
             for k, draws in enumerate(draw_KB.tolist()):
                 for b, draw in enumerate(draws):
                     seed_all(draw)
@@ -76,6 +77,18 @@ class OwnTransform:
             raise failed(error) from error
         check_shape(made, self.shape)
         return made
+
+
+@contextmanager
+def as_a_loader() -> Iterator[None]:
+    """What surrounds the items of a loader: the precision of a training step would change the draws of a transform."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def failed(error: Exception) -> InputError:

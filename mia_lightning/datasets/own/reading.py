@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mia_lightning.datasets.augmentation import Augmentation
+from mia_lightning.datasets.fields import Kinds, KindsSetting, of_items
 from mia_lightning.datasets.labels import LabelMap, as_labels
 from mia_lightning.datasets.loading import Loading
 from mia_lightning.datasets.origin import Origin, Part
@@ -39,11 +40,13 @@ class OwnRecords:
 
     Attributes:
         x_N: named tensors where the items hold such.
+        kinds: of `x_N`, as `make_population` takes it.
         is_training_N: bool, the records of the training set; None where there is one set alone.
     """
 
     name: str
-    x_N: Tensor | dict[str, Tensor]
+    x_N: Tensor | Mapping[str, Tensor]
+    kinds: Kinds | None
     label_N: Tensor
     class_names: tuple[str, ...]
     label_map: LabelMap | None
@@ -77,6 +80,7 @@ def read_own(
     std: PerChannel | None = None,
     train_transform: Literal["own", "ignore"] = "own",
     loading: Literal["own", "ignore"] = "own",
+    kinds: KindsSetting | None = None,
     task: LabelTask | None = None,
 ) -> OwnRecords:
     """The records of a LightningDataModule, a DataLoader or a dataset with `__getitem__` and `__len__`.
@@ -101,6 +105,9 @@ def read_own(
             be had here; `ignore` trains without them.
         loading: `own` takes how the training loader makes batches, and refuses what is not known here; `ignore` leaves
             batches to `training`, and reads records without the loader's `collate_fn`.
+        kinds: what the values of an item are: `numeric`, `image`, `tokens`, `waveform` or `category`, or a mapping of
+            `kind` and others, such as `padding` (`make_population`); of items with several tensors by their names,
+            where int64 are `tokens` unless it says otherwise.
         task: what the labels are; None for classes.
 
     Raises:
@@ -145,10 +152,12 @@ def read_own(
         Part(name=each.title, source=each.source, num_records=len(each), is_training=each.is_training) for each in sets
     )
     is_split = is_datamodule(data) or len(sets) > 1
+    x, kinds = of_items(x_N if fields is None else stored_form(fields).unpacked(x_N), kinds)
     dealt, remarks = _loading(sets, loading)
     return OwnRecords(
         name=own_name if name is None else name,
-        x_N=x_N if fields is None else stored_form(fields).unpacked(x_N),
+        x_N=x,
+        kinds=kinds,
         label_N=classes.label_N,
         class_names=classes.names,
         label_map=classes.map,

@@ -1,7 +1,6 @@
 """Random transforms of somebody's dataset that need more than a record holds: the item is taken again for each step."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -9,24 +8,12 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.own.items import ItemError
-from mia_lightning.datasets.own.own_transform import check_shape, failed, seed_all, wrong_shape
+from mia_lightning.datasets.own.own_transform import as_a_loader, check_shape, failed, seed_all, wrong_shape
 from mia_lightning.datasets.own.places import Places
 from mia_lightning.datasets.own.sets import OwnSet
 from mia_lightning.datasets.own.views import View, transform_of, with_transform
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import drawn_since, isolated, states
-
-
-@contextmanager
-def _as_a_loader() -> Iterator[None]:
-    """What surrounds the items of a loader: the precision of a training step would change the draws of a transform."""
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
 
 
 @dataclass(frozen=True)
@@ -83,7 +70,7 @@ class TakenAgain:
         """The items `[K, B, *shape]` of the records at `index_KB`, in the type of `x` and on its device."""
         assert index_KB is not None
         changed = torch.empty(x.shape, dtype=x.dtype)
-        with isolated(0, "own transform"), _as_a_loader():
+        with isolated(0, "own transform"), as_a_loader():
             for k, (draws, numbers) in enumerate(zip(draw_KB.tolist(), index_KB.tolist(), strict=True)):
                 for b, (draw, n) in enumerate(zip(draws, numbers, strict=True)):
                     changed[k, b] = self._item(n, draw)

@@ -75,19 +75,51 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
         member_TN, scored_TN: bool; each target must have members and at least 1 / `max_fpr` non-members.
         max_fpr: in (0, 1).
     """
+    found = _at_fpr(score_TN, member_TN, scored_TN, max_fpr)
+    if isinstance(found, str):
+        return _none(found)
+    return _relearnt(found.tpr_T / found.bias_T, found.part_TN, found.records)
+
+
+def tpr_contributions(
+    score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float
+) -> tuple[Tensor, Tensor, str]:
+    """Each target's TPR at FPR `[T]`, the contributions `[T, N]` of its records, and "" or why there are none.
+
+    Args:
+        score_TN, member_TN, scored_TN, max_fpr: as for `mean_tpr_interval`.
+    """
+    found = _at_fpr(score_TN, member_TN, scored_TN, max_fpr)
+    if not isinstance(found, str):
+        return found.tpr_T, found.part_TN, ""
+    nothing_TN = torch.zeros(score_TN.shape, dtype=torch.float64, device=score_TN.device)
+    return nothing_TN[:, 0] + torch.nan, nothing_TN, found
+
+
+class _AtFpr(NamedTuple):
+    """TPRs at FPR, the contributions of records, by how much the TPRs are too high, and the records behind them."""
+
+    tpr_T: Tensor
+    part_TN: Tensor
+    bias_T: Tensor
+    records: float
+
+
+def _at_fpr(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> _AtFpr | str:
+    """What `mean_tpr_interval` is made of, or "none: " and a reason."""
     member_TN, other_TN = member_TN & scored_TN, ~member_TN & scored_TN
     T, n1_T, n0_T = len(score_TN), member_TN.sum(1), other_TN.sum(1)
     allowed_T = _each(lambda n0: allowed_false_positives(max_fpr, n0), n0_T)
     if int(allowed_T.min()) < FEWEST_ALLOWED:
-        return _none(FEW_ALLOWED.format(FEWEST_ALLOWED))
+        return FEW_ALLOWED.format(FEWEST_ALLOWED)
     if bool((allowed_T >= n0_T).any()):
-        return _none(ALL_FLAGGED)
+        return ALL_FLAGGED
     descending_TN = _descending(score_TN, other_TN)
     threshold_T = _of_rank(descending_TN, allowed_T + 1)
     above_TN, alarm_TN = _flags(score_TN, member_TN, other_TN, threshold_T)
     missing = _no_slope(above_TN) or _tied(score_TN, other_TN, threshold_T, int(allowed_T.sum()), T)
     if missing:
-        return _none(missing)
+        return missing
     fewer_T, more_T = (allowed_T / _FACTOR).long(), torch.minimum((allowed_T * _FACTOR).long(), n0_T - 1)
     rates = []
     for rank_T in (fewer_T, more_T):
@@ -100,7 +132,7 @@ def mean_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, ma
     )
     bias_T = _mean_of_power(allowed_T + 1, n0_T, slope.power) / max_fpr**slope.power
     _, fpr_TN = share_contributions(alarm_TN, other_TN)
-    return _relearnt(tpr_T / bias_T, tpr_TN - slope.plain * fpr_TN, _behind(above_TN, alarm_TN))
+    return _AtFpr(tpr_T, tpr_TN - slope.plain * fpr_TN, bias_T, _behind(above_TN, alarm_TN))
 
 
 def pooled_tpr_interval(score_TN: Tensor, member_TN: Tensor, scored_TN: Tensor, max_fpr: float) -> Interval:

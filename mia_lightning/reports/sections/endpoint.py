@@ -1,6 +1,6 @@
 """What a report says of a target that somebody else serves: the queries, and whether it stayed the same."""
 
-from mia_lightning.reports.schema import EndpointSection
+from mia_lightning.reports.endpoint_section import EndpointSection
 from mia_lightning.training.models import Models
 
 

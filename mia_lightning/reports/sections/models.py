@@ -36,6 +36,7 @@ def target_section(population: Population, membership: Membership, targets: Mode
     return TargetSection(
         architecture=targets.architecture_name,
         num_parameters=targets.num_parameters,
+        size_unit=targets.size_unit,
         num_targets=membership.num_targets,
         train_accuracy=train,
         test_accuracy=test,

@@ -14,7 +14,7 @@ from mia_lightning.metrics.privacy_bounds import (
     multi_run_epsilon,
     one_run_epsilon,
 )
-from mia_lightning.reports.schema import EpsilonBound, PrivacySection, TrialBound, TrialsSection
+from mia_lightning.reports.privacy_section import EpsilonBound, PrivacySection, TrialBound, TrialsSection
 from mia_lightning.run.observation import Observation, delta_of
 from mia_lightning.run.scoring import AttackOutcome
 

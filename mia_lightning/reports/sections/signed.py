@@ -55,7 +55,7 @@ def _at_once(figures: ClassFigures | GroupFigures) -> Figure:
 def signed_facts(report: AuditReport) -> list[tuple[str, str]]:
     """What was attacked, and by whom: (heading, sentence)."""
     target, about, membership, utility = report.target, report.about, report.membership, report.task.utility
-    size = "" if target.num_parameters is None else f", {target.num_parameters:,} parameters"
+    size = "" if target.num_parameters is None else f", {target.num_parameters:,} {target.size_unit}"
     several = f"; {target.num_targets} of them" if target.num_targets > 1 else ""
     model = f"{target.architecture}{size}{several}"
     shadows = f"{report.shadow.count:,} shadow models ({report.shadow.architecture})"
@@ -127,6 +127,12 @@ def _against(report: AuditReport) -> list[str]:
         f"{hidden}, by the figures of an attacker who knows of them (`defense.adaptive=true`): others are "
         "misled by them, and that one is not."
     )
+    if report.structure is None and not has_trials(report):
+        said.append(
+            "What each remedy would do to leakage and "
+            f"{report.task.utility}, this command says, which trains the same recipe with and without it: "
+            "`mia-lightning experiment=remedies` with your other settings (in Python: `mia.try_remedies(audit)`)."
+        )
     attack = strongest(report)
     assert attack is not None
     sure = [] if has_trials(report) else [each for each in most_exposed(attack) if (_at_once(each).low or 0.0) > 0.5]

@@ -1,5 +1,6 @@
 """Whether a report can be trusted: the section, and its sentences."""
 
+from mia_lightning.reports.rows import ACCURACY
 from mia_lightning.reports.schema import AuditReport, TrustSection
 from mia_lightning.run.observation import Observation
 
@@ -41,14 +42,20 @@ def trust_sentences(report: AuditReport) -> list[tuple[str, str]]:
     trust = report.trust
     if trust.verdict == "not checked":
         return []
+    task = report.task
+    checked = (
+        "Its accuracies, and its answers with the classes or the rows in another order,"
+        if task.utility == ACCURACY
+        else f"Its {task.utility}, and its answers in another order,"
+    )
     found = {
         "void": "It is not what it is taken for; see the warnings.",
         "unconfirmed": "It could not be confirmed; see the warnings.",
-        "sound": "Its accuracies, and its answers with the classes or the rows in another order, show nothing wrong.",
+        "sound": f"{checked} show nothing wrong.",
     }[trust.verdict]
     if trust.correlation is not None:
         found += (
-            " Within classes, the rank correlation of its signals with those of the shadow models is "
+            f" Within {task.strata_name}, the rank correlation of its signals with those of the shadow models is "
             f"{trust.correlation:.2f}."
         )
     return [("check of the target", " ".join((found, *trust.notes)))]

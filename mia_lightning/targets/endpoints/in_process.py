@@ -25,7 +25,7 @@ def classes_of(asking: Asking, setup: Setup) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Records:
+class RecordIntake:
     """How a model in this process takes records: as they are, or normalised.
 
     Attributes:

@@ -22,7 +22,7 @@ from mia_lightning.targets.endpoints.interface import Endpoint
 from mia_lightning.targets.endpoints.seen import Seen
 from mia_lightning.targets.endpoints.sentinels import Sentinels, Testimony
 from mia_lightning.targets.interface import Target
-from mia_lightning.training.models import Kind, Models
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals, rounded
@@ -44,7 +44,7 @@ class EndpointTarget(Target):
 
     asking: Asking = field(default_factory=Asking)
     expected_accuracy: Share | None = None
-    kind: Kind | None = None
+    kind: ModelKind | None = None
     count: ClassVar[int] = 1
     is_trained_here: ClassVar[bool] = False
     takes_other_tasks: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class EndpointTarget(Target):
                 "This `target`", "use target=open_inference, which sends several, or the answers by target=predictions"
             )
 
-    def known_kind(self, endpoint: Endpoint) -> Kind:
+    def known_kind(self, endpoint: Endpoint) -> ModelKind:
         """What was trained, as far as it can be told."""
         return "unknown"
 
@@ -93,7 +93,7 @@ class EndpointTarget(Target):
         classes = [class_names[order[class_names.index(name)]] for name in own]
         return f"set target.asking.classes=[{','.join(classes)}]"
 
-    def obtain(self, setup: Setup) -> "EndpointModels":
+    def obtain(self, setup: Setup) -> Models:
         """The model, of which only answers are known; nothing is asked yet.
 
         Raises:
@@ -133,7 +133,7 @@ class EndpointModels(Models):
         asking: Asking,
         class_names: tuple[str, ...],
         *,
-        kind: Kind = "unknown",
+        kind: ModelKind = "unknown",
         labels_are_places: bool = False,
         seed: int = 0,
         remark: Callable[[str], object] = print,
@@ -168,7 +168,7 @@ class EndpointModels(Models):
         return f"unknown ({self._endpoint.protocol})"
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         return self._kind
 
     @property

@@ -15,12 +15,12 @@ from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import FromList, Name, PathLike
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, RecordIntake, classes_of
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import label_places, places
 from mia_lightning.targets.endpoints.own_kind import kind_of_onnx
-from mia_lightning.training.models import Kind, Models
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.setup import Setup
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -64,7 +64,7 @@ class Onnx(EndpointTarget):
         """The same model anew, so that what is asked is not counted."""
         return self.obtain(setup)
 
-    def known_kind(self, endpoint: Endpoint) -> Kind:
+    def known_kind(self, endpoint: Endpoint) -> ModelKind:
         return kind_of_onnx(Path(self.path).read_bytes())
 
     def connect(self, setup: Setup) -> "OnnxEndpoint":
@@ -73,7 +73,7 @@ class Onnx(EndpointTarget):
         Raises:
             InputError: ONNX Runtime is not installed, or the file cannot be used.
         """
-        records = Records(population=setup.population if self.normalised else None)
+        records = RecordIntake(population=setup.population if self.normalised else None)
         return OnnxEndpoint(self, classes_of(self.asking, setup), records)
 
 
@@ -95,7 +95,7 @@ class OnnxEndpoint:
 
     protocol = "onnx"
 
-    def __init__(self, target: Onnx, class_names: Sequence[str], records: Records) -> None:
+    def __init__(self, target: Onnx, class_names: Sequence[str], records: RecordIntake) -> None:
         path, input, output = Path(target.path), target.input, target.output
         self._records = records
         self.place, self._what = path.name, f"The ONNX model {path}"

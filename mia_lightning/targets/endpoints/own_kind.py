@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 
-from mia_lightning.training.models import Kind
+from mia_lightning.training.models import ModelKind
 
 _MATRIX_OPERATORS = {"Gemm", "MatMul", "Conv", "LinearClassifier", "LSTM", "GRU", "Attention"}
 
 
-def kind_of_onnx(content: bytes) -> Kind:
+def kind_of_onnx(content: bytes) -> ModelKind:
     """By the operators of its graph."""
     try:
         operators = set(_operators(memoryview(content)))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, listed
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import Name, PathLike
 from mia_lightning.settings.overrides import override
@@ -23,7 +23,7 @@ from mia_lightning.targets.endpoints.interface import RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointModels, EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import ClassNames, as_number, folded, places
 from mia_lightning.targets.endpoints.prediction_columns import read_columns
-from mia_lightning.training.models import Kind, Models
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
@@ -97,7 +97,7 @@ class PredictedModels(EndpointModels):
         asking: Asking,
         population: Population,
         *,
-        kind: Kind = "unknown",
+        kind: ModelKind = "unknown",
         remark: Callable[[str], object] = print,
     ) -> None:
         super().__init__(endpoint, asking, population.class_names, kind=kind, labels_are_places=True, remark=remark)
@@ -217,7 +217,7 @@ class PredictionsEndpoint:
         if wanted == _ROW and not alike:
             return None
         raise InputError(
-            f"{self._what} has no column {wanted!r} (target.row_column), but {_listed(columns)}; name the one with the "
+            f"{self._what} has no column {wanted!r} (target.row_column), but {listed(columns)}; name the one with the "
             "numbers of the records."
         )
 
@@ -320,8 +320,8 @@ class PredictionsEndpoint:
         missing = [name for place, name in enumerate(names) if place not in known.values()]
         if all(as_number(name) is not None for name in columns) and not known:
             return InputError(
-                f"{what} has the columns {_listed(columns)} in its first line, which are none of the classes "
-                f"{_listed(names)}; let the first line name the columns."
+                f"{what} has the columns {listed(columns)} in its first line, which are none of the classes "
+                f"{listed(names)}; let the first line name the columns."
             )
         numbering = next((name for name in others if self._may_number(name)), None)
         if not missing or numbering is not None:
@@ -331,18 +331,17 @@ class PredictionsEndpoint:
                 setting = override("target.row_column", numbering)
                 mend = f"if it holds the numbers of the records, from 0, set {setting}; else {mend}"
             return InputError(
-                f"{what} has the column {other!r}, which is neither one of the classes {_listed(names)} nor the row "
+                f"{what} has the column {other!r}, which is neither one of the classes {listed(names)} nor the row "
                 f"column; {mend}."
             )
         if known:
             return InputError(
-                f"{what} has columns of some classes but none of {missing[0]!r} ({_listed(columns)}); name a column "
+                f"{what} has columns of some classes but none of {missing[0]!r} ({listed(columns)}); name a column "
                 f"for each of the {len(names)} classes, and have no other beside the row column."
             )
         return InputError(
-            f"{what} has {len(columns)} columns of predictions ({', '.join(map(repr, columns[:5]))}"
-            f"{', …' if len(columns) > 5 else ''}) for {len(names)} classes ({_listed(names)}); name one by each "
-            "class, or give one of labels."
+            f"{what} has {len(columns)} columns of predictions ({listed(columns)}) for {len(names)} classes "
+            f"({listed(names)}); name one by each class, or give one of labels."
         )
 
     def _may_number(self, column: str) -> bool:
@@ -357,7 +356,3 @@ def _label_number(text: str) -> int | None:
         return int(text.lower() == "true")
     number = as_number(text)
     return int(number) if number is not None and number % 1 == 0 else None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")

@@ -18,22 +18,24 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import PathLike
 from mia_lightning.store.identity import NoIdentityError, digest, identity
 from mia_lightning.targets.endpoints.asking import Asking
-from mia_lightning.targets.endpoints.in_process import IN_PROCESS, Records, classes_of
+from mia_lightning.targets.endpoints.in_process import IN_PROCESS, RecordIntake, classes_of
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
 from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
+from mia_lightning.targets.fitted import FittedEstimator
 from mia_lightning.training.estimators.answers import Votes, smoothed, votes_of
-from mia_lightning.training.estimators.estimators import Making
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import is_estimator
-from mia_lightning.training.models import Kind, Models
+from mia_lightning.training.estimators.making import Making, is_estimator
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.setup import Setup
 
 
 @settings("target")
 class Sklearn(EndpointTarget):
     """A fitted estimator of scikit-learn, or anything with its `predict_proba` or `predict`.
+
+    Under a task without classes it is a regressor, or a classifier of several labels.
 
     Attributes:
         estimator: the fitted object itself; in a configuration `_target_` names a function that returns it.
@@ -49,6 +51,7 @@ class Sklearn(EndpointTarget):
     asking: Asking = field(default_factory=lambda: IN_PROCESS)
     labels_are_places: ClassVar[bool] = True
     takes_named: ClassVar[bool] = True
+    takes_other_tasks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.estimator is None) == (self.path is None):
@@ -65,13 +68,17 @@ class Sklearn(EndpointTarget):
     @property
     def own_kind(self) -> Making | None:
         """Clones of it; None where it is no estimator that can be cloned."""
-        fitted = self.estimator if self.path is None else self._loaded[0]
+        fitted = self._fitted
         if not is_estimator(fitted) or not hasattr(fitted, "get_params"):
             return None
         return Making(make=fitted, normalised=self.normalised)
 
-    def _records(self, population: Population) -> Records:
-        return Records(population=population if self.normalised or population.form is not None else None)
+    def _records(self, population: Population) -> RecordIntake:
+        return RecordIntake(population=population if self.normalised or population.form is not None else None)
+
+    @property
+    def _fitted(self) -> Any:
+        return self.estimator if self.path is None else self._loaded[0]
 
     @cached_property
     def _loaded(self) -> tuple[Any, str]:
@@ -83,19 +90,48 @@ class Sklearn(EndpointTarget):
         self, models: Models, population: Population, membership: Membership
     ) -> tuple[Structure | None, ...]:
         """Of the estimator itself, over the records that it was trained on."""
-        fitted = self.estimator if self.path is None else self._loaded[0]
         if self.own_kind is None:
             return ()
         member_n = membership.member_KN[0].nonzero().squeeze(1).to(population.device)
         records = self._records(population)
         x_n = records.given(population.x_N[member_n].cpu())
-        return (structure_of(fitted, x_n, population.label_N[member_n].cpu().numpy()),)
+        return (structure_of(self._fitted, x_n, population.label_N[member_n].cpu().numpy()),)
+
+    def obtain(self, setup: Setup) -> Models:
+        """The estimator, of which only answers are known; where there are no classes, the numbers or labels of it.
+
+        Raises:
+            InputError: as `connect`, or it does not answer as the task asks.
+        """
+        task, own = setup.population.task, self.own_kind
+        if task.has_classes:
+            return super().obtain(setup)
+        if self.asking.classes is not None:
+            raise InputError(
+                f"`target.asking.classes` names classes, and under task={task.name} there are none; leave it null."
+            )
+        _check_fitted(self._fitted, f"The estimator {self._place}")
+        if own is not None:
+            own.check(task.outputs)
+        return FittedEstimator(
+            self._fitted,
+            self._place if own is None else own.name,
+            setup.population,
+            setup.membership,
+            kind=self.kind or kind_of_estimator(self._fitted),
+            normalised=self.normalised,
+            smooths=setup.estimators is not None,
+        )
+
+    @property
+    def _place(self) -> str:
+        return type(self.estimator).__name__ if self.path is None else Path(self.path).name
 
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         """The same model anew, so that what is asked is not counted."""
         return self.obtain(setup)
 
-    def known_kind(self, endpoint: Endpoint) -> Kind:
+    def known_kind(self, endpoint: Endpoint) -> ModelKind:
         assert isinstance(endpoint, EstimatorEndpoint)
         return kind_of_estimator(endpoint.estimator)
 
@@ -106,15 +142,14 @@ class Sklearn(EndpointTarget):
             InputError: it cannot be read, is no fitted classifier, or has other classes than the data set.
         """
         if self.path is None:
-            estimator, place = self.estimator, type(self.estimator).__name__
-            what = {"estimator": _digest_of(estimator)}
+            estimator, what = self.estimator, {"estimator": _digest_of(self.estimator)}
         else:
             estimator, sha256 = self._loaded
-            place, what = Path(self.path).name, {"sha256": sha256}
+            what = {"sha256": sha256}
         return EstimatorEndpoint(
             estimator,
             classes_of(self.asking, setup),
-            place=place,
+            place=self._place,
             identity=what,
             records=self._records(setup.population),
             labels=self.asking.labels,
@@ -149,13 +184,13 @@ class EstimatorEndpoint:
         *,
         place: str,
         identity: Mapping[str, object],
-        records: Records | None = None,
+        records: RecordIntake | None = None,
         labels: Labels = "auto",
         smooths: bool = False,
     ) -> None:
         self._smooths = smooths
         self._votes: Votes | None = None
-        self.place, self._records = place, records or Records()
+        self.place, self._records = place, records or RecordIntake()
         self._what = f"The estimator {place}"
         self.estimator, self._class_names, self._labels = estimator, tuple(class_names), labels
         self._gives_probabilities = callable(getattr(estimator, "predict_proba", None))

@@ -17,7 +17,7 @@ import torch
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.store.artefacts import Store
 from mia_lightning.terminal.display import Hidden, Look, Row
-from mia_lightning.terminal.progress import EpochBar, Kind, Stages
+from mia_lightning.terminal.progress import EpochBar, RemarkKind, Stages
 from mia_lightning.training.chunks import OneDevice
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import kept_models
@@ -177,7 +177,7 @@ class _Told(Stages):
         super().__init__()
         self._connection = connection
 
-    def remark(self, sentence: str, *, kind: Kind = "warning") -> None:
+    def remark(self, sentence: str, *, kind: RemarkKind = "warning") -> None:
         assert kind == "warning"  # a process of a training says nothing else
         self._connection.send(("remark", sentence))
 

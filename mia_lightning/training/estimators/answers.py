@@ -22,7 +22,8 @@ SMALLEST = float(np.finfo(np.float32).tiny)
 """What stands for a smaller probability, as for served models (`SMALLEST_PROBABILITY`)."""
 HIDDEN = 1e-7
 """What stands for the probability of a class that an answer of labels alone does not name (`HIDDEN_PROBABILITY`)."""
-_TRIED = 32  # records on which an ensemble is compared with the mean of its parts
+TRIED = 32
+"""Records on which an ensemble is compared with the mean of its parts."""
 _LARGEST_SUM_ERROR = 1e-3
 
 
@@ -192,7 +193,7 @@ def answering(estimator: Any, x_B: Any) -> tuple[Any, Any]:
 
 def votes_of(estimator: Any, x_B: Any) -> Votes:
     """How the probabilities of a fitted estimator come about; some records show whether it is the mean of its parts."""
-    x_B = x_B[:_TRIED]
+    x_B = x_B[:TRIED]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # such as of names of columns
@@ -201,13 +202,21 @@ def votes_of(estimator: Any, x_B: Any) -> Votes:
         return Votes()
 
 
-def _votes_of(estimator: Any, x_B: Any) -> Votes:
+def votes_alone(estimator: Any) -> Votes | None:
+    """Of a single tree, or of nearest neighbours that count the same; None for anything else."""
     if hasattr(estimator, "tree_"):
         leaf = estimator.tree_.value[estimator.tree_.children_left < 0]
         is_pure = bool((leaf.max(-1) >= leaf.sum(-1)).all())
         return Votes(atoms=1 if is_pure else None, trees=True)
     if getattr(estimator, "weights", None) == "uniform" and hasattr(estimator, "kneighbors"):
         return Votes(atoms=int(estimator.n_neighbors))
+    return None
+
+
+def _votes_of(estimator: Any, x_B: Any) -> Votes:
+    alone = votes_alone(estimator)
+    if alone is not None:
+        return alone
     parts = getattr(estimator, "estimators_", None)
     if parts is None or not all(hasattr(part, "predict_proba") for part in parts):
         return Votes()
@@ -226,12 +235,12 @@ def smoothed(estimator: Any, votes: Votes, share_BC: Array, x_B: Any) -> Array:
     """
     if not votes.are_votes:
         return share_BC
-    weight_B = _weights(estimator, x_B) if votes.trees else np.float64(votes.atoms or 1)
+    weight_B = weights_of(estimator, x_B) if votes.trees else np.float64(votes.atoms or 1)
     smooth_BC: Array = (weight_B * share_BC + 1 / share_BC.shape[1]) / (weight_B + 1)
     return smooth_BC
 
 
-def _weights(estimator: Any, x_B: Any) -> Array:
+def weights_of(estimator: Any, x_B: Any) -> Array:
     """How many training records are in the leaf of each record, `[B, 1]`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

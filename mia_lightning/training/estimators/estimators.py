@@ -3,11 +3,11 @@
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,89 +17,20 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import derive
 from mia_lightning.store.identity import Identity
-from mia_lightning.training.engine import Engine, Reuse
-from mia_lightning.training.estimators.fitting import Answered, Fit, Kind, fit_and_answer
-from mia_lightning.training.estimators.frames import Records
+from mia_lightning.training.engine import Engine
+from mia_lightning.training.estimators.fitting import Answered, Fit, FitKind, fit_and_answer
+from mia_lightning.training.estimators.frames import RecordFiles
 from mia_lightning.training.estimators.kept import KeptFits, kept_fits
 from mia_lightning.training.estimators.kind import kind_of_estimator
 from mia_lightning.training.estimators.leaves import Structure
-from mia_lightning.training.estimators.making import (
-    Outputs,
-    described,
-    is_estimator,
-    new_estimator,
-    takes_table,
-    weights_keyword,
-)
-from mia_lightning.training.estimators.pool import in_pool, refused_by_pool
+from mia_lightning.training.estimators.making import Making, new_estimator, takes_table
+from mia_lightning.training.estimators.pool import in_pool
 from mia_lightning.training.estimators.table import records_of
+from mia_lightning.training.estimators.under_way import Fitting, answers_path
 from mia_lightning.training.kept_answers import KeptAnswers
-from mia_lightning.training.models import Kind as KindOfModel
-from mia_lightning.training.models import Models, wanted_of_each
-from mia_lightning.training.plan.cores import available_cores
+from mia_lightning.training.models import ModelKind, Models, wanted_of_each
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import AnswerForm, Signals
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Making:
-    """How the estimators of a role are made and fitted.
-
-    Attributes:
-        make: an estimator that is cloned, fitted or not, or a function or class that makes one.
-        normalised: whether records without named columns are scaled and normalised first.
-        processes: how many fit at the same time; None for one on each core.
-        weighs_leaves: whether single trees are smoothed by the records in a leaf, which can be done to a target alone
-            that is at hand itself; else as one vote.
-    """
-
-    make: Any
-    normalised: bool = False
-    weighs_leaves: bool = True
-    processes: int | None = None
-
-    @property
-    def name(self) -> str:
-        """What reports call the estimators."""
-        return described(self.make)
-
-    def check(self, outputs: Outputs | None = None) -> None:
-        """Refuse what makes no estimator that answers so.
-
-        Args:
-            outputs: what answers must stand for; None where that is not known yet.
-
-        Raises:
-            InputError: as `new_estimator`.
-        """
-        new_estimator(self.make, outputs)
-
-    @property
-    def takes_weights(self) -> bool:
-        """Whether records can be weighted in a fit."""
-        return weights_keyword(new_estimator(self.make, None)) is not None
-
-    @property
-    def unfitted(self) -> Any:
-        """What makes them, small enough to be sent to other processes: without what it has learnt."""
-        return new_estimator(self.make, None) if is_estimator(self.make) else self.make
-
-    @property
-    def num_processes(self) -> int:
-        """How many fit at the same time, where there are as many to be fitted."""
-        return self.processes or available_cores()
-
-    def used(self, tell: Callable[[str], object]) -> int:
-        """How many processes are used: one for what cannot be sent to another process, which is said."""
-        processes = self.num_processes
-        reason = refused_by_pool(self.unfitted) if processes > 1 else None
-        if reason is not None:
-            tell(
-                f"The estimator {self.name} cannot be sent to other processes ({reason}), so that all are fitted in "
-                "this one, one after the other; give a function of a module to use all cores."
-            )
-            return 1
-        return processes
 
 
 class EstimatorModels(Models):
@@ -124,7 +55,7 @@ class EstimatorModels(Models):
     def __init__(
         self,
         making: Making,
-        kind: Kind,
+        kind: FitKind,
         fits: Sequence[Fit],
         population: Population,
         folder: Path,
@@ -154,7 +85,11 @@ class EstimatorModels(Models):
         return None if structure is None else structure.num_nodes
 
     @property
-    def kind(self) -> KindOfModel:
+    def size_unit(self) -> str:
+        return "nodes" if self.num_parameters is not None else "parameters"
+
+    @property
+    def kind(self) -> ModelKind:
         return kind_of_estimator(new_estimator(self._making.make, None))
 
     @property
@@ -208,20 +143,20 @@ class EstimatorModels(Models):
                 answered(len(index))
         if left:
             self._ask(log_KANC, left, population, wanted_KN, answered)
-        form = AnswerForm(kind="labels") if self.shows_labels_alone else AnswerForm()
+        form = AnswerForm(kind="labels") if self.shows_labels_alone and population.task.has_classes else AnswerForm()
         return Signals(log_probability_KANC=log_KANC, form=form, room=room, atoms=self.atoms, task=population.task)
 
     @property
     def shows_labels_alone(self) -> bool:
-        """Whether they answer with a class, and no probability of it."""
-        return self._kind_of_fits.outputs == "classes" and self.method == "predict"
+        """Whether they answer with a class or with labels, and no probability of them."""
+        return self._kind_of_fits.outputs != "numbers" and self.method == "predict"
 
     def _fill(self, log_ANC: Tensor, k: int, population: Population, index: Tensor) -> bool:
         """Whether the model was asked about these records when it was fitted."""
         same = population.x_N is self._population.x_N
         if not same or not bool(torch.isin(index, self._asked[k]).all()):
             return False
-        log_nC = np.load(_answers_path(self._folder, self._fits[k].number), mmap_mode="r")
+        log_nC = np.load(answers_path(self._folder, self._fits[k].number), mmap_mode="r")
         place = torch.searchsorted(self._asked[k], index)
         log_ANC[0, index.to(log_ANC.device)] = torch.from_numpy(log_nC[place.numpy()]).to(log_ANC)
         return True
@@ -342,7 +277,7 @@ def fit_estimators(
         tell=remark,
     )
     asked = [asked_N.nonzero().squeeze(1) for asked_N in asked_KN.cpu()]
-    fitting = _Fitting(making, engine, kind, fits, folder, asked, kept, role)
+    fitting = Fitting(making, engine, kind, fits, folder, asked, kept, role)
     answered = fitting.run(KeptAnswers.of(None if kept is None else kept.models, population, asked_KN.cpu()))
     if records.layout.is_table and not takes_table(new_estimator(making.make, None)):
         remark(
@@ -357,8 +292,8 @@ def fit_estimators(
     return models
 
 
-def _kind(making: Making, records: Records, population: Population) -> Kind:
-    return Kind(
+def _kind(making: Making, records: RecordFiles, population: Population) -> FitKind:
+    return FitKind(
         make=making.unfitted,
         records=records,
         num_outputs=population.num_classes,
@@ -399,99 +334,9 @@ def seconds_of_a_fit(making: Making, population: Population, index_n: Tensor) ->
     return answered.seconds
 
 
-class _Fitting:
-    """The fits of one role under way."""
-
-    def __init__(
-        self,
-        making: Making,
-        engine: Engine,
-        kind: Kind,
-        fits: Sequence[Fit],
-        folder: Path,
-        asked: Sequence[Tensor],
-        kept: KeptFits | None,
-        role: str,
-    ) -> None:
-        self._making, self._engine, self._kind, self._fits = making, engine, kind, fits
-        self._folder, self._asked, self._kept, self._role = folder, asked, kept, role
-        self.processes = making.used(engine.stages.remark)
-
-    def run(self, answers: KeptAnswers | None) -> list[Answered]:
-        """What came of each fit, its answers in files."""
-        found = self._found(answers)
-        missing = [fit for fit in self._fits if fit.number not in found]
-        if self._kept is not None:
-            self._engine.reused[self._role] = Reuse(found=len(found), trained=len(missing))
-            if found:
-                self._engine.stages.note(f"{self._role}: {len(found)} of {len(self._fits)} models from the store.")
-        with self._engine.stages.stage(self._role, 0, len(missing)) as bar:
-            for each in self._fitted(missing):
-                found[each.number] = each
-                self._keep(each, answers)
-                bar.count(1)
-        self._say(found)
-        return [found[fit.number] for fit in self._fits]
-
-    def _found(self, answers: KeptAnswers | None) -> dict[int, Answered]:
-        found: dict[int, Answered] = {}
-        if self._kept is None or answers is None:
-            return found
-        for fit in self._fits:
-            known = self._kept.find(fit.number)
-            log_AnC = None if known is None else answers.read_one(fit.number, 1, self._kind.num_outputs)
-            if known is not None and log_AnC is not None:
-                np.save(_answers_path(self._folder, fit.number), log_AnC[0].numpy())
-                found[fit.number] = known
-        return found
-
-    def _fitted(self, missing: Sequence[Fit]) -> Iterator[Answered]:
-        """Each as it comes; the first is fitted twice, to see whether its seed decides about all of it."""
-        calls = [(fit, self._kind.records, self._asked[fit.number].numpy(), False) for fit in missing]
-        if missing:
-            first = missing[0]
-            calls.insert(1, (first, self._kind.records, self._asked[first.number].numpy(), True))
-        twice: list[Answered] = []
-        for each in in_pool(fit_and_answer, (self._kind,), calls, processes=self.processes):
-            if each.number == missing[0].number:
-                twice.append(each)
-                if len(twice) == 2:
-                    self._compare(*twice)
-                    continue
-            yield each
-
-    def _compare(self, first: Answered, second: Answered) -> None:
-        if first.log_nC is None or second.log_nC is None or np.array_equal(first.log_nC, second.log_nC):
-            return
-        self._engine.stages.remark(
-            f"{self._role}: {self._making.name} is not determined by its seed: fitted twice on the same records, it "
-            f"answers otherwise, by up to {np.abs(first.log_nC - second.log_nC).max():.3g}"
-            f"{' nats' if self._kind.outputs == 'classes' else ''}, so that this run cannot be repeated to the digit."
-        )
-
-    def _keep(self, each: Answered, answers: KeptAnswers | None) -> None:
-        if each.log_nC is None:
-            return
-        np.save(_answers_path(self._folder, each.number), each.log_nC)
-        if self._kept is not None:
-            self._kept.keep(each, self._fits[each.number].path)
-            if answers is not None and not answers.models.store.is_read_only:
-                answers.keep_one(each.number, torch.from_numpy(each.log_nC)[None])
-
-    def _say(self, found: dict[int, Answered]) -> None:
-        said = dict.fromkeys(sentence for each in found.values() for sentence in each.said)
-        for sentence in [*said][:3]:
-            count = sum(sentence in each.said for each in found.values())
-            self._engine.stages.remark(f"{self._role}: {count} of {len(found)} estimators warned: {sentence}")
-
-
 def _say_method(models: EstimatorModels, remark: Callable[..., object], role: str) -> None:
     name = models.architecture_name
     if models.method == "decision_function":
         remark(f"{role}: {name} has no predict_proba: its scores are taken for logits.", kind="note")
     elif models.shows_labels_alone:
         remark(f"{role}: {name} has neither predict_proba nor decision_function: it shows labels alone.", kind="note")
-
-
-def _answers_path(folder: Path, number: int) -> Path:
-    return folder / f"{number}.npy"

@@ -4,6 +4,8 @@ import contextlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,26 +15,27 @@ import numpy as np
 
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.estimators.answers import NumbersWay, Way, way_of
-from mia_lightning.training.estimators.frames import Array, Records
+from mia_lightning.training.estimators.frames import Array, RecordFiles
+from mia_lightning.training.estimators.label_answers import way_of_labels
 from mia_lightning.training.estimators.leaves import Structure, structure_of
-from mia_lightning.training.estimators.making import Outputs, ready, seeded_alone, weights_keyword
+from mia_lightning.training.estimators.making import Outputs, as_taken, ready, seeded_alone, weights_keyword
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Kind:
+class FitKind:
     """What all fits of a role have in common.
 
     Attributes:
         make: an estimator to clone, or what makes one.
         records: of the population that they are fitted on.
-        num_outputs: C classes, or D numbers.
+        num_outputs: C classes, L labels, or D numbers.
         outputs: which of these.
         weighs_leaves: as of `way_of`.
         looks_at_leaves: whether the structure of each is asked for.
     """
 
     make: Any
-    records: Records
+    records: RecordFiles
     num_outputs: int
     outputs: Outputs = "classes"
     weighs_leaves: bool = True
@@ -46,7 +49,7 @@ class Fit:
     Attributes:
         number: k.
         seed: of all that is random in it.
-        index_n, label_n: its training records and their classes, or their numbers `[n]` or `[n, D]`.
+        index_n, label_n: its training records and their classes, labels `[n, L]`, or numbers `[n]` or `[n, D]`.
         path: of the file of the fitted estimator.
         weight_n: how much each counts in the fit; None for the same.
     """
@@ -101,7 +104,7 @@ class Answered:
     seconds: float = 0.0
 
 
-def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew: bool = False) -> Answered:
+def fit_and_answer(kind: FitKind, fit: Fit, records: RecordFiles, asked_n: Array, anew: bool = False) -> Answered:
     """Fit an estimator, if its file does not hold it yet, and ask it about records.
 
     Args:
@@ -115,20 +118,15 @@ def fit_and_answer(kind: Kind, fit: Fit, records: Records, asked_n: Array, anew:
         with seeded_alone(fit.seed) as said:
             fitted = None if anew else _read(fit.path)
             if fitted is None:
-                fitted = _fitted(kind, fit)
+                x_n = kind.records.rows(fit.index_n)
+                with _own_code():
+                    fitted = _fitted(kind, fit, x_n)
                 if not anew:
                     _write(fitted, fit.path)
-            log_nC = np.concatenate(
-                [
-                    fitted.way.answers(fitted.estimator, records.rows(part), kind.num_outputs, fitted.known_c)
-                    for part in _parts(asked_n)
-                ]
-                or [np.zeros((0, kind.num_outputs), np.float32)]
-            )
+            parts = [_answers(fitted, records.rows(part), kind.num_outputs) for part in _parts(asked_n)]
+            log_nC = np.concatenate(parts or [np.zeros((0, kind.num_outputs), np.float32)])
     except InputError as error:
         return Answered(number=fit.number, failure=str(error), said=tuple(said))
-    except Exception as error:  # an estimator may raise anything
-        return Answered(number=fit.number, failure=f"{type(error).__name__}: {first_line(error)}", said=tuple(said))
     return Answered(
         number=fit.number,
         log_nC=log_nC,
@@ -147,16 +145,29 @@ def _parts(index_n: Array) -> list[Array]:
     return [index_n[start : start + _AT_ONCE] for start in range(0, len(index_n), _AT_ONCE)]
 
 
-def _fitted(kind: Kind, fit: Fit) -> Fitted:
-    x_n = kind.records.rows(fit.index_n)
+@contextmanager
+def _own_code() -> Iterator[None]:
+    """Within the context an estimator's own code runs; whatever it raises becomes an `InputError`, a clause."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _answers(fitted: Fitted, x_B: Any, num_outputs: int) -> Array:
+    with _own_code():
+        return fitted.way.answers(fitted.estimator, x_B, num_outputs, fitted.known_c)
+
+
+def _fitted(kind: FitKind, fit: Fit, x_n: Any) -> Fitted:
     estimator = ready(kind.make, kind.records.layout, fit.seed)
     weights = _weights(estimator, fit)
-    if kind.outputs == "numbers":
-        estimator.fit(x_n, fit.label_n, **weights)
-        numbers = NumbersWay(num_records=len(fit.label_n))
-        return Fitted(
-            estimator=estimator, way=numbers, known_c=(), structure=_structure(kind, estimator, x_n, fit.label_n)
-        )
+    if kind.outputs != "classes":
+        estimator.fit(x_n, as_taken(estimator, fit.label_n), **weights)
+        own = way_without_classes(kind.outputs, estimator, x_n, fit.label_n, weighs_leaves=kind.weighs_leaves)
+        return Fitted(estimator=estimator, way=own, known_c=(), structure=_structure(kind, estimator, x_n, fit.label_n))
     present_c, own_n = np.unique(fit.label_n, return_inverse=True)
     known_c, given_n = np.arange(kind.num_outputs), fit.label_n
     try:
@@ -173,7 +184,24 @@ def _fitted(kind: Kind, fit: Fit) -> Fitted:
     return Fitted(estimator=estimator, way=way, known_c=known, structure=_structure(kind, estimator, x_n, given_n))
 
 
-def _structure(kind: Kind, estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
+def way_without_classes(
+    outputs: Outputs, estimator: Any, x_n: Any, label_n: Array, *, weighs_leaves: bool = True
+) -> Way:
+    """How an estimator of several labels, or of numbers, is asked.
+
+    Args:
+        x_n, label_n: its training records and their labels `[n, L]`, or numbers.
+        weighs_leaves: as of `way_of`.
+
+    Raises:
+        InputError: it does not answer with a probability of each label.
+    """
+    if outputs == "labels":
+        return way_of_labels(estimator, x_n, label_n, weighs_leaves=weighs_leaves)
+    return NumbersWay(num_records=len(label_n))
+
+
+def _structure(kind: FitKind, estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
     return structure_of(estimator, x_n, label_n) if kind.looks_at_leaves else None
 
 
@@ -205,5 +233,5 @@ def _read(path: str) -> Fitted | None:
 
 @lru_cache(2)
 def _loaded(path: str, _: int) -> Fitted:
-    with open(path, "rb") as file:
+    with open(path, "rb") as file, _own_code():
         return pickle.load(file)  # type: ignore[no-any-return]

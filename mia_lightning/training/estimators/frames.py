@@ -37,7 +37,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Records:
+class RecordFiles:
     """N records in files that all processes map into memory.
 
     Attributes:
@@ -49,7 +49,7 @@ class Records:
     layout: Layout
 
     @classmethod
-    def write(cls, folder: Path, layout: Layout, numbers_NF: Array, codes_NM: Array | None = None) -> "Records":
+    def write(cls, folder: Path, layout: Layout, numbers_NF: Array, codes_NM: Array | None = None) -> "RecordFiles":
         """The records, written to an empty folder."""
         folder.mkdir(parents=True)
         np.save(folder / "numbers.npy", np.ascontiguousarray(numbers_NF, np.float32))
@@ -69,7 +69,7 @@ class Records:
 
 
 def as_given(layout: Layout, numbers_BF: Array, codes_BM: Array | None) -> Any:
-    """Records as `Records.rows` gives them."""
+    """Records as `RecordFiles.rows` gives them."""
     if not layout.is_table:
         return numbers_BF
     texts: list[Array] = []

@@ -39,7 +39,7 @@ def structure_of(estimator: Any, x_n: Any, label_n: Array) -> Structure | None:
     """Of a tree or an ensemble of trees of scikit-learn; None where it is not known.
 
     Args:
-        x_n, label_n: the training records and their classes, or their numbers `[n]` or `[n, D]`.
+        x_n, label_n: the training records and their classes, labels `[n, L]`, or numbers `[n]` or `[n, D]`.
     """
     try:
         with warnings.catch_warnings():

@@ -5,16 +5,20 @@ No torch, so that the processes of the pool start quickly.
 
 import copy
 import hashlib
+import inspect
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from mia_lightning.errors import InputError, first_line, one_line
 from mia_lightning.training.estimators.frames import Layout
+from mia_lightning.training.estimators.pool import refused_by_pool
+from mia_lightning.training.plan.cores import available_cores
 
 ANSWERS = ("predict_proba", "decision_function", "predict")
 """The methods that answer, the most telling one first."""
@@ -24,7 +28,69 @@ Outputs = Literal["classes", "labels", "numbers"]
 
 _SEEDS = ("random_state", "random_seed")
 _THREADS = ("n_jobs", "nthread", "thread_count", "num_threads")
+_FILES = ("allow_writing_files",)  # into the current folder, where the processes of a pool would write over each other
 _LONGEST = 120  # characters of a description
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Making:
+    """How the estimators of a role are made and fitted.
+
+    Attributes:
+        make: an estimator that is cloned, fitted or not, or a function or class that makes one.
+        normalised: whether records without named columns are scaled and normalised first.
+        processes: how many fit at the same time; None for one on each core.
+        weighs_leaves: whether single trees are smoothed by the records in a leaf, which can be done to a target alone
+            that is at hand itself; else as one vote.
+    """
+
+    make: Any
+    normalised: bool = False
+    weighs_leaves: bool = True
+    processes: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What reports call the estimators."""
+        return described(self.make)
+
+    def check(self, outputs: Outputs | None = None) -> None:
+        """Refuse what makes no estimator that answers so.
+
+        Args:
+            outputs: what answers must stand for; None where that is not known yet.
+
+        Raises:
+            InputError: as `new_estimator`.
+        """
+        new_estimator(self.make, outputs)
+
+    @property
+    def takes_weights(self) -> bool:
+        """Whether records can be weighted in a fit."""
+        return weights_keyword(new_estimator(self.make, None)) is not None
+
+    @property
+    def unfitted(self) -> Any:
+        """What makes them, small enough to be sent to other processes: without what it has learnt."""
+        return new_estimator(self.make, None) if is_estimator(self.make) else self.make
+
+    @property
+    def num_processes(self) -> int:
+        """How many fit at the same time, where there are as many to be fitted."""
+        return self.processes or available_cores()
+
+    def used(self, tell: Callable[[str], object]) -> int:
+        """How many processes are used: one for what cannot be sent to another process, which is said."""
+        processes = self.num_processes
+        reason = refused_by_pool(self.unfitted) if processes > 1 else None
+        if reason is not None:
+            tell(
+                f"The estimator {self.name} cannot be sent to other processes ({reason}), so that all are fitted in "
+                "this one, one after the other; give a function of a module to use all cores."
+            )
+            return 1
+        return processes
 
 
 def is_estimator(value: object) -> bool:
@@ -55,7 +121,7 @@ def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
         made = _cloned(make) if is_estimator(make) else make() if callable(make) else make
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # of a constructor or a function of the user's own
         raise InputError(
             f"{what} makes no estimator ({type(error).__name__}: {first_line(error)}); give an estimator that is not "
             "fitted, or a function without arguments that returns one."
@@ -78,10 +144,10 @@ def _check_outputs(made: Any, outputs: Outputs, what: str) -> None:
         raise InputError(f"{what}, which predicts numbers; give a classifier.")
     if outputs == "numbers" and (_is_classifier(made) or not hasattr(made, "predict")):
         raise InputError(f"{what}, which predicts classes, and the records have numbers; give a regressor.")
-    if outputs == "labels":
+    if outputs == "labels" and not _takes_labels(made):
         raise InputError(
-            f"{what}, and estimators are fitted to one class or to numbers for each record, not to several labels; use "
-            "a network of `model`."
+            f"{what}, which takes one label for each record, and the records have several; give a forest, a tree or "
+            "neighbours, or wrap it, as in sklearn.multioutput.MultiOutputClassifier(...)."
         )
 
 
@@ -104,9 +170,9 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
     made = new_estimator(make, None)
     if layout.is_table and not takes_table(made):
         made = with_columns(made, layout)
-    changed: dict[str, int | None] = {}
+    changed: dict[str, int | bool | None] = {}
     parameters = _parameters(made)
-    for name in sorted(parameters):
+    for name in sorted({*parameters, *_left_out(made, parameters)}):
         owner, _, last = name.rpartition("__")
         if last in _SEEDS:
             changed[name] = _seed_of(seed, name)
@@ -114,6 +180,8 @@ def ready(make: Any, layout: Layout, seed: int) -> Any:
             # None is one thread in scikit-learn, where some warn of any number, and all of them elsewhere.
             package = type(parameters[owner] if owner else made).__module__.partition(".")[0]
             changed[name] = None if package == "sklearn" else 1
+        elif last in _FILES:
+            changed[name] = False
     if changed:
         made.set_params(**changed)
     return made
@@ -196,6 +264,28 @@ def _parameters(estimator: Any) -> Mapping[str, Any]:
     return estimator.get_params(deep=True)  # type: ignore[no-any-return]  # of scikit-learn
 
 
+def _left_out(estimator: Any, parameters: Mapping[str, Any]) -> list[str]:
+    """Seeds, threads and files that `get_params` does not name, and the constructor takes, as CatBoost's does.
+
+    Of several names for one thing the first, and none where one was given.
+    """
+    found = []
+    parts = {"": estimator, **{f"{name}__": part for name, part in parameters.items() if not isinstance(part, type)}}
+    for owner, part in parts.items():
+        taken = _arguments(part) if hasattr(part, "get_params") and hasattr(part, "set_params") else ()
+        for alike in (_SEEDS, _THREADS, _FILES):
+            if not any(f"{owner}{name}" in parameters for name in alike):
+                found += [f"{owner}{name}" for name in alike if name in taken][:1]
+    return found
+
+
+def _arguments(part: Any) -> Collection[str]:
+    try:
+        return inspect.signature(type(part)).parameters
+    except (TypeError, ValueError):  # of a class that does not say
+        return ()
+
+
 def _seed_of(seed: int, name: str) -> int:
     """In [0, 2**31), which every library takes."""
     return int.from_bytes(hashlib.blake2b(f"{seed}\x1f{name}".encode(), digest_size=8).digest(), "little") >> 33
@@ -217,6 +307,37 @@ def _is_classifier(estimator: Any) -> bool:
         return bool(is_classifier(estimator))
     except Exception:  # of another library, which has no tags
         return getattr(estimator, "_estimator_type", None) == "classifier"
+
+
+def as_taken(estimator: Any, label_n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Labels, or numbers, as its `fit` takes them: `[n, L]`, or `[n]` of a single one where it takes it so.
+
+    Labels are int64, since some count below 0 with them.
+    """
+    tags = _tags(estimator)
+    label_n = label_n.astype(np.int64) if label_n.dtype.kind == "u" else label_n
+    if label_n.size != len(label_n):
+        return label_n
+    return label_n.reshape(-1) if tags is None or tags.target_tags.single_output else label_n.reshape(-1, 1)
+
+
+def _takes_labels(estimator: Any) -> bool:
+    """Whether it can be fitted to several labels of 0 and 1; True where it does not say."""
+    tags = _tags(estimator)
+    if tags is None:
+        return True
+    of_classifier = tags.classifier_tags
+    return of_classifier is not None and bool(of_classifier.multi_label or tags.target_tags.multi_output)
+
+
+def _tags(estimator: Any) -> Any:
+    """What it says of itself; None where it is of another library, and says nothing."""
+    from sklearn.utils import get_tags
+
+    try:
+        return get_tags(estimator)
+    except Exception:  # of an object that only looks like an estimator
+        return None
 
 
 def _has_learnt(estimator: Any) -> bool:

@@ -9,12 +9,12 @@ import torch
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.training.estimators.frames import Array, Layout, Records, as_given
+from mia_lightning.training.estimators.frames import Array, Layout, RecordFiles, as_given
 
 
-def records_of(population: Population, folder: Path, *, normalised: bool = False) -> Records:
+def records_of(population: Population, folder: Path, *, normalised: bool = False) -> RecordFiles:
     """The records in files, for all processes; as `columns_of`."""
-    return Records.write(folder, *columns_of(population, normalised=normalised))
+    return RecordFiles.write(folder, *columns_of(population, normalised=normalised))
 
 
 def given_records(population: Population, *, normalised: bool = False) -> Any:

@@ -18,7 +18,7 @@ Make = Callable[..., nn.Module]
 
 
 @dataclass(frozen=True)
-class _Around:
+class Around:
     """A function that makes networks, whose signature and name are those of the one inside."""
 
     make: Make
@@ -33,7 +33,7 @@ class _Around:
 
 
 @dataclass(frozen=True)
-class WithParts(_Around):
+class WithParts(Around):
     """Networks of which parts, such as `net` in `LitNet(net=...)`, are made anew for each.
 
     Attributes:
@@ -51,7 +51,7 @@ class WithParts(_Around):
         return self.make(**{name: part() for name, part in self.parts.items()}, **settings)
 
 
-class OwnParts(_Around):
+class OwnParts(Around):
     """Networks of which each has a copy of the parts that `make` gives to all, initialised anew."""
 
     def __call__(self, **settings: Any) -> nn.Module:
@@ -68,7 +68,7 @@ class OwnParts(_Around):
 
 
 @dataclass(frozen=True)
-class SetUp(_Around):
+class SetUp(Around):
     """LightningModules after `setup` and `configure_model`, without what only reports.
 
     Attributes:

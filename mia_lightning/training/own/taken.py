@@ -148,10 +148,11 @@ def _check_labels(population: Population, name: str, place: str) -> None:
 
 
 def _of_task(recipe: Recipe, population: Population) -> Recipe:
-    """The recipe with the loss of the task, where nobody has chosen another."""
-    objective = population.task.objective
+    """The recipe with the loss of the task, where nobody has chosen another, and with what a loss is given."""
+    task = population.task
     is_usual = recipe.objective is default_recipe().objective
-    return replace(recipe, objective=objective) if objective is not None and is_usual else recipe
+    objective = task.objective if task.objective is not None and is_usual else recipe.objective
+    return replace(recipe, objective=objective, of_classes=task.has_classes)
 
 
 def _said(recipe: Recipe, name: str, population: Population, place: str, left_out: tuple[str, ...]) -> str:

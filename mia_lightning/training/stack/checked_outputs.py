@@ -11,7 +11,7 @@ from mia_lightning.datasets.form import Records, called, first_few, first_of, sh
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError, SettingError, first_line
 from mia_lightning.tasks import Task
-from mia_lightning.tasks.interface import AnswerForm
+from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.stack.outputs import (
     Answer,
     are_probabilities,
@@ -89,7 +89,7 @@ def check_outputs(network: nn.Module, x_B: Records, population: Population, *, n
     )
 
 
-def _form_of(task: Task, numbers_BC: Tensor) -> AnswerForm:
+def _form_of(task: Task, numbers_BC: Tensor) -> OutputForm:
     """What outputs are, by their own numbers; whether a row sums to 1 says something of classes alone."""
     return form_of(numbers_BC) if task.has_classes else "logits"
 

@@ -11,7 +11,7 @@ from mia_lightning.datasets.form import Records, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.seeds import generator
-from mia_lightning.tasks.interface import AnswerForm
+from mia_lightning.tasks.interface import OutputForm
 
 Answer = Literal["logit", "probability", "itself"]
 
@@ -120,7 +120,7 @@ def are_log_probabilities(output_BC: Tensor) -> bool:
     return bool((output_BC <= tolerance).all()) and bool((output_BC.logsumexp(1).abs() <= tolerance).all())
 
 
-def form_of(output_BC: Tensor) -> AnswerForm:
+def form_of(output_BC: Tensor) -> OutputForm:
     """What outputs are, by their own numbers."""
     if are_probabilities(output_BC):
         return "probabilities"

@@ -303,7 +303,10 @@ class StackModule(pl.LightningModule):
         self.progress["best_loss_K"] = torch.where(better_K, loss_K, self.progress["best_loss_K"])
         self.progress["best_epoch_K"] = self.progress["best_epoch_K"].masked_fill(better_K, epoch)
         running_K = self.progress["stopped_epoch_K"] < 0
-        stop_K = running_K & (epoch - self.progress["best_epoch_K"] >= stopping.patience)
+        is_over_K = epoch - self.progress["best_epoch_K"] >= stopping.patience
+        if stopping.max_gap is not None:
+            is_over_K |= loss_K - self.train_loss_EK[-1] > stopping.max_gap
+        stop_K = running_K & is_over_K
         if not bool(stop_K.any()):
             return
         self.progress["stopped_epoch_K"] = self.progress["stopped_epoch_K"].masked_fill(stop_K, epoch)

@@ -66,10 +66,15 @@ class EarlyStopping:
     """Stop a model when its validation loss has not fallen by `min_delta` for `patience` epochs.
 
     Each model of a stack stops by itself and keeps the state of that moment.
+
+    Attributes:
+        max_gap: stop it as well when its validation loss is above its training loss of the epoch by more than this, in
+            nats; None for any gap.
     """
 
     patience: AtLeast1 = 10
     min_delta: NotNegative = 0.0
+    max_gap: NotNegative | None = None
 
 
 def _early_stopping(given: object) -> object:
@@ -139,6 +144,7 @@ class Recipe:
             quota allow, half of them, and one.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
+        of_classes: whether the objective is given class numbers, as under a task with classes.
         batch_objective: the quantity that a step lowers of each model, `[K]`, from logits, labels, `is_real_KB` (None
             where a batch has no padding) and the epoch, from 0; None for the mean of `objective`, which is reported in
             any case.
@@ -175,6 +181,7 @@ class Recipe:
     chunk: AtLeast1 | Auto | None = "auto"
     threads: AtLeast1 | Auto = "auto"
     objective: Objective = cross_entropy
+    of_classes: bool = True
     batch_objective: BatchObjective | None = None
     mix: Mix | None = None
     sampler: SkipValidation[Sampler] = StackBatches
