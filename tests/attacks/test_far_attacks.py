@@ -35,6 +35,7 @@ from mia_lightning.training.signals import Signals, ViewSignals
 MEANT = {
     "mia_lightning.attacks.attack_p.FittedAttackP.score": "which records are the population",
     "mia_lightning.attacks.rmia._scores": "that the population is observed",
+    "mia_lightning.attacks.ratio.Ratio.compared": "that the population is observed",
     "mia_lightning.attacks.thresholds.FittedByClass.score": "the thresholds of the classes",
     "mia_lightning.attacks.label_only.correct_views": "which of the views that were asked about",
     "mia_lightning.attacks.label_only.BoundaryLabelOnly.statistic": "the scales of the noise",
