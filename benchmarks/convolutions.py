@@ -1,7 +1,7 @@
 """Milliseconds for a step of a convolutional network: bare PyTorch loops, the stack by vmap, the stack looped.
 
     python benchmarks/convolutions.py [--networks cnn resnet18 wide_resnet28_2] [--device cpu|cuda] [--models 4]
-                                      [--rounds 3] [--json FILE] [--quick]
+                                      [--rounds 3] [--processes N] [--json FILE] [--quick]
 
 Images of 3 x 32 x 32 in 10 classes. Every variant trains the same K networks with Adam, from the same weights, on the
 same batches in the same order:
@@ -11,6 +11,10 @@ same batches in the same order:
 - `compiled loop` (on CUDA alone): the same under torch.compile, channels last, its compilation left out;
 - `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
 - `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU.
+
+With `--processes N` (on a CPU), as many processes of one thread each take steps of the looped stack in float32 at the
+same time, each with its share of the models, as an execution plan of several processes does. The time of a step is the
+mean over processes, divided by their number; it follows the table.
 
 Times are of the steps of an epoch, as the Trainer takes them for stacks, over steps and models; what is done once for a
 training (inspecting the architecture, initialising, joining) is left out, since a few steps stand for many. After a
@@ -45,8 +49,11 @@ from mia_lightning.models.cnn import CNN
 from mia_lightning.models.resnet import ResNet18
 from mia_lightning.models.wide_resnet import WideResNet
 from mia_lightning.seeds import derive, generator, isolated
+from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
+from mia_lightning.training.devices.processes import seconds_side_by_side
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.execution import ExecutionPlan
 from mia_lightning.training.stack.architecture import Architecture, bind_shapes, inspect_architecture
 from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.step.recipe import Recipe
@@ -255,6 +262,56 @@ def make_variants(case: Case) -> list[Variant]:
     ]
 
 
+def train_in_processes(case: Case, count: int) -> float:
+    """Milliseconds of a model's step where `count` processes of one thread each train at the same time."""
+    settings = TrainerSettings(accelerator="cpu", progress_bar=False)
+    recipe = Recipe(
+        epochs=1000,
+        batch_size=case.setting.batch_size,
+        optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
+        execution="loop",
+    )
+    job = TrainingJob(
+        seed=SEED,
+        role="shadow",
+        make_network=case.make_network,
+        architecture=case.architecture,
+        population=case.population,
+        records_K=case.records_K,
+        recipe=recipe,
+    )
+    shards = [
+        LocalShard(
+            place=place,
+            device=case.device,
+            settings=settings,
+            places=places,
+            num_threads=1,
+            folder=Path(),
+        )
+        for place, places in enumerate(job.shards(count))
+    ]
+    plan = ExecutionPlan(
+        role=job.role,
+        num_models=job.num_models,
+        epochs=recipe.epochs,
+        signature={},
+        execution="loop",
+        chunk=len(shards[0].places),
+        measured=(),
+        reason="",
+        seconds=0.0,
+        bytes=0,
+        threads=1,
+        processes=count,
+    )
+    found = seconds_side_by_side(HandedOver(job=job, plan=plan, shards=shards, store=None), 20.0)
+    if found is None:
+        raise SystemExit(f"{count} processes could not be measured")
+    steps = [seconds / len(shard.places) for (_, seconds), shard in zip(found[1], shards, strict=True)]
+    return 1e3 * statistics.fmean(steps) / count
+
+
 def rows(variants: Sequence[Variant]) -> list[tuple[str, ...]]:
     """One row for each variant of one network."""
     bare = {(v.bf16, v.channels_last): v.median for v in variants if v.name == "bare loop"}
@@ -289,6 +346,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--models", type=int, default=None, help="K (default: 4)")
     parser.add_argument("--rounds", type=int, default=None, help="of all variants in turn (default: 3)")
+    parser.add_argument("--processes", type=int, default=0, metavar="N", help="of one thread each, beside the others")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the measurements there, too")
     parser.add_argument("--quick", action="store_true", help="2 models, 2 steps of 4 images: a test of the script")
     parsed = parser.parse_args(given)
@@ -297,6 +355,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
             setattr(parsed, name, quick if parsed.quick else value)
     if min(parsed.models, parsed.rounds) < 1:
         parser.error("--models and --rounds must be at least 1")
+    if parsed.processes < 0 or (parsed.processes and parsed.device == "cuda"):
+        parser.error("--processes must be at least 0, and is for --device cpu")
     if parsed.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device is cuda, but torch sees no GPU; use --device cpu")
     return parsed
@@ -322,8 +382,20 @@ def main() -> int:
         print(f"{setting.network}: K = {args.models}, {setting.steps} steps of {setting.batch_size} images a round.")
     rounds = f"{args.rounds} round" if args.rounds == 1 else f"{args.rounds} rounds"
     print(f"Medians over {rounds}, variants in turn, after a warm-up.")
+    of_processes: dict[str, list[float]] = {}
+    for variants in variants_S if args.processes else []:
+        case, name = variants[0].case, variants[0].case.setting.network
+        of_processes[name] = [train_in_processes(case, args.processes) for _ in range(args.rounds)]
+        milliseconds = statistics.median(of_processes[name])
+        best = min((v for v in variants if v.name == "bare loop" and not v.bf16), key=lambda v: v.median)
+        print(
+            f"{name}: {args.processes} processes of one thread: {milliseconds:#.4g} ms / step "
+            f"({min(of_processes[name]):#.3g} to {max(of_processes[name]):#.3g}), {best.median / milliseconds:.2f} x "
+            f"the fastest bare loop in float32 ({best.memory_format}, {torch.get_num_threads()} threads)."
+        )
     if args.json is not None:
-        args.json.write_text(json.dumps({"machine": heading, "rows": [record(v) for v in every]}, indent=2))
+        content = {"machine": heading, "rows": [record(v) for v in every], "processes": of_processes}
+        args.json.write_text(json.dumps(content, indent=2))
     complaints = [complaint for variants in variants_S if (complaint := unequal(variants))]
     for complaint in complaints:
         print(complaint, file=sys.stderr)

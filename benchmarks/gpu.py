@@ -1,205 +1,200 @@
-"""What a GPU makes of it: a thousand networks of Purchase-100's size, convolutional networks, and the sizes of a stack.
+"""All that a GPU is to show, in so many minutes: each part in a process of its own, the most important first.
 
-    python benchmarks/gpu.py [--models 1024] [--rounds 3] [--json FOLDER] [--quick]
+    python benchmarks/gpu.py [--minutes 8] [--json FILE] [--images FOLDER] [--location FOLDER] [--parts NAME ...]
+                             [--rehearse]
 
-Prints `no CUDA device` and ends with 0 where there is none. Otherwise three tables, one after another:
+- `tests`: `pytest -m cuda`.
+- `runs`: wall time of `mia-lightning` as it comes, and of Location with 60 shadow models (`--location`, the folder of
+  dataset_location.tgz).
+- `purchase`: 1,024 networks of Purchase-100's size as one stack, in float32, TF32 and bf16, beside a `pl.Trainer` loop
+  over 4 of them and a bare loop over 16 whose step is a CUDA graph; with the bandwidth of a large copy, and the time
+  that the memory alone would take.
+- `images`: models of a fast recipe for images of CIFAR-10's size on halves of `--images` (the folder of its zip file;
+  random images without): models per minute and test accuracy, beside a serial loop of the same compiled network.
+- `ways`: a step of ResNet-18, Wide ResNet 28-2 and the vision transformer, stacked, looped, and in bare loops, compiled
+  and as a CUDA graph; then stacks of 1 to 1,024 small networks.
+- `scoring`: every attack in closed form, at 256 models, 60,000 records and 10 classes on the device.
 
-- Purchase-100: `--models` networks (600-128-100, tanh, 10,000 records, batch 100, 50 epochs, Adam) as one stack in
-  float32, TF32 and bf16, beside a `pl.Trainer` loop and a bare loop over a few of them. `floor` is the time that the
-  memory alone would take: seven passes over all parameters, gradients and moments a step (the forward and the backward
-  product read the weights, the gradient is written, and Adam, one fused kernel, reads it and reads and writes what is
-  left), and the gathered batches twice, at the bandwidth of a large copy that is measured in the same run.
-- `convolutions.py --device cuda`, with a compiled loop as its baseline.
-- `scaling.py --device cuda`.
+Each part has its share of the minutes, and what earlier parts left. A part that no longer fits is skipped; one that
+takes longer is ended, and what it had measured stays: every measurement is printed, and FILE is written anew, as it
+comes. With each stands the most memory that torch had allocated on the device.
+
+It needs the packages that this project needs, pytest for `tests`, and no network. `--rehearse` does the same on the CPU
+with small sizes, whose times mean nothing; without it and without a CUDA device it prints `no CUDA device` and ends
+with 0. The exit code is 1 where a part has failed.
 """
 
 import argparse
 import json
-import statistics
+import os
+import selectors
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from shadow_training import LEARNING_RATE, train_by_bare_loop, train_by_trainer
+from gpu_measures import PREFIX
 from this_machine import machine
-from training_settings import PURCHASE, SEED, Case, make_case
 
-from mia_lightning.training.engine import Engine
-from mia_lightning.training.job import TrainingJob
-from mia_lightning.training.step.recipe import Recipe
-from mia_lightning.training.trainer import TrainerSettings
+_USUAL = 8.0  # minutes, of which the shares are
+_GRACE = 5.0  # seconds in which a part may end by itself
 
-HEADER = (
-    "variant",
-    "models",
-    "s",
-    "min to max",
-    "models / s",
-    "times (a)",
-    "times the floor",
-    "peak GiB",
-    "final loss",
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A part, with its share of eight minutes and the least time that makes sense, in seconds."""
+
+    name: str
+    seconds: float
+    least: float
+
+
+PARTS = (
+    Part(name="tests", seconds=90, least=40),
+    Part(name="runs", seconds=60, least=25),
+    Part(name="purchase", seconds=110, least=40),
+    Part(name="images", seconds=120, least=45),
+    Part(name="ways", seconds=70, least=25),
+    Part(name="scoring", seconds=25, least=15),
 )
-_LARGE_COPY = 2**30  # bytes
+
+
+def allowances(parts: Sequence[Part], minutes: float, clock: Iterator[float]) -> Iterator[tuple[Part, float | None]]:
+    """Each part with the seconds that it may take: its share, and what those before it left; None where it is skipped.
+
+    Args:
+        clock: seconds since the start, asked once for each part when its turn comes.
+    """
+    total, share = 60 * minutes, minutes / _USUAL
+    for place, part in enumerate(parts):
+        left = total - next(clock)
+        later = share * sum(each.seconds for each in parts[place + 1 :])
+        allowed = min(left, max(share * part.seconds, left - later))
+        yield part, None if allowed < min(1.0, share) * part.least else allowed
 
 
 @dataclass(kw_only=True)
-class Variant:
-    """A way to train `num_models` networks, with the seconds of each round."""
+class Results:
+    """What was measured so far, on paper and in a file."""
 
-    name: str
-    num_models: int
-    train: Callable[[], float]
-    seconds_R: list[float] = field(default_factory=list)
-    peak: int = 0
-    loss: float = 0.0
+    path: Path | None
+    content: dict[str, Any]
 
-    def measure(self) -> None:
-        """One round."""
-        torch.cuda.reset_peak_memory_stats()
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        self.loss = self.train()
-        torch.cuda.synchronize()
-        self.seconds_R.append(time.perf_counter() - start)
-        self.peak = torch.cuda.max_memory_allocated()
-
-    @property
-    def rate(self) -> float:
-        """Models per second."""
-        return self.num_models / statistics.median(self.seconds_R)
+    def add(self, part: str, measured: dict[str, Any]) -> None:
+        """Print a measurement, and write all of them."""
+        self.content["measurements"].append({"part": part, **measured})
+        print(f"{part:9} {line_of(measured)}", flush=True)
+        if self.path is not None:
+            beside = self.path.with_name(self.path.name + ".part")
+            beside.write_text(json.dumps(self.content, indent=2) + "\n")
+            os.replace(beside, self.path)
 
 
-def train_stack(case: Case, num_models: int, precision: str) -> float:
-    """The mean final loss of one stack, trained with all that the engine does around the steps."""
-    engine = Engine(
-        seed=SEED, settings=TrainerSettings(accelerator="gpu", devices=1, precision=precision, progress_bar=False)
-    )
-    recipe = Recipe(
-        epochs=case.epochs,
-        batch_size=case.setting.batch_size,
-        optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
-        execution="stack",
-    )
-    records_K = [case.records(k) for k in range(num_models)]
-    trained = engine.run(
-        TrainingJob(
-            seed=engine.seed,
-            role="shadow",
-            make_network=case.make_network,
-            population=case.population,
-            records_K=records_K,
-            recipe=recipe,
-        )
-    )
-    return float(trained.train_loss_EK[-1].mean())
+def line_of(measured: dict[str, Any]) -> str:
+    """A measurement in a line."""
+    rest = {name: value for name, value in measured.items() if name != "what"}
+    shown = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in rest.items())
+    return f"{measured['what']:34} {'  '.join(shown)}"
 
 
-def train_loop(
-    train: Callable[[Case, Sequence[int]], list[Callable[[], torch.nn.Module]]], case: Case, n: int
-) -> float:
-    """The mean final loss of networks trained one after another."""
-    take_outs = train(case, range(n))
-    return statistics.fmean(case.loss(k, take_out()) for k, take_out in enumerate(take_outs))
+def command_of(part: Part, seconds: float, options: argparse.Namespace) -> list[str]:
+    """Of the process of a part."""
+    command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py")), part.name, "--seconds", f"{seconds:.1f}"]
+    command += ["--device", "cpu" if options.rehearse else "cuda", *(["--rehearse"] if options.rehearse else [])]
+    for name in ("images", "location"):
+        if getattr(options, name) is not None:
+            command += [f"--{name}", str(getattr(options, name))]
+    return command
 
 
-def bandwidth() -> float:
-    """Bytes per second of a large copy on the device, read and written bytes both counted."""
-    source = torch.empty(_LARGE_COPY, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    rates = []
-    for _ in range(10):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        target.copy_(source)
-        torch.cuda.synchronize()
-        rates.append(2 * _LARGE_COPY / (time.perf_counter() - start))
-    return statistics.median(rates)
+def run_part(part: Part, seconds: float, options: argparse.Namespace, results: Results) -> bool:
+    """Whether a part ended well, or was ended when its time was over; it passes its measurements on as they come."""
+    command = command_of(part, seconds, options)
+    with tempfile.TemporaryFile("w+") as said:
+        started = time.perf_counter()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, start_new_session=True) as process:
+            is_over = _pass_on(process, started + seconds + _GRACE, part.name, results)
+        took = time.perf_counter() - started
+        said.seek(0)
+        words = said.read().strip().splitlines()
+    if is_over:
+        results.add(part.name, {"what": "ended: its time was over", "wall_s": took})
+        return True
+    ended: dict[str, Any] = {"what": "done" if process.returncode == 0 else "FAILED", "wall_s": took}
+    if process.returncode:
+        print("\n".join(words[-30:]), file=sys.stderr, flush=True)
+        ended |= {"exit": process.returncode, "said": words[-30:]}
+    results.add(part.name, ended)
+    return process.returncode == 0
 
 
-def floor_seconds(case: Case, num_models: int, bytes_per_second: float) -> float:
-    """Seconds that the memory traffic of the docstring takes."""
-    setting = case.setting
-    parameters = sum(p.numel() for p in case.make_network().parameters())
-    steps = case.epochs * -(-setting.records // setting.batch_size)
-    batch = setting.batch_size * case.population.x_N[0].numel()
-    return steps * num_models * 4 * (7 * parameters + 2 * batch) / bytes_per_second
-
-
-def purchase(num_models: int, epochs: int, looped: int, rounds: int) -> list[tuple[str, ...]]:
-    """The rows of the first table."""
-    case = make_case(PURCHASE, torch.device("cuda"), epochs)
-    variants = [
-        Variant(name="trainer loop (a)", num_models=looped, train=partial(train_loop, train_by_trainer, case, looped)),
-        Variant(name="bare loop", num_models=looped, train=partial(train_loop, train_by_bare_loop, case, looped)),
-        *(
-            Variant(
-                name=f"stack {precision}",
-                num_models=num_models,
-                train=partial(train_stack, case, num_models, precision),
-            )
-            for precision in ("32", "tf32", "bf16")
-        ),
-    ]
-    warm_up = make_case(PURCHASE, torch.device("cuda"), 1)
-    for precision in ("32", "tf32", "bf16"):
-        train_stack(warm_up, min(4, num_models), precision)
-    for _ in range(rounds):
-        for variant in variants:
-            variant.measure()
-    floor = floor_seconds(case, num_models, bandwidth())
-    print(f"Memory floor of {num_models} networks for {epochs} epochs: {floor:.2f} s.\n")
-    return [
-        (
-            *(variant.name, str(variant.num_models), f"{statistics.median(variant.seconds_R):.2f}"),
-            f"{min(variant.seconds_R):.2f} to {max(variant.seconds_R):.2f}",
-            *(f"{variant.rate:.3g}", f"{variant.rate / variants[0].rate:.1f}"),
-            f"{num_models / variant.rate / floor:.1f}" if variant.name.startswith("stack") else "–",
-            *(f"{variant.peak / 2**30:.2f}", f"{variant.loss:#.3g}"),
-        )
-        for variant in variants
-    ]
+def _pass_on(process: "subprocess.Popen[bytes]", deadline: float, part: str, results: Results) -> bool:
+    """Read what a part prints until it ends; whether it had to be ended at the deadline."""
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    begun = ""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.perf_counter())):
+                os.killpg(process.pid, signal.SIGKILL)  # of its own session: with the processes that it started
+                process.wait()
+                return True
+            text = os.read(process.stdout.fileno(), 2**16).decode()
+            if not text:
+                process.wait()
+                return False
+            *lines, begun = (begun + text).split("\n")
+            for line in lines:
+                if line.startswith(PREFIX):
+                    results.add(part, json.loads(line.removeprefix(PREFIX)))
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Print the three tables; 0."""
+    """0 where all parts that were begun ended well."""
     options = arguments(given)
-    if not torch.cuda.is_available():
+    if not options.rehearse and not torch.cuda.is_available():
         print("no CUDA device")
         return 0
-    num_models, epochs, looped = (8, 2, 1) if options.quick else (options.models, 50, 2)
-    about = machine(torch.device("cuda"))
-    print(f"{about}\n")
-    table = purchase(num_models, epochs, looped, 1 if options.quick else options.rounds)
-    for line in (HEADER, ("---",) * len(HEADER), *table):
-        print(f"| {' | '.join(line)} |")
-    if options.json:
-        options.json.mkdir(parents=True, exist_ok=True)
-        content = {"machine": about, "table": [dict(zip(HEADER, line, strict=True)) for line in table]}
-        (options.json / "gpu_purchase.json").write_text(json.dumps(content, indent=2) + "\n")
-    for name in ("convolutions", "scaling"):
-        print(f"\n{name}\n", flush=True)
-        command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), "--device", "cuda"]
-        command += ["--quick"] if options.quick else []
-        command += ["--json", str(options.json / f"gpu_{name}.json")] if options.json else []
-        subprocess.run(command, check=True)
-    return 0
+    started = time.perf_counter()
+    about = machine(torch.device("cpu" if options.rehearse else "cuda"))
+    print(about, flush=True)
+    content = {"machine": about, "minutes": options.minutes, "rehearsal": options.rehearse, "measurements": []}
+    results = Results(path=options.json, content=content)
+    chosen = [part for part in PARTS if part.name in options.parts]
+    is_well = True
+    clock = iter(lambda: time.perf_counter() - started, None)
+    for part, seconds in allowances(chosen, options.minutes, clock):
+        if seconds is None:
+            results.add(part.name, {"what": "skipped: no time is left for it"})
+        else:
+            is_well = run_part(part, seconds, options, results) and is_well
+    results.add("all", {"what": "done", "wall_s": time.perf_counter() - started})
+    return 0 if is_well else 1
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="folder for the tables as JSON")
-    parser.add_argument("--quick", action="store_true", help="a few networks for two epochs, to test the script")
+    parser.add_argument("--minutes", type=float, default=_USUAL, help="for all parts together (default: 8)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too, as they come")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="of CIFAR-10, for `images`")
+    parser.add_argument("--location", type=Path, metavar="FOLDER", help="of dataset_location.tgz, for `runs`")
+    parser.add_argument("--parts", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--rehearse", action="store_true", help="on the CPU with small sizes, to test the script")
     options = parser.parse_args(given)
-    if min(options.models, options.rounds) < 1:
-        parser.error("--models and --rounds must be at least 1")
+    if not 0 < options.minutes < 1000:
+        parser.error("--minutes must be above 0 and below 1000")
+    for name in ("images", "location"):
+        folder = getattr(options, name)
+        if folder is not None and not folder.is_dir():
+            parser.error(f"--{name} is {folder}, which is no folder")
     return options
 
 

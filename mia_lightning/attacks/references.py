@@ -128,6 +128,7 @@ def scores_left_out(
         value_KN: of all shadow models, float64.
         value_TN: what the targets show, where it is other than what they show as shadow models; overwritten.
     """
+    row_T = row_T.to(value_KN.device)
     score_TN = value_KN[row_T] if value_TN is None else value_TN
     out_KN = ~shadows.member_KN.to(value_KN.device)
     others = Others.of(shadows, row_T)

@@ -111,7 +111,8 @@ class Crop:
         padded = pad(image, (self.padding,) * 4, mode="reflect" if self.fill == "reflect" else "constant")
         if not isinstance(self.fill, str):
             inside = pad(torch.ones(rows, columns, dtype=torch.bool, device=x.device), (self.padding,) * 4)
-            fill_C = torch.tensor(self.fill, dtype=x.dtype, device=x.device).reshape(-1, 1, 1)
+            fills = [self.fill] if isinstance(self.fill, int | float) else self.fill
+            fill_C = torch.stack([x.new_full((1, 1), each) for each in fills])  # no copy from the host in a step
             padded = torch.where(inside, padded, fill_C)
         window = padded.unfold(-2, rows, 1).unfold(-2, columns, 1)  # a view: [M, channels, places, places, ...]
         return window[torch.arange(len(image), device=x.device), :, row_M, column_M].reshape(x.shape)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Any, Literal
@@ -262,16 +262,25 @@ class Population:
 
     def normalised(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Records:
         """Records `[..., *features]` as `x_N` stores them, as a network sees them."""
-        if self.form is not None:
-            return self.form.seen(x, dtype)
-        x = x.to(dtype)
-        if self.scale != 1.0:
-            x = x * self.scale
-        if self.mean is not None:
-            x = x - self.mean.to(x)
-        if self.std is not None:
-            x = x / self.std.to(x)
-        return x
+        return self.normaliser(x.device)(x, dtype)
+
+    def normaliser(self, device: torch.device) -> Callable[[Tensor, torch.dtype], Records]:
+        """`normalised` for records on `device`, to which nothing is copied any more where it is called."""
+        mean, std = (None if each is None else each.to(device) for each in (self.mean, self.std))
+
+        def normalised(x: Tensor, dtype: torch.dtype) -> Records:
+            if self.form is not None:
+                return self.form.seen(x, dtype)
+            x = x.to(dtype)
+            if self.scale != 1.0:
+                x = x * self.scale
+            if mean is not None:
+                x = x - mean.to(x)
+            if std is not None:
+                x = x / std.to(x)
+            return x
+
+        return normalised
 
     def to(self, device: torch.device | str) -> "Population":
         """The same population on `device` (itself, if it is already there)."""

@@ -98,13 +98,31 @@ class PoissonBatches:
         return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        for s in range(self.batches_per_epoch):
-            yield self._batch(self.epoch * self.batches_per_epoch + s)
+        first = self.epoch * self.batches_per_epoch
+        steps = range(first, first + self.batches_per_epoch)
+        for step, width in zip(steps, self._widths(steps), strict=True):
+            is_in_KM = self._is_in(step)
+            yield self._batch(is_in_KM, int(is_in_KM.sum(1).max()) if width is None else width)
 
-    def _batch(self, step: int) -> Batch:
+    def _widths(self, steps: Sequence[int]) -> Sequence[int | None]:
+        """The size of the largest batch of each step; None on the CPU, where it is read once the coins are drawn.
+
+        Each reading makes another device wait for all that it was given, so there an epoch's are read at once, and the
+        coins are drawn twice.
+        """
+        if self.key_K.device.type == "cpu":
+            return [None] * len(steps)
+        most_S: list[int] = torch.stack([self._is_in(step).sum(1).max() for step in steps]).tolist()
+        return most_S
+
+    def _is_in(self, step: int) -> Tensor:
+        """Which of its records are in each model's batch, bool `[K, M]`."""
         coin_KM = (counter_hash(self.key_K[:, None], step, self.place_M) >> (64 - _BITS)) & (2**_BITS - 1)
-        is_in_KM = self.exists_KM & (coin_KM < self.threshold_K[:, None])
-        width = max(1, int(is_in_KM.sum(1).max()))
+        is_in_KM: Tensor = self.exists_KM & (coin_KM < self.threshold_K[:, None])
+        return is_in_KM
+
+    def _batch(self, is_in_KM: Tensor, most: int) -> Batch:
+        width = max(1, most)
         # Those that are in come first, in their own order.
         place_KB = (~is_in_KM).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
         is_real_KB = is_in_KM.gather(1, place_KB)

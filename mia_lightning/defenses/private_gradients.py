@@ -4,7 +4,7 @@ Abadi et al., "Deep learning with differential privacy" (2016), algorithm 1.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import pi
 from typing import Any
 
@@ -47,19 +47,31 @@ class PrivateGradients:
     noise_multiplier_K: Tensor
     expected_size_K: Tensor
     noise_key_K: Mapping[str, Tensor]
+    _moved: dict[torch.device, "PrivateGradients"] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, stack: Stack, step: Step) -> Tensor:
         sums, loss_K = self.clipped_sums(stack, step)
-        device = step.label_KB.device
-        deviation_K = (self.clip_norm * self.noise_multiplier_K).to(device)
+        there = self._on(step.label_KB.device)
+        deviation_K = self.clip_norm * there.noise_multiplier_K
         for name, parameter in trainable(stack).items():
             columns = (-1, *(1 for _ in parameter.shape[1:]))
-            noise = counter_normal(self.noise_key_K[name].to(device), step.number, parameter.shape[1:])
+            noise = counter_normal(there.noise_key_K[name], step.number, parameter.shape[1:])
             noisy = sums[name].double() + deviation_K.view(columns) * noise
-            parameter.grad = (noisy / self.expected_size_K.to(device).view(columns)).to(parameter.dtype)
+            parameter.grad = (noisy / there.expected_size_K.view(columns)).to(parameter.dtype)
         is_real_KB = step.is_real_KB
         count_K = step.index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1).clamp(min=1)
         return loss_K / count_K
+
+    def _on(self, device: torch.device) -> "PrivateGradients":
+        """The same with its constants on a device, to which they go once."""
+        if device not in self._moved:
+            self._moved[device] = replace(
+                self,
+                noise_multiplier_K=self.noise_multiplier_K.to(device),
+                expected_size_K=self.expected_size_K.to(device),
+                noise_key_K={name: key_K.to(device) for name, key_K in self.noise_key_K.items()},
+            )
+        return self._moved[device]
 
     def clipped_sums(self, stack: Stack, step: Step) -> Summed:
         """The sum of the clipped gradients of each model's records, and of their losses, `[K]`."""

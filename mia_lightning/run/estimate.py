@@ -137,7 +137,8 @@ def measured(audit: Audit) -> Estimate:
 def _seconds_of_an_answer(setup: Setup) -> float:
     """Of one untrained network for one record, in a batch."""
     stack = Stack.build(setup.make_network, [0], seed=setup.engine.seed, role="estimate").to(setup.engine.device).eval()
-    records = setup.population.near(stack.device).records(torch.arange(min(256, len(setup.population))), stack.dtype)
+    index_B = torch.arange(min(256, len(setup.population)), device=stack.device)
+    records = setup.population.near(stack.device).records(index_B, stack.dtype)
     with torch.inference_mode():
         begun = 0.0
         for _ in range(2):  # the first warms up

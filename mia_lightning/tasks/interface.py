@@ -65,6 +65,8 @@ class Wording:
         normal: what `Task.normal` gives.
         no_closer: what `Task.log_tail` is the probability of, that models without the record have it.
         one_number: what `Task.one_number` gives.
+        right: what `Task.right` gives.
+        truth: what the label of a record is called.
         networks: behind "One network": for what, on what; `{values}` stands for (log) probabilities.
     """
 
@@ -72,6 +74,8 @@ class Wording:
     normal: str
     no_closer: str
     one_number: str
+    right: str
+    truth: str
     networks: str
 
 

@@ -145,6 +145,8 @@ class Multilabel(LabelReading, Task):
             normal="logit of each label, turned where the label is off,",
             no_closer="no higher a logit of each label, turned where the label is off",
             one_number="the sum of the logits of the labels, turned where a label is off,",
+            right="the share of the record's labels that are predicted right, flagged where all are",
+            truth="labels, all of them",
             networks=", on the {values} of all labels and of what each of them is",
         )
 

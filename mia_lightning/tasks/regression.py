@@ -237,6 +237,8 @@ class Regression(LabelReading, Task):
             normal="signed residual",
             no_closer="no smaller a residual",
             one_number="the negative cube root of the squared residual",
+            right="the share of the record's numbers that are predicted to the last digit",
+            truth="numbers",
             networks=", on the predictions and their residuals",
         )
 

@@ -13,6 +13,7 @@ from mia_lightning.training.chunks import Made, OneDevice, of_weights
 from mia_lightning.training.devices.local_shard import HandedOver, LocalShard
 from mia_lightning.training.devices.processes import threads_of_shard, train_on_devices
 from mia_lightning.training.devices.split import may_split, split
+from mia_lightning.training.devices.visible import environment_of
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Kept, kept_models
 from mia_lightning.training.plan.cores import waiting_is_set
@@ -213,6 +214,7 @@ class Engine:
                     places=places,
                     num_threads=threads_of_shard(len(places_D)),
                     folder=(self.folder or Path()) / f"device_{place}",
+                    environment=environment_of(self.settings.index_of(place)) if self.device.type == "cuda" else {},
                 )
             )
         return HandedOver(job=job, plan=plan, shards=shards, store=self.store)

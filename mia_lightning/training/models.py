@@ -130,11 +130,10 @@ class Models(ABC):
 
 
 def wanted_of_each(wanted: Tensor | None, num_models: int, population: Population) -> Tensor:
-    """The records that each model is asked about, bool `[K, N]`, on the population's device; `wanted` as of
-    `Models.observe`."""
+    """The records that each model is asked about, bool `[K, N]`, on the CPU; `wanted` as of `Models.observe`."""
     if wanted is None:
         wanted = torch.ones(len(population), dtype=torch.bool)
-    return wanted.to(population.device).expand(num_models, len(population))
+    return wanted.cpu().expand(num_models, len(population))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

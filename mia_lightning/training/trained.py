@@ -19,6 +19,7 @@ from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
+from mia_lightning.training.trainer import float32_products
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24
@@ -173,7 +174,8 @@ class TrainedStack(Models):
         if answers is not None and answers.read(log_probability_KANC):
             return signals
         ask = self._ask_alike if bool((wanted_KN == wanted_KN[0]).all()) else self._ask_each
-        ask(population, wanted_KN, log_probability_KANC[:, 0], answered or (lambda _: None))
+        with float32_products(tf32=False):
+            ask(population, wanted_KN, log_probability_KANC[:, 0], answered or (lambda _: None))
         if answers is not None:
             answers.keep(log_probability_KANC)
         return signals
@@ -186,8 +188,10 @@ class TrainedStack(Models):
         self, population: Population, wanted_KN: Tensor, log_KNC: Tensor, answered: Callable[[int], object]
     ) -> None:
         """All models about the same records."""
-        for index_B in wanted_KN[0].nonzero().squeeze(1).split(self._batch_size(population)):
-            log_KNC[:, index_B] = self.log_probability(population.records(index_B, self.stack.dtype)).to(log_KNC)
+        index_M = wanted_KN[0].nonzero().squeeze(1).to(self.stack.device)
+        for index_B in index_M.split(self._batch_size(population)):
+            log_KBC = self.log_probability(population.records(index_B, self.stack.dtype))
+            log_KNC[:, index_B.to(log_KNC.device)] = log_KBC.to(log_KNC)
             answered(index_B.numel() * self.num_models)
 
     @torch.inference_mode()
@@ -198,19 +202,24 @@ class TrainedStack(Models):
         stack, size = self.stack, self._batch_size(population)
         if self.execution == "loop":
             for wanted_N, log_NC, state in zip(wanted_KN, log_KNC, stack.states(), strict=True):
-                for index_B in wanted_N.nonzero().squeeze(1).split(size * self.num_models):
+                index_M = wanted_N.nonzero().squeeze(1).to(stack.device)
+                for index_B in index_M.split(size * self.num_models):
                     logits_BC = stack.call_one(state, population.records(index_B, stack.dtype))
-                    log_NC[index_B] = self._normalised(logits_BC).to(log_NC)
+                    log_NC[index_B.to(log_NC.device)] = self._normalised(logits_BC).to(log_NC)
                     answered(index_B.numel())
             return
         # Lists of one length: the numbers of the wanted records first, in order.
-        most = int(wanted_KN.sum(1).max())
-        index_KM = wanted_KN.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
-        for index_KB in index_KM.split(size, dim=1):
+        count_K1 = wanted_KN.sum(1, keepdim=True)
+        most = int(count_K1.max())
+        index_KM = wanted_KN.to(stack.device).byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        for place_B in torch.arange(most).split(size):
+            index_KB = index_KM[:, int(place_B[0]) : int(place_B[-1]) + 1]
             log_KBC = self._normalised(stack(population.records(index_KB, stack.dtype)))
-            k, b = wanted_KN.gather(1, index_KB).nonzero(as_tuple=True)
-            log_KNC[k, index_KB[k, b]] = log_KBC[k, b].to(log_KNC)
-            answered(k.numel())
+            chosen = (place_B < count_K1).flatten().nonzero().squeeze(1).to(stack.device)
+            k, b = chosen // len(place_B), chosen % len(place_B)
+            place = [each.to(log_KNC.device) for each in (k, index_KB[k, b])]
+            log_KNC[place[0], place[1]] = log_KBC[k, b].to(log_KNC)
+            answered(chosen.numel())
 
     @torch.inference_mode()
     def log_probability(self, x_B: Records) -> Tensor:

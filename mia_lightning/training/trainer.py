@@ -4,7 +4,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
@@ -24,6 +24,7 @@ from mia_lightning.settings import settings
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import AtLeast0, FromList, Name, OneOf
 from mia_lightning.settings.words import Such, Words
+from mia_lightning.training.devices.visible import index_there, slices
 
 PRECISIONS = {
     "32": "32-true",
@@ -94,7 +95,7 @@ class TrainerSettings:
             float64 for losses and attacks).
         devices: how many, or the indices of which, or -1 for all GPUs. Each of several devices trains a part of the
             models of a role, in a process of its own; on the CPU they are so many processes.
-        precision: 32, tf32 (32 with TF32 matrix products), bf16 (autocast) or 64.
+        precision: 32, tf32 (32 with TF32 products and convolutions), bf16 (autocast) or 64.
         progress_bar: whether stages are shown as rich progress bars.
         callbacks: Lightning callbacks; every stage, and each of several devices, gets copies of its own.
         options: further arguments of `pl.Trainer`, such as `logger` for live training metrics.
@@ -116,6 +117,12 @@ class TrainerSettings:
             )
         if self.devices == -1:
             object.__setattr__(self, "devices", _all_gpus(self.accelerator))
+        given = slices() if self.accelerator in ("auto", "gpu", "cuda") else []
+        if given and max(map(self.index_of, range(self.num_devices))) >= len(given):
+            raise InputError(
+                f"`trainer.devices` is {shown(self.devices)}, and CUDA_VISIBLE_DEVICES names {len(given)} slices of a "
+                "GPU; give as many at most, or -1 for all."
+            )
         for name in self.options or {}:
             if name in _OURS:
                 raise InputError(f"`trainer.options.{name}` does not hold for a stack; use {_OURS[name]}.")
@@ -150,7 +157,11 @@ class TrainerSettings:
         """
         if device_type == "cpu":
             return replace(self, devices=1)
-        return replace(self, devices=[place if isinstance(self.devices, int) else self.devices[place]])
+        return replace(self, devices=[index_there(self.index_of(place))])
+
+    def index_of(self, place: int) -> int:
+        """The index of the device at a place, among those that the scheduler gave."""
+        return place if isinstance(self.devices, int) else self.devices[place]
 
     def make(self, *, epochs: int, callbacks: Sequence[pl.Callback] = (), folder: Path | None = None) -> pl.Trainer:
         """A `pl.Trainer` for one chunk of models, on the first device.
@@ -191,15 +202,25 @@ class TrainerSettings:
         check_trainer(trainer)
         return trainer
 
-    @contextmanager
-    def matmul_precision(self) -> Iterator[None]:
-        """Within the context, TF32 matrix products where `precision` is tf32, and full ones otherwise."""
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+    def matmul_precision(self) -> AbstractContextManager[None]:
+        """Within the context, TF32 products and convolutions where `precision` is tf32, and full ones otherwise."""
+        return float32_products(tf32=self.precision == "tf32")
+
+
+@contextmanager
+def float32_products(*, tf32: bool) -> Iterator[None]:
+    """Within the context, matrix products and convolutions of float32 are rounded to TF32 on a GPU, or full ones.
+
+    torch would round convolutions unless it is told otherwise.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager
@@ -224,7 +245,7 @@ def _all_gpus(accelerator: str) -> int:
     Raises:
         InputError: none.
     """
-    count = torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
+    count = len(slices()) or torch.cuda.device_count() if accelerator in ("auto", "gpu", "cuda") else 0
     if count == 0:
         raise InputError(
             f"`trainer.devices` is -1, all GPUs, but with trainer.accelerator={accelerator} there are none; give a "

@@ -60,9 +60,9 @@ def test_the_gpu_script_says_that_there_is_none() -> None:
 
 @pytest.mark.usefixtures("global_generators")
 def test_the_memory_floor_is_counted_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu, shadow_training = imported("gpu", monkeypatch), imported("shadow_training", monkeypatch)
-    case = shadow_training.make_case(gpu.PURCHASE, torch.device("cpu"), 50)
+    parts, settings = imported("gpu_parts", monkeypatch), imported("training_settings", monkeypatch)
+    case = settings.make_case(parts.PURCHASE, torch.device("cpu"), 50)
     parameters = 600 * 128 + 128 + 128 * 100 + 100
     expected = 50 * 100 * 1024 * 4 * (7 * parameters + 2 * 100 * 600) / 4.3e12
-    assert gpu.floor_seconds(case, 1024, 4.3e12) == pytest.approx(expected)
+    assert parts.floor_bytes(case, 1024) / 4.3e12 == pytest.approx(expected)
     assert 3.0 < expected < 5.0

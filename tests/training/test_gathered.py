@@ -1,7 +1,8 @@
 """Records that do not fit where networks train are gathered ahead of each step: nothing else may differ."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +21,7 @@ from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.models.mlp import MLP
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step import gathered as gathered_batches
 from mia_lightning.training.step.batches import StackBatches
 from mia_lightning.training.step.gathered import GatheredBatches
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
@@ -135,6 +137,51 @@ def test_a_loop_that_ends_early_leaves_no_thread(pictures: Population) -> None:
     assert threading.active_count() == before + 1
     del found
     assert threading.active_count() == before
+
+
+class Recorded(gathered_batches.OfHost):
+    """What a stream of its own would be asked for, in order."""
+
+    def __init__(self, calls: list[str]) -> None:
+        self.calls = calls
+
+    def follow(self) -> None:
+        self.calls.append("follow")
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        self.calls.append("begin")
+        yield
+        self.calls.append("end")
+
+    def buffer(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        self.calls.append("buffer")
+        return super().buffer(shape, like)
+
+    def wait(self) -> None:
+        self.calls.append("wait")
+
+    def hand_over(self, tensor: Tensor) -> None:
+        self.calls.append("hand over")
+
+
+def test_a_stream_follows_the_steps_once_and_has_copied_before_a_batch_is_handed_over(
+    pictures: Population, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(gathered_batches, "beside_steps", lambda device: Recorded(calls))
+    batches = StackBatches([torch.arange(20), torch.arange(15)], torch.tensor([1, 2]), batches_per_epoch=2)
+    found = iter(GatheredBatches(batches, pictures, torch.device("cpu")))
+    for _ in found:
+        pass
+    assert calls[0] == "follow"
+    assert calls.count("follow") == 1
+    whole = ["begin", "buffer", "wait", "end"]
+    # Indices, which of them are real, and records, of each of two batches; then the end is found.
+    assert [each for each in calls[1:] if each != "hand over"] == [*whole, *whole, "begin", "end"]
+    for batch in range(2):
+        handed = [place for place, each in enumerate(calls) if each == "hand over"][3 * batch]
+        assert calls[:handed].count("wait") > batch
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -132,6 +132,23 @@ def test_threads_that_help_leave_fewer_cores_to_processes(blobs: Population, mon
     assert (plan.processes, plan.threads, plan.chunk) == (2, 2, 3)
 
 
+def test_one_thread_in_each_process_is_tried_where_threads_gain_little(
+    blobs: Population, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for convolutions that are looped: all threads are the fastest in one process, though hardly."""
+    job = job_with(blobs)
+    fastest = plan_for(job, threads=4)
+    (row,) = fastest.measured
+    alone = replace(row, threads=1, execution="loop", models_per_second=0.009, bytes=500)
+    plan, (given,) = split(job, replace(fastest, measured=(row, alone)), monkeypatch)
+    assert [shard.num_threads for shard in given.shards] == [1] * 4
+    assert (plan.processes, plan.threads, plan.execution, plan.chunk, plan.bytes) == (4, 1, "loop", 1, 500)
+    assert [each.processes for each in plan.measured] == [4, 1, 1]
+    slow = replace(alone, models_per_second=0.0024)  # four of them, undisturbed, are no faster than what there is
+    unchanged = replace(fastest, measured=(row, slow))
+    assert split(job, unchanged, monkeypatch) == (unchanged, [])
+
+
 NOT_TRIED: dict[str, dict[str, Any]] = {
     "all threads are fastest": {"threads": 4},
     "most threads are fastest": {"threads": 3},

@@ -91,7 +91,7 @@ class ServiceModels(Models):
         room = room or Room()
         shape = (self.num_models, 1, len(population), population.num_classes)
         log_probability_KANC = room.empty(shape, device=population.device).fill_(torch.nan)
-        wanted_KN = wanted_of_each(wanted, self.num_models, population)
+        wanted_KN = wanted_of_each(wanted, self.num_models, population).to(population.device)
         size = max(1, _REQUEST_NUMBERS // max(128, population.num_classes, population.x_N[0].numel()))
         for k, name in enumerate(self._names):
             if name is None:

@@ -6,9 +6,9 @@ import stat
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class LocalShard:
         places: of its models in the job.
         num_threads: of torch, on the CPU.
         folder: where its callbacks and loggers write.
+        environment: variables that its process has beside those of this one.
     """
 
     place: int
@@ -51,6 +52,7 @@ class LocalShard:
     places: Sequence[int]
     num_threads: int
     folder: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

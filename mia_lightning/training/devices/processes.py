@@ -1,6 +1,7 @@
 """Train the models of a role on several devices: a process for each, with a shard of the models to itself."""
 
 import multiprocessing
+import os
 import pickle
 import signal
 import tempfile
@@ -193,7 +194,8 @@ def _processes(
             for shard in shards:
                 receiver, sender = context.Pipe()
                 process = context.Process(target=work, args=(folder, shard.place, sender), daemon=True)
-                process.start()
+                with _having(shard.environment):
+                    process.start()
                 sender.close()  # so that the end of the process is the end of the pipe
                 workers.append(_Worker(shard, process, receiver))
         with _on_signal(signal.SIGTERM, _terminated):
@@ -206,6 +208,19 @@ def _processes(
         for worker in workers:
             worker.process.join()
             worker.connection.close()
+
+
+@contextmanager
+def _having(variables: Mapping[str, str]) -> Iterator[None]:
+    """With these variables in the environment within the context, which a process inherits that starts there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
 
 
 @contextmanager

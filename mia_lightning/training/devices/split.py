@@ -45,30 +45,47 @@ def split(
 ) -> ExecutionPlan:
     """The plan, or one of several processes where these are measured to be faster.
 
-    They are tried where fewer threads than there may be were the fastest, so that cores are left over.
+    They take as many threads each as the measured way that would gain most if none of them slowed another down: that is
+    tried where several such processes have cores, and would be faster than what was measured.
 
     Args:
         hand_over: what the processes of a plan are given.
         budget: bytes that training may take.
         seconds: that trying may take.
     """
-    count = min(allowed_threads() // plan.threads, job.num_models, budget // (plan.bytes + _OWN))
-    if count < 2 or not plan.measured or seconds < _START or not may_split(job, settings):
+    if not plan.measured or seconds < _START or not may_split(job, settings):
         return plan
-    tried = replace(plan, processes=count, chunk=max(1, plan.chunk // count))
+    hopes = [(_processes_of(row, job, budget) * row.models_per_second, row) for row in plan.measured]
+    hope, row = max(hopes, key=lambda each: each[0])
+    count = _processes_of(row, job, budget)
+    if count < 2 or hope <= plan.measured[0].models_per_second:
+        return plan
+    tried = replace(
+        plan,
+        execution=row.execution,
+        chunk=max(1, row.chunk // count),
+        threads=row.threads,
+        bytes=row.bytes,
+        processes=count,
+    )
     given = hand_over(tried)
     found = seconds_side_by_side(given, max(1.0, seconds - _START))
     if found is None:
         return plan
-    row = _row(job, tried, [shard.places for shard in given.shards], *found)
-    rows = sorted([row, *plan.measured], key=lambda each: -each.models_per_second)
-    chosen = tried if rows[0] is row else plan
+    measured = _row(job, tried, [shard.places for shard in given.shards], *found)
+    rows = sorted([measured, *plan.measured], key=lambda each: -each.models_per_second)
+    chosen = tried if rows[0] is measured else plan
     return replace(
         chosen,
         measured=tuple(rows),
         seconds=job.num_models / rows[0].models_per_second,
         reason=plan.reason.replace(fastest_of(len(plan.measured)), fastest_of(len(rows))),
     )
+
+
+def _processes_of(row: Measured, job: TrainingJob, budget: int) -> int:
+    """How many processes may train as this one did: by cores, models and memory."""
+    return min(allowed_threads() // row.threads, job.num_models, budget // (row.bytes + _OWN))
 
 
 def _row(

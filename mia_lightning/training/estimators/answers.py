@@ -148,7 +148,13 @@ def log_probabilities(estimator: Any, way: Way, x_B: Any, num_classes: int, know
         return log_BC.astype(np.float32)
     wide = given.astype(np.float64)
     share_Bc = _of_scores(wide) if way.method == "decision_function" else wide
-    if share_Bc.shape != (B, len(way.column_c)) or not np.isfinite(share_Bc).all() or (share_Bc < 0).any():
+    if share_Bc.shape == (B, len(way.column_c)) and not np.isfinite(share_Bc).all():
+        count = int((~np.isfinite(share_Bc)).any(1).sum())
+        raise InputError(
+            f"{name}.{way.method} gives NaN or infinite numbers for {count} of {B} records; change its parameters, or "
+            "leave these records out."
+        )
+    if share_Bc.shape != (B, len(way.column_c)) or (share_Bc < 0).any():
         raise InputError(
             f"{name}.{way.method} gives {given.dtype} of shape {list(given.shape)}, which is no distribution over its "
             f"{len(way.column_c)} classes; give a classifier with one label for each record."

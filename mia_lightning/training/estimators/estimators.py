@@ -133,7 +133,7 @@ class EstimatorModels(Models):
         room = room or Room()
         shape = (self.num_models, 1, len(population), population.num_classes)
         log_KANC = room.empty(shape, device=population.device).fill_(torch.nan)
-        wanted_KN = wanted_of_each(wanted, self.num_models, population).cpu()
+        wanted_KN = wanted_of_each(wanted, self.num_models, population)
         left: list[int] = []
         for k, each in enumerate(self._answered):
             index = wanted_KN[k].nonzero().squeeze(1)

@@ -151,7 +151,11 @@ class Stack(nn.Module):
         is_real_B: Tensor | None = None,
     ) -> Iterator[nn.Module]:
         """Within the context, `networks` is the network of one model, with the parameters and buffers in `state`."""
-        given = {"step": torch.as_tensor(step, dtype=torch.int64, device=device)}
+        if not isinstance(step, Tensor):
+            step = torch.full(
+                (), step, dtype=torch.int64, device=device
+            )  # a copy from the host would wait for the device
+        given = {"step": step}
         given["is_real"] = torch.empty(0, dtype=torch.bool, device=device) if is_real_B is None else is_real_B
         context = {path: given[name] for path, name in self._supplied_by_call}
         for dropout in self._dropouts:
@@ -260,8 +264,10 @@ class Stack(nn.Module):
     def concatenate(cls, stacks: Sequence["Stack"], order: Tensor) -> "Stack":
         """One stack of the models of all, taken in `order` (int64); the first stack is taken over."""
         states = [stack.state() for stack in stacks]
-        joined = {name: torch.cat([state[name].detach() for state in states]) for name in states[0]}
-        stacks[0]._assign({name: tensor[order.to(tensor.device)] for name, tensor in joined.items()})
+        order = order.to(stacks[0].device)
+        # One tensor after the other: all of them joined and not yet in order would be a third copy in memory.
+        joined = {name: torch.cat([state[name].detach() for state in states])[order] for name in states[0]}
+        stacks[0]._assign(joined)
         return stacks[0]
 
     def _own_buffers(self) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Batches whose records lie on the host; they are gathered during the step before."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class GatheredBatches:
         self._batches = batches
         self._population = population
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._beside = beside_steps(device)
 
     @property
     def sampler(self) -> Batches:
@@ -42,8 +43,7 @@ class GatheredBatches:
 
     def __iter__(self) -> Iterator[GatheredBatch]:
         batches = iter(self._batches)
-        if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._beside.follow()
         with ThreadPoolExecutor(max_workers=1) as thread:
             following = thread.submit(self._next, batches)
             while (batch := following.result()) is not None:
@@ -51,25 +51,90 @@ class GatheredBatches:
                 yield self._arrived(batch)
 
     def _next(self, batches: Iterator[Batch]) -> GatheredBatch | None:
-        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+        with self._beside.working():
             batch = next(batches, None)
             if batch is None:
                 return None
             index_KB, is_real_KB = batch
             x_N = self._population.x_N
             index_M = index_KB.flatten().to(x_N.device)
-            pinned = self._stream is not None and x_N.device.type == "cpu"
-            x_M = torch.empty((len(index_M), *x_N.shape[1:]), dtype=x_N.dtype, device=x_N.device, pin_memory=pinned)
+            x_M = self._beside.buffer((len(index_M), *x_N.shape[1:]), x_N)
             torch.index_select(x_N, 0, index_M, out=x_M)
             x = x_M.view(*index_KB.shape, *x_N.shape[1:]).to(self._device, non_blocking=True)
-            if self._stream is not None:
-                self._stream.synchronize()  # this thread waits, the step's does not
+            self._beside.wait()  # this thread does, the step's does not
             return index_KB, is_real_KB, x
 
     def _arrived(self, batch: GatheredBatch) -> GatheredBatch:
-        """Tell the allocator that tensors made on this object's stream are used on the step's stream."""
-        if self._stream is not None:
-            for tensor in batch:
-                if tensor is not None and tensor.is_cuda:
-                    tensor.record_stream(torch.cuda.current_stream(self._device))
+        for tensor in batch:
+            if tensor is not None and tensor.device.type == self._device.type:
+                self._beside.hand_over(tensor)
         return batch
+
+
+class BesideSteps(Protocol):
+    """How a thread uses a device while steps are computed there."""
+
+    def follow(self) -> None:
+        """Begin after what the steps have queued so far."""
+
+    def working(self) -> AbstractContextManager[object]:
+        """Within the context, what this thread does on the device is queued beside the steps."""
+        ...
+
+    def buffer(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Memory where `like` is and of its type, from which copies go while others are computed."""
+        ...
+
+    def wait(self) -> None:
+        """Until what was queued here is done; steps go on."""
+
+    def hand_over(self, tensor: Tensor) -> None:
+        """Tell the allocator that a tensor made here is used by steps."""
+
+
+class OfCuda:
+    """A stream of its own, and pinned memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def follow(self) -> None:
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
+
+    def working(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream)
+
+    def buffer(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        is_host = like.device.type == "cpu"
+        return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, pin_memory=is_host)
+
+    def wait(self) -> None:
+        self._stream.synchronize()
+
+    def hand_over(self, tensor: Tensor) -> None:
+        tensor.record_stream(torch.cuda.current_stream(self._device))
+
+
+class OfHost:
+    """Everything is done when it is called."""
+
+    def follow(self) -> None:
+        pass
+
+    def working(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def buffer(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        return like.new_empty(tuple(shape))
+
+    def wait(self) -> None:
+        pass
+
+    def hand_over(self, tensor: Tensor) -> None:
+        pass
+
+
+def beside_steps(device: torch.device) -> BesideSteps:
+    """For a thread beside the steps on `device`."""
+    return OfCuda(device) if device.type == "cuda" else OfHost()

@@ -107,11 +107,12 @@ class StackModule(pl.LightningModule):
         return GatheredBatches(self.batches, self.population, self.device)
 
     def val_dataloader(self) -> RecordBatches | list[Tensor]:
-        return [] if self.validation_N is None else RecordBatches(self.validation_N)
+        return [] if self.validation_N is None else RecordBatches(self.validation_N.to(self.device))
 
     def on_fit_start(self) -> None:
         _keep_freed_memory()
         self.population = self.population.near(self.device)
+        self.normalised = self.population.normaliser(self.device)
         self.label_N = self.population.task.truth(self.population.label_N).to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.weights = None if self.weights is None else self.weights.to(self.device)
@@ -130,7 +131,7 @@ class StackModule(pl.LightningModule):
     def training_step(self, batch: Batch | GatheredBatch, batch_index: int) -> None:
         index_KB, is_real_KB, *gathered = batch
         if gathered:
-            x = self.population.normalised(gathered[0], self.stack.dtype)
+            x = self.normalised(gathered[0], self.stack.dtype)
         else:
             x = self.population.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
