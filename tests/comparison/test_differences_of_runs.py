@@ -186,6 +186,8 @@ def test_runs_with_other_attacks_are_refused_unless_one_is_chosen(strong: AuditR
     with pytest.raises(mia.InputError, match=r"shokri, loss.*attack loss"):
         mia.difference(strong, one)
     assert mia.difference(strong, one, attack="loss").pairs[0].attack == "loss"
+    alone = changed(strong, attacks=strong.attacks[1:])
+    assert mia.difference(alone, one).pairs[0].attack == "loss"
     with pytest.raises(mia.InputError, match=r"`attack` is 'shokri'.*loss"):
         mia.difference(strong, one, attack="shokri")
     none = changed(strong, attacks=strong.attacks[:1])

@@ -69,7 +69,7 @@ def difference(
     >>> options = {"attacks": [mia.Loss()], "store": None, **plan}
     >>> short, long = (mia.audit(digits, recipe=mia.Recipe(epochs=n), **options) for n in (2, 30))
     >>> mia.difference(long, short).pairs[0].attack
-    'worst'
+    'loss'
     """
     sides = [Side(name=name, runs=(KeptRun.of(report),)) for name, report in zip(names, (first, second), strict=True)]
     return compare_sides(sides, attack=attack, figure=figure, margin=margin, estimand=estimand)
@@ -80,6 +80,7 @@ class _Pair:
     """Two sides on one axis, and the differences of their figures before they are judged."""
 
     sides: tuple[Side, Side]
+    attack: str
     estimand: str
     seen: tuple[Observed, Observed]
     same: bool
@@ -113,7 +114,7 @@ def compare_sides(
         margin=margin,
         family=family,
         pairs=tuple(
-            _judged(pair, {name: sure.get((p, name)) for name in pair.changes}, len(tested), attack, figure, margin)
+            _judged(pair, {name: sure.get((p, name)) for name in pair.changes}, len(tested), figure, margin)
             for p, pair in enumerate(pairs)
         ),
     )
@@ -158,6 +159,7 @@ def _pair(first: Side, second: Side, attack: str, estimand: str) -> _Pair:
             changes[name] = difference_of_models(*columns)
     return _Pair(
         sides=(first, second),
+        attack=names[0] if len(names) == 1 else attack,
         estimand="recipes" if of_recipes else "models",
         seen=(seen[0], seen[1]),
         same=same,
@@ -193,9 +195,7 @@ def _largest(of_attacks: Sequence[Measured]) -> float | None:
     return max((each.figure.value for each in of_attacks if each.figure.value is not None), default=None)
 
 
-def _judged(
-    pair: _Pair, adjusted: dict[str, float | None], count: int, attack: str, figure: str, margin: float
-) -> PairDifference:
+def _judged(pair: _Pair, adjusted: dict[str, float | None], count: int, figure: str, margin: float) -> PairDifference:
     first, second = pair.sides
     asked = Asked(
         first=first, second=second, margin=margin, count=count, of_recipes=pair.estimand == "recipes", seen=pair.seen
@@ -212,7 +212,7 @@ def _judged(
     return PairDifference(
         first=first.name,
         second=second.name,
-        attack=attack,
+        attack=pair.attack,
         estimand="recipes" if pair.estimand == "recipes" else "models",
         num_targets=(first.num_targets, second.num_targets),
         num_shared=shared,
@@ -220,5 +220,5 @@ def _judged(
         sentence=pair_sentence(chosen, asked),
         differences=found,
         utility=pair.utility,
-        notes=notes_on(first, second, attack, chosen, of_recipes=pair.estimand == "recipes", spread=USUAL_SPREAD),
+        notes=notes_on(first, second, pair.attack, chosen, of_recipes=pair.estimand == "recipes", spread=USUAL_SPREAD),
     )
