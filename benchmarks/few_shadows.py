@@ -12,6 +12,7 @@ Values are means over targets. Differences are paired: of the same targets on th
 new records and new trainings on them. Their variance is that of the crossed bootstrap over pairs of targets and over
 records, in closed form (`metrics.intervals.crossed`), from the differences of the contributions of each record; the
 contributions to a TPR at a FPR are those of members at the threshold, and of non-members through the slope of the ROC.
+Where fewer than 10 false positives are allowed in each target, a TPR has no interval.
 
 LiRA is the attack of Carlini et al. (2022): one variance for all records below 64 shadow models, one for each from
 there on. BaVarIA-n is `lira_online` and `lira_offline` as they are by default, BASE is `ratio_online` and
@@ -53,6 +54,7 @@ SEED = 0
 COUNTS = (4, 8, 16, 32, 64, 128)
 RECORD_VARIANCE = 64  # shadow models from which LiRA has a variance of each record
 MAX_FPR = 0.01
+FEWEST_ALARMS = 10  # false positives that are allowed in each target, for an interval
 FIGURES = ("AUC", f"TPR at {MAX_FPR:.0%} FPR")
 ENGINE = Engine(seed=SEED)
 Made = tuple[Population, Callable[..., Any], mia.Recipe]
@@ -207,11 +209,15 @@ def measured(attack: Attack, evidence: Evidence, num_shadows: int) -> list[Contr
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over targets and the limits of 95 %."""
+    """A mean over targets and the limits of 95 %, None where there are none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def alone(cls, value_P: Tensor, contribution_PN: Tensor) -> "Estimate":
+        return cls(value=float(value_P.mean()))
 
     @classmethod
     def of(cls, value_P: Tensor, contribution_PN: Tensor) -> "Estimate":
@@ -229,6 +235,8 @@ class Estimate:
         return cls(value=mean, low=mean - reach, high=mean + reach)
 
     def signed(self) -> str:
+        if self.low is None or self.high is None:
+            return f"{self.value:+.3f}"
         mark = "" if self.low <= 0 <= self.high else " *"
         return f"{self.value:+.3f} [{self.low:+.3f}, {self.high:+.3f}]{mark}"
 
@@ -236,20 +244,22 @@ class Estimate:
 def table(evidence: Evidence, counts: Sequence[int], *, online: bool) -> list[dict[str, Any]]:
     """One entry for each number of shadow models, attack and figure."""
     rows = []
+    allowed = MAX_FPR * int((evidence.scored_KN & ~evidence.member_KN).sum(1).min())
     for num_shadows in counts:
         of = {
             name: measured(attack, evidence, num_shadows)
             for name, attack in attacks(num_shadows, online=online).items()
         }
         for place, figure in enumerate(FIGURES):
+            estimate = Estimate.of if figure == "AUC" or allowed >= FEWEST_ALARMS else Estimate.alone
             for name, figures in of.items():
                 row: dict[str, Any] = {"models": num_shadows, "online": online, "figure": figure, "attack": name}
                 row["pairs"] = len(figures[place][0])
-                row["value"] = vars(Estimate.of(*figures[place]))
+                row["value"] = vars(estimate(*figures[place]))
                 for other in ("LiRA", "RMIA"):
                     if name != other:
                         (mine, my_part), (theirs, their_part) = figures[place], of[other][place]
-                        row[f"less {other}"] = vars(Estimate.of(mine - theirs, my_part - their_part))
+                        row[f"less {other}"] = vars(estimate(mine - theirs, my_part - their_part))
                 rows.append(row)
     return rows
 

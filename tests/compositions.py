@@ -5,6 +5,7 @@ Hydra parses the command line, finds the choices and applies the settings each t
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from omegaconf import DictConfig
 
 @pytest.fixture(scope="session", autouse=True)
 def _merged_once() -> Iterator[None]:
+    with merged_once():
+        yield
+
+
+@contextmanager
+def merged_once() -> Iterator[None]:
+    """As long as the context is open."""
     loaded: dict[Any, Any] = {}
     merged: dict[Any, DictConfig] = {}
     read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list

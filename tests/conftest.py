@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -25,6 +26,12 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.seeds import generator
+
+# The same examples each time, on a machine of any speed: a change is judged by what it changes.
+hypothesis.settings.register_profile(
+    "steady", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_finish() -> None:

@@ -13,6 +13,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
+from mia_lightning.attacks.description import DescribedByTask
 from mia_lightning.attacks.interface import DoesNotApplyError, Needs
 from mia_lightning.attacks.operating_point import OneThreshold
 from mia_lightning.attacks.statistics import all_right
@@ -20,11 +21,12 @@ from mia_lightning.attacks.views import Noise, View, image_views
 from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AttackName, Draws, FromList, ImageShape, Positive, Shift
+from mia_lightning.tasks import Task
 from mia_lightning.training.signals import Signals
 
 
 @settings("attack.{name}")
-class AugmentationLabelOnly(OneThreshold):
+class AugmentationLabelOnly(DescribedByTask, OneThreshold):
     """Score: the share of an image and its views that are classified correctly, in [0, 1]; larger for members.
 
     Attributes:
@@ -45,11 +47,10 @@ class AugmentationLabelOnly(OneThreshold):
                 "about; set one of them."
             )
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
         return (
-            f"The share of {1 + len(self.views)} queries, the image and its views, that are answered with the true "
-            "class; one threshold, the best on the shadow models."
+            f"The share of {1 + len(self.views)} queries, the image and its views, that are answered with the "
+            f"{task.wording.truth}; one threshold, the best on the shadow models."
         )
 
     @property
@@ -72,7 +73,7 @@ class AugmentationLabelOnly(OneThreshold):
 
 
 @settings("attack.{name}")
-class BoundaryLabelOnly(OneThreshold):
+class BoundaryLabelOnly(DescribedByTask, OneThreshold):
     """Score: the largest noise that leaves the record correctly classified; larger for members.
 
     A misclassified record scores below all others, as in the paper.
@@ -93,11 +94,10 @@ class BoundaryLabelOnly(OneThreshold):
                 f"`attack.{self.name}.scales` is {list(self.scales)}; each must be above the one before it."
             )
 
-    @property
-    def description(self) -> str:
+    def described(self, task: Task) -> str:
         return (
-            f"The largest of {len(self.scales)} scales of noise up to which the record keeps its true class, mean of "
-            f"{self.draws} draws, {1 + len(self.views)} queries; one threshold, the best on the shadow models."
+            f"The largest of {len(self.scales)} scales of noise up to which the record keeps its {task.wording.truth}, "
+            f"mean of {self.draws} draws, {1 + len(self.views)} queries; one threshold, the best on the shadow models."
         )
 
     @property

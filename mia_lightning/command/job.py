@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mia_lightning.command.configuration import Configuration, content_of
 from mia_lightning.command.mistakes import about_node, config_directory
 from mia_lightning.command.own_targets import check_own
+from mia_lightning.errors import SettingError
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.store.run_folder import written_to_run
 
@@ -201,6 +202,10 @@ class Job:
         node = self.content.get("estimator")
         if node is None or node == {"_target_": _OWN}:
             return None if node is None else _OWN
+        if not isinstance(node, Mapping):
+            raise SettingError(
+                "shadow", "estimator", f"is {node!r}; name a class by shadow.estimator._target_=, or set it to null."
+            )
         return self._make(node, "shadow.estimator")
 
     @property

@@ -46,8 +46,9 @@ def translate(error: Exception) -> str:
 
     if isinstance(error, SettingError):
         typed = {_key_of(each) for each in sys.argv[1:]}
-        if "is no setting of" in error.rest and f"{error.section}._target_" in typed and error.section not in typed:
-            return f"`{error.section}._target_` is of your own; add {_OF_ONES_OWN.get(error.section, 'its choice')}."
+        is_of_own = error.section in _OF_ONES_OWN and f"{error.section}._target_" in typed
+        if "is no setting of" in error.rest and is_of_own and error.section not in typed:
+            return f"`{error.section}._target_` is of your own; add {_OF_ONES_OWN[error.section]}."
         return f"{str(error).rstrip('.')}{_as_text(error, sys.argv[1:])}."
     if isinstance(error, InputError):
         return str(error)
@@ -95,8 +96,8 @@ def _of_another_choice(key: str, arguments: Sequence[str]) -> str | None:
     """Of a setting that an own class takes with a plus, or that other choices of its group have; None of any other."""
     group, _, name = key.partition(".")
     given = {_key_of(each): each.partition("=")[2] for each in arguments}
-    made = given.get(f"{group}._target_")
-    if made is not None and name and "." not in name:
+    made = given.get(f"{key.rpartition('.')[0]}._target_")
+    if made is not None and name:
         value = given.get(key, "...")
         return f"`{key}` is no setting of ours; for an argument of {made} type a plus: +{key}={value}."
     if group not in NODES or group in given or not name:

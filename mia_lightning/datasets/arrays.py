@@ -34,8 +34,9 @@ def as_array(values: Any, what: str) -> np.ndarray[Any, Any]:
 
 def as_tensor(values: Array, what: str) -> Tensor:
     if not isinstance(values, Tensor):
-        values = as_array(values, what)
+        given, values = values, as_array(values, what)
         if values.dtype.kind not in "fiub":
+            _refuse_columns(given, what)
             raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
         # What torch cannot hold: long doubles, foreign byte order, negative strides, read-only memory.
         if values.dtype.kind == "f" and values.dtype.itemsize > 4:
@@ -56,6 +57,23 @@ def as_tensor(values: Array, what: str) -> Tensor:
     if values.dtype == torch.bool:
         return values.to(torch.uint8)
     return values.to(torch.float32 if values.is_floating_point() else torch.int64)
+
+
+def _refuse_columns(given: Any, what: str) -> None:
+    """Refuse a DataFrame by the columns that are no numbers."""
+    if not hasattr(given, "columns") or not hasattr(given, "dtypes"):
+        return
+    odd = [str(name) for name, dtype in zip(given.columns, given.dtypes, strict=True) if not _is_numeric(dtype)]
+    if odd:
+        some = ", ".join(map(repr, odd[:5])) + (", …" if len(odd) > 5 else "")
+        raise InputError(
+            f"{what} has columns of other than plain numbers, {some}: leave them out, make numbers of them, or write "
+            "the table to a file and read it by mia_lightning.datasets.table.load_table, which takes texts and gaps"
+        )
+
+
+def _is_numeric(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "fiub"
 
 
 def as_mask(values: Array, what: str) -> Tensor:

@@ -112,6 +112,8 @@ def read_file(file: Path) -> bytes:
     Raises:
         ValueError: it is none, or too large.
     """
+    if not file.exists():
+        raise ValueError(f"it is no plain file, since '{file}' is not there")
     if not file.is_file():
         raise ValueError("it is no plain file")
     _check_length(file.stat().st_size)

@@ -98,6 +98,14 @@ def about_classes(label_N: Column, class_names: Sequence[str], name: str) -> lis
             f"Class {listed(alone)} of population {name!r} has a single record: it is a member or a non-member, so "
             "that nothing can be said of its class; leave such classes out, or merge them."
         )
+    folded: dict[str, str] = {}
+    for each in class_names:
+        other = folded.setdefault(each.casefold(), each)
+        if other != each:
+            remarks.append(
+                f"The classes {other!r} and {each!r} of population {name!r} differ in case alone; if they are one, "
+                "write it in one way."
+            )
     empty = [each for each, count in zip(class_names, count_C, strict=True) if count == 0]
     if empty:
         remarks.append(

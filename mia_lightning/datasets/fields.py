@@ -67,6 +67,11 @@ def formed(x: Array | Mapping[str, Array], kinds: Kinds | None, name: str) -> tu
     """
     if isinstance(x, Mapping):
         return _several(x, kinds, name)
+    if isinstance(x, list | tuple) and len({tuple(getattr(each, "shape", ())) for each in x}) > 1:
+        raise InputError(
+            f"x of population {name!r} is a {type(x).__name__} of {len(x)} arrays of different shapes: give records of "
+            "one shape, or several arrays by the names of what the network takes, such as {'a': ..., 'b': ...}"
+        )
     x_N = as_tensor(x, f"x of population {name!r}")
     if kinds is None:
         return x_N, None

@@ -17,6 +17,7 @@ from mia_lightning.tasks.interface import Task
 Values = np.ndarray[Any, Any]
 
 _FEW = 6  # labels in a sentence
+_MOST_ROUNDING = 1e-3  # of the deviation of numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +57,46 @@ def as_labels(label: Array, class_names: Sequence[str] | None, name: str, task: 
     """The labels of a task: class numbers (`as_classes`), or what the task reads (`Task.reading`).
 
     Raises:
-        InputError: they are none of the task.
+        InputError: they are none of the task, or are numbers with more digits than are held.
     """
     if task.reading is None:
         return as_classes(label, class_names, name)
     what = f"label of population {name!r}"
     label_N = task.reading.read(as_tensor(label, what), what)
+    if label_N.is_floating_point():
+        _check_digits(label, label_N, what)
     names = task.reading.names(label_N) if class_names is None else class_names
     return Classes(label_N=label_N, names=tuple(str(each) for each in names))
+
+
+def _check_digits(label: Array, label_N: Tensor, what: str) -> None:
+    """Refuse numbers of which `label_N` keeps so few digits that rounding shows beside their own variation."""
+    given = label.detach().double().cpu().numpy() if isinstance(label, Tensor) else np.asarray(label, np.float64)
+    held_ND = label_N.double().cpu().numpy().reshape(len(label_N), -1)
+    given_ND = given.reshape(held_ND.shape)
+    given_ND, held_ND = (
+        each[np.isfinite(held_ND).all(1)] for each in (given_ND, held_ND)
+    )  # the rest is refused as such
+    if not len(given_ND):
+        return
+    error_D, deviation_D = np.abs(given_ND - held_ND).max(0), given_ND.std(0)
+    coarse_D = (error_D > _MOST_ROUNDING * deviation_D) & (given_ND.max(0) > given_ND.min(0))
+    if coarse_D.any():
+        d = int(coarse_D.argmax())
+        mean = given_ND[:, d].mean()
+        raise InputError(
+            f"{what} varies by {deviation_D[d]:.3g} around {mean:.6g}, where float32, which holds it, rounds by up to "
+            f"{error_D[d]:.3g}: subtract a public constant near {mean:.2g} from all"
+        )
 
 
 def as_classes(label: Array, class_names: Sequence[str] | None, name: str) -> Classes:
     """Class numbers from 0, in the order of the labels' values.
 
     Whole numbers from 0 are class numbers, as long as more than half of the numbers up to the largest occur, and that
-    is below N. All others, and text, are the names of classes: sorted by value (text that writes numbers, too), they
-    are the classes 0 to C - 1. Of a one-hot row the place of the 1 is the class; of a pandas Categorical, the place
-    among its categories.
+    is below N. All others (below 0 the two classes -1 and 1 alone), and text, are the names of classes: sorted by value
+    (text that writes numbers, too), they are the classes 0 to C - 1. Of a one-hot row the place of the 1 is the class;
+    of a pandas Categorical, the place among its categories.
 
     Args:
         label: `[N]` or `[N, 1]`, whole numbers of any type, bool or text; or one-hot `[N, C]`.
@@ -261,8 +285,10 @@ def by_value(named: Sequence[str]) -> tuple[list[str], list[float | None]]:
 def are_class_numbers(distinct: Values, num_records: int) -> bool:
     """Whether sorted distinct whole numbers count from 0, and are no names: most numbers up to the largest occur.
 
-    Of numbers below 0 nothing is known; `Population` refuses them.
+    -1 and 1 are names of two classes; of other numbers below 0 nothing is known, and `Population` refuses them.
     """
+    if distinct.tolist() == [-1, 1]:
+        return False
     if len(distinct) == 0 or distinct[0] < 0:
         return True
     return bool(distinct[0] == 0 and distinct[-1] < max(2, num_records) and 2 * len(distinct) > distinct[-1])
@@ -317,5 +343,5 @@ def in_order(names: Sequence[str]) -> str:
     numbers = [int(each) for each in names if each.isdecimal()]
     if len(numbers) == len(names) > 2 and numbers == list(range(numbers[0], numbers[0] + len(numbers))):
         return f"{numbers[0]} to {numbers[-1]}"
-    texts = [each if each.isdecimal() else repr(each) for each in names]
+    texts = [each if each.removeprefix("-").isdecimal() else repr(each) for each in names]
     return ", ".join(texts if len(texts) <= _FEW else [*texts[: _FEW - 1], "…", texts[-1]])

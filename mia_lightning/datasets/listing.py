@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mia_lightning.datasets.form import Form
+from mia_lightning.datasets.labels import as_labels
 from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
@@ -63,7 +63,8 @@ class Listing:
         """The class of each record, or the range or label under which a record of another task is listed."""
         if self.task is None or self.has_classes:
             return self.label_N
-        return self.task.strata(torch.tensor(self.label_N), self.class_names).number_N.numpy()
+        found = as_labels(self.label_N, self.class_names, self.place.strip("'"), self.task)
+        return self.task.strata(found.label_N, found.names).number_N.numpy()
 
     def kept(self, kept_N: Column) -> "Listing":
         """That of some of the records."""

@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ FULL_SCALE = 2**15  # of 16-bit samples, which stand for numbers in [-1, 1)
 _SILENT = 2**-10  # of the full scale: no sample is louder
 _AT_THE_LIMIT = 0.999  # of the full scale
 _CLIPPED_RUN = 3  # samples in a row at the limit
+_CUT_OFF = re.compile(r"^data : (\d+) \(should be (\d+)\)", re.MULTILINE)  # of a WAV file, as libsndfile says it
+_LENGTH_UNKNOWN = 2**31 - 2**16  # bytes; what wrote to a pipe says so many or more
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -57,6 +60,7 @@ def decoded(content: bytes, sample_rate: int, samples: int) -> Recording:
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, frames = int(file.samplerate), int(file.frames)
+            cut_off = _CUT_OFF.search(file.extra_info)
             shared = math.gcd(rate, sample_rate)
             up, down = sample_rate // shared, rate // shared
             # What the filter reaches beyond the last sample is read, too, so that a cut changes no sample before it.
@@ -66,6 +70,8 @@ def decoded(content: bytes, sample_rate: int, samples: int) -> Recording:
         raise ValueError(error.error_string.rstrip(".")) from error
     if not frames:
         raise ValueError("it holds no samples")
+    if cut_off is not None and int(cut_off[2]) < int(cut_off[1]) < _LENGTH_UNKNOWN:
+        raise ValueError(f"it ends after {cut_off[2]} of {cut_off[1]} bytes of sound")
     if len(channels) < min(frames, needed):
         raise ValueError(f"it ends after {len(channels)} of {frames} samples")
     if not np.isfinite(channels).all():

@@ -15,6 +15,7 @@ from mia_lightning.errors import DataNotThereError, InputError, first_line
 HASHED = "hashed"
 HASHED_SIZE = 4096  # of a vocabulary, where none is said
 _WORD = re.compile(r"\w+|[^\w\s]")
+_MOST_IDS = 2**31
 _BLOCK = 1024  # texts at once: bounds memory, not results
 _PADDINGS = ("[PAD]", "<pad>", "<|pad|>", "<PAD>")
 
@@ -132,8 +133,12 @@ def tokenizer_of(choice: str | Path, vocabulary_size: int | None) -> Tokenizer:
     """The tokenizer of a setting: `hashed`, or the path of a file.
 
     Raises:
-        InputError: the file is not there, is no tokenizer, or has more ids than `vocabulary_size`.
+        InputError: the file is not there, is no tokenizer, or has more ids than `vocabulary_size`, or that is too many.
     """
+    if vocabulary_size is not None and vocabulary_size > _MOST_IDS:
+        raise InputError(
+            f"dataset.vocabulary_size is {vocabulary_size}, and ids are held in 32 bits: give at most {_MOST_IDS}"
+        )
     if str(choice) == HASHED:
         return Hashed(HASHED_SIZE if vocabulary_size is None else vocabulary_size)
     file = Path(choice).expanduser()

@@ -50,7 +50,7 @@ def read_members(path: Path, num_records: int, record_names: Sequence[str] = ())
                 "the header `id` for names, or `row` for numbers of rows from 0."
             )
     if has_names:
-        number_of = _Numbers(record_names, origin)
+        number_of = _Numbers(record_names, origin, may_be_header=lines[0][0] if header == ["row"] else None)
         lines = [[str(number_of(line[0])), *line[1:]] for line in lines]
     if not record_names and lines and _names_records(lines[0]):
         raise InputError(
@@ -79,15 +79,24 @@ def _names_records(header: list[str]) -> bool:
 
 
 class _Numbers:
-    """The numbers of records by their names: whole paths, or the last parts of one."""
+    """The numbers of records by their names: a whole name, or else the last parts of a path.
 
-    def __init__(self, record_names: Sequence[str], origin: str) -> None:
-        self._names, self._origin = record_names, origin
+    Args:
+        may_be_header: the first entry of a file without a header that is known.
+    """
+
+    def __init__(self, record_names: Sequence[str], origin: str, may_be_header: str | None) -> None:
+        self._names, self._origin, self._may_be_header = record_names, origin, may_be_header
+        self._exact: dict[str, list[int]] = defaultdict(list)
+        for number, name in enumerate(record_names):
+            self._exact[name].append(number)
         self._numbers_of: dict[str, list[int]] = defaultdict(list)
         for number, name in enumerate(record_names):
             self._numbers_of[PurePosixPath(name).name].append(number)
 
     def __call__(self, name: str) -> int:
+        if len(exact := self._exact.get(name, [])) == 1:
+            return exact[0]
         parts = PurePosixPath(name.replace("\\", "/")).parts
         alike = self._numbers_of.get(parts[-1], []) if parts else []
         found = [number for number in alike if _ends_alike(PurePosixPath(self._names[number]).parts, parts)]
@@ -100,7 +109,8 @@ class _Numbers:
         raise InputError(
             f"{self._origin} names {name!r}, which is none of the {len(self._names)} records"
             f"{f' (did you mean {near[0]!r}?)' if near else ''}; write their names as the data set has them, of files "
-            "the paths below it, or the file names."
+            "the paths below it, or the file names"
+            + ("; a header before them is `id`, or `id,member`." if name == self._may_be_header else ".")
         )
 
 

@@ -22,7 +22,7 @@ def headline(report: RemedyReport) -> str:
     if first is None or first.at_equal_utility is None:
         return f"No remedy surely lowers the AUC of the strongest attack {price}."
     at = first.at_equal_utility
-    where = f"up to {at.strength}" if at.is_between else at.strength
+    where = f"on the way to {at.strength}" if at.is_between else at.strength
     return (
         f"{first.name} helps most {price}: AUC {show(at.auc)} ({where}), {change(at.difference)} against doing nothing."
     )

@@ -41,7 +41,7 @@ from mia_lightning.targets.existing import Existing, copied
 from mia_lightning.targets.interface import Target
 from mia_lightning.targets.trained import Trained
 from mia_lightning.tasks import NamedTask, Task
-from mia_lightning.training.estimators.making import Making, is_estimator, is_fitted
+from mia_lightning.training.estimators.making import Making, is_estimator, is_fitted, makes_estimator
 from mia_lightning.training.given_trainer import as_settings
 from mia_lightning.training.stack.architecture import MakesNetwork
 from mia_lightning.training.step.recipe import Recipe, default_recipe
@@ -49,10 +49,12 @@ from mia_lightning.training.trainer import TrainerSettings
 
 
 def _as_target(given: object) -> object:
-    """A file as the target in it; an estimator, fitted or not; a trained network as it is now: a copy of it, but for
-    one that cannot be copied."""
+    """A file as the target in it; an estimator, fitted or not, or the class of one; a trained network as it is now: a
+    copy of it, but for one that cannot be copied."""
     if isinstance(given, str | Path):
         return Checkpoint(path=given)
+    if makes_estimator(given):
+        return Estimator(given)
     if is_estimator(given):
         return Sklearn(estimator=given) if is_fitted(given) else Estimator(given)
     if not isinstance(given, nn.Module):
@@ -113,7 +115,8 @@ class Audit:
         membership: who trains on what, as a plan; `given` follows by itself for a target that is trained already, where
             the data say what it was trained on.
         target: what is attacked; a trained `nn.Module` is attacked as it is, and so are the checkpoint at a path and a
-            fitted estimator, with `membership=Given(...)`; an estimator that is not fitted is fitted here.
+            fitted estimator, with `membership=Given(...)`; an estimator that is not fitted, or the class of one, is
+            fitted here.
         shadow: number and source of the shadow models.
         shadow_estimator: an estimator, or what makes one, for the shadow models; `own` for what the target is where
             that is an estimator, else networks of `model`; None for networks; `auto` for `own`, but for networks where
@@ -245,6 +248,9 @@ class Audit:
 
     def _check_models(self) -> None:
         """Refuse models that nothing makes, or that do not answer as the task asks."""
+        if isinstance(self.shadow_estimator, str) and self.shadow_estimator not in ("auto", "own"):
+            rest = f"is {self.shadow_estimator!r}; it must be an estimator, what makes one, own, auto or null."
+            raise SettingError("shadow", "estimator", rest)
         for making in self.fitted_here:
             making.check(self.population.task.outputs)
         if self.uses_networks and self.model is no_network:
@@ -332,12 +338,18 @@ class Audit:
 
 
 def _check_place(given: ArgsKwargs) -> None:
-    """Refuse a model in the place of `label`, the second argument.
+    """Refuse a model in the place of `label`, the second argument, and an estimator in that of a network.
 
     Raises:
         InputError: it is there.
     """
     args = given.args
+    model = (given.kwargs or {}).get("model")
+    if is_estimator(model) or makes_estimator(model):
+        raise InputError(
+            f"`model` is {shown(model)}, which makes no network but is an estimator: give it by target=..., which is "
+            "fitted here, or attacked as it is where it is fitted already."
+        )
     label = args[1] if len(args) > 1 else (given.kwargs or {}).get("label")
     if not callable(label):  # no array is
         return

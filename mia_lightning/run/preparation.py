@@ -62,6 +62,11 @@ def prepare(engine: Engine, audit: Audit) -> Setup:
     _check_guess(audit)
     trainings = audit.training_defenses
     if trainings and not audit.attacked.takes_recipe:
+        if audit.attacked.is_trained_here and audit.attacked.own_kind is not None:
+            raise InputError(
+                f"defense={trainings[0].name} changes how a network is trained, and the target is an estimator, whose "
+                "own parameters say how it is fitted: change these, or audit a network by target=trained."
+            )
         names = ",".join(each.name for each in trainings)
         raise InputError(
             f"defense={trainings[0].name} changes how the target is trained, but `target` says that this is not done "

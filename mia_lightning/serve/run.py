@@ -112,8 +112,11 @@ def served_model(
     """
     report = read_report(folder)
     path = folder / f"{role}.safetensors"
-    if not path.is_file():
-        raise InputError(f"{folder} has no {path.name}; run the audit again with save_models=true.")
+    if report.structure is not None:
+        raise InputError(
+            f"{folder} is a run of an estimator, {report.target.architecture}, and what is served are networks with "
+            "saved weights; attack the estimator itself by target=sklearn."
+        )
     if not report.run.config:
         raise InputError(
             f"{folder} is a run from Python, whose report names neither model nor data set; run it by mia-lightning."
@@ -124,6 +127,8 @@ def served_model(
             f"{folder} is a run of task={job.task.name}, and what is served are the probabilities of classes; serve a "
             "run of task=classification, or attack the network itself by target=checkpoint."
         )
+    if not path.is_file():
+        raise InputError(f"{folder} has no {path.name}; run the audit again with save_models=true.")
     population = _population(job, report)
     k, stack = _chosen(path, role, member, job, population)
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")

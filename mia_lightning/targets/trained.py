@@ -24,6 +24,14 @@ class Trained(Target):
         if bool((trained.failed_epoch_K >= 0).all()):
             raise InputError(
                 f"The loss of target 0 was no longer finite in epoch {int(trained.failed_epoch_K[0])}; lower "
-                "`training.optimizer.lr` or set `training.gradient_clip_norm`."
+                f"`training.optimizer.lr` or set `training.gradient_clip_norm`{_about_gaps(setup)}."
             )
         return trained
+
+
+def _about_gaps(setup: Setup) -> str:
+    """A clause where records have gaps, which are NaN to a network."""
+    form = setup.population.form
+    if form is None or not any(field.has_gaps for field in form.fields):
+        return ""
+    return "; the records have gaps, NaN, which the network must fill, as model=tabular does"

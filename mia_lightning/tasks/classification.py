@@ -122,6 +122,8 @@ class Classification(Task):
             normal="scaled logit",
             no_closer="no higher a scaled logit",
             one_number="the scaled logit",
+            right="whether the record is classified correctly",
+            truth="true class",
             networks=" for each true class, on the vector of {values}",
         )
 

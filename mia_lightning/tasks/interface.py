@@ -65,6 +65,8 @@ class Wording:
         normal: what `Task.normal` gives.
         no_closer: what `Task.log_tail` is the probability of, that models without the record have it.
         one_number: what `Task.one_number` gives.
+        right: what `Task.right` gives.
+        truth: what the label of a record is called.
         networks: behind "One network": for what, on what; `{values}` stands for (log) probabilities.
     """
 
@@ -72,6 +74,8 @@ class Wording:
     normal: str
     no_closer: str
     one_number: str
+    right: str
+    truth: str
     networks: str
 
 
@@ -210,6 +214,14 @@ class Task(ABC):
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """One number `[..., N]` that is nearly normal over records, larger for members, for a regressor."""
 
+    @abstractmethod
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
+
+    def states(self, num_outputs: int) -> int:
+        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
+        return num_outputs
+
     def said(self, answer: Tensor) -> Tensor:
         """One number `[..., N]` of an answer alone, which models of the same records agree on more than by chance."""
         return answer.double().sum(-1)
@@ -229,14 +241,6 @@ class Task(ABC):
     def num_networks(self, num_outputs: int) -> int:
         """How many attack networks there are at most."""
         return 1
-
-    @abstractmethod
-    def right(self, answer: Tensor, label: Tensor) -> Tensor:
-        """Which share of what the label says is predicted right, in [0, 1], `[..., N]`."""
-
-    def states(self, num_outputs: int) -> int:
-        """How many states there are of which a vote of an estimator names one: classes, or both of each label."""
-        return num_outputs
 
     # Sentences
 

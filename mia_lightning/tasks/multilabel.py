@@ -122,14 +122,6 @@ class Multilabel(LabelReading, Task):
         """Σ over labels of log σ(z / T − m), z the logit of what the label is."""
         return logsigmoid(self.normal(answer, label) / temperature - soft_margin).sum(-1)
 
-    def said(self, answer: Tensor) -> Tensor:
-        """The sum of the logits."""
-        return self.normal(answer, torch.ones_like(answer)).sum(-1)
-
-    def vectors(self, answer: Tensor, label: Tensor) -> Tensor:
-        """The log probabilities of the labels, and of what each of them is."""
-        return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()
-
     def right(self, answer: Tensor, label: Tensor) -> Tensor:
         """The share of the labels whose more probable state is their own; of equal ones a label is predicted off."""
         on, off = self._own(answer, torch.ones_like(label))
@@ -138,6 +130,14 @@ class Multilabel(LabelReading, Task):
     def states(self, num_outputs: int) -> int:
         return 2
 
+    def said(self, answer: Tensor) -> Tensor:
+        """The sum of the logits."""
+        return self.normal(answer, torch.ones_like(answer)).sum(-1)
+
+    def vectors(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The log probabilities of the labels, and of what each of them is."""
+        return torch.cat([answer.double(), self._own(answer, label)[0]], -1).float()
+
     @property
     def wording(self) -> Wording:
         return Wording(
@@ -145,6 +145,8 @@ class Multilabel(LabelReading, Task):
             normal="logit of each label, turned where the label is off,",
             no_closer="no higher a logit of each label, turned where the label is off",
             one_number="the sum of the logits of the labels, turned where a label is off,",
+            right="the share of the record's labels that are predicted right, flagged where all are",
+            truth="labels, all of them",
             networks=", on the {values} of all labels and of what each of them is",
         )
 

@@ -216,6 +216,10 @@ class Regression(LabelReading, Task):
         size = residual.square() / 2 if self.likelihood == "gaussian" else residual.abs()
         return -size.sum(-1) / temperature
 
+    def right(self, answer: Tensor, label: Tensor) -> Tensor:
+        """The share of the numbers that are predicted to the last digit."""
+        return (self._residual(answer, label) == 0).double().mean(-1)
+
     def one_number(self, answer: Tensor, label: Tensor) -> Tensor:
         """Minus the cube root of the sum of squared residuals, which is nearly normal (Wilson and Hilferty 1931)."""
         total = self._residual(answer, label).square().sum(-1)
@@ -226,10 +230,6 @@ class Regression(LabelReading, Task):
         residual = self._residual(answer, label)
         return torch.cat([answer.double(), residual, residual.abs()], -1).float()
 
-    def right(self, answer: Tensor, label: Tensor) -> Tensor:
-        """The share of the numbers that are predicted to the last digit."""
-        return (self._residual(answer, label) == 0).double().mean(-1)
-
     @property
     def wording(self) -> Wording:
         return Wording(
@@ -237,6 +237,8 @@ class Regression(LabelReading, Task):
             normal="signed residual",
             no_closer="no smaller a residual",
             one_number="the negative cube root of the squared residual",
+            right="the share of the record's numbers that are predicted to the last digit",
+            truth="numbers",
             networks=", on the predictions and their residuals",
         )
 

@@ -56,3 +56,21 @@ def test_an_attack_of_ones_own_has_one_description() -> None:
             raise AssertionError
 
     assert description_of(Own(), mia.Regression()) == "What it does."
+
+
+@pytest.mark.parametrize(
+    ("attack", "classes", "labels"),
+    [
+        (
+            mia.Gap(),
+            "Whether the record is classified correctly; nothing is learnt.",
+            "The share of the record's labels that are predicted right, flagged where all are; nothing is learnt.",
+        ),
+        (mia.AugmentationLabelOnly(), "answered with the true class;", "answered with the labels, all of them;"),
+        (mia.BoundaryLabelOnly(), "the record keeps its true class,", "the record keeps its labels, all of them,"),
+    ],
+)
+def test_of_what_is_predicted_right(attack: Attack, classes: str, labels: str) -> None:
+    assert classes in attack.description
+    assert classes in description_of(attack, mia.Classification())
+    assert labels in description_of(attack, mia.Multilabel())

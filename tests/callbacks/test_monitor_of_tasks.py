@@ -108,6 +108,7 @@ def test_the_figures_are_those_taken_by_hand(tmp_path: Path, task: str) -> None:
     monitor.plot()
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_attack_loss(tmp_path: Path) -> None:
     monitor, module = watched(tmp_path, "multilabel")
     (x, y), (x0, y0) = (each.tensors for each in sets("multilabel"))

@@ -373,6 +373,28 @@ def test_mistakes_that_need_no_torch_are_one_sentence(
             ["target=estimator", "target.estimator._target_=sklearn.ensemble.RandomForrestClassifier"],
             ["did you mean `RandomForestClassifier`?); it has ", "ForestClassifier, "],
         ),
+        (
+            ["target=estimator", "target.estimator=RandomForestClassifier"],
+            ["'RandomForestClassifier'", "target.estimator._target_=, such as sklearn.ensemble.RandomForestClassifier"],
+        ),
+        (
+            [
+                "target=estimator",
+                "target.estimator._target_=sklearn.tree.DecisionTreeClassifier",
+                "+target.estimator.trees=5",
+            ],
+            ["`target.estimator.trees` is no setting of DecisionTreeClassifier", "max_depth"],
+        ),
+        (
+            [
+                "target=estimator",
+                "target.estimator._target_=sklearn.tree.DecisionTreeClassifier",
+                "target.estimator.max_depth=5",
+            ],
+            ["DecisionTreeClassifier type a plus: +target.estimator.max_depth=5"],
+        ),
+        (["shadow.estimator=RandomForestClassifier"], ["`shadow.estimator` is 'RandomForestClassifier'", "_target_="]),
+        (["model=custom", "model._target_=sklearn.tree.DecisionTreeClassifier"], ["DecisionTreeClassifier", "target"]),
         (["model=custom", "model._target_=Net"], ["`_target_` is Net, without its module"]),
         (["model._target_=torch.nn.Linear"], ["`model._target_` is of your own; add model=custom"]),
     ],

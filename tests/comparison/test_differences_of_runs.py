@@ -18,7 +18,8 @@ from mia_lightning.comparison.differences.sides import sides_in
 from mia_lightning.comparison.differences.variants import differences_of
 from mia_lightning.comparison.html import comparison_page
 from mia_lightning.metrics.intervals.differences import PAIRED, UNPAIRED, WORST
-from mia_lightning.reports.schema import AuditReport, DefenseSection, PrivacySection, TrialsSection, TrustSection
+from mia_lightning.reports.privacy_section import PrivacySection, TrialsSection
+from mia_lightning.reports.schema import AuditReport, DefenseSection, TrustSection
 
 Said = Callable[..., tuple[int, str, str]]
 

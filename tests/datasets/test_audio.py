@@ -165,10 +165,12 @@ def test_silence_alone_is_refused(tmp_path: Path) -> None:
 
 
 WHOLE = encoded(noise(0, 8000), form="FLAC")
+WAV = encoded(noise(0, 800))
 UNREADABLE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "Format not recognised"),
     "text": (b"<html>", "Format not recognised"),
     "truncated": (WHOLE[:4000], ".+"),
+    "a truncated WAV": (WAV[:1000], "it ends after 956 of 1600 bytes of sound"),
     "no samples": (encoded(noise(0, 0)), "it holds no samples"),
     "no number": (encoded(np.array([0.1, np.nan]), subtype="FLOAT"), "it has a sample that is no finite number"),
 }
@@ -185,6 +187,18 @@ def test_what_is_no_recording_is_refused(case: str, pack: Any, tmp_path: Path) -
         load(place, seconds=1.0)
     assert "\n" not in str(e.value)
     assert "0x" not in str(e.value)
+
+
+def test_a_recording_that_was_written_to_a_pipe_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    piped = WAV[:40] + b"\xff" * 4 + WAV[44:]
+    population = load_tree(tmp_path, {"no/whole.wav": WAV, "no/piped.wav": piped})
+    assert np.array_equal(row(population, "no/piped.wav"), row(population, "no/whole.wav"))
+
+
+def test_a_file_that_is_not_there_is_named_where_it_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("file,word\n0.wav,a\n1.wav,b\n")
+    with pytest.raises(InputError, match=r"'0\.wav' in .*since '.*/sounds/0\.wav' is not there"):
+        load(tmp_path / "list.csv", path_column="file", label_column="word", folder="sounds")
 
 
 MISPLACED: dict[str, tuple[dict[str, bytes], dict[str, Any], str]] = {

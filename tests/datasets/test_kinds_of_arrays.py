@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -31,6 +32,24 @@ tensor = torch.from_numpy(x)
 def test_records_without_all_their_numbers(records: Any, part: str) -> None:
     with pytest.raises(InputError, match=rf"^x of population 'mine' .*{re.escape(part)}"):
         make_population(records, label, name="mine")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [["a", "b"] * 20, pd.Categorical(["a", "b"] * 20), pd.array([None, 1] * 20, "Int64")],
+    ids=["text", "categorical", "gaps"],
+)
+def test_a_table_is_refused_by_its_columns_that_are_no_numbers(column: Any) -> None:
+    table = pd.DataFrame(x, columns=[*"vwxyz"])
+    assert torch.equal(make_population(table, label).x_N, tensor)
+    with pytest.raises(InputError, match=r"^x of population 'data' has columns .*'ward': .*load_table"):
+        make_population(table.assign(ward=column), label)
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_several_arrays_go_by_name(kind: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match=r"^x of population 'data' is a (list|tuple) of 2 arrays .*by the names"):
+        make_population(kind((x, x[:, :2])), label)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")

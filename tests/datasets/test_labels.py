@@ -99,6 +99,19 @@ def test_labels_beside_names_of_the_classes(case: str) -> None:
     assert (made.label_N.tolist(), list(made.class_names)) == (expected, names)
 
 
+def test_minus_one_and_one_are_two_classes() -> None:
+    for sign in (2 * (NUMBER % 2) - 1, 2.0 * (NUMBER % 2) - 1, torch.tensor(2 * (NUMBER % 2) - 1)):
+        made = make_population(X, sign)
+        assert (made.label_N.tolist(), made.class_names) == ((NUMBER % 2).tolist(), ("-1", "1"))
+        assert "-1, 1 are the classes 0 to 1" in made.remarks[0]
+
+
+def test_classes_that_differ_in_case_alone_are_named() -> None:
+    (remark,) = (each for each in make_population(X, ["Yes", "yes", "no"] * 2).remarks if "case" in each)
+    assert "'Yes'" in remark
+    assert "'yes'" in remark
+
+
 REFUSED: dict[str, tuple[Any, dict[str, Any], list[str]]] = {
     "NaN": ([0, 1, np.nan, 1, 0, 1], {}, ["record 2", "NaN"]),
     "NaN in a tensor": (torch.tensor([0, 1, 1, torch.nan, 0, 1]), {}, ["record 3"]),

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.table import load_table
 from mia_lightning.errors import DataNotThereError, InputError
+from mia_lightning.tasks import Multilabel, Regression
 
 TABLE = """id,age,city,smokes,income,outcome
 a1,30,Rome,true,1.5,ill
@@ -330,12 +331,25 @@ REFUSED: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
         {"drop_columns": ["id", "age", "city", "smokes", "income"]},
         "no column beside the label's",
     ),
+    "label and members": (TABLE, {"member_column": "outcome"}, "dataset.label_column and dataset.member_column both"),
+    "a label that is left out": (TABLE, {"drop_columns": ["outcome"]}, "dataset.label_column and dataset.drop_columns"),
+    "a group twice": (TABLE, {"group_columns": ["city", "city"]}, "dataset.group_columns names 'city' twice"),
+    "several labels": ("a,outcome\n1,0\n2,1\n", {"task": Multilabel()}, "task=multilabel takes .records, labels."),
     "twice": ("a,a,outcome\n1,2,p\n", {}, "column 'a' of .* appears twice"),
     "ragged": ("a,outcome\n1,p\n2\n", {}, "line 3 of .* has 1 values for 2 columns"),
     "not UTF-8": (b"a,outcome\n\xe9,p\n", {}, "cannot be read as CSV in UTF-8"),
     "damaged parquet": (b"PAR1....", {}, "cannot be read as a parquet file"),
     "no boolean": (TABLE, {"keep_identifiers": "perhaps"}, "`dataset.keep_identifiers` is 'perhaps'"),
 }
+
+
+@pytest.mark.parametrize("part", ["label", "weight"])
+def test_a_column_that_is_needed_is_not_to_be_dropped(part: str, tmp_path: Path) -> None:
+    content = "a,w,outcome\n1,x,5 %\n2,y,6 %\n"
+    options = {"task": Regression()} if part == "label" else {"weight_column": "w"}
+    with pytest.raises(InputError, match="encode it as a finite number") as caught:
+        load(tmp_path, content, **options)
+    assert "drop_columns" not in str(caught.value)
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -347,6 +347,11 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
         "dataset.vocabulary_size is 7, but .* has ids up to 7",
     ),
     "a vocabulary of nothing": (csv, {"vocabulary_size": 1}, "`dataset.vocabulary_size` is 1; .* at least 2"),
+    "a vocabulary beyond 32 bits": (
+        csv,
+        {"vocabulary_size": 2**31 + 1},
+        "dataset.vocabulary_size is 2147483649.*32 bits",
+    ),
     "no tokens": (csv, {"max_tokens": 0}, "`dataset.max_tokens` is 0; .* at least 1"),
 }
 

@@ -5,10 +5,13 @@
 puts into the folder `mia-lightning`, `python` (which forks where the program comes from the standard input) and
 `follow`, which runs `[[language, code], ...]` from the standard input. Each hands its arguments, folder, environment
 and streams to this process, and ends as the fork ends. What only a new interpreter would show, such as a circular
-import, is not seen here.
+import, is not seen here. Half of the time of a small run is spared: the files of the configuration are read once, and
+every picture file is the same one, since `tests/reports` looks at real ones.
 """
 
+import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -17,9 +20,14 @@ import socket
 import subprocess
 import sys
 import types
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble")
+"""Packages that modules import when they need them, which would be in nearly every fork."""
 
 CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
@@ -106,6 +114,22 @@ def _send(connection: socket.socket, number: int) -> None:
         connection.sendall(f"{number}\n".encode())
 
 
+def rasterise_once() -> None:
+    """Every picture that is made for a file, in this process and its forks, is an empty one."""
+    from matplotlib.figure import Figure
+
+    savefig, empty = Figure.savefig, io.BytesIO()
+    Figure().savefig(empty, format="png")
+
+    def save(figure: Figure, place: Any, **options: Any) -> None:
+        if isinstance(place, io.BytesIO):
+            place.write(empty.getvalue())
+        else:
+            savefig(figure, place, **options)
+
+    Figure.savefig = save  # type: ignore[method-assign]
+
+
 def run(asked: dict[str, Any]) -> None:
     """The command itself."""
     os.chdir(asked["folder"])
@@ -131,11 +155,38 @@ def run(asked: dict[str, Any]) -> None:
     return None
 
 
-if __name__ == "__main__":
+@contextmanager
+def warmed_up() -> Iterator[None]:
+    """As long as the context is open, commands find what they would each import, read and compile anew."""
     import mia_lightning
 
-    for module in pkgutil.walk_packages(mia_lightning.__path__, "mia_lightning."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    sys.path.remove(str(Path(__file__).parent))
-    run(serve(Path(sys.argv[1])))
+    modules = [each.name for each in pkgutil.walk_packages(mia_lightning.__path__, "mia_lightning.")]
+    for name in (*LATE, *modules):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    from compositions import merged_once
+    from hydra import compose, initialize_config_dir
+    from lightning_fabric.utilities import registry
+
+    from mia_lightning.command.mistakes import config_directory
+    from mia_lightning.reports.page import html, templates
+
+    html._templates().get_template("report.html.jinja")
+    templates.plotly_javascript()
+    registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined]
+    rasterise_once()
+    with merged_once():
+        with initialize_config_dir(str(config_directory()), version_base="1.3"):
+            compose("config", return_hydra_config=True)
+        gc.collect()
+        gc.freeze()  # collecting garbage would copy the memory that forks share
+        yield
+
+
+if __name__ == "__main__":
+    tests = Path(__file__).parents[1]
+    sys.path.append(str(tests))  # for `compositions`
+    with warmed_up():
+        sys.path.remove(str(tests))
+        sys.path.remove(str(tests / "docs"))
+        run(serve(Path(sys.argv[1])))

@@ -374,6 +374,23 @@ def test_records_may_be_listed_by_ids_that_are_numbers(tmp_path: Path, text: str
     assert member_N.nonzero()[:, 0].tolist() == members
 
 
+def test_a_name_is_its_own_record_where_it_also_ends_the_names_of_others(tmp_path: Path) -> None:
+    names = ("7", "a/7", "b/a/7", "8")
+    (tmp_path / "rows.csv").write_text("id\n7\na/7\n")
+    member_N, _ = read_members(tmp_path / "rows.csv", 4, names)
+    assert member_N.tolist() == [True, True, False, False]
+
+
+def test_the_header_of_a_column_is_told_from_a_name(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("patient\n3\na/7\n")
+    with pytest.raises(InputError, match=r"'patient', which is none of the 5 records.*header.*`id`"):
+        read_members(tmp_path / "rows.csv", 5, IDS)
+    (tmp_path / "rows.csv").write_text("3\na/7\nnobody\n")
+    with pytest.raises(InputError, match=r"'nobody', which is none of the 5 records") as caught:
+        read_members(tmp_path / "rows.csv", 5, IDS)
+    assert "a header" not in str(caught.value)
+
+
 def test_numbers_that_may_be_rows_or_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("3\n0\n")
     with pytest.raises(

@@ -142,7 +142,7 @@ def test_the_largest_over_attacks(nulls: tuple[bool, bool]) -> None:
     strengths = [(0.8, 0.8, 0.4), (0.8, 0.8, 0.4) if nulls[1] else (0.3, 0.5, 1.2)]
     truth = truth_of("auc", max(strengths[0])) - truth_of("auc", max(strengths[1]))
     held = 0
-    for _ in range(1000):
+    for _ in range(500):
         hard = random.normal(size=400)
         sides = [
             [auc_of(observed(hard + random.normal(size=400) + each * member, member)) for each in of]
@@ -150,7 +150,7 @@ def test_the_largest_over_attacks(nulls: tuple[bool, bool]) -> None:
         ]
         low, high = difference_of_models(*sides).limits()
         held += low <= truth <= high
-    assert held / 1000 >= CONSERVATIVE[0]
+    assert held / 500 >= CONSERVATIVE[0]
 
 
 def _recipes(
@@ -184,7 +184,7 @@ def test_differences_of_recipes(T: int, training: float, strengths: tuple[float,
             sides.append(Measured(Figure(value=float(part.value_T.mean()), n=1), part))
         low, high = difference_of_recipes(sides[:1], sides[1:], same_targets=same).limits()
         held += low <= truth <= high
-    assert CONSERVATIVE[0] - 0.01 <= held / SIMULATIONS <= 0.985, held / SIMULATIONS
+    assert held / SIMULATIONS >= CONSERVATIVE[0], held / SIMULATIONS
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_recipes_whose_targets_are_the_shadow_models(T: int, calibrated: tuple[b
     """Leave-one-out targets in complementary pairs, of two populations that are redrawn; the truth is the mean."""
     random = np.random.default_rng([11, T, sum(calibrated)])
     values, spans = [], []
-    for _ in range(600):
+    for _ in range(1000):
         sides = []
         for is_calibrated in calibrated:
             score_TN, member_TN = leave_one_out_targets(T, 150, 0.2, random, is_calibrated=is_calibrated)

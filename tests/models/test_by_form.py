@@ -84,6 +84,7 @@ QUICK: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_from_python_it_is_what_the_command_line_chooses() -> None:
     report = mia.audit(text_population(), **QUICK)
     assert report.target.architecture == report.shadow.architecture == "TextCNN"

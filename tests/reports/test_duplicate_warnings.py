@@ -4,6 +4,8 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ import mia_lightning as mia
 from mia_lightning.datasets import near_duplicates
 from mia_lightning.datasets.population import Population
 from mia_lightning.membership import Wanted
+from mia_lightning.reports.sections.duplicates import find_duplicates
 from mia_lightning.seeds import generator
 
 
@@ -37,6 +40,26 @@ def test_figures_stand_with_and_without_duplicates(blobs: Population) -> None:
     without, with_ = map(float, re.search(r"AUC of loss (\S+) without them, (\S+) with", warning).groups())  # type: ignore[union-attr]
     assert abs(without - roc_auc_score(scores.is_member[clean], scores.score[clean])) < 6e-4
     assert abs(with_ - roc_auc_score(scores.is_member, scores.score)) < 6e-4
+
+
+def test_of_many_attacks_those_are_named_on_which_duplicates_tell_most(blobs: Population) -> None:
+    twice = replace(blobs, x_N=blobs.x_N[torch.arange(120) // 2], label_N=blobs.label_N[torch.arange(120) // 2])
+    membership = mia.Disjoint(train_size=30).fill(twice, Wanted(num_targets=1, num_shadows=2, seed=0))
+    score_AN = torch.rand(6, 120, generator=generator(0, "scores"))
+    outcomes: list[Any] = [SimpleNamespace(name=f"attack_{a}", score_TN=score_AN[a : a + 1]) for a in range(6)]
+    found = find_duplicates(membership, twice, outcomes, num_real=120, seed=0)
+    (warning,) = (each for each in found.warnings if "value for value, among" in each)
+    member_N, nonmember_N = membership.member_KN[0], membership.nonmember_KN[0]
+    pair_N = torch.arange(120) // 2
+    both_N = torch.isin(pair_N, pair_N[member_N]) & torch.isin(pair_N, pair_N[nonmember_N])
+    difference_A = []
+    for score_N in score_AN:
+        parts = [(member_N | nonmember_N) & kept_N for kept_N in (~both_N, torch.ones(120, dtype=torch.bool))]
+        without, everywhere = (roc_auc_score(member_N[part_N], score_N[part_N]) for part_N in parts)
+        difference_A.append(abs(without - everywhere))
+    order = sorted(range(6), key=lambda a: -difference_A[a])
+    assert re.findall(r"attack_(\d) \S+ without them", warning) == [str(a) for a in order[:4]]
+    assert f"; 2 others differ by at most {difference_A[order[4]]:.3f})" in warning
 
 
 def test_where_every_record_has_a_twin_nothing_is_left(blobs: Population) -> None:

@@ -52,6 +52,13 @@ def areas(report: mia.AuditReport) -> dict[str, float]:
     return {attack.name: attack.overall.auc.value or 0.0 for attack in report.attacks}
 
 
+def test_the_class_of_an_estimator_is_a_target_that_is_fitted_here() -> None:
+    x, label = noise(N=40)
+    by_class = mia.Audit(x, label, target=DecisionTreeClassifier)
+    assert by_class.attacked.is_trained_here
+    assert by_class.fitted_here[0].name == "DecisionTreeClassifier()"
+
+
 def test_a_memorising_neighbour_is_found_out() -> None:
     x, label = noise(N=600, C=30)
     report = mia.audit(x, label, target=of(KNeighborsClassifier(1)), **settings(attacks=[mia.Loss(), mia.Gap()]))
@@ -340,6 +347,12 @@ def test_weights_that_are_none_are_not_saved() -> None:
     x, label = noise()
     with pytest.raises(InputError, match="estimators have no weights"):
         mia.Audit(x, label, target=of(DecisionTreeClassifier), save_models=True)
+
+
+def test_a_defence_of_networks_is_refused_for_an_estimator_that_is_fitted_here() -> None:
+    x, label = noise(N=40)
+    with pytest.raises(InputError, match=r"^defense=dropout changes how a network is trained, .*estimator"):
+        mia.audit(x, label, target=of(DecisionTreeClassifier), **settings(defenses=[mia.Dropout()]))
 
 
 def test_what_is_missing_or_no_estimator_is_named() -> None:

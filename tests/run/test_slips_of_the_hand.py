@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 
 import mia_lightning as mia
@@ -304,3 +305,18 @@ def test_a_configuration_repeats_the_epochs_that_nobody_has_set() -> None:
     assert config_of(open_)["training"] == {"epochs": 100, "batch_size": 100}
     assert config_of(closed) == {}
     assert config_of(replace(open_, config={"training": {"epochs": 3}}))["training"]["epochs"] == 3
+
+
+@pytest.mark.parametrize("model", [DecisionTreeClassifier, DecisionTreeClassifier()], ids=["class", "object"])
+def test_an_estimator_in_the_place_of_a_network_is_told_where_it_belongs(model: Any) -> None:
+    assert re.search(r"^`model` is .*estimator.* target=", sentence_of(lambda: audit(model=model)))
+
+
+def test_a_word_for_no_kind_of_shadow_models_is_refused() -> None:
+    assert "`shadow.estimator` is 'rf'" in sentence_of(lambda: audit(shadow_estimator="rf"))
+
+
+def test_gaps_are_named_where_a_network_hands_them_on() -> None:
+    gaps = np.where(x > 1, np.float32("nan"), x)
+    data = mia.make_population(gaps, label, kinds={"kind": "numeric", "has_gaps": True})
+    assert "gaps, NaN" in sentence_of(lambda: mia.audit(data, **QUICK))

@@ -117,6 +117,17 @@ def test_a_run_that_left_no_models(run_folder: Path, tmp_path: Path, capsys: pyt
     assert "has no target.safetensors; run the audit again with save_models=true" in sentence
 
 
+def test_a_run_that_leaves_nothing_to_be_served_is_not_sent_to_leave_more(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((run_folder / "report.json").read_bytes())
+    content["structure"] = {"leaves": None}
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    sentence = refused(capsys, str(tmp_path), "--port", "0")
+    assert "a run of an estimator" in sentence
+    assert "save_models" not in sentence
+
+
 def changed(run_folder: Path, tmp_path: Path, section: str, **values: object) -> str:
     """A copy of the run whose report says something else."""
     content = json.loads((run_folder / "report.json").read_bytes())

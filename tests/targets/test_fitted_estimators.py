@@ -19,7 +19,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.training.estimators.frames import Layout
-from mia_lightning.training.estimators.making import ready
+from mia_lightning.training.estimators.making import Making, ready
 
 N, K, TREES = 200, 8, 10
 
@@ -27,7 +27,7 @@ N, K, TREES = 200, 8, 10
 @pytest.fixture(autouse=True)
 def _one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool takes longer to start than so few fits."""
-    monkeypatch.setattr("mia_lightning.training.estimators.estimators.available_cores", lambda: 1)
+    monkeypatch.setattr(Making, "num_processes", 1)
 
 
 def given(task: str, D: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

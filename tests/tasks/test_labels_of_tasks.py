@@ -28,6 +28,8 @@ def test_numbers_may_be_of_any_type_and_stand_in_a_column() -> None:
     assert whole.class_names == ("value",)
     several = mia.make_population(X, np.random.default_rng(1).normal(size=(8, 2)), task=task, class_names=["a", "b"])
     assert several.label_N.shape == (8, 2)
+    large = mia.make_population(X, 2.0**30 * np.arange(8), task=task)  # each is a float32
+    assert large.label_N.tolist() == [2.0**30 * each for each in range(8)]
     assert several.num_classes == 2
 
 
@@ -45,6 +47,9 @@ def test_labels_are_bytes_of_0_and_1() -> None:
         ("regression", np.full(8, 2.5), ["value", "2.5"]),
         ("regression", np.array([1.0, np.nan, *range(6)]), ["record 1", "nan"]),
         ("regression", np.array([1.0, np.inf, *range(6)]), ["record 1", "inf"]),
+        ("regression", 1e9 + np.arange(8.0), ["float32", "1e+09"]),
+        ("regression", np.stack([np.arange(8.0), 1e9 + np.arange(8.0)], 1), ["float32", "1e+09"]),
+        ("regression", torch.arange(8) + 10**12, ["float32", "1e+12"]),
         ("regression", np.zeros((8, 2, 2)), ["(8, 2, 2)", "task=regression"]),
         ("multilabel", ON * [1, 0], ["label '1'", "never on"]),
         ("multilabel", ON | [1, 0], ["label '0'", "never off"]),

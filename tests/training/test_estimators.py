@@ -9,25 +9,36 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.ensemble import BaggingClassifier, ExtraTreesClassifier, GradientBoostingClassifier, RandomForestClassifier
+from sklearn.cluster import KMeans
+from sklearn.ensemble import (
+    BaggingClassifier,
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    StackingClassifier,
+)
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from slow_leaves import shares
 
 from mia_lightning.attacks.normal import step_of_votes
 from mia_lightning.datasets.form import Field, Form
-from mia_lightning.datasets.population import Population
+from mia_lightning.datasets.population import Population, make_population
 from mia_lightning.errors import InputError
+from mia_lightning.tasks import Regression
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.estimators.answers import HIDDEN, log_probabilities, way_of
 from mia_lightning.training.estimators.estimators import EstimatorModels, fit_estimators
 from mia_lightning.training.estimators.frames import Layout, RecordFiles
 from mia_lightning.training.estimators.leaves import structure_of
-from mia_lightning.training.estimators.making import Making, new_estimator, ready, seeded_alone
+from mia_lightning.training.estimators.making import Making, is_estimator, new_estimator, ready, seeded_alone
 
 
 def blobs(N: int = 120, C: int = 3, F: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -221,6 +232,28 @@ def test_boosting_of_other_libraries(library: str, tmp_path: Path, monkeypatch: 
     assert not any(tmp_path.iterdir()), "the library wrote files into the current folder"
 
 
+NOTHING_RANDOM: dict[str, dict[str, Any]] = {  # and no files
+    "catboost": {"boosting_type": "Plain", "bootstrap_type": "No", "random_strength": 0, "allow_writing_files": False}
+}
+
+
+@pytest.mark.parametrize("library", BOOSTING)
+def test_boosting_of_numbers_is_that_fitted_alone(library: str) -> None:
+    module = pytest.importorskip(library, reason=f"needs {library}: pip install {library}")
+    name, settings = BOOSTING[library]
+    kind = getattr(module, name.replace("Classifier", "Regressor"))
+    settings = settings | NOTHING_RANDOM.get(library, {})
+    x, _ = blobs()
+    value = (x[:, 0] + 0.1 * np.arange(len(x))).astype(np.float32)
+    people = make_population(x, value, task=Regression())
+    records = [torch.arange(0, 120, 2), torch.arange(1, 120, 2)]
+    models = fitted(kind(n_estimators=3, **settings), people=people, records=records)
+    found = models.observe(people).log_probability_KANC
+    for k, record_n in enumerate(records):
+        expected = kind(n_estimators=3, **settings).fit(x[record_n], value[record_n]).predict(x)
+        assert np.allclose(found[k, 0, :, 0], expected, rtol=1e-5)
+
+
 def test_a_model_is_a_function_of_seed_role_and_number_alone() -> None:
     forest = RandomForestClassifier(5)
     records = [torch.arange(0, 120, 2)] * 3
@@ -360,9 +393,13 @@ def test_an_estimator_without_classes_is_taken_where_its_columns_show_them() -> 
     [
         (lambda: 1 / 0, "ZeroDivisionError"),
         (5, "int"),
+        ("RandomForestClassifier", "target.estimator._target_=, such as sklearn.ensemble"),
         (lambda: object(), "object, which has no `fit`"),
         (StandardScaler, "StandardScaler, which has none of predict_proba"),
         (LinearRegression(), "LinearRegression, which predicts numbers"),
+        (KMeans(3), "KMeans, which learns nothing of labels; give a classifier"),
+        (GaussianMixture(3), "GaussianMixture, which learns nothing of labels"),
+        (make_pipeline(StandardScaler(), IsolationForest()), "Pipeline, which learns nothing of labels"),
     ],
 )
 def test_what_makes_no_classifier_is_refused(make: Any, named: str) -> None:
@@ -518,6 +555,35 @@ def test_a_file_that_is_lost_is_a_fit_more(tmp_path: Path) -> None:
     for fit in models._fits:
         Path(fit.path).unlink()
     assert torch.equal(models.observe(people.part(slice(0, 40))).log_probability_KANC, before)
+
+
+class WithoutNumbers(LogisticRegression):
+    def predict_proba(self, X: Any) -> Any:
+        return np.where(np.arange(len(X))[:, None] == 1, np.nan, super().predict_proba(X))
+
+
+class Leaves(LogisticRegression):
+    def fit(self, X: Any, y: Any) -> Any:
+        raise SystemExit(3)
+
+
+def test_an_estimator_does_not_end_the_process() -> None:
+    assert fitted(Leaves).failure == "SystemExit: 3"
+
+
+def test_answers_that_are_no_numbers_are_counted() -> None:
+    failure = fitted(WithoutNumbers).failure
+    assert failure is not None
+    assert "WithoutNumbers.predict_proba gives NaN or infinite numbers for 1 of 120 records" in failure
+
+
+def test_an_ensemble_whose_last_part_decides_how_it_answers() -> None:
+    parts = [("tree", DecisionTreeClassifier()), ("linear", LogisticRegression())]
+    assert is_estimator(StackingClassifier(parts))
+    models = fitted(StackingClassifier(parts, cv=2))
+    assert (models.failure, models.method) == (None, "predict_proba")
+    scores = fitted(StackingClassifier(parts, final_estimator=LinearSVC(), cv=2))
+    assert (scores.failure, scores.method) == (None, "decision_function")
 
 
 def test_a_fault_that_is_not_the_estimators_is_not_said_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

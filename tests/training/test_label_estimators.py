@@ -21,7 +21,7 @@ from sklearn.tree import DecisionTreeClassifier
 import mia_lightning as mia
 from mia_lightning.errors import InputError
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.estimators.answers import HIDDEN, SMALLEST
+from mia_lightning.training.estimators.answers import HIDDEN, SMALLEST, votes_of
 from mia_lightning.training.estimators.estimators import EstimatorModels, Making, fit_estimators
 from mia_lightning.training.estimators.frames import Layout
 from mia_lightning.training.estimators.label_answers import way_of_labels
@@ -246,3 +246,9 @@ def test_an_estimator_of_labels_has_learnt_or_has_not() -> None:
     for make in (forest, MultiOutputClassifier(LogisticRegression()), KNeighborsClassifier()):
         assert not is_fitted(make)
         assert is_fitted(make.fit(x, y))
+
+
+@pytest.mark.parametrize("inner", [LogisticRegression(), KNeighborsClassifier(5)])
+def test_a_wrapper_around_one_votes_as_that_does(inner: Any) -> None:
+    x, y = people().x_N.numpy(), people().label_N.long().numpy()[:, 0]
+    assert votes_of(OneVsRestClassifier(inner).fit(x, y), x).atoms == votes_of(inner.fit(x, y), x).atoms

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import KMeans
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -90,6 +91,7 @@ def test_predictions_that_are_no_numbers_are_said(make: Any, named: str) -> None
         (LogisticRegression, "numbers", "LogisticRegression, which predicts classes"),
         (make_pipeline(RandomForestClassifier()), "numbers", "Pipeline, which predicts classes"),
         (DecisionTreeRegressor, "classes", "DecisionTreeRegressor, which predicts numbers"),
+        (KMeans, "numbers", "KMeans, which learns nothing of labels; give a regressor"),
         (LogisticRegression, "labels", "records have several"),
     ],
 )

@@ -23,8 +23,15 @@ from mia_lightning.tasks.interface import Task
 ColumnNames = Annotated[Sequence[Name], FromList, Words("a list of names of columns")]
 
 
+_OF_GROUPS = ("group_column", "group_columns")
+
+
 def require(table: Columns, **named: str | Sequence[str] | None) -> set[str]:
-    """The columns that settings name, by these settings' names; a missing one is refused."""
+    """The columns that settings name, by these settings' names.
+
+    Raises:
+        InputError: one is missing, is named twice, or has two parts; columns of groups may have a second.
+    """
     found = [
         (setting, column)
         for setting, columns in named.items()
@@ -36,6 +43,16 @@ def require(table: Columns, **named: str | Sequence[str] | None) -> set[str]:
             raise InputError(
                 f"{table.place} has no column {column!r} among its {len(table.columns)} (near it: "
                 f"{', '.join(map(repr, near))}): set dataset.{setting} to {table.naming}"
+            )
+    part_of: dict[str, str] = {}
+    for setting, column in found:
+        other = part_of.setdefault(column, setting)
+        if found.count((setting, column)) > 1:
+            raise InputError(f"dataset.{setting} names {column!r} twice: name it once")
+        if other != setting and not {other, setting} & {*_OF_GROUPS}:
+            raise InputError(
+                f"dataset.{other} and dataset.{setting} both name the column {column!r} of {table.place}: give each a "
+                "column of its own"
             )
     return {column for _, column in found}
 
@@ -65,7 +82,7 @@ def listing_of_table(
     if task is None or task.has_classes:
         class_names, label_N = classes(table, label_column)
     else:
-        label_N = finite_numbers(table, label_column)
+        label_N = finite_numbers(table, label_column, is_feature=False)
     group_names, group_N = groups(table, groupings) if groupings else (None, None)
     return Listing(
         place=table.place,
@@ -75,7 +92,7 @@ def listing_of_table(
         member_N=None if member_column is None else truth(table, member_column),
         group_N=group_N,
         group_names=group_names,
-        weight_N=None if weight_column is None else finite_numbers(table, weight_column),
+        weight_N=None if weight_column is None else finite_numbers(table, weight_column, is_feature=False),
         task=task,
         remarks=about_numbered(class_names, f"column {label_column!r} of {table.file_name}"),
     )
@@ -189,11 +206,13 @@ def _spellings(values: Sequence[str], numbers: Sequence[float], what: str) -> di
     return spelling
 
 
-def finite_numbers(table: Columns, column: str) -> np.ndarray[Any, Any]:
+def finite_numbers(table: Columns, column: str, *, is_feature: bool = True) -> np.ndarray[Any, Any]:
     """float64 `[N]`; each is finite in float32, too."""
     try:
         values = table.numbers(column)
     except InputError as error:
+        if not is_feature:
+            raise
         raise InputError(f"{error}; {dropped([column])} leaves the column out") from None
     check_finite(table, column, values)
     return values

@@ -13,6 +13,8 @@ from mia_lightning.membership import Membership
 from mia_lightning.metrics.roc import auc
 from mia_lightning.run.scoring import AttackOutcome
 
+_SHOWN = 4  # attacks in a sentence
+
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicateFindings:
@@ -97,17 +99,27 @@ def _figures_without(
     *,
     them: str = "them",
 ) -> str:
-    """The AUC of each attack on the first target, with such records and without."""
+    """The AUC on the first target with such records and without, of the attacks on which they tell most."""
     scored_N = member_N | nonmember_N
     clean_N = scored_N & ~is_twin_N
     if not bool((clean_N & member_N).any()) or not bool((clean_N & nonmember_N).any()):
         return f"; nothing is left without {them}"
+    found = [(each.name, *_areas(each.score_TN[0], member_N, (clean_N, scored_N))) for each in outcomes]
+    others = ""
+    if len(found) > _SHOWN:
+        found.sort(key=lambda each: -abs(each[1] - each[2]))
+        differences = [abs(without - everywhere) for _, without, everywhere in found[_SHOWN:]]
+        others = f"; {len(differences)} others differ by at most {max(differences):.3f}"
     figures = [
-        f"{each.name} {auc(each.score_TN[0][clean_N], member_N[clean_N]):.3f} without {them}, "
-        f"{auc(each.score_TN[0][scored_N], member_N[scored_N]):.3f} with"
-        for each in outcomes
+        f"{name} {without:.3f} without {them}, {everywhere:.3f} with" for name, without, everywhere in found[:_SHOWN]
     ]
-    return f" (AUC of {'; '.join(figures)})"
+    return f" (AUC of {'; '.join(figures)}{others})"
+
+
+def _areas(score_N: Tensor, member_N: Tensor, of: tuple[Tensor, Tensor]) -> tuple[float, float]:
+    """The AUC on each of two parts of the records."""
+    first_N, second_N = of
+    return auc(score_N[first_N], member_N[first_N]), auc(score_N[second_N], member_N[second_N])
 
 
 def _twins(membership: Membership, group_N: Tensor) -> list[str]:

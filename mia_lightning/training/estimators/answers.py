@@ -148,7 +148,13 @@ def log_probabilities(estimator: Any, way: Way, x_B: Any, num_classes: int, know
         return log_BC.astype(np.float32)
     wide = given.astype(np.float64)
     share_Bc = _of_scores(wide) if way.method == "decision_function" else wide
-    if share_Bc.shape != (B, len(way.column_c)) or not np.isfinite(share_Bc).all() or (share_Bc < 0).any():
+    if share_Bc.shape == (B, len(way.column_c)) and not np.isfinite(share_Bc).all():
+        count = int((~np.isfinite(share_Bc)).any(1).sum())
+        raise InputError(
+            f"{name}.{way.method} gives NaN or infinite numbers for {count} of {B} records; change its parameters, or "
+            "leave these records out."
+        )
+    if share_Bc.shape != (B, len(way.column_c)) or (share_Bc < 0).any():
         raise InputError(
             f"{name}.{way.method} gives {given.dtype} of shape {list(given.shape)}, which is no distribution over its "
             f"{len(way.column_c)} classes; give a classifier with one label for each record."
@@ -220,6 +226,8 @@ def _votes_of(estimator: Any, x_B: Any) -> Votes:
     parts = getattr(estimator, "estimators_", None)
     if parts is None or not all(hasattr(part, "predict_proba") for part in parts):
         return Votes()
+    if len(parts) == 1 and not hasattr(parts[0], "tree_"):  # a wrapper around one, such as OneVsRest of two classes
+        return votes_of(parts[0], x_B)
     columns = getattr(estimator, "estimators_features_", [None] * len(parts))
     shares = [part.predict_proba(x_B if of is None else x_B[:, of]) for part, of in zip(parts, columns, strict=True)]
     is_mean = np.allclose(np.mean(shares, 0), estimator.predict_proba(x_B), atol=1e-6)

@@ -152,7 +152,7 @@ def _own_code() -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # it would end the process without a word
         raise InputError(f"{type(error).__name__}: {first_line(error)}") from error
 
 

@@ -95,8 +95,24 @@ class Making:
 
 def is_estimator(value: object) -> bool:
     """Whether it is an object, no class, that can be fitted and asked."""
-    answers = any(hasattr(value, method) for method in ANSWERS)
-    return not isinstance(value, type) and callable(getattr(value, "fit", None)) and answers
+    return not isinstance(value, type) and _fits_and_answers(value)
+
+
+def makes_estimator(value: object) -> bool:
+    """Whether it is a class of such objects."""
+    return isinstance(value, type) and _fits_and_answers(value)
+
+
+def _fits_and_answers(value: object) -> bool:
+    return callable(getattr(value, "fit", None)) and any(_will_have(value, method) for method in ANSWERS)
+
+
+def _will_have(value: object, method: str) -> bool:
+    """Whether it has a method, or may have it once it is fitted, as an ensemble that asks its fitted last part."""
+    if hasattr(value, method):
+        return True
+    is_known = _is_classifier(value) or _is_regressor(value)
+    return is_known and hasattr(type(value), method) and not hasattr(value, "steps")
 
 
 def is_fitted(estimator: object) -> bool:
@@ -117,6 +133,11 @@ def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
         InputError: it cannot be made, answers with something else, or lacks `fit` or an answer.
     """
     what = f"`estimator` {_name(make)}"
+    if isinstance(make, str):
+        raise InputError(
+            f"`estimator` is the text {make!r}; give an estimator or, on the command line, its class by "
+            "target.estimator._target_=, such as sklearn.ensemble.RandomForestClassifier."
+        )
     try:
         made = _cloned(make) if is_estimator(make) else make() if callable(make) else make
     except InputError:
@@ -130,7 +151,7 @@ def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
         raise InputError(
             f"{what} gives a {type(made).__name__}, which has no `fit`; give an estimator of scikit-learn."
         )
-    if not any(hasattr(made, method) for method in ANSWERS):
+    if not any(_will_have(made, method) for method in ANSWERS):
         raise InputError(
             f"{what} gives a {type(made).__name__}, which has none of {', '.join(ANSWERS)}; give a classifier."
         )
@@ -142,8 +163,11 @@ def new_estimator(make: Any, outputs: Outputs | None = "classes") -> Any:
 def _check_outputs(made: Any, outputs: Outputs, what: str) -> None:
     if outputs == "classes" and _is_regressor(made):
         raise InputError(f"{what}, which predicts numbers; give a classifier.")
-    if outputs == "numbers" and (_is_classifier(made) or not hasattr(made, "predict")):
+    if outputs == "numbers" and (_is_classifier(made) or not _will_have(made, "predict")):
         raise InputError(f"{what}, which predicts classes, and the records have numbers; give a regressor.")
+    if outputs in ("classes", "numbers") and _learns_without_labels(made):
+        kind = "classifier" if outputs == "classes" else "regressor"
+        raise InputError(f"{what}, which learns nothing of labels; give a {kind}.")
     if outputs == "labels" and not _takes_labels(made):
         raise InputError(
             f"{what}, which takes one label for each record, and the records have several; give a forest, a tree or "
@@ -307,6 +331,18 @@ def _is_classifier(estimator: Any) -> bool:
         return bool(is_classifier(estimator))
     except Exception:  # of another library, which has no tags
         return getattr(estimator, "_estimator_type", None) == "classifier"
+
+
+def _learns_without_labels(estimator: Any) -> bool:
+    """Whether it is one of scikit-learn's that groups records, estimates densities, or finds outliers."""
+    for _ in range(8):  # deep enough for any nesting in use
+        steps = getattr(estimator, "steps", None)
+        inner = steps[-1][1] if steps else getattr(estimator, "estimator", None)
+        if inner is None:
+            break
+        estimator = inner
+    is_of_sklearn = type(estimator).__module__.partition(".")[0] == "sklearn"
+    return is_of_sklearn and not _is_classifier(estimator) and not _is_regressor(estimator)
 
 
 def as_taken(estimator: Any, label_n: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

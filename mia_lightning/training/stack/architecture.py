@@ -217,7 +217,8 @@ def _made(make_network: MakeNetwork) -> nn.Module:
         raise about_call(error, make_network, "model", filled=("input_shape", "num_classes")) from error
     if not isinstance(network, nn.Module):
         raise InputError(
-            f"`model` made a {type(network).__name__}, not a torch.nn.Module; give a class or function that does."
+            f"`model` made a {type(network).__name__}, not a torch.nn.Module; give a class or function that does"
+            + (", and an estimator by `target`." if hasattr(network, "fit") else ".")
         )
     if isinstance(network, torch.jit.ScriptModule) or unwrapped(network) is not network:
         raise InputError(
