@@ -36,6 +36,7 @@ MEANT = {
     "mia_lightning.attacks.attack_p.FittedAttackP.score": "which records are the population",
     "mia_lightning.attacks.rmia._scores": "that the population is observed",
     "mia_lightning.attacks.ratio.Ratio.compared": "that the population is observed",
+    "mia_lightning.attacks.ratio.LogMeans.log_offline": "the logarithms of the constants of its line",
     "mia_lightning.attacks.thresholds.FittedByClass.score": "the thresholds of the classes",
     "mia_lightning.attacks.label_only.correct_views": "which of the views that were asked about",
     "mia_lightning.attacks.label_only.BoundaryLabelOnly.statistic": "the scales of the noise",
