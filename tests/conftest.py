@@ -20,6 +20,7 @@ import pytest
 import torch
 from command_line import call as call
 from compositions import _merged_once as _merged_once
+from hypothesis.internal.conjecture import providers
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -32,6 +33,8 @@ hypothesis.settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("steady")
+# It also draws the constants of all modules that are imported so far, which differ with the order of the tests.
+providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_collection_finish() -> None:

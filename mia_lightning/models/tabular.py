@@ -73,8 +73,9 @@ class Embedded(nn.Module):
         super().__init__()
         size_F = torch.tensor([*category_sizes], dtype=torch.int64)
         self.register_buffer("start", size_F.cumsum(0) - size_F)
-        self.register_buffer("is_known", torch.ones(int(size_F.sum()), dtype=torch.bool))
-        self.vectors = nn.Embedding(int(size_F.sum()), width)
+        num_codes = sum(category_sizes)
+        self.register_buffer("is_known", torch.ones(num_codes, dtype=torch.bool))
+        self.vectors = nn.Embedding(num_codes, width)
         with torch.no_grad():
             self.vectors.weight[self.start] = 0.0
 

@@ -21,7 +21,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast0, NotNegative, Text
 from mia_lightning.settings.words import Such, Words
-from mia_lightning.sweep.runs import SECONDS_TO_END, Outcome, Run, execute, lost
+from mia_lightning.sweep.runs import SECONDS_TO_END, Outcome, Run, digest_of, execute, lost
 
 # For a cluster that this process starts. The second is documented for Windows and macOS, and keeps a node on loopback:
 # it would run whatever it is sent over the network.
@@ -172,6 +172,7 @@ def _let_end(run: Run) -> None:
 def _cancel(ray: Any, under_way: _UnderWay) -> None:
     """End all tasks: the runs are told to end, have time to store what they have trained, and then are killed.
 
+    A run that is killed gets an outcome that says so.
     Tasks that have not begun find `stop` and end. Cancelling them would also cancel tasks that begin meanwhile, and
     interrupt those that wait for a run that is ending.
     """
@@ -183,6 +184,9 @@ def _cancel(ray: Any, under_way: _UnderWay) -> None:
         waiting = ray.wait(waiting, num_returns=len(waiting), timeout=SECONDS_BETWEEN_LOOKS)[1]
     for each in waiting:
         ray.cancel(each, force=True)
+        run, _ = under_way.tasks[each]
+        if digest_of(run.folder) is not None and Outcome.of(run.folder) is None:  # it had begun
+            lost(run, f"it was killed, since it had not ended {SECONDS_TO_END + 10:g} s after the sweep")
 
 
 @contextmanager

@@ -455,7 +455,7 @@ def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, wa
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
         process.send_signal(sent)
-        _, printed = process.communicate(timeout=120)
+        _, printed = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == code

@@ -244,7 +244,7 @@ def test_the_command_exits_with_2_where_it_is_not_installed(tmp_path: Path) -> N
         "main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "absent.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "absent.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""

@@ -122,7 +122,7 @@ def test_an_offline_run_is_uploaded_by_wandb_sync(report: AuditReport, server: S
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -49,7 +49,7 @@ def test_it_says_where_it_is_and_what_to_type_and_ends_cleanly(run_folder: Path,
         assert typed in words
     assert not any(word.startswith(("dataset.train_size", "save_models", "attack")) for word in words)
     process.send_signal(ending)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=300)
     assert (process.returncode, out, errors) == (0, "", "mia-serve: ended.\n")
     assert "hush" not in line
 

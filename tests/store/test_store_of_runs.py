@@ -132,7 +132,7 @@ def test_two_processes_that_need_one_stack_train_it_once(blobs: Population, stor
     processes = [context.Process(target=_race, args=given) for _ in range(2)]
     for process in processes:
         process.start()
-    (first, figures), (second, others) = (done.get(timeout=120) for _ in processes)
+    (first, figures), (second, others) = (done.get(timeout=300) for _ in processes)
     for process in processes:
         process.join()
     assert figures == others

@@ -22,12 +22,12 @@ def _started(*options: str) -> Iterator[Path]:
     with TemporaryDirectory(prefix="slurm_") as folder:
         try:
             start = [CLUSTER / "start", folder, *options]
-            started = subprocess.run(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+            started = subprocess.run(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
             if started.returncode != 0:
                 _give_up(f"it does not start here: {started.stdout.strip()}")
             yield Path(folder) / "slurm.conf"
         finally:
-            subprocess.run([CLUSTER / "stop", folder], timeout=60, check=False)
+            subprocess.run([CLUSTER / "stop", folder], timeout=300, check=False)
 
 
 def _give_up(reason: str) -> NoReturn:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 from mia_lightning.errors import InputError
 from mia_lightning.sweep import ray as module
 from mia_lightning.sweep.ray import Ray
-from mia_lightning.sweep.runs import Outcome, Run
+from mia_lightning.sweep.runs import Outcome, Run, begin
 from mia_lightning.terminal.exit_codes import LOST
 
 QUICK = ["logger=none", "shadow.count=4", "training.epochs=2", "attack=loss", "trainer.accelerator=cpu"]
@@ -89,7 +90,7 @@ def descendants(pid: int) -> set[int]:
 
 def wait_for(look: Callable[[], Found | None], process: subprocess.Popen[str] | None = None) -> Found:
     """What `look` finds, once it finds something; `process` must live until then."""
-    until = time.monotonic() + 90
+    until = time.monotonic() + 300
     while not (found := look()):
         assert time.monotonic() < until, "it did not happen"
         assert process is None or process.poll() is None, process.communicate()
@@ -98,16 +99,10 @@ def wait_for(look: Callable[[], Found | None], process: subprocess.Popen[str] | 
 
 
 def trained_by(folder: Path) -> int | None:
-    """The process of the run in `folder`, once it trains: Lightning handles SIGTERM then."""
-    for pid, (_, line) in processes().items():
-        if f"hydra.run.dir='{folder}'" in line:
-            try:
-                status = Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                return None
-            caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)
-            return pid if caught >> (signal.SIGTERM - 1) & 1 else None
-    return None
+    """The process of the run in `folder`, once all is imported and it prepares or trains."""
+    if not (folder / "config.yaml").exists():
+        return None
+    return next((pid for pid, (_, line) in processes().items() if f"hydra.run.dir='{folder}'" in line), None)
 
 
 def codes(folder: Path) -> list[int]:
@@ -184,7 +179,7 @@ class TestWithRay:
         wait_for(lambda: trained_by(tmp_path / "sweep" / "0"), process)
         below = descendants(process.pid)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=300)
         assert process.returncode == code, errors + output
         assert "Traceback" not in errors
         outcome = Outcome.of(tmp_path / "sweep" / "0")
@@ -213,7 +208,7 @@ class TestWithRay:
         self, arguments: list[str], parts: list[str], start: Start, tmp_path: Path
     ) -> None:
         process = start("seed=0,1", *arguments)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 2
         assert "Traceback" not in errors
         (sentence,) = [line for line in errors.splitlines() if line.startswith("mia-lightning: ")]
@@ -335,6 +330,35 @@ def test_the_last_word_of_a_run_does_not_come_after_that_on_its_loss(
     assert Outcome.of(folder) == Outcome(
         exit_code=LOST, reason="its Ray worker died; it was tried once (hydra.launcher.retries=0)"
     )
+
+
+def test_a_run_that_does_not_end_with_its_sweep_is_killed_and_has_an_outcome(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those that had not begun, or have ended meanwhile, get no other outcome."""
+    runs = [a_run(tmp_path, number) for number in range(3)]
+    for run in runs[:2]:
+        run.folder.mkdir()
+        begin(run)
+    Outcome(exit_code=143, reason="terminated").keep(runs[1].folder)
+    cancelled = []
+
+    class Stuck(FakeRay):
+        def wait(self, tasks: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+            return [], tasks
+
+        def cancel(self, task: Any, *, force: bool) -> None:
+            cancelled.append((task, force))
+
+    monkeypatch.setattr(module, "SECONDS_TO_END", -10.0)
+    under_way = SimpleNamespace(stop=tmp_path / "stop", tasks={run.number: (run, 1) for run in runs})
+    module._cancel(Stuck([]), under_way)
+    assert cancelled == [(0, True), (1, True), (2, True)]
+    outcomes = [Outcome.of(run.folder) for run in runs]
+    assert outcomes[0] is not None
+    assert outcomes[0].exit_code == LOST
+    assert outcomes[1:] == [Outcome(exit_code=143, reason="terminated"), None]
+    assert not runs[2].folder.exists()
 
 
 def test_a_worker_that_dies_after_its_run_had_ended_costs_nothing(

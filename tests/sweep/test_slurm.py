@@ -76,17 +76,17 @@ class Cluster:
         return self.end(self.start(*arguments))
 
     def end(self, client: subprocess.Popen[str]) -> tuple[int, str]:
-        printed, _ = client.communicate(timeout=150)
+        printed, _ = client.communicate(timeout=300)
         return client.returncode, printed
 
     def wait_for(self, *files: str) -> None:
-        latest = time.monotonic() + 120
+        latest = time.monotonic() + 300
         while missing := [name for name in files if not (self.folder / name).exists()]:
             assert time.monotonic() < latest, f"{missing}\n{self.ask('squeue', '--states=all')}"
             time.sleep(0.1)
 
     def ask(self, *command: str) -> str:
-        answer = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=20, check=True)
+        answer = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=120, check=True)
         return answer.stdout
 
     def queued(self) -> list[str]:
@@ -287,7 +287,7 @@ def test_what_the_page_says_to_type_can_be_typed(tmp_path: Path) -> None:
                 ["bash", "-euc", script], cwd=root, capture_output=True, text=True, timeout=300, check=False
             )
         finally:
-            subprocess.run([root / "tests" / "cluster" / "stop", folder], timeout=60, check=False)
+            subprocess.run([root / "tests" / "cluster" / "stop", folder], timeout=120, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert len(list((tmp_path / "sweep").glob("*/report.json"))) == 3
 

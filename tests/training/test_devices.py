@@ -511,7 +511,7 @@ def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # which a killed process cannot clear
     command = [sys.executable, str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
-        said, _ = run.communicate(timeout=120)  # to the end of the pipe, which is open while any of them lives
+        said, _ = run.communicate(timeout=300)  # to the end of the pipe, which is open while any of them lives
     assert run.returncode == -signal.SIGKILL
     assert said.strip()
 
@@ -532,6 +532,6 @@ train_by(own)
 @pytest.mark.slow
 def test_what_other_processes_cannot_import_is_one_sentence() -> None:
     code = NOTEBOOK.format(folders=FOLDERS)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert "InputError: The processes of several `trainer.devices` cannot import what they are to train" in run.stderr
     assert "define it in a module rather than in a notebook" in run.stderr

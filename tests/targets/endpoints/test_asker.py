@@ -290,7 +290,7 @@ class Slow(Scripted):
     def ask(self, x_B):
         if self.calls >= 3:
             print("slow", flush=True)
-            time.sleep(60)
+            time.sleep(600)
         return super().ask(x_B)
 one = asker(Slow(), batch_size=2, concurrency={concurrency}, responses={folder!r})
 try:
@@ -309,7 +309,7 @@ def test_a_run_that_is_ended_in_the_middle_asks_only_for_what_is_missing(kind: s
     for _ in range(3):
         assert process.stdout.readline() == "slow\n"
     os.kill(process.pid, signal.SIGINT if kind == "interrupt" else signal.SIGKILL)
-    rest, _ = process.communicate(timeout=20)  # requests would take a minute
+    rest, _ = process.communicate(timeout=300)  # requests would take ten minutes
     assert rest == ("interrupted\n" if kind == "interrupt" else "")
     endpoint = Scripted()
     one = asker(endpoint, batch_size=2, responses=tmp_path)

@@ -351,7 +351,7 @@ def test_a_process_waits_for_another_that_asks_the_same_model(tmp_path: Path) ->
     with responses.alone():
         assert responses.kept([b"x" * 20]) == {b"x" * 20: "answered meanwhile"}
     responses.close()
-    other.communicate(timeout=20)
+    other.communicate(timeout=300)
     assert said == ["Another run is asking the same model; its answers will serve this one, too."]
 
 
