@@ -49,6 +49,7 @@ class TaskSection(Section):
     utility: str = "accuracy"  # what train_accuracy and test_accuracy are
     stratum: str = "class"  # what per_class is about
     strata_name: str = "classes"
+    stratum_utility: str | None = None  # what the accuracies of a part are, where that is not `utility`
     seen: str = "all probabilities"  # of an answer
 
 

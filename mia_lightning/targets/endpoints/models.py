@@ -88,6 +88,9 @@ class EndpointTarget(Target):
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         return models if self.asking.repairs else None
 
+    def names_classes(self, class_names: Sequence[str]) -> bool:
+        return self.asking.classes is not None
+
     def class_mend(self, class_names: Sequence[str], order: Sequence[int]) -> str:
         own = class_names if self.asking.classes is None else self.asking.classes
         classes = [class_names[order[class_names.index(name)]] for name in own]
