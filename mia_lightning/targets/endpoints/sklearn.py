@@ -66,6 +66,10 @@ class Sklearn(EndpointTarget):
         return self.normalised
 
     @property
+    def takes_gaps(self) -> bool:
+        return True
+
+    @property
     def own_kind(self) -> Making | None:
         """Clones of it; None where it is no estimator that can be cloned."""
         fitted = self._fitted
