@@ -16,7 +16,7 @@ from mia_lightning.models.tabular import Tabular
 from mia_lightning.models.takes import Takes
 from mia_lightning.models.text_cnn import TextCNN
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+ARCHITECTURES: dict[str, type[nn.Module]] = {
     "audio_cnn": AudioCNN,
     "cnn": CNN,
     "mlp": MLP,
@@ -44,6 +44,12 @@ def fitting(form: Form) -> str | None:
         "numeric": "tabular" if of_table else "mlp",
     }
     return by_kind.get(kinds.pop())
+
+
+def path_of(name: str) -> str:
+    """The path of an architecture of `ARCHITECTURES`, as a configuration names it."""
+    made = ARCHITECTURES[name]
+    return f"{made.__module__}.{made.__qualname__}"
 
 
 def chosen_for(population: Population) -> tuple[str, str]:
