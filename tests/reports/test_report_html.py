@@ -259,7 +259,7 @@ def rendered(report: AuditReport, shape: tuple[int, ...], form: tuple[FieldSecti
 
 
 def page_of(report: AuditReport) -> str:
-    return html_page(report, attack_curves(report))
+    return html_page(report, {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks})
 
 
 def test_the_utility_of_a_label_is_not_the_mean_of_all(report: AuditReport) -> None:
