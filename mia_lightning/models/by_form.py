@@ -69,6 +69,10 @@ def chosen_for(population: Population) -> tuple[str, str]:
     return name, f"`model` is not set: it is {name}, which fits records that are {population.form.words}."
 
 
+OF_NUMBERS = ("num_numeric", "category_sizes")
+"""What is known of records without a form: all of their entries are numbers."""
+
+
 def check_takes(make: Callable[..., object], made: Any, told: Collection[str], population: Population) -> None:
     """Refuse records that an architecture of this package does not take; of others nothing is known.
 
@@ -101,5 +105,5 @@ def check_takes(make: Callable[..., object], made: Any, told: Collection[str], p
 def _is_told(make: Callable[..., object], told: Collection[str]) -> bool:
     """Whether all is set that the form of records would say."""
     parameters = inspect.signature(make).parameters.values()
-    needed = {each.name for each in parameters if each.default is each.empty} - {"input_shape", "num_classes"}
-    return needed <= set(told)
+    needed = {each.name for each in parameters if each.default is each.empty} - {"num_classes"}
+    return needed <= {*told, "input_shape", *OF_NUMBERS}

@@ -95,9 +95,9 @@ class Embedded(nn.Module):
 class Tabular(nn.Module):
     """Embeddings of categories beside standardised numbers, through fully connected layers; logits `[B, C]`.
 
-    A record is one tensor or several, of any names, in the order of their form: those of floating point are numbers, the
-    others codes. What it takes from records, the scale of numbers and which categories are known, it takes from its own training
-    records and from no others (`fit_to`).
+    A record is one tensor or several, of any names, in the order of their form: those of floating point are numbers,
+    the others codes. What it takes from records, the scale of numbers and which categories are known, it takes from its
+    own training records and from no others (`fit_to`).
 
     Args:
         num_numeric: numbers in a record; NaN stands for one that is missing.

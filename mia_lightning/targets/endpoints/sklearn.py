@@ -94,7 +94,9 @@ class Sklearn(EndpointTarget):
         classes = np.asarray(getattr(self._fitted, "classes_", ()), dtype=object).tolist()
         is_named = self.asking.labels != "places" and bool(classes) and not any(map(np.ndim, classes))
         known = ClassNames(class_names)
-        return super().names_classes(class_names) or (is_named and all(known.find(each) is not None for each in classes))
+        return super().names_classes(class_names) or (
+            is_named and all(known.find(each) is not None for each in classes)
+        )
 
     def structures(
         self, models: Models, population: Population, membership: Membership

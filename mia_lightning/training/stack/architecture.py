@@ -1,6 +1,7 @@
 """Inspect an architecture once, on a few records, before anything expensive starts."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from mia_lightning.datasets.form import Records, each_of, first_few, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
-from mia_lightning.models.by_form import check_takes
+from mia_lightning.models.by_form import OF_NUMBERS, check_takes
 from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.free_nodes import about_call
@@ -158,7 +159,8 @@ def bind_form(make: Callable[..., nn.Module], population: Population) -> MakeNet
     check_takes(make, made, told, population)
     form = population.form
     if form is None:
-        return bind_shapes(make, population.input_shape, population.num_classes)
+        of_numbers = dict(zip(OF_NUMBERS, (math.prod(population.input_shape), ()), strict=True))
+        return bind_shapes(make, population.input_shape, population.num_classes, of_numbers)
     return bind_shapes(make, form.seen_shape, population.num_classes, form.parameters())
 
 
