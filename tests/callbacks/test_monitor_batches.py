@@ -8,11 +8,7 @@ import torch
 from lit_project import Lit, loaders, made, records, trainer
 from refused_fits import NeverTrains, refused
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import mia_lightning as mia
 

@@ -11,10 +11,7 @@ from given_setup import given_setup
 from lit_project import Lit, loaders, made, records, trainer
 from refused_fits import plain, refused
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    TensorDataset,
-)
+from torch.utils.data import DataLoader, TensorDataset
 
 import mia_lightning as mia
 from mia_lightning.callbacks.look import look_at
