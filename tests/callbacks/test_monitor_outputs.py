@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mia_lightning as mia
-from mia_lightning.callbacks.look import look_at
+from mia_lightning.callbacks.look import look_at, of_classes
 from mia_lightning.targets.existing import Existing
 
 
@@ -242,9 +242,8 @@ def test_a_look_reads_a_module_as_an_audit_does(tmp_path: Path, cls: type[Lit], 
     models = Existing(network=module.cpu()).obtain(given_setup(population))
     log_NC = models.observe(population).log_probability_KANC[0, 0]
     score_N = log_NC.gather(1, label_N[:, None])[:, 0]
-    expected = look_at(
-        score_N.double(), log_NC.argmax(1) == label_N, label_N, torch.arange(len(label_N)) < 200, epoch=2, step=30
-    )
+    is_member_N = torch.arange(len(label_N)) < 200
+    expected = look_at(of_classes(score_N.double(), log_NC.argmax(1) == label_N, label_N, is_member_N))
     own = models.architecture
     is_log = "log_probabilities" if own.gives_log_probabilities else "logits"
     assert monitor._reading.form == ("probabilities" if own.gives_probabilities else is_log)
