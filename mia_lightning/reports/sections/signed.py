@@ -129,9 +129,9 @@ def _against(report: AuditReport) -> list[str]:
     )
     if report.structure is None and not has_trials(report):
         said.append(
-            "What each remedy would do to leakage and "
-            f"{report.task.utility}, this command says, which trains the same recipe with and without it: "
-            "`mia-lightning experiment=remedies` with your other settings (in Python: `mia.try_remedies(audit)`)."
+            f"To see what each remedy would do to leakage and {report.task.utility}, train the same recipe with and "
+            "without it: `mia-lightning experiment=remedies` with your other settings (in Python: "
+            "`mia.try_remedies(audit)`)."
         )
     attack = strongest(report)
     assert attack is not None
