@@ -1,6 +1,7 @@
 """One look: how far a model's losses give its training records away, beside how far it overfits."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -106,7 +107,7 @@ class Seen:
     score_N: Tensor
     is_member_N: Tensor
     of_SN: Tensor
-    overfit: dict[str, float | None]
+    overfit: Mapping[str, Any]
 
 
 def of_classes(score_N: Tensor, is_correct_N: Tensor, label_N: Tensor, is_member_N: Tensor) -> Seen:
