@@ -1,4 +1,4 @@
-"""Float32 is multiplied as the settings say, by whichever of torch's interfaces the caller has asked for something else."""
+"""Float32 is multiplied as the settings say, whichever interface of torch the caller has used to ask for another."""
 
 from collections.abc import Callable, Iterator
 

@@ -37,7 +37,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 def failure(pieces: Callable[[bytes], Iterable[bytes]]) -> Exception:
     """What the client raises."""
     with RawServer(pieces) as server:
-        client = HttpClient(server.url, timeout=10.0, authorise=lambda: {"X-Key": SECRET})
+        client = HttpClient(server.url, timeout=300.0, authorise=lambda: {"X-Key": SECRET})
         with pytest.raises((TryAgainError, InputError)) as failed:
             client.post("/", b"{}")
         client.close()
