@@ -1,7 +1,7 @@
 """Processes that are forked from a warm one and killed without warning, at a moment that a seed decides.
 
-A moment is one of what a process has computed, or a call (of Python or of C) among all those of a phase, so that a busy machine changes
-nothing. Everything is imported once, before the first fork, with a single thread.
+A moment is one of what a process has computed, or a call (of Python or of C) among all those of a phase, so that a busy
+machine changes nothing. Everything is imported once, before the first fork, with a single thread.
 """
 
 import math
@@ -64,9 +64,7 @@ def _count_calls(frame: Any, event: str, argument: Any) -> None:
 
 
 def run(work: Callable[[], object], seconds: float = math.inf) -> str | None:
-    """The phase in which the work was killed, at the latest when it has computed for so many seconds; None where it came
-    to its end.
-    """
+    """The phase in which the work was killed, at the latest after so many seconds of computing; None for its end."""
     for i in range(len(state)):
         state[i] = 0
     process = os.fork()

@@ -3,9 +3,9 @@
     python tests/killed_runs.py FOLDER SEEDS
 
 For each seed an audit starts in a folder and a store of its own, is killed without warning at a moment that the seed
-decides, and is started again until it ends. Odd seeds kill by what the audit has computed, at any time; even ones while the audit trains,
-writes or scores, at a call (of Python or of C) that the seed draws among all those of the phase, so that a busy machine
-changes nothing. Everything is imported once, before the first fork, with a single thread.
+decides, and is started again until it ends. Odd seeds kill by what the audit has computed, at any time; even ones while
+the audit trains, writes or scores, at a call (of Python or of C) that the seed draws among all those of the phase, so
+that a busy machine changes nothing. Everything is imported once, before the first fork, with a single thread.
 """
 
 import json
