@@ -162,12 +162,11 @@ def test_a_body_that_is_too_long_is_not_read_to_its_end(
 def test_a_server_that_is_not_there_was_not_asked() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    client = HttpClient(f"http://127.0.0.1:{port}", timeout=300)
-    with pytest.raises(TryAgainError, match="no connection") as failure:
-        client.get("/")
-    assert not failure.value.was_asked
-    client.close()
+        client = HttpClient(f"http://127.0.0.1:{free.getsockname()[1]}", timeout=300)
+        with pytest.raises(TryAgainError, match="no connection") as failure:
+            client.get("/")
+        assert not failure.value.was_asked
+        client.close()
 
 
 class Raw:
