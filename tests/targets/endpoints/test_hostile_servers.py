@@ -125,7 +125,7 @@ def test_the_limit_of_time_is_that_of_the_whole_request(first: bytes, more: byte
 
 def silence(server: RawServer) -> Iterator[bytes]:
     """Until the block ends."""
-    server.ended.wait(20)
+    server.ended.wait(300)
     return iter(())
 
 
