@@ -13,7 +13,7 @@ from torch import Tensor
 from mia_lightning.attacks.statistics import correctness, log_confidence
 from mia_lightning.callbacks.look import Look, look_at, of_classes, of_task, scores_of
 from mia_lightning.callbacks.records import RecordSample
-from mia_lightning.datasets.labels import as_labels
+from mia_lightning.datasets.arrays import as_tensor
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
@@ -319,12 +319,14 @@ def _check(output: Any, label_B: Any, module: Any) -> None:
 
 
 def _without_classes(label_B: Any, task: Task) -> Tensor:
-    """Labels `[B, X]`, a column for each label or number.
+    """Labels `[B, X]`, a column for each label or number; how far those of one batch vary says nothing of all.
 
     Raises:
         InputError: they are none of the task.
     """
-    label_BX = as_labels(label_B, None, "monitor", task).label_N
+    assert task.reading is not None, "a task without classes reads its labels"
+    what = "label of population 'monitor'"
+    label_BX = task.reading.read(as_tensor(label_B, what), what)
     return label_BX.reshape(len(label_BX), -1).cpu()
 
 

@@ -15,11 +15,11 @@ from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
 from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
+from mia_lightning.training.precision import float32_products
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
-from mia_lightning.training.trainer import float32_products
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24

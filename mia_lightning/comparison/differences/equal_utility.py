@@ -10,6 +10,7 @@ from mia_lightning.comparison.differences.utility import RIGHT
 from mia_lightning.comparison.differences.verdicts import signed
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.equal_utility import FEWEST_STRENGTHS, AtEqualUtility, Strength, at_equal_utility
+from mia_lightning.reports.rows import ACCURACY
 from mia_lightning.reports.words import NBSP
 
 
@@ -23,10 +24,16 @@ def compare_at_equal_utility(
         attack: the name of one; it may be left out where one was run beside `gap`.
 
     Raises:
-        InputError: not two recipes with three strengths each, runs that do not say which records a target answers
-            right, other targets at one strength than at another, or as `compare_sides`.
+        InputError: not two recipes with three strengths each, a task whose utility is no accuracy, runs that do not say
+            which records a target answers right, other targets at one strength than at another, or as `compare_sides`.
     """
     check_sides(sides)
+    utility = sides[0].report.task.utility
+    if utility != ACCURACY:
+        raise InputError(
+            f"{sides[0].name} has the task {sides[0].report.task.name}, whose utility is {utility}, and curves over "
+            "utility are drawn for accuracy alone; leave --equal-utility out."
+        )
     recipes: dict[str, list[Side]] = {}
     for side in sides:
         value = setting_of(side, by)
