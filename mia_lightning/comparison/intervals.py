@@ -61,7 +61,7 @@ def independent(one: Variant, other: Variant, attack: str, figure: str) -> float
 def matched(first: Numbers, second: Numbers, correlation: float) -> Numbers:
     """The draws `second` in an order in which they go with those of `first`; as they are without a correlation.
 
-    Both keep their distributions; their ranks are those of normal numbers with this correlation (Iman and Conover 1982).
+    Both keep their distributions, with the ranks of normal numbers with this correlation (Iman and Conover 1982).
 
     Args:
         first, second: as many of each.

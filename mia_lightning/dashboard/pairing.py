@@ -1,7 +1,8 @@
 """How much the figures of two runs go together over the records that they share: what pairs their difference.
 
-The influence of a record on a figure is its derivative by the weight of the record; the products of those on two figures,
-summed over shared records, are their covariance. As `metrics.intervals.influence`, of one target each, without torch.
+The influence of a record on a figure is its derivative by the weight of the record; the products of those on two
+figures, summed over shared records, are their covariance. As `metrics.intervals.influence`, of one target each, without
+torch.
 """
 
 from collections.abc import Sequence
@@ -25,8 +26,8 @@ TRIALS = "one_canary"  # a plan of trials, which are one record
 
 
 def pairs_of(runs: Sequence[tuple[RunRow, Path]], attacks: Sequence[str]) -> list[dict[str, Any]]:
-    """For each data set and attack: `attack` and `runs`, both by place, and of each figure the correlations of every run
-    with those before it, one run after another.
+    """For each data set and attack: `attack` and `runs`, both by place, and for each figure the correlations of every
+    run with those before it, one run after another.
 
     Runs of one target each count, on data sets with 2 to `MOST_RUNS` of them. What cannot be read is left out.
     """

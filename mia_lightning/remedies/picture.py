@@ -20,7 +20,7 @@ def remedies_png(report: RemedyReport) -> bytes:
 
 
 def remedies_plot(report: RemedyReport) -> Plot:
-    """A line for each remedy that was measured; its name stands at its strongest strength in sight, if there is room."""
+    """A line for each remedy that was measured, with its name at its strongest strength in sight, if there is room."""
     start = _point(report.nothing.utility, report.nothing.auc)
     data: list[Plot] = []
     ends: list[tuple[Point, str]] = [(start, "doing nothing")]

@@ -75,7 +75,7 @@ def left_out(signal: np.ndarray, member: np.ndarray, *, is_online: bool) -> torc
 def test_paired_differences_of_tprs_hold_the_truth(
     groups: int, width: int, is_null: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 100 populations at the design of the benchmark; the truth is 0, or the mean. At least 95 % less four errors."""
+    """Of 100 populations at the design of the benchmark; the truth is 0, or the mean. 95 % less four errors."""
     few_shadows = imported("few_shadows", monkeypatch)
     random, found = np.random.default_rng([17, groups, is_null]), []
     for _ in range(100):

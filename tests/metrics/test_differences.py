@@ -137,7 +137,9 @@ def test_influences_on_counts_are_those_of_the_rates_behind_them(name: str) -> N
         flagged = score > 0.5
         tpr, fpr = (np.average(flagged[kind], weights=counts[kind]) for kind in (member, ~member))
         found, alarms = 300 * tpr, 600 * fpr
-        return float({"accuracy": (found + 600 - alarms) / 900, "precision": found / (found + alarms), "recall": tpr}[name])
+        return float(
+            {"accuracy": (found + 600 - alarms) / 900, "precision": found / (found + alarms), "recall": tpr}[name]
+        )
 
     found = influence(name, observed(score, member))
     assert float(found.value_T[0]) == pytest.approx(value(np.ones(900)))

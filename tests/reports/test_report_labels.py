@@ -22,9 +22,7 @@ def test_labels_hide_no_mark_and_no_label_and_stay_in_the_frame() -> None:
         for place, (left, right, height) in enumerate(boxes):
             for other_left, other_right, other_height in boxes[:place]:
                 assert right <= other_left + 0.03 or other_right <= left + 0.03 or abs(height - other_height) > 0.03
-            hidden = [
-                (x, y) for x, y in marks if left + 0.03 < x < right - 0.03 and abs(y - height) < 0.02
-            ]
+            hidden = [(x, y) for x, y in marks if left + 0.03 < x < right - 0.03 and abs(y - height) < 0.02]
             assert hidden == []
 
 

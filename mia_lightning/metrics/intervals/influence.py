@@ -71,8 +71,8 @@ class Influence:
 
 
 def influence(name: str, seen: Observed) -> Influence:
-    """The influences on a figure: `auc`, `advantage`, `precision_balanced`, `tpr_at_fpr_<rate>`, or, for as many members
-    and non-members as there are, `accuracy`, `precision` or `recall`.
+    """The influences on a figure: `auc`, `advantage`, `precision_balanced`, `tpr_at_fpr_<rate>`, or, for as many
+    members and non-members as there are, `accuracy`, `precision` or `recall`.
 
     The squares of the influences on the AUC add up to `areas.delong`, whose placements these are.
     """
