@@ -8,7 +8,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from mia_lightning.membership import Membership
-from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS
+from mia_lightning.metrics.figures import NEW_TRAININGS, THESE_MODELS, Figure
 from mia_lightning.metrics.over_targets import target_figures
 from mia_lightning.reports.schema import AttackSection
 from mia_lightning.reports.sections.knowledge import knowledge_sections
@@ -71,11 +71,14 @@ def test_over_targets_it_is_no_shorter_than_that_of_a_paired_t_test() -> None:
 
 def test_without_limits_the_reason_is_there() -> None:
     membership, outcomes, sections = made(1, (0.5, 0.5))
-    same = replace(outcomes[0], name="loss")
-    (found,) = knowledge_sections([(sections[0], sections[0].model_copy(update={"name": "loss"}))],
-                                  [outcomes[0], same], membership)  # fmt: skip
-    gain = found.gains["auc"]
-    assert (gain.value, gain.low, gain.interval.startswith("none: ")) == (0.0, None, True)
+    undefined = Figure(value=None, n=0, reason="nothing is flagged")
+    without = sections[0].model_copy(
+        update={"overall": sections[0].overall.model_copy(update={"advantage": undefined})}
+    )
+    (found,) = knowledge_sections([(without, sections[1])], outcomes, membership)
+    gain = found.gains["advantage"]
+    assert (gain.value, gain.low, gain.high) == (None, None, None)
+    assert gain.interval == "none: nothing is flagged"
 
 
 def test_trials_of_one_canary_and_runs_without_pairs_have_none() -> None:
