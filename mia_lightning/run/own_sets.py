@@ -22,7 +22,9 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
         InputError: the sets say who the members are, and there is no held-out set.
     """
     population, origin = audit.population, audit.population.origin
-    if population.label_map is not None and not audit.attacked.is_trained_here:
+    target = audit.attacked
+    is_open = not (target.is_trained_here or target.names_classes(population.class_names))
+    if population.label_map is not None and is_open:
         stages.remark(
             "The target is trained already, and its outputs are taken for the classes in the order "
             f"{in_order(population.class_names)}: if it was trained with these labels as class numbers, or in another "

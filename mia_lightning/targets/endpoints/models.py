@@ -66,15 +66,29 @@ class EndpointTarget(Target):
     takes_named: ClassVar[bool] = False
     """Whether it can be sent records of several named tensors."""
 
+    @property
+    def takes_gaps(self) -> bool:
+        """Whether it can be sent NaN for a number that is missing."""
+        return False
+
     def check_records(self, setup: Setup) -> None:
         """Refuse records that cannot be sent.
 
         Raises:
-            InputError: they are several tensors, and the protocol has one.
+            InputError: they are several tensors, and the protocol has one; or they lack numbers, which it cannot say.
         """
-        if setup.population.form is not None and not self.takes_named:
-            setup.population.form.check_one(
+        form, name = setup.population.form, setup.population.name
+        if form is None:
+            return
+        if not self.takes_named:
+            form.check_one(
                 "This `target`", "use target=open_inference, which sends several, or the answers by target=predictions"
+            )
+        lacking = None if self.takes_gaps else form.lacking(setup.population.x_N)
+        if lacking is not None:
+            raise InputError(
+                f"Records of {name} have gaps (NaN) in their {lacking.words}, which JSON cannot send; fill them in, or "
+                "give the answers by target=predictions."
             )
 
     def known_kind(self, endpoint: Endpoint) -> ModelKind:
@@ -87,6 +101,9 @@ class EndpointTarget(Target):
 
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         return models if self.asking.repairs else None
+
+    def names_classes(self, class_names: Sequence[str]) -> bool:
+        return self.asking.classes is not None
 
     def class_mend(self, class_names: Sequence[str], order: Sequence[int]) -> str:
         own = class_names if self.asking.classes is None else self.asking.classes
