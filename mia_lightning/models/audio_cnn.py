@@ -88,6 +88,8 @@ class AudioCNN(nn.Sequential):
         dropout: before the last layer.
     """
 
+    computed_once = "log_mel"  # `ComputesOnce`: training computes the spectrogram of a record once
+
     @checked("model")
     def __init__(
         self,
