@@ -91,6 +91,7 @@ class AudioCNN(nn.Sequential):
     """
 
     takes_records: ClassVar[Takes] = RECORDINGS
+    computed_once = "log_mel"  # `ComputesOnce`: training computes the spectrogram of a record once
 
     @checked("model")
     def __init__(

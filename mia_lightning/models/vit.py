@@ -11,10 +11,6 @@ from mia_lightning.models.takes import IMAGES, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1, Size
 
-_NEVER = (
-    -1e30
-)  # the score of a token that is not attended to: finite, so that a record without a real token gives numbers
-
 
 class VisionTransformer(nn.Module):
     """Pre-norm encoder blocks on patches, and the mean of their outputs; logits `[B, C]`.

@@ -91,6 +91,7 @@ class RunRow(_Columns):
     created: str = _at("run.created")  # ISO 8601, UTC
     seed: int = _at("run.seed")
     dataset: str = _at("dataset.name")
+    fingerprint: str | None = _at("dataset.fingerprint", default=None)  # of its records and labels
     num_records: int = _at("dataset.num_records")  # of the data set
     num_classes: int = _at("dataset.num_classes")
     trust: str | None = _at("trust.verdict", default=None)  # void, unconfirmed, sound or not checked
@@ -128,7 +129,7 @@ class RunRow(_Columns):
 
     def rows(self) -> list[Row]:
         """A flat row for each attack; one without an attack for a run that has none."""
-        nested = {"attacks", "figures", "seconds", "config", "trust", "understated", "broken"}
+        nested = {"attacks", "figures", "seconds", "config", "trust", "understated", "broken", "fingerprint"}
         shared = self.model_dump(exclude=nested) | {"doubt": self.doubt}
         rows = [
             shared | attack.model_dump(exclude=nested) | with_limits(attack.figures, attack.figures)

@@ -332,6 +332,24 @@ class AttackSection(Section):
     vulnerability: VulnerabilitySection | None = None  # null where no record is in one target and out of another
 
 
+class GainSection(Section):
+    """A figure with the knowledge of the defence less that without, and the limits of its paired 95 % interval."""
+
+    value: float | None  # null where one of both is undefined
+    low: float | None
+    high: float | None
+    interval: str  # how the limits were found, or "none: " and why there are none
+
+
+class KnowledgeSection(Section):
+    """What an attacker gains by knowing the defence."""
+
+    attack: str  # by who knows it
+    less: str  # the same by who does not
+    estimand: str  # what the intervals are about
+    gains: dict[str, GainSection]  # auc, advantage
+
+
 class AuditReport(Section):
     """What an audit found: the content of `report.json`, with the raw scores beside it.
 
@@ -358,6 +376,7 @@ class AuditReport(Section):
     structure: StructureSection | None = None  # null for a target that is no estimator
     gate: GateSection | None = None  # null without one
     attacks: tuple[AttackSection, ...]
+    knowledge: tuple[KnowledgeSection, ...] = ()  # empty where no attack was run with and without it
     warnings: tuple[str, ...]
     broken: tuple[str, ...] = ()  # those of the warnings after which low figures are no evidence
     notes: tuple[str, ...] = ()  # where model, epochs and members come from; what attacks left out or were not run

@@ -69,9 +69,9 @@ def check_taken_again(audit: Audit) -> None:
         return
     made = None
     if audit.shadow.makes_records and audit.trains_network_shadows:
-        made = f"those that shadow={audit.shadow.source} makes are in none; use shadow=real"
+        made = f"records that shadow={audit.shadow.source} makes are in no dataset; use shadow=real"
     elif audit.canaries is not None and audit.canaries.changes_records:
-        made = f"`canary.kind` is {audit.canaries.kind}, of which it knows nothing; set canary.kind=mislabelled"
+        made = f"records that canary.kind={audit.canaries.kind} makes are in no dataset; set canary.kind=mislabelled"
     if made is not None:
         raise InputError(
             f"Models are trained by {again!r}, and {made}, or set `dataset.train_transform=ignore` (`train_transform` "

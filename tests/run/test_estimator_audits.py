@@ -298,6 +298,17 @@ def test_a_target_that_cannot_be_fitted_is_a_sentence() -> None:
         mia.audit(x, label, target=of(Refuses), **settings())
 
 
+def test_what_is_wrong_with_answers_is_a_clause_of_that_sentence() -> None:
+    x, label = noise()
+
+    class GivesNothing(LogisticRegression):
+        def predict_proba(self, x: Any) -> Any:
+            return super().predict_proba(x) * np.nan
+
+    with pytest.raises(InputError, match=r"target\.estimator.*GivesNothing.*\(.*NaN.*[^.]\)"):
+        mia.audit(x, label, target=of(GivesNothing), **settings())
+
+
 def test_shadow_models_that_refuse_a_resample_are_left_out() -> None:
     x, label = noise(N=200)
     label[:] = 0

@@ -193,31 +193,22 @@ class EndpointModels(Models):
         """How many records this run has asked about so far."""
         return self._asker.num_sent
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """The logarithms of the answers, each record being asked about once; `Signals.form` says in which form they
         came.
 
-        Some of the first records are asked about again (`Asking.sentinels`).
-
-        Args:
-            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
-            wanted: bool, the records that the model is asked about, all by default. The others, which no attack
-                reads, get equal probabilities of all classes.
-            answered: not called; an endpoint counts its answers itself (`asking_about`).
+        Some of the first records are asked about again (`Asking.sentinels`). Records that are not wanted, which no
+        attack reads, get equal probabilities of all classes. `answered` is not called: an endpoint counts its answers
+        itself (`asking_about`).
 
         Raises:
             InputError: the budget has too few records left, the model gives no answer or no distribution over the
                 classes, or the answers fit neither memory nor disk.
         """
-        room, N, C = room or Room(), len(population), population.num_classes
-        number_M = torch.arange(N) if wanted is None else wanted.view(N).cpu().nonzero()[:, 0]
+        N, C = len(population), population.num_classes
+        number_M = wanted_KN[0].nonzero()[:, 0]
         x_M = population.x_N[number_M.to(population.device)]
         key_M = self._asker.ask(x_M, number_M.tolist())
         self._look_for_single(key_M)
