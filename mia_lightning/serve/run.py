@@ -83,8 +83,8 @@ class ServedModel:
         if not gaps:
             return ()
         return (
-            f"warning: records of the run may lack numbers, in {gaps}, which the protocols cannot send; records without "
-            "gaps are answered, and an audit needs data without them.",
+            f"warning: records of the run may lack numbers, in {gaps}, which the protocols cannot send; records "
+            "without gaps are answered, and an audit needs data without them.",
         )
 
     def describe(self) -> str:

@@ -68,7 +68,9 @@ def scores(folder: Path) -> dict[int, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [texts, recordings, table])
-def test_the_command_that_it_prints_finds_the_scores_of_the_model_in_memory(call: Call, tmp_path: Path, make: Any) -> None:
+def test_the_command_that_it_prints_finds_the_scores_of_the_model_in_memory(
+    call: Call, tmp_path: Path, make: Any
+) -> None:
     ended = call(*make(), *QUICK, "attack=loss", "save_models=true", "hydra.run.dir=run")
     assert ended.returncode == 0, ended.stderr
     model = served_model(tmp_path / "run")
