@@ -17,9 +17,11 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+import scheduling
 import torch
 from command_line import call as call
 from compositions import _merged_once as _merged_once
+from forks import forked_commands
 from hypothesis.internal.conjecture import providers
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -35,6 +37,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 # It also draws the constants of all modules that are imported so far, which differ with the order of the tests.
 providers._get_local_constants = lambda: providers._local_constants
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(scheduling, "scheduling")
 
 
 def pytest_collection_finish() -> None:
@@ -123,6 +129,13 @@ def _splits_are_checked_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mia_lightning.run.preparation.model_free_warning", check)
         yield
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Path]:
+    """The folder of commands that are forks of a warm process (`forks.py`)."""
+    with forked_commands() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
