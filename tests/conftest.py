@@ -30,6 +30,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.seeds import generator
+from mia_lightning.training.plan.memory import free_on_host
 
 # The same examples each time, on a machine of any speed: a change is judged by what it changes.
 hypothesis.settings.register_profile(
@@ -111,9 +112,12 @@ def _rasterised_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_machine_is_looked_at_once() -> Iterator[None]:
-    """What Lightning asks for each trainer (the installed packages) and torch for each step of Adam (the GPUs)."""
+    """What Lightning asks for each trainer (the installed packages), torch for each step of Adam (the GPUs), and the
+    package for each array (how much memory is free, for which it reads nine files).
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
+        patch.setattr("mia_lightning.training.plan.room.free_on_host", cache(free_on_host))
         patch.setattr("torch.cuda._device_count_nvml", cache(torch.cuda._device_count_nvml))
         yield
 
