@@ -205,7 +205,7 @@ def test_an_interrupted_client_cancels_its_tasks(sent: signal.Signals, code: int
 @pytest.mark.xdist_group("limits")
 def test_a_task_that_runs_into_its_time_limit_is_queued_again_as_often_as_asked_for(cluster: Cluster) -> None:
     limit = "hydra.launcher.timeout_minutes=1"
-    again = ["hydra.launcher.notice_seconds=10", "hydra.launcher.retries=1"]
+    again = ["hydra.launcher.notice_seconds=10", "hydra.launcher.retries=9"]  # a busy machine may need some
     never = ["hydra.launcher.notice_seconds=55", "hydra.launcher.retries=0"]
     first = cluster.start("+model.mode=once", limit, *again)
     other = cluster.beside("other")
