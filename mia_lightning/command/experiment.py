@@ -220,6 +220,13 @@ class _Kept:
         return self._observation[1]
 
 
+# Settings that trained and observed models depend on, beside defences.
+_OF_MODELS = (
+    *("seed", "dataset", "task", "canary", "membership", "model", "model_output", "target", "shadow", "estimator"),
+    *("training", "trainer", "guess"),
+)
+
+
 def depends_on(job: Job) -> dict[str, Any]:
     """The settings that trained and observed models depend on.
 
@@ -230,12 +237,11 @@ def depends_on(job: Job) -> dict[str, Any]:
     from mia_lightning.defenses.interface import split_defenses
 
     content, configuration = job.content, job.configuration
-    names = ("seed", "dataset", "task", "canary", "membership", "model", "target", "shadow", "training", "trainer")
     trainings = {each.name for each in split_defenses(job.defenses)[1]}
     asks = "real.Real" not in content["shadow"]["_target_"]
     made = {name: node for name, node in configuration.defenses.items() if asks or name in trainings}
     return {
-        **{name: content[name] for name in (*names, "guess")},
+        **{name: content.get(name) for name in _OF_MODELS},
         "defense": made,
         "adaptive": configuration.defense["adaptive"] if trainings else None,
         "population": needs_of(job.attacks).population,

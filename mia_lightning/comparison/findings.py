@@ -272,13 +272,13 @@ class FollowsGap(_Figure):
         ran = self._ran(variants, _FEWEST_RANKED)
         gap = np.array([each.generalization_gap for each in ran], dtype=float)
         value = np.array([self._value(self._attack_of(each)) for each in ran])
-        of_ranks, above, below = rank_correlation(gap, value)
+        rho, above, below = rank_correlation(gap, value)
         verdict: Verdict = "holds" if above <= self.level else "does not hold" if below <= self.level else "undecided"
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"rank correlation {of_ranks:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
-            estimate=of_ranks,
+            detail=f"rank correlation {rho:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
+            estimate=rho,
         )
 
 

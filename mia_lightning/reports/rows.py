@@ -230,11 +230,12 @@ def _rows_of_groups(report: "AuditReport", parts: Sequence[tuple[Any, Row, Any, 
 def headline_scalars(report: "AuditReport") -> dict[str, float]:
     """The figures by which runs are compared, under names that read like paths; undefined ones are left out.
 
-    `leakage/<attack>/auc` and the other figures, `target/train_accuracy`, `target/test_accuracy` and
-    `target/generalization_gap`; AUC and TPR with their limits, `leakage/<attack>/auc_low` and `auc_high`. An output
-    defence is part of the path: `leakage/<attack>/<defense>/auc`.
+    `leakage/<attack>/auc` and the other figures, `target/train_accuracy`, `target/test_accuracy`, which another utility
+    has under its own name (`target/test_r2`), and `target/generalization_gap`; AUC and TPR with their limits,
+    `leakage/<attack>/auc_low` and `auc_high`. An output defence is part of the path: `leakage/<attack>/<defense>/auc`.
     """
-    scalars = {f"target/{name}": getattr(report.target, name) for name in ACCURACIES}
+    utility = report.task.utility.replace("²", "2").replace(" ", "_").lower()
+    scalars = {f"target/{name.replace(ACCURACY, utility)}": getattr(report.target, name) for name in ACCURACIES}
     for attack in report.attacks:
         parts = ["leakage", attack.name]
         if attack.defense is not None:

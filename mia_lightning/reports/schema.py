@@ -41,6 +41,13 @@ class FieldSection(Section):
         """Of the fields of a form (`datasets.form.Field`)."""
         return tuple(cls(**{name: getattr(field, name) for name in cls.model_fields}) for field in fields)
 
+    @property
+    def words(self) -> str:
+        """For sentences, such as `waveform [4000] at 8,000 Hz`."""
+        rate = "" if self.sample_rate is None else f" at {self.sample_rate:,} Hz"
+        words = f"{self.kind} {list(self.shape)}{' with gaps' if self.has_gaps else ''}{rate}"
+        return f"`{self.name}` ({words})" if self.name else words
+
 
 class TaskSection(Section):
     """What a record's answer is, and in which words the report speaks of it."""
@@ -49,6 +56,7 @@ class TaskSection(Section):
     utility: str = "accuracy"  # what train_accuracy and test_accuracy are
     stratum: str = "class"  # what per_class is about
     strata_name: str = "classes"
+    stratum_utility: str | None = None  # what the accuracies of a part are, where that is not `utility`
     seen: str = "all probabilities"  # of an answer
 
 
@@ -64,6 +72,13 @@ class DatasetSection(Section):
     fingerprint: str  # SHA-256 of records and labels in row order
     values: tuple[str, ...] = ()  # predicted: labels or numbers; empty for classes
     sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
+
+    @property
+    def record_words(self) -> str:
+        """What a record is, behind the word: `of shape 1 × 8 × 8`, `that are tokens [32]`."""
+        if self.form is None:
+            return f"of shape {' × '.join(map(str, self.input_shape))}"
+        return f"that are {', '.join(field.words for field in self.form)}"
 
 
 class MembershipSection(Section):

@@ -20,7 +20,7 @@ from mia_lightning.comparison.findings import Rises
 from mia_lightning.comparison.html import comparison_page
 from mia_lightning.metrics.intervals.differences import PAIRED, UNPAIRED, WORST
 from mia_lightning.reports.privacy_section import PrivacySection, TrialsSection
-from mia_lightning.reports.schema import AuditReport, DefenseSection, TrustSection
+from mia_lightning.reports.schema import AuditReport, DefenseSection, TaskSection, TrustSection
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -146,6 +146,22 @@ def test_the_accuracy_of_the_targets_stands_beside_the_family(strong: AuditRepor
     assert (test.value, gap.value) == pytest.approx((0.21875, -0.21875))
     assert test.low < test.value < test.high
     assert (test.title, test.verdict) == ("test accuracy", "not judged")
+
+
+def test_a_utility_that_is_no_share_of_records_has_no_interval(make_report: ReportMaker) -> None:
+    """Of several labels `gap` says how many are right, and not how well they are ranked."""
+    task = TaskSection(name="multilabel", utility="mean AUROC", stratum="label", strata_name="labels")
+    both = []
+    for seed, shift in enumerate((2.5, 0.8)):
+        made = make_report(shift=shift, seed=seed, num_targets=4)
+        assert made.scores is not None
+        scores = dataclasses.replace(made.scores, attack=np.where(made.scores.attack == "loss", "gap", "shokri"))
+        sections = (made.attacks[0], made.attacks[1].model_copy(update={"name": "gap"}))
+        both.append(changed(made, task=task, scores=scores, attacks=sections))
+    for estimand in ("models", "recipes"):
+        for found in mia.difference(both[0], both[1], attack="shokri", estimand=estimand).pairs[0].utility:
+            assert (found.low, found.high) == (None, None)
+            assert found.method.startswith("none")
 
 
 def test_settings_in_which_the_attackers_differ_are_named(strong: AuditReport, weak: AuditReport) -> None:
