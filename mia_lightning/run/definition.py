@@ -20,7 +20,7 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Disjoint, Given, Plan
-from mia_lightning.models.by_form import ARCHITECTURES, chosen_for
+from mia_lightning.models.by_form import ARCHITECTURES, chosen_for, path_of
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
@@ -263,9 +263,10 @@ class Audit:
         if self.population.form is None or not is_free:
             raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
         name, remark = chosen_for(self.population)
-        population = replace(self.population, remarks=(*self.population.remarks, remark))
-        object.__setattr__(self, "data", population)
+        object.__setattr__(self, "data", replace(self.population, remarks=(*self.population.remarks, remark)))
         object.__setattr__(self, "model", ARCHITECTURES[name])
+        if self.config:
+            object.__setattr__(self, "config", {"model": {"_target_": path_of(name)}, **self.config})
 
     @property
     def shadow_estimators(self) -> Making | None:

@@ -13,7 +13,7 @@ from made_reports import ReportMaker
 
 import mia_lightning as mia
 from mia_lightning.comparison.differences.command import main
-from mia_lightning.reports.schema import AuditReport, TrustSection
+from mia_lightning.reports.schema import AuditReport, TaskSection, TrustSection
 
 Said = Callable[..., tuple[int, str, str]]
 STRENGTHS = ((1, 0.6), (2, 0.75), (3, 0.9))
@@ -126,6 +126,16 @@ def test_runs_without_right_answers_and_targets_without_a_curve_are_refused(
     other = with_right_answers(make_report(per_class=100, config={"at": 9}), 0.8, "mlp")
     keep(other, curves / "without")
     assert "other members" in said(curves)[2]
+
+
+def test_a_utility_that_is_no_accuracy_has_no_curve(curves: Path, said: Said) -> None:
+    for folder in curves.iterdir():
+        path = folder / "report.json"
+        task = TaskSection(name="multilabel", utility="mean AUROC", stratum="label", strata_name="labels")
+        path.write_text(mia.read_report(path).model_copy(update={"task": task}).model_dump_json(by_alias=True))
+    code, _, error = said(curves)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "mean AUROC" in error
 
 
 def test_several_attacks_leave_open_which_is_meant(curves: Path, said: Said) -> None:

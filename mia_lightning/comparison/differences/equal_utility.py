@@ -10,6 +10,7 @@ from mia_lightning.comparison.differences.utility import RIGHT
 from mia_lightning.comparison.differences.verdicts import signed
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.equal_utility import FEWEST_STRENGTHS, AtEqualUtility, Strength, at_equal_utility
+from mia_lightning.reports.rows import ACCURACY
 from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.words import NBSP
 
@@ -112,7 +113,7 @@ def _compared(recipes: Mapping[str, Sequence[Side]], names: Sequence[str], attac
 
 def _check_task(side: Side) -> None:
     utility = side.report.task.utility
-    if utility != "accuracy":
+    if utility != ACCURACY:
         raise InputError(
             f"{side.name} has the task {side.report.task.name}, whose utility is the {utility}; equal utility compares "
             "test accuracies alone."
