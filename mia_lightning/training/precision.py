@@ -8,9 +8,10 @@ import torch
 
 T = TypeVar("T")
 
-_OF_GPUS: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-_OF_HOSTS: tuple[Any, ...] = (torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)
-OPERATIONS = (*_OF_GPUS, torch.backends.mkldnn.matmul, *_OF_HOSTS)
+_BACKENDS: Any = torch.backends
+_OF_GPUS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
+_OF_HOSTS = (_BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
+OPERATIONS = (*_OF_GPUS, _BACKENDS.mkldnn.matmul, *_OF_HOSTS)
 """Whose `fp32_precision` torch knows; each inherits that of `torch.backends` where nobody has set its own."""
 
 

@@ -286,8 +286,8 @@ class Recipe:
         """Refuse weights that this recipe cannot train with.
 
         Raises:
-            InputError: there are more or fewer than classes, or no classes, or loss or gradients are not those of single
-                records.
+            InputError: there are more or fewer than classes, or no classes, or loss or gradients are not those of
+                single records.
         """
         given, C = self.class_weights, population.num_classes
         if given is None and population.weight_N is None:
