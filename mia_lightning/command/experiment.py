@@ -16,7 +16,7 @@ from mia_lightning.command.forms import ComparisonForm, EntryForm, ScaleForm, Va
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory, is_bad_input, translate
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
-from mia_lightning.comparison.differences.variants import differences_of
+from mia_lightning.comparison.differences.variants import KeptVariants
 from mia_lightning.comparison.files import save_comparison, save_index
 from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
@@ -159,6 +159,7 @@ def _compared(
         if verdict is not None:
             console.print(f"  {verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
             code = worst((code, verdict.exit_code))
+    kept_variants = KeptVariants(variants, folder)
     comparison = compare(
         variants,
         findings,
@@ -167,7 +168,8 @@ def _compared(
         source=settings["source"],
         command=" ".join(["mia-lightning", *overrides]),
         seconds=time.perf_counter() - started,
-        differences=differences_of(variants, folder),
+        differences=kept_variants.differences(),
+        correlation=kept_variants.correlation,
     )
     save_comparison(comparison, folder)
     return comparison, code

@@ -8,10 +8,10 @@ import torch
 
 T = TypeVar("T")
 
-_BACKENDS: Any = torch.backends
+_BACKENDS: Any = torch.backends  # its types leave out what it finds as it is imported
 _OF_GPUS = (_BACKENDS.cuda.matmul, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn)
 _OF_HOSTS = (_BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.rnn)
-OPERATIONS = (*_OF_GPUS, _BACKENDS.mkldnn.matmul, *_OF_HOSTS)
+OPERATIONS: tuple[Any, ...] = (*_OF_GPUS, _BACKENDS.mkldnn.matmul, *_OF_HOSTS)
 """Whose `fp32_precision` torch knows; each inherits that of `torch.backends` where nobody has set its own."""
 
 

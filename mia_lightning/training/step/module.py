@@ -1,6 +1,7 @@
 """The LightningModule that trains a stack: one loop for targets, shadow models and attack networks."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -10,11 +11,12 @@ from torch import Tensor
 from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
+from mia_lightning.training.step.computed_once import ComputedOnce
 from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
 from mia_lightning.training.step.losses import Truth, mean_over_real, of_real
 from mia_lightning.training.step.recipe import Recipe
@@ -113,6 +115,7 @@ class StackModule(pl.LightningModule):
         _keep_freed_memory()
         self.population = self.population.near(self.device)
         self.normalised = self.population.normaliser(self.device)
+        self.computed_once = self._computed_once()
         self.label_N = self.population.task.truth(self.population.label_N).to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.weights = None if self.weights is None else self.weights.to(self.device)
@@ -132,6 +135,8 @@ class StackModule(pl.LightningModule):
         index_KB, is_real_KB, *gathered = batch
         if gathered:
             x = self.normalised(gathered[0], self.stack.dtype)
+        elif self.computed_once is not None:
+            x = self.computed_once(index_KB)
         else:
             x = self.population.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
@@ -159,7 +164,8 @@ class StackModule(pl.LightningModule):
             )
         else:
             backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
-            loss_K = backward(x, truth, is_real_KB, step, self._share(batch_index))
+            with nullcontext() if self.computed_once is None else self.computed_once.passed():
+                loss_K = backward(x, truth, is_real_KB, step, self._share(batch_index))
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
         if weight_KB is not None:
             count_K = of_real(weight_KB, is_real_KB).double().sum(1)
@@ -168,6 +174,14 @@ class StackModule(pl.LightningModule):
         if (batch_index + 1) % self.recipe.accumulate_batches == 0 or batch_index + 1 == len(self.batches):
             self._optimizer_step()
             self._after_step(batch_index)
+
+    def _computed_once(self) -> ComputedOnce | None:
+        """The outputs of a fixed first layer; None where there is none, or where steps need the records themselves."""
+        recipe = self.recipe
+        needs_records = recipe.augment or recipe.mix is not None or recipe.own is not None or self.gradients is not None
+        if needs_records or not self.population.is_near(self.device):
+            return None
+        return ComputedOnce.of(self.stack, self.population)
 
     def _share(self, batch_index: int) -> float:
         """Of a batch in the gradient of its optimiser step."""
@@ -215,8 +229,8 @@ class StackModule(pl.LightningModule):
             scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
         except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
             raise InputError(
-                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} ({error}); "
-                "give it a step for each `training.scheduler_interval`."
+                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} "
+                f"({first_line(error)}); give it a step for each `training.scheduler_interval`."
             ) from error
 
     def _backward_stacked(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
