@@ -1,7 +1,8 @@
-"""A fixed first layer: computed once for a record, and the models are those of a layer that is computed at every step."""
+"""A fixed first layer is computed once for a record; the models are those of a layer computed at every step."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ DOUBLE = TrainerSettings(accelerator="cpu", precision="64")
 class Squares(nn.Module):
     """No number is what it was."""
 
-    given: list[tuple[int, ...]] = []
+    given: ClassVar[list[tuple[int, ...]]] = []
 
     def __init__(self, shift: float = 0.25) -> None:
         super().__init__()

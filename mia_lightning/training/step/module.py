@@ -11,7 +11,7 @@ from torch import Tensor
 from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
@@ -229,8 +229,8 @@ class StackModule(pl.LightningModule):
             scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
         except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
             raise InputError(
-                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} ({error}); "
-                "give it a step for each `training.scheduler_interval`."
+                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} "
+                f"({first_line(error)}); give it a step for each `training.scheduler_interval`."
             ) from error
 
     def _backward_stacked(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
