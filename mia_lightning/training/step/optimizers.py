@@ -1,4 +1,4 @@
-"""Optimisers and schedules of somebody else's classes: how they are made, and which are refused."""
+"""Optimisers and schedules of somebody else's classes: how they are made, which are refused, and what they need."""
 
 import math
 import warnings
@@ -129,6 +129,22 @@ def steps_of(make_scheduler: MakeScheduler, make_optimizer: MakeOptimizer, wante
             schedule.last_epoch = middle - 1
             low, high = (low, middle - 1) if fails() else (middle, high)
         return low
+
+
+def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
+    norm_K = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
+
+
+def match_layout(optimizer: Any) -> None:
+    """Give the state of an optimiser the layout of its parameters, which fused optimisers assume."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _check_numbers(make: Callable[..., object], name: str) -> None:
