@@ -137,7 +137,7 @@ def floor_bytes(case: Case, num_models: int) -> int:
     return steps * num_models * 4 * (7 * parameters + 2 * batch)
 
 
-def train_stack(options: Options, case: Case, num_models: int, precision: str, **switches: bool) -> float:
+def train_stack(options: Options, case: Case, num_models: int, precision: str, **switches: Any) -> float:
     """The mean final loss of one stack, trained with all that the engine does around the steps."""
     engine = options.engine(precision)
     recipe = Recipe(

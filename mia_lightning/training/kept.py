@@ -186,7 +186,7 @@ class KeptModels(Kept):
             if recipe.augment or recipe.gradient_rule is not None:  # their draws depend on the numbers of the records
                 own["numbers"] = digest_of_tensor(records)
             own_K.append(own)
-        sharing = [recipe.execution, recipe.chunk, settings.num_devices]
+        sharing: list[Identity] = [recipe.execution, recipe.chunk, settings.num_devices]
         if recipe.threads != "auto":
             sharing.append(recipe.threads)
         sharing += [f"{name} {getattr(recipe, name)}" for name in SWITCHES if getattr(recipe, name) != "auto"]

@@ -95,7 +95,7 @@ CASES = {
         recipe=replace(RECIPE, scheduler=partial(StepLR, step_size=2, gamma=0.5), scheduler_interval="step")
     ),
     "stopped early": Case(
-        recipe=replace(RECIPE, epochs=8, early_stopping=EarlyStopping(patience=1, min_delta=0.05)),
+        recipe=replace(RECIPE, epochs=12, early_stopping=EarlyStopping(patience=4, min_delta=0.05)),
         others={"validation_N": torch.arange(50, 60)},
     ),
 }

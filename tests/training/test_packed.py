@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mia_lightning.datasets.population import Population, make_population
@@ -21,6 +21,7 @@ def of_bits(shape: Sequence[int], dtype: torch.dtype, **others: object) -> Popul
     return make_population(x_N, torch.arange(9) % 2, name="bits", class_names=["a", "b"], **others)  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     shape=st.sampled_from([(1,), (7,), (8,), (9,), (17,), (1, 3, 5)]),
     dtype=st.sampled_from(TYPES[:-1]),

@@ -99,7 +99,7 @@ class Timed(nn.Module):
         self.layer = nn.Linear(input_shape[0], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        self.clock.now += 0.01
+        self.clock.now += 0.1
         logits: Tensor = self.layer(x)
         return logits
 
@@ -110,6 +110,7 @@ def test_a_plan_has_graphs_where_the_probe_finds_them_faster(
 ) -> None:
     recorded.fails = fails
     monkeypatch.setattr(Timed, "clock", Clock())
+    monkeypatch.setattr(recorded, "record", slowly(recorded.record))
     recipe = replace(RECIPE, epochs=1000, batches_per_epoch=1, cuda_graphs="auto", execution="stack", chunk=None)
     plan = Engine(seed=0, settings=CPU, planner=Planner(clock=Timed.clock)).plan(job(blobs, Timed, recipe))
     assert plan.cuda_graphs is not fails
@@ -121,25 +122,25 @@ def test_a_plan_has_graphs_where_the_probe_finds_them_faster(
 def test_what_recording_takes_counts_as_time_before_the_first_step(
     blobs: Population, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The warm-up takes 0.01 s each, the recording 0.01 s, and steps that are repeated nothing."""
+    """Steps of the warm-up take 0.1 s each, the recording as long, and steps that are repeated 0.02 s."""
     monkeypatch.setattr(Timed, "clock", Clock())
     recipe = replace(RECIPE, epochs=1000, batches_per_epoch=1)
     probe = Probe(job=job(blobs, Timed, recipe), settings=CPU, device=HOST, clock=Timed.clock)
     monkeypatch.setattr(recorded, "record", slowly(recorded.record))
     with quiet_lightning():
         before, seconds = probe.seconds(Candidate(execution="stack", chunk=3, cuda_graphs=True), 100.0)
-    assert seconds == pytest.approx(0.001)
-    assert before == pytest.approx((STEPS_BEFORE + 1) * 0.01 - STEPS_BEFORE * 0.001)
+    assert seconds == pytest.approx(0.02)
+    assert before == pytest.approx((STEPS_BEFORE + 1) * 0.1 - STEPS_BEFORE * 0.02)
 
 
 def slowly(record: Callable[..., Any]) -> Callable[..., Any]:
-    """Each repetition takes a millisecond."""
+    """Each repetition takes 0.02 seconds."""
 
     def timed(work: Callable[[], object]) -> Callable[[], object]:
         again = record(work)
 
         def repeated() -> None:
-            Timed.clock.now += 0.001
+            Timed.clock.now += 0.02
             again()
 
         return repeated
@@ -192,7 +193,7 @@ def test_packed_and_recorded_steps_are_each_tried(
 ) -> None:
     monkeypatch.setattr(Timed, "clock", Clock())
     monkeypatch.setattr(recorded, "record", slowly(recorded.record))
-    recipe = replace(RECIPE, epochs=20_000, batches_per_epoch=1, cuda_graphs="auto", execution="stack", chunk=None)
+    recipe = replace(RECIPE, epochs=1000, batches_per_epoch=1, cuda_graphs="auto", execution="stack", chunk=None)
     plan = Engine(seed=0, settings=CPU, planner=Planner(clock=Timed.clock)).plan(job(bits, Timed, recipe))
     tried = {(row.cuda_graphs, row.packed_bits) for row in plan.measured}
     assert {(False, False), (True, False), (False, True)} <= tried

@@ -218,7 +218,8 @@ def choose(
     def other_ways(candidate: Candidate, counts: Sequence[int]) -> Iterator[Candidate]:
         yield from (replace(candidate, threads=count) for count in counts)
         for name in switches:
-            yield replace(candidate, **{name: not getattr(candidate, name)})
+            changed: dict[str, Any] = {name: not getattr(candidate, name)}
+            yield replace(candidate, **changed)
 
     def turns() -> Iterator[Candidate]:
         for place, candidate in enumerate(candidates):

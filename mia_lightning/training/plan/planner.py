@@ -190,7 +190,7 @@ class _Switches:
         why_not: by name, why one cannot be on that somebody asked for, or that was to be tried.
     """
 
-    always: dict[str, bool]
+    always: dict[str, Any]
     tried: list[str]
     why_not: dict[str, str]
 
