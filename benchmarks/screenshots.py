@@ -2,7 +2,7 @@
 
     python benchmarks/screenshots.py [--output docs] [--run FOLDER] [--sweep FOLDER]
 
-`report.png` is of a run of `mia-lightning` with its defaults (scikit-learn's digits, 64 shadow models, two attacks),
+`report.png` is of a run of `mia-lightning` with its defaults (scikit-learn's digits, 64 shadow models, three attacks),
 the page to sign, from the heading to what to do. `dashboard.png` is of the page that `mia-dashboard`
 makes of the 24 runs of
 

@@ -33,7 +33,7 @@ SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(ABC):
+class Sizes(ABC):
     """The sizes of one classification case.
 
     Attributes:
@@ -46,20 +46,6 @@ class Setting(ABC):
     records: int
     batch_size: int
     epochs: int = 50
-
-    @property
-    @abstractmethod
-    def network(self) -> str:
-        """In words."""
-
-    @property
-    @abstractmethod
-    def architecture(self) -> Callable[..., nn.Module]: ...
-
-    @property
-    @abstractmethod
-    def first_product(self) -> tuple[int, int, int]:
-        """The matrix product [m, k] x [k, n] of the first layer."""
 
     @abstractmethod
     def drawn(self, label_N: Tensor, numbers: torch.Generator) -> Tensor:
@@ -87,7 +73,7 @@ class Setting(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vectors(Setting):
+class Vectors(Sizes):
     """Records around a centre for each class, learnable and not trivially so, for a multilayer perceptron.
 
     Attributes:
@@ -101,6 +87,7 @@ class Vectors(Setting):
 
     @property
     def network(self) -> str:
+        """In words."""
         return f"{'-'.join(map(str, (self.features, *self.hidden, self.classes)))} {self.activation} network"
 
     @property
@@ -109,6 +96,7 @@ class Vectors(Setting):
 
     @property
     def first_product(self) -> tuple[int, int, int]:
+        """The matrix product [m, k] x [k, n] of the first layer."""
         return self.batch_size, self.features, self.hidden[0]
 
     def drawn(self, label_N: Tensor, numbers: torch.Generator) -> Tensor:
@@ -124,12 +112,32 @@ class Vectors(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Formed(Setting):
-    """Records with a form, whose networks the package trains in the way that it measures to be the fastest."""
+class Formed(Sizes):
+    """Records of one field, whose networks the package trains in the way that it measures to be the fastest.
+
+    Attributes:
+        network: in words.
+        architecture: of the networks.
+        field: what a record is.
+        draw: records `[N, *shape]` of the setting, from their classes and a generator.
+        first_layer: of a network, the matrix product of its first layer for one record.
+    """
+
+    network: str
+    architecture: Callable[..., nn.Module]
+    field: Field
+    draw: Callable[["Formed", Tensor, torch.Generator], Tensor]
+    first_layer: Callable[[nn.Module, Field], tuple[int, int, int]]
 
     @property
-    @abstractmethod
-    def field(self) -> Field: ...
+    def first_product(self) -> tuple[int, int, int]:
+        """The matrix product [m, k] x [k, n] of the first layer."""
+        network = make_case(self, torch.device("cpu"), epochs=1).initial_network(0)
+        m, k, n = self.first_layer(network, self.field)
+        return self.batch_size * m, k, n
+
+    def drawn(self, label_N: Tensor, numbers: torch.Generator) -> Tensor:
+        return self.draw(self, label_N, numbers).to(self.field.dtype)
 
     def described(self) -> dict[str, Any]:
         return {"form": Form.of([self.field])}
@@ -146,79 +154,38 @@ class Formed(Setting):
         return [*super().executions(sizes), ("loop", max(sizes), "loop"), ("chosen", max(sizes), "auto")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Texts(Formed):
-    """Texts of different lengths whose words are partly those of their class, for a transformer without dropout."""
-
-    words: int
-    tokens: int
-
-    @property
-    def network(self) -> str:
-        return f"text_transformer for {self.tokens} of {self.words} words"
-
-    @property
-    def architecture(self) -> Callable[..., nn.Module]:
-        return partial(TextTransformer, dropout=0.0)
-
-    @property
-    def first_product(self) -> tuple[int, int, int]:
-        with isolated(SEED, "benchmark", "network"):
-            width = TextTransformer(self.words, self.classes, (self.tokens,)).embedding.embedding_dim
-        return self.batch_size * self.tokens, width, 3 * width
-
-    @property
-    def field(self) -> Field:
-        return Field(kind="tokens", dtype=torch.int16, shape=(self.tokens,), padding=0, sizes=(self.words,))
-
-    def drawn(self, label_N: Tensor, numbers: torch.Generator) -> Tensor:
-        N, L = self.population, self.tokens
-        word_NL = torch.randint(1, self.words, (N, L), generator=numbers)
-        of_class_NL = 1 + label_N[:, None] + self.classes * torch.randint(20, (N, L), generator=numbers)
-        word_NL = torch.where(torch.rand(N, L, generator=numbers) < 0.1, of_class_NL, word_NL)
-        length_N1 = torch.randint(L // 4, L + 1, (N, 1), generator=numbers)
-        return (word_NL * (torch.arange(L) < length_N1)).to(self.field.dtype)
+def draw_texts(setting: Formed, label_N: Tensor, numbers: torch.Generator) -> Tensor:
+    """Texts of different lengths whose words are partly those of their class."""
+    N, (L,), (words,) = len(label_N), setting.field.shape, setting.field.sizes
+    word_NL = torch.randint(1, words, (N, L), generator=numbers)
+    of_class_NL = 1 + label_N[:, None] + setting.classes * torch.randint(20, (N, L), generator=numbers)
+    word_NL = torch.where(torch.rand(N, L, generator=numbers) < 0.1, of_class_NL, word_NL)
+    length_N1 = torch.randint(L // 4, L + 1, (N, 1), generator=numbers)
+    return word_NL * (torch.arange(L) < length_N1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recordings(Formed):
-    """Tones under noise, of a pitch for each class, for the audio network."""
+def queries_keys_and_values(network: nn.Module, field: Field) -> tuple[int, int, int]:
+    width = int(network.get_submodule("embedding").get_parameter("weight").shape[1])
+    return field.shape[0], width, 3 * width
 
-    sample_rate: int
-    seconds: float
 
-    @property
-    def network(self) -> str:
-        return f"audio_cnn for {self.seconds:g} s at {self.sample_rate} Hz"
+def draw_recordings(setting: Formed, label_N: Tensor, numbers: torch.Generator) -> Tensor:
+    """Tones under noise, of a pitch for each class."""
+    N, (S,), rate = len(label_N), setting.field.shape, setting.field.sample_rate
+    assert rate is not None
+    pitch_N1 = 300 + 100 * label_N[:, None] + 60 * torch.randn(N, 1, generator=numbers)
+    phase_NS = 2 * math.pi * (pitch_N1 * torch.arange(S) / rate + torch.rand(N, 1, generator=numbers))
+    x_NS = 0.2 * phase_NS.sin() + 0.1 * torch.randn(N, S, generator=numbers)
+    return (x_NS * 2**15).clamp(-(2**15), 2**15 - 1)
 
-    @property
-    def architecture(self) -> Callable[..., nn.Module]:
-        return AudioCNN
 
-    @property
-    def samples(self) -> int:
-        return round(self.seconds * self.sample_rate)
+def spectra_by_bands(network: nn.Module, field: Field) -> tuple[int, int, int]:
+    layer = network.get_submodule("log_mel")
+    frequencies, bands = layer.get_buffer("weight").shape
+    return layer(torch.zeros(1, *field.shape)).shape[-2], frequencies, bands
 
-    @property
-    def first_product(self) -> tuple[int, int, int]:
-        """That of the spectra with the weights of the bands."""
-        with isolated(SEED, "benchmark", "network"):
-            layer = AudioCNN((self.samples,), self.classes, self.sample_rate).get_submodule("log_mel")
-        frames = layer(torch.zeros(1, self.samples)).shape[-2]
-        frequencies, bands = layer.get_buffer("weight").shape
-        return self.batch_size * frames, frequencies, bands
 
-    @property
-    def field(self) -> Field:
-        return Field(kind="waveform", dtype=torch.int16, shape=(self.samples,), sample_rate=self.sample_rate)
-
-    def drawn(self, label_N: Tensor, numbers: torch.Generator) -> Tensor:
-        N, S = self.population, self.samples
-        pitch_N1 = 300 + 100 * label_N[:, None] + 60 * torch.randn(N, 1, generator=numbers)
-        phase_NS = 2 * math.pi * (pitch_N1 * torch.arange(S) / self.sample_rate + torch.rand(N, 1, generator=numbers))
-        x_NS = 0.2 * phase_NS.sin() + 0.1 * torch.randn(N, S, generator=numbers)
-        return (x_NS * 2**15).clamp(-(2**15), 2**15 - 1).to(self.field.dtype)
-
+Setting = Vectors | Formed
 
 LOCATION = Vectors(
     name="location",
@@ -253,21 +220,27 @@ PURCHASE = Vectors(
     records=10_000,
     batch_size=100,
 )
-TEXTS = Texts(
+TEXTS = Formed(
     name="texts",
+    network="text_transformer for 64 of 4096 words",
+    architecture=partial(TextTransformer, dropout=0.0),
+    field=Field(kind="tokens", dtype=torch.int16, shape=(64,), padding=0, sizes=(4096,)),
+    draw=draw_texts,
+    first_layer=queries_keys_and_values,
     population=2000,
-    words=4096,
-    tokens=64,
     classes=2,
     records=200,
     batch_size=20,
     epochs=10,
 )
-RECORDINGS = Recordings(
+RECORDINGS = Formed(
     name="recordings",
+    network="audio_cnn for 0.5 s at 8000 Hz",
+    architecture=AudioCNN,
+    field=Field(kind="waveform", dtype=torch.int16, shape=(4000,), sample_rate=8000),
+    draw=draw_recordings,
+    first_layer=spectra_by_bands,
     population=1000,
-    sample_rate=8000,
-    seconds=0.5,
     classes=4,
     records=100,
     batch_size=20,

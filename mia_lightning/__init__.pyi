@@ -28,6 +28,7 @@ from .callbacks.limits import BestWithin as BestWithin
 from .callbacks.limits import LeakageLimit as LeakageLimit
 from .callbacks.monitor import LeakageMonitor as LeakageMonitor
 from .comparison.differences.assemble import difference as difference
+from .comparison.differences.equal_utility import difference_at_equal_utility as difference_at_equal_utility
 from .datasets.augmentation import Crop as Crop
 from .datasets.augmentation import Cutout as Cutout
 from .datasets.augmentation import Flip as Flip
@@ -200,6 +201,7 @@ __all__ = [
     "audit",
     "default_recipe",
     "difference",
+    "difference_at_equal_utility",
     "estimate",
     "judge",
     "make_population",

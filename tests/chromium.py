@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import pytest
 
 SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+PATIENCE = 300_000  # milliseconds, with a browser on a busy machine
 REQUIRED = "MIA_REQUIRE_CHROMIUM"  # set where a missing browser is a failure, not a reason to skip
 
 
@@ -29,7 +30,7 @@ def chromium() -> Iterator[Any]:
     if path is None:
         _do_without("needs the program chromium: apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=PATIENCE)
         try:
             yield browser
         finally:
@@ -74,6 +75,7 @@ def opened(browser: Any, path: Path, *, width: int = 1440, scheme: str = "light"
     """`path` from disk, in a window of `width` pixels and the colour scheme "light" or "dark"."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     try:
+        context.set_default_timeout(PATIENCE)
         found = Opened(page=context.new_page())
         found.page.on("request", lambda request: found.requests.append(request.url))
         found.page.on("console", lambda message: message.type == "error" and found.errors.append(message.text))

@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import random
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker of pytest-xdist has a core to itself
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,6 +36,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 # It also draws the constants of all modules that are imported so far, which differ with the order of the tests.
 providers._get_local_constants = lambda: providers._local_constants
+# The background of a shell ignores Ctrl-C, and what the tests start there would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:

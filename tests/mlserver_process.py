@@ -18,7 +18,7 @@ import pytest
 import sklearn
 
 REQUIREMENTS = ("mlserver>=1.6,<2", "mlserver-sklearn>=1.6,<2", f"scikit-learn=={sklearn.__version__}")
-_START_SECONDS = 120
+_START_SECONDS = 300
 
 
 def environment(folder: Path) -> Path:

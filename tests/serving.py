@@ -33,7 +33,7 @@ def served(*arguments: str) -> Iterator[httpx.Client]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [ready.listening]})
     thread.start()
     try:
-        with httpx.Client(base_url=address_of(ready.listening), timeout=60) as client:
+        with httpx.Client(base_url=address_of(ready.listening), timeout=300) as client:
             yield client
     finally:
         server.should_exit = True

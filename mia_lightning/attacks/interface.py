@@ -205,5 +205,6 @@ def needs_of(attacks: Sequence[Attack]) -> Needs:
         in_models=max((each.in_models for each in needs), default=0),
         compares_shadows=any(each.compares_shadows for each in needs),
         classes=any(each.classes for each in needs),
+        right=any(each.right for each in needs),
         views=tuple(dict.fromkeys(view for each in needs for view in each.views)),
     )

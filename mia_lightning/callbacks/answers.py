@@ -11,9 +11,9 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from mia_lightning.attacks.statistics import correctness, log_confidence
-from mia_lightning.callbacks.look import Look, look_at, look_at_task, scores_of
+from mia_lightning.callbacks.look import Look, look_at, of_classes, of_task, scores_of
 from mia_lightning.callbacks.records import RecordSample
-from mia_lightning.datasets.labels import as_labels
+from mia_lightning.datasets.arrays import as_tensor
 from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import isolated
 from mia_lightning.targets.own_forward import in_eval_mode
@@ -115,12 +115,13 @@ class Reading:
         """The figures of these tables."""
         table = torch.cat([of_members, of_others])
         is_member_N = torch.arange(len(table)) < len(of_members)
-        about = {"epoch": epoch, "step": step, "seed": seed}
-        if not self.task.has_classes:
+        if self.task.has_classes:
+            score_N, is_correct_N, label_N = table.unbind(1)
+            seen = of_classes(score_N, is_correct_N > 0, label_N.long(), is_member_N)
+        else:
             answer_NC, label_NX = self._parts(table)
-            return look_at_task(self.task, answer_NC, label_NX, is_member_N, **about)
-        score_N, is_correct_N, label_N = table.unbind(1)
-        return look_at(score_N, is_correct_N > 0, label_N.long(), is_member_N, **about)
+            seen = of_task(self.task, answer_NC, label_NX, is_member_N)
+        return look_at(seen, epoch=epoch, step=step, seed=seed)
 
     def scores(self, of_members: Tensor, of_others: Tensor) -> tuple[Tensor, Tensor]:
         """The scores of the members, and their labels."""
@@ -318,12 +319,14 @@ def _check(output: Any, label_B: Any, module: Any) -> None:
 
 
 def _without_classes(label_B: Any, task: Task) -> Tensor:
-    """Labels `[B, X]`, a column for each label or number.
+    """Labels `[B, X]`, a column for each label or number; how far those of one batch vary says nothing of all.
 
     Raises:
         InputError: they are none of the task.
     """
-    label_BX = as_labels(label_B, None, "monitor", task).label_N
+    assert task.reading is not None, "a task without classes reads its labels"
+    what = "label of population 'monitor'"
+    label_BX = task.reading.read(as_tensor(label_B, what), what)
     return label_BX.reshape(len(label_BX), -1).cpu()
 
 

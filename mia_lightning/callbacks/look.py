@@ -1,6 +1,7 @@
 """One look: how far a model's losses give its training records away, beside how far it overfits."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,25 +93,30 @@ class Look:
         return {name: float(value) for name, value in named.items() if value is not None}
 
 
-def look_at(
-    score_N: Tensor,
-    is_correct_N: Tensor,
-    label_N: Tensor,
-    is_member_N: Tensor,
-    *,
-    epoch: int = 0,
-    step: int = 0,
-    seed: int = 0,
-) -> Look:
-    """The figures of one look.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Seen:
+    """What one look is at.
 
-    The AUC and its interval are those that a report gives of the same scores; so is the TPR under the same seed.
+    Attributes:
+        score_N: of the loss attack, higher for members; NaN where the module gave no finite number.
+        is_member_N: bool.
+        of_SN: bool, whether a record is of each part: a class, label or range of values.
+        overfit: the attributes of a `Look` about overfitting.
+    """
+
+    score_N: Tensor
+    is_member_N: Tensor
+    of_SN: Tensor
+    overfit: Mapping[str, Any]
+
+
+def of_classes(score_N: Tensor, is_correct_N: Tensor, label_N: Tensor, is_member_N: Tensor) -> Seen:
+    """Records of classes.
 
     Args:
         score_N: of the loss attack, higher for members.
         is_correct_N, is_member_N: bool.
         label_N: int64.
-        seed: of the bootstrap.
     """
     n1 = int(is_member_N.sum())
     n0 = len(is_member_N) - n1
@@ -123,7 +129,24 @@ def look_at(
         "gap_low": gap.low,
         "gap_high": gap.high,
     }
-    return _looked(score_N, _of_classes(label_N), is_member_N, overfit, epoch=epoch, step=step, seed=seed)
+    return Seen(score_N=score_N, is_member_N=is_member_N, of_SN=_of_each(label_N), overfit=overfit)
+
+
+def of_task(task: Task, answer_NC: Tensor, label_NX: Tensor, is_member_N: Tensor) -> Seen:
+    """Records of a task without classes; arguments as of `scores_of`."""
+    sides = [(answer_NC[side_N], label_NX[side_N]) for side_N in (is_member_N, ~is_member_N)]
+    train, test = (_number(task.utility_of(*side)) for side in sides)
+    names = tuple(map(str, range(label_NX.shape[1])))
+    return Seen(
+        score_N=scores_of(task, answer_NC, label_NX, is_member_N),
+        is_member_N=is_member_N,
+        of_SN=task.strata(label_NX, names).of_SN,
+        overfit={
+            "train_accuracy": train,
+            "test_accuracy": test,
+            "gap": None if train is None or test is None else train - test,
+        },
+    )
 
 
 def scores_of(task: Task, answer_NC: Tensor, label_NX: Tensor, is_member_N: Tensor) -> Tensor:
@@ -139,47 +162,19 @@ def scores_of(task: Task, answer_NC: Tensor, label_NX: Tensor, is_member_N: Tens
     return log_confidence(signals, label_NX)[0].where(answer_NC.isfinite().all(1), torch.nan)
 
 
-def look_at_task(
-    task: Task,
-    answer_NC: Tensor,
-    label_NX: Tensor,
-    is_member_N: Tensor,
-    *,
-    epoch: int = 0,
-    step: int = 0,
-    seed: int = 0,
-) -> Look:
-    """The figures of one look for a task without classes; arguments as of `scores_of` and `look_at`."""
-    sides = [(answer_NC[side_N], label_NX[side_N]) for side_N in (is_member_N, ~is_member_N)]
-    train, test = (_number(task.utility_of(*side)) for side in sides)
-    gap = None if train is None or test is None else train - test
-    names = tuple(map(str, range(label_NX.shape[1])))
-    return _looked(
-        scores_of(task, answer_NC, label_NX, is_member_N),
-        task.strata(label_NX, names).of_SN,
-        is_member_N,
-        {"train_accuracy": train, "test_accuracy": test, "gap": gap},
-        epoch=epoch,
-        step=step,
-        seed=seed,
-    )
-
-
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _looked(
-    score_N: Tensor,
-    of_SN: Tensor,
-    is_member_N: Tensor,
-    overfit: dict[str, Any],
-    *,
-    epoch: int,
-    step: int,
-    seed: int,
-) -> Look:
-    """The figures of scores, and the most exposed part `[S, N]` of the records, beside what is known of overfitting."""
+def look_at(seen: Seen, *, epoch: int = 0, step: int = 0, seed: int = 0) -> Look:
+    """The figures of one look.
+
+    The AUC and its interval are those that a report gives of the same scores; so is the TPR under the same seed.
+
+    Args:
+        seed: of the bootstrap.
+    """
+    score_N, is_member_N = seen.score_N, seen.is_member_N
     n1 = int(is_member_N.sum())
     n0 = len(is_member_N) - n1
     about: dict[str, Any] = {"epoch": epoch, "step": step, "num_members": n1, "num_nonmembers": n0}
@@ -191,10 +186,10 @@ def _looked(
     tpr = tpr_figures(curve, [MAX_FPR])[f"{MAX_FPR:g}"]
     if tpr.value is not None:
         tpr = limited(tpr, Bootstrap(seed=seed, attack="loss").tpr_at_fpr(curve, MAX_FPR))
-    exposed = _most_exposed(score_N, of_SN, is_member_N)
+    exposed = _most_exposed(score_N, seen.of_SN, is_member_N)
     return Look(
         **about,
-        **overfit,
+        **seen.overfit,
         auc=curve.auc,
         auc_low=low,
         auc_high=high,
@@ -210,10 +205,10 @@ def most_exposed_class(score_N: Tensor, label_N: Tensor, is_member_N: Tensor) ->
 
     Classes with fewer than five members or non-members are left out. None where all are.
     """
-    return _most_exposed(score_N, _of_classes(label_N), is_member_N)
+    return _most_exposed(score_N, _of_each(label_N), is_member_N)
 
 
-def _of_classes(label_N: Tensor) -> Tensor:
+def _of_each(label_N: Tensor) -> Tensor:
     """Bool `[C, N]`: whether a record is of each class up to the largest."""
     return label_N == torch.arange(int(label_N.max()) + 1)[:, None]
 

@@ -16,7 +16,7 @@ from mia_lightning.command.forms import ComparisonForm, EntryForm, ScaleForm, Va
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory, is_bad_input, translate
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
-from mia_lightning.comparison.differences.variants import differences_of
+from mia_lightning.comparison.differences.variants import KeptVariants
 from mia_lightning.comparison.files import save_comparison, save_index
 from mia_lightning.comparison.matrix import defense_matrix, render_matrix
 from mia_lightning.comparison.schema import ComparisonReport, Variant
@@ -159,6 +159,7 @@ def _compared(
         if verdict is not None:
             console.print(f"  {verdict.sentence}", highlight=False, markup=False, soft_wrap=True)
             code = worst((code, verdict.exit_code))
+    kept_variants = KeptVariants(variants, folder)
     comparison = compare(
         variants,
         findings,
@@ -167,7 +168,8 @@ def _compared(
         source=settings["source"],
         command=" ".join(["mia-lightning", *overrides]),
         seconds=time.perf_counter() - started,
-        differences=differences_of(variants, folder),
+        differences=kept_variants.differences(),
+        correlation=kept_variants.correlation,
     )
     save_comparison(comparison, folder)
     return comparison, code
@@ -218,6 +220,13 @@ class _Kept:
         return self._observation[1]
 
 
+# Settings that trained and observed models depend on, beside defences.
+_OF_MODELS = (
+    *("seed", "dataset", "task", "canary", "membership", "model", "model_output", "target", "shadow", "estimator"),
+    *("training", "trainer", "guess"),
+)
+
+
 def depends_on(job: Job) -> dict[str, Any]:
     """The settings that trained and observed models depend on.
 
@@ -228,12 +237,11 @@ def depends_on(job: Job) -> dict[str, Any]:
     from mia_lightning.defenses.interface import split_defenses
 
     content, configuration = job.content, job.configuration
-    names = ("seed", "dataset", "task", "canary", "membership", "model", "target", "shadow", "training", "trainer")
     trainings = {each.name for each in split_defenses(job.defenses)[1]}
     asks = "real.Real" not in content["shadow"]["_target_"]
     made = {name: node for name, node in configuration.defenses.items() if asks or name in trainings}
     return {
-        **{name: content[name] for name in (*names, "guess")},
+        **{name: content.get(name) for name in _OF_MODELS},
         "defense": made,
         "adaptive": configuration.defense["adaptive"] if trainings else None,
         "population": needs_of(job.attacks).population,

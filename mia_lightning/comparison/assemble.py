@@ -11,7 +11,7 @@ import torch
 
 from mia_lightning.comparison.differences.schema import PairDifference
 from mia_lightning.comparison.findings import Finding
-from mia_lightning.comparison.intervals import ESTIMAND, draws, limits, rates_to
+from mia_lightning.comparison.intervals import ESTIMAND, Correlation, draws, independent, limits, rates_to
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport, Estimate, Variant, VariantAttack
 from mia_lightning.metrics.intervals.areas import delong
 from mia_lightning.metrics.roc import roc
@@ -64,11 +64,13 @@ def compare(
     command: str,
     seconds: float,
     differences: Sequence[PairDifference] = (),
+    correlation: Correlation = independent,
 ) -> ComparisonReport:
     """The comparison, with every finding checked.
 
     Args:
-        differences: between variants; see `differences_of`.
+        differences: between variants; see `KeptVariants`.
+        correlation: of a figure of two variants, over the records that they share.
 
     Raises:
         InputError: a finding names a variant or an attack that there is none of.
@@ -85,7 +87,7 @@ def compare(
         versions={"python": platform.python_version(), **versions},
         estimand=ESTIMAND,
         variants=tuple(variants),
-        statements=tuple(finding.check(variants) for finding in findings),
+        statements=tuple(finding.check(variants, correlation) for finding in findings),
         differences=tuple(differences),
     )
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from mia_lightning.comparison.intervals import LEVEL, Numbers, draws, limits
+from mia_lightning.comparison.intervals import LEVEL, Correlation, Numbers, draws, independent, limits, matched
 from mia_lightning.comparison.schema import FIGURES, Estimate, Statement, Variant, VariantAttack, Verdict
 from mia_lightning.errors import InputError
 
@@ -26,11 +26,32 @@ class Finding(Protocol):
     @property
     def text(self) -> str: ...
 
-    def check(self, variants: Sequence[Variant]) -> Statement: ...
+    def check(self, variants: Sequence[Variant], correlation: Correlation = independent) -> Statement: ...
 
 
 class _NotRunError(Exception):
     """Says why a finding cannot be checked."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Change:
+    """A figure of one variant less that of another.
+
+    Attributes:
+        drawn: from its sampling distribution.
+        is_paired: over records that both share.
+    """
+
+    value: float
+    drawn: Numbers
+    is_paired: bool
+
+    @property
+    def words(self) -> str:
+        """The value with its limits, and whether they are paired."""
+        low, high = limits(self.drawn)
+        text = f"change {self.value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
+        return f"{text}, paired over shared records" if self.is_paired else text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,18 +74,21 @@ class _Figure:
                 f"`comparison.findings` names the figure {self.figure!r}; it must be one of {', '.join(FIGURES)}."
             )
 
-    def check(self, variants: Sequence[Variant]) -> Statement:
+    def check(self, variants: Sequence[Variant], correlation: Correlation = independent) -> Statement:
         """The statement with its verdict.
+
+        Args:
+            correlation: what pairs two variants.
 
         Raises:
             InputError: the finding names a variant or an attack that there is none of.
         """
         try:
-            return self._check(variants)
+            return self._check(variants, correlation)
         except _NotRunError as reason:
             return Statement(text=self.text, verdict="not run", detail=str(reason))
 
-    def _check(self, variants: Sequence[Variant]) -> Statement:
+    def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
         raise AssertionError("each finding has its own")
 
     def _attack_of(self, variant: Variant) -> VariantAttack:
@@ -90,10 +114,16 @@ class _Figure:
     def _draws(self, variant: Variant) -> Numbers:
         return draws(self._attack_of(variant), self.figure, "finding", variant.name)
 
-    def _difference(self, minuend: Variant, subtrahend: Variant) -> tuple[float, float, float]:
-        """Value and limits of the first variant's figure minus the second's; their models are independent."""
-        value = self._value(self._attack_of(minuend)) - self._value(self._attack_of(subtrahend))
-        return (value, *limits(self._draws(minuend) - self._draws(subtrahend)))
+    def _change(self, minuend: Variant, subtrahend: Variant, correlation: Correlation) -> "_Change":
+        """The first variant's figure less the second's, paired where they share records."""
+        first, second = (self._attack_of(each) for each in (minuend, subtrahend))
+        r = correlation(minuend, subtrahend, self.attack, self.figure)
+        drawn = self._draws(minuend)
+        return _Change(
+            value=self._value(first) - self._value(second),
+            drawn=drawn - matched(drawn, self._draws(subtrahend), r),
+            is_paired=r != 0.0,
+        )
 
     def _ran(self, variants: Sequence[Variant], at_least: int) -> list[Variant]:
         ran = [each for each in variants if each.skipped is None]
@@ -115,7 +145,7 @@ class Rises(_Figure):
     last: str | None = None
     sign: int = 1
 
-    def _check(self, variants: Sequence[Variant]) -> Statement:
+    def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
         if self.first is None or self.last is None:
             ran = self._ran(variants, 2)
             first, last = ran[0], ran[-1]
@@ -123,29 +153,30 @@ class Rises(_Figure):
         else:
             first, last = _named(variants, self.first), _named(variants, self.last)
             between = [first, last]
-        change, low, high = self._difference(last, first)
+        change = self._change(last, first, correlation)
+        low, high = limits(change.drawn)
         values = ", ".join(f"{each.name} {self._value(self._attack_of(each)):.3f}" for each in between)
         ordered = (low, high) if self.sign > 0 else (-high, -low)
         verdict: Verdict = "holds" if ordered[0] > 0 else "does not hold" if ordered[1] < 0 else "undecided"
-        against = self._steps_against(between) if verdict == "holds" else []
+        against = self._steps_against(between, correlation) if verdict == "holds" else []
         if against:
             verdict = "does not hold"
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail="; ".join([values, f"change {_signed(change, low, high)}", *against]),
-            estimate=change,
+            detail="; ".join([values, change.words, *against]),
+            estimate=change.value,
             low=low,
             high=high,
         )
 
-    def _steps_against(self, between: Sequence[Variant]) -> list[str]:
+    def _steps_against(self, between: Sequence[Variant], correlation: Correlation) -> list[str]:
         """Neighbours between which the figure clearly goes the other way."""
         steps = list(pairwise(between))
         level = 1 - (1 - LEVEL) / max(1, len(steps))
         against = []
         for one, other in steps:
-            if limits(self.sign * (self._draws(other) - self._draws(one)), level)[1] < 0:
+            if limits(self.sign * self._change(other, one, correlation).drawn, level)[1] < 0:
                 against.append(f"but from {one.name} to {other.name} it goes the other way")
         return against
 
@@ -165,16 +196,17 @@ class CostsLittle(_Figure):
     variant: str
     at_most: float = 0.1
 
-    def _check(self, variants: Sequence[Variant]) -> Statement:
+    def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
         baseline, variant = _named(variants, self.baseline), _named(variants, self.variant)
-        change, low, high = self._difference(variant, baseline)
+        change = self._change(variant, baseline, correlation)
+        low, high = limits(change.drawn)
         verdict: Verdict = "holds" if low > -self.at_most else "does not hold" if high < -self.at_most else "undecided"
         before, after = (self._value(self._attack_of(each)) for each in (baseline, variant))
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"{before:.3f} to {after:.3f}: change {_signed(change, low, high)}",
-            estimate=change,
+            detail=f"{before:.3f} to {after:.3f}: {change.words}",
+            estimate=change.value,
             low=low,
             high=high,
         )
@@ -187,7 +219,7 @@ class Above(_Figure):
     variants: Sequence[str] | None = None
     value: float = 0.5
 
-    def _check(self, variants: Sequence[Variant]) -> Statement:
+    def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
         estimates = self._estimates(variants)
         if all(low > self.value for _, low, _ in estimates.values()):
             verdict: Verdict = "holds"
@@ -218,7 +250,7 @@ class NearChance(Above):
 
     within: float = 0.05
 
-    def _check(self, variants: Sequence[Variant]) -> Statement:
+    def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
         estimates = self._estimates(variants)
         bottom, top = self.value - self.within, self.value + self.within
         if all(bottom <= low and high <= top for _, low, high in estimates.values()):
@@ -236,17 +268,17 @@ class FollowsGap(_Figure):
 
     level: float = 0.05
 
-    def _check(self, variants: Sequence[Variant]) -> Statement:
+    def _check(self, variants: Sequence[Variant], correlation: Correlation) -> Statement:
         ran = self._ran(variants, _FEWEST_RANKED)
         gap = np.array([each.generalization_gap for each in ran], dtype=float)
         value = np.array([self._value(self._attack_of(each)) for each in ran])
-        correlation, above, below = rank_correlation(gap, value)
+        rho, above, below = rank_correlation(gap, value)
         verdict: Verdict = "holds" if above <= self.level else "does not hold" if below <= self.level else "undecided"
         return Statement(
             text=self.text,
             verdict=verdict,
-            detail=f"rank correlation {correlation:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
-            estimate=correlation,
+            detail=f"rank correlation {rho:.2f} over {len(ran)} variants (one-sided p = {above:.3f})",
+            estimate=rho,
         )
 
 
@@ -257,7 +289,7 @@ class ClassesFail:
     text: str
     variant: str
 
-    def check(self, variants: Sequence[Variant]) -> Statement:
+    def check(self, variants: Sequence[Variant], correlation: Correlation = independent) -> Statement:
         """The statement, with the classes by name.
 
         Raises:
@@ -307,7 +339,3 @@ def _named(variants: Sequence[Variant], name: str) -> Variant:
             return variant
     names = ", ".join(each.name for each in variants)
     raise InputError(f"`comparison.findings` names the variant {name!r}; the variants are {names}.")
-
-
-def _signed(change: float, low: float, high: float) -> str:
-    return f"{change:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")

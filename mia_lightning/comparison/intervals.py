@@ -1,18 +1,24 @@
 """Intervals over records of what an attack achieves, and of differences between two audits.
 
 Every figure is represented by draws from its sampling distribution, so that differences need no formula of their own.
-Their estimand: these trained models, on other records of the same population.
+Their estimand: these trained models, on other records of the same population. Where two audits share records, the draws
+of their figures are matched to the correlation over these.
 """
+
+from collections.abc import Callable
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from mia_lightning.comparison.schema import VariantAttack
+from mia_lightning.comparison.schema import Variant, VariantAttack
 from mia_lightning.metrics.figures import THESE_MODELS
 from mia_lightning.seeds import derive
 
 Numbers = NDArray[np.float64]
+Correlation = Callable[[Variant, Variant, str, str], float]
+"""Of a figure of two variants over the records that they share: of the attack of this name, the figure of this name."""
 NUM_DRAWS = 10_000
 LEVEL = 0.95
 ESTIMAND = f"95 % intervals over records: {THESE_MODELS}"
@@ -45,6 +51,30 @@ def draws(attack: VariantAttack, figure: str, *name: str | int) -> Numbers:
     tpr = generator.beta(attack.true_positives + 0.5, n1 - attack.true_positives + 0.5, NUM_DRAWS)
     fpr = generator.beta(attack.false_positives + 0.5, n0 - attack.false_positives + 0.5, NUM_DRAWS)
     return rates_to(figure, tpr, fpr, n1, n0)
+
+
+def independent(one: Variant, other: Variant, attack: str, figure: str) -> float:
+    """The correlation of variants of which nothing is known that they share."""
+    return 0.0
+
+
+def matched(first: Numbers, second: Numbers, correlation: float) -> Numbers:
+    """The draws `second` in an order in which they go with those of `first`; as they are without a correlation.
+
+    Both keep their distributions, with the ranks of normal numbers with this correlation (Iman and Conover 1982).
+
+    Args:
+        first, second: as many of each.
+        correlation: in (-1, 1).
+    """
+    if correlation == 0.0:
+        return second
+    generator = np.random.default_rng(derive(0, "matched draws"))
+    leading, own = (np.sort(generator.normal(size=len(first))), generator.normal(size=len(first)))
+    leading = leading[first.argsort(kind="stable").argsort()]
+    following = correlation * leading + sqrt(1 - correlation**2) * own
+    ordered: Numbers = np.sort(second)[following.argsort(kind="stable").argsort()]
+    return ordered
 
 
 def limits(values: Numbers, level: float = LEVEL) -> tuple[float, float]:

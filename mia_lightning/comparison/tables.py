@@ -38,7 +38,7 @@ def render_comparison(report: ComparisonReport) -> Group:
 def comparison_csv(report: ComparisonReport) -> bytes:
     """A row for each variant and attack."""
     of_variant = ["x", "dataset", "num_classes", "num_members", "num_nonmembers", "architecture", "shadow_source"]
-    of_variant += ["num_shadows", "defense", *ACCURACIES, "doubt", "skipped"]
+    of_variant += ["num_shadows", "defense", "utility", *ACCURACIES, "doubt", "skipped"]
     every = [attack for variant in report.variants for attack in variant.attacks]
     rates = list(dict.fromkeys(rate for attack in every for rate in attack.tpr_at_fpr))
     columns = ["variant", *of_variant, "attack", "adaptive", *with_limits({}, FIGURES)]

@@ -15,15 +15,19 @@ function drawCompared(state, choose) {
   drawDifferences(chosen, state);
 }
 
-// The first run less each of the others in the chosen figure. The page has no scores, so that the records that runs share
-// cannot be used here; `mia-compare` does.
+// The first run less each of the others in the chosen figure: paired over the records that both share, where one attack is
+// compared. The largest figure over several attacks has no correlation here; `mia-compare` knows it.
 function drawDifferences(chosen, state) {
   const figure = content.figures.findIndex((each) => each.key === state.figure);
   const [first, ...others] = chosen;
-  const lines = others.map((other) => {
-    const change = differenceOf(first.attack && first.attack.figures[figure], other.attack && other.attack.figures[figure]);
+  const isOne = state.attack !== STRONGEST || chosen.every(({ run }) => run.attacks.length === 1);
+  const lines = others.map((other, place) => {
+    const known = isOne && first.attack && other.attack && first.attack.attack === other.attack.attack
+      ? correlationOf(state.chosen[0], state.chosen[place + 1], first.attack.attack, state.figure) : null;
+    const change = differenceOf(first.attack && first.attack.figures[figure], other.attack && other.attack.figures[figure], known || 0);
+    const pairing = known === null ? "as if they shared no record; paired: " : "paired over the records that they share; in all figures: ";
     const line = element("li", `${first.run.name} less ${other.run.name}, ${content.figures[figure].title}: `
-      + (change ? `${signed(change[0])} ${change[1] === null ? "" : `[${signed(change[1])},\u00a0${signed(change[2])}]`}, as if they shared no record; paired: ` : "–; "));
+      + (change ? `${signed(change[0])} ${change[1] === null ? "" : `[${signed(change[1])},\u00a0${signed(change[2])}]`}, ${pairing}` : "–; "));
     line.append(element("code", `mia-compare ${quoted(first.run.path)} ${quoted(other.run.path)}`));
     return line;
   });

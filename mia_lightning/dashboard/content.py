@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from mia_lightning.dashboard.curves import GRID_F
 from mia_lightning.dashboard.finding import Place
+from mia_lightning.dashboard.pairing import pairs_of
 from mia_lightning.dashboard.settings import differing_settings
 from mia_lightning.metrics.figures import Figure
 from mia_lightning.metrics.intervals.simultaneous import largest
@@ -45,7 +46,7 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
     `figures` and `grid` (of false-positive rates) hold for all runs; `attacks` are their names, to which the attacks
     of a run point by place. A figure is `[value, low, high]`, or null where it has no value; `strongest` are those of
     the maximum over the attacks of a run. `utility` is what the test and train accuracies of a run are, and that of all
-    runs, where it is one.
+    runs, where it is one. `pairs` say how much the figures of two runs go together over shared records.
 
     Args:
         beside: the folder of the page, from which the links to reports begin.
@@ -58,6 +59,7 @@ def page_content(shown: Sequence[Shown], *, beside: Path) -> dict[str, Any]:
         "attacks": attacks,
         "utility": shared_name((each.run.utility for each in shown), "utility"),
         "runs": [_row(each, name, attacks, titles, beside) for each, name in zip(shown, names, strict=True)],
+        "pairs": pairs_of([(each.run, each.place.folder) for each in shown], attacks),
         "settings": differing_settings([each.run.config for each in shown]),
     }
 

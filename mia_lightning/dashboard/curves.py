@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mia_lightning.errors import first_line
 from mia_lightning.reports.names import SCORES
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -64,7 +65,7 @@ def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tupl
         is_member_N = table["is_member"].to_numpy(zero_copy_only=False).astype(bool)
         score_N = table["score"].to_numpy(zero_copy_only=False).astype(np.float64)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        complain(f"{path} cannot be read ({_line(error)}); its run is shown without curves.")
+        complain(f"{path} cannot be read ({first_line(error)}); its run is shown without curves.")
         return {}
     if np.isnan(score_N).any():
         complain(f"{path} has NaN scores; its run is shown without curves.")
@@ -76,7 +77,3 @@ def read_curves(folder: Path, complain: Callable[[str], None]) -> dict[str, tupl
         if curve is not None:
             curves[str(name)] = curve
     return curves
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

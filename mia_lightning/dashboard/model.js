@@ -111,13 +111,22 @@ function show(value, digits = 3) {
   return value === null || value === undefined ? "–" : value.toFixed(digits);
 }
 
-// Value and limits of one figure less another, from the limits of both as if they were independent; null where either has
-// no value.
-function differenceOf(one, other) {
+// Value and limits of one figure less another, from the limits of both and the correlation of the two over records that
+// they share, 0 for none (Zou 2007); null where either has no value.
+function differenceOf(one, other, correlation) {
   if (!one || !other) return null;
   const value = one[0] - other[0];
   if ([one[1], one[2], other[1], other[2]].includes(null)) return [value, null, null];
-  return [value, value - Math.hypot(one[0] - one[1], other[2] - other[0]), value + Math.hypot(one[2] - one[0], other[0] - other[1])];
+  const joined = (a, b) => Math.sqrt(Math.max(0, a * a + b * b - 2 * correlation * a * b));
+  return [value, value - joined(one[0] - one[1], other[2] - other[0]), value + joined(one[2] - one[0], other[0] - other[1])];
+}
+
+// How much a figure of two runs, by their places, goes together over shared records; null where that is not known.
+function correlationOf(one, other, attack, figure) {
+  const pair = content.pairs.find((each) => each.attack === attack && each.runs.includes(one) && each.runs.includes(other));
+  if (!pair || !pair[figure] || one === other) return null;
+  const [low, high] = [pair.runs.indexOf(one), pair.runs.indexOf(other)].sort((a, b) => a - b);
+  return pair[figure][(high * (high - 1)) / 2 + low];
 }
 
 function signed(value, digits = 3) {

@@ -168,6 +168,11 @@ class Form:
         """Whether a record is one tensor of quantities without gaps, so that records can be averaged."""
         return self.is_one and not (self.fields[0].is_code or self.fields[0].has_gaps)
 
+    def lacking(self, stored: Tensor) -> Field | None:
+        """The first field of which one of the stored records `[N, *features]` lacks a number; None where none does."""
+        values = {"": stored} if self.is_one else self.unpacked(stored)
+        return next((each for each in self.fields if each.has_gaps and bool(values[each.name].isnan().any())), None)
+
     @property
     def is_image(self) -> bool:
         """Whether a record is an image alone."""

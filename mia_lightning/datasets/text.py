@@ -226,8 +226,8 @@ def _without_empty(
     if listing.has_classes and len(set(listing.label_N[kept_N].tolist())) < 2:
         raise InputError(f"{place} has texts with words in fewer than two classes: give each class some")
     return kept_N, [
-        f"{len(missing)} of {len(kept_N)} texts have no word and were left out ({shown}); in a file of members, row "
-        "numbers count the others."
+        f"{len(missing)} of {len(kept_N)} texts have no word and were left out ({shown}); the row numbers in a file "
+        "of members count the texts that remain."
     ]
 
 

@@ -10,7 +10,7 @@ from mia_lightning.datasets.form import each_of
 from mia_lightning.defenses.accountant import Guarantee, delta_below, epsilon_of, noise_multiplier_for
 from mia_lightning.defenses.poisson import PoissonSampler
 from mia_lightning.defenses.private_gradients import PrivateGradients, trainable
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.seeds import derive, generator
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1, Between0And1, Positive
@@ -233,8 +233,7 @@ def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Chunk) 
     try:
         gradients.clipped_sums(stack, step)
     except Exception as error:  # what vmap refuses has no common type
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise InputError(
             f"The model {models.architecture.name} does not go with defense=dp_sgd: vmap cannot take the gradient of "
-            f"each record by itself ({reason})."
+            f"each record by itself ({first_line(error)})."
         ) from error

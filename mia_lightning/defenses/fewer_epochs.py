@@ -35,7 +35,7 @@ class FewerEpochs:
         epochs = max(1, round(recipe.epochs * self.share))
         if epochs >= recipe.epochs:
             raise InputError(
-                f"`defense.fewer_epochs.share` is {self.share:g}, which leaves all of the {int(recipe.epochs)} that "
-                "`training.epochs` says; lower it, or leave the defence out."
+                f"`defense.fewer_epochs.share` is {self.share:g}, which leaves all {int(recipe.epochs)} epochs of "
+                "`training.epochs`; lower it, or leave the defence out."
             )
         return replace(recipe, epochs=epochs)

@@ -53,10 +53,11 @@ class _WithGroups(Around):
         network = self.make(**given)
         if isinstance(network, _BatchNorm):
             return _group_norm(network, self.groups)
+        exchanged: dict[nn.Module, nn.Module] = {}  # a layer that stands at two places does so afterwards
         for parent in list(network.modules()):
-            for name, layer in list(parent.named_children()):
+            for name, layer in list(parent._modules.items()):
                 if isinstance(layer, _BatchNorm):
-                    setattr(parent, name, _group_norm(layer, self.groups))
+                    setattr(parent, name, exchanged.setdefault(layer, _group_norm(layer, self.groups)))
         return network
 
 

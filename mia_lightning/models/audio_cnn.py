@@ -2,12 +2,14 @@
 
 import math
 from collections import OrderedDict
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape
+from mia_lightning.models.takes import RECORDINGS, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, Positive, ShareBelow1, Size, Widths
 
@@ -87,6 +89,9 @@ class AudioCNN(nn.Sequential):
         activation: tanh, relu or gelu.
         dropout: before the last layer.
     """
+
+    takes_records: ClassVar[Takes] = RECORDINGS
+    computed_once = "log_mel"  # `ComputesOnce`: training computes the spectrogram of a record once
 
     @checked("model")
     def __init__(

@@ -1,6 +1,8 @@
 """Which architecture fits records of a form, where nobody has chosen one."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import nn
 
@@ -11,9 +13,10 @@ from mia_lightning.models.audio_cnn import AudioCNN
 from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.models.tabular import Tabular
+from mia_lightning.models.takes import Takes
 from mia_lightning.models.text_cnn import TextCNN
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+ARCHITECTURES: dict[str, type[nn.Module]] = {
     "audio_cnn": AudioCNN,
     "cnn": CNN,
     "mlp": MLP,
@@ -43,6 +46,12 @@ def fitting(form: Form) -> str | None:
     return by_kind.get(kinds.pop())
 
 
+def path_of(name: str) -> str:
+    """The path of an architecture of `ARCHITECTURES`, as a configuration names it."""
+    made = ARCHITECTURES[name]
+    return f"{made.__module__}.{made.__qualname__}"
+
+
 def chosen_for(population: Population) -> tuple[str, str]:
     """The name of the architecture that fits records with a form, and a sentence that says so.
 
@@ -58,3 +67,43 @@ def chosen_for(population: Population) -> tuple[str, str]:
             "model._target_=my_package.Net."
         )
     return name, f"`model` is not set: it is {name}, which fits records that are {population.form.words}."
+
+
+OF_NUMBERS = ("num_numeric", "category_sizes")
+"""What is known of records without a form: all of their entries are numbers."""
+
+
+def check_takes(make: Callable[..., object], made: Any, told: Collection[str], population: Population) -> None:
+    """Refuse records that an architecture of this package does not take; of others nothing is known.
+
+    Args:
+        make: what makes the network.
+        made: the class or function inside.
+        told: the names of its arguments that are set.
+
+    Raises:
+        InputError: it takes others, or none of which no form is known.
+    """
+    takes: Takes | None = getattr(made, "__dict__", {}).get("takes_records")  # of its own: a subclass may take others
+    form = population.form
+    if takes is None or (takes.fits(form) and (form is not None or _is_told(make, told))):
+        return
+    name = None if form is None else fitting(form)
+    if form is None:
+        mend = "use model=mlp, or say by `kinds` what its values are"
+    elif name is None:
+        mend = "give a network of your own, on the command line by model=custom model._target_=my_package.Net"
+    else:
+        mend = f"use model={name}, or leave `model` out"
+    what = f"numbers or pixels {list(population.input_shape)}" if form is None else form.words
+    raise InputError(
+        f"`model` makes a {made.__name__}, which takes {takes.words}, but a record of {population.name} is {what}; "
+        f"{mend}."
+    )
+
+
+def _is_told(make: Callable[..., object], told: Collection[str]) -> bool:
+    """Whether all is set that the form of records would say."""
+    parameters = inspect.signature(make).parameters.values()
+    needed = {each.name for each in parameters if each.default is each.empty} - {"num_classes"}
+    return needed <= {*told, "input_shape", *OF_NUMBERS}

@@ -1,11 +1,13 @@
 """A small convolutional network for images, after Shokri et al. (2017), section VI-B."""
 
 from collections import OrderedDict
+from typing import ClassVar
 
 from torch import nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape, image_shape
+from mia_lightning.models.takes import IMAGES, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, Size, Widths
 
@@ -22,6 +24,8 @@ class CNN(nn.Sequential):
         activation: tanh, relu or gelu.
         batch_norm: whether a batch normalisation follows each convolution.
     """
+
+    takes_records: ClassVar[Takes] = IMAGES
 
     @checked("model")
     def __init__(

@@ -2,10 +2,12 @@
 
 from collections import OrderedDict
 from math import prod
+from typing import ClassVar
 
 from torch import nn
 
 from mia_lightning.models.shapes import ACTIVATIONS, Activation, Shape
+from mia_lightning.models.takes import NUMBERS, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, ShareBelow1, Widths
 
@@ -20,6 +22,8 @@ class MLP(nn.Sequential):
         activation: tanh, relu or gelu.
         dropout: probability of dropping after each hidden layer.
     """
+
+    takes_records: ClassVar[Takes] = NUMBERS
 
     @checked("model")
     def __init__(

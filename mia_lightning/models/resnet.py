@@ -1,10 +1,12 @@
 """ResNet-18 for small images: He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016)."""
 
 from collections import OrderedDict
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mia_lightning.models.shapes import Shape, image_shape
+from mia_lightning.models.takes import IMAGES, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Size
 
@@ -17,6 +19,8 @@ class ResNet18(nn.Sequential):
         num_classes: C.
         width: channels of the first stage; each of the three that follow doubles them and halves the sides.
     """
+
+    takes_records: ClassVar[Takes] = IMAGES
 
     @checked("model")
     def __init__(self, input_shape: Shape, num_classes: AtLeast1, width: Size = 64) -> None:

@@ -1,15 +1,16 @@
 """A network for tables: categories embedded, numbers standardised, gaps marked, and a multilayer perceptron."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mia_lightning.datasets.form import Records
+from mia_lightning.datasets.form import Records, tensors_of
 from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
 from mia_lightning.models.shapes import Activation
+from mia_lightning.models.takes import TABLE, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, FromList, ShareBelow1, Size, Widths
 
@@ -94,8 +95,9 @@ class Embedded(nn.Module):
 class Tabular(nn.Module):
     """Embeddings of categories beside standardised numbers, through fully connected layers; logits `[B, C]`.
 
-    What it takes from records, the scale of numbers and which categories are known, it takes from its own training
-    records and from no others (`fit_to`).
+    A record is one tensor or several, of any names, in the order of their form: those of floating point are numbers,
+    the others codes. What it takes from records, the scale of numbers and which categories are known, it takes from its
+    own training records and from no others (`fit_to`).
 
     Args:
         num_numeric: numbers in a record; NaN stands for one that is missing.
@@ -109,6 +111,8 @@ class Tabular(nn.Module):
     Raises:
         InputError: there are neither numbers nor categories.
     """
+
+    takes_records: ClassVar[Takes] = TABLE
 
     @checked("model")
     def __init__(
@@ -130,18 +134,30 @@ class Tabular(nn.Module):
         self.layers = MLP((width,), num_classes, hidden=hidden, activation=activation, dropout=dropout)
 
     def fit_to(self, x_N: Records) -> None:
-        """Take scales and known categories from training records: named tensors, or the numbers alone."""
-        named = x_N if isinstance(x_N, Mapping) else {"numbers": x_N}
+        """Take scales and known categories from training records: named tensors, or one."""
+        number_NF, code_NF = _sides(tensors_of(x_N))
         if self.numbers is not None:
-            self.numbers.fit_to(named["numbers"])
+            self.numbers.fit_to(number_NF)
         if self.categories is not None:
-            self.categories.fit_to(named["categories"])
+            self.categories.fit_to(code_NF)
 
-    def forward(self, numbers: Tensor | None = None, categories: Tensor | None = None) -> Tensor:
+    def forward(self, *unnamed: Tensor, **named: Tensor) -> Tensor:
+        number_BF, code_BF = _sides([*unnamed, *named.values()])
         parts = []
         if self.numbers is not None:
-            parts.append(self.numbers(numbers))
+            parts.append(self.numbers(number_BF))
         if self.categories is not None:
-            parts.append(self.categories(categories))
+            parts.append(self.categories(code_BF))
         logits_BC: Tensor = self.layers(torch.cat(parts, -1))
         return logits_BC
+
+
+def _sides(given: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Numbers `[B, F]`, and codes, of all tensors of a record: those of floating point, and the others."""
+    flat = [each.reshape(len(each), -1) for each in given]
+    numbers, codes = ([each for each in flat if each.is_floating_point() is one] for one in (True, False))
+    return _beside(numbers), _beside(codes)
+
+
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([*parts], -1) if parts else torch.empty(0)

@@ -1,9 +1,12 @@
 """A convolutional network for texts, after Kim, "Convolutional neural networks for sentence classification" (2014)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.models.shapes import real_tokens
+from mia_lightning.models.takes import TOKENS, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, ShareBelow1, Size, Widths
 
@@ -23,6 +26,8 @@ class TextCNN(nn.Module):
         channels: of each convolution.
         dropout: before the last layer.
     """
+
+    takes_records: ClassVar[Takes] = TOKENS
 
     @checked("model")
     def __init__(

@@ -1,9 +1,12 @@
 """A small transformer for texts, trained from scratch: Vaswani et al., "Attention is all you need" (2017)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.models.shapes import Shape, real_tokens, text_length
+from mia_lightning.models.takes import TOKENS, Takes
 from mia_lightning.models.vit import EncoderBlock, check_heads
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast0, AtLeast1, Depth, ShareBelow1, Size
@@ -28,6 +31,8 @@ class TextTransformer(nn.Module):
         mlp_ratio: hidden units of a block's two-layer network, as a multiple of `width`.
         dropout: of the embeddings, after attention and in the two-layer network.
     """
+
+    takes_records: ClassVar[Takes] = TOKENS
 
     @checked("model")
     def __init__(

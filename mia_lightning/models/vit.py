@@ -1,16 +1,15 @@
 """A small vision transformer: Dosovitskiy et al., "An image is worth 16x16 words" (2021)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import Shape, image_shape
+from mia_lightning.models.takes import IMAGES, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1, Size
-
-_NEVER = (
-    -1e30
-)  # the score of a token that is not attended to: finite, so that a record without a real token gives numbers
 
 
 class VisionTransformer(nn.Module):
@@ -28,6 +27,8 @@ class VisionTransformer(nn.Module):
         mlp_ratio: hidden units of a block's two-layer network, as a multiple of `width`.
         dropout: after attention and in the two-layer network.
     """
+
+    takes_records: ClassVar[Takes] = IMAGES
 
     @checked("model")
     def __init__(

@@ -1,11 +1,13 @@
 """Wide residual networks: Zagoruyko and Komodakis, "Wide residual networks" (2016)."""
 
 from collections import OrderedDict
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mia_lightning.errors import InputError
 from mia_lightning.models.shapes import Shape, image_shape
+from mia_lightning.models.takes import IMAGES, Takes
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import AtLeast1, Depth, ShareBelow1
 
@@ -20,6 +22,8 @@ class WideResNet(nn.Sequential):
         widen: factor on the channels.
         dropout: between the two convolutions of a block.
     """
+
+    takes_records: ClassVar[Takes] = IMAGES
 
     @checked("model")
     def __init__(

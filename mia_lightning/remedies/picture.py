@@ -1,13 +1,17 @@
 """The picture of what remedies do: leakage over utility, a curve for each, from doing nothing over its strengths."""
 
+from collections.abc import Sequence
+
 from mia_lightning.remedies.schema import RemedyReport
-from mia_lightning.reports.labels import short
+from mia_lightning.reports.labels import framed_places, short
 from mia_lightning.reports.pictures import png
-from mia_lightning.reports.plots import Plot, across, labelled, layout, line, points
+from mia_lightning.reports.plots import Plot, across, layout, line, plain, points
 
 TITLE = "Leakage and utility, from doing nothing over the strengths of each remedy"
 LOST = 0.2  # of utility, beyond which nothing is shown
-_MARGIN = 0.04  # of the width
+CHANCE, _NEAR_CHANCE = 0.5, 0.6  # chance is shown where something comes near it
+_MARGINS = (0.05, 0.12)  # of what is shown, at the lower and at the upper end
+Point = tuple[float, float]
 
 
 def remedies_png(report: RemedyReport) -> bytes:
@@ -16,34 +20,58 @@ def remedies_png(report: RemedyReport) -> bytes:
 
 
 def remedies_plot(report: RemedyReport) -> Plot:
-    """A line for each remedy that was measured; its name stands at its strongest strength in sight."""
+    """A line for each remedy that was measured, with its name at its strongest strength in sight, if there is room."""
     start = _point(report.nothing.utility, report.nothing.auc)
     data: list[Plot] = []
-    ends: list[tuple[float, float, str]] = [(*start, "doing nothing")]
+    ends: list[tuple[Point, str]] = [(start, "doing nothing")]
+    marks = [start]
     for place, remedy in enumerate(each for each in report.remedies if each.best is not None):
         found = [_point(each.utility, each.auc) for each in remedy.strengths if each.skipped is None]
         x, y = zip(start, *found, strict=True)
         trace = line(x, y, remedy.name, place)
         data.append(trace | points(x, y, remedy.name, place) | {"mode": "lines+markers", "line": trace["line"]})
         in_sight = [each for each in found if each[0] >= start[0] - LOST]
-        ends += [(*each, remedy.name) for each in in_sight[-1:]]
-    xs, ys = [x for x, _, _ in ends], [y for _, y, _ in ends]
-    names = labelled(xs, ys, [short(name, 22) for _, _, name in ends])
-    data.append(
-        points(xs, ys, "names", 0)
-        | names
-        | {"showlegend": False, "marker": {"color": "--ink", "symbol": "circle", "size": 1}}
-    )
-    data.append(
-        points(xs[:1], ys[:1], "doing nothing", 0) | {"marker": {"color": "--ink", "symbol": "diamond", "size": 13}}
-    )
+        ends += [(each, remedy.name) for each in in_sight[-1:]]
+        marks += in_sight
     axes = layout(f"test {report.utility}", "AUC of the strongest attack that knows the remedy")
-    margin = _MARGIN * (max(xs) - min(xs) or 1.0)
-    axes["xaxis"]["range"] = [min(xs) - margin, max(xs) + margin]
-    return {"data": data, "layout": axes | {"shapes": [across("x", 0.5)]}}
+    heights = [y for _, y in marks]
+    is_near = min(heights) < _NEAR_CHANCE
+    axes["xaxis"]["range"] = _range([x for x, _ in marks])
+    axes["yaxis"]["range"] = _range([*heights, CHANCE] if is_near else heights)
+    data += [_names(ends, marks, axes), points([start[0]], [start[1]], "doing nothing", 0) | _DIAMOND]
+    return {"data": data, "layout": axes | {"shapes": [across("x", CHANCE)] if is_near else []}}
 
 
-def _point(utility: float | None, auc: object) -> tuple[float, float]:
+_DIAMOND: Plot = {"marker": {"color": "--ink", "symbol": "diamond", "size": 13}}
+
+
+def _names(ends: Sequence[tuple[Point, str]], marks: Sequence[Point], axes: Plot) -> Plot:
+    """Names without points of their own, beside those that are drawn."""
+
+    def framed(points: Sequence[Point]) -> list[Point]:
+        (left, right), (low, high) = axes["xaxis"]["range"], axes["yaxis"]["range"]
+        return [((x - left) / (right - left), (y - low) / (high - low)) for x, y in points]
+
+    texts = [short(name, 22) for _, name in ends]
+    places = framed_places(framed([point for point, _ in ends]), texts, framed(marks))
+    chosen = list(places)
+    x, y = ([ends[index][0][axis] for index in chosen] for axis in (0, 1))
+    return points(x, y, "names", 0) | {
+        "mode": "text",
+        "showlegend": False,
+        "text": [plain(texts[index]) for index in chosen],
+        "textposition": [places[index] for index in chosen],
+        "textfont": {"color": "--ink", "size": 11, "shadow": "auto"},
+    }
+
+
+def _range(values: Sequence[float]) -> list[float]:
+    """What is shown of an axis."""
+    reach = max(values) - min(values) or 0.01
+    return [min(values) - _MARGINS[0] * reach, max(values) + _MARGINS[1] * reach]
+
+
+def _point(utility: float | None, auc: object) -> Point:
     value = getattr(auc, "value", None)
     assert utility is not None
     assert value is not None

@@ -8,10 +8,9 @@ from rich.text import Text
 
 from mia_lightning.remedies.schema import Difference, Leakage, RemedyReport, RemedyResult, Strength
 from mia_lightning.reports.cells import csv_of
-from mia_lightning.reports.words import NBSP, percent, show
+from mia_lightning.reports.words import NBSP, percent, show, signed
 from mia_lightning.terminal.tables import Columns, Sentence
 
-MINUS = "\u2212"
 RATE = "0.01"  # the false-positive rate of the main table
 
 
@@ -62,12 +61,6 @@ def limits_sentence(report: RemedyReport) -> str:
         f"the least AUC along their curve at a price of at most {report.give_up:g} of {report.utility}; the strength "
         "shown was chosen by these figures, which flatters it a little."
     )
-
-
-def signed(value: float, digits: int = 3) -> str:
-    """With its sign: "+0.012", "−0.140"."""
-    text = f"{abs(value):.{digits}f}"
-    return text if float(text) == 0.0 else f"{'+' if value > 0 else MINUS}{text}"
 
 
 def change(found: Difference | None, digits: int = 3) -> str:

@@ -37,12 +37,14 @@ from mia_lightning.reports.schema import (
 from mia_lightning.reports.scores import Scores, TrainingCurves
 from mia_lightning.reports.sections.duplicates import find_duplicates
 from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
+from mia_lightning.reports.sections.knowledge import knowledge_sections
 from mia_lightning.reports.sections.models import groups_of, shadow_section, target_section
 from mia_lightning.reports.sections.privacy import privacy_section
 from mia_lightning.reports.sections.records import MOST_FLAGGED, flagged_members, pictures, vulnerability_section
 from mia_lightning.reports.sections.structure import structure_section
 from mia_lightning.reports.sections.threat_model import threat_model
 from mia_lightning.reports.sections.trust import trust_section, trust_warnings
+from mia_lightning.reports.selection import knowledge_pairs
 from mia_lightning.reports.sentences import headline
 from mia_lightning.run.definition import Audit
 from mia_lightning.run.observation import Observation
@@ -141,7 +143,10 @@ def assemble(
     )
     flagged = flagged_members(report, MOST_FLAGGED)
     drawn = pictures(population, (each.record for each in flagged))
-    return report.model_copy(update={"pictures": drawn, "headline": headline(report).replace("\u00a0", " ")})
+    knowledge = knowledge_sections(knowledge_pairs(report), outcomes, membership)
+    return report.model_copy(
+        update={"pictures": drawn, "headline": headline(report).replace("\u00a0", " "), "knowledge": knowledge}
+    )
 
 
 def _defense_section(audit: Audit) -> DefenseSection | None:

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 LETTER_WIDTH, LETTER_HEIGHT = 0.013, 0.045  # of the plot's extent, at the sizes drawn here
 NUM_LABELS = 12
 RIGHT_END = 1.1  # beyond which a label would leave the plot
+_MARK = (0.010, 0.014)  # half of the size of a point
+_GAP, _SHIFT, _HALF_HEIGHT = 0.016, 0.030, 0.016
+_PLACES = ("middle right", "middle left", "top right", "bottom right", "top left", "bottom left")
+_Box = tuple[float, float, float, float]
 
 
 def label_places(points: Sequence[tuple[float, float]], names: Sequence[str]) -> dict[int, str]:
@@ -29,6 +33,37 @@ def label_places(points: Sequence[tuple[float, float]], names: Sequence[str]) ->
                 places[index] = side
                 break
     return places
+
+
+def framed_places(
+    points: Sequence[tuple[float, float]], names: Sequence[str], marks: Sequence[tuple[float, float]]
+) -> dict[int, str]:
+    """For the points that get a label, where it stands, such as "top left".
+
+    A label lies within the frame, and hides no mark and no earlier label. Points come in order of importance.
+
+    Args:
+        points, marks: in units of the frame, from 0 to 1 across and up; `marks` are all that is drawn.
+    """
+    taken = [(x - _MARK[0], x + _MARK[0], y - _MARK[1], y + _MARK[1]) for x, y in marks]
+    places: dict[int, str] = {}
+    for index, ((x, y), name) in enumerate(zip(points, names, strict=True)):
+        width = LETTER_WIDTH * len(name)
+        for place in _PLACES:
+            height, side = place.split()
+            left = x + _GAP if side == "right" else x - _GAP - width
+            middle = y + {"top": _SHIFT, "middle": 0.0, "bottom": -_SHIFT}[height]
+            box = (left, left + width, middle - _HALF_HEIGHT, middle + _HALF_HEIGHT)
+            is_inside = min(box[0], box[2]) >= 0 and max(box[1], box[3]) <= 1
+            if is_inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                places[index] = place
+                break
+    return places
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
 def _unit(values: Sequence[float]) -> list[float]:

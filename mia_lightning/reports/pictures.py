@@ -10,6 +10,7 @@ from html import unescape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from mia_lightning.reports.curves import AttackCurves, roc_edge
 from mia_lightning.reports.plots import LIGHT, Plot, coloured, leakage_vs_gap_plot, precision_recall_plot, roc_plot
@@ -92,7 +93,10 @@ def _draw(axes: Axes, trace: Plot) -> None:
         *(trace["x"], trace["y"], trace.get("text", []), trace.get("textposition", [])), strict=False
     ):
         is_right = side.endswith("right")
-        beside: Plot = {"xytext": (7 if is_right else -7, 0), "ha": "left" if is_right else "right"}
+        up = {"top": 9, "bottom": -9}.get(side.split()[0], 0)
+        beside: Plot = {"xytext": (7 if is_right else -7, up), "ha": "left" if is_right else "right"}
+        if trace["textfont"].get("shadow"):  # lines behind a text leave a margin around it
+            beside["path_effects"] = [withStroke(linewidth=2.5, foreground="white")]
         axes.annotate(_plain(text), (x, y), textcoords="offset points", va="center", fontsize=8.5, color=_INK, **beside)
 
 

@@ -91,6 +91,7 @@ class RunRow(_Columns):
     created: str = _at("run.created")  # ISO 8601, UTC
     seed: int = _at("run.seed")
     dataset: str = _at("dataset.name")
+    fingerprint: str | None = _at("dataset.fingerprint", default=None)  # of its records and labels
     num_records: int = _at("dataset.num_records")  # of the data set
     num_classes: int = _at("dataset.num_classes")
     trust: str | None = _at("trust.verdict", default=None)  # void, unconfirmed, sound or not checked
@@ -128,7 +129,7 @@ class RunRow(_Columns):
 
     def rows(self) -> list[Row]:
         """A flat row for each attack; one without an attack for a run that has none."""
-        nested = {"attacks", "figures", "seconds", "config", "trust", "understated", "broken"}
+        nested = {"attacks", "figures", "seconds", "config", "trust", "understated", "broken", "fingerprint"}
         shared = self.model_dump(exclude=nested) | {"doubt": self.doubt}
         rows = [
             shared | attack.model_dump(exclude=nested) | with_limits(attack.figures, attack.figures)
@@ -229,11 +230,12 @@ def _rows_of_groups(report: "AuditReport", parts: Sequence[tuple[Any, Row, Any, 
 def headline_scalars(report: "AuditReport") -> dict[str, float]:
     """The figures by which runs are compared, under names that read like paths; undefined ones are left out.
 
-    `leakage/<attack>/auc` and the other figures, `target/train_accuracy`, `target/test_accuracy` and
-    `target/generalization_gap`; AUC and TPR with their limits, `leakage/<attack>/auc_low` and `auc_high`. An output
-    defence is part of the path: `leakage/<attack>/<defense>/auc`.
+    `leakage/<attack>/auc` and the other figures, `target/train_accuracy`, `target/test_accuracy`, which another utility
+    has under its own name (`target/test_r2`), and `target/generalization_gap`; AUC and TPR with their limits,
+    `leakage/<attack>/auc_low` and `auc_high`. An output defence is part of the path: `leakage/<attack>/<defense>/auc`.
     """
-    scalars = {f"target/{name}": getattr(report.target, name) for name in ACCURACIES}
+    utility = report.task.utility.replace("²", "2").replace(" ", "_").lower()
+    scalars = {f"target/{name.replace(ACCURACY, utility)}": getattr(report.target, name) for name in ACCURACIES}
     for attack in report.attacks:
         parts = ["leakage", attack.name]
         if attack.defense is not None:

@@ -41,6 +41,13 @@ class FieldSection(Section):
         """Of the fields of a form (`datasets.form.Field`)."""
         return tuple(cls(**{name: getattr(field, name) for name in cls.model_fields}) for field in fields)
 
+    @property
+    def words(self) -> str:
+        """For sentences, such as `waveform [4000] at 8,000 Hz`."""
+        rate = "" if self.sample_rate is None else f" at {self.sample_rate:,} Hz"
+        words = f"{self.kind} {list(self.shape)}{' with gaps' if self.has_gaps else ''}{rate}"
+        return f"`{self.name}` ({words})" if self.name else words
+
 
 class TaskSection(Section):
     """What a record's answer is, and in which words the report speaks of it."""
@@ -49,6 +56,7 @@ class TaskSection(Section):
     utility: str = "accuracy"  # what train_accuracy and test_accuracy are
     stratum: str = "class"  # what per_class is about
     strata_name: str = "classes"
+    stratum_utility: str | None = None  # what the accuracies of a part are, where that is not `utility`
     seen: str = "all probabilities"  # of an answer
 
 
@@ -64,6 +72,13 @@ class DatasetSection(Section):
     fingerprint: str  # SHA-256 of records and labels in row order
     values: tuple[str, ...] = ()  # predicted: labels or numbers; empty for classes
     sets: tuple[SetSection, ...] = ()  # empty where the records come from one set
+
+    @property
+    def record_words(self) -> str:
+        """What a record is, behind the word: `of shape 1 × 8 × 8`, `that are tokens [32]`."""
+        if self.form is None:
+            return f"of shape {' × '.join(map(str, self.input_shape))}"
+        return f"that are {', '.join(field.words for field in self.form)}"
 
 
 class MembershipSection(Section):
@@ -317,6 +332,24 @@ class AttackSection(Section):
     vulnerability: VulnerabilitySection | None = None  # null where no record is in one target and out of another
 
 
+class GainSection(Section):
+    """A figure with the knowledge of the defence less that without, and the limits of its paired 95 % interval."""
+
+    value: float | None  # null where one of both is undefined
+    low: float | None
+    high: float | None
+    interval: str  # how the limits were found, or "none: " and why there are none
+
+
+class KnowledgeSection(Section):
+    """What an attacker gains by knowing the defence."""
+
+    attack: str  # by who knows it
+    less: str  # the same by who does not
+    estimand: str  # what the intervals are about
+    gains: dict[str, GainSection]  # auc, advantage
+
+
 class AuditReport(Section):
     """What an audit found: the content of `report.json`, with the raw scores beside it.
 
@@ -343,6 +376,7 @@ class AuditReport(Section):
     structure: StructureSection | None = None  # null for a target that is no estimator
     gate: GateSection | None = None  # null without one
     attacks: tuple[AttackSection, ...]
+    knowledge: tuple[KnowledgeSection, ...] = ()  # empty where no attack was run with and without it
     warnings: tuple[str, ...]
     broken: tuple[str, ...] = ()  # those of the warnings after which low figures are no evidence
     notes: tuple[str, ...] = ()  # where model, epochs and members come from; what attacks left out or were not run

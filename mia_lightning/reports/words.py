@@ -3,6 +3,7 @@
 from mia_lightning.metrics.figures import THESE_MODELS, Figure
 from mia_lightning.reports.schema import AttackSection
 
+MINUS = "\u2212"
 NBSP = "\u00a0"
 _ESTIMANDS = {THESE_MODELS: "these trained models on other records of the same population"}
 
@@ -22,6 +23,14 @@ def about(attack: AttackSection) -> str:
 def show(value: float | None, digits: int = 3) -> str:
     """The value as text; a dash where it is undefined."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference with its sign: "+0.012", "−0.140"; a dash where it is undefined."""
+    if value is None:
+        return show(None)
+    text = f"{abs(value):.{digits}f}"
+    return text if float(text) == 0.0 else f"{'+' if value > 0 else MINUS}{text}"
 
 
 def bracket(figure: Figure, digits: int = 3) -> str:

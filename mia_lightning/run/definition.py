@@ -11,9 +11,8 @@ from pydantic_core import ArgsKwargs
 from rich.console import Console
 from torch import nn
 
+from mia_lightning.attacks.default import DEFAULT_ATTACKS, is_optional
 from mia_lightning.attacks.interface import Attack, Needs, needs_of
-from mia_lightning.attacks.loss import Loss
-from mia_lightning.attacks.shokri import Shokri
 from mia_lightning.datasets.canaries import Canaries
 from mia_lightning.datasets.fields import Kinds
 from mia_lightning.datasets.own.reading import is_own
@@ -21,7 +20,7 @@ from mia_lightning.datasets.population import Array, Population, make_population
 from mia_lightning.defenses.interface import Defense, OutputDefense, TrainingDefense, split_defenses
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.membership import Disjoint, Given, Plan
-from mia_lightning.models.by_form import ARCHITECTURES, chosen_for
+from mia_lightning.models.by_form import ARCHITECTURES, chosen_for, path_of
 from mia_lightning.run.about import About
 from mia_lightning.run.gate import Gate
 from mia_lightning.run.of_fit import of_fit
@@ -121,7 +120,7 @@ class Audit:
         shadow_estimator: an estimator, or what makes one, for the shadow models; `own` for what the target is where
             that is an estimator, else networks of `model`; None for networks; `auto` for `own`, but for networks where
             `model` is given beside a target that is trained already.
-        attacks: what is run.
+        attacks: what is run; `ratio_offline` of the default set is left out, and said to be, where it cannot be run.
         defenses: of the target, applied in this order.
         adaptive: whether the attacker knows them and imitates them on the shadow models.
         guess: what the attacker assumes of the target's architecture and training; None for what they are.
@@ -155,7 +154,7 @@ class Audit:
         >>> x, label = load_digits(return_X_y=True)
         >>> audit = mia.Audit(x / 16, label, model=lambda: nn.Linear(64, 10), seed=1)
         >>> len(audit.population), [attack.name for attack in audit.attacks]
-        (1797, ['shokri', 'loss'])
+        (1797, ['shokri', 'loss', 'ratio_offline'])
         >>> mia.Audit(x / 16, label, model=lambda: nn.Linear(64, 10), seed="one")
         Traceback (most recent call last):
         ...
@@ -175,9 +174,7 @@ class Audit:
     )
     shadow: Annotated[Source, _SOURCE] = field(default_factory=Real)
     shadow_estimator: Annotated[Any, Place("shadow.estimator")] = "auto"
-    attacks: Annotated[Sequence[Annotated[Attack, _ATTACK]], FromList, Place("attack")] = field(
-        default_factory=lambda: (Shokri(), Loss())
-    )
+    attacks: Annotated[Sequence[Annotated[Attack, _ATTACK]], FromList, Place("attack")] = DEFAULT_ATTACKS
     defenses: Annotated[Sequence[Annotated[Defense, _DEFENSE]], FromList, Place("defense")] = ()
     adaptive: Annotated[bool, Place("defense.adaptive")] = True
     guess: Guess | None = None
@@ -266,9 +263,10 @@ class Audit:
         if self.population.form is None or not is_free:
             raise SettingError("", "model", f"is not set; give {in_words(MakesNetwork)}.")
         name, remark = chosen_for(self.population)
-        population = replace(self.population, remarks=(*self.population.remarks, remark))
-        object.__setattr__(self, "data", population)
+        object.__setattr__(self, "data", replace(self.population, remarks=(*self.population.remarks, remark)))
         object.__setattr__(self, "model", ARCHITECTURES[name])
+        if self.config:
+            object.__setattr__(self, "config", {"model": {"_target_": path_of(name)}, **self.config})
 
     @property
     def shadow_estimators(self) -> Making | None:
@@ -331,10 +329,14 @@ class Audit:
     def training_defenses(self) -> tuple[TrainingDefense, ...]:
         return split_defenses(self.defenses)[1]
 
+    def may_leave_out(self, attack: Attack) -> bool:
+        """Whether the attack is left out, and said to be, where the plan cannot serve it; else that is refused."""
+        return self.skip_inapplicable or is_optional(attack, self.attacks)
+
     @property
     def refused_attacks(self) -> Sequence[Attack]:
         """The attacks of which each must be one that the plan can serve."""
-        return () if self.skip_inapplicable else self.attacks
+        return [attack for attack in self.attacks if not self.may_leave_out(attack)]
 
 
 def _check_place(given: ArgsKwargs) -> None:

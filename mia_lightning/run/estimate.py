@@ -128,7 +128,7 @@ def measured(audit: Audit) -> Estimate:
             try:
                 stage(partial(_fit_and_score, attack, setup, target.folds))
             except DoesNotApplyError:
-                if not audit.skip_inapplicable:
+                if not audit.may_leave_out(attack):
                     raise
     sentences.append(f"All that is trained and answered: about {duration(sum(seconds))} here.")
     return Estimate(sentences, sum(seconds))

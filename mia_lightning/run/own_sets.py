@@ -22,7 +22,9 @@ def say_where_from(stages: Stages, audit: Audit) -> None:
         InputError: the sets say who the members are, and there is no held-out set.
     """
     population, origin = audit.population, audit.population.origin
-    if population.label_map is not None and not audit.attacked.is_trained_here:
+    target = audit.attacked
+    is_open = not (target.is_trained_here or target.names_classes(population.class_names))
+    if population.label_map is not None and is_open:
         stages.remark(
             "The target is trained already, and its outputs are taken for the classes in the order "
             f"{in_order(population.class_names)}: if it was trained with these labels as class numbers, or in another "
@@ -67,9 +69,9 @@ def check_taken_again(audit: Audit) -> None:
         return
     made = None
     if audit.shadow.makes_records and audit.trains_network_shadows:
-        made = f"those that shadow={audit.shadow.source} makes are in none; use shadow=real"
+        made = f"records that shadow={audit.shadow.source} makes are in no dataset; use shadow=real"
     elif audit.canaries is not None and audit.canaries.changes_records:
-        made = f"`canary.kind` is {audit.canaries.kind}, of which it knows nothing; set canary.kind=mislabelled"
+        made = f"records that canary.kind={audit.canaries.kind} makes are in no dataset; set canary.kind=mislabelled"
     if made is not None:
         raise InputError(
             f"Models are trained by {again!r}, and {made}, or set `dataset.train_transform=ignore` (`train_transform` "

@@ -299,24 +299,12 @@ def _normalisations(population: Population) -> list[_Normalisation]:
                     _Normalisation(scale=unit, mean=_constants(mean_own, shape), std=_constants(std_own, shape))
                 )
     if len(shape) == 1 and len(x) > 1:
-        deviation = x.std(0)
-        found.append(
-            _Normalisation(
-                scale=1.0,
-                mean=x.mean(0),
-                std=torch.where(deviation > 0, deviation, 1.0),
-                name="each column brought to mean 0 and deviation 1",
-            )
-        )
-        span = x.amax(0) - x.amin(0)
-        found.append(
-            _Normalisation(
-                scale=1.0,
-                mean=x.amin(0),
-                std=torch.where(span > 0, span, 1.0),
-                name="each column brought to the range from 0 to 1",
-            )
-        )
+        for zero, span, brought in (
+            (x.mean(0), x.std(0), "to mean 0 and deviation 1"),
+            (x.amin(0), x.amax(0) - x.amin(0), "to the range from 0 to 1"),
+        ):
+            one = torch.where(span > 0, span, 1.0)
+            found.append(_Normalisation(scale=1.0, mean=zero, std=one, name=f"each column brought {brought}"))
     now = one_tensor(population.normalised(x[:1]))
     different: list[_Normalisation] = []
     for each in found:

@@ -103,7 +103,7 @@ def run_attacks(observation: Observation) -> tuple[Signals, list[AttackOutcome]]
             try:
                 outcome = _run(each, f"{each.name}{suffix}", observation, target_signals, evidence, convergence)
             except DoesNotApplyError as error:
-                if not audit.skip_inapplicable:
+                if not audit.may_leave_out(each):
                     raise
                 remark(f"{each.name}{suffix} was not run: {error}")
                 continue
@@ -132,7 +132,7 @@ def _fitting(observation: Observation) -> list[Attack]:
         )
         if reason is None:
             fitting.append(attack)
-        elif audit.skip_inapplicable:
+        elif audit.may_leave_out(attack):
             observation.engine.stages.remark(f"{attack.name} was not run: {reason}", kind="note")
         else:
             raise DoesNotApplyError(reason)

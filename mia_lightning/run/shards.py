@@ -27,8 +27,27 @@ class ShardEngine(Engine):
         """Raise `ShardTrained` in the place of the shadow models: whoever asked for all of them goes no further."""
         return super().run(job) if job.role != _ROLE else self._train(job)
 
+    def places(self, role: str, num_models: int) -> range:
+        """Of the shadow models those of the shard."""
+        return super().places(role, num_models) if role != _ROLE else self.shard.of(num_models)
+
+    def made(self, role: str, num_models: int, *, is_kept: bool) -> None:
+        """Raise `ShardTrained` once the shadow models of the shard are made.
+
+        Raises:
+            InputError: they are not in the store, where the audit is to find them.
+        """
+        if role != _ROLE:
+            return
+        if not is_kept:
+            raise InputError(
+                f"`shadow.shards` is {self.shard.count}, but the shadow models are estimators that the store cannot "
+                "keep, so that jobs could not share them out; set shadow.shards=1."
+            )
+        raise ShardTrained(self.shard, len(self.shard.of(num_models)))
+
     def _train(self, job: TrainingJob) -> NoReturn:
-        places = self.shard.of(job.num_models)
+        places = self.places(job.role, job.num_models)
         if places:
             super().run(job.part(places))
         raise ShardTrained(self.shard, len(places))
@@ -57,11 +76,6 @@ def train_shadow_shard(audit: Audit) -> str:
         )
     if audit.store is None:
         raise InputError("`store` is missing; give the Store in which the audit is to find the models.")
-    if audit.shadow_estimators is not None:
-        raise InputError(
-            f"`shadow.shards` is {audit.shard.count}, but the shadow models are estimators, which one job fits in a "
-            "pool of processes; set shadow.shards=1."
-        )
     with Stages(audit.console) as stages:
         engine = engine_of(audit, stages, partial(ShardEngine, shard=audit.shard))
         try:

@@ -242,7 +242,10 @@ def _model(options: argparse.Namespace, desk: "Desk", token: "Token | None", lis
     return Ready(
         app=make_app(routers, desk, description=description, hosts=hosts, token=token),
         listening=listening,
-        sentences=(*trusted, *_warnings(listening), f"{address} serves {model.describe()}. Next: {command}"),
+        sentences=(
+            *(*trusted, *model.warnings, *_warnings(listening)),
+            f"{address} serves {model.describe()}. Next: {command}",
+        ),
     )
 
 

@@ -30,7 +30,7 @@ from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.trained import TrainedStack
 
 # The settings of a run's command that an audit of its served model repeats.
-_KEPT = re.compile(r"(dataset|model|training|trainer|shadow|seed|logger)(\.(?!train_size\b|shards?\b)[\w.]+)?=")
+_KEPT = re.compile(r"(dataset|task|model|training|trainer|shadow|seed|logger)(\.(?!train_size\b|shards?\b)[\w.]+)?=")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,12 +75,26 @@ class ServedModel:
     def _seen(self, x_B: Tensor, stack: Stack) -> Records:
         return moved(self.population.normalised(x_B, stack.dtype), stack.device)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the protocols cannot send of the records of the run."""
+        fields = () if self.population.form is None else self.population.form.fields
+        gaps = ", ".join(field.words for field in fields if field.has_gaps)
+        if not gaps:
+            return ()
+        return (
+            f"warning: records of the run may lack numbers ({gaps}), which the protocols cannot send; records without "
+            "gaps are answered, and an audit needs data without them.",
+        )
+
     def describe(self) -> str:
         """A few words for a person."""
-        form = f"{list(self.population.input_shape)} {str(self.population.x_N.dtype).removeprefix('torch.')}"
+        population = self.population
+        form = f"{list(population.input_shape)} {str(population.x_N.dtype).removeprefix('torch.')}"
+        form = form if population.form is None else population.form.words
         channel = channel_of(self.defenses)
         return (
-            f"{self.name}, a {self.trained.architecture_name} on records of {form} in {self.population.num_classes} "
+            f"{self.name}, a {self.trained.architecture_name} on records of {form} in {population.num_classes} "
             f"classes, showing {self.shown.describe()}" + ("" if channel == "full" else f" behind {channel}")
         )
 

@@ -63,6 +63,7 @@ def objective_of(folder: Path, figures: Sequence[str]) -> float | tuple[float, .
 
     report = read_report(folder)
     scalars = {name.replace("/", "."): value for name, value in headline_scalars(report).items()}
+    scalars |= {f"target.{name}": getattr(report.target, name) for name in _OF_TARGET}  # also of another utility
     for attack in report.attacks:  # an output defence is no part of the name here
         if attack.defense is not None:
             shown = f"{attack.defense}_adaptive" if attack.adaptive else attack.defense

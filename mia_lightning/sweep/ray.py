@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Annotated, Any
 
-from mia_lightning.errors import InputError
+from mia_lightning.errors import InputError, first_line
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast0, NotNegative, Text
 from mia_lightning.settings.words import Such, Words
@@ -227,8 +227,7 @@ def _initialise(ray: Any, address: str | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError, OverflowError) as error:
         where = "Ray cannot be started" if address is None else f"there is no Ray cluster at {address}"
         raise InputError(
-            f"{where} ({(str(error).splitlines() or [type(error).__name__])[0].rstrip('.')}); see "
-            "hydra.launcher.address, or use hydra/launcher=local."
+            f"{where} ({first_line(error)}); see hydra.launcher.address, or use hydra/launcher=local."
         ) from error
     if not all(node["NodeManagerAddress"] in LOOPBACK for node in ray.nodes()):
         raise InputError(

@@ -163,7 +163,11 @@ class Slurm:
                 executor = submitit.SlurmExecutor(folder, max_num_timeout=self.retries)
                 executor.update_parameters(**self._parameters())
                 jobs = executor.map_array(SlurmTask(limit=times), runs)
-        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        except (
+            submitit.core.utils.FailedJobError,
+            submitit.core.utils.FailedSubmissionError,
+            TimeoutError,  # before submitit asked the controller, such as on a slow disk
+        ) as error:
             raise InputError(self._refusal(error)) from error
         ids = [str(job.job_id) for job in jobs]
         job = ids[0].partition("_")[0]
@@ -191,7 +195,7 @@ class Slurm:
         return {name: value for name, value in given.items() if value is not None}
 
     def _refusal(self, error: Exception) -> str:
-        if isinstance(error.__cause__, TimeoutError):
+        if isinstance(error.__cause__ or error, TimeoutError):
             return "Slurm's controller does not answer; nothing was submitted, start the same command again later."
         lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if line.strip()]
         names = ("partition", "account", "qos", "gpus", "cpus", "memory_gb")

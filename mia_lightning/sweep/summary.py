@@ -21,7 +21,7 @@ FIGURES = ("auc", "tpr_at_fpr_0.001", "tpr_at_fpr_0.01", "advantage")
 # Columns of the flat table that the file has, and what it calls them where that differs.
 _OF_REPORT = (
     *("seed", "dataset", "num_records", "architecture", "plan", "defense", "attack", "adaptive", "num_members"),
-    *("num_targets", "num_shadows", "shadow_train_size", *_ACCURACIES),
+    *("num_targets", "num_shadows", "shadow_train_size", "utility", *_ACCURACIES),
 )
 _RENAMED = {"num_members": "train_size"}
 # Columns of the table on the terminal where names do not tell; what all runs have in common stands below.

@@ -15,7 +15,7 @@ from mia_lightning.membership import Membership
 from mia_lightning.training.estimators.answers import Votes
 from mia_lightning.training.estimators.fitting import way_without_classes
 from mia_lightning.training.estimators.table import given_records
-from mia_lightning.training.models import ModelKind, Models, wanted_of_each
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import Signals
 
@@ -68,31 +68,24 @@ class FittedEstimator(Models):
     def kind(self) -> ModelKind:
         return self._kind
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """Its answers; NaN for records that it is not asked about.
 
         Raises:
             InputError: it does not take the records, or the answers fit neither memory nor disk.
         """
-        room, num_outputs = room or Room(), population.num_classes
+        num_outputs = population.num_classes
         answer_KANC = room.empty((1, 1, len(population), num_outputs), device=population.device).fill_(torch.nan)
-        wanted_N = wanted_of_each(wanted, 1, population)[0]
-        index_n = wanted_N.nonzero().squeeze(1)
+        index_n = wanted_KN[0].nonzero().squeeze(1)
         if len(index_n):
-            x_n = given_records(population.chosen(wanted_N), normalised=self._normalised)
+            x_n = given_records(population.chosen(wanted_KN[0]), normalised=self._normalised)
             for start in range(0, len(index_n), _AT_ONCE):
                 x_B = x_n[start : start + _AT_ONCE]
                 answer_BC = self._asked(x_B, partial(self._way.answers, self._estimator, x_B, num_outputs, ()))
                 answer_KANC[0, 0, index_n[start : start + _AT_ONCE]] = torch.from_numpy(answer_BC).to(answer_KANC)
-        if answered is not None:
-            answered(len(index_n))
+        answered(len(index_n))
         return Signals(log_probability_KANC=answer_KANC, room=room, atoms=self._way.votes.atoms, task=population.task)
 
     def _asked(self, x_B: Any, ask: Callable[[], Any]) -> Any:

@@ -101,6 +101,14 @@ class Target(ABC):
         """
         return models
 
+    def names_classes(self, class_names: Sequence[str]) -> bool:
+        """Whether it says by name which class each of its outputs stands for.
+
+        Args:
+            class_names: of the data set.
+        """
+        return False
+
     def class_mend(self, class_names: Sequence[str], order: Sequence[int]) -> str:
         """How the classes are put right whose outputs stand for the classes `order` of the data set."""
         few = ", ".join(class_names[c] for c in order[:12]) + (", …" if len(order) > 12 else "")

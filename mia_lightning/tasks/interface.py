@@ -87,6 +87,7 @@ class Task(ABC):
         utility: what says how well a model does, in words; larger is better, at most 1.
         nothing: the utility of a model that has learnt nothing, and what that is, for a sentence.
         stratum, strata_name: what figures of parts are about, one and several.
+        stratum_utility: what says how well a model does on one part, where that is not `utility`.
         seen: what an answer is, for a sentence.
         outputs: what the outputs of a network stand for.
         has_classes: whether each record has one of several classes, whose probabilities a model gives.
@@ -100,6 +101,7 @@ class Task(ABC):
     nothing: ClassVar[tuple[float, str]] = (0.0, "chance")
     stratum: ClassVar[str]
     strata_name: ClassVar[str]
+    stratum_utility: ClassVar[str | None] = None
     seen: ClassVar[str]
     outputs: ClassVar[OutputKind]
     has_classes: ClassVar[bool] = False

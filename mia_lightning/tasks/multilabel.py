@@ -35,6 +35,7 @@ class Multilabel(LabelReading, Task):
     nothing: ClassVar[tuple[float, str]] = (0.5, "chance")
     stratum: ClassVar[str] = "label"
     strata_name: ClassVar[str] = "labels"
+    stratum_utility: ClassVar[str | None] = "AUROC"
     seen: ClassVar[str] = "the probabilities of all labels"
     outputs: ClassVar[OutputKind] = "labels"
 

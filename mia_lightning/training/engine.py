@@ -72,6 +72,17 @@ class Engine:
         """The device that the settings name, the first of several."""
         return self.settings.device
 
+    def places(self, role: str, num_models: int) -> range:
+        """The numbers of the models of a role that are made here: all."""
+        return range(num_models)
+
+    def made(self, role: str, num_models: int, *, is_kept: bool) -> None:
+        """Told when these models are made, by whoever makes others than networks.
+
+        Args:
+            is_kept: whether they are in the store.
+        """
+
     def run(self, job: TrainingJob) -> TrainedStack:
         """Take from the store what it holds; plan and train the rest, on several devices side by side.
 

@@ -79,7 +79,6 @@ class Models(ABC):
     def trained_by(self) -> Literal["run", "service", "unknown"]:
         return "unknown"
 
-    @abstractmethod
     def observe(
         self,
         population: Population,
@@ -95,7 +94,21 @@ class Models(ABC):
             wanted: bool `[N]`, or `[K, N]` where the models differ; the records that a model is asked about, by default
                 all. The answers for others mean nothing.
             answered: is called with the number of further answers, of all models together.
+
+        Raises:
+            InputError: they do not take the records, what they answer is none, or the answers fit neither memory nor
+                disk.
         """
+        if wanted is None:
+            wanted = torch.ones(len(population), dtype=torch.bool)
+        wanted_KN = wanted.cpu().expand(self.num_models, len(population))
+        return self._observed(population, wanted_KN, room or Room(), answered or (lambda _: None))
+
+    @abstractmethod
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
+    ) -> Signals:
+        """As `observe`; bool `wanted_KN` is on the CPU."""
 
     def about(self, wanted: Tensor, answered: Callable[[int], object] | None = None) -> Observable:
         """The models, which are asked only about the records where the bool mask, `[N]` or `[K, N]`, is True."""
@@ -127,13 +140,6 @@ class Models(ABC):
 
     def close(self) -> None:  # noqa: B027 (most have none)
         """Close connections, where there are any."""
-
-
-def wanted_of_each(wanted: Tensor | None, num_models: int, population: Population) -> Tensor:
-    """The records that each model is asked about, bool `[K, N]`, on the CPU; `wanted` as of `Models.observe`."""
-    if wanted is None:
-        wanted = torch.ones(len(population), dtype=torch.bool)
-    return wanted.cpu().expand(num_models, len(population))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,13 +13,13 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.store.identity import Identity, digest_of_tensor, identity
 from mia_lightning.tasks.interface import OutputForm
 from mia_lightning.training.kept_answers import InStore, KeptAnswers
-from mia_lightning.training.models import Models, wanted_of_each
+from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
+from mia_lightning.training.precision import float32_products
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.module import StackModule, all_logits
-from mia_lightning.training.trainer import float32_products
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24
@@ -141,30 +141,18 @@ class TrainedStack(Models):
     def num_parameters(self) -> int:
         return self.architecture.num_parameters
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """The full log-probability vectors of the models for records, in eval mode, one view.
 
         Targets and shadow models are both observed through this function: one channel. Answers that a store keeps are
         computed once.
 
-        Args:
-            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
-            wanted: as `Models.observe`; the answers for other records are NaN.
-            answered: as `Models.observe`.
-
-        Raises:
-            InputError: the answers fit neither memory nor disk.
+        The answers for records that are not wanted are NaN.
         """
-        stack, room = self.stack.eval(), room or Room()
+        stack = self.stack.eval()
         population = population.near(stack.device)
-        wanted_KN = wanted_of_each(wanted, stack.num_models, population)
         shape = (stack.num_models, 1, len(population), population.num_classes)
         log_probability_KANC = room.empty(shape, device=stack.device)
         if not bool(wanted_KN.all()):
@@ -175,7 +163,7 @@ class TrainedStack(Models):
             return signals
         ask = self._ask_alike if bool((wanted_KN == wanted_KN[0]).all()) else self._ask_each
         with float32_products(tf32=False):
-            ask(population, wanted_KN, log_probability_KANC[:, 0], answered or (lambda _: None))
+            ask(population, wanted_KN, log_probability_KANC[:, 0], answered)
         if answers is not None:
             answers.keep(log_probability_KANC)
         return signals

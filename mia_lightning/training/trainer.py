@@ -25,6 +25,7 @@ from mia_lightning.settings.checking import shown
 from mia_lightning.settings.kinds import AtLeast0, FromList, Name, OneOf
 from mia_lightning.settings.words import Such, Words
 from mia_lightning.training.devices.visible import index_there, slices
+from mia_lightning.training.precision import float32_products
 
 PRECISIONS = {
     "32": "32-true",
@@ -205,22 +206,6 @@ class TrainerSettings:
     def matmul_precision(self) -> AbstractContextManager[None]:
         """Within the context, TF32 products and convolutions where `precision` is tf32, and full ones otherwise."""
         return float32_products(tf32=self.precision == "tf32")
-
-
-@contextmanager
-def float32_products(*, tf32: bool) -> Iterator[None]:
-    """Within the context, matrix products and convolutions of float32 are rounded to TF32 on a GPU, or full ones.
-
-    torch would round convolutions unless it is told otherwise.
-    """
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 @contextmanager

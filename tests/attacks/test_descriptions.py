@@ -4,7 +4,7 @@ import pytest
 
 import mia_lightning as mia
 from mia_lightning.attacks.description import description_of
-from mia_lightning.attacks.interface import Attack, FittedAttack
+from mia_lightning.attacks.interface import Attack, FittedAttack, Needs, needs_of
 from mia_lightning.tasks import Task
 
 ATTACKS: list[Attack] = [  # that apply to every task
@@ -74,3 +74,12 @@ def test_of_what_is_predicted_right(attack: Attack, classes: str, labels: str) -
     assert classes in attack.description
     assert classes in description_of(attack, mia.Classification())
     assert labels in description_of(attack, mia.Multilabel())
+
+
+@pytest.mark.parametrize("field", ["population", "compares_shadows", "classes", "right"])
+def test_attacks_together_need_what_one_of_them_needs(field: str) -> None:
+    class Needy(mia.Loss):
+        needs = Needs(**{field: True})
+
+    assert getattr(needs_of([mia.Loss(), Needy()]), field)
+    assert needs_of([Needy()]) == Needy.needs

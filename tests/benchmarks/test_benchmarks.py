@@ -71,7 +71,7 @@ def test_networks_of_other_records_have_rows_of_both_executions_and_of_the_chose
 @pytest.mark.usefixtures("global_generators")  # of networks
 def test_operations_of_the_transformer_are_those_of_its_layers(script: ModuleType) -> None:
     network = script.make_case(script.TEXTS, torch.device("cpu"), epochs=1).initial_network(0)
-    L, width = script.TEXTS.tokens, network.embedding.embedding_dim
+    (L,), width = script.TEXTS.field.shape, network.embedding.embedding_dim
     layers = [layer for block in network.blocks for layer in block.modules() if isinstance(layer, torch.nn.Linear)]
     of_layers = sum(3 * 2 * L * layer.in_features * layer.out_features for layer in layers)
     of_attention = len(network.blocks) * 3 * 2 * 2 * L * L * width  # scores, and their products with the values
@@ -84,7 +84,7 @@ def test_operations_of_the_transformer_are_those_of_its_layers(script: ModuleTyp
 def test_operations_of_the_audio_network_are_those_of_its_layers(script: ModuleType) -> None:
     setting = script.RECORDINGS
     network = script.make_case(setting, torch.device("cpu"), epochs=1).initial_network(0)
-    frames = (setting.samples - network.log_mel.window) // network.log_mel.hop + 1
+    frames = (setting.field.shape[0] - network.log_mel.window) // network.log_mel.hop + 1
     frequencies, bands = network.log_mel.weight.shape
     expected = 2 * frames * frequencies * bands  # forward alone: nothing of it is trained
     height, width, is_first = frames, bands, True

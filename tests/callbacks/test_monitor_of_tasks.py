@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import mia_lightning as mia
+from mia_lightning.callbacks.answers import Reading
 from mia_lightning.errors import InputError
 
 N, M = 160, 120
@@ -182,3 +183,10 @@ def test_numbers_that_are_not_finite_are_said(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="no finite numbers"):
         trainer(tmp_path, monitor, max_epochs=1).fit(made(Broken), *loaders("regression"))
     assert monitor.trace[-1].auc is None
+
+
+def test_a_batch_of_nearly_equal_numbers_is_one_of_others() -> None:
+    """All together they vary by far more than float32 rounds them."""
+    label_B = torch.tensor([49_999.99, 50_000.0], dtype=torch.float64)
+    label_BX = Reading(answer=lambda *_: (None, None), task=mia.Regression(), num_outputs=1).labels(label_B, label_B)
+    torch.testing.assert_close(label_BX, label_B[:, None].float())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mia_lightning.callbacks.look import FEWEST_OF_A_CLASS, look_at, most_exposed_class
+from mia_lightning.callbacks.look import FEWEST_OF_A_CLASS, look_at, most_exposed_class, of_classes
 from mia_lightning.callbacks.screening import lt_iqr, screening
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.intervals.areas import auc_interval
@@ -67,6 +67,6 @@ def test_the_most_exposed_class_is_that_of_the_largest_lower_limit() -> None:
 
 def test_a_look_at_losses_that_are_not_numbers_has_a_reason_and_no_figures() -> None:
     score_N = torch.tensor([0.0, torch.nan, 0.0, 0.0])
-    look = look_at(score_N, score_N == 0, torch.zeros(4, dtype=torch.int64), torch.arange(4) < 2)
+    look = look_at(of_classes(score_N, score_N == 0, torch.zeros(4, dtype=torch.int64), torch.arange(4) < 2))
     assert look.metrics("leakage") == {}
     assert "1 of 4" in look.reason

@@ -14,6 +14,7 @@ from quick import slow_but
 from rich.console import Console
 
 from mia_lightning.command import experiment
+from mia_lightning.command.configuration import Configuration
 from mia_lightning.command.job import Job, instantiate
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.comparison.files import read_comparison
@@ -249,6 +250,19 @@ def test_models_depend_on_output_defences_only_where_the_target_answers_for_the_
     for other in ("seed=1", "model.dropout=0.1", "training.epochs=3", "shadow.count=3", "dataset.train_size=9"):
         assert key() != key(other)
     assert key() != key("task=binary")
+    assert key() != key("model.output=logits")
+    assert key() != key("shadow.estimator=null")
+
+
+def test_of_every_setting_it_is_known_whether_models_depend_on_it() -> None:
+    of_defences = {"defense"}
+    of_attacks_and_reports = {
+        *("attack", "skip_inapplicable", "convergence", "save_models", "estimate", "output", "store", "shards"),
+        *("logger", "gate", "report", "sweep", "scale", "scales", "comparison", "experiments", "remedies"),
+        "experiment",
+    }
+    names = {field.name for field in dataclasses.fields(Configuration)}
+    assert names == {*experiment._OF_MODELS} | of_defences | of_attacks_and_reports
 
 
 @pytest.mark.slow

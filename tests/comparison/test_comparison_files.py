@@ -56,6 +56,7 @@ def test_the_table_of_values_has_a_row_for_each_variant_and_attack(
     assert float(rows[0]["precision"]) == pytest.approx(0.75)
     assert rows[2]["skipped"] == "the data is not there"
     assert rows[2]["precision"] == ""
+    assert [row["utility"] for row in rows] == [each.utility for each in comparison.variants] == ["accuracy"] * 3
 
 
 def test_the_terminal_says_the_same_in_100_columns(comparison: ComparisonReport) -> None:

@@ -15,11 +15,12 @@ import mia_lightning as mia
 from mia_lightning.comparison.assemble import compare, skipped_variant, variant_of
 from mia_lightning.comparison.differences.command import main
 from mia_lightning.comparison.differences.sides import sides_in
-from mia_lightning.comparison.differences.variants import differences_of
+from mia_lightning.comparison.differences.variants import KeptVariants
+from mia_lightning.comparison.findings import Rises
 from mia_lightning.comparison.html import comparison_page
 from mia_lightning.metrics.intervals.differences import PAIRED, UNPAIRED, WORST
 from mia_lightning.reports.privacy_section import PrivacySection, TrialsSection
-from mia_lightning.reports.schema import AuditReport, DefenseSection, TrustSection
+from mia_lightning.reports.schema import AuditReport, DefenseSection, TaskSection, TrustSection
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -145,6 +146,22 @@ def test_the_accuracy_of_the_targets_stands_beside_the_family(strong: AuditRepor
     assert (test.value, gap.value) == pytest.approx((0.21875, -0.21875))
     assert test.low < test.value < test.high
     assert (test.title, test.verdict) == ("test accuracy", "not judged")
+
+
+def test_a_utility_that_is_no_share_of_records_has_no_interval(make_report: ReportMaker) -> None:
+    """Of several labels `gap` says how many are right, and not how well they are ranked."""
+    task = TaskSection(name="multilabel", utility="mean AUROC", stratum="label", strata_name="labels")
+    both = []
+    for seed, shift in enumerate((2.5, 0.8)):
+        made = make_report(shift=shift, seed=seed, num_targets=4)
+        assert made.scores is not None
+        scores = dataclasses.replace(made.scores, attack=np.where(made.scores.attack == "loss", "gap", "shokri"))
+        sections = (made.attacks[0], made.attacks[1].model_copy(update={"name": "gap"}))
+        both.append(changed(made, task=task, scores=scores, attacks=sections))
+    for estimand in ("models", "recipes"):
+        for found in mia.difference(both[0], both[1], attack="shokri", estimand=estimand).pairs[0].utility:
+            assert (found.low, found.high) == (None, None)
+            assert found.method.startswith("none")
 
 
 def test_settings_in_which_the_attackers_differ_are_named(strong: AuditReport, weak: AuditReport) -> None:
@@ -345,9 +362,9 @@ def test_an_experiment_has_the_differences_from_its_first_variant(
     named = {"strong": strong, "weak": weak, "elsewhere": elsewhere}
     variants = [variant_of(name, report, Path(name)) for name, report in named.items()]
     variants.insert(0, skipped_variant("skipped", "not there"))
-    (pair,) = differences_of(variants, tmp_path)
+    (pair,) = KeptVariants(variants, tmp_path).differences()
     assert (pair.first, pair.second, pair.attack) == ("strong", "weak", "shokri")
-    assert differences_of(variants[:2], tmp_path) == ()
+    assert KeptVariants(variants[:2], tmp_path).differences() == ()
     texts = {"title": "t", "question": "q", "source": "s", "command": "c"}
     report = compare(variants, [], **texts, seconds=1.0, differences=[pair])
     page = comparison_page(report, {})
@@ -356,3 +373,27 @@ def test_an_experiment_has_the_differences_from_its_first_variant(
     assert f"{-auc.value:+.3f}".replace("-", "−") in page
     assert "leaks less" in page
     assert "Against strong" not in comparison_page(compare(variants, [], **texts, seconds=1.0), {})
+
+
+def test_findings_of_an_experiment_are_paired_over_the_records_that_variants_share(
+    runs: Path, strong: AuditReport, weak: AuditReport, make_report: ReportMaker, tmp_path: Path
+) -> None:
+    shutil.copytree(runs, tmp_path, dirs_exist_ok=True)
+    other = make_report(seed=3)
+    other = changed(other, dataset=other.dataset.model_copy(update={"fingerprint": "cd" * 32}))
+    keep(other, tmp_path / "other")
+    named = {"strong": strong, "weak": weak, "other": other}
+    variants = [variant_of(name, report, Path(name)) for name, report in named.items()]
+    kept = KeptVariants(variants, tmp_path)
+    finding = Rises(text="It rises.", first="weak", last="strong", figure="accuracy")
+    paired, apart = finding.check(variants, kept.correlation), finding.check(variants)
+    assert paired.estimate == apart.estimate
+    assert paired.detail.endswith("paired over shared records")
+    assert (paired.low, paired.high) != (apart.low, apart.high)
+    assert "paired" not in apart.detail
+    for figure in ("accuracy", "precision", "recall", "auc"):
+        r = kept.correlation(variants[1], variants[0], "shokri", figure)
+        assert r == kept.correlation(variants[0], variants[1], "shokri", figure)
+        assert 0 < abs(r) < 1
+        assert kept.correlation(variants[0], variants[0], "shokri", figure) == 0.0  # a run is no pair with itself
+        assert kept.correlation(variants[0], variants[2], "shokri", figure) == 0.0  # records that are not known

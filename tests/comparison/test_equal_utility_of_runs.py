@@ -13,7 +13,7 @@ from made_reports import ReportMaker
 
 import mia_lightning as mia
 from mia_lightning.comparison.differences.command import main
-from mia_lightning.reports.schema import AuditReport, TrustSection
+from mia_lightning.reports.schema import AuditReport, TaskSection, TrustSection
 
 Said = Callable[..., tuple[int, str, str]]
 STRENGTHS = ((1, 0.6), (2, 0.75), (3, 0.9))
@@ -128,6 +128,16 @@ def test_runs_without_right_answers_and_targets_without_a_curve_are_refused(
     assert "other members" in said(curves)[2]
 
 
+def test_a_utility_that_is_no_accuracy_has_no_curve(curves: Path, said: Said) -> None:
+    for folder in curves.iterdir():
+        path = folder / "report.json"
+        task = TaskSection(name="multilabel", utility="mean AUROC", stratum="label", strata_name="labels")
+        path.write_text(mia.read_report(path).model_copy(update={"task": task}).model_dump_json(by_alias=True))
+    code, _, error = said(curves)
+    assert (code, error.count("\n")) == (2, 1)
+    assert "mean AUROC" in error
+
+
 def test_several_attacks_leave_open_which_is_meant(curves: Path, said: Said) -> None:
     for folder in curves.iterdir():
         path = folder / "report.json"
@@ -135,3 +145,46 @@ def test_several_attacks_leave_open_which_is_meant(curves: Path, said: Said) -> 
         more = report.attacks[0].model_copy(update={"name": "lira"})
         path.write_text(report.model_copy(update={"attacks": (*report.attacks, more)}).model_dump_json(by_alias=True))
     assert "`--attack`" in said(curves)[2]
+
+
+def of_strengths(make_report: ReportMaker, architecture: str, leak: float) -> list[AuditReport]:
+    return [
+        with_right_answers(
+            make_report(shift=leak * strength, seed=strength, config={"of": architecture}), accuracy, architecture
+        )
+        for strength, accuracy in STRENGTHS
+    ]
+
+
+def test_reports_in_memory_give_the_figures_of_their_folders(
+    make_report: ReportMaker, curves: Path, said: Said
+) -> None:
+    cnn, mlp = of_strengths(make_report, "cnn", 1.0), of_strengths(make_report, "mlp", 0.4)
+    found = mia.difference_at_equal_utility(cnn, mlp, names=("cnn", "mlp"))
+    content = json.loads(said(curves, "--json")[1])
+    assert (found.value, found.low, found.high) == (content["value"], content["low"], content["high"])
+    assert str(found) == found.sentence == content["sentence"]
+    assert found.strengths == (("cnn (1)", "cnn (2)", "cnn (3)"), ("mlp (1)", "mlp (2)", "mlp (3)"))
+    turned = mia.difference_at_equal_utility(mlp, cnn[::-1], attack="shokri")
+    assert turned.value == pytest.approx(-(found.value or 0.0))
+    assert turned.strengths[1] == ("the second (3)", "the second (2)", "the second (1)")
+
+
+def test_what_cannot_be_compared_in_python_is_one_sentence(make_report: ReportMaker) -> None:
+    cnn, mlp = of_strengths(make_report, "cnn", 1.0), of_strengths(make_report, "mlp", 0.4)
+    numbers = [
+        each.model_copy(update={"task": each.task.model_copy(update={"name": "regression", "utility": "R²"})})
+        for each in (*cnn, *mlp)
+    ]
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: mia.difference_at_equal_utility(cnn[:2], mlp), r"the first.* 2 strengths"),
+        (lambda: mia.difference_at_equal_utility([], mlp), r"the first.* 0 strengths"),
+        (lambda: mia.difference_at_equal_utility(cnn, cnn), "given twice"),
+        (lambda: mia.difference_at_equal_utility(cnn, mlp, names=("a", "a")), r"`names`.*'a'"),
+        (lambda: mia.difference_at_equal_utility(cnn, mlp, attack="lira"), r"`attack`.*'lira'"),
+        (lambda: mia.difference_at_equal_utility(numbers[:3], numbers[3:]), "task regression.*R²"),
+        (lambda: mia.difference_at_equal_utility(["run"], mlp), "'run' is no report"),  # type: ignore[list-item]
+    ]
+    for work, named in refused:
+        with pytest.raises(mia.InputError, match=named):
+            work()

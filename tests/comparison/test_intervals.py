@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.stats import beta
+import torch
+from scipy.stats import beta, norm, spearmanr
 
-from mia_lightning.comparison.intervals import draws, limits, rates_to
+from mia_lightning.comparison.intervals import draws, limits, matched, rates_to
 from mia_lightning.comparison.schema import Variant
+from mia_lightning.metrics.intervals.areas import delong
+from mia_lightning.metrics.intervals.influence import Observed, correlation, influence
+from mia_lightning.metrics.roc import roc
 
 
 def test_rates_become_the_figures_of_counted_records() -> None:
@@ -70,3 +74,53 @@ def test_draws_of_an_auc_are_normal_on_the_logit_scale(make_variant) -> None:  #
     assert logits.std() == pytest.approx(0.05, abs=0.002)
     unknown = variant.attacks[0].model_copy(update={"auc_logit_error": None})
     assert set(draws(unknown, "auc", "x")) == {0.8}
+
+
+@pytest.mark.parametrize("correlation", [0.9, 0.3, -0.7])
+def test_matched_draws_keep_their_distribution_and_have_the_correlation(correlation: float) -> None:
+    random = np.random.default_rng(1)
+    first, second = random.beta(20, 5, 10_000), random.normal(size=10_000)
+    found = matched(first, second, correlation)
+    assert np.array_equal(np.sort(found), np.sort(second))
+    expected = 6 / np.pi * np.arcsin(correlation / 2)  # of the ranks of normal numbers
+    assert spearmanr(first, found).statistic == pytest.approx(expected, abs=0.03)
+    assert matched(first, second, 0.0) is second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figure", ["precision", "accuracy", "auc"])
+@pytest.mark.parametrize("shifts", [(1.0, 1.0), (1.2, 0.6)])
+def test_paired_changes_cover_the_truth_and_are_shorter(
+    make_variant,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+    figure: str,
+    shifts: tuple[float, float],
+) -> None:
+    """Two models of which a record has three quarters of the variance of its score in common; 400 simulations."""
+    monkeypatch.setattr("mia_lightning.comparison.intervals.NUM_DRAWS", 2000)
+    member, random, covered, lengths = np.arange(400) % 2 == 0, np.random.default_rng(len(figure)), 0, []
+    rates = [(np.array([norm.sf(0.5 - shift)]), np.array([norm.sf(0.5)])) for shift in shifts]
+    areas = [norm.cdf(shift / np.sqrt(2)) for shift in shifts]
+    truth = areas[0] - areas[1] if figure == "auc" else np.subtract(*(rates_to(figure, *of, 200, 200) for of in rates))
+    for _ in range(400):
+        hard, found, seen = random.normal(size=400) * np.sqrt(0.75), [], []
+        for shift in shifts:
+            score = hard + random.normal(size=400) / 2 + shift * member
+            seen.append(
+                Observed(*(torch.from_numpy(each[None]) for each in (score, score > 0.5, member, np.ones(400, bool))))
+            )
+            area, error = _auc(score, member)
+            attack = make_variant("a", (score > 0.5)[member].mean(), (score > 0.5)[~member].mean(), n=200, auc=area)
+            found.append(attack.attacks[0].model_copy(update={"auc_logit_error": error}))
+        one, other = (draws(attack, figure, place) for place, attack in enumerate(found))
+        r = correlation(*(influence(figure, each) for each in seen))
+        low, high = limits(one - matched(one, other, r))
+        covered += bool(low <= truth <= high)
+        lengths.append((high - low) / np.subtract(*limits(one - other)[::-1]))
+    assert covered / 400 >= 0.95 - 4 * 0.011
+    assert np.mean(lengths) < 0.85
+
+
+def _auc(score: np.ndarray, member: np.ndarray) -> tuple[float, float]:
+    curve = roc(torch.from_numpy(score), torch.from_numpy(member))
+    return curve.auc, float(np.sqrt(delong(curve)) / (curve.auc * (1 - curve.auc)))

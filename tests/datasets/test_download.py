@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server, asked = self.server, self.headers.get("Range")
         server.asked.append(asked)
         if server.silent:
-            server.released.wait(10)
+            server.released.wait(300)
             return
         if server.status is not None:
             self.send_error(server.status)
@@ -88,7 +88,7 @@ def part(path: Path) -> Path:
 
 
 def get(server: Server, path: Path, checksum: str | None = CHECKSUM) -> None:
-    fetch(server.url, path, checksum=checksum, timeout_s=5)
+    fetch(server.url, path, checksum=checksum, timeout_s=300)
     assert path.read_bytes() == CONTENT
     assert list(path.parent.iterdir()) == [path]
 

@@ -44,8 +44,8 @@ class Terse(Models):
         self.whole, self.form, self.hides = whole, form, hides
         self.failed_epoch_K = torch.tensor([-1])
 
-    def observe(self, population: Population, *, room: Room | None = None, **about: Any) -> Signals:
-        signals = self.whole.observe(population, room=room, **about)
+    def _observed(self, population: Population, wanted_KN: Tensor, room: Room, answered: Any) -> Signals:
+        signals = self.whole.observe(population, room=room, wanted=wanted_KN, answered=answered)
         return replace(
             signals, log_probability_KANC=apply_all(self.hides, signals.log_probability_KANC), form=self.form
         )

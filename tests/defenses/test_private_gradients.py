@@ -6,48 +6,18 @@ from functools import partial
 
 import pytest
 import torch
-from quick import slow_but
+from clipped_gradients import CLIP, MODELS, NETWORKS, WIDTH, gradients_of, slow_gradient, stack_of
 from scipy.stats import chi2, kstest
 from torch import Tensor, nn
-from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses import private_gradients
-from mia_lightning.defenses.dp_sgd import DPSGD
-from mia_lightning.defenses.poisson import PoissonSampler
 from mia_lightning.defenses.private_gradients import PrivateGradients, counter_normal, trainable
 from mia_lightning.models.mlp import MLP
-from mia_lightning.seeds import derive, generator, isolated
-from mia_lightning.training.engine import Engine
+from mia_lightning.seeds import generator
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
-from mia_lightning.training.step.recipe import Recipe, cross_entropy
 from mia_lightning.training.step.rules import Step
-from mia_lightning.training.trained import TrainedStack
-from mia_lightning.training.trainer import TrainerSettings
-
-
-class Pictures(nn.Module):
-    """Convolution, group normalisation, a tied weight and a frozen parameter."""
-
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(input_shape[0], 4, 3, padding=1)
-        self.norm = nn.GroupNorm(2, 4)
-        self.mix = nn.Linear(4, 4)
-        self.mix_again = nn.Linear(4, 4)
-        self.mix_again.weight = self.mix.weight
-        self.head = nn.Linear(4, num_classes)
-        self.head.bias.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.relu(self.norm(self.convolution(x))).mean((2, 3))
-        return self.head(self.mix_again(torch.tanh(self.mix(pooled))))
-
-
-NETWORKS = {"mlp": ("blobs", partial(MLP, hidden=[8])), "pictures": ("pictures", Pictures)}
-MODELS, WIDTH = 3, 7
-CLIP = 0.4
 
 
 @pytest.fixture(params=NETWORKS)
@@ -71,39 +41,6 @@ def step_of(population: Population, *, number: int = 3, execution: str = "stack"
         is_real_KB=is_real_KB,
         execution=execution,
     )
-
-
-def stack_of(make: MakeNetwork) -> Stack:
-    return Stack.build(make, range(MODELS), seed=5, role="shadow").double()
-
-
-def gradients_of(stack: Stack, *, clip_norm: float = CLIP, noise_multiplier: float = 0.0) -> PrivateGradients:
-    return PrivateGradients(
-        objective=cross_entropy,
-        clip_norm=clip_norm,
-        noise_multiplier_K=torch.full((MODELS,), noise_multiplier, dtype=torch.float64),
-        expected_size_K=torch.tensor([4.0, 5.5, 6.0], dtype=torch.float64),
-        noise_key_K={
-            name: torch.tensor([derive(1, "shadow", k, "gradient noise", name) for k in range(MODELS)])
-            for name in trainable(stack)
-        },
-    )
-
-
-def slow_gradient(
-    network: nn.Module, x_B: Tensor, label_B: Tensor, *, clip_norm: float, expected_size: float
-) -> tuple[dict[str, Tensor], list[float]]:
-    """One record at a time, by autograd on the ordinary network: clipped jointly, summed, divided; and the norms."""
-    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    norms = []
-    for x, label in zip(x_B, label_B, strict=True):
-        loss = nn.functional.cross_entropy(network(x[None]), label[None])
-        gradients = torch.autograd.grad(loss, list(parameters.values()))
-        norms.append(float(torch.sqrt(sum((g**2).sum() for g in gradients))))
-        for name, g in zip(parameters, gradients, strict=True):
-            total[name] += g * min(1.0, clip_norm / norms[-1])
-    return {name: g / expected_size for name, g in total.items()}, norms
 
 
 @pytest.mark.parametrize("execution", ["stack", "loop"])
@@ -293,82 +230,6 @@ def test_the_noise_of_a_row_is_a_function_of_its_key_and_step_alone(shape: tuple
     assert not torch.equal(counter_normal(key_K, 5, shape), noise)
 
 
-# --- training --------------------------------------------------------------------------------------------
-
-SIZES = [24, 31, 29]
-SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.9)
-NETWORKS_TO_TRAIN = {**NETWORKS, "dropout": ("blobs", partial(MLP, hidden=[8, 8], dropout=0.4))}
-
-
-def records_of(population: Population) -> list[Tensor]:
-    return [torch.randperm(len(population), generator=generator(k, "records"))[:size] for k, size in enumerate(SIZES)]
-
-
-def train(
-    network: str, request: pytest.FixtureRequest, *, models: list[int] | None = None, **recipe: object
-) -> TrainedStack:
-    population_name, make = NETWORKS_TO_TRAIN[network]
-    population = request.getfixturevalue(population_name)
-    chosen = list(range(MODELS)) if models is None else models
-    plain = Recipe(**{"epochs": 3, "batch_size": 8, "optimizer": SGD, **recipe})
-    return train_with(
-        Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision="64")),
-        bind_shapes(make, population.input_shape, population.num_classes),
-        population,
-        [records_of(population)[k] for k in chosen],
-        DPSGD(clip_norm=CLIP, noise_multiplier=0.7).adapt(plain),
-        role="shadow",
-        models=chosen,
-    )
-
-
-def assert_same(one: TrainedStack, other: TrainedStack, k: int | None = None) -> None:
-    left, right = one.stack.networks.state_dict(), other.stack.networks.state_dict()
-    assert left.keys() == right.keys()
-    for name, tensor in left.items():
-        torch.testing.assert_close(tensor if k is None else tensor[[k]], right[name], rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.parametrize("network", slow_but(["mlp"], NETWORKS_TO_TRAIN))
-def test_chunks_loop_and_a_model_alone_give_the_models_of_the_whole_stack(
-    network: str, request: pytest.FixtureRequest
-) -> None:
-    together = train(network, request)
-    assert together.execution == "stack"
-    for other in ({"chunk": 1}, {"chunk": 2}, {"execution": "loop"}):
-        assert_same(together, train(network, request, **other))
-    for k in range(MODELS):
-        alone = train(network, request, models=[k])
-        assert_same(together, alone, k)
-        torch.testing.assert_close(together.train_loss_EK[:, [k]], alone.train_loss_EK)
-
-
-def test_an_ordinary_loop_over_records_gives_the_same_network(
-    blobs: Population, request: pytest.FixtureRequest
-) -> None:
-    """Independent of the engine: torch.optim on one nn.Module, record by record, with the same batches and noise."""
-    trained = train("mlp", request)
-    k, steps = 1, 4
-    with isolated(7, "shadow", k, "initialisation"):
-        network = MLP(input_shape=blobs.input_shape, num_classes=3, hidden=[8]).double()
-    optimizer = SGD(network.parameters())
-    key_K = torch.tensor([derive(7, "shadow", k, "order")])
-    batches = PoissonSampler(batch_size=8)([records_of(blobs)[k]], key_K, batches_per_epoch=steps)
-    for epoch in range(3):
-        batches.set_epoch(epoch)
-        for s, (index_KB, is_real_KB) in enumerate(batches):
-            index_B = index_KB[0][is_real_KB[0]]
-            x_B, label_B = blobs.x_N[index_B].double(), blobs.label_N[index_B]
-            gradient, _ = slow_gradient(network, x_B, label_B, clip_norm=CLIP, expected_size=8.0)
-            for name, parameter in network.named_parameters():
-                key = torch.tensor([derive(7, "shadow", k, "gradient noise", name)])
-                noise = counter_normal(key, epoch * steps + s, parameter.shape)[0]
-                parameter.grad = gradient[name] + 0.7 * CLIP * noise / 8.0
-            optimizer.step()
-    for name, tensor in network.state_dict().items():
-        torch.testing.assert_close(trained.stack.model(k).state_dict()[name], tensor, rtol=1e-8, atol=1e-8)
-
-
 def test_dropout_is_drawn_for_each_record_and_step(blobs: Population) -> None:
     """Twice the same values: under one record's number the same gradient, under two records' numbers two."""
     stack = stack_of(bind_shapes(partial(MLP, hidden=[32], dropout=0.5), blobs.input_shape, 3)).train()
@@ -388,24 +249,3 @@ def test_dropout_is_drawn_for_each_record_and_step(blobs: Population) -> None:
     assert not torch.allclose(sum_of([4], 1), one)
     torch.testing.assert_close(sum_of([4, 5, 6], 0), one + sum_of([5], 0) + sum_of([6], 0))
     assert not torch.allclose(one[0], one[1])
-
-
-@pytest.mark.parametrize("precision", ["32", "bf16"])
-def test_lower_precision_trains_nearly_the_same_models(precision: str, blobs: Population) -> None:
-    recipe = DPSGD(clip_norm=CLIP).adapt(Recipe(epochs=2, batch_size=8, optimizer=SGD))
-    make = bind_shapes(partial(MLP, hidden=[8]), blobs.input_shape, 3)
-    trained = {
-        kind: train_with(
-            Engine(seed=7, settings=TrainerSettings(accelerator="cpu", precision=kind)),
-            make,
-            blobs,
-            records_of(blobs),
-            recipe,
-            role="shadow",
-        )
-        for kind in ("64", precision)
-    }
-    for name, tensor in trained["64"].stack.networks.state_dict().items():
-        other = trained[precision].stack.networks.state_dict()[name]
-        assert other.dtype == torch.float32
-        assert float((other.double() - tensor).abs().max()) < (1e-5 if precision == "32" else 0.05)

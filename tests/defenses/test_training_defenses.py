@@ -214,6 +214,18 @@ def test_group_normalisation_takes_the_place_of_batch_normalisation() -> None:
     torch.testing.assert_close(network(x), alone, rtol=1e-5, atol=1e-5)
 
 
+def test_a_normalisation_that_stands_at_two_places_does_so_afterwards() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.BatchNorm1d(6)
+            self.second = self.first
+
+    network = defended_model([GroupNorm(groups=2)], Twice)()
+    assert isinstance(network.second, nn.GroupNorm)
+    assert network.first is network.second
+
+
 @pytest.mark.usefixtures("global_generators")
 def test_a_network_without_batch_normalisation_stays_as_it_is() -> None:
     plain = partial(MLP, hidden=[4])

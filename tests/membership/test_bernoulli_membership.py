@@ -4,20 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_records import population_of
 
-from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Membership, Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
-
-
-def population_of(num_records: int) -> Population:
-    return Population(
-        name="plain",
-        x_N=torch.zeros(num_records, 1),
-        label_N=torch.arange(num_records) % 2,
-        class_names=("a", "b"),
-    )
 
 
 def fill(

@@ -6,22 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_records import population_of
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Disjoint, Given, Halves, Membership, Plan, Wanted
 from mia_lightning.metrics.roc import auc
-
-
-def population_of(num_records: int) -> Population:
-    return Population(
-        name="plain",
-        x_N=torch.zeros(num_records, 1),
-        label_N=torch.arange(num_records) % 2,
-        class_names=("a", "b"),
-    )
 
 
 def fill(plan: Plan, num_records: int, *, targets: int = 1, shadows: int = 4, seed: int = 0) -> Membership:

@@ -28,7 +28,14 @@ from mia_lightning.metrics.intervals.differences import (
     difference_of_recipes,
 )
 from mia_lightning.metrics.intervals.families import holm
-from mia_lightning.metrics.intervals.influence import TOO_FEW, Observed, influence, influence_of_shares
+from mia_lightning.metrics.intervals.influence import (
+    TOO_FEW,
+    Influence,
+    Observed,
+    correlation,
+    influence,
+    influence_of_shares,
+)
 from mia_lightning.metrics.roc import roc
 
 FIGURES = ("auc", "tpr_at_fpr_0.01", "advantage", "precision_balanced")
@@ -117,6 +124,42 @@ def test_influences_are_what_a_record_moves_if_it_counts_twice(name: str) -> Non
     for record in range(0, 800, 37):
         twice = value_of(name, observed(np.append(score, score[record]), np.append(member, member[record])))
         assert twice - value == pytest.approx(part_N[record], rel=0.01, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "precision", "recall"])
+def test_influences_on_counts_are_those_of_the_rates_behind_them(name: str) -> None:
+    """A record that counts twice moves its rate; how many members there are stays as it was."""
+    random = np.random.default_rng(4)
+    member = np.arange(900) % 3 == 0
+    score = random.normal(size=900) + 1.2 * member
+
+    def value(counts: np.ndarray) -> float:
+        flagged = score > 0.5
+        tpr, fpr = (np.average(flagged[kind], weights=counts[kind]) for kind in (member, ~member))
+        found, alarms = 300 * tpr, 600 * fpr
+        return float(
+            {"accuracy": (found + 600 - alarms) / 900, "precision": found / (found + alarms), "recall": tpr}[name]
+        )
+
+    found = influence(name, observed(score, member))
+    assert float(found.value_T[0]) == pytest.approx(value(np.ones(900)))
+    for record in range(0, 900, 37):
+        twice = np.ones(900)
+        twice[record] = 2
+        assert value(twice) - value(np.ones(900)) == pytest.approx(float(found.part_TN[0, record]), rel=0.01, abs=1e-6)
+
+
+def test_correlations_over_records_are_below_one_and_zero_where_nothing_is_known() -> None:
+    first, second = two_models()
+    parts = [influence("auc", seen) for seen in (first, second)]
+    expected = np.corrcoef(parts[0].part_N.numpy(), parts[1].part_N.numpy())[0, 1]
+    assert correlation(*parts) == pytest.approx(expected, abs=0.02)
+    assert correlation(*parts) < expected
+    assert 0.95 < correlation(parts[0], parts[0]) < 1
+    unknown = Influence(parts[0].value_T, parts[0].part_TN, TOO_FEW)
+    assert correlation(parts[0], unknown) == 0.0
+    nothing = Influence(parts[0].value_T, torch.zeros_like(parts[0].part_TN))
+    assert correlation(nothing, nothing) == 0.0
 
 
 def test_influences_on_the_tpr_have_its_variance_for_normal_scores() -> None:

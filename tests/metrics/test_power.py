@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 import mia_lightning as mia
-from mia_lightning.metrics.intervals.power import members_needed, power_of, targets_needed, variance_of_one_member
+from mia_lightning.metrics.intervals.power import members_needed, targets_needed, variance_of_one_member
 
 
 @pytest.mark.parametrize("area", [0.5, 0.6, 0.8, 0.95])
@@ -31,6 +31,12 @@ def test_variances_of_rates() -> None:
 def test_what_is_not_planned_for(figure: str, value: float) -> None:
     with pytest.raises(mia.InputError, match="figure" if figure == "recall" else "value"):
         variance_of_one_member(figure, value)
+
+
+def power_of(difference: float, error: float) -> float:
+    """The probability that the 95 % interval of a normal difference with this standard error excludes 0."""
+    reach = norm.isf(0.025)
+    return float(norm.cdf(difference / error - reach) + norm.cdf(-difference / error - reach))
 
 
 def test_as_many_members_as_needed_give_the_power() -> None:

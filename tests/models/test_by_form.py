@@ -94,6 +94,13 @@ def test_from_python_it_is_what_the_command_line_chooses() -> None:
     assert report.attacks[0].overall.auc == chosen.attacks[0].overall.auc
 
 
+def test_the_configuration_of_the_report_names_what_was_chosen() -> None:
+    audit = mia.Audit(text_population(), config={"seed": 0}, **QUICK)
+    assert audit.config == {"model": {"_target_": "mia_lightning.models.text_cnn.TextCNN"}, "seed": 0}
+    assert mia.Audit(text_population(), **QUICK).config == {}
+    assert mia.Audit(text_population(), model=TextCNN, config={"seed": 0}, **QUICK).config == {"seed": 0}
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architectures_are_those_of_the_configuration(name: str) -> None:
     node = OmegaConf.to_container(OmegaConf.load(config_directory() / "model" / f"{name}.yaml"))

@@ -9,7 +9,7 @@ import torch
 from mia_lightning.metrics.intervals.differences import Measured
 from mia_lightning.metrics.intervals.influence import Influence
 from mia_lightning.remedies.measuring import Way, measured
-from mia_lightning.remedies.trading import against, alone, at_equal_utility, drawn, least
+from mia_lightning.remedies.trading import against, alone, at_equal_utility, least, redrawn, within
 from mia_lightning.seeds import generator
 
 T, N = 8, 20
@@ -125,22 +125,75 @@ def test_too_few_targets_have_no_interval() -> None:
     assert "targets" in at.reason
 
 
-def test_replicates_are_those_of_redrawn_targets_and_records() -> None:
-    found, draws = figure(0.7), generator(0, "weights")
-    weight_RT, weight_RN = (torch.randint(0, 3, (4, size), generator=draws).double() for size in (T, N))
-    of = found.influence
-    for r, value in enumerate(drawn(found, (weight_RT, weight_RN)).tolist()):
-        slow = sum(
-            float(weight_RT[r, t]) * (of.value_T[t] + sum((weight_RN[r, n] - 1) * of.part_TN[t, n] for n in range(N)))
-            for t in range(T)
+def test_replicates_are_those_of_redrawn_records() -> None:
+    found, of = figure(0.7), figure(0.7).influence
+    weight_RN = torch.randint(0, 3, (4, N), generator=generator(0, "weights")).double()
+    for r, value_T in enumerate(redrawn(found, weight_RN).tolist()):
+        for t, value in enumerate(value_T):
+            slow = of.value_T[t] + sum((weight_RN[r, n] - 1) * of.part_TN[t, n] for n in range(N))
+            assert value == pytest.approx(float(slow))
+
+
+def slowly(near: tuple[float, float], far: tuple[float, float], floor: float) -> float:
+    """The AUC of one target, from the near point towards the far one for as long as the utility is enough."""
+    (u0, a0), (u1, a1) = near, far
+    if u1 >= floor:
+        return a1
+    return a0 if u0 < floor else float(np.interp(-floor, [-u0, -u1], [a0, a1]))
+
+
+def test_each_target_is_read_on_its_own_line() -> None:
+    draws = generator(0, "within")
+    utility_PRT, auc_PRT = (torch.rand(3, 20, T, generator=draws, dtype=torch.float64) for _ in range(2))
+    floor_RT = torch.rand(20, T, generator=draws, dtype=torch.float64)
+    sides = tuple(torch.randint(3, (20,), generator=draws) for _ in range(2))
+    read_RT = within(utility_PRT, auc_PRT, floor_RT, sides)
+    for r in range(20):
+        for t in range(T):
+            points = [(float(utility_PRT[side[r], r, t]), float(auc_PRT[side[r], r, t])) for side in sides]
+            expected = slowly(points[0], points[1], float(floor_RT[r, t]))
+            assert float(read_RT[r, t]) == pytest.approx(expected, abs=1e-12)
+
+
+def uneven(value_T: list[float]) -> Measured:
+    return measured(Influence(torch.tensor(value_T, dtype=torch.float64), torch.zeros(len(value_T), N).double()))
+
+
+def test_the_price_is_passed_within_each_target() -> None:
+    """A half of the targets pays nothing for the remedy, the others pay twice the mean."""
+    ways = [
+        Way(utility=uneven(utility), train_utility=1.0, auc={"a": uneven(auc)}, tpr={}, left_out=())
+        for utility, auc in (([0.9, 0.8] * 2, [0.8, 0.8] * 2), ([0.9, 0.7] * 2, [0.6, 0.5] * 2))
+    ]
+    found = at_equal_utility(ways[0], [("only", ways[1])], give_up=0.02, seed=0)
+    assert found.is_between
+    assert found.auc == pytest.approx((0.6 + (0.8 - 0.2 * 0.3)) / 2)  # and not 0.8 - 0.4 * 0.25 of the means
+    assert found.difference.value == pytest.approx(found.auc - 0.8)
+
+
+def test_a_remedy_without_effect_helps_nobody() -> None:
+    """Each target has a strength at which it leaks less by chance; the mean at one strength has not."""
+    draws = generator(0, "no effect")
+    noise_PT = 0.05 * torch.randn(4, T, generator=draws, dtype=torch.float64)
+    noise_PT -= noise_PT.mean(1, keepdim=True)
+    nothing, *others = (
+        Way(
+            utility=uneven([0.9] * T),
+            train_utility=1.0,
+            auc={"a": uneven((0.8 + noise_T).tolist())},
+            tpr={},
+            left_out=(),
         )
-        assert value == pytest.approx(float(slow) / T)
+        for noise_T in noise_PT
+    )
+    found = at_equal_utility(nothing, [(str(place), each) for place, each in enumerate(others)], give_up=0.01, seed=0)
+    assert found.difference.value == pytest.approx(0.0, abs=1e-12)
+    assert found.difference.low < 0 < found.difference.high
 
 
-def simulated(run: int, means: tuple[tuple[float, float], ...]) -> list[Way]:
+def noisy(run: int, means: tuple[tuple[float, float], ...], targets: int, records: int) -> list[Way]:
     """Ways of training of these utilities and AUCs: noise of targets and of records, in part shared by all ways."""
     draws = generator(run, "coverage at equal utility")
-    targets, records = 16, 100
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=draws, dtype=torch.float64)
@@ -157,18 +210,36 @@ def simulated(run: int, means: tuple[tuple[float, float], ...]) -> list[Way]:
     ]
 
 
+def true_change(means: tuple[tuple[float, float], ...], give_up: float) -> float:
+    """Of very many targets on very many records, each read on its own curve by a slow loop."""
+    utility_P, auc_P = [list(each) for each in zip(*means, strict=True)]
+    floor = utility_P[0] - give_up
+    place = least(torch.tensor([utility_P]).double(), torch.tensor([auc_P]).double(), torch.tensor([floor]).double())[1]
+    near, far = math.floor(place), math.ceil(place)
+    if utility_P[near] < floor:
+        near, far = far, near
+    random = np.random.default_rng(0)
+    changes = []
+    for _ in range(20_000):
+        own = [[mean + 0.01 * random.normal() for mean in each] for each in means]
+        price = own[0][0] - give_up
+        changes.append(slowly(own[near], own[far], price) - own[0][1])
+    return float(np.mean(changes))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "means", [((0.8, 0.7), (0.7, 0.6)), ((0.8, 0.7), (0.79, 0.68), (0.6, 0.55)), ((0.8, 0.7), (0.85, 0.6))]
 )
-def test_intervals_at_equal_utility_cover_new_trainings_on_new_records(means: tuple[tuple[float, float], ...]) -> None:
+@pytest.mark.parametrize("targets", [8, 16])
+def test_intervals_at_equal_utility_cover_new_trainings_on_new_records(
+    means: tuple[tuple[float, float], ...], targets: int
+) -> None:
     """Of 200, at least 95 % less four standard errors."""
-    utility_P, auc_P = [list(each) for each in zip(*means, strict=True)]
     give_up = 0.05
-    truth = densely(utility_P, auc_P, utility_P[0] - give_up) - auc_P[0]
-    covered = 0
+    truth, covered = true_change(means, give_up), 0
     for run in range(200):
-        nothing, *others = simulated(run, means)
+        nothing, *others = noisy(run, means, targets, 100)
         strengths = [(str(place), each) for place, each in enumerate(others)]
         found = at_equal_utility(nothing, strengths, give_up=give_up, seed=run).difference
         covered += found.low <= truth <= found.high

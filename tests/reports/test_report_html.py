@@ -8,7 +8,7 @@ import pytest
 
 from mia_lightning.reports.curves import attack_curves
 from mia_lightning.reports.page.html import html_page
-from mia_lightning.reports.schema import AuditReport, DefenseSection, SynthesisSection
+from mia_lightning.reports.schema import AuditReport, DefenseSection, FieldSection, SynthesisSection, TaskSection
 from mia_lightning.reports.selection import knowledge_pairs
 from mia_lightning.reports.sentences import headline
 
@@ -239,3 +239,35 @@ def test_a_time_of_another_form_stands_as_it_is(report: AuditReport) -> None:
     curves = {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks}
 
     assert "some day" in html_page(report.model_copy(update={"run": run}), curves)
+
+
+def test_a_record_is_called_what_its_form_says(report: AuditReport) -> None:
+    assert "records of shape 1 × 4 × 4, " in rendered(report, (1, 4, 4), None)
+    several = (
+        FieldSection(name="numbers", kind="numeric", shape=(3,), has_gaps=True),
+        FieldSection(name="categories", kind="category", shape=(2,), sizes=(4, 5)),
+    )
+    words = "records that are <code>numbers</code> (numeric [3] with gaps), <code>categories</code> (category [2]), "
+    assert words in rendered(report, (16,), several)
+    sound = (FieldSection(name="", kind="waveform", shape=(4000,), sample_rate=8000),)
+    assert "records that are waveform [4000] at 8,000 Hz, " in rendered(report, (4000,), sound)
+
+
+def rendered(report: AuditReport, shape: tuple[int, ...], form: tuple[FieldSection, ...] | None) -> str:
+    dataset = report.dataset.model_copy(update={"input_shape": shape, "form": form})
+    return page_of(report.model_copy(update={"dataset": dataset}))
+
+
+def page_of(report: AuditReport) -> str:
+    return html_page(report, {attack.name: attack_curves(report.scores, attack.name) for attack in report.attacks})
+
+
+def test_the_utility_of_a_label_is_not_the_mean_of_all(report: AuditReport) -> None:
+    task = TaskSection(name="multilabel", utility="mean AUROC", stratum="label", strata_name="labels")
+    page = page_of(report.model_copy(update={"task": task}))
+    assert ">train mean AUROC<" in page
+    task = task.model_copy(update={"stratum_utility": "AUROC"})
+    page = page_of(report.model_copy(update={"task": task}))
+    assert ">train AUROC<" in page
+    assert ">train mean AUROC<" not in page  # but of groups, of which this report has none
+    assert "Train mean AUROC of the target" in page

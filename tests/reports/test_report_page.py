@@ -53,6 +53,10 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
+def moved(value: float) -> str:
+    return "0.000" if f"{abs(value):.3f}" == "0.000" else f"{value:+.3f}".replace("-", "−")
+
+
 def interval(figure: dict[str, Any]) -> str:
     if figure["low"] is None:
         return ""
@@ -334,6 +338,7 @@ def test_compares_attackers_with_and_without_knowledge_of_the_defence(browser: A
     attacks = {attack["name"]: attack for attack in content(folder)["attacks"]}
     with opened(browser, folder / "report.html") as page:
         rows = table(page, "Attackers with and without knowledge of the defence")
+        gains = table(page, "What knowing the defence gains")
     assert [row["attack"] for row in rows] == ["shokri-unaware", "shokri", "loss-unaware", "loss"]
     assert [row["knows the defence"] for row in rows] == ["no", "yes", "no", "yes"]
     for row in rows:
@@ -341,6 +346,10 @@ def test_compares_attackers_with_and_without_knowledge_of_the_defence(browser: A
         for name in ("precision", "recall", "accuracy", "advantage"):
             assert row[name] == cell(overall[name])
         assert row["AUC"] == cell(overall["auc"])
+    assert [row["attack"] for row in gains] == ["shokri less shokri-unaware", "loss less loss-unaware"]
+    for row, each in zip(gains, content(folder)["knowledge"], strict=True):
+        for name, figure in (("AUC", "auc"), ("advantage", "advantage")):
+            assert row[name].startswith(moved(each["gains"][figure]["value"]))
 
 
 @pytest.mark.slow

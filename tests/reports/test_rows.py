@@ -51,6 +51,16 @@ def test_utility_has_the_name_of_the_task(report: AuditReport) -> None:
     assert [RunRow.of(each).utility for each in (report, predicts, report_of())] == ["accuracy", "R²", "accuracy"]
 
 
+@pytest.mark.parametrize(("utility", "key"), [("accuracy", "accuracy"), ("R²", "r2"), ("mean AUROC", "mean_auroc")])
+def test_scalars_of_the_target_are_named_by_its_utility(report: AuditReport, utility: str, key: str) -> None:
+    of_task = report.model_copy(update={"task": report.task.model_copy(update={"utility": utility})})
+    scalars = headline_scalars(of_task)
+    assert scalars[f"target/test_{key}"] == report.target.test_accuracy
+    assert scalars[f"target/train_{key}"] == report.target.train_accuracy
+    assert scalars["target/generalization_gap"] == report.target.generalization_gap
+    assert sum(name.startswith("target/") for name in scalars) == 3
+
+
 def test_the_defence_is_that_which_the_attack_met(report: AuditReport) -> None:
     attacks = [
         report.attacks[0].model_copy(update={"defense": "top 1 class", "adaptive": True}),

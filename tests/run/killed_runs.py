@@ -3,16 +3,16 @@
     python tests/killed_runs.py FOLDER SEEDS
 
 For each seed an audit starts in a folder and a store of its own, is killed without warning at a moment that the seed
-decides, and is started again until it ends. Odd seeds kill by the clock, at any time; even ones while the audit trains,
-writes or scores, at a call (of Python or of C) that the seed draws among all those of the phase, so that a busy machine
-changes nothing. Everything is imported once, before the first fork, with a single thread.
+decides, and is started again until it ends. Odd seeds kill by what the audit has computed, at any time; even ones while
+the audit trains, writes or scores, at a call (of Python or of C) that the seed draws among all those of the phase, so
+that a busy machine changes nothing. Everything is imported once, before the first fork, with a single thread.
 """
 
 import json
 import math
 import random
+import resource
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,9 @@ def main(root: Path, seeds: int) -> None:
     pl.Trainer.fit = in_phase(TRAINING, pl.Trainer.fit)  # type: ignore[method-assign]
     Store.put = in_phase(WRITING, Store.put)  # type: ignore[method-assign]
     scoring._run = in_phase(SCORING, scoring._run)
-    start = time.monotonic()
     assert run(partial(audit, root / "undisturbed")) is None
-    seconds = time.monotonic() - start
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime
     calls = state[1:].tolist()
     found: list[dict[str, Any]] = []
     for seed in range(seeds):

@@ -298,6 +298,17 @@ def test_a_target_that_cannot_be_fitted_is_a_sentence() -> None:
         mia.audit(x, label, target=of(Refuses), **settings())
 
 
+def test_what_is_wrong_with_answers_is_a_clause_of_that_sentence() -> None:
+    x, label = noise()
+
+    class GivesNothing(LogisticRegression):
+        def predict_proba(self, x: Any) -> Any:
+            return super().predict_proba(x) * np.nan
+
+    with pytest.raises(InputError, match=r"target\.estimator.*GivesNothing.*\(.*NaN.*[^.]\)"):
+        mia.audit(x, label, target=of(GivesNothing), **settings())
+
+
 def test_shadow_models_that_refuse_a_resample_are_left_out() -> None:
     x, label = noise(N=200)
     label[:] = 0
@@ -365,11 +376,35 @@ def test_what_is_missing_or_no_estimator_is_named() -> None:
         mia.Audit(x, label, target=of(DecisionTreeClassifier), shadow_estimator=lambda: 5)
 
 
-def test_shards_of_estimators_are_refused(tmp_path: Path) -> None:
+def test_an_audit_finds_what_shards_have_fitted(tmp_path: Path) -> None:
+    """And the scores are those of one job; a shard fits no model of another."""
     x, label = noise()
+    how = settings(target=of(DecisionTreeClassifier()))
+    store = mia.Store(dir=tmp_path)
+    for number, part in enumerate(("2 shadow models", "3 shadow models", "3 shadow models")):
+        said = mia.train_shard(x, label, shard=mia.Shard(number=number, count=3), store=store, **how)
+        assert part in said
+    found, alone = mia.audit(x, label, store=store, **how), mia.audit(x, label, **how)
+    reused = found.run.store["shadow"]
+    assert (reused.found, reused.trained) == (8, 0)
+    assert found.scores is not None
+    assert alone.scores is not None
+    np.testing.assert_array_equal(found.scores.score, alone.scores.score)
+
+
+def test_shards_of_what_the_store_cannot_keep_are_refused(tmp_path: Path) -> None:
+    x, label = noise()
+
     shard = mia.Shard(number=0, count=2)
-    with pytest.raises(InputError, match=r"shadow\.shards"):
-        mia.train_shard(x, label, target=of(DecisionTreeClassifier), shard=shard, store=mia.Store(dir=tmp_path))
+    with (tmp_path / "open").open("w") as file:
+
+        def make() -> DecisionTreeClassifier:
+            assert not file.closed
+            return DecisionTreeClassifier()
+
+        how = settings(target=of(make), shard=shard, store=mia.Store(dir=tmp_path / "store"))
+        with pytest.raises(InputError, match=r"shadow\.shards.*store"):
+            mia.train_shard(x, label, **how)
 
 
 def test_the_fits_are_estimated() -> None:

@@ -4,8 +4,8 @@ import io
 import re
 import sys
 import zipfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from mia_lightning.datasets.npz import load_npz
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Given
 from mia_lightning.run.completion import config_of
+from mia_lightning.training.precision import float32_products
 
 rng = np.random.default_rng(0)
 x = rng.normal(size=(80, 5)).astype("float32")
@@ -61,6 +62,15 @@ def observed() -> mia.Observation:
     return mia.observe(x, label, **QUICK)
 
 
+@contextmanager
+def tf32() -> Iterator[None]:
+    """By torch's newer interface, after which it refuses to be asked by the older one."""
+    with float32_products(tf32=False):
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        torch.backends.cudnn.conv.fp32_precision = "tf32"
+        yield
+
+
 @pytest.mark.parametrize(
     "around",
     [
@@ -68,8 +78,9 @@ def observed() -> mia.Observation:
         torch.inference_mode,
         partial(torch.autocast, "cpu", dtype=torch.bfloat16),
         partial(torch.device, "meta"),
+        tf32,
     ],
-    ids=["no_grad", "inference_mode", "autocast", "device"],
+    ids=["no_grad", "inference_mode", "autocast", "device", "tf32"],
 )
 def test_what_is_switched_on_around_a_call_changes_nothing(
     around: Callable[[], AbstractContextManager[object]], observed: mia.Observation

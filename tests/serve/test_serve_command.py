@@ -38,7 +38,7 @@ def test_it_says_where_it_is_and_what_to_type_and_ends_cleanly(run_folder: Path,
     line = process.stderr.readline()
     assert line.startswith("mia-serve: http://127.0.0.1:"), line
     address = line.split()[1]
-    assert httpx.get(f"{address}/v2/health/ready").json() == {"ready": True}
+    assert httpx.get(f"{address}/v2/health/ready", timeout=300).json() == {"ready": True}
     words = shlex.split(line.partition("Next: ")[2])
     token = ["target.token_variable=MY_TOKEN"] if ending is signal.SIGTERM else []
     assert words[:6] == [

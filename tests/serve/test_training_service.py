@@ -155,7 +155,7 @@ def test_every_call_can_be_repeated(blobs: Population, google: httpx.Client) -> 
 
 
 def finished(client: httpx.Client, place: str) -> dict[str, object]:
-    for _ in range(3000):
+    for _ in range(15_000):
         state: dict[str, object] = client.get(place).json()
         if state["state"] in ("done", "failed"):
             return state
@@ -276,7 +276,7 @@ class _Held:
 
     def train(self, jobs: Iterator[ServiceJob]) -> list[str | None]:
         names: list[str | None] = [each.name for each in jobs]
-        self.go.wait(60)
+        self.go.wait(300)
         if self.error is not None:
             raise self.error
         return names

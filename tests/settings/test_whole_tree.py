@@ -27,7 +27,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.run.preparation import engine_of, prepare
 from mia_lightning.terminal.progress import Stages
 
-SECONDS = 10  # of the processor for one example; most take 0.02
+SECONDS = 60  # of the processor for one example; most take 0.02
 SERVED = ["target.url=http://127.0.0.1:9", "target.model=m", "membership=given", "membership.member_N=[1,2,3]"]
 SEVERAL = ["attack=all", "skip_inapplicable=true"]
 SMALL = "comparison={title: t, question: q, source: s, variants: {a: {x: 1, set: ['seed=1']}}}"

@@ -186,7 +186,7 @@ def test_threads_of_one_process_wait_for_each_other(store: Store, tmp_path: Path
     thread.start()
     with store.locked([A]):
         is_held.set()
-        assert is_waiting.wait(60)
+        assert is_waiting.wait(300)
         happened.append("first")
     thread.join()
     assert happened == ["first", "second"]

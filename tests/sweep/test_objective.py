@@ -42,6 +42,14 @@ def test_a_figure_that_the_report_has_not_is_named(figure: str, done: Path) -> N
         objective_of(done, [figure])
 
 
+def test_the_utility_of_another_task_has_both_names(tmp_path: Path) -> None:
+    report = build_report()
+    save_report(report.model_copy(update={"task": report.task.model_copy(update={"utility": "R²"})}), tmp_path)
+    wanted = ["target.test_accuracy", "target.test_r2", "target.generalization_gap"]
+    expected = (report.target.test_accuracy, report.target.test_accuracy, report.target.generalization_gap)
+    assert objective_of(tmp_path, wanted) == expected
+
+
 def test_figures_behind_an_output_defence_have_the_same_names(tmp_path: Path) -> None:
     report = build_report()
     attacks = tuple(

@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 
 from mia_lightning.command.mistakes import config_directory
 from mia_lightning.errors import InputError
-from mia_lightning.sweep import slurm_queue
+from mia_lightning.sweep import slurm, slurm_queue
 from mia_lightning.sweep.runs import Outcome, Run
 from mia_lightning.sweep.slurm import Slurm, _conclude, _kept
-from mia_lightning.sweep.slurm_queue import COMMANDS, FORGOTTEN, Queue, check_commands, patience
+from mia_lightning.sweep.slurm_queue import COMMANDS, FORGOTTEN, Queue, cancel, check_commands, patience
 
 Command = Callable[[str, str], None]
 
@@ -148,7 +148,12 @@ def test_tasks_that_nobody_saw_go_are_looked_for_by_the_next_start(
 ) -> None:
     """The controller goes away as the sweep is interrupted."""
     pytest.importorskip("submitit")
-    monkeypatch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.5)
+
+    def cancelled(tasks: Collection[str]) -> None:
+        monkeypatch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.5)  # from here on
+        cancel(tasks)
+
+    monkeypatch.setattr(slurm, "cancel", cancelled)
     command("sbatch", f'touch {tmp_path}/away; kill -INT $PPID; echo "Submitted batch job 77"')
     command("squeue", f'[ ! -e {tmp_path}/away ] || {{ echo "no contact" >&2; exit 1; }}')
     runs = runs_in(tmp_path, 2)
@@ -182,6 +187,16 @@ def test_an_sbatch_that_hangs_is_given_up(
     with pytest.raises(InputError, match="controller does not answer; nothing was submitted"):
         Slurm().run(runs_in(tmp_path, 2), folder=tmp_path)
     assert capfd.readouterr().err == ""
+
+
+def test_tasks_that_cannot_be_written_in_time_are_given_up(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitit = pytest.importorskip("submitit")
+    monkeypatch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.1)
+    monkeypatch.setattr(submitit.SlurmExecutor, "update_parameters", lambda *_, **__: time.sleep(300))
+    with pytest.raises(InputError, match="controller does not answer; nothing was submitted"):
+        Slurm().run(runs_in(tmp_path, 2), folder=tmp_path)
 
 
 @pytest.mark.parametrize(

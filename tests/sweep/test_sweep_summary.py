@@ -82,6 +82,7 @@ def test_a_row_for_each_attack_says_what_the_report_says(done: Path) -> None:
         assert [found[name] for name in sizes] == [40, 1, 4, 40]
         for name in ("train_accuracy", "test_accuracy", "generalization_gap"):
             assert found[name] == report["target"][name]
+        assert found["utility"] == report["task"]["utility"] == "accuracy"
         overall = attack["overall"]
         expected = {
             "auc": overall["auc"],
@@ -109,7 +110,7 @@ def test_the_file_has_the_same_columns_and_types_for_any_rows(done: Path, tmp_pa
     limits = [f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")]
     plain = [each.name for each in fields(Row)][:-2]
     plain += ["seed", "dataset", "num_records", "architecture", "plan", "defense", "attack", "adaptive", "train_size"]
-    plain += ["num_targets", "num_shadows", "shadow_train_size", "train_accuracy", "test_accuracy"]
+    plain += ["num_targets", "num_shadows", "shadow_train_size", "utility", "train_accuracy", "test_accuracy"]
     plain += ["generalization_gap", "doubt"]
     assert table.column_names == [*plain, *limits, *(f"seconds_{name}" for name in STAGES)]
     types = {name: str(table.schema.field(name).type) for name in table.column_names}

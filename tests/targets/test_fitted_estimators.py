@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.tree import DecisionTreeRegressor
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import mia_lightning as mia
 from mia_lightning.errors import InputError
@@ -206,3 +206,31 @@ def test_it_cannot_be_saved(tmp_path: Path) -> None:
     observation = mia.observe(x, y, target=forest, task="regression", **how)
     with pytest.raises(InputError, match=r"target\.safetensors"):
         observation.targets.save(tmp_path / "target.safetensors")
+
+
+@pytest.mark.parametrize(("names", "is_warned"), [(True, False), (False, True)])
+def test_one_that_names_its_classes_is_not_warned_about_their_order(names: bool, is_warned: bool) -> None:
+    x, _, member = given("regression")
+    number = (x[:, 0] > 0).astype(np.int64)
+    label = np.where(number == 1, "ill", "well")  # in the order of their names: the other way round
+    fitted = DecisionTreeClassifier(random_state=0).fit(x[member], label[member] if names else number[member])
+    how = settings(member, attacks=[mia.Loss()], shadow=mia.Real(count=2))
+    report = mia.audit(x, label, target=fitted, **how)
+    assert any("in the order" in each for each in report.warnings) is is_warned
+    assert (report.target.train_accuracy == 1) is names
+
+
+@pytest.mark.parametrize(
+    ("estimator", "asking", "is_named"),
+    [
+        (LogisticRegression(), {}, False),
+        (LogisticRegression(), {"classes": ["a", "b"]}, True),
+        (LogisticRegression().fit([[0], [1]], ["a", "b"]), {}, True),
+        (LogisticRegression().fit([[0], [1]], ["a", "b"]), {"labels": "places"}, False),
+        (LogisticRegression().fit([[0], [1]], ["a", "c"]), {}, False),
+        (MultiOutputClassifier(LogisticRegression()).fit([[0], [1]], [["a", "a"], ["b", "b"]]), {}, False),
+    ],
+)
+def test_classes_are_named_where_all_of_them_are(estimator: Any, asking: dict[str, Any], is_named: bool) -> None:
+    target = mia.Sklearn(estimator=estimator, asking=Asking(**asking))
+    assert target.names_classes(("a", "b")) is is_named

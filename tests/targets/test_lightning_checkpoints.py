@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import lightning_habits
 import numpy as np
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
+from audited_checkpoints import MEMBERS, audit, check_scores
 from command_line import Call
 from lightning_habits import (
     MOMENTUM,
@@ -26,7 +26,6 @@ from lightning_habits import (
     OfAny,
     OfConfig,
     OfNamespace,
-    Steps,
     WithAverage,
     WithClass,
     WithConfig,
@@ -45,32 +44,11 @@ from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.serve.run import served_model
 from mia_lightning.targets.checkpoint import Checkpoint
-from mia_lightning.training.own.making import WithParts
 
 pytestmark = [
     pytest.mark.usefixtures("global_generators"),  # of networks that the tests make
     pytest.mark.filterwarnings("ignore::UserWarning:pytorch_lightning", "ignore:.*hparams.*"),
 ]
-
-MEMBERS = range(60)
-
-
-def audit(population: Population, **options: Any) -> mia.AuditReport:
-    return mia.audit(
-        population,
-        shadow=mia.Real(count=2),
-        attacks=[mia.Loss()],
-        trainer=mia.TrainerSettings(accelerator="cpu"),
-        **{"membership": mia.Given(member_N=MEMBERS), "training": mia.Recipe(batch_size=20), **options},
-    )
-
-
-def check_scores(report: mia.AuditReport, module: nn.Module, population: Population) -> None:
-    """The scores are the losses of the module's own outputs."""
-    assert report.scores is not None
-    with torch.no_grad():
-        loss_N = nn.functional.cross_entropy(module.eval()(population.x_N), population.label_N, reduction="none")
-    np.testing.assert_allclose(report.scores.score, -loss_N.numpy()[report.scores.record], atol=1e-5)
 
 
 OTHER: dict[str, tuple[Callable[[], pl.LightningModule], Callable[..., nn.Module]]] = {
@@ -161,142 +139,6 @@ def test_what_the_user_sets_wins_and_the_difference_is_said(blobs: Population, t
         audit(blobs, model=partial(LitNet, width=9), target=path)
 
 
-def keeps(optimizer: Any = torch.optim.SGD) -> Keeps:
-    return Keeps(layers(5), optimizer)
-
-
-def test_what_needs_code_must_come_from_model(blobs: Population, tmp_path: Path) -> None:
-    path = checkpoint_of(Keeps(layers(5), MOMENTUM), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match=r"Keeps takes `net`, which is a torch.nn.modules.container.Sequential in the"):
-        audit(blobs, model=Keeps, target=path)
-    with pytest.raises(InputError, match=r"keeps takes `optimizer`, which is a functools.partial in the"):
-        audit(blobs, model=keeps, target=path)
-    audit(blobs, model=partial(keeps, optimizer=MOMENTUM), target=path)
-    path = checkpoint_of(Ignores(layers(5)), blobs.x_N, blobs.label_N, tmp_path / "b.ckpt")
-    with pytest.raises(InputError, match=r"`model.net` is not set, and Ignores needs it"):
-        audit(blobs, model=Ignores, target=path)
-    path = checkpoint_of(WithClass(nn.Tanh, width=5), blobs.x_N, blobs.label_N, tmp_path / "c.ckpt")
-    with pytest.raises(InputError, match=r"WithClass takes `act`, which is a torch.nn.modules.activation.Tanh in the"):
-        audit(blobs, model=WithClass, target=path)
-    report = audit(blobs, model=partial(WithClass, act=nn.Tanh), target=path)
-    assert not any("act" in remark for remark in report.warnings)
-    report = audit(blobs, model=partial(WithClass, act=nn.ReLU), target=path)
-    words = "`model.act` is the class ReLU as you set it, and torch.nn.modules.activation.Tanh in the"
-    assert any(words in each for each in report.warnings)
-
-
-class HandsOn(WithClass):
-    """A subclass that takes what its base takes."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-
-
-class Decays(Steps):
-    """An optimiser with its settings is a default."""
-
-    def __init__(
-        self, optimizer: Any = MOMENTUM, betas: Any = ((0.9, 0.99), {"act": [nn.Tanh]}), width: int = 8
-    ) -> None:
-        super().__init__()
-        self.save_hyperparameters()
-        self.net = layers(width)
-
-
-@pytest.mark.parametrize("kind", [WithClass, HandsOn, Decays])
-def test_a_class_that_is_the_default_needs_no_code(blobs: Population, tmp_path: Path, kind: Any) -> None:
-    path = checkpoint_of(kind(width=5), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    made, remarks = Checkpoint(path=path).completed(kind, blobs)
-    assert made().net[0].out_features == 5
-    assert {kind for kind, _ in remarks} == {"note"}
-
-
-OTHER_THAN_THE_DEFAULT: dict[str, tuple[Any, dict[str, Any], str]] = {
-    "class": (HandsOn, {"act": nn.Tanh}, "act"),
-    "settings": (Decays, {"optimizer": partial(torch.optim.SGD, momentum=0.5)}, "optimizer"),
-    "function": (Decays, {"optimizer": partial(torch.optim.Adam, momentum=0.9)}, "optimizer"),
-    "positional": (Decays, {"optimizer": partial(torch.optim.SGD, 1, momentum=0.9)}, "optimizer"),
-    "longer": (Decays, {"betas": ((0.9, 0.99), {"act": [nn.Tanh, nn.Tanh]})}, "betas"),
-    "object": (WithClass, {"act": nn.Tanh()}, "act"),
-    "none": (OfAny, {"act": nn.Tanh}, "act"),
-}
-
-
-@pytest.mark.parametrize("case", OTHER_THAN_THE_DEFAULT)
-def test_what_is_not_known_to_be_the_default_is_refused(blobs: Population, tmp_path: Path, case: str) -> None:
-    kind, changed, name = OTHER_THAN_THE_DEFAULT[case]
-    path = checkpoint_of(WithClass(width=5), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    content = torch.load(path, weights_only=False)
-    content["hyper_parameters"] = {"width": 5, **changed}
-    torch.save(content, path)
-    with pytest.raises(InputError, match=rf"{kind.__name__} takes `{name}`"):
-        Checkpoint(path=path).completed(kind, blobs)
-
-
-def test_the_refusal_says_how_to_type_it(blobs: Population, tmp_path: Path) -> None:
-    path = checkpoint_of(Keeps(layers(5), MOMENTUM), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-
-    def sentence(model: Any) -> str:
-        with pytest.raises(InputError) as caught:
-            Checkpoint(path=path).completed(model, blobs)
-        return str(caught.value)
-
-    assert "+model.net._target_=torch.nn.modules.container.Sequential and its settings on" in sentence(Keeps)
-    typed = "+model.optimizer._target_=torch.optim.sgd.SGD +model.optimizer._partial_=true and its settings on"
-    assert typed in sentence(partial(Keeps, net=None))
-    content = torch.load(path, weights_only=False)
-    content["hyper_parameters"] = {"act": nn.Tanh}
-    torch.save(content, path)
-    typed = "+model.act._target_=hydra.utils.get_object +model.act.path=torch.nn.modules.activation.Tanh"
-    assert f"{typed} on the command line, functools.partial(WithClass, act=...) in" in sentence(WithClass)
-    with pytest.raises(InputError, match=r"`model.act` is the text 'torch.nn.Tanh', and WithClass calls it") as caught:
-        audit(blobs, model=partial(WithClass, act="torch.nn.Tanh", width=5), target=path)
-    assert "type +model.act._target_=hydra.utils.get_object +model.act.path=torch.nn.Tanh." in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "typed"),
-    [
-        ("!!python/name:torch.nn.ReLU;rm ''", "_target_=hydra.utils.get_object +model.width.path=... on"),
-        ("!!python/name:os.system ''", "_target_=hydra.utils.get_object +model.width.path=... on"),
-        ("!!python/object/apply:os.system []", "_target_=... and its settings on"),
-        ("!!python/object/apply:functools.partial []", "_target_=... +model.width._partial_=true and its settings on"),
-        ("[!!python/name:os.system '']", "model.width=... on"),
-        (
-            "!!python/name:lightning_habits.layers ''",
-            "_target_=hydra.utils.get_object +model.width.path=lightning_habits.layers on",
-        ),
-    ],
-)
-def test_a_file_does_not_say_what_code_to_run(blobs: Population, tmp_path: Path, value: str, typed: str) -> None:
-    path = checkpoint_of(Bare(), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    (tmp_path / "hparams.yaml").write_text(f"width: {value}\n")
-    with pytest.raises(InputError) as caught:
-        Checkpoint(path=path).completed(Bare, blobs)
-    assert typed in str(caught.value)
-
-
-def test_parts_of_a_configuration_are_set(blobs: Population, tmp_path: Path) -> None:
-    path = checkpoint_of(Keeps(layers(5), MOMENTUM), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    parts = {"net": partial(layers, 5)}
-    made, remarks = Checkpoint(path=path).completed(WithParts(partial(Keeps, optimizer=MOMENTUM), parts), blobs)
-    assert made().net[0].out_features == 5
-    assert {kind for kind, _ in remarks} == {"note"}
-    with pytest.raises(InputError, match=r"Keeps takes `optimizer`.* functools.partial\(Keeps, optimizer=\.\.\.\)"):
-        Checkpoint(path=path).completed(WithParts(partial(Keeps), parts), blobs)
-
-
-def test_one_setting_of_many_that_needs_code(blobs: Population, tmp_path: Path) -> None:
-    path = checkpoint_of(OfConfig({"width": 5, "act": nn.ReLU}), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    with pytest.raises(InputError, match=r"OfConfig takes `cfg`, which is a mapping with a torch.nn.*ReLU"):
-        audit(blobs, model=OfConfig, target=path)
-    module = OfConfig({"width": 5, "act": nn.ReLU})
-    path = checkpoint_of(module, blobs.x_N, blobs.label_N, tmp_path / "b.ckpt")
-    report = audit(blobs, model=partial(OfConfig, cfg={"width": 5}), target=path)
-    check_scores(report, module, blobs)
-    assert any("`model.cfg` is as you set it" in note for note in report.notes)
-
-
 @pytest.mark.parametrize("width", ["128", [128], "x", 12.5])
 def test_a_value_of_the_file_that_the_module_refuses_names_the_file(
     blobs: Population, tmp_path: Path, width: object
@@ -326,19 +168,6 @@ def test_a_checkpoint_of_more_epochs_than_there_are(blobs: Population, tmp_path:
     guess = mia.Guess(training=mia.Recipe(batch_size=20))
     with pytest.raises(InputError, match=r"`training.epochs` is not set"):
         audit(blobs, model=LitNet, target=path, training=few, guess=guess)
-
-
-def test_an_object_that_lightning_cli_made_needs_code(blobs: Population, tmp_path: Path) -> None:
-    path = checkpoint_of(Ignores(layers(5)), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    content = torch.load(path, weights_only=True)
-    made = {"class_path": "my_project.Net", "init_args": {"width": 5}}
-    content["hyper_parameters"] = {"net": made, "lr": 0.1, "_class_path": "my_project.Lit", "_instantiator": "a.b"}
-    torch.save(content, path)
-    with pytest.raises(InputError, match=r"Ignores takes `net`, which is a my_project.Net in the hyper-parameters"):
-        audit(blobs, model=Ignores, target=path)
-    made_with, _ = Checkpoint(path=path).completed(partial(OfAny, net=None), blobs)
-    assert isinstance(made_with, partial)
-    assert made_with.keywords == {"net": None, "lr": 0.1}
 
 
 class OfClasses(LitNet):
@@ -412,37 +241,6 @@ def test_the_hparams_of_a_logger_are_used_where_the_checkpoint_has_none(blobs: P
     assert any("width=5" in note and "version_0/hparams.yaml" in note for note in report.notes)
     assert any("is the only checkpoint" in note for note in report.notes)
     check_scores(report, trainer.lightning_module, blobs)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("width: 5\nnet: !!python/object/apply:os.system ['touch touched']\n", None),
-        ("width: !!python/object/apply:os.system ['touch touched']\n", "takes `width`, which is a os.system in"),
-        ("a: [", "is no YAML"),
-        ("x" * 2**21, "is larger than"),
-        (
-            "a: &a [x,x]\n"
-            + "".join(f"b{n}: &b{n} [*{p},*{p}]\n" for n, p in enumerate(["a", *(f"b{m}" for m in range(40))])),
-            None,
-        ),
-        ("- 1\n", None),
-    ],
-    ids=["code", "code for a setting", "broken", "large", "doubled", "list"],
-)
-def test_a_hostile_hparams_yaml(
-    blobs: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str | None
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = checkpoint_of(Bare(), blobs.x_N, blobs.label_N, tmp_path / "a.ckpt")
-    (tmp_path / "hparams.yaml").write_text(text)
-    target = Checkpoint(path=path)
-    if words is not None:
-        with pytest.raises(InputError, match=words):
-            target.completed(Bare, blobs)
-    else:
-        target.completed(Bare, blobs)
-    assert not (tmp_path / "touched").exists()
 
 
 MY_PACKAGE = "my_package"

@@ -36,6 +36,8 @@ class Sigmoid(torch.nn.Sequential):
         ({"shadow": mia.ModelBased(count=2)}, ["shadow=model_based", "shadow=real"]),
         ({"shadow": mia.Noisy(count=2)}, ["shadow=noisy", "shadow=real"]),
         ({"shadow": mia.Marginal(count=2)}, ["shadow=marginal", "shadow=real"]),
+        ({"training": mia.Recipe(class_weights="balanced")}, ["training.class_weights", "no class"]),
+        ({"training": mia.Recipe(class_weights=[1.0, 2.0])}, ["training.class_weights", "no class"]),
         ({"canaries": mia.Canaries(count=2)}, ["canary.kind", "uniform"]),
         ({"attacks": [mia.ModifiedEntropy()]}, ["attack=modified_entropy", "classes"]),
         ({"attacks": [mia.ClassConfidence()]}, ["attack=class_confidence", "classes"]),

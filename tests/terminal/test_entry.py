@@ -1,11 +1,14 @@
 """How commands begin and end: signals, exit codes, and streams that nobody reads."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -43,6 +46,13 @@ def wait_for(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> Non
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.002)
+
+
+def waiting_in(pipe: int) -> int:
+    """How many bytes nobody has read yet."""
+    count = array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 def ended(work: Callable[[], int], capsys: pytest.CaptureFixture[str], **named: object) -> tuple[int, str]:
@@ -141,11 +151,27 @@ COMMANDS: Sequence[tuple[str, str, Sequence[str]]] = [
 ]
 
 
+# The first import after a command answers the signal waits for it, however late it is sent.
+AT_AN_IMPORT = """
+import runpy, signal, sys, time
+
+class Waits:
+    def find_spec(self, name, path=None, target=None):
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            sys.meta_path.remove(self)
+            while signal.SIGTERM not in signal.sigpending():
+                time.sleep(0.002)
+
+sys.meta_path.insert(0, Waits())
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize(("module", "sentence", "arguments"), COMMANDS, ids=[each[0] for each in COMMANDS])
 def test_every_command_answers_sigterm_from_its_first_import_on(
     tmp_path: Path, module: str, sentence: str, arguments: Sequence[str]
 ) -> None:
-    process = start(tmp_path, "-m", module, *arguments)
+    process = start(tmp_path, "-c", AT_AN_IMPORT, module, *arguments)
     try:
         wait_for(lambda: answers(process, signal.SIGTERM), process)
         process.send_signal(signal.SIGTERM)
@@ -235,7 +261,7 @@ def test_a_pipe_that_does_not_wait_loses_nothing(tmp_path: Path) -> None:
     os.set_blocking(writing, False)
     process = start(tmp_path, "-c", STARTED.format(work="print('x' * 1_000_000) or 0"), stdout=writing)
     os.close(writing)
-    time.sleep(0.3)  # the pipe is full by now
+    wait_for(lambda: waiting_in(reading) >= 2**16, process)  # the pipe is full
     with open(reading, "rb") as pipe:
         assert len(pipe.read()) == 1_000_001
     assert process.communicate(timeout=300)[1] == b""

@@ -99,7 +99,6 @@ def _without_trainer(module: StackModule, optimizer: Any, scheduler: Any) -> Non
         "lr_schedulers": lambda: scheduler,
         "manual_backward": lambda loss: loss.backward(),
         "log": lambda *_: None,
-        "_count_step": lambda: None,
     }
     for name, function in instead.items():
         object.__setattr__(module, name, function)
@@ -208,6 +207,7 @@ def test_what_recorded_steps_are_given_waits_for_nothing(
     name: str, blobs: Population, pictures: Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECORDERS, FAR.type, Repeats)
+    monkeypatch.setattr("mia_lightning.training.step.module.count_step", lambda trainer: None)
     job = CASES[name].job(blobs, pictures)
     job = replace(job, recipe=replace(job.recipe, epochs=5))
     here = train(job, "stack", HOST)

@@ -127,16 +127,17 @@ def test_what_goes_wrong_in_the_thread_is_said(pictures: Population) -> None:
 
 
 def test_a_loop_that_ends_early_leaves_no_thread(pictures: Population) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     batches = GatheredBatches(
         StackBatches([torch.arange(20)], torch.tensor([1]), batches_per_epoch=4), pictures, torch.device("cpu")
     )
     assert len(batches) == 4
     found = iter(batches)
     next(found)
-    assert threading.active_count() == before + 1
+    own = set(threading.enumerate()) - before
+    assert len(own) == 1
     del found
-    assert threading.active_count() == before
+    assert not own & set(threading.enumerate())
 
 
 class Recorded(gathered_batches.OfHost):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mia_lightning.comparison.differences.checks import attacks_of, check_sides
+from mia_lightning.comparison.differences.checks import WORST, attacks_of, check_sides
 from mia_lightning.comparison.differences.matching import Axis, observed, same_targets
 from mia_lightning.comparison.differences.schema import DifferenceReport, FigureDifference, PairDifference
 from mia_lightning.comparison.differences.sides import KeptRun, Side
@@ -27,7 +27,6 @@ from mia_lightning.reports.schema import AuditReport
 
 FIGURES = ("auc", "tpr_at_fpr_0.01", "tpr_at_fpr_0.001", "advantage", "precision_balanced")
 ESTIMANDS = ("auto", "models", "recipes")
-WORST = "worst"
 # With an error that all targets of a run have in common, since they share a learnt threshold; in its own interval.
 SHARED_THRESHOLD = ("precision_balanced",)
 # Of the AUC over trainings, where one target each says nothing of it.
@@ -63,13 +62,18 @@ def difference(
         InputError: the audits have no data set, task or attack in common, are the same, or have too few targets for
             what is asked.
 
-    >>> import mia_lightning as mia
-    >>> from mia_lightning.datasets.digits import load_digits
-    >>> digits, plan = load_digits(), {"membership": mia.Disjoint(train_size=200), "shadow": mia.Real(count=2)}
-    >>> options = {"attacks": [mia.Loss()], "store": None, **plan}
-    >>> short, long = (mia.audit(digits, recipe=mia.Recipe(epochs=n), **options) for n in (2, 30))
-    >>> mia.difference(long, short).pairs[0].attack
-    'loss'
+    Example:
+        >>> import mia_lightning as mia
+        >>> from sklearn.datasets import load_digits
+        >>> from torch import nn
+        >>> x, label = load_digits(return_X_y=True)
+        >>> options = {"membership": mia.Disjoint(train_size=50), "shadow": mia.Real(count=4), "attacks": [mia.Loss()]}
+        >>> linear, deep = (
+        ...     mia.audit(x / 16, label, model=make, **options)
+        ...     for make in (lambda: nn.Linear(64, 10), lambda: nn.Sequential(nn.Linear(64, 99), nn.Linear(99, 10)))
+        ... )
+        >>> mia.difference(deep, linear).pairs[0].attack
+        'loss'
     """
     sides = [Side(name=name, runs=(KeptRun.of(report),)) for name, report in zip(names, (first, second), strict=True)]
     return compare_sides(sides, attack=attack, figure=figure, margin=margin, estimand=estimand)

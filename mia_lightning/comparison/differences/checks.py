@@ -6,6 +6,8 @@ from itertools import combinations
 from mia_lightning.comparison.differences.sides import KeptRun, Side
 from mia_lightning.errors import InputError
 
+WORST = "worst"
+
 
 def check_sides(sides: Sequence[Side]) -> None:
     """Refuse what has no difference.
@@ -61,7 +63,7 @@ def attacks_of(first: Side, second: Side, attack: str) -> list[str]:
     names = [[name for name in side.runs[0].attacks if all(name in run.attacks for run in side.runs)]
              for side in (first, second)]  # fmt: skip
     shared = [name for name in names[0] if name in names[1]]
-    if attack == "worst":
+    if attack == WORST:
         if set(names[0]) != set(names[1]):
             known = f"choose one that both have, such as attack {shared[0]}" if shared else "run the same on both"
             raise InputError(

@@ -1,32 +1,63 @@
 """Two recipes, each at several strengths, where their targets are equally good."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mia_lightning.comparison.differences.checks import attacks_of, check_sides
+from mia_lightning.comparison.differences.checks import WORST, attacks_of, check_sides
 from mia_lightning.comparison.differences.matching import Axis, observed, same_targets
 from mia_lightning.comparison.differences.schema import EqualUtilityReport, UtilityPoint
-from mia_lightning.comparison.differences.sides import Side, setting_of
+from mia_lightning.comparison.differences.sides import KeptRun, Side, setting_of
 from mia_lightning.comparison.differences.utility import RIGHT
 from mia_lightning.comparison.differences.verdicts import signed
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.equal_utility import FEWEST_STRENGTHS, AtEqualUtility, Strength, at_equal_utility
+from mia_lightning.reports.rows import ACCURACY
+from mia_lightning.reports.schema import AuditReport
 from mia_lightning.reports.words import NBSP
 
 
-def compare_at_equal_utility(
-    sides: Sequence[Side], *, by: str = "architecture", attack: str = "worst"
+def difference_at_equal_utility(
+    first: Sequence[AuditReport],
+    second: Sequence[AuditReport],
+    *,
+    attack: str = WORST,
+    names: tuple[str, str] = ("the first", "the second"),
 ) -> EqualUtilityReport:
-    """The difference in AUC of two recipes where their targets have the same test accuracy.
+    """Whether the first of two recipes leaks more than the second where their targets have the same test accuracy.
+
+    Args:
+        first, second: of either recipe audits at three strengths or more, such as numbers of epochs, as
+            `mia_lightning.audit` or `attack` returned them: of the same targets at every strength, with `gap` among the
+            attacks.
+        attack: the name of one, chosen beforehand; it may be left out where one was run beside `gap`.
+        names: what the two recipes are called.
+
+    Raises:
+        InputError: fewer strengths, audits that do not say which records a target answers right, other targets at one
+            strength than at another, other data, a task without test accuracy, or several attacks and no choice.
+    """
+    if names[0] == names[1]:
+        raise InputError(f"`names` calls both recipes {names[0]!r}; give each a name of its own.")
+    return _compared(
+        {
+            name: [Side(name=f"{name} ({number})", runs=(KeptRun.of(report),)) for number, report in enumerate(of, 1)]
+            for name, of in zip(names, (first, second), strict=True)
+        },
+        names,
+        attack,
+    )
+
+
+def compare_at_equal_utility(
+    sides: Sequence[Side], *, by: str = "architecture", attack: str = WORST
+) -> EqualUtilityReport:
+    """As `difference_at_equal_utility`, of runs that were kept.
 
     Args:
         by: the setting that tells the recipes apart; sides of equal value are strengths of one recipe.
-        attack: the name of one; it may be left out where one was run beside `gap`.
 
     Raises:
-        InputError: not two recipes with three strengths each, runs that do not say which records a target answers
-            right, other targets at one strength than at another, or as `compare_sides`.
+        InputError: also where `by` does not tell two recipes apart.
     """
-    check_sides(sides)
     recipes: dict[str, list[Side]] = {}
     for side in sides:
         value = setting_of(side, by)
@@ -39,17 +70,28 @@ def compare_at_equal_utility(
         raise InputError(
             f"`--by` {by} tells {len(recipes)} recipes apart ({', '.join(recipes)}); equal utility compares two."
         )
+    return _compared(recipes, list(recipes) if by == "architecture" else [f"{by}={value}" for value in recipes], attack)
+
+
+def _compared(recipes: Mapping[str, Sequence[Side]], names: Sequence[str], attack: str) -> EqualUtilityReport:
+    """Two recipes, by what tells them apart, each at several strengths.
+
+    Args:
+        names: what the recipes are called.
+    """
+    sides = [side for of in recipes.values() for side in of]
+    check_sides(sides)
+    _check_task(sides[0])
     for name, of in recipes.items():
         if len(of) < FEWEST_STRENGTHS:
             raise InputError(
-                f"{name} was run at {len(of)} strength{'s' if len(of) > 1 else ''}; a curve takes at least "
+                f"{name} was run at {len(of)} strength{'s' if len(of) != 1 else ''}; a curve takes at least "
                 f"{FEWEST_STRENGTHS}, such as training.epochs=10,30,100."
             )
     name = _attack(sides, attack)
     first, second = recipes.values()
     (one, other), same, num_targets = _strengths(first, second, name)
     found = at_equal_utility(one, other, same_targets=same)
-    names = list(recipes) if by == "architecture" else [f"{by}={value}" for value in recipes]
     return EqualUtilityReport(
         first=names[0],
         second=names[1],
@@ -69,6 +111,15 @@ def compare_at_equal_utility(
     )
 
 
+def _check_task(side: Side) -> None:
+    utility = side.report.task.utility
+    if utility != ACCURACY:
+        raise InputError(
+            f"{side.name} has the task {side.report.task.name}, whose utility is the {utility}; equal utility compares "
+            "test accuracies alone."
+        )
+
+
 def _attack(sides: Sequence[Side], attack: str) -> str:
     for side in sides:
         if not all(RIGHT in run.attacks for run in side.runs):
@@ -77,9 +128,12 @@ def _attack(sides: Sequence[Side], attack: str) -> str:
                 f"run it again with {RIGHT} among the attacks, such as attack=[loss,{RIGHT}]."
             )
     names = [name for name in sides[0].runs[0].attacks if name != RIGHT]
-    if attack == "worst" and len(names) != 1:
-        raise InputError(f"`--attack` is to name one of {', '.join(names)}, whose AUC is compared at equal utility.")
-    chosen = names[0] if attack == "worst" else attack
+    if attack == WORST and len(names) != 1:
+        raise InputError(
+            f"`attack`, on the command line `--attack`, is to name one of {', '.join(names)}, whose AUC is compared at "
+            "equal utility."
+        )
+    chosen = names[0] if attack == WORST else attack
     for side in sides[1:]:
         attacks_of(sides[0], side, chosen)
     return chosen

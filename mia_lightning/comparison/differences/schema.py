@@ -105,6 +105,12 @@ class EqualUtilityReport(_Section):
     high: float | None
     sentence: str
 
+    def __repr__(self) -> str:
+        """The sentence; the fields hold the rest."""
+        return self.sentence
+
+    __str__ = __repr__
+
 
 class DifferenceReport(_Section):
     """Runs side by side: the first against each of the others.

@@ -13,6 +13,7 @@ from mia_lightning.reports.reading import read_report
 from mia_lightning.reports.rows import RunRow
 from mia_lightning.reports.schema import AttackSection, AuditReport
 from mia_lightning.reports.scores import Scores, read_scores
+from mia_lightning.settings.checking import shown
 
 # Settings in which two runs of one recipe may differ.
 _NOT_RECIPE = ("seed", "logger", "output", "store", "report", "gate", "sweep", "estimate", "save_models", "convergence")
@@ -31,12 +32,14 @@ class KeptRun:
         """Of a report in memory.
 
         Raises:
-            InputError: it was read back, and has no scores.
+            InputError: it is none, or was read back and has no scores.
         """
+        if not isinstance(report, AuditReport):
+            raise InputError(f"{shown(report)} is no report; give what `mia_lightning.audit` or `attack` returned.")
         if report.scores is None:
             raise InputError(
-                "A report that was read back has no scores; give `mia.difference` the folders of the runs, or the "
-                "reports that the audits returned."
+                "A report that was read back has no scores; give the reports that the audits returned, or give the "
+                "folders of the runs to mia-compare."
             )
         return cls(report=report, scores=report.scores, record_names=dict(enumerate(report.record_names)))
 

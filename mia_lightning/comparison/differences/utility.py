@@ -11,6 +11,7 @@ from mia_lightning.metrics.figures import Figure, Interval, limited
 from mia_lightning.metrics.intervals import rates
 from mia_lightning.metrics.intervals.differences import Measured, difference_of_models, difference_of_recipes
 from mia_lightning.metrics.intervals.influence import Influence, influence_of_shares
+from mia_lightning.reports.rows import ACCURACY
 from mia_lightning.reports.schema import AuditReport
 
 RIGHT = "gap"  # the attack whose score says whether the target answers a record right
@@ -41,7 +42,7 @@ def utility_differences(
             change = difference_of_models([first], [second])
         value = None if None in values else (values[0] or 0.0) - (values[1] or 0.0)
         low, high = (None, None) if change is None else change.limits()
-        missing = NOT_KEPT if utility == "accuracy" else NO_SHARE.format(utility)
+        missing = NOT_KEPT if utility == ACCURACY else NO_SHARE.format(utility)
         found.append(
             FigureDifference(
                 figure=name,
@@ -61,7 +62,7 @@ def utility_differences(
 def _measured(side: Side, axis: Axis, start: int) -> dict[str, Measured]:
     names = ("train_accuracy", "test_accuracy", "generalization_gap")
     figures = {name: Figure(value=_mean(side, name), n=0) for name in names}
-    if side.num_targets == 1 and side.report.task.utility == "accuracy":
+    if side.num_targets == 1 and side.report.task.utility == ACCURACY:
         figures = _limited(side.report, figures)
     nothing_TN = torch.zeros(side.num_targets, axis.length, dtype=torch.float64)
     influences = dict.fromkeys(names, Influence(nothing_TN[:, 0], nothing_TN, NOT_KEPT))
@@ -91,4 +92,5 @@ def _mean(side: Side, name: str) -> float:
 
 
 def _is_kept(side: Side) -> bool:
-    return all(RIGHT in run.attacks for run in side.runs)
+    """Whether a utility is the share of the records that are answered right, and these are known."""
+    return side.report.task.utility == ACCURACY and all(RIGHT in run.attacks for run in side.runs)

@@ -164,7 +164,7 @@ def _swapped(again: Again, dataset: Any, stored: View, sample: Sequence[int], ea
     """A held-out dataset with the training transform in the place of its own."""
     source = again.view.dataset
     is_alike = type(dataset) is type(source) and hasattr(dataset, "transform") and again.transform is not source
-    reason: str | None = f"a {type(dataset).__name__}, is no {type(source).__name__} with an attribute `transform`"
+    reason: str | None = f"a {type(dataset).__name__} is no {type(source).__name__} with an attribute `transform`"
     if is_alike:
         try:
             view = replace(again.view, dataset=with_transform(dataset, again.transform))
@@ -174,9 +174,9 @@ def _swapped(again: Again, dataset: Any, stored: View, sample: Sequence[int], ea
         if reason is None:
             return view
     raise InputError(
-        f"The training transform has {again.name}, for which each record is taken from its dataset again, and the "
-        f"{each} cannot be taken through it, as models that train on its records would need ({reason}); give held-out "
-        f"data of the training set's class, with the transform in the attribute `transform`, or {advice}."
+        f"The training transform has {again.name}, for which each record is taken from its dataset again; models that "
+        f"train on records of the {each} need it there, too, and it cannot be used ({reason}); give held-out data of "
+        f"the training set's class, with the transform in the attribute `transform`, or {advice}."
     )
 
 

@@ -185,7 +185,8 @@ def distinct(table: Columns, column: str, what: str) -> tuple[list[str], np.ndar
         rank = np.searchsorted(sorted(spelling), numbers)
     else:
         names = sorted(values)
-        rank = np.array([names.index(value) for value in values], np.int64)
+        place = {name: number for number, name in enumerate(names)}
+        rank = np.array([place[value] for value in values], np.int64)
     return names, rank[encoded.indices.to_numpy()]
 
 

@@ -71,7 +71,8 @@ class Influence:
 
 
 def influence(name: str, seen: Observed) -> Influence:
-    """The influences on a figure: `auc`, `advantage`, `precision_balanced`, or `tpr_at_fpr_<rate>`.
+    """The influences on a figure: `auc`, `advantage`, `precision_balanced`, `tpr_at_fpr_<rate>`, or, for as many
+    members and non-members as there are, `accuracy`, `precision` or `recall`.
 
     The squares of the influences on the AUC add up to `areas.delong`, whose placements these are.
     """
@@ -86,11 +87,33 @@ def influence(name: str, seen: Observed) -> Influence:
     fpr_T, of_fpr_TN = share_contributions(seen.is_flagged_TN, seen.outside_TN)
     if name == "advantage":
         return _scaled(seen, tpr_T - fpr_T, of_tpr_TN - of_fpr_TN)
-    assert name == "precision_balanced", name
-    square_T1 = (tpr_T + fpr_T).square()[:, None]
-    part_TN = (fpr_T[:, None] * of_tpr_TN - tpr_T[:, None] * of_fpr_TN) / square_T1
-    missing = "" if bool((tpr_T + fpr_T > 0).all()) else "none: the attack flagged no record of a target"
-    return _scaled(seen, tpr_T / (tpr_T + fpr_T), part_TN.nan_to_num(0.0), missing)
+    if name == "recall":
+        return _scaled(seen, tpr_T, of_tpr_TN)
+    share_T = torch.full_like(tpr_T, 0.5)  # of members
+    if name != "precision_balanced":
+        share_T = seen.inside_TN.sum(1) / (seen.inside_TN | seen.outside_TN).sum(1).double()
+    found_T, alarms_T = share_T * tpr_T, (1 - share_T) * fpr_T
+    of_found_TN, of_alarms_TN = share_T[:, None] * of_tpr_TN, (1 - share_T[:, None]) * of_fpr_TN
+    if name == "accuracy":
+        return _scaled(seen, found_T + 1 - share_T - alarms_T, of_found_TN - of_alarms_TN)
+    assert name in ("precision", "precision_balanced"), name
+    square_T1 = (found_T + alarms_T).square()[:, None]
+    part_TN = (alarms_T[:, None] * of_found_TN - found_T[:, None] * of_alarms_TN) / square_T1
+    missing = "" if bool((found_T + alarms_T > 0).all()) else "none: the attack flagged no record of a target"
+    return _scaled(seen, found_T / (found_T + alarms_T), part_TN.nan_to_num(0.0), missing)
+
+
+def correlation(one: Influence, other: Influence) -> float:
+    """Of two figures over the records that both have; below 1, as if one record more told the two apart.
+
+    Else two figures that no record tells apart would be known to be equal in the population.
+    """
+    part_FN = torch.stack([one.part_N, other.part_N])
+    variance_F = part_FN.square().sum(1) + part_FN.square().amax(1) / 2
+    size = float(variance_F.prod().sqrt())
+    if one.missing or other.missing or size == 0.0:
+        return 0.0
+    return float((part_FN[0] * part_FN[1]).sum()) / size
 
 
 def influence_of_shares(is_right_TN: Tensor, seen: Observed) -> dict[str, Influence]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil, sqrt
 
 import numpy as np
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtri, stdtrit
 from scipy.stats import multivariate_normal, norm
 
 from mia_lightning.errors import InputError
@@ -92,12 +92,6 @@ def targets_needed(difference: float, *, training: float) -> int | None:
         if _quantiles(targets) * sqrt(2 * training**2 / targets) <= difference:
             return targets
     return None
-
-
-def power_of(difference: float, error: float) -> float:
-    """The probability that the 95 % interval of a normal difference with this standard error excludes 0."""
-    reach = float(-ndtri(ERROR / 2))
-    return float(ndtr(difference / error - reach) + ndtr(-difference / error - reach))
 
 
 def _quantiles(targets: int) -> float:

@@ -124,14 +124,14 @@ def _against(report: AuditReport) -> list[str]:
     hidden = "classes or digits" if report.task.stratum == "class" else "digits"
     said.append(
         f"Or bound what any attack can find, by {how}. Judge defences that change the answers alone, such as fewer "
-        f"{hidden}, by the figures of an attacker who knows of them (`defense.adaptive=true`): others are "
-        "misled by them, and that one is not."
+        f"{hidden}, by the figures of an attacker who knows of them (`defense.adaptive=true`): they "
+        "mislead any other."
     )
     if report.structure is None and not has_trials(report):
         said.append(
-            "What each remedy would do to leakage and "
-            f"{report.task.utility}, this command says, which trains the same recipe with and without it: "
-            "`mia-lightning experiment=remedies` with your other settings (in Python: `mia.try_remedies(audit)`)."
+            f"To see what each remedy would do to leakage and {report.task.utility}, train the same recipe with and "
+            "without it: `mia-lightning experiment=remedies` with your other settings (in Python: "
+            "`mia.try_remedies(audit)`)."
         )
     attack = strongest(report)
     assert attack is not None

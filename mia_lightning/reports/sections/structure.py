@@ -38,9 +38,10 @@ def structure_sentences(section: StructureSection | None, values: Sequence[str] 
     what = "value" if values else "class"
     each = leaves.num_leaves / leaves.num_records
     trees = "1 tree" if leaves.num_trees == 1 else f"{leaves.num_trees:,.0f} trees"
+    enough = "enough to hold every record" if each >= 1 else "fewer leaves than records"
     return [
         f"Parameters against records: {trees} with {leaves.num_leaves:,.0f} leaves for {leaves.num_records:,.0f} "
-        f"training records, {each:.2f} each: {'enough to hold every record' if each >= 1 else 'fewer than records'}.",
+        f"training records, {each:.2f} each: {enough}.",
         f"Alone in a leaf: {100 * leaves.alone:.1f} % of the training records are the only one in a leaf of some tree.",
         f"Disclosed by a group: {100 * leaves.disclosed:.1f} % of the training records are, in some tree, in a leaf of "
         f"2 to {FEWEST - 1} records of one {what}, so that whoever knows that somebody is among them knows the {what}.",

@@ -66,15 +66,29 @@ class EndpointTarget(Target):
     takes_named: ClassVar[bool] = False
     """Whether it can be sent records of several named tensors."""
 
+    @property
+    def takes_gaps(self) -> bool:
+        """Whether it can be sent NaN for a number that is missing."""
+        return False
+
     def check_records(self, setup: Setup) -> None:
         """Refuse records that cannot be sent.
 
         Raises:
-            InputError: they are several tensors, and the protocol has one.
+            InputError: they are several tensors, and the protocol has one; or they lack numbers, which it cannot say.
         """
-        if setup.population.form is not None and not self.takes_named:
-            setup.population.form.check_one(
+        form, name = setup.population.form, setup.population.name
+        if form is None:
+            return
+        if not self.takes_named:
+            form.check_one(
                 "This `target`", "use target=open_inference, which sends several, or the answers by target=predictions"
+            )
+        lacking = None if self.takes_gaps else form.lacking(setup.population.x_N)
+        if lacking is not None:
+            raise InputError(
+                f"Records of {name} have gaps (NaN) in their {lacking.words}, which JSON cannot send; fill them in, or "
+                "give the answers by target=predictions."
             )
 
     def known_kind(self, endpoint: Endpoint) -> ModelKind:
@@ -87,6 +101,9 @@ class EndpointTarget(Target):
 
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         return models if self.asking.repairs else None
+
+    def names_classes(self, class_names: Sequence[str]) -> bool:
+        return self.asking.classes is not None
 
     def class_mend(self, class_names: Sequence[str], order: Sequence[int]) -> str:
         own = class_names if self.asking.classes is None else self.asking.classes
@@ -176,31 +193,22 @@ class EndpointModels(Models):
         """How many records this run has asked about so far."""
         return self._asker.num_sent
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """The logarithms of the answers, each record being asked about once; `Signals.form` says in which form they
         came.
 
-        Some of the first records are asked about again (`Asking.sentinels`).
-
-        Args:
-            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
-            wanted: bool, the records that the model is asked about, all by default. The others, which no attack
-                reads, get equal probabilities of all classes.
-            answered: not called; an endpoint counts its answers itself (`asking_about`).
+        Some of the first records are asked about again (`Asking.sentinels`). Records that are not wanted, which no
+        attack reads, get equal probabilities of all classes. `answered` is not called: an endpoint counts its answers
+        itself (`asking_about`).
 
         Raises:
             InputError: the budget has too few records left, the model gives no answer or no distribution over the
                 classes, or the answers fit neither memory nor disk.
         """
-        room, N, C = room or Room(), len(population), population.num_classes
-        number_M = torch.arange(N) if wanted is None else wanted.view(N).cpu().nonzero()[:, 0]
+        N, C = len(population), population.num_classes
+        number_M = wanted_KN[0].nonzero()[:, 0]
         x_M = population.x_N[number_M.to(population.device)]
         key_M = self._asker.ask(x_M, number_M.tolist())
         self._look_for_single(key_M)

@@ -60,6 +60,10 @@ class Onnx(EndpointTarget):
     def sees_normalised(self) -> bool:
         return self.normalised
 
+    @property
+    def takes_gaps(self) -> bool:
+        return True
+
     def asked_again(self, models: Models, setup: Setup) -> Models | None:
         """The same model anew, so that what is asked is not counted."""
         return self.obtain(setup)

@@ -103,13 +103,8 @@ class PredictedModels(EndpointModels):
         super().__init__(endpoint, asking, population.class_names, kind=kind, labels_are_places=True, remark=remark)
         self._file, self._population = endpoint, population
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """What the file says of every record.
 
@@ -118,7 +113,7 @@ class PredictedModels(EndpointModels):
         """
         row_N = self._rows(population).to(population.device)
         rows = replace(population, x_N=row_N[:, None], scale=1.0, mean=None, std=None, image_shape=None, form=None)
-        return super().observe(rows, room=room, wanted=wanted, answered=answered)
+        return super()._observed(rows, wanted_KN, room, answered)
 
     def _rows(self, population: Population) -> Tensor:
         """int64 `[N]`: the number of each record in the data set."""

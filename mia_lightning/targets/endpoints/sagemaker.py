@@ -73,6 +73,10 @@ class SageMaker(EndpointTarget):
     single: Literal["auto", "label", "score"] = "auto"
     endpoint_url: Address | None = None
 
+    @property
+    def takes_gaps(self) -> bool:
+        return self.content_type == "text/csv"
+
     def connect(self, setup: Setup) -> "SageMakerEndpoint":
         """The endpoint; nothing is asked yet.
 

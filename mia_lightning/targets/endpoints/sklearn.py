@@ -21,7 +21,7 @@ from mia_lightning.targets.endpoints.asking import Asking
 from mia_lightning.targets.endpoints.in_process import IN_PROCESS, RecordIntake, classes_of
 from mia_lightning.targets.endpoints.interface import Endpoint, RawAnswer
 from mia_lightning.targets.endpoints.models import EndpointTarget
-from mia_lightning.targets.endpoints.own_classes import Labels, label_places, places
+from mia_lightning.targets.endpoints.own_classes import ClassNames, Labels, label_places, places
 from mia_lightning.targets.fitted import FittedEstimator
 from mia_lightning.training.estimators.answers import Votes, smoothed, votes_of
 from mia_lightning.training.estimators.kind import kind_of_estimator
@@ -66,6 +66,10 @@ class Sklearn(EndpointTarget):
         return self.normalised
 
     @property
+    def takes_gaps(self) -> bool:
+        return True
+
+    @property
     def own_kind(self) -> Making | None:
         """Clones of it; None where it is no estimator that can be cloned."""
         fitted = self._fitted
@@ -85,6 +89,14 @@ class Sklearn(EndpointTarget):
         """The estimator in the file, and a hash of the file."""
         assert self.path is not None
         return load_pickle(Path(self.path), is_allowed=self.allow_pickle)
+
+    def names_classes(self, class_names: Sequence[str]) -> bool:
+        classes = np.asarray(getattr(self._fitted, "classes_", ()), dtype=object).tolist()
+        is_named = self.asking.labels != "places" and bool(classes) and not any(map(np.ndim, classes))
+        known = ClassNames(class_names)
+        return super().names_classes(class_names) or (
+            is_named and all(known.find(each) is not None for each in classes)
+        )
 
     def structures(
         self, models: Models, population: Population, membership: Membership

@@ -17,7 +17,7 @@ from mia_lightning.targets.interface import Target
 from mia_lightning.targets.services.http import HttpService
 from mia_lightning.targets.services.interface import Service, ServiceJob
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.models import Models, wanted_of_each
+from mia_lightning.training.models import Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import SMALLEST_PROBABILITY, Signals
@@ -67,43 +67,31 @@ class ServiceModels(Models):
     def architecture_name(self) -> str:
         return f"unknown ({self._service.name})"
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """The logarithms of the service's answers; NaN for a model that could not be trained, and for other records.
 
         Each probability is raised to at least `SMALLEST_PROBABILITY`. One for each record is that of the second of two
         classes.
 
-        Args:
-            room: where the answers lie; by default in memory, if they take no more than a quarter of what is free.
-            wanted, answered: as `Models.observe`.
-
         Raises:
             InputError: an answer is no probability distribution over the classes, or the answers fit neither memory nor
                 disk.
         """
-        room = room or Room()
         shape = (self.num_models, 1, len(population), population.num_classes)
         log_probability_KANC = room.empty(shape, device=population.device).fill_(torch.nan)
-        wanted_KN = wanted_of_each(wanted, self.num_models, population).to(population.device)
         size = max(1, _REQUEST_NUMBERS // max(128, population.num_classes, population.x_N[0].numel()))
         for k, name in enumerate(self._names):
             if name is None:
                 continue
-            for index_B in wanted_KN[k].nonzero().squeeze(1).split(size):
+            for index_B in wanted_KN[k].to(population.device).nonzero().squeeze(1).split(size):
                 probability_BC = self._of_both(self._service.predict(name, population.x_N[index_B]), population)
                 self.num_queries += len(index_B)
                 _check_answer(probability_BC, index_B, population.num_classes, self._service.name)
                 log_BC = probability_BC.double().clamp(SMALLEST_PROBABILITY, 1.0).log()
                 log_probability_KANC[k, 0, index_B] = log_BC.to(log_probability_KANC)
-                if answered is not None:
-                    answered(len(index_B))
+                answered(len(index_B))
         return Signals(log_probability_KANC=log_probability_KANC, room=room)
 
     def _of_both(self, probability: Tensor, population: Population) -> Tensor:

@@ -28,7 +28,7 @@ from mia_lightning.training.estimators.pool import in_pool
 from mia_lightning.training.estimators.table import records_of
 from mia_lightning.training.estimators.under_way import Fitting, answers_path
 from mia_lightning.training.kept_answers import KeptAnswers
-from mia_lightning.training.models import ModelKind, Models, wanted_of_each
+from mia_lightning.training.models import ModelKind, Models
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.signals import AnswerForm, Signals
 
@@ -117,29 +117,22 @@ class EstimatorModels(Models):
         """By which they answer."""
         return next((each.method for each in self._answered if each.failure is None), "predict_proba")
 
-    def observe(
-        self,
-        population: Population,
-        *,
-        room: Room | None = None,
-        wanted: Tensor | None = None,
-        answered: Callable[[int], object] | None = None,
+    def _observed(
+        self, population: Population, wanted_KN: Tensor, room: Room, answered: Callable[[int], object]
     ) -> Signals:
         """The logarithms of the answers, or numbers (`answers.Way`); NaN for a model that could not be fitted.
 
         Raises:
             InputError: an estimator does not take the records, or the answers fit neither memory nor disk.
         """
-        room = room or Room()
         shape = (self.num_models, 1, len(population), population.num_classes)
         log_KANC = room.empty(shape, device=population.device).fill_(torch.nan)
-        wanted_KN = wanted_of_each(wanted, self.num_models, population)
         left: list[int] = []
         for k, each in enumerate(self._answered):
             index = wanted_KN[k].nonzero().squeeze(1)
             if each.failure is None and not self._fill(log_KANC[k], k, population, index):
                 left.append(k)
-            elif answered is not None:
+            else:
                 answered(len(index))
         if left:
             self._ask(log_KANC, left, population, wanted_KN, answered)
@@ -167,7 +160,7 @@ class EstimatorModels(Models):
         left: Sequence[int],
         population: Population,
         wanted_KN: Tensor,
-        answered: Callable[[int], object] | None,
+        answered: Callable[[int], object],
     ) -> None:
         """Ask the models `left` about other records than when they were fitted."""
         chosen = torch.zeros(self.num_models, dtype=torch.bool)
@@ -199,8 +192,7 @@ class EstimatorModels(Models):
                 log_KANC[k, 0, wanted_KN[k].nonzero().squeeze(1).to(log_KANC.device)] = log_nC.to(log_KANC)
                 if kept is not None and not kept.models.store.is_read_only:
                     kept.keep_one(place, log_nC[None])
-                if answered is not None:
-                    answered(len(log_nC))
+                answered(len(log_nC))
 
     def select(self, kept_K: Tensor) -> "EstimatorModels":
         """The models where the bool mask is True."""

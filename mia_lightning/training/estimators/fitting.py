@@ -126,7 +126,7 @@ def fit_and_answer(kind: FitKind, fit: Fit, records: RecordFiles, asked_n: Array
             parts = [_answers(fitted, records.rows(part), kind.num_outputs) for part in _parts(asked_n)]
             log_nC = np.concatenate(parts or [np.zeros((0, kind.num_outputs), np.float32)])
     except InputError as error:
-        return Answered(number=fit.number, failure=str(error), said=tuple(said))
+        return Answered(number=fit.number, failure=str(error).removesuffix("."), said=tuple(said))
     return Answered(
         number=fit.number,
         log_nC=log_nC,

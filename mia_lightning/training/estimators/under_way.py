@@ -35,8 +35,8 @@ class Fitting:
 
     def run(self, answers: KeptAnswers | None) -> list[Answered]:
         """What came of each fit, its answers in files."""
-        found = self._found(answers)
-        missing = [fit for fit in self._fits if fit.number not in found]
+        found, places = self._found(answers), self._engine.places(self._role, len(self._fits))
+        missing = [fit for fit in self._fits if fit.number not in found and fit.number in places]
         if self._kept is not None:
             self._engine.reused[self._role] = Reuse(found=len(found), trained=len(missing))
             if found:
@@ -47,6 +47,7 @@ class Fitting:
                 self._keep(each, answers)
                 bar.count(1)
         self._say(found)
+        self._engine.made(self._role, len(self._fits), is_kept=self._kept is not None)
         return [found[fit.number] for fit in self._fits]
 
     def _found(self, answers: KeptAnswers | None) -> dict[int, Answered]:

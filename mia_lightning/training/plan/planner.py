@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,12 @@ from mia_lightning.training.plan.threads import numbers_of_threads, using_thread
 from mia_lightning.training.step import graphs, packed
 from mia_lightning.training.trainer import TrainerSettings
 
+# Seconds of one model's forward and backward, from which on a stack has little to gain: what it saves is the overhead
+# of operations, some 100 of them in a step, each some microseconds.
+_LONG = 5e-3
+_LESS = 0.4  # part of a probe's share of the time that is spent where little can be gained
+_CACHE = 24 * 2**20  # bytes of models, gradients and states that a core reaches fast
+
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
@@ -36,7 +42,7 @@ class Planner:
     Attributes:
         clock: in seconds.
         budget: bytes that training may take on a device.
-        share: of the estimated time of a role, which its probe may take.
+        share: of the estimated time of a role, which its probe may take; less where a stack has little to gain.
         short: seconds of a role that is not worth a probe.
         always: whether at least one candidate is measured in any case, for an estimate.
         remaining: share of the models of a role that are to be trained; the others are in the store.
@@ -79,7 +85,8 @@ class Planner:
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
         chunks = self._chunks(job, executions, footprint, num_models, device)
-        narrow_first = device.type == "cpu" and job.architecture.has_convolutions
+        gains_little = device.type == "cpu" and alone >= _LONG
+        narrow_first = gains_little or (device.type == "cpu" and job.architecture.has_convolutions)
         candidates = in_order(executions, chunks, narrow_first=narrow_first)
         switches = _Switches.of(probe)
         candidates = [replace(each, **switches.always) for each in candidates]
@@ -101,7 +108,7 @@ class Planner:
                 measure,
                 num_models=max(1, round(job.num_models * self.remaining)),
                 first_allowance=self.share * whole,
-                share=self.share,
+                share=self.share * (_LESS if gains_little else 1.0),
                 short=self.short,
                 clock=self.clock,
                 threads=fewer,
@@ -110,14 +117,15 @@ class Planner:
             )
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0], **switches.always)
         chosen = rows[0] if rows else preferred
-        bytes_ = footprint.bytes(chosen.execution, chosen.chunk, job.num_models)
+        chunk = _widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
+        bytes_ = footprint.bytes(chosen.execution, chunk, job.num_models)
         return ExecutionPlan(
             role=job.role,
             num_models=job.num_models,
             epochs=job.recipe.epochs,
             signature=signature_of(job, device, probe.settings),
             execution=chosen.execution,
-            chunk=chosen.chunk,
+            chunk=chunk,
             measured=tuple(rows),
             reason=_reason(rows, job.recipe.chunk == "auto" and chunks[chosen.execution][0] < num_models, whole)
             + switches.reason(chosen),
@@ -259,6 +267,18 @@ def _most(footprint: Footprint, execution: str, budget: int, num_models: int) ->
     """The most models at once within the budget, at least one."""
     first, second = (footprint.bytes(execution, chunk, num_models) for chunk in (1, 2))
     return max(1, 1 + (budget - first) // max(1, second - first))
+
+
+def _widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int:
+    """The models at once: of a loop, as many as the cache holds, where no wider one was measured.
+
+    Each step of a loop computes the same, however many models it has, and a wider one begins less often.
+    """
+    chosen = rows[0]
+    loops = [row.chunk for row in rows if row.execution == "loop"]
+    if chosen.execution != "loop" or max(loops) > chosen.chunk:
+        return chosen.chunk
+    return max([chosen.chunk, *(width for width in chunks["loop"] if width * footprint.held <= _CACHE)])
 
 
 def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:

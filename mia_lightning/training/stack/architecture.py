@@ -1,6 +1,7 @@
 """Inspect an architecture once, on a few records, before anything expensive starts."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from mia_lightning.datasets.form import Records, each_of, first_few, moved
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
+from mia_lightning.models.by_form import OF_NUMBERS, check_takes
 from mia_lightning.models.wrapped import unwrapped
 from mia_lightning.seeds import isolated
 from mia_lightning.settings.free_nodes import about_call
@@ -92,11 +94,16 @@ NO_ARCHITECTURE = Architecture(name="none", num_parameters=0, has_batch_norm=Fal
 
 def bound_by(make: Any) -> dict[str, Any]:
     """The arguments that are set already: by a `functools.partial`, or several, also inside of what wraps them."""
+    return _inside(make)[1]
+
+
+def _inside(make: Any) -> tuple[Any, dict[str, Any]]:
+    """The class or function inside, and the arguments that are set already."""
     bound: dict[str, Any] = {}
     while isinstance(make, partial) or hasattr(make, "__wrapped__"):
         bound = {**getattr(make, "keywords", {}), **bound}
         make = make.func if isinstance(make, partial) else make.__wrapped__
-    return bound
+    return make, bound
 
 
 def bind_shapes(
@@ -143,10 +150,17 @@ def bind_shapes(
 
 
 def bind_form(make: Callable[..., nn.Module], population: Population) -> MakeNetwork:
-    """`bind_shapes` for the records of a population: their shape or, of records with a form, what the form says."""
+    """`bind_shapes` for the records of a population: their shape or, of records with a form, what the form says.
+
+    Raises:
+        InputError: it is an architecture of this package that takes other records.
+    """
+    made, told = _inside(make)
+    check_takes(make, made, told, population)
     form = population.form
     if form is None:
-        return bind_shapes(make, population.input_shape, population.num_classes)
+        of_numbers = dict(zip(OF_NUMBERS, (math.prod(population.input_shape), ()), strict=True))
+        return bind_shapes(make, population.input_shape, population.num_classes, of_numbers)
     return bind_shapes(make, form.seen_shape, population.num_classes, form.parameters())
 
 

@@ -43,7 +43,8 @@ class LoopedGradients:
                 parameter.grad = self._kept(name, parameter)
         loss_K: list[Tensor] = []
         uses = dict.fromkeys(trainable, 0)
-        for k, state in enumerate(self.stack.states()):
+        places_K = zip(*(p.grad.unbind() for p in trainable.values() if p.grad is not None), strict=True)
+        for k, (state, places) in enumerate(zip(self.stack.states(), places_K, strict=True)):
             leaves = [state[name].requires_grad_() for name in trainable]
             with nullcontext() if within is None else within(k, state):
                 lowered, loss = loss_of(k, state)
@@ -52,9 +53,8 @@ class LoopedGradients:
                 # to the operating system.
                 self._latest = ()
                 self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
-            for (name, parameter), gradient in zip(trainable.items(), self._latest, strict=True):
-                assert parameter.grad is not None
-                _put(parameter.grad[k], gradient, is_first=is_first[name])
+            for name, place, gradient in zip(trainable, places, self._latest, strict=True):
+                _put(place, gradient, is_first=is_first[name])
                 uses[name] += gradient is not None
             loss_K.append(loss.detach())
         for name, parameter in trainable.items():

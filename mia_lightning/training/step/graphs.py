@@ -108,6 +108,13 @@ def _sees_gradients(callback: pl.Callback) -> bool:
     return any(getattr(type(callback), name) is not getattr(pl.Callback, name) for name in _SEES_GRADIENTS)
 
 
+def count_step(trainer: pl.Trainer) -> None:
+    """Tell Lightning of a step of which its own optimiser knows nothing."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.increment_ready()
+    progress.increment_completed()
+
+
 class GraphedSteps:
     """Takes the steps of a stack: the first of each shape as they are, those that follow as graphs.
 

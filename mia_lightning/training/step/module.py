@@ -1,6 +1,7 @@
 """The LightningModule that trains a stack: one loop for targets, shadow models and attack networks."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -11,16 +12,16 @@ from torch import Tensor
 from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError
 from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
+from mia_lightning.training.step.computed_once import ComputedOnce
 from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
-from mia_lightning.training.step.graphs import GraphedSteps, recorder_of
+from mia_lightning.training.step.graphs import GraphedSteps, count_step, recorder_of
 from mia_lightning.training.step.heap import keep_freed_memory
 from mia_lightning.training.step.losses import Truth, mean_over_real, of_real
-from mia_lightning.training.step.optimizers import clip_each_model, match_layout
+from mia_lightning.training.step.optimizers import advance, clip_each_model, match_layout
 from mia_lightning.training.step.packed import PackedBits
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.step.rules import Batches, Gradients, Step
@@ -126,6 +127,7 @@ class StackModule(pl.LightningModule):
         self.population = self.population.near(self.device)
         self.normalised = self.population.normaliser(self.device)
         self.records = (PackedBits.of(self.population) if self.packed_bits else self.population).records
+        self.computed_once = self._computed_once()
         self.label_N = self.population.task.truth(self.population.label_N).to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
         self.weights = None if self.weights is None else self.weights.to(self.device)
@@ -152,7 +154,7 @@ class StackModule(pl.LightningModule):
         if self.graphed is not None and not self.counts_hits:
             index_KB, is_real_KB, *_ = batch
             self.graphed((index_KB, is_real_KB), step)
-            self._count_step()
+            count_step(self.trainer)
         else:
             self._gradient_step(batch, step, batch_index)
             if (batch_index + 1) % self.recipe.accumulate_batches and batch_index + 1 < len(self.batches):
@@ -165,16 +167,14 @@ class StackModule(pl.LightningModule):
         self._gradient_step(batch, step, batch_index=0)
         self._optimizer_step(optimizer)
 
-    def _count_step(self) -> None:
-        """Tell Lightning of a step that its own optimiser knows nothing of."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        progress.increment_completed()
-
     def _gradient_step(self, batch: Batch | GatheredBatch, step: int | Tensor, batch_index: int) -> None:
         index_KB, is_real_KB, *gathered = batch
-        dtype = self.stack.dtype
-        x = self.normalised(gathered[0], dtype) if gathered else self.records(index_KB, dtype)
+        if gathered:
+            x = self.normalised(gathered[0], self.stack.dtype)
+        elif self.computed_once is not None:
+            x = self.computed_once(index_KB)
+        else:
+            x = self.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
         weight_KB = None if self.weights is None else self.weights.of(index_KB, self._labels(index_KB))
         truth = Truth(label_KB, weight_KB=weight_KB)
@@ -200,12 +200,21 @@ class StackModule(pl.LightningModule):
             )
         else:
             backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
-            loss_K = backward(x, truth, is_real_KB, step, self._share(batch_index))
+            with nullcontext() if self.computed_once is None else self.computed_once.passed():
+                loss_K = backward(x, truth, is_real_KB, step, self._share(batch_index))
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
         if weight_KB is not None:
             count_K = of_real(weight_KB, is_real_KB).double().sum(1)
         self.loss_sum_K += loss_K * count_K
         self.weight_sum_K += count_K
+
+    def _computed_once(self) -> ComputedOnce | None:
+        """The outputs of a fixed first layer; None where there is none, or where steps need the records themselves."""
+        recipe = self.recipe
+        needs_records = recipe.augment or recipe.mix is not None or recipe.own is not None or self.gradients is not None
+        if needs_records or not self.population.is_near(self.device):
+            return None
+        return ComputedOnce.of(self.stack, self.population)
 
     def _share(self, batch_index: int) -> float:
         """Of a batch in the gradient of its optimiser step."""
@@ -243,16 +252,7 @@ class StackModule(pl.LightningModule):
             self._advance_schedule()
 
     def _advance_schedule(self) -> None:
-        scheduler = self.lr_schedulers()
-        if scheduler is None:
-            return
-        try:
-            scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
-        except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
-            raise InputError(
-                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} ({error}); "
-                "give it a step for each `training.scheduler_interval`."
-            ) from error
+        advance(self.lr_schedulers(), self.role, self.current_epoch)
 
     def _backward_stacked(
         self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from mia_lightning.errors import SettingError
+from mia_lightning.errors import InputError, SettingError, first_line
 from mia_lightning.seeds import generator
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.free_nodes import about_call
@@ -129,6 +129,23 @@ def steps_of(make_scheduler: MakeScheduler, make_optimizer: MakeOptimizer, wante
             schedule.last_epoch = middle - 1
             low, high = (low, middle - 1) if fails() else (middle, high)
         return low
+
+
+def advance(schedule: Any, role: str, epoch: int) -> None:
+    """The next step of a schedule, which is None where there is none.
+
+    Raises:
+        InputError: it has none.
+    """
+    if schedule is None:
+        return
+    try:
+        schedule.step()  # one schedule, and none that follows a metric
+    except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
+        raise InputError(
+            f"`training.scheduler` has no further step at epoch {epoch} of {role} ({first_line(error)}); give it a "
+            "step for each `training.scheduler_interval`."
+        ) from error
 
 
 def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:

@@ -291,11 +291,15 @@ class Recipe:
         """Refuse weights that this recipe cannot train with.
 
         Raises:
-            InputError: there are more or fewer than classes, or loss or gradients are not those of single records.
+            InputError: there are more or fewer than classes, or no classes, or loss or gradients are not those of
+                single records.
         """
         given, C = self.class_weights, population.num_classes
         if given is None and population.weight_N is None:
             return
+        if given is not None and not population.task.has_classes:
+            rest = f"is set, and under task={population.task.name} a record has no class; leave it null."
+            raise SettingError("training", "class_weights", rest)
         if given is not None and given != "balanced":
             if len(given) != C:
                 raise SettingError("training", "class_weights", f"has {len(given)} numbers for {C} classes; give {C}.")

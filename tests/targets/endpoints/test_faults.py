@@ -58,7 +58,7 @@ def served(rate: float, seed: int = 0, faults: tuple[str, ...] = FAULTS) -> Iter
 
 @contextmanager
 def target(url: str, protocol: str = "open_inference", **asking: Any) -> Iterator[EndpointModels]:
-    settings = {"batch_size": BATCH, "retries": 60, "sentinels": 0, "timeout": 5.0, **asking}
+    settings = {"batch_size": BATCH, "retries": 60, "sentinels": 0, "timeout": 300.0, **asking}
     made = PROTOCOLS[protocol](url=url, model="m", asking=Asking(**settings))
     assert SECRET not in repr(made)
     models = made.obtain(setup_of(population_of(torch.zeros(3, 4))))
@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_asks_only_for_what_is_missing_when_it_starts_again
         said = model(method, path, body)
         if not go_on.is_set() and model.num_asked > 6 * BATCH:
             stuck.release()
-            go_on.wait(30)
+            go_on.wait(300)
         return said
 
     budget = NUM + 3 * BATCH
@@ -169,7 +169,7 @@ def test_a_run_that_is_killed_asks_only_for_what_is_missing_when_it_starts_again
                 models.observe(population)
 
         child = in_a_child(audit)
-        assert stuck.acquire(timeout=60)
+        assert stuck.acquire(timeout=300)
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         go_on.set()

@@ -37,7 +37,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 def failure(pieces: Callable[[bytes], Iterable[bytes]]) -> Exception:
     """What the client raises."""
     with RawServer(pieces) as server:
-        client = HttpClient(server.url, timeout=10.0, authorise=lambda: {"X-Key": SECRET})
+        client = HttpClient(server.url, timeout=300.0, authorise=lambda: {"X-Key": SECRET})
         with pytest.raises((TryAgainError, InputError)) as failed:
             client.post("/", b"{}")
         client.close()
@@ -125,7 +125,7 @@ def test_the_limit_of_time_is_that_of_the_whole_request(first: bytes, more: byte
 
 def silence(server: RawServer) -> Iterator[bytes]:
     """Until the block ends."""
-    server.ended.wait(20)
+    server.ended.wait(300)
     return iter(())
 
 

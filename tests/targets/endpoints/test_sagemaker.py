@@ -50,7 +50,7 @@ def softmax(x_BF: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def endpoint(population: Population, url: str, **options: Any) -> SageMakerEndpoint:
-    options = {"endpoint_name": "census", "asking": Asking(timeout=5.0), **options}
+    options = {"endpoint_name": "census", "asking": Asking(timeout=300.0), **options}
     return SageMaker(endpoint_url=url, **options).connect(given_setup(population))
 
 
@@ -316,7 +316,7 @@ def test_broken_connections(blobs: Population) -> None:
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(TryAgainError, match=r"broke the connection \(ReadTimeoutError\)") as caught:
-            endpoint(blobs, url, asking=Asking(timeout=0.3)).ask(blobs.x_N)
+            endpoint(blobs, url, asking=Asking(timeout=1.0)).ask(blobs.x_N)
     assert caught.value.was_asked
 
 

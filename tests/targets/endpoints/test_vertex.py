@@ -102,7 +102,7 @@ def google(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def target(google: Google, **options: Any) -> Vertex:
-    options = {"location": "europe-west4", "endpoint": "123", "asking": Asking(timeout=5.0), **options}
+    options = {"location": "europe-west4", "endpoint": "123", "asking": Asking(timeout=300.0), **options}
     return Vertex(api_endpoint=google.url, **options)
 
 
