@@ -152,8 +152,7 @@ class StackModule(pl.LightningModule):
     def training_step(self, batch: Batch | GatheredBatch, batch_index: int) -> None:
         step = self.current_epoch * len(self.batches) + batch_index
         if self.graphed is not None and not self.counts_hits:
-            index_KB, is_real_KB, *_ = batch
-            self.graphed((index_KB, is_real_KB), step)
+            self.graphed(batch[:2], step)
             count_step(self.trainer)
         else:
             self._gradient_step(batch, step, batch_index)
