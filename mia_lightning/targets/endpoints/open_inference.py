@@ -126,6 +126,9 @@ class OpenInferenceEndpoint:
                 f"The model at {self.place} has the inputs {received(list(known))}, and a record here is "
                 f"{self._form.words}; name the tensors of the records as its inputs."
             )
+        gaps = next((name for name, value in values.items() if value.is_floating_point() and value.isnan().any()), None)
+        if gaps is not None:
+            raise RefusedError(f"`{gaps}` of the records has gaps (NaN), which JSON cannot send; fill them in.")
         return [self._tensor(each, known.get(name, {"name": name})) for name, each in {**values, **of_masks}.items()]
 
     def _tensor(self, x_B: Tensor, known: dict[str, Any]) -> dict[str, Any]:
