@@ -13,6 +13,7 @@ from made_reports import ReportMaker
 
 import mia_lightning as mia
 from mia_lightning.comparison.differences.command import main
+from mia_lightning.comparison.differences.sides import sides_in
 from mia_lightning.reports.schema import AuditReport, TaskSection, TrustSection
 
 Said = Callable[..., tuple[int, str, str]]
@@ -188,3 +189,15 @@ def test_what_cannot_be_compared_in_python_is_one_sentence(make_report: ReportMa
     for work, named in refused:
         with pytest.raises(mia.InputError, match=named):
             work()
+
+
+def test_trainings_of_a_recipe_are_in_the_order_of_their_seeds_whatever_their_folders(
+    make_report: ReportMaker, tmp_path: Path
+) -> None:
+    """As of a sweep, where 10 comes before 9."""
+    for width, folders in ((1, "78"), (2, ("9", "10"))):
+        for seed, folder in enumerate(folders):
+            keep(make_report(seed=seed, config={"seed": seed, "width": width}), tmp_path / folder)
+    sides = sides_in([tmp_path])
+    assert [[run.report.run.seed for run in side.runs] for side in sides] == [[0, 1], [0, 1]]
+    assert sorted(side.name for side in sides) == ["width=1", "width=2"]

@@ -133,7 +133,11 @@ def _runs_beneath(path: Path) -> list[Path]:
 
 
 def _sides_of(path: Path, runs: Sequence[tuple[Path, KeptRun]]) -> list[Side]:
-    """One side for each recipe among the runs beneath a folder; a run from Python is one of its own."""
+    """One side for each recipe among the runs beneath a folder; a run from Python is one of its own.
+
+    The runs of a side are in the order of their seeds, whatever their folders are called, so that target t of one side
+    has the seed of target t of another.
+    """
     if len(runs) == 1:
         return [Side(name=str(path), runs=(runs[0][1],))]
     recipes: dict[str, list[tuple[Path, KeptRun]]] = {}
@@ -141,8 +145,10 @@ def _sides_of(path: Path, runs: Sequence[tuple[Path, KeptRun]]) -> list[Side]:
         config = run.report.run.config
         key = json.dumps(dict(_settings(config)), sort_keys=True) if config else str(folder)
         recipes.setdefault(key, []).append((folder, run))
+    for of in recipes.values():
+        of.sort(key=lambda each: each[1].report.run.seed)
     if len(recipes) == 1:
-        return [Side(name=str(path), runs=tuple(run for _, run in runs))]
+        return [Side(name=str(path), runs=tuple(run for of in recipes.values() for _, run in of))]
     flat = [dict(_settings(of[0][1].report.run.config)) for of in recipes.values()]
     varied = [name for name in sorted(set().union(*flat)) if len({each.get(name) for each in flat}) > 1]
     sides = []
