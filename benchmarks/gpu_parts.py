@@ -36,6 +36,7 @@ from mia_lightning.datasets.form import one_tensor
 from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.seeds import isolated
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.execution import SWITCHES
 from mia_lightning.training.step.recipe import Recipe
 
 _LARGE_COPY = 2**30  # bytes
@@ -136,7 +137,7 @@ def floor_bytes(case: Case, num_models: int) -> int:
     return steps * num_models * 4 * (7 * parameters + 2 * batch)
 
 
-def train_stack(options: Options, case: Case, num_models: int, precision: str) -> float:
+def train_stack(options: Options, case: Case, num_models: int, precision: str, **switches: Any) -> float:
     """The mean final loss of one stack, trained with all that the engine does around the steps."""
     engine = options.engine(precision)
     recipe = Recipe(
@@ -144,6 +145,7 @@ def train_stack(options: Options, case: Case, num_models: int, precision: str) -
         batch_size=case.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
         execution="stack",
+        **switches,
     )
     trained = engine.run(
         TrainingJob(
@@ -178,10 +180,22 @@ def purchase(options: Options) -> None:
         more |= {} if beside is None else {"times_trainer_loop": rates[name] / beside}
         say(name, models=count, s=seconds, models_per_s=rates[name], loss=loss, **more, **memory)
 
-    precisions = ("tf32", "32", "bf16")
-    for precision in precisions:
-        train_stack(options, warm_up, min(4, num_models), precision)
-    measure("stack tf32", num_models, partial(train_stack, options, case, num_models, "tf32"))
+    switched_on = {"": (), ", graphs": ("cuda_graphs",), ", graphs, bits": ("cuda_graphs", "packed_bits")}
+    stacks = {
+        f"stack {precision}{words}": (precision, {name: name in names for name in SWITCHES})
+        for words, names in switched_on.items()
+        for precision in ("tf32", "32", "bf16")
+    }
+
+    def stack(name: str) -> None:
+        precision, switches = stacks[name]
+        measure(name, num_models, partial(train_stack, options, case, num_models, precision, **switches))
+
+    for precision, switches in stacks.values():
+        train_stack(options, warm_up, min(4, num_models), precision, **switches)
+    plain, graphed = "stack tf32", "stack tf32, graphs"
+    stack(plain)
+    stack(graphed)
     loops = {"trainer loop": (of_trainer, train_by_trainer), "graphed loop": (of_graphs, train_by_graphs)}
     for name, (count, train) in loops.items():
         train(warm_up, [0])
@@ -191,8 +205,9 @@ def purchase(options: Options) -> None:
             return sum(found) / count
 
         measure(name, count, losses)
-    for precision in (*precisions[1:], *precisions, *precisions):  # again, for the spread, where there is time
-        measure(f"stack {precision}", num_models, partial(train_stack, options, case, num_models, precision))
+    others = [name for name in stacks if name not in (plain, graphed)]
+    for name in (*others, *stacks, *stacks):  # again, for the spread, where there is time
+        stack(name)
         if options.rehearse or options.left < 2 * num_models / min(rates[each] for each in rates if "stack" in each):
             break
 
@@ -217,9 +232,11 @@ def ways(options: Options) -> None:
         _, milliseconds, memory = timed(options, partial(_graphed, case, "32" if options.rehearse else "bf16"))
         say(f"{setting.network} graphed loop", ms_per_step=milliseconds, **memory)
     for models in (1, 2) if options.rehearse else [2**j for j in range(11)]:
-        point = scaling.Point("models", models=models)
-        measured = scaling.measure(point, options.device, 1, 0.01 if options.rehearse else 0.2)
-        say(f"stack of {models}", s_per_epoch=measured.seconds, models_per_s=models / measured.seconds)
+        for cuda_graphs in (False, True):
+            point, least = scaling.Point("models", models=models), 0.01 if options.rehearse else 0.2
+            measured = scaling.measure(point, options.device, 1, least, cuda_graphs=cuda_graphs)
+            name = f"stack of {models}{', graphs' if cuda_graphs else ''}"
+            say(name, s_per_epoch=measured.seconds, models_per_s=models / measured.seconds)
 
 
 def _graphed(case: convolutions.Case, precision: str) -> float:

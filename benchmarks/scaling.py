@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from shadow_training import LEARNING_RATE
@@ -31,6 +32,8 @@ from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings
+
+CudaGraphs = bool | Literal["auto"]
 
 HEADER = ("changed", "models", "records", "width", "s / epoch", "ms / model", "slope", "GFLOP/s", "peak MiB", "a model")
 
@@ -75,7 +78,9 @@ class Measured:
         return statistics.median(self.seconds_R)
 
 
-def measure(point: Point, device: torch.device, rounds: int, least_seconds: float) -> Measured:
+def measure(
+    point: Point, device: torch.device, rounds: int, least_seconds: float, *, cuda_graphs: CudaGraphs = "auto"
+) -> Measured:
     """Train the stack of `point`; called in a process of its own, whose peak memory is the point's."""
     case = make_case(point.setting, device, epochs=1)
     engine = Engine(
@@ -90,6 +95,7 @@ def measure(point: Point, device: torch.device, rounds: int, least_seconds: floa
             batch_size=point.setting.batch_size,
             optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
             execution="stack",
+            cuda_graphs=cuda_graphs,
         )
         if device.type == "cuda":
             torch.cuda.synchronize(device)

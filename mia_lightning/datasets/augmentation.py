@@ -38,7 +38,7 @@ class Augmentation(Protocol):
 
 
 def augmented(
-    x: Tensor, augmentations: Sequence[Augmentation], *, key_K: Tensor, step: int, index_KB: Tensor
+    x: Tensor, augmentations: Sequence[Augmentation], *, key_K: Tensor, step: int | Tensor, index_KB: Tensor
 ) -> Tensor:
     """The records of a step, changed by all augmentations in order.
 
@@ -49,7 +49,7 @@ def augmented(
     Args:
         x: `[K, B, *features]`, normalised.
         key_K: int64, of the models.
-        step: of the optimiser.
+        step: of the optimiser; a number, or an int64 scalar where the records are.
         index_KB: int64, of the records in the population.
     """
     for place, each in enumerate(augmentations):

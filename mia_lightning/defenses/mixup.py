@@ -58,7 +58,7 @@ class Mixup:
 
 
 def mix(
-    x: Tensor, label_KB: Tensor, key_K: Tensor, step: int, is_real_KB: Tensor | None, *, alpha: float
+    x: Tensor, label_KB: Tensor, key_K: Tensor, step: int | Tensor, is_real_KB: Tensor | None, *, alpha: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The blended records, the labels of the partners, and the share λ of the record itself (`Recipe.mix`).
 
@@ -66,7 +66,7 @@ def mix(
         x: `[K, B, *features]`, floating point.
         label_KB: int64.
         key_K: int64, of the models.
-        step: of the optimiser.
+        step: of the optimiser; a number, or an int64 scalar on their device.
         is_real_KB: bool; None where all are.
         alpha: of the Beta distribution.
 

@@ -17,6 +17,8 @@ class MeasuredExecution(Section):
     bytes: int  # estimated
     threads: int | None = None  # of torch on the CPU, in each process; null where one number alone was tried
     processes: int = 1
+    cuda_graphs: bool = False  # whether its steps were recorded as CUDA graphs
+    packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
 
 
 class ExecutionSection(Section):
@@ -32,6 +34,8 @@ class ExecutionSection(Section):
     bytes: int  # estimated, of the device
     threads: int  # of torch, in each process
     processes: int = 1  # on the CPU, each of which trained a part of the models
+    cuda_graphs: bool = False  # whether the steps were recorded as CUDA graphs
+    packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
 
 

@@ -44,7 +44,9 @@ class OwnForward(Stack):
     def dtype(self) -> torch.dtype:
         return next((p.dtype for p in self.network.parameters() if p.is_floating_point()), torch.float32)
 
-    def forward(self, x: Records, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
+    def forward(
+        self, x: Records, *, step: int | Tensor = 0, is_real_KB: Tensor | None = None, shared: bool = False
+    ) -> Tensor:
         return self.call_one({}, x if shared else of_model(x, 0))[None]
 
     @torch.no_grad()

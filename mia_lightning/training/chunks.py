@@ -17,6 +17,7 @@ from mia_lightning.training.plan.memory import is_out_of_memory, release
 from mia_lightning.training.plan.pace import Clock, Pace
 from mia_lightning.training.plan.planner import does_not_fit
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
+from mia_lightning.training.step import graphs, packed
 from mia_lightning.training.step.rules import Gradients
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
@@ -149,14 +150,40 @@ class OneDevice:
                 stack = job.stack(places)
                 if self.settings.precision.startswith("64"):
                     stack = stack.double()  # before Lightning loads a checkpoint, which it would round to float32
-                module = job.module(places, stack, execution=plan.execution, gradients=gradients, device=device)
+                module = job.module(
+                    places,
+                    stack,
+                    execution=plan.execution,
+                    gradients=gradients,
+                    device=device,
+                    **self._switched_on(plan, device),
+                )
                 fit(trainer, module, resume=begun.checkpoint)
+            if module.graphed is not None and module.graphed.failure is not None:
+                pace.plan = self._not_recorded(pace.plan, module.graphed.failure)
             module.to(device)  # Lightning's teardown moves it to the CPU
             return TrainedStack.of_module(module, job.architecture)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             return None
+
+    def _switched_on(self, plan: ExecutionPlan, device: torch.device) -> dict[str, bool]:
+        """What of `SWITCHES` the plan has on; it may have been made with other callbacks, or on another device."""
+        recipe, population = self.job.recipe, self.job.population
+        is_near = population.is_near(device)
+        return {
+            "cuda_graphs": plan.cuda_graphs and graphs.refusal(recipe, self.settings, device, is_near=is_near) is None,
+            "packed_bits": plan.packed_bits and packed.refusal(recipe, population, device) is None,
+        }
+
+    def _not_recorded(self, plan: ExecutionPlan, failure: str) -> ExecutionPlan:
+        """The plan without CUDA graphs, which is kept and said."""
+        self.stages.note(f"{self.job.role}: it goes on without CUDA graphs, since {failure}.")
+        plain = replace(plan, cuda_graphs=False, reason=f"{plan.reason}; without CUDA graphs, since {failure}")
+        self.plans.keep(plain)
+        self.kept.keep_plan(plain, self.settings.device)
+        return plain
 
     def _halved(self, plan: ExecutionPlan, width: int) -> ExecutionPlan:
         """The plan with half as many models at once, which is kept and remarked.

@@ -208,6 +208,8 @@ class TrainingJob:
         execution: str,
         gradients: Gradients | None,
         device: torch.device,
+        cuda_graphs: bool = False,
+        packed_bits: bool = False,
     ) -> StackModule:
         """The module that trains `stack` as the models at these places.
 
@@ -235,6 +237,8 @@ class TrainingJob:
             response_KN=None if self.response_KN is None else self.response_KN[list(places)],
             channels_last=self.architecture.takes_channels_last,
             weights=weights_of(self.population, self.recipe.class_weights, records_K),
+            cuda_graphs=cuda_graphs,
+            packed_bits=packed_bits,
         )
 
     def _batches(self, places: Sequence[int], device: torch.device) -> Batches:

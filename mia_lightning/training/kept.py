@@ -28,7 +28,7 @@ from mia_lightning.store.tensors import tensors_of
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept_answers import InStore
 from mia_lightning.training.kept_differences import differences
-from mia_lightning.training.plan.execution import ExecutionPlan, plan_from_json
+from mia_lightning.training.plan.execution import SWITCHES, ExecutionPlan, plan_from_json
 from mia_lightning.training.stack.stack import MakeNetwork
 from mia_lightning.training.stack.way import asked_by
 from mia_lightning.training.step.recipe import Recipe
@@ -38,7 +38,7 @@ from mia_lightning.training.trainer import TrainerSettings
 # Increased when a model of the same description comes out otherwise than before.
 SCHEMA = 1
 # Fields of a recipe that change no model, or follow from the task.
-_HOW = ("execution", "chunk", "threads", "of_classes")
+_HOW = ("execution", "chunk", "threads", "of_classes", *SWITCHES)
 # Arguments of `pl.Trainer` that change no model.
 _SHOWN = ("logger", "log_every_n_steps", "profiler", "default_root_dir", "enable_model_summary", "enable_checkpointing")
 Tell = Callable[[str], object]
@@ -186,9 +186,10 @@ class KeptModels(Kept):
             if recipe.augment or recipe.gradient_rule is not None:  # their draws depend on the numbers of the records
                 own["numbers"] = digest_of_tensor(records)
             own_K.append(own)
-        sharing = [recipe.execution, recipe.chunk, settings.num_devices]
+        sharing: list[Identity] = [recipe.execution, recipe.chunk, settings.num_devices]
         if recipe.threads != "auto":
             sharing.append(recipe.threads)
+        sharing += [f"{name} {getattr(recipe, name)}" for name in SWITCHES if getattr(recipe, name) != "auto"]
         return cls(store=store, common=common, own_K=own_K, sharing=sharing, read_as=read_as)
 
     def answers(self, tell: Tell) -> InStore:

@@ -36,8 +36,9 @@ from mia_lightning.seeds import generator
 from mia_lightning.store.artefacts import Store
 from mia_lightning.training.engine import Engine, Reuse
 from mia_lightning.training.job import TrainingJob
+from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.stack.architecture import bind_shapes
-from mia_lightning.training.step.recipe import Recipe
+from mia_lightning.training.step.recipe import Recipe, cross_entropy
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -112,6 +113,71 @@ def test_a_model_of_a_stack_or_a_loop_is_the_one_that_is_trained_alone(
     assert together.stack.device == DEVICE
     alone = [engine.run(loop.part([k])) for k in range(3)]
     close(together, TrainedStack.joined(alone, torch.arange(3)), TOLERANCE[precision])
+
+
+@pytest.mark.parametrize("precision", ["32", "tf32", "bf16"])
+@pytest.mark.parametrize("execution", ["stack", "loop"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_steps_that_are_recorded_are_the_steps(name: str, execution: str, precision: str, images: Population) -> None:
+    """Of several shapes, at rates that change with each, and beyond the warm-up of every shape."""
+    recipe = replace(
+        RECIPE,
+        epochs=1 if name == "resnet18" else 6,
+        batches_per_epoch=6 if name == "resnet18" else 3,
+        execution=execution,
+        augment=[Flip()],
+        scheduler=partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.9),
+        scheduler_interval="step",
+    )
+    if name == "resnet18":  # rounding grows fast in it: rates at which it hardly moves
+        recipe = replace(recipe, optimizer=partial(torch.optim.SGD, lr=1e-4))
+    trained = []
+    for cuda_graphs in (False, True):
+        engine = engine_on(precision=precision)
+        trained.append(engine.run(job_for(engine, NETWORKS[name], images, replace(recipe, cuda_graphs=cuda_graphs))))
+        (plan,) = engine.plans
+        assert plan.cuda_graphs is (cuda_graphs and not ON_CPU), plan.reason
+    close(*trained, TOLERANCE[precision])
+
+
+@pytest.mark.skipif(ON_CPU, reason="a graph of the host is none")
+def test_what_cannot_be_recorded_is_taken_as_it_is_and_said(images: Population) -> None:
+    recipe = replace(RECIPE, epochs=6, execution="stack", objective=reads_back)
+    engine = engine_on()
+    trained = engine.run(job_for(engine, NETWORKS["mlp"], images, replace(recipe, cuda_graphs=True)))
+    plain = engine.run(job_for(engine, NETWORKS["mlp"], images, replace(recipe, cuda_graphs=False)))
+    close(plain, trained, TOLERANCE["32"])
+    assert not any(plan.cuda_graphs for plan in engine.plans)
+    assert any("without CUDA graphs" in plan.reason for plan in engine.plans)
+
+
+def reads_back(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """Cross-entropy that waits for the device."""
+    loss_KB = cross_entropy(logits_KBC, label_KB)
+    return loss_KB * (1.0 if float(loss_KB.detach().sum()) >= 0 else 0.0)
+
+
+@pytest.mark.skipif(ON_CPU, reason="there is nothing to choose on the host")
+def test_a_probe_measures_both_ways(images: Population) -> None:
+    engine = engine_on(planner=Planner(always=True, short=0.0, share=100.0))
+    recipe = replace(RECIPE, epochs=40, execution="stack", chunk=None)
+    engine.run(job_for(engine, NETWORKS["mlp"], images, recipe))
+    (plan,) = engine.plans
+    assert {row.cuda_graphs for row in plan.measured} == {False, True}
+    assert plan.cuda_graphs is plan.measured[0].cuda_graphs
+
+
+@pytest.mark.skipif(ON_CPU, reason="the host packs nothing")
+def test_packed_records_train_the_same_models(images: Population) -> None:
+    bits = replace(images, x_N=images.x_N // 128, scale=1.0, mean=None, std=None)
+    trained = []
+    for packed_bits in (False, True):
+        engine = engine_on()
+        recipe = replace(RECIPE, execution="stack", packed_bits=packed_bits)
+        trained.append(engine.run(job_for(engine, NETWORKS["cnn"], bits, recipe)))
+        (plan,) = engine.plans
+        assert plan.packed_bits is packed_bits
+    close(*trained, TOLERANCE["32"])
 
 
 WAYS = {

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mia_lightning.datasets.loading import Loading
 from mia_lightning.errors import InputError
-from mia_lightning.training.step.batches import StackBatches, stable_order
+from mia_lightning.training.step.batches import LoadedBatches, StackBatches, stable_order
 
 sizes_strategy = st.lists(st.integers(1, 23), min_size=1, max_size=5)
 
@@ -36,6 +37,27 @@ def test_an_epoch_is_a_permutation_in_even_batches(sizes: list[int], steps: int,
         assert sorted(seen[k]) == list(range(100 * k, 100 * k + size))
         assert max(lengths[k]) - min(lengths[k]) <= 1
     assert batches.smallest_batch == min(map(min, lengths))
+
+
+LOADINGS = [None, *(Loading(batch_size=5, shuffle=shuffle, drop_last=False) for shuffle in (True, False))]
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes=sizes_strategy, steps=st.integers(1, 6), epoch=st.integers(0, 3), loading=st.sampled_from(LOADINGS))
+def test_an_accelerator_takes_all_batches_of_an_epoch_by_one_call(
+    sizes: list[int], steps: int, epoch: int, loading: Loading | None
+) -> None:
+    batches = batches_of(sizes, steps, epoch)
+    if loading is not None:
+        steps = -(-max(sizes) // loading.batch_size)
+        records_K = [row_M[:size] for row_M, size in zip(batches.record_KM, sizes, strict=True)]
+        batches = LoadedBatches(records_K, batches.key_K, batches_per_epoch=steps, loading=loading)
+    one_by_one = list(batches)
+    batches._all_at_once = batches._places(batches.start_SK, batches.count_K)
+    for first, second in zip(one_by_one, batches, strict=True):
+        for mine, other in zip(first, second, strict=True):
+            assert (mine is None) == (other is None)
+            assert mine is None or other is None or torch.equal(mine, other)
 
 
 @settings(deadline=None, max_examples=30)

@@ -31,6 +31,7 @@ from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.room import Room
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step import gathered
+from mia_lightning.training.step.graphs import RECORDERS
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -50,13 +51,15 @@ def train(
     device: torch.device,
     mode: FarDevice | None = None,
     within: Callable[[], AbstractContextManager[object]] = nullcontext,
+    cuda_graphs: bool = False,
 ) -> StackModule:
     """All epochs without a Trainer, which takes no such device; strictly from the first step to the last."""
     places = range(job.num_models)
     population = job.population.near(device)
     job = replace(job, population=population)
     stack = job.stack(places)
-    module = job.module(places, stack, execution=execution, gradients=job.gradients(places), device=device)
+    gradients = job.gradients(places)
+    module = job.module(places, stack, execution=execution, gradients=gradients, device=device, cuda_graphs=cuda_graphs)
     module.to(device)
     module.on_fit_start()
     made = module.configure_optimizers()
@@ -187,6 +190,35 @@ def test_the_steps_wait_for_nothing_and_compute_what_they_do_on_the_host(
     for path, tensor in here.stack.state_dict().items():
         torch.testing.assert_close(found[path], tensor, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses, here.train_loss_EK, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+class Repeats:
+    """A recorder that takes each step anew."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.beside = nullcontext
+
+    def record(self, work: Callable[[], object]) -> Callable[[], object]:
+        return work
+
+
+@pytest.mark.parametrize("name", slow_but(["on a schedule"], ["on a schedule", "dropout", "augmented", "mixed"]))
+def test_what_recorded_steps_are_given_waits_for_nothing(
+    name: str, blobs: Population, pictures: Population, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RECORDERS, FAR.type, Repeats)
+    monkeypatch.setattr("mia_lightning.training.step.module.count_step", lambda trainer: None)
+    job = CASES[name].job(blobs, pictures)
+    job = replace(job, recipe=replace(job.recipe, epochs=5))
+    here = train(job, "stack", HOST)
+    with FarDevice() as far:
+        there = train(job, "stack", FAR, far, cuda_graphs=True)
+        found = {path: numbers_of(tensor) for path, tensor in there.stack.state_dict().items()}
+    assert far.refused == []
+    assert there.graphed is not None
+    assert there.graphed.num_recorded
+    for path, tensor in here.stack.state_dict().items():
+        torch.testing.assert_close(found[path], tensor, rtol=1e-4, atol=1e-5)
 
 
 class _InMode(ThreadPoolExecutor):

@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler
 
 from mia_lightning.errors import InputError, SettingError
 from mia_lightning.training.step.losses import mean_over_real
-from mia_lightning.training.step.module import clip_each_model
+from mia_lightning.training.step.optimizers import clip_each_model
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe, cross_entropy, default_recipe
 
 ADAM = partial(torch.optim.Adam, lr=1e-3)

@@ -19,7 +19,8 @@ from mia_lightning.training.own.step import OwnStep, SkippedError, global_states
 from mia_lightning.training.plan.memory import is_out_of_memory
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.losses import Truth
-from mia_lightning.training.step.module import StackModule, clip_each_model
+from mia_lightning.training.step.module import StackModule
+from mia_lightning.training.step.optimizers import clip_each_model
 
 LossOfBatch = Callable[[Records, Tensor], Tensor]
 """The loss of a batch `[1, B, *features]` and its labels or responses `[1, B]`, a scalar."""
@@ -69,13 +70,19 @@ class OwnStackModule(StackModule):
     def _share(self, batch_index: int) -> float:
         return 1.0 / self.recipe.accumulate_batches  # Lightning's, in a last group that is smaller, too
 
-    def _backward_stacked(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+    def _backward_stacked(
+        self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float
+    ) -> Tensor:
+        assert isinstance(step, int)
         with self._at(step) as batch_index:
             loss_K = self.own.mapped(self.stack, x, truth.label_KB, step=step, batch_index=batch_index)
             self.manual_backward(loss_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+    def _backward_looped(
+        self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float
+    ) -> Tensor:
+        assert isinstance(step, int)
         with self._at(step, draws=self.draws) as batch_index:
             loss_K = self.own.looped(
                 self.stack,
@@ -127,8 +134,7 @@ class OwnStackModule(StackModule):
                 "each model has its own."
             )
 
-    def _optimizer_step(self) -> None:
-        optimizer: Any = self.optimizers()
+    def _optimizer_step(self, optimizer: Any) -> None:
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         for parameter in parameters:
             if parameter.grad.stride() != parameter.stride():  # fused optimisers do not check this

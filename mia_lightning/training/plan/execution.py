@@ -22,6 +22,8 @@ SCHEMA = "mia_lightning.execution/2"
 Execution = Annotated[str, Field(pattern="^(stack|loop)$")]
 # The factor between chunk sizes that are tried.
 _STEP = 4
+SWITCHES = {"cuda_graphs": "CUDA graphs", "packed_bits": "packed bits"}
+"""What a device may do in a step or not, in words: names of settings of a recipe and of fields of a `Candidate`."""
 SHORT = 3.0  # seconds of a role that is not worth a probe
 
 
@@ -33,11 +35,15 @@ class Candidate:
         execution: `stack` (vmap) or `loop`.
         chunk: the number of models at once.
         threads: of torch on the CPU.
+        cuda_graphs: whether its steps are recorded.
+        packed_bits: whether its records are packed.
     """
 
     execution: str
     chunk: int
     threads: int = field(default_factory=torch.get_num_threads)
+    cuda_graphs: bool = False
+    packed_bits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,7 @@ class Measured:
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
         processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
+        cuda_graphs, packed_bits: as in `Candidate`.
     """
 
     __pydantic_config__ = EXACT
@@ -60,6 +67,8 @@ class Measured:
     bytes: AtLeast0
     threads: AtLeast1 = field(default_factory=torch.get_num_threads)
     processes: AtLeast1 = 1
+    cuda_graphs: bool = False
+    packed_bits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +80,7 @@ class ExecutionPlan:
         num_models: K.
         epochs: of each.
         signature: for which jobs the plan holds; one of another size or shape, or on another device, has another plan.
-        execution, chunk, threads: as in `Candidate`.
+        execution, chunk, threads, cuda_graphs, packed_bits: as in `Candidate`.
         measured: the candidates that were tried, the fastest first; empty where a probe was not worth its time.
         reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
@@ -93,6 +102,8 @@ class ExecutionPlan:
     bytes: AtLeast0
     threads: AtLeast1 = field(default_factory=torch.get_num_threads)
     processes: AtLeast1 = 1
+    cuda_graphs: bool = False
+    packed_bits: bool = False
 
     @property
     def sentence(self) -> str:
@@ -100,6 +111,7 @@ class ExecutionPlan:
         models = "model" if self.num_models == 1 else "models"
         at_once = f"{self.chunk} at once" if self.num_models > 1 else "alone"
         way = "under vmap" if self.execution == "stack" else "stepped one by one"
+        way += "".join(f", with {words}" for name, words in SWITCHES.items() if getattr(self, name))
         threads = f", {threads_in_words(self.threads)}" if self.signature.get("device") == "cpu" else ""
         threads += f" in each of {self.processes} processes" if self.processes > 1 else ""
         return (
@@ -173,13 +185,15 @@ def choose(
     short: float,
     clock: Callable[[], float],
     threads: Sequence[int] = (),
+    switches: Sequence[str] = (),
     may_gain: Callable[[Candidate, Sequence[Measured]], bool] | None = None,
 ) -> list[Measured]:
     """Try candidates in turn, as long as it is worth the time; returns what was measured, the fastest first.
 
-    The first candidate is tried with each number of threads, every other with the number that was fastest until then,
-    and the fastest of all with the other numbers, too. Trying ends where all models are estimated to take less than
-    `short` seconds, or once a share of the time beyond that has been spent after the first measurement.
+    The first candidate is tried with each number of threads and each switch; every other in the way that was fastest
+    until then, and the fastest of all in the other ways, too. Trying ends where all models are
+    estimated to take less than `short` seconds, or once a share of the time beyond that has been spent after the first
+    measurement.
 
     Args:
         measure: measures a candidate, in about so many seconds at most; None where it cannot be measured.
@@ -188,6 +202,7 @@ def choose(
         share: of the estimated seconds, which trying may take.
         clock: in seconds.
         threads: further numbers of threads to be tried, beside that of the candidates.
+        switches: names of `SWITCHES` that are tried both ways.
         may_gain: whether a candidate is worth trying, after what was measured; None for all.
     """
     started = clock()
@@ -196,14 +211,24 @@ def choose(
     def fastest() -> Measured:
         return max(rows, key=lambda row: row.models_per_second)
 
+    def as_fastest(candidate: Candidate) -> Candidate:
+        best = fastest()
+        return replace(candidate, threads=best.threads, **{name: getattr(best, name) for name in SWITCHES})
+
+    def other_ways(candidate: Candidate, counts: Sequence[int]) -> Iterator[Candidate]:
+        yield from (replace(candidate, threads=count) for count in counts)
+        for name in switches:
+            changed: dict[str, Any] = {name: not getattr(candidate, name)}
+            yield replace(candidate, **changed)
+
     def turns() -> Iterator[Candidate]:
         for place, candidate in enumerate(candidates):
-            yield replace(candidate, threads=fastest().threads) if rows else candidate
+            yield as_fastest(candidate) if rows else candidate
             if place == 0 and rows:
-                yield from (replace(candidate, threads=count) for count in threads)
+                yield from other_ways(candidate, threads)
         if rows:
-            best = Candidate(execution=fastest().execution, chunk=fastest().chunk)
-            yield from (replace(best, threads=count) for count in (candidates[0].threads, *threads))
+            best = as_fastest(Candidate(execution=fastest().execution, chunk=fastest().chunk))
+            yield from other_ways(best, (candidates[0].threads, *threads))
 
     tried: set[Candidate] = set()
     for candidate in turns():

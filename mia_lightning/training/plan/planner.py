@@ -12,6 +12,7 @@ from mia_lightning.errors import InputError
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.execution import (
     SHORT,
+    SWITCHES,
     Candidate,
     ExecutionPlan,
     Measured,
@@ -22,12 +23,13 @@ from mia_lightning.training.plan.execution import (
     widths,
 )
 from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, release
-from mia_lightning.training.plan.probe import Probe
+from mia_lightning.training.plan.probe import NotRecordedError, Probe
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
+from mia_lightning.training.step import graphs, packed
 from mia_lightning.training.trainer import TrainerSettings
 
-# Seconds of one model's forward and backward, from which on a stack has little to gain: what it saves is the overhead
-# of operations, some 100 of them in a step, each some microseconds.
+# Seconds of one model's forward and backward, from which on a stack on a CPU has little to gain: what it saves is the
+# overhead of operations, some 100 of them in a step, each some microseconds.
 _LONG = 5e-3
 _LESS = 0.4  # part of a probe's share of the time that is spent where little can be gained
 _CACHE = 24 * 2**20  # bytes of models, gradients and states that a core reaches fast
@@ -83,26 +85,40 @@ class Planner:
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
         chunks = self._chunks(job, executions, footprint, num_models, device)
-        gains_little = device.type == "cpu" and alone >= _LONG
+        may_choose = len(executions) > 1 and job.recipe.chunk == "auto"
+        gains_little = device.type == "cpu" and alone >= _LONG and may_choose
         narrow_first = gains_little or (device.type == "cpu" and job.architecture.has_convolutions)
         candidates = in_order(executions, chunks, narrow_first=narrow_first)
+        switches = _Switches.of(probe)
+        candidates = [replace(each, **switches.always) for each in candidates]
+
+        def measure(candidate: Candidate, allowance: float) -> Measured | None:
+            try:
+                return self._measured(probe, candidate, allowance, alone, footprint)
+            except NotRecordedError as error:
+                switches.fail("cuda_graphs", str(error))
+                if "cuda_graphs" in switches.tried:
+                    return None
+                return measure(replace(candidate, cuda_graphs=False), allowance)
+
         whole = alone * job.num_steps * self.remaining  # one by one, and less than that under vmap
         rows: list[Measured] = []
         if self.always or whole >= self.short:
             rows = choose(
                 candidates,
-                lambda candidate, allowance: self._measured(probe, candidate, allowance, alone, footprint),
+                measure,
                 num_models=max(1, round(job.num_models * self.remaining)),
                 first_allowance=self.share * whole,
                 share=self.share * (_LESS if gains_little else 1.0),
                 short=self.short,
                 clock=self.clock,
                 threads=fewer,
+                switches=switches.tried,
                 may_gain=gains_by_width if narrow_first else None,
             )
-        preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0])
+        preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0], **switches.always)
         chosen = rows[0] if rows else preferred
-        chunk = _widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
+        chunk = widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
         bytes_ = footprint.bytes(chosen.execution, chunk, job.num_models)
         return ExecutionPlan(
             role=job.role,
@@ -112,10 +128,13 @@ class Planner:
             execution=chosen.execution,
             chunk=chunk,
             measured=tuple(rows),
-            reason=_reason(rows, job.recipe.chunk == "auto" and chunks[chosen.execution][0] < num_models, whole),
+            reason=_reason(rows, job.recipe.chunk == "auto" and chunks[chosen.execution][0] < num_models, whole)
+            + switches.reason(chosen),
             seconds=job.num_models / rows[0].models_per_second if rows else whole,
             bytes=bytes_,
             threads=chosen.threads,
+            cuda_graphs=chosen.cuda_graphs,
+            packed_bits=chosen.packed_bits,
         )
 
     def _one_model(self, probe: Probe) -> tuple[float, Footprint]:
@@ -165,6 +184,51 @@ class Planner:
             models_per_second=candidate.chunk / (before + seconds * job.num_steps / job.num_models),
             bytes=footprint.bytes(candidate.execution, candidate.chunk, job.num_models),
             threads=candidate.threads,
+            cuda_graphs=candidate.cuda_graphs,
+            packed_bits=candidate.packed_bits,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Switches:
+    """What of `SWITCHES` a job is trained with.
+
+    Attributes:
+        always: that are on in every way.
+        tried: that are measured both ways.
+        why_not: by name, why one cannot be on that somebody asked for, or that was to be tried.
+    """
+
+    always: dict[str, Any]
+    tried: list[str]
+    why_not: dict[str, str]
+
+    @classmethod
+    def of(cls, probe: Probe) -> "_Switches":
+        """As the recipe wants them and the device allows."""
+        job, device = probe.job, probe.device
+        refused = {
+            "cuda_graphs": graphs.refusal(job.recipe, probe.settings, device, is_near=job.population.is_near(device)),
+            "packed_bits": packed.refusal(job.recipe, job.population, device),
+        }
+        wanted = {name: getattr(job.recipe, name) for name in SWITCHES}
+        return cls(
+            always={name: True for name in SWITCHES if wanted[name] is True and refused[name] is None},
+            tried=[name for name in SWITCHES if wanted[name] == "auto" and refused[name] is None],
+            why_not={name: reason for name, reason in refused.items() if wanted[name] is True and reason is not None},
+        )
+
+    def fail(self, name: str, why: str) -> None:
+        """It turned out that one cannot be on."""
+        self.always.pop(name, None)
+        self.why_not.setdefault(name, why)
+
+    def reason(self, chosen: Candidate | Measured) -> str:
+        """Why not, as the end of the reason of a plan."""
+        return "".join(
+            f"; without {SWITCHES[name]}, since {why}"
+            for name, why in self.why_not.items()
+            if not getattr(chosen, name)
         )
 
 
@@ -187,6 +251,7 @@ def signature_of(job: TrainingJob, device: torch.device, settings: TrainerSettin
         "execution": recipe.execution,
         "chunk": recipe.chunk,
         **({} if recipe.threads == "auto" else {"threads": recipe.threads}),
+        **{name: getattr(recipe, name) for name in SWITCHES if getattr(recipe, name) != "auto"},
         **({} if recipe.own is None else {"own": recipe.own.name, "draws": job.architecture.draws}),
     }
 
@@ -205,7 +270,7 @@ def _most(footprint: Footprint, execution: str, budget: int, num_models: int) ->
     return max(1, 1 + (budget - first) // max(1, second - first))
 
 
-def _widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int:
+def widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int:
     """The models at once: of a loop, as many as the cache holds, where no wider one was measured.
 
     Each step of a loop computes the same, however many models it has, and a wider one begins less often.

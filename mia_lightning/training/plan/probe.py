@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,6 +15,8 @@ from mia_lightning.training.job import TrainingJob, fit
 from mia_lightning.training.plan.execution import Candidate
 from mia_lightning.training.plan.memory import Footprint, saved_tensors
 from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.graphs import STEPS_BEFORE
+from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.rules import Step
 from mia_lightning.training.trainer import TrainerSettings
 
@@ -25,6 +28,10 @@ _SLOW = 0.2  # seconds of a step that need not be repeated
 _OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
 
 Clock = Callable[[], float]
+
+
+class NotRecordedError(Exception):
+    """Why a candidate with CUDA graphs could not be measured, in a clause."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -95,10 +102,14 @@ class Probe:
     def seconds(self, candidate: Candidate, allowance: float) -> tuple[float, float]:
         """Seconds before the first step of a chunk under `pl.Trainer`, and of one step.
 
-        A step includes its part of the time that an epoch takes beside its steps.
+        A step includes its part of the time that an epoch takes beside its steps. What it takes to record steps counts
+        as time before the first.
 
         Args:
             allowance: seconds after which no further step begins, once there were two.
+
+        Raises:
+            NotRecordedError: the candidate has CUDA graphs, and no step was recorded.
         """
         job, start = self.job, self.clock()
         recipe = replace(job.recipe, early_stopping=None)
@@ -112,10 +123,24 @@ class Probe:
                 execution=candidate.execution,
                 gradients=job.gradients(places),
                 device=self.device,
+                cuda_graphs=candidate.cuda_graphs,
+                packed_bits=candidate.packed_bits,
             )
-            watch = _StepTimes(self.clock, self._synchronise, allowance)
+            warm_up = WARM_UP + (STEPS_BEFORE if candidate.cuda_graphs else 0)
+            watch = _StepTimes(self.clock, self._synchronise, allowance, warm_up)
             fit(self._settings().make(epochs=recipe.epochs, callbacks=[watch]), module)
-        return watch.start - start, watch.seconds_per_step(steps)
+        seconds = watch.seconds_per_step(steps)
+        before = watch.start - start
+        if candidate.cuda_graphs:
+            before += self._recording(module, watch, seconds)
+        return before, seconds
+
+    def _recording(self, module: StackModule, watch: "_StepTimes", seconds_per_step: float) -> float:
+        """Seconds that the steps until one was recorded took beyond those of later steps."""
+        if module.graphed is None or not module.graphed.num_recorded:
+            failure = None if module.graphed is None else module.graphed.failure
+            raise NotRecordedError(failure or "too few steps were taken to record one")
+        return max(0.0, watch.seconds_of_warm_up - watch.warm_up * seconds_per_step)
 
     def _batch_size(self, place: int) -> int:
         records = len(self.job.records_K[place])
@@ -153,32 +178,34 @@ class Probe:
 class _StepTimes(pl.Callback):
     """Takes the time at the end of each step, until there are enough steps."""
 
-    def __init__(self, clock: Clock, synchronise: Callable[[], None], allowance: float) -> None:
-        self._clock, self._synchronise, self._allowance = clock, synchronise, allowance
+    def __init__(self, clock: Clock, synchronise: Callable[[], None], allowance: float, warm_up: int) -> None:
+        self._clock, self._synchronise, self._allowance, self.warm_up = clock, synchronise, allowance, warm_up
         self._within: list[float] = []  # seconds of steps that follow one of the same epoch
         self._between: list[float] = []  # of those that begin an epoch
         self._count = 0
-        self.start = self._last = 0.0
+        self.start = self._last = self.seconds_of_warm_up = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._synchronise()
         self.start = self._last = self._clock()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
     ) -> None:
         self._synchronise()
         now = self._clock()
         self._count += 1
         (self._within if batch_idx else self._between).append(now - self._last)
-        if self._count == 1 or (self._count == WARM_UP and now - self.start < self._allowance):
+        if self._count == 1 or (self._count <= self.warm_up and now - self.start < self._allowance):
             self._first = self._within.copy(), self._between.copy()
+            self.seconds_of_warm_up = now - self.start
             self._within.clear()
             self._between.clear()
         self._last = now
         timed = sum(self._within) + sum(self._between)
-        is_enough = timed >= (_FAIR if self._count >= WARM_UP + TIMED else _ENOUGH) and self._count > WARM_UP
-        if is_enough or (self._count > 1 and now - self.start >= self._allowance):
+        is_enough = timed >= (_FAIR if self._count >= self.warm_up + TIMED else _ENOUGH) and self._count > self.warm_up
+        is_failed = pl_module.graphed is not None and pl_module.graphed.failure is not None
+        if is_enough or is_failed or (self._count > 1 and now - self.start >= self._allowance):
             trainer.should_stop = True
 
     def seconds_per_step(self, steps_per_epoch: int) -> float:

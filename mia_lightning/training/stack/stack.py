@@ -109,7 +109,9 @@ class Stack(nn.Module):
         """Floating-point type of the parameters; float32 where they are whole numbers."""
         return next((p.dtype for p in self.networks.parameters() if p.is_floating_point()), torch.float32)
 
-    def forward(self, x: Records, *, step: int = 0, is_real_KB: Tensor | None = None, shared: bool = False) -> Tensor:
+    def forward(
+        self, x: Records, *, step: int | Tensor = 0, is_real_KB: Tensor | None = None, shared: bool = False
+    ) -> Tensor:
         """Logits `[K, B, C]` of all models: by `vmap`, or of a plain multilayer perceptron layer by layer.
 
         Args:
@@ -207,7 +209,7 @@ class Stack(nn.Module):
         """Lay out the weights of 2-d convolutions channels last in each model, which then computes in this format.
 
         This is done in place and changes no result. An optimiser that already has a state must be adapted
-        (`mia_lightning.training.step.module.match_layout`).
+        (`mia_lightning.training.step.optimizers.match_layout`).
         """
         self._is_channels_last = True
         for layer in self.networks.modules():

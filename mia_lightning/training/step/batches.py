@@ -57,6 +57,8 @@ class StackBatches:
         self.width_S = size_SK.max(dim=1).values.tolist()
         self.has_padding_S = (size_SK.min(dim=1).values < size_SK.max(dim=1).values).tolist()
         self.smallest_batch = int(size_SK.min())
+        # Elsewhere a call takes longer than what it does, so that one makes the batches of an epoch.
+        self._all_at_once = None if self.key_K.device.type == "cpu" else self._places(start_SK, count_K)
 
     def _starts(self, count_K: Tensor) -> Tensor:
         """The place of the first record of each batch, and the place after the last one, `[S + 1, K]`."""
@@ -75,11 +77,29 @@ class StackBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         order_KM = self._order()
+        if self._all_at_once is not None:
+            yield from self._all_at_once.of(order_KM)
+            return
         last_K = self.count_K - 1
         for s, (width, has_padding) in enumerate(zip(self.width_S, self.has_padding_S, strict=True)):
             place_KB = self.start_SK[s][:, None] + torch.arange(width, device=order_KM.device)
             is_real_KB = place_KB < self.start_SK[s + 1][:, None] if has_padding else None
             yield order_KM.gather(1, place_KB.clamp(max=last_K[:, None])), is_real_KB
+
+    def _places(self, start_SK: Tensor, count_K: Tensor) -> "_Places":
+        """The places of an epoch's batches, from its starts and the numbers of records on the host."""
+        row_K1 = torch.arange(len(count_K))[:, None] * self.record_KM.shape[1]
+        place_S, is_real_S = [], []
+        for s, (width, has_padding) in enumerate(zip(self.width_S, self.has_padding_S, strict=True)):
+            place_KB = start_SK[s][:, None] + torch.arange(width)
+            place_S.append(row_K1 + place_KB.clamp(max=count_K[:, None] - 1))
+            is_real_S.append(place_KB < start_SK[s + 1][:, None] if has_padding else None)
+        device = self.key_K.device
+        return _Places(
+            place_P=torch.cat([place_KB.flatten() for place_KB in place_S]).to(device),
+            width_S=self.width_S,
+            is_real_S=[None if is_real_KB is None else is_real_KB.to(device) for is_real_KB in is_real_S],
+        )
 
     def _order(self) -> Tensor:
         """Every model's records in this epoch's order, `[K, M]`; the places from `count_K` on mean nothing."""
@@ -87,6 +107,29 @@ class StackBatches:
         rank_KM = counter_hash(self.key_K[:, None], self.epoch, place_M)
         rank_KM = rank_KM.masked_fill(place_M >= self.count_K[:, None], torch.iinfo(torch.int64).max)
         return self.record_KM.gather(1, stable_order(rank_KM))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Places:
+    """Where the batches of every epoch stand in its order; all are taken by one call.
+
+    Attributes:
+        place_P: int64, in the flattened order `[K, M]`, of the batches `[K, B]` one after another.
+        width_S: of each batch, its B.
+        is_real_S: of each batch, `[K, B]`; None without padding.
+    """
+
+    place_P: Tensor
+    width_S: Sequence[int]
+    is_real_S: Sequence[Tensor | None]
+
+    def of(self, order_KM: Tensor) -> Iterator[Batch]:
+        """The batches of an epoch with this order."""
+        K = len(order_KM)
+        index_P = order_KM.flatten().index_select(0, self.place_P)
+        parts = index_P.split([K * width for width in self.width_S])
+        for index, width, is_real_KB in zip(parts, self.width_S, self.is_real_S, strict=True):
+            yield index.view(K, width), is_real_KB
 
 
 class LoadedBatches(StackBatches):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,14 +12,17 @@ from torch import Tensor
 from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
-from mia_lightning.errors import InputError, first_line
 from mia_lightning.training.signals import SMALLEST_PROBABILITY
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
 from mia_lightning.training.step.computed_once import ComputedOnce
 from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
+from mia_lightning.training.step.graphs import GraphedSteps, count_step, recorder_of
+from mia_lightning.training.step.heap import keep_freed_memory
 from mia_lightning.training.step.losses import Truth, mean_over_real, of_real
+from mia_lightning.training.step.optimizers import advance, clip_each_model, match_layout
+from mia_lightning.training.step.packed import PackedBits
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.step.rules import Batches, Gradients, Step
 from mia_lightning.training.step.weights import Weights
@@ -42,6 +46,8 @@ class StackModule(pl.LightningModule):
         gives_probabilities: whether the objective is given the logarithms of outputs at validation.
         weights: of the records in the training loss of a batch, Σ w l / Σ w; validation losses have none. None for the
             mean.
+        cuda_graphs: whether steps are recorded as graphs, where the device can.
+        packed_bits: whether records, which are zeros and ones, are packed.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `progress["failed_epoch_K"]` is the
     epoch at which a model's loss was first not finite, or -1. If `counts_hits` is set before a step, `batch_accuracy_K`
@@ -63,6 +69,8 @@ class StackModule(pl.LightningModule):
         channels_last: bool = True,
         gives_probabilities: bool = False,
         weights: Weights | None = None,
+        cuda_graphs: bool = False,
+        packed_bits: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -79,6 +87,9 @@ class StackModule(pl.LightningModule):
         self.channels_last = channels_last
         self.gives_probabilities = gives_probabilities
         self.weights = weights
+        self.cuda_graphs = cuda_graphs
+        self.packed_bits = packed_bits
+        self.graphed: GraphedSteps | None = None
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -112,9 +123,10 @@ class StackModule(pl.LightningModule):
         return [] if self.validation_N is None else RecordBatches(self.validation_N.to(self.device))
 
     def on_fit_start(self) -> None:
-        _keep_freed_memory()
+        keep_freed_memory()
         self.population = self.population.near(self.device)
         self.normalised = self.population.normaliser(self.device)
+        self.records = (PackedBits.of(self.population) if self.packed_bits else self.population).records
         self.computed_once = self._computed_once()
         self.label_N = self.population.task.truth(self.population.label_N).to(self.device)
         self.response_KN = None if self.response_KN is None else self.response_KN.to(self.device)
@@ -125,24 +137,46 @@ class StackModule(pl.LightningModule):
         self.validation_loss_EK = [loss_K.to(self.device) for loss_K in self.validation_loss_EK]
 
     def on_train_start(self) -> None:
-        match_layout(self.optimizers(use_pl_optimizer=False))  # a checkpoint may come from another execution or device
-
-    def on_train_epoch_start(self) -> None:
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        match_layout(optimizer)  # a checkpoint may come from another execution or device
         self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
         self.weight_sum_K = torch.zeros_like(self.loss_sum_K)
+        recorder = recorder_of(self.device) if self.cuda_graphs else None
+        if recorder is not None:
+            self.graphed = GraphedSteps(partial(self._whole_step, optimizer), optimizer, recorder)
+
+    def on_train_epoch_start(self) -> None:
+        self.loss_sum_K.zero_()  # in the same memory in all epochs, as a graph needs it
+        self.weight_sum_K.zero_()
 
     def training_step(self, batch: Batch | GatheredBatch, batch_index: int) -> None:
+        step = self.current_epoch * len(self.batches) + batch_index
+        if self.graphed is not None and not self.counts_hits:
+            self.graphed(batch[:2], step)
+            count_step(self.trainer)
+        else:
+            self._gradient_step(batch, step, batch_index)
+            if (batch_index + 1) % self.recipe.accumulate_batches and batch_index + 1 < len(self.batches):
+                return
+            self._optimizer_step(self.optimizers())
+        self._after_step(batch_index)
+
+    def _whole_step(self, optimizer: Any, batch: Batch, step: int | Tensor) -> None:
+        """A step without what Lightning does beside it; where it is recorded, `step` is a tensor."""
+        self._gradient_step(batch, step, batch_index=0)
+        self._optimizer_step(optimizer)
+
+    def _gradient_step(self, batch: Batch | GatheredBatch, step: int | Tensor, batch_index: int) -> None:
         index_KB, is_real_KB, *gathered = batch
         if gathered:
             x = self.normalised(gathered[0], self.stack.dtype)
         elif self.computed_once is not None:
             x = self.computed_once(index_KB)
         else:
-            x = self.population.records(index_KB, self.stack.dtype)
+            x = self.records(index_KB, self.stack.dtype)
         label_KB = self._truth(index_KB)
         weight_KB = None if self.weights is None else self.weights.of(index_KB, self._labels(index_KB))
         truth = Truth(label_KB, weight_KB=weight_KB)
-        step = self.current_epoch * len(self.batches) + batch_index
         if self.recipe.augment:
             assert isinstance(x, Tensor)  # `Recipe.check_records`
             x = augmented(x, self.recipe.augment, key_K=self.batches.key_K, step=step, index_KB=index_KB)
@@ -151,6 +185,7 @@ class StackModule(pl.LightningModule):
             x, second_KB, share_KB = self.recipe.mix(x, label_KB, self.batches.key_K, step, is_real_KB)
             truth = Truth(label_KB, second_KB, share_KB)
         if self.gradients is not None:
+            assert isinstance(step, int)
             loss_K = self.gradients(
                 self.stack,
                 Step(
@@ -171,9 +206,6 @@ class StackModule(pl.LightningModule):
             count_K = of_real(weight_KB, is_real_KB).double().sum(1)
         self.loss_sum_K += loss_K * count_K
         self.weight_sum_K += count_K
-        if (batch_index + 1) % self.recipe.accumulate_batches == 0 or batch_index + 1 == len(self.batches):
-            self._optimizer_step()
-            self._after_step(batch_index)
 
     def _computed_once(self) -> ComputedOnce | None:
         """The outputs of a fixed first layer; None where there is none, or where steps need the records themselves."""
@@ -186,9 +218,8 @@ class StackModule(pl.LightningModule):
     def _share(self, batch_index: int) -> float:
         """Of a batch in the gradient of its optimiser step."""
         accumulate = self.recipe.accumulate_batches
-        return 1.0 / min(
-            accumulate, len(self.batches) - batch_index // accumulate * accumulate
-        )  # the last may be smaller
+        left = len(self.batches) - batch_index // accumulate * accumulate  # the last step may have fewer
+        return 1.0 / min(accumulate, left)
 
     def _truth(self, index_KB: Tensor) -> Tensor:
         """What the objective compares each model's outputs with: labels, or the model's responses."""
@@ -202,9 +233,7 @@ class StackModule(pl.LightningModule):
         # Several times as fast as label_N[index_KB] where there are many records.
         return self.label_N.index_select(0, index_KB.flatten()).view(*index_KB.shape, *self.label_N.shape[1:])
 
-    def _optimizer_step(self) -> None:
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+    def _optimizer_step(self, optimizer: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for parameter in parameters:
             if parameter.grad is None:
@@ -222,24 +251,19 @@ class StackModule(pl.LightningModule):
             self._advance_schedule()
 
     def _advance_schedule(self) -> None:
-        scheduler = self.lr_schedulers()
-        if scheduler is None:
-            return
-        try:
-            scheduler.step()  # type: ignore[union-attr]  # one schedule, and none that follows a metric
-        except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
-            raise InputError(
-                f"`training.scheduler` has no further step at epoch {self.current_epoch} of {self.role} "
-                f"({first_line(error)}); give it a step for each `training.scheduler_interval`."
-            ) from error
+        advance(self.lr_schedulers(), self.role, self.current_epoch)
 
-    def _backward_stacked(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+    def _backward_stacked(
+        self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float
+    ) -> Tensor:
         logits_KBC = self.stack(x, step=step, is_real_KB=is_real_KB)
         lowered_K, loss_K = self._losses(logits_KBC, truth, is_real_KB)
         self.manual_backward(lowered_K.sum() * share)
         return loss_K.detach()
 
-    def _backward_looped(self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int, share: float) -> Tensor:
+    def _backward_looped(
+        self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float
+    ) -> Tensor:
         """The same gradients, model by model, with the memory of one model's activations."""
 
         def loss_of(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -343,6 +367,8 @@ class StackModule(pl.LightningModule):
     def on_train_end(self) -> None:
         """Give every model that stopped early the state that it had then; later updates are discarded."""
         self.looped_gradients.clear()
+        if self.graphed is not None:
+            self.graphed.clear()
         # The last update of all may have broken a model whose loss was finite until then.
         finite_PK = [p.detach().reshape(len(p), -1).isfinite().all(1) for p in self.stack.parameters()]
         self._note_failures(~torch.stack(finite_PK).all(0), len(self.train_loss_EK) - 1)
@@ -364,32 +390,6 @@ class StackModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint["stack_module"].items():
             setattr(self, name, value)
-
-
-def _keep_freed_memory() -> None:
-    """Make the GNU C library keep freed blocks of up to 32 MB for the next step; elsewhere nothing happens.
-
-    The library gives a freed block back to the system if it is larger than any block freed before (mallopt(3), "dynamic
-    mmap threshold"), so that the gradients of each step would be mapped anew, page by page. Freeing one large block,
-    which is never touched, raises the threshold.
-    """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
-def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
-    """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
-    norm_K = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
-    factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
-    for g in gradients:
-        g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
-
-
-def match_layout(optimizer: Any) -> None:
-    """Give the state of an optimiser the layout of its parameters, which fused optimisers assume."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def all_logits(stack: Stack, x_B: Records, execution: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimisers and schedules of somebody else's classes: how they are made, and which are refused."""
+"""Optimisers and schedules of somebody else's classes: how they are made, which are refused, and what they need."""
 
 import math
 import warnings
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from mia_lightning.errors import SettingError
+from mia_lightning.errors import InputError, SettingError, first_line
 from mia_lightning.seeds import generator
 from mia_lightning.settings.checking import shown
 from mia_lightning.settings.free_nodes import about_call
@@ -129,6 +129,39 @@ def steps_of(make_scheduler: MakeScheduler, make_optimizer: MakeOptimizer, wante
             schedule.last_epoch = middle - 1
             low, high = (low, middle - 1) if fails() else (middle, high)
         return low
+
+
+def advance(schedule: Any, role: str, epoch: int) -> None:
+    """The next step of a schedule, which is None where there is none.
+
+    Raises:
+        InputError: it has none.
+    """
+    if schedule is None:
+        return
+    try:
+        schedule.step()  # one schedule, and none that follows a metric
+    except Exception as error:  # of somebody else's class, where `Recipe.check_schedule` leapt over its failure
+        raise InputError(
+            f"`training.scheduler` has no further step at epoch {epoch} of {role} ({first_line(error)}); give it a "
+            "step for each `training.scheduler_interval`."
+        ) from error
+
+
+def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale, in place, each model's gradient (over all `[K, ...]` tensors) down to a 2-norm of `max_norm`."""
+    norm_K = torch.stack([g.reshape(len(g), -1).norm(dim=1) for g in gradients]).norm(dim=0)
+    factor_K = (max_norm / (norm_K + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
+
+
+def match_layout(optimizer: Any) -> None:
+    """Give the state of an optimiser the layout of its parameters, which fused optimisers assume."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _check_numbers(make: Callable[..., object], name: str) -> None:

@@ -37,7 +37,7 @@ from mia_lightning.training.step.rules import Batches, Gradients, Sampler
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 BatchObjective = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
-Mix = Callable[[Tensor, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+Mix = Callable[[Tensor, Tensor, Tensor, int | Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
 if TYPE_CHECKING:
@@ -142,6 +142,9 @@ class Recipe:
             to be fastest, None for all.
         threads: of torch on the CPU; `auto` for the number that is measured to be fastest, of all that affinity and
             quota allow, half of them, and one.
+        cuda_graphs: whether the steps are recorded as CUDA graphs, where the device and the recipe allow it; `auto`
+            where that is measured to be faster.
+        packed_bits: whether records of zeros and ones lie on a CUDA device as bits; `auto` as for `cuda_graphs`.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
         of_classes: whether the objective is given class numbers, as under a task with classes.
@@ -180,6 +183,8 @@ class Recipe:
     execution: Literal["auto", "stack", "loop"] = "auto"
     chunk: AtLeast1 | Auto | None = "auto"
     threads: AtLeast1 | Auto = "auto"
+    cuda_graphs: bool | Auto = "auto"
+    packed_bits: bool | Auto = "auto"
     objective: Objective = cross_entropy
     of_classes: bool = True
     batch_objective: BatchObjective | None = None
