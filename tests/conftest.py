@@ -18,9 +18,11 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+import scheduling
 import torch
 from command_line import call as call
 from compositions import _merged_once as _merged_once
+from forks import forked_commands
 from hypothesis.internal.conjecture import providers
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -28,6 +30,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.metrics.model_free import model_free_warning
 from mia_lightning.seeds import generator
+from mia_lightning.training.plan.memory import free_on_host
 
 # The same examples each time, on a machine of any speed: a change is judged by what it changes.
 hypothesis.settings.register_profile(
@@ -39,6 +42,10 @@ providers._get_local_constants = lambda: providers._local_constants
 # The background of a shell ignores Ctrl-C, and what the tests start there would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(scheduling, "scheduling")
 
 
 def pytest_collection_finish() -> None:
@@ -105,9 +112,12 @@ def _rasterised_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _the_machine_is_looked_at_once() -> Iterator[None]:
-    """What Lightning asks for each trainer (the installed packages) and torch for each step of Adam (the GPUs)."""
+    """What Lightning asks for each trainer (the installed packages), torch for each step of Adam (the GPUs), and the
+    package for each array (how much memory is free, for which it reads nine files).
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightning_fabric.utilities.registry.entry_points", cache(entry_points))
+        patch.setattr("mia_lightning.training.plan.room.free_on_host", cache(free_on_host))
         patch.setattr("torch.cuda._device_count_nvml", cache(torch.cuda._device_count_nvml))
         yield
 
@@ -127,6 +137,13 @@ def _splits_are_checked_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mia_lightning.run.preparation.model_free_warning", check)
         yield
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Path]:
+    """The folder of commands that are forks of a warm process (`forks.py`)."""
+    with forked_commands() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

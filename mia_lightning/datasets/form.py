@@ -73,6 +73,11 @@ class Field:
         """For sentences, such as `tokens [128]`."""
         return f"{self.kind} {list(self.shape)}{' with gaps' if self.has_gaps else ''}"
 
+    @property
+    def named_words(self) -> str:
+        """With its name, if it has one: such as `numbers` (numeric [4])."""
+        return f"`{self.name}` ({self.words})" if self.name else self.words
+
     def seen(self, value: Tensor, dtype: torch.dtype) -> Tensor:
         """The stored values as a network sees them.
 
@@ -218,9 +223,7 @@ class Form:
     @property
     def words(self) -> str:
         """What a record is, for sentences: such as `tokens [128]`, or `numbers (numeric [4]), codes (category [3])`."""
-        if self.is_one:
-            return self.fields[0].words
-        return ", ".join(f"`{field.name}` ({field.words})" for field in self.fields)
+        return ", ".join(field.named_words for field in self.fields)
 
     @property
     def seen_shape(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:

@@ -1,6 +1,7 @@
 """The picture of what remedies do: leakage over utility, a curve for each, from doing nothing over its strengths."""
 
 from collections.abc import Sequence
+from itertools import compress
 
 from mia_lightning.remedies.schema import RemedyReport
 from mia_lightning.reports.labels import framed_places, short
@@ -11,6 +12,7 @@ TITLE = "Leakage and utility, from doing nothing over the strengths of each reme
 LOST = 0.2  # of utility, beyond which nothing is shown
 CHANCE, _NEAR_CHANCE = 0.5, 0.6  # chance is shown where something comes near it
 _MARGINS = (0.05, 0.12)  # of what is shown, at the lower and at the upper end
+_APART = 0.03  # of the frame, from doing nothing, for a name to be told from its
 Point = tuple[float, float]
 
 
@@ -52,6 +54,9 @@ def _names(ends: Sequence[tuple[Point, str]], marks: Sequence[Point], axes: Plot
         (left, right), (low, high) = axes["xaxis"]["range"], axes["yaxis"]["range"]
         return [((x - left) / (right - left), (y - low) / (high - low)) for x, y in points]
 
+    starts, *others = framed([point for point, _ in ends])
+    is_apart = [max(abs(x - starts[0]), abs(y - starts[1])) > _APART for x, y in others]
+    ends = [ends[0], *compress(ends[1:], is_apart)]
     texts = [short(name, 22) for _, name in ends]
     places = framed_places(framed([point for point, _ in ends]), texts, framed(marks))
     chosen = list(places)

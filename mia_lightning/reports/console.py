@@ -14,7 +14,7 @@ from mia_lightning.reports.words import about, bracket, label, percent, show
 from mia_lightning.terminal.tables import Columns, Sentence
 
 NUM_EXPOSED = 3
-SHORT_NAME = 12  # of an attack: leaves room for intervals beside figures
+SHORT_NAME = 13  # of an attack: leaves room for intervals beside figures
 
 
 def render_summary(report: AuditReport) -> Group:

@@ -79,12 +79,12 @@ class ServedModel:
     def warnings(self) -> tuple[str, ...]:
         """What the protocols cannot send of the records of the run."""
         fields = () if self.population.form is None else self.population.form.fields
-        gaps = ", ".join(field.words for field in fields if field.has_gaps)
+        gaps = ", ".join(field.named_words for field in fields if field.has_gaps)
         if not gaps:
             return ()
         return (
-            f"warning: records of the run may lack numbers ({gaps}), which the protocols cannot send; records without "
-            "gaps are answered, and an audit needs data without them.",
+            f"warning: records of the run may lack numbers, in {gaps}, which the protocols cannot send; records "
+            "without gaps are answered, and an audit needs data without them.",
         )
 
     def describe(self) -> str:

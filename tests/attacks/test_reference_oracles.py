@@ -10,11 +10,11 @@ from torch import Tensor
 
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.bavaria import Bavaria
-from mia_lightning.attacks.interface import Attack, Evidence
+from mia_lightning.attacks.interface import Attack, Evidence, FittedAttack
 from mia_lightning.attacks.lira import Lira, logits
 from mia_lightning.attacks.loss import Loss
 from mia_lightning.attacks.ratio import Ratio
-from mia_lightning.attacks.rmia import Rmia
+from mia_lightning.attacks.rmia import FittedRmia, Rmia
 from mia_lightning.metrics.roc import auc, tpr_at_fpr
 from mia_lightning.training.signals import Signals
 
@@ -43,10 +43,19 @@ class Case:
         self.target: Signals = two_classes(phi_KN[:1])
         self.scored_N = ~in_population_N
         self.is_member_N = self.release.member_KN[0][self.scored_N]
+        self._fitted: dict[Attack, tuple[FittedAttack, Tensor]] = {}
+
+    def fitted(self, attack: Attack) -> tuple[FittedAttack, Tensor]:
+        """The attack fitted to the shadow models, and its scores of the target; each attack is fitted once."""
+        if attack not in self._fitted:
+            fitted = attack.fit(self.shadows, ENGINE)
+            (score_N,) = fitted.score(self.target, self.shadows.label_N)
+            self._fitted[attack] = fitted, score_N[self.scored_N]
+        return self._fitted[attack]
 
     def score(self, attack: Attack) -> Tensor:
-        (score_N,) = attack.fit(self.shadows, ENGINE).score(self.target, self.shadows.label_N)
-        return score_N[self.scored_N]
+        _, score_N = self.fitted(attack)
+        return score_N
 
     def excess(self, score_N: Tensor, limit: str, max_fpr: float | None = None) -> float:
         """How far the AUC, or the TPR at a rate, is above the closed form, in Monte-Carlo standard errors."""
@@ -98,9 +107,8 @@ def test_the_log_ratio_meets_its_limit(attack: Ratio, small: Case) -> None:
 
 def excess_over_ratio(case: Case, attack: Rmia) -> float:
     """How far RMIA's AUC is above that of the likelihood ratio behind it, in Monte-Carlo standard errors."""
-    fitted = attack.fit(case.shadows, ENGINE)
-    (score_N,) = fitted.score(case.target, case.shadows.label_N)
-    score_N = score_N[case.scored_N]
+    fitted, score_N = case.fitted(attack)
+    assert isinstance(fitted, FittedRmia)
     relative = fitted.relative
     limit = oracles.auc_of_relative_limit(None if attack.online else relative.a, temperature=relative.temperature)
     return (auc(score_N, case.is_member_N) - limit) / oracles.auc_standard_error(score_N, case.is_member_N)

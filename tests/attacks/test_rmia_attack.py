@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import trim_mean
+from scipy.stats import rankdata, trim_mean
 from shadow_cases import ENGINE, RMIA, evidence, from_a_pool, name_of, pairs, random_case, two_classes
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -187,15 +187,15 @@ def test_a_factor_that_nobody_set_is_that_of_the_task_in_changed_copies_too() ->
 
 
 def mean_auc(attack: Rmia, shadows: Evidence) -> float:
-    """Of shadow models that are attacked with each other, by scikit-learn."""
+    """Of shadow models that are attacked with each other, by the sum of the members' ranks."""
     fitted = attack.fit(shadows, ENGINE)
     assert isinstance(fitted, FittedReference)
     scored_N = shadows.target_scored_N
     score_KN = fitted.score_left_out(shadows, torch.arange(shadows.num_models))
-    return fmean(
-        roc_auc_score(member_N[scored_N].numpy(), score_N[scored_N].numpy())
-        for member_N, score_N in zip(shadows.member_KN, score_KN, strict=True)
-    )
+    member_Kn, rank_Kn = shadows.member_KN[:, scored_N].numpy(), rankdata(score_KN[:, scored_N].numpy(), axis=1)
+    n1_K = member_Kn.sum(1)
+    pairs_K = n1_K * (member_Kn.shape[1] - n1_K)
+    return fmean((((rank_Kn * member_Kn).sum(1) - n1_K * (n1_K + 1) / 2) / pairs_K).tolist())
 
 
 @pytest.mark.parametrize(

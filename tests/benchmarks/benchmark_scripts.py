@@ -18,9 +18,14 @@ def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(name)
 
 
-def run(name: str, *arguments: str, seconds: float = 300) -> str:
-    """What the script prints on one thread; it must end well and say nothing on stderr."""
-    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
+def run(name: str, *arguments: str, forks: Path | None = None, seconds: float = 300) -> str:
+    """What the script prints on one thread; it must end well and say nothing on stderr.
+
+    Args:
+        forks: the folder of commands that spare the imports; None where the memory of a new process counts.
+    """
+    python = sys.executable if forks is None else str(forks / "python")
+    command = [python, str(BENCHMARKS / f"{name}.py"), *arguments]
     # On busy cores threads that wait for each other make a run many times longer.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment, check=False)

@@ -1,6 +1,7 @@
 """The benchmark of the attacks runs, and what it prints hangs together; no time is asserted."""
 
 import json
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -14,8 +15,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_prints_times_of_every_attack(script: ModuleType) -> None:
-    printed = json.loads(run("attacks", "--quick", "--json"))
+def test_the_quick_run_prints_times_of_every_attack(script: ModuleType, forks: Path) -> None:
+    printed = json.loads(run("attacks", "--quick", "--json", forks=forks))
     assert "threads, torch" in printed["machine"]
     assert (printed["models"], printed["records"], printed["asked"], printed["rounds"]) == (16, 500, 2, 1)
     assert [each["attack"] for each in printed["attacks"]] == list(script.attacks())

@@ -14,8 +14,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_asks_in_every_way(script: ModuleType, tmp_path: Path) -> None:
-    lines = run("blackbox", "--quick", "--json", str(tmp_path / "all.json")).splitlines()
+def test_the_quick_run_asks_in_every_way(script: ModuleType, tmp_path: Path, forks: Path) -> None:
+    lines = run("blackbox", "--quick", "--json", str(tmp_path / "all.json"), forks=forks).splitlines()
     table = [cells(line) for line in lines if line.startswith("| ")]
     assert table[0] == list(script.HEADER)
     assert [(row[0], int(row[1]), int(row[2])) for row in table[2:]] == list(script.WAYS)

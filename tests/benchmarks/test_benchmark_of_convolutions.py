@@ -26,9 +26,11 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_prints_one_table_and_writes_the_same_as_json(tmp_path: Path, script: ModuleType) -> None:
+def test_the_quick_run_prints_one_table_and_writes_the_same_as_json(
+    tmp_path: Path, script: ModuleType, forks: Path
+) -> None:
     written = tmp_path / "convolutions.json"
-    printed = run("convolutions", "--quick", "--networks", "cnn", "--json", str(written)).splitlines()
+    printed = run("convolutions", "--quick", "--networks", "cnn", "--json", str(written), forks=forks).splitlines()
     assert "threads, torch" in printed[0]
     lines = [line for line in printed if line.startswith("|")]
     header, _, *body = [cells(line) for line in lines]

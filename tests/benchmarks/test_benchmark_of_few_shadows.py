@@ -15,8 +15,8 @@ COUNTS = ["4", "8"]
 
 
 @pytest.mark.slow
-def test_the_quick_run_has_a_row_for_each_number_of_shadow_models(tmp_path: Path) -> None:
-    printed = run("few_shadows", "--data", "digits", "--quick", "--json", str(tmp_path / "rows.json"))
+def test_the_quick_run_has_a_row_for_each_number_of_shadow_models(tmp_path: Path, forks: Path) -> None:
+    printed = run("few_shadows", "--data", "digits", "--quick", "--json", str(tmp_path / "rows.json"), forks=forks)
     assert printed.startswith("digits: 135 members and 135 non-members")
     lines = [cells(line) for line in printed.splitlines() if line.startswith("| ")]
     assert [line[0] for line in lines if line[0].isdigit()] == COUNTS * 3 * 4  # values and two differences

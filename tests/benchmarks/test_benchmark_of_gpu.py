@@ -93,9 +93,9 @@ def test_a_step_without_a_graph_is_the_step_of_a_bare_loop(script: ModuleType, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
-def test_each_part_is_rehearsed(part: str, tmp_path: Path) -> None:
+def test_each_part_is_rehearsed(part: str, tmp_path: Path, forks: Path) -> None:
     written = tmp_path / "gpu.json"
-    printed = run("gpu", "--rehearse", "--minutes", "20", "--parts", part, "--json", str(written))
+    printed = run("gpu", "--rehearse", "--minutes", "20", "--parts", part, "--json", str(written), forks=forks)
     content = json.loads(written.read_text())
     assert content["rehearsal"] is True
     *measured, done, end = content["measurements"]

@@ -8,9 +8,9 @@ from benchmark_scripts import cells, run
 
 
 @pytest.mark.slow
-def test_the_quick_run_has_a_row_for_each_variant(tmp_path: Path) -> None:
+def test_the_quick_run_has_a_row_for_each_variant(tmp_path: Path, forks: Path) -> None:
     file = tmp_path / "measured.json"
-    lines = run("lightning_module", "--quick", "--markdown", "--json", str(file)).splitlines()
+    lines = run("lightning_module", "--quick", "--markdown", "--json", str(file), forks=forks).splitlines()
     table = [cells(line) for line in lines if line.startswith("|") and "---" not in line]
     assert [row[:2] for row in table[1:]] == [
         [setting, variant]

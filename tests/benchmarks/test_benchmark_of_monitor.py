@@ -18,17 +18,21 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_of_the_overhead_prints_a_row_for_each_network(shared_data: Path, script: ModuleType) -> None:
-    printed = run("monitor", "overhead", "--quick", "--root", str(shared_data)).splitlines()
+def test_the_quick_run_of_the_overhead_prints_a_row_for_each_network(
+    shared_data: Path, script: ModuleType, forks: Path
+) -> None:
+    printed = run("monitor", "overhead", "--quick", "--root", str(shared_data), forks=forks).splitlines()
     header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.OVERHEAD)
     assert [row[:2] for row in body] == [["mlp 784-256-10", "2,000 + 2,000"], ["cnn", "2,000 + 2,000"]]
 
 
 @pytest.mark.slow
-def test_the_quick_run_of_the_screening_prints_every_score_and_chance(shared_data: Path, script: ModuleType) -> None:
+def test_the_quick_run_of_the_screening_prints_every_score_and_chance(
+    shared_data: Path, script: ModuleType, forks: Path
+) -> None:
     settings = ("--quick", "--shadows", "16", "--targets", "2", "--root", str(shared_data / "location"))
-    printed = run("monitor", "screening", *settings).splitlines()
+    printed = run("monitor", "screening", *settings, forks=forks).splitlines()
     header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.SCREENING)
     assert [row[0].partition(" ")[0] for row in body] == ["LiRA,", "LT-IQR", "final", "final", "chance"]

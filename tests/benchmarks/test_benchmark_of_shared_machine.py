@@ -15,8 +15,10 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_makes_every_run_and_their_figures_agree(script: ModuleType, tmp_path: Path) -> None:
-    printed = run("shared_machine", "--quick", "--json", str(tmp_path / "shared.json"), seconds=500).splitlines()
+def test_the_quick_run_makes_every_run_and_their_figures_agree(script: ModuleType, tmp_path: Path, forks: Path) -> None:
+    printed = run(
+        "shared_machine", "--quick", "--json", str(tmp_path / "shared.json"), seconds=500, forks=forks
+    ).splitlines()
     assert "threads, torch" in printed[0]
     header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.HEADER)

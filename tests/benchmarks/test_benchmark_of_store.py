@@ -21,8 +21,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_prints_a_row_for_each_run(script: ModuleType, tmp_path: Path) -> None:
-    printed = run("store", "--quick", "--json", str(tmp_path / "store.json")).splitlines()
+def test_the_quick_run_prints_a_row_for_each_run(script: ModuleType, tmp_path: Path, forks: Path) -> None:
+    printed = run("store", "--quick", "--json", str(tmp_path / "store.json"), forks=forks).splitlines()
     assert "threads, torch" in printed[0]
     header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.HEADER)

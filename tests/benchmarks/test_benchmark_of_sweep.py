@@ -16,8 +16,8 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_the_quick_run_trains_two_stacks_for_twelve_runs(script: ModuleType, tmp_path: Path) -> None:
-    printed = run("sweep", "--quick", "--json", str(tmp_path / "sweep.json"), seconds=500).splitlines()
+def test_the_quick_run_trains_two_stacks_for_twelve_runs(script: ModuleType, tmp_path: Path, forks: Path) -> None:
+    printed = run("sweep", "--quick", "--json", str(tmp_path / "sweep.json"), seconds=500, forks=forks).splitlines()
     assert "threads, torch" in printed[0]
     header, _, *body = [cells(line) for line in printed if line.startswith("|")]
     assert header == list(script.HEADER)

@@ -1,6 +1,7 @@
 """The benchmark scripts run, and what they print hangs together; no time is asserted."""
 
 import math
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -17,9 +18,9 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def quick_run() -> list[str]:
+def quick_run(forks: Path) -> list[str]:
     """Lines."""
-    return run("shadow_training", "--quick", "--markdown").splitlines()
+    return run("shadow_training", "--quick", "--markdown", forks=forks).splitlines()
 
 
 @pytest.mark.slow
@@ -55,9 +56,9 @@ def test_ratios_and_rates_are_the_quotients_of_the_printed_times(quick_run: list
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "classes"), [("texts", 2), ("recordings", 4)])
 def test_networks_of_other_records_have_rows_of_both_executions_and_of_the_chosen_one(
-    script: ModuleType, name: str, classes: int
+    script: ModuleType, name: str, classes: int, forks: Path
 ) -> None:
-    lines = run("shadow_training", "--quick", "--markdown", "--settings", name).splitlines()
+    lines = run("shadow_training", "--quick", "--markdown", "--settings", name, forks=forks).splitlines()
     body = [cells(line) for line in lines if line.startswith("|")][2:]
     assert [row[:2] for row in body] == [[name, variant] for variant in [*VARIANTS, "loop", "chosen"]]
     (setting,) = [each for each in script.SETTINGS if each.name == name]

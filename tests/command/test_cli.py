@@ -64,16 +64,16 @@ def test_a_run_leaves_all_its_files_and_prints_a_short_table(tmp_path: Path) -> 
     assert not list(folder.rglob("*.partial"))
     assert json.loads((folder / "outcome.json").read_text()) == {"exit_code": 0, "reason": None}
     (report,) = reports(tmp_path)
-    assert [attack["name"] for attack in report["attacks"]] == ["shokri", "loss"]
-    assert len(pq.read_table(folder / "scores.parquet")) == 2 * 120
+    assert [attack["name"] for attack in report["attacks"]] == ["shokri", "loss", "ratio_offline"]
+    assert len(pq.read_table(folder / "scores.parquet")) == 3 * 120
     with (folder / "per_class.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 2 * 10
+        assert len(list(csv.DictReader(file))) == 3 * 10
     assert report["run"]["config"]["shadow"]["count"] == 4
     assert "shokri" in result.stdout
     assert "Results: " in result.stdout
     assert "here/report.html" in result.stdout
-    table = [line for line in result.stdout.splitlines() if line.startswith(("attack", "shokri", "loss"))]
-    assert len(table) == 3
+    table = [line for line in result.stdout.splitlines() if line.startswith(("attack", "shokri", "loss", "ratio"))]
+    assert len(table) == 4
     assert max(map(len, table)) <= 100
 
 
@@ -86,7 +86,7 @@ def test_a_plan_prints_what_a_run_would_take_and_leaves_its_folder_alone(call: C
     assert [line.split(":")[0] for line in lines] == [
         "1 target model x 8 epochs",
         "4 shadow models x 8 epochs",
-        "The models answer for 600 records",
+        "The models answer for 2,336 records",
         "10 attack/shokri models x 3 epochs",
         "All that is trained and answered",
     ]

@@ -11,7 +11,7 @@ import torch
 from chromium import opened
 from dashboard_runs import report_of, write_run
 from kept_runs import keep
-from made_reports import ReportMaker
+from made_reports import build_report
 
 from mia_lightning.dashboard.command import main
 from mia_lightning.dashboard.pairing import MOST_RUNS, influence, pairs_of
@@ -85,19 +85,11 @@ def test_the_pairs_of_very_many_runs_are_not_counted(tmp_path: Path) -> None:
     assert pairs_of([(row, tmp_path)] * (MOST_RUNS + 1), ["loss"]) == []
 
 
-@pytest.fixture(scope="module")
-def browser() -> Any:
-    from chromium import chromium
-
-    with chromium() as found:
-        yield found
-
-
 @pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.xdist_group("chromium")
-def test_the_page_pairs_the_difference_of_one_attack(browser: Any, make_report: ReportMaker, tmp_path: Path) -> None:
-    reports = {"strong": make_report(shift=2.5), "weak": make_report(shift=0.8, seed=1)}
+def test_the_page_pairs_the_difference_of_one_attack(browser: Any, tmp_path: Path) -> None:
+    reports = {"strong": build_report(shift=2.5), "weak": build_report(shift=0.8, seed=1)}
     for name, report in reports.items():
         keep(report, tmp_path / "runs" / name)
     page_path = tmp_path / "page.html"

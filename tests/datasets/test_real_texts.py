@@ -34,13 +34,15 @@ def commands(folder: Path, **scripts: str) -> Path:
 
 
 @pytest.mark.slow
-def test_mails_by_the_commands_of_the_page(package: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_mails_by_the_commands_of_the_page(
+    package: Path, forks: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     (block,) = re.findall(r"^```text\n(npm pack .*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     folder = tmp_path_factory.mktemp("page")
     shims = commands(
         tmp_path_factory.mktemp("commands"),
         npm=f"cp '{package}' .",
-        mia_lightning=f"exec '{sys.executable}' -m mia_lightning \"$@\"",
+        mia_lightning=f"exec '{forks}/mia-lightning' \"$@\"",
     )
     path = os.pathsep.join([str(shims), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(

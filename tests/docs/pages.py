@@ -5,9 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import klettres
@@ -65,17 +62,3 @@ def followed(blocks: list[tuple[str, str]], folder: Path, commands: Path) -> "su
         timeout=600,
         check=False,
     )
-
-
-@contextmanager
-def forked_commands() -> Iterator[Path]:
-    """The folder of `forks.py`, which serves as long as the context is open."""
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(__file__).with_name("forks.py")
-        with subprocess.Popen([sys.executable, script, folder], stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                assert server.stdout.readline() == "ready\n"
-                yield Path(folder)
-            finally:
-                server.terminate()

@@ -4,12 +4,11 @@ import doctest
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from klettres import klettres
-from pages import PAGES, README, ROOT, code_of, fences, followed, forked_commands, links_of, name_of, split_by_data
+from pages import PAGES, README, ROOT, code_of, fences, followed, links_of, name_of, split_by_data
 
 DOCS = ROOT / "docs"
 FILES = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
@@ -133,17 +132,11 @@ def test_docstring_examples(name: str, least: int) -> None:
     assert results.attempted >= least
 
 
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Path]:
-    with forked_commands() as folder:
-        yield folder
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name_of)
-def test_code_runs_as_it_stands(page: Path, tmp_path: Path, commands: Path) -> None:
+def test_code_runs_as_it_stands(page: Path, tmp_path: Path, forks: Path) -> None:
     blocks, absent = split_by_data(page)
-    done = followed(blocks, tmp_path, commands)
+    done = followed(blocks, tmp_path, forks)
     assert done.returncode == 0, done.stderr[-3000:]
     audits = [line for _, code in blocks for line in code.splitlines() if line.startswith("mia-lightning ")]
     audits = [line for line in audits if "estimate=true" not in line]

@@ -1,7 +1,6 @@
 """The notebooks run from top to bottom, and are stored without what they print."""
 
 import json
-import sys
 from pathlib import Path
 
 import nbformat
@@ -13,11 +12,11 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
-def this_interpreter(folder: Path) -> AsyncKernelManager:
-    """A manager of kernels of the interpreter that runs the tests, whatever kernels the machine has."""
+def this_interpreter(folder: Path, forks: Path) -> AsyncKernelManager:
+    """A manager of kernels that are forks of one warm process, whatever kernels the machine has."""
     kernel = folder / "python3"
     kernel.mkdir(parents=True)
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    command = [str(forks / "kernel"), "-f", "{connection_file}"]
     (kernel / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "tests", "language": "python"}))
     known = KernelSpecManager(kernel_dirs=[str(folder)])
     return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=known)
@@ -30,7 +29,7 @@ def test_there_are_notebooks() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_without_errors_and_warnings(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, forks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))  # the user's own settings stay out of it
@@ -40,7 +39,7 @@ def test_a_notebook_runs_without_errors_and_warnings(
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
-        km=this_interpreter(tmp_path / "kernels"),
+        km=this_interpreter(tmp_path / "kernels", forks),
         timeout=300,
         resources={"metadata": {"path": str(work)}},
     )

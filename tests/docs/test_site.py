@@ -14,7 +14,7 @@ from chromium import chromium, opened
 ROOT = Path(__file__).parents[2]
 REQUIRED = "MIA_REQUIRE_DOCS"  # set where a missing mkdocs is a failure, not a reason to skip
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("site")]
 
 
 @pytest.fixture(scope="module")

@@ -305,10 +305,10 @@ QUICK = [
 ]
 
 
-def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def command(forks: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "MIA_"))}
     return subprocess.run(
-        [sys.executable, "-m", "mia_lightning", *QUICK, *arguments],
+        [forks / "mia-lightning", *QUICK, *arguments],
         cwd=folder,
         env=kept,
         capture_output=True,
@@ -322,8 +322,10 @@ def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     [(0, 0.9, "passed"), (3, 0.02, "failed"), (4, 0.2, "undetermined")],
 )
 @pytest.mark.slow
-def test_the_command_exits_with_the_verdict(exit_code: int, limit: float, word: str, tmp_path: Path) -> None:
-    result = command(tmp_path, "gate.metric=advantage", f"gate.limit={limit}", "hydra.run.dir=here")
+def test_the_command_exits_with_the_verdict(
+    exit_code: int, limit: float, word: str, tmp_path: Path, forks: Path
+) -> None:
+    result = command(forks, tmp_path, "gate.metric=advantage", f"gate.limit={limit}", "hydra.run.dir=here")
     assert result.returncode == exit_code, result.stderr
     written = json.loads((tmp_path / "here" / "gate.json").read_text())
     assert (written["schema"], written["exit_code"]) == ("mia_lightning.gate/1", exit_code)

@@ -138,6 +138,20 @@ def test_the_picture_leaves_out_what_loses_too_much(report: RemedyReport) -> Non
     assert len(names["x"]) == 3  # doing nothing, and the ends in sight of two remedies
 
 
+def test_no_name_stands_for_another_point(report: RemedyReport) -> None:
+    """One that ends where doing nothing stands has its name in the legend alone; chance is shown where it is near."""
+    idle = remedy("idle", strength("still", 0.9, 0.801, "no difference shown"), at=0.8)
+    plot = remedies_plot(report.model_copy(update={"remedies": (*report.remedies, idle)}))
+    names = next(trace for trace in plot["data"] if trace["name"] == "names")
+    assert sorted(names["text"]) == ["doing nothing", "early_stopping", "label_smoothing"]
+    assert any(trace["name"] == "idle" for trace in plot["data"])
+    assert plot["layout"]["shapes"] == []
+    near = remedy("near", strength("near", 0.9, 0.55, "leaks less"), at=0.55)
+    plot = remedies_plot(report.model_copy(update={"remedies": (near,)}))
+    assert len(plot["layout"]["shapes"]) == 1
+    assert plot["layout"]["yaxis"]["range"][0] < 0.5
+
+
 def test_a_saved_report_is_read_back(report: RemedyReport, tmp_path: Path) -> None:
     save_remedies(report, tmp_path)
     assert read_remedies(tmp_path) == read_remedies(tmp_path / "remedies.json") == report

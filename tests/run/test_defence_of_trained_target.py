@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def test_a_defence_of_a_trained_target_names_the_command_that_answers(
 
 
 @pytest.mark.slow
-def test_the_command_runs(tmp_path: Path, blobs: Population) -> None:
+def test_the_command_runs(tmp_path: Path, blobs: Population, forks: Path) -> None:
     with pytest.raises(mia.InputError) as refused:
         mia.audit(
             blobs,
@@ -44,7 +43,7 @@ def test_the_command_runs(tmp_path: Path, blobs: Population) -> None:
         )
     found = re.search(r"mia-lightning (--multirun .*') with", str(refused.value))
     quick = "training.epochs=2 shadow.count=2 attack=[loss] logger=none store.dir=null hydra.sweep.dir=sweep"
-    command = f"{sys.executable} -m mia_lightning {found[1]} {quick}"
+    command = f"{forks}/mia-lightning {found[1]} {quick}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "sweep").glob("*/report.json"))) == 2

@@ -53,7 +53,7 @@ def test_every_stage_that_trains_has_its_sentence(blobs: Population) -> None:
     assert starts(sentences) == [
         "1 target model x 8 epochs",
         "4 shadow models x 8 epochs",
-        "The models answer for 200 records",
+        "The models answer for 500 records",  # of the shadow models about all records of the plan
         "3 attack/shokri models x 30 epochs",
         "All that is trained and answered",
     ]

@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,11 +198,11 @@ def test_a_plan_says_what_is_there(blobs: Population, store: Store) -> None:
     assert store.places() == places
 
 
-def command(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def command(forks: Path, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     quick = ["logger=none", "shadow.count=4", "training.epochs=2", "dataset.train_size=40", "trainer.accelerator=cpu"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "MIA_"))}
     return subprocess.run(
-        [sys.executable, "-m", "mia_lightning", "attack=loss", *quick, *arguments],
+        [forks / "mia-lightning", "attack=loss", *quick, *arguments],
         cwd=folder,
         env={**kept, **environment},
         capture_output=True,
@@ -214,12 +213,14 @@ def command(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
 
 
 @pytest.mark.slow
-def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found(tmp_path: Path) -> None:
-    shards = [command(tmp_path, "shadow.shards=2", f"shadow.shard={n}", f"hydra.run.dir=shard_{n}") for n in range(2)]
+def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found(tmp_path: Path, forks: Path) -> None:
+    shards = [
+        command(forks, tmp_path, "shadow.shards=2", f"shadow.shard={n}", f"hydra.run.dir=shard_{n}") for n in range(2)
+    ]
     assert [done.returncode for done in shards] == [0, 0], shards[0].stderr
     assert "Shard 1 of 2: 2 shadow models in the store." in shards[1].stdout
     assert not (tmp_path / "shard_0" / "report.json").exists()
-    done = command(tmp_path, "shadow.shards=2", "hydra.run.dir=run")
+    done = command(forks, tmp_path, "shadow.shards=2", "hydra.run.dir=run")
     assert "Models found in the store, or trained: target 1 found, 0 trained, shadow 4 found, 0 trained" in " ".join(
         done.stdout.split()
     )
@@ -227,13 +228,13 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
     assert ReuseSection(**stored["shadow"]) == ReuseSection(found=4, trained=0)
     assert (tmp_path / "store" / "models").is_dir()
     scores = pq.read_table(tmp_path / "run" / "scores.parquet")
-    elsewhere = command(tmp_path, "hydra.run.dir=elsewhere", MIA_STORE=str(tmp_path / "other"))
+    elsewhere = command(forks, tmp_path, "hydra.run.dir=elsewhere", MIA_STORE=str(tmp_path / "other"))
     assert elsewhere.returncode == 0
     assert (tmp_path / "other" / "models").is_dir()
     assert pq.read_table(tmp_path / "elsewhere" / "scores.parquet").column("score").to_pylist() == pytest.approx(
         scores.column("score").to_pylist(), abs=1e-4
     )
-    nothing = command(tmp_path, "store.dir=null", "hydra.run.dir=nothing")
+    nothing = command(forks, tmp_path, "store.dir=null", "hydra.run.dir=nothing")
     assert "from the store" not in nothing.stdout
     for arguments, sentence in (
         (["store.dir=/proc/nowhere"], "the store /proc/nowhere cannot be used ("),
@@ -247,7 +248,7 @@ def test_the_command_keeps_its_models_in_the_folder_store_and_says_what_it_found
         (["+store.directory=x"], "`store.directory` is no setting; the settings are dir, "),
         (["store=here"], "`store` is 'here'; it must be the settings store.dir (null for none) and others."),
     ):
-        done = command(tmp_path, *arguments)
+        done = command(forks, tmp_path, *arguments)
         assert done.returncode == 2, arguments
         assert done.stderr.startswith(f"mia-lightning: {sentence}"), done.stderr
         assert done.stderr.count("\n") == 1

@@ -87,8 +87,8 @@ class EndpointTarget(Target):
         lacking = None if self.takes_gaps else form.lacking(setup.population.x_N)
         if lacking is not None:
             raise InputError(
-                f"Records of {name} have gaps (NaN) in their {lacking.words}, which JSON cannot send; fill them in, or "
-                "give the answers by target=predictions."
+                f"Records of {name} have gaps (NaN) in their {lacking.named_words}, which JSON cannot send; fill them "
+                "in, or give the answers by target=predictions."
             )
 
     def known_kind(self, endpoint: Endpoint) -> ModelKind:

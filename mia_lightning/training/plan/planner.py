@@ -28,8 +28,8 @@ from mia_lightning.training.plan.threads import numbers_of_threads, using_thread
 from mia_lightning.training.step import graphs, packed
 from mia_lightning.training.trainer import TrainerSettings
 
-# Seconds of one model's forward and backward, from which on a stack has little to gain: what it saves is the overhead
-# of operations, some 100 of them in a step, each some microseconds.
+# Seconds of one model's forward and backward, from which on a stack on a CPU has little to gain: what it saves is the
+# overhead of operations, some 100 of them in a step, each some microseconds.
 _LONG = 5e-3
 _LESS = 0.4  # part of a probe's share of the time that is spent where little can be gained
 _CACHE = 24 * 2**20  # bytes of models, gradients and states that a core reaches fast
@@ -85,7 +85,8 @@ class Planner:
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
         chunks = self._chunks(job, executions, footprint, num_models, device)
-        gains_little = device.type == "cpu" and alone >= _LONG
+        may_choose = len(executions) > 1 and job.recipe.chunk == "auto"
+        gains_little = device.type == "cpu" and alone >= _LONG and may_choose
         narrow_first = gains_little or (device.type == "cpu" and job.architecture.has_convolutions)
         candidates = in_order(executions, chunks, narrow_first=narrow_first)
         switches = _Switches.of(probe)
@@ -117,7 +118,7 @@ class Planner:
             )
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0], **switches.always)
         chosen = rows[0] if rows else preferred
-        chunk = _widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
+        chunk = widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
         bytes_ = footprint.bytes(chosen.execution, chunk, job.num_models)
         return ExecutionPlan(
             role=job.role,
@@ -269,7 +270,7 @@ def _most(footprint: Footprint, execution: str, budget: int, num_models: int) ->
     return max(1, 1 + (budget - first) // max(1, second - first))
 
 
-def _widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int:
+def widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int:
     """The models at once: of a loop, as many as the cache holds, where no wider one was measured.
 
     Each step of a loop computes the same, however many models it has, and a wider one begins less often.

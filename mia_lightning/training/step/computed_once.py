@@ -59,14 +59,14 @@ class ComputedOnce:
         if not is_alike:
             return None
         once = cls(stack, path, population)
-        return once if len(population) * once._computed(0).nbytes <= MOST_BYTES else None
+        return once if len(population) * once._computed(torch.tensor([0]))[0].nbytes <= MOST_BYTES else None
 
     def __call__(self, index_KB: Tensor) -> Tensor:
         """The outputs for the records at these places, `[K, B, *features]`."""
         index_M = index_KB.flatten()
-        if not bool(self._is_known_N[index_M].all()):
-            for index in index_M[~self._is_known_N[index_M]].unique().tolist():
-                self._keep(index, self._computed(index))
+        is_known_M = self._is_known_N[index_M]
+        if not bool(is_known_M.all()):
+            self._keep(index_M[~is_known_M].unique())
         row_MF = self._row_NF.index_select(0, index_M)
         K, B = index_KB.shape
         return row_MF.as_strided((K, B, *self._shape), (B * row_MF.shape[1], row_MF.shape[1], *self._stride))
@@ -82,26 +82,27 @@ class ComputedOnce:
             del layer.forward
 
     @torch.no_grad()
-    def _computed(self, index: int) -> Tensor:
-        """The output for a record, `[1, *features]`."""
-        x_1 = one_tensor(self._population.records(torch.tensor([index]), self._stack.dtype))
-        with self._stack.as_one(self._stack.state_of(0), x_1.device) as network:
-            output: Tensor = network.get_submodule(self._path)(x_1)
-        return output
+    def _computed(self, index_B: Tensor) -> list[Tensor]:
+        """The output for each of these records, `[*features]`."""
+        x_B = one_tensor(self._population.records(index_B, self._stack.dtype))
+        with self._stack.as_one(self._stack.state_of(0), x_B.device) as network:
+            layer = network.get_submodule(self._path)
+            return [layer(x_1)[0] for x_1 in x_B.split(1)]
 
-    def _keep(self, index: int, output: Tensor) -> None:
+    def _keep(self, index_B: Tensor) -> None:
         """Keep the numbers in the order in which they lie in memory, after which convolutions choose their format."""
-        output = output[0]
-        if (
-            sum((size - 1) * step for size, step in zip(output.shape, output.stride(), strict=True)) + 1
-            != output.numel()
-        ):
-            output = output.contiguous()
-        if not self._is_known_N.any():  # what no record needs of the memory is never touched, and takes none
-            self._shape, self._stride = tuple(output.shape), output.stride()
-            self._row_NF = torch.empty(len(self._is_known_N), output.numel(), dtype=output.dtype)
-        self._row_NF[index].as_strided(self._shape, self._stride).copy_(output)
-        self._is_known_N[index] = True
+        outputs = self._computed(index_B)
+        if not self._row_NF.numel():  # what no record needs of the memory is never touched, and takes none
+            self._shape, self._stride = tuple(outputs[0].shape), outputs[0].stride()
+            reach = 1 + sum((size - 1) * step for size, step in zip(self._shape, self._stride, strict=True))
+            if reach != outputs[0].numel():  # it has gaps, or is repeated
+                self._stride = outputs[0].contiguous().stride()
+            self._row_NF = torch.empty(len(self._is_known_N), outputs[0].numel(), dtype=outputs[0].dtype)
+        size = (len(outputs), *self._shape)
+        row_BF = self._row_NF.new_empty(len(outputs), self._row_NF.shape[1])
+        torch.stack(outputs, out=row_BF.as_strided(size, (row_BF.shape[1], *self._stride)))
+        self._row_NF.index_copy_(0, index_B, row_BF)
+        self._is_known_N[index_B] = True
 
 
 def _given(x: Tensor) -> Tensor:

@@ -289,7 +289,7 @@ from scripted_endpoint import Scripted, asker, records
 class Slow(Scripted):
     def ask(self, x_B):
         if self.calls >= 3:
-            print("slow\n", end="", flush=True)  # at once: two threads may say so together
+            print("slow\\n", end="", flush=True)  # at once: two threads may say so together
             time.sleep(600)
         return super().ask(x_B)
 one = asker(Slow(), batch_size=2, concurrency={concurrency}, responses={folder!r})

@@ -23,7 +23,7 @@ from mia_lightning.targets.endpoints.open_inference import OpenInference
 from mia_lightning.targets.endpoints.sklearn import Sklearn
 from mia_lightning.training.signals import AnswerForm, Signals
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("mlserver")]
 
 ASKING = Asking(batch_size=200)
 

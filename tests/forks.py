@@ -2,11 +2,12 @@
 
     python forks.py FOLDER
 
-puts into the folder `mia-lightning`, `python` (which forks where the program comes from the standard input) and
-`follow`, which runs `[[language, code], ...]` from the standard input. Each hands its arguments, folder, environment
-and streams to this process, and ends as the fork ends. What only a new interpreter would show, such as a circular
-import, is not seen here. Half of the time of a small run is spared: the files of the configuration are read once, and
-every picture file is the same one, since `tests/reports` looks at real ones.
+puts into the folder the commands of the package, `kernel` (of a notebook), `follow`, which runs `[[language, code],
+...]` from the standard input, and `python`, which forks for a program that is a file or comes from the standard input,
+and for `-m mia_lightning`. Each hands its arguments, folder, environment and streams to this process, and ends as the
+fork ends. What only a new interpreter would show, such as a circular import, is not seen here. Half of the time of a
+small run is spared: the files of the configuration are read once, and every picture file is the same one, since
+`tests/reports` looks at real ones.
 """
 
 import gc
@@ -19,19 +20,25 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+COMMANDS = ("mia-lightning", "mia-store", "mia-dashboard", "mia-compare", "mia-serve")
 LATE = ("pandas", "sklearn.datasets", "sklearn.ensemble")
 """Packages that modules import when they need them, which would be in nearly every fork."""
 
 CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
-if os.path.basename(sys.argv[0]) == "python" and sys.argv[1:] != ["-"]:
+first, second = [*sys.argv[1:], "", ""][:2]
+is_program = first == "-" or first.endswith(".py") or (first, second) == ("-m", "mia_lightning")
+if os.path.basename(sys.argv[0]) == "python" and not is_program:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -62,7 +69,7 @@ def serve(folder: Path) -> dict[str, Any]:
         server.bind(address)
         server.listen()
         server.settimeout(0.02)
-        for name in ("mia-lightning", "python", "follow"):
+        for name in (*COMMANDS, "python", "follow", "kernel"):
             client = folder / name
             client.write_text(CLIENT.format(python=sys.executable, address=address))
             client.chmod(0o755)
@@ -83,7 +90,8 @@ def serve(folder: Path) -> dict[str, Any]:
                     running.clear()
                     signal.signal(signal.SIGTERM, signal.SIG_DFL)
                     asked: dict[str, Any] = json.loads(message)
-                    os.setpgid(0, asked["group"])
+                    with suppress(PermissionError):  # of a client in a session of its own
+                        os.setpgid(0, asked["group"])
                     for number, stream in enumerate(streams):
                         os.dup2(stream, number)
                     return asked
@@ -139,20 +147,62 @@ def run(asked: dict[str, Any]) -> None:
     # No such stream closes its descriptor, which outlives it where a command puts another stream in its place.
     streams = (open(number, mode, closefd=False) for number, mode in enumerate("rww"))  # noqa: SIM115
     sys.stdin, sys.stdout, sys.stderr = streams
-    name = Path(sys.argv[0]).name
-    if name == "mia-lightning":
-        from mia_lightning.command.main import main
+    called = Path(sys.argv[0])
+    if called.name == "python" and sys.argv[1] == "-m":
+        called, sys.argv = called.with_name("mia-lightning"), ["mia-lightning", *sys.argv[3:]]
+    if called.name in COMMANDS:
+        (command,) = metadata.entry_points(group="console_scripts", name=called.name)
+        command.load()()
+    elif called.name == "kernel":
+        _start_kernel(called.parent)
+    elif called.name == "follow":
+        _run_program(((language, code, "page") for language, code in json.load(sys.stdin)), "")
+    elif sys.argv[1] == "-":
+        _run_program([("python", sys.stdin.read(), "page")], "")
+    else:
+        _processes_are_forks(called.parent)
+        sys.argv = sys.argv[1:]
+        file = Path(sys.argv[0]).absolute()
+        _run_program([("python", file.read_text(), str(file))], str(file.parent), str(file))
 
-        return main()
+
+def _run_program(parts: Iterable[tuple[str, str, str]], place: str, file: str | None = None) -> None:
+    """What is typed in order, of the languages `bash` and `python`, each with its name for a traceback.
+
+    Args:
+        place: where modules are found first.
+        file: of the program, where it has one.
+    """
     program = types.ModuleType("__main__")
+    if file is not None:
+        program.__file__ = file
     sys.modules["__main__"] = program
-    sys.path.insert(0, "")
-    for language, code in json.load(sys.stdin) if name == "follow" else [("python", sys.stdin.read())]:
+    sys.path.insert(0, place)
+    for language, code, name in parts:
         if language == "bash":
             subprocess.run(["bash", "-euo", "pipefail", "-c", code], check=True, stdin=subprocess.DEVNULL)
         else:
-            exec(compile(code, "page", "exec"), vars(program))
-    return None
+            exec(compile(code, name, "exec"), vars(program))
+
+
+def _processes_are_forks(folder: Path) -> None:
+    """What this process starts as `sys.executable`, or from the folder of scripts, is a fork too."""
+    sys.executable = str(folder / "python")
+    places = sysconfig.get_path
+    sysconfig.get_path = lambda name, *more, **named: (  # type: ignore[assignment]
+        str(folder) if name == "scripts" else places(name, *more, **named)
+    )
+
+
+def _start_kernel(folder: Path) -> None:
+    from ipykernel import kernelapp
+    from matplotlib import rcParams
+
+    _processes_are_forks(folder)
+    os.environ.pop("JPY_PARENT_PID", None)  # which is the client's parent
+    rcParams["backend"] = "module://matplotlib_inline.backend_inline"  # as a kernel has it that imports matplotlib
+    sys.path.insert(0, "")
+    kernelapp.launch_new_instance()
 
 
 @contextmanager
@@ -183,10 +233,24 @@ def warmed_up() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def forked_commands() -> Iterator[Path]:
+    """The folder of commands, which are served as long as the context is open."""
+    with tempfile.TemporaryDirectory() as folder, _server(folder) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == "ready\n"
+            yield Path(folder)
+        finally:
+            server.terminate()
+
+
+def _server(folder: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, __file__, folder], stdout=subprocess.PIPE, text=True)
+
+
 if __name__ == "__main__":
-    tests = Path(__file__).parents[1]
-    sys.path.append(str(tests))  # for `compositions`
+    tests = Path(__file__).resolve().parent
     with warmed_up():
         sys.path.remove(str(tests))
-        sys.path.remove(str(tests / "docs"))
         run(serve(Path(sys.argv[1])))
