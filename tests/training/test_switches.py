@@ -193,7 +193,7 @@ def test_packed_and_recorded_steps_are_each_tried(
 ) -> None:
     monkeypatch.setattr(Timed, "clock", Clock())
     monkeypatch.setattr(recorded, "record", slowly(recorded.record))
-    recipe = replace(RECIPE, epochs=1000, batches_per_epoch=1, cuda_graphs="auto", execution="stack", chunk=None)
+    recipe = replace(RECIPE, epochs=10_000, batches_per_epoch=1, cuda_graphs="auto", execution="stack", chunk=None)
     plan = Engine(seed=0, settings=CPU, planner=Planner(clock=Timed.clock)).plan(job(bits, Timed, recipe))
     tried = {(row.cuda_graphs, row.packed_bits) for row in plan.measured}
     assert {(False, False), (True, False), (False, True)} <= tried
