@@ -149,7 +149,7 @@ class TestWithRay:
         assert not list((tmp_path / "sweep").glob(".stop_*"))
 
     def test_a_run_whose_worker_is_killed_is_taken_up_again(self, start: Start, tmp_path: Path) -> None:
-        process = start("seed=0,1", "training.epochs=400")
+        process = start("seed=0,1", "training.epochs=1500")
         run = wait_for(lambda: trained_by(tmp_path / "sweep" / "0"), process)
         os.kill(worker_of(run), signal.SIGKILL)
         wait_for(lambda: run not in processes())  # the run of a dead worker does not go on beside the next attempt
@@ -162,7 +162,7 @@ class TestWithRay:
     def test_a_run_whose_worker_dies_too_often_has_an_outcome_and_the_others_run(
         self, start: Start, tmp_path: Path
     ) -> None:
-        process = start("seed=0,1,2", "training.epochs=400", "hydra.launcher.retries=0")
+        process = start("seed=0,1,2", "training.epochs=1500", "hydra.launcher.retries=0")
         os.kill(worker_of(wait_for(lambda: trained_by(tmp_path / "sweep" / "1"), process)), signal.SIGKILL)
         output, errors = process.communicate(timeout=300)
         assert process.returncode == LOST, errors + output
