@@ -26,6 +26,7 @@ from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
 CPU = TrainerSettings(accelerator="cpu", precision="64")
+UNPROBED = Planner(short=1e9)  # all models at once, on a busy machine too
 HOST = torch.device("cpu")
 
 
@@ -91,9 +92,9 @@ def assert_equal(one: TrainedStack, other: TrainedStack) -> None:
 def test_memory_that_runs_out_halves_the_chunk_and_changes_no_model(
     kind: str, execution: str, blobs: Population, tmp_path: Path
 ) -> None:
-    whole = train(blobs, Engine(seed=3, settings=CPU))
+    whole = train(blobs, Engine(seed=3, settings=CPU, planner=UNPROBED))
     stages = Stages()
-    engine = Engine(seed=3, settings=CPU, stages=stages, plans=Plans(tmp_path))
+    engine = Engine(seed=3, settings=CPU, stages=stages, plans=Plans(tmp_path), planner=UNPROBED)
     parts = train(blobs, engine, most=2, error=ERRORS[kind], execution=execution)
     assert_equal(whole, parts)
     assert [remark.split(";")[0] for remark in stages.remarks] == [
@@ -103,7 +104,9 @@ def test_memory_that_runs_out_halves_the_chunk_and_changes_no_model(
     (written,) = json.loads((tmp_path / FILE).read_text())["plans"]
     assert written["chunk"] == 2
     assert written["reason"] == "halved, since memory ran out with 3 models at once"
-    again = Engine(seed=3, settings=CPU, stages=Stages(), plans=Plans(tmp_path))  # takes up what was found
+    again = Engine(
+        seed=3, settings=CPU, stages=Stages(), plans=Plans(tmp_path), planner=UNPROBED
+    )  # takes up what was found
     assert_equal(whole, train(blobs, again, most=2, execution=execution))
     assert again.stages.remarks == []
 
@@ -120,7 +123,7 @@ def test_what_is_trained_when_memory_runs_out_is_not_trained_again(blobs: Popula
             self.most = 100 if len(starts) < 4 else 1
             super().step(closure)
 
-    engine = Engine(seed=3, settings=CPU, planner=Planner(short=1e9))
+    engine = Engine(seed=3, settings=CPU, planner=UNPROBED)
     count = partial(Count, most=0, error=ERRORS["cuda"])
     trained = train(blobs, engine, chunk=4, optimizer=count)
     starts = [each for each in starts if each > 0]
@@ -130,7 +133,7 @@ def test_what_is_trained_when_memory_runs_out_is_not_trained_again(blobs: Popula
 
 @pytest.mark.slow
 def test_a_single_model_that_does_not_fit_ends_in_one_sentence(blobs: Population) -> None:
-    engine = Engine(seed=3, settings=CPU)
+    engine = Engine(seed=3, settings=CPU, planner=UNPROBED)
     with pytest.raises(InputError, match=r"Memory runs out on cpu while a single model of shadow trains; lower"):
         train(blobs, engine, most=0)
 
