@@ -118,26 +118,25 @@ def test_whatever_the_padding_holds_changes_nothing(
 
     def step(self: StackModule, batch: tuple[Tensor, Tensor | None], batch_index: int) -> None:
         _, is_real_KB = batch
-        population = self.population
+        records, labels = self.records, self._labels
 
-        class Poisoned:
-            class Labels:
-                def __getitem__(self, index: Tensor) -> Tensor:
-                    label = population.label_N[index]
-                    return label if is_real_KB is None else label.masked_fill(~is_real_KB, 2)
+        def poisoned(index: Tensor, dtype: torch.dtype) -> Tensor:
+            x = records(index, dtype)
+            assert isinstance(x, Tensor)
+            if is_real_KB is not None:
+                padded.append(int((~is_real_KB).sum()))
+                x[~is_real_KB] = 1e6
+            return x
 
-            label_N = Labels()
+        def other_labels(index: Tensor) -> Tensor:
+            label = labels(index)
+            return label if is_real_KB is None else label.masked_fill(~is_real_KB, 2)
 
-            def records(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-                x = population.records(index, dtype)
-                if is_real_KB is not None:
-                    padded.append(int((~is_real_KB).sum()))
-                    x[~is_real_KB] = 1e6
-                return x
-
-        self.population = Poisoned()  # type: ignore[assignment]
+        self.records = poisoned
+        self._labels = other_labels  # type: ignore[method-assign]
         original(self, batch, batch_index)
-        self.population = population
+        self.records = records
+        del self._labels
 
     monkeypatch.setattr(StackModule, "training_step", step)
     after = weights(train(DEFENSES[name], blobs, execution=execution))

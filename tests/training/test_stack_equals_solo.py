@@ -179,20 +179,18 @@ def test_ragged_padding_changes_nothing_whatever_it_holds(
         _, is_real_KB = batch
         if is_real_KB is not None:
             padded.append(int((~is_real_KB).sum()))
-        population = self.population
+        records = self.records
 
-        class Poisoned:
-            label_N = population.label_N
+        def poisoned(index: Tensor, dtype: torch.dtype) -> Tensor:
+            x = records(index, dtype)
+            assert isinstance(x, Tensor)
+            if is_real_KB is not None:
+                x[~is_real_KB] = 1e6
+            return x
 
-            def records(self, index: Tensor, dtype: torch.dtype) -> Tensor:
-                x = population.records(index, dtype)
-                if is_real_KB is not None:
-                    x[~is_real_KB] = 1e6
-                return x
-
-        self.population = Poisoned()  # type: ignore[assignment]
+        self.records = poisoned
         original(self, batch, batch_index)
-        self.population = population
+        self.records = records
 
     monkeypatch.setattr(StackModule, "training_step", step)
     after = train("cnn-batchnorm", request, execution=execution)
