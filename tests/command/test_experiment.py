@@ -144,7 +144,9 @@ def test_variants_that_share_their_models_train_once(
     assert [variant.name for variant in comparison.variants] == ["none", "top 1", "warm", "shorter"]
     assert [variant.defense for variant in comparison.variants] == [None, "top 1 class", "temperature 5", None]
     assert comparison.variants[0].test_accuracy == comparison.variants[1].test_accuracy
-    assert [attack.name for attack in comparison.variants[2].attacks][2:] == ["shokri-unaware", "loss-unaware"]
+    assert [attack.name for attack in comparison.variants[2].attacks][3:] == [
+        *("shokri-unaware", "loss-unaware", "ratio_offline-unaware")
+    ]
     assert comparison.command.startswith("mia-lightning experiment=defences scale=small")
     for variant in comparison.variants:
         report = json.loads((tmp_path / "out" / str(variant.folder) / "report.json").read_text())

@@ -249,7 +249,7 @@ def test_a_trained_module_can_be_attacked_without_any_other_records(bits: Popula
 def test_known_records_are_left_out_of_the_evidence(bits: Population) -> None:
     report = mia.audit(bits, **{**QUICK, "shadow": mia.Real(count=4, overlap=0.25)})
     assert report.membership.num_members == report.membership.num_nonmembers == 15
-    assert len(report.scores.record) == 2 * 30
+    assert len(report.scores.record) == 3 * 30
 
 
 def test_a_black_box_answers_as_the_model_and_counts(bits: Population, observed: Observation) -> None:
