@@ -172,7 +172,12 @@ def test_nothing_about_the_machine_is_recorded(logged, records: list[dict]) -> N
     for path in logged.folders[0].rglob("*"):
         assert path.name not in ("requirements.txt", "wandb-metadata.json")
         if path.is_file():
-            assert b"pytest" not in folder.sub(b"", path.read_bytes())
+            content = path.read_bytes()
+            if (
+                path.suffix == ".wandb"
+            ):  # blocks of 32 KiB, whose heads of 7 bytes stand within words
+                content = b"".join(content[start + 7 : start + 2**15] for start in range(0, len(content), 2**15))
+            assert b"pytest" not in folder.sub(b"", content)
 
 
 def _table(folder: Path, summary: dict, key: str) -> dict:
