@@ -173,9 +173,7 @@ def test_nothing_about_the_machine_is_recorded(logged, records: list[dict]) -> N
         assert path.name not in ("requirements.txt", "wandb-metadata.json")
         if path.is_file():
             content = path.read_bytes()
-            if (
-                path.suffix == ".wandb"
-            ):  # blocks of 32 KiB, whose heads of 7 bytes stand within words
+            if path.suffix == ".wandb":  # blocks of 32 KiB, whose heads of 7 bytes stand within words
                 content = b"".join(content[start + 7 : start + 2**15] for start in range(0, len(content), 2**15))
             assert b"pytest" not in folder.sub(b"", content)
 
