@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+
+from mia_lightning.training.step import graphs
 
 _READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default, torch.ops.aten.equal.default)
 
@@ -97,3 +100,13 @@ class Recorded:
             recording.again()
 
         return again
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    """The recorder of all trainings on the CPU."""
+    recorder = Recorded()
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", lambda device: recorder)
+    # Steps whose hits are counted are not recorded: those of the first epoch and the last, and no others.
+    monkeypatch.setattr("mia_lightning.terminal.progress.SECONDS_BETWEEN_LOOKS", 1e9)
+    return recorder

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from quick import slow_but
 from recorded_graphs import Recorded
+from recorded_graphs import recorded as recorded
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from training_jobs import job_of
@@ -26,7 +27,6 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes
-from mia_lightning.training.step import graphs
 from mia_lightning.training.step.graphs import STEPS_BEFORE, GraphedSteps, OfCuda, refusal
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -41,16 +41,6 @@ RECIPE = Recipe(epochs=6, batches_per_epoch=3, optimizer=ADAM, cuda_graphs=True,
 RAGGED = [torch.arange(k, 22 + 4 * k) for k in range(3)]  # rows are padded, and batches have several shapes
 DENSE = partial(MLP, hidden=[5])
 CONVOLUTIONS = partial(CNN, channels=[3], hidden=4, kernel_size=3, batch_norm=True)
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    """The recorder of all trainings on the CPU."""
-    recorder = Recorded()
-    monkeypatch.setitem(graphs.RECORDERS, "cpu", lambda device: recorder)
-    # Steps whose hits are counted are not recorded: those of the first epoch and the last, and no others.
-    monkeypatch.setattr("mia_lightning.terminal.progress.SECONDS_BETWEEN_LOOKS", 1e9)
-    return recorder
 
 
 def trained(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from recorded_graphs import Recorded
+from recorded_graphs import recorded as recorded
 from torch import Tensor, nn
 from training_jobs import job_of
 
@@ -19,7 +20,7 @@ from mia_lightning.training.plan.execution import Candidate, Measured, choose, p
 from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.plan.probe import NotRecordedError, Probe
 from mia_lightning.training.stack.architecture import bind_shapes
-from mia_lightning.training.step import graphs, packed
+from mia_lightning.training.step import packed
 from mia_lightning.training.step.graphs import STEPS_BEFORE
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trained import TrainedStack
@@ -32,15 +33,6 @@ RECIPE = Recipe(
 )
 RAGGED = [torch.arange(k, 22 + 4 * k) for k in range(3)]
 DENSE = partial(MLP, hidden=[5])
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    """The recorder of all trainings on the CPU."""
-    recorder = Recorded()
-    monkeypatch.setitem(graphs.RECORDERS, "cpu", lambda device: recorder)
-    monkeypatch.setattr("mia_lightning.terminal.progress.SECONDS_BETWEEN_LOOKS", 1e9)
-    return recorder
 
 
 def job(population: Population, make: Callable[..., nn.Module], recipe: Recipe) -> TrainingJob:
