@@ -14,6 +14,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import hypothesis
 import numpy as np
@@ -60,6 +61,20 @@ def _generators() -> dict[str, object]:
     return {"torch": torch.get_rng_state().numpy().tobytes(), "numpy": (name, numbers.tobytes(), *rest)}
 
 
+def _seed(name: str) -> None:
+    """Else they begin with entropy, and a test that draws from them fails once in a while."""
+    torch.default_generator.manual_seed(seed := crc32(name.encode()))
+    np.random.seed(seed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+    """A fixture that several tests share draws the same whichever of them comes first."""
+    if fixturedef.scope != "function":
+        _seed(f"{fixturedef.baseid}::{fixturedef.argname}")
+    return (yield)
+
+
 @pytest.fixture
 def global_generators(_nothing_leaks: None) -> Iterator[None]:
     """For a test that draws from the global generators on purpose, such as the weights of a network that it makes."""
@@ -73,6 +88,7 @@ def global_generators(_nothing_leaks: None) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test leaves the global generators (a slow one may draw), torch's precision and WANDB_* as it found them."""
+    _seed(request.node.nodeid)
     environment = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
     precision, before = torch.get_float32_matmul_precision(), _generators()
     torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
