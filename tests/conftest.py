@@ -47,6 +47,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(scheduling, "scheduling")
+    config.pluginmanager.register(SharedFixtures())
 
 
 def pytest_collection_finish() -> None:
@@ -67,12 +68,15 @@ def _seed(name: str) -> None:
     np.random.seed(seed)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
-    """A fixture that several tests share draws the same whichever of them comes first."""
-    if fixturedef.scope != "function":
-        _seed(f"{fixturedef.baseid}::{fixturedef.argname}")
-    return (yield)
+class SharedFixtures:
+    """A plugin of its own: the hooks of this file are not called for fixtures of a session, which is not in `tests/`."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+        """A fixture that several tests share draws the same whichever of them comes first."""
+        if fixturedef.scope != "function":
+            _seed(f"{fixturedef.baseid}::{fixturedef.argname}")
+        return (yield)
 
 
 @pytest.fixture
