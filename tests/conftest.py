@@ -69,7 +69,7 @@ def _seed(name: str) -> None:
 
 
 class SharedFixtures:
-    """A plugin of its own: the hooks of this file are not called for fixtures of a session, which is not in `tests/`."""
+    """A plugin of its own: for fixtures of the session pytest does not call the hooks of this file."""
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
