@@ -27,6 +27,7 @@ from forks import forked_commands
 from hypothesis.internal.conjecture import providers
 from matplotlib.figure import Figure
 from torch import Tensor
+from warm_processes import _warm_processes as _warm_processes
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.metrics.model_free import model_free_warning

@@ -404,6 +404,13 @@ def exits(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     return cross_entropy(logits_KBC, label_KB)
 
 
+def parent_number() -> int:
+    """Of the process that trains, in one that it has started."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None and parent.pid is not None
+    return parent.pid
+
+
 def said_by(process: int) -> Path:
     """Is there when one of the processes that this one started has signalled to it."""
     return Path(tempfile.gettempdir()) / f"mia-signalled-{process}"
@@ -414,11 +421,11 @@ def signals(number: signal.Signals) -> None:
     if multiprocessing.parent_process() is None:
         return
     try:
-        said_by(os.getppid()).touch(exist_ok=False)
+        said_by(parent_number()).touch(exist_ok=False)
     except FileExistsError:
         pass
     else:
-        os.kill(os.getppid(), number)
+        os.kill(parent_number(), number)
     time.sleep(600)
 
 
@@ -527,7 +534,7 @@ def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     """Of a process that kills its parent and waits."""
     if multiprocessing.parent_process() is not None:
         print(os.getpid(), flush=True)
-        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(parent_number(), signal.SIGKILL)
         time.sleep(600)
     return cross_entropy(logits_KBC, label_KB)
 
