@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from mia_lightning.datasets.marks import Mark, Mask
 from mia_lightning.datasets.own.filling import room
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.recordings import SUFFIXES, Recording, decoded
-from mia_lightning.datasets.tables.labels import LabelColumns
+from mia_lightning.datasets.tables.labels import LabelColumns, Separator
 from mia_lightning.datasets.tables.reading import read_table
 from mia_lightning.datasets.tables.roles import listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter
@@ -51,6 +51,7 @@ def load_audio(
     folder: Text | None = None,
     path_column: Name | None = None,
     label_column: LabelColumns | None = None,
+    label_separator: Separator | None = None,
     id_column: Name | None = None,
     member_column: Name | None = None,
     group_column: Name | None = None,
@@ -78,7 +79,9 @@ def load_audio(
             folder from which its paths start, by default that of the table.
         path_column: of the table, the path of a recording's file.
         label_column: of the table; the sorted distinct values (numbers by value) name the classes. Several columns are
-            the labels of `task=multilabel` or the numbers of `task=regression` (`load_table`).
+            the labels of `task=multilabel` or the numbers of `task=regression`, or one column holds lists of
+            labels (`load_table`).
+        label_separator: of a column of lists (`load_table`).
         id_column: of the table, what names a recording in reports and in a file of members; by default its path.
         member_column: of the table; 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: of the table, text or numbers; the distinct values name groups, such as speakers, for which
@@ -102,8 +105,9 @@ def load_audio(
             f"one and fewer than {_MOST_SAMPLES}."
         )
     place = Path(path).expanduser().absolute()
+    labels = {"label_column": label_column, "label_separator": label_separator}
     columns = {"id_column": id_column, "member_column": member_column, "group_column": group_column}
-    with _listed(place, folder, path_column, label_column, columns, delimiter, task) as (listing, read):
+    with _listed(place, folder, path_column, labels, columns, delimiter, task) as (listing, read):
         x_N = room((len(listing.names), samples), torch.int16)
         recordings = _decoded_all(listing, read, x_N, sample_rate)
     of_recordings = _what_was_done(recordings, sample_rate, seconds)
@@ -126,6 +130,7 @@ def recording_names(
     folder: str | None = None,
     path_column: str | None = None,
     label_column: str | Sequence[str] | None = None,
+    label_separator: str | None = None,
     id_column: str | None = None,
     delimiter: str | None = None,
     task: Task | None = None,
@@ -137,10 +142,9 @@ def recording_names(
         InputError: as `load_audio`, as far as the names show it.
     """
     place = Path(path).expanduser().absolute()
-    with _listed(place, folder, path_column, label_column, {"id_column": id_column}, delimiter, task) as (
-        listing,
-        _read,
-    ):
+    labels = {"label_column": label_column, "label_separator": label_separator}
+    columns = {"id_column": id_column}
+    with _listed(place, folder, path_column, labels, columns, delimiter, task) as (listing, _read):
         return listing.names
 
 
@@ -152,16 +156,16 @@ def _listed(
     place: Path,
     folder: str | None,
     path_column: str | None,
-    label_column: str | Sequence[str] | None,
+    labels: Mapping[str, Any],
     columns: Mapping[str, str | None],
     delimiter: str | None,
     task: Task | None,
 ) -> Iterator[tuple[Listing, Read]]:
     """Which recordings there are, and what reads the file of one."""
     if path_column is not None:
-        yield _of_table(place, folder, path_column, label_column, columns, delimiter, task)
+        yield _of_table(place, folder, path_column, labels, columns, delimiter, task)
         return
-    named = {"label_column": label_column, **columns}
+    named = {**labels, **columns}
     given = [f"dataset.{setting}" for setting, column in named.items() if column is not None]
     if given:
         raise InputError(
@@ -187,15 +191,15 @@ def _of_table(
     place: Path,
     folder: str | None,
     path_column: str,
-    label_column: str | Sequence[str] | None,
+    labels: Mapping[str, Any],
     columns: Mapping[str, str | None],
     delimiter: str | None,
     task: Task | None,
 ) -> tuple[Listing, Read]:
     table = read_table(place, delimiter=delimiter)
-    require(table, path_column=path_column, label_column=label_column, **columns)
+    require(table, path_column=path_column, label_column=labels["label_column"], **columns)
     group = columns.get("group_column")
-    if label_column is None:
+    if labels["label_column"] is None:
         raise InputError(
             f"`dataset.label_column` is null; it must name the column of {table.place} that holds the labels."
         )
@@ -204,7 +208,7 @@ def _of_table(
         raise table.refusal(path_column, bool, "give each record the path of its file, or leave the record out")
     listing = listing_of_table(
         table,
-        label_column=label_column,
+        **labels,
         id_column=columns["id_column"],
         member_column=columns.get("member_column"),
         groupings=() if group is None else (group,),

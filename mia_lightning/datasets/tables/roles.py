@@ -60,6 +60,7 @@ def listing_of_table(
     member_column: str | None = None,
     weight_column: str | None = None,
     groupings: Sequence[str] = (),
+    label_separator: str | None = None,
     task: Task | None = None,
     is_missing_said: bool = True,
 ) -> Listing:
@@ -71,7 +72,7 @@ def listing_of_table(
     Raises:
         InputError: a record has no label, group or identifier, or one is of another form.
     """
-    labels = labels_of(table, label_column, task, is_missing_said=is_missing_said)
+    labels = labels_of(table, label_column, task, separator=label_separator, is_missing_said=is_missing_said)
     group_names, group_N = groups(table, groupings) if groupings else (None, None)
     return Listing(
         place=table.place,
