@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], list[str]]] = {
     "several classes": (["ill", "sex"], {}, ["'ill', 'sex'", "task=classification", "task=multilabel"]),
     "classes by name": (["ill", "sex"], {"task": Classification()}, ["'ill', 'sex'", "task=classification"]),
     "two of two classes": (["ill", "sex"], {"task": Binary()}, ["'ill', 'sex'", "task=binary"]),
-    "absent": (["ill", "sexx"], MULTILABEL, ["no column 'sexx'", "near it: 'sex'", "dataset.label_column"]),
+    "absent": (["ill", "code"], MULTILABEL, ["no column 'code'", "near it: 'coded'", "dataset.label_column"]),
     "twice": (["ill", "sex", "ill"], MULTILABEL, ["dataset.label_column names 'ill' twice"]),
     "constant": (["ill", "always"], MULTILABEL, ["label 'always'", "never off"]),
     "constant text": (["ill", "same"], MULTILABEL, ["column 'same'", "one value", "'x'"]),
@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[list[str], dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize(("case", "kind"), [each for each in product(REFUSED, LOADERS) if each != ("an id", "csv")])
 def test_label_columns_that_are_refused(case: str, kind: str, tmp_path: Path) -> None:
     names, options, named = REFUSED[case]
-    rows = columns("sex", *dict.fromkeys(each for each in names if each in ROWS))
+    rows = columns("coded", *dict.fromkeys(each for each in names if each in ROWS))
     with pytest.raises(InputError) as caught:
         loaded(kind, tmp_path, rows, label_column=names, **options)
     assert all(each in str(caught.value) for each in named), str(caught.value)
