@@ -5,7 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,11 +38,16 @@ def test_what_no_longer_fits_is_skipped_and_less_time_is_shared_alike(script: Mo
     assert short[1] == pytest.approx(60 - 325 / 8)
 
 
-def begun_by(script: ModuleType, code: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, list[Any]]:
+def begun_by(
+    script: ModuleType, code: str, path: Path, monkeypatch: pytest.MonkeyPatch, *, measured: int | None = None
+) -> tuple[bool, list[Any]]:
+    """Whether the part ended well, and what it left; its time is over when so many measurements have come."""
+    results = script.Results(path=path, content={"measurements": []})
+    clock = SimpleNamespace(perf_counter=lambda: 1000.0 * (len(results.content["measurements"]) == measured))
     monkeypatch.setattr(script, "command_of", lambda *_: [sys.executable, "-u", "-c", code])
     monkeypatch.setattr(script, "_GRACE", 0.0)
-    results = script.Results(path=path, content={"measurements": []})
-    is_well = script.run_part(script.PARTS[0], 1.0, argparse.Namespace(), results)
+    monkeypatch.setattr(script, "time", clock)
+    is_well = script.run_part(script.PARTS[0], 300.0, argparse.Namespace(), results)
     return is_well, json.loads(path.read_text())["measurements"]
 
 
@@ -52,8 +57,8 @@ SAYS = 'print("measured " + \'{"what": "first", "s": 1.5}\'); print("a line of o
 def test_a_part_that_takes_too_long_is_ended_with_all_that_it_started_and_loses_nothing(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = f"import subprocess; {SAYS} subprocess.run(['sleep', '60'])"
-    is_well, measured = begun_by(script, code, tmp_path / "gpu.json", monkeypatch)
+    code = f"import subprocess; {SAYS} subprocess.run(['sleep', '600'])"
+    is_well, measured = begun_by(script, code, tmp_path / "gpu.json", monkeypatch, measured=1)
     assert is_well
     assert measured[0] == {"part": "tests", "what": "first", "s": 1.5}
     assert measured[1]["what"].startswith("ended")
