@@ -66,7 +66,7 @@ def logged(report: AuditReport, tmp_path_factory) -> Iterator["_Logged"]:
         wandb.teardown()
         names = {name for name in before | after if name.startswith("WANDB_")}
         changed = {name: after.get(name, "") for name in names if before.get(name) != after.get(name)}
-        yield _Logged(folders, changed, proxy.connections, services)
+        yield _Logged(folders, changed, proxy.connections, list(services))  # later tests start services too
 
 
 @dataclass(frozen=True)
