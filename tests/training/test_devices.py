@@ -244,7 +244,8 @@ def exits(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 def parent_number() -> int:
     """Of the process that trains, in one that it has started."""
     parent = multiprocessing.parent_process()
-    assert parent is not None and parent.pid is not None
+    assert parent is not None
+    assert parent.pid is not None
     return parent.pid
 
 
