@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from kept_models import RECIPE, StopAfter, Stopped, alike, engine_and_job, equal, key_of, records_of, same, stored
+from kept_models import RECIPE, Stopped, alike, engine_and_job, equal, key_of, records_of, same, stopped_after, stored
 from kept_models import store as store
 from torch import Tensor, nn
 
@@ -225,15 +225,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     store = replace(store, checkpoint_minutes=0)
     _, undisturbed = stored(None, blobs, range(3), recipe=recipe)  # type: ignore[arg-type]
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(epoch)]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            stored(store, blobs, range(3), recipe=recipe)
+    with stopped_after(epoch, monkeypatch):
+        stored(store, blobs, range(3), recipe=recipe)
     epochs: list[int] = []
     monkeypatch.setattr(
         Checkpoints, "on_train_start", lambda self, trainer, module: epochs.append(trainer.current_epoch)
