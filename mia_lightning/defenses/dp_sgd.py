@@ -16,6 +16,7 @@ from mia_lightning.seeds import derive, generator
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1, Between0And1, Positive
 from mia_lightning.tasks import Task
+from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Chunk, Objective, Recipe
 from mia_lightning.training.step.rules import Step
@@ -135,7 +136,7 @@ class DPSGD:
         truth_B = task.compared(label_N[torch.arange(_TRIED) % len(label_N)])
         _check_objective(recipe, truth_B, models.population.num_classes)
         _check_task(task)
-        _check_architecture(models)
+        _check_architecture(models.architecture)
         sampler = recipe.sampler
         if not isinstance(sampler, PoissonSampler):
             raise InputError(
@@ -158,6 +159,17 @@ class DPSGD:
         )
         _check_per_record(gradients, stack, models)
         return gradients
+
+
+def private_training_refusal(recipe: Recipe, architecture: Architecture, task: Task) -> str | None:
+    """Why models of a kind are not trained with DP-SGD: the sentence that refuses them; None where nothing is known."""
+    try:
+        _check(recipe)
+        _check_task(task)
+        _check_architecture(architecture)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _check(recipe: Recipe) -> None:
@@ -202,15 +214,13 @@ def _check_task(task: Task) -> None:
         )
 
 
-def _check_architecture(models: Chunk) -> None:
-    architecture = models.architecture
+def _check_architecture(architecture: Architecture) -> None:
     faults = {
         "has batch normalisation, through which the records of a batch reach each other; use GroupNorm "
         "(defense=group_norm) or none": architecture.has_batch_norm,
         "lets the records of a batch reach each other": architecture.mixes_records,
-        "takes something of its training records before training, which the accountant does not see": (
-            architecture.fits_to_records
-        ),
+        "takes something of its training records before training, which the accountant does not see; give a network "
+        "over scales that are public": architecture.fits_to_records,
         f"has no gradients of single records under vmap ({architecture.refusal})": architecture.refusal is not None,
     }
     for fault, is_there in faults.items():

@@ -194,7 +194,7 @@ def test_a_model_that_fails_on_one_record_is_refused_with_its_own_words(blobs: P
     ) as caught:
         train(Squeezing, blobs, DPSGD().adapt(recipe_with()))
     assert "vmap" not in str(caught.value)
-    with pytest.raises(InputError, match="^give more records$"):
+    with pytest.raises(InputError, match=r"^give more records$"):
         train(Refusing, blobs, DPSGD().adapt(recipe_with()))
 
 
