@@ -122,8 +122,8 @@ class Probe:
     def seconds(self, candidate: Candidate, allowance: float) -> tuple[float, float]:
         """Seconds before the first step of a chunk under `pl.Trainer`, and of one step.
 
-        A step includes its part of the time that an epoch takes beside its steps. What it takes to record and to compile
-        steps counts as time before the first.
+        A step includes its part of the time that an epoch takes beside its steps. What it takes to record or to
+        compile steps counts as time before the first.
 
         Args:
             allowance: seconds after which no further step begins, once there were two.
