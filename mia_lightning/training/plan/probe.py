@@ -208,8 +208,8 @@ class _StepTimes(pl.Callback):
             self._within.clear()
             self._between.clear()
         self._last = now
-        timed = sum(self._within) + sum(self._between)
-        is_enough = timed >= (_FAIR if self._count >= self.warm_up + TIMED else _ENOUGH) and self._count > self.warm_up
+        timed = [*self._within, *self._between]
+        is_enough = bool(timed) and sum(timed) >= (_FAIR if len(timed) >= TIMED else _ENOUGH)
         is_failed = pl_module.graphed is not None and pl_module.graphed.failure is not None
         if is_enough or is_failed or (self._count > 1 and now - self.start >= self._allowance):
             trainer.should_stop = True
