@@ -16,7 +16,6 @@ from mia_lightning.defenses.private_gradients import PrivateGradients
 from mia_lightning.membership import Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.metrics.privacy_bounds import (
-    check_one_run,
     correct_guesses,
     largest_certifiable_epsilon,
     multi_run_epsilon,
@@ -147,7 +146,6 @@ def directions() -> Population:
 
 def shown_by_one_run(population: Population, defense: DPSGD, *, seed: int) -> float:
     plan = Bernoulli(canaries=CANARIES).fill(population, Wanted(num_targets=1, num_shadows=0, seed=seed))
-    check_one_run(plan)
     make = bind_shapes(linear, population.input_shape, population.num_classes)
     engine = Engine(seed=seed, settings=TrainerSettings(accelerator="cpu"))
     trained = train_with(engine, make, population, plan.records_of(plan.targets), defense.adapt(RECIPE), role="target")
