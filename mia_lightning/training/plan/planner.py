@@ -34,6 +34,8 @@ _LONG = 5e-3
 _LESS = 0.4  # part of a probe's share of the time that is spent where little can be gained
 _COMPILING = 20.0  # seconds that a compilation may take
 _CACHE = 24 * 2**20  # bytes of models, gradients and states that a core reaches fast
+_NEAR = 1.25  # times as fast as a single model's loop is a stack that a wider loop may overtake: it begins less often
+_FEW = 4  # steps of that single model, where a wider loop would be trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +94,13 @@ class Planner:
         narrow_first = gains_little or (device.type == "cpu" and job.architecture.has_convolutions)
         candidates = in_order(executions, chunks, narrow_first=narrow_first)
         candidates = [replace(each, **switches.always) for each in candidates]
+        several = smallest_of_several(chunks, footprint) if narrow_first else None
 
         def measure(candidate: Candidate, allowance: float) -> Measured | None:
             if not switches.allow(candidate, allowance, footprint, budget, job.num_models):
                 return None
+            if several is not None and candidate.execution == "loop" and candidate.chunk == 1:
+                allowance = min(allowance, _FEW * alone)
             try:
                 return self._measured(probe, candidate, allowance, alone, footprint)
             except SwitchError as error:
@@ -119,6 +124,11 @@ class Planner:
                 threads=fewer,
                 switches=switches.tried,
                 may_gain=gains_by_width if narrow_first else None,
+            )
+        if several is not None and leads_narrowly(rows):
+            loop = Candidate(execution="loop", chunk=several, threads=rows[0].threads, **switches.always)
+            rows = sorted(
+                filter(None, [*rows, measure(loop, self.share * whole)]), key=lambda row: -row.models_per_second
             )
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0], **switches.always)
         chosen = rows[0] if rows else preferred
@@ -305,6 +315,21 @@ def widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footp
     if chosen.execution != "loop" or max(loops) > chosen.chunk:
         return chosen.chunk
     return max([chosen.chunk, *(width for width in chunks["loop"] if width * footprint.held <= _CACHE)])
+
+
+def smallest_of_several(chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int | None:
+    """The fewest models of a loop of several that the cache holds; None for none."""
+    return min(
+        (width for width in chunks.get("loop", ()) if width > 1 and width * footprint.held <= _CACHE), default=None
+    )
+
+
+def leads_narrowly(rows: Sequence[Measured]) -> bool:
+    """Whether a stack is the fastest, a loop of one model is not much slower, and no wider loop was measured."""
+    loops = {row.chunk: row.models_per_second for row in rows if row.execution == "loop"}
+    if loops.keys() != {1} or rows[0].execution != "stack":
+        return False
+    return rows[0].models_per_second < _NEAR * loops[1]
 
 
 def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:

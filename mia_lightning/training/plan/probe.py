@@ -1,5 +1,6 @@
 """A few real steps of throw-away networks: the time of a way of training, and the memory of one model."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,10 +22,11 @@ from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.rules import Step
 from mia_lightning.training.trainer import TrainerSettings
 
-WARM_UP, TIMED = 2, 5  # steps
+WARM_UP, TIMED = 2, 2  # steps
 # Seconds of timed steps. Fewer than the first number would leave too much to chance where others share the machine;
-# after # the second number no further steps are needed.
-_FAIR, _ENOUGH = 0.2, 1.0
+# after the second number no further steps are needed.
+_FAIR, _ENOUGH = 0.15, 1.0
+_LONG = 0.05  # seconds of a first step on a CPU, after which the next one needs no further warming up
 _SLOW = 0.2  # seconds of a step that need not be repeated
 _OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
 
@@ -150,7 +152,8 @@ class Probe:
                 packed_bits=candidate.packed_bits,
             )
             warm_up = WARM_UP + (STEPS_BEFORE if candidate.cuda_graphs else 0)
-            watch = _StepTimes(self.clock, self._synchronise, allowance, warm_up)
+            long = _LONG if self.device.type == "cpu" else math.inf
+            watch = _StepTimes(self.clock, self._synchronise, allowance, warm_up, long)
             fit(self._settings().make(epochs=recipe.epochs, callbacks=[watch]), module)
         if compiler is not None and compiler.failure is not None:
             raise NotCompiledError(compiler.failure)
@@ -208,8 +211,11 @@ class Probe:
 class _StepTimes(pl.Callback):
     """Takes the time at the end of each step, until there are enough steps."""
 
-    def __init__(self, clock: Clock, synchronise: Callable[[], None], allowance: float, warm_up: int) -> None:
+    def __init__(
+        self, clock: Clock, synchronise: Callable[[], None], allowance: float, warm_up: int, long: float
+    ) -> None:
         self._clock, self._synchronise, self._allowance, self.warm_up = clock, synchronise, allowance, warm_up
+        self._warm_within = min(allowance, long)
         self._within: list[float] = []  # seconds of steps that follow one of the same epoch
         self._between: list[float] = []  # of those that begin an epoch
         self._count = 0
@@ -235,14 +241,14 @@ class _StepTimes(pl.Callback):
             return
         self._count += 1
         (self._within if batch_idx else self._between).append(now - self._last)
-        if self._count == 1 or (self._count <= self.warm_up and now - self.start < self._allowance):
+        if self._count == 1 or (self._count <= self.warm_up and now - self.start < self._warm_within):
             self._first = self._within.copy(), self._between.copy()
             self.seconds_of_warm_up = now - self.start
             self._within.clear()
             self._between.clear()
         self._last = now
-        timed = sum(self._within) + sum(self._between)
-        is_enough = timed >= (_FAIR if self._count >= self.warm_up + TIMED else _ENOUGH) and self._count > self.warm_up
+        timed = [*self._within, *self._between]
+        is_enough = bool(timed) and sum(timed) >= (_FAIR if len(timed) >= TIMED else _ENOUGH)
         if is_enough or (self._count > 1 and now - self.start >= self._allowance):
             trainer.should_stop = True
 

@@ -38,7 +38,7 @@ class LoopedGradients:
         Returns:
             The losses, `[K]`. A parameter that no model uses has no gradient.
         """
-        names = [name for name, p in self.stack.networks.named_parameters() if p.requires_grad]
+        names = list(self.stack.trainable())
 
         def take(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Sequence[Tensor | None]]:
             leaves = [state[name].requires_grad_() for name in names]
@@ -63,7 +63,7 @@ class LoopedGradients:
         Returns:
             The losses, `[K]`. A parameter that no model uses has no gradient.
         """
-        trainable = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
+        trainable = self.stack.trainable()
         is_first = {name: parameter.grad is None for name, parameter in trainable.items()}
         for name, parameter in trainable.items():
             if parameter.grad is None:
@@ -73,8 +73,8 @@ class LoopedGradients:
         places_K = zip(*(p.grad.unbind() for p in trainable.values() if p.grad is not None), strict=True)
         for k, (state, places) in enumerate(zip(self.stack.states(), places_K, strict=True)):
             loss, gradients = take(k, state)
-            for name, place, gradient in zip(trainable, places, gradients, strict=True):
-                _put(place, gradient, is_first=is_first[name])
+            _put(places, gradients, list(is_first.values()))
+            for name, gradient in zip(trainable, gradients, strict=True):
                 uses[name] += gradient is not None
             loss_K.append(loss)
         for name, parameter in trainable.items():
@@ -94,14 +94,19 @@ class LoopedGradients:
         return kept
 
 
-def _put(place: Tensor, gradient: Tensor | None, *, is_first: bool) -> None:
-    if not is_first:
+def _put(places: Sequence[Tensor], gradients: Sequence[Tensor | None], is_first: Sequence[bool]) -> None:
+    """Copy each gradient to its place or, where it is not the first, add it; all at once, which takes half the time."""
+    copied: list[tuple[Tensor, Tensor]] = []
+    added: list[tuple[Tensor, Tensor]] = []
+    for place, gradient, is_copied in zip(places, gradients, is_first, strict=True):
         if gradient is not None:
-            place += gradient
-    elif gradient is None:  # a parameter that this model does not use, though its neighbours may
-        place.zero_()
-    else:
-        place.copy_(gradient)
+            (copied if is_copied else added).append((place, gradient))
+        elif is_copied:  # a parameter that this model does not use, though its neighbours may
+            place.zero_()
+    if copied:
+        torch._foreach_copy_([place for place, _ in copied], [gradient for _, gradient in copied])
+    if added:
+        torch._foreach_add_([place for place, _ in added], [gradient for _, gradient in added])
 
 
 def all_logits(stack: Stack, x_B: Records, execution: str) -> Tensor:

@@ -284,7 +284,7 @@ class StackModule(pl.LightningModule):
             logits_BC = self.stack.call_one(state, of_model(x, k), step=step, is_real_B=is_real_B)
             is_real_1B = None if is_real_B is None else is_real_B[None]
             lowered_K, own_K = self._losses(logits_BC[None], truth.of_model(k), is_real_1B)
-            return lowered_K[0] * share, own_K[0]
+            return lowered_K[0] if share == 1.0 else lowered_K[0] * share, own_K[0]
 
         return self.looped_gradients(loss_of)
 
