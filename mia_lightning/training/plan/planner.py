@@ -296,7 +296,7 @@ def widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footp
 def smallest_of_several(chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int | None:
     """The fewest models of a loop of several that the cache holds; None for none."""
     return min(
-        (width for width in chunks.get("loop", ()) if 1 < width and width * footprint.held <= _CACHE), default=None
+        (width for width in chunks.get("loop", ()) if width > 1 and width * footprint.held <= _CACHE), default=None
     )
 
 
