@@ -84,6 +84,6 @@ def _put(places: Sequence[Tensor], gradients: Sequence[Tensor | None], is_first:
         elif is_copied:  # a parameter that this model does not use, though its neighbours may
             place.zero_()
     if copied:
-        torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+        torch._foreach_copy_([place for place, _ in copied], [gradient for _, gradient in copied])
     if added:
-        torch._foreach_add_(*map(list, zip(*added, strict=True)))
+        torch._foreach_add_([place for place, _ in added], [gradient for _, gradient in added])
