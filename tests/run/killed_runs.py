@@ -18,6 +18,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import omegaconf  # noqa: F401  # as pandas and pyarrow, which a run imports when it needs them
+import pandas  # noqa: F401
+import pyarrow.parquet  # noqa: F401
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities import registry
@@ -27,6 +30,7 @@ from kills import SCORING, TRAINING, WRITING, in_phase, last_call, run, state
 from quick import QUICK_SHOKRI
 
 import mia_lightning as mia
+import mia_lightning.audit
 import mia_lightning.reports.page.html
 import mia_lightning.reports.pictures
 from mia_lightning.attacks.default import DEFAULT_ATTACKS
