@@ -15,7 +15,7 @@ from mia_lightning.errors import InputError, SettingError, is_storable, nearest
 from mia_lightning.store.run_folder import about_folder
 
 _KEY = re.compile(r"[+~]{0,2}[\w@./:$-]+")
-_NAMES = re.compile(r"(a list of )?(the )?(a name|names|a path|paths|a folder|text)\b")
+_NAMES = re.compile(r"(a list of )?(the )?(a name|names?|a path|paths|a folder|text)\b")
 
 # Sections that name what they make.
 _OF_ONES_OWN = {
@@ -138,7 +138,8 @@ def _as_text(error: SettingError, arguments: Sequence[str]) -> str:
     value = next((each.partition("=")[2] for each in reversed(arguments) if _key_of(each) == place), None)
     if value is None or not _NAMES.match(must_be) or value.startswith(("'", '"', "{")):
         return ""
-    if not must_be.startswith("a list"):
+    is_list = must_be.startswith("a list") or ("a list of names" in must_be and value.startswith("["))
+    if not is_list:
         return "" if _is_text(value) else f"; such a name is typed {_typed(place, value)}"
     parts = [part.strip() for part in value.strip("[]").split(",")]
     if all(map(_is_text, parts)):

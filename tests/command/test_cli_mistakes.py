@@ -41,6 +41,10 @@ FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
             ["dataset=csv", "dataset.path=x", "dataset.label_column=y", "dataset.drop_columns=[a,1.5]"],
             ["""typed "dataset.drop_columns=[a,'1.5']"."""],
         ),
+        (
+            ["dataset=csv", "dataset.path=x", "dataset.label_column=[y,1.5]"],
+            ["""typed "dataset.label_column=[y,'1.5']"."""],
+        ),
         (["--no-such-flag"], ["--no-such-flag"]),
         (["--experimental-rerun", "config.pickle"], ["--experimental-rerun reads a pickle", ".hydra/overrides.yaml"]),
         (["+extra.key=1"], ["`extra`"]),

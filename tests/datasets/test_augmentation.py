@@ -224,7 +224,7 @@ def weights(trained: TrainedStack) -> dict[str, Tensor]:
 @pytest.mark.slow
 @pytest.mark.parametrize("network", slow_but(["cnn"], NETWORKS))
 def test_stack_loop_chunk_and_solo_agree(network: str, pictures: Population) -> None:
-    together = train(pictures, network)
+    together = train(pictures, network, execution="stack")
     assert together.execution == "stack"
     for other in ({"chunk": 1}, {"chunk": 2}, {"execution": "loop"}):
         torch.testing.assert_close(weights(train(pictures, network, **other)), weights(together), rtol=1e-8, atol=1e-8)

@@ -59,7 +59,7 @@ def assert_same(one: TrainedStack, other: TrainedStack, k: int | None = None) ->
 def test_chunks_loop_and_a_model_alone_give_the_models_of_the_whole_stack(
     network: str, request: pytest.FixtureRequest
 ) -> None:
-    together = train(network, request)
+    together = train(network, request, execution="stack")
     assert together.execution == "stack"
     for other in ({"chunk": 1}, {"chunk": 2}, {"execution": "loop"}):
         assert_same(together, train(network, request, **other))

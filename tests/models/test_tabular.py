@@ -177,7 +177,7 @@ def train(models: list[int], dropout: float = 0.0, **recipe: Any) -> TrainedStac
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 def test_a_model_of_the_stack_is_the_model_trained_alone(dropout: float) -> None:
-    together = train([0, 1, 2, 3], dropout)
+    together = train([0, 1, 2, 3], dropout, execution="stack")
     assert together.execution == "stack"
     others = [train([0, 1, 2, 3], dropout, **each) for each in ({"chunk": 3}, {"execution": "loop"})]
     state = together.stack.networks.state_dict()

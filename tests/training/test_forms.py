@@ -62,7 +62,7 @@ def assert_equal(one: TrainedStack, other: TrainedStack, tolerance: float = 1e-8
 
 @pytest.mark.parametrize("case", CASES)
 def test_chunks_and_loop_give_the_models_of_the_whole_stack(case: str) -> None:
-    together = train(case)
+    together = train(case, execution="stack")
     assert together.execution == "stack"
     for other in ({"chunk": 3}, {"execution": "loop"}):
         assert_equal(together, train(case, **other))

@@ -123,7 +123,7 @@ PAIRS = slow_but(
 def test_chunks_and_loop_give_the_models_of_the_whole_stack(
     network: str, optimizer: str, request: pytest.FixtureRequest
 ) -> None:
-    together = train(network, request, optimizer)
+    together = train(network, request, optimizer, execution="stack")
     assert together.execution == "stack"
     for other in ({"chunk": 1}, {"chunk": 3}, {"execution": "loop"}):
         assert_equal_stacks(together, train(network, request, optimizer, **other), 1e-8)
