@@ -163,11 +163,11 @@ class Stack(nn.Module):
             context = {path: given[name] for path, name in self._supplied_by_call}
         for dropout in self._dropouts:
             vars(dropout)["calls"] = 0  # a module takes long to set an attribute
-        with self._holding({**state, **context}):
+        with self.holding({**state, **context}):
             yield self.networks
 
     @contextmanager
-    def _holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+    def holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
         """Within the context, the networks hold these tensors in the place of their own.
 
         `torch.func.functional_call` would do the same, but goes by the paths of layers: a slot of a layer under two
