@@ -75,8 +75,7 @@ def sweep(work: Path) -> Path:
 def dashboard_of(runs: Path, work: Path) -> Path:
     """The page over the runs beneath a folder, which it calls multirun."""
     given = work / "shown" / "multirun"
-    given.parent.mkdir()
-    given.symlink_to(runs.resolve())
+    shutil.copytree(runs, given)
     _call(given.parent, "mia-dashboard", "multirun", "--output", "dashboard.html")
     return given.parent / "dashboard.html"
 

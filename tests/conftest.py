@@ -27,6 +27,7 @@ from forks import forked_commands
 from hypothesis.internal.conjecture import providers
 from matplotlib.figure import Figure
 from torch import Tensor
+from warm_processes import _warm_processes as _warm_processes
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.metrics.model_free import model_free_warning
@@ -47,6 +48,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(scheduling, "scheduling")
+    config.pluginmanager.register(SharedFixtures())
 
 
 def pytest_collection_finish() -> None:
@@ -67,12 +69,15 @@ def _seed(name: str) -> None:
     np.random.seed(seed)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
-    """A fixture that several tests share draws the same whichever of them comes first."""
-    if fixturedef.scope != "function":
-        _seed(f"{fixturedef.baseid}::{fixturedef.argname}")
-    return (yield)
+class SharedFixtures:
+    """A plugin of its own: for fixtures of the session pytest does not call the hooks of this file."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Iterator[None]:
+        """A fixture that several tests share draws the same whichever of them comes first."""
+        if fixturedef.scope != "function":
+            _seed(f"{fixturedef.baseid}::{fixturedef.argname}")
+        return (yield)
 
 
 @pytest.fixture

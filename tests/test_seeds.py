@@ -3,6 +3,7 @@
 import hashlib
 import random
 from collections.abc import Callable
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -155,3 +156,14 @@ def test_isolated_contexts_nest() -> None:
         with isolated(0, "inner"):
             draw()
         assert (first, draw()) == undisturbed
+
+
+@pytest.fixture(scope="session")
+def drawn_for_a_session() -> tuple[float, float]:
+    return float(torch.rand(())), float(np.random.random())
+
+
+def test_what_a_fixture_of_the_session_draws_depends_on_no_other_test(drawn_for_a_session: tuple[float, float]) -> None:
+    seed = crc32(b"tests/test_seeds.py::drawn_for_a_session")
+    drawn = torch.rand((), generator=torch.Generator().manual_seed(seed)), np.random.RandomState(seed).random_sample()
+    assert drawn_for_a_session == drawn

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,7 +115,6 @@ class Shokri(DescribedByTask):
         )
         device = x_KNC.device  # the host's, where they fitted nowhere else
         task = shadows.signals.task
-        num_networks = task.num_networks(shadows.num_classes)
         takes_exponentials = self.takes_probabilities and task.outputs != "numbers"
         member_KN, scored_KN, network_N = (
             each.to(device) for each in (shadows.member_KN, shadows.scored_KN, task.network_of(shadows.label_N))
@@ -128,55 +127,41 @@ class Shokri(DescribedByTask):
         )
         held_out_FK = held_out_FK.to(device)
         mean_FC, std_FC = scales(x_KNC, scored_KN, ~held_out_FK, is_log=takes_exponentials)
-        folds, scale_K, available_F = [], [], []
-        for held_out_K, *scale in zip(held_out_FK, mean_FC, std_FC, strict=True):
-            usable_KN = scored_KN & ~held_out_K[:, None]
-            drawn = [
-                balanced(member_KN, usable_KN, network_N == c, self.max_vectors, engine.seed, self.name, c)
-                for c in range(num_networks)
-            ]
-            fold = {c: record_M for c, (record_M, _) in enumerate(drawn) if len(record_M)}
-            if not fold:
-                raise InputError(
-                    "No class has both members and non-members of shadow models, so attack=shokri has nothing to "
-                    "learn from; raise `shadow.count` or `dataset.train_size`."
-                )
-            folds.append(fold)
-            available_F.append(sum(available for _, available in drawn))
-            scale_K += [torch.stack(scale)] * len(fold)
-        mean_KC, std_KC = torch.stack(scale_K).unbind(1)
-        make_network = partial(
-            ScaledMLP,
-            vectors.input_shape,
-            2,
-            exponential=takes_exponentials,
-            hidden=self.hidden,
-            activation=self.activation,
-        )
+        num_networks = task.num_networks(shadows.num_classes)
+        folds = [
+            self._drawn(member_KN, scored_KN & ~held_out_K[:, None], network_N, num_networks, engine.seed)
+            for held_out_K in held_out_FK
+        ]
+        fold_K = [f for f, fold in enumerate(folds) for _ in fold.records]
+        network: dict[str, Any] = {
+            "exponential": takes_exponentials,
+            "hidden": self.hidden,
+            "activation": self.activation,
+        }
         networks = engine.run(
             TrainingJob(
                 seed=engine.seed,
                 role=f"attack/{self.name}",
-                make_network=make_network,
+                make_network=partial(ScaledMLP, vectors.input_shape, 2, **network),
                 population=vectors,
-                records_K=[record_M for fold in folds for record_M in fold.values()],
+                records_K=[record_M for fold in folds for record_M in fold.records.values()],
                 recipe=self.training,
-                models=[c for fold in folds for c in fold],  # seeded by class, whichever others have a network
-                buffers={"mean": mean_KC, "std": std_KC},
+                models=[c for fold in folds for c in fold.records],  # seeded by class, whichever others have a network
+                buffers={"mean": mean_FC[fold_K], "std": std_FC[fold_K]},
             )
         )
-        firsts = accumulate((len(fold) for fold in folds[:-1]), initial=0)
+        firsts = accumulate((len(fold.records) for fold in folds[:-1]), initial=0)
         fitted_F = [
             FittedShokri(
                 input=self.input,
                 networks=networks,
                 first=first,
-                classes=tuple(fold),
+                classes=tuple(fold.records),
                 num_classes=num_networks,
-                num_used=sum(map(len, fold.values())),
-                num_available=available,
+                num_used=sum(map(len, fold.records.values())),
+                num_available=fold.available,
             )
-            for first, fold, available in zip(firsts, folds, available_F, strict=True)
+            for first, fold in zip(firsts, folds, strict=True)
         ]
         for fitted in fitted_F:
             if bool(fitted.has_failed_J.all()):
@@ -185,6 +170,26 @@ class Shokri(DescribedByTask):
                     f"finite; lower `attack.{self.name}.training.optimizer.lr`."
                 )
         return fitted_F
+
+    def _drawn(self, member_KN: Tensor, usable_KN: Tensor, network_N: Tensor, num_networks: int, seed: int) -> "_Fold":
+        drawn = [
+            balanced(member_KN, usable_KN, network_N == c, self.max_vectors, seed, self.name, c)
+            for c in range(num_networks)
+        ]
+        records = {c: record_M for c, (record_M, _) in enumerate(drawn) if len(record_M)}
+        if not records:
+            raise InputError(
+                "No class has both members and non-members of shadow models, so attack=shokri has nothing to "
+                "learn from; raise `shadow.count` or `dataset.train_size`."
+            )
+        return _Fold(records, sum(available for _, available in drawn))
+
+
+class _Fold(NamedTuple):
+    """The vectors that each network of a fold learns from, and how many there were to draw from."""
+
+    records: dict[int, Tensor]
+    available: int
 
 
 class ScaledMLP(MLP):

@@ -200,21 +200,16 @@ def look_at(seen: Seen, *, epoch: int = 0, step: int = 0, seed: int = 0) -> Look
     )
 
 
-def most_exposed_class(score_N: Tensor, label_N: Tensor, is_member_N: Tensor) -> tuple[int, Figure] | None:
-    """The class whose lower limit of the AUC is the largest, and its AUC; limits hold for all classes at once.
-
-    Classes with fewer than five members or non-members are left out. None where all are.
-    """
-    return _most_exposed(score_N, _of_each(label_N), is_member_N)
-
-
 def _of_each(label_N: Tensor) -> Tensor:
     """Bool `[C, N]`: whether a record is of each class up to the largest."""
     return label_N == torch.arange(int(label_N.max()) + 1)[:, None]
 
 
 def _most_exposed(score_N: Tensor, of_SN: Tensor, is_member_N: Tensor) -> tuple[int, Figure] | None:
-    """As `most_exposed_class`, of any parts of the records."""
+    """The part whose lower limit of the AUC is the largest, and its AUC; limits hold for all parts at once.
+
+    Parts with fewer than five members or non-members are left out. None where all are.
+    """
     counts = [(of_SN & kind_N).sum(1) for kind_N in (is_member_N, ~is_member_N)]
     compared = torch.minimum(*counts).ge(FEWEST_OF_A_CLASS).nonzero().squeeze(1).tolist()
     found = []

@@ -24,6 +24,7 @@ def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, 
             matrix=defense_matrix(report),
             has_queries=any(v.queries_per_record for v in report.variants),
             remarks=_remarks(report),
+            bases=_bases(report),
         )
     )
 
@@ -35,6 +36,14 @@ def _remarks(report: ComparisonReport) -> dict[str, list[str]]:
         for remark in variant.remarks:
             remarks.setdefault(remark, []).append(variant.name)
     return remarks
+
+
+def _bases(report: ComparisonReport) -> dict[tuple[str, str], list[str]]:
+    """What the intervals of differences are for, and what pairs them, with the names of the variants."""
+    bases: dict[tuple[str, str], list[str]] = {}
+    for pair in report.differences:
+        bases.setdefault((pair.estimand, pair.pairing), []).append(pair.second)
+    return bases
 
 
 def index_page(comparisons: Sequence[tuple[str, ComparisonReport]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from mia_lightning.datasets.marks import Mark, Mask
 from mia_lightning.datasets.own.filling import room
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.recordings import SUFFIXES, Recording, decoded
+from mia_lightning.datasets.tables.labels import LabelColumns, Separator
 from mia_lightning.datasets.tables.reading import read_table
 from mia_lightning.datasets.tables.roles import listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter
@@ -49,7 +50,8 @@ def load_audio(
     path: PathLike,
     folder: Text | None = None,
     path_column: Name | None = None,
-    label_column: Name | None = None,
+    label_column: LabelColumns | None = None,
+    label_separator: Separator | None = None,
     id_column: Name | None = None,
     member_column: Name | None = None,
     group_column: Name | None = None,
@@ -76,7 +78,10 @@ def load_audio(
         folder: of class folders, the subfolder of `path`, such as `train`, to which reading is limited; of a table, the
             folder from which its paths start, by default that of the table.
         path_column: of the table, the path of a recording's file.
-        label_column: of the table; the sorted distinct values (numbers by value) name the classes.
+        label_column: of the table; the sorted distinct values (numbers by value) name the classes. Several columns are
+            the labels of `task=multilabel` or the numbers of `task=regression`, or one column holds lists of
+            labels (`load_table`).
+        label_separator: of a column of lists (`load_table`).
         id_column: of the table, what names a recording in reports and in a file of members; by default its path.
         member_column: of the table; 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: of the table, text or numbers; the distinct values name groups, such as speakers, for which
@@ -86,12 +91,12 @@ def load_audio(
         sample_rate: of the records, in Hz. A public constant, and so is `seconds`.
         seconds: of a record.
         name: of the data set, in reports; by default that of the folder, or of the file without its ending.
-        task: what a label is; by default a class. Under a regression it is the number in the column of a table.
+        task: what a label is; by default a class. Tasks without classes need a table.
 
     Raises:
         InputError: `path` is missing or damaged, a file is no recording, holds no samples or is in no class folder,
-            there are fewer than two classes, all recordings are silent, soundfile is not installed, or the task is none
-            of one column.
+            there are fewer than two classes, all recordings are silent, soundfile is not installed, or the labels are
+            none of the task.
     """
     samples = round(seconds * sample_rate)
     if not 1 <= samples < _MOST_SAMPLES:
@@ -100,13 +105,9 @@ def load_audio(
             f"one and fewer than {_MOST_SAMPLES}."
         )
     place = Path(path).expanduser().absolute()
-    columns = {
-        "label_column": label_column,
-        "id_column": id_column,
-        "member_column": member_column,
-        "group_column": group_column,
-    }
-    with _listed(place, folder, path_column, columns, delimiter, task) as (listing, read):
+    labels = {"label_column": label_column, "label_separator": label_separator}
+    columns = {"id_column": id_column, "member_column": member_column, "group_column": group_column}
+    with _listed(place, folder, path_column, labels, columns, delimiter, task) as (listing, read):
         x_N = room((len(listing.names), samples), torch.int16)
         recordings = _decoded_all(listing, read, x_N, sample_rate)
     of_recordings = _what_was_done(recordings, sample_rate, seconds)
@@ -128,7 +129,8 @@ def recording_names(
     path: PathLike,
     folder: str | None = None,
     path_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    label_separator: str | None = None,
     id_column: str | None = None,
     delimiter: str | None = None,
     task: Task | None = None,
@@ -139,9 +141,10 @@ def recording_names(
     Raises:
         InputError: as `load_audio`, as far as the names show it.
     """
-    columns = {"label_column": label_column, "id_column": id_column}
     place = Path(path).expanduser().absolute()
-    with _listed(place, folder, path_column, columns, delimiter, task) as (listing, _read):
+    labels = {"label_column": label_column, "label_separator": label_separator}
+    columns = {"id_column": id_column}
+    with _listed(place, folder, path_column, labels, columns, delimiter, task) as (listing, _read):
         return listing.names
 
 
@@ -153,15 +156,17 @@ def _listed(
     place: Path,
     folder: str | None,
     path_column: str | None,
+    labels: Mapping[str, Any],
     columns: Mapping[str, str | None],
     delimiter: str | None,
     task: Task | None,
 ) -> Iterator[tuple[Listing, Read]]:
     """Which recordings there are, and what reads the file of one."""
     if path_column is not None:
-        yield _of_table(place, folder, path_column, columns, delimiter, task)
+        yield _of_table(place, folder, path_column, labels, columns, delimiter, task)
         return
-    given = [f"dataset.{setting}" for setting, column in columns.items() if column is not None]
+    named = {**labels, **columns}
+    given = [f"dataset.{setting}" for setting, column in named.items() if column is not None]
     if given:
         raise InputError(
             f"`{given[0]}` is set, but not `dataset.path_column`: name the column of a table that holds the paths of "
@@ -186,14 +191,15 @@ def _of_table(
     place: Path,
     folder: str | None,
     path_column: str,
+    labels: Mapping[str, Any],
     columns: Mapping[str, str | None],
     delimiter: str | None,
     task: Task | None,
 ) -> tuple[Listing, Read]:
     table = read_table(place, delimiter=delimiter)
-    require(table, path_column=path_column, **columns)
-    label, group = columns["label_column"], columns.get("group_column")
-    if label is None:
+    require(table, path_column=path_column, label_column=labels["label_column"], **columns)
+    group = columns.get("group_column")
+    if labels["label_column"] is None:
         raise InputError(
             f"`dataset.label_column` is null; it must name the column of {table.place} that holds the labels."
         )
@@ -202,7 +208,7 @@ def _of_table(
         raise table.refusal(path_column, bool, "give each record the path of its file, or leave the record out")
     listing = listing_of_table(
         table,
-        label_column=label,
+        **labels,
         id_column=columns["id_column"],
         member_column=columns.get("member_column"),
         groupings=() if group is None else (group,),

@@ -6,15 +6,10 @@ import numpy as np
 
 from mia_lightning.datasets.doubts import about_identifiers, are_few, looks_like_identifier
 from mia_lightning.datasets.population import Population
-from mia_lightning.datasets.tables.roles import (
-    ColumnNames,
-    check_named,
-    dropped,
-    finite_numbers,
-    listing_of_table,
-    require,
-)
+from mia_lightning.datasets.tables.labels import LabelColumns, Separator
+from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter, Table
+from mia_lightning.datasets.tables.values import dropped, finite_numbers
 from mia_lightning.errors import DataNotThereError, InputError
 from mia_lightning.settings import checked
 from mia_lightning.settings.kinds import Name, PathLike
@@ -25,7 +20,8 @@ from mia_lightning.tasks.interface import LabelTask
 def load_csv(
     *,
     path: PathLike,
-    label_column: Name,
+    label_column: LabelColumns,
+    label_separator: Separator | None = None,
     member_column: Name | None = None,
     group_column: Name | None = None,
     weight_column: Name | None = None,
@@ -42,7 +38,8 @@ def load_csv(
         path: a file whose first line names the columns: UTF-8, or UTF-16 with a byte order mark, as it is or compressed
             (gzip, bzip2, xz, Zstandard, a zip file of one table).
         label_column: text or numbers; the sorted distinct values (numbers by value) name the classes. "1" and "1.0" are
-            one class. Of a regression, numbers.
+            one class. Of a regression, numbers. Or several columns, or one of lists (`load_table`).
+        label_separator: of a column of lists (`load_table`).
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers; the distinct values, sorted like labels, name groups for which leakage is
             reported, too.
@@ -77,6 +74,7 @@ def load_csv(
     listing = listing_of_table(
         table,
         label_column=label_column,
+        label_separator=label_separator,
         member_column=member_column,
         weight_column=weight_column,
         groupings=() if group_column is None else (group_column,),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.features import read_features
+from mia_lightning.datasets.tables.labels import LabelColumns, Separator
 from mia_lightning.datasets.tables.reading import read_table
 from mia_lightning.datasets.tables.roles import ColumnNames, check_named, listing_of_table, require
 from mia_lightning.datasets.tables.text import Delimiter
@@ -16,7 +17,8 @@ from mia_lightning.tasks.interface import LabelTask
 def load_table(
     *,
     path: PathLike,
-    label_column: Name,
+    label_column: LabelColumns,
+    label_separator: Separator | None = None,
     id_column: Name | None = None,
     member_column: Name | None = None,
     group_columns: ColumnNames | None = None,
@@ -43,7 +45,13 @@ def load_table(
         path: a parquet file; JSON lines (`.jsonl`, `.ndjson` or `.json`, one object a line); or a text as of
             `dataset=csv`, comma, semicolon, tab or bar between columns, decimal points or commas. Texts are UTF-8, or
             UTF-16 with a byte order mark, compressed or not.
-        label_column: text or numbers; the sorted distinct values (numbers by value) name the classes.
+        label_column: text or numbers; the sorted distinct values (numbers by value) name the classes. Of a regression,
+            numbers. A list of columns is one label each under `task=multilabel` (0 or 1, true or false, yes or no, or
+            any two values, of which the second, sorted, is the label), one number each under `task=regression`. One
+            column of lists holds all labels of `task=multilabel`: lists of JSON lines or parquet, or texts such as
+            `["a", "b"]`.
+        label_separator: of a column of lists as text without brackets, what stands between the labels of a record, such
+            as `;`; an empty cell is a record without labels.
         id_column: names each record in reports, and in a file of members; no feature.
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_columns: leakage is reported for each value of each of these columns, too; no features.
@@ -75,6 +83,7 @@ def load_table(
     listing = listing_of_table(
         table,
         label_column=label_column,
+        label_separator=label_separator,
         id_column=id_column,
         member_column=member_column,
         weight_column=weight_column,

@@ -17,6 +17,7 @@ from mia_lightning.datasets.listing import Listing
 from mia_lightning.datasets.marks import Mark
 from mia_lightning.datasets.population import Population
 from mia_lightning.datasets.tables.columns import Columns
+from mia_lightning.datasets.tables.labels import LabelColumns, Separator
 from mia_lightning.datasets.tables.packing import encoding_of
 from mia_lightning.datasets.tables.reading import read_table
 from mia_lightning.datasets.tables.roles import listing_of_table, require
@@ -60,7 +61,8 @@ def load_text(
     *,
     path: PathLike,
     text_column: Name = "text",
-    label_column: Name = "label",
+    label_column: LabelColumns = "label",
+    label_separator: Separator | None = None,
     member_column: Name | None = None,
     group_column: Name | None = None,
     id_column: Name | None = None,
@@ -87,6 +89,9 @@ def load_text(
         path: of the table or the folder.
         text_column: of a table.
         label_column: of a table: text or numbers; the sorted distinct values (numbers by value) name the classes.
+            Several columns are the labels of `task=multilabel` or the numbers of `task=regression`, or one column holds
+            lists of labels (`load_table`).
+        label_separator: of a column of lists (`load_table`).
         member_column: 0, 1, true, false, yes or no: the records that a given target was trained on.
         group_column: text or numbers, such as the author of a text: groups for which leakage is reported, too.
         id_column: distinct names of the records, by which the report and a file of members name them.
@@ -100,15 +105,20 @@ def load_text(
         max_tokens: of a record: shorter texts are padded, longer ones cut, which is remarked.
         empty: what to do with texts without a token: refuse them, or leave them out, which is remarked.
         name: of the data set, in reports; by default that of the file without its ending, or of the folder.
-        task: what a label is; by default a class. Under a regression it is the number in the column of a table.
+        task: what a label is; by default a class. Tasks without classes need a table.
 
     Raises:
         InputError: the files are absent, empty, ragged, of another form or encoding, a column is unknown, a label is
-            missing, all records are of one class, a text has no token, the tokenizer does not fit, or the task is none
-            of one column.
+            missing, all records are of one class, a text has no token, the tokenizer does not fit, or the labels are
+            none of the task.
     """
     place = Path(path).expanduser().absolute()
-    columns = {"member_column": member_column, "group_column": group_column, "id_column": id_column}
+    columns = {
+        "label_separator": label_separator,
+        "member_column": member_column,
+        "group_column": group_column,
+        "id_column": id_column,
+    }
     if place.is_dir():
         _refuse_given(columns, f"'{place}' is a folder", "leave it out, or set dataset.path to a table")
         check_has_classes(task, place, "set dataset.path to a table, and dataset.label_column to its column of labels")
@@ -153,8 +163,9 @@ def _refuse_given(settings: Mapping[str, str | None], what: str, mend: str) -> N
 def _of_table(
     table: Columns,
     text_column: str,
-    label_column: str,
+    label_column: str | Sequence[str],
     task: Task | None,
+    label_separator: str | None,
     member_column: str | None,
     group_column: str | None,
     id_column: str | None,
@@ -170,6 +181,7 @@ def _of_table(
     listing = listing_of_table(
         table,
         label_column=label_column,
+        label_separator=label_separator,
         id_column=id_column,
         member_column=member_column,
         groupings=() if group_column is None else (group_column,),

@@ -19,11 +19,13 @@ class StopEarly:
     Attributes:
         patience: epochs without a fall, at least 1.
         min_delta: by how much the loss must fall to count, at least 0, in nats.
+        holds_out: it needs records that no model trains on.
         max_gap: a model stops as well when its loss on the held-out records is above that on its training records, of
             the epoch, by more than this, at least 0, in nats; None for any gap.
     """
 
     name: ClassVar[str] = "early_stopping"
+    holds_out: ClassVar[bool] = True
 
     patience: AtLeast1 = 5
     min_delta: NotNegative = 0.0

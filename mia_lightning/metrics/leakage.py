@@ -1,4 +1,4 @@
-"""The figures of an attack against one target, over all records and for each class."""
+"""The figures of an attack against one target, over all records or a group of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,6 @@ from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.operating_point import PRIORS, operating_point_figures, recall_figure
 from mia_lightning.metrics.ranking import RECALLS, ranking_figures
 from mia_lightning.metrics.roc import checked_scores, roc
-from mia_lightning.metrics.target_accuracy import check_labels
 
 MAX_FPRS = (0.01, 0.001, 0.0001)
 
@@ -74,36 +73,6 @@ def attack_figures(
         curve = roc(score_N, is_member_N)
         figures |= ranking_figures(curve, max_fprs, bootstrap=bootstrap, intervals=intervals)
     return Figures(num_members=n1, num_nonmembers=n0, base_rate=n1 / n if n else None, **figures)
-
-
-def per_class_figures(
-    score_N: Tensor,
-    is_flagged_N: Tensor,
-    is_member_N: Tensor,
-    label_N: Tensor,
-    num_classes: int,
-    *,
-    max_fprs: Sequence[float] = MAX_FPRS,
-) -> list[Figures]:
-    """`attack_figures` of the records of each class, in the order of the classes, with intervals in closed form.
-
-    Args:
-        score_N, is_flagged_N, is_member_N, max_fprs: as for `attack_figures`.
-        label_N: int64 true classes in [0, num_classes).
-        num_classes: length of the result; a class without records has null figures.
-
-    Raises:
-        InputError: labels of another shape, dtype or range, or as for `attack_figures`.
-    """
-    score_N = _checked(score_N, is_flagged_N, is_member_N)
-    check_labels(label_N, len(score_N), num_classes)
-    order_N = label_N.argsort(stable=True)
-    ends: list[int] = torch.bincount(label_N, minlength=num_classes).cumsum(0).tolist()
-    columns = [column_N[order_N] for column_N in (score_N, is_flagged_N, is_member_N)]
-    return [
-        attack_figures(*(column_N[start:end] for column_N in columns), max_fprs=max_fprs)
-        for start, end in zip([0, *ends], ends, strict=False)
-    ]
 
 
 def _checked(score_N: Tensor, is_flagged_N: Tensor, is_member_N: Tensor) -> Tensor:

@@ -208,20 +208,6 @@ def correct_guesses(score_N: Tensor, is_member_N: Tensor, *, guesses_in: int, gu
     return int(is_member_N[:guesses_in].sum()) + int((~is_member_N[N - guesses_out :]).sum())
 
 
-def check_one_run(membership: Membership) -> None:
-    """Refuse a plan under which the canaries are not in by independent fair coins.
-
-    Raises:
-        InputError: the plan is not `bernoulli`: of exact halves, and of subsets of an exact size, what is known of some
-            records says something about the others.
-    """
-    if not membership.has_coins:
-        raise InputError(
-            f"A privacy bound from one run needs canaries that are in by independent fair coins, and "
-            f"membership={membership.plan_name} draws sets of a fixed size; use membership=bernoulli."
-        )
-
-
 def check_trials(membership: Membership, delta: float, *, num_attacks: int = 1, confidence: float = CONFIDENCE) -> None:
     """Refuse trials so few that not even an attack without a mistake would rule out any ε.
 

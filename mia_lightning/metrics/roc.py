@@ -81,7 +81,12 @@ class Roc:
 
     @property
     def precision_recall(self) -> PrecisionRecall:
-        """The precision/recall curve at the same thresholds."""
+        """Precision and recall at every threshold, from nothing flagged to everything flagged.
+
+        >>> curve = roc(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([True, True, False])).precision_recall
+        >>> [round(value, 3) for value in curve.precision_F.tolist()], curve.recall_F.tolist()
+        ([1.0, 1.0, 0.667], [0.0, 0.5, 1.0])
+        """
         flagged_F = self.true_positives_F + self.false_positives_F
         precision_F = self.true_positives_F.double() / flagged_F.clamp(min=1)
         precision_F[0] = 1.0
@@ -89,7 +94,13 @@ class Roc:
 
     @property
     def average_precision(self) -> float:
-        """Area under the precision/recall curve as a step function (see `average_precision`)."""
+        """Area under the precision/recall curve as a step function: Σ (recall_f − recall_{f−1}) precision_f.
+
+        In (0, 1]; chance is the share of members. Equals scikit-learn's `average_precision_score`.
+
+        >>> roc(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([True, False, False, True])).average_precision
+        0.75
+        """
         precision_F = self.precision_recall.precision_F
         share = float((self.true_positives_F.diff() * precision_F[1:]).sum()) / self.num_members
         return min(share, 1.0)  # the sum of a perfect separation may round above 1
@@ -164,31 +175,6 @@ def auc(score_N: Tensor, is_member_N: Tensor) -> float:
     0.875
     """
     return roc(score_N, is_member_N).auc
-
-
-def precision_recall_curve(score_N: Tensor, is_member_N: Tensor) -> PrecisionRecall:
-    """Precision and recall at every threshold, from nothing flagged to everything flagged.
-
-    Args and errors as for `roc`.
-
-    >>> curve = precision_recall_curve(torch.tensor([3.0, 1.0, 1.0]), torch.tensor([True, True, False]))
-    >>> [round(value, 3) for value in curve.precision_F.tolist()], curve.recall_F.tolist()
-    ([1.0, 1.0, 0.667], [0.0, 0.5, 1.0])
-    """
-    return roc(score_N, is_member_N).precision_recall
-
-
-def average_precision(score_N: Tensor, is_member_N: Tensor) -> float:
-    """Area under the precision/recall curve as a step function: Σ (recall_f − recall_{f−1}) precision_f.
-
-    In (0, 1]; chance is the share of members. Equals scikit-learn's `average_precision_score`.
-
-    Args and errors as for `roc`.
-
-    >>> average_precision(torch.tensor([3.0, 2.0, 1.0, 0.0]), torch.tensor([True, False, False, True]))
-    0.75
-    """
-    return roc(score_N, is_member_N).average_precision
 
 
 def tpr_at_fpr(score_N: Tensor, is_member_N: Tensor, *, max_fpr: float) -> TprAtFpr:

@@ -31,11 +31,6 @@ class TargetAccuracy:
         """Train accuracy − test accuracy, in [-1, 1]."""
         return self.train_accuracy - self.test_accuracy
 
-    @property
-    def generalization_gap_C(self) -> Tensor:
-        """Train accuracy − test accuracy of each class, float64; NaN where either is."""
-        return self.train_accuracy_C - self.test_accuracy_C
-
 
 def accuracy_by_membership(
     log_probability_NC: Tensor, label_N: Tensor, member_N: Tensor, nonmember_N: Tensor, num_classes: int

@@ -47,7 +47,7 @@ class Remedy:
     @property
     def holds_out(self) -> bool:
         """Whether it needs records that are held out from training."""
-        return any(isinstance(each, StopEarly) for each in self.strengths)
+        return any(getattr(each, "holds_out", False) for each in self.strengths)
 
 
 def _remedy(*strengths: Defense) -> Remedy:

@@ -103,8 +103,7 @@ class _Series:
 
         def all_of(observation: Observation) -> tuple[Way, Results]:
             found = way_of(observation)
-            if folder is not None:
-                self.warnings.extend(attack_observed(observation, audit).warnings)
+            self.warnings.extend(attack_observed(observation, audit).warnings)
             return found, {
                 remedy.name: [(each, _answered(observation, audit, each)) for each in remedy.strengths]
                 for remedy in self._tried.remedies

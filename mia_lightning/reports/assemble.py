@@ -35,7 +35,7 @@ from mia_lightning.reports.schema import (
     TaskSection,
 )
 from mia_lightning.reports.scores import Scores, TrainingCurves
-from mia_lightning.reports.sections.duplicates import find_duplicates
+from mia_lightning.reports.sections.duplicates import DuplicateFindings, find_duplicates
 from mia_lightning.reports.sections.endpoint import endpoint_section, unsteady
 from mia_lightning.reports.sections.knowledge import knowledge_sections
 from mia_lightning.reports.sections.models import groups_of, shadow_section, target_section
@@ -73,8 +73,6 @@ def assemble(
     engine, whole = observation.engine, observation.population.to("cpu")
     population = whole.part(observation.target_columns)
     membership = observation.membership.columns(observation.target_columns)
-    nonmember_TN = membership.nonmember_KN[membership.targets]
-    member_TN = membership.member_KN[membership.targets] & membership.scored_KN[membership.targets]
     duplicates = find_duplicates(
         observation.membership, observation.population, outcomes, num_real=observation.num_real, seed=engine.seed
     )
@@ -87,40 +85,16 @@ def assemble(
         *duplicates.warnings,
     ]
     target = target_section(population, membership, observation.targets, target_signals)
-    target = target.model_copy(update={"trains_itself": observation.trains_itself})
-    mend = "Train for more epochs, or change `training.optimizer.lr` or `model`"
-    if observation.targets.structures:
-        mend = "Change the estimator or its parameters"
-    is_ours = observation.targets.trained_by == "run"
-    idle = _learnt_nothing(target, population.task, mend) if is_ours else None
+    how = {"trains_itself": observation.trains_itself, "private_training": observation.private_training}
+    target = target.model_copy(update=how)
+    idle = _idle(observation, target)
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),
         task=TaskSection.of(population.task),
         trust=trust,
         run=_run_section(engine, observation.audit.config),
-        dataset=DatasetSection(
-            name=population.name,
-            num_records=len(population),
-            num_classes=len(population.strata.names),
-            class_names=population.strata.names,
-            values=() if population.task.has_classes else population.class_names,
-            input_shape=population.input_shape,
-            form=None if population.form is None else FieldSection.of_all(population.form.fields),
-            fingerprint=population.fingerprint(),
-            sets=()
-            if population.origin is None
-            else tuple(SetSection(**vars(each)) for each in population.origin.parts),
-        ),
-        membership=MembershipSection(
-            plan=membership.plan_name,
-            num_members=int(member_TN[0].sum()),
-            num_nonmembers=int(nonmember_TN[0].sum()),
-            shadow_train_size=int(observation.membership.member_KN[membership.shadows][0].sum()),
-            num_validation=len(membership.validation_N),
-            duplicates_across_boundary=duplicates.count,
-            near_duplicates_across_boundary=duplicates.near_count,
-            num_compared_for_near_duplicates=duplicates.num_compared,
-        ),
+        dataset=_dataset_section(population),
+        membership=_membership_section(observation, membership, duplicates),
         target=target,
         shadow=shadow_section(observation, whole),
         defense=defense,
@@ -134,8 +108,8 @@ def assemble(
             )
             for outcome in outcomes
         ),
-        warnings=(*warnings, *([] if idle is None else [idle])),
-        broken=(*engine.stages.broken, *([] if idle is None else [idle])),
+        warnings=(*warnings, *idle),
+        broken=(*engine.stages.broken, *idle),
         notes=tuple(engine.stages.notes),
         scores=_scores(outcomes, population, membership),
         record_names=population.record_names,
@@ -146,6 +120,36 @@ def assemble(
     knowledge = knowledge_sections(knowledge_pairs(report), outcomes, membership)
     return report.model_copy(
         update={"pictures": drawn, "headline": headline(report).replace("\u00a0", " "), "knowledge": knowledge}
+    )
+
+
+def _dataset_section(population: Population) -> DatasetSection:
+    strata, form, origin = population.strata, population.form, population.origin
+    return DatasetSection(
+        name=population.name,
+        num_records=len(population),
+        num_classes=len(strata.names),
+        class_names=strata.names,
+        values=() if population.task.has_classes else population.class_names,
+        input_shape=population.input_shape,
+        form=None if form is None else FieldSection.of_all(form.fields),
+        fingerprint=population.fingerprint(),
+        sets=() if origin is None else tuple(SetSection(**vars(each)) for each in origin.parts),
+    )
+
+
+def _membership_section(
+    observation: Observation, membership: Membership, duplicates: DuplicateFindings
+) -> MembershipSection:
+    return MembershipSection(
+        plan=membership.plan_name,
+        num_members=int((membership.member_KN[0] & membership.scored_KN[0]).sum()),
+        num_nonmembers=int(membership.nonmember_KN[0].sum()),
+        shadow_train_size=int(observation.membership.member_KN[membership.shadows][0].sum()),
+        num_validation=len(membership.validation_N),
+        duplicates_across_boundary=duplicates.count,
+        near_duplicates_across_boundary=duplicates.near_count,
+        num_compared_for_near_duplicates=duplicates.num_compared,
     )
 
 
@@ -182,6 +186,16 @@ def _run_section(engine: Engine, config: Mapping[str, Any]) -> RunSection:
         store={role: ReuseSection.of(reuse) for role, reuse in engine.reused.items()},
         peak_memory=peak_memory(engine.device),
     )
+
+
+def _idle(observation: Observation, target: TargetSection) -> list[str]:
+    """The warning about targets that this run has trained and that have learnt nothing, if they have not."""
+    targets = observation.targets
+    mend = "Train for more epochs, or change `training.optimizer.lr` or `model`"
+    if targets.structures:
+        mend = "Change the estimator or its parameters"
+    idle = _learnt_nothing(target, observation.population.task, mend) if targets.trained_by == "run" else None
+    return [] if idle is None else [idle]
 
 
 def _learnt_nothing(target: TargetSection, task: Task, mend: str) -> str | None:

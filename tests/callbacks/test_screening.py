@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mia_lightning.callbacks.look import FEWEST_OF_A_CLASS, look_at, most_exposed_class, of_classes
+from mia_lightning.callbacks.look import FEWEST_OF_A_CLASS, look_at, of_classes
 from mia_lightning.callbacks.screening import lt_iqr, screening
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.intervals.areas import auc_interval
@@ -50,19 +50,20 @@ def test_the_most_exposed_class_is_that_of_the_largest_lower_limit() -> None:
     score_N = torch.randn(len(label_N), generator=draws) + is_member_N * (label_N == 1) * 0.8
     score_N = torch.where((label_N == 2) & is_member_N, score_N + 1.2, score_N)  # a larger AUC of few records
     score_N = torch.where((label_N == 3) & is_member_N, score_N + 50, score_N)  # with too few to be compared
-    found = most_exposed_class(score_N, label_N, is_member_N)
-    assert found is not None
+    is_correct_N = torch.ones_like(is_member_N)
+    found = look_at(of_classes(score_N, is_correct_N, label_N, is_member_N))
     lows, areas = [], []
     for label in range(3):
         curve = roc(score_N[label_N == label], is_member_N[label_N == label])
         lows.append(auc_interval(curve, tail=TAIL / 3).low)
         areas.append(curve.auc)
     assert int(np.argmax(areas)) == 2
-    assert found[0] == int(np.argmax(lows)) == 1
-    assert (found[1].value, found[1].low) == (areas[1], lows[1])
+    assert found.exposed_class == int(np.argmax(lows)) == 1
+    assert (found.exposed_auc, found.exposed_low) == (areas[1], lows[1])
     few = label_N == 3
     assert int((few & is_member_N).sum()) < FEWEST_OF_A_CLASS
-    assert most_exposed_class(score_N[few], label_N[few], is_member_N[few]) is None
+    of_few = look_at(of_classes(score_N[few], is_correct_N[few], label_N[few], is_member_N[few]))
+    assert (of_few.exposed_class, of_few.exposed_auc) == (None, None)
 
 
 def test_a_look_at_losses_that_are_not_numbers_has_a_reason_and_no_figures() -> None:

@@ -373,6 +373,18 @@ def test_an_experiment_has_the_differences_from_its_first_variant(
     assert f"{-auc.value:+.3f}".replace("-", "−") in page
     assert "leaks less" in page
     assert "Against strong" not in comparison_page(compare(variants, [], **texts, seconds=1.0), {})
+    assert f"{pair.pairing.capitalize()}. Verdicts" in page
+    alike, apart = (
+        pair.model_copy(update=update)
+        for update in ({"second": "b"}, {"second": "c", "estimand": "recipes", "pairing": "unpaired"})
+    )
+    page = comparison_page(compare(variants, [], **texts, seconds=1.0, differences=[pair, alike, apart]), {})
+    for names, estimand, pairing in (
+        ("weak, b", "these trained models on other records", pair.pairing),
+        ("c", "new trainings of both", "unpaired"),
+    ):
+        assert f"<li>{names}: 95&nbsp;% intervals for {estimand}; {pairing}.</li>" in page
+    assert page.count(pair.pairing) + page.count(pair.pairing.capitalize()) == 1
 
 
 def test_findings_of_an_experiment_are_paired_over_the_records_that_variants_share(

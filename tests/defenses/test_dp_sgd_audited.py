@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from clipped_gradients import linear
+from torch import Tensor
 from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
@@ -16,7 +17,6 @@ from mia_lightning.defenses.private_gradients import PrivateGradients
 from mia_lightning.membership import Wanted
 from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.metrics.privacy_bounds import (
-    check_one_run,
     correct_guesses,
     largest_certifiable_epsilon,
     multi_run_epsilon,
@@ -34,13 +34,6 @@ TRIALS = 2400  # half with the canary, half without
 DEFENSE = DPSGD(noise_multiplier=2.8, num_records=OTHERS, delta=1e-5)
 # At q = 1 no sampling helps the mechanism; steps so small that the canary's gradient stays what it is at first.
 RECIPE = Recipe(epochs=4, batches_per_epoch=1, optimizer=partial(torch.optim.SGD, lr=0.01))
-
-
-def linear(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    layer = nn.Linear(input_shape[0], num_classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 @pytest.fixture
@@ -147,7 +140,6 @@ def directions() -> Population:
 
 def shown_by_one_run(population: Population, defense: DPSGD, *, seed: int) -> float:
     plan = Bernoulli(canaries=CANARIES).fill(population, Wanted(num_targets=1, num_shadows=0, seed=seed))
-    check_one_run(plan)
     make = bind_shapes(linear, population.input_shape, population.num_classes)
     engine = Engine(seed=seed, settings=TrainerSettings(accelerator="cpu"))
     trained = train_with(engine, make, population, plan.records_of(plan.targets), defense.adapt(RECIPE), role="target")

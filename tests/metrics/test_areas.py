@@ -17,7 +17,7 @@ from mia_lightning.metrics.intervals.areas import (
     delong,
     separated_average_precision,
 )
-from mia_lightning.metrics.roc import average_precision, roc
+from mia_lightning.metrics.roc import roc
 
 
 def sample(n1: int, n0: int, shift: float, seed: int = 0, digits: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,12 +89,12 @@ def test_the_bound_of_average_precision_is_that_of_the_worst_ranking(n1: int, n0
     above = round(50 * mistaken)  # of fifty times as many records
     is_member_N = torch.cat([torch.zeros(above), torch.ones(50 * n1), torch.zeros(50 * n0 - above)]).bool()
     score_N = -torch.arange(50.0 * (n1 + n0), dtype=torch.float64)
-    worst = average_precision(score_N, is_member_N)
+    worst = roc(score_N, is_member_N).average_precision
     assert low == pytest.approx(worst, abs=2e-4)
     # The same number of misplaced pairs, by twice as many non-members in the middle of the members.
     half = 25 * n1
     middle = torch.cat([torch.ones(half), torch.zeros(2 * above), torch.ones(half), torch.zeros(50 * n0 - 2 * above)])
-    assert average_precision(score_N, middle.bool()) > worst
+    assert roc(score_N, middle.bool()).average_precision > worst
 
 
 def test_the_area_of_a_large_population_costs_no_square() -> None:

@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.figures import Figure, Figures
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
-from mia_lightning.metrics.leakage import attack_figures, per_class_figures
+from mia_lightning.metrics.leakage import attack_figures
 from mia_lightning.metrics.over_targets import mean_figures
 from mia_lightning.metrics.roc import tpr_at_fpr
 from mia_lightning.seeds import generator
@@ -192,22 +192,6 @@ def test_infinite_scores_are_allowed():
     assert figures.auc.value == 1.0
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 200), st.integers(1, 8), st.integers(0, 1000))
-def test_per_class_equals_filter_and_call(num_records, num_classes, seed):
-    random = generator(seed, "classes")
-    label_N = torch.randint(num_classes, (num_records,), generator=random)
-    is_member_N = torch.rand(num_records, generator=random) < 0.4
-    score_N = torch.randint(-4, 5, (num_records,), generator=random).double() + is_member_N
-    is_flagged_N = score_N > 1
-    columns = (score_N, is_flagged_N, is_member_N)
-    found = per_class_figures(*columns, label_N, num_classes, max_fprs=(0.1, 0.01))
-    assert len(found) == num_classes
-    for c, figures in enumerate(found):
-        expected = attack_figures(*(column_N[label_N == c] for column_N in columns), max_fprs=(0.1, 0.01))
-        assert figures == expected
-
-
 def test_mean_of_one_target_is_that_target():
     figures = attack_figures(*group(20, 200))
     assert mean_figures([figures]) is figures
@@ -302,18 +286,10 @@ def test_a_rate_given_twice_is_refused():
         ({"is_flagged_N": torch.tensor([1, 0])}, "`is_flagged_N` has shape .* torch.int64"),
         ({"is_flagged_N": torch.tensor([True])}, "`is_flagged_N` has shape"),
         ({"is_member_N": torch.tensor([1, 0])}, "`is_member_N` has dtype"),
-        ({"label_N": torch.tensor([0, 2])}, r"must lie in \[0, 1\]"),
-        ({"label_N": torch.tensor([-1, 0])}, "`label_N` runs from -1 to 0"),
-        ({"label_N": torch.tensor([0.0, 1.0])}, "torch.float32"),
-        ({"label_N": torch.tensor([0])}, r"`label_N` has shape \(1,\)"),
     ],
 )
 def test_refusals_of_figures(change, message):
     both = torch.tensor([True, False])
     arguments = {"score_N": torch.zeros(2), "is_flagged_N": both, "is_member_N": both} | change
-    label_N = arguments.pop("label_N", torch.zeros(len(arguments["score_N"]), dtype=torch.int64))
     with pytest.raises(InputError, match=message):
-        per_class_figures(**arguments, label_N=label_N, num_classes=2)
-    if "label_N" not in change:
-        with pytest.raises(InputError, match=message):
-            attack_figures(**arguments)
+        attack_figures(**arguments)

@@ -15,7 +15,7 @@ from mia_lightning.metrics.intervals.bootstrap import (
     tpr_at_fpr_draws,
 )
 from mia_lightning.metrics.intervals.order_statistics import CONSERVATIVE
-from mia_lightning.metrics.roc import average_precision, roc, tpr_at_fpr
+from mia_lightning.metrics.roc import roc, tpr_at_fpr
 from mia_lightning.seeds import generator
 
 REPLICATES = 4000
@@ -82,7 +82,7 @@ def test_precision_at_recall_of_redrawn_records(recall: float, digits: int) -> N
 def test_average_precision_of_redrawn_records(digits: int) -> None:
     score_N, is_member_N = sample(60, 90, digits)
     ours = average_precision_draws(roc(score_N, is_member_N), REPLICATES, generator(0, "test"))
-    assert_same_law(ours, redrawn(score_N, is_member_N, average_precision))
+    assert_same_law(ours, redrawn(score_N, is_member_N, lambda *each: roc(*each).average_precision))
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_many_scores_are_redrawn_in_groups() -> None:
     curve = roc(score_N, is_member_N)
     assert len(curve.threshold_F) > MAX_GROUPS
     ours = average_precision_draws(curve, REPLICATES, generator(0, "test"))
-    slow = redrawn(score_N, is_member_N, average_precision, 1000)
+    slow = redrawn(score_N, is_member_N, lambda *each: roc(*each).average_precision, 1000)
     assert float(ours.std()) == pytest.approx(slow.std(), rel=0.12)
     assert float(ours.mean()) == pytest.approx(curve.average_precision, abs=slow.std())
 

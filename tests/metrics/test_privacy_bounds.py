@@ -16,9 +16,7 @@ from scipy.stats import binom, binomtest
 from mia_lightning.datasets.population import Population
 from mia_lightning.errors import InputError
 from mia_lightning.membership import Halves, Membership, OneCanary, Wanted
-from mia_lightning.membership.bernoulli import Bernoulli
 from mia_lightning.metrics.privacy_bounds import (
-    check_one_run,
     check_trials,
     correct_guesses,
     largest_certifiable_epsilon,
@@ -318,17 +316,6 @@ def test_correct_guesses_against_a_plain_count() -> None:
 def test_ties_are_guessed_without_looking_at_the_coins() -> None:
     is_member_N = torch.arange(400) % 2 == 0
     assert correct_guesses(torch.zeros(400), is_member_N, guesses_in=100, guesses_out=100) == 100
-
-
-@pytest.mark.parametrize("plan", [Halves(), Bernoulli(canaries=5)])
-def test_only_independent_coins_make_a_one_run_bound(plan: Halves | Bernoulli) -> None:
-    population = Population(name="plain", x_N=torch.zeros(20, 1), label_N=torch.arange(20) % 2, class_names=("a", "b"))
-    filled = plan.fill(population, Wanted(num_targets=1, num_shadows=2, seed=0))
-    if isinstance(plan, Bernoulli):
-        check_one_run(filled)
-    else:
-        with pytest.raises(InputError, match="membership=halves draws sets of a fixed size; use membership=bernoulli"):
-            check_one_run(filled)
 
 
 # --- bad input -------------------------------------------------------------------------------------------

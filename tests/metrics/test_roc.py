@@ -13,13 +13,7 @@ from sklearn import metrics as sklearn_metrics
 from mia_lightning.errors import InputError
 from mia_lightning.metrics.intervals.bootstrap import Bootstrap
 from mia_lightning.metrics.leakage import attack_figures
-from mia_lightning.metrics.roc import (
-    auc,
-    average_precision,
-    precision_recall_curve,
-    roc,
-    tpr_at_fpr,
-)
+from mia_lightning.metrics.roc import auc, roc, tpr_at_fpr
 from mia_lightning.seeds import generator
 
 quick = settings(deadline=None, max_examples=150)
@@ -61,7 +55,7 @@ def test_areas_equal_sklearn(case):
     truth, score = is_member_N.numpy(), score_N.numpy()
     assert auc(score_N, is_member_N) == pytest.approx(sklearn_metrics.roc_auc_score(truth, score), abs=1e-12)
     expected = sklearn_metrics.average_precision_score(truth, score)
-    assert average_precision(score_N, is_member_N) == pytest.approx(expected, abs=1e-12)
+    assert roc(score_N, is_member_N).average_precision == pytest.approx(expected, abs=1e-12)
 
 
 @quick
@@ -69,7 +63,7 @@ def test_areas_equal_sklearn(case):
 def test_precision_recall_equals_sklearn(case):
     score_N, is_member_N = case
     precision, recall, threshold = sklearn_metrics.precision_recall_curve(is_member_N.numpy(), score_N.numpy())
-    curve = precision_recall_curve(score_N, is_member_N)
+    curve = roc(score_N, is_member_N).precision_recall
     # scikit-learn's order is ascending, and its point at recall 0 has no threshold.
     np.testing.assert_allclose(curve.precision_F.flip(0).numpy(), precision, atol=1e-15)
     np.testing.assert_array_equal(curve.recall_F.flip(0).numpy(), recall)
@@ -145,7 +139,7 @@ def test_constant_scores_are_at_chance(value):
     score_N = torch.full((30,), value)
     is_member_N = torch.arange(30) < 11
     assert auc(score_N, is_member_N) == 0.5
-    assert average_precision(score_N, is_member_N) == pytest.approx(11 / 30)
+    assert roc(score_N, is_member_N).average_precision == pytest.approx(11 / 30)
     assert tpr_at_fpr(score_N, is_member_N, max_fpr=0.99).tpr == 0.0
     assert tpr_at_fpr(score_N, is_member_N, max_fpr=1.0).tpr == 1.0
 
@@ -244,7 +238,7 @@ GOOD = torch.tensor([0.5, 0.1, 0.3])
 BOTH = torch.tensor([True, False, True])
 
 
-@pytest.mark.parametrize("function", [roc, auc, average_precision, precision_recall_curve])
+@pytest.mark.parametrize("function", [roc, auc])
 @pytest.mark.parametrize(
     ("score_N", "is_member_N", "message"),
     [

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from quick import quick_audit
@@ -103,6 +104,16 @@ def test_files_hold_what_was_found(folder: Path, report: mia.RemedyReport) -> No
     assert len(rows) == 2 + sum(len(each.strengths) for each in report.remedies)
     assert headline(report) in page
     render_remedies(report)
+
+
+@pytest.mark.slow
+def test_warnings_are_the_same_without_a_folder(tmp_path: Path) -> None:
+    twice = {"data": np.concatenate([X[:300], X[:300]]), "label": np.concatenate([LABEL[:300], LABEL[:300]])}
+    whole, alone = (
+        mia.try_remedies(replace(audit(output=output), **twice), remedies=["rounding"]) for output in (tmp_path, None)
+    )
+    assert alone.warnings == whole.warnings == mia.read_report(tmp_path / "nothing").warnings
+    assert ["of 50 members" in each for each in alone.warnings] == [True]
 
 
 def test_a_damaged_or_absent_file_is_refused(tmp_path: Path) -> None:

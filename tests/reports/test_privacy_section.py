@@ -33,9 +33,12 @@ def test_without_guarantee_and_canaries_there_is_no_section(blobs: Population) -
     )
 
 
-def test_a_guarantee_is_that_of_the_accountant(blobs: Population) -> None:
+@pytest.mark.parametrize("plan", [mia.Disjoint(train_size=20), mia.Halves(train_size=20)])
+def test_a_guarantee_is_that_of_the_accountant_and_only_coins_bound_it_from_below(
+    plan: mia.Plan, blobs: Population
+) -> None:
     defense = mia.DPSGD(noise_multiplier=1.5)
-    settings = quick_audit(membership=mia.Disjoint(train_size=20), shadow=mia.Real(count=2), defenses=[defense])
+    settings = quick_audit(membership=plan, shadow=mia.Real(count=6), defenses=[defense])
     report = mia.audit(blobs, **settings)
     expected = defense.guarantee(settings["training"], 20)  # type: ignore[arg-type]
     assert report.privacy is not None

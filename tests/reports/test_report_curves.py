@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mia_lightning.metrics.roc import precision_recall_curve, roc
+from mia_lightning.metrics.roc import roc
 from mia_lightning.reports.curves import (
     attack_curves,
     bands,
@@ -35,7 +35,7 @@ def test_roc_is_that_of_the_metrics(report: AuditReport) -> None:
 
 def test_every_point_is_a_point_of_the_metrics_curve(report: AuditReport) -> None:
     curve = attack_curves(report.scores, "shokri").overall
-    exact = precision_recall_curve(*_rows(report, "shokri"))
+    exact = roc(*_rows(report, "shokri")).precision_recall
     known = set(zip(exact.recall_F.tolist(), exact.precision_F.tolist(), strict=True))
 
     assert set(zip(curve.recall.tolist(), curve.precision.tolist(), strict=True)) <= known

@@ -1,55 +1,26 @@
 """Whole audits of estimators, against closed forms and a plain attack that knows scikit-learn alone."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from estimator_audits import areas, noise, of, settings
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.compose import make_column_transformer
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
 from sklearn.tree import DecisionTreeClassifier
 
 import mia_lightning as mia
-from mia_lightning.datasets.form import Field, Form
 from mia_lightning.errors import InputError
 from mia_lightning.reports.sections.structure import structure_sentences
 from mia_lightning.training.estimators.frames import Layout
 from mia_lightning.training.estimators.making import ready
-
-
-def noise(N: int = 240, C: int = 2, F: int = 4, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Records whose labels can only be learnt by heart."""
-    draw = np.random.default_rng(seed)
-    return draw.normal(size=(N, F)).astype(np.float32), draw.integers(0, C, N)
-
-
-def settings(**changed: Any) -> dict[str, Any]:
-    return {
-        "membership": mia.Halves(),
-        "shadow": mia.Real(count=8),
-        "attacks": [mia.Loss(), mia.Lira()],
-        **changed,
-    }
-
-
-def of(make: Any, **how: Any) -> mia.Estimator:
-    return mia.Estimator(make, **{"processes": 1, **how})
-
-
-def areas(report: mia.AuditReport) -> dict[str, float]:
-    return {attack.name: attack.overall.auc.value or 0.0 for attack in report.attacks}
 
 
 def test_the_class_of_an_estimator_is_a_target_that_is_fitted_here() -> None:
@@ -224,69 +195,6 @@ def test_every_model_is_a_target_once() -> None:
     assert report.structure is not None
 
 
-def given(N: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, label = noise(N)
-    return x, label, np.random.default_rng(1).permutation(N) < N // 2
-
-
-def test_a_fitted_one_is_attacked_with_clones_of_its_own() -> None:
-    x, label, member = given()
-    forest = RandomForestClassifier(8, max_depth=9, random_state=0).fit(x[member], label[member])
-    plan = mia.Given(member_N=member)
-    report = mia.audit(x, label, target=forest, **settings(membership=plan))
-    assert report.shadow.architecture == "RandomForestClassifier(max_depth=9, n_estimators=8, random_state=0)"
-    assert report.trust.understated is None
-    assert areas(report)["lira_online"] > 0.75
-    assert any("estimators that are fitted here" in each for each in report.notes)
-    assert report.structure is not None
-    assert report.structure.leaves is not None
-    assert report.structure.leaves.num_records == member.sum()
-
-
-def test_networks_stay_where_they_are_asked_for() -> None:
-    x, label, member = given()
-    forest = RandomForestClassifier(8, random_state=0).fit(x[member], label[member])
-    given_model = {"model": lambda: torch.nn.Linear(4, 2), "membership": mia.Given(member_N=member)}
-    for more in ({}, {"shadow_estimator": None}):
-        report = mia.audit(x, label, target=mia.Sklearn(estimator=forest), **settings(**given_model, **more))
-        assert report.shadow.architecture == "Linear"
-        assert report.trust.understated is not None
-    report = mia.audit(
-        x, label, target=mia.Sklearn(estimator=forest), **settings(**given_model, shadow_estimator="own")
-    )
-    assert report.shadow.architecture.startswith("RandomForest")
-
-
-def test_answers_alone_are_attacked_with_estimators(tmp_path: Path) -> None:
-    x, label, member = given()
-    forest = RandomForestClassifier(8, random_state=0).fit(x[member], label[member])
-    path = tmp_path / "predictions.csv"
-    rows = "\n".join(",".join(map(str, row)) for row in forest.predict_proba(x).tolist())
-    path.write_text(f"0,1\n{rows}\n")
-    report = mia.audit(
-        x,
-        label,
-        target=mia.Predictions(path=path, kind="trees"),
-        shadow_estimator=RandomForestClassifier(8),
-        **settings(membership=mia.Given(member_N=member)),
-    )
-    assert report.trust.understated is None
-    assert areas(report)["lira_online"] > 0.75
-
-
-def test_shadow_models_train_on_as_many_records_as_a_given_target() -> None:
-    x, label = noise()
-    member = np.arange(240) < 100
-    forest = DecisionTreeClassifier(random_state=0).fit(x[member], label[member])
-    plan = mia.Given(member_N=member)
-    report = mia.audit(x, label, target=forest, **settings(membership=plan, shadow=mia.Real(count=64)))
-    assert report.membership.shadow_train_size == 100
-    few = settings(membership=plan, shadow=mia.Real(count=4), attacks=[mia.Loss()])
-    report = mia.audit(x, label, target=forest, **few)
-    assert report.membership.shadow_train_size == 120
-    assert any("100" in each and "`shadow.count`" in each for each in report.warnings)
-
-
 def test_a_target_that_cannot_be_fitted_is_a_sentence() -> None:
     x, label = noise()
 
@@ -319,47 +227,6 @@ def test_shadow_models_that_refuse_a_resample_are_left_out() -> None:
     assert any("could not be fitted" in each for each in [*report.warnings, *report.broken])
 
 
-@pytest.mark.slow
-def test_what_the_store_holds_is_not_fitted_again(tmp_path: Path) -> None:
-    x, label = noise()
-    store = mia.Store(dir=tmp_path)
-    forest = RandomForestClassifier(5)
-    first = mia.audit(x, label, target=of(forest), store=store, **settings())
-    places = store.places("models")
-    assert len(places) == 9
-    assert all(artefact is not None and artefact.content is None for artefact in map(store.get, places))
-    again = mia.audit(x, label, target=of(forest), store=store, **settings())
-    assert {role: (each.found, each.trained) for role, each in again.run.store.items()} == {
-        "target": (1, 0),
-        "shadow": (8, 0),
-    }
-    assert areas(again) == areas(first)
-    store.forget(places[3])
-    mended = mia.audit(x, label, target=of(forest), store=store, **settings())
-    assert sum(each.trained for each in mended.run.store.values()) == 1
-    assert areas(mended) == areas(first)
-    more = mia.audit(x, label, target=of(forest), store=store, **settings(shadow=mia.Real(count=10)))
-    assert more.run.store["shadow"].found == 8
-    other = mia.audit(x, label, target=of(RandomForestClassifier(6)), store=store, **settings())
-    assert sum(each.found for each in other.run.store.values()) == 0
-
-
-def test_pickles_are_kept_where_they_are_asked_for_alone(tmp_path: Path) -> None:
-    x, label = noise()
-    store = mia.Store(dir=tmp_path, estimators=True)
-    few = settings(shadow=mia.Real(count=4), attacks=[mia.Loss()])
-    mia.audit(x, label, target=of(DecisionTreeClassifier()), store=store, **few)
-    artefacts = [store.get(place) for place in store.places("models")]
-    assert artefacts
-    assert all(artefact is not None and artefact.content is not None for artefact in artefacts)
-
-
-def test_weights_that_are_none_are_not_saved() -> None:
-    x, label = noise()
-    with pytest.raises(InputError, match="estimators have no weights"):
-        mia.Audit(x, label, target=of(DecisionTreeClassifier), save_models=True)
-
-
 def test_a_defence_of_networks_is_refused_for_an_estimator_that_is_fitted_here() -> None:
     x, label = noise(N=40)
     with pytest.raises(InputError, match=r"^defense=dropout changes how a network is trained, .*estimator"):
@@ -374,38 +241,6 @@ def test_what_is_missing_or_no_estimator_is_named() -> None:
         mia.Audit(x, label, target=of(lambda: object()))
     with pytest.raises(InputError, match="no `fit`"):
         mia.Audit(x, label, target=of(DecisionTreeClassifier), shadow_estimator=lambda: 5)
-
-
-@pytest.mark.slow
-def test_an_audit_finds_what_shards_have_fitted(tmp_path: Path) -> None:
-    """And the scores are those of one job; a shard fits no model of another."""
-    x, label = noise(N=80)
-    how = settings(target=of(DecisionTreeClassifier()), shadow=mia.Real(count=4), attacks=[mia.CalibratedLoss()])
-    store = mia.Store(dir=tmp_path)
-    for number, part in enumerate(("1 shadow model ", "1 shadow model ", "2 shadow models ")):
-        said = mia.train_shard(x, label, shard=mia.Shard(number=number, count=3), store=store, **how)
-        assert part in said
-    found, alone = mia.audit(x, label, store=store, **how), mia.audit(x, label, **how)
-    reused = found.run.store["shadow"]
-    assert (reused.found, reused.trained) == (4, 0)
-    assert found.scores is not None
-    assert alone.scores is not None
-    np.testing.assert_array_equal(found.scores.score, alone.scores.score)
-
-
-def test_shards_of_what_the_store_cannot_keep_are_refused(tmp_path: Path) -> None:
-    x, label = noise()
-
-    shard = mia.Shard(number=0, count=2)
-    with (tmp_path / "open").open("w") as file:
-
-        def make() -> DecisionTreeClassifier:
-            assert not file.closed
-            return DecisionTreeClassifier()
-
-        how = settings(target=of(make), shard=shard, store=mia.Store(dir=tmp_path / "store"))
-        with pytest.raises(InputError, match=r"shadow\.shards.*store"):
-            mia.train_shard(x, label, **how)
 
 
 def test_the_fits_are_estimated() -> None:
@@ -436,87 +271,3 @@ def test_unequal_votes_are_said() -> None:
         x, label, target=of(RandomForestClassifier(8)), shadow_estimator=RandomForestClassifier(4), **settings()
     )
     assert any("8 votes" in each and "of 4" in each for each in report.warnings)
-
-
-def test_a_fitted_pipeline_gets_the_table_that_its_clones_get() -> None:
-    pandas = pytest.importorskip("pandas", reason="needs pandas: pip install pandas")
-    x, label, member = given()
-    codes = torch.from_numpy((x[:, 0] > 0).astype(np.int64))[:, None]
-    form = Form.of(
-        [
-            Field(name="numbers", shape=(2,), columns=("age", "hours")),
-            Field(
-                name="codes",
-                kind="category",
-                dtype=torch.int64,
-                shape=(1,),
-                sizes=(2,),
-                columns=("sex",),
-                vocabulary=(("f", "m"),),
-            ),
-        ]
-    )
-    people = mia.Population(
-        name="table",
-        x_N=form.packed({"numbers": torch.from_numpy(x[:, 1:3]), "codes": codes}),
-        label_N=torch.from_numpy(label),
-        class_names=("no", "yes"),
-        form=form,
-    )
-    frame = pandas.DataFrame({"age": x[:, 1], "hours": x[:, 2], "sex": np.where(codes[:, 0] == 1, "m", "f")})
-    columns = make_column_transformer((OneHotEncoder(), ["sex"]), ("passthrough", ["age", "hours"]))
-    pipeline = make_pipeline(columns, RandomForestClassifier(8, random_state=0))
-    pipeline.fit(frame[member], label[member])
-    observation = mia.observe(people, target=pipeline, **settings(membership=mia.Given(member_N=member)))
-    votes = 8 * pipeline.predict_proba(frame)
-    found = observation.target_signals.log_probability_KANC[0, 0].exp().numpy()
-    assert np.allclose(found, (votes + 0.5) / 9, atol=1e-6)
-    (structure,) = observation.audit.attacked.structures(observation.targets, people, observation.membership)
-    assert structure is not None
-    assert structure.num_records == member.sum()
-
-
-DIES = """
-import os
-import sys
-
-import numpy as np
-from sklearn.tree import DecisionTreeClassifier
-
-import mia_lightning as mia
-
-
-class Dies(DecisionTreeClassifier):
-    def fit(self, x, y):
-        os.environ["FITS"] = str(int(os.environ.get("FITS", "0")) + 1)
-        if os.environ.get("DIES") and os.environ["FITS"] == "6":
-            os.kill(os.getpid(), 9)
-        return super().fit(x, y)
-
-
-if __name__ == "__main__":
-    draw = np.random.default_rng(0)
-    report = mia.audit(
-        draw.normal(size=(80, 3)).astype(np.float32),
-        draw.integers(0, 2, 80),
-        target=mia.Estimator(Dies(), processes=1),
-        membership=mia.Halves(),
-        shadow=mia.Real(count=6),
-        attacks=[mia.Loss()],
-        store=mia.Store(dir=sys.argv[1]),
-    )
-    print(report.run.store["shadow"].found, report.run.store["shadow"].trained)
-"""
-
-
-@pytest.mark.slow
-def test_a_killed_run_loses_the_fits_in_flight_alone(tmp_path: Path) -> None:
-    script = tmp_path / "dies.py"
-    script.write_text(DIES)
-    command = [sys.executable, str(script), str(tmp_path / "store")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run(command, env={**environment, "DIES": "1"}, capture_output=True, check=False, timeout=300)
-    assert killed.returncode == -9
-    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    # The target takes two fits, and the first shadow model two: the sixth fit is that of shadow model 2.
-    assert resumed.stdout.split() == ["2", "4"], resumed.stderr

@@ -49,7 +49,7 @@ def main(root: Path, seeds: int) -> None:
     mia_lightning.reports.pictures.png_figures = lambda *_: {"figures/roc.png": b"picture"}
     mia_lightning.reports.page.html.html_page = lambda *_: "page"
     atomic.whole = artefacts.whole = within_phase(WRITING, atomic.whole)
-    assert run(partial(sweep, root / "undisturbed")) is None
+    assert run(partial(sweep, root / "undisturbed"), counts=True) is None
     calls = state[1 + WRITING]
     found: list[dict[str, Any]] = []
     for seed in range(seeds):

@@ -72,12 +72,15 @@ def test_the_patience_with_a_controller_is_less_than_a_minute() -> None:
 
 
 def test_what_others_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.1)
-    with pytest.raises(TimeoutError), patience():
-        time.sleep(30)
+    before = signal.getsignal(signal.SIGALRM)
+    with monkeypatch.context() as patch:
+        patch.setattr(slurm_queue, "SECONDS_OF_PATIENCE", 0.1)
+        with pytest.raises(TimeoutError), patience():
+            time.sleep(300)
     with patience():
-        pass
-    time.sleep(0.2)  # nothing goes off afterwards
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)  # nothing goes off afterwards
+    assert signal.getsignal(signal.SIGALRM) is before
 
 
 def test_a_machine_without_slurm_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

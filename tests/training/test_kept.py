@@ -1,8 +1,5 @@
 """Models in the store: a key changes with whatever changes a model, and with nothing else; stopped trainings go on."""
 
-import errno
-import json
-import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,70 +8,27 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from artefacts import refuse
-from safetensors.torch import save_file
+from kept_models import RECIPE, Stopped, alike, engine_and_job, equal, key_of, records_of, same, stopped_after, stored
+from kept_models import store as store
 from torch import Tensor, nn
-from training_jobs import job_of
 
 from mia_lightning.datasets.augmentation import Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
-from mia_lightning.errors import InputError
 from mia_lightning.models.mlp import MLP
-from mia_lightning.seeds import generator
 from mia_lightning.store.artefacts import Store
-from mia_lightning.store.housekeeping import trainings
 from mia_lightning.training.engine import Engine, Reuse
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.kept import Checkpoints, KeptModels
 from mia_lightning.training.kept_answers import KeptAnswers
 from mia_lightning.training.stack.binding import bind_records
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
-from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
-
-ADAM = partial(torch.optim.Adam, lr=0.01)
-RECIPE = Recipe(epochs=3, batch_size=20, optimizer=ADAM)
-
-
-def records_of(models: range, count: int = 50) -> list[Tensor]:
-    return [torch.randperm(120, generator=generator(k, "records"))[:count] for k in models]
-
-
-def engine_and_job(population: Population, models: range = range(2), **changed: Any) -> tuple[Engine, TrainingJob]:
-    """A small job and its engine; `changed` is handed to whichever takes it."""
-    settings = changed.pop("settings", TrainerSettings(accelerator="cpu"))
-    engine = Engine(seed=changed.pop("seed", 0), settings=settings)
-    given: dict[str, Any] = {
-        "make_network": partial(MLP, population.input_shape, 3, hidden=[8], dropout=0.2),
-        "records_K": records_of(models),
-        "recipe": RECIPE,
-        "role": "shadow",
-        "models": models,
-        "keep": True,
-        **changed,
-    }
-    make_network, records_K, recipe = (given.pop(name) for name in ("make_network", "records_K", "recipe"))
-    return engine, job_of(engine, make_network, population, records_K, recipe, **given)
-
-
-def key_of(store: Store, engine: Engine, job: TrainingJob, k: int = 0) -> str:
-    return KeptModels.of(store, job, engine.settings).place(k)
 
 
 def weights_of(engine: Engine, job: TrainingJob, k: int = 0) -> list[Tensor]:
     return [value.float() for name, value in engine.run(job).weights(k).items() if name.startswith("state.")]
-
-
-def equal(first: list[Tensor], second: list[Tensor]) -> bool:
-    pairs = zip(first, second, strict=True)
-    return all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in pairs)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(dir=tmp_path / "store")
 
 
 def changed_record(population: Population, record: int) -> Population:
@@ -121,6 +75,7 @@ MATTERS: dict[str, dict[str, Any]] = {
     },
     "precision": {"settings": TrainerSettings(accelerator="cpu", precision="bf16")},
 }
+DEVICES = [pytest.mark.slow, pytest.mark.devices, pytest.mark.xdist_group("devices")]
 DOES_NOT_MATTER: dict[str, dict[str, Any]] = {
     "a record of nobody": {"population": lambda p: changed_record(p, OTHER)},
     "a label of nobody": {"population": lambda p: changed_label(p, OTHER)},
@@ -164,7 +119,8 @@ def test_what_changes_the_weights_changes_the_key(name: str, blobs: Population, 
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=pytest.mark.slow) if each == "more devices" else each for each in DOES_NOT_MATTER]
+    "name",
+    [pytest.param(each, marks=DEVICES) if each == "more devices" else each for each in DOES_NOT_MATTER],
 )
 def test_what_does_not_change_the_weights_does_not_change_the_key(name: str, blobs: Population, store: Store) -> None:
     plain, changed = engine_and_job(blobs), varied(blobs, DOES_NOT_MATTER[name])
@@ -186,22 +142,6 @@ def test_under_augmentation_the_numbers_of_the_records_matter(pictures: Populati
         changed = engine_and_job(moved, records_K=[place[here[0]]], **used)
         assert (key_of(store, *plain) == key_of(store, *changed)) is not augmented
         assert equal(weights_of(*plain), weights_of(*changed)) is not augmented
-
-
-def stored(store: Store, population: Population, models: range, **changed: Any) -> tuple[Engine, TrainedStack]:
-    engine, job = engine_and_job(population, models, records_K=records_of(models), **changed)
-    engine = replace(engine, store=store)
-    return engine, engine.run(job)
-
-
-def same(first: TrainedStack, second: TrainedStack) -> bool:
-    pairs = zip(first.stack.state().values(), second.stack.state().values(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs) and torch.equal(first.train_loss_EK, second.train_loss_EK)
-
-
-def alike(first: TrainedStack, second: TrainedStack) -> bool:
-    pairs = zip(first.stack.state().values(), second.stack.state().values(), strict=True)
-    return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
 
 
 def test_models_come_back_as_they_were_trained(blobs: Population, store: Store) -> None:
@@ -278,19 +218,6 @@ def test_a_looped_stack_of_convolutions_comes_back(pictures: Population, store: 
     assert torch.equal(first.observe(pictures).log_probability_KANC, second.observe(pictures).log_probability_KANC)
 
 
-class Stopped(Exception):  # noqa: N818
-    """In the middle of a training."""
-
-
-class StopAfter(pl.Callback):
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch == self.epoch:
-            raise Stopped
-
-
 @pytest.mark.parametrize("epoch", [0, 1, 2])
 @pytest.mark.parametrize(
     "recipe", [RECIPE, Mixup().adapt(RECIPE), DPSGD().adapt(replace(RECIPE, accumulate_batches=1))]
@@ -300,15 +227,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     store = replace(store, checkpoint_minutes=0)
     _, undisturbed = stored(None, blobs, range(3), recipe=recipe)  # type: ignore[arg-type]
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(epoch)]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            stored(store, blobs, range(3), recipe=recipe)
+    with stopped_after(epoch, monkeypatch):
+        stored(store, blobs, range(3), recipe=recipe)
     epochs: list[int] = []
     monkeypatch.setattr(
         Checkpoints, "on_train_start", lambda self, trainer, module: epochs.append(trainer.current_epoch)
@@ -346,186 +266,6 @@ def test_killed_while_it_keeps_models_it_trains_all_of_them_together_again(
     assert same(undisturbed, resumed)
 
 
-def test_a_damaged_model_is_said_set_aside_and_trained_anew(
-    blobs: Population, store: Store, recwarn: pytest.WarningsRecorder
-) -> None:
-    _, trained = stored(store, blobs, range(4))
-    content = sorted((store.folder / "models").rglob("*.data"))[1]
-    content.write_bytes(content.read_bytes()[:-1] + b"?")
-    engine, again = stored(store, blobs, range(4))
-    assert engine.reused["shadow"] == Reuse(found=3, trained=1)
-    (remark,) = engine.stages.remarks
-    assert "is damaged (its content does not match its checksum); it was set aside in damaged/" in remark
-    assert alike(again, trained)
-    assert len(store.places("models")) == 4
-
-
-def changed_bytes(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 5, "auto"])
-@pytest.mark.parametrize("part", ["data", "json"])
-def test_a_damaged_model_made_anew_is_the_same_to_the_bit_since_its_chunk_is_trained_as_before(
-    chunk: Any, part: str, blobs: Population, store: Store
-) -> None:
-    recipe = replace(RECIPE, chunk=chunk)
-    first, trained = stored(store, blobs, range(5), recipe=recipe)
-    written = {path: path.read_bytes() for path in (store.folder / "models").rglob("*.json")}
-    _, job = engine_and_job(blobs, range(5), records_K=records_of(range(5)), recipe=recipe)
-    for k in (1, 3):
-        manifest = store.folder / f"{key_of(store, first, job, k)}.json"
-        changed_bytes(manifest if part == "json" else next(manifest.parent.glob(f"{manifest.stem}.*.data")))
-    engine, again = stored(store, blobs, range(5), recipe=recipe)
-    assert same(again, trained)
-    assert engine.reused["shadow"] == Reuse(found=3, trained=2)
-    content = {path: json.loads(path.read_bytes())["sha256"] for path in written}
-    assert content == {path: json.loads(before)["sha256"] for path, before in written.items()}
-    is_alone = chunk == 1 and part == "json"  # nobody can tell how a model came out whose chunk and manifest are gone
-    assert sum("last bits" in sentence for sentence in engine.stages.remarks) == (2 if is_alone else 0)
-    assert store.places("running") == []
-
-
-@pytest.mark.parametrize("part", ["data", "json"])
-def test_a_damaged_model_that_comes_out_otherwise_is_said(part: str, blobs: Population, store: Store) -> None:
-    """It was trained in another chunk than that of the run that makes it anew, by which its sums differ in order."""
-    stored(store, blobs, range(8), recipe=replace(RECIPE, chunk=8))
-    changed_bytes(sorted((store.folder / "models").rglob(f"*.{part}"))[2])
-    for place in store.places("plans"):
-        store.forget(place)
-    engine, again = stored(store, blobs, range(8), recipe=replace(RECIPE, chunk=8, execution="loop"))
-    assert again.num_models == 8
-    (sentence,) = [each for each in engine.stages.remarks if "last bits" in each]
-    assert "shadow" in sentence
-
-
-def test_a_model_of_another_place_is_not_taken(blobs: Population, store: Store) -> None:
-    """Its manifest is whole, but the fields are those of another model."""
-    engine, trained = stored(store, blobs, range(3))
-    first, second = store.places("models")[:2]
-    other = store.get(second)
-    assert other is not None
-    assert other.content is not None
-    store.put(first, other.fields, partial(shutil.copy, other.content))
-    engine, again = stored(store, blobs, range(3))
-    assert same(again, trained)
-    assert "is another model" in engine.stages.remarks[0]
-
-
-@pytest.mark.parametrize("content", [b"no tensors", b""])
-def test_content_that_is_no_model_whatever_its_checksum_is_set_aside(
-    content: bytes, blobs: Population, store: Store
-) -> None:
-    _, trained = stored(store, blobs, range(3))
-    signals = trained.observe(blobs).log_probability_KANC
-    for place in store.places("models")[:1] + store.places("answers"):
-        fields = store.fields(place)
-        assert fields is not None
-        store.put(place, fields, lambda path: path.write_bytes(content))
-    engine, again = stored(store, blobs, range(3))
-    assert same(again, trained)
-    assert torch.equal(again.observe(blobs).log_probability_KANC, signals)
-    assert "safetensors" in engine.stages.remarks[0]
-
-
-def test_answers_of_another_shape_are_set_aside(blobs: Population, store: Store) -> None:
-    _, trained = stored(store, blobs, range(2))
-    signals = trained.observe(blobs).log_probability_KANC
-    for place, content in zip(
-        store.places("answers"), ({"log_probability_ANC": torch.zeros(1, 1, 3)}, {}), strict=True
-    ):
-        store.put(place, store.fields(place) or {}, partial(save_file, content))
-    engine, again = stored(store, blobs, range(2))
-    assert torch.equal(again.observe(blobs).log_probability_KANC, signals)
-    assert "holds no answers for these records" in engine.stages.remarks[0]
-
-
-@pytest.mark.parametrize("kind", ["plans", "running"])
-def test_fields_of_another_form_are_set_aside_whatever_their_checksum(
-    kind: str, blobs: Population, store: Store
-) -> None:
-    _, trained = stored(store, blobs, range(3))
-    place = f"running/{'ab' * 20}" if kind == "running" else store.places("plans")[0]
-    fields = {"keys": 3} if kind == "running" else {"role": "shadow", "plan": {"chunk": 0}}
-    store.put(place, fields)
-    assert trainings(store) == []
-    for model in store.places("models"):
-        store.forget(model)
-    _, again = stored(store, blobs, range(3))
-    assert same(again, trained)
-    assert store.was_damaged(place) is (kind == "plans")  # nobody asked for the other
-
-
-def test_models_in_a_store_that_can_be_read_alone_are_used_and_their_answers_computed(
-    blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, trained = stored(store, blobs, range(3))
-    monkeypatch.setattr("os.replace", refuse(errno.EROFS))
-    _, again = stored(store, blobs, range(3))
-    assert same(again, trained)
-    assert len(again.observe(blobs).log_probability_KANC) == 3
-    assert store.places("answers") == []
-    with pytest.raises(InputError, match="Read-only file system"):
-        stored(store, blobs, range(4))
-
-
-@pytest.mark.parametrize("kind", ["plans", "stacks", "answers"])
-def test_other_damaged_files_change_no_result(kind: str, blobs: Population, store: Store) -> None:
-    _, trained = stored(store, blobs, range(3))
-    signals = trained.observe(blobs).log_probability_KANC
-    for path in (store.folder / kind).rglob("*.*"):
-        if path.is_file():
-            content = bytearray(path.read_bytes())
-            content[len(content) // 2] ^= 4
-            path.write_bytes(bytes(content))
-    engine, again = stored(store, blobs, range(3))
-    assert same(again, trained)
-    assert torch.equal(again.observe(blobs).log_probability_KANC, signals)
-    assert any("is damaged" in remark for remark in engine.stages.remarks) is (kind == "answers")
-
-
-def stop_training(store: Store, population: Population, models: range, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train until something stops it, after a checkpoint."""
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(2)]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            stored(store, population, models)
-
-
-def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = replace(store, checkpoint_minutes=0)
-    _, undisturbed = stored(None, blobs, range(3))  # type: ignore[arg-type]
-    stop_training(store, blobs, range(3), monkeypatch)
-    (content,) = (store.folder / "running").glob("*.data")
-    content.write_bytes(content.read_bytes()[:-9])
-    engine, resumed = stored(store, blobs, range(3))
-    assert any("-checkpoint in the store" in remark for remark in engine.stages.remarks)
-    assert same(undisturbed, resumed)
-
-
-@pytest.mark.parametrize("how", ["damaged", "gone"])
-def test_what_is_missing_by_now_is_trained_beside_what_a_killed_process_was_training(
-    how: str, blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = replace(store, checkpoint_minutes=0)
-    _, undisturbed = stored(None, blobs, range(4))  # type: ignore[arg-type]
-    engine, _ = stored(store, blobs, range(2, 4))
-    stop_training(store, blobs, range(4), monkeypatch)  # of which two are in the store
-    _, job = engine_and_job(blobs, range(4), records_K=records_of(range(4)))
-    manifest = store.folder / f"{key_of(store, engine, job, 3)}.json"
-    manifest.unlink() if how == "gone" else changed_bytes(manifest)
-    _, resumed = stored(store, blobs, range(4))
-    assert resumed.num_models == 4
-    for k in range(4):
-        weights, expected = ([*each.weights(k).values()] for each in (resumed, undisturbed))
-        assert equal([each.float() for each in weights], [each.float() for each in expected])
-
-
 def test_what_has_no_identity_is_not_kept_and_said(blobs: Population, store: Store, tmp_path: Path) -> None:
     with (tmp_path / "open").open("w") as file:
 
@@ -552,6 +292,8 @@ def test_only_models_that_are_to_be_kept_are(blobs: Population, store: Store) ->
 
 
 @pytest.mark.slow
+@pytest.mark.devices
+@pytest.mark.xdist_group("devices")
 def test_several_devices_share_the_store(blobs: Population, store: Store) -> None:
     two = TrainerSettings(accelerator="cpu", devices=2)
     _, four = stored(store, blobs, range(4))

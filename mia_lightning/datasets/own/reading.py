@@ -134,10 +134,6 @@ def read_own(
     _check_constants(views, {"mean": mean, "std": std})
     as_bytes = views.have_bytes
     x_N, labels, in_items = filled(sets, places, views.views, as_bytes=as_bytes)
-    if ids is not None:
-        names = attribute or in_items
-    else:
-        names = paths_of(places) or (numbered_names(sets) if len(sets) > 1 else [])
     is_training_N = torch.cat([torch.full((len(each),), each.is_training) for each in sets])
     if class_names is None and task.has_classes:
         class_names = classes_of(sets, places, data, labels)
@@ -165,7 +161,7 @@ def read_own(
         mean=_column(normalisation.mean, x_N),
         std=_column(normalisation.std, x_N),
         is_training_N=is_training_N if is_split else None,
-        record_names=tuple(names),
+        record_names=tuple(_record_names(sets, places) if ids is None else attribute or in_items),
         origin=Origin(name=own_name, parts=parts, doubt=doubt) if is_split else None,
         loading=dealt,
         augment=views.augment,
@@ -177,6 +173,11 @@ def read_own(
             *(_about_left_out(each) for each in sets if each.left_out),
         ),
     )
+
+
+def _record_names(sets: Sequence[OwnSet], places: Sequence[Places]) -> Sequence[str]:
+    """By the paths of files, or else by set and place; none for a single set without files."""
+    return paths_of(places) or (numbered_names(sets) if len(sets) > 1 else [])
 
 
 def _sets(data: Any, nonmembers: Any, loading: Literal["own", "ignore"]) -> Sets:

@@ -1,6 +1,8 @@
 """The columns of a table as text, whatever file they come from."""
 
+import ast
 import contextlib
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -47,6 +49,10 @@ class Columns(ABC):
     @abstractmethod
     def text(self, column: str) -> Any:
         """The trimmed text of a column, a pyarrow array of strings without nulls."""
+
+    def lists(self, column: str) -> list[list[Any] | str]:
+        """A column of lists, each as JSON or Python writes it; of a cell that is none the trimmed text."""
+        return [as_list(cell) for cell in self.text(column).to_pylist()]
 
     @abstractmethod
     def line_of(self, record: int) -> str:
@@ -153,6 +159,15 @@ def _has_decimal_commas(text: Any) -> bool:
         return False
     is_number = pc.match_substring_regex(text, _DECIMAL_COMMA)
     return bool(pc.all(pc.or_(is_number, _is_missing(text))).as_py())
+
+
+def as_list(cell: str) -> list[Any] | str:
+    """The list that a cell writes, or the cell."""
+    for read in (json.loads, ast.literal_eval) if cell.startswith("[") else ():
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            found = read(cell)
+            return found if isinstance(found, list) else cell
+    return cell
 
 
 def _is_missing(text: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from mia_lightning.datasets.doubts import about_identifiers, are_few, are_names, looks_like_identifier
 from mia_lightning.datasets.form import Field, Form
 from mia_lightning.datasets.tables.columns import Columns
-from mia_lightning.datasets.tables.roles import check_finite, dropped
+from mia_lightning.datasets.tables.values import check_finite, dropped
 from mia_lightning.errors import InputError, listed
 
 Values = np.ndarray[Any, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mia_lightning.datasets.tables.columns import TypedColumns
+from mia_lightning.datasets.tables.columns import TypedColumns, as_list
 from mia_lightning.datasets.tables.packing import ENDINGS, UNREADABLE, encoding_of, opener
 from mia_lightning.errors import InputError, first_line
 
@@ -65,6 +65,10 @@ class JsonLines(TypedColumns):
     def line_of(self, record: int) -> str:
         return f"line {self._line_N[record]}"
 
+    def lists(self, column: str) -> list[list[Any] | str]:
+        cells = [each.get(column) for each in self._object_N]
+        return [each if isinstance(each, list) else as_list(_text_of(each).strip()) for each in cells]
+
     def _object(self, line: str, number: int) -> Mapping[str, Any]:
         try:
             found = json.loads(line)
@@ -87,8 +91,12 @@ class JsonLines(TypedColumns):
                 "number, or leave the column out"
             )
         try:
-            return pa.array([each if isinstance(each, str | None) else json.dumps(each) for each in cells], pa.string())
+            return pa.array([_text_of(each) for each in cells], pa.string())
         except (UnicodeError, pa.ArrowException) as error:  # half of a pair of surrogates
             raise InputError(
                 f"column {column!r} of {self.place} has a character that no file can hold: leave it out"
             ) from error
+
+
+def _text_of(cell: object) -> str:
+    return "" if cell is None else cell if isinstance(cell, str) else json.dumps(cell)

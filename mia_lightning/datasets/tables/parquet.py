@@ -44,6 +44,12 @@ class ParquetTable(TypedColumns):
     def line_of(self, record: int) -> str:
         return f"row {record}"
 
+    def lists(self, column: str) -> list[list[Any] | str]:
+        values = self._table[column]
+        if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type)):
+            return super().lists(column)
+        return ["" if each is None else each for each in values.to_pylist()]
+
     def has_dates(self, column: str) -> bool:
         return bool(pa.types.is_temporal(self._table[column].type))
 

@@ -64,7 +64,7 @@ def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device)
         f"{job.role}: {job.num_models} models {where} {len(shards)} {each}, at most "
         f"{max(len(shard.places) for shard in shards)} {where} each."
     )
-    with tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
+    with _terminable(), tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
         folder = Path(name)
         _hand_over(replace(given, job=_on_cpu(job)), folder / HANDED_OVER)
         with stages.stage(job.role, sum(epochs), job.num_models) as bar, _processes(shards, folder) as workers:
@@ -94,7 +94,7 @@ def seconds_side_by_side(given: HandedOver, allowance: float) -> tuple[float, li
     """
     started = time.perf_counter()
     try:
-        with tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
+        with _terminable(), tempfile.TemporaryDirectory(prefix="mia_lightning_") as name:
             folder = Path(name)
             _hand_over(replace(given, job=_on_cpu(given.job)), folder / HANDED_OVER)
             with _processes(given.shards, folder, measure_shard) as workers:
@@ -182,11 +182,7 @@ class _Worker:
 def _processes(
     shards: Sequence[LocalShard], folder: Path, work: Callable[[Path, int, Connection], None] = train_shard
 ) -> Iterator[list[_Worker]]:
-    """A process for each shard, which does `work`; none is left afterwards, whatever happens.
-
-    Raises:
-        SIGTERMException: this process is told to end; it is what Lightning raises then while it trains.
-    """
+    """A process for each shard, which does `work`; none is left afterwards, whatever happens."""
     context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
     try:
@@ -198,10 +194,9 @@ def _processes(
                     process.start()
                 sender.close()  # so that the end of the process is the end of the pipe
                 workers.append(_Worker(shard, process, receiver))
-        with _on_signal(signal.SIGTERM, _terminated):
-            yield workers
-            for worker in workers:
-                worker.process.join()
+        yield workers
+        for worker in workers:
+            worker.process.join()
     finally:
         for worker in workers:
             worker.process.kill()
@@ -238,8 +233,24 @@ def _on_signal(
         signal.signal(number, before)
 
 
-def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within the context SIGTERM ends what is done in good order; a second one does not disturb that.
+
+    Raises:
+        SIGTERMException: this process is told to end; it is what Lightning raises then while it trains.
+    """
+    with _on_signal(signal.SIGTERM, _terminated):
+        yield
+
+
+def _terminated(number: int, _: FrameType | None) -> NoReturn:
+    signal.signal(number, _answered)
     raise SIGTERMException
+
+
+def _answered(number: int, _: FrameType | None) -> None:
+    """Not `SIG_IGN`, of which Python complains where a signal has come just before."""
 
 
 def _follow(workers: Sequence[_Worker], bar: EpochBar, epochs: list[int], stages: Stages) -> None:

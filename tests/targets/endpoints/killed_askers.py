@@ -51,7 +51,7 @@ def main(root: Path, seeds: int) -> None:
     torch.set_num_threads(1)
     for name in ("__init__", "reserve", "keep", "give_back"):
         setattr(Responses, name, in_phase(WRITING, getattr(Responses, name)))
-    assert run(partial(ask, root / "undisturbed")) is None
+    assert run(partial(ask, root / "undisturbed"), counts=True) is None
     calls = state[1 + WRITING]
     undisturbed = json.loads((root / "undisturbed" / "found.json").read_text())
     runs: list[dict[str, Any]] = []

@@ -251,7 +251,7 @@ class Next:
 def raw() -> Iterator[tuple[Next, HttpClient]]:
     following = Next()
     with RawServer(lambda _: [following.content]) as server:
-        client = HttpClient(server.url, timeout=5.0, authorise=lambda: {"X-Key": SECRET})
+        client = HttpClient(server.url, timeout=300.0, authorise=lambda: {"X-Key": SECRET})
         yield following, client
         client.close()
 
