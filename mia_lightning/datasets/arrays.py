@@ -115,7 +115,8 @@ def check_order(given: Mapping[str, object], population: str) -> None:
         if not index.equals(other) and len(index) == len(other) and set(index) == set(other):
             raise InputError(
                 f"{first} and {what} of population {population!r} have the same index in another order, and records "
-                f"are matched by their places: give {what}.loc[{first}.index], or both without an index, by to_numpy()"
+                f"are matched by their places: give {what.strip('`')}.loc[{first}.index], or both without an index, by "
+                "to_numpy()"
             )
 
 

@@ -335,6 +335,17 @@ def test_pandas_indexes_in_another_order_are_refused(given: str) -> None:
     assert make_population(apart, table["class"]).label_N.tolist() == [0, 1, 1, 0]
 
 
+def test_members_of_a_plan_with_the_index_in_another_order_are_refused() -> None:
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3))).iloc[::-1]
+    plan = mia.Given(member_N=pd.Series(np.arange(40) < 20))
+    with pytest.raises(InputError, match=r"x and `member_N` of .* give member_N\.loc\[x\.index\]"):
+        mia.Audit(x, np.arange(40) % 2, **quick_audit(membership=plan))
+    in_order = mia.Given(member_N=plan.member_N.loc[x.index])
+    assert (
+        mia.Audit(x, np.arange(40) % 2, **quick_audit(membership=in_order)).population.label_N.tolist() == [0, 1] * 20
+    )
+
+
 def test_members_in_memory_that_torch_cannot_hold() -> None:
     is_member = np.array([True, False, False, False])
     read_only = is_member.copy()
