@@ -152,7 +152,8 @@ class Probe:
                 packed_bits=candidate.packed_bits,
             )
             warm_up = WARM_UP + (STEPS_BEFORE if candidate.cuda_graphs else 0)
-            long = _LONG if self.device.type == "cpu" else math.inf
+            needs_all = self.device.type != "cpu" or candidate.cuda_graphs
+            long = math.inf if needs_all else _LONG
             watch = _StepTimes(self.clock, self._synchronise, allowance, warm_up, long)
             fit(self._settings().make(epochs=recipe.epochs, callbacks=[watch]), module)
         if compiler is not None and compiler.failure is not None:
