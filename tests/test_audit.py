@@ -161,6 +161,24 @@ def test_a_target_whose_outputs_are_not_finite_is_one_sentence(blobs: Population
         audit(blobs, model=BrokenOutside)
 
 
+class BrokenForSome(nn.Linear):
+    """No finite output for records whose first feature is large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).where(x[:, :1] < 1.0, torch.nan)
+
+
+def test_a_target_whose_outputs_are_not_finite_for_some_records_says_how_many(blobs: Population) -> None:
+    is_member = torch.arange(len(blobs)) % 2 == 0
+    lost = (blobs.x_N[:, 0] >= 1.0).nonzero().flatten()
+    said = f"for {len(lost)} records, the first of them {int(lost[0])}, "
+    target = nn.utils.skip_init(BrokenForSome, 6, 3)
+    nn.init.eye_(target.weight)
+    nn.init.zeros_(target.bias)
+    with pytest.raises(mia.InputError, match=said):
+        audit(blobs, model=partial(nn.Linear, 6, 3), target=target, membership=mia.Given(member_N=is_member))
+
+
 @pytest.mark.usefixtures("global_generators")
 def test_shadow_models_whose_outputs_are_not_finite_count_as_failed(blobs: Population) -> None:
     target = nn.Linear(6, 3)

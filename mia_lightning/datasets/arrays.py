@@ -1,6 +1,6 @@
 """Values that a caller gives as arrays, as tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def as_tensor(values: Array, what: str) -> Tensor:
         if values.dtype.kind not in "fiub":
             _refuse_columns(given, what)
             raise InputError(f"{what} has dtype {values.dtype}: give numbers, of a floating or integer type")
-        # What torch cannot hold: long doubles, foreign byte order, negative strides, read-only memory.
+        # What torch cannot hold: long doubles, and what `_held` mends.
         if values.dtype.kind == "f" and values.dtype.itemsize > 4:
             with np.errstate(over="ignore"):  # becomes infinite, which `Population` refuses
                 values = values.astype(np.float32)
@@ -46,8 +46,7 @@ def as_tensor(values: Array, what: str) -> Tensor:
             if values.size and values.max() > np.iinfo(np.int64).max:
                 raise InputError(f"{what} holds {values.max()}: give numbers below 2**63")
             values = values.astype(np.int64)
-        values = np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
-        values = torch.from_numpy(values)
+        values = _held(values)
     check_tensor(values, what)
     check_here(values, what)
     if values.dtype in _KEPT_DTYPES:
@@ -82,7 +81,12 @@ def as_mask(values: Array, what: str) -> Tensor:
     array = as_array(values, what)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{what} has dtype {array.dtype}: give one bool for each record")
-    return torch.from_numpy(array)
+    return _held(array)
+
+
+def _held(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor of it; a copy of one of foreign byte order, with negative strides or in read-only memory."""
+    return torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def as_constant(values: Array | float, what: str) -> Tensor:
@@ -93,6 +97,27 @@ def as_constant(values: Array | float, what: str) -> Tensor:
     if array.dtype.kind not in "fiu":
         raise InputError(f"{what} has dtype {array.dtype}: give numbers")
     return torch.tensor(array.astype(np.float64))
+
+
+def check_order(given: Mapping[str, object], population: str) -> None:
+    """Refuse pandas objects whose indexes name the same records in another order: they are taken by their places.
+
+    Args:
+        given: by what each is called in the sentence.
+
+    Raises:
+        InputError: naming the first two that differ.
+    """
+    index_of: dict[str, Any] = {what: getattr(values, "index", None) for what, values in given.items()}
+    indexed = [(what, index) for what, index in index_of.items() if hasattr(index, "equals")]
+    for what, index in indexed[1:]:
+        first, other = indexed[0]
+        if not index.equals(other) and len(index) == len(other) and set(index) == set(other):
+            raise InputError(
+                f"{first} and {what} of population {population!r} have the same index in another order, and records "
+                f"are matched by their places: give {what.strip('`')}.loc[{first}.index], or both without an index, by "
+                "to_numpy()"
+            )
 
 
 def check_tensor(value: object, what: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mia_lightning.datasets.arrays import Array, as_constant, as_mask, as_tensor
+from mia_lightning.datasets.arrays import Array, as_constant, as_mask, as_tensor, check_order
 from mia_lightning.datasets.doubts import about_arrays, about_classes
 from mia_lightning.datasets.fields import Kinds, formed
 from mia_lightning.datasets.form import Form
@@ -69,7 +69,8 @@ def make_population(
         task: what the labels are, an object or its name such as `regression`; None for classes.
 
     Raises:
-        InputError: values that are no numbers, labels that are no classes (`as_classes`), or what `Population` refuses.
+        InputError: values that are no numbers, labels that are no classes (`as_classes`), pandas objects whose indexes
+            are in different orders, or what `Population` refuses.
     """
     from mia_lightning.datasets.population import Population  # which makes itself of a user's own data by this function
 
@@ -78,6 +79,8 @@ def make_population(
         if isinstance(texts, str | set | frozenset | Mapping) or not isinstance(texts, Iterable | None):
             one = "one name for each class" if what == "class_names" else "one sentence for each"
             raise InputError(f"{what} of population {name!r} is {shown(texts)}: give a list, {one}")
+    arrays = dict(x) if isinstance(x, Mapping) else {"x": x}
+    check_order({**arrays, "label": label, "member": member, "group": group, "weight": weight}, name)
     if form is None:
         x_N, form = formed(x, kinds, name)
     elif kinds is not None or isinstance(x, Mapping):

@@ -405,7 +405,7 @@ class AuditReport(Section):
                 f"  attacks: {', '.join(each.name for each in self.attacks[:8])}"
                 f"{f' and {len(self.attacks) - 8} more' if len(self.attacks) > 8 else ''}; {best}",
                 f"  {self.shadow.count} shadow models, seed {self.run.seed}; gate: {gate}",
-                f"  {len(self.warnings)} warnings, target {self.trust.verdict}",
+                f"  {len(self.warnings)} warning{'s' * (len(self.warnings) != 1)}, target {self.trust.verdict}",
             )
         )
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from mia_lightning.attacks.default import DEFAULT_ATTACKS, is_optional
 from mia_lightning.attacks.interface import Attack, Needs, needs_of
+from mia_lightning.datasets.arrays import check_order
 from mia_lightning.datasets.canaries import Canaries
 from mia_lightning.datasets.fields import Kinds
 from mia_lightning.datasets.own.reading import is_own
@@ -202,6 +203,7 @@ class Audit:
         return of_fit(given)
 
     def __post_init__(self) -> None:
+        check_order({"x": self.data, "`member_N`": getattr(self.membership, "member_N", None)}, "data")
         population = _as_population(self.data, self.label, weight=self.weight, kinds=self.kinds, task=self.task)
         population.task.check_all(population.label_N, population.class_names, population.name)
         object.__setattr__(self, "data", population)

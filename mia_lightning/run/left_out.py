@@ -20,9 +20,12 @@ def kept_targets(targets: Models, signals: Signals, membership: Membership, engi
     kept_T = (targets.failed_epoch_K.cpu() < 0) & _is_finite(signals, membership, membership.targets)
     broken = (~kept_T).nonzero().flatten().tolist()
     if not bool(kept_T.any()):
+        lost_N = ~_finite_on(signals)[broken[0]] & membership.scored_KN[membership.targets][broken[0]]
+        lost = lost_N.nonzero().flatten().tolist()
+        of_some = f" for {len(lost):,} records, the first of them {lost[0]}" if lost else ""
         raise InputError(
-            f"Target {broken[0]} gives outputs that are not finite, so there is nothing to attack; look for NaN in its "
-            "weights (`target.path`), or lower `training.optimizer.lr`."
+            f"Target {broken[0]} gives outputs that are not finite{of_some}, so there is nothing to attack; look for "
+            "NaN in its weights (`target.path`), or lower `training.optimizer.lr`."
         )
     if broken and membership.is_trials:  # which trials are lost may depend on the canary
         raise InputError(
@@ -72,8 +75,12 @@ def _kind_of_loss(kept_K: Tensor) -> Literal["warning", "broken"]:
 
 def _is_finite(signals: Signals, membership: Membership, rows: slice) -> Tensor:
     """bool `[K]`: whether a model's outputs are finite on all the records that are evidence about it."""
+    return (_finite_on(signals) | ~membership.scored_KN[rows]).all(1)
+
+
+def _finite_on(signals: Signals) -> Tensor:
+    """bool `[K, N]`: whether a model's outputs about a record are finite."""
     each_KAN = (  # one model at a time: a mask of all answers would be a quarter of their size
         value_ANC.amin(-1).isfinite() & value_ANC.amax(-1).isfinite() for value_ANC in signals.log_probability_KANC
     )
-    finite_KN = torch.stack([each_AN.all(0).cpu() for each_AN in each_KAN])
-    return (finite_KN | ~membership.scored_KN[rows]).all(1)
+    return torch.stack([each_AN.all(0).cpu() for each_AN in each_KAN])

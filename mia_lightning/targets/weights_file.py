@@ -299,7 +299,7 @@ def _load(network: nn.Module, state: State) -> str:
     loaded = {name for names in tied.values() if any(each not in missing for each in names) for name in names}
     lost = next((name for name in missing if name not in loaded), None)
     if lost is not None:
-        beside = [each for each in state if each.endswith(lost)] or list(state)[:1]
+        beside = [each for each in state if each.endswith(lost)] or unknown[:1]
         return f"it has no `{lost}`" + (f" (it has `{beside[0]}`)" if beside else "")
     return f"the model has no `{unknown[0]}`" if unknown else ""
 

@@ -3,6 +3,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -315,6 +316,44 @@ def test_labels_that_are_a_measurement_are_refused() -> None:
     ):
         make_population(np.zeros((200, 2)), np.random.default_rng(0).integers(150, size=200))
     assert make_population(np.zeros((200, 2)), np.arange(200) % 40).num_classes == 40
+
+
+@pytest.mark.parametrize("given", ["label", "member", "group", "weight"])
+def test_pandas_indexes_in_another_order_are_refused(given: str) -> None:
+    table = pd.DataFrame({"a": [0.5, 1.5, 2.5, 3.5], "class": [0, 1, 1, 0]})
+    values = table["class"].astype(bool) if given == "member" else table["class"]
+    named: dict[str, Any] = {"label": table["class"].to_numpy(), given: values}
+    label = named.pop("label")
+    shuffled = table[["a"]].iloc[[2, 0, 3, 1]]
+    with pytest.raises(InputError, match=rf"x and {given} of population 'data' .* {given}\.loc\[x\.index\]"):
+        make_population(shuffled, label, **named)
+    named = {name: values.loc[shuffled.index] for name, values in named.items()}
+    label = table["class"].loc[shuffled.index]
+    assert make_population(shuffled, label, **named).label_N.tolist() == [1, 0, 0, 1]
+    assert make_population(shuffled, [1, 0, 0, 1]).label_N.tolist() == [1, 0, 0, 1]
+    apart = shuffled.set_axis([7, 8, 9, 10])
+    assert make_population(apart, table["class"]).label_N.tolist() == [0, 1, 1, 0]
+
+
+def test_members_of_a_plan_with_the_index_in_another_order_are_refused() -> None:
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 3))).iloc[::-1]
+    plan = mia.Given(member_N=pd.Series(np.arange(40) < 20))
+    with pytest.raises(InputError, match=r"x and `member_N` of .* give member_N\.loc\[x\.index\]"):
+        mia.Audit(x, np.arange(40) % 2, **quick_audit(membership=plan))
+    in_order = mia.Given(member_N=plan.member_N.loc[x.index])
+    assert (
+        mia.Audit(x, np.arange(40) % 2, **quick_audit(membership=in_order)).population.label_N.tolist() == [0, 1] * 20
+    )
+
+
+def test_members_in_memory_that_torch_cannot_hold() -> None:
+    is_member = np.array([True, False, False, False])
+    read_only = is_member.copy()
+    read_only.setflags(write=False)
+    for each in (is_member[::-1], read_only):
+        member_N = make_population(X, LABEL, member=each).member_N
+        assert member_N is not None
+        assert member_N.tolist() == each.tolist()
 
 
 def test_remarks_about_the_records_reach_the_report() -> None:

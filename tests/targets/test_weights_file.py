@@ -325,3 +325,16 @@ def test_a_tensor_of_another_kind_is_named(network: Net, tmp_path: Path) -> None
     torch.save({"model": renamed(state, "net.{}".format)}, tmp_path / "m.pt")
     sentence = sentence_of(Net(), tmp_path / "m.pt")
     assert "`net.blocks.1.weight` is a torch._utils._rebuild_sparse_tensor, which is not read" in sentence
+
+
+def test_a_missing_weight_is_not_explained_by_one_that_the_model_has(tmp_path: Path) -> None:
+    network = nn.Linear(3, 2)
+    for content, said in (
+        ({"weight": network.weight}, None),
+        ({"weight": network.weight, "shift": network.bias}, "shift"),
+    ):
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(InputError, match="it has no `bias`") as refused:
+            load_weights(network, tmp_path / "model.pt")
+        assert ("it has `" in str(refused.value)) == (said is not None)
+        assert said is None or f"it has `{said}`" in str(refused.value)

@@ -53,7 +53,7 @@ def variance_of_one_member(figure: str, value: float) -> float:
             f"`figure` is {figure!r}; plan for auc, advantage, precision_balanced, tpr_at_fpr_0.01 or tpr_at_fpr_0.001."
         )
     if not chance <= value < 1:
-        raise InputError(f"`value` is {value:g}; a {figure} lies from {chance:g}, what guessing gives, to below 1.")
+        raise InputError(f"`value` is {value:g}; the {figure} lies from {chance:g}, what guessing gives, to below 1.")
     if figure == "auc":
         place = float(ndtri(value))
         both = float(multivariate_normal(mean=[0, 0], cov=[[1, 0.5], [0.5, 1]]).cdf([place, place]))
