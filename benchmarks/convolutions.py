@@ -10,7 +10,8 @@ same batches in the same order:
   under bf16 autocast, contiguous or with network and records channels last;
 - `compiled loop` (on CUDA alone): the same under torch.compile, channels last, its compilation left out;
 - `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
-- `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU.
+- `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU;
+- `stack, compiled` and `loop, compiled` (on CUDA alone): the same two with compile=true, their compilation left out.
 
 With `--processes N` (on a CPU), as many processes of one thread each take steps of the looped stack in float32 at the
 same time, each with its share of the models, as an execution plan of several processes does. The time of a step is the
@@ -142,11 +143,13 @@ class Clock(pl.Callback):
         self._synchronise()
         self.seconds += time.perf_counter() - self.started
 
-    def on_train_epoch_start(self, *_: object) -> None:
-        self.start()
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:  # those before it compile
+            self.start()
 
-    def on_train_epoch_end(self, *_: object) -> None:
-        self.stop()
+    def on_train_epoch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        if trainer.current_epoch + 1 == trainer.max_epochs:
+            self.stop()
 
     def _synchronise(self) -> None:
         if self.device.type == "cuda":
@@ -231,11 +234,13 @@ def train_stack(variant: Variant, clock: Clock) -> Tensor:
             callbacks=[clock],
         ),
     )
+    compiles = variant.name.endswith(", compiled")
     recipe = Recipe(
-        epochs=1,
+        epochs=2 if compiles else 1,
         batch_size=case.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
-        execution="loop" if variant.name == "loop" else "stack",
+        execution="loop" if variant.name.startswith("loop") else "stack",
+        compile=compiles,
     )
     job = TrainingJob(
         seed=engine.seed,
@@ -249,12 +254,18 @@ def train_stack(variant: Variant, clock: Clock) -> Tensor:
     return engine.run(job).train_loss_EK[0]
 
 
-def make_variants(case: Case) -> list[Variant]:
-    """Of both precisions: the bare loop in both memory formats, then the stack's two executions."""
+def make_variants(case: Case, *, compiles: bool | None = None) -> list[Variant]:
+    """Of both precisions: the bare loop in both memory formats, then the stack's two executions.
+
+    Args:
+        compiles: whether these are compiled, too; None on a CUDA device.
+    """
     looped_channels_last = case.device.type == "cpu"
     ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
     if case.device.type == "cuda":
         ways.insert(2, ("compiled loop", True))
+    if case.device.type == "cuda" if compiles is None else compiles:
+        ways += [("stack, compiled", False), ("loop, compiled", looped_channels_last)]
     return [
         Variant(name=name, case=case, bf16=bf16, channels_last=channels_last)
         for bf16 in (False, True)

@@ -7,12 +7,13 @@
 - `runs`: wall time of `mia-lightning` as it comes, and of Location with 60 shadow models (`--location`, the folder of
   dataset_location.tgz).
 - `purchase`: 1,024 networks of Purchase-100's size as one stack, in float32, TF32 and bf16, each as it is, with CUDA
-  graphs, and with packed bits, too, beside a `pl.Trainer` loop over 4 of them and a bare loop over 16 whose step is a
-  CUDA graph; with the bandwidth of a large copy, and the time that the memory alone would take.
+  graphs, with packed bits, too, and compiled, too (with the time that compiling takes), beside a `pl.Trainer` loop over
+  4 of them and a bare loop over 16 whose step is a CUDA graph; with the bandwidth of a large copy, and the time that
+  the memory alone would take.
 - `images`: models of a fast recipe for images of CIFAR-10's size on halves of `--images` (the folder of its zip file;
   random images without): models per minute and test accuracy, beside a serial loop of the same compiled network.
-- `ways`: a step of ResNet-18, Wide ResNet 28-2 and the vision transformer, stacked, looped, and in bare loops, compiled
-  and as a CUDA graph; then stacks of 1 to 1,024 small networks, with CUDA graphs and without.
+- `ways`: a step of ResNet-18, Wide ResNet 28-2 and the vision transformer, stacked, looped, both compiled, too, and in
+  bare loops, compiled and as a CUDA graph; then stacks of 1 to 1,024 small networks, with CUDA graphs and without.
 - `scoring`: every attack in closed form, at 256 models, 60,000 records and 10 classes on the device.
 
 Each part has its share of the minutes, and what earlier parts left. A part that no longer fits is skipped; one that

@@ -24,6 +24,7 @@ import attacks as of_attacks
 import convolutions
 import scaling
 import torch
+import torch._dynamo
 from gpu_images import images
 from gpu_loops import Step, train_by_graphs
 from gpu_measures import Options, say, timed
@@ -37,6 +38,7 @@ from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.seeds import isolated
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.execution import SWITCHES
+from mia_lightning.training.step import compiled
 from mia_lightning.training.step.recipe import Recipe
 
 _LARGE_COPY = 2**30  # bytes
@@ -180,7 +182,12 @@ def purchase(options: Options) -> None:
         more |= {} if beside is None else {"times_trainer_loop": rates[name] / beside}
         say(name, models=count, s=seconds, models_per_s=rates[name], loss=loss, **more, **memory)
 
-    switched_on = {"": (), ", graphs": ("cuda_graphs",), ", graphs, bits": ("cuda_graphs", "packed_bits")}
+    switched_on = {
+        "": (),
+        ", graphs": ("cuda_graphs",),
+        ", graphs, bits": ("cuda_graphs", "packed_bits"),
+        ", graphs, compiled": ("cuda_graphs", "compile"),
+    }
     stacks = {
         f"stack {precision}{words}": (precision, {name: name in names for name in SWITCHES})
         for words, names in switched_on.items()
@@ -192,7 +199,8 @@ def purchase(options: Options) -> None:
         measure(name, num_models, partial(train_stack, options, case, num_models, precision, **switches))
 
     for precision, switches in stacks.values():
-        train_stack(options, warm_up, min(4, num_models), precision, **switches)
+        if not switches["compile"]:  # other sizes are compiled anew
+            train_stack(options, warm_up, min(4, num_models), precision, **switches)
     plain, graphed = "stack tf32", "stack tf32, graphs"
     stack(plain)
     stack(graphed)
@@ -221,7 +229,7 @@ def ways(options: Options) -> None:
     for setting in settings:
         steps = setting if options.rehearse else replace(setting, steps=20, batch_size=128)
         case = convolutions.make_case(steps, options.device, 2 if options.rehearse else 8)
-        for variant in convolutions.make_variants(case):
+        for variant in convolutions.make_variants(case, compiles=True):
             if not variant.bf16 and not options.rehearse:
                 continue
             variant.measure()
@@ -301,6 +309,8 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on workers, once for each model
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # where Slurm is installed
+    if given["rehearse"]:  # without the minutes that a C++ compiler takes
+        compiled.BACKEND = torch._dynamo.lookup_backend("aot_eager")
     part = PARTS[given.pop("part")]
     part(Options(started=time.perf_counter(), **{**given, "device": torch.device(given["device"])}))
 

@@ -96,10 +96,15 @@ class Stage:
 
 
 class Sampler:
-    """Reads the memory of this process every 10 ms, in a thread."""
+    """Reads the memory of this process every 10 ms, in a thread.
+
+    Attributes:
+        looks: how often it has read it.
+    """
 
     def __init__(self) -> None:
-        self._ended = threading.Event()
+        self._ended, self._looking = threading.Event(), threading.Lock()
+        self.looks = 0
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._most = dict.fromkeys(("RssAnon", "RssFile"), 0)
         self.stages: list[Stage] = []
@@ -116,7 +121,8 @@ class Sampler:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self._most = dict.fromkeys(self._most, 0)
+        with self._looking:  # so that nothing that was read before counts
+            self._most = dict.fromkeys(self._most, 0)
         start = time.perf_counter()
         yield
         self._look()
@@ -125,10 +131,12 @@ class Sampler:
         self.stages.append(Stage(name=name, seconds=seconds, own=own, mapped=mapped))
 
     def _look(self) -> None:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in self._most:
-                self._most[name] = max(self._most[name], int(value.split()[0]))
+        with self._looking:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                name, _, value = line.partition(":")
+                if name in self._most:
+                    self._most[name] = max(self._most[name], int(value.split()[0]))
+            self.looks += 1
 
     def _sample(self) -> None:
         while not self._ended.wait(0.01):

@@ -1,5 +1,6 @@
 """Clipped gradients of single records: a step of a small stack, and a slow loop."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,13 +13,24 @@ from mia_lightning.training.stack.stack import MakeNetwork, Stack
 from mia_lightning.training.step.recipe import cross_entropy
 
 
-class Pictures(nn.Module):
-    """Convolution, group normalisation, a tied weight and a frozen parameter."""
+def in_groups() -> nn.Module:
+    return nn.GroupNorm(2, 4)
 
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+
+class Pictures(nn.Module):
+    """Convolution, group normalisation or another, a tied weight and a frozen parameter."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        *,
+        norm: Callable[[], nn.Module] = in_groups,
+        flat_norm: Callable[[], nn.Module] = nn.Identity,
+    ) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(input_shape[0], 4, 3, padding=1)
-        self.norm = nn.GroupNorm(2, 4)
+        self.norm, self.flat_norm = norm(), flat_norm()
         self.mix = nn.Linear(4, 4)
         self.mix_again = nn.Linear(4, 4)
         self.mix_again.weight = self.mix.weight
@@ -27,7 +39,15 @@ class Pictures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = torch.relu(self.norm(self.convolution(x))).mean((2, 3))
-        return self.head(self.mix_again(torch.tanh(self.mix(pooled))))
+        return self.head(self.mix_again(torch.tanh(self.mix(self.flat_norm(pooled)))))
+
+
+def linear(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """A layer of zeros, at which the gradient of a record is known."""
+    layer = nn.Linear(input_shape[0], num_classes)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 NETWORKS = {"mlp": ("blobs", partial(MLP, hidden=[8])), "pictures": ("pictures", Pictures)}

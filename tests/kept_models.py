@@ -1,5 +1,7 @@
 """Small trainings whose models are kept in a store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -82,10 +84,24 @@ class Stopped(Exception):  # noqa: N818
     """In the middle of a training."""
 
 
-class StopAfter(pl.Callback):
+class _StopAfter(pl.Callback):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch == self.epoch:
             raise Stopped
+
+
+@contextmanager
+def stopped_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The training inside is stopped when this epoch begins."""
+    made = TrainerSettings.make
+
+    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
+        return made(self, **{**given, "callbacks": [*given["callbacks"], _StopAfter(epoch)]})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainerSettings, "make", stopping)
+        with pytest.raises(Stopped):
+            yield

@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import joblib
 import pytest
@@ -19,6 +19,7 @@ import sklearn
 
 REQUIREMENTS = ("mlserver>=1.6,<2", "mlserver-sklearn>=1.6,<2", f"scikit-learn=={sklearn.__version__}")
 _START_SECONDS = 300
+_STARTS = 3  # since another process may take a port before the server does
 
 
 def environment(folder: Path) -> Path:
@@ -57,32 +58,45 @@ def serving(environment: Path, folder: Path, models: Mapping[str, Any]) -> Itera
             "parameters": {"uri": "./model.joblib"},
         }
         (folder / name / "model-settings.json").write_text(json.dumps(settings))
-    ports = _free_ports(3)
+    with (folder / "log").open("w") as log, ExitStack() as stack:
+        for _ in range(_STARTS):
+            ports = _free_ports(3)
+            server = stack.enter_context(_started(environment, folder, ports, log))
+            url = f"http://127.0.0.1:{ports[0]}"
+            if _is_up(server, [f"{url}/v2/models/{name}/ready" for name in models]):
+                yield url
+                return
+            if server.poll() is None:
+                break
+        pytest.fail(f"MLServer did not start:\n{(folder / 'log').read_text()[-3000:]}")
+
+
+@contextmanager
+def _started(environment: Path, folder: Path, ports: list[int], log: TextIO) -> Iterator["subprocess.Popen[bytes]"]:
     keys = ("http_port", "grpc_port", "metrics_port")
     settings = {"host": "127.0.0.1", "parallel_workers": 0, "debug": False, **dict(zip(keys, ports, strict=True))}
     (folder / "settings.json").write_text(json.dumps(settings))
-    url = f"http://127.0.0.1:{ports[0]}"
-    with (folder / "log").open("w") as log:
-        command = [str(environment / "bin" / "mlserver"), "start", str(folder)]
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_clean(), cwd=folder)
+    command = [str(environment / "bin" / "mlserver"), "start", str(folder)]
+    server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=_clean(), cwd=folder)
+    try:
+        yield server
+    finally:
+        server.terminate()
         try:
-            _wait(server, [f"{url}/v2/models/{name}/ready" for name in models], folder / "log")
-            yield url
-        finally:
-            server.terminate()
-            try:
-                server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                server.wait()
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
-def _wait(server: "subprocess.Popen[bytes]", addresses: list[str], log: Path) -> None:
+def _is_up(server: "subprocess.Popen[bytes]", addresses: list[str]) -> bool:
+    """Whether it answers at the addresses in the end."""
     end = time.monotonic() + _START_SECONDS
     while not all(_is_ready(address) for address in addresses):
         if server.poll() is not None or time.monotonic() > end:
-            pytest.fail(f"MLServer did not start:\n{log.read_text()[-3000:]}")
+            return False
         time.sleep(0.2)
+    return server.poll() is None
 
 
 def _is_ready(address: str) -> bool:

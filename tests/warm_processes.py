@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
@@ -40,6 +41,7 @@ class WarmContext(ForkServerContext):
 def _warm_processes() -> Iterator[None]:
     warm, get_context = WarmContext(), multiprocessing.get_context
     warm.set_forkserver_preload(IMPORTED)
+    util.get_temp_dir()  # made now, so that no test finds it in a folder of its own
 
     def context(method: str | None = None) -> Any:
         return warm if method == "spawn" else get_context(method)

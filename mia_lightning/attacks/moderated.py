@@ -80,8 +80,11 @@ def log_student(standardised: Tensor, freedom: Tensor) -> Tensor:
 def _inverse_trigamma(value: Tensor) -> Tensor:
     """Where trigamma takes these values, by Newton's method on its reciprocal, which is nearly linear."""
     value = value.clamp(_LEAST_TRIGAMMA, _LARGEST_TRIGAMMA)
-    place = 0.5 + 1 / value
-    for _ in range(_STEPS):
+    before, place = value, 0.5 + 1 / value
+    for left in reversed(range(_STEPS)):
         found = torch.polygamma(1, place)
-        place = place + found * (1 - found / value) / torch.polygamma(2, place)
+        moved = place + found * (1 - found / value) / torch.polygamma(2, place)
+        if torch.equal(moved, before):  # in the last digit it goes to and fro between two numbers, or stands
+            return moved if left % 2 == 0 else place
+        before, place = place, moved
     return place

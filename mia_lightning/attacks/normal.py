@@ -86,16 +86,22 @@ def sides(
     votes, states = shadows.signals.atoms, shadows.signals.task.states(shadows.num_classes)
     atoms = None if votes is None else (votes, states)
     index_N = shadows.target_scored_N.to(phi_KAN.device).nonzero().squeeze(1)
+    slices = list(record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], phi_KAN.shape[2]))
+    of_in, of_out = None, None
+    if len(slices) == 1 and len(index_N) == phi_KAN.shape[2]:  # what all records say is of these moments, too
+        of_in = Moments.of(phi_KAN.double(), member_KAN, others) if online else None
+        of_out = Moments.of(phi_KAN.double(), ~member_KAN, others)
     spread = partial(_spread, phi_KAN, index_N=index_N, others=others, normal=normal, atoms=atoms)
-    spread_in = spread(member_KAN) if online else None
+    spread_in = spread(member_KAN, of_in) if online else None
     if spread_in is not None and normal.published and normal.variance == "fixed":
         spread_out = spread_in  # the in-models' serves both
     else:
-        spread_out = spread(~member_KAN)
-    for columns in record_slices(phi_KAN.shape[0] * phi_KAN.shape[1], phi_KAN.shape[2]):
+        spread_out = spread(~member_KAN, of_out)
+    for columns in slices:
         phi_KAn, member_KAn = phi_KAN[..., columns].double(), member_KAN[..., columns]
-        inside = None if spread_in is None else _side(phi_KAn, member_KAn, others, normal, spread_in, atoms)
-        yield columns, inside, _side(phi_KAn, ~member_KAn, others, normal, spread_out, atoms)
+        side = partial(_side, phi_KAn, others=others, normal=normal, atoms=atoms)
+        inside = None if spread_in is None else side(member_KAn, of_in, spread=spread_in)
+        yield columns, inside, side(~member_KAn, of_out, spread=spread_out)
 
 
 def joined(parts: list[Side]) -> Side:
@@ -126,13 +132,19 @@ def step_of_votes(phi: Tensor, atoms: int, num_classes: int) -> Tensor:
 def _side(
     phi_KAN: Tensor,
     side_KAN: Tensor,
+    known: Moments | None,
     others: Others,
     normal: Normal,
     spread: Spread,
     atoms: tuple[int, int] | None,
 ) -> Side:
-    """Of one slice of the records; `atoms` are the votes and the states (`Task.states`) where φ is of votes."""
-    moments = Moments.of(phi_KAN, side_KAN, others)
+    """Of one slice of the records.
+
+    Args:
+        known: the moments, where they are known.
+        atoms: the votes and the states (`Task.states`) where φ is of votes.
+    """
+    moments = Moments.of(phi_KAN, side_KAN, others) if known is None else known
     std, freedom = spread(moments)
     mean = Ordered.of(phi_KAN, side_KAN, others).median() if normal.published else moments.mean
     if atoms is not None and not normal.published:
@@ -148,16 +160,22 @@ def _smallest(mean: Tensor, atoms: tuple[int, int]) -> Tensor:
 def _spread(
     phi_KAN: Tensor,
     side_KAN: Tensor,
+    known: Moments | None,
     index_N: Tensor,
     others: Others,
     normal: Normal,
     atoms: tuple[int, int] | None,
 ) -> Spread:
-    """How deviations follow from moments, with what all records of one side say of them."""
+    """How deviations follow from moments, with what all records of one side say of them.
+
+    Args:
+        known: the moments of all these records, where they are known.
+    """
+    slices = _moments(phi_KAN, side_KAN, index_N, others) if known is None else iter([known])
     if normal.variance == "moderated":
-        return _moderated(_moments(phi_KAN, side_KAN, index_N, others), atoms, student=normal.student)
+        return _moderated(slices, atoms, student=normal.student)
     if normal.variance == "fixed":
-        fixed = (_fixed_published if normal.published else _fixed)(phi_KAN, side_KAN, index_N, others)
+        fixed = _fixed_published(slices, phi_KAN, index_N) if normal.published else _fixed(slices, phi_KAN)
         return lambda _: (fixed, None)
     return _of_record_published if normal.published else _of_record
 
@@ -189,21 +207,21 @@ def _moderated(slices: Iterator[Moments], atoms: tuple[int, int] | None, *, stud
     return spread
 
 
-def _fixed(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -> Tensor:
+def _fixed(slices: Iterator[Moments], phi_KAN: Tensor) -> Tensor:
     """The pooled within-record standard deviation of these records, `[T, A, 1]`."""
     deviation_TA1, freedom_TA1 = phi_KAN.new_zeros(2, 1, phi_KAN.shape[1], 1, dtype=torch.float64)
-    for moments in _moments(phi_KAN, side_KAN, index_N, others):
+    for moments in slices:
         deviation_TA1 = deviation_TA1 + moments.deviation.sum(-1, keepdim=True)
         freedom_TA1 = freedom_TA1 + (moments.count - 1).clamp(min=0.0).sum(-1, keepdim=True)
     std_TA1: Tensor = (deviation_TA1 / freedom_TA1.clamp(min=1.0)).sqrt().clamp(min=SMALLEST_STD)
     return std_TA1
 
 
-def _fixed_published(phi_KAN: Tensor, side_KAN: Tensor, index_N: Tensor, others: Others) -> Tensor:
+def _fixed_published(slices: Iterator[Moments], phi_KAN: Tensor, index_N: Tensor) -> Tensor:
     """The standard deviation of all φ of these records about their common mean, `[T, 1, 1]`."""
     centre = phi_KAN[..., index_N].mean(dtype=torch.float64)
     count, total, squares = phi_KAN.new_zeros(3, 1, 1, 1, dtype=torch.float64)
-    for moments in _moments(phi_KAN, side_KAN, index_N, others):
+    for moments in slices:
         shift_TAn = moments.mean - centre
         count = count + moments.count.expand(shift_TAn.shape).sum((1, 2), keepdim=True)
         total = total + (moments.count * shift_TAn).sum((1, 2), keepdim=True)

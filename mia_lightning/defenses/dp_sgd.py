@@ -1,5 +1,6 @@
 """Differentially private training: Abadi et al., "Deep learning with differential privacy" (2016)."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
@@ -15,8 +16,9 @@ from mia_lightning.seeds import derive, generator
 from mia_lightning.settings import settings
 from mia_lightning.settings.kinds import AtLeast1, Between0And1, Positive
 from mia_lightning.tasks import Task
+from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.recipe import Chunk, Recipe
+from mia_lightning.training.step.recipe import Chunk, Objective, Recipe
 from mia_lightning.training.step.rules import Step
 
 _TRIED = 4  # records, whose losses together are compared with those of each alone
@@ -134,7 +136,7 @@ class DPSGD:
         truth_B = task.compared(label_N[torch.arange(_TRIED) % len(label_N)])
         _check_objective(recipe, truth_B, models.population.num_classes)
         _check_task(task)
-        _check_architecture(models)
+        _check_architecture(models.architecture)
         sampler = recipe.sampler
         if not isinstance(sampler, PoissonSampler):
             raise InputError(
@@ -157,6 +159,17 @@ class DPSGD:
         )
         _check_per_record(gradients, stack, models)
         return gradients
+
+
+def private_training_refusal(recipe: Recipe, architecture: Architecture, task: Task) -> str | None:
+    """Why models of a kind are not trained with DP-SGD: the sentence that refuses them; None where nothing is known."""
+    try:
+        _check(recipe)
+        _check_task(task)
+        _check_architecture(architecture)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _check(recipe: Recipe) -> None:
@@ -201,15 +214,13 @@ def _check_task(task: Task) -> None:
         )
 
 
-def _check_architecture(models: Chunk) -> None:
-    architecture = models.architecture
+def _check_architecture(architecture: Architecture) -> None:
     faults = {
         "has batch normalisation, through which the records of a batch reach each other; use GroupNorm "
         "(defense=group_norm) or none": architecture.has_batch_norm,
         "lets the records of a batch reach each other": architecture.mixes_records,
-        "takes something of its training records before training, which the accountant does not see": (
-            architecture.fits_to_records
-        ),
+        "takes something of its training records before training, which the accountant does not see; give a network "
+        "over scales that are public": architecture.fits_to_records,
         f"has no gradients of single records under vmap ({architecture.refusal})": architecture.refusal is not None,
     }
     for fault, is_there in faults.items():
@@ -218,7 +229,7 @@ def _check_architecture(models: Chunk) -> None:
 
 
 def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Chunk) -> None:
-    """Refuse, on two records, a model of which vmap cannot take the gradient of each."""
+    """Refuse, on two records, a model or a loss of which there is no gradient of each; the sentence says why not."""
     population = models.population
     index_B = torch.arange(2) % len(population)
     records = population.records(index_B.to(population.device), stack.dtype)
@@ -230,10 +241,34 @@ def _check_per_record(gradients: PrivateGradients, stack: Stack, models: Chunk) 
         is_real_KB=None,
         execution="stack",
     )
+
+    def with_loss(objective: Objective) -> object:
+        return replace(gradients, objective=objective).clipped_sums(stack, step)
+
+    fault = _failure(with_loss, gradients.objective)
+    if fault is None:
+        return
+    model = f"The model {models.architecture.name}"
+    alone = _failure(lambda: stack.call_one(stack.state_of(0), each_of(step.x, lambda x: x[0, :1])).sum().backward())
+    if alone is not None:
+        raise _refusal(model, "it fails on a record by itself", alone)
+    of_sum = _failure(with_loss, lambda logits_KBC, _: logits_KBC.sum(-1))
+    culprit, fault = ("`training.objective`", fault) if of_sum is None else (model, of_sum)
+    raise _refusal(culprit, "vmap cannot take the gradient of each record by itself", fault)
+
+
+def _failure(call: Callable[..., object], *inputs: object) -> Exception | None:
+    """What a call raises; an error for the user is passed on."""
     try:
-        gradients.clipped_sums(stack, step)
-    except Exception as error:  # what vmap refuses has no common type
-        raise InputError(
-            f"The model {models.architecture.name} does not go with defense=dp_sgd: vmap cannot take the gradient of "
-            f"each record by itself ({first_line(error)})."
-        ) from error
+        call(*inputs)
+    except InputError:
+        raise
+    except Exception as error:  # what vmap refuses, and what a model raises, has no common type
+        return error
+    return None
+
+
+def _refusal(what: str, fault: str, error: Exception) -> InputError:
+    refusal = InputError(f"{what} does not go with defense=dp_sgd: {fault} ({first_line(error)}).")
+    refusal.__cause__ = error
+    return refusal

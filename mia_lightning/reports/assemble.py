@@ -85,7 +85,8 @@ def assemble(
         *duplicates.warnings,
     ]
     target = target_section(population, membership, observation.targets, target_signals)
-    target = target.model_copy(update={"trains_itself": observation.trains_itself})
+    how = {"trains_itself": observation.trains_itself, "private_training": observation.private_training}
+    target = target.model_copy(update=how)
     idle = _idle(observation, target)
     report = AuditReport(
         about=AboutSection.of(observation.audit.report),

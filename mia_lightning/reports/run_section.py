@@ -19,6 +19,7 @@ class MeasuredExecution(Section):
     processes: int = 1
     cuda_graphs: bool = False  # whether its steps were recorded as CUDA graphs
     packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
+    compile: bool = False  # whether forward and backward passes were compiled
 
 
 class ExecutionSection(Section):
@@ -36,6 +37,7 @@ class ExecutionSection(Section):
     processes: int = 1  # on the CPU, each of which trained a part of the models
     cuda_graphs: bool = False  # whether the steps were recorded as CUDA graphs
     packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
+    compile: bool = False  # whether forward and backward passes were compiled
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
 
 

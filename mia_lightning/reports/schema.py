@@ -125,6 +125,7 @@ class TargetSection(Section):
     test_accuracy: float
     generalization_gap: float  # train_accuracy - test_accuracy
     trains_itself: bool = False  # whether its kind is trained by the training_step of a LightningModule
+    private_training: str | None = None  # why defense=dp_sgd does not train its kind; null where nothing is known
     per_class: tuple[TargetClass, ...]
     per_group: tuple[TargetGroup, ...] = ()  # as many as each attack's, in the same order
 

@@ -26,8 +26,8 @@ from mia_lightning.training.kept import Kept
 from mia_lightning.training.plan.execution import ExecutionPlan
 from mia_lightning.training.setup import Setup
 from mia_lightning.training.signals import Signals
+from mia_lightning.training.stack.looped import all_logits
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.module import all_logits
 from mia_lightning.training.trained import TrainedStack
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.accountant import Guarantee
 from mia_lightning.defenses.answer_form import defenses_of
+from mia_lightning.defenses.dp_sgd import private_training_refusal
 from mia_lightning.defenses.interface import (
     OutputDefense,
     PrivateTraining,
@@ -66,6 +67,7 @@ class Observation:
         guarantee: differential privacy of each target; None for none.
         sanity: whether a given or served target is what it is taken for.
         trains_itself: whether the models are LightningModules that their own training_step trains.
+        private_training: why such models are not trained with DP-SGD; None where nothing is known.
     """
 
     audit: Audit
@@ -83,6 +85,7 @@ class Observation:
     guarantee: Guarantee | None = None
     sanity: Sanity = field(default_factory=lambda: Sanity(verdict="not checked"))
     trains_itself: bool = False
+    private_training: str | None = None
 
     @property
     def target_columns(self) -> slice:
@@ -134,6 +137,11 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
     room = room or Room(folder=engine.folder)
     setup = prepare(engine, audit)
     num_real = len(setup.population)
+    private_training = (
+        None
+        if setup.estimators is not None
+        else private_training_refusal(setup.recipe, setup.architecture, setup.population.task)
+    )
     guarantee = _checked_guarantee(setup.membership, audit)
     if audit.folder is not None:
         check_run_folder(audit.folder, _bytes_in_folder(setup, audit, room))
@@ -184,6 +192,7 @@ def observe_models(engine: Engine, audit: Audit, *, room: Room | None = None) ->
         guarantee=guarantee,
         sanity=check_given(audit, kept, targets, target_signals, shadow_signals, num_real),
         trains_itself=setup.recipe.own is not None,
+        private_training=private_training,
     )
 
 

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,13 @@ from torch import Tensor
 from mia_lightning.terminal.progress import EpochBar, Stages
 from mia_lightning.training.job import TrainingJob, cut, fit
 from mia_lightning.training.kept import Begun, Kept
-from mia_lightning.training.plan.execution import ExecutionPlan, Plans
+from mia_lightning.training.plan.execution import SWITCHES, ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import is_out_of_memory, release
 from mia_lightning.training.plan.pace import Clock, Pace
 from mia_lightning.training.plan.planner import does_not_fit
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
-from mia_lightning.training.step import graphs, packed
+from mia_lightning.training.step import compiled, graphs, packed
+from mia_lightning.training.step.compiled import Compiler
 from mia_lightning.training.step.rules import Gradients
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
@@ -50,6 +52,7 @@ class OneDevice:
         stages: where progress and remarks are shown.
         folder: where Lightning's own callbacks and loggers write; None for the working folder.
         clock: in seconds.
+        compiler: of the steps of all chunks.
     """
 
     job: TrainingJob
@@ -59,6 +62,7 @@ class OneDevice:
     stages: Stages
     folder: Path | None
     clock: Clock = time.perf_counter
+    compiler: Compiler = field(default_factory=Compiler)
 
     def follow(self, plan: ExecutionPlan) -> Made:
         """Take what the store holds and train the rest as the execution plan says.
@@ -148,6 +152,7 @@ class OneDevice:
         try:
             with using_threads(plan.threads):
                 stack = job.stack(places)
+                switched_on = self._switched_on(plan, device)
                 if self.settings.precision.startswith("64"):
                     stack = stack.double()  # before Lightning loads a checkpoint, which it would round to float32
                 module = job.module(
@@ -156,11 +161,14 @@ class OneDevice:
                     execution=plan.execution,
                     gradients=gradients,
                     device=device,
-                    **self._switched_on(plan, device),
+                    compiler=self.compiler if switched_on.pop("compile") else None,
+                    **switched_on,
                 )
                 fit(trainer, module, resume=begun.checkpoint)
             if module.graphed is not None and module.graphed.failure is not None:
-                pace.plan = self._not_recorded(pace.plan, module.graphed.failure)
+                pace.plan = self._without("cuda_graphs", pace.plan, module.graphed.failure)
+            if module.compiled is not None and self.compiler.failure is not None:
+                pace.plan = self._without("compile", pace.plan, self.compiler.failure)
             module.to(device)  # Lightning's teardown moves it to the CPU
             return TrainedStack.of_module(module, job.architecture)
         except Exception as error:
@@ -175,12 +183,15 @@ class OneDevice:
         return {
             "cuda_graphs": plan.cuda_graphs and graphs.refusal(recipe, self.settings, device, is_near=is_near) is None,
             "packed_bits": plan.packed_bits and packed.refusal(recipe, population, device) is None,
+            "compile": plan.compile and compiled.refusal(recipe, self.settings, device) is None,
         }
 
-    def _not_recorded(self, plan: ExecutionPlan, failure: str) -> ExecutionPlan:
-        """The plan without CUDA graphs, which is kept and said."""
-        self.stages.note(f"{self.job.role}: it goes on without CUDA graphs, since {failure}.")
-        plain = replace(plan, cuda_graphs=False, reason=f"{plan.reason}; without CUDA graphs, since {failure}")
+    def _without(self, name: str, plan: ExecutionPlan, failure: str) -> ExecutionPlan:
+        """The plan without one of `SWITCHES`, which is kept and said."""
+        words = SWITCHES[name]
+        self.stages.note(f"{self.job.role}: it goes on without {words}, since {failure}.")
+        off: dict[str, Any] = {name: False}
+        plain = replace(plan, **off, reason=f"{plan.reason}; without {words}, since {failure}")
         self.plans.keep(plain)
         self.kept.keep_plan(plain, self.settings.device)
         return plain

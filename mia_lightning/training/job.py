@@ -22,6 +22,7 @@ from mia_lightning.training.own.stack_module import OfFirst, OwnStackModule, fir
 from mia_lightning.training.own.stand_in import StandInTrainer
 from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
+from mia_lightning.training.step.compiled import Compiler
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Batches, Gradients
@@ -208,10 +209,14 @@ class TrainingJob:
         execution: str,
         gradients: Gradients | None,
         device: torch.device,
+        compiler: Compiler | None = None,
         cuda_graphs: bool = False,
         packed_bits: bool = False,
     ) -> StackModule:
         """The module that trains `stack` as the models at these places.
+
+        Args:
+            compiler: of their gradients; None where these are not compiled.
 
         Raises:
             InputError: the architecture cannot be trained on such batches.
@@ -237,6 +242,7 @@ class TrainingJob:
             response_KN=None if self.response_KN is None else self.response_KN[list(places)],
             channels_last=self.architecture.takes_channels_last,
             weights=weights_of(self.population, self.recipe.class_weights, records_K),
+            compiler=compiler,
             cuda_graphs=cuda_graphs,
             packed_bits=packed_bits,
         )

@@ -18,8 +18,9 @@ from mia_lightning.training.plan.room import Room
 from mia_lightning.training.precision import float32_products
 from mia_lightning.training.signals import Signals
 from mia_lightning.training.stack.architecture import Architecture
+from mia_lightning.training.stack.looped import all_logits
 from mia_lightning.training.stack.stack import Stack
-from mia_lightning.training.step.module import StackModule, all_logits
+from mia_lightning.training.step.module import StackModule
 
 # Numbers in one batch of activations or inputs over all models: bounds memory, not results.
 _BATCH_NUMBERS = 2**24

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -141,10 +142,10 @@ class TrainerSettings:
     def num_devices(self) -> int:
         return self.devices if isinstance(self.devices, int) else len(self.devices)
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
-        """The first device that they name."""
-        if self.accelerator == "cpu":  # what Lightning would say, in the time of a small training
+        """The first device that they name; Lightning is asked once, which takes it as long as a small training."""
+        if self.accelerator == "cpu":  # what Lightning would say
             return torch.device("cpu")
         with quiet_lightning():
             device: torch.device = self.make(epochs=1).strategy.root_device

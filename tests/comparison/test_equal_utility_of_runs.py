@@ -105,7 +105,7 @@ def test_curves_that_do_not_overlap_are_said(make_report: ReportMaker, tmp_path:
     ("runs", "options", "named"),
     [
         (("cnn1", "cnn2", "cnn3", "mlp1", "mlp2"), (), "2 strengths"),
-        (("cnn1", "cnn2", "cnn3"), (), "tells 1 recipes"),
+        (("cnn1", "cnn2", "cnn3"), (), "is 'architecture', of which all sides have 'cnn'"),
         (("",), ("--by", "model.depth"), "model.depth"),
         (("",), ("--attack", "lira"), "`attack`"),
     ],

@@ -38,6 +38,7 @@ from mia_lightning.training.engine import Engine, Reuse
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.planner import Planner
 from mia_lightning.training.stack.architecture import bind_shapes
+from mia_lightning.training.step import compiled
 from mia_lightning.training.step.recipe import Recipe, cross_entropy
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
@@ -165,6 +166,39 @@ def test_a_probe_measures_both_ways(images: Population) -> None:
     (plan,) = engine.plans
     assert {row.cuda_graphs for row in plan.measured} == {False, True}
     assert plan.cuda_graphs is plan.measured[0].cuda_graphs
+
+
+@pytest.mark.parametrize(
+    ("name", "execution", "precision", "cuda_graphs"),
+    [
+        ("mlp", "stack", "32", False),
+        ("dropout", "stack", "bf16", True),
+        ("cnn", "loop", "tf32", True),
+    ],
+)
+def test_steps_that_are_compiled_are_the_steps(
+    name: str,
+    execution: str,
+    precision: str,
+    cuda_graphs: bool,
+    images: Population,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beyond the warm-up of recorded ones."""
+    if ON_CPU:  # which may have no C++ compiler
+        import torch._dynamo
+
+        monkeypatch.setattr(compiled, "BACKEND", torch._dynamo.lookup_backend("aot_eager"))
+    recipe = replace(RECIPE, epochs=6, batches_per_epoch=1, execution=execution)  # one form to compile
+    switched_on = replace(recipe, compile=True, cuda_graphs=cuda_graphs)
+    trained = []
+    for each in (replace(recipe, compile=False, cuda_graphs=False), switched_on):
+        engine = engine_on(precision=precision)
+        trained.append(engine.run(job_for(engine, NETWORKS[name], images, each)))
+    (plan,) = engine.plans
+    assert plan.compile, plan.reason
+    assert plan.cuda_graphs is (cuda_graphs and not ON_CPU)
+    close(*trained, TOLERANCE[precision])
 
 
 @pytest.mark.skipif(ON_CPU, reason="the host packs nothing")

@@ -218,8 +218,9 @@ def test_a_watched_page_reloads_by_itself_when_asked(tmp_path: Path, browser: An
         write_run(runs / "b")
         with pytest.raises(KeyboardInterrupt):
             watch([runs], page, seconds=0.5, command="", wait=once)
-        shown.page.wait_for_function("document.querySelectorAll('#runs tbody tr').length === 2")
+        shown.page.wait_for_function(  # at once, since it goes on to reload
+            "document.querySelectorAll('#runs tbody tr').length === 2 && document.getElementById('reload').checked"
+            " && document.getElementById('text').value === 'loc'"
+        )
 
-        assert shown.page.is_checked("#reload")
-        assert shown.page.input_value("#text") == "loc"
         assert shown.errors == []

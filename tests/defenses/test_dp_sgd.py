@@ -165,6 +165,47 @@ class Remembering(MLP):
         return super().forward(x)
 
 
+class Squeezing(MLP):
+    """Loses the axis of the records where there is one record."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = super().forward(x).squeeze(0)
+        return logits - logits.mean(1, keepdim=True)
+
+
+class Refusing(MLP):
+    """Says itself what is wrong where it is given one record."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            raise InputError("give more records")
+        return super().forward(x)
+
+
+def looking(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
+    """A loss that looks at a value, which vmap cannot."""
+    loss_KB = cross_entropy(logits_KBC, label_KB)
+    return loss_KB if float(loss_KB.detach().sum()) > 0 else 2 * loss_KB
+
+
+def test_a_model_that_fails_on_one_record_is_refused_with_its_own_words(blobs: Population) -> None:
+    with pytest.raises(
+        InputError, match=r"The model Squeezing .* on a record by itself \(Dimension out of range"
+    ) as caught:
+        train(Squeezing, blobs, DPSGD().adapt(recipe_with()))
+    assert "vmap" not in str(caught.value)
+    with pytest.raises(InputError, match=r"^give more records$"):
+        train(Refusing, blobs, DPSGD().adapt(recipe_with()))
+
+
+def test_a_loss_of_which_vmap_takes_no_gradient_is_refused_by_its_name(blobs: Population) -> None:
+    with pytest.raises(
+        InputError, match=r"`training\.objective` does not go .* vmap cannot take the gradient"
+    ) as caught:
+        train(MLP, blobs, DPSGD().adapt(recipe_with(objective=looking)))
+    assert "MLP" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [

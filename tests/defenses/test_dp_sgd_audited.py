@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 import torch
-from torch import Tensor, nn
+from clipped_gradients import linear
+from torch import Tensor
 from training_jobs import train_with
 
 from mia_lightning.datasets.population import Population
@@ -33,13 +34,6 @@ TRIALS = 2400  # half with the canary, half without
 DEFENSE = DPSGD(noise_multiplier=2.8, num_records=OTHERS, delta=1e-5)
 # At q = 1 no sampling helps the mechanism; steps so small that the canary's gradient stays what it is at first.
 RECIPE = Recipe(epochs=4, batches_per_epoch=1, optimizer=partial(torch.optim.SGD, lr=0.01))
-
-
-def linear(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    layer = nn.Linear(input_shape[0], num_classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from clipped_gradients import linear
 
 import mia_lightning as mia
 from mia_lightning.datasets.population import Population
@@ -19,13 +19,6 @@ CONFIDENCE = 1 - 1e-6
 OTHERS, TRIALS = 30, 2000
 DEFENSE = mia.DPSGD(noise_multiplier=2.8, delta=1e-5)
 RECIPE = mia.Recipe(epochs=4, batch_size=OTHERS, optimizer=partial(torch.optim.SGD, lr=0.01))
-
-
-def linear(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    layer = nn.Linear(input_shape[0], num_classes)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 @pytest.fixture

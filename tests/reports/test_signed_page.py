@@ -123,6 +123,18 @@ def test_what_to_do_can_be_done_with_such_a_target(report: AuditReport) -> None:
     assert "epochs" not in of_trees
 
 
+def test_private_training_is_advised_with_what_keeps_the_target_from_it(report: AuditReport) -> None:
+    refusal = "The model Tabular does not go with defense=dp_sgd: it fits scales."
+    refused = report.model_copy(update={"target": report.target.model_copy(update={"private_training": refusal})})
+    given = refused.model_copy(update={"trust": TrustSection(verdict="sound")})
+    for each in (refused, given):
+        assert f"must change first: {refusal} Judge" in " ".join(signed.advice(each))
+    of_trees = refused.model_copy(update={"structure": StructureSection(leaves=None)})
+    itself = refused.model_copy(update={"target": refused.target.model_copy(update={"trains_itself": True})})
+    for each in (report, of_trees, itself):  # others, or trained in another way then
+        assert "must change first" not in " ".join(signed.advice(each))
+
+
 def test_what_to_do_follows_the_verdict(report: AuditReport, make_report) -> None:
     leaking, quiet = " ".join(signed.advice(report)), " ".join(signed.advice(make_report(shift=0.0)))
     assert "dp_sgd" in leaking

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 import mia_lightning as mia
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.errors import InputError
+from mia_lightning.models.fitted import RangeScaledMLP
 from mia_lightning.models.mlp import MLP
 from mia_lightning.tasks import Task
 
@@ -31,6 +32,35 @@ def test_a_regression_that_standardises_by_private_records_is_refused() -> None:
     sentence = str(refused.value)
     assert all(each in sentence for each in ("task=regression", "dp_sgd", "`task.label_mean`", "`task.label_std`"))
     assert sentence.count(". ") == 0
+
+
+def normalised(input_shape: tuple[int, ...], num_outputs: int) -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Linear(*input_shape, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, num_outputs)
+    )
+
+
+PRIVATE = {
+    "private constants": (records("regression"), SHORT["model"]),
+    "public constants": (replace(records("regression"), task=PUBLIC), SHORT["model"]),
+    "labels": (records("multilabel"), SHORT["model"]),
+    "batch normalisation": (records("multilabel"), normalised),
+    "scales of records": (records("binary"), partial(RangeScaledMLP, hidden=[4], activation="tanh")),
+}
+
+
+@pytest.mark.parametrize("case", PRIVATE)
+def test_what_keeps_models_from_private_training_is_what_refuses_it(case: str) -> None:
+    """The report, which advises it, has the sentence."""
+    data, model = PRIVATE[case]
+    options = {**SHORT, "model": model, "shadow": mia.Real(count=2)}
+    try:
+        mia.observe(data, **options, defenses=[mia.DPSGD()])
+        refusal = None
+    except InputError as error:
+        refusal = str(error)
+    assert (refusal is None) == (case in ("public constants", "labels"))
+    assert mia.observe(data, **options).private_training == refusal
 
 
 def slow_step(network: torch.nn.Module, x_N: Tensor, label_N: Tensor, clip_norm: float) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -275,7 +276,7 @@ def interrupts(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 def terminates(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     """Of a process that asks its parent to end again and again, also while that ends the others."""
     while multiprocessing.parent_process() is not None:
-        os.kill(os.getppid(), signal.SIGTERM)
+        os.kill(parent_number(), signal.SIGTERM)
         time.sleep(0.01)
     return cross_entropy(logits_KBC, label_KB)
 
@@ -314,7 +315,8 @@ def test_ctrl_c_ends_all_processes() -> None:
 
 @pytest.mark.slow
 def test_a_request_to_end_ends_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = SimpleNamespace(TemporaryDirectory=partial(tempfile.TemporaryDirectory, dir=tmp_path))
+    monkeypatch.setattr("mia_lightning.training.devices.processes.tempfile", folder)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SIGTERMException):
         train_by(terminates)

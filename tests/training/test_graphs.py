@@ -247,6 +247,24 @@ def test_steps_that_a_graph_would_not_repeat_are_never_recorded(
     assert ("without CUDA graphs" in plan.reason) is (name != "false")
 
 
+def in_groups(parameters: Any, *, second: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """Adam of two groups."""
+    others = {"params": [nn.Parameter(torch.zeros(1))], **second}
+    return torch.optim.Adam([{"params": list(parameters), "fused": True}, others], lr=0.01)
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [({"fused": True}, None), ({"lr": torch.tensor(0.1)}, "tensor"), ({"fused": False, "foreach": True}, "counts")],
+)
+def test_an_optimiser_of_several_groups_is_recorded_where_each_of_them_can_be(
+    second: Mapping[str, Any], why: str | None, recorded: Recorded
+) -> None:
+    recipe = replace(RECIPE, optimizer=partial(in_groups, second=second))
+    found = refusal(recipe, CPU, HOST, is_near=True)
+    assert found is None if why is None else why in str(found)
+
+
 def test_records_on_the_host_are_not_recorded(blobs: Population, recorded: Recorded) -> None:
     trained(replace(blobs, device_bytes=0), DENSE, RECIPE)
     assert recorded.calls == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from kept_models import RECIPE, StopAfter, Stopped, alike, engine_and_job, equal, key_of, records_of, same, stored
+from kept_models import RECIPE, Stopped, alike, engine_and_job, equal, key_of, records_of, same, stopped_after, stored
 from kept_models import store as store
 from torch import Tensor, nn
 
@@ -75,6 +75,7 @@ MATTERS: dict[str, dict[str, Any]] = {
     },
     "precision": {"settings": TrainerSettings(accelerator="cpu", precision="bf16")},
 }
+DEVICES = [pytest.mark.slow, pytest.mark.devices, pytest.mark.xdist_group("devices")]
 DOES_NOT_MATTER: dict[str, dict[str, Any]] = {
     "a record of nobody": {"population": lambda p: changed_record(p, OTHER)},
     "a label of nobody": {"population": lambda p: changed_label(p, OTHER)},
@@ -118,7 +119,8 @@ def test_what_changes_the_weights_changes_the_key(name: str, blobs: Population, 
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(each, marks=pytest.mark.slow) if each == "more devices" else each for each in DOES_NOT_MATTER]
+    "name",
+    [pytest.param(each, marks=DEVICES) if each == "more devices" else each for each in DOES_NOT_MATTER],
 )
 def test_what_does_not_change_the_weights_does_not_change_the_key(name: str, blobs: Population, store: Store) -> None:
     plain, changed = engine_and_job(blobs), varied(blobs, DOES_NOT_MATTER[name])
@@ -225,15 +227,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
 ) -> None:
     store = replace(store, checkpoint_minutes=0)
     _, undisturbed = stored(None, blobs, range(3), recipe=recipe)  # type: ignore[arg-type]
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(epoch)]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            stored(store, blobs, range(3), recipe=recipe)
+    with stopped_after(epoch, monkeypatch):
+        stored(store, blobs, range(3), recipe=recipe)
     epochs: list[int] = []
     monkeypatch.setattr(
         Checkpoints, "on_train_start", lambda self, trainer, module: epochs.append(trainer.current_epoch)
@@ -297,6 +292,8 @@ def test_only_models_that_are_to_be_kept_are(blobs: Population, store: Store) ->
 
 
 @pytest.mark.slow
+@pytest.mark.devices
+@pytest.mark.xdist_group("devices")
 def test_several_devices_share_the_store(blobs: Population, store: Store) -> None:
     two = TrainerSettings(accelerator="cpu", devices=2)
     _, four = stored(store, blobs, range(4))

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from artefacts import refuse
-from kept_models import RECIPE, StopAfter, Stopped, alike, engine_and_job, equal, key_of, records_of, same, stored
+from kept_models import RECIPE, alike, engine_and_job, equal, key_of, records_of, same, stopped_after, stored
 from kept_models import store as store
 from safetensors.torch import save_file
 
@@ -21,7 +20,6 @@ from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import Store
 from mia_lightning.store.housekeeping import trainings
 from mia_lightning.training.engine import Reuse
-from mia_lightning.training.trainer import TrainerSettings
 
 
 def test_a_damaged_model_is_said_set_aside_and_trained_anew(
@@ -164,15 +162,8 @@ def test_other_damaged_files_change_no_result(kind: str, blobs: Population, stor
 
 def stop_training(store: Store, population: Population, models: range, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train until something stops it, after a checkpoint."""
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter(2)]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            stored(store, population, models)
+    with stopped_after(2, monkeypatch):
+        stored(store, population, models)
 
 
 def test_a_damaged_checkpoint_begins_anew(blobs: Population, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

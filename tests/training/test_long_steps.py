@@ -1,5 +1,6 @@
 """Steps of a model that take long on a CPU: little is measured, since a stack has little to gain."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from mia_lightning.models.mlp import MLP
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import ExecutionPlan, Measured
 from mia_lightning.training.plan.memory import Footprint
-from mia_lightning.training.plan.planner import Planner, widened
+from mia_lightning.training.plan.planner import Planner, leads_narrowly, smallest_of_several, widened
 from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Chunk, Recipe
@@ -82,6 +83,25 @@ def test_short_steps_begin_with_the_largest_stack(blobs: Population) -> None:
     assert ("stack", 16) in ways(plan)
 
 
+def test_a_loop_of_several_overtakes_a_stack_that_leads_narrowly(blobs: Population) -> None:
+    plan, spent = plan_of(blobs, lambda execution, K: 0.019 * K if execution == "stack" else 0.004 + 0.016 * K)
+    assert ways(plan) == {("loop", 1), ("stack", 4), ("loop", 4)}
+    assert (plan.execution, plan.chunk) == ("loop", 16)
+    assert spent < 0.05 * 16 * 100 * 0.02
+
+
+def test_a_single_model_takes_few_steps_where_several_would_be_trained(blobs: Population) -> None:
+    steps: Counter[tuple[str, int]] = Counter()
+
+    def seconds(execution: str, K: int) -> float:
+        steps[execution, K] += 1
+        return (0.04 if execution == "stack" else 0.02) * K
+
+    plan_of(blobs, seconds)
+    # Three steps find out the seconds of a model, four are taken under a Trainer; of four models it is one and two.
+    assert steps == {("loop", 1): 3 + 4, ("stack", 4): 1 + 2}
+
+
 def row(execution: str, chunk: int, models_per_second: float) -> Measured:
     return Measured(
         execution=execution, chunk=chunk, seconds_per_step=1.0, models_per_second=models_per_second, bytes=1
@@ -101,3 +121,25 @@ def row(execution: str, chunk: int, models_per_second: float) -> Measured:
 def test_a_loop_is_as_wide_as_the_cache_holds(rows: list[Measured], held: int, expected: int) -> None:
     footprint = Footprint(parameters=held // 4, held=held, activations=1)
     assert widened(rows, {"loop": [16, 4, 1], "stack": [16, 4, 1]}, footprint) == expected
+
+
+@pytest.mark.parametrize(("held", "expected"), [(2**10, 4), (6 * 2**20, 4), (12 * 2**20, None)])
+def test_the_smallest_loop_of_several_fits_the_cache(held: int, expected: int | None) -> None:
+    footprint = Footprint(parameters=held // 4, held=held, activations=1)
+    assert smallest_of_several({"loop": [16, 4, 1], "stack": [16, 4, 1]}, footprint) == expected
+    assert smallest_of_several({"loop": [1], "stack": [1]}, footprint) is None
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([row("stack", 4, 1.2), row("loop", 1, 1.0)], True),
+        ([row("stack", 4, 1.3), row("loop", 1, 1.0)], False),  # far ahead
+        ([row("loop", 1, 1.0), row("stack", 4, 0.9)], False),
+        ([row("stack", 4, 1.2), row("loop", 4, 1.1), row("loop", 1, 1.0)], False),  # measured already
+        ([row("stack", 4, 1.2)], False),
+        ([], False),
+    ],
+)
+def test_a_lead_is_narrow_where_a_wider_loop_may_overtake(rows: list[Measured], expected: bool) -> None:
+    assert leads_narrowly(rows) is expected

@@ -16,10 +16,10 @@ from mia_lightning.models.cnn import CNN
 from mia_lightning.seeds import derive
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.stack.architecture import bind_shapes, inspect_architecture
-from mia_lightning.training.stack.looped import LoopedGradients
+from mia_lightning.training.stack.looped import LoopedGradients, all_logits
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import StackBatches
-from mia_lightning.training.step.module import StackModule, all_logits
+from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.optimizers import match_layout
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.trainer import TrainerSettings

@@ -209,6 +209,7 @@ def test_the_footprint_of_a_network_is_what_its_layers_take(pictures: Population
     plain = found(partial(torch.optim.SGD, lr=0.1))
     assert plain.parameters == 4 * weights
     assert plain.held == 4 * (2 * weights + batch)
+    assert plain.made == 4 * (weights + batch)
     # Backward needs the input of each layer and the log probabilities; labels and weights of the loss are small.
     assert 4 * (hidden + logits) <= plain.activations <= 4 * (2 * hidden + 3 * logits) + 8 * 10 + 64
     adam = found(partial(torch.optim.Adam, lr=0.1))
@@ -223,6 +224,14 @@ def test_a_loop_holds_the_activations_of_one_model() -> None:
     assert footprint.bytes("stack", 3, 4) == 3 * 130 + 10
     assert footprint.bytes("loop", 4, 4) == 4 * 30 + 100
     assert footprint.bytes("loop", 1, 4) == footprint.bytes("stack", 1, 4) == 130 + 30
+
+
+def test_recorded_steps_hold_what_a_step_makes_once_more() -> None:
+    footprint = Footprint(parameters=10, held=30, activations=100, made=15)
+    plain, graphed = (footprint.bytes("stack", 3, 4, cuda_graphs=each) for each in (False, True))
+    assert graphed == plain + 3 * 15 + 3 * 100
+    plain, graphed = (footprint.bytes("loop", 3, 4, cuda_graphs=each) for each in (False, True))
+    assert graphed == plain + 3 * 15 + 100
 
 
 @pytest.mark.usefixtures("global_generators")

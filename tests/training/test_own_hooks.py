@@ -1,5 +1,6 @@
 """Hooks of a LightningModule: those that a stack cannot follow are refused, others are left out."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -206,6 +207,41 @@ class Averaged(Net):
 
 def test_an_average_of_the_weights(blobs: Population) -> None:
     assert "average" in refusal(Averaged, blobs)
+
+
+class Copied(Net):
+    """Answers by a copy of its network, which is equal to it until the first step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.best = deepcopy(self.layer)
+
+
+def average(self: Any, *args: Any) -> None:
+    with torch.no_grad():
+        for own, other in zip(self.best.parameters(), self.layer.parameters(), strict=True):
+            own.lerp_(other, 0.1)
+
+
+def copy(self: Any, *args: Any) -> None:
+    self.best.load_state_dict(self.layer.state_dict())
+
+
+def limit(self: Any, *args: Any) -> None:
+    self.best.weight.data.renorm_(2, 0, 3.0)
+
+
+@pytest.mark.parametrize("do", [average, copy, limit])
+@pytest.mark.parametrize("hook", ["on_before_zero_grad", "on_train_batch_end", "on_train_epoch_end", "on_train_end"])
+def test_hooks_that_change_nothing_of_fresh_weights(do: Any, hook: str, blobs: Population) -> None:
+    kind = type("Own", (Copied,), {hook: do})
+    for each in (hook, "best.weight"):
+        assert each in refusal(kind, blobs, epochs=3)
+
+
+def test_copies_of_the_weights_at_the_start(blobs: Population) -> None:
+    assert "best.weight" in refusal(type("Own", (Copied,), {"on_train_epoch_start": copy}), blobs, epochs=3)
+    own_job(type("Own", (Copied,), {"on_fit_start": copy}), blobs, epochs=3).check()
 
 
 class Anneal:

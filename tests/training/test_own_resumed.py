@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from kept_models import stopped_after
 from own_modules import LitClassifier, SimpleDenseNet, TemplateModule, TimmLike
 from own_training import assert_solo, own_job, trained
 from quick import slow_but
@@ -27,16 +28,6 @@ from mia_lightning.training.trainer import TrainerSettings
 pytestmark = pytest.mark.usefixtures("global_generators")  # networks and ordinary fits draw from them
 
 
-class Stopped(Exception):  # noqa: N818
-    """In the middle of a training."""
-
-
-class StopAfter(pl.Callback):
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch == 2:
-            raise Stopped
-
-
 @pytest.mark.parametrize(
     "case", ["groups", "cosine-by-step", "by-epoch", "dropout", "metrics", "epochs", "counts-inside", "mixup"]
 )
@@ -47,15 +38,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits(
     job = replace(own_job(make, blobs, **recipe), keep=True)
     undisturbed = trained(replace(job, keep=False))
     store = Store(dir=tmp_path / "store", checkpoint_minutes=0)
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter()]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            trained(job, store=store)
+    with stopped_after(2, monkeypatch):
+        trained(job, store=store)
     assert any("checkpoint" in place for place in store.places("running"))
     resumed = trained(job, store=store)
     for name, tensor in undisturbed.stack.state().items():

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from clipped_gradients import Pictures
 from quick import slow_but
 from torch import Tensor, nn
 from training_jobs import train_with
@@ -26,25 +27,6 @@ OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-3),
     "adamw": partial(torch.optim.AdamW, lr=3e-3),
 }
-
-
-class ResidualNorm(nn.Module):
-    """Batch normalisation over vectors and over images, a tied weight and a frozen parameter."""
-
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(input_shape[0], 4, 3, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.flat_norm = nn.BatchNorm1d(4, momentum=None)
-        self.mix = nn.Linear(4, 4)
-        self.mix_again = nn.Linear(4, 4)
-        self.mix_again.weight = self.mix.weight
-        self.head = nn.Linear(4, num_classes)
-        self.head.bias.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.relu(self.norm(self.convolution(x))).mean((2, 3))
-        return self.head(self.mix_again(torch.tanh(self.mix(self.flat_norm(pooled)))))
 
 
 class DroppingImages(nn.Sequential):
@@ -86,7 +68,10 @@ NETWORKS = {
     "mlp": ("blobs", partial(MLP, hidden=[8])),
     "mlp-dropout": ("blobs", partial(MLP, hidden=[8, 8], activation="relu", dropout=0.4)),
     "cnn-batchnorm": ("pictures", partial(CNN, channels=[4, 4], hidden=8, kernel_size=3, batch_norm=True)),
-    "norms-tied-frozen": ("pictures", ResidualNorm),
+    "norms-tied-frozen": (
+        "pictures",
+        partial(Pictures, norm=partial(nn.BatchNorm2d, 4), flat_norm=partial(nn.BatchNorm1d, 4, momentum=None)),
+    ),
     "dropout2d": ("pictures", DroppingImages),
 }
 

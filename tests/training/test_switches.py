@@ -158,6 +158,29 @@ def test_a_plan_of_graphs_is_kept_and_followed(blobs: Population, recorded: Reco
     assert "again" in recorded.calls
 
 
+def test_graphs_are_not_tried_where_their_memory_is_not_there(
+    blobs: Population, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Timed, "clock", Clock())
+    monkeypatch.setattr(recorded, "record", slowly(recorded.record))
+    recipe = replace(RECIPE, epochs=1000, batches_per_epoch=1, cuda_graphs="auto", execution="stack", chunk="auto")
+    training = job(blobs, Timed, recipe)
+    found = {}
+    with quiet_lightning():
+        footprint = Probe(job=training, settings=CPU, device=HOST, clock=Timed.clock).one_model()[1]
+    for is_graphed in (False, True):
+        budget = footprint.bytes("stack", 3, 3, cuda_graphs=is_graphed)
+        planner = Planner(clock=Timed.clock, budget=lambda device, budget=budget: budget)
+        found[is_graphed] = Engine(seed=0, settings=CPU, planner=planner).plan(training)
+    assert (found[False].chunk, found[False].cuda_graphs) == (3, False)
+    assert (found[True].chunk, found[True].cuda_graphs) == (3, True)
+    assert found[True].bytes == footprint.bytes("stack", 3, 3, cuda_graphs=True) > found[False].bytes
+    always = replace(training, recipe=replace(recipe, cuda_graphs=True))
+    budget = footprint.bytes("stack", 3, 3)
+    planner = Planner(clock=Timed.clock, budget=lambda device: budget)
+    assert Engine(seed=0, settings=CPU, planner=planner).plan(always).chunk < 3
+
+
 @pytest.fixture
 def bits(monkeypatch: pytest.MonkeyPatch) -> Population:
     """60 records of 13 zeros and ones, which the CPU packs, too."""

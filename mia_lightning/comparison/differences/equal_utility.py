@@ -66,6 +66,11 @@ def compare_at_equal_utility(
                 f"`--by` is {by!r}, a setting that {side.name} does not have; name one in which runs differ."
             )
         recipes.setdefault(value, []).append(side)
+    if len(recipes) == 1:
+        raise InputError(
+            f"`--by` is {by!r}, of which all sides have {next(iter(recipes))!r}; name a setting in which two recipes "
+            "differ."
+        )
     if len(recipes) != 2:
         raise InputError(
             f"`--by` {by} tells {len(recipes)} recipes apart ({', '.join(recipes)}); equal utility compares two."

@@ -108,7 +108,9 @@ def _against(report: AuditReport) -> list[str]:
         is_estimator = report.structure is not None
         simpler = "a simpler estimator" if is_estimator else "fewer epochs or early stopping, stronger weight decay"
         said.append(f"Close the generalisation gap of {show(gap, 2)}: {simpler}, more training records.")
-    how = "training with differential privacy (`defense=[dp_sgd]`)"
+    refusal = report.target.private_training
+    first = "" if refusal is None else f", for which something must change first: {refusal.removesuffix('.')}"
+    how = f"training with differential privacy (`defense=[dp_sgd]`){first}"
     if report.structure is not None:
         how = "training with differential privacy, which takes a library that has such estimators"
     elif report.target.trains_itself:
@@ -119,7 +121,7 @@ def _against(report: AuditReport) -> list[str]:
     elif report.trust.verdict != "not checked":
         how = (
             "training it again with differential privacy; what that changes, an audit of models that are trained here "
-            "says (`target=trained defense=[dp_sgd]`)"
+            f"says (`target=trained defense=[dp_sgd]`){first}"
         )
     hidden = "classes or digits" if report.task.stratum == "class" else "digits"
     said.append(

@@ -1,6 +1,7 @@
 """Hooks of a LightningModule, called before anything is trained to see whether a stack can follow them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from mia_lightning.datasets.form import Records
 from mia_lightning.errors import InputError
+from mia_lightning.seeds import generator
 from mia_lightning.training.own.attributes import Held, held_by, numbers_of, reads
 from mia_lightning.training.own.lightning import has_own
 from mia_lightning.training.own.optimization import Optimization
@@ -24,6 +26,9 @@ _ON_OPTIMIZERS = {
 }
 _FACTORS = (1e8, 1e-8, torch.nan)
 """By which gradients are multiplied, beside 1, where such a hook is tried."""
+_AS_MADE, _TRAINED, _LARGE = 0.0, 1.0, 1e4
+"""How large weights are where a hook is tried: as they were made, or away from these. A copy or an average of fresh
+weights is equal to them, and a limit holds, so that a hook which keeps either changes nothing."""
 _TRIED = 32  # epochs, and batches of the first one
 
 
@@ -155,18 +160,17 @@ def check_around(step: OwnStep, optimization: Optimization, loss: Tensor) -> Non
     parameters = [p for p in step.network.parameters() if p.grad is not None]
     gradients = [p.grad.clone() for p in parameters if p.grad is not None]
     moments = _moments(step)
+    tries = [(1.0, _AS_MADE), *((factor, _AS_MADE) for factor in _FACTORS), (1.0, _TRAINED), (1.0, _LARGE)]
     for hook in (each for each in AROUND if has_own(step.module, each)):
-        for factor in (1.0, *_FACTORS):
+        for factor, size in tries:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient * factor
-            held = _Held(step, optimization)
-            for at in moments if factor == 1 else moments[:1]:
-                changed = _changed_at(at, held, hook, arguments.get(hook, ()), must_run=at == moments[0])
-                if changed is not None:
-                    raise InputError(
-                        f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; "
-                        f"{MEND}."
-                    )
+            tried = moments if factor == 1 and size != _LARGE else moments[:1]
+            changed = _changed_by(hook, step, optimization, arguments.get(hook, ()), at_each=tried, size=size)
+            if changed is not None:
+                raise InputError(
+                    f"{hook} of {step.name} changes {changed}, which a stack cannot do for each of its models; {MEND}."
+                )
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
 
@@ -182,10 +186,9 @@ def check_end(step: OwnStep, optimization: Optimization, outputs: object, batch:
     for hook, tried in {**hooks, "on_fit_end": moments[-1:]}.items():
         if not has_own(step.module, hook):
             continue
-        held = _Held(step, optimization)
-        for at in tried:
-            arguments = (outputs, batch, at[1]) if hook == "on_train_batch_end" else ()
-            changed = _changed_at(at, held, hook, arguments, must_run=at == tried[0])
+        arguments = (outputs, batch) if hook == "on_train_batch_end" else ()
+        for size, at_each in ((_AS_MADE, tried), (_TRAINED, tried), (_LARGE, tried[:1])):
+            changed = _changed_by(hook, step, optimization, arguments, at_each=at_each, size=size)
             if changed is not None:
                 raise InputError(
                     f"{hook} of {step.name} changes {changed}, and a stack does not call it; do that in training_step, "
@@ -203,7 +206,7 @@ def check_epochs(step: OwnStep) -> None:
     for epoch in sorted({epoch for epoch, _ in _moments(step)}):
         step.trainer.at(epoch, 0)
         try:
-            with step.as_before(also_plain=False):
+            with step.as_before(also_plain=False), _weights_of(step, _TRAINED if epoch else _AS_MADE):
                 done = _done_by(step, "on_train_epoch_start")
         except InputError as error:  # it is raised again where the epoch comes
             if isinstance(error.__cause__, InputError):
@@ -253,6 +256,44 @@ def check_skips(step: OwnStep, batch: Callable[[], tuple[Records, Tensor]]) -> N
         except Exception:  # the user's own code
             break
     step.trainer.at(0, 0)
+
+
+def _changed_by(
+    hook: str,
+    step: OwnStep,
+    optimization: Optimization,
+    arguments: tuple[object, ...],
+    *,
+    at_each: list[tuple[int, int]],
+    size: float,
+) -> str | None:
+    """What a hook changes at the first of these epochs and batches where it changes anything, with such weights."""
+    with _weights_of(step, size):
+        held = _Held(step, optimization)
+        for at in at_each:
+            given = (*arguments, at[1]) if hook == "on_train_batch_end" else arguments
+            must_run = size == _AS_MADE and at == at_each[0]
+            changed = _changed_at(at, held, hook, given, must_run=must_run)
+            if changed is not None:
+                return changed
+    return None
+
+
+@contextmanager
+def _weights_of(step: OwnStep, size: float) -> Iterator[None]:
+    """Within the context each weight lies away from where it was made, by a draw of its own, and is `size` as large."""
+    parameters = [p for p in step.network.parameters() if p.is_floating_point() and size != _AS_MADE]
+    before = [p.detach().clone() for p in parameters]
+    draws = generator(0, "weights of a trial")
+    with torch.no_grad():
+        for p in parameters:
+            p.add_(torch.rand(p.shape, generator=draws).to(p).mul_(0.1)).mul_(size)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for p, values in zip(parameters, before, strict=True):
+                p.copy_(values)
 
 
 def _changed_at(

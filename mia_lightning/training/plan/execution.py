@@ -22,7 +22,7 @@ SCHEMA = "mia_lightning.execution/2"
 Execution = Annotated[str, Field(pattern="^(stack|loop)$")]
 # The factor between chunk sizes that are tried.
 _STEP = 4
-SWITCHES = {"cuda_graphs": "CUDA graphs", "packed_bits": "packed bits"}
+SWITCHES = {"cuda_graphs": "CUDA graphs", "packed_bits": "packed bits", "compile": "compiled steps"}
 """What a device may do in a step or not, in words: names of settings of a recipe and of fields of a `Candidate`."""
 SHORT = 3.0  # seconds of a role that is not worth a probe
 
@@ -37,6 +37,7 @@ class Candidate:
         threads: of torch on the CPU.
         cuda_graphs: whether its steps are recorded.
         packed_bits: whether its records are packed.
+        compile: whether its gradients are compiled.
     """
 
     execution: str
@@ -44,6 +45,7 @@ class Candidate:
     threads: int = field(default_factory=torch.get_num_threads)
     cuda_graphs: bool = False
     packed_bits: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Measured:
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
         processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
-        cuda_graphs, packed_bits: as in `Candidate`.
+        cuda_graphs, packed_bits, compile: as in `Candidate`.
     """
 
     __pydantic_config__ = EXACT
@@ -69,6 +71,7 @@ class Measured:
     processes: AtLeast1 = 1
     cuda_graphs: bool = False
     packed_bits: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ class ExecutionPlan:
         num_models: K.
         epochs: of each.
         signature: for which jobs the plan holds; one of another size or shape, or on another device, has another plan.
-        execution, chunk, threads, cuda_graphs, packed_bits: as in `Candidate`.
+        execution, chunk, threads, cuda_graphs, packed_bits, compile: as in `Candidate`.
         measured: the candidates that were tried, the fastest first; empty where a probe was not worth its time.
         reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
@@ -104,6 +107,7 @@ class ExecutionPlan:
     processes: AtLeast1 = 1
     cuda_graphs: bool = False
     packed_bits: bool = False
+    compile: bool = False
 
     @property
     def sentence(self) -> str:

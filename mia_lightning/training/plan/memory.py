@@ -25,16 +25,24 @@ class Footprint:
         parameters: of the model, with its buffers; a trained model takes no more.
         held: while its chunk trains: parameters, gradients, optimiser state, its batch.
         activations: from forward to backward, and what backward needs beside them.
+        made: of `held`, what each step makes anew: gradients, its batch.
     """
 
     parameters: int
     held: int
     activations: int
+    made: int = 0
 
-    def bytes(self, execution: str, chunk: int, num_models: int) -> int:
-        """The bytes of `num_models` models, of which `chunk` train at once and the others are trained already."""
+    def bytes(self, execution: str, chunk: int, num_models: int, *, cuda_graphs: bool = False) -> int:
+        """The bytes of `num_models` models, of which `chunk` train at once and the others are trained already.
+
+        Args:
+            cuda_graphs: whether steps are recorded. Graphs have memory of their own for what a step makes, beside that
+                of the steps that are taken as they are.
+        """
         at_work = chunk if execution == "stack" else 1
-        return chunk * self.held + at_work * self.activations + (num_models - chunk) * self.parameters
+        steps = at_work * self.activations + (chunk * self.made + at_work * self.activations if cuda_graphs else 0)
+        return chunk * self.held + steps + (num_models - chunk) * self.parameters
 
 
 @contextmanager

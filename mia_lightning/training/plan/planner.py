@@ -23,16 +23,19 @@ from mia_lightning.training.plan.execution import (
     widths,
 )
 from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, release
-from mia_lightning.training.plan.probe import NotRecordedError, Probe
+from mia_lightning.training.plan.probe import Probe, SwitchError
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
-from mia_lightning.training.step import graphs, packed
+from mia_lightning.training.step import compiled, graphs, packed
 from mia_lightning.training.trainer import TrainerSettings
 
 # Seconds of one model's forward and backward, from which on a stack on a CPU has little to gain: what it saves is the
 # overhead of operations, some 100 of them in a step, each some microseconds.
 _LONG = 5e-3
 _LESS = 0.4  # part of a probe's share of the time that is spent where little can be gained
+_COMPILING = 20.0  # seconds that a compilation may take
 _CACHE = 24 * 2**20  # bytes of models, gradients and states that a core reaches fast
+_NEAR = 1.25  # times as fast as a single model's loop is a stack that a wider loop may overtake: it begins less often
+_FEW = 4  # steps of that single model, where a wider loop would be trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,22 +87,28 @@ class Planner:
         job, device = probe.job, probe.device
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
-        chunks = self._chunks(job, executions, footprint, num_models, device)
+        budget, switches = self.budget(device), _Switches.of(probe)
+        chunks = _chunks(job, executions, footprint, num_models, budget, is_graphed="cuda_graphs" in switches.always)
         may_choose = len(executions) > 1 and job.recipe.chunk == "auto"
         gains_little = device.type == "cpu" and alone >= _LONG and may_choose
         narrow_first = gains_little or (device.type == "cpu" and job.architecture.has_convolutions)
         candidates = in_order(executions, chunks, narrow_first=narrow_first)
-        switches = _Switches.of(probe)
         candidates = [replace(each, **switches.always) for each in candidates]
+        several = smallest_of_several(chunks, footprint) if narrow_first else None
 
         def measure(candidate: Candidate, allowance: float) -> Measured | None:
+            if not switches.allow(candidate, allowance, footprint, budget, job.num_models):
+                return None
+            if several is not None and candidate.execution == "loop" and candidate.chunk == 1:
+                allowance = min(allowance, _FEW * alone)
             try:
                 return self._measured(probe, candidate, allowance, alone, footprint)
-            except NotRecordedError as error:
-                switches.fail("cuda_graphs", str(error))
-                if "cuda_graphs" in switches.tried:
+            except SwitchError as error:
+                switches.fail(error.switch, str(error))
+                if error.switch in switches.tried:
                     return None
-                return measure(replace(candidate, cuda_graphs=False), allowance)
+                off: dict[str, Any] = {error.switch: False}
+                return measure(replace(candidate, **off), allowance)
 
         whole = alone * job.num_steps * self.remaining  # one by one, and less than that under vmap
         rows: list[Measured] = []
@@ -116,10 +125,15 @@ class Planner:
                 switches=switches.tried,
                 may_gain=gains_by_width if narrow_first else None,
             )
+        if several is not None and leads_narrowly(rows):
+            loop = Candidate(execution="loop", chunk=several, threads=rows[0].threads, **switches.always)
+            rows = sorted(
+                filter(None, [*rows, measure(loop, self.share * whole)]), key=lambda row: -row.models_per_second
+            )
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0], **switches.always)
         chosen = rows[0] if rows else preferred
         chunk = widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
-        bytes_ = footprint.bytes(chosen.execution, chunk, job.num_models)
+        bytes_ = footprint.bytes(chosen.execution, chunk, job.num_models, cuda_graphs=chosen.cuda_graphs)
         return ExecutionPlan(
             role=job.role,
             num_models=job.num_models,
@@ -135,6 +149,7 @@ class Planner:
             threads=chosen.threads,
             cuda_graphs=chosen.cuda_graphs,
             packed_bits=chosen.packed_bits,
+            compile=chosen.compile,
         )
 
     def _one_model(self, probe: Probe) -> tuple[float, Footprint]:
@@ -144,20 +159,6 @@ class Planner:
             if not is_out_of_memory(error):
                 raise
             raise does_not_fit(probe.job.role, probe.device) from error
-
-    def _chunks(
-        self, job: TrainingJob, executions: Sequence[str], footprint: Footprint, num_models: int, device: torch.device
-    ) -> dict[str, list[int]]:
-        """Chunk sizes to be tried: the recipe's, or those that fit the memory."""
-        chosen = job.recipe.chunk
-        if chosen != "auto":
-            width = num_models if chosen is None else min(int(chosen), num_models)
-            return {execution: [width] for execution in executions}
-        budget = self.budget(device)
-        return {
-            execution: widths(num_models, _most(footprint, execution, budget, job.num_models))
-            for execution in executions
-        }
 
     def _measured(
         self, probe: Probe, candidate: Candidate, allowance: float, alone: float, footprint: Footprint
@@ -182,10 +183,13 @@ class Planner:
             chunk=candidate.chunk,
             seconds_per_step=seconds,
             models_per_second=candidate.chunk / (before + seconds * job.num_steps / job.num_models),
-            bytes=footprint.bytes(candidate.execution, candidate.chunk, job.num_models),
+            bytes=footprint.bytes(
+                candidate.execution, candidate.chunk, job.num_models, cuda_graphs=candidate.cuda_graphs
+            ),
             threads=candidate.threads,
             cuda_graphs=candidate.cuda_graphs,
             packed_bits=candidate.packed_bits,
+            compile=candidate.compile,
         )
 
 
@@ -210,6 +214,7 @@ class _Switches:
         refused = {
             "cuda_graphs": graphs.refusal(job.recipe, probe.settings, device, is_near=job.population.is_near(device)),
             "packed_bits": packed.refusal(job.recipe, job.population, device),
+            "compile": compiled.refusal(job.recipe, probe.settings, device),
         }
         wanted = {name: getattr(job.recipe, name) for name in SWITCHES}
         return cls(
@@ -217,6 +222,16 @@ class _Switches:
             tried=[name for name in SWITCHES if wanted[name] == "auto" and refused[name] is None],
             why_not={name: reason for name, reason in refused.items() if wanted[name] is True and reason is not None},
         )
+
+    def allow(self, candidate: Candidate, allowance: float, footprint: Footprint, budget: int, num_models: int) -> bool:
+        """Whether a candidate is worth trying: the memory of its graphs is there, and the time to compile its steps."""
+        if candidate.cuda_graphs and "cuda_graphs" in self.tried:
+            needed = footprint.bytes(candidate.execution, candidate.chunk, num_models, cuda_graphs=True)
+            if needed > max(budget, footprint.bytes(candidate.execution, 1, num_models, cuda_graphs=True)):
+                return False
+        if candidate.compile and "compile" in self.tried:
+            return allowance >= _COMPILING and "compile" not in self.why_not
+        return True
 
     def fail(self, name: str, why: str) -> None:
         """It turned out that one cannot be on."""
@@ -264,9 +279,29 @@ def does_not_fit(role: str, device: torch.device) -> InputError:
     )
 
 
-def _most(footprint: Footprint, execution: str, budget: int, num_models: int) -> int:
+def _chunks(
+    job: TrainingJob,
+    executions: Sequence[str],
+    footprint: Footprint,
+    num_models: int,
+    budget: int,
+    *,
+    is_graphed: bool,
+) -> dict[str, list[int]]:
+    """Chunk sizes to be tried: the recipe's, or those that fit the memory."""
+    chosen = job.recipe.chunk
+    if chosen != "auto":
+        width = num_models if chosen is None else min(int(chosen), num_models)
+        return {execution: [width] for execution in executions}
+    return {
+        execution: widths(num_models, _most(footprint, execution, budget, job.num_models, is_graphed))
+        for execution in executions
+    }
+
+
+def _most(footprint: Footprint, execution: str, budget: int, num_models: int, is_graphed: bool) -> int:
     """The most models at once within the budget, at least one."""
-    first, second = (footprint.bytes(execution, chunk, num_models) for chunk in (1, 2))
+    first, second = (footprint.bytes(execution, chunk, num_models, cuda_graphs=is_graphed) for chunk in (1, 2))
     return max(1, 1 + (budget - first) // max(1, second - first))
 
 
@@ -280,6 +315,21 @@ def widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footp
     if chosen.execution != "loop" or max(loops) > chosen.chunk:
         return chosen.chunk
     return max([chosen.chunk, *(width for width in chunks["loop"] if width * footprint.held <= _CACHE)])
+
+
+def smallest_of_several(chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int | None:
+    """The fewest models of a loop of several that the cache holds; None for none."""
+    return min(
+        (width for width in chunks.get("loop", ()) if width > 1 and width * footprint.held <= _CACHE), default=None
+    )
+
+
+def leads_narrowly(rows: Sequence[Measured]) -> bool:
+    """Whether a stack is the fastest, a loop of one model is not much slower, and no wider loop was measured."""
+    loops = {row.chunk: row.models_per_second for row in rows if row.execution == "loop"}
+    if loops.keys() != {1} or rows[0].execution != "stack":
+        return False
+    return rows[0].models_per_second < _NEAR * loops[1]
 
 
 def _reason(rows: Sequence[Measured], is_limited: bool, whole: float) -> str:

@@ -1,5 +1,6 @@
 """A few real steps of throw-away networks: the time of a way of training, and the memory of one model."""
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,23 +16,43 @@ from mia_lightning.training.job import TrainingJob, fit
 from mia_lightning.training.plan.execution import Candidate
 from mia_lightning.training.plan.memory import Footprint, saved_tensors
 from mia_lightning.training.stack.stack import Stack
+from mia_lightning.training.step.compiled import Compiler
 from mia_lightning.training.step.graphs import STEPS_BEFORE
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.rules import Step
 from mia_lightning.training.trainer import TrainerSettings
 
-WARM_UP, TIMED = 2, 5  # steps
+WARM_UP, TIMED = 2, 2  # steps
 # Seconds of timed steps. Fewer than the first number would leave too much to chance where others share the machine;
-# after # the second number no further steps are needed.
-_FAIR, _ENOUGH = 0.2, 1.0
+# after the second number no further steps are needed.
+_FAIR, _ENOUGH = 0.15, 1.0
+_LONG = 0.05  # seconds of a first step on a CPU, after which the next one needs no further warming up
 _SLOW = 0.2  # seconds of a step that need not be repeated
 _OF_SPEED = ("deterministic", "benchmark", "detect_anomaly", "use_distributed_sampler")
 
 Clock = Callable[[], float]
 
 
-class NotRecordedError(Exception):
-    """Why a candidate with CUDA graphs could not be measured, in a clause."""
+class SwitchError(Exception):
+    """Why a candidate could not be measured with one of `SWITCHES`, in a clause.
+
+    Attributes:
+        switch: its name.
+    """
+
+    switch: str
+
+
+class NotRecordedError(SwitchError):
+    """Of a candidate with CUDA graphs."""
+
+    switch = "cuda_graphs"
+
+
+class NotCompiledError(SwitchError):
+    """Of a candidate whose steps are compiled."""
+
+    switch = "compile"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,22 +118,25 @@ class Probe:
             parameters=own,
             held=own + moved + sum(map(_bytes, state)) + batch,
             activations=sum(saved.values()) + transient,
+            made=moved + batch,
         )
 
     def seconds(self, candidate: Candidate, allowance: float) -> tuple[float, float]:
         """Seconds before the first step of a chunk under `pl.Trainer`, and of one step.
 
-        A step includes its part of the time that an epoch takes beside its steps. What it takes to record steps counts
-        as time before the first.
+        A step includes its part of the time that an epoch takes beside its steps. What it takes to record or to
+        compile steps counts as time before the first.
 
         Args:
             allowance: seconds after which no further step begins, once there were two.
 
         Raises:
             NotRecordedError: the candidate has CUDA graphs, and no step was recorded.
+            NotCompiledError: its steps are to be compiled, and cannot be.
         """
         job, start = self.job, self.clock()
         recipe = replace(job.recipe, early_stopping=None)
+        compiler = Compiler() if candidate.compile else None
         group = max(job.groups(), key=len)
         places = group[: candidate.chunk]
         steps = recipe.steps_per_epoch(len(job.records_K[places[0]]))
@@ -123,14 +147,23 @@ class Probe:
                 execution=candidate.execution,
                 gradients=job.gradients(places),
                 device=self.device,
+                compiler=compiler,
                 cuda_graphs=candidate.cuda_graphs,
                 packed_bits=candidate.packed_bits,
             )
             warm_up = WARM_UP + (STEPS_BEFORE if candidate.cuda_graphs else 0)
-            watch = _StepTimes(self.clock, self._synchronise, allowance, warm_up)
+            long = _LONG if self.device.type == "cpu" else math.inf
+            watch = _StepTimes(self.clock, self._synchronise, allowance, warm_up, long)
             fit(self._settings().make(epochs=recipe.epochs, callbacks=[watch]), module)
+        if compiler is not None and compiler.failure is not None:
+            raise NotCompiledError(compiler.failure)
+        if not watch.has_timed:
+            raise NotCompiledError("there are too few steps to measure one that was compiled")
         seconds = watch.seconds_per_step(steps)
         before = watch.start - start
+        if compiler is not None and compiler.num_programs:
+            shapes = {(index_KB.shape[1], is_real_KB is None) for index_KB, is_real_KB in module.batches}
+            before += watch.compiling / compiler.num_programs * max(0, len(shapes) - compiler.num_programs)
         if candidate.cuda_graphs:
             before += self._recording(module, watch, seconds)
         return before, seconds
@@ -178,12 +211,16 @@ class Probe:
 class _StepTimes(pl.Callback):
     """Takes the time at the end of each step, until there are enough steps."""
 
-    def __init__(self, clock: Clock, synchronise: Callable[[], None], allowance: float, warm_up: int) -> None:
+    def __init__(
+        self, clock: Clock, synchronise: Callable[[], None], allowance: float, warm_up: int, long: float
+    ) -> None:
         self._clock, self._synchronise, self._allowance, self.warm_up = clock, synchronise, allowance, warm_up
+        self._warm_within = min(allowance, long)
         self._within: list[float] = []  # seconds of steps that follow one of the same epoch
         self._between: list[float] = []  # of those that begin an epoch
         self._count = 0
-        self.start = self._last = self.seconds_of_warm_up = 0.0
+        self._num_programs = 0
+        self.start = self._last = self.seconds_of_warm_up = self.compiling = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._synchronise()
@@ -194,19 +231,36 @@ class _StepTimes(pl.Callback):
     ) -> None:
         self._synchronise()
         now = self._clock()
+        failures = [each.failure for each in (pl_module.graphed, pl_module.compiler) if each is not None]
+        if any(failure is not None for failure in failures):
+            trainer.should_stop = True
+        if self._is_compiled(pl_module.compiler):  # no step like others: as if training had begun later
+            self.compiling += now - self._last
+            self.start += now - self._last
+            self._last = now
+            return
         self._count += 1
         (self._within if batch_idx else self._between).append(now - self._last)
-        if self._count == 1 or (self._count <= self.warm_up and now - self.start < self._allowance):
+        if self._count == 1 or (self._count <= self.warm_up and now - self.start < self._warm_within):
             self._first = self._within.copy(), self._between.copy()
             self.seconds_of_warm_up = now - self.start
             self._within.clear()
             self._between.clear()
         self._last = now
-        timed = sum(self._within) + sum(self._between)
-        is_enough = timed >= (_FAIR if self._count >= self.warm_up + TIMED else _ENOUGH) and self._count > self.warm_up
-        is_failed = pl_module.graphed is not None and pl_module.graphed.failure is not None
-        if is_enough or is_failed or (self._count > 1 and now - self.start >= self._allowance):
+        timed = [*self._within, *self._between]
+        is_enough = bool(timed) and sum(timed) >= (_FAIR if len(timed) >= TIMED else _ENOUGH)
+        if is_enough or (self._count > 1 and now - self.start >= self._allowance):
             trainer.should_stop = True
+
+    def _is_compiled(self, compiler: Compiler | None) -> bool:
+        """Whether something was compiled in the step that has ended."""
+        before, self._num_programs = self._num_programs, 0 if compiler is None else compiler.num_programs
+        return self._num_programs > before
+
+    @property
+    def has_timed(self) -> bool:
+        """Whether there was a step that tells how long steps take."""
+        return self._count > 0
 
     def seconds_per_step(self, steps_per_epoch: int) -> float:
         """The mean, the first step of an epoch counting as often as it occurs."""

@@ -1,15 +1,17 @@
 """Gradients of a stack, model by model: where vmap refuses a network, and where it would be slower."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
+from mia_lightning.datasets.form import Records
 from mia_lightning.training.stack.stack import Stack
 
 Within = Callable[[int, Mapping[str, Tensor]], AbstractContextManager[object]]
 LossOf = Callable[[int, Mapping[str, Tensor]], tuple[Tensor, Tensor]]
+Take = Callable[[int, Mapping[str, Tensor]], tuple[Tensor, Sequence[Tensor | None]]]
 
 
 class LoopedGradients:
@@ -36,7 +38,32 @@ class LoopedGradients:
         Returns:
             The losses, `[K]`. A parameter that no model uses has no gradient.
         """
-        trainable = {name: p for name, p in self.stack.networks.named_parameters() if p.requires_grad}
+        names = list(self.stack.trainable())
+
+        def take(k: int, state: Mapping[str, Tensor]) -> tuple[Tensor, Sequence[Tensor | None]]:
+            leaves = [state[name].requires_grad_() for name in names]
+            with nullcontext() if within is None else within(k, state):
+                lowered, loss = loss_of(k, state)
+                # The gradients of the model before are freed only now, when its activations are freed and the next ones
+                # are not made yet: so the heap keeps the memory of both. What is freed at the end of the heap goes back
+                # to the operating system.
+                self._latest = ()
+                self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
+            return loss.detach(), self._latest
+
+        return self.put(take)
+
+    def put(self, take: Take) -> Tensor:
+        """Add gradients, which somebody else takes, to the `grad` of the stack's trainable parameters.
+
+        Args:
+            take: from k and the state of model k, the loss and the gradients of the trainable parameters, in order;
+                None for a parameter that the model does not use.
+
+        Returns:
+            The losses, `[K]`. A parameter that no model uses has no gradient.
+        """
+        trainable = self.stack.trainable()
         is_first = {name: parameter.grad is None for name, parameter in trainable.items()}
         for name, parameter in trainable.items():
             if parameter.grad is None:
@@ -45,18 +72,11 @@ class LoopedGradients:
         uses = dict.fromkeys(trainable, 0)
         places_K = zip(*(p.grad.unbind() for p in trainable.values() if p.grad is not None), strict=True)
         for k, (state, places) in enumerate(zip(self.stack.states(), places_K, strict=True)):
-            leaves = [state[name].requires_grad_() for name in trainable]
-            with nullcontext() if within is None else within(k, state):
-                lowered, loss = loss_of(k, state)
-                # The gradients of the model before are freed only now, when its activations are freed and the next ones
-                # are not made yet: so the heap keeps the memory of both. What is freed at the end of the heap goes back
-                # to the operating system.
-                self._latest = ()
-                self._latest = torch.autograd.grad(lowered, leaves, allow_unused=True)
-            for name, place, gradient in zip(trainable, places, self._latest, strict=True):
-                _put(place, gradient, is_first=is_first[name])
+            loss, gradients = take(k, state)
+            _put(places, gradients, list(is_first.values()))
+            for name, gradient in zip(trainable, gradients, strict=True):
                 uses[name] += gradient is not None
-            loss_K.append(loss.detach())
+            loss_K.append(loss)
         for name, parameter in trainable.items():
             if is_first[name] and not uses[name]:
                 parameter.grad = None
@@ -74,11 +94,24 @@ class LoopedGradients:
         return kept
 
 
-def _put(place: Tensor, gradient: Tensor | None, *, is_first: bool) -> None:
-    if not is_first:
+def _put(places: Sequence[Tensor], gradients: Sequence[Tensor | None], is_first: Sequence[bool]) -> None:
+    """Copy each gradient to its place or, where it is not the first, add it; all at once, which takes half the time."""
+    copied: list[tuple[Tensor, Tensor]] = []
+    added: list[tuple[Tensor, Tensor]] = []
+    for place, gradient, is_copied in zip(places, gradients, is_first, strict=True):
         if gradient is not None:
-            place += gradient
-    elif gradient is None:  # a parameter that this model does not use, though its neighbours may
-        place.zero_()
-    else:
-        place.copy_(gradient)
+            (copied if is_copied else added).append((place, gradient))
+        elif is_copied:  # a parameter that this model does not use, though its neighbours may
+            place.zero_()
+    if copied:
+        torch._foreach_copy_([place for place, _ in copied], [gradient for _, gradient in copied])
+    if added:
+        torch._foreach_add_([place for place, _ in added], [gradient for _, gradient in added])
+
+
+def all_logits(stack: Stack, x_B: Records, execution: str) -> Tensor:
+    """Logits `[K, B, C]` of every model on the same records, by vmap or model by model."""
+    if execution == "stack":
+        logits_KBC: Tensor = stack(x_B, shared=True)
+        return logits_KBC
+    return torch.stack([stack.call_one(state, x_B) for state in stack.states()])

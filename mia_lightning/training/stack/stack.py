@@ -59,6 +59,7 @@ class Stack(nn.Module):
             if isinstance(layer, kind)
         ]
         self._slots = slots_of(self.networks)
+        self._names = [name for name, _ in self.networks.named_parameters()]
         way = kept_way(self.networks)
         self._dense = DenseLayers.of(self.networks) if way is None or way.is_a_call else None
         self._is_channels_last = False
@@ -153,20 +154,20 @@ class Stack(nn.Module):
         is_real_B: Tensor | None = None,
     ) -> Iterator[nn.Module]:
         """Within the context, `networks` is the network of one model, with the parameters and buffers in `state`."""
-        if not isinstance(step, Tensor):
-            step = torch.full(
-                (), step, dtype=torch.int64, device=device
-            )  # a copy from the host would wait for the device
-        given = {"step": step}
-        given["is_real"] = torch.empty(0, dtype=torch.bool, device=device) if is_real_B is None else is_real_B
-        context = {path: given[name] for path, name in self._supplied_by_call}
+        context: dict[str, Tensor] = {}
+        if self._supplied_by_call:
+            if not isinstance(step, Tensor):  # a copy from the host would wait for the device
+                step = torch.full((), step, dtype=torch.int64, device=device)
+            given = {"step": step}
+            given["is_real"] = torch.empty(0, dtype=torch.bool, device=device) if is_real_B is None else is_real_B
+            context = {path: given[name] for path, name in self._supplied_by_call}
         for dropout in self._dropouts:
-            dropout.calls = 0
-        with self._holding({**state, **context}):
+            vars(dropout)["calls"] = 0  # a module takes long to set an attribute
+        with self.holding({**state, **context}):
             yield self.networks
 
     @contextmanager
-    def _holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
+    def holding(self, state: Mapping[str, Tensor]) -> Iterator[None]:
         """Within the context, the networks hold these tensors in the place of their own.
 
         `torch.func.functional_call` would do the same, but goes by the paths of layers: a slot of a layer under two
@@ -194,6 +195,12 @@ class Stack(nn.Module):
         """Parameters and buffers of all models by name, `[K, ...]`, tied ones once."""
         supplied = {path for path, _ in self._supplied_by_call}
         return {path: registry[name] for path, ((registry, name), *_) in self._slots.items() if path not in supplied}
+
+    def trainable(self) -> dict[str, Tensor]:
+        """The parameters of all models that are trained, by name, `[K, ...]`."""
+        slots = ((name, self._slots[name][0]) for name in self._names)
+        parameters = ((name, registry[own]) for name, (registry, own) in slots)
+        return {name: parameter for name, parameter in parameters if parameter.requires_grad}
 
     def state_of(self, k: int) -> dict[str, Tensor]:
         """Parameters and buffers of model k, as views into the stack."""

@@ -88,8 +88,8 @@ def refusal(recipe: Recipe, settings: TrainerSettings, device: torch.device, *, 
         return "`training.cuda_graphs` is false"
     if device.type not in RECORDERS:
         return f"the device is {device.type}"
-    (group,) = recipe.make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups
-    numbers = {name: value for name, value in group.items() if name != "params"}
+    groups = recipe.make_optimizer([nn.Parameter(torch.zeros(1))]).param_groups
+    numbers = [{name: value for name, value in group.items() if name != "params"} for group in groups]
     reasons = {
         "a LightningModule trains itself": recipe.own is not None,
         "a defence makes the gradients": recipe.gradient_rule is not None,
@@ -97,14 +97,19 @@ def refusal(recipe: Recipe, settings: TrainerSettings, device: torch.device, *, 
         "gradients are accumulated": recipe.accumulate_batches > 1,
         "the records stay on the host": not is_near,
         "learning rates would be rounded to float32": settings.precision.startswith("64"),
-        "a setting of the optimiser is a tensor": any(isinstance(value, Tensor) for value in numbers.values()),
-        "the optimiser counts its steps on the host": not (numbers.get("fused") or numbers.get("capturable")),
-        "a callback sees the gradients": any(map(_sees_gradients, settings.callbacks)),
+        "a setting of the optimiser is a tensor": any(
+            isinstance(value, Tensor) for each in numbers for value in each.values()
+        ),
+        "the optimiser counts its steps on the host": not all(
+            each.get("fused") or each.get("capturable") for each in numbers
+        ),
+        "a callback sees the gradients": any(map(sees_gradients, settings.callbacks)),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _sees_gradients(callback: pl.Callback) -> bool:
+def sees_gradients(callback: pl.Callback) -> bool:
+    """Whether it has a hook between the backward pass and the step of the optimiser."""
     return any(getattr(type(callback), name) is not getattr(pl.Callback, name) for name in _SEES_GRADIENTS)
 
 
@@ -169,7 +174,7 @@ class GraphedSteps:
 
     def _recorded(self, shape: "_Shape") -> Callable[[], object] | None:
         try:
-            with self._rates.as_tensors(), _every_cast():
+            with self._rates.as_tensors(), every_cast():
                 again = self._recorder.record(lambda: self._take(shape.batch, shape.number))
         except RuntimeError as error:  # of CUDA, or out of memory: as they are, steps need less
             self.failure = first_line(error)
@@ -238,7 +243,7 @@ class _Rates:
 
 
 @contextmanager
-def _every_cast() -> Iterator[None]:
+def every_cast() -> Iterator[None]:
     """Within the context, autocast casts weights wherever they are used, and keeps no copy beyond."""
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -1,5 +1,7 @@
 """The loss of a batch of each model, from those of its records."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -22,6 +24,31 @@ class Truth(NamedTuple):
     def of_model(self, k: int) -> "Truth":
         """Of one model, each `[1, B]`."""
         return Truth(*(None if each is None else each[k][None] for each in self))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What a step lowers, and what it reports.
+
+    Attributes:
+        objective, batch_objective: as in `Recipe`.
+    """
+
+    objective: Callable[[Tensor, Tensor], Tensor]
+    batch_objective: Callable[[Tensor, Tensor, Tensor | None, int], Tensor] | None = None
+
+    def __call__(
+        self, logits_KBC: Tensor, truth: Truth, is_real_KB: Tensor | None, epoch: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """The quantity that a step lowers, and the mean loss, which is reported, of each model: both `[K]`."""
+        label_KB, second_KB, share_KB, weight_KB = truth
+        loss_KB = self.objective(logits_KBC, label_KB)
+        if second_KB is not None and share_KB is not None:
+            loss_KB = share_KB * loss_KB + (1 - share_KB) * self.objective(logits_KBC, second_KB)
+        loss_K = mean_over_real(loss_KB, is_real_KB, weight_KB)
+        if self.batch_objective is None:
+            return loss_K, loss_K
+        return self.batch_objective(logits_KBC, label_KB, is_real_KB, epoch), loss_K
 
 
 def mean_over_real(loss_KB: Tensor, is_real_KB: Tensor | None, weight_KB: Tensor | None = None) -> Tensor:

@@ -13,15 +13,16 @@ from mia_lightning.datasets.augmentation import augmented
 from mia_lightning.datasets.form import Records, of_model
 from mia_lightning.datasets.population import Population
 from mia_lightning.training.signals import SMALLEST_PROBABILITY
-from mia_lightning.training.stack.looped import LoopedGradients
+from mia_lightning.training.stack.looped import LoopedGradients, all_logits
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.batches import Batch, RecordBatches
+from mia_lightning.training.step.compiled import CompiledGradients, Compiler
 from mia_lightning.training.step.computed_once import ComputedOnce
 from mia_lightning.training.step.gathered import GatheredBatch, GatheredBatches
 from mia_lightning.training.step.graphs import GraphedSteps, count_step, recorder_of
 from mia_lightning.training.step.heap import keep_freed_memory
-from mia_lightning.training.step.losses import Truth, mean_over_real, of_real
-from mia_lightning.training.step.optimizers import advance, clip_each_model, match_layout
+from mia_lightning.training.step.losses import Losses, Truth, mean_over_real, of_real
+from mia_lightning.training.step.optimizers import advance, clip_each_model, complete_gradients, match_layout
 from mia_lightning.training.step.packed import PackedBits
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.step.rules import Batches, Gradients, Step
@@ -46,6 +47,7 @@ class StackModule(pl.LightningModule):
         gives_probabilities: whether the objective is given the logarithms of outputs at validation.
         weights: of the records in the training loss of a batch, Σ w l / Σ w; validation losses have none. None for the
             mean.
+        compiler: of the gradients; None where they are not compiled.
         cuda_graphs: whether steps are recorded as graphs, where the device can.
         packed_bits: whether records, which are zeros and ones, are packed.
 
@@ -69,6 +71,7 @@ class StackModule(pl.LightningModule):
         channels_last: bool = True,
         gives_probabilities: bool = False,
         weights: Weights | None = None,
+        compiler: Compiler | None = None,
         cuda_graphs: bool = False,
         packed_bits: bool = False,
     ) -> None:
@@ -87,9 +90,12 @@ class StackModule(pl.LightningModule):
         self.channels_last = channels_last
         self.gives_probabilities = gives_probabilities
         self.weights = weights
+        self.compiler = compiler
+        self.losses = Losses(recipe.objective, recipe.batch_objective)
         self.cuda_graphs = cuda_graphs
         self.packed_bits = packed_bits
         self.graphed: GraphedSteps | None = None
+        self.compiled: CompiledGradients | None = None
         K = stack.num_models
         self.train_loss_EK: list[Tensor] = []
         self.validation_loss_EK: list[Tensor] = []
@@ -141,6 +147,9 @@ class StackModule(pl.LightningModule):
         match_layout(optimizer)  # a checkpoint may come from another execution or device
         self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
         self.weight_sum_K = torch.zeros_like(self.loss_sum_K)
+        if self.compiler is not None:
+            looped = self.looped_gradients if self.execution == "loop" else None
+            self.compiled = CompiledGradients(self.losses, self.stack, looped, self.compiler, self.computed_once)
         recorder = recorder_of(self.device) if self.cuda_graphs else None
         if recorder is not None:
             self.graphed = GraphedSteps(partial(self._whole_step, optimizer), optimizer, recorder)
@@ -198,9 +207,8 @@ class StackModule(pl.LightningModule):
                 ),
             )
         else:
-            backward = self._backward_stacked if self.execution == "stack" else self._backward_looped
             with nullcontext() if self.computed_once is None else self.computed_once.passed():
-                loss_K = backward(x, truth, is_real_KB, step, self._share(batch_index))
+                loss_K = self._backward(x, truth, is_real_KB, step, self._share(batch_index))
         count_K = index_KB.shape[1] if is_real_KB is None else is_real_KB.sum(1)
         if weight_KB is not None:
             count_K = of_real(weight_KB, is_real_KB).double().sum(1)
@@ -235,12 +243,7 @@ class StackModule(pl.LightningModule):
 
     def _optimizer_step(self, optimizer: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for parameter in parameters:
-            if parameter.grad is None:
-                # An optimiser skips a parameter without a gradient, but it would not beside a model that uses it.
-                parameter.grad = torch.zeros_like(parameter)
-            elif parameter.grad.stride() != parameter.stride():  # of a rule; fused optimisers do not check this
-                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+        complete_gradients(parameters)
         if self.recipe.gradient_clip_norm is not None:
             clip_each_model([parameter.grad for parameter in parameters], self.recipe.gradient_clip_norm)
         optimizer.step()
@@ -252,6 +255,16 @@ class StackModule(pl.LightningModule):
 
     def _advance_schedule(self) -> None:
         advance(self.lr_schedulers(), self.role, self.current_epoch)
+
+    def _backward(
+        self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float
+    ) -> Tensor:
+        found = None if self.compiled is None else self.compiled(x, truth, is_real_KB, step, share)
+        if found is not None:
+            self._count_hits(found[1], truth, is_real_KB)
+            return found[0]
+        way = self._backward_stacked if self.execution == "stack" else self._backward_looped
+        return way(x, truth, is_real_KB, step, share)
 
     def _backward_stacked(
         self, x: Records, truth: Truth, is_real_KB: Tensor | None, step: int | Tensor, share: float
@@ -271,23 +284,18 @@ class StackModule(pl.LightningModule):
             logits_BC = self.stack.call_one(state, of_model(x, k), step=step, is_real_B=is_real_B)
             is_real_1B = None if is_real_B is None else is_real_B[None]
             lowered_K, own_K = self._losses(logits_BC[None], truth.of_model(k), is_real_1B)
-            return lowered_K[0] * share, own_K[0]
+            return lowered_K[0] if share == 1.0 else lowered_K[0] * share, own_K[0]
 
         return self.looped_gradients(loss_of)
 
     def _losses(self, logits_KBC: Tensor, truth: Truth, is_real_KB: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The quantity that a step lowers, and the mean loss, which is reported, of each model: both `[K]`."""
-        label_KB, second_KB, share_KB, weight_KB = truth
-        if self.counts_hits and second_KB is None and not label_KB.is_floating_point():
-            hit_KB = logits_KBC.detach().argmax(-1) == label_KB
+        self._count_hits(logits_KBC, truth, is_real_KB)
+        return self.losses(logits_KBC, truth, is_real_KB, self.current_epoch)
+
+    def _count_hits(self, logits_KBC: Tensor, truth: Truth, is_real_KB: Tensor | None) -> None:
+        if self.counts_hits and truth.second_KB is None and not truth.label_KB.is_floating_point():
+            hit_KB = logits_KBC.detach().argmax(-1) == truth.label_KB
             self._accuracy_of_models.append(mean_over_real(hit_KB.double(), is_real_KB))
-        loss_KB = self.recipe.objective(logits_KBC, label_KB)
-        if second_KB is not None and share_KB is not None:
-            loss_KB = share_KB * loss_KB + (1 - share_KB) * self.recipe.objective(logits_KBC, second_KB)
-        loss_K = mean_over_real(loss_KB, is_real_KB, weight_KB)
-        if self.recipe.batch_objective is None:
-            return loss_K, loss_K
-        return self.recipe.batch_objective(logits_KBC, label_KB, is_real_KB, self.current_epoch), loss_K
 
     def epoch_loss_K(self) -> Tensor:
         """Mean training loss of each model in the current epoch so far, `[K]`; NaN for a model that has stopped."""
@@ -390,11 +398,3 @@ class StackModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, value in checkpoint["stack_module"].items():
             setattr(self, name, value)
-
-
-def all_logits(stack: Stack, x_B: Records, execution: str) -> Tensor:
-    """Logits `[K, B, C]` of every model on the same records, by vmap or model by model."""
-    if execution == "stack":
-        logits_KBC: Tensor = stack(x_B, shared=True)
-        return logits_KBC
-    return torch.stack([stack.call_one(state, x_B) for state in stack.states()])

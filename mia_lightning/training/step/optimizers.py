@@ -156,6 +156,16 @@ def clip_each_model(gradients: list[Tensor], max_norm: float) -> None:
         g.mul_(factor_K.view(-1, *(1 for _ in g.shape[1:])))
 
 
+def complete_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give every parameter of an optimiser a gradient, laid out as the parameter is."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            # An optimiser skips a parameter without a gradient, but it would not beside a model that uses it.
+            parameter.grad = torch.zeros_like(parameter)
+        elif parameter.grad.stride() != parameter.stride():  # of a rule; fused optimisers do not check this
+            parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
+
+
 def match_layout(optimizer: Any) -> None:
     """Give the state of an optimiser the layout of its parameters, which fused optimisers assume."""
     for parameter, state in optimizer.state.items():

@@ -145,6 +145,8 @@ class Recipe:
         cuda_graphs: whether the steps are recorded as CUDA graphs, where the device and the recipe allow it; `auto`
             where that is measured to be faster.
         packed_bits: whether records of zeros and ones lie on a CUDA device as bits; `auto` as for `cuda_graphs`.
+        compile: whether forward pass, loss and backward pass are compiled; `auto` on a CUDA device, where that is
+            measured to be faster and the training is long enough for it.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
         of_classes: whether the objective is given class numbers, as under a task with classes.
@@ -185,6 +187,7 @@ class Recipe:
     threads: AtLeast1 | Auto = "auto"
     cuda_graphs: bool | Auto = "auto"
     packed_bits: bool | Auto = "auto"
+    compile: bool | Auto = "auto"
     objective: Objective = cross_entropy
     of_classes: bool = True
     batch_objective: BatchObjective | None = None
