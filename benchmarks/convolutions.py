@@ -11,7 +11,8 @@ same batches in the same order:
 - `compiled loop` (on CUDA alone): the same under torch.compile, channels last, its compilation left out;
 - `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
 - `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU;
-- `stack, compiled` and `loop, compiled` (on CUDA alone): the same two with compile=true, their compilation left out.
+- `stack, compiled` and `loop, compiled` (on CUDA alone): the same two with compile=true, their compilation left out;
+- `loop, streams`, `loop, graphs` and `loop, graphs, streams` (on CUDA alone): with what these switch on.
 
 With `--processes N` (on a CPU), as many processes of one thread each take steps of the looped stack in float32 at the
 same time, each with its share of the models, as an execution plan of several processes does. The time of a step is the
@@ -234,13 +235,15 @@ def train_stack(variant: Variant, clock: Clock) -> Tensor:
             callbacks=[clock],
         ),
     )
-    compiles = variant.name.endswith(", compiled")
+    way, *switches = variant.name.split(", ")
     recipe = Recipe(
-        epochs=2 if compiles else 1,
+        epochs=2 if switches else 1,  # in the first of two, steps are compiled and recorded
         batch_size=case.setting.batch_size,
         optimizer=partial(torch.optim.Adam, lr=LEARNING_RATE),
-        execution="loop" if variant.name.startswith("loop") else "stack",
-        compile=compiles,
+        execution="loop" if way == "loop" else "stack",
+        compile="compiled" in switches,
+        cuda_graphs="graphs" in switches,
+        streams="streams" in switches,
     )
     job = TrainingJob(
         seed=engine.seed,
@@ -258,14 +261,15 @@ def make_variants(case: Case, *, compiles: bool | None = None) -> list[Variant]:
     """Of both precisions: the bare loop in both memory formats, then the stack's two executions.
 
     Args:
-        compiles: whether these are compiled, too; None on a CUDA device.
+        compiles: whether these are compiled, recorded and queued in several streams, too; None on a CUDA device.
     """
     looped_channels_last = case.device.type == "cpu"
     ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
     if case.device.type == "cuda":
         ways.insert(2, ("compiled loop", True))
     if case.device.type == "cuda" if compiles is None else compiles:
-        ways += [("stack, compiled", False), ("loop, compiled", looped_channels_last)]
+        ways += [("stack, compiled", False)]
+        ways += [(f"loop, {on}", looped_channels_last) for on in ("compiled", "streams", "graphs", "graphs, streams")]
     return [
         Variant(name=name, case=case, bf16=bf16, channels_last=channels_last)
         for bf16 in (False, True)

@@ -20,6 +20,7 @@ class MeasuredExecution(Section):
     cuda_graphs: bool = False  # whether its steps were recorded as CUDA graphs
     packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
     compile: bool = False  # whether forward and backward passes were compiled
+    streams: bool = False  # whether several models of a loop were stepped at the same time
 
 
 class ExecutionSection(Section):
@@ -38,6 +39,7 @@ class ExecutionSection(Section):
     cuda_graphs: bool = False  # whether the steps were recorded as CUDA graphs
     packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
     compile: bool = False  # whether forward and backward passes were compiled
+    streams: bool = False  # whether several models of a loop were stepped at the same time
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
 
 

@@ -18,7 +18,7 @@ from mia_lightning.training.plan.memory import is_out_of_memory, release
 from mia_lightning.training.plan.pace import Clock, Pace
 from mia_lightning.training.plan.planner import does_not_fit
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
-from mia_lightning.training.step import compiled, graphs, packed
+from mia_lightning.training.step import compiled, graphs, packed, streams
 from mia_lightning.training.step.compiled import Compiler
 from mia_lightning.training.step.rules import Gradients
 from mia_lightning.training.trained import TrainedStack
@@ -183,6 +183,7 @@ class OneDevice:
         return {
             "cuda_graphs": plan.cuda_graphs and graphs.refusal(recipe, self.settings, device, is_near=is_near) is None,
             "packed_bits": plan.packed_bits and packed.refusal(recipe, population, device) is None,
+            "streams": plan.streams and streams.refusal(recipe, device) is None,
             "compile": plan.compile and compiled.refusal(recipe, self.settings, device) is None,
         }
 

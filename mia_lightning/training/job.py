@@ -212,6 +212,7 @@ class TrainingJob:
         compiler: Compiler | None = None,
         cuda_graphs: bool = False,
         packed_bits: bool = False,
+        streams: bool = False,
     ) -> StackModule:
         """The module that trains `stack` as the models at these places.
 
@@ -245,6 +246,7 @@ class TrainingJob:
             compiler=compiler,
             cuda_graphs=cuda_graphs,
             packed_bits=packed_bits,
+            streams=streams,
         )
 
     def _batches(self, places: Sequence[int], device: torch.device) -> Batches:

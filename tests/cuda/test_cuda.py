@@ -158,6 +158,18 @@ def reads_back(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
     return loss_KB * (1.0 if float(loss_KB.detach().sum()) >= 0 else 0.0)
 
 
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_models_in_several_streams_are_the_models(cuda_graphs: bool, images: Population) -> None:
+    recipe = replace(RECIPE, epochs=6, execution="loop", cuda_graphs=cuda_graphs)
+    trained = []
+    for streams in (False, True):
+        engine = engine_on()
+        trained.append(engine.run(job_for(engine, NETWORKS["cnn"], images, replace(recipe, streams=streams))))
+        (plan,) = engine.plans
+        assert plan.streams is (streams and not ON_CPU)
+    close(*trained, TOLERANCE["32"])
+
+
 @pytest.mark.skipif(ON_CPU, reason="there is nothing to choose on the host")
 def test_a_probe_measures_both_ways(images: Population) -> None:
     engine = engine_on(planner=Planner(always=True, short=0.0, share=100.0))

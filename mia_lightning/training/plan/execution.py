@@ -22,7 +22,12 @@ SCHEMA = "mia_lightning.execution/2"
 Execution = Annotated[str, Field(pattern="^(stack|loop)$")]
 # The factor between chunk sizes that are tried.
 _STEP = 4
-SWITCHES = {"cuda_graphs": "CUDA graphs", "packed_bits": "packed bits", "compile": "compiled steps"}
+SWITCHES = {
+    "cuda_graphs": "CUDA graphs",
+    "packed_bits": "packed bits",
+    "compile": "compiled steps",
+    "streams": "several streams",
+}
 """What a device may do in a step or not, in words: names of settings of a recipe and of fields of a `Candidate`."""
 SHORT = 3.0  # seconds of a role that is not worth a probe
 
@@ -38,6 +43,7 @@ class Candidate:
         cuda_graphs: whether its steps are recorded.
         packed_bits: whether its records are packed.
         compile: whether its gradients are compiled.
+        streams: whether models of a loop are stepped at the same time; a stack has nothing to step so.
     """
 
     execution: str
@@ -46,6 +52,10 @@ class Candidate:
     cuda_graphs: bool = False
     packed_bits: bool = False
     compile: bool = False
+    streams: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "streams", self.streams and self.execution == "loop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +67,7 @@ class Measured:
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
         processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
-        cuda_graphs, packed_bits, compile: as in `Candidate`.
+        cuda_graphs, packed_bits, compile, streams: as in `Candidate`.
     """
 
     __pydantic_config__ = EXACT
@@ -72,6 +82,7 @@ class Measured:
     cuda_graphs: bool = False
     packed_bits: bool = False
     compile: bool = False
+    streams: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +94,7 @@ class ExecutionPlan:
         num_models: K.
         epochs: of each.
         signature: for which jobs the plan holds; one of another size or shape, or on another device, has another plan.
-        execution, chunk, threads, cuda_graphs, packed_bits, compile: as in `Candidate`.
+        execution, chunk, threads, cuda_graphs, packed_bits, compile, streams: as in `Candidate`.
         measured: the candidates that were tried, the fastest first; empty where a probe was not worth its time.
         reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
@@ -108,6 +119,7 @@ class ExecutionPlan:
     cuda_graphs: bool = False
     packed_bits: bool = False
     compile: bool = False
+    streams: bool = False
 
     @property
     def sentence(self) -> str:

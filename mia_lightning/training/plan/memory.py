@@ -15,6 +15,7 @@ from mia_lightning.training.plan.cgroups import cgroups
 
 # Of the free memory; the rest is for what is not estimated: workspaces, fragmentation, other processes.
 SHARE_OF_FREE = 0.8
+MODELS_IN_STREAMS = 4  # of a loop, at the same time, where each has a stream of the device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +34,17 @@ class Footprint:
     activations: int
     made: int = 0
 
-    def bytes(self, execution: str, chunk: int, num_models: int, *, cuda_graphs: bool = False) -> int:
+    def bytes(
+        self, execution: str, chunk: int, num_models: int, *, cuda_graphs: bool = False, streams: bool = False
+    ) -> int:
         """The bytes of `num_models` models, of which `chunk` train at once and the others are trained already.
 
         Args:
+            streams: whether some models of a loop are stepped at the same time.
             cuda_graphs: whether steps are recorded. Graphs have memory of their own for what a step makes, beside that
                 of the steps that are taken as they are.
         """
-        at_work = chunk if execution == "stack" else 1
+        at_work = chunk if execution == "stack" else min(chunk, MODELS_IN_STREAMS) if streams else 1
         steps = at_work * self.activations + (chunk * self.made + at_work * self.activations if cuda_graphs else 0)
         return chunk * self.held + steps + (num_models - chunk) * self.parameters
 

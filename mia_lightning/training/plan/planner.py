@@ -25,7 +25,7 @@ from mia_lightning.training.plan.execution import (
 from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, release
 from mia_lightning.training.plan.probe import Probe, SwitchError
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
-from mia_lightning.training.step import compiled, graphs, packed
+from mia_lightning.training.step import compiled, graphs, packed, streams
 from mia_lightning.training.trainer import TrainerSettings
 
 # Seconds of one model's forward and backward, from which on a stack on a CPU has little to gain: what it saves is the
@@ -88,7 +88,7 @@ class Planner:
         alone, footprint = self._one_model(probe)
         num_models = max(len(group) for group in job.groups())
         budget, switches = self.budget(device), _Switches.of(probe)
-        chunks = _chunks(job, executions, footprint, num_models, budget, is_graphed="cuda_graphs" in switches.always)
+        chunks = _chunks(job, executions, footprint, num_models, budget, switches.always)
         may_choose = len(executions) > 1 and job.recipe.chunk == "auto"
         gains_little = device.type == "cpu" and alone >= _LONG and may_choose
         narrow_first = gains_little or (device.type == "cpu" and job.architecture.has_convolutions)
@@ -133,7 +133,7 @@ class Planner:
         preferred = Candidate(execution=executions[0], chunk=chunks[executions[0]][0], **switches.always)
         chosen = rows[0] if rows else preferred
         chunk = widened(rows, chunks, footprint) if rows and narrow_first else chosen.chunk
-        bytes_ = footprint.bytes(chosen.execution, chunk, job.num_models, cuda_graphs=chosen.cuda_graphs)
+        bytes_ = _bytes(footprint, chosen, chunk, job.num_models)
         return ExecutionPlan(
             role=job.role,
             num_models=job.num_models,
@@ -150,6 +150,7 @@ class Planner:
             cuda_graphs=chosen.cuda_graphs,
             packed_bits=chosen.packed_bits,
             compile=chosen.compile,
+            streams=chosen.streams,
         )
 
     def _one_model(self, probe: Probe) -> tuple[float, Footprint]:
@@ -183,13 +184,12 @@ class Planner:
             chunk=candidate.chunk,
             seconds_per_step=seconds,
             models_per_second=candidate.chunk / (before + seconds * job.num_steps / job.num_models),
-            bytes=footprint.bytes(
-                candidate.execution, candidate.chunk, job.num_models, cuda_graphs=candidate.cuda_graphs
-            ),
+            bytes=_bytes(footprint, candidate, candidate.chunk, job.num_models),
             threads=candidate.threads,
             cuda_graphs=candidate.cuda_graphs,
             packed_bits=candidate.packed_bits,
             compile=candidate.compile,
+            streams=candidate.streams,
         )
 
 
@@ -215,6 +215,7 @@ class _Switches:
             "cuda_graphs": graphs.refusal(job.recipe, probe.settings, device, is_near=job.population.is_near(device)),
             "packed_bits": packed.refusal(job.recipe, job.population, device),
             "compile": compiled.refusal(job.recipe, probe.settings, device),
+            "streams": streams.refusal(job.recipe, device),
         }
         wanted = {name: getattr(job.recipe, name) for name in SWITCHES}
         return cls(
@@ -224,10 +225,10 @@ class _Switches:
         )
 
     def allow(self, candidate: Candidate, allowance: float, footprint: Footprint, budget: int, num_models: int) -> bool:
-        """Whether a candidate is worth trying: the memory of its graphs is there, and the time to compile its steps."""
-        if candidate.cuda_graphs and "cuda_graphs" in self.tried:
-            needed = footprint.bytes(candidate.execution, candidate.chunk, num_models, cuda_graphs=True)
-            if needed > max(budget, footprint.bytes(candidate.execution, 1, num_models, cuda_graphs=True)):
+        """Whether a candidate is worth trying: its memory is there, and the time to compile its steps."""
+        if any(getattr(candidate, name) for name in ("cuda_graphs", "streams") if name in self.tried):
+            needed, least = (_bytes(footprint, candidate, chunk, num_models) for chunk in (candidate.chunk, 1))
+            if needed > max(budget, least):
                 return False
         if candidate.compile and "compile" in self.tried:
             return allowance >= _COMPILING and "compile" not in self.why_not
@@ -285,24 +286,26 @@ def _chunks(
     footprint: Footprint,
     num_models: int,
     budget: int,
-    *,
-    is_graphed: bool,
+    switched_on: Mapping[str, bool],
 ) -> dict[str, list[int]]:
     """Chunk sizes to be tried: the recipe's, or those that fit the memory."""
     chosen = job.recipe.chunk
     if chosen != "auto":
         width = num_models if chosen is None else min(int(chosen), num_models)
         return {execution: [width] for execution in executions}
-    return {
-        execution: widths(num_models, _most(footprint, execution, budget, job.num_models, is_graphed))
-        for execution in executions
-    }
+    ways = [Candidate(execution=execution, chunk=1, **switched_on) for execution in executions]
+    return {way.execution: widths(num_models, _most(footprint, way, budget, job.num_models)) for way in ways}
 
 
-def _most(footprint: Footprint, execution: str, budget: int, num_models: int, is_graphed: bool) -> int:
+def _most(footprint: Footprint, way: Candidate, budget: int, num_models: int) -> int:
     """The most models at once within the budget, at least one."""
-    first, second = (footprint.bytes(execution, chunk, num_models, cuda_graphs=is_graphed) for chunk in (1, 2))
+    first, second = (_bytes(footprint, way, chunk, num_models) for chunk in (1, 2))
     return max(1, 1 + (budget - first) // max(1, second - first))
+
+
+def _bytes(footprint: Footprint, way: Candidate | Measured, chunk: int, num_models: int) -> int:
+    """As `Footprint.bytes`, trained in a way, so many at once."""
+    return footprint.bytes(way.execution, chunk, num_models, cuda_graphs=way.cuda_graphs, streams=way.streams)
 
 
 def widened(rows: Sequence[Measured], chunks: Mapping[str, Sequence[int]], footprint: Footprint) -> int:

@@ -150,6 +150,7 @@ class Probe:
                 compiler=compiler,
                 cuda_graphs=candidate.cuda_graphs,
                 packed_bits=candidate.packed_bits,
+                streams=candidate.streams,
             )
             warm_up = WARM_UP + (STEPS_BEFORE if candidate.cuda_graphs else 0)
             needs_all = self.device.type != "cpu" or candidate.cuda_graphs

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,28 @@ LossOf = Callable[[int, Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 Take = Callable[[int, Mapping[str, Tensor]], tuple[Tensor, Sequence[Tensor | None]]]
 
 
+class Streams(Protocol):
+    """Where a device does the work of each model of a step."""
+
+    def forked(self) -> AbstractContextManager[object]:
+        """Within the context, all work on models comes after what was queued before it, and before what follows it."""
+        ...
+
+    def beside(self, k: int) -> AbstractContextManager[object]:
+        """Within the context, which lies within that of `forked`, work on model k is queued beside that on others."""
+        ...
+
+
+class OneStream:
+    """All work one after another."""
+
+    def forked(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def beside(self, k: int) -> AbstractContextManager[object]:
+        return nullcontext()
+
+
 class LoopedGradients:
     """Takes the gradients of the models of a stack one after another, with the memory of one model's activations.
 
@@ -23,6 +46,7 @@ class LoopedGradients:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
+        self.streams: Streams = OneStream()
         self._gradient: dict[str, Tensor] = {}  # [K, ...], by parameter
         self._latest: tuple[Tensor | None, ...] = ()
         self.used_by_some: list[str] = []
@@ -71,12 +95,14 @@ class LoopedGradients:
         loss_K: list[Tensor] = []
         uses = dict.fromkeys(trainable, 0)
         places_K = zip(*(p.grad.unbind() for p in trainable.values() if p.grad is not None), strict=True)
-        for k, (state, places) in enumerate(zip(self.stack.states(), places_K, strict=True)):
-            loss, gradients = take(k, state)
-            _put(places, gradients, list(is_first.values()))
-            for name, gradient in zip(trainable, gradients, strict=True):
-                uses[name] += gradient is not None
-            loss_K.append(loss)
+        with self.streams.forked():
+            for k, (state, places) in enumerate(zip(self.stack.states(), places_K, strict=True)):
+                with self.streams.beside(k):
+                    loss, gradients = take(k, state)
+                    _put(places, gradients, list(is_first.values()))
+                for name, gradient in zip(trainable, gradients, strict=True):
+                    uses[name] += gradient is not None
+                loss_K.append(loss)
         for name, parameter in trainable.items():
             if is_first[name] and not uses[name]:
                 parameter.grad = None

@@ -26,6 +26,7 @@ from mia_lightning.training.step.optimizers import advance, clip_each_model, com
 from mia_lightning.training.step.packed import PackedBits
 from mia_lightning.training.step.recipe import Recipe
 from mia_lightning.training.step.rules import Batches, Gradients, Step
+from mia_lightning.training.step.streams import STREAMS
 from mia_lightning.training.step.weights import Weights
 from mia_lightning.training.trainer import check_trainer
 
@@ -50,6 +51,7 @@ class StackModule(pl.LightningModule):
         compiler: of the gradients; None where they are not compiled.
         cuda_graphs: whether steps are recorded as graphs, where the device can.
         packed_bits: whether records, which are zeros and ones, are packed.
+        streams: whether some models of a loop are stepped at the same time, where the device can.
 
     After training, `train_loss_EK` and `validation_loss_EK` hold the losses, and `progress["failed_epoch_K"]` is the
     epoch at which a model's loss was first not finite, or -1. If `counts_hits` is set before a step, `batch_accuracy_K`
@@ -74,6 +76,7 @@ class StackModule(pl.LightningModule):
         compiler: Compiler | None = None,
         cuda_graphs: bool = False,
         packed_bits: bool = False,
+        streams: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # per-model clipping; looped gradients
@@ -94,6 +97,7 @@ class StackModule(pl.LightningModule):
         self.losses = Losses(recipe.objective, recipe.batch_objective)
         self.cuda_graphs = cuda_graphs
         self.packed_bits = packed_bits
+        self.streams = streams
         self.graphed: GraphedSteps | None = None
         self.compiled: CompiledGradients | None = None
         K = stack.num_models
@@ -147,6 +151,8 @@ class StackModule(pl.LightningModule):
         match_layout(optimizer)  # a checkpoint may come from another execution or device
         self.loss_sum_K = torch.zeros(self.stack.num_models, dtype=torch.float64, device=self.device)
         self.weight_sum_K = torch.zeros_like(self.loss_sum_K)
+        if self.streams and self.device.type in STREAMS:
+            self.looped_gradients.streams = STREAMS[self.device.type](self.device)
         if self.compiler is not None:
             looped = self.looped_gradients if self.execution == "loop" else None
             self.compiled = CompiledGradients(self.losses, self.stack, looped, self.compiler, self.computed_once)

@@ -147,6 +147,8 @@ class Recipe:
         packed_bits: whether records of zeros and ones lie on a CUDA device as bits; `auto` as for `cuda_graphs`.
         compile: whether forward pass, loss and backward pass are compiled; `auto` on a CUDA device, where that is
             measured to be faster and the training is long enough for it.
+        streams: whether several models of a loop are stepped at the same time on a CUDA device; `auto` as for
+            `cuda_graphs`.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
         of_classes: whether the objective is given class numbers, as under a task with classes.
@@ -188,6 +190,7 @@ class Recipe:
     cuda_graphs: bool | Auto = "auto"
     packed_bits: bool | Auto = "auto"
     compile: bool | Auto = "auto"
+    streams: bool | Auto = "auto"
     objective: Objective = cross_entropy
     of_classes: bool = True
     batch_objective: BatchObjective | None = None
