@@ -9,7 +9,7 @@ One run prints one table; its ratios compare times of this run alone. Three ways
 - `trainer loop`: one `pl.Trainer` for each model, written as a user would: automatic optimisation, a DataLoader
   over a TensorDataset, torch's Adam as it comes; nothing is logged, which favours it.
 - `bare loop`: one plain PyTorch loop for each model, written for speed: records resident in one tensor, an order
-  drawn per epoch, `index_select`, fused Adam.
+  drawn per epoch, `index_select`, fused Adam; on a CPU in a process of its own (`alone.py`).
 - `compiled loop (c)`, where asked for: the bare loop with forward pass and loss under torch.compile, compiled once, for
   all models; compiling is left out.
 - `stack K`: `Engine.train` of this package, K models at once, with all that it does around the steps. Of texts and
@@ -36,6 +36,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+import alone
 import pytorch_lightning as pl
 import torch
 from this_machine import MatrixProduct, accelerator_of, large_products, machine, synchronise
@@ -182,6 +183,17 @@ def train_by_stack(case: Case, models: Sequence[int], size: int, execution: Exec
     return trained
 
 
+def measured(train: Train, case: Case, num_models: int, compared: int) -> tuple[float, list[float]]:
+    """Seconds per model; final losses of the first `compared` models."""
+    gc.collect()
+    synchronise(case.device)
+    start = time.perf_counter()
+    networks = train(case, range(num_models))
+    synchronise(case.device)
+    seconds = (time.perf_counter() - start) / num_models
+    return seconds, [case.loss(k, networks[k]()) for k in range(compared)]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Variant:
     """A way to train `num_models` models, with what was measured of it."""
@@ -194,17 +206,18 @@ class Variant:
     loss_K: list[float]
 
     def warm_up(self) -> None:
-        self.train(replace(self.case, epochs=1), range(self.num_models))
+        self._measured(replace(self.case, epochs=1), 0)
 
     def measure(self, compared: int) -> None:
         """One round: seconds per model; final losses of the first `compared` models, which all variants train."""
-        gc.collect()
-        synchronise(self.case.device)
-        start = time.perf_counter()
-        networks = self.train(self.case, range(self.num_models))
-        synchronise(self.case.device)
-        self.seconds_R.append((time.perf_counter() - start) / self.num_models)
-        self.loss_K[:] = [self.case.loss(k, networks[k]()) for k in range(compared)]
+        seconds, self.loss_K[:] = self._measured(self.case, compared)
+        self.seconds_R.append(seconds)
+
+    def _measured(self, case: Case, compared: int) -> tuple[float, list[float]]:
+        if self.train is train_by_bare_loop and case.device.type == "cpu":
+            name, epochs, precision = case.setting.name, case.epochs, case.precision
+            return alone.process().submit(alone.bare_loop, name, epochs, precision, self.num_models, compared).result()
+        return measured(self.train, case, self.num_models, compared)
 
 
 def make_variants(case: Case, sizes: Sequence[int], looped: int, *, compiled: bool = False) -> list[Variant]:
