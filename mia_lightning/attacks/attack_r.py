@@ -61,6 +61,7 @@ class FittedAttackR:
     threshold: float
     outside: Ordered
     remarks: tuple[str, ...] = ()
+    constants: ClassVar[tuple[()]] = ()
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Share in [0, 1], `[T, N]`, float64, larger for members; −inf without out-models."""

@@ -59,6 +59,7 @@ class FittedCalibratedLoss:
     mean_out_N: Tensor
     num_out_N: Tensor
     remarks: tuple[str, ...] = ()
+    constants: ClassVar[tuple[()]] = ()
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """In nats, `[T, N]`, float64; above 0 where the target fits a record better; −inf without out-models."""

@@ -5,7 +5,7 @@ fields checked by `@settings("attack.{name}")`, and `conf/attack/<name>.yaml` wi
 Attacks never query a model: they read what was observed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -109,12 +109,11 @@ class Evidence:
         Args:
             kept_K: bool, the models whose residuals these are; None for all.
         """
-        kept_K = torch.ones_like(self.block_K, dtype=torch.bool) if kept_K is None else kept_K
-        signals = self.signals.select(kept_K)
-        out_KN = (self.scored_KN & ~self.member_KN)[kept_K].to(signals.log_probability_KANC.device)
+        signals, out_KN = self.signals, self.scored_KN & ~self.member_KN
+        out_KN = (out_KN if kept_K is None else out_KN & kept_K[:, None]).to(signals.log_probability_KANC.device)
         label_NX = self.label_N.to(out_KN.device).reshape(len(self.label_N), -1)
         unit_D = signals.task.unit(signals.log_probability_KANC[:, 0], label_NX, out_KN)
-        return self if unit_D is None else replace(self, signals=replace(self.signals, unit_D=unit_D))
+        return self if unit_D is None else replace(self, signals=replace(signals, unit_D=unit_D))
 
 
 class FittedAttack(Protocol):
@@ -141,7 +140,13 @@ class FittedReference(FittedAttack, Protocol):
     """A fitted attack that compares a target with shadow models record by record, in closed form.
 
     So any shadow model can be the target, with the others as its shadow models.
+
+    Attributes:
+        constants: all that `score_left_out` takes from `fit`; where these are equal, so are the scores.
     """
+
+    @property
+    def constants(self) -> Hashable: ...
 
     def score_left_out(self, shadows: Evidence, row_T: Tensor, signals: Signals | None = None) -> Tensor:
         """`score_TN`, float64, of the shadow models `row_T` (int64), each compared with all models but its own block.

@@ -6,7 +6,7 @@ that scores a target has learnt from it or its complement. An attack that needs 
 scores all targets at once. Either way all networks of an attack are one stack.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,18 +56,23 @@ def score_each(attack: Attack, evidence: Evidence, signals: Signals, engine: Eng
     thresholds = [0.0] * K
     remarks: dict[str, int] = {}
     fold_FK = fold_masks(evidence.block_K, folds)
-    for fold_K, fitted in zip(fold_FK, _fitted(attack, evidence, fold_FK, engine), strict=True):
-        others = evidence.in_units_of(~fold_K)
-        of_fold = in_units(signals.select(fold_K), others)
-        if isinstance(fitted, FittedReference):
-            score_TN = fitted.score_left_out(others, fold_K.nonzero().squeeze(1), of_fold)
+    others_F = [evidence.in_units_of(~fold_K) for fold_K in fold_FK]
+    every_fitted = _fitted(attack, evidence, others_F, fold_FK, engine)
+    together: dict[Hashable, tuple[FittedReference, Evidence, Tensor]] = {}
+    for fold, (fold_K, others, fitted) in enumerate(zip(fold_FK, others_F, every_fitted, strict=True)):
+        if isinstance(fitted, FittedReference):  # what learnt the same, in the same units, scores several folds at once
+            learnt = fitted.constants, None if others is evidence else fold
+            first, _, before_K = together.get(learnt, (fitted, others, torch.zeros_like(fold_K)))
+            together[learnt] = first, others, before_K | fold_K
         else:
-            score_TN = fitted.score(of_fold, evidence.label_N)
-        score_KN[fold_K] = score_TN
+            score_KN[fold_K] = fitted.score(in_units(signals.select(fold_K), others), evidence.label_N)
         for k in fold_K.nonzero().flatten().tolist():
             thresholds[k] = fitted.threshold
         for remark in fitted.remarks:
             remarks[remark] = remarks.get(remark, 0) + 1
+    for fitted, others, row_K in together.values():
+        shown = None if signals is evidence.signals else in_units(signals.select(row_K), others)
+        score_KN[row_K] = fitted.score_left_out(others, row_K.nonzero().squeeze(1), shown)
     count = len(fold_FK)
     told = tuple(each if times == count else f"{each} ({times} of {count} folds)" for each, times in remarks.items())
     return scored_at(score_KN, thresholds, told)
@@ -99,8 +104,14 @@ def fold_masks(block_K: Tensor, folds: int) -> Tensor:
     return fold_FK
 
 
-def _fitted(attack: Attack, evidence: Evidence, fold_FK: Tensor, engine: Engine) -> Iterable[FittedAttack]:
-    """The attack fitted without the models of each fold: networks together, all else one after the other."""
+def _fitted(
+    attack: Attack, evidence: Evidence, others_F: list[Evidence], fold_FK: Tensor, engine: Engine
+) -> Iterable[FittedAttack]:
+    """The attack fitted without the models of each fold: networks together, all else one after the other.
+
+    Args:
+        others_F: the evidence in the units of the models outside each fold.
+    """
     if isinstance(attack, FitsFolds):
         return attack.fit_folds(evidence, fold_FK, engine)
-    return (attack.fit(evidence.in_units_of(~fold_K).select(~fold_K), engine) for fold_K in fold_FK)
+    return (attack.fit(others.select(~fold_K), engine) for others, fold_K in zip(others_F, fold_FK, strict=True))

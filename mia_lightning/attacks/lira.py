@@ -1,6 +1,6 @@
 """The likelihood-ratio attack of Carlini et al., "Membership Inference Attacks From First Principles" (2022)."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,6 +135,10 @@ class FittedLira:
     outside: Side
     views: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @property
+    def constants(self) -> Hashable:
+        return self.normal, self.inside is not None, self.views
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Log likelihood ratio, or offline log P[Z ≤ φ], in nats, summed over views: `[T, N]`, float64.

@@ -39,7 +39,7 @@ class VariancePrior:
         and the variance ψ'(d₀/2); what e varies beyond its own variance is that.
 
         Args:
-            parts: variances above 0 `[T, A, n]`, and d `[T, 1, n]`; records with d = 0 do not count.
+            parts: variances above 0 `[T, A, n]`, and d, whole numbers `[T, 1, n]`; records with d = 0 do not count.
 
         Source: Smyth, "Linear models and empirical Bayes methods for assessing differential expression in microarray
             experiments" (2004), section 6.2.
@@ -47,13 +47,14 @@ class VariancePrior:
         count, total, squares, own = (torch.zeros(1, 1, 1, dtype=torch.float64) for _ in range(4))
         for variance_TAn, freedom_T1n in parts:
             count, total, squares, own = (each.to(variance_TAn.device) for each in (count, total, squares, own))
-            counts_T1n, half_T1n = freedom_T1n > 0, freedom_T1n.clamp(min=1.0) / 2
-            log_TAn = variance_TAn.log() - torch.digamma(half_T1n) + half_T1n.log()
+            counts_T1n, place_T1n = freedom_T1n > 0, freedom_T1n.long()
+            half_D = torch.arange(int(place_T1n.max()) + 1, device=place_T1n.device).double().clamp(min=1.0) / 2
+            log_TAn = variance_TAn.log() - torch.digamma(half_D)[place_T1n] + half_D.log()[place_T1n]
             log_TAn = log_TAn.where(counts_T1n, 0.0)
             count = count + counts_T1n.double().sum(-1, keepdim=True)
             total = total + log_TAn.sum(-1, keepdim=True)
             squares = squares + log_TAn.square().sum(-1, keepdim=True)
-            own = own + torch.polygamma(1, half_T1n).where(counts_T1n, 0.0).sum(-1, keepdim=True)
+            own = own + torch.polygamma(1, half_D)[place_T1n].where(counts_T1n, 0.0).sum(-1, keepdim=True)
         count = count.clamp(min=1.0)
         mean = total / count
         spread = (squares - count * mean.square()) / (count - 1).clamp(min=1.0)

@@ -5,6 +5,7 @@ RMIA, BASE and InfoRMIA are members of it. On the records of one target RMIA's s
 and InfoRMIA adds a constant, so that they differ in ties and across targets, not in the order of records.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from math import log
 from typing import Literal
@@ -137,6 +138,10 @@ class FittedRatio:
     means: "LogMeans"
     population_Z: Tensor
     remarks: tuple[str, ...] = ()
+
+    @property
+    def constants(self) -> Hashable:
+        return self.ratio
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """In nats, or a share of the population, `[T, N]`, float64; larger for members.

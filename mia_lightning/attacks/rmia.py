@@ -1,5 +1,6 @@
 """The relative attack of Zarifzadeh, Liu and Shokri, "Low-Cost High-Power Membership Inference Attacks" (2024)."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -163,6 +164,10 @@ class FittedRmia:
     averages: Averages
     population_Z: Tensor
     remarks: tuple[str, ...] = ()
+
+    @property
+    def constants(self) -> Hashable:
+        return self.relative, self.averages.both_TN is not None
 
     def score(self, signals: Signals, label_N: Tensor) -> Tensor:
         """Share in [0, 1], `[T, N]`, float64; larger for members, −inf without the models to compare a record with.

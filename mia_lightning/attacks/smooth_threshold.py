@@ -57,7 +57,10 @@ def is_tied(score_M: Tensor, threshold: float) -> bool:
 
     Fewer than 50 scores always are.
     """
-    return _is_tied(_ascending(score_M), threshold)
+    score_M = score_M.double()
+    is_above_M = score_M >= threshold
+    beside = (score_M.where(is_above_M, torch.inf).amin(), score_M.where(~is_above_M, -torch.inf).amax())
+    return any(int((score_M == each).sum()) > TIED * len(score_M) for each in beside)
 
 
 def _is_tied(ascending_M: Tensor, threshold: float) -> bool:

@@ -186,10 +186,9 @@ def test_a_factor_that_nobody_set_is_that_of_the_task_in_changed_copies_too() ->
     assert replace(Rmia(gamma=2.0), a=0.3)._tried(Regression()).gamma == (2.0,)
 
 
-def mean_auc(attack: Rmia, shadows: Evidence) -> float:
-    """Of shadow models that are attacked with each other, by the sum of the members' ranks."""
-    fitted = attack.fit(shadows, ENGINE)
-    assert isinstance(fitted, FittedReference)
+def mean_auc(fitted: FittedRmia, shadows: Evidence, constants: dict[str, float]) -> float:
+    """Of shadow models that are attacked with each other by these constants, by the sum of the members' ranks."""
+    fitted = replace(fitted, relative=replace(fitted.relative, **constants))
     scored_N = shadows.target_scored_N
     score_KN = fitted.score_left_out(shadows, torch.arange(shadows.num_models))
     member_Kn, rank_Kn = shadows.member_KN[:, scored_N].numpy(), rankdata(score_KN[:, scored_N].numpy(), axis=1)
@@ -224,7 +223,7 @@ def test_auto_takes_what_has_the_largest_mean_auc_on_shadow_models(
     every = {"temperature": TRIED_TEMPERATURE, "gamma": TRIED_GAMMA, "a": TRIED_A}
     tried = [every[name] if getattr(attack, name) == "auto" else [getattr(attack, name)] for name in names]
     found = {
-        constants: mean_auc(replace(attack, **dict(zip(names, constants, strict=True))), shadows)
+        constants: mean_auc(fitted, shadows, dict(zip(names, constants, strict=True)))
         for constants in itertools.product(*tried)
     }
     best = max(found.values())

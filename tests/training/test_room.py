@@ -41,6 +41,9 @@ def test_an_array_is_on_disk_where_it_is_larger_than_allowed(max_bytes: int, is_
 def test_the_default_is_a_quarter_of_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2**20 < free_on_host() < 2**50
     monkeypatch.setattr(room_module, "free_on_host", lambda: 4 * 1440)
+    assert not Room().is_on_disk((2**18,))  # a MiB, which has room anywhere
+    assert Room().is_on_disk((2**18 + 1,))
+    monkeypatch.setattr(room_module, "_SMALL", 0)
     before = mapped_files()
     small = Room(folder=tmp_path).empty(SHAPE)
     assert mapped_files() == before

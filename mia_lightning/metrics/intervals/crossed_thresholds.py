@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from math import log
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -249,7 +250,10 @@ def _mean_of_power(rank_T: Tensor, total_T: Tensor, power: float) -> Tensor:
 
 def _descending(score_TN: Tensor, kind_TN: Tensor) -> Tensor:
     """Scores of the records of a kind, each target's own from the highest down."""
-    return score_TN.masked_fill(~kind_TN, -torch.inf).sort(1, descending=True).values
+    kept_TN = score_TN.masked_fill(~kind_TN, -torch.inf)
+    if kept_TN.device.type == "cpu":  # where numpy sorts several times as fast
+        return torch.from_numpy(np.sort(kept_TN.numpy(), axis=1)).flip(1)
+    return kept_TN.sort(1, descending=True).values
 
 
 def _of_rank(descending_TN: Tensor, rank_T: Tensor) -> Tensor:

@@ -122,12 +122,15 @@ def rate_intervals(
     margin_TN = score_TN[:, order_N] - learnt.threshold_T[:, None]
     counted_TN = scored_TN[:, order_N]
     sides = [counted_TN & member_TN[:, order_N], counted_TN & ~member_TN[:, order_N]]
+    whole = [side_TN.sum(1) for side_TN in sides]
 
     def counts(shift: float, left_out: slice) -> Tensor:
         """Flagged members and non-members, and all of them, of each target, `[4, T]`."""
         flagged_TN = margin_TN >= shift
-        kinds = [side_TN & flagged_TN for side_TN in sides] + sides
-        return torch.stack([kind_TN.sum(1) - kind_TN[:, left_out].sum(1) for kind_TN in kinds]).double()
+        kinds = [side_TN & flagged_TN for side_TN in sides]
+        numbers = [kind_TN.sum(1) for kind_TN in kinds] + whole
+        without = [kind_TN[:, left_out].sum(1) for kind_TN in kinds + sides]
+        return (torch.stack(numbers) - torch.stack(without)).double()
 
     all_T = torch.ones(len(score_TN), dtype=torch.float64, device=score_TN.device)
     whole_4T = counts(0.0, slice(0))

@@ -16,6 +16,8 @@ from mia_lightning.training.plan.memory import free_on, free_on_host
 
 # An array may take a quarter of the free memory: others stand beside it, and results that are computed from them.
 _SHARE = 4
+# Bytes of an array that is small beside the memory of any process, so that nobody asks how much is free.
+_SMALL = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class Room:
         device = torch.device(device)
         if self.is_on_disk(shape, dtype=dtype, device=device):
             return torch.frombuffer(self._map(size), dtype=dtype).view(*shape)
-        is_off_device = device.type == "cuda" and size > self._limit(device)
+        is_off_device = device.type == "cuda" and self._exceeds(size, device)
         return torch.empty(*shape, dtype=dtype, device="cpu" if is_off_device else device)
 
     def is_on_disk(
@@ -55,14 +57,17 @@ class Room:
     ) -> bool:
         """Whether a tensor of this shape would be mapped from a file."""
         size, device = prod(shape) * dtype.itemsize, torch.device(device)
-        if device.type == "cuda" and size <= self._limit(device):
+        if device.type == "cuda" and not self._exceeds(size, device):
             return False
-        return device.type in ("cpu", "cuda") and size > self._limit(torch.device("cpu"))
+        return device.type in ("cpu", "cuda") and self._exceeds(size, torch.device("cpu"))
 
-    def _limit(self, device: torch.device) -> int:
+    def _exceeds(self, size: int, device: torch.device) -> bool:
+        """Whether an array is too large for the memory of the device."""
         if self.max_bytes is not None:
-            return self.max_bytes
-        return (free_on(device) if device.type == "cuda" else free_on_host()) // _SHARE
+            return size > self.max_bytes
+        if size <= _SMALL:
+            return False
+        return size > (free_on(device) if device.type == "cuda" else free_on_host()) // _SHARE
 
     def _map(self, size: int) -> mmap.mmap:
         folder = Path(tempfile.gettempdir()) if self.folder is None else self.folder
