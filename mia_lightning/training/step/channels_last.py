@@ -9,6 +9,8 @@ import torch
 from mia_lightning.training.stack.architecture import Architecture
 from mia_lightning.training.step.recipe import Recipe
 
+ALWAYS = {"cpu"}
+"""The types of devices where loops are so unless the recipe says otherwise."""
 DEVICES = {"cuda"}
 """The types of devices where both layouts are measured."""
 
@@ -31,4 +33,4 @@ def is_on(recipe: Recipe, architecture: Architecture, device: torch.device, *, e
     """
     if execution != "loop" or not architecture.takes_channels_last or recipe.channels_last is False:
         return False
-    return chosen or device.type == "cpu"
+    return chosen or device.type in ALWAYS
