@@ -59,6 +59,9 @@ class Case:
     precision: str = "32"
     others: Mapping[str, Any] = field(default_factory=dict)
 
+    def job(self, blobs: Population, pictures: Population) -> TrainingJob:
+        return ragged_job(pictures if self.of_pictures else blobs, self.make, self.recipe, **self.others)
+
 
 def usual_cases(recipe: Recipe) -> dict[str, Case]:
     """What every way to take steps has to get right."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from quick import slow_but
 from ragged_jobs import CONVOLUTIONS, CPU, DENSE, HOST, close, ragged_job, trained
 from recorded_graphs import Recorded
 from recorded_graphs import recorded as recorded
@@ -62,7 +63,7 @@ WAYS = {
 
 
 @pytest.mark.usefixtures("_is_a_choice")
-@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("name", slow_but(["plain", "adam, clipped and accumulated"], list(WAYS)))
 def test_channels_last_loops_train_the_same_models(name: str, pictures: Population, recorded: Recorded) -> None:
     make = partial(CONVOLUTIONS, batch_norm=name != "private")
     found = []
@@ -96,7 +97,7 @@ class ByLayout(nn.Module):
 
 
 @pytest.mark.usefixtures("_is_a_choice")
-@pytest.mark.parametrize("is_faster", [False, True])
+@pytest.mark.parametrize("is_faster", slow_but([True], [False, True]))
 def test_a_loop_is_channels_last_where_the_probe_finds_that_faster(
     is_faster: bool, pictures: Population, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
