@@ -100,7 +100,6 @@ def _without_trainer(module: StackModule, optimizer: Any, scheduler: Any) -> Non
 
 
 def numbers_in(module: StackModule) -> dict[str, Tensor]:
-    """Of a far stack."""
     return {path: numbers_of(tensor) for path, tensor in module.stack.state_dict().items()}
 
 
@@ -211,7 +210,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
 
     monkeypatch.setattr(compiled, "_compiled", on_shapes)
     monkeypatch.setattr(compiled, "BACKEND", lambda graph, given: graph)
-    # The far device knows no autocast, and torch refuses to be asked whether it is on.
+    # Of autocast torch knows nothing there, and refuses to be asked.
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.float32)
     monkeypatch.setattr(torch, "autocast", lambda device, **given: nullcontext())
@@ -231,8 +230,7 @@ def test_compiled_steps_wait_for_nothing_and_compute_what_they_do_on_the_host(
     with FarDevice() as far:
         there = train(case.job(blobs, pictures), execution, FAR, far, compiler=compiler)
         found = numbers_in(there)
-    assert far.refused == []
-    assert compiler.failure is None
+    assert (far.refused, compiler.failure) == ([], None)
     assert compiler.num_programs > 1
     torch.testing.assert_close(found, dict(here.stack.state_dict()), rtol=1e-4, atol=1e-5)
 
