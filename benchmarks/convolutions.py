@@ -10,9 +10,12 @@ same batches in the same order:
   under bf16 autocast, contiguous or with network and records channels last;
 - `compiled loop` (on CUDA alone): the same under torch.compile, channels last, its compilation left out;
 - `stack`: `Engine.train` of this package with execution=stack: convolutions under vmap, which become grouped ones;
-- `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last on a CPU;
+- `loop`: the same with execution=loop: the same stacked parameters, model by model; channels last, on CUDA also
+  contiguous;
 - `stack, compiled` and `loop, compiled` (on CUDA alone): the same two with compile=true, their compilation left out;
 - `loop, streams`, `loop, graphs` and `loop, graphs, streams` (on CUDA alone): with what these switch on.
+
+Loops with something switched on are channels last.
 
 With `--processes N` (on a CPU), as many processes of one thread each take steps of the looped stack in float32 at the
 same time, each with its share of the models, as an execution plan of several processes does. The time of a step is the
@@ -244,6 +247,7 @@ def train_stack(variant: Variant, clock: Clock) -> Tensor:
         compile="compiled" in switches,
         cuda_graphs="graphs" in switches,
         streams="streams" in switches,
+        channels_last=variant.channels_last,
     )
     job = TrainingJob(
         seed=engine.seed,
@@ -263,13 +267,12 @@ def make_variants(case: Case, *, compiles: bool | None = None) -> list[Variant]:
     Args:
         compiles: whether these are compiled, recorded and queued in several streams, too; None on a CUDA device.
     """
-    looped_channels_last = case.device.type == "cpu"
-    ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", looped_channels_last)]
+    ways = [("bare loop", False), ("bare loop", True), ("stack", False), ("loop", True)]
     if case.device.type == "cuda":
-        ways.insert(2, ("compiled loop", True))
+        ways[2:2] = [("compiled loop", True), ("loop", False)]
     if case.device.type == "cuda" if compiles is None else compiles:
         ways += [("stack, compiled", False)]
-        ways += [(f"loop, {on}", looped_channels_last) for on in ("compiled", "streams", "graphs", "graphs, streams")]
+        ways += [(f"loop, {on}", True) for on in ("compiled", "streams", "graphs", "graphs, streams")]
     return [
         Variant(name=name, case=case, bf16=bf16, channels_last=channels_last)
         for bf16 in (False, True)

@@ -12,9 +12,9 @@
   the memory alone would take.
 - `images`: models of a fast recipe for images of CIFAR-10's size on halves of `--images` (the folder of its zip file;
   random images without): models per minute and test accuracy, beside a serial loop of the same compiled network.
-- `ways`: a step of ResNet-18, Wide ResNet 28-2 and the vision transformer, stacked, looped, both compiled, too, loops
-  in several streams and as CUDA graphs, and in bare loops, compiled and as a CUDA graph; then stacks of 1 to 1,024
-  small networks, with CUDA graphs and without.
+- `ways`: a step of ResNet-18, Wide ResNet 28-2 and the vision transformer, stacked, looped (contiguous and channels
+  last), both compiled, too, loops in several streams and as CUDA graphs, and in bare loops, compiled and as a CUDA
+  graph; then stacks of 1 to 1,024 small networks, with CUDA graphs and without.
 - `scoring`: every attack in closed form, at 256 models, 60,000 records and 10 classes on the device.
 
 Each part has its share of the minutes, and what earlier parts left. A part that no longer fits is skipped; one that

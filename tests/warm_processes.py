@@ -1,6 +1,6 @@
 """Processes that train for a test are forks of one that has imported everything, instead of new interpreters.
 
-Programs that tests start (`test_devices.py` has some) start theirs as they do for a person.
+Programs that tests start (`test_devices_ended.py` has some) start theirs as they do for a person.
 """
 
 import multiprocessing

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mia_lightning.errors import InputError
 from mia_lightning.seeds import counter_hash
-from mia_lightning.training.step.batches import Batch
+from mia_lightning.training.step.batches import Batch, RecordsOfModels
 
 _BITS = 53  # of a coin
 
@@ -47,7 +46,7 @@ class PoissonSampler:
         return PoissonBatches(records_K, key_K, rates, batches_per_epoch=batches_per_epoch, device=device)
 
 
-class PoissonBatches:
+class PoissonBatches(RecordsOfModels):
     """Batches of record indices `[K, B]`, in each of which a record is by an independent coin.
 
     No batch is cut off or topped up: a step is as wide as the largest batch that any model of the stack drew for it,
@@ -56,7 +55,7 @@ class PoissonBatches:
     among the model's) alone.
 
     Args:
-        records_K, key_K, batches_per_epoch, device: as for `StackBatches`.
+        records_K, key_K, batches_per_epoch, device: as for `RecordsOfModels`.
         rate_K: q of each model, in (0, 1].
 
     Yields:
@@ -72,30 +71,12 @@ class PoissonBatches:
         batches_per_epoch: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        count_K = torch.tensor([len(records) for records in records_K])
-        if int(count_K.min()) == 0:
-            raise InputError(
-                f"Model {int(count_K.argmin())} of the stack has no training records; give each model at least one."
-            )
-        self.epoch = 0
-        self.batches_per_epoch = batches_per_epoch
-        self.key_K = key_K.to(device)
-        self.record_KM = torch.nn.utils.rnn.pad_sequence(list(records_K), batch_first=True).to(device)
+        super().__init__(records_K, key_K, batches_per_epoch=batches_per_epoch, device=device)
         self.place_M = torch.arange(self.record_KM.shape[1], device=device)
-        self.exists_KM = self.place_M < count_K.to(device)[:, None]
+        self.exists_KM = self.place_M < self.count_K[:, None]
         self.threshold_K = torch.tensor([round(rate * 2**_BITS) for rate in rate_K], device=device)
         self.smallest_batch = 0
         self.has_padding_S = [True] * batches_per_epoch
-
-    @property
-    def sampler(self) -> "PoissonBatches":
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
         first = self.epoch * self.batches_per_epoch

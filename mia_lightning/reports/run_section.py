@@ -21,6 +21,7 @@ class MeasuredExecution(Section):
     packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
     compile: bool = False  # whether forward and backward passes were compiled
     streams: bool = False  # whether several models of a loop were stepped at the same time
+    channels_last: bool = False  # whether a loop on a CUDA device laid out convolutions so; on a CPU it does anyway
 
 
 class ExecutionSection(Section):
@@ -40,6 +41,7 @@ class ExecutionSection(Section):
     packed_bits: bool = False  # whether records of zeros and ones lay on the device as bits
     compile: bool = False  # whether forward and backward passes were compiled
     streams: bool = False  # whether several models of a loop were stepped at the same time
+    channels_last: bool = False  # whether a loop on a CUDA device laid out convolutions so; on a CPU it does anyway
     measured: tuple[MeasuredExecution, ...]  # the fastest first; empty if a probe would not have paid
 
 

@@ -16,9 +16,8 @@ from mia_lightning.training.kept import Begun, Kept
 from mia_lightning.training.plan.execution import SWITCHES, ExecutionPlan, Plans
 from mia_lightning.training.plan.memory import is_out_of_memory, release
 from mia_lightning.training.plan.pace import Clock, Pace
-from mia_lightning.training.plan.planner import does_not_fit
+from mia_lightning.training.plan.planner import REFUSALS, does_not_fit
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
-from mia_lightning.training.step import compiled, graphs, packed, streams
 from mia_lightning.training.step.compiled import Compiler
 from mia_lightning.training.step.rules import Gradients
 from mia_lightning.training.trained import TrainedStack
@@ -126,7 +125,8 @@ class OneDevice:
         with self.kept.alone(places, waiting):
             begun = self.kept.begin(places, execution, stages.remark)
             if begun.found:
-                found = of_weights(job, list(begun.found.values()), execution, self.settings.device)
+                weights_K, is_channels_last = list(begun.found.values()), pace.plan.channels_last
+                found = of_weights(job, weights_K, execution, self.settings.device, is_channels_last=is_channels_last)
                 parts.append((found, list(begun.found)))
             if begun.places:
                 if begun.places != places:
@@ -178,13 +178,9 @@ class OneDevice:
 
     def _switched_on(self, plan: ExecutionPlan, device: torch.device) -> dict[str, bool]:
         """What of `SWITCHES` the plan has on; it may have been made with other callbacks, or on another device."""
-        recipe, population = self.job.recipe, self.job.population
-        is_near = population.is_near(device)
         return {
-            "cuda_graphs": plan.cuda_graphs and graphs.refusal(recipe, self.settings, device, is_near=is_near) is None,
-            "packed_bits": plan.packed_bits and packed.refusal(recipe, population, device) is None,
-            "streams": plan.streams and streams.refusal(recipe, device) is None,
-            "compile": plan.compile and compiled.refusal(recipe, self.settings, device) is None,
+            name: getattr(plan, name) and refusal(self.job, self.settings, device) is None
+            for name, refusal in REFUSALS.items()
         }
 
     def _without(self, name: str, plan: ExecutionPlan, failure: str) -> ExecutionPlan:
@@ -221,7 +217,18 @@ _Part = tuple[TrainedStack, list[int]]  # models, and their places in the job
 
 
 def of_weights(
-    job: TrainingJob, weights_K: Sequence[Mapping[str, Tensor]], execution: str, device: torch.device
+    job: TrainingJob,
+    weights_K: Sequence[Mapping[str, Tensor]],
+    execution: str,
+    device: torch.device,
+    *,
+    is_channels_last: bool,
 ) -> TrainedStack:
-    """Models of the job from what `TrainedStack.weights` gave of each, on the device."""
-    return TrainedStack.of_weights(job.stack([0]).to(device), weights_K, job.architecture, execution)
+    """Models of the job from what `TrainedStack.weights` gave of each, on the device.
+
+    Args:
+        execution, is_channels_last: of their plan.
+    """
+    channels_last = job.is_channels_last(execution, device, chosen=is_channels_last)
+    one = job.stack([0]).to(device)
+    return TrainedStack.of_weights(one, weights_K, job.architecture, execution, channels_last=channels_last)

@@ -156,9 +156,11 @@ class Engine:
         if plan is not None:
             self.plans.keep(plan)  # by which they were trained
         execution = self._executions(job)[0] if plan is None else plan.execution
+        is_channels_last = plan is not None and plan.channels_last
         self.reused[job.role] = Reuse(found=job.num_models, trained=0)
         self.stages.note(f"{job.role}: {_counted(job.num_models)} from the store, nothing to train.")
-        return of_weights(job, [found[k] for k in places], execution, self.device)
+        weights_K = [found[k] for k in places]
+        return of_weights(job, weights_K, execution, self.device, is_channels_last=is_channels_last)
 
     def _announce(self, job: TrainingJob, kept: Kept) -> None:
         """Say what will be reused, and why not more, before anything is trained."""

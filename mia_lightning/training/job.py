@@ -22,6 +22,7 @@ from mia_lightning.training.own.stack_module import OfFirst, OwnStackModule, fir
 from mia_lightning.training.own.stand_in import StandInTrainer
 from mia_lightning.training.stack.architecture import Architecture, inspect_architecture
 from mia_lightning.training.stack.stack import MakeNetwork, Stack
+from mia_lightning.training.step import channels_last
 from mia_lightning.training.step.compiled import Compiler
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import Chunk, Recipe
@@ -213,11 +214,13 @@ class TrainingJob:
         cuda_graphs: bool = False,
         packed_bits: bool = False,
         streams: bool = False,
+        channels_last: bool = False,
     ) -> StackModule:
         """The module that trains `stack` as the models at these places.
 
         Args:
             compiler: of their gradients; None where these are not compiled.
+            channels_last: whether the plan has the convolutions of a loop so; on a CPU the recipe alone decides.
 
         Raises:
             InputError: the architecture cannot be trained on such batches.
@@ -241,13 +244,17 @@ class TrainingJob:
             validation_N=self.validation_N,
             role=self.role,
             response_KN=None if self.response_KN is None else self.response_KN[list(places)],
-            channels_last=self.architecture.takes_channels_last,
+            channels_last=self.is_channels_last(execution, device, chosen=channels_last),
             weights=weights_of(self.population, self.recipe.class_weights, records_K),
             compiler=compiler,
             cuda_graphs=cuda_graphs,
             packed_bits=packed_bits,
             streams=streams,
         )
+
+    def is_channels_last(self, execution: str, device: torch.device, *, chosen: bool) -> bool:
+        """Whether the models lay out convolutions channels last; `chosen` is what their plan says."""
+        return channels_last.is_on(self.recipe, self.architecture, device, execution=execution, chosen=chosen)
 
     def _batches(self, places: Sequence[int], device: torch.device) -> Batches:
         """Which records these models see at each step.

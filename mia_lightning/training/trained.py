@@ -70,19 +70,26 @@ class TrainedStack(Models):
 
     @classmethod
     def of_weights(
-        cls, one: Stack, weights_K: Sequence[Mapping[str, Tensor]], architecture: Architecture, execution: str
+        cls,
+        one: Stack,
+        weights_K: Sequence[Mapping[str, Tensor]],
+        architecture: Architecture,
+        execution: str,
+        *,
+        channels_last: bool,
     ) -> "TrainedStack":
         """Models from what `weights` gave of each.
 
         Args:
             one: a stack of one such network, on the device for the models; it is taken over.
+            channels_last: whether convolutions are laid out so, as where the models trained.
         """
         stack = Stack.concatenate([one], order=torch.zeros(len(weights_K), dtype=torch.int64))
         for name, tensor in stack.state().items():
             joined = torch.stack([weights[_STATE + name] for weights in weights_K])
             tensor.data = joined.to(one.device)  # precision 64 changes the type, too
-        if architecture.takes_channels_last and execution == "loop" and stack.device.type == "cpu":
-            stack.use_channels_last()  # as where they trained
+        if channels_last:
+            stack.use_channels_last()
         failed_epoch_K, stopped_epoch_K = (
             torch.stack([weights[name] for weights in weights_K]) for name in ("failed_epoch", "stopped_epoch")
         )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
+from kept_models import stopped_after
 from shadow_cases import AT_DEFAULTS, ENGINE, name_of, random_case
 from torch import Tensor, nn
 from training_jobs import job_of
@@ -170,6 +170,32 @@ def test_models_in_several_streams_are_the_models(cuda_graphs: bool, images: Pop
     close(*trained, TOLERANCE["32"])
 
 
+@pytest.mark.parametrize(("precision", "cuda_graphs"), [("32", False), ("tf32", True), ("bf16", True)])
+def test_loops_are_the_same_models_channels_last(precision: str, cuda_graphs: bool, images: Population) -> None:
+    recipe = replace(RECIPE, epochs=6, execution="loop", cuda_graphs=cuda_graphs)
+    trained = []
+    for channels_last in (False, True):
+        engine = engine_on(precision=precision)
+        job = job_for(engine, NETWORKS["cnn"], images, replace(recipe, channels_last=channels_last))
+        trained.append(engine.run(job))
+        (plan,) = engine.plans
+        assert plan.channels_last is channels_last
+        weights = [weight for weight in trained[-1].stack.parameters() if weight.dim() == 5]
+        are_so = {one.is_contiguous(memory_format=torch.channels_last) for weight in weights for one in weight}
+        assert are_so == {channels_last}
+    close(*trained, TOLERANCE[precision])
+
+
+@pytest.mark.skipif(ON_CPU, reason="there is nothing to choose on the host")
+def test_a_probe_measures_both_layouts_of_convolutions(images: Population) -> None:
+    engine = engine_on(planner=Planner(always=True, short=0.0, share=100.0))
+    recipe = replace(RECIPE, epochs=40, execution="loop", chunk=None, compile=False)
+    engine.run(job_for(engine, NETWORKS["cnn"], images, recipe))
+    (plan,) = engine.plans
+    assert {row.channels_last for row in plan.measured} == {False, True}
+    assert plan.channels_last is plan.measured[0].channels_last
+
+
 @pytest.mark.skipif(ON_CPU, reason="there is nothing to choose on the host")
 def test_a_probe_measures_both_ways(images: Population) -> None:
     engine = engine_on(planner=Planner(always=True, short=0.0, share=100.0))
@@ -294,16 +320,6 @@ def test_memory_that_runs_out_halves_the_chunk(images: Population) -> None:
     assert torch.cuda.max_memory_reserved() <= limit
 
 
-class Stopped(Exception):  # noqa: N818
-    """In the middle of a training."""
-
-
-class StopAfter(pl.Callback):
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch == 1:
-            raise Stopped
-
-
 def test_a_training_that_was_stopped_goes_on_to_the_same_bits_and_the_host_reads_it(
     images: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,15 +331,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bits_and_the_host_reads
 
     _, undisturbed = trained(None)
     store = Store(dir=tmp_path / "store", checkpoint_minutes=0)
-    made = TrainerSettings.make
-
-    def stopping(self: TrainerSettings, **given: Any) -> pl.Trainer:
-        return made(self, **{**given, "callbacks": [*given["callbacks"], StopAfter()]})
-
-    with monkeypatch.context() as patched:
-        patched.setattr(TrainerSettings, "make", stopping)
-        with pytest.raises(Stopped):
-            trained(store)
+    with stopped_after(1, monkeypatch):
+        trained(store)
     engine, resumed = trained(store)
     assert engine.reused["shadow"].trained == 3
     close(undisturbed, resumed, 1e-6)

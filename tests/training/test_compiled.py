@@ -1,26 +1,24 @@
 """Steps that are compiled are the steps: written down as they are taken alone, and run by what compiles them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from ragged_jobs import CONVOLUTIONS, CPU, DENSE, HOST, Case, close, equal, ragged, ragged_job, trained, usual_cases
 from recorded_graphs import Recorded
 from recorded_graphs import recorded as recorded
+from timed_networks import Clock, Timed
+from timed_networks import clock as clock
 from torch import Tensor, nn
 from training_jobs import job_of
 
-from mia_lightning.datasets.augmentation import Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
-from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.defenses.relaxloss import RelaxLoss
-from mia_lightning.models.cnn import CNN
-from mia_lightning.models.mlp import MLP
-from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.training.engine import Engine
 from mia_lightning.training.plan.execution import Candidate, plan_from_json
 from mia_lightning.training.plan.planner import Planner
@@ -32,12 +30,8 @@ from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings, quiet_lightning
 
-CPU = TrainerSettings(accelerator="cpu")
-HOST = torch.device("cpu")
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9)
 RECIPE = Recipe(epochs=2, batches_per_epoch=3, optimizer=SGD, compile=True, execution="stack", threads=1)
-RAGGED = [torch.arange(k, 22 + 4 * k) for k in range(3)]  # rows are padded, and batches have several shapes
-DENSE = partial(MLP, hidden=[5])
 
 
 @dataclass
@@ -45,15 +39,16 @@ class Compiled:
     """What compiles in these tests: it takes the work as it is, and writes down how often.
 
     Attributes:
-        forms: the shapes of the last batch's step number and labels, for each program.
+        seconds: is told how long each thing takes.
         fails: with which error nothing can be compiled.
+        made: programs.
         runs: of all programs.
     """
 
+    seconds: Callable[[float], None]
     fails: Exception | None = None
     made: int = 0
     runs: int = 0
-    seconds: Callable[[float], None] = field(default=lambda seconds: None)
 
     def __call__(self, work: Work, given: Sequence[Tensor]) -> Program:
         self.made += 1
@@ -76,27 +71,11 @@ class Compiled:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Compiled:
-    compiler = Compiled()
+def fake(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Compiled:
+    """What compiles: 3 s by the clock, and a program takes 0.02 s beside the call of the network that is in it."""
+    compiler = Compiled(seconds=clock.pass_by)
     monkeypatch.setattr(compiled, "_compiled", compiler)
     return compiler
-
-
-def trained(
-    population: Population, make: Callable[..., nn.Module], recipe: Recipe, engine: Engine | None = None, **others: Any
-) -> TrainedStack:
-    engine = Engine(seed=0, settings=CPU) if engine is None else engine
-    network = bind_shapes(make, population.input_shape, population.num_classes)
-    return engine.run(job_of(engine, network, population, RAGGED, recipe, role="shadow", **others))
-
-
-def close(first: TrainedStack, second: TrainedStack, tolerance: float = 1e-5) -> None:
-    """Up to the order of sums, over a few steps of numbers of about 1 in float32."""
-    for name, tensor in first.stack.state_dict().items():
-        torch.testing.assert_close(second.stack.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(
-        first.train_loss_EK, second.train_loss_EK, rtol=tolerance, atol=tolerance, equal_nan=True
-    )
 
 
 class Odd(nn.Module):
@@ -115,33 +94,12 @@ class Odd(nn.Module):
         return logits
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    make: Callable[..., nn.Module] = DENSE
-    recipe: Recipe = RECIPE
-    of_pictures: bool = False
-    precision: str = "32"
-    others: Mapping[str, Any] = field(default_factory=dict)
-
-
 CASES = {
-    "dense": Case(),
-    "dropout": Case(make=partial(MLP, hidden=[5], dropout=0.3)),
-    "bf16": Case(precision="bf16"),
-    "float64": Case(precision="64"),
-    "odd": Case(make=Odd),
+    **usual_cases(RECIPE),
+    "float64": Case(precision="64", recipe=RECIPE),
+    "odd": Case(make=Odd, recipe=RECIPE),
     "clipped and accumulated": Case(recipe=replace(RECIPE, gradient_clip_norm=0.1, accumulate_batches=2)),
-    "convolutions": Case(make=partial(CNN, channels=[3], hidden=4, kernel_size=3, batch_norm=True), of_pictures=True),
-    "vision transformer": Case(
-        make=partial(VisionTransformer, patch_size=3, width=8, depth=1, heads=2, dropout=0.1), of_pictures=True
-    ),
-    "augmented": Case(
-        make=partial(CNN, channels=[3], hidden=4, kernel_size=3),
-        of_pictures=True,
-        recipe=replace(RECIPE, augment=[Flip()]),
-    ),
-    "mixed": Case(recipe=Mixup(alpha=0.5).adapt(RECIPE)),
-    "weighted": Case(recipe=replace(RECIPE, class_weights=[1.0, 2.0, 0.5])),
+    "convolutions": Case(make=CONVOLUTIONS, of_pictures=True, recipe=RECIPE),
     "stopped early": Case(
         recipe=replace(RECIPE, epochs=6, early_stopping=EarlyStopping(patience=2, min_delta=0.05)),
         others={"validation_N": torch.arange(50, 60)},
@@ -191,8 +149,7 @@ def test_a_model_of_a_compiled_stack_is_the_one_that_is_trained_alone(
     together = trained(blobs, DENSE, replace(RECIPE, execution=execution))
     assert fake.runs > 0
     engine = Engine(seed=0, settings=CPU)
-    network = bind_shapes(DENSE, blobs.input_shape, 3)
-    job = job_of(engine, network, blobs, RAGGED, replace(RECIPE, execution="loop", compile=False), role="shadow")
+    job = ragged_job(blobs, DENSE, replace(RECIPE, execution="loop", compile=False))
     alone = [engine.run(job.part([k])) for k in range(3)]
     close(together, TrainedStack.joined(alone, torch.arange(3)))
 
@@ -238,9 +195,7 @@ def test_a_compilation_that_fails_is_said_once_and_steps_are_taken_as_they_are(
     engine.stages.note = said.append  # type: ignore[method-assign]
     found = trained(blobs, DENSE, replace(RECIPE, chunk=1), engine)
     assert fake.made == 1  # later batches and chunks do not try
-    plain = trained(blobs, DENSE, replace(RECIPE, chunk=1, compile=False))
-    for name, tensor in plain.stack.state_dict().items():
-        assert torch.equal(found.stack.state_dict()[name], tensor), name
+    equal(found, trained(blobs, DENSE, replace(RECIPE, chunk=1, compile=False)))
     (plan,) = engine.plans
     assert not plan.compile
     assert "no C++ compiler was found" in plan.reason
@@ -269,7 +224,7 @@ def test_a_network_that_reads_its_numbers_is_not_compiled(blobs: Population) -> 
 
     engine = Engine(seed=0, settings=CPU)
     recipe = replace(RECIPE, execution="loop")
-    engine.run(job_of(engine, Reads, blobs, RAGGED, recipe, role="shadow"))
+    engine.run(job_of(engine, Reads, blobs, ragged(), recipe, role="shadow"))
     (plan,) = engine.plans
     assert not plan.compile
     assert "without compiled steps, since" in plan.reason
@@ -329,45 +284,10 @@ def test_recorded_steps_may_be_compiled_too(blobs: Population, fake: Compiled, r
     close(found, trained(blobs, DENSE, replace(recipe, cuda_graphs=False, compile=False)))
 
 
-@dataclass
-class Clock:
-    """Seconds that pass where a network is called, or compiled."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_by(self, seconds: float) -> None:
-        self.now += seconds
-
-
-class Timed(nn.Module):
-    clock = Clock()
-
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(input_shape[0], num_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.clock.now += 0.1
-        logits: Tensor = self.layer(x)
-        return logits
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch, fake: Compiled) -> Clock:
-    """A call of the network takes 0.1 s, a compilation 3 s and a program 0.02 s beside the call that is in it."""
-    found = Clock()
-    monkeypatch.setattr(Timed, "clock", found)
-    fake.seconds = found.pass_by
-    return found
-
-
+@pytest.mark.usefixtures("fake")
 def test_what_compiling_takes_counts_as_time_before_the_first_step(blobs: Population, clock: Clock) -> None:
     recipe = replace(RECIPE, epochs=1000, batches_per_epoch=1)
-    network = bind_shapes(Timed, blobs.input_shape, 3)
-    job = job_of(Engine(seed=0, settings=CPU), network, blobs, RAGGED, recipe, role="shadow")
+    job = ragged_job(blobs, Timed, recipe)
     probe = Probe(job=job, settings=CPU, device=HOST, clock=clock)
     with quiet_lightning():
         before, seconds = probe.seconds(Candidate(execution="stack", chunk=3, compile=True), 100.0)
@@ -376,6 +296,7 @@ def test_what_compiling_takes_counts_as_time_before_the_first_step(blobs: Popula
     assert before == pytest.approx(3.0 + 0.1 + 2 * 0.12)
 
 
+@pytest.mark.usefixtures("fake")
 def test_forms_that_the_probe_has_not_met_are_compiled_before_the_first_step_too(
     blobs: Population, clock: Clock
 ) -> None:
@@ -400,8 +321,7 @@ def test_a_plan_compiles_where_the_probe_finds_that_faster(
     fake.fails = RuntimeError("no compiler") if fails else None
     fake.seconds = lambda seconds: clock.pass_by(seconds if seconds > 1 else seconds - 0.1)
     recipe = replace(RECIPE, epochs=20_000, batches_per_epoch=1, compile="auto", chunk=None)
-    network = bind_shapes(Timed, blobs.input_shape, 3)
-    job = job_of(Engine(seed=0, settings=CPU), network, blobs, RAGGED, recipe, role="shadow")
+    job = ragged_job(blobs, Timed, recipe)
     plan = Engine(seed=0, settings=CPU, planner=Planner(clock=clock)).plan(job)
     assert plan.compile is not fails
     assert {row.compile for row in plan.measured} == ({False} if fails else {False, True})
@@ -415,17 +335,16 @@ def test_a_role_that_is_too_short_for_a_compilation_does_not_try_one(
     """Its 30 s allow 1.5 s of trying."""
     monkeypatch.setattr(compiled, "DEVICES", {"cpu"})
     recipe = replace(RECIPE, epochs=100, batches_per_epoch=1, compile="auto", chunk=None)
-    network = bind_shapes(Timed, blobs.input_shape, 3)
-    job = job_of(Engine(seed=0, settings=CPU), network, blobs, RAGGED, recipe, role="shadow")
+    job = ragged_job(blobs, Timed, recipe)
     plan = Engine(seed=0, settings=CPU, planner=Planner(clock=clock)).plan(job)
     assert {row.compile for row in plan.measured} == {False}
     assert fake.made == 0
 
 
+@pytest.mark.usefixtures("fake")
 def test_a_job_of_one_step_has_no_compiled_way(blobs: Population, clock: Clock) -> None:
     recipe = replace(RECIPE, epochs=1, batches_per_epoch=1)
-    network = bind_shapes(Timed, blobs.input_shape, 3)
-    job = job_of(Engine(seed=0, settings=CPU), network, blobs, RAGGED, recipe, role="shadow")
+    job = ragged_job(blobs, Timed, recipe)
     probe = Probe(job=job, settings=CPU, device=HOST, clock=clock)
     with quiet_lightning(), pytest.raises(NotCompiledError, match="few steps"):
         probe.seconds(Candidate(execution="stack", chunk=3, compile=True), 100.0)

@@ -13,6 +13,7 @@ import torch
 from artefacts import refuse
 from hypothesis import given
 from hypothesis import strategies as st
+from timed_networks import Clock
 from torch import Tensor, nn
 from training_jobs import job_of, train_with
 
@@ -45,16 +46,6 @@ from mia_lightning.training.trainer import TrainerSettings
 ADAM = partial(torch.optim.Adam, lr=0.01)
 CPU = TrainerSettings(accelerator="cpu")
 PLENTY = 10**12
-
-
-class Clock:
-    """Seconds that pass only when a step says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def row(candidate: Candidate, models_per_second: float) -> Measured:

@@ -1,9 +1,9 @@
 """A step of a stack on an accelerator waits for nothing and mixes no devices, and computes what it does on the host."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -12,37 +12,32 @@ import pytest
 import torch
 from far_device import FAR, MEANT, MEANT_OF_ANSWERS, MEANT_OF_HOST, FarDevice, RefusedError, numbers_of
 from quick import slow_but
+from ragged_jobs import CONVOLUTIONS, HOST, Case, usual_cases
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from training_jobs import job_of
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from mia_lightning.datasets.augmentation import Crop, Cutout, Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
-from mia_lightning.defenses.mixup import Mixup, _beta_quantiles
+from mia_lightning.defenses.mixup import _beta_quantiles
 from mia_lightning.defenses.relaxloss import RelaxLoss
-from mia_lightning.models.cnn import CNN
-from mia_lightning.models.mlp import MLP
 from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.terminal.display import Hidden, Row
 from mia_lightning.terminal.progress import EpochBar
-from mia_lightning.training.engine import Engine
 from mia_lightning.training.job import TrainingJob
 from mia_lightning.training.plan.room import Room
-from mia_lightning.training.stack.architecture import bind_shapes
-from mia_lightning.training.step import gathered
+from mia_lightning.training.step import compiled, gathered
+from mia_lightning.training.step.compiled import Compiler, Program, Work
 from mia_lightning.training.step.graphs import RECORDERS
 from mia_lightning.training.step.module import StackModule
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
 from mia_lightning.training.trained import TrainedStack
 
-HOST = torch.device("cpu")
 ADAM = partial(torch.optim.Adam, lr=0.01, fused=False, foreach=False)
 SGD = partial(torch.optim.SGD, lr=0.05, momentum=0.9, fused=False, foreach=False)
 RECIPE = Recipe(epochs=2, batches_per_epoch=3, optimizer=ADAM)
 # Under Adam a bias before a normalisation, whose gradient is rounding alone, would go one way or the other.
 NORMALISED = replace(RECIPE, optimizer=SGD)
-RAGGED = [torch.arange(k, 22 + 4 * k) for k in range(3)]  # rows are padded
 
 
 def train(
@@ -51,7 +46,7 @@ def train(
     device: torch.device,
     mode: FarDevice | None = None,
     within: Callable[[], AbstractContextManager[object]] = nullcontext,
-    cuda_graphs: bool = False,
+    **switched_on: Any,
 ) -> StackModule:
     """All epochs without a Trainer, which takes no such device; strictly from the first step to the last."""
     places = range(job.num_models)
@@ -59,7 +54,7 @@ def train(
     job = replace(job, population=population)
     stack = job.stack(places)
     gradients = job.gradients(places)
-    module = job.module(places, stack, execution=execution, gradients=gradients, device=device, cuda_graphs=cuda_graphs)
+    module = job.module(places, stack, execution=execution, gradients=gradients, device=device, **switched_on)
     module.to(device)
     module.on_fit_start()
     made = module.configure_optimizers()
@@ -104,6 +99,10 @@ def _without_trainer(module: StackModule, optimizer: Any, scheduler: Any) -> Non
         object.__setattr__(module, name, function)
 
 
+def numbers_in(module: StackModule) -> dict[str, Tensor]:
+    return {path: numbers_of(tensor) for path, tensor in module.stack.state_dict().items()}
+
+
 class Named(nn.Module):
     """A layer with a buffer that each model of the stack holds for itself, as attack networks do."""
 
@@ -117,35 +116,18 @@ class Named(nn.Module):
         return logits
 
 
-DENSE = partial(MLP, hidden=[5])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What trains how: a network for blobs, or for pictures."""
-
-    make: Callable[..., nn.Module] = DENSE
-    recipe: Recipe = RECIPE
-    of_pictures: bool = False
-    settings: Mapping[str, Any] | None = None
-
-    def job(self, blobs: Population, pictures: Population) -> TrainingJob:
-        population = pictures if self.of_pictures else blobs
-        make = self.make if isinstance(self.make, type) else bind_shapes(self.make, population.input_shape, 3)
-        return job_of(Engine(seed=0), make, population, RAGGED, self.recipe, role="shadow", **(self.settings or {}))
-
-
-CONVOLUTIONS = partial(CNN, channels=[3], hidden=4, kernel_size=3, batch_norm=True)
+USUAL = usual_cases(RECIPE)
 CASES: dict[str, Case] = {
-    "dense": Case(),
-    "dropout": Case(make=partial(MLP, hidden=[5], dropout=0.3)),
+    **{name: USUAL[name] for name in ("dense", "dropout", "mixed", "weighted")},
     "convolutions": Case(make=CONVOLUTIONS, of_pictures=True, recipe=NORMALISED),
     "vision transformer": Case(
         make=partial(VisionTransformer, patch_size=3, width=8, depth=1, heads=2),
         of_pictures=True,
         recipe=replace(RECIPE, epochs=1),
     ),
-    "buffers of their own": Case(make=Named, settings={"buffers": {"scale": torch.linspace(0.5, 2.0, 18).view(3, 6)}}),
+    "buffers of their own": Case(
+        make=Named, recipe=RECIPE, others={"buffers": {"scale": torch.linspace(0.5, 2.0, 18).view(3, 6)}}
+    ),
     "augmented": Case(
         make=CONVOLUTIONS,
         of_pictures=True,
@@ -153,10 +135,8 @@ CASES: dict[str, Case] = {
             NORMALISED, augment=[Crop(padding=1, fill=[0.5, -1.0]), Crop(padding=1, fill=0.25), Flip(), Cutout(size=2)]
         ),
     ),
-    "mixed": Case(recipe=Mixup(alpha=0.5).adapt(RECIPE)),
     "relaxed": Case(recipe=RelaxLoss(alpha=0.5).adapt(RECIPE)),
     "private": Case(recipe=DPSGD(noise_multiplier=1.0, clip_norm=1.0).adapt(RECIPE)),
-    "weighted": Case(recipe=replace(RECIPE, class_weights=[1.0, 2.0, 0.5])),
     "clipped and accumulated": Case(
         recipe=replace(RECIPE, optimizer=SGD, gradient_clip_norm=0.1, accumulate_batches=2)
     ),
@@ -167,7 +147,7 @@ CASES: dict[str, Case] = {
     ),
     "stopped early": Case(
         recipe=replace(RECIPE, epochs=4, early_stopping=EarlyStopping(patience=1, min_delta=0.05)),
-        settings={"validation_N": torch.arange(50, 60)},
+        others={"validation_N": torch.arange(50, 60)},
     ),
 }
 
@@ -184,11 +164,10 @@ def test_the_steps_wait_for_nothing_and_compute_what_they_do_on_the_host(
     with FarDevice() as far:
         there = train(case.job(blobs, pictures), execution, FAR, far)
         assert there.stack.device == FAR
-        found = {path: numbers_of(tensor) for path, tensor in there.stack.state_dict().items()}
+        found = numbers_in(there)
         losses = [numbers_of(loss_K) for loss_K in there.train_loss_EK]
     assert far.refused == []
-    for path, tensor in here.stack.state_dict().items():
-        torch.testing.assert_close(found[path], tensor, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, dict(here.stack.state_dict()), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(losses, here.train_loss_EK, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
@@ -213,12 +192,47 @@ def test_what_recorded_steps_are_given_waits_for_nothing(
     here = train(job, "stack", HOST)
     with FarDevice() as far:
         there = train(job, "stack", FAR, far, cuda_graphs=True)
-        found = {path: numbers_of(tensor) for path, tensor in there.stack.state_dict().items()}
+        found = numbers_in(there)
     assert far.refused == []
     assert there.graphed is not None
     assert there.graphed.num_recorded
-    for path, tensor in here.stack.state_dict().items():
-        torch.testing.assert_close(found[path], tensor, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, dict(here.stack.state_dict()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    """Of the far device. What it compiles is written down on tensors of `meta` without numbers and run as it is."""
+    made = compiled._compiled
+
+    def on_shapes(work: Work, given: Sequence[Tensor]) -> Program:
+        with _disable_current_modes():
+            return made(work, [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=FAR) for t in given])
+
+    monkeypatch.setattr(compiled, "_compiled", on_shapes)
+    monkeypatch.setattr(compiled, "BACKEND", lambda graph, given: graph)
+    # Of autocast torch knows nothing there, and refuses to be asked.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(torch, "autocast", lambda device, **given: nullcontext())
+    return Compiler()
+
+
+@pytest.mark.parametrize(
+    ("name", "execution"),
+    [("dropout", "stack"), *((name, "loop") for name in ("convolutions", "clipped and accumulated", "stopped early"))],
+)
+@pytest.mark.slow
+def test_compiled_steps_wait_for_nothing_and_compute_what_they_do_on_the_host(
+    name: str, execution: str, blobs: Population, pictures: Population, compiler: Compiler
+) -> None:
+    case = CASES[name]
+    here = train(case.job(blobs, pictures), execution, HOST)
+    with FarDevice() as far:
+        there = train(case.job(blobs, pictures), execution, FAR, far, compiler=compiler)
+        found = numbers_in(there)
+    assert (far.refused, compiler.failure) == ([], None)
+    assert compiler.num_programs > 1
+    torch.testing.assert_close(found, dict(here.stack.state_dict()), rtol=1e-4, atol=1e-5)
 
 
 class _InMode(ThreadPoolExecutor):
@@ -246,11 +260,10 @@ def test_records_that_stay_on_the_host_come_one_batch_ahead(
         monkeypatch.setattr(gathered, "ThreadPoolExecutor", _InMode)
         job = case.job(replace(blobs, device_bytes=0), replace(pictures, device_bytes=0))
         there = train(job, "stack", FAR, far)
-        found = {path: numbers_of(tensor) for path, tensor in there.stack.state_dict().items()}
+        found = numbers_in(there)
         assert there.population.device == HOST
     assert far.refused == []
-    for path, tensor in here.stack.state_dict().items():
-        torch.testing.assert_close(found[path], tensor, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, dict(here.stack.state_dict()), rtol=1e-4, atol=1e-5)
 
 
 class OnHost(Room):

@@ -1,8 +1,8 @@
 """Steps that are recorded are the steps: on a recorder for the CPU, which repeats operations on the memory they had."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -11,76 +11,31 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from quick import slow_but
+from ragged_jobs import CONVOLUTIONS, CPU, DENSE, HOST, Case, equal, trained, usual_cases
 from recorded_graphs import Recorded
 from recorded_graphs import recorded as recorded
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
-from training_jobs import job_of
 
-from mia_lightning.datasets.augmentation import Crop, Flip
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
-from mia_lightning.defenses.mixup import Mixup
 from mia_lightning.defenses.relaxloss import RelaxLoss
-from mia_lightning.models.cnn import CNN
-from mia_lightning.models.mlp import MLP
-from mia_lightning.models.vit import VisionTransformer
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.step.graphs import STEPS_BEFORE, GraphedSteps, OfCuda, refusal
 from mia_lightning.training.step.recipe import EarlyStopping, Recipe
-from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
-CPU = TrainerSettings(accelerator="cpu")
-HOST = torch.device("cpu")
 # Rates that float32 holds exactly: a graph reads them from a tensor.
 ADAM = partial(torch.optim.Adam, lr=2**-7)
 SGD = partial(torch.optim.SGD, lr=2**-5, momentum=0.9)
 RECIPE = Recipe(epochs=6, batches_per_epoch=3, optimizer=ADAM, cuda_graphs=True, threads=1)
-RAGGED = [torch.arange(k, 22 + 4 * k) for k in range(3)]  # rows are padded, and batches have several shapes
-DENSE = partial(MLP, hidden=[5])
-CONVOLUTIONS = partial(CNN, channels=[3], hidden=4, kernel_size=3, batch_norm=True)
-
-
-def trained(
-    population: Population, make: Callable[..., nn.Module], recipe: Recipe, engine: Engine | None = None, **others: Any
-) -> TrainedStack:
-    engine = Engine(seed=0, settings=CPU) if engine is None else engine
-    network = bind_shapes(make, population.input_shape, population.num_classes)
-    return engine.run(job_of(engine, network, population, RAGGED, recipe, role="shadow", **others))
-
-
-def equal(first: TrainedStack, second: TrainedStack) -> None:
-    for name, tensor in first.stack.state_dict().items():
-        assert torch.equal(second.stack.state_dict()[name], tensor), name
-    torch.testing.assert_close(first.train_loss_EK, second.train_loss_EK, rtol=0, atol=0, equal_nan=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    make: Callable[..., nn.Module] = DENSE
-    recipe: Recipe = RECIPE
-    of_pictures: bool = False
-    precision: str = "32"
-    others: Mapping[str, Any] = field(default_factory=dict)
 
 
 CASES = {
-    "dense": Case(),
-    "dropout": Case(make=partial(MLP, hidden=[5], dropout=0.3)),
-    "bf16": Case(precision="bf16"),
+    **usual_cases(RECIPE),
     "momentum": Case(recipe=replace(RECIPE, optimizer=SGD, gradient_clip_norm=0.1)),
     "weight decay": Case(recipe=replace(RECIPE, optimizer=partial(torch.optim.AdamW, lr=2**-7, weight_decay=0.1))),
     "convolutions": Case(make=CONVOLUTIONS, of_pictures=True, recipe=replace(RECIPE, optimizer=SGD)),
-    "vision transformer": Case(
-        make=partial(VisionTransformer, patch_size=3, width=8, depth=1, heads=2, dropout=0.1), of_pictures=True
-    ),
-    "augmented": Case(
-        make=CONVOLUTIONS, of_pictures=True, recipe=replace(RECIPE, augment=[Crop(padding=1, fill=0.25), Flip()])
-    ),
-    "mixed": Case(recipe=Mixup(alpha=0.5).adapt(RECIPE)),
-    "weighted": Case(recipe=replace(RECIPE, class_weights=[1.0, 2.0, 0.5])),
     "on a schedule": Case(
         recipe=replace(RECIPE, scheduler=partial(StepLR, step_size=2, gamma=0.5), scheduler_interval="step")
     ),

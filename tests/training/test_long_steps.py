@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from timed_networks import Clock
 from torch import Tensor
 from training_jobs import job_of
 
@@ -21,13 +22,6 @@ from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.recipe import Chunk, Recipe
 from mia_lightning.training.step.rules import Gradients, Step
 from mia_lightning.training.trainer import TrainerSettings
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,23 +9,21 @@ from typing import Any
 import pytest
 import torch
 from quick import slow_but
+from ragged_jobs import CONVOLUTIONS, CPU, equal, ragged_job
 from recorded_graphs import Recorded
 from recorded_graphs import recorded as recorded
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
-from training_jobs import job_of
 
 from mia_lightning.datasets.population import Population
 from mia_lightning.defenses.dp_sgd import DPSGD
 from mia_lightning.defenses.mixup import Mixup
-from mia_lightning.models.cnn import CNN
 from mia_lightning.models.mlp import MLP
 from mia_lightning.training.engine import Engine
-from mia_lightning.training.plan.execution import Candidate, Measured, choose, plan_from_json
+from mia_lightning.training.plan.execution import Candidate, plan_from_json
 from mia_lightning.training.plan.memory import MODELS_IN_STREAMS, Footprint
 from mia_lightning.training.plan.planner import Planner
-from mia_lightning.training.stack.architecture import bind_shapes
 from mia_lightning.training.stack.looped import LoopedGradients
 from mia_lightning.training.step import streams
 from mia_lightning.training.step.recipe import Recipe
@@ -33,7 +31,6 @@ from mia_lightning.training.step.streams import OfCuda
 from mia_lightning.training.trained import TrainedStack
 from mia_lightning.training.trainer import TrainerSettings
 
-CPU = TrainerSettings(accelerator="cpu")
 RECIPE = Recipe(
     epochs=3,
     batches_per_epoch=2,
@@ -42,7 +39,7 @@ RECIPE = Recipe(
     streams=True,
     threads=1,
 )
-RAGGED = [torch.arange(k, 22 + 4 * k) for k in range(6)]
+NUM_MODELS = 6
 
 
 class Touched(TorchDispatchMode):
@@ -136,8 +133,7 @@ def trained(
     population: Population, make: Callable[..., nn.Module], recipe: Recipe, settings: TrainerSettings = CPU
 ) -> tuple[TrainedStack, Any]:
     engine = Engine(seed=0, settings=settings)
-    network = bind_shapes(make, population.input_shape, population.num_classes)
-    found = engine.run(job_of(engine, network, population, RAGGED, recipe, role="shadow"))
+    found = engine.run(ragged_job(population, make, recipe, num_models=NUM_MODELS))
     (plan,) = engine.plans
     return found, plan
 
@@ -148,7 +144,7 @@ CASES = {
     "bf16": (DENSE, RECIPE, "bf16"),
     "accumulated": (DENSE, replace(RECIPE, accumulate_batches=2, gradient_clip_norm=0.1), "32"),
     "mixed": (DENSE, Mixup(alpha=0.5).adapt(RECIPE), "32"),
-    "convolutions": (partial(CNN, channels=[3], hidden=4, kernel_size=3, batch_norm=True), RECIPE, "32"),
+    "convolutions": (CONVOLUTIONS, RECIPE, "32"),
 }
 
 
@@ -164,9 +160,7 @@ def test_no_model_touches_what_another_makes_and_results_are_the_same_to_the_bit
     found, plan = trained(population, make, recipe, settings)
     assert plan.streams
     assert "several streams" in plan.sentence
-    for each, tensor in plain.stack.state_dict().items():
-        assert torch.equal(found.stack.state_dict()[each], tensor), each
-    assert torch.equal(found.train_loss_EK, plain.train_loss_EK)
+    equal(found, plain)
 
 
 def test_a_step_forks_before_its_first_model_and_joins_before_the_optimiser(
@@ -174,13 +168,12 @@ def test_a_step_forks_before_its_first_model_and_joins_before_the_optimiser(
 ) -> None:
     Counted.calls = watched.calls
     trained(blobs, DENSE, replace(RECIPE, optimizer=partial(Counted, lr=2**-7)))
-    step = ["fork", *(f"model {k}" for k in range(6)), "join", "optimiser"]
+    step = ["fork", *(f"model {k}" for k in range(NUM_MODELS)), "join", "optimiser"]
     assert watched.calls[watched.calls.index("fork") :] == step * 6  # an optimiser is tried before
 
 
 def test_a_model_that_reads_what_another_makes_is_seen(blobs: Population, watched: Watched) -> None:
-    network = bind_shapes(partial(MLP, hidden=[5]), blobs.input_shape, blobs.num_classes)
-    stack = job_of(Engine(seed=0, settings=CPU), network, blobs, RAGGED, RECIPE, role="shadow").stack([0, 1])
+    stack = ragged_job(blobs, partial(MLP, hidden=[5]), RECIPE).stack([0, 1])
     gradients = LoopedGradients(stack)
     gradients.streams = watched
     kept: list[Tensor] = []
@@ -201,8 +194,7 @@ def test_graphs_record_the_streams_of_a_step(blobs: Population, watched: Watched
     assert (plan.streams, plan.cuda_graphs) == (True, True)
     assert "again" in recorded.calls
     assert watched.calls.count("fork") == watched.calls.count("join") < 8 * 2
-    for name, tensor in plain.stack.state_dict().items():
-        assert torch.equal(found.stack.state_dict()[name], tensor), name
+    equal(found, plain)
 
 
 class Stream:
@@ -262,34 +254,7 @@ def test_a_cpu_has_one_stream(blobs: Population) -> None:
     assert "without several streams, since the device is cpu" in plan.reason
 
 
-def test_streams_are_tried_with_loops_alone() -> None:
-    speed = {("stack", False): 2.0, ("loop", False): 3.0, ("loop", True): 4.0}
-    tried: list[tuple[str, bool]] = []
-
-    def measure(candidate: Candidate, allowance: float) -> Measured:
-        tried.append((candidate.execution, candidate.streams))
-        return Measured(
-            execution=candidate.execution,
-            chunk=1,
-            seconds_per_step=1.0,
-            models_per_second=speed[tried[-1]],
-            bytes=1,
-            threads=candidate.threads,
-            streams=candidate.streams,
-        )
-
-    rows = choose(
-        [Candidate(execution=execution, chunk=1) for execution in ("stack", "loop")],
-        measure,
-        num_models=1000,
-        first_allowance=1.0,
-        share=0.05,
-        short=3.0,
-        clock=lambda: 0.0,
-        switches=["streams"],
-    )
-    assert tried == [("stack", False), ("loop", False), ("loop", True)]
-    assert rows[0].streams
+def test_a_stack_has_one_stream() -> None:
     assert not Candidate(execution="stack", chunk=1, streams=True).streams
 
 
@@ -308,8 +273,7 @@ def test_streams_are_not_tried_where_their_memory_is_not_there(blobs: Population
         planner = Planner(always=True, short=0.0, share=1e6, budget=lambda device, is_there=is_there: is_there * 2**40)
         engine = Engine(seed=0, settings=CPU, planner=planner)
         recipe = replace(RECIPE, streams="auto", chunk=4)
-        network = bind_shapes(DENSE, blobs.input_shape, blobs.num_classes)
-        plan = engine.plan(job_of(engine, network, blobs, RAGGED, recipe, role="shadow"))
+        plan = engine.plan(ragged_job(blobs, DENSE, recipe, num_models=NUM_MODELS))
         found[is_there] = {row.streams for row in plan.measured}
         assert plan_from_json(asdict(plan)) == plan
     assert found == {False: {False}, True: {False, True}}

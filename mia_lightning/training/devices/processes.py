@@ -76,7 +76,7 @@ def train_on_devices(given: HandedOver, *, stages: Stages, device: torch.device)
             for place, weights in zip(shard.places, each["weights_K"], strict=True):
                 weights_K[place] = weights
         return Made(
-            trained=of_weights(job, weights_K, made[0]["execution"], device),
+            trained=of_weights(job, weights_K, made[0]["execution"], device, is_channels_last=plans[0].channels_last),
             plan=min(plans, key=lambda each: (each.chunk, -each.seconds)),
             num_found=sum(each["found"] for each in made),
         )

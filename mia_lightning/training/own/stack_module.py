@@ -45,7 +45,7 @@ class OwnStackModule(StackModule):
         self.draws = draws or self.recipe.execution == "loop"
 
     def configure_optimizers(self) -> Any:
-        if self.channels_last and self.execution == "loop" and self.device.type == "cpu":
+        if self.channels_last and self.execution == "loop":
             self.stack.use_channels_last()
         self.stand_in = stand_in_of(self.recipe, len(self.batches))
         self.own = OwnStep(self.stack.networks, self.stand_in)

@@ -27,8 +27,10 @@ SWITCHES = {
     "packed_bits": "packed bits",
     "compile": "compiled steps",
     "streams": "several streams",
+    "channels_last": "channels-last convolutions",
 }
 """What a device may do in a step or not, in words: names of settings of a recipe and of fields of a `Candidate`."""
+_OF_LOOPS = ("streams", "channels_last")
 SHORT = 3.0  # seconds of a role that is not worth a probe
 
 
@@ -44,6 +46,8 @@ class Candidate:
         packed_bits: whether its records are packed.
         compile: whether its gradients are compiled.
         streams: whether models of a loop are stepped at the same time; a stack has nothing to step so.
+        channels_last: whether a loop lays out the weights of convolutions so; a stack never does. On a CPU, where all
+            loops do, it is true only where the recipe asks for it.
     """
 
     execution: str
@@ -53,9 +57,11 @@ class Candidate:
     packed_bits: bool = False
     compile: bool = False
     streams: bool = False
+    channels_last: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "streams", self.streams and self.execution == "loop")
+        for name in _OF_LOOPS:
+            object.__setattr__(self, name, getattr(self, name) and self.execution == "loop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +73,7 @@ class Measured:
         models_per_second: trained from beginning to end.
         bytes: estimated, of the device's memory.
         processes: that trained at the same time; `seconds_per_step` and `chunk` are of the slowest of them.
-        cuda_graphs, packed_bits, compile, streams: as in `Candidate`.
+        cuda_graphs, packed_bits, compile, streams, channels_last: as in `Candidate`.
     """
 
     __pydantic_config__ = EXACT
@@ -83,6 +89,7 @@ class Measured:
     packed_bits: bool = False
     compile: bool = False
     streams: bool = False
+    channels_last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +101,7 @@ class ExecutionPlan:
         num_models: K.
         epochs: of each.
         signature: for which jobs the plan holds; one of another size or shape, or on another device, has another plan.
-        execution, chunk, threads, cuda_graphs, packed_bits, compile, streams: as in `Candidate`.
+        execution, chunk, threads, cuda_graphs, packed_bits, compile, streams, channels_last: as in `Candidate`.
         measured: the candidates that were tried, the fastest first; empty where a probe was not worth its time.
         reason: why this candidate was chosen.
         seconds: estimated, for all models; where nothing was measured, of their forward and backward steps alone.
@@ -120,6 +127,7 @@ class ExecutionPlan:
     packed_bits: bool = False
     compile: bool = False
     streams: bool = False
+    channels_last: bool = False
 
     @property
     def sentence(self) -> str:
@@ -145,6 +153,11 @@ class ExecutionPlan:
         """The plan with the fastest of `rows`, which comes first, in the place of what was measured before."""
         seconds = self.num_models / rows[0].models_per_second
         return replace(self, threads=rows[0].threads, measured=tuple(rows), reason=reason, seconds=seconds)
+
+
+def switches_of(way: Candidate | Measured) -> dict[str, Any]:
+    """Which of `SWITCHES` are on."""
+    return {name: getattr(way, name) for name in SWITCHES}
 
 
 def fastest_of(count: int) -> str:
@@ -229,7 +242,7 @@ def choose(
 
     def as_fastest(candidate: Candidate) -> Candidate:
         best = fastest()
-        return replace(candidate, threads=best.threads, **{name: getattr(best, name) for name in SWITCHES})
+        return replace(candidate, threads=best.threads, **switches_of(best))
 
     def other_ways(candidate: Candidate, counts: Sequence[int]) -> Iterator[Candidate]:
         yield from (replace(candidate, threads=count) for count in counts)

@@ -20,12 +20,13 @@ from mia_lightning.training.plan.execution import (
     fastest_of,
     gains_by_width,
     in_order,
+    switches_of,
     widths,
 )
 from mia_lightning.training.plan.memory import Footprint, is_out_of_memory, memory_budget, release
 from mia_lightning.training.plan.probe import Probe, SwitchError
 from mia_lightning.training.plan.threads import numbers_of_threads, using_threads
-from mia_lightning.training.step import compiled, graphs, packed, streams
+from mia_lightning.training.step import channels_last, compiled, graphs, packed, streams
 from mia_lightning.training.trainer import TrainerSettings
 
 # Seconds of one model's forward and backward, from which on a stack on a CPU has little to gain: what it saves is the
@@ -36,6 +37,18 @@ _COMPILING = 20.0  # seconds that a compilation may take
 _CACHE = 24 * 2**20  # bytes of models, gradients and states that a core reaches fast
 _NEAR = 1.25  # times as fast as a single model's loop is a stack that a wider loop may overtake: it begins less often
 _FEW = 4  # steps of that single model, where a wider loop would be trained
+
+Refusal = Callable[[TrainingJob, TrainerSettings, torch.device], str | None]
+REFUSALS: dict[str, Refusal] = {
+    "cuda_graphs": lambda job, settings, device: graphs.refusal(
+        job.recipe, settings, device, is_near=job.population.is_near(device)
+    ),
+    "packed_bits": lambda job, settings, device: packed.refusal(job.recipe, job.population, device),
+    "compile": lambda job, settings, device: compiled.refusal(job.recipe, settings, device),
+    "streams": lambda job, settings, device: streams.refusal(job.recipe, device),
+    "channels_last": lambda job, settings, device: channels_last.refusal(job.recipe, job.architecture, device),
+}
+"""By the names of `SWITCHES`, why a job near a device is not trained so, in a clause; None where it can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,10 +160,7 @@ class Planner:
             seconds=job.num_models / rows[0].models_per_second if rows else whole,
             bytes=bytes_,
             threads=chosen.threads,
-            cuda_graphs=chosen.cuda_graphs,
-            packed_bits=chosen.packed_bits,
-            compile=chosen.compile,
-            streams=chosen.streams,
+            **switches_of(chosen),
         )
 
     def _one_model(self, probe: Probe) -> tuple[float, Footprint]:
@@ -186,10 +196,7 @@ class Planner:
             models_per_second=candidate.chunk / (before + seconds * job.num_steps / job.num_models),
             bytes=_bytes(footprint, candidate, candidate.chunk, job.num_models),
             threads=candidate.threads,
-            cuda_graphs=candidate.cuda_graphs,
-            packed_bits=candidate.packed_bits,
-            compile=candidate.compile,
-            streams=candidate.streams,
+            **switches_of(candidate),
         )
 
 
@@ -211,12 +218,7 @@ class _Switches:
     def of(cls, probe: Probe) -> "_Switches":
         """As the recipe wants them and the device allows."""
         job, device = probe.job, probe.device
-        refused = {
-            "cuda_graphs": graphs.refusal(job.recipe, probe.settings, device, is_near=job.population.is_near(device)),
-            "packed_bits": packed.refusal(job.recipe, job.population, device),
-            "compile": compiled.refusal(job.recipe, probe.settings, device),
-            "streams": streams.refusal(job.recipe, device),
-        }
+        refused = {name: refusal(job, probe.settings, device) for name, refusal in REFUSALS.items()}
         wanted = {name: getattr(job.recipe, name) for name in SWITCHES}
         return cls(
             always={name: True for name in SWITCHES if wanted[name] is True and refused[name] is None},

@@ -13,7 +13,7 @@ from torch import Tensor
 from mia_lightning.datasets.form import tensors_of
 from mia_lightning.seeds import isolated
 from mia_lightning.training.job import TrainingJob, fit
-from mia_lightning.training.plan.execution import Candidate
+from mia_lightning.training.plan.execution import Candidate, switches_of
 from mia_lightning.training.plan.memory import Footprint, saved_tensors
 from mia_lightning.training.stack.stack import Stack
 from mia_lightning.training.step.compiled import Compiler
@@ -148,9 +148,7 @@ class Probe:
                 gradients=job.gradients(places),
                 device=self.device,
                 compiler=compiler,
-                cuda_graphs=candidate.cuda_graphs,
-                packed_bits=candidate.packed_bits,
-                streams=candidate.streams,
+                **{name: is_on for name, is_on in switches_of(candidate).items() if name != "compile"},
             )
             warm_up = WARM_UP + (STEPS_BEFORE if candidate.cuda_graphs else 0)
             needs_all = self.device.type != "cpu" or candidate.cuda_graphs

@@ -55,8 +55,8 @@ class Architecture:
         refusal: why `vmap` cannot run it (one sentence that names the module); None where it can.
         fits_to_records: whether it takes something from its training records before training (`FitsToRecords`).
         has_convolutions: whether it has a convolution, which several models at once do not make faster on a CPU.
-        takes_channels_last: whether it runs with the weights of its convolutions laid out channels last; with a `view`
-            behind a convolution it does not.
+        takes_channels_last: whether it has 2-d convolutions, and runs with their weights laid out channels last; with a
+            `view` behind a convolution it does not.
         probabilities_in: the modes, `train` or `eval`, in which it gives probabilities in the place of logits.
         gives_log_probabilities: whether what it gives are their logarithms.
         last_layer: its path and class, for sentences; "" where the outputs are no layer's.
@@ -73,7 +73,7 @@ class Architecture:
     refusal: str | None
     fits_to_records: bool = False
     has_convolutions: bool = False
-    takes_channels_last: bool = True
+    takes_channels_last: bool = False
     probabilities_in: tuple[str, ...] = ()
     gives_log_probabilities: bool = False
     last_layer: str = ""
@@ -357,6 +357,8 @@ def _mixes_records(make_network: MakeNetwork, x_B: Records) -> bool:
 
 def _takes_channels_last(make_network: MakeNetwork, x_B: Records, trainable: bool) -> bool:
     stack = Stack.build(make_network, [0], seed=0, role="inspection").cpu().train(trainable)
+    if not any(isinstance(layer, nn.Conv2d) for layer in stack.networks.modules()):
+        return False
     stack.use_channels_last()
     try:
         output = stack.call_one(stack.state_of(0), x_B).sum()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +16,50 @@ Batch = tuple[Tensor, Tensor | None]
 _LONG = 2**15  # numbers in a row, from which on torch uses a radix sort
 
 
-class StackBatches:
+class RecordsOfModels:
+    """The training records of each model of a stack, from which batches are drawn epoch by epoch.
+
+    Args:
+        records_K: for each model the indices of its training records, int64 `[n_k]`.
+        key_K: int64, the key of each model's draws.
+        batches_per_epoch: the same for all models of the stack.
+        device: where the batches are made.
+
+    Attributes:
+        count_K: n_k, int64.
+        record_KM: int64; the places from `count_K` on mean nothing.
+
+    Raises:
+        InputError: a model has no records.
+    """
+
+    def __init__(
+        self, records_K: Sequence[Tensor], key_K: Tensor, *, batches_per_epoch: int, device: torch.device | str
+    ) -> None:
+        count_K = torch.tensor([len(records) for records in records_K])
+        if int(count_K.min()) == 0:
+            raise InputError(
+                f"Model {int(count_K.argmin())} of the stack has no training records; give each model at least one."
+            )
+        self.epoch = 0
+        self.batches_per_epoch = batches_per_epoch
+        self.key_K = key_K.to(device)
+        self.count_K = count_K.to(device)
+        self.record_KM = torch.nn.utils.rnn.pad_sequence(list(records_K), batch_first=True).to(device)
+
+    @property
+    def sampler(self) -> Self:
+        """Lightning tells the epoch to the `sampler` of a loader, on resuming too."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.batches_per_epoch
+
+
+class StackBatches(RecordsOfModels):
     """Batches of record indices `[K, B]`, in an order of its own for each model and epoch.
 
     Every model takes `batches_per_epoch` steps and divides its records among them evenly: batch sizes differ by at most
@@ -24,10 +68,7 @@ class StackBatches:
     e) alone.
 
     Args:
-        records_K: for each model the indices of its training records, int64 `[n_k]`.
-        key_K: int64, the key of each model's order.
-        batches_per_epoch: the same for all models of the stack.
-        device: where the batches are made.
+        records_K, key_K, batches_per_epoch, device: as for `RecordsOfModels`; the keys are of the orders.
 
     Yields:
         `(index_KB, is_real_KB)`; `is_real_KB` is None where a batch has no padding.
@@ -41,16 +82,8 @@ class StackBatches:
         batches_per_epoch: int,
         device: torch.device | str = "cpu",
     ) -> None:
+        super().__init__(records_K, key_K, batches_per_epoch=batches_per_epoch, device=device)
         count_K = torch.tensor([len(records) for records in records_K])
-        if int(count_K.min()) == 0:
-            raise InputError(
-                f"Model {int(count_K.argmin())} of the stack has no training records; give each model at least one."
-            )
-        self.epoch = 0
-        self.batches_per_epoch = batches_per_epoch
-        self.key_K = key_K.to(device)
-        self.count_K = count_K.to(device)
-        self.record_KM = torch.nn.utils.rnn.pad_sequence(list(records_K), batch_first=True).to(device)
         start_SK = self._starts(count_K)
         size_SK = start_SK.diff(dim=0)
         self.start_SK = start_SK.to(device)
@@ -63,17 +96,6 @@ class StackBatches:
     def _starts(self, count_K: Tensor) -> Tensor:
         """The place of the first record of each batch, and the place after the last one, `[S + 1, K]`."""
         return torch.arange(self.batches_per_epoch + 1)[:, None] * count_K // self.batches_per_epoch
-
-    @property
-    def sampler(self) -> "StackBatches":
-        """Lightning tells the epoch to the `sampler` of a loader, on resuming too."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches_per_epoch
 
     def __iter__(self) -> Iterator[Batch]:
         order_KM = self._order()

@@ -44,7 +44,7 @@ class StackModule(pl.LightningModule):
         validation_N: int64 indices of the records for early stopping; None for none.
         role: prefix of logged metrics ("target", "shadow", ...).
         response_KN: floating point, what the objective is given of record n for model k in the place of its label.
-        channels_last: whether a loop on a CPU lays out the weights of convolutions so.
+        channels_last: whether a loop lays out the weights of convolutions so.
         gives_probabilities: whether the objective is given the logarithms of outputs at validation.
         weights: of the records in the training loss of a batch, Σ w l / Σ w; validation losses have none. None for the
             mean.
@@ -118,7 +118,7 @@ class StackModule(pl.LightningModule):
         return []
 
     def configure_optimizers(self) -> Any:
-        if self.channels_last and self.execution == "loop" and self.device.type == "cpu":
+        if self.channels_last and self.execution == "loop":
             self.stack.use_channels_last()  # before the optimiser, whose state takes the layout of its parameters
         optimizer = self.recipe.make_optimizer([p for p in self.stack.parameters() if p.requires_grad])
         scheduler = self.recipe.make_scheduler(optimizer)

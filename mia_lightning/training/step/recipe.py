@@ -149,6 +149,8 @@ class Recipe:
             measured to be faster and the training is long enough for it.
         streams: whether several models of a loop are stepped at the same time on a CUDA device; `auto` as for
             `cuda_graphs`.
+        channels_last: whether a loop lays out the weights of 2-d convolutions channels last; `auto` on a CPU always, on
+            a CUDA device where that is measured to be faster.
         objective: loss of each record `[K, B]` from logits `[K, B, C]` and labels `[K, B]`, or, in a regression, from
             outputs and responses (`TrainingJob.response_KN`).
         of_classes: whether the objective is given class numbers, as under a task with classes.
@@ -191,6 +193,7 @@ class Recipe:
     packed_bits: bool | Auto = "auto"
     compile: bool | Auto = "auto"
     streams: bool | Auto = "auto"
+    channels_last: bool | Auto = "auto"
     objective: Objective = cross_entropy
     of_classes: bool = True
     batch_objective: BatchObjective | None = None
