@@ -91,6 +91,7 @@ def _templates() -> Environment:
     templates = environment("mia_lightning.reports.page")
     templates.filters |= {
         "show": words.show,
+        "significant": words.significant,
         "signed": words.signed,
         "bracket": words.bracket,
         "percent": words.percent,
