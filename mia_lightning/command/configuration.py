@@ -195,7 +195,7 @@ def check_node(node: Any, place: str) -> None:
     if not isinstance(node.get("_target_"), str):
         if (name := place.partition(".")[2]) in choices:
             raise InputError(
-                f"`{place}` has settings, but {group}={name} is not chosen; choose it, too, or leave its settings out by "
-                f"'~{place}'."
+                f"`{place}` has settings, but {group}={name} is not chosen; choose it, too, or leave its settings "
+                f"out by '~{place}'."
             )
         raise InputError(f"`{place}` has no `_target_`, the name of what it makes; {mend}.")

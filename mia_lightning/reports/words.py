@@ -1,5 +1,7 @@
 """Figures and their names as a reader writes them: for the console, the pages and the pictures."""
 
+from datetime import datetime
+
 from mia_lightning.metrics.figures import THESE_MODELS, Figure
 from mia_lightning.reports.schema import AttackSection
 
@@ -68,6 +70,15 @@ def shares(figure: Figure) -> str:
 def percent(rate: str) -> str:
     """A rate as a percentage, unbreakable: "0.001" as "0.1 %"."""
     return f"{float(rate) * 100:g}{NBSP}%"
+
+
+def moment(created: str) -> str:
+    """An ISO 8601 time as a reader writes it; as it stands where it is not one."""
+    try:
+        time = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{time.day} {time:%B %Y, %H:%M} UTC"
 
 
 def title(name: str) -> str:

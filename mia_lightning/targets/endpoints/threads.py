@@ -24,13 +24,13 @@ def run_all(items: Sequence[Item], do: Callable[[Item], None], *, at_once: int, 
             do(item)
         return
     waiting: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-    for item in [*items, *[None] * num_threads]:
-        waiting.put(item)
+    for each in [*items, *[None] * num_threads]:
+        waiting.put(each)
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            for item in iter(waiting.get, None):
+            while (item := waiting.get()) is not None:
                 do(item)
         except BaseException as error:
             ended.put(error)
