@@ -180,7 +180,7 @@ def look_at(seen: Seen, *, epoch: int = 0, step: int = 0, seed: int = 0) -> Look
     about: dict[str, Any] = {"epoch": epoch, "step": step, "num_members": n1, "num_nonmembers": n0}
     num_nan = int(score_N.isnan().sum())
     if num_nan:
-        return Look(**about, reason=f"the module gave no finite numbers for {num_nan} of {len(score_N)} records")
+        return Look(**about, reason=f"the module gave no finite numbers for {num_nan:,} of {len(score_N):,} records")
     curve = roc(score_N, is_member_N)
     low, high, _ = auc_interval(curve)
     tpr = tpr_figures(curve, [MAX_FPR])[f"{MAX_FPR:g}"]

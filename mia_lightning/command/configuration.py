@@ -184,7 +184,8 @@ def check_node(node: Any, place: str) -> None:
     """Refuse a section that does not say what it makes.
 
     Raises:
-        InputError: it is none, or has no `_target_`; the sentence lists the choices.
+        InputError: it is none, or has no `_target_`; the sentence lists the choices, or says that settings are left
+            of one that is not chosen, as those of an experiment under another attack=.
     """
     group = place.split(".")[0]
     choices = sorted(path.stem for path in (config_directory() / group).glob("*.yaml"))
@@ -192,4 +193,9 @@ def check_node(node: Any, place: str) -> None:
     if not isinstance(node, dict):
         raise InputError(f"`{place}` is {'empty' if node is None else repr(node)}; {mend}.")
     if not isinstance(node.get("_target_"), str):
+        if (name := place.partition(".")[2]) in choices:
+            raise InputError(
+                f"`{place}` has settings, but {group}={name} is not chosen; choose it, too, or leave its settings "
+                f"out by '~{place}'."
+            )
         raise InputError(f"`{place}` has no `_target_`, the name of what it makes; {mend}.")

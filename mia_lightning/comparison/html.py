@@ -8,7 +8,7 @@ from jinja2 import Environment
 from mia_lightning.comparison.matrix import defense_matrix
 from mia_lightning.comparison.schema import FIGURES, ComparisonReport
 from mia_lightning.reports.page.templates import environment
-from mia_lightning.reports.words import show
+from mia_lightning.reports.words import moment, show
 
 
 def comparison_page(report: ComparisonReport, pictures: Mapping[str, tuple[str, bytes]]) -> str:
@@ -53,5 +53,5 @@ def index_page(comparisons: Sequence[tuple[str, ComparisonReport]]) -> str:
 
 def _environment() -> Environment:
     templates = environment("mia_lightning.comparison", "mia_lightning.reports.page")
-    templates.filters |= {"show": show}
+    templates.filters |= {"show": show, "moment": moment}
     return templates

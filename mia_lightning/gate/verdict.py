@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mia_lightning.gate.figures import GatedAttack, gated_attack
+from mia_lightning.reports.words import significant
 from mia_lightning.run.gate import WORST, Gate
 from mia_lightning.terminal.exit_codes import ABOVE, BELOW, UNDETERMINED
 
@@ -115,7 +116,7 @@ def _records_to_settle(attacks: Sequence[GatedAttack], limit: float) -> int | No
 def _sentence(status: Status, attacks: Sequence[GatedAttack], gate: Gate, settle: int | None) -> str:
     held = f"{100 * gate.confidence:g} % confidence" + (" over all of them" if len(attacks) > 1 else "")
     if status == "below":
-        tops = _largest([(each.high, f"{each.attack} at most {each.high:.3g}") for each in attacks])
+        tops = _largest([(each.high, f"{each.attack} at most {significant(each.high)}") for each in attacks])
         return (
             f"gate: passed: a limit of {gate.limit:g} on the {gate.figure} is not exceeded by these attacks with these "
             f"shadows ({tops}; {held})."
@@ -143,4 +144,5 @@ def _largest(told: Sequence[tuple[float, str]]) -> str:
 
 
 def _shown(each: GatedAttack) -> str:
-    return f"{each.attack} {each.value:.3g} [{each.low:.3g}, {each.high:.3g}]"
+    assert each.value is not None
+    return f"{each.attack} {significant(each.value)} [{significant(each.low)}, {significant(each.high)}]"

@@ -65,7 +65,7 @@ def recall_figure(true_positives: int, num_members: int) -> Figure:
 def _ppv(found: int, alarms: int, flagged: int, num_nonmembers: int, prior: float) -> Figure:
     """Precision if a share `prior` were members; without a false positive nothing but a lower limit is known."""
     if not alarms:
-        return null(flagged, f"no false positive among {num_nonmembers} non-members: it is at least the lower limit")
+        return null(flagged, f"no false positive among {num_nonmembers:,} non-members: it is at least the lower limit")
     return Figure(value=prior * found / (prior * found + (1 - prior) * alarms), n=flagged)
 
 

@@ -140,14 +140,14 @@ def _mean(figures: Sequence[Figure]) -> Figure:
     cautions = [each.reason for each in figures if each.value is not None and each.reason]
     if not values:
         same = len(set(missing)) == 1
-        reason = missing[0] if same else f"defined for none of {total} targets, for the first because {missing[0]}"
+        reason = missing[0] if same else f"defined for none of {total:,} targets, for the first because {missing[0]}"
         return null(sum(each.n for each in figures), reason)
     notes = []
     if missing:
-        notes.append(f"the mean over the {len(values)} of {total} targets for which it is defined ({missing[0]})")
+        notes.append(f"the mean over the {len(values):,} of {total:,} targets for which it is defined ({missing[0]})")
     if cautions:
         same = len(cautions) == total and len(set(cautions)) == 1
-        notes.append(cautions[0] if same else f"for {len(cautions)} of {total} targets such as: {cautions[0]}")
+        notes.append(cautions[0] if same else f"for {len(cautions):,} of {total:,} targets such as: {cautions[0]}")
     return Figure(
         value=fsum(values) / len(values),
         n=sum(each.n for each in figures if each.value is not None),

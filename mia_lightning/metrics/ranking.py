@@ -67,14 +67,14 @@ def _tpr_figure(curve: Roc, max_fpr: float) -> Figure:
     n = curve.num_members + n0
     needed = _records_for(1, max_fpr)
     if n0 < needed:
-        reason = f"a false-positive rate of {max_fpr:g} needs at least {needed} non-members, "
-        return null(n, reason + f"and the group has {n0}")
+        reason = f"a false-positive rate of {max_fpr:g} needs at least {needed:,} non-members, "
+        return null(n, reason + f"and the group has {n0:,}")
     point = curve.tpr_at_fpr(max_fpr)
     caution, ample = None, _records_for(10, max_fpr)
     if n0 < ample:
         ending = "" if point.false_positives == 1 else "s"
-        caution = f"rests on {point.false_positives} false positive{ending} among {n0} non-members, "
-        caution += f"where at least {ample} would make it steady"
+        caution = f"rests on {point.false_positives:,} false positive{ending} among {n0:,} non-members, "
+        caution += f"where at least {ample:,} would make it steady"
     return Figure(value=point.tpr, n=n, reason=caution, false_positives=point.false_positives)
 
 

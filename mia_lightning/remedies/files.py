@@ -8,7 +8,7 @@ from mia_lightning.remedies import words
 from mia_lightning.remedies.schema import RemedyReport
 from mia_lightning.reports.names import REMEDIES
 from mia_lightning.reports.page.templates import environment
-from mia_lightning.reports.words import show, signed
+from mia_lightning.reports.words import moment, show, signed
 from mia_lightning.store.atomic import write_whole
 from mia_lightning.store.documents import DamagedError, read
 
@@ -33,7 +33,7 @@ def save_remedies(report: RemedyReport, folder: Path) -> list[Path]:
 def remedies_page(report: RemedyReport, picture: bytes) -> str:
     """The page, which loads nothing."""
     templates = environment("mia_lightning.remedies", "mia_lightning.comparison", "mia_lightning.reports.page")
-    templates.filters |= {"show": show, "change": words.change, "signed": signed}
+    templates.filters |= {"show": show, "change": words.change, "signed": signed, "moment": moment}
     return templates.get_template("remedies.html.jinja").render(
         report=report, words=words, picture=base64.b64encode(picture).decode()
     )

@@ -129,9 +129,9 @@ def _planned(audit: Audit, remedies: Sequence[Remedy]) -> tuple[Audit, tuple[str
             "`model` and `training`."
         )
     if not whole:
-        notes.append(f"Of the {len(audit.population)} records {len(population)} are used, drawn at random.")
+        notes.append(f"Of the {len(audit.population):,} records {len(population):,} are used, drawn at random.")
     if own_size is None:
-        notes.append(f"Each model trains on {scored // 2} records, half of those there are, and not on {size}.")
+        notes.append(f"Each model trains on {scored // 2:,} records, half of those there are, and not on {size:,}.")
     planned = replace(
         audit,
         data=population,

@@ -54,12 +54,13 @@ def setting_sentence(report: RemedyReport) -> str:
 
 
 def limits_sentence(report: RemedyReport) -> str:
-    """What the brackets are, and what the order is."""
+    """What the intervals are, and what the order is."""
     return (
-        f"Brackets: {report.estimand}. AUC and TPR are those of the strongest attack, with limits for the largest over "
-        "the attacks. Verdicts are adjusted for all strengths of all remedies (Holm). Remedies stand in the order of "
-        f"the least AUC along their curve at a price of at most {report.give_up:g} of {report.utility}; the strength "
-        "shown was chosen by these figures, which flatters it a little."
+        f"Beside each difference: {report.estimand}. AUC and TPR are those of the strongest attack, with limits for "
+        "the largest over the attacks. Verdicts are adjusted for all strengths of all remedies (Holm). Remedies stand "
+        "in the order of the least AUC along their curve at a price of at most "
+        f"{report.give_up:g} of {report.utility}; the strength shown was chosen by these figures, which flatters it a "
+        "little."
     )
 
 

@@ -10,7 +10,7 @@ from mia_lightning.reports.schema import AttackSection, AuditReport, ClassFigure
 from mia_lightning.reports.sections.trust import trust_warnings
 from mia_lightning.reports.selection import has_trials, most_exposed, strongest
 from mia_lightning.reports.sentences import headline, privacy_sentences
-from mia_lightning.reports.words import about, bracket, label, percent, show
+from mia_lightning.reports.words import about, bracket, label, percent, show, signed
 from mia_lightning.terminal.tables import Columns, Sentence
 
 NUM_EXPOSED = 3
@@ -79,17 +79,18 @@ def _lines(report: AuditReport) -> list[str]:
     groups = [] if attack is None or has_trials(report) else most_exposed(attack, NUM_EXPOSED)
     if attack is not None and groups:
         at_once = ", simultaneous intervals" if any(map(_simultaneous, groups)) else ""
+        order = ", largest lower limit first" if at_once else ""
         exposed = ", ".join(
             f"{group.class_name} {show(group.auc.value, 2)} {_simultaneous(group)}".rstrip() for group in groups
         )
-        lines.append(f"Most exposed {report.task.strata_name} (AUC of {label(attack)}{at_once}): {exposed}")
+        lines.append(f"Most exposed {report.task.strata_name} (AUC of {label(attack)}{at_once}{order}): {exposed}")
     return lines
 
 
 def _rises(found: ConvergenceSection) -> str:
     if found.verdict is None or found.gain is None:
         return f"without a verdict ({found.reason})"
-    return f"{found.verdict} (AUC {found.gain:+.3f} from half of them to all)"
+    return f"{found.verdict} (AUC {signed(found.gain)} from half of them to all)"
 
 
 def _cell(figure: Figure | None, gap: str) -> str:

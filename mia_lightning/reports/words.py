@@ -1,5 +1,7 @@
 """Figures and their names as a reader writes them: for the console, the pages and the pictures."""
 
+from datetime import datetime
+
 from mia_lightning.metrics.figures import THESE_MODELS, Figure
 from mia_lightning.reports.schema import AttackSection
 
@@ -21,16 +23,22 @@ def about(attack: AttackSection) -> str:
 
 
 def show(value: float | None, digits: int = 3) -> str:
-    """The value as text; a dash where it is undefined."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """The value as text, "0.740" or "−0.019"; a dash where it is undefined."""
+    if value is None:
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    return text if value >= 0 or float(text) == 0.0 else f"{MINUS}{text}"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """The value with so many significant digits: "0.74", "−1.2e-05"."""
+    return f"{MINUS if value < 0 else ''}{abs(value):.{digits}g}"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference with its sign: "+0.012", "−0.140"; a dash where it is undefined."""
-    if value is None:
-        return show(None)
-    text = f"{abs(value):.{digits}f}"
-    return text if float(text) == 0.0 else f"{'+' if value > 0 else MINUS}{text}"
+    text = show(value, digits)
+    return f"+{text}" if value is not None and value > 0 and float(text) > 0 else text
 
 
 def bracket(figure: Figure, digits: int = 3) -> str:
@@ -62,6 +70,15 @@ def shares(figure: Figure) -> str:
 def percent(rate: str) -> str:
     """A rate as a percentage, unbreakable: "0.001" as "0.1 %"."""
     return f"{float(rate) * 100:g}{NBSP}%"
+
+
+def moment(created: str) -> str:
+    """An ISO 8601 time as a reader writes it; as it stands where it is not one."""
+    try:
+        time = datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    return f"{time.day} {time:%B %Y, %H:%M} UTC"
 
 
 def title(name: str) -> str:

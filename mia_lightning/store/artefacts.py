@@ -135,8 +135,9 @@ class Store:
             kept = {"schema": SCHEMA, "fields": dict(fields), **self._written(manifest, write)}
             try:
                 write_whole(manifest, sealed(kept, place, indent=1), like=self.folder)
-            except BaseException:
-                if kept["file"] is not None:
+            except BaseException:  # an interrupt may come when the manifest is written already
+                made = self._read(place)
+                if kept["file"] is not None and (made is None or made.file != kept["file"]):
                     _unlink(manifest.with_name(kept["file"]))
                 raise
         except OSError as error:

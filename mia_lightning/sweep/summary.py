@@ -203,7 +203,7 @@ def _text(value: object) -> str:
 
 
 def _show(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def _limited(row: Row, name: str) -> str:

@@ -64,6 +64,10 @@ FIRST_ROWS = ["membership=given", "membership.member_N=[0,1,2,3,4,5,6,7,8,9]"]
         (["defense=top_k", "defense.top_k=null"], ["`defense.top_k` is empty"]),
         (["scale=small"], ["`scale` is 'small', which only experiments have"]),
         (["~model"], ["`model` has no `_target_`", "cnn, custom"]),
+        (
+            ["experiment=mismatch", "attack=[loss]"],
+            ["`attack.shokri` has settings", "attack=shokri", "'~attack.shokri'"],
+        ),
         (["~dataset"], ["`dataset` is empty", DATASETS]),
         (["~dataset._target_"], ["`dataset` has no `_target_`"]),
         (["attack.loss=null"], ["`attack.loss` is empty"]),

@@ -68,6 +68,14 @@ def test_one_attack_above_fails_the_gate_and_one_undetermined_keeps_it_from_pass
     assert judge(report_of({"a": below}, 1000), ADVANTAGE).status == "below"
 
 
+def test_limits_below_zero_have_the_minus_of_the_report() -> None:
+    verdict = judge(report_of({"a": counted(0.5, 0.5, 50)}, 50), Gate(metric="advantage", limit=0.1))
+    (found,) = verdict.attacks
+    assert verdict.status == "undetermined"
+    assert found.low < 0 < found.high
+    assert f"a 0 [−{-found.low:.3g}, {found.high:.3g}]" in verdict.sentence
+
+
 def test_the_auc_and_the_tpr_are_gated_likewise() -> None:
     rng = np.random.default_rng(0)
     n = 2000

@@ -173,7 +173,7 @@ def test_tpr_at_fpr_needs_non_members(n0, defined, cautious):
     assert figure.false_positives == point.false_positives
     if cautious:
         assert figure.reason.startswith(f"rests on {point.false_positives} false positive")
-        assert f"among {n0} non-members, where at least 1000" in figure.reason
+        assert f"among {n0} non-members, where at least 1,000" in figure.reason
     else:
         assert figure.reason is None
 

@@ -185,6 +185,18 @@ def test_a_wrong_target_is_void_and_its_cause_is_named(wrong: Callable[..., Arra
     assert WRONG[wrong] in found.cause
 
 
+def test_of_a_target_that_never_learnt_another_order_of_classes_is_not_called_the_cause_alone() -> None:
+    """What it answers has little to do with the classes, so that some order of them fits it better than its own."""
+    rng = np.random.default_rng(7)
+    made, never = Simulated(rng, 2000, EVEN, skill=4.0), rng.normal(size=(2000, 5))
+    never[np.arange(2000), (made.label_N + 1) % 5] += 0.5
+    found = made.check(never - np.logaddexp.reduce(never, axis=1, keepdims=True), class_mend=lambda order: "reorder")
+    assert (found.verdict, found.mend) == ("void", "see that it is the one that was trained; if it is, reorder")
+    assert found.cause is not None
+    assert "not the trained model" in found.cause
+    assert "classes" in found.cause
+
+
 @pytest.mark.parametrize("step", [-1, 1])
 def test_members_that_are_counted_otherwise_are_void(step: int) -> None:
     """Every third record: then exchanged members would fit better, too, whatever the answer to the one record is of

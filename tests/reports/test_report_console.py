@@ -45,7 +45,7 @@ def test_the_three_most_exposed_classes_are_named(make_report) -> None:
         for group, (low, high) in zip(ranked, limits, strict=True)
     )
 
-    title = "Most exposed classes (AUC of shokri, simultaneous intervals)"
+    title = "Most exposed classes (AUC of shokri, simultaneous intervals, largest lower limit first)"
     assert f"{title}: {expected}" in " ".join(_printed(report, width=250))
 
 

@@ -80,6 +80,7 @@ def test_the_most_exposed_are_in_the_order_of_the_limits_that_are_shown(report: 
     named = re.findall(r"([^;]+?): [\d.]+ \[([\d.]+),", classes[0][1])
     assert [float(low) for _, low in named] == sorted((float(low) for _, low in named), reverse=True)
     assert [name.strip() for name, _ in named] == [each.class_name for each in most_exposed(attack, 3)]
+    assert "largest lower limit first" in classes[0][1]
 
     def group(name: str, value: float, low: float, high: float) -> GroupFigures:
         figures = {name: getattr(attack.overall, name) for name in type(attack.overall).model_fields}

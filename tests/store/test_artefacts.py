@@ -10,6 +10,7 @@ from artefacts import FIELDS, PLACE, StoppedError, ended, files, python, writes
 
 from mia_lightning.errors import InputError
 from mia_lightning.store.artefacts import DAMAGED, Store
+from mia_lightning.store.atomic import write_whole
 
 
 def test_what_is_put_is_found(store: Store) -> None:
@@ -25,6 +26,24 @@ def test_what_is_put_is_found(store: Store) -> None:
     assert store.damage(PLACE) is None
     assert store.leftovers() == []
     assert len(files(store)) == 2
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_an_interrupt_at_the_manifest_leaves_all_of_an_artefact_or_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    def interrupted(path: Path, content: bytes, **options: Any) -> Path:
+        if written:
+            write_whole(path, content, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mia_lightning.store.artefacts.write_whole", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(PLACE, FIELDS, writes(b"numbers"))
+    found = store.get(PLACE, tell=lambda damage: pytest.fail(str(damage)))
+    assert (found is not None) == written
+    assert found is None or found.content is None or found.content.read_bytes() == b"numbers"
+    assert len(files(store)) == (2 if written else 0)
 
 
 def test_nothing_is_nothing(store: Store) -> None:

@@ -59,8 +59,24 @@ def try_repairs(
     if not passed:
         return
     _, best = max(passed, key=lambda each: _merit(each, answers))
-    found.causes.append((0.0, best.cause, best.mend))
     found.void.append(gained(answers, best))
+    found.causes.append((0.0, *_cause(best, peers)))
+
+
+def _cause(repair: Repair, peers: Peers | None) -> tuple[str, str]:
+    """Cause and mend. A repair after which the target is right on less than half as many records as the shadow models
+    need not be what is wrong: the classes of a network that was never trained can be put in a better order, too."""
+    if repair.kind == "members" or peers is None:
+        return repair.cause, repair.mend
+    theirs_N = peers.mean_out_N(peers.is_right_KN.astype(float))
+    judged = repair.judged_N & repair.answers.scored_N & np.isfinite(theirs_N)
+    if not judged.any() or repair.answers.is_right_N[judged].mean() >= theirs_N[judged].mean() / 2:
+        return repair.cause, repair.mend
+    return (
+        f"it is not the trained model, since mended, too, it is right on less than half as many records as the shadow "
+        f"models, or {repair.cause}",
+        f"see that it is the one that was trained; if it is, {repair.mend}",
+    )
 
 
 def _merit(passed: tuple[float, Repair], answers: Answers) -> tuple[float, float]:

@@ -7,7 +7,6 @@ All text is escaped by jinja2; the figures travel as JSON in which `<` is escape
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from functools import cache
 
 from jinja2 import Environment
@@ -91,6 +90,7 @@ def _templates() -> Environment:
     templates = environment("mia_lightning.reports.page")
     templates.filters |= {
         "show": words.show,
+        "significant": words.significant,
         "signed": words.signed,
         "bracket": words.bracket,
         "percent": words.percent,
@@ -102,7 +102,7 @@ def _templates() -> Environment:
         "missing": _missing,
         "code": _code,
         "breakable": _breakable,
-        "moment": _moment,
+        "moment": words.moment,
         "duration": duration,
         "size": size,
     }
@@ -182,12 +182,3 @@ def _breakable(name: str) -> Markup:
 def _listed(names: Sequence[str]) -> str:
     further = len(names) - _NUM_NAMED
     return ", ".join(names[:_NUM_NAMED]) + (f" and {further:,} more" if further > 0 else "")
-
-
-def _moment(created: str) -> str:
-    """An ISO 8601 time as a reader writes it; as it stands where it is not one."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return created
-    return f"{moment.day} {moment:%B %Y, %H:%M} UTC"

@@ -26,6 +26,17 @@ function uncluttered(trace) {
   return { ...trace, text: trace.text.map((name) => name.length > 3 ? "" : name) };
 }
 
+// There each name of the legend has a line of its own: many need a higher figure, or nothing is left for the curves.
+const line = 20;
+
+function tall(place, data) {
+  place.style.height = "";
+  if (!phone.matches || paper.matches || isPrinting) return {};
+  const names = data.filter((trace) => trace.showlegend !== false && trace.visible !== false).length;
+  const height = Math.max(parseFloat(getComputedStyle(place).height), 300 + line * names);
+  return { height, legend: { maxheight: line * (names + 1) } };
+}
+
 function draw(id) {
   const place = document.getElementById(id);
   const menu = document.querySelector(`select[data-plot="${id}"]`);
@@ -35,7 +46,10 @@ function draw(id) {
     responsive: true, displaylogo: false,
     modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "resetScale2d"]],
   };
-  Plotly.react(place, data, { ...themed(coloured(plots[id].layout)), ...measures(place) }, config);
+  const layout = themed(coloured(plots[id].layout));
+  const { height, legend } = tall(place, data);
+  if (height) place.style.height = `${height}px`;
+  Plotly.react(place, data, { ...layout, legend: { ...layout.legend, ...legend }, ...measures(place) }, config);
 }
 
 // What lies in a folded part is drawn when it is opened: until then it has no width.

@@ -45,7 +45,7 @@ def _exposed(name: str, found: Sequence[tuple[str, ClassFigures | GroupFigures]]
     certain = (
         "" if any(low is not None and low > 0.5 for low in lows) else f" None of the {name} is surely above chance."
     )
-    return f"{named} (AUC of {attack}, with limits that hold for all {name} at once).{certain}"
+    return f"{named} (AUC of {attack}, largest lower limit first; the limits hold for all {name} at once).{certain}"
 
 
 def _at_once(figures: ClassFigures | GroupFigures) -> Figure:

@@ -257,8 +257,8 @@ class Responses:
         """Set rows aside that are damaged, and count anew where the count is."""
         if all(map(self._is_intact, _rows(database))) and self._intact_count(database) is not None:
             return
-        database.execute("BEGIN IMMEDIATE")
         try:
+            database.execute("BEGIN IMMEDIATE")
             damaged = [row for row in _rows(database) if not self._is_intact(row)]  # another process may have been here
             has_count = self._intact_count(database) is not None
             if not has_count:
@@ -288,8 +288,8 @@ class Responses:
     def _transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
         with self._lock:
             try:
-                self._database.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 try:
+                    self._database.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                     yield self._database
                     self._database.execute("COMMIT")
                 except BaseException:

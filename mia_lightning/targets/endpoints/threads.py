@@ -15,31 +15,33 @@ def run_all(items: Sequence[Item], do: Callable[[Item], None], *, at_once: int, 
     waits when it ends.
 
     Args:
+        items: none of them None.
         stop: is called when an item failed, or at an interrupt, so that threads that wait give up.
     """
-    if min(at_once, len(items)) <= 1:
+    num_threads = min(at_once, len(items))
+    if num_threads <= 1:
         for item in items:
             do(item)
         return
-    waiting: queue.SimpleQueue[Item] = queue.SimpleQueue()
-    for item in items:
-        waiting.put(item)
+    waiting: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+    for each in [*items, *[None] * num_threads]:
+        waiting.put(each)
     ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            while True:
-                do(waiting.get_nowait())
-        except queue.Empty:
-            ended.put(None)
+            while (item := waiting.get()) is not None:
+                do(item)
         except BaseException as error:
             ended.put(error)
+        else:
+            ended.put(None)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(at_once, len(items)))]
-    for thread in threads:
-        thread.start()
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_threads)]
     first: BaseException | None = None
     try:
+        for thread in threads:
+            thread.start()
         for _ in threads:
             error = ended.get()
             if error is not None and first is None:
