@@ -51,7 +51,8 @@ with socket.socket(socket.AF_UNIX) as server:
         signal.signal(number, lambda number, _: os.kill(child, number))
     code = int(answers.readline())
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
@@ -73,6 +74,8 @@ def serve(folder: Path) -> dict[str, Any]:
             client = folder / name
             client.write_text(CLIENT.format(python=sys.executable, address=address))
             client.chmod(0o755)
+        (folder / "site").mkdir()
+        (folder / "site" / "sitecustomize.py").write_text(f"import sys\nsys.executable = {str(folder / 'python')!r}\n")
         print("ready", flush=True)
         try:
             while True:
@@ -243,6 +246,11 @@ def forked_commands() -> Iterator[Path]:
             yield Path(folder)
         finally:
             server.terminate()
+
+
+def with_forks(folder: Path) -> dict[str, str]:
+    """The variables of the environment in which a new interpreter starts audits as forks."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH")]))}
 
 
 def _server(folder: str) -> "subprocess.Popen[str]":

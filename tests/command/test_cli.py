@@ -1,6 +1,6 @@
 """The command as a person runs it: exit codes, sentences, files.
 
-The main cases run in a subprocess; the others call `main` in this process, which spares the imports.
+The main cases run in a subprocess; the others call `main` in this process, or in a fork of one, which spares the imports.
 """
 
 import csv
@@ -229,7 +229,7 @@ def test_a_signal_in_the_middle_leaves_no_report(call: Call, tmp_path: Path, way
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["killed", "interrupted", "terminated"])
-def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, way: str) -> None:
+def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, forks: Path, way: str) -> None:
     (tmp_path / "watch.py").write_text(
         "import pathlib\nimport pytorch_lightning as pl\n"
         "class Started(pl.Callback):\n"
@@ -247,7 +247,7 @@ def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, wa
         "killed": (signal.SIGKILL, -signal.SIGKILL),
     }[way]
     process = subprocess.Popen(
-        [sys.executable, "-m", "mia_lightning", *arguments],
+        [str(forks / "mia-lightning"), *arguments],
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -258,7 +258,7 @@ def test_a_run_that_is_stopped_in_the_middle_leaves_no_report(tmp_path: Path, wa
     try:
         while not (tmp_path / "started").exists():
             assert process.poll() is None, process.communicate()
-            time.sleep(0.1)
+            time.sleep(0.02)
         process.send_signal(sent)
         _, printed = process.communicate(timeout=300)
     finally:

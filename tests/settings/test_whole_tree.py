@@ -8,6 +8,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,12 @@ def prepared(content: dict[str, Any]) -> None:
     prepare(engine_of(audit, Stages()), audit)
 
 
+@cache
+def outcome_of(choice: int) -> str | None:
+    """Of a choice as it is written."""
+    return outcome(lambda: prepared(copy.deepcopy(CONTENTS[choice])))
+
+
 def leaves(node: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """The places of all settings, and of the sections around them."""
     if place:
@@ -157,7 +164,7 @@ def test_any_value_of_any_setting_is_a_run_or_a_sentence(choice: int, place_numb
     content = copy.deepcopy(CONTENTS[choice])
     places = [place for place in leaves(content) if place != ("shards",)]  # which is made of those of `shadow`
     *sections, name = place = places[place_number % len(places)]
-    before = outcome(lambda: prepared(copy.deepcopy(content)))
+    before = outcome_of(choice)
     node = content
     for each in sections:
         node = node[each]

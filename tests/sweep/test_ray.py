@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
+from forks import with_forks
 
 from mia_lightning.errors import InputError
 from mia_lightning.sweep import ray as module
@@ -39,13 +40,19 @@ needs_ray = [
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
-def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def sweep(folder: Path, forks: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A sweep whose audits are forks of one process."""
     command = [sys.executable, "-m", "mia_lightning", "-m", "hydra/launcher=ray", f"hydra.sweep.dir={folder}", *QUICK]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_", "RAY_"))}
     return subprocess.Popen(
         [*command, *arguments],
         cwd=folder.parent,
-        env={**kept, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},  # of 15, a busy machine leaves them no time
+        env={
+            **kept,
+            **with_forks(forks),
+            "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",
+        },  # of 15, a busy machine leaves them no time
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,12 +60,12 @@ def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, forks: Path) -> Iterator[Start]:
     """Start a sweep in `tmp_path / "sweep"`; what a failing test leaves of it is killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start_one(*arguments: str) -> subprocess.Popen[str]:
-        started.append(sweep(tmp_path / "sweep", *arguments))
+        started.append(sweep(tmp_path / "sweep", forks, *arguments))
         return started[-1]
 
     yield start_one

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow.parquet as pq
 import pytest
+from forks import with_forks
 
 # What mostly waits is in a group of its own, beside the others: clusters do not know of each other.
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.xdist_group("slurm")]
@@ -116,10 +117,12 @@ class Cluster:
         return tasks[str(self.folder / "sweep" / folder)]
 
 
-def _cluster(configuration: Path, folder: Path) -> Iterator[Cluster]:
+def _cluster(configuration: Path, folder: Path, forks: Path) -> Iterator[Cluster]:
+    """The audits of its tasks are forks of one process."""
     (folder / "my_net.py").write_text(MY_NET)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "HYDRA_"))}
-    cluster = Cluster(folder=folder, environment={**kept, "SLURM_CONF": str(configuration), "COLUMNS": "200"})
+    environment = {**kept, **with_forks(forks), "SLURM_CONF": str(configuration), "COLUMNS": "200"}
+    cluster = Cluster(folder=folder, environment=environment)
     try:
         yield cluster
     finally:
@@ -135,13 +138,13 @@ def _cluster(configuration: Path, folder: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def cluster(slurm: Path, tmp_path: Path) -> Iterator[Cluster]:
-    yield from _cluster(slurm, tmp_path)
+def cluster(slurm: Path, tmp_path: Path, forks: Path) -> Iterator[Cluster]:
+    yield from _cluster(slurm, tmp_path, forks)
 
 
 @pytest.fixture
-def plain_cluster(slurm_without_accounting: Path, tmp_path: Path) -> Iterator[Cluster]:
-    yield from _cluster(slurm_without_accounting, tmp_path)
+def plain_cluster(slurm_without_accounting: Path, tmp_path: Path, forks: Path) -> Iterator[Cluster]:
+    yield from _cluster(slurm_without_accounting, tmp_path, forks)
 
 
 def test_a_sweep_with_a_cancelled_and_a_broken_run_is_run_again_to_its_end(cluster: Cluster) -> None:
@@ -202,17 +205,17 @@ def test_an_interrupted_client_cancels_its_tasks(sent: signal.Signals, code: int
     assert set(cluster.outcomes().values()) == {(5, "it was cancelled, since the sweep was interrupted")}
 
 
-@pytest.mark.xdist_group("limits")
-def test_a_task_that_runs_into_its_time_limit_is_queued_again_as_often_as_asked_for(cluster: Cluster) -> None:
+@WITHOUT_ACCOUNTING
+def test_a_task_that_runs_into_its_time_limit_is_queued_again_as_often_as_asked_for(plain_cluster: Cluster) -> None:
     limit = "hydra.launcher.timeout_minutes=1"
     again = ["hydra.launcher.notice_seconds=10", "hydra.launcher.retries=9"]  # a busy machine may need some
     never = ["hydra.launcher.notice_seconds=55", "hydra.launcher.retries=0"]
-    first = cluster.start("+model.mode=once", limit, *again)
-    other = cluster.beside("other")
+    first = plain_cluster.start("+model.mode=once", limit, *again)
+    other = plain_cluster.beside("other")
     second = other.start("+model.mode=wait", limit, *never)
-    code, printed = cluster.end(first)
+    code, printed = plain_cluster.end(first)
     assert code == 0, printed
-    assert cluster.outcomes() == {"once": (0, None)}
+    assert plain_cluster.outcomes() == {"once": (0, None)}
     code, printed = other.end(second)
     assert code == 5
     assert other.outcomes() == {"wait": (5, "it timed out: it ran longer than 1 minutes")}

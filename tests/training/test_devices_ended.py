@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -181,7 +180,6 @@ def test_a_process_that_ends_without_a_word_is_named() -> None:
 
 FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]  # of the tests
 ORPHANS = """
-import sys
 sys.path[:0] = {folders!r}
 from test_devices_ended import outlives, train_by
 
@@ -200,11 +198,11 @@ def outlives(logits_KBC: Tensor, label_KB: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
+def test_no_process_outlives_its_parent(tmp_path: Path, forks: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(ORPHANS.format(folders=FOLDERS))
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # which a killed process cannot clear
-    command = [sys.executable, str(script)]
+    command = [str(forks / "python"), str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         said, _ = run.communicate(timeout=300)  # to the end of the pipe, which is open while any of them lives
     assert run.returncode == -signal.SIGKILL
@@ -212,7 +210,6 @@ def test_no_process_outlives_its_parent(tmp_path: Path) -> None:
 
 
 NOTEBOOK = """
-import sys
 sys.path[:0] = {folders!r}
 from test_devices_ended import train_by
 from mia_lightning.training.step.recipe import cross_entropy
@@ -225,8 +222,8 @@ train_by(own)
 
 
 @pytest.mark.slow
-def test_what_other_processes_cannot_import_is_one_sentence() -> None:
-    code = NOTEBOOK.format(folders=FOLDERS)
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+def test_what_other_processes_cannot_import_is_one_sentence(forks: Path) -> None:
+    code, command = NOTEBOOK.format(folders=FOLDERS), [str(forks / "python"), "-"]
+    run = subprocess.run(command, input=code, capture_output=True, text=True, timeout=300, check=False)
     assert "InputError: The processes of several `trainer.devices` cannot import what they are to train" in run.stderr
     assert "define it in a module rather than in a notebook" in run.stderr
