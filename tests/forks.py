@@ -166,6 +166,7 @@ def run(asked: dict[str, Any]) -> None:
         _processes_are_forks(called.parent)
         sys.argv = sys.argv[1:]
         file = Path(sys.argv[0]).absolute()
+        sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         _run_program([("python", file.read_text(), str(file))], str(file.parent), str(file))
 
 
@@ -220,6 +221,7 @@ def warmed_up() -> Iterator[None]:
     from compositions import merged_once
     from hydra import compose, initialize_config_dir
     from lightning_fabric.utilities import registry
+    from torch import cuda
 
     from mia_lightning.command.mistakes import config_directory
     from mia_lightning.reports.page import html, templates
@@ -227,6 +229,7 @@ def warmed_up() -> Iterator[None]:
     html._templates().get_template("report.html.jinja")
     templates.plotly_javascript()
     registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined]
+    cuda._device_count_nvml = cache(cuda._device_count_nvml)  # else looked for in each step of Adam
     rasterise_once()
     with merged_once():
         with initialize_config_dir(str(config_directory()), version_base="1.3"):

@@ -52,10 +52,10 @@ def test_figures_of_an_audit_are_those_of_scikit_learn(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
-def test_the_gpu_script_says_that_there_is_none() -> None:
+def test_the_gpu_script_says_that_there_is_none(forks: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
-    assert run("gpu") == "no CUDA device\n"
+    assert run("gpu", forks=forks) == "no CUDA device\n"
 
 
 @pytest.mark.usefixtures("global_generators")

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,14 @@ class Answers(mia.LeakageMonitor):
 
 @pytest.mark.slow
 @pytest.mark.devices
-def test_the_figures_are_those_of_one_process(tmp_path: Path) -> None:
+def test_the_figures_are_those_of_one_process(tmp_path: Path, forks: Path) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE.parents[1])]),
         "OMP_NUM_THREADS": "1",
     }
     ran = subprocess.run(
-        [sys.executable, str(HERE / "ddp_fit.py"), str(tmp_path)],
+        [forks / "python", str(HERE / "ddp_fit.py"), str(tmp_path)],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
