@@ -6,6 +6,7 @@ to it finds once, as long as no file of the search path changes.
 
 import copy
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ def merged_once() -> Iterator[None]:
     """As long as the context is open."""
     loaded: dict[Any, Any] = {}
     found: dict[Any, DefaultsList] = {}
-    merged: dict[Any, DictConfig] = {}
+    merged: dict[Any, bytes] = {}
     read, merge = ConfigRepository.load_config, ConfigLoaderImpl._compose_config_from_defaults_list
 
     def load(repository: ConfigRepository, config_path: str) -> Any:
@@ -67,8 +68,8 @@ def merged_once() -> Iterator[None]:
         )
         if key not in merged:
             repo.cache = copy.deepcopy(repo.cache)  # merging moves nodes
-            merged[key] = merge(loader, defaults, repo)
-        return copy.deepcopy(merged[key])
+            merged[key] = pickle.dumps(merge(loader, defaults, repo))
+        return pickle.loads(merged[key])  # a quick deep copy
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigRepository, "load_config", load)
