@@ -180,6 +180,7 @@ def test_a_process_that_ends_without_a_word_is_named() -> None:
 
 FOLDERS = [str(folder) for folder in Path(__file__).parents[:2]]  # of the tests
 ORPHANS = """
+import sys
 sys.path[:0] = {folders!r}
 from test_devices_ended import outlives, train_by
 
@@ -210,6 +211,7 @@ def test_no_process_outlives_its_parent(tmp_path: Path, forks: Path) -> None:
 
 
 NOTEBOOK = """
+import sys
 sys.path[:0] = {folders!r}
 from test_devices_ended import train_by
 from mia_lightning.training.step.recipe import cross_entropy
