@@ -47,7 +47,12 @@ def sweep(folder: Path, forks: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *arguments],
         cwd=folder.parent,
-        env={**kept, **with_forks(forks), "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"},  # of 15, a busy machine leaves them no time
+        env={
+            **kept,
+            **with_forks(forks),
+            "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",
+        },  # of 15, a busy machine leaves them no time
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
