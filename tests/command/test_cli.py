@@ -1,6 +1,6 @@
 """The command as a person runs it: exit codes, sentences, files.
 
-The main cases run in a subprocess; the others call `main` in this process, or in a fork of one, without the imports.
+The main cases run in a subprocess; the others call `main` in this process, or fork it, which spares the imports.
 """
 
 import csv
