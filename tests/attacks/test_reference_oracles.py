@@ -146,7 +146,7 @@ def test_a_temperature_brings_the_likelihood_ratio_nearer_to_the_optimum() -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_with_many_shadow_models_the_limits_are_met_at_low_rates_too(seed: int) -> None:
-    """The first is fitted to all shadow models; the others score the target as one that is left out, which is cheaper."""
+    """The first fits to all shadow models; the others score the target as one that is left out, which is cheaper."""
     case = Case(256, 20_000, seed, fitted_to=None if seed == 0 else 32)
     for attack, limit in APPROACHES:
         score_N = case.score(attack)
