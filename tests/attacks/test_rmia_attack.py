@@ -39,9 +39,7 @@ def marginal(attack: Rmia, a: float, shadows: Evidence, served: tuple[int, ...],
     """p(x) of record m by the shadow models that a target is compared with."""
     label, member_K = int(shadows.label_N[m]), shadows.member_KN[:, m].tolist()
     sides = (False,) if offline else (True, False)  # as many of each
-    used = [
-        probability(attack, shadows.signals, k, m, label) for side in sides for k in served if member_K[k] == side
-    ]
+    used = [probability(attack, shadows.signals, k, m, label) for side in sides for k in served if member_K[k] == side]
     mean = float(trim_mean(used, attack.trim))
     return ((1 + a) * mean + 1 - a) / 2 if offline else mean
 
