@@ -118,15 +118,15 @@ def test_online_lira_exceeds_the_squared_loss_and_the_two_sided_statistic_the_ra
 def test_rmia_of_numbers_is_that_of_a_slow_loop(online: bool) -> None:
     """Equations 2 to 4 of the paper on exp(-r^2 / (2 T s^2)), with T = 2 and, where nobody set it, a factor of 1."""
     made, a = Case(2, num_records=800), 0.3
-    residual_KN = (made.label_N - made.shadows.signals.log_probability_KANC[:, 0, :, 0]).double().numpy()
-    of_target_N = (made.label_N - made.targets.log_probability_KANC[0, 0, :, 0]).double().numpy()
-    member_KN = made.shadows.member_KN.numpy()
-    variance = (residual_KN[~member_KN] ** 2).mean()
+    residual_KN = (made.label_N - made.shadows.signals.log_probability_KANC[:, 0, :, 0]).double()
+    of_target_N = (made.label_N - made.targets.log_probability_KANC[0, 0, :, 0]).double().tolist()
+    residual_NK, member_NK = residual_KN.T.tolist(), made.shadows.member_KN.T.tolist()
+    variance = float((residual_KN[~made.shadows.member_KN] ** 2).mean())
 
     def ratio(n: int, *, offline: bool) -> float:
-        p_K = [math.exp(-(r**2) / (4 * variance)) for r in residual_KN[:, n]]
+        p_K = [math.exp(-(r**2) / (4 * variance)) for r in residual_NK[n]]
         inside, outside = (
-            fmean(p for p, is_member in zip(p_K, member_KN[:, n], strict=True) if is_member == side)
+            fmean(p for p, is_member in zip(p_K, member_NK[n], strict=True) if is_member == side)
             for side in (True, False)
         )
         marginal = ((1 + a) * outside + 1 - a) / 2 if offline else (inside + outside) / 2

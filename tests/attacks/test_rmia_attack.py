@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import cache
 from math import exp
 from statistics import fmean
 from typing import Any
@@ -28,23 +29,27 @@ from mia_lightning.training.signals import Signals
 def probability(attack: Rmia, signals: Signals, k: int, n: int, label: int) -> float:
     """The true class by a softmax at the temperature, with the margin taken from its exponent."""
     assert isinstance(attack.temperature, float)
-    exponents = [float(each) / attack.temperature for each in signals.log_probability_KANC[k, 0, n]]
+    exponents = [each / attack.temperature for each in signals.log_probability_KANC[k, 0, n].tolist()]
     exponents[label] -= attack.soft_margin
     return exp(exponents[label]) / sum(map(exp, exponents))
+
+
+@cache
+def marginal(attack: Rmia, a: float, shadows: Evidence, served: tuple[int, ...], m: int, offline: bool) -> float:
+    """p(x) of record m by the shadow models that a target is compared with."""
+    label, member_K = int(shadows.label_N[m]), shadows.member_KN[:, m].tolist()
+    sides = (False,) if offline else (True, False)  # as many of each
+    used = [probability(attack, shadows.signals, k, m, label) for side in sides for k in served if member_K[k] == side]
+    mean = float(trim_mean(used, attack.trim))
+    return ((1 + a) * mean + 1 - a) / 2 if offline else mean
 
 
 def slow_score(attack: Rmia, a: float, shadows: Evidence, served: list[int], target: Signals, t: int, n: int) -> float:
     """Equations 2 to 4 of the paper: pairwise likelihood ratios that are at least gamma, over all z."""
 
-    def of_side(side: bool, m: int) -> list[float]:
-        label = int(shadows.label_N[m])
-        return [probability(attack, shadows.signals, k, m, label) for k in served if shadows.member_KN[k, m] == side]
-
     def ratio(m: int, *, offline: bool) -> float:
-        used = of_side(False, m) if offline else [*of_side(True, m), *of_side(False, m)]  # as many of each
-        mean = float(trim_mean(used, attack.trim))
-        marginal = ((1 + a) * mean + 1 - a) / 2 if offline else mean
-        return probability(attack, target, t, m, int(shadows.label_N[m])) / marginal
+        own = probability(attack, target, t, m, int(shadows.label_N[m]))
+        return own / marginal(attack, a, shadows, tuple(served), m, offline)
 
     mine = ratio(n, offline=not attack.online)
     population = shadows.population_N.nonzero().flatten().tolist()
