@@ -36,6 +36,12 @@ def links_of(page: Path) -> list[str]:
     return [link for link in _LINK.findall(page.read_text()) if not re.match(r"https?:|mailto:", link)]
 
 
+def starts_another(page: Path) -> bool:
+    """Whether another page begins with the same code, so that whoever follows that one has followed this one."""
+    own = code_of(page)
+    return any(own == theirs[: len(own)] for each in PAGES if len(theirs := code_of(each)) > len(own))
+
+
 def split_by_data(page: Path) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """The blocks that are run, and those of them that name recordings which are not on this machine."""
     blocks = code_of(page)

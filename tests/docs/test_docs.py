@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from klettres import klettres
-from pages import PAGES, README, ROOT, code_of, fences, followed, links_of, name_of, split_by_data
+from pages import PAGES, README, ROOT, code_of, fences, followed, links_of, name_of, split_by_data, starts_another
 
 DOCS = ROOT / "docs"
 FILES = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")]
@@ -132,8 +132,12 @@ def test_docstring_examples(name: str, least: int) -> None:
     assert results.attempted >= least
 
 
+def test_one_page_alone_is_not_followed_since_the_readme_begins_with_it() -> None:
+    assert [name_of(page) for page in PAGES if code_of(page) and starts_another(page)] == ["docs/index"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page)], ids=name_of)
+@pytest.mark.parametrize("page", [page for page in PAGES if code_of(page) and not starts_another(page)], ids=name_of)
 def test_code_runs_as_it_stands(page: Path, tmp_path: Path, forks: Path) -> None:
     blocks, absent = split_by_data(page)
     done = followed(blocks, tmp_path, forks)
