@@ -50,7 +50,9 @@ def label(attack: dict[str, Any]) -> str:
 
 
 def shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    if value is None:
+        return "–"
+    return "0.000" if f"{abs(value):.3f}" == "0.000" else f"{value:.3f}".replace("-", "−")
 
 
 def moved(value: float) -> str:
@@ -61,8 +63,8 @@ def interval(figure: dict[str, Any]) -> str:
     if figure["low"] is None:
         return ""
     if figure["high"] is None:
-        return f"at least {figure['low']:.3f}"
-    return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+        return f"at least {shown(figure['low'])}"
+    return f"[{shown(figure['low'])}, {shown(figure['high'])}]"
 
 
 def cell(figure: dict[str, Any]) -> str:
