@@ -27,6 +27,7 @@ from mia_lightning.attacks import references
 from mia_lightning.attacks.attack_r import AttackR
 from mia_lightning.attacks.calibrated_loss import CalibratedLoss
 from mia_lightning.attacks.interface import Attack, DoesNotApplyError, Evidence, FittedReference
+from mia_lightning.attacks.leave_one_out import fold_masks, score_each
 from mia_lightning.attacks.lira import Lira
 from mia_lightning.attacks.operating_point import learnt_threshold
 from mia_lightning.attacks.references import Others
@@ -79,6 +80,17 @@ def test_the_threshold_is_learnt_from_the_scored_entries_of_left_out_models(atta
         score_M, is_member_M = score_KN[usable_KN], shadows.member_KN[usable_KN]
         found = fit(attack, replace(shadows, scored_KN=scored_KN)).threshold
         assert found == learnt_threshold(score_M, is_member_M)
+
+
+@pytest.mark.parametrize("attack", EVERY, ids=name_of)
+def test_folds_that_are_scored_together_have_the_scores_of_each_alone(attack: Attack) -> None:
+    shadows, _ = random_case(12, 60)
+    scored = score_each(attack, shadows, shadows.signals, ENGINE, folds=3)
+    expected_KN = torch.empty_like(scored.score_TN)
+    for fold_K in fold_masks(shadows.block_K, 3):
+        fitted = fit(attack, shadows.select(~fold_K))
+        expected_KN[fold_K] = fitted.score_left_out(shadows, fold_K.nonzero().squeeze(1))
+    assert torch.equal(scored.score_TN, expected_KN)
 
 
 # --- order, ties, size -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(name)
 
 
-def run(name: str, *arguments: str, forks: Path | None = None, seconds: float = 300) -> str:
+def run(name: str, *arguments: str, forks: Path | None = None, seconds: float = 600) -> str:
     """What the script prints on one thread; it must end well and say nothing on stderr.
 
     Args:
